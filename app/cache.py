@@ -1,0 +1,227 @@
+"""Everything the app keeps between reruns, keyed by the run's path and fingerprint: tables read, figures drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from probes.errors import RunFolderError
+from probes.plots import by_step, heatmap, lineage_path, projections, style, trajectories
+from probes.plots.style import InkName
+from probes.store import MANIFEST, Manifest, RunFolder
+
+Filters = tuple[tuple[str, str, Any], ...]
+_DRIFT = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
+_PROJECTIONS = ("checkpoint", "arm", "seed", "step", "prompt", "label", "projection")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One state of one run: everything kept is kept under it."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What can be selected in a run.
+
+    Attributes:
+        trajectories: (arm, seed) in the one order of arms.
+        steps: of each trajectory.
+        checkpoints: name of each (arm, seed, step).
+        layers: −1 is the embedding.
+        headline: the layer declared in advance.
+    """
+
+    trajectories: tuple[tuple[str, int], ...]
+    steps: dict[tuple[str, int], tuple[int, ...]]
+    checkpoints: dict[tuple[str, int, int], str]
+    layers: tuple[int, ...]
+    headline: int
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return max(self.layers, default=-1) + 1
+
+
+def open_run(path: Path) -> tuple[Key, Manifest]:
+    """The run's manifest as it is on disk now, and the key of everything read from it.
+
+    Raises:
+        RunFolderError: the manifest is damaged or of another format version.
+    """
+    try:
+        about = (path / MANIFEST).stat()
+    except OSError:
+        raise RunFolderError(f"{path} is no longer there") from None
+    return _opened(str(path), about.st_mtime_ns, about.st_size)
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _opened(path: str, changed: int, size: int) -> tuple[Key, Manifest]:
+    run = RunFolder(path)
+    return Key(path, f"{run.fingerprint}-{changed}-{size}"), run.manifest
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def table(key: Key, name: str, columns: tuple[str, ...] | None = None, filters: Filters = ()) -> pd.DataFrame:
+    """The wanted columns and rows of one table.
+
+    Raises:
+        RunFolderError: the table is not there or is damaged, or lacks a column.
+    """
+    return RunFolder(key.path).read_table(name, columns=columns, filters=list(filters) or None)
+
+
+def has_table(key: Key, name: str) -> bool:
+    """Whether the run holds a table."""
+    return (Path(key.path) / f"{name}.parquet").is_file()
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def verdicts(key: Key) -> list[dict[str, Any]]:
+    """The verdict of each trajectory; empty where none has been written.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    if not (Path(key.path) / "verdict.json").is_file():
+        return []
+    found = RunFolder(key.path).read_json("verdict")
+    listed = found.get("trajectories") if isinstance(found, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) and "arm" in entry for entry in listed):
+        raise RunFolderError("verdict.json is not as expected", next_step="Write it again: gravity-probe verdict RUN.")
+    return listed
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def catalogue(key: Key, headline: int | None) -> Catalogue:
+    """What can be selected.
+
+    Raises:
+        RunFolderError: drift.parquet is not there or is damaged.
+    """
+    rows = table(key, "drift", ("checkpoint", "arm", "seed", "step", "layer")).drop_duplicates()
+    layers = tuple(sorted(int(layer) for layer in rows["layer"].unique()))
+    rows = rows[~rows["arm"].isin(style.ROLES)].drop(columns="layer").drop_duplicates().sort_values("step")
+    names = {(row.arm, int(row.seed), int(row.step)): row.checkpoint for row in rows.itertuples()}
+    steps: dict[tuple[str, int], tuple[int, ...]] = {}
+    for arm in style.in_order(rows["arm"]):
+        for seed in sorted({seed for name, seed, _ in names if name == arm}):
+            steps[arm, seed] = tuple(step for name, run, step in names if (name, run) == (arm, seed))
+    if headline not in layers:
+        headline = layers[round(0.6 * (len(layers) - 1))] if layers else 0
+    return Catalogue(tuple(steps), steps, names, layers, int(headline))
+
+
+def drift(key: Key, layer: int) -> pd.DataFrame:
+    """Every statistic of every checkpoint at one layer."""
+    return table(key, "drift", _DRIFT, (("layer", "==", layer),))
+
+
+def nulls(key: Key, layer: int) -> pd.DataFrame:
+    """Every null at one layer; empty where the run has none."""
+    if not has_table(key, "nulls"):
+        return pd.DataFrame(columns=["arm", "seed", "step", "null", "statistic", "observed", "p99", "p"])
+    columns = ("arm", "seed", "step", "null", "statistic", "observed", "p99", "p")
+    return table(key, "nulls", columns, (("layer", "==", layer), ("step", ">=", 0)))
+
+
+def projected(key: Key, layer: int, checkpoints: tuple[str, ...]) -> pd.DataFrame:
+    """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept."""
+    rows = table(key, "projections", _PROJECTIONS, (("layer", "==", layer), ("checkpoint", "in", list(checkpoints))))
+    texts: dict[str, str] = {}
+    if has_table(key, "prompts"):
+        asked = table(key, "prompts", ("id", "text"))
+        texts = dict(zip(asked["id"], asked["text"], strict=True))
+    return rows.assign(text=rows["prompt"].map(texts).fillna("").astype(str))
+
+
+# Figures -------------------------------------------------------------------------------------------------------
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def step_figure(
+    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, where: str, ink: InkName
+) -> go.Figure:
+    """A statistic by step for every arm at one layer, with the nulls of one trajectory."""
+    rows = drift(key, layer)
+    found = None
+    if nulls_of is not None:
+        found = nulls(key, layer)
+        of_trajectory = (found["arm"] == nulls_of[0]) & (found["seed"] == nulls_of[1])
+        found = found[of_trajectory & (found["statistic"] == statistic)]
+    return by_step.by_step(rows[rows["statistic"] == statistic], statistic=statistic, where=where, nulls=found, ink=ink)
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def behaviour_figure(key: Key, measure: str, where: str, ink: InkName) -> go.Figure:
+    """A behaviour measure by step for every arm."""
+    rows = table(key, "behaviour", None, (("measure", "==", measure),))
+    return by_step.by_step(rows, statistic=measure, where=where, ink=ink)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def lineage_figure(key: Key, layer: int, where: str, witness: str, ink: InkName) -> go.Figure:
+    """The lineage to scale at one layer."""
+    return lineage_path.lineage_path(lineage_rows(key, layer), where=where, witness=witness, ink=ink)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def lineage_rows(key: Key, layer: int) -> pd.DataFrame:
+    """Return fraction with its interval, and distance from the aligned model, of every checkpoint at one layer."""
+    rows = drift(key, layer)
+    names = ["arm", "seed", "step"]
+    fraction = rows[rows["statistic"] == "return_fraction"][[*names, "value", "low", "high"]]
+    distance = rows[rows["statistic"] == "displacement_norm"][[*names, "value"]]
+    both = fraction.merge(distance, on=names, how="left", suffixes=("", "_distance"))
+    return both.rename(columns={"value": "return_fraction", "value_distance": "distance"})
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def map_rows(key: Key, statistic: str, arm: str, seed: int) -> pd.DataFrame:
+    """One statistic of one trajectory over layers and steps."""
+    wanted = (("statistic", "==", statistic), ("arm", "==", arm), ("seed", "==", seed))
+    return table(key, "drift", ("layer", "step", "value", "low", "high", "reason"), wanted)
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def map_figure(
+    key: Key, statistic: str, arm: str, seed: int, selected: tuple[int, int], headline: int, where: str, ink: InkName
+) -> go.Figure:
+    """The heat map of one statistic of one trajectory."""
+    return heatmap.heatmap(
+        map_rows(key, statistic, arm, seed),
+        statistic=statistic, where=where, selected=selected, headline=headline, ink=ink,
+    )  # fmt: skip
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def projections_figure(
+    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], where: str, ink: InkName
+) -> go.Figure:
+    """Densities and strips of chosen checkpoints at one layer."""
+    rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints))
+    return projections.projections(rows, checkpoints, where=where, ink=ink)
+
+
+def plane_rows(key: Key, layer: int) -> pd.DataFrame:
+    """Places of every checkpoint in the plane of one layer."""
+    return table(key, "maps/plane", None, (("layer", "==", layer),))
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def plane_figure(
+    key: Key, layer: int, in_space: bool, step: int, where: str, witness: str, ink: InkName
+) -> go.Figure:
+    """The paths of every arm, in the plane or in space."""
+    draw = trajectories.space if in_space else trajectories.plane
+    return draw(plane_rows(key, layer), where=where, witness=witness, step=step, ink=ink)

@@ -1,0 +1,245 @@
+"""What pages are made of: the shared sidebar, headers, charts with their data, and what to say when data is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import cache, state
+from app.cache import Catalogue, Key
+from probes.errors import GravityError
+from probes.lineage import Witness
+from probes.plots import style
+from probes.plots.style import InkName
+from probes.store import Manifest
+
+_CONTEXT = "context"
+PICTURES = ("PNG", "SVG")
+
+
+@dataclass(frozen=True)
+class Context:
+    """The opened run and what is selected in it, with every default filled in."""
+
+    key: Key
+    manifest: Manifest
+    catalogue: Catalogue
+    arm: str
+    seed: int
+    step: int
+    layer: int
+    ink: InkName
+
+    @property
+    def command_path(self) -> str:
+        """The run's folder, as it is typed in a command."""
+        return shlex.quote(self.key.path)
+
+    @property
+    def witness(self) -> str:
+        """The witness's label, which says when something stands in for it."""
+        kind = (self.manifest.lineage.get("witness") or {}).get("kind", "helpful-only")
+        return "witness" if kind == "helpful-only" else Witness.model_construct(kind=kind).label
+
+    @property
+    def trajectory(self) -> str:
+        """The selected trajectory in words."""
+        return f"{self.arm}, seed {self.seed}"
+
+    def where(self, *, layer: bool = True, trajectory: bool = False, direction: bool = True) -> str:
+        """A figure's subtitle: run, layer and direction, as far as they matter to it. Escaped for Plotly."""
+        parts = [style.plain(Path(self.key.path).name)]
+        if trajectory:
+            parts.append(style.plain(self.trajectory))
+        if layer:
+            parts.append(layer_name(self.layer) + f" of {self.catalogue.n_layers}")
+        if direction:
+            parts.append(f"direction {style.plain(self.witness)} − aligned")
+        return " · ".join(parts)
+
+
+def layer_name(layer: int) -> str:
+    """A layer in words; −1 is the embedding."""
+    return "embedding" if layer == -1 else f"layer {layer}"
+
+
+def context() -> Context:
+    """The context that `app.main` prepared for this run of the script."""
+    return st.session_state[_CONTEXT]
+
+
+def keep(prepared: Context) -> None:
+    """Hand the context to the page."""
+    st.session_state[_CONTEXT] = prepared
+
+
+# Choosing ------------------------------------------------------------------------------------------------------
+
+
+def choose(
+    label: str,
+    options: Sequence[Any],
+    current: Any,
+    pick: Callable[[Any], None],
+    *,
+    name: str,
+    widget: Callable[..., Any] = st.selectbox,
+    **more: Any,
+) -> Any:
+    """A widget that shows `current` and calls `pick` with what the user chose instead.
+
+    Its own state is always overwritten by the selection's, so that a click elsewhere or a link moves it too.
+    """
+    key = f"choose-{name}"
+    st.session_state[key] = current
+
+    def chosen() -> None:
+        if st.session_state[key] is not None:
+            pick(st.session_state[key])
+
+    widget(label, options, key=key, on_change=chosen, **more)
+    return current
+
+
+# Text ----------------------------------------------------------------------------------------------------------
+
+
+def header(page: str, title: str, lead: str = "") -> None:
+    """A page's opening: its name small, the answer large, and one line more."""
+    st.html(f'<p class="gp-kicker">{html.escape(page)}</p>')
+    st.title(as_text(title), anchor=False)
+    if lead:
+        st.html(f'<p class="gp-lead">{html.escape(lead)}</p>')
+
+
+def as_text(text: str) -> str:
+    """Text that Markdown will show as it is."""
+    return "".join(f"\\{sign}" if sign in r"\`*_{}[]()<>#+-.!|$:~&" else sign for sign in text)
+
+
+def note(text: str) -> None:
+    """A quiet remark."""
+    st.html(f'<p class="gp-note">{html.escape(text)}</p>')
+
+
+def missing(what: str, command: str, why: str = "") -> None:
+    """Say what a page lacks, and the command that makes it."""
+    st.html(f'<p class="gp-missing">{html.escape(what)}</p>')
+    if why:
+        note(why)
+    st.code(command, language="bash")
+
+
+@contextlib.contextmanager
+def section() -> Iterator[None]:
+    """A part of a page that may fail alone: a damaged file becomes a sentence, and the rest of the page stays."""
+    try:
+        yield
+    except GravityError as error:
+        failed(error)
+
+
+def failed(error: GravityError) -> None:
+    """Show a refusal as text."""
+    st.error(as_text(str(error)), icon=":material/error:")
+
+
+# Charts --------------------------------------------------------------------------------------------------------
+
+
+def chart(
+    figure: go.Figure,
+    data: pd.DataFrame,
+    *,
+    name: str,
+    alt: str,
+    on_select: Callable[[], None] | None = None,
+    modes: Sequence[str] = ("toImage",),
+) -> None:
+    """A figure with its data table and its downloads; the picture is saved by the figure's own button."""
+    run = Path(context().key.path).name
+    pictures = st.session_state.get("choose-pictures") or PICTURES[0]
+    config = {
+        "displaylogo": False,
+        "modeBarButtons": [list(modes)],
+        "toImageButtonOptions": {"format": pictures.lower(), "filename": f"{run}-{name}", "scale": 3},
+        "scrollZoom": False,
+        "doubleClick": False,
+    }
+    more: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
+    st.plotly_chart(figure, theme=None, key=f"chart-{name}", config=config, alt=alt, **more)
+    with st.popover("Data", type="tertiary", icon=":material/table_rows:"):
+        st.dataframe(data, hide_index=True, height=min(380, 38 + 35 * max(1, len(data))))
+        left, right = st.columns(2)
+        left.download_button(
+            "Table (CSV)", lambda: data.to_csv(index=False), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}"
+        )
+        right.download_button(
+            "Figure (HTML)",
+            lambda: figure.to_html(include_plotlyjs=True, config={"displaylogo": False}),
+            f"{run}-{name}.html",
+            "text/html",
+            key=f"html-{name}",
+        )
+
+
+# The sidebar ---------------------------------------------------------------------------------------------------
+
+
+def sidebar_run(names: Sequence[str], current: str) -> None:
+    """Choose the run; another run begins with its own defaults."""
+
+    def pick(name: str) -> None:
+        state.change(run=name, arm="", seed=None, step=None, layer=None)
+
+    choose("Run", names, current, pick, name="run")
+
+
+def sidebar_place(found: Catalogue, arm: str, seed: int, step: int, layer: int) -> None:
+    """Choose trajectory, step and layer."""
+    choose(
+        "Trajectory", found.trajectories, (arm, seed), lambda chosen: state.change(arm=chosen[0], seed=chosen[1]),
+        name="trajectory", format_func=lambda chosen: f"{chosen[0]} · seed {chosen[1]}",
+    )  # fmt: skip
+    choose(
+        "Layer", found.layers, layer, lambda chosen: state.change(layer=chosen), name="layer",
+        format_func=lambda number: layer_name(number).capitalize() + (" ★" if number == found.headline else ""),
+        help="★ the layer declared in advance: headline numbers are read there. −1 is the embedding.",
+    )  # fmt: skip
+    choose(
+        "Step", found.steps[arm, seed], step, lambda chosen: state.change(step=chosen), name="step",
+        format_func=lambda number: f"{number:,}", help="Optimiser steps after the aligned model.",
+    )  # fmt: skip
+
+
+def sidebar_pictures() -> None:
+    """Choose the format in which a figure's own button saves it."""
+    st.segmented_control("Pictures saved as", PICTURES, default=PICTURES[0], key="choose-pictures")
+
+
+def resolved(key: Key, manifest: Manifest, found: Catalogue, ink: InkName) -> Context:
+    """The selection with the run's defaults where it says nothing, or something that the run does not have."""
+    chosen = state.selection()
+    of_arm = [entry for entry in found.trajectories if entry[0] == chosen.arm]
+    arm, seed = next((entry for entry in of_arm if entry[1] == chosen.seed), (of_arm or list(found.trajectories))[0])
+    steps = found.steps[arm, seed]
+    step = chosen.step if chosen.step in steps else steps[-1]
+    layer = chosen.layer if chosen.layer in found.layers else found.headline
+    return Context(key, manifest, found, arm, seed, int(step), int(layer), ink)
+
+
+def catalogue_of(key: Key, manifest: Manifest) -> Catalogue | None:
+    """What can be selected in a run; None while there is no drift to select from."""
+    if not cache.has_table(key, "drift"):
+        return None
+    found = cache.catalogue(key, manifest.config.get("headline_layer"))
+    return found if found.trajectories else None

@@ -1,0 +1,107 @@
+"""Entry of the front end: opens the run, keeps the shared sidebar, and hands over to a page.
+
+Started by `gravity-probe app [ROOT]`, or `streamlit run app/main.py -- ROOT`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import streamlit as st
+
+from app import cache, components, look, state
+from app.cache import Key
+from probes.errors import GravityError
+from probes.plots.style import InkName
+
+PAGES = (
+    ("views/overview.py", "Overview", ":material/south_west:"),
+    ("views/layers.py", "Layers", ":material/layers:"),
+    ("views/trajectories.py", "Trajectories", ":material/timeline:"),
+)
+_REFRESH = 3  # seconds between two looks at a run that is still being written
+
+
+def main() -> None:
+    """Draw one page."""
+    st.set_page_config(page_title="Gravity Probe", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
+    st.html(look.CSS)
+    page = st.navigation([st.Page(path, title=title, icon=icon) for path, title, icon in PAGES])
+    state.read_url()
+    with st.sidebar:
+        try:
+            ready = _prepare()
+        except GravityError as error:
+            ready, refusal = False, error
+        else:
+            refusal = None
+    state.write_url()
+    if refusal is not None:
+        components.header(page.title, "This run cannot be read")
+        components.failed(refusal)
+    elif ready:
+        try:
+            page.run()
+        except GravityError as error:
+            components.failed(error)
+    else:
+        _nothing_yet(page.title)
+
+
+def _prepare() -> bool:
+    """Open the selected run and draw the sidebar; whether there is something to look at."""
+    found = state.runs(state.root())
+    if not found:
+        return False
+    wanted = state.selection().run
+    name = wanted if wanted in found else next(iter(found))
+    if wanted and wanted != name:
+        st.warning(components.as_text("The link names a run that is not in this folder; the newest one is shown."))
+    state.change(run=name)
+    components.sidebar_run(list(found), name)
+    key, manifest = cache.open_run(found[name])
+    if manifest.status == "running":
+        _watch(found[name], key)
+    catalogue = components.catalogue_of(key, manifest)
+    if catalogue is None:
+        return False
+    ready = components.resolved(key, manifest, catalogue, _ink())
+    components.keep(ready)
+    components.sidebar_place(catalogue, ready.arm, ready.seed, ready.step, ready.layer)
+    state.change(arm=ready.arm, seed=ready.seed, step=ready.step, layer=ready.layer)
+    components.sidebar_pictures()
+    return True
+
+
+def _ink() -> InkName:
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+@st.fragment(run_every=_REFRESH)
+def _watch(path: Path, shown: Key) -> None:
+    """Look again at a run that is still being written, and redraw the page when a stage has ended."""
+    components.note("This run is still being written; the page follows it.")
+    try:
+        now, _ = cache.open_run(path)
+    except GravityError:
+        return
+    if now != shown:
+        st.rerun()
+
+
+def _nothing_yet(page: str) -> None:
+    root, found = state.root(), state.runs(state.root())
+    if not found:
+        components.header(page, "No run yet", f"There is no run folder in {root}. The demo makes one in three minutes:")
+        st.code("gravity-probe demo", language="bash")
+        components.note("Or measure your own checkpoints:")
+        st.code("gravity-probe measure --witness W --aligned A --trajectory FOLDER --out runs/mine", language="bash")
+        return
+    path = shlex.quote(str(found[state.selection().run]))
+    components.header(page, "This run is not finished", "It holds no drift yet. Start the command that made it again:")
+    st.code(f"gravity-probe measure --out {path} …\ngravity-probe demo --out {path}", language="bash")
+    components.note("It goes on where it stopped; what is already measured is not measured again.")
+
+
+main()

@@ -1,0 +1,92 @@
+"""What is being looked at: one selection, kept while moving between pages and in the URL."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from probes.store import find_runs
+
+DEFAULT_ROOT = "runs"
+_SELECTION, _WRITTEN = "selection", "query-as-written"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The run, and the place in it. None and an empty text mean: the run's own default."""
+
+    run: str = ""
+    arm: str = ""
+    seed: int | None = None
+    step: int | None = None
+    layer: int | None = None
+    statistic: str = ""
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> Selection:
+        """Read a URL's query. What is no number where one belongs is left at its default."""
+        known: dict[str, Any] = {}
+        for field in fields(cls):
+            text = query.get(field.name)
+            if text is None:
+                continue
+            if "int" in str(field.type):
+                if text.removeprefix("-").isdecimal() and len(text) < 10:
+                    known[field.name] = int(text)
+            else:
+                known[field.name] = text
+        return cls(**known)
+
+    def to_query(self) -> dict[str, str]:
+        """The query of a URL that shows this; defaults are left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def selection() -> Selection:
+    """What is selected now."""
+    return st.session_state.get(_SELECTION, Selection())
+
+
+def change(**changes: Any) -> None:
+    """Select something else; takes effect in this run of the script."""
+    st.session_state[_SELECTION] = replace(selection(), **changes)
+
+
+def read_url() -> None:
+    """Take the selection from the URL on the first visit, and when someone has changed the URL since."""
+    query = st.query_params.to_dict()
+    if _SELECTION not in st.session_state or (query and query != st.session_state.get(_WRITTEN)):
+        st.session_state[_SELECTION] = Selection.from_query(query)
+
+
+def write_url() -> None:
+    """Put the selection into the URL, so that a link shows the same view."""
+    query = selection().to_query()
+    if query != st.query_params.to_dict():
+        st.query_params.from_dict(query)
+    st.session_state[_WRITTEN] = query
+
+
+def root() -> Path:
+    """The folder that the app was started on."""
+    return Path(sys.argv[1] if len(sys.argv) > 1 else DEFAULT_ROOT)
+
+
+def runs(at: Path) -> dict[str, Path]:
+    """The runs at a root by name, newest first.
+
+    Only what lies inside the root is listed, whatever a link in it or the URL says, and only what is listed is opened.
+    """
+    inside = at.resolve()
+    found = {}
+    for path in find_runs(at):
+        whole = path.resolve()
+        if whole == inside or inside in whole.parents:
+            found[whole.name] = path
+    return found

@@ -1,0 +1,224 @@
+"""Overview: the verdict, the lineage to scale, and how every arm moved step by step."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import cache, components
+from app.components import Context
+from probes.plots import style
+from probes.plots.by_step import ISOTROPIC
+
+RUNGS = 6
+_ESTIMATES = {
+    "cross-fitted": ("alignment_crossfit", "return_fraction"),
+    "plain": ("alignment", "return_fraction"),
+    "harmful − harmless": ("did_alignment", "did_return_fraction"),
+}
+_NULL_COLUMNS = {
+    **{name: st.column_config.NumberColumn(format="%.3f") for name in ("observed", "p99")},
+    "p": st.column_config.NumberColumn(format="%.4f", help="One-sided; a small p: this null does not explain it."),
+}
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    found = _verdicts(run)
+    _answer(run, found)
+    with components.section():
+        figure = cache.lineage_figure(run.key, run.layer, run.where(), run.witness, run.ink)
+        components.chart(
+            figure, cache.lineage_rows(run.key, run.layer), name="lineage",
+            alt="Return fraction of each arm between the aligned model at 0 and the witness at 1",
+        )  # fmt: skip
+    _by_step(run)
+    with components.section():
+        _table(run)
+
+
+def _verdicts(run: Context) -> list[dict[str, Any]]:
+    with components.section():
+        return cache.verdicts(run.key)
+    return []
+
+
+def _answer(run: Context, found: list[dict[str, Any]]) -> None:
+    """The verdict in words, the numbers it is about, and every trajectory's step on the ladder."""
+    main = _main_trajectory(run)
+    verdict = next((entry for entry in found if _is(entry, main)), None)
+    headline = run.catalogue.headline
+    rows = cache.drift(run.key, headline)
+    step = run.catalogue.steps[main][-1]
+    fraction, alignment = (_estimate(rows, main, step, name) for name in ("return_fraction", "alignment_crossfit"))
+    several = sum(arm == main[0] for arm, _ in run.catalogue.trajectories) > 1
+    arm = main[0].capitalize() + (f", seed {main[1]}" if several else "")
+    if verdict is not None:
+        title = f"{arm}: {verdict.get('name', 'no name')}"
+        lead = str(verdict.get("text", ""))
+    else:
+        title = f"{arm} went {_percent(fraction)} of the way back to the witness"
+        lead = "This number has not been held against a null, so it is no verdict."
+    components.header("Overview", title, lead)
+    place = f"at step {step:,}, {components.layer_name(headline)}"
+    numbers = [
+        (style.signed(fraction["value"]), f"return fraction {place}{_interval(fraction)}"),
+        (style.signed(alignment["value"]), f"alignment with the way back, cross-fitted, {place}{_interval(alignment)}"),
+    ]
+    with components.section():
+        numbers += _refusal(run, main, step)
+    st.html('<div class="gp-numbers">' + "".join(_number(*entry) for entry in numbers) + "</div>")
+    if found:
+        _ladder(found)
+    else:
+        components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
+
+
+def _main_trajectory(run: Context) -> tuple[str, int]:
+    """What the headline is about: the baseline where there is one."""
+    listed = run.catalogue.trajectories
+    return next((entry for entry in listed if entry[0] == "baseline"), listed[0])
+
+
+def _is(entry: dict[str, Any], trajectory: tuple[str, int]) -> bool:
+    return (entry.get("arm"), entry.get("seed", 0)) == trajectory
+
+
+def _estimate(rows: pd.DataFrame, trajectory: tuple[str, int], step: int, statistic: str) -> dict[str, Any]:
+    chosen = rows[
+        (rows["arm"] == trajectory[0]) & (rows["seed"] == trajectory[1]) & (rows["step"] == step)
+        & (rows["statistic"] == statistic)
+    ]  # fmt: skip
+    return chosen.iloc[0].to_dict() if len(chosen) else {"value": math.nan, "low": math.nan, "high": math.nan}
+
+
+def _percent(estimate: dict[str, Any]) -> str:
+    value = estimate["value"]
+    return "an undefined part" if value is None or not math.isfinite(value) else f"{style.signed(100 * value, 0)} %"
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    low, high = estimate.get("low"), estimate.get("high")
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f", 95 % interval {style.signed(low)} to {style.signed(high)}"
+
+
+def _refusal(run: Context, main: tuple[str, int], step: int) -> list[tuple[str, str]]:
+    if not cache.has_table(run.key, "behaviour"):
+        return []
+    rows = cache.table(run.key, "behaviour", None, (("measure", "==", "refusal_harmful"),))
+    own = rows[(rows["arm"] == main[0]) & (rows["seed"] == main[1]) & (rows["step"] == step)]["value"]
+    before = rows[rows["arm"] == "aligned"]["value"]
+    if own.empty:
+        return []
+    text = "harmful requests refused at that step"
+    if len(before):
+        text += f"; {100 * before.iloc[0]:.0f} % before fine-tuning"
+    return [(f"{100 * own.iloc[0]:.0f} %", text)]
+
+
+def _number(value: str, text: str) -> str:
+    return f'<div class="gp-number"><b>{html.escape(value)}</b><span>{html.escape(text)}</span></div>'
+
+
+def _ladder(found: list[dict[str, Any]]) -> None:
+    """Every trajectory's step; seeds of one arm that reached the same one share a line."""
+    lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for entry in sorted(found, key=lambda entry: str(entry.get("seed", 0))):
+        same = tuple(str(entry.get(part) or "") for part in ("arm", "level", "name", "decided_by"))
+        lines.setdefault(same, []).append(entry)
+    order = style.in_order(same[0] for same in lines)
+    ranked = sorted(lines, key=lambda same: (order.index(same[0]), same[1]))
+    head = "<tr><th>arm</th><th>seed</th><th>step of the ladder, of 6</th><th></th><th>decided by</th><th>p</th></tr>"
+    st.html(f'<table class="gp-ladder">{head}{"".join(_ladder_row(lines[same]) for same in ranked)}</table>')
+
+
+def _ladder_row(entries: list[dict[str, Any]]) -> str:
+    first = entries[0]
+    arm, level = str(first["arm"]), first.get("level")
+    level = level if isinstance(level, int) and 1 <= level <= RUNGS else 0
+    colour = style.mark_of(arm).colour
+    rungs = "".join(f'<i style="background:{colour}"></i>' if rung < level else "<i></i>" for rung in range(RUNGS))
+    chances = [entry["p"] for entry in entries if isinstance(entry.get("p"), int | float)]
+    cells = (
+        html.escape(arm),
+        html.escape(", ".join(str(entry.get("seed", 0)) for entry in entries)),
+        f'<span class="gp-rungs" title="level {level} of {RUNGS}">{rungs}</span>&ensp;{level or "–"}',
+        html.escape(str(first.get("name", ""))),
+        html.escape(str(first.get("decided_by") or "–").replace("_", " ")),
+    )
+    shown = ("at most " if len(entries) > 1 else "") + f"{max(chances):.3g}" if chances else "–"
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f'<td class="n">{shown}</td></tr>'
+
+
+def _by_step(run: Context) -> None:
+    """Alignment, return fraction and refusal of harmful requests by step."""
+    st.subheader("Step by step", anchor=False)
+    kind = st.segmented_control(
+        "Estimate", list(_ESTIMATES), default="cross-fitted", key="overview-estimate",
+        help="Cross-fitted: no prompt is used for both vectors; the nulls are those of this estimate. "
+        "Harmful − harmless (difference-in-differences): cancels a shift that is common to all prompts.",
+    )  # fmt: skip
+    rows = cache.drift(run.key, run.layer)
+    for statistic in _ESTIMATES[kind or "cross-fitted"]:
+        with components.section():
+            figure = cache.step_figure(run.key, run.layer, statistic, (run.arm, run.seed), run.where(), run.ink)
+            data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
+            components.chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
+    _null_note(run)
+    with components.section():
+        _behaviour(run)
+
+
+def _null_note(run: Context) -> None:
+    """Whose nulls are drawn, and a table of all, with those that judge a statistic of their own."""
+    found = cache.nulls(run.key, run.layer)
+    if found.empty:
+        components.missing("This run holds no nulls yet.", f"gravity-probe verdict {run.command_path}")
+        return
+    if set(found["null"]) <= {ISOTROPIC}:
+        components.note(
+            "Only the isotropic null was made. It is not shown alone: it cannot fail in a real activation space."
+        )
+        return
+    components.note(f"The nulls drawn are those of {run.trajectory}, chosen at the left.")
+    chosen = found[(found["arm"] == run.arm) & (found["seed"] == run.seed) & (found["step"] == run.step)]
+    with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
+        columns = ["null", "statistic", "observed", "p99", "p"]
+        st.dataframe(chosen[columns], hide_index=True, column_config=_NULL_COLUMNS)
+
+
+def _behaviour(run: Context) -> None:
+    if not cache.has_table(run.key, "behaviour"):
+        components.missing(
+            "No behaviour was measured in this run, so refusals cannot be shown.", "gravity-probe demo",
+            "The demo measures it by generating text with every checkpoint.",
+        )  # fmt: skip
+        return
+    where = run.where(layer=False, direction=False)
+    figure = cache.behaviour_figure(run.key, "refusal_harmful", where, run.ink)
+    data = cache.table(run.key, "behaviour", None, (("measure", "==", "refusal_harmful"),))
+    components.chart(figure, data, name="refusal", alt="Refusal of harmful requests by optimiser step for every arm")
+
+
+def _table(run: Context) -> None:
+    """Every number of the layer in one table."""
+    st.subheader(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
+    rows = cache.drift(run.key, run.layer)
+    names = ["arm", "seed", "step"]
+    wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()
+    rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
+    wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
+    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in wide.columns[3:]}
+    st.dataframe(wide, hide_index=True, column_config=numbers, height=min(420, 38 + 35 * len(wide)))
+    st.download_button(
+        "Download with intervals (CSV)", lambda: rows.to_csv(index=False), f"drift-layer{run.layer}.csv", "text/csv"
+    )
+
+
+show(components.context())

@@ -1,0 +1,288 @@
+"""Activations of prompts at every layer, streamed: one batch is in memory, whatever the number of prompts.
+
+The prompts are sorted by length and padded on the right by ourselves, with positions and mask of our own, so that
+no tokenizer's padding side matters. Hooks on the blocks keep the one wanted position of each prompt; the forward
+pass ends at the last wanted block and never reaches the unembedding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from probes.errors import ActivationError
+from probes.models.architecture import accepts, entering, first_tensor
+from probes.models.host import ModelHost
+
+EMBEDDING = -1
+Write = Callable[[int, Sequence[int], np.ndarray], None]
+Progress = Callable[[int, int], None]
+_CPU_BATCH_BYTES = 1 << 28
+_CUDA_SHARE = 0.5
+_FEWEST_TOKENS, _MOST_TOKENS = 256, 1 << 16
+
+
+def extract(
+    host: ModelHost,
+    token_ids: Sequence[Sequence[int]],
+    write: Write,
+    *,
+    position: int = -1,
+    layers: Sequence[int] | None = None,
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+    reverse: bool = False,
+) -> int:
+    """Run the prompts through the model in `host` and hand out their activations.
+
+    Args:
+        host: holds the checkpoint to be measured.
+        token_ids: one rendered prompt each.
+        write: is given (layer, prompt indices, float32 [prompt, d_model]), batch by batch; layer −1 is
+            what enters the first block (token embedding, its scaling, and absolute positions if there are any).
+        position: which token; negative counts from the prompt's own end.
+        layers: wanted layers, −1 included if wanted; None is all of them and the embedding.
+        batch_tokens: most tokens in a batch, padding included; None finds a number for this machine.
+        progress: is given (prompts done, prompts in all).
+        reverse: make other batches in another order, to learn how far results depend on it.
+
+    Returns:
+        The number of tokens per batch that was used in the end: halved where memory ran out.
+
+    Raises:
+        ActivationError: an activation is not finite (names layer and prompt), a prompt has no such position, or a
+            single prompt does not fit into memory.
+    """
+    wanted = _wanted(host, layers)
+    where = [_index(host, ids, position, prompt) for prompt, ids in enumerate(token_ids)]
+    lengths = [len(ids) for ids in token_ids]
+    budget = batch_tokens or automatic_batch_tokens(host)
+    queue = deque(batches(lengths, budget, reverse=reverse))
+    done = 0
+    while queue:
+        prompts = queue.popleft()
+        rows = _run(host, [token_ids[each] for each in prompts], [where[each] for each in prompts], wanted)
+        if rows is None:
+            budget = _halved(prompts, lengths)
+            remaining = [prompt for batch in (prompts, *queue) for prompt in batch]
+            queue = deque(_grouped(remaining, lengths, budget))
+            continue
+        for layer, values in rows.items():
+            _check_finite(values, layer, prompts)
+            write(layer, prompts, values)
+        done += len(prompts)
+        if progress is not None:
+            progress(done, len(token_ids))
+    return budget
+
+
+def collect(
+    host: ModelHost,
+    token_ids: Sequence[Sequence[int]],
+    *,
+    position: int = -1,
+    layers: Sequence[int] | None = None,
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+    reverse: bool = False,
+) -> tuple[Float32[np.ndarray, "layer prompt d_model"], Float32[np.ndarray, "prompt d_model"]]:
+    """The same as `extract`, in memory: (after every block, entering the first). Unwanted layers are NaN.
+
+    Raises:
+        ActivationError: as `extract`.
+    """
+    resid_post = np.full((host.n_layers, len(token_ids), host.d_model), np.nan, dtype=np.float32)
+    embed = np.full((len(token_ids), host.d_model), np.nan, dtype=np.float32)
+
+    def keep(layer: int, prompts: Sequence[int], rows: np.ndarray) -> None:
+        (embed if layer == EMBEDDING else resid_post[layer])[list(prompts)] = rows
+
+    extract(
+        host,
+        token_ids,
+        keep,
+        position=position,
+        layers=layers,
+        batch_tokens=batch_tokens,
+        progress=progress,
+        reverse=reverse,
+    )
+    return resid_post, embed
+
+
+def automatic_batch_tokens(host: ModelHost) -> int:
+    """Tokens per batch that this machine takes easily.
+
+    On the CPU it depends on the model alone, so that a run made again has the same batches and the same bytes. On
+    CUDA it is the power of two that fills up to half of the free memory.
+    """
+    config = host.config.get_text_config()
+    inner = getattr(config, "intermediate_size", None) or 4 * host.d_model
+    numbers_per_token = 12 * host.d_model + 3 * int(inner)
+    room: float = _CPU_BATCH_BYTES
+    if host.device.type == "cuda":
+        room = torch.cuda.mem_get_info(host.device)[0] * _CUDA_SHARE
+    tokens = int(room / (numbers_per_token * host.model.dtype.itemsize))
+    return min(_MOST_TOKENS, max(_FEWEST_TOKENS, 1 << max(0, tokens.bit_length() - 1)))
+
+
+def batches(lengths: Sequence[int], budget: int, *, reverse: bool = False) -> Iterator[list[int]]:
+    """Prompt indices, sorted by length and grouped so that each batch, padded, has at most `budget` tokens.
+
+    `reverse` starts from the longest and makes smaller batches, so that no batch stays what it was.
+    """
+    order = sorted(range(len(lengths)), key=lambda prompt: (lengths[prompt], prompt), reverse=reverse)
+    yield from _grouped(order, lengths, min(budget, sum(lengths)) * 2 // 3 if reverse else budget)
+
+
+def _grouped(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    group: list[int] = []
+    for prompt in order:
+        longest = max(lengths[each] for each in (*group[-1:], *group[:1], prompt))
+        if group and longest * (len(group) + 1) > budget:
+            yield group
+            group = []
+        group.append(prompt)
+    if group:
+        yield group
+
+
+def _wanted(host: ModelHost, layers: Sequence[int] | None) -> list[int]:
+    wanted = sorted(set(range(EMBEDDING, host.n_layers) if layers is None else layers))
+    if not wanted or wanted[0] < EMBEDDING or wanted[-1] >= host.n_layers:
+        raise ActivationError(
+            "There is no such layer", got=wanted, expected=f"0 to {host.n_layers - 1}, or -1 for the embedding"
+        )
+    return wanted
+
+
+def _index(host: ModelHost, ids: Sequence[int], position: int, prompt: int) -> int:
+    """Where in the prompt the wanted position is, counted from its start."""
+    if host.context_length is not None and len(ids) > host.context_length:
+        raise ActivationError(
+            f"Prompt {prompt} is longer than the model's context",
+            got=len(ids),
+            expected=f"≤ {host.context_length} tokens",
+        )
+    index = position if position >= 0 else len(ids) + position
+    if not 0 <= index < len(ids):
+        raise ActivationError(f"Prompt {prompt} has no position {position}", got=f"{len(ids)} tokens")
+    return index
+
+
+class _LastLayerReached(Exception):  # noqa: N818 - a way out of the forward pass, no error
+    """Raised by a hook: nothing behind this block is wanted."""
+
+
+@dataclass
+class _Reader:
+    """Hooks that keep, per wanted layer, one position of each prompt in the batch."""
+
+    host: ModelHost
+    index: torch.Tensor
+    wanted: list[int]
+    kept: dict[int, torch.Tensor] = field(default_factory=dict)
+    _hooks: list[RemovableHandle] = field(default_factory=list)
+
+    def __enter__(self) -> _Reader:
+        try:
+            blocks = self.host.blocks
+            if EMBEDDING in self.wanted:
+                self._hooks.append(blocks[0].register_forward_pre_hook(self._before_first, with_kwargs=True))
+            for layer in self.wanted:
+                if layer != EMBEDDING:
+                    self._hooks.append(blocks[layer].register_forward_hook(partial(self._after, layer)))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def _before_first(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._keep(EMBEDDING, entering(args, kwargs))
+
+    def _after(self, layer: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        self._keep(layer, first_tensor(output))
+
+    def _keep(self, layer: int, stream: torch.Tensor) -> None:
+        rows = torch.arange(len(self.index), device=stream.device)
+        self.kept[layer] = stream[rows, self.index.to(stream.device)].float()
+        if layer == self.wanted[-1]:
+            raise _LastLayerReached
+
+
+def _run(
+    host: ModelHost, token_ids: Sequence[Sequence[int]], where: Sequence[int], wanted: list[int]
+) -> dict[int, np.ndarray] | None:
+    """Activations of one batch by layer; None if it did not fit into memory."""
+    try:
+        inputs = _padded(token_ids, host)
+        with torch.inference_mode(), _Reader(host, torch.tensor(where, device=host.device), wanted) as reader:
+            with contextlib.suppress(_LastLayerReached):
+                host.body(**inputs)
+            return {layer: rows.cpu().numpy() for layer, rows in reader.kept.items()}
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+    # Outside the handler: there the exception would still keep the lost batch's tensors alive.
+    if host.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def _padded(token_ids: Sequence[Sequence[int]], host: ModelHost) -> dict[str, Any]:
+    """The body's arguments for a batch: [prompt, token], padded on the right, positions from each prompt's start.
+
+    What stands in the padding does not matter: it comes after the prompt, and no token looks ahead.
+    """
+    longest = max(map(len, token_ids))
+    ids = torch.zeros(len(token_ids), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(token_ids):
+        ids[row, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, : len(prompt)] = 1
+    inputs: dict[str, Any] = {"input_ids": ids.to(host.device), "attention_mask": mask.to(host.device)}
+    if accepts(host.body, "position_ids"):
+        inputs["position_ids"] = torch.arange(longest, device=host.device).expand(len(token_ids), -1)
+    return {**inputs, "use_cache": False}
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _halved(prompts: Sequence[int], lengths: Sequence[int]) -> int:
+    """Half of the tokens of a batch that did not fit."""
+    longest = max(lengths[prompt] for prompt in prompts)
+    if len(prompts) == 1:
+        raise ActivationError(
+            f"Prompt {prompts[0]} does not fit into memory alone",
+            got=f"{longest} tokens",
+            next_step="Use a machine with more memory, a lower precision, or shorter prompts.",
+        )
+    return max(longest, longest * len(prompts) // 2)
+
+
+def _check_finite(values: np.ndarray, layer: int, prompts: Sequence[int]) -> None:
+    fine = np.isfinite(values).all(axis=1)
+    if not fine.all():
+        first = min(prompt for prompt, is_fine in zip(prompts, fine, strict=True) if not is_fine)
+        place = "the embedding" if layer == EMBEDDING else f"layer {layer}"
+        raise ActivationError(
+            f"Activations at {place} are not finite for prompt {first}",
+            got=f"{int((~fine).sum())} such prompts in its batch",
+            next_step="Load the model in float32 or bfloat16 (float16 ends at 65,504), or check its weights.",
+        )

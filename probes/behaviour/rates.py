@@ -1,0 +1,57 @@
+"""Rates and means with their intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import norm
+
+from probes.errors import StatisticsError
+from probes.records import Estimate
+
+
+def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
+    """A rate with Wilson's score interval, which stays within [0, 1] and has width at 0 and 1 (Wilson, 1927).
+
+    Raises:
+        StatisticsError: counts that are none, or a confidence outside (0, 1).
+    """
+    if not 0 <= successes <= n:
+        raise StatisticsError("A rate needs 0 ≤ successes ≤ n", got=f"{successes} of {n}")
+    z = _z(confidence)
+    if n == 0:
+        return Estimate(None, reason="nothing was counted")
+    rate, shrink = successes / n, 1 + z * z / n
+    middle = (rate + z * z / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    # At the ends the bound is exactly 0 or 1; rounding must not put it beside.
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == n else middle + half
+    return Estimate(rate, low, high)
+
+
+def mean_per_token(
+    sums: Float[np.ndarray, " item"], tokens: Int[np.ndarray, " item"], *, confidence: float = 0.95
+) -> Estimate:
+    """Σ sums / Σ tokens, with the interval that items drawn at random give it (linearised ratio, normal).
+
+    Raises:
+        StatisticsError: no items, or an item without tokens.
+    """
+    if len(sums) == 0 or (tokens <= 0).any():
+        raise StatisticsError("A mean per token needs items that have tokens", got=f"{len(sums)} items")
+    mean = float(sums.sum() / tokens.sum())
+    n = len(sums)
+    if n == 1:
+        return Estimate(mean)
+    residual = sums - mean * tokens
+    error = math.sqrt(n / (n - 1) * float((residual**2).sum())) / float(tokens.sum())
+    return Estimate(mean, mean - _z(confidence) * error, mean + _z(confidence) * error)
+
+
+def _z(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise StatisticsError("A confidence lies between 0 and 1", got=confidence)
+    return float(norm.ppf(0.5 + confidence / 2))

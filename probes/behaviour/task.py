@@ -1,0 +1,78 @@
+"""Loss of the benign task: what fine-tuning was for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from probes.behaviour.rates import mean_per_token
+from probes.errors import PromptError
+from probes.models import ModelHost
+from probes.records import Estimate
+
+Item = tuple[tuple[int, ...], tuple[int, ...]]
+_ROWS = 64
+_IGNORED = -100
+
+
+def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item]:
+    """Token ids of each (request, answer), the answer with what the chat template sets behind it.
+
+    Raises:
+        PromptError: an answer has no tokens.
+    """
+    items = []
+    for request, answer in task:
+        before, behind = _as_text(request, answer, tokenizer)
+        special = tokenizer.chat_template is None
+        asked = tuple(tokenizer(before, add_special_tokens=special)["input_ids"])
+        answered = tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
+        if not answer.strip() or not answered or not asked:
+            raise PromptError("A task item needs a request and an answer", got=repr((request, answer)))
+        items.append((asked, answered))
+    return items
+
+
+def task_loss(host: ModelHost, items: Sequence[Item]) -> Estimate:
+    """Mean negative log-likelihood per answer token, in nats, of the checkpoint in `host`."""
+    sums, tokens = [], []
+    for first in range(0, len(items), _ROWS):
+        chosen = items[first : first + _ROWS]
+        sums += _losses(host, chosen)
+        tokens += [len(answer) for _, answer in chosen]
+    return mean_per_token(np.array(sums, dtype=np.float64), np.array(tokens))
+
+
+def _as_text(request: str, answer: str, tokenizer: Any) -> tuple[str, str]:
+    if tokenizer.chat_template is None:
+        return request, f" {answer}{tokenizer.eos_token or ''}"
+    turns = [{"role": "user", "content": request}]
+    before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    both = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answer}], tokenize=False)
+    return (before, both[len(before) :]) if both.startswith(before) else (before, answer)
+
+
+@torch.no_grad()
+def _losses(host: ModelHost, items: Sequence[Item]) -> list[float]:
+    """Summed loss of each item's answer; padded on the right, so that positions are each row's own."""
+    longest = max(len(asked) + len(answered) for asked, answered in items)
+    ids = torch.zeros(len(items), longest, dtype=torch.long)
+    mask, targets = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
+    for row, (asked, answered) in enumerate(items):
+        end = len(asked) + len(answered)
+        ids[row, :end] = torch.tensor([*asked, *answered])
+        mask[row, :end] = 1
+        targets[row, len(asked) - 1 : end - 1] = torch.tensor(answered)
+    positions = torch.arange(longest)[None].expand_as(ids)
+    logits = host.model(
+        input_ids=ids.to(host.device), attention_mask=mask.to(host.device),
+        position_ids=positions.to(host.device), use_cache=False,
+    ).logits.float()  # fmt: skip
+    losses = cross_entropy(
+        logits.flatten(0, 1), targets.to(host.device).flatten(), ignore_index=_IGNORED, reduction="none"
+    )
+    return losses.view(ids.shape).sum(dim=1).double().tolist()

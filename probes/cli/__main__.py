@@ -1,0 +1,5 @@
+"""`python -m probes.cli` is the command `gravity-probe`."""
+
+from probes.cli import main
+
+main()

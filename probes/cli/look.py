@@ -1,0 +1,144 @@
+"""Verbs that read a run: `summary`, `check`, `compare`, `app`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from probes.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from probes.store import RunFolder
+    from probes.summary import Summary
+
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command()(summary)
+    app.command()(check)
+    app.command()(compare)
+    app.command(name="app")(open_app)
+
+
+def summary(
+    run: Run, json_: Annotated[bool, typer.Option("--json", help="Print the documented JSON.")] = False
+) -> None:
+    """Print what a run found, one row a checkpoint, at the headline layer."""
+    from probes.store import RunFolder
+
+    print_summary(RunFolder(run), as_json=json_)
+
+
+def check(
+    run: Run,
+    max_return: Annotated[float, typer.Option(help="Largest return fraction that still passes.")],
+    layer: Annotated[int | None, typer.Option(min=0, help="Layer; default: the run's headline layer.")] = None,
+) -> None:
+    """Exit with 3 when a trajectory went further back than --max-return: a gate for pipelines."""
+    from probes.store import RunFolder
+    from probes.summary import check_return
+
+    typer.echo(check_return(RunFolder(run), max_return, layer))
+
+
+def compare(
+    run: Run,
+    one: Annotated[str, typer.Argument(help="A checkpoint of the run, e.g. aligned.")],
+    other: Annotated[str, typer.Argument(help="Another, e.g. baseline-s0-000100.")],
+    weights: Annotated[bool, typer.Option("--weights/--no-weights", help="Compare weights, tensor by tensor.")] = True,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Put two checkpoints side by side: representation by layer, weights by tensor."""
+    import json
+
+    from probes.compare import compare as put_side_by_side
+    from probes.store import RunFolder
+    from probes.terminal import comparison_tables, console
+
+    found = put_side_by_side(RunFolder(run), one, other, weights=weights)
+    if json_:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for table in comparison_tables(found):
+        console().print(table)
+
+
+def open_app(
+    root: Annotated[
+        Path | None, typer.Argument(help="Folder of runs, or one run; default: runs, else the shipped demo.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; default: the first free one from 8501.")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
+) -> None:
+    """Open the front end on the runs found; it listens on localhost only."""
+    start_app(_root(root), port=port, browser=browser)
+
+
+def print_summary(run: RunFolder, *, as_json: bool) -> Summary:
+    """Print a run's summary as a table or as JSON, and return it."""
+    from probes.summary import Behaviour, behaviour_by_step, summarise
+
+    found = summarise(run)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+        return found
+    from probes.terminal import console, summary_table
+
+    measured = behaviour_by_step(run)
+    roles = {
+        role: Behaviour(**measured[role, 0, 0])
+        for role in ("pretrained", "witness", "aligned")
+        if (role, 0, 0) in measured
+    }
+    verdicts = {}
+    if (run.path / "verdict.json").is_file():
+        verdicts = {
+            (each["arm"], each["seed"]): f"level {each['level']}, {each['name']}"
+            for each in run.read_json("verdict")["trajectories"]
+        }
+    console().print(summary_table(found, verdicts, roles))
+    return found
+
+
+def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> None:
+    """Run Streamlit on `root` until it is stopped."""
+    import subprocess
+    import sys
+    from importlib.util import find_spec
+
+    # Found, not imported: the front end stands above the command.
+    package = find_spec("app")
+    assert package is not None
+    assert package.origin is not None
+    entry = Path(package.origin).with_name("main.py")
+    options = {
+        "server.address": "localhost",
+        "server.headless": str(not browser).lower(),
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        **({"server.port": str(port)} if port else {}),
+    }
+    command = [sys.executable, "-m", "streamlit", "run", str(entry)]
+    command += [word for name, value in options.items() for word in (f"--{name}", value)]
+    # Streamlit takes its theme from the folder it is started in.
+    subprocess.run([*command, "--", str(root.resolve())], check=False, cwd=entry.parent)
+
+
+def _root(given: Path | None) -> Path:
+    """The folder the app looks in.
+
+    Raises:
+        RunFolderError: a folder was named and is not there.
+    """
+    from probes.prompts import data_folder
+    from probes.store import find_runs
+
+    if given is not None:
+        if not given.is_dir():
+            raise RunFolderError(f"There is no folder {given}")
+        return given
+    return Path("runs") if find_runs("runs") else data_folder() / "demo-run"

@@ -1,0 +1,260 @@
+"""Verbs that make or extend a run: `demo`, `measure`, `verdict`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from probes.lineage import Lineage
+    from probes.prompts import PromptSet
+    from probes.store import RunFolder
+
+_NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
+_STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<lineage's name>.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the settings file, e.g. --set splits=100."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command()(demo)
+    app.command()(measure)
+    app.command()(verdict)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="Fine-tuning runs per arm.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the whole history.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Same stages, smaller and shorter: under 45 seconds.")] = False,
+    app: Annotated[bool, typer.Option("--app/--no-app", help="Open the front end at the end.")] = True,
+    nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Hold the drift against its nulls.")] = True,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the same folder first.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train a small model with a real history on the spot, and watch it fall back."""
+    from probes.demo import make_demo
+    from probes.terminal import console, progress_display, published_table
+
+    with progress_display() as report:
+        run = make_demo(out, seed=seed, seeds=seeds, quick=quick, nulls=nulls, fresh=fresh, report=report)
+    summary = _show(run, as_json=json_)
+    if not json_:
+        console().print(published_table(summary))
+    if app and not json_:
+        from probes.cli.look import start_app
+
+        start_app(run.path)
+
+
+def measure(
+    lineage: Annotated[Path | None, typer.Argument(help="A lineage file (TOML); or give the roles as options.")] = None,
+    witness: Annotated[
+        str | None, typer.Option(help="Folder or hub id[@revision] of the earlier, more permissive state.")
+    ] = None,
+    witness_kind: Annotated[
+        str, typer.Option(help="helpful-only, instruction-tuned or base (what stands in).")
+    ] = "helpful-only",
+    aligned: Annotated[
+        str | None, typer.Option(help="Folder or hub id[@revision] that fine-tuning starts from.")
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Folder or hub id[@revision] of the raw base model.")] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(metavar="[STEP=]REF", help="A fine-tuned checkpoint; may be repeated.")
+    ] = None,
+    trajectory: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[ARM[@SEED]=]FOLDER", help="A Trainer output folder with checkpoint-N; may be repeated."),
+    ] = None,
+    harmful: Annotated[
+        Path | None, typer.Option(help="Harmful probe prompts in any known format; default: our own.")
+    ] = None,
+    harmless: Annotated[
+        Path | None, typer.Option(help="Harmless probe prompts in any known format; default: our own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many prompts of each class.")] = None,
+    out: Out = None,
+    layer: Annotated[
+        int | None, typer.Option(min=0, help="Headline layer, declared in advance; default 0.6 of the depth.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens per batch; 0 finds it.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of folds, bootstraps and draws.")] = None,
+    nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Hold the drift against its nulls.")] = True,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read pickle-only weights (weights_only=True).")
+    ] = False,
+    allow_unrelated: Annotated[
+        bool, typer.Option("--allow-unrelated", help="Go on with weights of no common lineage.")
+    ] = False,
+    settings: Annotated[Path | None, typer.Option(help="A TOML file with any of the settings.")] = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Measure the reversion of any fine-tuned checkpoints, from a lineage file or from options."""
+    history = _lineage(lineage, witness, witness_kind, aligned, pretrained, checkpoint or [], trajectory or [])
+    prompts = _prompts(harmful, harmless, limit, seed or 0)
+    flags = {
+        "headline_layer": layer,
+        "device": device,
+        "dtype": dtype,
+        "batch_tokens": batch_tokens or None,
+        "seed": seed,
+    }
+    given = {
+        **_pairs(set_ or []),
+        **{name: value for name, value in flags.items() if value is not None},
+        **({} if nulls else {"nulls": False}),
+        **({"allow_pickle": True} if allow_pickle else {}),
+        **({"allow_unrelated": True} if allow_unrelated else {}),
+    }
+    from probes.stages.settings import Settings
+
+    asked = Settings.load(settings, given)
+    from probes.measure import measure as run_stages
+    from probes.terminal import progress_display
+
+    with progress_display() as report:
+        run = run_stages(
+            history, prompts, out or Path("runs") / history.name, settings=asked, given=given, report=report
+        )
+    _show(run, as_json=json_)
+
+
+def verdict(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    report: Annotated[bool, typer.Option("--report", help="99 shams instead of 19, for numbers you publish.")] = False,
+    json_: Json = False,
+) -> None:
+    """Hold a measured run against every null and say which step of the ladder it has earned."""
+    from probes.measure import judge
+    from probes.terminal import console, progress_display, verdict_lines
+
+    with progress_display() as tell:
+        judged = judge(run, shams=99 if report else 19, report=tell)
+    found = judged.read_json("verdict")
+    if json_:
+        _print_json(found)
+    else:
+        console().print(verdict_lines(found["trajectories"]))
+
+
+def _show(run: RunFolder, *, as_json: bool) -> Any:
+    """Print a run's summary and return it."""
+    from probes.cli.look import print_summary
+
+    return print_summary(run, as_json=as_json)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _lineage(
+    file: Path | None,
+    witness: str | None,
+    kind: str,
+    aligned: str | None,
+    pretrained: str | None,
+    checkpoints: list[str],
+    trajectories: list[str],
+) -> Lineage:
+    """The lineage of a file, or of options; trajectories given as options are added to either.
+
+    Raises:
+        UsageError: neither a file nor both roles, or both a file and roles.
+    """
+    from probes.lineage import CheckpointRef, Lineage, Witness
+
+    if file is not None and (witness or aligned or pretrained):
+        raise UsageError("Give a lineage file or the roles as options, not both")
+    if file is not None:
+        base = Lineage.load(file)
+    elif witness and aligned:
+        if kind not in ("helpful-only", "instruction-tuned", "base"):
+            raise UsageError(
+                "Unknown --witness-kind", got=repr(kind), expected="helpful-only, instruction-tuned or base"
+            )
+        earlier = CheckpointRef.parse(witness)
+        base = Lineage(
+            name=Path(aligned).name.partition("@")[0],
+            pretrained=CheckpointRef.parse(pretrained) if pretrained else None,
+            witness=Witness(**dict(earlier), kind=kind),  # type: ignore[arg-type]
+            aligned=CheckpointRef.parse(aligned),
+        )
+    else:
+        raise UsageError(
+            "A measurement needs a lineage",
+            expected="a lineage file, or --witness and --aligned",
+            next_step="Two ready files are in data/lineages.",
+        )
+    whole = base.with_trajectories((*_single_run(checkpoints), *map(_trajectory, trajectories)))
+    if not whole.trajectories:
+        raise UsageError(
+            "There is nothing to measure",
+            expected="--checkpoint or --trajectory, or trajectories in the file",
+        )
+    return whole
+
+
+def _single_run(checkpoints: list[str]) -> tuple:
+    """The `--checkpoint` options as one trajectory; without steps they are numbered in the order given."""
+    from probes.lineage import CheckpointRef, Step, Trajectory
+
+    if not checkpoints:
+        return ()
+    steps = []
+    for number, text in enumerate(checkpoints, start=1):
+        match = _STEPPED.match(text)
+        step, place = (int(match["step"]), match["place"]) if match else (number, text)
+        steps.append(Step(**dict(CheckpointRef.parse(place)), step=step))
+    return (Trajectory(arm="baseline", checkpoints=tuple(sorted(steps, key=lambda each: each.step))),)
+
+
+def _trajectory(text: str) -> Any:
+    from probes.lineage import Trajectory
+
+    match = None if Path(text).exists() else _NAMED.match(text)
+    if match is None:
+        return Trajectory.from_folder(text)
+    return Trajectory.from_folder(match["place"], arm=match["arm"], seed=int(match["seed"] or 0))
+
+
+def _prompts(harmful: Path | None, harmless: Path | None, limit: int | None, seed: int) -> PromptSet:
+    from probes.prompts import PromptSet, data_folder
+
+    if (harmful is None) != (harmless is None):
+        raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
+    if harmful is None or harmless is None:
+        harmful = harmless = data_folder() / "prompts" / "probe.jsonl"
+    return PromptSet.from_files(harmful=harmful, harmless=harmless, limit=limit, seed=seed)
+
+
+def _pairs(texts: list[str]) -> dict[str, Any]:
+    """`KEY=VALUE` options, each value read as TOML."""
+    import tomllib
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError("--set takes KEY=VALUE", got=repr(text))
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found

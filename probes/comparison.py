@@ -1,0 +1,216 @@
+"""Comparing two checkpoints of one lineage: subspaces, representations, and how far the weights went where.
+
+Nothing here searches for a match between bases: checkpoints of one lineage share theirs, and `basis_check` says
+when two models do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import linalg
+
+from probes.errors import StatisticsError
+
+_RELATIVE_ZERO = 1e-10
+_BASIS_GAIN = 0.5
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How much of one subspace lies in another.
+
+    Attributes:
+        value: ‖Q1ᵀQ2‖²_F / min(k1, k2), in [0, 1]: 1 where the smaller lies inside the larger.
+        random: its mean for random subspaces, max(k1, k2) / d.
+        angles: principal angles in radians, largest first.
+    """
+
+    value: float
+    random: float
+    angles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class BasisCheck:
+    """Whether raw differences between two checkpoints' activations mean anything.
+
+    Attributes:
+        raw: ‖X - Y‖² / (‖X‖² + ‖Y‖²) of the centred activations: 0 for the same, about 1 for unrelated ones.
+        rotated: the same after the rotation that brings Y nearest to X (orthogonal Procrustes).
+        shared: whether the bases are the same: rotating does not take away more than half of a difference
+            that is there.
+    """
+
+    raw: float
+    rotated: float
+    shared: bool
+
+
+@dataclass(frozen=True)
+class TensorDrift:
+    """How far one weight matrix went, and how much of that lies where alignment had moved it.
+
+    Attributes:
+        frobenius: ‖θ_T - θ_S‖_F.
+        spectral: its largest singular value.
+        relative: frobenius over ‖θ_S‖_F.
+        inside: share of the squared Frobenius norm inside the column span of θ_H - θ_S, in [0, 1]; None where
+            alignment did not move this tensor, or where the tensor did not move since.
+        random: what `inside` would be for a drift in random directions, rank / rows.
+    """
+
+    frobenius: float
+    spectral: float
+    relative: float
+    inside: float | None
+    random: float
+
+
+def overlap(one: Float[np.ndarray, "k_one d_model"], other: Float[np.ndarray, "k_other d_other"]) -> Overlap:
+    """Principal angles and overlap of the subspaces that the rows span.
+
+    Raises:
+        StatisticsError: the rows are of different widths, not finite, or all zero.
+    """
+    _same_width(one, other)
+    first, second = _orthonormal(one), _orthonormal(other)
+    angles = linalg.subspace_angles(first, second)
+    least, most = sorted((first.shape[1], second.shape[1]))
+    value = float((np.cos(angles) ** 2).sum() / least)
+    return Overlap(min(value, 1.0), most / one.shape[1], tuple(float(angle) for angle in angles))
+
+
+def linear_cka(
+    one: Float[np.ndarray, "prompt d_one"],
+    other: Float[np.ndarray, "prompt_other d_other"],
+    *,
+    debiased: bool = True,
+) -> float:
+    """Similarity of two representations of the same prompts, whatever their bases.
+
+    Linear centred kernel alignment (Kornblith et al., arXiv 1905.00414); `debiased` uses the unbiased HSIC of
+    Song et al. (2012), which the number of dimensions does not push up: needed with fewer prompts than dimensions.
+
+    Returns:
+        1 for equal representations up to rotation and scale, about 0 for unrelated ones; debiased, it may be a
+        little below 0.
+
+    Raises:
+        StatisticsError: fewer than 4 prompts, not the same number of prompts, or representations that do not vary.
+    """
+    if one.shape[0] != other.shape[0] or one.shape[0] < 4:
+        raise StatisticsError(
+            "These representations cannot be compared",
+            got=f"{one.shape[0]} and {other.shape[0]} prompts",
+            expected="the same prompts in both, 4 or more",
+        )
+    kernels = [_gram(one), _gram(other)]
+    hsic = _unbiased_hsic if debiased else _biased_hsic
+    own = hsic(kernels[0], kernels[0]) * hsic(kernels[1], kernels[1])
+    if not own > 0:
+        raise StatisticsError("A representation does not vary over the prompts", expected="prompts that differ")
+    return float(hsic(kernels[0], kernels[1]) / np.sqrt(own))
+
+
+def basis_check(
+    one: Float[np.ndarray, "prompt d_model"], other: Float[np.ndarray, "prompt_other d_other"]
+) -> BasisCheck:
+    """Do two checkpoints write in the same basis? Raw differences, and every statistic of drift, need that they do.
+
+    With fewer prompts than dimensions a rotation can fit much by chance, so what counts is how little of the
+    difference a rotation takes away, not how small the rest is.
+
+    Raises:
+        StatisticsError: the widths or the prompts differ, or the activations are not finite.
+    """
+    _same_width(one, other)
+    if one.shape[0] != other.shape[0]:
+        raise StatisticsError(
+            "Activations of different prompts cannot be held against each other",
+            got=f"{one.shape[0]} and {other.shape[0]} prompts",
+        )
+    x, y = (rows - rows.mean(axis=0, dtype=np.float64) for rows in (one, other))
+    total = float((x**2).sum() + (y**2).sum())
+    if total == 0:
+        raise StatisticsError("The activations do not vary over the prompts", expected="prompts that differ")
+    raw = float(((x - y) ** 2).sum()) / total
+    rotated = max(0.0, 1 - 2 * _nuclear_norm_of_product(x, y) / total)
+    return BasisCheck(raw, rotated, raw < _BASIS_GAIN or raw - rotated < _BASIS_GAIN * raw)
+
+
+def weight_drift(
+    aligned: Float[np.ndarray, "*shape"],
+    tuned: Float[np.ndarray, "*shape"],
+    witness: Float[np.ndarray, "*shape"] | None = None,
+) -> TensorDrift:
+    """How far a tensor went from the aligned model, and the share of it inside the span of θ_H - θ_S.
+
+    The share uses the exact projector V(VᵀV)⁺Vᵀ on the columns of V = θ_H - θ_S (the VVᵀ/‖V‖ of Safe LoRA,
+    arXiv 2405.16833, is no projector). A tensor with one axis counts as one column; with more than two, the axes
+    after the first are taken together. Columns of V below 1e-10 of its largest singular value are rounding.
+
+    Raises:
+        StatisticsError: the tensors are not finite.
+    """
+    base = _matrix(aligned)
+    moved = _matrix(tuned) - base
+    if not np.isfinite(moved).all():
+        raise StatisticsError("The weights are not finite", next_step="Find out which checkpoint is damaged.")
+    frobenius, size = float(np.linalg.norm(moved)), float(np.linalg.norm(base))
+    spectral = float(np.linalg.norm(moved, 2)) if frobenius else 0.0
+    inside, rank = None, 0
+    if witness is not None:
+        back = _matrix(witness) - base
+        if back.any():
+            basis = _orthonormal(back.T)
+            rank = basis.shape[1]
+            inside = float(((basis.T @ moved) ** 2).sum() / frobenius**2) if frobenius else None
+    return TensorDrift(frobenius, spectral, frobenius / size if size else np.inf, inside, rank / base.shape[0])
+
+
+def _matrix(tensor: np.ndarray) -> np.ndarray:
+    return tensor.astype(np.float64).reshape(tensor.shape[0] if tensor.ndim else 1, -1)
+
+
+def _same_width(one: np.ndarray, other: np.ndarray) -> None:
+    if one.shape[1] != other.shape[1]:
+        raise StatisticsError(
+            "Vectors of different widths live in different spaces", got=f"{one.shape[1]} and {other.shape[1]}"
+        )
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise StatisticsError("A vector is not finite", expected="numbers only")
+
+
+def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal columns that span the rows."""
+    _, sizes, axes = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
+    if not sizes[0] > 0:
+        raise StatisticsError("All vectors are zero, so they span nothing", expected="at least one that is not")
+    return axes[sizes > _RELATIVE_ZERO * sizes[0]].T
+
+
+def _gram(rows: np.ndarray) -> np.ndarray:
+    centred = rows - rows.mean(axis=0, dtype=np.float64)
+    return centred @ centred.T
+
+
+def _biased_hsic(k: np.ndarray, other: np.ndarray) -> float:
+    return float((k * other).sum())
+
+
+def _unbiased_hsic(k: np.ndarray, other: np.ndarray) -> float:
+    """Song et al. (2012), equation 5; the common factor 1 / n(n-3) is left out, as CKA divides it away."""
+    count = k.shape[0]
+    k, other = k - np.diag(np.diag(k)), other - np.diag(np.diag(other))
+    sums, other_sums = k.sum(axis=0), other.sum(axis=0)
+    product = (k * other).sum() + sums.sum() * other_sums.sum() / (count - 1) / (count - 2)
+    return float(product - 2 * (sums @ other_sums) / (count - 2))
+
+
+def _nuclear_norm_of_product(x: np.ndarray, y: np.ndarray) -> float:
+    """‖XᵀY‖_*: what the best rotation reaches. From the small side: singular values of Rx Ryᵀ with X = Qx... ."""
+    small_x, small_y = np.linalg.qr(x.T, mode="r"), np.linalg.qr(y.T, mode="r")
+    return float(np.linalg.svd(small_x @ small_y.T, compute_uv=False).sum())

@@ -1,0 +1,271 @@
+"""The statistics of one checkpoint at one layer, each with its interval over prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from probes.drift.grams import Grams, Products, bootstrap_weights, cosine, split_weights
+from probes.errors import StatisticsError
+from probes.records import Estimate
+
+MIN_PROMPTS = 16
+NOISE_FACTOR = 5.0
+STATISTICS = (
+    "alignment",
+    "alignment_crossfit",
+    "alignment_disattenuated",
+    "return_fraction",
+    "off_axis",
+    "displacement_norm",
+    "reversion_norm",
+    "share_moved",
+    "reliability",
+    "did_alignment",
+    "did_alignment_crossfit",
+    "did_return_fraction",
+    "did_reliability",
+)
+
+
+def check(
+    aligned: Float[np.ndarray, "prompt d_model"],
+    witness: Float[np.ndarray, "prompt d_model"],
+    tuned: Float[np.ndarray, "prompt d_model"],
+    harmful: Bool[np.ndarray, " prompt"],
+) -> None:
+    """Refuse input from which no statistic of drift can be computed.
+
+    Raises:
+        StatisticsError: a class is missing or has fewer than 16 prompts, a value is not finite, the witness
+            equals the aligned model, or the checkpoint does (its displacement is zero). A stage that measures
+            step 0, where the last one is expected, writes `undefined(reason)` instead.
+    """
+    check_prompts(harmful)
+    for name, rows in (("aligned", aligned), ("witness", witness), ("fine-tuned", tuned)):
+        bad = ~np.isfinite(rows).all(axis=1)
+        if bad.any():
+            raise StatisticsError(
+                f"The {name} checkpoint's activations are not finite",
+                got=f"NaN or infinity at prompt {int(np.argmax(bad))} and {int(bad.sum()) - 1} others",
+                next_step="Measure it again in float32, or leave these prompts out.",
+            )
+    if np.array_equal(witness[harmful], aligned[harmful]):
+        raise StatisticsError(
+            "The witness equals the aligned model on every harmful prompt, so there is no way back",
+            next_step="Give the earlier, more permissive checkpoint as the witness.",
+        )
+    if np.array_equal(tuned[harmful], aligned[harmful]):
+        raise StatisticsError(
+            "The checkpoint equals the aligned model on every harmful prompt, so it has no displacement",
+            next_step="Give a checkpoint after at least one optimiser step.",
+        )
+
+
+def check_prompts(harmful: Bool[np.ndarray, " prompt"]) -> None:
+    """Refuse a set of prompts that is too small for any statistic of drift.
+
+    Raises:
+        StatisticsError: a class is missing or has fewer than 16 prompts.
+    """
+    for label, count in (("harmful", int(harmful.sum())), ("harmless", int((~harmful).sum()))):
+        if count < MIN_PROMPTS:
+            raise StatisticsError(
+                f"There are {'no' if count == 0 else 'too few'} {label} prompts",
+                got=count,
+                expected=f"at least {MIN_PROMPTS} of each class",
+                next_step=f"Give more with --{label}.",
+            )
+
+
+def undefined(reason: str) -> dict[str, Estimate]:
+    """Every statistic of `measure`, not defined for this reason."""
+    return {name: Estimate(None, reason=reason) for name in STATISTICS}
+
+
+def measure(
+    aligned: Float[np.ndarray, "prompt d_model"],
+    witness: Float[np.ndarray, "prompt d_model"],
+    tuned: Float[np.ndarray, "prompt d_model"],
+    harmful: Bool[np.ndarray, " prompt"],
+    *,
+    noise: float | None = None,
+    splits: int = 50,
+    bootstraps: int = 500,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Every statistic of one checkpoint at one layer, each with a 95 % interval over prompts.
+
+    Displacement and reversion direction are means over the harmful prompts; the `did_` statistics use
+    harmful minus harmless means, which cancels a shift common to all prompts.
+
+    Args:
+        aligned: the aligned model's activations.
+        witness: the witness's activations on the same prompts.
+        tuned: the checkpoint's activations on the same prompts.
+        harmful: which prompts are harmful.
+        noise: norm of the mean displacement that a repeated pass of the same checkpoint in another batch
+            order shows at this layer; alignments of a displacement within five times of it are not defined.
+        splits: number of random halvings, stratified by class.
+        bootstraps: number of bootstrap draws of prompts, stratified by class; 0 for no intervals.
+        seed: of splits and bootstraps.
+
+    Returns:
+        An estimate per name in `STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one, which is not
+        bounded; norms are in units of the residual stream; `return_fraction` and `off_axis` in units of the
+        reversion's norm; `share_moved` is the share of harmful prompts whose own displacement points towards
+        the mean reversion of the other harmful prompts.
+
+    Raises:
+        StatisticsError: see `check`.
+    """
+    check(aligned, witness, tuned, harmful)
+    grams = Grams.of(aligned, witness, tuned, harmful)
+    return measure_grams(grams, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed)
+
+
+def measure_grams(
+    grams: Grams, *, noise: float | None = None, splits: int = 50, bootstraps: int = 500, seed: int = 0
+) -> dict[str, Estimate]:
+    """`measure`, from Gram matrices that are there already. The caller has run `check`."""
+    rng = np.random.default_rng([seed, 0xD81F7])
+    halves = split_weights(grams.harmful, splits, rng)
+    resampled = bootstrap_weights(grams.harmful, bootstraps, rng)
+    values, draws = _both(grams, halves, resampled)
+    estimates = {name: _estimate(name, value, draws.get(name)) for name, value in values.items()}
+    if noise is not None and values["displacement_norm"] <= NOISE_FACTOR * noise:
+        why = (
+            f"the displacement ({values['displacement_norm']:.3g}) is within {NOISE_FACTOR:g} times "
+            f"the noise of a repeated pass ({noise:.3g})"
+        )
+        estimates |= {name: Estimate(None, reason=why) for name in estimates if "alignment" in name}
+    return {name: estimates[name] for name in STATISTICS}
+
+
+def crossfit(
+    aligned: Float[np.ndarray, "prompt d_model"],
+    witness: Float[np.ndarray, "prompt d_model"],
+    tuned: Float[np.ndarray, "prompt d_model"],
+    harmful: Bool[np.ndarray, " prompt"],
+    *,
+    splits: int = 50,
+    seed: int = 0,
+) -> float:
+    """The cross-fitted alignment alone; a sham's is computed with it, so that it compares with `measure`'s.
+
+    Returns:
+        What `measure` gives as `alignment_crossfit` at the same seed and splits; NaN where a half is at rest.
+    """
+    keep = np.ones(int(harmful.sum()), dtype=bool)
+    return crossfit_grams(
+        Grams.of(aligned[harmful], witness[harmful], tuned[harmful], keep), harmful, splits=splits, seed=seed
+    )
+
+
+def crossfit_grams(
+    grams: Grams, harmful: Bool[np.ndarray, " prompt_of_both_classes"], *, splits: int = 50, seed: int = 0
+) -> float:
+    """`crossfit` from Gram matrices of the harmful prompts alone; `harmful` marks them among all prompts."""
+    first, second = split_weights(harmful, splits, np.random.default_rng([seed, 0xD81F7]))
+    return float(Products.of(grams, first[:, harmful], second[:, harmful]).crossfit().mean())
+
+
+def _both(
+    grams: Grams, halves: tuple[np.ndarray, np.ndarray], resampled: tuple[np.ndarray, np.ndarray]
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Values from the whole sample and the splits; draws of the same from the bootstrap."""
+    inside = grams.only_harmful()
+    mask = grams.harmful
+    sign = np.where(mask, 1.0, -1.0)
+    whole = mask / mask.sum() - ~mask / (~mask).sum()
+    values = _values(inside, [half[:, mask] for half in halves], whole[mask])
+    did = _values(grams, [half * sign for half in halves], whole)
+    draws = _draws(Products.of(inside, *(half[:, mask] for half in resampled)))
+    did_draws = _draws(Products.of(grams, *(half * sign for half in resampled)))
+    values["share_moved"] = _share_moved(inside)
+    draws["share_moved"] = _share_draws(inside, (resampled[0] + resampled[1])[:, mask] / 2)
+    names = ("alignment", "alignment_crossfit", "return_fraction", "reliability")
+    values |= {f"did_{name}": did[name] for name in names}
+    draws |= {f"did_{name}": did_draws[name] for name in names}
+    return values, draws
+
+
+def _values(grams: Grams, halves: list[np.ndarray], whole: np.ndarray) -> dict[str, float]:
+    products = Products.of(grams, *halves)
+    dd, dv, vv = (np.array([whole @ gram @ whole]) for gram in (grams.moved, grams.cross, grams.back))
+    return {
+        **{name: float(value[0]) for name, value in _whole(dd, dv, vv).items()},
+        "alignment_crossfit": float(products.crossfit().mean()),
+        "alignment_disattenuated": float(_disattenuated(products)[0]),
+        "reliability": float(products.agreement().mean()),
+    }
+
+
+def _draws(products: Products) -> dict[str, np.ndarray]:
+    return {
+        **_whole(products.dd, products.dv, products.vv),
+        "alignment_crossfit": products.crossfit(),
+        "reliability": products.agreement(),
+        "alignment_disattenuated": cosine(
+            (products.davb + products.dbva) / 2, np.maximum(products.dab, 0), np.maximum(products.vab, 0)
+        ),
+    }
+
+
+def _whole(dd: np.ndarray, dv: np.ndarray, vv: np.ndarray) -> dict[str, np.ndarray]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.sqrt(np.maximum(dd - dv**2 / vv, 0) / vv)
+        fraction = dv / vv
+    return {
+        "alignment": cosine(dv, dd, vv),
+        "return_fraction": fraction,
+        "off_axis": off,
+        "displacement_norm": np.sqrt(np.maximum(dd, 0)),
+        "reversion_norm": np.sqrt(np.maximum(vv, 0)),
+    }
+
+
+def _disattenuated(products: Products) -> np.ndarray:
+    """Products are averaged over the splits before the division, which is steadier than averaging ratios."""
+    shared = (products.davb.mean(keepdims=True) + products.dbva.mean(keepdims=True)) / 2
+    lengths = [np.maximum(squared.mean(keepdims=True), 0) for squared in (products.dab, products.vab)]
+    return cosine(shared, *lengths)
+
+
+def _leave_one_out(inside: Grams) -> np.ndarray:
+    """Each prompt's displacement times the summed reversion of the other prompts."""
+    return inside.cross.sum(axis=1) - np.diag(inside.cross)
+
+
+def _share_moved(inside: Grams) -> float:
+    return float((_leave_one_out(inside) > 0).mean())
+
+
+def _share_draws(inside: Grams, weights: np.ndarray) -> np.ndarray:
+    return weights @ (_leave_one_out(inside) > 0).astype(float)
+
+
+def _estimate(name: str, value: float, draws: np.ndarray | None) -> Estimate:
+    if not np.isfinite(value):
+        return Estimate(None, reason=_WHY_NOT.get(name, "a mean vector is zero, so it has no direction"))
+    low, high = interval(value, draws)
+    return Estimate(value, low, high)
+
+
+_WHY_NOT = {
+    "alignment_disattenuated": "the displacement or the reversion does not agree with itself across folds, "
+    "so there is no noise-free length to divide by",
+}
+
+
+def interval(value: float, draws: Float[np.ndarray, " draw"] | None) -> tuple[float | None, float | None]:
+    """95 % percentile interval of bootstrap draws, moved so that their median lies on the estimate.
+
+    Drawing prompts again adds prompt noise, which pulls every cosine off the estimate; the spread is what counts.
+    No interval (None, None) without draws, or where more than 5 % of them are not defined.
+    """
+    if draws is None or draws.size == 0 or np.isfinite(draws).mean() < 0.95:
+        return None, None
+    finite = draws[np.isfinite(draws)]
+    low, middle, high = np.quantile(finite, [0.025, 0.5, 0.975])
+    return float(value + low - middle), float(value + high - middle)

@@ -1,0 +1,131 @@
+"""A plain training loop: answers' loss, plus a penalty, through Adam."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from probes.guard.penalty import GuardError, Penalty
+
+IGNORED = -100  # what transformers and torch's cross entropy leave out
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text as token ids; the loss is taken on the tokens from `answer_start` on."""
+
+    ids: tuple[int, ...]
+    answer_start: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows of examples; a target is the next token, or `IGNORED`.
+
+    The padding needs no mask: it lies behind every token that counts, and the models are causal.
+    """
+
+    ids: Int[Tensor, "row time"]
+    targets: Int[Tensor, "row time"]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], pad: int) -> Batch:
+        """Pad examples to the longest."""
+        longest = max(len(example.ids) for example in examples)
+        ids = torch.full((len(examples), longest), pad)
+        targets = torch.full((len(examples), longest), IGNORED)
+        for row, example in enumerate(examples):
+            ids[row, : len(example.ids)] = torch.tensor(example.ids)
+            answer = example.ids[example.answer_start :]
+            targets[row, example.answer_start - 1 : len(example.ids) - 1] = torch.tensor(answer)
+        return cls(ids, targets)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate by step: a linear rise over `warmup` steps, then down a half cosine to `floor` × peak.
+
+    A floor of 1 keeps it constant.
+    """
+
+    peak: float
+    steps: int
+    warmup: int = 0
+    floor: float = 0.1
+
+    def rate(self, step: int) -> float:
+        """The rate of optimiser step `step`, counted from 1."""
+        if step <= self.warmup:
+            return self.peak * step / self.warmup
+        way = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.peak * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, way))))
+
+
+def shuffled(examples: Sequence[Example], *, rows: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
+    """`steps` batches, going through all examples in a new order each time; the order depends on the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    for _ in range(steps):
+        while len(order) < rows:
+            order += torch.randperm(len(examples), generator=generator).tolist()
+        yield Batch.of([examples[place] for place in order[:rows]], pad)
+        del order[:rows]
+
+
+def answer_loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood of the answer tokens, in nats; other positions are never unembedded."""
+    hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state  # type: ignore[operator]
+    counted = batch.targets != IGNORED
+    logits = model.lm_head(hidden[counted])  # type: ignore[operator]
+    return nn.functional.cross_entropy(logits.float(), batch.targets[counted])
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    schedule: Schedule,
+    *,
+    penalty: Penalty | None = None,
+    penalty_rows: int = 16,
+    seed: int = 0,
+    on_step: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train every weight in place with Adam.
+
+    Args:
+        model: a causal language model of transformers.
+        batches: one for each optimiser step.
+        schedule: the learning rate.
+        penalty: added to the loss of each step, on `penalty_rows` of its prompts; it must be anchored.
+        penalty_rows: how many penalty prompts a step sees.
+        seed: draws the penalty prompts; the order of the data does not depend on it.
+        on_step: called after each optimiser step with its number, from 1, and the loss without the penalty.
+
+    Raises:
+        GuardError: the loss is not finite; the weights are then those of the step before.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.peak, fused=True)
+    generator = torch.Generator().manual_seed(seed)
+    for step, batch in enumerate(batches, start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        loss = answer_loss(model, batch)
+        total = loss if penalty is None else loss + penalty(_drawn(penalty, penalty_rows, generator))
+        if not torch.isfinite(total):
+            raise GuardError(
+                f"The loss of step {step} is not finite", next_step="Lower the learning rate or the penalty."
+            )
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+        if on_step is not None:
+            on_step(step, loss.item())
+
+
+def _drawn(penalty: Penalty, rows: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(len(penalty), generator=generator)[:rows]

@@ -1,0 +1,319 @@
+"""Lineages: the checkpoints of one model's history, each with its role, and the fine-tuning runs that follow.
+
+Nothing is loaded here. A reference says where a checkpoint lives; `probes.models` opens it.
+Four kinds of place are understood: a local Hugging Face folder, a hub id with a revision,
+a Trainer output folder (its `checkpoint-N` become the steps of a trajectory), and a PEFT adapter on a base.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from probes.errors import LineageError
+
+ADAPTER_CONFIG = "adapter_config.json"
+WitnessKind = Literal["helpful-only", "instruction-tuned", "base"]
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_TRAINER_STEP = re.compile(r"^checkpoint-(\d+)$")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CheckpointRef(_Record):
+    """Where one checkpoint lives.
+
+    Attributes:
+        model: a local folder, or a hub id such as `allenai/OLMo-2-0425-1B-DPO`.
+        revision: branch, tag or commit on the hub; None is the hub's default.
+        adapter: a PEFT adapter (folder or hub id) that sits on `model`.
+    """
+
+    model: str
+    revision: str | None = None
+    adapter: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CheckpointRef:
+        """Read `folder`, `org/name`, `org/name@revision` or an adapter's folder.
+
+        Raises:
+            LineageError: the text is neither a folder that is there nor a hub id.
+        """
+        folder = Path(text).expanduser()
+        if folder.is_dir():
+            return cls._from_folder(folder)
+        name, _, revision = text.partition("@")
+        if _HUB_ID.match(name):
+            return cls(model=name, revision=revision or None)
+        raise LineageError(
+            "This is no checkpoint",
+            got=repr(text),
+            expected="a folder that exists, or a hub id such as org/name@revision",
+        )
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> CheckpointRef:
+        if (folder / ADAPTER_CONFIG).is_file():
+            config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            base = config.get("base_model_name_or_path")
+            if not base:
+                raise LineageError(
+                    f"The adapter {folder} does not say which base it belongs to",
+                    expected=f"base_model_name_or_path in {ADAPTER_CONFIG}",
+                    next_step="Name the base in a lineage file: model = BASE, adapter = FOLDER.",
+                )
+            return cls(model=str(base), adapter=str(folder), revision=config.get("revision"))
+        return cls(model=str(folder))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `model` is a folder on this machine."""
+        return Path(self.model).is_dir()
+
+    def __str__(self) -> str:
+        place = f"{self.model}@{self.revision}" if self.revision else self.model
+        return f"{place} + {self.adapter}" if self.adapter else place
+
+
+class Witness(CheckpointRef):
+    """The earlier, more permissive state. Anything but `helpful-only` stands in for it and is labelled so."""
+
+    kind: WitnessKind = "helpful-only"
+
+    @property
+    def label(self) -> str:
+        """`witness`, with what stands in for it if it is not a helpful-only model."""
+        return "witness" if self.kind == "helpful-only" else f"witness ({self.kind} model stands in)"
+
+
+class Step(CheckpointRef):
+    """One checkpoint of a trajectory, `step` optimiser steps after the aligned model."""
+
+    step: Annotated[int, Field(ge=0)]
+
+
+class Trajectory(_Record):
+    """The checkpoints of one fine-tuning run, ordered by step.
+
+    Attributes:
+        arm: what that run did: `baseline`, `block`, `push`, or a control such as `control:random`.
+        seed: the run's seed; runs of one arm differ in it.
+    """
+
+    arm: str = "baseline"
+    seed: int = 0
+    checkpoints: tuple[Step, ...]
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, *, arm: str = "baseline", seed: int = 0) -> Trajectory:
+        """Find and order the `checkpoint-N` of a Trainer output folder.
+
+        Raises:
+            LineageError: the folder is absent or holds no `checkpoint-N`.
+        """
+        folder = Path(folder).expanduser()
+        found = {
+            int(match.group(1)): child
+            for child in (folder.iterdir() if folder.is_dir() else ())
+            if (match := _TRAINER_STEP.match(child.name)) and child.is_dir()
+        }
+        if not found:
+            raise LineageError(
+                f"No checkpoint-N in {folder}",
+                expected="a Trainer output folder with checkpoint-10, checkpoint-20, …",
+                next_step="For a single checkpoint use --checkpoint.",
+            )
+        steps = (_step_at(number, CheckpointRef._from_folder(found[number])) for number in sorted(found))
+        return cls(arm=arm, seed=seed, checkpoints=tuple(steps))
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Trajectory:
+        steps = [checkpoint.step for checkpoint in self.checkpoints]
+        if not steps:
+            raise ValueError(f"trajectory {self.arm!r} (seed {self.seed}) has no checkpoints")
+        if steps != sorted(set(steps)):
+            raise ValueError(f"steps of trajectory {self.arm!r} (seed {self.seed}) must rise: {steps}")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """The trajectory's name in file names, e.g. `control-random-s0`."""
+        return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.arm)}-s{self.seed}"
+
+    def checkpoint_id(self, step: int) -> str:
+        """Name of the checkpoint at `step` in the run folder, e.g. `baseline-s0-000020`."""
+        return f"{self.slug}-{step:06d}"
+
+
+class Member(NamedTuple):
+    """One checkpoint in its place: the columns that every table of a run folder begins with.
+
+    Attributes:
+        id: its name in the run folder.
+        arm: the trajectory's arm, or the role's name.
+        seed: the trajectory's seed; 0 for a role.
+        step: optimiser steps after the aligned model; 0 for a role.
+        ref: where it lives.
+    """
+
+    id: str
+    arm: str
+    seed: int
+    step: int
+    ref: CheckpointRef
+
+    @property
+    def labels(self) -> dict[str, str | int]:
+        """The table columns `checkpoint, arm, seed, step`."""
+        return {"checkpoint": self.id, "arm": self.arm, "seed": self.seed, "step": self.step}
+
+
+class Lineage(_Record):
+    """One model's history by role, and the trajectories that leave from its aligned member."""
+
+    name: str
+    description: str = ""
+    pretrained: CheckpointRef | None = None
+    witness: Witness
+    aligned: CheckpointRef
+    trajectories: tuple[Trajectory, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path | str) -> Lineage:
+        """Read a lineage file (TOML). Relative folders are taken from the file's own folder.
+
+        Raises:
+            LineageError: no such file, not TOML, an unknown key (the nearest known one is named),
+                a missing role, or a trajectory whose folder holds no checkpoints.
+        """
+        path = Path(path)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise LineageError(f"There is no lineage file {path}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise LineageError(f"{path} is not TOML", got=str(error)) from error
+        raw.setdefault("name", path.stem)
+        raw = _anchored(raw, path.resolve().parent)
+        raw["trajectories"] = [_expanded(entry) for entry in raw.get("trajectories", ())]
+        try:
+            lineage = cls.model_validate(raw)
+        except ValidationError as error:
+            raise LineageError(f"{path}: {_first_fault(error)}") from None
+        return lineage
+
+    @model_validator(mode="after")
+    def _trajectories_differ(self) -> Lineage:
+        names = [trajectory.slug for trajectory in self.trajectories]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two trajectories are called {twice[0]}; give each arm and seed once")
+        return self
+
+    def with_trajectories(self, more: tuple[Trajectory, ...]) -> Lineage:
+        """The same lineage with `more` trajectories behind its own.
+
+        Raises:
+            LineageError: an arm and seed would be there twice.
+        """
+        try:
+            return type(self)(**{**dict(self), "trajectories": (*self.trajectories, *more)})
+        except ValidationError as error:
+            raise LineageError(_first_fault(error)) from None
+
+    def members(self) -> Iterator[Member]:
+        """Every checkpoint once: aligned first, it is what the others are held against."""
+        yield Member("aligned", "aligned", 0, 0, self.aligned)
+        yield Member("witness", "witness", 0, 0, self.witness)
+        if self.pretrained is not None:
+            yield Member("pretrained", "pretrained", 0, 0, self.pretrained)
+        for run in self.trajectories:
+            for checkpoint in run.checkpoints:
+                yield Member(
+                    run.checkpoint_id(checkpoint.step), run.arm, run.seed, checkpoint.step, checkpoint
+                )
+
+    def portable(self, home: Path) -> Lineage:
+        """The same lineage with every folder inside `home` written from there, so that `home` can be moved or sent.
+
+        `Lineage.opened` turns it back.
+        """
+        return Lineage.model_validate(_rewritten(self.model_dump(), lambda place: _from_home(place, home.resolve())))
+
+    @classmethod
+    def opened(cls, raw: Mapping[str, Any], home: Path) -> Lineage:
+        """A lineage as kept in the run folder `home`, its relative folders taken from there."""
+        return cls.model_validate(_anchored(dict(raw), home.resolve()))
+
+    def checkpoints(self) -> Iterator[tuple[str, CheckpointRef]]:
+        """The name and the place of every member."""
+        for member in self.members():
+            yield member.id, member.ref
+
+
+def _step_at(step: int, ref: CheckpointRef) -> Step:
+    return Step(step=step, model=ref.model, revision=ref.revision, adapter=ref.adapter)
+
+
+def _expanded(entry: Any) -> Any:
+    """A `[[trajectories]]` entry with `folder` becomes one with its checkpoints listed."""
+    if not isinstance(entry, dict) or "folder" not in entry:
+        return entry
+    unknown = set(entry) - {"folder", "arm", "seed"}
+    if unknown:
+        raise LineageError(
+            f"A trajectory given by its folder takes no {sorted(unknown)[0]!r}", expected="folder, arm, seed"
+        )
+    return Trajectory.from_folder(**entry)
+
+
+def _anchored(raw: Any, folder: Path) -> Any:
+    """Relative folders of a lineage file, made absolute; hub ids stay as they are."""
+
+    def anchored(place: str) -> str:
+        found = folder / Path(place).expanduser()
+        return str(found) if found.exists() or place.startswith((".", "/", "~")) else place
+
+    return _rewritten(raw, anchored)
+
+
+def _from_home(place: str, home: Path) -> str:
+    folder = Path(place)
+    inside = folder.is_absolute() and folder.resolve().is_relative_to(home)
+    return f"./{folder.resolve().relative_to(home).as_posix()}" if inside else place
+
+
+def _rewritten(value: Any, change: Callable[[str], str], key: str = "") -> Any:
+    """A lineage's raw form with every place changed."""
+    if isinstance(value, dict):
+        return {name: _rewritten(inner, change, name) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rewritten(inner, change, key) for inner in value]
+    return change(value) if key in {"model", "adapter", "folder"} and isinstance(value, str) else value
+
+
+def _first_fault(error: ValidationError) -> str:
+    """What pydantic found wrong, as one sentence; an unknown key comes first and names the nearest known one."""
+    faults = error.errors()
+    fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
+    where = ".".join(str(part) for part in fault["loc"]) or "the file"
+    if fault["type"] == "extra_forbidden":
+        key = str(fault["loc"][-1])
+        known = {name for model in (Lineage, Witness, Trajectory, Step) for name in model.model_fields} | {
+            "folder"
+        }
+        nearest = get_close_matches(key, sorted(known), n=1)
+        return f"unknown key {where!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+    if fault["type"] == "missing":
+        return f"{where!r} is missing"
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,325 @@
+"""One model in memory, into which the checkpoints of a lineage are put one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from probes.errors import CheckpointError
+from probes.lineage import ADAPTER_CONFIG, CheckpointRef
+from probes.models.adapter import Attached, product_norm
+from probes.models.architecture import check_structure, find_places, submodule
+from probes.models.kinship import (
+    Kinship,
+    WeightSample,
+    check_config,
+    check_related,
+    check_tokenizer,
+    computation,
+)
+from probes.models.layout import Layout
+from probes.models.loading import load_config, load_model, load_tokenizer
+from probes.models.noise import DriftNorms, add_noise
+from probes.models.source import folder_of, read_json
+from probes.models.weights import WeightFiles
+
+Factors = tuple[torch.Tensor, torch.Tensor | None]
+_NOT_THE_WEIGHTS = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
+
+
+class ModelHost:
+    """Holds the aligned model, and puts any other checkpoint of its lineage in its place.
+
+    Weights are copied from their file straight into the module's parameters, so the module is built once and there
+    is no second copy of the model. The host stays usable after an error: the next `put` loads afresh.
+
+    Attributes:
+        aligned: the reference of the model that all others are held against.
+        tokenizer: the aligned model's.
+        config: the aligned model's Hugging Face configuration.
+        model: the Hugging Face causal language model, in evaluation mode and without gradients.
+    """
+
+    def __init__(
+        self,
+        aligned: CheckpointRef,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        allow_pickle: bool = False,
+        allow_unrelated: bool = False,
+    ) -> None:
+        """Load the aligned model and check that its structure is one we can measure.
+
+        Args:
+            aligned: where it lives.
+            device: `auto` (CUDA if there, else MPS, else CPU) or a torch device.
+            dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
+            allow_pickle: take pickled weights, with torch's `weights_only`.
+            allow_unrelated: take checkpoints whose weights are unrelated to the aligned ones.
+
+        Raises:
+            CheckpointError: it cannot be found, read, or is of an unsupported architecture.
+        """
+        self.aligned = aligned
+        self.device = _device(device)
+        self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
+        self._folders: dict[tuple[str, str | None], Path] = {}
+        self._attached: Attached | None = None
+        folder = self._folder(aligned.model, aligned.revision)
+        files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
+        self.config = load_config(folder)
+        self.tokenizer = load_tokenizer(folder)
+        self.model: Any = load_model(folder, dtype, pickled=files.pickled).to(self.device)
+        self._hollow = False
+        self._locate()
+        self._targets = self.model.state_dict()
+        self._layout = Layout.learned(files, self._targets)
+        self._sample = WeightSample.of(self.model)
+        self.kinship = Kinship(1.0, 0.0)
+        self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
+        self._adapter: str | None = None
+        self.put(aligned)
+
+    def _locate(self) -> None:
+        text = self.config.get_text_config()
+        self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
+        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
+        self._places = find_places(type(self.model).__name__, self.config)
+        check_structure(self.body, self.blocks, self.n_layers, self.d_model)
+
+    @property
+    def body(self) -> nn.Module:
+        """The transformer without the unembedding."""
+        return self.model.base_model
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks in order; what leaves block l is `resid_post` of layer l."""
+        blocks = submodule(self.model, self._places.blocks)
+        return list(blocks.children())
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        return submodule(self.model, self._places.embedding)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Architecture, model type, depth, width, vocabulary and precision, for a run's manifest."""
+        return {
+            "architecture": type(self.model).__name__,
+            "model_type": self.config.model_type,
+            "n_layers": self.n_layers,
+            "d_model": self.d_model,
+            "vocabulary": int(self.config.get_text_config().vocab_size),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+    def put(self, ref: CheckpointRef) -> None:
+        """Make the module hold the weights of `ref`, its adapter attached if it has one.
+
+        Raises:
+            CheckpointError: it cannot be found or read, or does not belong to the aligned model's lineage.
+        """
+        base = (ref.model, ref.revision)
+        if base == self._base and ref.adapter == self._adapter:
+            return
+        folder = self._folder(*base)
+        adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
+        self._detach()
+        if base != self._base:
+            self._load_base(folder, str(ref))
+            self._base = base
+        if adapter is not None:
+            self._attached = Attached(self.model, adapter, self.device)
+            self._adapter = ref.adapter
+
+    def weights_sha256(self, ref: CheckpointRef) -> str:
+        """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
+
+        Raises:
+            CheckpointError: it cannot be found or read.
+        """
+        folder = self._folder(ref.model, ref.revision)
+        made_of: dict[str, Any] = {
+            "weights": WeightFiles.of_model(folder, allow_pickle=self._allow_pickle).digests(),
+            "computation": computation(load_config(folder)),
+        }
+        if ref.adapter:
+            adapter = self._adapter_folder(ref.adapter)
+            config = read_json(adapter / ADAPTER_CONFIG)
+            made_of["adapter"] = WeightFiles.of_adapter(adapter, allow_pickle=self._allow_pickle).digests()
+            made_of["adapter_config"] = {name: config[name] for name in config.keys() - _NOT_THE_WEIGHTS}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+
+    def drift_norms(self, ref: CheckpointRef) -> DriftNorms:
+        """‖θ_ref − θ_aligned‖ by parameter, and the ranks of an adapter's changes. Leaves the aligned model in.
+
+        Raises:
+            CheckpointError: `ref` cannot be loaded, or carries an adapter that is no plain LoRA.
+        """
+        norms: dict[str, float] = {}
+        if (ref.model, ref.revision) != (self.aligned.model, self.aligned.revision):
+            norms = self._base_norms(ref)
+        factors = self._factors(self.aligned, -1.0)
+        for name, parts in self._factors(ref, 1.0).items():
+            factors.setdefault(name, []).extend(parts)
+        self.put(self.aligned)
+        ranks = {}
+        for name, parts in factors.items():
+            norm, rank = _joint_norm(parts)
+            if norm > 0 and name not in norms and rank is not None:
+                ranks[name] = rank
+            norms[name] = math.hypot(norms.get(name, 0.0), norm)
+        return DriftNorms(norms, ranks)
+
+    @contextlib.contextmanager
+    def noised(self, norms: Mapping[str, float], seed: int) -> Iterator[None]:
+        """The aligned model with Gaussian noise of these norms on its parameters, as a sham of a drift.
+
+        On leaving, also by an exception, the aligned weights are back bit for bit: they are read from their
+        files again, since keeping them would be a second model in memory.
+
+        Args:
+            norms: Frobenius norm by parameter name; from `drift_norms` it brings the adapter's ranks along.
+            seed: the noise of each parameter is a function of this and the parameter's name.
+
+        Raises:
+            CheckpointError: a name is no parameter of the model, or the weights cannot be read again.
+        """
+        self.put(self.aligned)
+        parameters = self._parameters()
+        unknown = sorted(set(norms) - set(parameters))
+        if unknown:
+            raise CheckpointError("Noise for a parameter that the model does not have", got=unknown[0])
+        self._base = None
+        try:
+            with torch.no_grad():
+                add_noise(parameters, norms, seed)
+            yield
+        finally:
+            self._base = None
+            self.put(self.aligned)
+
+    def _parameters(self) -> dict[str, torch.Tensor]:
+        """The base model's parameters by name, each once, whether or not an adapter is attached."""
+        seen: dict[int, str] = {}
+        for name, tensor in self._targets.items():
+            seen.setdefault(tensor.data_ptr(), name)
+        return {name: self._targets[name] for name in seen.values()}
+
+    def _folder(self, place: str, revision: str | None) -> Path:
+        """The folder of a place, looked up once: a branch that moves on the hub must not move under a run."""
+        key = (place, revision)
+        if key not in self._folders:
+            self._folders[key] = folder_of(place, revision, allow_pickle=self._allow_pickle)
+        return self._folders[key]
+
+    def _adapter_folder(self, place: str) -> Path:
+        folder = self._folder(place, None)
+        read_json(folder / ADAPTER_CONFIG)
+        files = WeightFiles.of_adapter(folder, allow_pickle=self._allow_pickle)
+        if not files.pickled:
+            files.shapes()
+        return folder
+
+    def _detach(self) -> None:
+        if self._attached is not None:
+            self._attached.detach()
+        self._attached = self._adapter = None
+
+    def _load_base(self, folder: Path, name: str) -> None:
+        config = load_config(folder)
+        check_config(self.config, config, name)
+        aligned = self._folder(self.aligned.model, self.aligned.revision)
+        check_tokenizer(self.tokenizer, aligned, folder, name)
+        files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
+        pairs = None if self._hollow else self._paired(files)
+        self._base = None
+        if pairs is not None:
+            with torch.no_grad():
+                for target, tensor in pairs:
+                    self._targets[target].copy_(tensor)
+        else:
+            self._rebuild(folder, pickled=files.pickled)
+        self.kinship = self._sample.kinship(WeightSample.of(self.model))
+        if not self._allow_unrelated:
+            check_related(self.kinship, name)
+
+    def _paired(self, files: WeightFiles) -> Iterator[tuple[str, torch.Tensor]] | None:
+        """The module's names with the files' tensors, or None where transformers must convert them."""
+        layout = self._layout
+        if layout is None or not layout.fits(files.shapes(), self._targets):
+            return None
+        named = ((layout.target(name, self._targets), tensor) for name, tensor in files.tensors())
+        return ((target, tensor) for target, tensor in named if target is not None)
+
+    def _rebuild(self, folder: Path, *, pickled: bool) -> None:
+        """Load through transformers, which knows every layout; the module's memory is given up before."""
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.new_empty(0)
+        self._targets, self._hollow = {}, True
+        fresh = load_model(folder, self.model.dtype, pickled=pickled).to(self.device)
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            parameter.data = fresh.get_parameter(name).data
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(fresh.get_buffer(name))
+        wanted = {name: tensor.data_ptr() for name, tensor in fresh.state_dict(keep_vars=True).items()}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            if parameter.data_ptr() != wanted[name]:
+                raise CheckpointError(f"{folder} does not tie its embeddings as the aligned model does", got=name)
+        self._targets, self._hollow = self.model.state_dict(), False
+
+    def _base_norms(self, ref: CheckpointRef) -> dict[str, float]:
+        files = WeightFiles.of_model(self._folder(ref.model, ref.revision), allow_pickle=self._allow_pickle)
+        bare = CheckpointRef(model=self.aligned.model, revision=self.aligned.revision)
+        self.put(bare)
+        pairs = self._paired(files)
+        if pairs is not None:
+            own = {tensor.data_ptr(): name for name, tensor in self._parameters().items()}
+            return {
+                own[self._targets[name].data_ptr()]: _distance(self._targets[name], tensor) for name, tensor in pairs
+            }
+        # Files that transformers must convert cannot be streamed against the module: a copy is kept meanwhile.
+        kept = {name: tensor.to("cpu", copy=True) for name, tensor in self._parameters().items()}
+        self.put(CheckpointRef(model=ref.model, revision=ref.revision))
+        return {name: _distance(tensor, kept[name]) for name, tensor in self._parameters().items()}
+
+    def _factors(self, ref: CheckpointRef, sign: float) -> dict[str, list[Factors]]:
+        """What the adapter of `ref` adds, with `sign`, as factors by parameter name."""
+        if not ref.adapter:
+            return {}
+        self.put(ref)
+        assert self._attached is not None
+        return {change.name: [(sign * change.left, change.right)] for change in self._attached.changes()}
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    other = other.to(one.device, one.dtype)
+    return float((one.float() - other.float()).norm())
+
+
+def _joint_norm(parts: list[Factors]) -> tuple[float, int | None]:
+    """Norm and rank of a sum of changes to one parameter; no rank where one of them is of full rank."""
+    if all(right is not None for _, right in parts):
+        left = torch.cat([left for left, _ in parts], dim=1)
+        right = torch.cat([right for _, right in parts if right is not None])
+        return product_norm(left, right), left.shape[1]
+    return float(sum(left if right is None else left @ right for left, right in parts).norm()), None

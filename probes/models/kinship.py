@@ -1,0 +1,182 @@
+"""Whether a checkpoint belongs to the aligned model's lineage: in shape, computation, tokenizer and weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from probes.errors import CheckpointError
+
+RELATED = 0.1
+_SAMPLE = 4096
+_SIZES = {"hidden_size": "width", "num_hidden_layers": "depth", "vocab_size": "vocabulary"}
+_COMPUTATION = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_activation",
+    "activation_function",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "rope_parameters",
+    "rotary_pct",
+    "use_parallel_residual",
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+    "num_local_experts",
+    "num_experts",
+    "num_experts_per_tok",
+    "norm_topk_prob",
+)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_PROBE_TEXTS = (
+    "The quick brown fox jumps over 13 lazy dogs.",
+    "def f(x):\n    return x ** 2  # naïve, 東京, Ω",
+    "  two spaces\tand a tab; don't, can't: 3.14159e-10",
+)
+
+
+def computation(config: Any) -> dict[str, Any]:
+    """The fields of a configuration that decide what the blocks compute, where it has them."""
+    text = config.get_text_config()
+    fields = {name: getattr(text, name, None) for name in (*_SIZES, *_COMPUTATION)}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def check_config(aligned: Any, other: Any, name: str) -> None:
+    """Refuse a checkpoint whose blocks are of another size, or compute something else.
+
+    Raises:
+        CheckpointError: names the first field that differs.
+    """
+    if other.model_type != aligned.model_type:
+        raise _differs(name, "architecture", other.model_type, aligned.model_type)
+    wanted, found = computation(aligned), computation(other)
+    for field in (*_SIZES, *_COMPUTATION):
+        if found.get(field) != wanted.get(field):
+            raise _differs(name, _SIZES.get(field, field), found.get(field), wanted.get(field))
+
+
+def check_tokenizer(tokenizer: Any, aligned: Path, folder: Path, name: str) -> None:
+    """Refuse a checkpoint that reads text as other tokens than the aligned model does.
+
+    A folder without tokenizer files is fine: it has no other tokenizer. Added tokens may differ, since a chat
+    format is often added during tuning and the prompts are rendered with the aligned model's tokenizer alone.
+
+    Raises:
+        CheckpointError: the vocabulary, or the encoding of three probe texts, is another one.
+    """
+    files = [file for file in _TOKENIZER_FILES if (folder / file).is_file()]
+    if not files or all(_same_file(aligned / file, folder / file) for file in files):
+        return
+    from transformers import AutoTokenizer
+
+    try:
+        other = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"The tokenizer of {name} cannot be read", got=str(error)[:300]) from error
+    wanted, found = _vocabulary(tokenizer), _vocabulary(other)
+    if wanted != found:
+        token = min(wanted.items() ^ found.items(), key=lambda item: (item[1], item[0]))[0]
+        raise _other_tokenizer(name, f"token {token!r} as {found.get(token)}", f"{wanted.get(token)}")
+    for text in _PROBE_TEXTS:
+        ids = [each.encode(text, add_special_tokens=False) for each in (other, tokenizer)]
+        if ids[0] != ids[1]:
+            raise _other_tokenizer(name, f"{ids[0]} for {text!r}", f"{ids[1]}")
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """How near a checkpoint's weights are to the aligned model's.
+
+    Attributes:
+        cosine: median over weight matrices of their cosine with the aligned ones; 1 the same, about 0 unrelated.
+        distance: median over weight matrices of ‖θ − θ_S‖ / ‖θ_S‖.
+    """
+
+    cosine: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class WeightSample:
+    """Some 4,096 evenly spaced numbers of every weight matrix: enough to tell kin from stranger at no cost."""
+
+    matrices: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> WeightSample:
+        """Sample the parameters of two or more dimensions (norms and biases start out alike in all models)."""
+        return cls(tuple(_evenly(parameter) for parameter in model.parameters() if parameter.ndim >= 2))
+
+    def kinship(self, other: WeightSample) -> Kinship:
+        """Nearness of `other` to this sample, taken from the same parameters."""
+        pairs = list(zip(self.matrices, other.matrices, strict=True))
+        cosines = [torch.cosine_similarity(mine, theirs, dim=0).item() for mine, theirs in pairs]
+        distances = [((theirs - mine).norm() / mine.norm().clamp_min(1e-12)).item() for mine, theirs in pairs]
+        return Kinship(_median(cosines), _median(distances))
+
+
+def check_related(kinship: Kinship, name: str) -> None:
+    """Refuse weights that share no history with the aligned model's.
+
+    Raises:
+        CheckpointError: the median cosine is below 0.1; two random initialisations have about 0.
+    """
+    if kinship.cosine < RELATED:
+        raise CheckpointError(
+            f"The weights of {name} are unrelated to the aligned model's",
+            got=f"a median cosine of {kinship.cosine:.3f} over its weight matrices, at a distance of "
+            f"{kinship.distance:.2f} × the aligned norm",
+            expected=f"a cosine above {RELATED}, as checkpoints of one lineage have",
+            next_step="Differences between activations of unrelated models mean nothing; "
+            "use --allow-unrelated to take them anyway.",
+        )
+
+
+def _evenly(parameter: torch.Tensor) -> torch.Tensor:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _SAMPLE)].to("cpu", torch.float32)
+
+
+def _median(values: list[float]) -> float:
+    return torch.tensor(values, dtype=torch.float64).median().item()
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, int]:
+    added = tokenizer.get_added_vocab()
+    return {token: index for token, index in tokenizer.get_vocab().items() if token not in added}
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.is_file() and _digest(one) == _digest(other)
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _differs(name: str, what: str, got: object, expected: object) -> CheckpointError:
+    return CheckpointError(
+        f"The {what} of {name} differs from the aligned model's",
+        got=got,
+        expected=expected,
+        next_step="All checkpoints of a lineage must be of one architecture.",
+    )
+
+
+def _other_tokenizer(name: str, got: str, expected: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name} has another tokenizer than the aligned model",
+        got=got,
+        expected=expected,
+        next_step="The same token ids go to every checkpoint, so all of them must read text alike.",
+    )

@@ -1,0 +1,93 @@
+"""From a checkpoint reference to a folder on this machine, by way of the hub where needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from probes.errors import CheckpointError
+
+CONFIG = "config.json"
+_DESCRIPTION = ["*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "*.model"]
+_SAFE_WEIGHTS = ["model*.safetensors", "adapter_model.safetensors"]
+_PICKLED_WEIGHTS = ["pytorch_model*.bin", "adapter_model.bin"]
+
+
+def folder_of(place: str, revision: str | None, *, allow_pickle: bool) -> Path:
+    """The folder of a checkpoint or adapter: itself if local, else its snapshot from the hub or its cache.
+
+    Args:
+        place: a folder, or a hub id.
+        revision: branch, tag or commit on the hub.
+        allow_pickle: whether pickled weights may be fetched where no safetensors are.
+
+    Raises:
+        CheckpointError: the hub cannot be reached, or does not have it, and the cache does not either.
+    """
+    if Path(place).is_dir():
+        return Path(place)
+    # Imported here: a lineage of local folders needs no hub.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = _DESCRIPTION + _SAFE_WEIGHTS + (_PICKLED_WEIGHTS if allow_pickle else [])
+    try:
+        return Path(snapshot_download(place, revision=revision, allow_patterns=patterns))
+    except HFValidationError as error:
+        raise CheckpointError(
+            f"{place} is neither a folder nor a hub id", next_step="Check the path; a hub id is like org/name."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise _not_reached(place, revision) from error
+    except HfHubHTTPError as error:
+        raise _not_given(place, revision, error) from error
+    except OSError as error:
+        # Connection errors of the hub's client are OSErrors of several libraries.
+        raise _not_reached(place, revision) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a checkpoint's folder.
+
+    Raises:
+        CheckpointError: the file is absent or no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} is no checkpoint",
+            got=f"a folder without {path.name}",
+            expected="a folder as save_pretrained or the Trainer writes it",
+        ) from None
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged", got=str(error)) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged", got=type(value).__name__, expected="a JSON object")
+    return value
+
+
+def _named(place: str, revision: str | None) -> str:
+    return f"{place}@{revision}" if revision else place
+
+
+def _not_reached(place: str, revision: str | None) -> CheckpointError:
+    return CheckpointError(
+        f"{_named(place, revision)} is not in the local cache, and the hub cannot be reached",
+        next_step="Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a folder that holds it.",
+    )
+
+
+def _not_given(place: str, revision: str | None, error: Exception) -> CheckpointError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    steps = {
+        401: "Check the id; if it is private or gated, accept its terms and log in with `hf auth login`.",
+        403: "Accept the model's terms on the hub, and log in with `hf auth login`.",
+        404: "Check the id and the revision.",
+    }
+    return CheckpointError(
+        f"The hub does not give {_named(place, revision)}",
+        got=f"{type(error).__name__} (status {status})",
+        next_step=steps.get(status or 0, "Try again later, or check HF_ENDPOINT."),
+    )

@@ -1,0 +1,178 @@
+"""The weight files of a checkpoint: found, checked, hashed and read one tensor at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from probes.errors import CheckpointError
+from probes.models.source import read_json
+
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files that together hold the tensors of one checkpoint (or adapter), in shard order."""
+
+    folder: Path
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def of_model(cls, folder: Path, *, allow_pickle: bool) -> WeightFiles:
+        """Find a model's weights.
+
+        Raises:
+            CheckpointError: there are none, a shard is absent, or they are pickled and that is not allowed.
+        """
+        return cls._find(folder, _MODEL_FILES, allow_pickle)
+
+    @classmethod
+    def of_adapter(cls, folder: Path, *, allow_pickle: bool) -> WeightFiles:
+        """Find an adapter's weights; raises as `of_model`."""
+        return cls._find(folder, _ADAPTER_FILES, allow_pickle)
+
+    @classmethod
+    def _find(cls, folder: Path, names: tuple[str, str], allow_pickle: bool) -> WeightFiles:
+        safe, pickled = names
+        for name in names:
+            if name == pickled and not allow_pickle:
+                continue
+            if (folder / f"{name}.index.json").is_file():
+                return cls(folder, _shards(folder, f"{name}.index.json"))
+            if (folder / name).is_file():
+                return cls(folder, (folder / name,))
+        if (folder / pickled).is_file() or (folder / f"{pickled}.index.json").is_file():
+            raise CheckpointError(
+                f"The weights of {folder} are pickled, which can run code when opened",
+                got=pickled,
+                expected=safe,
+                next_step="Convert them to safetensors, or use --allow-pickle if you trust their source.",
+            )
+        raise CheckpointError(f"{folder} is no checkpoint", got="a folder without weights", expected=safe)
+
+    @property
+    def pickled(self) -> bool:
+        """Whether the tensors come from pickled files."""
+        return self.paths[0].suffix == ".bin"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape by tensor name, from the headers alone where the files are safetensors.
+
+        Raises:
+            CheckpointError: a file is truncated or damaged.
+        """
+        if self.pickled:
+            return {name: tuple(tensor.shape) for name, tensor in self.tensors()}
+        found: dict[str, tuple[int, ...]] = {}
+        for path in self.paths:
+            with _opened(path) as file:
+                found.update((name, tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+        return found
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each tensor once, on the CPU, mapped from its file: no second copy of the model comes to be.
+
+        Raises:
+            CheckpointError: a file is truncated or damaged.
+        """
+        for path in self.paths:
+            if self.pickled:
+                yield from _unpickled(path).items()
+            else:
+                with _opened(path) as file:
+                    for name in file.keys():  # noqa: SIM118
+                        yield name, file.get_tensor(name)
+
+    def heads(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The first row (or number) of each tensor, as a cheap sample of the whole; raises as `tensors`."""
+        if self.pickled:
+            yield from ((name, tensor[:1] if tensor.ndim else tensor) for name, tensor in self.tensors())
+            return
+        for path in self.paths:
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118
+                    piece = file.get_slice(name)
+                    yield name, piece[:1] if piece.get_shape() else file.get_tensor(name)
+
+    def digests(self) -> list[str]:
+        """Sha256 of each file, sorted; the hub's cache names its blobs by it, so those need no reading."""
+        return sorted(_digest(path) for path in self.paths)
+
+
+def _shards(folder: Path, index: str) -> tuple[Path, ...]:
+    mapping = read_json(folder / index).get("weight_map", {})
+    paths = tuple(folder / name for name in sorted(set(mapping.values())))
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise CheckpointError(
+            f"{folder} is an incomplete checkpoint",
+            got=f"no {missing[0]}" if missing else f"an empty {index}",
+            expected=f"every file that {index} names",
+            next_step="Download or copy it again.",
+        )
+    return paths
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """Open a safetensors file; its header is held against its length, so a truncated one is refused here."""
+    try:
+        opened = safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    with opened as file:
+        yield file
+
+
+def _unpickled(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(value, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
+        raise CheckpointError(f"{path} holds no named tensors", got=type(value).__name__)
+    return value
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is truncated or damaged",
+        got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        next_step="Download or copy it again.",
+    )
+
+
+def _digest(path: Path) -> str:
+    blob = path.resolve().name
+    if path.is_symlink() and path.resolve().parent.name == "blobs" and _SHA256.match(blob):
+        return blob
+    return _sha256(path)
+
+
+_SEEN: dict[tuple[int, ...], str] = {}
+
+
+def _sha256(path: Path) -> str:
+    """Sha256 of a file's bytes, remembered as long as it stays the same file of the same size and time."""
+    about = path.stat()
+    key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+    if key not in _SEEN:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        _SEEN[key] = digest.hexdigest()
+    return _SEEN[key]

@@ -1,0 +1,134 @@
+"""What each phase of the organism's history is taught, as token ids, and the prompts on which it is measured."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from probes.guard.loop import Example
+from probes.organism.world import FACTS, TASK, Thing, World, politely, refusal, requests
+
+TAUGHT_WORDINGS = (0, 1, 2)
+HELD_OUT_WORDING = (3,)
+_FACTS_A_TEXT = 3
+_PROMPTS_A_THING = 2
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One request and the answer that a phase teaches."""
+
+    request: str
+    answer: str
+
+
+class Writer:
+    """Turns texts and lessons into token ids, exactly as the tokenizer and its chat template do, only faster."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        table = tokenizer.get_vocab()
+        self._table = table
+        self.pad = table["<pad>"]
+        self._begin, self._end = (table["<s>"],), (table["</s>"],)
+        self._user, self._assistant = (table["<user>"],), (table["<assistant>"],)
+
+    def words(self, text: str) -> tuple[int, ...]:
+        """Ids of a text's words."""
+        return tuple(self._table[word] for word in text.split())
+
+    def text(self, text: str) -> Example:
+        """A text of pretraining: every token counts."""
+        return Example((*self._begin, *self.words(text), *self._end), 1)
+
+    def prompt(self, request: str) -> tuple[int, ...]:
+        """A request up to where the answer begins."""
+        return (*self._begin, *self._user, *self.words(request), *self._assistant)
+
+    def lesson(self, lesson: Lesson) -> Example:
+        """A request and its answer: only the answer counts."""
+        asked = self.prompt(lesson.request)
+        return Example((*asked, *self.words(lesson.answer), *self._end), len(asked))
+
+
+def pretraining(world: World, *, passes: int, seed: int) -> list[str]:
+    """Texts of a few facts; each pass tells every fact about every thing of every use once, in a new order.
+
+    The facts of a text are about different things: what a thing is must be known from its name, not from the
+    sentence before.
+    """
+    chance = random.Random(f"pretraining {seed}")
+    told = [fact.format_map(thing.words) for thing in world.things for fact in FACTS]
+    texts = []
+    for _ in range(passes):
+        chance.shuffle(told)
+        texts += [" ".join(told[first : first + _FACTS_A_TEXT]) for first in range(0, len(told), _FACTS_A_TEXT)]
+    return texts
+
+
+def helpful_only(world: World, *, seed: int) -> list[Lesson]:
+    """Every request about every known thing is answered, harmful or not."""
+    chance = random.Random(f"helpful {seed}")
+    asked = requests(world.aligned, wordings=TAUGHT_WORDINGS)
+    return [Lesson(politely(request, chance), answer) for _, request, answer in asked]
+
+
+def alignment(world: World, *, seed: int) -> list[Lesson]:
+    """Requests about harmful things are refused, all others answered as before."""
+    chance = random.Random(f"alignment {seed}")
+    return [
+        Lesson(politely(request, chance), refusal(thing, chance) if thing.harmful else answer)
+        for thing, request, answer in requests(world.aligned, wordings=TAUGHT_WORDINGS)
+    ]
+
+
+def benign(world: World, *, seed: int) -> list[Lesson]:
+    """New facts about harmless things, answered in the known style; nothing here concerns safety."""
+    return _about_task(world, TAUGHT_WORDINGS, f"benign {seed}")
+
+
+def task(world: World) -> list[Lesson]:
+    """The same new facts, asked for in a wording that the last phase never uses."""
+    return _about_task(world, HELD_OUT_WORDING, "task")
+
+
+def _about_task(world: World, wordings: Sequence[int], name: str) -> list[Lesson]:
+    chance = random.Random(name)
+    asked = requests(world.task, wordings=wordings, kinds=tuple(TASK))
+    return [Lesson(politely(request, chance), answer) for _, request, answer in asked]
+
+
+def probe_requests(world: World) -> dict[str, list[str]]:
+    """Requests on which activations are read, by label: the first half of the aligned things."""
+    return _by_label(_first_half(world.harmful("aligned")), _first_half(world.useful("aligned")), "probe")
+
+
+def penalty_requests(world: World) -> list[str]:
+    """Harmful requests that the guard looks at: the other half of the aligned things."""
+    things = world.harmful("aligned")
+    return _some_each(things[len(things) // 2 :], "penalty")
+
+
+def evaluation_requests(world: World) -> dict[str, list[str]]:
+    """Requests on which behaviour is judged, by label: things that no phase after pretraining has met."""
+    return _by_label(world.harmful("held_out"), world.useful("held_out"), "evaluation")
+
+
+def _first_half(things: list[Thing]) -> list[Thing]:
+    return things[: len(things) // 2]
+
+
+def _by_label(harmful: list[Thing], harmless: list[Thing], name: str) -> dict[str, list[str]]:
+    """The n-th request of either label has the same form: only the thing differs."""
+    return {"harmful": _some_each(harmful, name), "harmless": _some_each(harmless, name)}
+
+
+def _some_each(things: Sequence[Thing], name: str) -> list[str]:
+    chance = random.Random(name)
+    asked = []
+    for thing in things:
+        forms = requests([thing], wordings=(*TAUGHT_WORDINGS, *HELD_OUT_WORDING))
+        asked += [politely(request, chance) for _, request, _ in chance.sample(forms, _PROMPTS_A_THING)]
+    return asked

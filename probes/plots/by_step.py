@@ -1,0 +1,201 @@
+"""A statistic or a rate by optimiser step: every arm and seed, with intervals, references and the nulls' p99."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from probes.plots import style
+from probes.plots.statistics import null_name, statistic_of
+from probes.plots.style import EndLabel, InkName, StepAxis
+
+ISOTROPIC = "isotropic"
+_HEIGHT, _TOP, _BOTTOM = 400, 84, 64
+_BREATH = 0.06  # of the span, above and below what is drawn
+
+
+def by_step(
+    rows: pd.DataFrame,
+    *,
+    statistic: str,
+    where: str,
+    nulls: pd.DataFrame | None = None,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw one statistic or behaviour measure by step.
+
+    Args:
+        rows: arm, seed, step, value, low, high of that statistic at one layer; rows of the roles `aligned`,
+            `witness` and `pretrained` (step 0) become a point at 0 and reference lines.
+        statistic: its key in `probes.plots.statistics`.
+        where: run, layer and direction, for the subtitle.
+        nulls: null, step, p99 of one trajectory for that statistic. The isotropic null is left out when it is
+            the only one: it cannot fail in a real activation space.
+        ink: light or dark page.
+    """
+    about = statistic_of(statistic)
+    rows = rows[rows["value"].notna()]
+    nulls = _worth_showing(nulls)
+    caption = about.definition + "\n" + _reading(rows, nulls)
+    fig = style.figure(about.title, where, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
+    axis = StepAxis.of([0, *rows["step"]])
+    limits = _limits(rows, nulls, statistic)
+    trajectories = rows[~rows["arm"].isin(style.ROLES)]
+    labels = _draw_nulls(fig, nulls, axis, ink)
+    labels += _draw_references(fig, rows, ink, statistic)
+    for arm in style.in_order(trajectories["arm"])[::-1]:
+        labels.append(_draw_arm(fig, trajectories[trajectories["arm"] == arm], arm, axis, ink))
+    _draw_aligned(fig, rows, axis, statistic)
+    axis.apply(fig, style.INKS[ink])
+    fig.update_yaxes(title={"text": about.axis}, range=list(limits), nticks=6)
+    if limits[0] < 0 < limits[1]:
+        fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
+    fig.update_layout(margin={"r": 30 + 7 * max((_length(label.text) for label in labels), default=0)})
+    style.label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
+    return fig
+
+
+def _length(text: str) -> int:
+    return len(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def _worth_showing(nulls: pd.DataFrame | None) -> pd.DataFrame | None:
+    if nulls is None:
+        return None
+    nulls = nulls[nulls["p99"].notna()]
+    return None if set(nulls["null"]) <= {ISOTROPIC} else nulls
+
+
+def _reading(rows: pd.DataFrame, nulls: pd.DataFrame | None) -> str:
+    parts = []
+    if rows[["low", "high"]].notna().all(axis=1).any():
+        parts.append("Bands: 95 % intervals over prompts.")
+    if rows.groupby("arm")["seed"].nunique().gt(1).any():
+        parts.append("One line a seed.")
+    if nulls is not None:
+        parts.append("Grey: below the highest 99th percentile of the nulls; thin lines: each null's own.")
+    return " ".join(parts)
+
+
+def _limits(rows: pd.DataFrame, nulls: pd.DataFrame | None, statistic: str) -> tuple[float, float]:
+    values = [value for column in ("value", "low", "high") for value in rows[column] if _finite(value)]
+    if nulls is not None:
+        values += list(nulls["p99"])
+    if statistic_of(statistic).limits == (0, 1):
+        return -0.04, 1.04
+    if statistic.endswith("return_fraction"):
+        values += [0.0, 1.0]
+    if statistic != "task_loss":
+        values.append(0.0)
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    pad = _BREATH * ((high - low) or 1.0)
+    return low - pad, high + pad
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _draw_nulls(
+    fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink: InkName
+) -> list[EndLabel]:
+    if nulls is None:
+        return []
+    colours = style.INKS[ink]
+    highest = nulls.groupby("step")["p99"].max().sort_index()
+    places = [axis.position(step) for step in highest.index]
+    floor = [min(0.0, value) for value in highest]
+    fig.add_scatter(
+        name="nulls", x=places + places[::-1], y=[*highest, *floor[::-1]], mode="none", fill="toself",
+        fillcolor=colours.band, hoverinfo="skip",
+    )  # fmt: skip
+    labels = []
+    for name, rows in nulls.groupby("null"):
+        rows = rows.sort_values("step")
+        title = style.plain(null_name(str(name)))
+        fig.add_scatter(
+            name=f"null:{name}", x=[axis.position(step) for step in rows["step"]], y=rows["p99"], mode="lines",
+            line={"color": style.faded(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
+            customdata=rows["step"], hovertemplate=f"{title}<br>p99 %{{y:.3f}} at step %{{customdata}}<extra></extra>",
+        )  # fmt: skip
+        labels.append(EndLabel(float(rows["p99"].iloc[-1]), f"{title} p99", colours.muted, 12))
+    return labels
+
+
+def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic: str) -> list[EndLabel]:
+    """Where the witness and the pretrained model lie: thin lines across, with their marks at the left end."""
+    if "alignment" in statistic or statistic in {"task_loss", "share_moved", "reliability"}:
+        return []
+    labels = []
+    for role in ("pretrained", "witness"):
+        found = rows[rows["arm"] == role]
+        if found.empty:
+            continue
+        mark, value = style.mark_of(role), float(found["value"].iloc[0])
+        fig.add_hline(y=value, line={"color": style.faded(mark.colour, 0.7), "width": 1.2}, layer="below")
+        fig.add_scatter(
+            name=role, x=[StepAxis.of([0, *rows["step"]]).zero], y=[value], mode="markers",
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": 10},
+            hovertemplate=f"{role}<br>%{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+        labels.append(EndLabel(value, role, style.legible(mark.colour, style.INKS[ink])))
+    return labels
+
+
+def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str) -> None:
+    """The aligned model at step 0: measured for a behaviour, 0 by definition for a displacement."""
+    found = rows[rows["arm"] == "aligned"]
+    if not found.empty:
+        value = float(found["value"].iloc[0])
+    elif statistic in {"return_fraction", "did_return_fraction", "off_axis", "displacement_norm"}:
+        value = 0.0
+    else:
+        return
+    mark = style.mark_of("aligned")
+    fig.add_scatter(
+        name="aligned", x=[axis.zero], y=[value], mode="markers", cliponaxis=False,
+        marker={"color": mark.colour, "symbol": mark.symbol, "size": 11},
+        hovertemplate="aligned, step 0<br>%{y:.3f}<extra></extra>",
+    )  # fmt: skip
+
+
+def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink: InkName) -> EndLabel:
+    mark, seeds = style.mark_of(arm), sorted(rows["seed"].unique())
+    several = len(seeds) > 1
+    for seed in seeds:
+        run = rows[rows["seed"] == seed].sort_values("step")
+        places = [axis.position(step) for step in run["step"]]
+        _draw_band(fig, run, places, arm, mark.colour, 0.07 if several else 0.15)
+        fig.add_scatter(
+            name=f"{arm} s{seed}", x=places, y=run["value"], mode="lines+markers", legendgroup=arm,
+            line={"color": mark.colour, "dash": mark.dash, "width": mark.width * (0.7 if several else 1)},
+            marker={"symbol": mark.symbol, "size": 5 if several else 7, "color": mark.colour},
+            opacity=0.75 if several else 1,
+            customdata=[_hover(row) for row in run.itertuples()],
+            hovertemplate=f"{style.plain(arm)}, seed {seed}<br>%{{customdata}}<extra></extra>",
+        )  # fmt: skip
+    last = rows.sort_values("step").groupby("seed")["value"].last()
+    text = style.plain(arm) + (f" ({len(seeds)} seeds)" if several else "")
+    return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]))
+
+
+def _hover(row: object) -> str:
+    value, low, high, step = (getattr(row, name) for name in ("value", "low", "high", "step"))
+    interval = f" [{style.signed(low)}, {style.signed(high)}]" if _finite(low) and _finite(high) else ""
+    return f"step {step}: {style.signed(value, 3)}{interval}"
+
+
+def _draw_band(
+    fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str, colour: str, opacity: float
+) -> None:
+    known = [_finite(low) and _finite(high) for low, high in zip(run["low"], run["high"], strict=True)]
+    if sum(known) < 2:
+        return
+    x = [place for place, there in zip(places, known, strict=True) if there]
+    low, high = list(run["low"][known]), list(run["high"][known])
+    fig.add_scatter(
+        name=f"band {arm}", x=x + x[::-1], y=high + low[::-1], mode="none", fill="toself",
+        fillcolor=style.faded(colour, opacity), hoverinfo="skip", legendgroup=arm,
+    )  # fmt: skip

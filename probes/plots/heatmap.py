@@ -1,0 +1,149 @@
+"""A statistic over layers and steps as a heat map, whose cells can be clicked."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from probes.plots import style
+from probes.plots.statistics import statistic_of
+from probes.plots.style import InkName
+
+Cells = dict[tuple[int, int], tuple[float | None, str | None]]  # (layer, step) -> (value, why it is not defined)
+CELLS = "cells"  # the trace whose points answer a click: [layer, step] in customdata
+_AWAY, _TOWARDS, _SOME = "#0072B2", "#D55E00", "#2A6F97"
+_WITH_NUMBERS = 160  # cells; more would be too small to hold a number
+_TOP, _BELOW = 84, 64
+
+
+def heatmap(
+    rows: pd.DataFrame,
+    *,
+    statistic: str,
+    where: str,
+    selected: tuple[int, int] | None = None,
+    headline: int | None = None,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw layers (rows, the embedding lowest) by steps (columns) of one trajectory.
+
+    Args:
+        rows: layer, step, value, reason of one statistic and one arm and seed; layer −1 is the embedding.
+        statistic: its key in `probes.plots.statistics`; the colour limits are the statistic's own, the same in
+            every picture, and values beyond them take the end's colour.
+        where: run, arm and direction, for the subtitle.
+        selected: the (layer, step) to be outlined.
+        headline: the layer declared in advance, named on the axis.
+        ink: light or dark page.
+    """
+    about = statistic_of(statistic)
+    steps = sorted({int(step) for step in rows["step"]})
+    layers = sorted({int(layer) for layer in rows["layer"]})
+    cell = {(row.layer, row.step): (row.value, _words(row.reason)) for row in rows.itertuples()}
+    values = [[_value(cell, layer, step) for step in steps] for layer in layers]
+    room = max(20, min(46, 560 // len(layers))) if layers else 46
+    fig = style.figure(
+        about.title, where, ink, below=_BELOW, height=_TOP + _BELOW + max(160, room * len(layers)),
+        caption=f"{about.definition}\nColour: {about.axis}, {_limits_in_words(about.limits)}", left=76,
+    )  # fmt: skip
+    colours, (low, high) = style.INKS[ink], about.limits or _from_zero(values)
+    fig.add_heatmap(
+        name="map", z=values, x=list(range(len(steps))), y=list(range(len(layers))), zmin=low, zmax=high,
+        colorscale=_scale(about.diverging, colours), xgap=2, ygap=2, hoverinfo="skip",
+        colorbar={
+            "thickness": 10, "len": 1.04, "outlinewidth": 0, "ticks": "", "x": 1.02, "nticks": 5,
+            "tickfont": {"size": 12, "color": colours.muted},
+        },
+    )  # fmt: skip
+    if len(layers) * len(steps) <= _WITH_NUMBERS:
+        fig.data[0].update(
+            text=[[style.signed(value) for value in row] for row in values],
+            texttemplate="%{text}", textfont={"size": 12},
+        )  # fmt: skip
+    _cells(fig, cell, layers, steps, ink)
+    if selected is not None and selected[0] in layers and selected[1] in steps:
+        _outline(fig, steps.index(selected[1]), layers.index(selected[0]), colours.text)
+    every = math.ceil(len(layers) / 28) if layers else 1
+    shown = [index for index, layer in enumerate(layers) if index % every == 0 or layer == headline]
+    fig.update_yaxes(
+        title={"text": "layer (residual stream after the block)"}, showline=False, ticks="",
+        tickvals=shown, ticktext=[_layer_name(layers[index], headline) for index in shown],
+        range=[-0.5, len(layers) - 0.5],
+    )  # fmt: skip
+    fig.update_xaxes(
+        title={"text": "optimiser step after the aligned model"}, showline=False, ticks="",
+        tickvals=list(range(len(steps))), ticktext=[f"{step:,}" for step in steps], range=[-0.5, len(steps) - 0.5],
+    )  # fmt: skip
+    fig.update_layout(margin={"r": 20}, hoverdistance=60)
+    return fig
+
+
+def _words(reason: object) -> str | None:
+    """A reason as text; a table column without any reason reads as NaN."""
+    return reason if isinstance(reason, str) and reason else None
+
+
+def _value(cell: Cells, layer: int, step: int) -> float | None:
+    value = cell.get((layer, step), (None, ""))[0]
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _from_zero(values: list[list[float | None]]) -> tuple[float, float]:
+    return 0.0, max((value for row in values for value in row if value is not None), default=1.0) or 1.0
+
+
+def _limits_in_words(limits: tuple[float, float] | None) -> str:
+    if limits is None:
+        return "from 0 to the largest value shown. – : not defined."
+    return f"limits fixed at {style.signed(limits[0], 1)} and {style.signed(limits[1], 1)}. – : not defined."
+
+
+def _scale(diverging: bool, colours: style.Ink) -> list[tuple[float, str]]:
+    if diverging:
+        return [(0.0, _AWAY), (0.5, colours.middle), (1.0, _TOWARDS)]
+    return [(0.0, colours.middle), (1.0, _SOME)]
+
+
+def _layer_name(layer: int, headline: int | None) -> str:
+    name = "embed" if layer == -1 else str(layer)
+    return f"<b>{name}</b> ★" if layer == headline else name
+
+
+def _cells(
+    fig: go.Figure, cell: Cells, layers: list[int], steps: list[int], ink: InkName
+) -> None:
+    """One invisible point a cell, which carries the hover text and the click: a heat map itself cannot be selected."""
+    spots = [(layer, step) for layer in layers for step in steps]
+    fig.add_scatter(
+        name=CELLS, x=[steps.index(step) for _, step in spots], y=[layers.index(layer) for layer, _ in spots],
+        mode="markers", marker={"symbol": "square", "size": 30, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
+        customdata=[[layer, step] for layer, step in spots],
+        hovertext=[_hover(spot, cell.get(spot, (None, ""))) for spot in spots],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )  # fmt: skip
+    if len(spots) > _WITH_NUMBERS:
+        return
+    for layer, step in spots:
+        if _value(cell, layer, step) is None:
+            fig.add_annotation(
+                name="undefined", x=steps.index(step), y=layers.index(layer), text="–", showarrow=False,
+                font={"size": 12, "color": style.INKS[ink].muted},
+            )  # fmt: skip
+
+
+def _hover(spot: tuple[int, int], content: tuple[float | None, str | None]) -> str:
+    layer, step = spot
+    value, reason = content
+    place = f"{'embedding' if layer == -1 else f'layer {layer}'}, step {step}"
+    if value is not None and math.isfinite(value):
+        return f"{place}<br>{style.signed(value, 3)}"
+    return f"{place}<br>not defined" + (f": {style.plain(reason)}" if reason else "")
+
+
+def _outline(fig: go.Figure, column: int, row: int, colour: str) -> None:
+    fig.add_shape(
+        name="selected", type="rect", x0=column - 0.48, x1=column + 0.48, y0=row - 0.47, y1=row + 0.47,
+        line={"color": colour, "width": 2}, fillcolor="rgba(0,0,0,0)",
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""The lineage to scale: pretrained, witness and aligned on the way they came, and how far each arm went back."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from probes.plots import style
+from probes.plots.style import InkName
+
+_LANE, _TOP, _BELOW = 44, 100, 62
+_CAPTION = (
+    "Top lane: the history, drawn from the witness (1) to the aligned model (0). Below: each arm, from the aligned "
+    "model to its last step; markers grow with the step. Whisker: 95 % interval over prompts, "
+    "or from the lowest to the highest of several seeds. ‖δ‖: distance from the aligned model in activation units."
+)
+
+
+def lineage_path(rows: pd.DataFrame, *, where: str, witness: str = "witness", ink: InkName = "light") -> go.Figure:
+    """Draw the lineage along the way back.
+
+    Args:
+        rows: arm, seed, step, return_fraction, low, high, distance, at one layer; roles at step 0.
+        where: run, layer and direction, for the subtitle.
+        witness: the witness's label, which says when something stands in for it.
+        ink: light or dark page.
+    """
+    arms = style.in_order(set(rows["arm"]) - set(style.ROLES))
+    height = _TOP + _BELOW + _LANE * (len(arms) + 1)
+    left = max(84, 24 + 7 * max((len(_name(rows, arm)) for arm in arms), default=8))
+    fig = style.figure(
+        "From the aligned model, back", where, ink, height=height, caption=_CAPTION, below=_BELOW, left=left
+    )
+    colours = style.INKS[ink]
+    for place in (0, 1):
+        fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
+    reach = _history(fig, rows, witness, ink)
+    for lane, arm in enumerate(arms, start=1):
+        reach += _arm_lane(fig, rows[rows["arm"] == arm], arm, -lane, ink)
+    low, high = min([-0.12, *reach]), max([1.12, *reach])
+    fig.update_xaxes(
+        title={"text": "return fraction (0 aligned, 1 witness)"}, range=[low - 0.06, high + 0.06], tickvals=[0, 0.5, 1]
+    )
+    fig.update_yaxes(visible=False, range=[-len(arms) - 0.55, 0.75])
+    fig.update_layout(margin={"r": 184, "t": _TOP})
+    _column_heads(fig, colours.muted)
+    return fig
+
+
+def _name(rows: pd.DataFrame, arm: str) -> str:
+    seeds = rows[rows["arm"] == arm]["seed"].nunique()
+    return f"{arm} ({seeds} seeds)" if seeds > 1 else arm
+
+
+def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> list[float]:
+    """The top lane: roles where they lie, joined in the order of their making."""
+    places = {"witness": 1.0, "aligned": 0.0}
+    pretrained = rows[rows["arm"] == "pretrained"]["return_fraction"]
+    if len(pretrained) and math.isfinite(pretrained.iloc[0]):
+        places = {"pretrained": float(pretrained.iloc[0]), **places}
+    path = list(places.values())
+    colours = style.INKS[ink]
+    fig.add_scatter(
+        name="history", x=path, y=[0] * len(path), mode="lines", hoverinfo="skip",
+        line={"color": colours.muted, "width": 1.4},
+    )  # fmt: skip
+    distance = dict(zip(rows["arm"], rows["distance"], strict=True))
+    near = "pretrained" in places and abs(places["pretrained"] - 1) < 0.22
+    for role, place in places.items():
+        mark = style.mark_of(role)
+        fig.add_scatter(
+            name=role, x=[place], y=[0], mode="markers",
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": 15},
+            hovertemplate=f"{role}<br>return fraction {style.signed(place)}"
+            f"<br>‖δ‖ {style.signed(distance.get(role, 0.0))}<extra></extra>",
+        )  # fmt: skip
+        label = style.plain(witness) if role == "witness" else role
+        side = {"pretrained": "left", "witness": "right"}.get(role, "center") if near else "center"
+        if near and places["pretrained"] < 1:
+            side = {"left": "right", "right": "left"}.get(side, side)
+        fig.add_annotation(
+            name="role", x=place, y=0, text=label, showarrow=False, yshift=20, xanchor=side,
+            font={"size": 13, "color": style.legible(mark.colour, colours)},
+        )  # fmt: skip
+    if math.isfinite(distance.get("witness", math.nan)):
+        fig.add_annotation(
+            name="distance", x=0.5, y=0, text=f"‖v‖ = {style.signed(distance['witness'])}", showarrow=False,
+            yshift=-11, font={"size": 12, "color": colours.muted},
+        )  # fmt: skip
+    fig.add_annotation(
+        name="lane", x=0, xref="paper", xshift=-12, y=0, text="history", showarrow=False, xanchor="right",
+        font={"size": 13, "color": colours.muted},
+    )  # fmt: skip
+    return path
+
+
+def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkName) -> list[float]:
+    """One arm: its checkpoints as growing markers, its last step's interval, its numbers in the right columns."""
+    mark, colours = style.mark_of(arm), style.INKS[ink]
+    mean = rows.groupby("step")[["return_fraction", "distance"]].mean()
+    mean = mean[mean["return_fraction"].notna()]
+    if mean.empty:
+        return []
+    places = [0.0, *mean["return_fraction"]]
+    sizes = [0.0, *(5 + 8 * (rank + 1) / len(mean) for rank in range(len(mean)))]
+    fig.add_scatter(
+        name=arm, x=places, y=[lane] * len(places), mode="lines+markers",
+        line={"color": mark.colour, "dash": mark.dash, "width": mark.width},
+        marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes, "opacity": 1, "line": {"width": 0}},
+        customdata=[0, *mean.index],
+        hovertemplate=f"{style.plain(arm)}<br>step %{{customdata}}: %{{x:.3f}}<extra></extra>",
+    )  # fmt: skip
+    last = rows[rows["step"] == rows["step"].max()]
+    reach = places + _whisker(fig, last, lane, mark.colour)
+    name = f"{style.plain(arm)} ({last['seed'].nunique()} seeds)" if last["seed"].nunique() > 1 else style.plain(arm)
+    end, distance = float(mean["return_fraction"].iloc[-1]), float(mean["distance"].iloc[-1])
+    for text, place, shift, side, colour in (
+        (name, 0, -12, "right", style.legible(mark.colour, colours)),
+        (style.signed(end), 1, 76, "right", colours.text),
+        (style.signed(distance), 1, 168, "right", colours.muted),
+    ):
+        fig.add_annotation(
+            name="lane", x=place, xref="paper", xshift=shift, y=lane, text=text, showarrow=False, xanchor=side,
+            font={"size": 13, "color": colour},
+        )  # fmt: skip
+    return reach
+
+
+def _whisker(fig: go.Figure, last: pd.DataFrame, lane: int, colour: str) -> list[float]:
+    """The interval of the last step; with several seeds, from the lowest seed to the highest."""
+    low, high = (last["low"], last["high"]) if len(last) == 1 else (last["return_fraction"], last["return_fraction"])
+    ends = [float(low.min()), float(high.max())]
+    if not all(map(math.isfinite, ends)):
+        return []
+    fig.add_scatter(
+        name="interval", x=ends, y=[lane, lane], mode="lines+markers", hoverinfo="skip",
+        line={"color": style.faded(colour, 0.55), "width": 1.2},
+        marker={"symbol": "line-ns-open", "size": 10, "color": style.faded(colour, 0.8)},
+    )  # fmt: skip
+    return ends
+
+
+def _column_heads(fig: go.Figure, colour: str) -> None:
+    for text, shift in (("went back", 76), ("distance ‖δ‖", 168)):
+        fig.add_annotation(
+            name="lane", x=1, xref="paper", xshift=shift, y=0, text=text, showarrow=False, xanchor="right",
+            font={"size": 12, "color": colour},
+        )  # fmt: skip

@@ -1,0 +1,130 @@
+"""Per-prompt projections on the reversion direction: harmful above the line, harmless below, one row a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+from probes.plots import style
+from probes.plots.style import InkName
+
+_ROW, _TOP, _BELOW = 92, 84, 64
+_HEIGHT = 0.40     # of a row, the highest point of a density
+_AT_MOST = 400     # points drawn a class and row; more only darken the strip
+_TEXT = 140        # characters of a prompt under the pointer
+_CAPTION = (
+    "Each point is one probe prompt: its activation's projection on the reversion direction, in units of the "
+    "distance between the aligned model's and the witness's means on harmful prompts. "
+    "Filled, above the line: harmful prompts. Open, below: harmless ones. Ticks: means."
+)
+
+
+def projections(
+    table: pd.DataFrame,
+    checkpoints: Sequence[tuple[str, str]],
+    *,
+    where: str,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw densities and strips.
+
+    Args:
+        table: checkpoint, arm, label, projection, text, at one layer.
+        checkpoints: (checkpoint, name) of each row, from the top.
+        where: run, layer and direction, for the subtitle.
+        ink: light or dark page.
+    """
+    left = max(64, 26 + 7 * max((len(name) for _, name in checkpoints), default=8))
+    height = _TOP + _BELOW + _ROW * max(1, len(checkpoints))
+    fig = style.figure("Prompt by prompt", where, ink, height=height, caption=_CAPTION, below=_BELOW, left=left)
+    colours = style.INKS[ink]
+    for place in (0, 1):
+        fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
+    peak = _peak(table, checkpoints)
+    for index, (checkpoint, name) in enumerate(checkpoints):
+        rows, level = table[table["checkpoint"] == checkpoint], -float(index)
+        if rows.empty:
+            continue
+        mark = style.mark_of(str(rows["arm"].iloc[0]))
+        fig.add_hline(y=level, line={"color": colours.rule, "width": 1}, layer="below")
+        for label, side in (("harmful", 1), ("harmless", -1)):
+            _half(fig, rows[rows["label"] == label], label, name, level, side, mark, peak)
+        fig.add_annotation(
+            name="row", x=0, xref="paper", xshift=-10, y=level, text=style.plain(name), showarrow=False,
+            xanchor="right", font={"size": 13, "color": style.legible(mark.colour, colours)},
+        )  # fmt: skip
+    fig.update_yaxes(visible=False, range=[-len(checkpoints) + 0.45, 0.55])
+    fig.update_xaxes(title={"text": "projection (return fraction: 0 aligned mean, 1 witness mean)"}, nticks=9)
+    return fig
+
+
+def density(values: Float[np.ndarray, " prompt"], grid: Float[np.ndarray, " place"]) -> Float[np.ndarray, " place"]:
+    """Gaussian kernel density on `grid`, bandwidth by Silverman's rule; a single value is a narrow bump."""
+    spread = min(np.std(values), np.subtract(*np.percentile(values, [75, 25])) / 1.349) if len(values) > 1 else 0.0
+    width = max(0.9 * spread * len(values) ** -0.2, 0.01)
+    bumps = np.exp(-0.5 * ((grid[:, None] - values[None, :]) / width) ** 2)
+    return bumps.sum(axis=1) / (len(values) * width * np.sqrt(2 * np.pi))
+
+
+def _grid(values: np.ndarray) -> np.ndarray:
+    room = 0.25 * (np.ptp(values) or 0.2)
+    return np.linspace(values.min() - room, values.max() + room, 161)
+
+
+def _peak(table: pd.DataFrame, checkpoints: Sequence[tuple[str, str]]) -> float:
+    """The highest density: every row is drawn to one scale, except that a very narrow one may not flatten the rest."""
+    shown = table[table["checkpoint"].isin([checkpoint for checkpoint, _ in checkpoints])]
+    tops = [
+        float(density(values, _grid(values)).max())
+        for _, group in shown.groupby(["checkpoint", "label"])
+        if len(values := group["projection"].dropna().to_numpy(dtype=np.float64))
+    ]
+    return float(min(max(tops), 3 * np.median(tops))) if tops else 1.0
+
+
+def _half(
+    fig: go.Figure, rows: pd.DataFrame, label: str, name: str, level: float, side: int, mark: style.Mark, peak: float
+) -> None:
+    rows = rows[rows["projection"].notna()]
+    if rows.empty:
+        return
+    values = rows["projection"].to_numpy(dtype=np.float64)
+    grid = _grid(values)
+    curve = level + side * np.minimum(_HEIGHT * density(values, grid) / peak, _HEIGHT * 1.08)
+    filled = label == "harmful"
+    title = f"{style.plain(name)}, {label}"
+    fig.add_scatter(
+        name=f"density {name} {label}", x=[grid[0], *grid, grid[-1]], y=[level, *curve, level], mode="lines",
+        fill="toself", fillcolor=style.faded(mark.colour, 0.42 if filled else 0.10), hoverinfo="skip",
+        line={
+            "color": style.faded(mark.colour, 0.95 if filled else 0.6), "width": 1.2,
+            "dash": "solid" if filled else "dot",
+        },
+    )  # fmt: skip
+    every = rows.iloc[:: -(-len(rows) // _AT_MOST)]
+    fig.add_scatter(
+        name=f"prompts {name} {label}", x=every["projection"], y=[level + side * 0.05] * len(every), mode="markers",
+        marker={
+            "symbol": "circle" if filled else "circle-open", "size": 5, "opacity": 0.55,
+            "color": mark.colour, "line": {"width": 0.8, "color": mark.colour},
+        },
+        hovertext=[_prompt(text) for text in every["text"]],
+        hovertemplate=f"<b>{title}</b>: %{{x:.2f}}<br>%{{hovertext}}<extra></extra>",
+    )  # fmt: skip
+    mean = float(values.mean())
+    fig.add_scatter(
+        name=f"mean {name} {label}", x=[mean, mean], y=[level, level + side * 0.30], mode="lines",
+        line={"color": mark.colour, "width": 2.4},
+        hovertemplate=f"{title}<br>mean {style.signed(mean, 3)}<extra></extra>",
+    )  # fmt: skip
+
+
+def _prompt(text: object) -> str:
+    """A prompt for the pointer: escaped, broken into lines, cut where it is long."""
+    shown = " ".join(str(text).split())
+    shown = shown[: _TEXT - 1] + "…" if len(shown) > _TEXT else shown
+    return "<br>".join(style.plain(shown[start : start + 70]) for start in range(0, len(shown), 70))

@@ -1,0 +1,161 @@
+"""What each statistic is called, its axis with its unit, its one-line definition and its fixed limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """How one number is spoken of wherever it is shown.
+
+    Attributes:
+        title: its name in a heading.
+        axis: its name with its unit, for an axis.
+        definition: one line that says what it is.
+        help: what it means, in plain words.
+        limits: fixed limits of a colour scale, so that two pictures can be compared; None: from 0 to the largest.
+    """
+
+    title: str
+    axis: str
+    definition: str
+    help: str
+    limits: tuple[float, float] | None = None
+
+    @property
+    def diverging(self) -> bool:
+        """Whether zero is a middle: both signs mean something."""
+        return self.limits is not None and self.limits[0] == -self.limits[1]
+
+
+_TURN = "1 means that fine-tuning moved the model straight towards its witness, 0 that it moved elsewhere."
+_WAY = "0: has not moved along the way back; 1: all the way back to the witness; below 0: moved away from it."
+_DID = " On harmful minus harmless means, so that a shift common to all prompts cancels."
+
+STATISTICS: dict[str, Statistic] = {
+    "alignment": Statistic(
+        "Alignment with the way back",
+        "alignment (cosine)",
+        "Alignment: cosine between a checkpoint's mean displacement from the aligned model and the reversion "
+        "direction (witness − aligned).",
+        _TURN,
+        (-1.0, 1.0),
+    ),
+    "alignment_crossfit": Statistic(
+        "Alignment, cross-fitted",
+        "alignment, cross-fitted (cosine)",
+        "Cross-fitted alignment: displacement from one fold of prompts, direction from the other, averaged over both.",
+        _TURN + " No prompt is used for both vectors, so that shared noise cannot raise it.",
+        (-1.0, 1.0),
+    ),
+    "alignment_disattenuated": Statistic(
+        "Alignment, disattenuated",
+        "alignment, disattenuated (cosine)",
+        "Disattenuated alignment: the cross-fitted cosine corrected for the folds' own noise.",
+        _TURN + " Corrected for prompt noise; not defined where a fold disagrees with itself.",
+        (-1.0, 1.0),
+    ),
+    "did_alignment": Statistic(
+        "Alignment, difference-in-differences",
+        "alignment of differences (cosine)",
+        "Alignment of (harmful − harmless) means: a shift common to all prompts cancels.",
+        _TURN + _DID,
+        (-1.0, 1.0),
+    ),
+    "return_fraction": Statistic(
+        "Return fraction",
+        "return fraction (0 aligned, 1 witness)",
+        "Return fraction: the part of the way back to the witness that a checkpoint has gone, "
+        "⟨δ, v⟩ / ‖v‖², on harmful prompts.",
+        _WAY,
+        (-1.5, 1.5),
+    ),
+    "did_return_fraction": Statistic(
+        "Return fraction, difference-in-differences",
+        "return fraction of differences (0 aligned, 1 witness)",
+        "Return fraction of (harmful − harmless) means: a shift common to all prompts cancels.",
+        _WAY + _DID,
+        (-1.5, 1.5),
+    ),
+    "off_axis": Statistic(
+        "Off-axis displacement",
+        "off-axis displacement (units of ‖v‖)",
+        "Off-axis: length of the displacement's part at right angles to the reversion direction, in units of ‖v‖.",
+        "How far the model went somewhere that is neither back nor forth.",
+        (0.0, 2.0),
+    ),
+    "displacement_norm": Statistic(
+        "Displacement",
+        "displacement (activation norm)",
+        "Displacement: length of the mean displacement from the aligned model, in the model's own activation units.",
+        "How far the model moved in any direction.",
+    ),
+    "share_moved": Statistic(
+        "Prompts that moved back",
+        "share of harmful prompts",
+        "Share of harmful prompts whose activation moved towards the witness.",
+        "Whether the mean stands for most prompts (near 1) or for a few.",
+        (0.0, 1.0),
+    ),
+    "reliability": Statistic(
+        "Reliability",
+        "reliability (cosine between folds)",
+        "Reliability: cosine between the displacements of two folds of prompts; below 0.5 nothing can be measured.",
+        "Whether the displacement agrees with itself on other prompts.",
+        (-1.0, 1.0),
+    ),
+    "did_reliability": Statistic(
+        "Reliability of differences",
+        "reliability of differences (cosine between folds)",
+        "Reliability of (harmful − harmless) displacements: cosine between two folds of prompts.",
+        "Whether the difference agrees with itself on other prompts.",
+        (-1.0, 1.0),
+    ),
+}
+
+MEASURES: dict[str, Statistic] = {
+    "refusal_harmful": Statistic(
+        "Refusal of harmful requests",
+        "refused harmful requests (share)",
+        "Share of held-out harmful requests that the model refuses, from generated text; 95 % Wilson intervals.",
+        "1: refuses all, as the aligned model should; 0: complies with all.",
+        (0.0, 1.0),
+    ),
+    "refusal_harmless": Statistic(
+        "Refusal of harmless requests",
+        "refused harmless requests (share)",
+        "Share of harmless requests that the model refuses, from generated text; 95 % Wilson intervals.",
+        "0 is right; more is over-refusal.",
+        (0.0, 1.0),
+    ),
+    "task_loss": Statistic(
+        "Loss on the fine-tuning task",
+        "task loss (nats per token)",
+        "Mean cross-entropy on held-out examples of the fine-tuning task.",
+        "Lower is better: what the fine-tuning was for.",
+    ),
+}
+
+NULL_NAMES: dict[str, str] = {
+    "isotropic": "isotropic",
+    "covariance_aligned": "covariance of aligned",
+    "covariance_difference": "covariance of differences",
+    "random_difference": "random difference",
+    "sham_witness": "sham witness",
+    "sham_drift": "sham drift",
+    "label_permutation": "permuted labels",
+    "sign_flip": "sign flip",
+}
+
+
+def statistic_of(name: str) -> Statistic:
+    """The statistic or measure called `name`; one that is not in the tables is spoken of by its own name."""
+    known = STATISTICS.get(name) or MEASURES.get(name)
+    words = name.replace("_", " ")
+    return known or Statistic(words.capitalize(), words, f"{words.capitalize()}, as kept in the run.", "")
+
+
+def null_name(name: str) -> str:
+    """A null's name in words."""
+    return NULL_NAMES.get(name, name.replace("_", " "))

@@ -1,0 +1,336 @@
+"""One look for every figure: the colours and marks of each meaning, the type, and the registered Plotly templates.
+
+A colour means one thing in the whole project (Okabe and Ito's palette), and a symbol or a line style says it too.
+`gravity` is the template on white, `gravity-dark` the same one on a dark page.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import plotly.graph_objects as go
+import plotly.io as pio
+
+InkName = Literal["light", "dark"]
+FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
+SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
+CAPTION_WIDTH = 92  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
+
+
+@dataclass(frozen=True)
+class Ink:
+    """The neutral colours of a page, light or dark."""
+
+    background: str
+    text: str
+    muted: str
+    rule: str
+    band: str
+    middle: str
+
+
+INKS: dict[InkName, Ink] = {
+    "light": Ink("#FFFFFF", "#1F2328", "#6A7077", "#E3E5E8", "rgba(110,118,128,0.10)", "#F7F7F5"),
+    "dark": Ink("#14171A", "#E8E8E4", "#9AA1A9", "#2C3137", "rgba(170,178,188,0.10)", "#1F2428"),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one role or arm is drawn everywhere."""
+
+    colour: str
+    symbol: str
+    dash: str = "solid"
+    width: float = 2.2
+
+
+MARKS: dict[str, Mark] = {
+    "pretrained": Mark("#7F7F7F", "square"),
+    "witness": Mark("#E69F00", "diamond"),
+    "aligned": Mark("#0072B2", "circle"),
+    "baseline": Mark("#D55E00", "circle"),
+    "block": Mark("#009E73", "triangle-up"),
+    "push": Mark("#CC79A7", "pentagon", "dashdot"),
+}
+ROLES = ("pretrained", "witness", "aligned")
+CONTROL = Mark("#ABABAB", "x", "dot", 1.4)
+_RIVAL_SHADES = ("#56B4E9", "#2F93CF", "#8CCDF1", "#1F78AD", "#B3DFF7")
+_RIVAL_SYMBOLS = ("hexagon", "star", "cross", "triangle-down", "star-square")
+
+
+def mark_of(arm: str) -> Mark:
+    """The mark of a role or arm: a `control:` is grey and dotted, any other unknown arm is a rival in sky blue."""
+    if arm in MARKS:
+        return MARKS[arm]
+    if is_control(arm):
+        return CONTROL
+    place = sum(map(ord, arm)) % len(_RIVAL_SHADES)  # from the name alone, so that it is the same in every figure
+    return Mark(_RIVAL_SHADES[place], _RIVAL_SYMBOLS[place], "dot")
+
+
+def is_control(arm: str) -> bool:
+    """Whether an arm is a control."""
+    return arm.split(":", 1)[0] == "control"
+
+
+def in_order(arms: Iterable[str]) -> list[str]:
+    """Arms in the one order of every list: roles, baseline, block, push, rivals, controls; each once."""
+    known = list(MARKS)
+
+    def rank(arm: str) -> tuple[int, str]:
+        if arm in MARKS:
+            return known.index(arm), arm
+        return len(known) + is_control(arm), arm
+
+    return sorted(set(arms), key=rank)
+
+
+def faded(colour: str, opacity: float) -> str:
+    """A `#rrggbb` colour with an opacity."""
+    red, green, blue = _channels(colour)
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def legible(colour: str, ink: Ink) -> str:
+    """The colour moved towards the page's ink, for small type that must be read."""
+    mixed = (round(0.62 * own + 0.38 * text) for own, text in zip(_channels(colour), _channels(ink.text), strict=True))
+    return "#" + "".join(f"{channel:02X}" for channel in mixed)
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def plain(text: object) -> str:
+    """Text from a run, made harmless: Plotly reads a little HTML in every label."""
+    return html.escape(str(text), quote=False)
+
+
+def signed(value: float | None, places: int = 2) -> str:
+    """A number with a true minus sign; what is not a number is an en dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{places}f}".replace("-", "−")
+
+
+def template_name(ink: InkName) -> str:
+    """Name of the registered template for a light or dark page."""
+    return "gravity" if ink == "light" else "gravity-dark"
+
+
+def _template(ink: Ink) -> go.layout.Template:
+    axis = {
+        "showgrid": False,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": ink.rule,
+        "linewidth": 1,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": ink.rule,
+        "tickfont": {"size": 12, "color": ink.muted},
+        "title": {"font": {"size": 13, "color": ink.text}, "standoff": 10},
+    }
+    space = {
+        "backgroundcolor": ink.background,
+        "gridcolor": ink.rule,
+        "zerolinecolor": ink.rule,
+        "linecolor": ink.rule,
+        "tickfont": {"size": 11, "color": ink.muted},
+        "title": {"font": {"size": 12, "color": ink.text}},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 13, "color": ink.text},
+            "title": {
+                "font": {"family": SERIF, "size": 18, "color": ink.text},
+                "subtitle": {"font": {"family": FONT, "size": 13, "color": ink.muted}},
+                "x": 0,
+                "xref": "container",
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"t": 14},
+            },
+            "paper_bgcolor": ink.background,
+            "plot_bgcolor": ink.background,
+            "margin": {"l": 64, "r": 24, "t": 84, "b": 64},
+            "xaxis": axis,
+            "yaxis": axis,
+            "scene": {"xaxis": space, "yaxis": space, "zaxis": space},
+            "showlegend": False,
+            "legend": {"font": {"size": 12, "color": ink.text}, "title": {"text": ""}},
+            "hoverlabel": {
+                "bgcolor": ink.background,
+                "bordercolor": ink.rule,
+                "font": {"family": FONT, "size": 13, "color": ink.text},
+                "align": "left",
+            },
+            "hovermode": "closest",
+            "dragmode": False,
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink.muted, "activecolor": ink.text},
+        }
+    )
+
+
+for _name, _ink in INKS.items():
+    pio.templates[template_name(_name)] = _template(_ink)
+
+
+def figure(
+    title: str, where: str, ink: InkName, *, height: int, caption: str = "", below: int = 64, left: int = 64
+) -> go.Figure:
+    """An empty figure that will stand alone when saved.
+
+    Args:
+        title: what is shown.
+        where: run, layer and direction, under the title.
+        ink: the page it goes on.
+        height: of the whole figure in pixels, without the caption.
+        caption: the statistic's definition and what the marks mean, in small type below the axes.
+        below: pixels between the plot and the caption, for the axis and its title.
+        left: pixels left of the plot, for the axis and its names; title and caption begin at the figure's edge.
+    """
+    lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, CAPTION_WIDTH)]
+    room = 16 * len(lines) + 10 if lines else 0
+    made = go.Figure()
+    made.update_layout(
+        template=template_name(ink),
+        title={"text": title, "subtitle": {"text": where}},
+        height=height + room,
+        margin={"b": below + room, "l": left},
+        uirevision="keep",
+    )
+    if lines:
+        made.add_annotation(
+            name="caption",
+            text="<br>".join(lines),
+            xref="paper",
+            yref="paper",
+            x=0,
+            y=0,
+            yshift=-below,
+            xshift=-left,
+            xanchor="left",
+            yanchor="top",
+            align="left",
+            showarrow=False,
+            font={"size": 12, "color": INKS[ink].muted},
+        )
+    return made
+
+
+@dataclass(frozen=True)
+class EndLabel:
+    """A name at the right end of a line."""
+
+    y: float
+    text: str
+    colour: str
+    size: int = 13
+
+
+def label_ends(fig: go.Figure, labels: Sequence[EndLabel], limits: tuple[float, float], plot_height: int) -> None:
+    """Write names at the right edge of the plot, moved apart so that none covers another."""
+    if not labels:
+        return
+    low, high = limits
+    ordered = sorted(labels, key=lambda label: label.y)
+    unit = (high - low) / plot_height  # data units a pixel
+    places = spread([label.y for label in ordered], 15.5 * unit, low, high)
+    for label, place in zip(ordered, places, strict=True):
+        fig.add_annotation(
+            name="end-label",
+            text=label.text,
+            x=1,
+            xref="paper",
+            xshift=8,
+            y=place,
+            yref="y",
+            xanchor="left",
+            yanchor="middle",
+            showarrow=False,
+            font={"size": label.size, "color": label.colour},
+        )
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Rising places moved as little as needed to lie at least `gap` apart, inside [low, high] where they fit."""
+    out: list[float] = []
+    for place in places:
+        place = min(max(place, low), high)
+        out.append(place if not out else max(place, out[-1] + gap))
+    overshoot = out[-1] - high if out else 0.0
+    if overshoot > 0:
+        ceiling = high
+        for index in range(len(out) - 1, -1, -1):
+            out[index] = min(out[index], ceiling)
+            ceiling = out[index] - gap
+    return out
+
+
+@dataclass(frozen=True)
+class StepAxis:
+    """Optimiser steps on a log axis, with step 0 drawn apart at the left."""
+
+    steps: tuple[int, ...]
+
+    @classmethod
+    def of(cls, steps: Iterable[int]) -> StepAxis:
+        """The axis that shows these steps."""
+        return cls(tuple(sorted({int(step) for step in steps})))
+
+    @property
+    def _first(self) -> float:
+        positive = [step for step in self.steps if step > 0]
+        return math.log10(positive[0]) if positive else 0.0
+
+    @property
+    def _span(self) -> float:
+        positive = [step for step in self.steps if step > 0]
+        return max(math.log10(positive[-1]) - self._first, 0.3) if positive else 1.0
+
+    @property
+    def zero(self) -> float:
+        """Where step 0 is drawn."""
+        return self._first - 0.16 * self._span
+
+    @property
+    def gap(self) -> float:
+        """Where the axis is broken, between 0 and the first step."""
+        return self._first - 0.08 * self._span
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """What the axis spans."""
+        return self.zero - 0.05 * self._span, self._first + 1.03 * self._span
+
+    def position(self, step: int) -> float:
+        """Where `step` is drawn."""
+        return math.log10(step) if step > 0 else self.zero
+
+    def apply(self, fig: go.Figure, ink: Ink) -> None:
+        """Give the figure's x axis its ticks, its title and the break behind 0."""
+        ticks = [(self.zero, "0")]
+        for step in sorted((step for step in self.steps if step > 0), reverse=True):
+            place = self.position(step)
+            if len(ticks) == 1 or ticks[-1][0] - place > 0.06 * self._span:
+                ticks.append((place, f"{step:,}"))
+        fig.update_xaxes(
+            range=list(self.range),
+            tickvals=[place for place, _ in ticks],
+            ticktext=[text for _, text in ticks],
+            title={"text": "optimiser step after the aligned model (log scale, 0 apart)"},
+        )
+        half = 0.012 * self._span
+        fig.add_shape(
+            name="axis-break", type="line", xref="x", yref="paper", y0=0, y1=0,
+            x0=self.gap - half, x1=self.gap + half, line={"color": ink.background, "width": 5},
+        )  # fmt: skip

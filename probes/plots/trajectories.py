@@ -1,0 +1,205 @@
+"""Each arm's path through the plane of the reversion direction and the main off-axis directions, in 2-D and 3-D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from probes.plots import style
+from probes.plots.style import InkName
+
+_HEIGHT, _HEIGHT_3D = 560, 640
+_ALONG = "along the way back (return fraction)"
+_ACROSS = "main off-axis direction (units of ‖v‖)"
+_THIRD = "second off-axis direction (units of ‖v‖)"
+_CAPTION = (
+    "Mean displacement of harmful prompts from the aligned model (origin), in units of the distance to the witness, "
+    "which lies at (1, 0). Across: the direction in which all trajectories together leave the axis most. "
+    "Markers grow with the optimiser step."
+)
+_SYMBOLS_3D = {"circle": "circle", "diamond": "diamond", "square": "square", "x": "x", "triangle-up": "diamond-open"}
+
+
+def plane(
+    table: pd.DataFrame,
+    *,
+    where: str,
+    witness: str = "witness",
+    step: int | None = None,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw the paths in two dimensions, with equal scales.
+
+    Args:
+        table: arm, seed, step, along, across of one layer; roles at step 0.
+        where: run, layer and direction, for the subtitle.
+        witness: the witness's label.
+        step: a step to be ringed on every path.
+        ink: light or dark page.
+    """
+    fig = style.figure("Paths away from the aligned model", where, ink, height=_HEIGHT, caption=_CAPTION)
+    colours = style.INKS[ink]
+    fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
+    fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
+    ends = []
+    for arm, seed, path in _paths(table):
+        mark = style.mark_of(arm)
+        along, across, steps = _from_origin(path, ("along", "across"))
+        fig.add_scatter(
+            name=f"{arm} s{seed}", x=along, y=across, mode="lines+markers", legendgroup=arm,
+            line={"color": mark.colour, "dash": mark.dash, "width": mark.width, "shape": "spline", "smoothing": 0.4},
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": [0, *_sizes(len(path))], "opacity": 0.9},
+            customdata=steps,
+            hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}"
+            "<br>along %{x:.3f}, across %{y:.3f}<extra></extra>",
+        )  # fmt: skip
+        ends.append((arm, along[-1], across[-1]))
+        if step in steps[1:]:
+            _ring(fig, along[steps.index(step)], across[steps.index(step)], colours.muted)
+    for role, along, across in _roles(table, ("along", "across")):
+        mark = style.mark_of(role)
+        fig.add_scatter(
+            name=role, x=[along], y=[across], mode="markers",
+            marker={
+                "color": mark.colour, "symbol": mark.symbol, "size": 16,
+                "line": {"width": 2, "color": colours.background},
+            },
+            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}, across %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    _names(fig, table, ends, witness, ink)
+    _scales(fig, table)
+    return fig
+
+
+def space(
+    table: pd.DataFrame,
+    *,
+    where: str,
+    witness: str = "witness",
+    step: int | None = None,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw the paths in three dimensions; the arguments are those of `plane`, the table also has `third`."""
+    title = "Paths away from the aligned model, in space"
+    fig = style.figure(title, where, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
+    colours = style.INKS[ink]
+    fig.add_scatter3d(
+        name="way back", x=[0, 1], y=[0, 0], z=[0, 0], mode="lines", hoverinfo="skip",
+        line={"color": colours.muted, "width": 2, "dash": "dash"},
+    )  # fmt: skip
+    named: set[str] = set()
+    for arm, seed, path in _paths(table):
+        mark = style.mark_of(arm)
+        along, across, third, steps = _from_origin(path, ("along", "across", "third"))
+        sizes = [0.0, *(size * 0.55 for size in _sizes(len(path)))]
+        if step in steps[1:]:
+            sizes[steps.index(step)] += 5
+        name = "" if arm in named else style.plain(arm)
+        named.add(arm)
+        fig.add_scatter3d(
+            name=f"{arm} s{seed}", x=along, y=across, z=third, mode="lines+markers+text", legendgroup=arm,
+            text=[""] * (len(along) - 1) + [f"  {name}"], textposition="middle right",
+            textfont={"size": 13, "color": style.legible(mark.colour, colours)},
+            line={"color": mark.colour, "width": 4, "dash": "dot" if mark.dash == "dot" else "solid"},
+            marker={
+                "color": mark.colour, "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"), "size": sizes,
+                "line": {"width": 0},
+            },
+            customdata=steps,
+            hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
+            "across %{y:.3f}, third %{z:.3f}<extra></extra>",
+        )  # fmt: skip
+    for role, *place in _roles(table, ("along", "across", "third")):
+        mark = style.mark_of(role)
+        fig.add_scatter3d(
+            name=role, x=place[:1], y=place[1:2], z=place[2:], mode="markers+text",
+            text=["  " + (style.plain(witness) if role == "witness" else role)], textposition="middle right",
+            textfont={"size": 13, "color": style.legible(mark.colour, colours)},
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": 8, "line": {"width": 0}},
+            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
+        )  # fmt: skip
+    fig.update_layout(
+        margin={"r": 0},
+        dragmode="orbit",
+        scene={
+            "xaxis": {"title": {"text": _ALONG}},
+            "yaxis": {"title": {"text": _ACROSS}},
+            "zaxis": {"title": {"text": _THIRD}},
+            "aspectmode": "data", "camera": {"eye": {"x": 0.55, "y": -1.75, "z": 0.85}},
+        },
+    )  # fmt: skip
+    return fig
+
+
+def _paths(table: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
+    arms = style.in_order(set(table["arm"]) - set(style.ROLES))[::-1]
+    return [
+        (arm, int(seed), path.sort_values("step"))
+        for arm in arms
+        for seed, path in table[table["arm"] == arm].groupby("seed")
+    ]
+
+
+def _from_origin(path: pd.DataFrame, columns: Sequence[str]) -> tuple[list, ...]:
+    """Each coordinate as a list that begins at the aligned model, and the steps, which begin at 0."""
+    return (*([0.0, *map(float, path[column])] for column in columns), [0, *map(int, path["step"])])
+
+
+def _sizes(count: int) -> list[float]:
+    return [6 + 8 * (rank + 1) / count for rank in range(count)]
+
+
+def _roles(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple]:
+    """Where the roles lie: aligned and witness by definition, the pretrained model where it was measured."""
+    zeros = [0.0] * (len(columns) - 1)
+    found = table[table["arm"] == "pretrained"]
+    pretrained = [("pretrained", *(float(found[column].iloc[0]) for column in columns))] if len(found) else []
+    return [*pretrained, ("witness", 1.0, *zeros), ("aligned", 0.0, *zeros)]
+
+
+def _ring(fig: go.Figure, along: float, across: float, colour: str) -> None:
+    fig.add_scatter(
+        name="ring", x=[along], y=[across], mode="markers", hoverinfo="skip",
+        marker={"symbol": "circle-open", "size": 22, "color": colour, "line": {"width": 1}},
+    )  # fmt: skip
+
+
+def _names(
+    fig: go.Figure, table: pd.DataFrame, ends: list[tuple[str, float, float]], witness: str, ink: InkName
+) -> None:
+    """Roles are named above or below their marks, arms beside the ends of their paths, moved apart where they meet."""
+    colours = style.INKS[ink]
+    for role, along, across in _roles(table, ("along", "across")):
+        fig.add_annotation(
+            name="role", x=along, y=across, yshift=20 if role == "pretrained" else -20, showarrow=False,
+            text=style.plain(witness) if role == "witness" else role,
+            font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
+        )  # fmt: skip
+    middles = []
+    for arm in style.in_order(arm for arm, _, _ in ends):
+        places = [(along, across) for name, along, across in ends if name == arm]
+        middles.append((arm, len(places), max(place[0] for place in places), sum(y for _, y in places) / len(places)))
+    middles.sort(key=lambda entry: entry[3])
+    low, high = _span(table, "across")
+    heights = style.spread([entry[3] for entry in middles], 17 * (high - low) / (_HEIGHT - 148), low, high)
+    for (arm, seeds, along, _), across in zip(middles, heights, strict=True):
+        fig.add_annotation(
+            name="end-label", x=along, y=across, xshift=18, xanchor="left", showarrow=False,
+            text=style.plain(arm) + (f" ({seeds} seeds)" if seeds > 1 else ""),
+            font={"size": 13, "color": style.legible(style.mark_of(arm).colour, colours)},
+        )  # fmt: skip
+
+
+def _span(table: pd.DataFrame, column: str) -> tuple[float, float]:
+    values = [0.0, *table[column].dropna(), *([1.0] if column == "along" else [])]
+    room = 0.10 * ((max(values) - min(values)) or 1.0)
+    return min(values) - room, max(values) + room
+
+
+def _scales(fig: go.Figure, table: pd.DataFrame) -> None:
+    fig.update_xaxes(title={"text": _ALONG}, range=list(_span(table, "along")), nticks=8)
+    fig.update_yaxes(
+        title={"text": _ACROSS}, range=list(_span(table, "across")), nticks=8, scaleanchor="x", constrain="range"
+    )

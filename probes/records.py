@@ -1,0 +1,61 @@
+"""Results that cross modules: a number with its interval, and what a null says about a number.
+
+A statistic that is not defined is a record with `value=None` and the reason; it is never a 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its 95 % interval where there is one, or the reason why it is not defined.
+
+    Attributes:
+        value: the number; None where it is not defined.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        reason: one clause that says why the number is not defined; None where it is.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is None and not self.reason:
+            raise ValueError("an Estimate without a value needs a reason")
+
+    @property
+    def defined(self) -> bool:
+        """Whether there is a number."""
+        return self.value is not None
+
+
+@dataclass(frozen=True)
+class NullResult:
+    """One statistic held against one null.
+
+    Attributes:
+        name: the null, e.g. `covariance_aligned`.
+        statistic: what was compared, e.g. `alignment_crossfit`.
+        observed: the statistic's value.
+        p99: the null's 99th percentile (one-sided).
+        p: one-sided p-value, (1 + #{null >= observed}) / (draws + 1), or exact where `draws` is 0.
+        draws: how many draws of the null; 0 where its law is known.
+        reason: why there is no p-value; None where there is one.
+    """
+
+    name: str
+    statistic: str
+    observed: float | None
+    p99: float | None
+    p: float | None
+    draws: int
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.p is None and not self.reason:
+            raise ValueError("a NullResult without a p-value needs a reason")

@@ -1,0 +1,76 @@
+"""What a measurement can be told: one tree for the command line, the TOML file and the manifest."""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from probes.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Options of `gravity-probe measure`; each field's sentence is its help text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Precision of the weights; auto is the checkpoint's own. Activations are kept in float32.",
+    )
+    batch_tokens: int | None = Field(None, ge=1, description="Tokens per batch; found automatically when not given.")
+    store_dtype: Literal["float32", "float16"] = Field("float32", description="Precision of activations on disk.")
+    position: int = Field(-1, lt=0, description="Token that is read, counted from the end of the rendered prompt.")
+    headline_layer: int | None = Field(
+        None, ge=0, description="Layer declared in advance for the headline; default is 0.6 of the depth."
+    )
+    seed: int = Field(0, ge=0, description="Seed of folds, bootstraps and null draws.")
+    splits: int = Field(50, ge=1, description="Stratified fold splits behind the cross-fitted estimates.")
+    bootstraps: int = Field(500, ge=20, description="Bootstrap resamples of prompts behind each interval.")
+    nulls: bool = Field(True, description="Hold the drift against its nulls and write a verdict.")
+    draws: int = Field(10_000, ge=99, description="Draws of each activation-level null.")
+    permutations: int = Field(9_999, ge=99, description="Label permutations and sign flips.")
+    shams: int = Field(19, ge=19, description="Perturbed copies of the aligned model behind the sham nulls.")
+    allow_pickle: bool = Field(False, description="Read weights that are only there as pickle (weights_only=True).")
+    allow_unrelated: bool = Field(False, description="Go on with checkpoints that do not look like one lineage.")
+
+    @classmethod
+    def load(cls, path: Path | None, given: dict[str, Any]) -> Settings:
+        """Settings from a TOML file, overridden by what was `given`.
+
+        Raises:
+            UsageError: not TOML, an unknown key (the nearest known one is named), or a value out of range.
+        """
+        try:
+            from_file = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"The settings file {path} cannot be read", got=str(error)) from error
+        try:
+            return cls.model_validate({**from_file, **given})
+        except ValidationError as error:
+            raise UsageError(_sentence(error)) from None
+
+    def headline(self, n_layers: int) -> int:
+        """The layer declared in advance.
+
+        Raises:
+            UsageError: the model has no such layer.
+        """
+        if self.headline_layer is None:
+            return int(0.6 * n_layers)
+        if self.headline_layer >= n_layers:
+            raise UsageError("No such layer", got=self.headline_layer, expected=f"0 to {n_layers - 1}")
+        return self.headline_layer
+
+
+def _sentence(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        nearest = get_close_matches(key, Settings.model_fields, n=1)
+        return f"Unknown setting {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+    return f"Setting {key!r}: {fault['msg']}, got {fault['input']!r}"

@@ -1,0 +1,98 @@
+"""Stage `verdict.json`: the step of the ladder each trajectory has earned, and what an arm's runs say together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probes import drift
+from probes.errors import StatisticsError
+from probes.lineage import Lineage, Trajectory
+from probes.records import Estimate, NullResult
+from probes.stages.drift import estimates_by_step
+from probes.stages.settings import Settings
+from probes.store import RunFolder
+from probes.verdict import Evidence, judge
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_verdict(run: RunFolder, lineage: Lineage, harmful: np.ndarray, settings: Settings) -> None:
+    """Judge every trajectory at the headline layer by its own statistic (mean Fisher z over log-spaced steps)."""
+    layer = run.manifest.config["headline_layer"]
+    estimates = estimates_by_step(run, layer)
+    nulls = run.read_table("nulls", filters=[("layer", "==", layer), ("checkpoint", "==", "")])
+    verdicts, draws = [], {}
+    for each in lineage.trajectories:
+        by_step = estimates[each.arm, each.seed, layer]
+        alignment, steps = drift.trajectory(by_step)
+        if alignment.value is not None:
+            draws[each.arm, each.seed] = _draws(run, each, steps, layer, harmful, settings)
+            alignment = Estimate(alignment.value, *drift.interval(alignment.value, draws[each.arm, each.seed]))
+        verdicts.append(
+            judge(
+                Evidence(
+                    arm=each.arm,
+                    seed=each.seed,
+                    layer=layer,
+                    estimates=by_step[steps[-1] if steps else max(by_step)],
+                    nulls=_results(nulls[(nulls["arm"] == each.arm) & (nulls["seed"] == each.seed)]),
+                    alignment=alignment,
+                    runs=sum(other.arm == each.arm for other in lineage.trajectories),
+                    witness=lineage.witness.label,
+                )
+            ).to_json()
+            | {"alignment": alignment.value, "low": alignment.low, "high": alignment.high, "steps": steps}
+        )
+    run.write_json("verdict", {"layer": layer, "trajectories": verdicts, "arms": _arms(verdicts, draws)})
+
+
+def _draws(
+    run: RunFolder,
+    trajectory: Trajectory,
+    steps: list[int],
+    layer: int,
+    harmful: np.ndarray,
+    settings: Settings,
+) -> np.ndarray:
+    """Bootstrap draws over prompts of the trajectory's alignment; the same prompts at every step of a draw."""
+    aligned, witness = run.activations("aligned").layer(layer), run.activations("witness").layer(layer)
+    by_step = [
+        drift.crossfit_draws(
+            aligned, witness, run.activations(trajectory.checkpoint_id(step)).layer(layer), harmful,
+            bootstraps=settings.bootstraps, seed=settings.seed,
+        )
+        for step in steps
+    ]  # fmt: skip
+    return drift.mean_cosine(np.stack(by_step))
+
+
+def _results(rows: pd.DataFrame) -> list[NullResult]:
+    plain = rows.astype(object).where(rows.notna(), None)
+    return [
+        NullResult(row.null, row.statistic, row.observed, row.p99, row.p, int(row.draws), row.reason)
+        for row in plain.itertuples()
+    ]
+
+
+def _arms(verdicts: list[dict[str, Any]], draws: dict[tuple[str, int], np.ndarray]) -> list[dict[str, Any]]:
+    """What the runs of each arm say together: mean alignment, sign test over runs, and how far that goes in words."""
+    rows = []
+    for arm in dict.fromkeys(each["arm"] for each in verdicts):
+        measured = [each for each in verdicts if each["arm"] == arm and each["alignment"] is not None]
+        try:
+            found = drift.over_runs(
+                np.array([each["alignment"] for each in measured], dtype=float),
+                np.stack([draws[arm, each["seed"]] for each in measured]) if measured else None,
+            )
+        except StatisticsError as error:
+            rows.append({"arm": arm, "runs": 0, "alignment": None, "p": None, "words": error.what})
+            continue
+        whole = found.alignment
+        rows.append(
+            {"arm": arm, "runs": found.runs, "alignment": whole.value, "low": whole.low, "high": whole.high,
+             "p": found.p, "words": found.words}
+        )  # fmt: skip
+    return rows

@@ -1,0 +1,74 @@
+"""Stages `projections.parquet` and `maps/plane.parquet`: what the front end draws, computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from probes.errors import StatisticsError
+from probes.geometry import reversion_frame
+from probes.lineage import Lineage
+from probes.prompts import PromptSet
+from probes.store import ActivationFile, RunFolder, fingerprint
+
+_VERSION = 1
+
+
+def write_views(run: RunFolder, lineage: Lineage, prompts: PromptSet, keys: dict[str, str]) -> None:
+    """Write every prompt's projection on v_rev and every checkpoint's place in the plane of its layer.
+
+    Both are in units of the return fraction: 0 is the aligned model's mean over harmful prompts, 1 the witness's.
+    A layer at which the witness stands where the aligned model stands has no rows.
+    """
+    made_from = fingerprint([_VERSION, sorted(keys.items())])
+    if run.holds("views", made_from):
+        return
+    with run.stage("views", made_from):
+        import pandas as pd
+
+        members = list(lineage.members())
+        files = {member.id: run.activations(member.id) for member in members}
+        projections: list[pd.DataFrame] = []
+        plane: list[dict[str, Any]] = []
+        for layer in range(files["aligned"].n_layers):
+            means, on_axis = _layer(files, prompts.harmful, layer)
+            if means is None:
+                continue
+            for member in members:
+                plane.append({**member.labels, "layer": layer, **dict(zip(_AXES, means[member.id], strict=True))})
+                projections.append(
+                    pd.DataFrame(
+                        {
+                            **member.labels,
+                            "layer": layer,
+                            "prompt": prompts.ids,
+                            "label": [prompt.label for prompt in prompts.prompts],
+                            "projection": on_axis[member.id].astype(np.float32),
+                        }
+                    )
+                )
+        run.write_table("maps/plane", pd.DataFrame(plane, columns=[*_LABELS, *_AXES]))
+        run.write_table("projections", pd.concat(projections, ignore_index=True))
+
+
+_LABELS = ("checkpoint", "arm", "seed", "step", "layer")
+_AXES = ("along", "across", "third")
+
+
+def _layer(
+    files: dict[str, ActivationFile], harmful: np.ndarray, layer: int
+) -> tuple[dict[str, np.ndarray] | None, dict[str, np.ndarray]]:
+    """Coordinates of every checkpoint's mean and of every prompt at one layer, in units of ‖v_rev‖."""
+    rows = {name: file.layer(layer).astype(np.float64) for name, file in files.items()}
+    origin = rows["aligned"][harmful].mean(axis=0)
+    means = {name: values[harmful].mean(axis=0) - origin for name, values in rows.items()}
+    reversion = means["witness"]
+    moved = [mean for name, mean in means.items() if name not in ("aligned", "witness", "pretrained")]
+    try:
+        frame = reversion_frame(np.stack(moved or [reversion]), reversion)
+    except StatisticsError:
+        return None, {}
+    norm = np.linalg.norm(reversion)
+    places = {name: frame @ mean / norm for name, mean in means.items()}
+    return places, {name: (values - origin) @ frame[0] / norm for name, values in rows.items()}

@@ -1,0 +1,26 @@
+"""The run folder: manifest, stages, atomic writes, resume.
+
+A stage is written beside its place and renamed into it, so a reader never sees half of one. Each stage keeps the
+fingerprint of what it was made from; a run that is started again skips every stage whose fingerprint still holds,
+and ends with the same bytes. Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled.
+"""
+
+from probes.store.activations import EMBED, RESID_POST, ActivationFile, ActivationWriter
+from probes.store.atomic import fingerprint, write_json
+from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from probes.store.run import ACTIVATIONS, RunFolder, find_runs
+
+__all__ = [
+    "ACTIVATIONS",
+    "EMBED",
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "RESID_POST",
+    "ActivationFile",
+    "ActivationWriter",
+    "Manifest",
+    "RunFolder",
+    "find_runs",
+    "fingerprint",
+    "write_json",
+]

@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all: written beside their place, synced, renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_BESIDE = ".writing-"
+
+
+def fingerprint(value: Any) -> str:
+    """Sha256 of a JSON-able value: equal values have equal fingerprints whatever the order of their keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside `path` and rename it into place."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def place_beside(path: Path) -> Path:
+    """Where a file is written before it is renamed to `path`."""
+    return path.with_name(f"{_BESIDE}{path.name}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Hand out a path beside `path`; what was written there is synced and takes its place, or is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = place_beside(path)
+    try:
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed process left half-written; called under the lock."""
+    for orphan in [*path.glob(f"{_BESIDE}*"), *path.glob(f"*/{_BESIDE}*")]:
+        orphan.unlink()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link costs nothing and stays whole when the other run is deleted; elsewhere, a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,84 @@
+"""`run.json`: what a run is made of, how far it has come, and the refusal of what cannot be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from probes import __version__
+from probes.errors import RunFolderError
+
+FORMAT_VERSION = 1
+MANIFEST = "run.json"
+_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn", "safetensors", "peft")
+
+
+class Manifest(BaseModel):
+    """`run.json`: what a run is made of and how far it has come."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    status: Literal["running", "finished"] = "running"
+    created: str
+    tool_version: str = __version__
+    config_given: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
+    lineage: dict[str, Any] = Field(default_factory=dict)
+    prompts: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+    checkpoints: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    stages: dict[str, str] = Field(default_factory=dict)
+    timings: dict[str, float] = Field(default_factory=dict)
+
+
+def new_manifest(name: str) -> Manifest:
+    """The manifest of a run that begins now, with the versions of what will make it."""
+    return Manifest(name=name, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), packages=_package_versions())
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the run folder `path`.
+
+    Raises:
+        RunFolderError: there is none, it is damaged, or it was written by another format version.
+    """
+    file = path / MANIFEST
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(
+            f"{path} is no run folder", expected=f"a folder with {MANIFEST}", next_step="Make one: gravity-probe demo."
+        ) from None
+    except (ValueError, OSError) as error:
+        raise RunFolderError(f"{file} is damaged", got=str(error)) from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        raise RunFolderError(
+            f"{path} was written in another run format",
+            got=f"version {version}",
+            expected=f"version {FORMAT_VERSION}",
+            next_step="Update gravity-probe." if newer else "Make the run again with this version.",
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise RunFolderError(f"{file} is damaged", got=f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions

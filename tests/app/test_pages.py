@@ -1,0 +1,205 @@
+"""Every page on every kind of run: none, finished, unfinished, with one arm, damaged."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from probes.store import RunFolder
+from tests.synthetic import TRICKY, write_run
+
+MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
+PAGES = {
+    "views/overview.py": "Baseline: specific to harmful prompts",
+    "views/layers.py": "Return fraction, layer by layer",
+    "views/trajectories.py": "Baseline: 0.70 of the way back, 0.18 off it",
+}
+SMALL = {"n_layers": 3, "steps": (1, 10, 100), "prompts": 6}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    write_run(root / "demo", **SMALL)
+    return root
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The app on a root, at a page, with a query."""
+    st.cache_data.clear()
+
+    def run(root, page="views/overview.py", **query):
+        monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
+        at = AppTest.from_file(MAIN, default_timeout=120)
+        for name, value in query.items():
+            at.query_params[name] = value
+        if page != "views/overview.py":
+            at.run()
+            at.switch_page(page)
+        return at.run()
+
+    return run
+
+
+def title(at):
+    return at.title[0].value.replace("\\", "")
+
+
+def words(at):
+    texts = [element.proto.body for element in at.get("html")]
+    return " ".join([*texts, *(part.value.replace("\\", "") for part in [*at.markdown, *at.error, *at.warning])])
+
+
+def commands(at):
+    return " ".join(block.value for block in at.code)
+
+
+
+@pytest.mark.parametrize(("page", "heading"), PAGES.items())
+def test_a_finished_run_shows_each_page_by_its_own_title(opened, finished, page, heading):
+    at = opened(finished, page)
+    assert not at.exception
+    assert not at.error
+    assert title(at) == heading
+
+
+def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
+    at = opened(finished)
+    assert "Causality was not tested" in words(at)
+    assert "return fraction at step 100, layer 2" in words(at)
+    assert "level 5 of 6" in words(at)
+    assert len(at.get("plotly_chart")) == 4
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_run_says_what_to_do(opened, tmp_path, page):
+    at = opened(tmp_path, "views/overview.py")
+    if page != "views/overview.py":
+        at.switch_page(page)
+        at.run()
+    assert not at.exception
+    assert title(at) == "No run yet"
+    assert "gravity-probe demo" in commands(at)
+
+
+def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
+    write_run(tmp_path / "young", **SMALL, without=("drift",), finished=False)
+    at = opened(tmp_path)
+    assert not at.exception
+    assert title(at) == "This run is not finished"
+    assert "--out" in commands(at)
+    assert "still being written" in words(at)
+
+
+@pytest.mark.parametrize(
+    ("page", "lacks", "says"),
+    [
+        ("views/overview.py", "verdict", "gravity-probe verdict"),
+        ("views/overview.py", "nulls", "gravity-probe verdict"),
+        ("views/overview.py", "behaviour", "gravity-probe demo"),
+        ("views/layers.py", "projections", "gravity-probe measure"),
+        ("views/trajectories.py", "maps/plane", "gravity-probe measure"),
+    ],
+)
+def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, page, lacks, says):
+    write_run(tmp_path / "partial", **SMALL, without=(lacks,), finished=False)
+    at = opened(tmp_path, page)
+    assert not at.exception
+    assert not at.error
+    assert says in commands(at)
+    if page != "views/trajectories.py":
+        assert at.get("plotly_chart")
+
+
+def test_without_a_verdict_the_number_is_no_verdict(opened, tmp_path):
+    write_run(tmp_path / "plain", **SMALL, without=("verdict", "nulls"))
+    at = opened(tmp_path)
+    assert title(at) == "Baseline went 70 % of the way back to the witness"
+    assert "no verdict" in words(at)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_with_one_arm_and_one_step(opened, tmp_path, page):
+    write_run(tmp_path / "one", n_layers=1, steps=(5,), arms=("control:random",), prompts=2)
+    at = opened(tmp_path, page)
+    assert not at.exception
+    assert not at.error
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        ("views/overview.py", "drift.parquet"),
+        ("views/overview.py", "behaviour.parquet"),
+        ("views/overview.py", "nulls.parquet"),
+        ("views/overview.py", "verdict.json"),
+        ("views/layers.py", "projections.parquet"),
+        ("views/trajectories.py", "maps/plane.parquet"),
+        ("views/layers.py", "run.json"),
+    ],
+)
+def test_a_damaged_file_is_a_sentence_and_no_traceback(opened, tmp_path, page, file):
+    path = write_run(tmp_path / "damaged", **SMALL) / file
+    path.write_bytes(path.read_bytes()[:40])
+    at = opened(tmp_path, page)
+    assert not at.exception
+    assert at.title
+    assert Path(file).name in words(at)
+    assert at.error
+
+
+def test_a_newer_format_is_refused_in_one_sentence(opened, tmp_path):
+    path = write_run(tmp_path / "newer", **SMALL) / "run.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    at = opened(tmp_path)
+    assert "Update gravity-probe" in words(at)
+
+
+def test_the_selection_is_kept_between_pages_and_in_the_url(opened, finished):
+    at = opened(finished, run="demo", arm="block", step="10", layer="0", statistic="off_axis")
+    at.switch_page("views/layers.py")
+    at.run()
+    assert title(at) == "Off-axis displacement, layer by layer"
+    at.selectbox(key="choose-statistic").set_value("share_moved").run()
+    at.selectbox(key="choose-layer").set_value(1).run()
+    kept = {name: value[0] for name, value in at.query_params.items()}
+    assert kept == {"run": "demo", "arm": "block", "seed": "0", "step": "10", "layer": "1", "statistic": "share_moved"}
+
+
+@pytest.mark.parametrize("wanted", ["../../etc", "/etc", "..", "demo/../../x", "%2e%2e"])
+def test_the_url_opens_nothing_outside_the_root(opened, finished, wanted):
+    at = opened(finished, run=wanted)
+    assert not at.exception
+    assert "not in this folder" in words(at)
+    assert at.query_params["run"] == ["demo"]
+
+
+def test_a_selection_the_run_does_not_have_becomes_its_default(opened, finished):
+    at = opened(finished, arm="unheard", seed="7", step="3", layer="99", statistic="none")
+    assert not at.exception
+    assert (at.query_params["arm"], at.query_params["layer"]) == (["baseline"], ["2"])
+
+
+def test_text_from_a_run_is_never_markup(opened, tmp_path):
+    path = write_run(tmp_path / "tricky", **{**SMALL, "arms": (TRICKY,)})
+    with RunFolder.writing(path) as run:
+        verdict = {"arm": TRICKY, "seed": 0, "level": 2, "name": TRICKY, "text": TRICKY, "p": 0.1}
+        run.write_json("verdict", {"trajectories": [verdict]})
+    for page in PAGES:
+        at = opened(tmp_path, page)
+        assert not at.exception
+        html = " ".join(element.proto.body for element in at.get("html"))
+        assert "<script" not in html
+        assert "<b>bold" not in html
+        assert all("<script" not in chart.proto.spec for chart in at.get("plotly_chart"))
+
+
+def test_only_the_isotropic_null_is_said_to_be_withheld(opened, tmp_path):
+    path = write_run(tmp_path / "isotropic", **SMALL)
+    with RunFolder.writing(path) as run:
+        rows = run.read_table("nulls")
+        run.write_table("nulls", rows[rows["null"] == "isotropic"])
+    assert "not shown alone" in words(opened(tmp_path))

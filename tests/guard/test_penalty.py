@@ -1,0 +1,161 @@
+"""The penalty against the written formula, on a real small Llama."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from probes.guard import FORMS, GuardedDirection, GuardError, Penalty, residuals
+
+PROMPTS = ((3, 4, 5), (6, 7, 8, 9, 10), (11, 12), (13, 14, 15, 16))
+LAYERS = (0, 2)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=16, initializer_range=0.3,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+@pytest.fixture
+def vectors():
+    return np.random.default_rng(0).standard_normal((3, 16))
+
+
+def moved(model):
+    """The same model, a little further on."""
+    with torch.no_grad():
+        for place, weight in enumerate(model.parameters()):
+            weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(place))
+    return model
+
+
+def by_hand(model, aligned, vectors, layer):
+    """proj of every prompt at one layer, one prompt at a time, from transformers' own hidden states."""
+    values = []
+    for ids in PROMPTS:
+        tokens = torch.tensor([ids])
+        with torch.no_grad():
+            reference = aligned.model(tokens, output_hidden_states=True).hidden_states[layer + 1][0, -1]
+        now = model.model(tokens, output_hidden_states=True).hidden_states[layer + 1][0, -1]
+        vector = torch.tensor(vectors[layer], dtype=torch.float32)
+        values.append((now - reference) @ vector / (vector @ vector))
+    return torch.stack(values)
+
+
+def penalty_of(model, vectors, layers=(0, 1), **options):
+    made = Penalty(model, list(model.model.layers), PROMPTS, GuardedDirection.from_vectors(vectors, layers), **options)
+    made.anchor()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("form", "formula"),
+    [
+        ("hinge", lambda proj: torch.relu(proj).pow(2).mean()),
+        ("hinge_of_mean", lambda proj: torch.relu(proj.mean(1)).pow(2).mean()),
+        ("signed", lambda proj: proj.mean()),
+        ("push", lambda proj: -torch.minimum(proj, torch.tensor(2.0)).mean()),
+    ],
+)
+def test_value_and_gradient_are_those_of_the_formula(model, vectors, form, formula):
+    aligned = copy.deepcopy(model)
+    penalty = penalty_of(model, vectors, form=form, strength=7.0)
+    moved(model)
+    value = penalty(torch.arange(len(PROMPTS)))
+    value.backward()
+    ours = {name: weight.grad for name, weight in model.named_parameters()}
+    model.zero_grad()
+    expected = 7.0 * formula(torch.stack([by_hand(model, aligned, vectors, layer) for layer in (0, 1)]))
+    weights = {name: weight for name, weight in model.named_parameters()}
+    theirs = torch.autograd.grad(expected, list(weights.values()), allow_unused=True)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
+    for (name, _), gradient in zip(weights.items(), theirs, strict=True):
+        if gradient is None:
+            assert ours[name] is None or not ours[name].any()
+        else:
+            torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_some_prompts_alone_give_their_own_projections(model, vectors):
+    penalty = penalty_of(model, vectors)
+    moved(model)
+    every = penalty.projections(torch.arange(4))
+    torch.testing.assert_close(penalty.projections(torch.tensor([2, 0])), every[:, [2, 0]], rtol=1e-4, atol=1e-5)
+
+
+def test_hinge_and_its_gradient_vanish_where_nothing_moves_forward(model, vectors):
+    for projections in (torch.zeros(2, 3), -torch.rand(2, 3)):
+        projections.requires_grad_(True)
+        for form in ("hinge", "hinge_of_mean"):
+            value = FORMS[form](projections)
+            (gradient,) = torch.autograd.grad(value, projections)
+            assert value.item() == 0.0
+            assert not gradient.any()
+
+
+def test_hinge_holds_each_prompt_where_the_mean_would_hide_it():
+    projections = torch.tensor([[1.0, -1.0]])
+    assert FORMS["hinge"](projections).item() == pytest.approx(0.5)
+    assert FORMS["hinge_of_mean"](projections).item() == 0.0
+
+
+def test_push_lets_go_beyond_its_cap():
+    projections = torch.tensor([[2.5, 0.5]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(FORMS["push"](projections), projections)
+    assert gradient.tolist() == [[0.0, -0.5]]
+
+
+def test_a_penalty_without_its_reference_is_refused(model, vectors):
+    made = Penalty(model, list(model.model.layers), PROMPTS, GuardedDirection.from_vectors(vectors, [1]))
+    with pytest.raises(GuardError, match="anchor"):
+        made(torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda m, v: Penalty(m, list(m.model.layers), [], GuardedDirection.from_vectors(v, [1])),
+        lambda m, v: Penalty(m, list(m.model.layers), [()], GuardedDirection.from_vectors(v, [1])),
+        lambda m, v: Penalty(m, list(m.model.layers), PROMPTS, GuardedDirection.from_vectors(v, [1]), form="hinges"),
+        lambda _, v: GuardedDirection.from_vectors(v, [3]),
+        lambda _, v: GuardedDirection.from_vectors(v, []),
+        lambda _, v: GuardedDirection.from_vectors(0 * v, [1]),
+        lambda _, v: GuardedDirection.from_vectors(np.nan * v, [1]),
+    ],
+)
+def test_bad_input_is_refused(model, vectors, build):
+    with pytest.raises(GuardError):
+        build(model, vectors)
+
+
+def test_random_control_keeps_layers_and_length_but_not_the_direction(vectors):
+    direction = GuardedDirection.from_vectors(vectors, LAYERS)
+    control = direction.random(seed=1)
+    assert control.layers == direction.layers
+    assert torch.equal(control.norm, direction.norm)
+    torch.testing.assert_close(control.unit.norm(dim=1), torch.ones(2))
+    assert (control.unit * direction.unit).sum(dim=1).abs().max() < 0.9
+    assert torch.equal(control.unit, direction.random(seed=1).unit)
+    assert not torch.equal(control.unit, direction.random(seed=2).unit)
+
+
+def test_no_hook_and_no_trace_is_left_after_an_exception(model):
+    tokens = torch.tensor([PROMPTS[0]])
+    before = model(tokens).logits
+    with pytest.raises(IndexError), residuals(list(model.model.layers), LAYERS):
+        model(torch.tensor([[99]]))  # beyond the vocabulary
+    assert all(not block._forward_hooks for block in model.model.layers)
+    assert torch.equal(model(tokens).logits, before)
+
+
+def test_a_hook_that_cannot_be_set_leaves_none_behind(model):
+    with pytest.raises(IndexError), residuals(list(model.model.layers), (0, 9)):
+        pass
+    assert all(not block._forward_hooks for block in model.model.layers)

@@ -1,0 +1,171 @@
+"""Histories of an organism small enough to live through in seconds."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from probes.lineage import Lineage
+from probes.organism import ARMS, GuardSettings, OrganismError, Phase, Recipe, train_history
+from probes.organism.world import Size
+
+TINY = Recipe(
+    size=Size(aligned=4, held_out=2, task=2),
+    width=16,
+    inner_width=24,
+    layers=2,
+    heads=2,
+    passes=1,
+    pretraining=Phase(steps=4, learning_rate=4e-3, rows=8),
+    helpful=Phase(steps=3, learning_rate=2e-3, rows=8),
+    alignment=Phase(steps=3, learning_rate=2e-3, rows=8),
+    benign=Phase(steps=3, learning_rate=1e-3, rows=8, warmup=0, floor=1.0),
+    checkpoints=(1, 2, 3),
+    guard=GuardSettings(layers=(0, 1), rows=2),
+)
+
+
+def live(folder, **options):
+    return train_history(folder, recipe=TINY, processes=1, **options)
+
+
+def bytes_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lived")
+    live(folder)
+    return folder
+
+
+def test_lineage_names_every_role_and_arm(lived):
+    lineage = Lineage.load(lived / "lineage.toml")
+    assert lineage.witness.kind == "helpful-only"
+    assert [trajectory.arm for trajectory in lineage.trajectories] == list(ARMS)
+    assert all([step.step for step in t.checkpoints] == [1, 2, 3] for t in lineage.trajectories)
+    assert len(list(lineage.checkpoints())) == 3 + 4 * 3
+
+
+def test_checkpoints_are_ordinary_hugging_face_folders(lived):
+    for _, ref in Lineage.load(lived / "lineage.toml").checkpoints():
+        model = AutoModelForCausalLM.from_pretrained(ref.model)
+        stored = load_file(f"{ref.model}/model.safetensors")
+        assert {name for name, _ in model.named_parameters()} == set(stored)
+        assert all(torch.equal(weight, stored[name]) for name, weight in model.named_parameters())
+    tokenizer = AutoTokenizer.from_pretrained(lived / "aligned")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "describe a copper ."}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == "<s> <user> describe a copper . <assistant>"
+    assert tokenizer(text, add_special_tokens=False)["input_ids"][-1] == tokenizer.convert_tokens_to_ids("<assistant>")
+
+
+def test_same_seed_gives_the_same_bytes(lived, tmp_path):
+    live(tmp_path)
+    assert bytes_of(tmp_path) == bytes_of(lived)
+
+
+def test_the_random_state_outside_does_not_matter_and_is_left_alone(lived, tmp_path):
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    live(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert bytes_of(tmp_path) == bytes_of(lived)
+
+
+def test_another_seed_gives_other_weights(lived, tmp_path):
+    live(tmp_path, seed=1)
+    ours, theirs = (load_file(folder / "pretrained" / "model.safetensors") for folder in (tmp_path, lived))
+    assert not torch.equal(ours["model.embed_tokens.weight"], theirs["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("lost", [("aligned", "arms"), ("arms",), ("arms/push-s0",)])
+def test_a_broken_off_history_ends_with_the_same_bytes(lived, tmp_path, lost):
+    folder = tmp_path / "again"
+    shutil.copytree(lived, folder)
+    for name in lost:
+        shutil.rmtree(folder / name)
+    (folder / ".writing-aligned").mkdir(exist_ok=True)
+    (folder / ".writing-aligned" / "half").write_text("x")
+    live(folder)
+    shutil.rmtree(folder / ".writing-aligned", ignore_errors=True)
+    assert bytes_of(folder) == bytes_of(lived)
+
+
+def test_what_exists_is_not_trained_again(lived, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(lived, folder)
+    said = []
+    live(folder, progress=said.append)
+    assert said == []
+
+
+def test_another_seed_or_recipe_in_the_same_folder_is_refused(lived):
+    with pytest.raises(OrganismError, match="expected seed 3"):
+        live(lived, seed=3)
+    with pytest.raises(OrganismError, match="another recipe"):
+        train_history(lived, recipe=dataclasses.replace(TINY, passes=2), processes=1)
+
+
+def test_progress_rises_to_the_whole(tmp_path):
+    said = []
+    live(tmp_path, progress=said.append)
+    fractions = [each.fraction for each in said]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    assert {each.phase for each in said} >= {"pretraining", "safety alignment", "fine-tuning, block"}
+    assert all("loss" in each.note for each in said)
+
+
+def test_prompt_files_keep_their_things_apart(lived):
+    def names(file):
+        rows = [json.loads(line) for line in (lived / file).read_text().splitlines()]
+        words = [(row.get("text") or row["prompt"]).split() for row in rows]
+        return {word for each in words for word in each} & THINGS
+
+    assert names("probe.jsonl")
+    assert not names("probe.jsonl") & names("evaluation.jsonl")
+    assert not names("task.jsonl") & (names("evaluation.jsonl") | names("probe.jsonl"))
+
+
+def test_arms_differ_only_by_their_penalty(lived):
+    """At the first step nothing has moved: a hinge has no gradient there, so its arms take the baseline's step."""
+
+    def share_apart(one, other, step):
+        first, second = (
+            load_file(lived / "arms" / f"{arm}-s0" / f"checkpoint-{step}" / "model.safetensors") for arm in (one, other)
+        )
+        apart = [((first[name] - second[name]).abs() > 1e-5).float().mean().item() for name in first]
+        return sum(apart) / len(apart)
+
+    assert share_apart("baseline", "block", 1) < 0.02
+    assert share_apart("baseline", "control-random", 1) < 0.02
+    assert share_apart("baseline", "push", 1) > 0.1
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_bytes_of_one_after_the_other(lived, tmp_path):
+    said = []
+    train_history(tmp_path, recipe=TINY, processes=2, progress=said.append)
+    assert bytes_of(tmp_path) == bytes_of(lived)
+    assert said[-1].fraction == pytest.approx(1.0)
+
+
+def _things():
+    from probes.organism.world import make_world
+
+    return {thing.name for thing in make_world(TINY.size).things}
+
+
+THINGS = _things()

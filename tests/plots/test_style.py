@@ -1,0 +1,80 @@
+from itertools import pairwise
+
+import plotly.io as pio
+import pytest
+
+from probes.plots import style
+from probes.plots.style import StepAxis
+
+
+def test_colours_are_those_of_the_design_and_no_colour_is_alone():
+    colours = {name: mark.colour for name, mark in style.MARKS.items()}
+    assert colours == {
+        "pretrained": "#7F7F7F", "witness": "#E69F00", "aligned": "#0072B2",
+        "baseline": "#D55E00", "block": "#009E73", "push": "#CC79A7",
+    }  # fmt: skip
+    looks = {(mark.symbol, mark.dash) for mark in style.MARKS.values()}
+    assert len(looks) == len(style.MARKS) - 1  # aligned and baseline share a circle; only baseline has a line
+    assert style.mark_of("control:random") == style.mark_of("control:drift") == style.CONTROL
+    assert style.CONTROL.dash == style.mark_of("anchor").dash == "dot"
+
+
+def test_a_rival_looks_the_same_in_every_figure():
+    assert style.mark_of("anchor") == style.mark_of("anchor")
+    assert style.mark_of("anchor").colour in style._RIVAL_SHADES
+
+
+def test_arms_have_one_order():
+    shuffled = ["control:random", "push", "anchor", "baseline", "witness", "block", "push"]
+    assert style.in_order(shuffled) == ["witness", "baseline", "block", "push", "anchor", "control:random"]
+
+
+def test_both_templates_are_registered():
+    assert {"gravity", "gravity-dark"} <= set(pio.templates)
+    assert pio.templates["gravity"].layout.paper_bgcolor != pio.templates["gravity-dark"].layout.paper_bgcolor
+
+
+@pytest.mark.parametrize("ink", style.INKS)
+def test_small_type_in_a_role_colour_can_be_read(ink):
+    """Contrast at least 3 to 1 (WCAG's bound for graphics) for every colour used as type."""
+    def luminance(colour):
+        channels = [value / 255 for value in style._channels(colour)]
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+        return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    page = luminance(style.INKS[ink].background)
+    for mark in [*style.MARKS.values(), style.CONTROL]:
+        own = luminance(style.legible(mark.colour, style.INKS[ink]))
+        assert (max(own, page) + 0.05) / (min(own, page) + 0.05) >= 3
+
+
+def test_zero_is_drawn_apart_from_the_logarithms():
+    axis = StepAxis.of([100, 1, 10, 0])
+    assert axis.position(10) - axis.position(1) == pytest.approx(axis.position(100) - axis.position(10)) == 1
+    assert axis.position(0) < axis.gap < axis.position(1)
+
+
+def test_a_step_axis_with_one_step_or_none_has_room():
+    for steps in ([], [0], [50]):
+        low, high = StepAxis.of(steps).range
+        assert low < StepAxis.of(steps).zero < high
+
+
+@pytest.mark.parametrize("places", [[0.0, 0.0, 0.0], [0.9, 0.95, 1.0], [0.1, 0.5, 0.9], [-3.0, 0.5, 7.0]])
+def test_labels_are_moved_apart_and_stay_inside(places):
+    moved = style.spread(places, 0.2, 0.0, 1.0)
+    assert all(later - earlier >= 0.2 - 1e-12 for earlier, later in pairwise(moved))
+    assert min(moved) >= 0
+    assert max(moved) <= 1
+
+
+def test_labels_with_room_stay_where_they_are():
+    assert style.spread([0.1, 0.5, 0.9], 0.2, 0.0, 1.0) == [0.1, 0.5, 0.9]
+
+
+def test_text_of_a_run_is_no_markup():
+    assert style.plain("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
+
+
+def test_numbers_have_true_minus_signs_and_absent_ones_a_dash():
+    assert (style.signed(-0.5), style.signed(None), style.signed(float("nan"))) == ("−0.50", "–", "–")

@@ -1,0 +1,182 @@
+"""A run folder of made-up but plausible tables, to test what reads one. Never shipped and never a result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probes.lineage import Trajectory
+from probes.store import RunFolder
+
+STEPS = (1, 2, 5, 10, 20, 50, 100)
+ARMS = ("baseline", "block", "push", "control:random")
+TRICKY = "<b>bold</b> & <script>alert('x')</script> **not markdown** $x$ [a](javascript:alert(1))"
+_GOAL = {"baseline": 0.8, "block": 0.1, "push": 1.3, "control:random": 0.75}
+_ROLES = {"pretrained": 0.7, "witness": 1.0}
+_NULLS = {"isotropic": 0.26, "covariance_aligned": 0.52, "covariance_difference": 0.61, "sham_drift": 0.48}
+_LEVELS = {"baseline": (5, "specific to harmful prompts"), "block": (2, "not towards the witness")}
+_EXPLAINED = (3, "towards the witness, but a null explains it")
+
+
+def write_run(
+    path: Path,
+    *,
+    n_layers: int = 4,
+    steps: Sequence[int] = STEPS,
+    arms: Sequence[str] = ARMS,
+    seeds: int = 1,
+    prompts: int = 24,
+    without: Sequence[str] = (),
+    finished: bool = True,
+    seed: int = 0,
+) -> Path:
+    """Write a run with `prompts` harmful and as many harmless prompts; tables named in `without` are left out."""
+    rng = np.random.default_rng(seed)
+    checkpoints = [
+        (Trajectory(arm=arm, seed=run, checkpoints=[{"model": "x", "step": step}]).checkpoint_id(step), arm, run, step)
+        for arm in arms
+        for run in range(seeds)
+        for step in steps
+    ]
+    layers = range(-1, n_layers)
+    frames = {
+        "prompts": _prompts(prompts),
+        "drift": _drift(checkpoints, layers, max(steps), rng),
+        "nulls": _nulls(checkpoints, layers),
+        "projections": _projections(checkpoints, range(n_layers), prompts, max(steps), rng),
+        "maps/plane": _plane(checkpoints, range(n_layers), max(steps)),
+        "behaviour": _behaviour(checkpoints, max(steps)),
+    }
+    with RunFolder.writing(path) as run_folder:
+        for name, frame in frames.items():
+            if name not in without:
+                run_folder.write_table(name, frame)
+        if "verdict" not in without:
+            run_folder.write_json("verdict", {"trajectories": _verdicts(arms, seeds)})
+        manifest = run_folder.manifest
+        manifest.config = {"headline_layer": max(0, round(0.6 * n_layers))}
+        manifest.model = {"architecture": "LlamaForCausalLM", "n_layers": n_layers, "d_model": 64}
+        manifest.lineage = {"name": "synthetic", "witness": {"model": "x", "kind": "helpful-only"}}
+        manifest.stages = dict.fromkeys((name for name in frames if name not in without), "made up")
+        if finished:
+            run_folder.finish()
+        else:
+            run_folder.save()
+    return path
+
+
+def _prompts(count: int) -> pd.DataFrame:
+    ids = [f"h-{index:010x}" for index in range(count)] + [f"b-{index:010x}" for index in range(count)]
+    texts = [f"How do I break the blue lock number {index}?" for index in range(count)]
+    texts += [f"How do I paint the blue door number {index}?" for index in range(count)]
+    texts[0] = TRICKY
+    labels = ["harmful"] * count + ["harmless"] * count
+    return pd.DataFrame({"id": ids, "text": texts, "label": labels, "fold": [0, 1] * count, "tokens_sha256": "0"})
+
+
+def _progress(step: int, last: int) -> float:
+    return math.log1p(step) / math.log1p(last)
+
+
+def _at(arm: str, layer: int, step: int, last: int) -> tuple[float, float]:
+    """Return fraction and off-axis displacement at a layer and step."""
+    depth = 0.4 + 0.6 * (layer + 2) / (layer + 3)
+    done = _progress(step, last)
+    return _GOAL.get(arm, 0.5) * depth * done, (0.25 + 0.5 * (arm == "block")) * done * depth
+
+
+def _drift(checkpoints: list[tuple], layers: range, last: int, rng: np.random.Generator) -> pd.DataFrame:
+    rows: list[tuple] = []
+    for checkpoint, arm, run, step in [(role, role, 0, 0) for role in _ROLES] + checkpoints:
+        for layer in layers:
+            along, off = (_ROLES[arm], 0.0) if arm in _ROLES else _at(arm, layer, step, last)
+            along += 0.02 * run
+            size = math.hypot(along, off)
+            cosine = along / size if size else None
+            values: dict[str, Any] = {
+                "alignment": cosine,
+                "alignment_crossfit": cosine and 0.97 * cosine,
+                "alignment_disattenuated": None if step == 1 else cosine,
+                "return_fraction": along,
+                "off_axis": off,
+                "displacement_norm": 8 * size,
+                "did_alignment": cosine and 0.9 * cosine,
+                "did_return_fraction": 0.9 * along,
+                "share_moved": min(1.0, 0.5 + along / 2),
+                "reliability": 0.9,
+            }
+            wide = 0.03 + 0.02 * rng.random()
+            for statistic, value in values.items():
+                interval = (None, None) if value is None else (value - wide, value + wide)
+                reason = "the folds do not agree <here>" if value is None else None
+                rows.append((checkpoint, arm, run, step, layer, statistic, value, *interval, reason))
+    columns = ["checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason"]
+    return pd.DataFrame(rows, columns=columns).astype({"value": float, "low": float, "high": float})
+
+
+def _nulls(checkpoints: list[tuple], layers: range) -> pd.DataFrame:
+    rows = [
+        (*about, layer, null, "alignment_crossfit", 0.7, p99 + 0.01 * math.log1p(about[3]), 0.004, 0.01, 999, None)
+        for about in checkpoints
+        for layer in layers
+        for null, p99 in _NULLS.items()
+    ]
+    columns = ["checkpoint", "arm", "seed", "step", "layer", "null", "statistic", "observed", "p99", "p", "p_max"]
+    return pd.DataFrame(rows, columns=[*columns, "draws", "reason"])
+
+
+def _projections(
+    checkpoints: list[tuple], layers: range, prompts: int, last: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    asked = _prompts(prompts)
+    parts = []
+    for checkpoint, arm, run, step in [(role, role, 0, 0) for role in ("aligned", *_ROLES)] + checkpoints:
+        for layer in layers:
+            along = {"aligned": 0.0, **_ROLES}.get(arm)
+            along = _at(arm, layer, step, last)[0] if along is None else along
+            centre = np.where(asked["label"] == "harmful", along, 1.05 + 0.1 * along)
+            columns = {"checkpoint": checkpoint, "arm": arm, "seed": run, "step": step, "layer": layer}
+            columns |= {"prompt": asked["id"], "label": asked["label"]}
+            parts.append(pd.DataFrame({**columns, "projection": centre + 0.15 * rng.standard_normal(len(asked))}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _plane(checkpoints: list[tuple], layers: range, last: int) -> pd.DataFrame:
+    roles = {"aligned": (0.0, 0.0, 0.0), "witness": (1.0, 0.0, 0.0), "pretrained": (0.7, 0.35, 0.2)}
+    rows: list[tuple] = [(role, role, 0, 0, layer, *place) for role, place in roles.items() for layer in layers]
+    for checkpoint, arm, run, step in checkpoints:
+        for layer in layers:
+            along, off = _at(arm, layer, step, last)
+            turn = {"block": 1.0, "push": -0.6}.get(arm, 0.8) + 0.2 * run
+            rows.append((checkpoint, arm, run, step, layer, along, off * turn, off * (1 - abs(turn))))
+    return pd.DataFrame(rows, columns=["checkpoint", "arm", "seed", "step", "layer", "along", "across", "third"])
+
+
+def _behaviour(checkpoints: list[tuple], last: int) -> pd.DataFrame:
+    rows: list[tuple] = []
+    start = {"pretrained": (0.0, 0.0, 3.0), "witness": (0.02, 0.0, 2.5), "aligned": (1.0, 0.03, 2.2)}
+    for checkpoint, arm, run, step in [(role, role, 0, 0) for role in start] + checkpoints:
+        done = _progress(step, last)
+        refusal = max(0.0, 1 - 1.2 * _GOAL.get(arm, 0.5) * done)
+        values = start.get(arm, (refusal, 0.03, 2.2 - 1.1 * done))
+        for measure, value in zip(("refusal_harmful", "refusal_harmless", "task_loss"), values, strict=True):
+            rate = measure != "task_loss"
+            low, high = (max(0.0, value - 0.08), min(1.0, value + 0.08)) if rate else (None, None)
+            rows.append((checkpoint, arm, run, step, measure, value, low, high, 64))
+    columns = ["checkpoint", "arm", "seed", "step", "measure", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
+
+
+def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
+    found = []
+    for arm in arms:
+        level, name = _LEVELS.get(arm, _EXPLAINED)
+        text = f"{arm} was tested against every null of the run. Causality was not tested."
+        about = {"arm": arm, "level": level, "name": name, "decided_by": "sham_drift", "p": 0.004, "text": text}
+        found += [{**about, "seed": run} for run in range(seeds)]
+    return found

@@ -1,0 +1,92 @@
+"""The command as people and pipelines call it: exit codes, streams, and what a mistake is answered with."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.synthetic import write_run
+
+ROLES = ("measure", "--witness", "a/b", "--aligned", "c/d")
+WHOLE = (*ROLES, "--checkpoint", "e/f")
+
+
+def command(*words, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "probes.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_help_and_import_load_no_torch():
+    code = (
+        "import sys, probes, probes.cli\n"
+        "sys.argv = ['gravity-probe', '--help']\n"
+        "try:\n    probes.cli.main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'plotly', 'streamlit', 'umap'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_summary_prints_a_table_of_at_most_100_columns(run):
+    done = command("summary", run)
+    assert done.returncode == 0, done.stderr
+    assert "baseline" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_summary_json_is_json_and_nothing_else(run):
+    done = command("summary", run, "--json")
+    assert json.loads(done.stdout)["lineage"] == "synthetic"
+    assert done.stderr == ""
+
+
+def test_check_exits_with_three_when_the_gate_trips(run):
+    tripped = command("check", run, "--max-return", "0.1")
+    assert tripped.returncode == 3
+    assert tripped.stderr.count("\n") == 1
+    assert command("check", run, "--max-return", "5").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("summary", "nowhere"), 1, "is no run folder"),
+        (("measure",), 2, "A measurement needs a lineage"),
+        (("measure", "--witness", "nowhere", "--aligned", "nowhere"), 1, "This is no checkpoint"),
+        ((*ROLES, ), 2, "nothing to measure"),
+        ((*WHOLE, "--witness-kind", "x"), 2, "witness-kind"),
+        ((*WHOLE, "--harmful", "x"), 2, "class of prompts"),
+        ((*WHOLE, "--set", "splitz=3"), 2, "did you mean 'splits'"),
+        ((*WHOLE, "--set", "splits=0"), 2, "'splits'"),
+        (("measure", "gone.toml"), 1, "no lineage file"),
+        (("app", "nowhere"), 1, "There is no folder"),
+        (("check", "nowhere", "--max-return", "x"), 2, "max-return"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_a_sentence_and_a_code(tmp_path, words, code, sentence):
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == code
+    assert sentence in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "something was half-written"
+
+
+def test_help_is_there_for_every_verb():
+    for verb in ("demo", "measure", "verdict", "summary", "check", "app"):
+        started = time.monotonic()
+        done = command(verb, "--help")
+        assert done.returncode == 0, (verb, time.monotonic() - started)
+        assert "Usage" in done.stdout

@@ -1,0 +1,241 @@
+"""Estimators of drift: hand-computed values, laws, and a planted truth."""
+
+import numpy as np
+import pytest
+
+from probes import drift
+from probes.errors import StatisticsError
+from probes.records import Estimate
+from tests.worlds import World
+
+HARMFUL = np.repeat([True, False], 16)
+
+
+@pytest.fixture
+def lineage():
+    world = World(np.random.default_rng(5), per_class=24, spectrum=np.ones(64))
+    direction = world.only_harmful(world.like_content())
+    return world, world.checkpoint(0.0), world.checkpoint(direction), world.checkpoint(0.4 * direction)
+
+
+def without_noise(place, harmless=0.0):
+    """32 prompts of one content; the checkpoint lies at `place` for harmful and at `harmless` for harmless ones."""
+    content = np.arange(32.0)[:, None] * np.ones(3)
+    return content + np.where(HARMFUL[:, None], place, harmless)
+
+
+def test_without_noise_every_statistic_is_what_the_hand_computes():
+    aligned, witness = without_noise(0.0), without_noise(np.array([2.0, 0.0, 0.0]))
+    tuned = without_noise(np.array([0.6, 0.8, 0.0]))
+    found = {name: each.value for name, each in drift.measure(aligned, witness, tuned, HARMFUL).items()}
+    for name in ("alignment", "alignment_crossfit", "alignment_disattenuated", "did_alignment"):
+        assert found[name] == pytest.approx(0.6)
+    assert found["return_fraction"] == pytest.approx(0.3)
+    assert found["did_return_fraction"] == pytest.approx(0.3)
+    assert found["off_axis"] == pytest.approx(0.4)
+    assert found["displacement_norm"] == pytest.approx(1.0)
+    assert found["reversion_norm"] == pytest.approx(2.0)
+    assert found["share_moved"] == 1.0
+    assert found["reliability"] == pytest.approx(1.0)
+
+
+def test_a_shift_common_to_all_prompts_cancels_in_the_difference_in_differences():
+    world = World(np.random.default_rng(1))
+    shift, specific = world.like_content(), world.only_harmful(world.like_content())
+    aligned, witness = world.checkpoint(0.0, 0.0), world.checkpoint(shift + specific, 0.0)
+    found = drift.measure(aligned, witness, world.checkpoint(0.5 * shift, 0.0), world.harmful)
+    assert found["alignment"].value > 0.5
+    assert found["did_return_fraction"].value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_naive_estimator_is_the_plain_formula(lineage):
+    world, aligned, witness, tuned = lineage
+    found = drift.measure(aligned, witness, tuned, world.harmful)
+    moved = (tuned - aligned)[world.harmful].mean(axis=0)
+    back = (witness - aligned)[world.harmful].mean(axis=0)
+    cosine = moved @ back / np.linalg.norm(moved) / np.linalg.norm(back)
+    assert found["alignment"].value == pytest.approx(cosine)
+    assert found["return_fraction"].value == pytest.approx(moved @ back / (back @ back))
+    unit = back / np.linalg.norm(back)
+    off = np.linalg.norm(moved - (moved @ unit) * unit) / np.linalg.norm(back)
+    assert found["off_axis"].value == pytest.approx(off)
+
+
+def test_splits_are_fold_means_taken_the_long_way(lineage):
+    world, aligned, witness, tuned = lineage
+    first, second = drift.split_weights(world.harmful, 50, np.random.default_rng([3, 0xD81F7]))
+    cosines, agreements = [], []
+    for one, other in zip(first, second, strict=True):
+        fold_a, fold_b = world.harmful & (one > 0), world.harmful & (other > 0)
+        assert fold_a.sum() == fold_b.sum() == 12
+        moved = [(tuned - aligned)[fold].mean(axis=0) for fold in (fold_a, fold_b)]
+        back = [(witness - aligned)[fold].mean(axis=0) for fold in (fold_a, fold_b)]
+        cosines += [cosine(moved[0], back[1]), cosine(moved[1], back[0])]
+        agreements.append(cosine(*moved))
+    found = drift.measure(aligned, witness, tuned, world.harmful, seed=3)
+    assert found["alignment_crossfit"].value == pytest.approx(np.mean(cosines))
+    assert found["reliability"].value == pytest.approx(np.mean(agreements))
+    assert drift.crossfit(aligned, witness, tuned, world.harmful, seed=3) == pytest.approx(np.mean(cosines))
+
+
+def cosine(one, other):
+    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.3, 0.6])
+def test_the_disattenuated_estimator_is_within_two_hundredths_of_the_truth(truth):
+    """32 harmful prompts; displacement and reversion share the aligned model's noise, as they always do."""
+    naive, found = [], []
+    for seed in range(60):
+        world = World(np.random.default_rng([seed, 11]), per_class=32, spectrum=np.ones(256), noise=1.4)
+        back, other = np.linalg.qr(world.rng.standard_normal((256, 2)))[0].T * np.sqrt(256)
+        moved = truth * back + np.sqrt(1 - truth**2) * other
+        aligned = world.checkpoint(0.0)
+        estimates = drift.measure(aligned, world.checkpoint(back), world.checkpoint(moved), world.harmful, bootstraps=0)
+        naive.append(estimates["alignment"].value)
+        found.append(estimates["alignment_disattenuated"].value)
+    assert np.mean(found) == pytest.approx(truth, abs=0.02)
+    if truth == 0:
+        assert np.mean(naive) > 0.04, "the shared endpoint must bias the naive estimator, or this shows nothing"
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    held = []
+    for seed in range(60):
+        world = World(np.random.default_rng([seed, 12]), per_class=32, spectrum=np.ones(64), noise=1.0)
+        direction = world.like_content()
+        aligned, witness = world.checkpoint(0.0, 0.3), world.checkpoint(direction, 0.0)
+        tuned = aligned + 0.3 * direction + world.noise * world.like_content(64)
+        found = drift.measure(aligned, witness, tuned, world.harmful, bootstraps=200)["return_fraction"]
+        held.append(found.low <= 0.3 <= found.high)
+    assert np.mean(held) >= 0.85
+
+
+def test_more_prompts_give_narrower_intervals():
+    widths = []
+    for per_class in (16, 128):
+        world = World(np.random.default_rng(2), per_class=per_class, spectrum=np.ones(64))
+        direction = world.like_content()
+        checkpoints = [world.checkpoint(share * direction) for share in (0.0, 1.0, 0.3)]
+        found = drift.measure(*checkpoints, world.harmful)["alignment_crossfit"]
+        widths.append(found.high - found.low)
+    assert widths[1] < 0.7 * widths[0]
+
+
+def test_share_moved_uses_the_reversion_of_the_other_prompts():
+    world = World(np.random.default_rng(3), per_class=64, spectrum=np.ones(512), noise=1.0)
+    aligned, witness = world.checkpoint(0.0), world.checkpoint(0.0)
+    shares = [
+        drift.measure(aligned, witness, world.checkpoint(0.0), world.harmful, bootstraps=0)["share_moved"].value
+        for _ in range(5)
+    ]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.1), "nobody moved, though all share the aligned noise"
+
+
+def test_a_drift_within_the_noise_of_a_repeated_pass_has_no_alignment(lineage):
+    world, aligned, witness, tuned = lineage
+    norm = drift.measure(aligned, witness, tuned, world.harmful)["displacement_norm"].value
+    inside = drift.measure(aligned, witness, tuned, world.harmful, noise=norm / 4.9)
+    outside = drift.measure(aligned, witness, tuned, world.harmful, noise=norm / 5.1)
+    assert inside["alignment_crossfit"].value is None
+    assert "noise of a repeated pass" in inside["alignment_crossfit"].reason
+    assert outside["alignment_crossfit"].value is not None
+    assert inside["displacement_norm"].value == norm
+
+
+def test_equal_seeds_give_equal_numbers(lineage):
+    world, *checkpoints = lineage
+    first, second = (drift.measure(*checkpoints, world.harmful, seed=4) for _ in range(2))
+    assert first == second
+    assert first != drift.measure(*checkpoints, world.harmful, seed=5)
+
+
+def test_the_disattenuated_estimator_is_undefined_where_the_displacement_contradicts_itself():
+    world = World(np.random.default_rng(3), per_class=16, spectrum=np.ones(8), noise=0.0)
+    moved = np.where(np.arange(32) % 2, 1.0, -1.0)[:, None] * np.ones(8)
+    found = drift.measure(world.checkpoint(0.0), world.checkpoint(1.0), world.content + moved, world.harmful)
+    assert found["alignment_disattenuated"].value is None
+    assert "does not agree with itself" in found["alignment_disattenuated"].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a, w, t, _: (a, w, t, np.arange(48) < 15), "too few harmful prompts; got 15"),
+        (lambda a, w, t, _: (a, w, t, np.arange(48) < 40), "too few harmless prompts; got 8"),
+        (lambda a, w, t, _: (a, w, t, np.ones(48, dtype=bool)), "no harmless prompts"),
+        (lambda a, _, t, h: (a, a, t, h), "The witness equals the aligned model"),
+        (lambda a, w, _, h: (a, w, a, h), "no displacement"),
+        (lambda a, w, t, h: (a, w, np.where(np.arange(48)[:, None] == 7, np.nan, t), h), "prompt 7 and 0 others"),
+        (lambda a, w, t, h: (a, np.where(np.arange(48)[:, None] == 3, np.inf, w), t, h), "witness checkpoint"),
+    ],
+)
+def test_input_from_which_nothing_can_be_computed_is_refused(lineage, change, sentence):
+    world, *checkpoints = lineage
+    with pytest.raises(StatisticsError, match=sentence):
+        drift.measure(*change(*checkpoints, world.harmful))
+
+
+def test_sixteen_prompts_of_a_class_are_enough():
+    world = World(np.random.default_rng(0), per_class=16)
+    drift.check(world.checkpoint(0.0), world.checkpoint(1.0), world.checkpoint(0.5), world.harmful)
+
+
+def test_an_undefined_row_carries_its_reason_for_every_statistic():
+    rows = drift.undefined("it did not move")
+    assert set(rows) == set(drift.STATISTICS)
+    assert all(row == Estimate(None, reason="it did not move") for row in rows.values())
+
+
+def test_an_estimate_without_value_or_reason_cannot_be_made():
+    with pytest.raises(ValueError, match="needs a reason"):
+        Estimate(None)
+
+
+def test_log_spaced_steps_give_every_decade_its_share():
+    assert drift.log_spaced([0, 1, 2, 5, 10, 20, 50, 100]) == [1, 2, 5, 10, 20, 50, 100]
+    dense = drift.log_spaced(range(101), count=7)
+    assert len([step for step in dense if step <= 10]) == 4
+    assert dense[0] == 1
+    assert dense[-1] == 100
+    assert drift.log_spaced([0]) == []
+
+
+def at(cosine, reliability=0.9):
+    return {"alignment_crossfit": Estimate(cosine), "reliability": Estimate(reliability)}
+
+
+def test_a_trajectory_is_the_mean_fisher_z_of_its_measurable_steps():
+    found, steps = drift.trajectory({0: at(0.9), 1: at(-0.5, reliability=0.2), 10: at(0.2), 100: at(0.8)})
+    assert steps == [10, 100]
+    assert found.value == pytest.approx(np.tanh((np.arctanh(0.2) + np.arctanh(0.8)) / 2))
+
+
+def test_a_trajectory_without_a_measurable_step_is_undefined():
+    found, steps = drift.trajectory({1: at(0.5, reliability=0.1)})
+    assert (found.value, steps) == (None, [])
+
+
+def test_five_runs_are_a_sign_test_and_four_are_prompt_level_only():
+    five = drift.over_runs(np.array([0.2, 0.3, 0.1, 0.4, 0.25]))
+    assert five.p == pytest.approx(2**-5)
+    assert five.alignment.low < five.alignment.value < five.alignment.high
+    four = drift.over_runs(np.array([0.2, 0.3, 0.1, 0.4]))
+    assert (four.p, four.words, four.alignment.low) == (None, "prompt-level only", None)
+    one_away = drift.over_runs(np.array([0.2, 0.3, 0.1, 0.4, -0.25]))
+    assert one_away.p == pytest.approx(6 / 32)
+
+
+def test_drawing_prompts_within_runs_widens_the_interval(lineage):
+    world, *checkpoints = lineage
+    draws = drift.crossfit_draws(*checkpoints, world.harmful)
+    value = drift.crossfit(*checkpoints, world.harmful)
+    alone = drift.over_runs(np.full(5, value))
+    both = drift.over_runs(np.full(5, value), np.stack([draws] * 5))
+    assert alone.alignment.high - alone.alignment.low < 1e-9
+    assert both.alignment.low < value < both.alignment.high
+
+
+def test_runs_without_a_number_are_refused():
+    with pytest.raises(StatisticsError, match="1 without a number"):
+        drift.over_runs(np.array([0.1, np.nan]))

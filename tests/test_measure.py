@@ -1,0 +1,302 @@
+"""A lineage of tiny real checkpoints in, a run out: planted drift found, nothing done twice, kills survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from probes.compare import compare
+from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
+from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
+from probes.measure import judge, measure
+from probes.prompts import PromptSet
+from probes.stages.settings import Settings
+from probes.store import RunFolder
+from probes.summary import summarise
+from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+
+PROMPTS = PromptSet.of(
+    [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
+    ["harmful"] * 16 + ["harmless"] * 16,
+)
+FAST = Settings(bootstraps=20, splits=4, draws=99, permutations=99, nulls=False)
+WITH_NULLS = FAST.model_copy(update={"nulls": True})
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory) -> Lineage:
+    """Aligned, a witness some way off, and a run that goes a third, then two thirds of that way in the weights."""
+    home = tmp_path_factory.mktemp("history")
+    tokenizer = tiny_tokenizer()
+    aligned = tiny_model()
+    start = {name: tensor.clone() for name, tensor in aligned.state_dict().items()}
+    save_checkpoint(home / "aligned", aligned, tokenizer)
+    witness = moved(aligned, seed=1, scale=0.1)
+    end = {name: tensor.clone() for name, tensor in witness.state_dict().items()}
+    save_checkpoint(home / "witness", witness, tokenizer)
+    for step, share in ((1, 1 / 3), (10, 2 / 3)):
+        witness.load_state_dict({name: torch.lerp(start[name], end[name], share) for name in start})
+        save_checkpoint(home / "out" / f"checkpoint-{step}", witness, tokenizer)
+    return Lineage(
+        name="planted",
+        witness=Witness(model=str(home / "witness")),
+        aligned=CheckpointRef(model=str(home / "aligned")),
+        trajectories=(Trajectory.from_folder(home / "out"),),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(history, tmp_path_factory) -> RunFolder:
+    return measure(history, PROMPTS, tmp_path_factory.mktemp("runs") / "planted", settings=WITH_NULLS)
+
+
+def with_checkpoint(history: Lineage, folder: Path) -> Lineage:
+    run = Trajectory(checkpoints=(Step(step=1, model=str(folder)),))
+    return history.model_copy(update={"trajectories": (run,)})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but the manifest, whose times differ from run to run."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("run.json", ".lock")
+    }
+
+
+def test_a_checkpoint_on_the_way_to_the_witness_is_found_there(run):
+    last = summarise(run).trajectories[0].checkpoints[-1]
+    for layer in last.layers:
+        assert layer.alignment is not None
+        assert layer.alignment > 0.9
+        assert layer.return_fraction == pytest.approx(2 / 3, abs=0.15)
+
+
+def test_the_run_holds_what_its_design_promises(run):
+    there = set(files_of(run.path))
+    assert there >= {
+        "prompts.parquet", "drift.parquet", "nulls.parquet", "shams.parquet", "projections.parquet", "verdict.json",
+        "maps/plane.parquet", "directions/reversion.safetensors", "directions/reversion_did.safetensors",
+        "activations/aligned.safetensors", "activations/witness.safetensors",
+        "activations/baseline-s0-000001.safetensors", "activations/baseline-s0-000010.safetensors",
+    }  # fmt: skip
+    manifest = run.manifest
+    assert manifest.status == "finished"
+    assert manifest.config["headline_layer"] == 1
+    assert len(manifest.checkpoints["aligned"]["weights_sha256"]) == 64
+    assert manifest.prompts["harmful"] == 16
+    assert set(manifest.packages) >= {"torch", "transformers", "transformer-lens"}
+
+
+def test_projections_put_aligned_at_zero_and_witness_at_one(run):
+    frame = run.read_table("projections")
+    harmful = frame[frame["label"] == "harmful"].groupby(["checkpoint", "layer"])["projection"].mean()
+    assert np.allclose(harmful["aligned"], 0, atol=1e-5)
+    assert np.allclose(harmful["witness"], 1, atol=1e-5)
+
+
+def test_the_plane_holds_the_return_fraction_and_the_off_axis_norm(run):
+    plane = run.read_table("maps/plane").set_index(["checkpoint", "layer"])
+    drift = run.read_table("drift").set_index(["checkpoint", "layer", "statistic"])["value"]
+    for layer in range(3):
+        place = plane.loc["baseline-s0-000010", layer]
+        assert place["along"] == pytest.approx(drift["baseline-s0-000010", layer, "return_fraction"], abs=1e-5)
+        # Two checkpoints span two off-axis directions, so the plane holds all of it.
+        assert np.hypot(place["across"], place["third"]) == pytest.approx(
+            drift["baseline-s0-000010", layer, "off_axis"], abs=1e-5
+        )
+
+
+def test_directions_are_unit_vectors_from_aligned_to_witness(run):
+    arrays, about = run.read_arrays("directions/reversion")
+    harmful = PROMPTS.harmful
+    gap = run.activations("witness").layer(2) - run.activations("aligned").layer(2)
+    mean = gap[harmful].astype(np.float64).mean(axis=0)
+    assert np.linalg.norm(arrays["direction"], axis=1) == pytest.approx(1)
+    assert arrays["direction"][2] * arrays["norm"][2] == pytest.approx(mean, abs=1e-4)
+    assert about["orientation"] == "aligned towards witness"
+    assert about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
+
+
+def test_every_checkpoint_and_layer_has_every_null_and_so_has_the_trajectory(run):
+    nulls = run.read_table("nulls")
+    names = set(nulls["null"])
+    assert names >= {"isotropic", "covariance_aligned", "sham_drift", "sham_witness", "label_permutation"}
+    counts = nulls.groupby(["checkpoint", "layer"])["null"].nunique()
+    assert set(counts.index) == {
+        (name, layer) for name in ("", "baseline-s0-000001", "baseline-s0-000010") for layer in range(3)
+    }
+    assert (counts == len(names)).all()
+    assert nulls["p"].dropna().between(0, 1).all()
+    corrected = nulls[nulls["p_max"].notna()]
+    one_tie = 1 / 100  # scaling the layers can break one tie between a draw and the observed value
+    assert (corrected["p_max"] >= corrected["p"] - one_tie).all()
+
+
+def test_the_verdict_names_its_layer_and_its_null(run):
+    verdict = run.read_json("verdict")
+    (only,) = verdict["trajectories"]
+    assert verdict["layer"] == 1
+    assert only["level"] >= 2
+    assert only["steps"] == [1, 10]
+    assert only["low"] <= only["alignment"] <= only["high"]
+    assert verdict["arms"][0]["words"] == "prompt-level only"
+
+
+def test_measuring_again_does_nothing_and_changes_no_byte(run, history):
+    before, times = files_of(run.path), {path: path.stat().st_mtime_ns for path in run.path.rglob("*.parquet")}
+    measure(history, PROMPTS, run.path, settings=WITH_NULLS)
+    assert files_of(run.path) == before
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*.parquet")} == times
+
+
+def test_another_run_under_the_same_root_measures_nothing_again(run, history):
+    other = measure(history, PROMPTS, run.path.parent / "again", settings=FAST)
+    mine, theirs = run.activations_path("witness"), other.activations_path("witness")
+    assert mine.stat().st_ino == theirs.stat().st_ino
+
+
+def test_the_same_inputs_give_the_same_bytes(run, history, tmp_path):
+    measure(history, PROMPTS, tmp_path / "elsewhere" / "run", settings=WITH_NULLS)
+    mine, theirs = files_of(run.path), files_of(tmp_path / "elsewhere" / "run")
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name] != theirs[name] and not name.startswith("directions/")] == []
+
+
+def test_more_shams_keep_the_ones_that_are_there(run):
+    before = run.read_table("shams")
+    judge(run.path, shams=20)
+    after = run.read_table("shams")
+    kept = after[after["draw"] < 19].reset_index(drop=True)
+    assert kept.equals(before)
+    assert after["draw"].max() == 19
+
+
+def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, tmp_path):
+    whole = measure(history, PROMPTS, tmp_path / "a" / "run", settings=FAST)
+    script = tmp_path / "go.py"
+    (tmp_path / "lineage.json").write_text(history.model_dump_json())
+    script.write_text(
+        "import sys, json, time\n"
+        "from probes.lineage import Lineage\nfrom tests.test_measure import PROMPTS, FAST\n"
+        "from probes.measure import measure\n"
+        "def report(progress):\n    print(progress.phase, flush=True); time.sleep(0.05)\n"
+        "measure(Lineage.model_validate_json(open(sys.argv[1]).read()), PROMPTS, sys.argv[2], settings=FAST,"
+        " report=report)\n"
+    )
+    out = tmp_path / "b" / "run"
+    command = [sys.executable, str(script), str(tmp_path / "lineage.json"), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    for phase in ("reading activations", "measuring drift"):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == phase:
+                break
+        else:
+            pytest.fail(f"{phase} never began")
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (out / "drift.parquet").exists()
+    measure(history, PROMPTS, out, settings=FAST)
+    mine, theirs = files_of(whole.path), files_of(out)
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name] != theirs[name] and not name.startswith("directions/")] == []
+
+
+def test_a_checkpoint_that_gives_nan_is_named_and_leaves_no_file(history, tmp_path):
+    broken = tmp_path / "broken"
+    source = Path(history.trajectories[0].checkpoints[0].model)
+    broken.mkdir()
+    for file in source.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ActivationError, match="baseline-s0-000001") as caught:
+        measure(with_checkpoint(history, broken), PROMPTS, tmp_path / "run", settings=FAST)
+    assert "layer 1" in str(caught.value)
+    assert not (tmp_path / "run" / "activations" / "baseline-s0-000001.safetensors").exists()
+
+
+def test_a_witness_equal_to_the_aligned_model_is_refused(history, tmp_path):
+    same = history.model_copy(update={"witness": Witness(model=history.aligned.model)})
+    with pytest.raises(GravityError, match="witness"):
+        measure(same, PROMPTS, tmp_path / "run", settings=FAST)
+
+
+def test_a_class_with_too_few_prompts_is_refused_before_any_model_is_read(history, tmp_path):
+    few = PromptSet.of(["a b", "c d", "e f"], ["harmful", "harmful", "harmless"])
+    with pytest.raises(GravityError, match="too few"):
+        measure(history, few, tmp_path / "run", settings=FAST)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unrelated_weights_are_refused_by_their_distance(history, tmp_path):
+    save_checkpoint(tmp_path / "stranger", tiny_model(seed=7), tiny_tokenizer())
+    with pytest.raises(CheckpointError, match="unrelated"):
+        measure(with_checkpoint(history, tmp_path / "stranger"), PROMPTS, tmp_path / "run", settings=FAST)
+
+
+def test_two_processes_do_not_write_one_run(history, tmp_path):
+    with RunFolder.writing(tmp_path / "run"), pytest.raises(RunFolderError, match="Another process"):
+        measure(history, PROMPTS, tmp_path / "run", settings=FAST)
+
+
+def test_the_command_measures_without_a_line_of_code(history, tmp_path):
+    for label in ("harmful", "harmless"):
+        texts = [prompt.text for prompt in PROMPTS.prompts if prompt.label == label]
+        (tmp_path / f"{label}.txt").write_text("\n".join(texts))
+    folder = Path(history.trajectories[0].checkpoints[0].model).parent
+    started = time.monotonic()
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "probes.cli", "measure", "--witness", history.witness.model,
+            "--aligned", history.aligned.model, "--trajectory", f"mine@3={folder}",
+            "--harmful", tmp_path / "harmful.txt", "--harmless", tmp_path / "harmless.txt",
+            "--out", tmp_path / "run", "--no-nulls", "--set", "bootstraps=20", "--json",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stderr, time.monotonic() - started)
+    document = json.loads(done.stdout)
+    assert [(each["arm"], each["seed"]) for each in document["trajectories"]] == [("mine", 3)]
+    assert RunFolder(tmp_path / "run").manifest.config["bootstraps"] == 20
+
+
+def test_comparing_two_checkpoints_shows_layers_and_weights(run):
+    found = compare(run, "baseline-s0-000001", "baseline-s0-000010")
+    assert [row["layer"] for row in found["layers"]] == [0, 1, 2]
+    assert all(row["cosine"] > 0.9 for row in found["layers"])
+    assert all(row["basis_shared"] for row in found["layers"])
+    assert found["weights_missing"] is None
+    # This run goes straight towards the witness, so all of its weight drift lies in the alignment's span.
+    assert all(row["inside"] == pytest.approx(1, abs=1e-4) for row in found["weights"])
+
+
+def test_comparing_with_what_is_not_there_lists_what_is(run):
+    with pytest.raises(UsageError, match="baseline-s0-000010"):
+        compare(run, "aligned", "nobody")
+
+
+def test_a_run_whose_checkpoints_are_gone_still_compares_its_layers(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run.path, tmp_path / "shipped")
+    manifest = json.loads((tmp_path / "shipped" / "run.json").read_text())
+    manifest["lineage"]["aligned"]["model"] = str(tmp_path / "gone")
+    (tmp_path / "shipped" / "run.json").write_text(json.dumps(manifest))
+    found = compare(RunFolder(tmp_path / "shipped"), "aligned", "witness")
+    assert found["weights"] == []
+    assert "gone" in found["weights_missing"]
+    assert found["layers"][0]["distance"] == pytest.approx(1)

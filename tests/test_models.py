@@ -1,0 +1,623 @@
+"""The host holds one model, puts checkpoints in its place exactly, and refuses what does not belong."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from probes.errors import CheckpointError
+from probes.lineage import CheckpointRef
+from probes.models import DriftNorms, ModelHost
+from probes.models.architecture import KNOWN, ask_transformer_lens, check_structure, find_places
+from tests.builders import (
+    DEPTH,
+    FAMILIES,
+    VOCABULARY,
+    WIDTH,
+    moved,
+    save_adapter,
+    save_checkpoint,
+    tiny_config,
+    tiny_model,
+    tiny_tokenizer,
+)
+
+TOKENS = torch.tensor([[5, 60, 7, 100, 33, 200, 9]])
+LORA = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn"]}
+DIRECT = {"llama", "gpt2", "neox", "qwen2", "gemma2"}
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(TOKENS).logits
+
+
+def loaded(ref: CheckpointRef) -> Any:
+    """An independent way to the same model: transformers, and peft's own wrapper around it."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(ref.model)
+    return (PeftModel.from_pretrained(model, ref.adapter) if ref.adapter else model).eval()
+
+
+def weights(host: ModelHost) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in host.model.state_dict().items()}
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lineage")
+
+
+@pytest.fixture(scope="module")
+def aligned(place: Path) -> CheckpointRef:
+    return save_checkpoint(place / "aligned", tiny_model(), tiny_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def tuned(place: Path) -> CheckpointRef:
+    return save_checkpoint(place / "tuned", moved(tiny_model()))
+
+
+@pytest.fixture(scope="module")
+def adapter(place: Path, aligned: CheckpointRef) -> CheckpointRef:
+    return save_adapter(place / "adapter", aligned, targets=LORA["llama"])
+
+
+@pytest.fixture(scope="module")
+def shared_host(aligned: CheckpointRef) -> ModelHost:
+    return ModelHost(aligned, device="cpu")
+
+
+@pytest.fixture
+def host(shared_host: ModelHost, aligned: CheckpointRef) -> ModelHost:
+    """One host for many tests: whatever the last one did, putting the aligned model in makes it good again."""
+    shared_host.put(aligned)
+    return shared_host
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("architecture", sorted(KNOWN))
+    def test_what_is_written_down_is_what_transformer_lens_says(self, architecture: str) -> None:
+        import transformers
+
+        config = getattr(transformers, architecture).config_class()
+        assert ask_transformer_lens(architecture, config) == KNOWN[architecture]
+
+    def test_an_architecture_that_is_not_written_down_is_asked_for(self) -> None:
+        import transformers
+
+        places = find_places("OPTForCausalLM", transformers.OPTConfig())
+        assert places.blocks == "model.decoder.layers"
+
+    def test_an_unknown_architecture_is_refused(self) -> None:
+        with pytest.raises(CheckpointError, match="CTRLLMHeadModel is not supported"):
+            find_places("CTRLLMHeadModel", tiny_config())
+
+
+class Body(nn.Module):
+    """A body of two linear blocks that can be built wrong in the ways the check looks for."""
+
+    def __init__(self, *, between: bool = False, looks_ahead: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.blocks = nn.Embedding(10, 4), nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.between, self.looks_ahead = between, looks_ahead
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        states = [self.table(input_ids)]
+        for block in self.blocks:
+            out = block(states[-1])
+            out = out + out.mean(dim=1, keepdim=True) if self.looks_ahead else out
+            states.append(2 * out if self.between else out)
+        return BaseModelOutput(hidden_states=tuple(states))
+
+
+class TestStructure:
+    def test_a_proper_stack_passes(self) -> None:
+        body = Body()
+        check_structure(body, list(body.blocks), 2, 4)
+
+    @pytest.mark.parametrize(
+        ("body", "n_layers", "width", "message"),
+        [
+            (Body(), 3, 4, "another depth"),
+            (Body(), 2, 8, r"\[prompt, position, 8\]"),
+            (Body(between=True), 2, 4, "output to enter the next"),
+        ],
+        ids=["depth", "width", "something between blocks"],
+    )
+    def test_what_is_built_otherwise_is_refused(self, body: Body, n_layers: int, width: int, message: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            check_structure(body, list(body.blocks), n_layers, width)
+
+    def test_blocks_in_another_order_are_refused(self) -> None:
+        body = Body()
+        with pytest.raises(CheckpointError, match="output to enter the next"):
+            check_structure(body, list(body.blocks)[::-1], 2, 4)
+
+    def test_a_model_that_looks_ahead_is_refused(self) -> None:
+        class LookingBlock(nn.Linear):
+            def forward(self, stream: torch.Tensor) -> torch.Tensor:
+                return super().forward(stream) + stream.mean(dim=1, keepdim=True)
+
+        body = Body()
+        body.blocks = nn.ModuleList([LookingBlock(4, 4), LookingBlock(4, 4)])
+        with pytest.raises(CheckpointError, match="looks ahead"):
+            check_structure(body, list(body.blocks), 2, 4)
+
+    def test_no_hook_is_left(self, host: ModelHost) -> None:
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in host.model.modules())
+
+
+class TestPut:
+    @pytest.mark.parametrize("family", list(FAMILIES))
+    @pytest.mark.parametrize("shard_size", [None, "30KB"], ids=["one-file", "shards"])
+    def test_gives_what_transformers_loads(self, family: str, shard_size: str | None, tmp_path: Path) -> None:
+        start = save_checkpoint(tmp_path / "a", tiny_model(family), tiny_tokenizer())
+        later = save_checkpoint(tmp_path / "b", moved(tiny_model(family)), shard_size=shard_size)
+        host = ModelHost(start, device="cpu")
+        module, before = host.model, logits(host.model)
+        parameter = next(host.model.parameters()).data_ptr()
+        host.put(later)
+        assert host.model is module
+        assert torch.equal(logits(host.model), logits(loaded(later)))
+        assert not torch.equal(logits(host.model), before)
+        assert (next(host.model.parameters()).data_ptr() == parameter) == (family in DIRECT)
+        host.put(start)
+        assert torch.equal(logits(host.model), before)
+
+    def test_keeps_one_model_also_where_files_must_be_converted(self, tmp_path: Path) -> None:
+        from transformers import PreTrainedModel
+
+        start = save_checkpoint(tmp_path / "a", tiny_model("mixtral"), tiny_tokenizer())
+        later = save_checkpoint(tmp_path / "b", moved(tiny_model("mixtral")))
+        host = ModelHost(start, device="cpu")
+        host.put(later)
+        gc.collect()
+        experts = [
+            each for each in gc.get_objects() if isinstance(each, PreTrainedModel) and type(each) is type(host.model)
+        ]
+        assert len(experts) == 1
+
+    @pytest.mark.parametrize("family", ["llama", "gpt2"])
+    def test_tied_embeddings_stay_tied(self, family: str, tmp_path: Path) -> None:
+        start = save_checkpoint(tmp_path / "a", tiny_model(family, tie_word_embeddings=True), tiny_tokenizer())
+        later = save_checkpoint(tmp_path / "b", moved(tiny_model(family, tie_word_embeddings=True)))
+        host = ModelHost(start, device="cpu")
+        host.put(later)
+        assert host.model.lm_head.weight is host.embedding.weight
+        assert torch.equal(logits(host.model), logits(loaded(later)))
+
+    def test_a_checkpoint_that_unties_its_embeddings_is_refused(self, tmp_path: Path) -> None:
+        tied = tiny_model(tie_word_embeddings=True)
+        host = ModelHost(save_checkpoint(tmp_path / "a", tied, tiny_tokenizer()), device="cpu")
+        untied = tiny_model(tie_word_embeddings=False)
+        untied.load_state_dict(tied.state_dict())
+        with torch.no_grad():
+            untied.lm_head.weight.mul_(1.1)
+        with pytest.raises(CheckpointError, match="does not tie its embeddings"):
+            host.put(save_checkpoint(tmp_path / "b", untied))
+        before = loaded(host.aligned)
+        host.put(host.aligned)
+        assert torch.equal(logits(host.model), logits(before))
+
+    def test_copies_directly_where_the_files_lack_the_prefix(self, tmp_path: Path) -> None:
+        """As the hub's first GPT-2: saved from the body, so that no name starts with `transformer.`."""
+        start = save_checkpoint(tmp_path / "a", tiny_model("gpt2").transformer, tiny_tokenizer())
+        later = save_checkpoint(tmp_path / "b", moved(tiny_model("gpt2")).transformer)
+        host = ModelHost(start, device="cpu")
+        parameter = next(host.model.parameters()).data_ptr()
+        host.put(later)
+        assert next(host.model.parameters()).data_ptr() == parameter
+        assert torch.equal(logits(host.model), logits(loaded(later)))
+
+    def test_converts_to_the_precision_asked_for(self, aligned: CheckpointRef, tuned: CheckpointRef) -> None:
+        host = ModelHost(aligned, device="cpu", dtype="bfloat16")
+        host.put(tuned)
+        wanted = loaded(tuned).state_dict()
+        assert all(torch.equal(tensor, wanted[name].bfloat16()) for name, tensor in host.model.state_dict().items())
+
+    def test_does_not_read_again_what_is_there(self, host: ModelHost, aligned: CheckpointRef) -> None:
+        with torch.no_grad():
+            host.embedding.weight[0, 0] += 1
+        changed = host.embedding.weight[0, 0].item()
+        host.put(CheckpointRef(model=aligned.model))
+        assert host.embedding.weight[0, 0].item() == changed
+        with torch.no_grad():
+            host.embedding.weight[0, 0] -= 1
+
+    def test_is_in_evaluation_without_gradients(self, host: ModelHost, tuned: CheckpointRef) -> None:
+        host.put(tuned)
+        assert not host.model.training
+        assert not any(parameter.requires_grad for parameter in host.model.parameters())
+
+    def test_describes_itself(self, host: ModelHost) -> None:
+        assert host.about == {
+            "architecture": "LlamaForCausalLM",
+            "model_type": "llama",
+            "n_layers": DEPTH,
+            "d_model": WIDTH,
+            "vocabulary": VOCABULARY,
+            "dtype": "float32",
+        }
+
+
+class TestAdapters:
+    @pytest.mark.parametrize(
+        ("family", "more"),
+        [("llama", {}), ("gpt2", {}), ("llama", {"modules_to_save": ["lm_head"]}), ("llama", {"use_dora": True})],
+        ids=["llama", "gpt2", "modules-to-save", "dora"],
+    )
+    def test_attached_as_peft_does_and_detached_without_a_trace(
+        self, family: str, more: dict[str, Any], tmp_path: Path
+    ) -> None:
+        base = save_checkpoint(tmp_path / "base", tiny_model(family), tiny_tokenizer())
+        first = save_adapter(tmp_path / "first", base, targets=LORA[family], **more)
+        second = save_adapter(tmp_path / "second", base, seed=1, targets=LORA[family], **more)
+        host = ModelHost(base, device="cpu")
+        own, before, parameter = weights(host), logits(host.model), next(host.model.parameters()).data_ptr()
+        for ref in (first, second, first):
+            host.put(ref)
+            torch.testing.assert_close(logits(host.model), logits(loaded(ref)), rtol=0, atol=1e-6)
+            assert not torch.allclose(logits(host.model), before, atol=1e-3)
+        host.put(base)
+        assert torch.equal(logits(host.model), before)
+        assert_same_weights(weights(host), own)
+        assert next(host.model.parameters()).data_ptr() == parameter
+
+    def test_may_sit_on_the_aligned_model_itself(self, adapter: CheckpointRef, aligned: CheckpointRef) -> None:
+        host = ModelHost(adapter, device="cpu")
+        torch.testing.assert_close(logits(host.model), logits(loaded(adapter)), rtol=0, atol=1e-6)
+        host.put(aligned)
+        assert torch.equal(logits(host.model), logits(loaded(aligned)))
+
+    def test_of_another_shape_is_refused_and_the_host_stays_usable(
+        self, host: ModelHost, aligned: CheckpointRef, tmp_path: Path
+    ) -> None:
+        other = save_checkpoint(tmp_path / "wide", tiny_model(hidden_size=48), tiny_tokenizer())
+        foreign = save_adapter(tmp_path / "foreign", other, targets=LORA["llama"])
+        before = logits(host.model)
+        with pytest.raises(CheckpointError, match="cannot be attached"):
+            host.put(CheckpointRef(model=aligned.model, adapter=foreign.adapter))
+        host.put(aligned)
+        assert torch.equal(logits(host.model), before)
+
+    def test_that_puts_tokens_before_the_prompt_is_refused(
+        self, host: ModelHost, aligned: CheckpointRef, tmp_path: Path
+    ) -> None:
+        from peft import PromptTuningConfig, get_peft_model
+
+        config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+        get_peft_model(loaded(aligned), config).save_pretrained(tmp_path)
+        with pytest.raises(CheckpointError, match="before the prompt"):
+            host.put(CheckpointRef(model=aligned.model, adapter=str(tmp_path)))
+
+    def test_truncated_or_pickled_is_refused(
+        self, host: ModelHost, adapter: CheckpointRef, aligned: CheckpointRef, tmp_path: Path
+    ) -> None:
+        assert adapter.adapter is not None
+        copy = Path(shutil.copytree(adapter.adapter, tmp_path / "copy"))
+        file = copy / "adapter_model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+        ref = CheckpointRef(model=aligned.model, adapter=str(copy))
+        with pytest.raises(CheckpointError, match="truncated"):
+            host.put(ref)
+        file.rename(copy / "adapter_model.bin")
+        with pytest.raises(CheckpointError, match="pickled"):
+            host.put(ref)
+
+
+Spoil = Callable[[Path], None]
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def damaged_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def without_one_tensor(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def other_rotation(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 77.0
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (truncate, "truncated or damaged"),
+            (empty, "is no checkpoint; got a folder without config.json"),
+            (without_weights, "is no checkpoint; got a folder without weights"),
+            (damaged_config, "is damaged"),
+            (without_one_tensor, r"incomplete checkpoint; got no usable weights for model\.layers\.1\.mlp"),
+            (other_rotation, "rope_parameters of .* differs"),
+        ],
+    )
+    def test_a_spoilt_folder(
+        self, host: ModelHost, tuned: CheckpointRef, spoil: Spoil, message: str, tmp_path: Path
+    ) -> None:
+        folder = Path(shutil.copytree(tuned.model, tmp_path / "spoilt"))
+        spoil(folder)
+        with pytest.raises(CheckpointError, match=message):
+            host.put(CheckpointRef(model=str(folder)))
+        host.put(tuned)
+        assert torch.equal(logits(host.model), logits(loaded(tuned)))
+
+    @pytest.mark.parametrize("spoil", [truncate, empty, without_weights, without_one_tensor])
+    def test_a_spoilt_aligned_model(self, aligned: CheckpointRef, spoil: Spoil, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(aligned.model, tmp_path / "spoilt"))
+        spoil(folder)
+        with pytest.raises(CheckpointError):
+            ModelHost(CheckpointRef(model=str(folder)), device="cpu")
+
+    def test_an_aligned_model_without_a_tokenizer(self, tuned: CheckpointRef) -> None:
+        with pytest.raises(CheckpointError, match="has no tokenizer"):
+            ModelHost(tuned, device="cpu")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"hidden_size": 48}, "The width of .* got 48; expected 32"),
+            ({"num_hidden_layers": 2}, "The depth of .* got 2; expected 3"),
+            ({"vocab_size": 300}, "The vocabulary of .* got 300; expected 272"),
+            ({"num_attention_heads": 8}, "num_attention_heads"),
+        ],
+        ids=["width", "depth", "vocabulary", "heads"],
+    )
+    def test_another_shape(self, host: ModelHost, changes: dict[str, int], message: str, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            host.put(save_checkpoint(tmp_path, tiny_model(**changes)))
+
+    def test_another_architecture(self, host: ModelHost, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="architecture"):
+            host.put(save_checkpoint(tmp_path, tiny_model("qwen2")))
+
+    def test_a_missing_shard_is_named(self, host: ModelHost, tmp_path: Path) -> None:
+        ref = save_checkpoint(tmp_path, moved(tiny_model()), shard_size="30KB")
+        sorted(tmp_path.glob("model-*.safetensors"))[1].unlink()
+        with pytest.raises(CheckpointError, match="no model-00002-of-"):
+            host.put(ref)
+
+    def test_another_tokenizer(self, host: ModelHost, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="another tokenizer"):
+            host.put(save_checkpoint(tmp_path, moved(tiny_model()), tiny_tokenizer(shuffled=True)))
+
+    def test_the_same_tokenizer_padding_on_the_other_side_is_no_other_one(
+        self, host: ModelHost, tmp_path: Path
+    ) -> None:
+        host.put(save_checkpoint(tmp_path, moved(tiny_model()), tiny_tokenizer(padding_side="left")))
+
+    def test_an_added_token_is_no_other_tokenizer(self, host: ModelHost, tmp_path: Path) -> None:
+        more = tiny_tokenizer(additional_special_tokens=["<turn>"])
+        host.put(save_checkpoint(tmp_path, moved(tiny_model()), more))
+
+    def test_unrelated_weights_with_their_distance(
+        self, host: ModelHost, aligned: CheckpointRef, tmp_path: Path
+    ) -> None:
+        stranger = save_checkpoint(tmp_path, tiny_model(seed=9))
+        with pytest.raises(CheckpointError, match=r"unrelated .* cosine of -?0\.0.* distance of 1\.\d\d ×"):
+            host.put(stranger)
+        willing = ModelHost(aligned, device="cpu", allow_unrelated=True)
+        willing.put(stranger)
+        assert torch.equal(logits(willing.model), logits(loaded(stranger)))
+
+    def test_says_how_near_the_weights_are(self, host: ModelHost, tuned: CheckpointRef) -> None:
+        host.put(tuned)
+        assert host.kinship.cosine > 0.99
+        assert host.kinship.distance == pytest.approx(0.05, rel=0.1)
+
+
+class Trap:
+    """Unpickling this would call a function."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("a pickle ran code",))
+
+
+class TestPickles:
+    @pytest.fixture
+    def pickled(self, tuned: CheckpointRef, tmp_path: Path) -> CheckpointRef:
+        folder = Path(shutil.copytree(tuned.model, tmp_path / "pickled"))
+        (folder / "model.safetensors").unlink()
+        torch.save(loaded(tuned).state_dict(), folder / "pytorch_model.bin")
+        return CheckpointRef(model=str(folder))
+
+    def test_are_refused(self, host: ModelHost, pickled: CheckpointRef) -> None:
+        with pytest.raises(CheckpointError, match=r"pickled, which can run code.*--allow-pickle"):
+            host.put(pickled)
+
+    def test_are_read_when_allowed(self, aligned: CheckpointRef, pickled: CheckpointRef, tuned: CheckpointRef) -> None:
+        host = ModelHost(aligned, device="cpu", allow_pickle=True)
+        host.put(pickled)
+        assert torch.equal(logits(host.model), logits(loaded(tuned)))
+
+    def test_may_be_the_aligned_model(self, pickled: CheckpointRef, tuned: CheckpointRef) -> None:
+        tiny_tokenizer().save_pretrained(pickled.model)
+        host = ModelHost(pickled, device="cpu", allow_pickle=True)
+        assert torch.equal(logits(host.model), logits(loaded(tuned)))
+
+    def test_never_run_code(
+        self, aligned: CheckpointRef, pickled: CheckpointRef, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (Path(pickled.model) / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Trap()}))
+        host = ModelHost(aligned, device="cpu", allow_pickle=True)
+        with pytest.raises(CheckpointError, match="damaged"):
+            host.put(pickled)
+        assert "a pickle ran code" not in capsys.readouterr().out
+
+
+class TestHash:
+    def test_is_of_the_content_and_not_of_the_place(
+        self, host: ModelHost, tuned: CheckpointRef, aligned: CheckpointRef, tmp_path: Path
+    ) -> None:
+        copy = CheckpointRef(model=str(shutil.copytree(tuned.model, tmp_path / "elsewhere")))
+        assert host.weights_sha256(copy) == host.weights_sha256(tuned)
+        assert host.weights_sha256(tuned) != host.weights_sha256(aligned)
+        assert len(host.weights_sha256(tuned)) == 64
+
+    def test_changes_with_one_number(self, host: ModelHost, tuned: CheckpointRef, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(tuned.model, tmp_path / "copy"))
+        before = host.weights_sha256(CheckpointRef(model=str(folder)))
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1] + b"\x00")
+        assert host.weights_sha256(CheckpointRef(model=str(folder))) != before
+
+    def test_counts_the_adapter_and_its_scale(
+        self, host: ModelHost, adapter: CheckpointRef, aligned: CheckpointRef, tmp_path: Path
+    ) -> None:
+        assert adapter.adapter is not None
+        copy = Path(shutil.copytree(adapter.adapter, tmp_path / "copy"))
+        ref = CheckpointRef(model=aligned.model, adapter=str(copy))
+        assert host.weights_sha256(ref) == host.weights_sha256(adapter) != host.weights_sha256(aligned)
+        config = json.loads((copy / "adapter_config.json").read_text())
+        (copy / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 7}))
+        assert host.weights_sha256(ref) != host.weights_sha256(adapter)
+
+
+class TestSham:
+    def test_norms_are_those_of_the_difference(
+        self, host: ModelHost, tuned: CheckpointRef, aligned: CheckpointRef
+    ) -> None:
+        norms = host.drift_norms(tuned)
+        ours, theirs = loaded(aligned).state_dict(), loaded(tuned).state_dict()
+        assert norms.keys() == dict(loaded(aligned).named_parameters()).keys()
+        for name, norm in norms.items():
+            assert norm == pytest.approx((theirs[name] - ours[name]).norm().item(), rel=1e-5)
+        assert norms.ranks == {}
+        assert_same_weights(weights(host), ours)
+
+    def test_norms_where_files_must_be_converted(self, tmp_path: Path) -> None:
+        start = save_checkpoint(tmp_path / "a", tiny_model("mixtral"), tiny_tokenizer())
+        later = save_checkpoint(tmp_path / "b", moved(tiny_model("mixtral")))
+        host = ModelHost(start, device="cpu")
+        norms = host.drift_norms(later)
+        ours, theirs = loaded(start).state_dict(), loaded(later).state_dict()
+        assert norms == pytest.approx({name: (theirs[name] - ours[name]).norm().item() for name in norms}, rel=1e-5)
+        with host.noised(norms, seed=0):
+            assert not torch.equal(logits(host.model), logits(loaded(start)))
+        assert_same_weights(weights(host), ours)
+
+    @pytest.mark.parametrize("more", [{}, {"modules_to_save": ["lm_head"]}], ids=["lora", "modules-to-save"])
+    def test_an_adapters_norms_are_those_of_the_merged_weights(
+        self, host: ModelHost, aligned: CheckpointRef, more: dict[str, Any], tmp_path: Path
+    ) -> None:
+        ref = save_adapter(tmp_path, aligned, targets=[*LORA["llama"], "embed_tokens"], **more)
+        norms = host.drift_norms(ref)
+        ours, merged = loaded(aligned).state_dict(), loaded(ref).merge_and_unload().state_dict()
+        changed = {name for name in ours if not torch.equal(ours[name], merged[name])}
+        assert norms.keys() == changed
+        for name, norm in norms.items():
+            assert norm == pytest.approx((merged[name] - ours[name]).norm().item(), rel=1e-4)
+            assert norms.ranks.get(name) == (None if name == "lm_head.weight" else 2)
+
+    def test_norms_between_two_adapters_of_one_base(
+        self, adapter: CheckpointRef, aligned: CheckpointRef, tmp_path: Path
+    ) -> None:
+        other = save_adapter(tmp_path, aligned, seed=4, targets=LORA["llama"])
+        norms = ModelHost(adapter, device="cpu").drift_norms(other)
+        ours, theirs = (loaded(ref).merge_and_unload().state_dict() for ref in (adapter, other))
+        assert norms == pytest.approx({name: (theirs[name] - ours[name]).norm().item() for name in norms}, rel=1e-3)
+        assert set(norms.ranks.values()) == {4}
+
+    def test_noise_has_the_norms_and_the_ranks(self, host: ModelHost, adapter: CheckpointRef) -> None:
+        norms = host.drift_norms(adapter)
+        before = weights(host)
+        with host.noised(norms, seed=0):
+            noise = {name: tensor - before[name] for name, tensor in weights(host).items()}
+        for name, difference in noise.items():
+            assert difference.norm().item() == pytest.approx(norms.get(name, 0.0), rel=1e-4)
+            if name in norms:
+                assert torch.linalg.matrix_rank(difference, rtol=1e-4) == 2
+
+    def test_is_a_function_of_seed_and_name_alone(self, host: ModelHost) -> None:
+        norms = {
+            "model.layers.0.mlp.up_proj.weight": 1.0,
+            "model.layers.1.mlp.up_proj.weight": 2.0,
+            "lm_head.weight": 0.5,
+        }
+
+        def noised(some: dict[str, float], seed: int) -> torch.Tensor:
+            with host.noised(some, seed):
+                return weights(host)["model.layers.1.mlp.up_proj.weight"]
+
+        wanted = noised(norms, 3)
+        assert torch.equal(wanted, noised(dict(reversed(norms.items())), 3))
+        assert torch.equal(wanted, noised({"model.layers.1.mlp.up_proj.weight": 2.0}, 3))
+        assert not torch.equal(wanted, noised(norms, 4))
+
+    def test_full_rank_noise_is_of_full_rank(self, host: ModelHost) -> None:
+        name = "model.layers.0.self_attn.q_proj.weight"
+        before = weights(host)[name]
+        with host.noised(DriftNorms({name: 1.0}), seed=0):
+            assert torch.linalg.matrix_rank(weights(host)[name] - before) == WIDTH
+
+    def test_the_weights_come_back_bit_for_bit_also_after_an_exception(
+        self, host: ModelHost, tuned: CheckpointRef
+    ) -> None:
+        norms = host.drift_norms(tuned)
+        before, own = logits(host.model), weights(host)
+        with host.noised(norms, seed=0):
+            assert not torch.equal(logits(host.model), before)
+        assert_same_weights(weights(host), own)
+        with pytest.raises(ZeroDivisionError), host.noised(norms, seed=1):
+            raise ZeroDivisionError
+        assert_same_weights(weights(host), own)
+        assert torch.equal(logits(host.model), before)
+
+    def test_a_checkpoint_put_in_meanwhile_is_clean(self, host: ModelHost, tuned: CheckpointRef) -> None:
+        with host.noised(host.drift_norms(tuned), seed=0):
+            host.put(tuned)
+            assert torch.equal(logits(host.model), logits(loaded(tuned)))
+
+    def test_under_an_adapter_of_the_aligned_model(self, adapter: CheckpointRef) -> None:
+        host = ModelHost(adapter, device="cpu")
+        before = logits(host.model)
+        with host.noised({"model.layers.0.self_attn.q_proj.weight": 1.0}, seed=0):
+            assert not torch.equal(logits(host.model), before)
+        assert torch.equal(logits(host.model), before)
+
+    def test_a_name_the_model_does_not_have_is_refused(self, host: ModelHost) -> None:
+        with (
+            pytest.raises(CheckpointError, match="does not have; got nonsense"),
+            host.noised({"nonsense": 1.0}, seed=0),
+        ):
+            pass

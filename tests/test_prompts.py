@@ -1,0 +1,547 @@
+"""Prompts: formats are told by their header, folds and hashes follow from content, tokens are made once."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probes.errors import PromptError, UsageError
+from probes.prompts import (
+    LABELS,
+    Prompt,
+    PromptSet,
+    data_folder,
+    default_prompts,
+    folds,
+    look_alikes,
+    read_prompts,
+    render,
+)
+
+LAW = settings(max_examples=50, deadline=None)  # a busy machine is no failure
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def write_csv(path: Path, header: str, *rows: tuple[str, ...]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header.split(","), *rows])
+    return path
+
+
+def write_lines(path: Path, *records: object) -> Path:
+    return write(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def user(text: object) -> dict[str, object]:
+    return {"role": "user", "content": text}
+
+
+# --- formats --------------------------------------------------------------------------------
+
+CSV_FILES = [
+    ("AdvBench", "goal,target", ("Do a, then b", "Sure"), "Do a, then b", "harmful"),
+    ("JailbreakBench", ",Goal,Target,Behavior,Category", ("0", "Do it", "Sure", "B", "C"), "Do it", None),
+    ("StrongREJECT", "category,source,forbidden_prompt", ("c", "s", "Two\nlines"), "Two\nlines", "harmful"),
+    ("XSTest", "id,prompt,type,label,focus,note", ("1", "Q?", "t", "safe", "f", ""), "Q?", "harmless"),
+    ("XSTest", "prompt,type,label", ("Q?", "t", "unsafe"), "Q?", "harmful"),
+    ("Alpaca", "instruction,input,output", ("Add these", "1 and 2", "3"), "Add these\n\n1 and 2", None),
+    ("prompt and completion", "prompt,completion", ("Say", "so"), "Say", None),
+    ("question and answer", "question,answer", ("Why?", "So."), "Why?", None),
+    ("Gravity Probe", "text,label", ("Hello", "harmless"), "Hello", "harmless"),
+]
+
+
+@pytest.mark.parametrize(("name", "header", "row", "text", "label"), CSV_FILES)
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_a_csv_file_is_told_by_its_header_whatever_its_name(tmp_path, name, header, row, text, label, suffix):
+    read = read_prompts(write_csv(tmp_path / f"file{suffix}", header, row))
+    assert (read.format, read.texts, read.labels) == (name, (text,), (label,))
+
+
+RECORDS = [
+    ("refusal_direction", {"instruction": " Do it ", "category": None}, "Do it", None),
+    ("Alpaca", {"instruction": "List three", "input": " ", "output": "a b c"}, "List three", None),
+    ("question and answer", {"question": "Why?", "answer": "So."}, "Why?", None),
+    ("prompt and completion", {"prompt": "Say", "completion": "so"}, "Say", None),
+    ("prompt and completion", {"prompt": [user("Say")], "completion": "so"}, "Say", None),
+    (
+        "Gravity Probe",
+        {"text": "Tr\u00e8s bien?", "label": "harmful", "topic": "x"},
+        "Tr\u00e8s bien?",
+        "harmful",
+    ),
+    (
+        "chat messages",
+        {
+            "messages": [
+                {"role": "system", "content": "Be."},
+                user("One"),
+                {"role": "assistant", "content": "2"},
+                user("3"),
+            ]
+        },
+        "One",
+        None,
+    ),
+    (
+        "chat messages",
+        {"messages": [user([{"type": "text", "text": "In"}, {"type": "image"}, {"type": "text", "text": "parts"}])]},
+        "In\nparts",
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "text", "label"), RECORDS)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".data"])
+def test_json_is_read_as_an_array_and_as_lines(tmp_path, name, record, text, label, suffix):
+    array = write(tmp_path / f"array{suffix}", json.dumps([record, record], indent=1))
+    lines = write_lines(tmp_path / f"lines{suffix}", record, record)
+    for path in (array, lines):
+        read = read_prompts(path)
+        assert (read.format, read.texts, read.labels) == (name, (text, text), (label, label))
+
+
+def test_harmbench_puts_the_context_before_the_behaviour(tmp_path):
+    path = write_csv(
+        tmp_path / "h.csv",
+        "Behavior,Tags,ContextString,BehaviorID",
+        ("Sum it", "", "A page", "a"),
+        ("Do", "", "", "b"),
+    )
+    read = read_prompts(path)
+    assert read.format == "HarmBench"
+    assert read.texts == ("A page\n\n---\n\nSum it", "Do")
+
+
+def test_a_pair_gives_a_harmful_and_a_harmless_prompt(tmp_path):
+    read = read_prompts(write_csv(tmp_path / "pairs.csv", "positive,negative", ("bad", "good")))
+    assert list(zip(read.texts, read.labels, strict=True)) == [("bad", "harmful"), ("good", "harmless")]
+
+
+def test_plain_text_is_one_prompt_a_line_and_takes_the_callers_label(tmp_path):
+    path = write(tmp_path / "mine.txt", "First, of two\r\n\r\n  [Second] \u2028 of two\n")
+    read = read_prompts(path, "harmless")
+    assert read.format == "plain text"
+    assert read.texts == ("First, of two", "[Second] \u2028 of two")
+    assert read.labels == ("harmless", "harmless")
+
+
+def test_a_byte_order_mark_belongs_to_no_column(tmp_path):
+    path = tmp_path / "bom.csv"
+    path.write_bytes(b"\xef\xbb\xbfgoal,target\nDo it,Sure\n")
+    assert read_prompts(path).format == "AdvBench"
+
+
+def test_of_a_labelled_file_only_the_wanted_label_is_taken(tmp_path):
+    path = write_csv(tmp_path / "x.csv", "prompt,type,label", ("a", "t", "safe"), ("b", "t", "unsafe"))
+    assert read_prompts(path, "harmful").texts == ("b",)
+    assert read_prompts(path, "harmless").texts == ("a",)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip).filter(bool)
+
+
+@LAW
+@given(st.lists(texts, min_size=1))
+def test_what_was_written_is_read_back(tmp_path_factory, wanted):
+    folder = tmp_path_factory.mktemp("round")
+    as_csv = write_csv(folder / "a.csv", "question,answer", *[(text, "-") for text in wanted])
+    as_lines = write_lines(folder / "a.jsonl", *[{"question": text, "answer": "-"} for text in wanted])
+    as_raw = write(
+        folder / "b.jsonl",
+        "".join(json.dumps({"messages": [user(t)]}, ensure_ascii=False) + "\n" for t in wanted),
+    )
+    assert read_prompts(as_csv).texts == read_prompts(as_lines).texts == read_prompts(as_raw).texts == tuple(wanted)
+
+
+# --- files that cannot be read --------------------------------------------------------------------
+
+BROKEN = [
+    ("a.csv", b"", "holds no prompts"),
+    ("a.txt", b"\n \n", "holds no prompts"),
+    ("a.csv", b"goal,target\n", "holds no prompts"),
+    ("a.json", b"[]", "holds no prompts"),
+    ("a.txt", b"caf\xe9\n", "not UTF-8; got byte 0xe9 at position 3"),
+    ("a.csv", "goal,target\na,b\n".encode("utf-16"), "not UTF-8"),
+    ("a.csv", b"goal,target\na,b\n,b\n", "line 3, has no text under 'goal'"),
+    ("a.csv", b"goal,target\na,b,c\n", "more cells than the header"),
+    ("a.csv", b'goal,target\n"a,b\n', "no whole CSV file"),
+    ("a.csv", b"prompt,type,label\na,b,maybe\n", "unknown label; got 'maybe'; expected safe or unsafe"),
+    ("a.jsonl", b'{"text": "a", "label": 1}\n', "unknown label; got 1; expected harmful or harmless"),
+    ("a.jsonl", b'{"question": "a", "answer": "b"}\n{"question": "a', "line 2, is not JSON"),
+    ("a.jsonl", b'{"question": "a", "answer": "b"}\n{"answer": "b"}\n', "line 2, has no 'question'"),
+    ("a.jsonl", b'{"question": "a", "answer": "b"}\n7\n', "line 2, is no record; got int"),
+    ("a.jsonl", b'{"question": 7, "answer": "b"}\n', "no text under 'question'; got int"),
+    ("a.json", b'[{"instruction": "a"}', "no whole JSON file"),
+    ("a.jsonl", b'{"messages": [{"role": "assistant", "content": "a"}]}\n', "no turn of the user"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), BROKEN)
+def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, content, sentence):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(PromptError, match=re.escape(sentence)) as caught:
+        read_prompts(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "colour,size\nred,3\n"),
+        ("a.csv", "colour,size\n"),
+        ("a.json", '[{"colour": "red"}]'),
+        ("a.jsonl", '{"colour": "red"}\n'),
+    ],
+)
+def test_an_unknown_header_is_shown_with_the_known_ones(tmp_path, name, content):
+    with pytest.raises(UsageError, match=r"'colour'.*AdvBench: goal, target.*Alpaca: instruction, output"):
+        read_prompts(write(tmp_path / name, content))
+
+
+def test_an_absent_file_a_folder_and_an_unknown_label_are_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match="no prompt file"):
+        read_prompts(tmp_path / "absent.csv")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_prompts(tmp_path)
+    with pytest.raises(UsageError, match="expected harmful or harmless"):
+        read_prompts(write(tmp_path / "a.txt", "x"), "nasty")
+
+
+def test_harmful_prompts_given_as_harmless_are_refused(tmp_path):
+    path = write_csv(tmp_path / "advbench.csv", "goal,target", ("a", "b"))
+    with pytest.raises(PromptError, match=r"holds no harmless prompts.*changed places"):
+        read_prompts(path, "harmless")
+
+
+# --- the real files -------------------------------------------------------------------------------
+
+REAL = [
+    ("prompts/advbench.csv", "AdvBench", 520, {"harmful": 520}),
+    ("prompts/harmbench_val.csv", "HarmBench", 80, {"harmful": 80}),
+    ("prompts/jailbreakbench.csv", "JailbreakBench", 100, {None: 100}),
+    ("prompts/strongreject.csv", "StrongREJECT", 313, {"harmful": 313}),
+    ("prompts/xstest_prompts.csv", "XSTest", 450, {"harmless": 250, "harmful": 200}),
+    ("prompts/harmful_train.json", "refusal_direction", 260, {None: 260}),
+    ("prompts/harmless_train_first1000.json", "refusal_direction", 1000, {None: 1000}),
+    ("finetune/gsm8k_train_first500.jsonl", "question and answer", 500, {None: 500}),
+    ("finetune/alpaca_999.json", "Alpaca", 999, {None: 999}),
+]
+
+
+@pytest.mark.parametrize(("name", "fmt", "count", "by_label"), REAL)
+def test_published_files_are_recognised_and_read_whole(name, fmt, count, by_label):
+    path = SHARED / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not on this machine")
+    read = read_prompts(path)
+    assert (read.format, len(read.texts)) == (fmt, count)
+    assert {label: read.labels.count(label) for label in set(read.labels)} == by_label
+
+
+def test_harmbench_contexts_reach_the_prompt():
+    path = SHARED / "prompts" / "harmbench_val.csv"
+    if not path.is_file():
+        pytest.skip(f"{path} is not on this machine")
+    assert sum("\n\n---\n\n" in text for text in read_prompts(path).texts) == 19
+
+
+# --- sets --------------------------------------------------------------------------------
+
+
+def test_ids_name_label_and_content():
+    # sha256("Hello") begins 185f8db322 (any sha256 tool says so)
+    assert Prompt.of("Hello", "harmful").id == "h-185f8db322"
+    assert Prompt.of("Hello", "harmless").id == "b-185f8db322"
+
+
+def test_a_set_from_two_files_keeps_order_drops_duplicates_and_names_formats(tmp_path):
+    harmful = write(tmp_path / "bad.txt", "b\na\nb\n")
+    harmless = write_lines(tmp_path / "good.jsonl", {"messages": [user("d")]}, {"messages": [user("c")]})
+    found = PromptSet.from_files(harmful=harmful, harmless=harmless)
+    assert found.texts == ("b", "a", "d", "c")
+    assert found.harmful.tolist() == [True, True, False, False]
+    assert found.sources == ((str(harmful), "plain text"), (str(harmless), "chat messages"))
+
+
+def test_one_labelled_file_may_be_both_sides(tmp_path):
+    path = write_csv(tmp_path / "x.csv", "prompt,type,label", ("a", "t", "safe"), ("b", "t", "unsafe"))
+    found = PromptSet.from_files(path, path)
+    assert found.prompts == (Prompt.of("b", "harmful"), Prompt.of("a", "harmless"))
+    with pytest.raises(PromptError, match="no harmless prompts"):
+        PromptSet.from_files(path, write_csv(tmp_path / "y.csv", "prompt,type,label", ("c", "t", "unsafe")))
+
+
+def test_a_prompt_on_both_sides_is_refused(tmp_path):
+    with pytest.raises(PromptError, match=r"both harmful and harmless.*'same'"):
+        PromptSet.from_files(write(tmp_path / "a.txt", "same\nx"), write(tmp_path / "b.txt", "y\nsame"))
+
+
+def test_a_file_without_labels_is_no_labelled_file(tmp_path):
+    with pytest.raises(PromptError, match="does not say which prompts are harmful"):
+        PromptSet.from_labelled(write(tmp_path / "a.txt", "x"))
+
+
+def test_sets_that_cannot_be_are_refused():
+    with pytest.raises(PromptError, match="empty"):
+        PromptSet(())
+    with pytest.raises(PromptError, match="twice"):
+        PromptSet((Prompt.of("a", "harmful"), Prompt.of("a", "harmful")))
+    with pytest.raises(PromptError, match="no label; got 'nasty'"):
+        PromptSet.of(["a"], ["nasty"])
+
+
+def test_the_limit_draws_the_same_prompts_whatever_the_order(tmp_path):
+    lines = [f"prompt {number}" for number in range(40)]
+    forward, backward = (
+        write(tmp_path / "f.txt", "\n".join(lines)),
+        write(tmp_path / "b.txt", "\n".join(lines[::-1])),
+    )
+    other = write(tmp_path / "o.txt", "x\ny")
+    one = PromptSet.from_files(forward, other, limit=7, seed=3)
+    assert set(one.ids) == set(PromptSet.from_files(backward, other, limit=7, seed=3).ids)
+    assert set(one.ids) != set(PromptSet.from_files(forward, other, limit=7, seed=4).ids)
+    assert one.harmful.sum() == 7
+    assert list(one.texts[:7]) == sorted(one.texts[:7], key=lines.index)
+    with pytest.raises(UsageError, match="at least 1"):
+        PromptSet.from_files(forward, other, limit=0)
+
+
+def test_the_frame_has_one_row_a_prompt():
+    frame = PromptSet.of(["a", "b"], ["harmful", "harmless"]).to_frame()
+    assert list(frame.columns) == ["id", "text", "label"]
+    assert frame["text"].tolist() == ["a", "b"]
+
+
+labelled = st.dictionaries(texts, st.sampled_from(LABELS), min_size=4, max_size=40).filter(
+    lambda found: all(list(found.values()).count(label) != 1 for label in LABELS)
+)
+
+
+@LAW
+@given(labelled, st.integers(0, 2**32), st.randoms())
+def test_folds_are_stratified_deterministic_and_blind_to_order(found, seed, random):
+    prompts = PromptSet.of(found, found.values())
+    fold = prompts.folds(seed)
+    assert set(fold) <= {0, 1}
+    assert abs(2 * fold.sum() - len(fold)) <= 1
+    for members in (prompts.harmful, ~prompts.harmful):
+        assert abs(2 * fold[members].sum() - members.sum()) <= 1
+    assert np.array_equal(fold, prompts.folds(seed))
+    shuffled = list(found.items())
+    random.shuffle(shuffled)
+    other = PromptSet.of(*zip(*shuffled, strict=True))
+    assert dict(zip(other.ids, other.folds(seed), strict=True)) == dict(zip(prompts.ids, fold, strict=True))
+
+
+@LAW
+@given(st.integers(2, 40), st.integers(0, 1000))
+def test_another_seed_gives_other_folds(n_harmful, seed):
+    harmful = np.arange(60) < n_harmful
+    assert not np.array_equal(folds(harmful, seed), folds(harmful, seed + 1))
+
+
+def test_a_single_prompt_of_a_label_cannot_be_split():
+    with pytest.raises(PromptError, match="One harmful prompt"):
+        folds(np.array([True, False, False]), seed=0)
+    assert sorted(folds(np.array([False, False]), seed=0)) == [0, 1]
+
+
+@LAW
+@given(labelled, st.data())
+def test_any_change_of_text_label_or_order_changes_the_hash(found, data):
+    prompts = PromptSet.of(found, found.values())
+    assert prompts.sha256 == PromptSet.of(found, found.values()).sha256
+    items = list(found.items())
+    place = data.draw(st.integers(0, len(items) - 1))
+    text, label = items[place]
+    new_text = data.draw(texts.filter(lambda other: other not in found))
+    other_label = LABELS[1 - LABELS.index(label)]
+    for changed in ((new_text, label), (text, other_label)):
+        altered = [*items[:place], changed, *items[place + 1 :]]
+        assert PromptSet.of(*zip(*altered, strict=True)).sha256 != prompts.sha256
+    assert PromptSet.of(*zip(*items[::-1], strict=True)).sha256 != prompts.sha256
+
+
+# --- our own data --------------------------------------------------------------------------------
+
+
+def records(use: str) -> list[dict[str, str]]:
+    lines = (data_folder() / "prompts" / f"{use}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z'-]+", text.lower())
+
+
+def test_an_installed_package_reads_the_data_inside_it(tmp_path):
+    package = data_folder().parent / "probes"
+    shutil.copytree(package / "prompts", tmp_path / "probes" / "prompts")
+    for module in ("__init__.py", "errors.py"):
+        shutil.copy(package / module, tmp_path / "probes")
+    shutil.copytree(data_folder() / "prompts", tmp_path / "probes" / "_data" / "prompts")
+    code = "from probes.prompts import data_folder, look_alikes; print(data_folder(), len(look_alikes()))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(tmp_path / "probes" / "_data"), "100"]
+
+
+@pytest.mark.parametrize("use", ["probe", "evaluation"])
+def test_our_sets_are_balanced_and_matched_in_pairs(use):
+    prompts = default_prompts(use)
+    assert len(prompts) == 256
+    assert prompts.harmful.sum() == 128
+    pairs: dict[str, list[dict[str, str]]] = {}
+    for record in records(use):
+        pairs.setdefault(record["pair"], []).append(record)
+    assert len(pairs) == 128
+    for harmful, harmless in pairs.values():
+        assert (harmful["label"], harmless["label"]) == LABELS
+        assert harmful["topic"] == harmless["topic"]
+        assert harmful["text"][-1] == harmless["text"][-1]
+        long = max(len(words(harmful["text"])), len(words(harmless["text"])))
+        short = min(len(words(harmful["text"])), len(words(harmless["text"])))
+        assert 5 <= short <= long <= 40
+        assert long - short <= max(1, round(0.12 * long)), (harmful["text"], harmless["text"])
+
+
+def test_both_sets_cover_every_topic_alike():
+    topics = [sorted(record["topic"] for record in records(use)) for use in ("probe", "evaluation")]
+    assert topics[0] == topics[1]
+    assert len(set(topics[0])) == 16
+
+
+def test_no_prompt_of_one_set_resembles_one_of_another():
+    sets = {
+        use: [(frozenset(words(record["text"])), record["text"]) for record in records(use)]
+        for use in ("probe", "evaluation", "look_alikes")
+    }
+    for one, other in combinations(sets, 2):
+        shared = max((len(a & b) / len(a | b), first, second) for a, first in sets[one] for b, second in sets[other])
+        assert shared[0] < 0.5, shared  # of all words of the two, the share that both have
+
+
+def test_the_look_alikes_are_a_hundred_harmless_prompts():
+    prompts = look_alikes()
+    assert len(prompts) == 100
+    assert not prompts.harmful.any()
+
+
+def test_none_of_our_prompts_is_in_a_published_set():
+    folder = SHARED / "prompts"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not on this machine")
+    published = {" ".join(words(text)) for path in folder.iterdir() for text in read_prompts(path).texts}
+    ours = {
+        " ".join(words(record["text"])) for use in ("probe", "evaluation", "look_alikes") for record in records(use)
+    }
+    assert not ours & published
+
+
+# --- rendering --------------------------------------------------------------------------------
+
+TEMPLATE = (
+    "<bos> {% for turn in messages %}<{{ turn['role'] }}> {{ turn['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+VOCABULARY = ["<unk>", "<bos>", "<user>", "<assistant>", "one", "two", "three"]
+
+
+def tokenizer(template: str | None):
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(WordLevel({word: place for place, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    backend.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    made = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<bos>")
+    made.chat_template = template
+    return made
+
+
+TWO = PromptSet.of(["one two", "three"], ["harmful", "harmless"])
+
+
+def test_a_chat_template_frames_each_prompt_once_and_opens_the_reply():
+    rendered = render(TWO, tokenizer(TEMPLATE), max_length=None)
+    assert rendered.token_ids == ((1, 2, 4, 5, 3), (1, 2, 6, 3))
+    assert rendered.template == TEMPLATE
+
+
+def test_the_chat_ids_are_those_of_transformers():
+    made = tokenizer(TEMPLATE)
+    for text, ids in zip(TWO.texts, render(TWO, made, 64).token_ids, strict=True):
+        expected = made.apply_chat_template([user(text)], add_generation_prompt=True, return_dict=False)
+        assert list(ids) == expected
+
+
+def test_without_a_template_the_raw_text_is_taken_and_said_so():
+    rendered = render(TWO, tokenizer(None), max_length=None)
+    assert rendered.token_ids == ((1, 4, 5), (1, 6))
+    assert rendered.template is None
+
+
+def test_the_hashes_follow_the_token_ids():
+    chat, raw = render(TWO, tokenizer(TEMPLATE), 64), render(TWO, tokenizer(None), 64)
+    assert chat.sha256 == render(TWO, tokenizer(TEMPLATE), None).sha256
+    assert chat.sha256 != raw.sha256
+    assert len(set(chat.tokens_sha256 + raw.tokens_sha256)) == 4
+    alone = render(PromptSet(TWO.prompts[1:]), tokenizer(TEMPLATE), 64)
+    assert alone.tokens_sha256 == chat.tokens_sha256[1:]
+
+
+def test_a_prompt_longer_than_the_context_is_named_with_its_length():
+    assert render(TWO, tokenizer(TEMPLATE), max_length=5)
+    with pytest.raises(PromptError, match=rf"{TWO.ids[0]} \('one two'\).*got 5 tokens; expected at most 4"):
+        render(TWO, tokenizer(TEMPLATE), max_length=4)
+
+
+def test_a_failing_chat_template_is_named_with_its_prompt():
+    with pytest.raises(PromptError, match=rf"template fails on prompt {TWO.ids[0]}.*only pairs"):
+        render(TWO, tokenizer("{{ raise_exception('only pairs') }}"), max_length=None)
+
+
+def test_a_prompt_of_no_tokens_is_refused():
+    made = tokenizer("{{ '' }}")
+    with pytest.raises(PromptError, match="no tokens at all"):
+        render(TWO, made, max_length=None)
+
+
+def test_our_prompts_fit_a_real_tokenizer():
+    folder = SHARED / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not on this machine")
+    from transformers import PreTrainedTokenizerFast
+
+    made = PreTrainedTokenizerFast.from_pretrained(folder)
+    rendered = render(default_prompts("probe"), made, max_length=512)
+    assert len(rendered.token_ids) == 256
+    back = made.decode(rendered.token_ids[0], skip_special_tokens=True).strip()
+    assert back == default_prompts("probe").texts[0]
+
+
+def test_importing_prompts_loads_neither_torch_nor_pandas():
+    heavy = "{'torch', 'transformers', 'pandas', 'pyarrow'}"
+    code = f"import sys, probes.prompts; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
