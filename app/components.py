@@ -47,8 +47,8 @@ class Context:
     @property
     def witness(self) -> str:
         """The witness's label, which says when something stands in for it."""
-        kind = (self.manifest.lineage.get("witness") or {}).get("kind", "helpful-only")
-        return "witness" if kind == "helpful-only" else Witness.model_construct(kind=kind).label
+        recorded = self.manifest.lineage.get("witness") or {}
+        return Witness.model_construct(model="", kind=recorded.get("kind", "helpful-only")).label
 
     @property
     def trajectory(self) -> str:

@@ -30,12 +30,11 @@ def main() -> None:
     page = st.navigation([st.Page(path, title=title, icon=icon) for path, title, icon in PAGES])
     state.read_url()
     with st.sidebar:
+        ready, refusal = False, None
         try:
             ready = _prepare()
         except GravityError as error:
-            ready, refusal = False, error
-        else:
-            refusal = None
+            refusal = error
     state.write_url()
     if refusal is not None:
         components.header(page.title, "This run cannot be read")
@@ -44,6 +43,8 @@ def main() -> None:
         try:
             page.run()
         except GravityError as error:
+            # A page reads what its heading needs before it draws anything, and guards the rest by sections.
+            components.header(page.title, "This page cannot be drawn")
             components.failed(error)
     else:
         _nothing_yet(page.title)

@@ -212,5 +212,5 @@ def _unbiased_hsic(k: np.ndarray, other: np.ndarray) -> float:
 
 def _nuclear_norm_of_product(x: np.ndarray, y: np.ndarray) -> float:
     """‖XᵀY‖_*: what the best rotation reaches. From the small side: singular values of Rx Ryᵀ with X = Qx... ."""
-    small_x, small_y = np.linalg.qr(x.T, mode="r"), np.linalg.qr(y.T, mode="r")
+    (_, small_x), (_, small_y) = np.linalg.qr(x.T), np.linalg.qr(y.T)
     return float(np.linalg.svd(small_x @ small_y.T, compute_uv=False).sum())

@@ -24,7 +24,7 @@ class GravityError(Exception):
         self.what, self.got, self.expected, self.next_step = what, got, expected, next_step
         parts = [what.rstrip(".")]
         if got is not None:
-            parts.append(f"got {got}")
+            parts.append(f"got {str(got).rstrip('.')}")
         if expected is not None:
             parts.append(f"expected {expected}")
         sentence = "; ".join(parts) + "."

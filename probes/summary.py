@@ -134,7 +134,7 @@ def check_return(run: RunFolder, max_return: float, layer: int | None = None) ->
     summary = summarise(run)
     layer = summary.headline_layer if layer is None else layer
     places = [
-        (row.return_fraction, trajectory.arm, trajectory.seed, checkpoint.step)
+        (row.return_fraction, (trajectory.arm, trajectory.seed, checkpoint.step))
         for trajectory in summary.trajectories
         for checkpoint in trajectory.checkpoints
         for row in checkpoint.layers
@@ -144,12 +144,12 @@ def check_return(run: RunFolder, max_return: float, layer: int | None = None) ->
         raise RunFolderError(f"{run.path} has no trajectory to check")
     if not places:
         raise UsageError("No such layer in this run", got=layer)
-    defined = [place for place in places if place[0] is not None]
+    defined = [(fraction, place) for fraction, place in places if fraction is not None]
     if not defined:
         raise RunFolderError(
             f"The return fraction is not defined at layer {layer}", next_step="Choose another --layer."
         )
-    furthest, arm, seed, step = max(defined)
+    furthest, (arm, seed, step) = max(defined)
     where = f"{arm} (seed {seed}) at step {step}: return fraction {furthest:.3f} at layer {layer}"
     if furthest > max_return:
         raise GateTripped(f"{where}, more than {max_return:g}")

@@ -175,12 +175,12 @@ class TestPut:
         later = save_checkpoint(tmp_path / "b", moved(tiny_model(family)), shard_size=shard_size)
         host = ModelHost(start, device="cpu")
         module, before = host.model, logits(host.model)
-        parameter = next(host.model.parameters()).data_ptr()
+        memory = next(host.model.parameters()).data  # kept, so that nothing else can be put at its address
         host.put(later)
         assert host.model is module
         assert torch.equal(logits(host.model), logits(loaded(later)))
         assert not torch.equal(logits(host.model), before)
-        assert (next(host.model.parameters()).data_ptr() == parameter) == (family in DIRECT)
+        assert (next(host.model.parameters()).data_ptr() == memory.data_ptr()) == (family in DIRECT)
         host.put(start)
         assert torch.equal(logits(host.model), before)
 
@@ -224,9 +224,9 @@ class TestPut:
         start = save_checkpoint(tmp_path / "a", tiny_model("gpt2").transformer, tiny_tokenizer())
         later = save_checkpoint(tmp_path / "b", moved(tiny_model("gpt2")).transformer)
         host = ModelHost(start, device="cpu")
-        parameter = next(host.model.parameters()).data_ptr()
+        memory = next(host.model.parameters()).data  # kept, so that nothing else can be put at its address
         host.put(later)
-        assert next(host.model.parameters()).data_ptr() == parameter
+        assert next(host.model.parameters()).data_ptr() == memory.data_ptr()
         assert torch.equal(logits(host.model), logits(loaded(later)))
 
     def test_converts_to_the_precision_asked_for(self, aligned: CheckpointRef, tuned: CheckpointRef) -> None:

@@ -168,10 +168,8 @@ def test_runs_are_found_newest_first(tmp_path):
     for name in ("old", "new"):
         with RunFolder.writing(tmp_path / name):
             pass
-        os.utime(
-            tmp_path / name / "run.json",
-            (time.time() + len(name), time.time() + (10 if name == "new" else 0)),
-        )
+        made = 2_000_000_000 if name == "new" else 1_000_000_000
+        os.utime(tmp_path / name / "run.json", (made, made))
     assert [path.name for path in find_runs(tmp_path)] == ["new", "old"]
     assert find_runs(tmp_path / "old") == [tmp_path / "old"]
     assert find_runs(tmp_path / "none") == []

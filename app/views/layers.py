@@ -86,6 +86,11 @@ def _cell(run: Context) -> None:
 
 @st.fragment
 def _distributions(run: Context) -> None:
+    with components.section():  # an error in a fragment does not reach the section around it
+        _draw_distributions(run)
+
+
+def _draw_distributions(run: Context) -> None:
     steps = run.catalogue.steps[run.arm, run.seed]
     extra = st.pills(
         "Further steps", [step for step in steps if step != run.step], selection_mode="multi",

@@ -76,14 +76,14 @@ def ask_transformer_lens(architecture: str, config: Any) -> Places:
             got=str(error),
             next_step="Take a model whose architecture transformer-lens has an adapter for.",
         ) from error
-    places = [getattr((mapping or {}).get(part), "name", None) for part in ("blocks", "embed")]
-    if not all(places):
+    blocks, embed = (getattr((mapping or {}).get(part), "name", None) for part in ("blocks", "embed"))
+    if not (blocks and embed):
         raise CheckpointError(
             f"The architecture {architecture} is not supported",
             got=f"the parts {sorted(mapping or {})}",
             expected="one list of blocks and one token embedding",
         )
-    return Places(*places)
+    return Places(blocks, embed)
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module:

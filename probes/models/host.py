@@ -322,4 +322,5 @@ def _joint_norm(parts: list[Factors]) -> tuple[float, int | None]:
         left = torch.cat([left for left, _ in parts], dim=1)
         right = torch.cat([right for _, right in parts if right is not None])
         return product_norm(left, right), left.shape[1]
-    return float(sum(left if right is None else left @ right for left, right in parts).norm()), None
+    changes = [left if right is None else left @ right for left, right in parts]
+    return float(torch.stack(changes).sum(dim=0).norm()), None

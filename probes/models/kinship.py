@@ -144,7 +144,8 @@ def check_related(kinship: Kinship, name: str) -> None:
 
 def _evenly(parameter: torch.Tensor) -> torch.Tensor:
     flat = parameter.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // _SAMPLE)].to("cpu", torch.float32)
+    # A copy also where nothing is converted: the next checkpoint is loaded into this very memory.
+    return flat[:: max(1, flat.numel() // _SAMPLE)].to("cpu", torch.float32, copy=True)
 
 
 def _median(values: list[float]) -> float:

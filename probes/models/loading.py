@@ -61,7 +61,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
 
     try:
         with _no_progress_bar():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=dtype,
                 use_safetensors=not pickled,
@@ -71,6 +71,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
             )
     except _FAULTS as error:
         raise _refused(f"{folder} cannot be loaded", error) from error
+    model, info = loaded
     missing = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if missing:
         raise CheckpointError(

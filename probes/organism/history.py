@@ -160,7 +160,8 @@ class _Meter:
     def __init__(self, recipe: Recipe, arms: int, report: Report) -> None:
         self._report, self._recipe = report, recipe
         self._ended = 0
-        self._arm_rows = recipe.benign.steps * (recipe.benign.rows + recipe.guard.rows)
+        self._step_rows = recipe.benign.rows + recipe.guard.rows
+        self._arm_rows = recipe.benign.steps * self._step_rows
         self._arm_steps: dict[tuple[str, int], int] = {}
         self._skipped = 0
         self._all = sum(phase.steps * phase.rows for phase in recipe.phases.values()) + arms * self._arm_rows
@@ -179,8 +180,8 @@ class _Meter:
     def arm(self, arm: str, seed: int, step: int, loss: float) -> None:
         steps = self._recipe.benign.steps
         self._arm_steps[arm, seed] = step
-        seen = sum(self._arm_steps.values()) * self._arm_rows / steps
+        seen = sum(self._arm_steps.values()) * self._step_rows
         self._send(f"fine-tuning, {arm}", step, steps, loss, self._ended + self._skipped + seen)
 
-    def _send(self, phase: str, step: int, steps: int, loss: float, rows: float) -> None:
+    def _send(self, phase: str, step: int, steps: int, loss: float, rows: int) -> None:
         self._report(Progress(phase, step, steps, note=f"loss {loss:.3f}", fraction=min(1.0, rows / self._all)))

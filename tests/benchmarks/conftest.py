@@ -17,6 +17,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
 
 
+@pytest.fixture(autouse=True)
+def _only_when_asked_for(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
+        pytest.skip("a benchmark; run it with: pytest tests/benchmarks --benchmark-enable")
+
+
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
     """Adds a row (what was measured, the result, the target) to the table printed at the end."""

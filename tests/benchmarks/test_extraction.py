@@ -72,12 +72,6 @@ print(before, peak())
 """
 
 
-@pytest.fixture(autouse=True)
-def _only_when_asked_for(request: pytest.FixtureRequest) -> None:
-    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
-        pytest.skip("a benchmark; run it with: pytest tests/benchmarks --benchmark-enable")
-
-
 def chat_prompts(count: int, vocabulary: int = VOCABULARY) -> list[list[int]]:
     """Token ids of as many chat prompts of 8 to 40 words, in no order of length."""
     rng = np.random.default_rng(0)
