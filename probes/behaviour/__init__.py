@@ -1,5 +1,6 @@
 """Behaviour of checkpoints, judged from text they generate: refusals, over-refusals, loss of the benign task."""
 
+from probes.behaviour.coherence import incoherence
 from probes.behaviour.evaluate import COMPLETION_COLUMNS, RATE_COLUMNS, evaluate
 from probes.behaviour.generate import generate
 from probes.behaviour.rates import mean_per_token, wilson
@@ -12,6 +13,7 @@ __all__ = [
     "Reading",
     "evaluate",
     "generate",
+    "incoherence",
     "mean_per_token",
     "read",
     "rendered_items",
