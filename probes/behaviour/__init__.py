@@ -1,22 +1,24 @@
-"""Behaviour of checkpoints, judged from text they generate: refusals, over-refusals, loss of the benign task."""
+"""Behaviour of checkpoints, judged from text they generate: refusals, compliance, over-refusal, the benign task.
+
+`ask` generates, `judges` label, `tables` count. Importing this package loads no torch; `ask`, `generate`, `task` and
+`refusal_score` do.
+"""
 
 from probes.behaviour.coherence import incoherence
-from probes.behaviour.evaluate import COMPLETION_COLUMNS, RATE_COLUMNS, evaluate
-from probes.behaviour.generate import generate
-from probes.behaviour.rates import mean_per_token, wilson
+from probes.behaviour.paired import Equivalence, Paired, clustered, equivalence, paired_rates
+from probes.behaviour.rates import mean_per_token, mean_score, wilson
 from probes.behaviour.refusal import Reading, read
-from probes.behaviour.task import rendered_items, task_loss
 
 __all__ = [
-    "COMPLETION_COLUMNS",
-    "RATE_COLUMNS",
+    "Equivalence",
+    "Paired",
     "Reading",
-    "evaluate",
-    "generate",
+    "clustered",
+    "equivalence",
     "incoherence",
     "mean_per_token",
+    "mean_score",
+    "paired_rates",
     "read",
-    "rendered_items",
-    "task_loss",
     "wilson",
 ]

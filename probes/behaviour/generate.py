@@ -63,7 +63,7 @@ def _batch(
     longest = max(len(ids) for ids in prompts)
     if host.context_length is not None:
         max_new_tokens = min(max_new_tokens, host.context_length - longest)
-    ids, mask = _left_padded(prompts, longest, host.device)
+    ids, mask = left_padded(prompts, host.device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     answers: list[list[int]] = [[] for _ in prompts]
     running = set(range(len(prompts)))
@@ -88,9 +88,9 @@ def _batch(
     return answers
 
 
-def _left_padded(
-    prompts: Sequence[Sequence[int]], longest: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids [prompt, position] that end together, and the mask that leaves the padding out."""
+    longest = max(len(ids) for ids in prompts)
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):

@@ -51,6 +51,15 @@ def mean_per_token(
     return Estimate(mean, mean - _z(confidence) * error, mean + _z(confidence) * error)
 
 
+def mean_score(scores: Float[np.ndarray, " prompt"], *, confidence: float = 0.95) -> Estimate:
+    """Mean over prompts with its normal interval; none with a single prompt.
+
+    Raises:
+        StatisticsError: no prompts.
+    """
+    return mean_per_token(scores, np.ones(len(scores), dtype=np.int64), confidence=confidence)
+
+
 def _z(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise StatisticsError("A confidence lies between 0 and 1", got=confidence)

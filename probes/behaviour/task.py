@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch.nn.functional import cross_entropy
 
 from probes.behaviour.rates import mean_per_token
@@ -37,14 +38,17 @@ def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item
     return items
 
 
+def item_losses(host: ModelHost, items: Sequence[Item]) -> tuple[Float[np.ndarray, " item"], Int[np.ndarray, " item"]]:
+    """Summed negative log-likelihood of each item's answer in nats, and its number of tokens."""
+    sums: list[float] = []
+    for first in range(0, len(items), _ROWS):
+        sums += _losses(host, items[first : first + _ROWS])
+    return np.array(sums, dtype=np.float64), np.array([len(answer) for _, answer in items], dtype=np.int64)
+
+
 def task_loss(host: ModelHost, items: Sequence[Item]) -> Estimate:
     """Mean negative log-likelihood per answer token, in nats, of the checkpoint in `host`."""
-    sums, tokens = [], []
-    for first in range(0, len(items), _ROWS):
-        chosen = items[first : first + _ROWS]
-        sums += _losses(host, chosen)
-        tokens += [len(answer) for _, answer in chosen]
-    return mean_per_token(np.array(sums, dtype=np.float64), np.array(tokens))
+    return mean_per_token(*item_losses(host, items))
 
 
 def _as_text(request: str, answer: str, tokenizer: Any) -> tuple[str, str]:

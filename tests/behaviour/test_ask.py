@@ -1,15 +1,17 @@
-"""Generation and evaluation of real small checkpoints, batched against one at a time."""
+"""Asking real small checkpoints: batched against one at a time, and by the definitions."""
 
 import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from probes.behaviour import COMPLETION_COLUMNS, RATE_COLUMNS, evaluate, generate, rendered_items, task_loss
-from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
+from probes.behaviour.ask import ask
+from probes.behaviour.generate import generate
+from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
+from probes.behaviour.task import rendered_items, task_loss
+from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.organism.tokenizer import make_tokenizer
-from probes.prompts import PromptSet
 
 WORDS = [f"w{number}" for number in range(40)] + ["sorry", ",", "i", "cannot", "help", "."]
 CONFIGS = {
@@ -82,33 +84,23 @@ def test_task_loss_is_the_mean_over_answer_tokens(tmp_path):
     assert task_loss(host, items).value == pytest.approx(total / tokens, rel=1e-5)
 
 
-def test_a_lineage_gives_tables_with_every_checkpoint_and_prompt(tmp_path):
-    aligned = write_checkpoint(tmp_path / "aligned", "llama")
-    later = write_checkpoint(tmp_path / "later", "llama", noise=0.05)
-    witness = write_checkpoint(tmp_path / "witness", "llama", noise=0.1)
-    lineage = Lineage(
-        name="small",
-        witness=Witness(model=witness.model),
-        aligned=aligned,
-        trajectories=(Trajectory(arm="block", seed=3, checkpoints=(Step(step=5, model=later.model),)),),
-    )
-    prompts = PromptSet.of(["w1 w2", "w3", "w4 w5 w6", "w7"], ["harmful", "harmful", "harmless", "harmless"])
-    said = []
-    rates, completions = evaluate(
-        ModelHost(aligned, device="cpu"), lineage,
-        evaluation=prompts, task=[("w1", "w2"), ("w3", "w4 w5")], max_new_tokens=4, progress=said.append,
-    )  # fmt: skip
-    assert tuple(rates.columns) == RATE_COLUMNS
-    assert tuple(completions.columns) == COMPLETION_COLUMNS
-    names = ["aligned", "witness", "block-s3-000005"]
-    assert list(rates.checkpoint.unique()) == names
-    assert rates.groupby("checkpoint").measure.apply(sorted).tolist() == [
-        ["refusal_harmful", "refusal_harmless", "task_loss"]
-    ] * 3
-    assert len(completions) == 3 * 4
-    block = completions[completions.arm == "block"]
-    assert set(block.seed) == {3}
-    assert set(block.step) == {5}
-    assert set(completions[completions.checkpoint == "witness"].arm) == {"witness"}
-    assert np.isfinite(rates[["value", "low", "high"]].to_numpy(dtype=float)).all()
-    assert [each.step for each in said] == [1, 2, 3]
+def test_the_refusal_score_is_the_log_odds_of_its_definition(tmp_path):
+    host = ModelHost(write_checkpoint(tmp_path, "gpt2"), device="cpu")
+    tokens = refusal_tokens(host.tokenizer)
+    assert {host.tokenizer.convert_ids_to_tokens(token) for token in tokens} == {"sorry", "i"}
+    for prompt, found in zip(PROMPTS, refusal_scores(host, PROMPTS, tokens), strict=True):
+        with torch.no_grad():
+            chances = host.model(input_ids=torch.tensor([prompt])).logits[0, -1].double().softmax(-1)
+        share = float(chances[list(tokens)].sum())
+        assert found == pytest.approx(np.log(share) - np.log(1 - share), abs=1e-4)
+
+
+def test_a_checkpoint_is_asked_everything(tmp_path):
+    host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
+    items = rendered_items([("w1 w2", "w3 w4 w5"), ("w6", "w7")], host.tokenizer)
+    told = []
+    found = ask(host, PROMPTS, items, max_new_tokens=4, done=lambda *where: told.append(where))
+    assert len(found.completions) == len(found.scores) == len(PROMPTS)
+    assert found.tokens.tolist() == [4, 2]
+    assert found.losses.sum() / 6 == pytest.approx(task_loss(host, items).value)
+    assert told[-1] == (len(PROMPTS), len(PROMPTS))

@@ -1,0 +1,64 @@
+"""Judgements kept by content, so that a stopped evaluation goes on and the same exchange is never paid for twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from probes.behaviour.judges.judgement import Exchange, Judge, Judgement
+
+
+class JudgementCache:
+    """One judgement a line in a JSONL file, appended as it comes; without a path, nothing is kept."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Read what is there; a last line that a killed process left half-written is passed over."""
+        self._path = path
+        self._known: dict[str, Judgement] = {}
+        if path is not None and path.is_file():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    row = json.loads(line)
+                    self._known[row["key"]] = Judgement(row["label"], row["reason"])
+
+    def ask(
+        self, judge: Judge, exchanges: Sequence[Exchange], done: Callable[[int, int], None] | None = None
+    ) -> list[Judgement]:
+        """One judgement for each exchange, in order; only what is not known is asked, each content once.
+
+        Unjudged exchanges are not kept, so that they are asked again next time.
+
+        Args:
+            judge: who is asked.
+            exchanges: what is judged.
+            done: told (judged, in all) after each.
+        """
+        keys = [_key(judge, each) for each in exchanges]
+        open_ = {key: each for key, each in zip(keys, exchanges, strict=True) if key not in self._known}
+        found = {key: self._known[key] for key in keys if key in self._known}
+        with contextlib.ExitStack() as stack:
+            file = None
+            if self._path is not None and judge.identity is not None and open_:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(self._path, "a", encoding="utf-8"))
+                if file.tell():
+                    file.write("\n")  # closes a line that a killed process left open; blank lines are passed over
+            for key, judgement in zip(open_, judge.label(list(open_.values())), strict=True):
+                found[key] = judgement
+                if judgement.judged and judge.identity is not None:
+                    self._known[key] = judgement
+                    if file is not None:
+                        row = {"key": key, "judge": judge.name, **vars(judgement)}
+                        file.write(json.dumps(row, ensure_ascii=True) + "\n")
+                        file.flush()
+                if done is not None:
+                    done(len(found), len(set(keys)))
+        return [found[key] for key in keys]
+
+
+def _key(judge: Judge, exchange: Exchange) -> str:
+    text = json.dumps([judge.identity or judge.name, exchange.prompt, exchange.completion])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,21 @@
+"""The built-in judge: the classifier of refusals by their wording, which needs neither model nor network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from probes.behaviour.judges.judgement import Exchange, Judgement
+from probes.behaviour.refusal import read
+
+
+class WordingJudge:
+    """Judges by `probes.behaviour.refusal.read`."""
+
+    name = "builtin"
+    identity = None
+
+    def label(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
+        """One judgement for each exchange, in order."""
+        for each in exchanges:
+            reading = read(each.completion, each.prompt)
+            yield Judgement(reading.label, reading.cue)

@@ -1,0 +1,142 @@
+"""Two conditions on the same prompts or items: differences, exact tests, equivalence, and several runs at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from probes.behaviour.rates import mean_per_token, wilson
+from probes.errors import StatisticsError
+from probes.records import Estimate
+
+FEW_RUNS = 5
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A difference between two rates on the same prompts.
+
+    Attributes:
+        difference: rate after − rate before, with Newcombe's paired interval.
+        gained: prompts on which it holds after and did not before.
+        lost: prompts on which it held before and does not after.
+        p: McNemar's exact two-sided p-value.
+    """
+
+    difference: Estimate
+    gained: int
+    lost: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether a cost stays within a margin that was declared in advance.
+
+    Attributes:
+        cost: mean after − before, with its 90 % interval: the two one-sided tests at 5 % in another form.
+        margin: what was declared, in the units of the cost.
+        p: the larger of the two one-sided p-values, for "as far off as the margin, or further".
+        equivalent: whether p is below 0.05.
+    """
+
+    cost: Estimate
+    margin: float
+    p: float
+    equivalent: bool
+
+
+def paired_rates(before: Bool[np.ndarray, " prompt"], after: Bool[np.ndarray, " prompt_after"]) -> Paired:
+    """Compare two rates prompt by prompt.
+
+    McNemar's exact test (binomial on the prompts that changed); the interval is Newcombe's tenth method (1998), which
+    joins the two Wilson intervals by the correlation of the answers and stays within [−1, 1].
+
+    Raises:
+        StatisticsError: not the same prompts, or none.
+    """
+    if before.shape != after.shape or not before.size:
+        raise StatisticsError("A paired difference needs the same prompts", got=f"{before.size} and {after.size}")
+    gained, lost = int((~before & after).sum()), int((before & ~after).sum())
+    p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    return Paired(_newcombe(before, after), gained, lost, float(p))
+
+
+def _newcombe(before: np.ndarray, after: np.ndarray) -> Estimate:
+    n = before.size
+    first, second = wilson(int(after.sum()), n), wilson(int(before.sum()), n)
+    one, low_one, high_one = float(first.value or 0), float(first.low or 0), float(first.high or 0)
+    two, low_two, high_two = float(second.value or 0), float(second.low or 0), float(second.high or 0)
+    both, neither = int((before & after).sum()), int((~before & ~after).sum())
+    gained, lost = int((~before & after).sum()), int((before & ~after).sum())
+    spread = math.sqrt(after.sum() * (~after).sum() * before.sum() * (~before).sum())
+    product = both * neither - gained * lost
+    # Newcombe's correction of a positive correlation towards 0.
+    phi = (max(product - n / 2, 0) if product > 0 else product) / spread if spread else 0.0
+    down, up = one - low_one, high_one - one
+    down_two, up_two = two - low_two, high_two - two
+    low = math.sqrt(max(down**2 - 2 * phi * down * up_two + up_two**2, 0.0))
+    high = math.sqrt(max(up**2 - 2 * phi * up * down_two + down_two**2, 0.0))
+    return Estimate(one - two, one - two - low, one - two + high)
+
+
+def equivalence(
+    before: Float[np.ndarray, " item"],
+    after: Float[np.ndarray, " item_after"],
+    tokens: Int[np.ndarray, " item_tokens"],
+    margin: float,
+) -> Equivalence:
+    """Two one-sided tests (TOST; Schuirmann, 1987) of the mean cost per token, paired by item.
+
+    Args:
+        before: summed loss of each item.
+        after: the same items later.
+        tokens: answer tokens of each item.
+        margin: largest cost, up or down, that still counts as none; in nats per token.
+
+    Raises:
+        StatisticsError: not the same items, fewer than two, or a margin that is not positive.
+    """
+    if before.shape != after.shape or len(before) < 2 or not margin > 0:
+        raise StatisticsError(
+            "Equivalence needs the same items and a margin",
+            got=f"{len(before)} and {len(after)} items, margin {margin}",
+            expected="two items or more, a margin above 0",
+        )
+    cost = mean_per_token(after - before, tokens, confidence=0.9)
+    value = float(cost.value or 0.0)
+    error = (float(cost.high or 0.0) - value) / float(stats.norm.ppf(0.95))
+    distance = margin - abs(value)
+    p = float(stats.norm.sf(distance / error)) if error else float(distance <= 0)
+    return Equivalence(cost, margin, p, p < 0.05)
+
+
+def clustered(differences: Float[np.ndarray, "run prompt"], *, seed: int = 0, resamples: int = _RESAMPLES) -> Estimate:
+    """Mean difference over runs and prompts, with a 95 % bootstrap that draws runs first, then prompts.
+
+    With fewer than five runs, drawing runs says nothing; only prompts are drawn, and `reason` says so.
+
+    Raises:
+        StatisticsError: no runs or no prompts.
+    """
+    if not differences.size:
+        raise StatisticsError("A mean over runs needs runs and prompts", got=differences.shape)
+    runs, prompts = differences.shape
+    rng = np.random.default_rng(seed)
+    few = runs < FEW_RUNS
+    # How often each run and prompt was drawn; their product weighs the cells.
+    drawn = np.ones((resamples, runs)) if few else rng.multinomial(runs, np.full(runs, 1 / runs), resamples)
+    asked = rng.multinomial(prompts, np.full(prompts, 1 / prompts), resamples)
+    means = np.einsum("br,rp,bp->b", drawn, differences, asked, optimize=True) / (runs * prompts)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(
+        float(differences.mean()),
+        float(low),
+        float(high),
+        reason="prompt-level only: fewer than 5 runs" if few else None,
+    )
