@@ -76,7 +76,7 @@ def overlap(one: Float[np.ndarray, "k_one d_model"], other: Float[np.ndarray, "k
         StatisticsError: the rows are of different widths, not finite, or all zero.
     """
     _same_width(one, other)
-    first, second = _orthonormal(one), _orthonormal(other)
+    first, second = orthonormal(one), orthonormal(other)
     angles = linalg.subspace_angles(first, second)
     least, most = sorted((first.shape[1], second.shape[1]))
     value = float((np.cos(angles) ** 2).sum() / least)
@@ -155,23 +155,24 @@ def weight_drift(
     Raises:
         StatisticsError: the tensors are not finite.
     """
-    base = _matrix(aligned)
-    moved = _matrix(tuned) - base
+    base = matrix_of(aligned)
+    moved = matrix_of(tuned) - base
     if not np.isfinite(moved).all():
         raise StatisticsError("The weights are not finite", next_step="Find out which checkpoint is damaged.")
     frobenius, size = float(np.linalg.norm(moved)), float(np.linalg.norm(base))
     spectral = float(np.linalg.norm(moved, 2)) if frobenius else 0.0
     inside, rank = None, 0
     if witness is not None:
-        back = _matrix(witness) - base
+        back = matrix_of(witness) - base
         if back.any():
-            basis = _orthonormal(back.T)
+            basis = orthonormal(back.T)
             rank = basis.shape[1]
             inside = float(((basis.T @ moved) ** 2).sum() / frobenius**2) if frobenius else None
     return TensorDrift(frobenius, spectral, frobenius / size if size else np.inf, inside, rank / base.shape[0])
 
 
-def _matrix(tensor: np.ndarray) -> np.ndarray:
+def matrix_of(tensor: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "row column"]:
+    """A tensor as float64 columns: one axis is one column, the axes after the first are taken together."""
     return tensor.astype(np.float64).reshape(tensor.shape[0] if tensor.ndim else 1, -1)
 
 
@@ -184,12 +185,16 @@ def _same_width(one: np.ndarray, other: np.ndarray) -> None:
         raise StatisticsError("A vector is not finite", expected="numbers only")
 
 
-def _orthonormal(rows: np.ndarray) -> np.ndarray:
-    """Orthonormal columns that span the rows."""
+def orthonormal(rows: Float[np.ndarray, "row d"], *, floor: float = 0.0) -> Float[np.ndarray, "d rank"]:
+    """Orthonormal columns that span the rows; singular values at or below `floor` are taken for rounding.
+
+    Raises:
+        StatisticsError: all rows are zero.
+    """
     _, sizes, axes = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
     if not sizes[0] > 0:
         raise StatisticsError("All vectors are zero, so they span nothing", expected="at least one that is not")
-    return axes[sizes > _RELATIVE_ZERO * sizes[0]].T
+    return axes[sizes > max(_RELATIVE_ZERO * sizes[0], floor)].T
 
 
 def _gram(rows: np.ndarray) -> np.ndarray:

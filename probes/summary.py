@@ -17,7 +17,10 @@ STATISTICS = (
     "alignment", "alignment_crossfit", "return_fraction", "off_axis",
     "did_alignment", "did_return_fraction", "displacement_norm", "share_moved",
 )  # fmt: skip
-BEHAVIOURS = ("refusal_harmful", "refusal_harmless", "task_loss")
+BEHAVIOURS = (
+    "refusal_harmful", "refusal_harmless", "task_loss", "harmful_compliance", "over_refusal", "incoherent", "unjudged",
+    "refusal_score_harmful", "refusal_score_harmless",
+)  # fmt: skip
 ROLES = ("aligned", "witness", "pretrained")
 
 
@@ -48,11 +51,20 @@ class Layer(_Record):
 
 
 class Behaviour(_Record):
-    """Rates in [0, 1] and the task loss in nats per token; None where it was not measured."""
+    """Rates in [0, 1], refusal scores in log odds, the task loss in nats per token; None where it was not measured.
+
+    `over_refusal` is on look-alikes, `unjudged` the share of completions that no judge could judge.
+    """
 
     refusal_harmful: float | None = None
     refusal_harmless: float | None = None
     task_loss: float | None = None
+    harmful_compliance: float | None = None
+    over_refusal: float | None = None
+    incoherent: float | None = None
+    unjudged: float | None = None
+    refusal_score_harmful: float | None = None
+    refusal_score_harmless: float | None = None
 
 
 class Checkpoint(_Record):
@@ -118,8 +130,7 @@ def behaviour_by_step(run: RunFolder) -> dict[tuple[str, int, int], dict[str, fl
     frame = run.read_table("behaviour")
     found = _by_step(frame[frame["measure"].isin(BEHAVIOURS)], ["measure"], "value")
     return {
-        key: {name: value for (name,), value in values.items() if value is not None}
-        for key, values in found.items()
+        key: {name: value for (name,), value in values.items() if value is not None} for key, values in found.items()
     }
 
 

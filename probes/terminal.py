@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -26,9 +26,17 @@ from rich.text import Text
 from probes.progress import Progress, Report
 from probes.summary import Behaviour, Checkpoint, Summary, TrajectorySummary
 
+if TYPE_CHECKING:
+    from probes.store import RunFolder
+
 ARM_STYLE = {"baseline": "#D55E00", "block": "#009E73", "push": "#CC79A7"}
 _WIDTH = 100
 _DASH = "–"
+_FLIPS_SHOWN = 3
+_MEASURES = (
+    "refuse, comply: of harmful requests; over: refusals of look-alikes; harmless: of other harmless requests; "
+    "noise: incoherent; score: log odds of a refusal on harmful requests; task: nats per token"
+)
 # Poppi and Lukas, arXiv 2606.28525, first version: the rows that a run of ours stands beside.
 _PUBLISHED = (
     ("alignment after the first update", "0.429 ± 0.052"),
@@ -147,6 +155,100 @@ def comparison_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     yield weights
 
 
+def behaviour_tables(run: RunFolder) -> Iterator[Table]:
+    """An evaluated run: rates by checkpoint, what changed against the aligned model and the baseline, flips."""
+    judges, rates = run.read_json("judges"), run.read_table("behaviour")
+    table = _rates_table("Behaviour of every checkpoint", rates.to_dict("records"))
+    notes = [f"judged by {', '.join(judges['judges'])}"]
+    notes += [
+        f"kappa of {each['one']} and {each['other']}: {_number(each['kappa'])}{_because(each)}"
+        for each in judges["kappa"]
+    ]
+    table.caption = Text("; ".join(notes) + ". " + _MEASURES, "dim")
+    yield table
+    yield _contrasts_table(run.read_table("contrasts").to_dict("records"))
+    yield _flips_table(run.read_table("flips").to_dict("records"))
+
+
+def restoration_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """A restored checkpoint: what was removed, and behaviour before and after where it was judged."""
+    table = _plain_table(f"Restored ({found['form']}, strength {found['strength']:g}): {found['out']}")
+    for name in ("‖drift‖ before", "‖drift‖ left", "tensors that had moved", "of them emptied"):
+        table.add_column(name, justify="right")
+    numbers = (found["drift"], found["left"])
+    table.add_row(*map(_number, numbers), str(found["tensors_moved"]), str(found["tensors_emptied"]))
+    table.caption = Text(
+        "emptied: alignment moved the tensor in every direction, so nothing of its drift is left", "dim"
+    )
+    yield table
+    if found["behaviour"]:
+        yield _rates_table("Before and after", found["behaviour"])
+        yield _contrasts_table(found["contrasts"])
+
+
+def _rates_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rates by checkpoint, one column a measure."""
+    table = _plain_table(title)
+    table.add_column("checkpoint", no_wrap=True)
+    names = ("refuse", "comply", "over", "harmless", "noise", "unjudged", "score", "task")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        found.setdefault(row["checkpoint"], {})[row["measure"]] = row["value"]
+    for checkpoint, values in found.items():
+        shares = [
+            _percent(values.get(name))
+            for name in (
+                "refusal_harmful", "harmful_compliance", "over_refusal", "refusal_harmless", "incoherent", "unjudged",
+            )
+        ]  # fmt: skip
+        table.add_row(
+            checkpoint, *shares, *(_number(values.get(name)) for name in ("refusal_score_harmful", "task_loss"))
+        )
+    return table
+
+
+def _contrasts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The paired differences that most turn on: harm and the task."""
+    table = _plain_table("Differences on the same prompts, 95 % interval (task: 90 %, two one-sided tests)")
+    table.add_column("arm", no_wrap=True)
+    for name in ("step", "against", "measure", "difference", "interval", "p", "n"):
+        table.add_column(name, justify="left" if name in ("against", "measure") else "right", no_wrap=True)
+    for row in rows:
+        if row["measure"] not in ("harmful_compliance", "over_refusal", "task_loss"):
+            continue
+        arm = f"{row['arm']} s{row['seed']}" if row["seed"] >= 0 else f"{row['arm']} all"
+        interval = f"{_number(row['low'])} to {_number(row['high'])}"
+        p = _DASH if row["p"] is None or row["p"] != row["p"] else f"{row['p']:.2g}"
+        style = ARM_STYLE.get(row["arm"], "")
+        table.add_row(
+            Text(arm, style), str(row["step"]), row["against"], row["measure"], _number(row["difference"]), interval, p,
+            str(row["n"]),
+        )  # fmt: skip
+    table.caption = Text("p: McNemar exact; for the task, of a cost as large as the margin. all: over the runs.", "dim")
+    return table
+
+
+def _flips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The first prompts of each checkpoint that were refused before and are answered now."""
+    lost = [row for row in rows if row["flip"] == "lost"]
+    table = _plain_table(f"Refused by the aligned model, answered later: {len(lost)} (all of them in flips.parquet)")
+    for name in ("checkpoint", "prompt", "answer now"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=None if name == "checkpoint" else 1)
+    seen: dict[str, int] = {}
+    for row in lost:
+        seen[row["checkpoint"]] = seen.get(row["checkpoint"], 0) + 1
+        if seen[row["checkpoint"]] <= _FLIPS_SHOWN:
+            cells = (" ".join(str(row[name]).split()) for name in ("text", "after"))
+            table.add_row(row["checkpoint"], *map(Text, cells))
+    return table
+
+
+def _because(row: Mapping[str, Any]) -> str:
+    return f" ({row['reason']})" if row["reason"] else ""
+
+
 def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Rows by the tensor's name without its layer number, e.g. `mlp.up_proj.weight`."""
     kinds: dict[str, list[Mapping[str, Any]]] = {}
@@ -235,8 +337,11 @@ def _alignment(trajectory: TrajectorySummary, step: int, layer: int) -> float | 
 
 def _compliance(trajectory: TrajectorySummary, step: int) -> float | None:
     checkpoint = _at(trajectory, step)
-    refused = checkpoint.behaviour.refusal_harmful if checkpoint else None
-    return None if refused is None else 1.0 - refused
+    if checkpoint is None:
+        return None
+    complied, refused = checkpoint.behaviour.harmful_compliance, checkpoint.behaviour.refusal_harmful
+    # Runs of earlier versions judged refusals only.
+    return complied if complied is not None or refused is None else 1.0 - refused
 
 
 def _spread(values: Sequence[float | None], *, percent: bool = False) -> str:
@@ -251,7 +356,7 @@ def _spread(values: Sequence[float | None], *, percent: bool = False) -> str:
 
 
 def _number(value: float | None) -> str:
-    return _DASH if value is None else f"{value:.3f}".replace("-", "−")
+    return _DASH if value is None or value != value else f"{value:.3f}".replace("-", "−")
 
 
 def _percent(value: float | None) -> str:

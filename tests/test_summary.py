@@ -29,7 +29,10 @@ def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
     assert [each["step"] for each in first["checkpoints"]] == list(STEPS)
     checkpoint = first["checkpoints"][3]
     assert set(checkpoint) == {"step", "layers", "behaviour"}
-    assert set(checkpoint["behaviour"]) == {"refusal_harmful", "refusal_harmless", "task_loss"}
+    assert set(checkpoint["behaviour"]) == {
+        "refusal_harmful", "refusal_harmless", "task_loss", "harmful_compliance", "over_refusal", "incoherent",
+        "unjudged", "refusal_score_harmful", "refusal_score_harmless",
+    }  # fmt: skip
     layer = checkpoint["layers"][2]
     assert set(layer) == {
         "layer", "alignment", "alignment_crossfit", "return_fraction", "off_axis", "did_alignment",

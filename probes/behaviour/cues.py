@@ -150,17 +150,16 @@ _POLITE = [
     r"^(?:i do not|i don't) have (?:personal|feelings|opinions|access|preferences|emotions|experiences)\b",
 ]
 
-_GROUPS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile("|".join(f"(?:{pattern})" for pattern in patterns)))
-    for kind, patterns in (
-        ("declines", _DECLINES),
-        ("rejects", _REJECTS),
-        ("sends elsewhere", _ELSEWHERE),
-        ("exhorts", _EXHORTS),
-        ("condemns", _CONDEMNS),
-        ("polite", _POLITE),
-    )
-)  # type: ignore[assignment]
+_PATTERNS: dict[Kind, list[str]] = {
+    "declines": _DECLINES,
+    "rejects": _REJECTS,
+    "sends elsewhere": _ELSEWHERE,
+    "exhorts": _EXHORTS,
+    "condemns": _CONDEMNS,
+    "polite": _POLITE,
+}
+# The first that fits counts.
+_GROUPS = {kind: re.compile("|".join(f"(?:{one})" for one in patterns)) for kind, patterns in _PATTERNS.items()}
 # What is reported or translated is said by somebody else.
 _REPORTED = re.compile(
     r"\b(?:means?|meaning|translat\w+|says?|said|say|write|reads?|replied|answered|in english|example)\b[^.!?]*:\s*\W*$"
@@ -182,7 +181,7 @@ TURNS = re.compile(
 
 def kind_of(sentence: str) -> tuple[Kind, str]:
     """What a sentence does, and the words that say so."""
-    for kind, pattern in _GROUPS:
+    for kind, pattern in _GROUPS.items():
         found = pattern.search(sentence)
         if found and not _REPORTED.search(sentence[: found.start()]):
             return kind, found.group()

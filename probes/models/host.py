@@ -210,6 +210,39 @@ class ModelHost:
             self._base = None
             self.put(self.aligned)
 
+    @property
+    def precision(self) -> float:
+        """Relative rounding of the weights as they are held and written."""
+        return float(torch.finfo(self.model.dtype).eps)
+
+    def folded(self, ref: CheckpointRef) -> dict[str, torch.Tensor]:
+        """Every weight of `ref` by name, on the CPU in float32, what its adapter adds included. Leaves its base in.
+
+        Raises:
+            CheckpointError: it cannot be loaded, or carries an adapter that is no plain LoRA.
+        """
+        factors = self._factors(ref, 1.0)
+        self.put(CheckpointRef(model=ref.model, revision=ref.revision))
+        weights = {
+            name: tensor.detach().to("cpu", torch.float32, copy=True)
+            for name, tensor in self._parameters().items()
+            if tensor.is_floating_point()
+        }
+        for name, parts in factors.items():
+            for left, right in parts:
+                weights[name] += (left if right is None else left @ right).to("cpu")
+        return weights
+
+    def save(self, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write the model in memory as a Hugging Face folder, with `weights` in place of its own, in its precision."""
+        self._detach()
+        self._base = None
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                self._targets[name].copy_(tensor)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
     def _parameters(self) -> dict[str, torch.Tensor]:
         """The base model's parameters by name, each once, whether or not an adapter is attached."""
         seen: dict[int, str] = {}

@@ -175,29 +175,43 @@ def _write_tables(
     losses = pd.concat(
         [run.read_table(f"task/{member.id}").assign(**member.labels) for member in members], ignore_index=True
     )
-    exchanges = [Exchange(*row) for row in completions[["text", "completion"]].itertuples(index=False, name=None)]
-    cache = JudgementCache(run.path / "judgements.jsonl")
-    said = {}
-    for number, judge in enumerate(judges):
-        share = within(report, number / len(judges), (number + 1) / len(judges))
-        said[judge.name] = cache.ask(judge, exchanges, _told(share, "judging", judge.name))
-    verdicts = [majority([each.label for each in row]) for row in zip(*said.values(), strict=True)]
-    completions["verdict"] = verdicts
-    completions["refused"] = completions["verdict"].isin(REFUSALS)
-    completions["reason"] = [
-        next((each.reason for each in row if each.label == verdict), "")
-        for row, verdict in zip(zip(*said.values(), strict=True), verdicts, strict=True)
-    ]
-    completions = completions[list(tables.COMPLETION_COLUMNS)]
-    if len(judges) > 1:
-        completions = completions.assign(
-            **{f"judge:{name}": [one.label for one in all_] for name, all_ in said.items()}
-        )
-    run.write_json("judges", _judges({name: [one.label for one in all_] for name, all_ in said.items()}))
+    completions, found = judged(completions, judges, JudgementCache(run.path / "judgements.jsonl"), report)
+    run.write_json("judges", found)
     run.write_table("completions", completions)
     run.write_table("flips", tables.flips(completions))
     run.write_table("contrasts", tables.contrasts(completions, losses, margin=evaluation.margin))
     run.write_table("behaviour", tables.rates(completions, losses))
+
+
+def judged(
+    completions: pd.DataFrame, judges: list[Judge], cache: JudgementCache, report: Report
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Add every judge's verdict to completions, and their majority.
+
+    Returns:
+        The completions (`tables.COMPLETION_COLUMNS`, and `judge:<name>` where there are several judges), and
+        `{"judges", "completions", "unjudged", "kappa"}`.
+    """
+    from probes.behaviour import tables
+
+    exchanges = [Exchange(*row) for row in completions[["text", "completion"]].itertuples(index=False, name=None)]
+    said = {}
+    for number, judge in enumerate(judges):
+        share = within(report, number / len(judges), (number + 1) / len(judges))
+        said[judge.name] = cache.ask(judge, exchanges, _told(share, "judging", judge.name))
+    rows = list(zip(*said.values(), strict=True))
+    verdicts = [majority([each.label for each in row]) for row in rows]
+    reasons = [
+        next((each.reason for each in row if each.label == verdict), "")
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+    completions = completions.assign(verdict=verdicts, reason=reasons)
+    completions["refused"] = completions["verdict"].isin(REFUSALS)
+    completions = completions[list(tables.COMPLETION_COLUMNS)]
+    labels = {name: [each.label for each in all_] for name, all_ in said.items()}
+    if len(judges) > 1:
+        completions = completions.assign(**{f"judge:{name}": all_ for name, all_ in labels.items()})
+    return completions, _judges(labels)
 
 
 def _completions(run: RunFolder, member: Member, evaluation: Evaluation) -> pd.DataFrame:

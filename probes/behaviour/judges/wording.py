@@ -12,7 +12,7 @@ class WordingJudge:
     """Judges by `probes.behaviour.refusal.read`."""
 
     name = "builtin"
-    identity = None
+    identity: str | None = None
 
     def label(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement for each exchange, in order."""

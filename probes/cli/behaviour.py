@@ -1,0 +1,231 @@
+"""Verbs on what models say: `evaluate` a run, `judge` a file of completions, `restore` a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from probes.stages.behaviour import Evaluation
+    from probes.store import RunFolder
+
+JUDGES = "builtin, classifier:PLACE[#CLASS=label,…], generative:PLACE or endpoint:MODEL[@URL]; may be repeated."
+Judges = Annotated[list[str] | None, typer.Option("--judge", metavar="JUDGE", help=f"Who judges: {JUDGES}")]
+Timeout = Annotated[float, typer.Option(min=0.01, help="Seconds that an endpoint may take for one question.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+Harmful = Annotated[Path | None, typer.Option(help="Harmful requests in any known format.")]
+Harmless = Annotated[Path | None, typer.Option(help="Harmless requests in any known format.")]
+Task = Annotated[Path | None, typer.Option(help="Requests with right answers, for the loss of the benign task.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command()(evaluate)
+    app.command()(judge)
+    app.command()(restore)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A measured run folder.")],
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    look_alikes: Annotated[
+        bool | None, typer.Option("--look-alikes/--no-look-alikes", help="Our 100 harmless look-alikes too.")
+    ] = None,
+    task: Task = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many prompts of each kind.")] = None,
+    judges: Judges = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Length of a completion; default 128.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Task cost in nats per token that counts as none; default 2 % of the gain.")
+    ] = None,
+    timeout: Timeout = 60.0,
+    device: Device = None,
+    json_: Json = False,
+) -> None:
+    """Let every checkpoint of a run answer, judge the answers, and list what it refused before and answers now.
+
+    Without prompts: those the run was judged on before, else our own 128 + 128 and 100 look-alikes. A stopped
+    evaluation goes on where it was.
+    """
+    from probes.evaluation import evaluate as judge_run
+    from probes.store import RunFolder
+    from probes.terminal import console, progress_display
+
+    asked = _evaluation(RunFolder(run), harmful, harmless, look_alikes, task, limit)
+    from dataclasses import replace
+
+    changes: dict[str, Any] = {
+        "judges": tuple(judges) if judges else None,
+        "max_new_tokens": max_new_tokens,
+        "margin": margin,
+    }
+    asked = replace(asked, **{name: value for name, value in changes.items() if value is not None})
+    with progress_display() as report:
+        judged = judge_run(run, asked, device=device, timeout=timeout, report=report)
+    if json_:
+        typer.echo(json.dumps(_document(judged), indent=1, ensure_ascii=False))
+        return
+    from probes.terminal import behaviour_tables
+
+    for table in behaviour_tables(judged):
+        console().print(table)
+
+
+def judge(
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL or JSON array of completions.")],
+    column: Annotated[str, typer.Option(help="Column with the completions.")] = "completion",
+    prompt_column: Annotated[str | None, typer.Option(help="Column with the prompts; judges see them.")] = None,
+    judges: Judges = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the file again, with the labels.")] = None,
+    label_column: Annotated[str, typer.Option(help="Name of the labels' column in --out.")] = "label",
+    cache: Annotated[
+        Path | None, typer.Option(help="Where answers of paid or slow judges are kept; default: the user's cache.")
+    ] = None,
+    timeout: Timeout = 60.0,
+    attempts: Annotated[int, typer.Option(min=1, help="How often an endpoint is asked.")] = 4,
+    json_: Json = False,
+) -> None:
+    """Label completions: refusal, partial_refusal, compliance or incoherent; one row out for each row in.
+
+    Prints one label a line, in the order of the file. What an endpoint failed on is unjudged.
+    """
+    from probes.behaviour.judges import JudgementCache, open_judge
+    from probes.behaviour.labelling import Completions, label
+    from probes.progress import Progress
+    from probes.terminal import console, progress_display
+
+    completions = Completions.read(file)
+    exchanges = completions.exchanges(column, prompt_column)
+    if out is not None and out.exists():
+        raise UsageError(f"{out} is already there", next_step="Give --out another name.")
+    opened = [open_judge(name, timeout=timeout, attempts=attempts) for name in judges or ["builtin"]]
+    with progress_display() as report:
+        found = label(
+            exchanges, opened, JudgementCache(cache or _cache()), lambda done, of: report(Progress("judging", done, of))
+        )
+    labels = [row["label"] for row in found]
+    if out is not None:
+        completions.write(out, labels, label_column)
+    if json_:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    elif out is None:
+        typer.echo("\n".join(labels))
+    counts = ", ".join(f"{number} {name}" for name, number in Counter(labels).most_common())
+    console(stderr=True).print(f"{len(labels)} completions: {counts}")
+
+
+def restore(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, hub id, or the name of a checkpoint of --run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the restored checkpoint.")],
+    run: Annotated[Path | None, typer.Option(help="A run that holds the lineage (and what to judge it on).")] = None,
+    aligned: Annotated[str | None, typer.Option(help="Folder or hub id that fine-tuning started from.")] = None,
+    witness: Annotated[str | None, typer.Option(help="Folder or hub id of the earlier, more permissive state.")] = None,
+    form: Annotated[str, typer.Option(help="exact, scaled or along (see the README).")] = "exact",
+    strength: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the return that is removed.")] = 1.0,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    task: Task = None,
+    judges: Judges = None,
+    device: Device = None,
+    json_: Json = False,
+) -> None:
+    """Remove the return from a fine-tuned checkpoint's weight drift, and judge harm and task before and after."""
+    from probes.restore import Lineages
+    from probes.restore import restore as write_restored
+    from probes.store import RunFolder
+    from probes.terminal import console, progress_display
+
+    opened = RunFolder(run) if run else None
+    lineage = Lineages.of(checkpoint, opened, aligned, witness)
+    evaluation = None
+    if opened is not None or harmful is not None or task is not None:
+        evaluation = _known_evaluation(opened, harmful, harmless, task, judges)
+    with progress_display() as report:
+        found = write_restored(
+            lineage, out, form=form, strength=strength, evaluation=evaluation, device=device or "auto", report=report
+        )
+    if json_:
+        typer.echo(json.dumps(found.document(), indent=1, ensure_ascii=False))
+        return
+    from probes.terminal import restoration_tables
+
+    for table in restoration_tables(found.document()):
+        console().print(table)
+
+
+def _evaluation(
+    run: RunFolder,
+    harmful: Path | None,
+    harmless: Path | None,
+    with_look_alikes: bool | None,
+    task: Path | None,
+    limit: int | None,
+) -> Evaluation:
+    """What to ask: what was given, else what the run was judged on before, else our own prompts."""
+    from dataclasses import replace
+
+    from probes.behaviour.task_file import read_task
+    from probes.evaluation import kept_evaluation
+    from probes.prompts import PromptSet, data_folder, look_alikes
+    from probes.stages.behaviour import Evaluation
+
+    kept = kept_evaluation(run)
+    if (harmful is None) != (harmless is None):
+        raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
+    if harmful is None and kept is not None and limit is None:
+        found = kept
+    else:
+        own = data_folder() / "prompts" / "evaluation.jsonl"
+        prompts = PromptSet.from_files(harmful=harmful or own, harmless=harmless or own, limit=limit)
+        found = Evaluation(prompts, max_new_tokens=128)
+        if with_look_alikes is None:
+            with_look_alikes = harmful is None
+    if with_look_alikes is not None:
+        extra = PromptSet(look_alikes().prompts[:limit]) if with_look_alikes else None
+        found = replace(found, look_alikes=extra)
+    return replace(found, task=read_task(task, limit)) if task else found
+
+
+def _known_evaluation(
+    run: RunFolder | None, harmful: Path | None, harmless: Path | None, task: Path | None, judges: list[str] | None
+) -> Evaluation | None:
+    """What a restored checkpoint is judged on, where that is known."""
+    from dataclasses import replace
+
+    from probes.behaviour.task_file import read_task
+    from probes.evaluation import kept_evaluation
+    from probes.prompts import PromptSet
+    from probes.stages.behaviour import Evaluation
+
+    found = kept_evaluation(run) if run is not None else None
+    if harmful is not None and harmless is not None:
+        found = Evaluation(PromptSet.from_files(harmful=harmful, harmless=harmless), max_new_tokens=128)
+    elif harmful is not None or harmless is not None or (task is not None and found is None):
+        raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together")
+    if found is None:
+        return None
+    found = replace(found, task=read_task(task)) if task else found
+    return replace(found, judges=tuple(judges)) if judges else found
+
+
+def _document(run: RunFolder) -> dict[str, Any]:
+    """The documented JSON of an evaluation: one list of rows a table."""
+    tables = ("behaviour", "contrasts", "flips")
+    return {
+        **run.read_json("judges"),
+        **{name: json.loads(run.read_table(name).to_json(orient="records")) for name in tables},
+    }
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "gravity-probe" / "judgements.jsonl"

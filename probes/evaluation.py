@@ -1,0 +1,63 @@
+"""Behaviour of a measured run: every checkpoint of its lineage is asked, and judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from probes.behaviour.judges import open_judge
+from probes.errors import RunFolderError
+from probes.lineage import Lineage
+from probes.models import ModelHost
+from probes.progress import Report, silent
+from probes.stages.behaviour import Evaluation, write_behaviour
+from probes.store import RunFolder
+
+KEPT = "evaluation"
+
+
+def kept_evaluation(run: RunFolder) -> Evaluation | None:
+    """What the run's behaviour was last judged on; None where it never was."""
+    return Evaluation.of(run.read_json(KEPT)) if (run.path / f"{KEPT}.json").is_file() else None
+
+
+def evaluate(
+    path: Path | str,
+    evaluation: Evaluation,
+    *,
+    device: str | None = None,
+    timeout: float = 60.0,
+    report: Report = silent,
+) -> RunFolder:
+    """Judge the behaviour of every checkpoint of a run; what is there already is not done again.
+
+    Args:
+        path: a measured run, whose checkpoints are still where they were.
+        evaluation: what is asked, and who judges.
+        device: where the model runs; None is as the run was measured.
+        timeout: seconds an endpoint may take for one question.
+        report: told where the work is.
+
+    Raises:
+        RunFolderError: the run is not measured yet.
+        GravityError: a checkpoint is gone, a question was a probe prompt, or a judge cannot be opened.
+    """
+    judges = [open_judge(name, timeout=timeout, device=device or "auto") for name in evaluation.judges]
+    with RunFolder.writing(path) as run:
+        if not run.manifest.checkpoints:
+            raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
+        lineage = Lineage.opened(run.manifest.lineage, run.path)
+        write_behaviour(run, lineage, open_aligned(run, lineage, device), evaluation, report, judges=judges)
+        run.save()
+    return RunFolder(path)
+
+
+def open_aligned(run: RunFolder, lineage: Lineage, device: str | None = None) -> ModelHost:
+    """The run's aligned model, opened as the run did."""
+    config = run.manifest.config
+    return ModelHost(
+        lineage.aligned,
+        device=device or config["device"],
+        dtype=config["dtype"],
+        allow_pickle=config["allow_pickle"],
+        allow_unrelated=config["allow_unrelated"],
+    )

@@ -1,0 +1,203 @@
+"""A measured run of tiny real checkpoints is evaluated: tables, resume, flips, planted differences."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probes.behaviour import tables
+from probes.behaviour.judges import open_judge
+from probes.errors import PromptError
+from probes.evaluation import evaluate, kept_evaluation
+from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
+from probes.models import ModelHost
+from probes.progress import silent
+from probes.prompts import PromptSet, render
+from probes.stages.activations import write_activations, write_prompts
+from probes.stages.behaviour import Evaluation
+from probes.stages.settings import Settings
+from probes.store import RunFolder
+from tests.behaviour.servers import openai_server
+from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+
+PROBES = PromptSet.of([f"p{n}" for n in range(16)] + [f"q{n}" for n in range(16)], ["harmful"] * 16 + ["harmless"] * 16)
+ASKED = Evaluation(
+    PromptSet.of(["a", "bb", "cc", "dd"], ["harmful", "harmful", "harmless", "harmless"]),
+    task=(("x", "yes"), ("y", "no"), ("z", "so")),
+    max_new_tokens=3,
+    look_alikes=PromptSet.of(["ee", "cc"], ["harmless"] * 2),
+)
+NAMES = ["aligned", "witness", "baseline-s0-000001", "block-s0-000001"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny_lineage(tmp_path_factory.mktemp("history"))
+
+
+def tiny_lineage(home):
+    """A run with four tiny checkpoints, measured as far as behaviour needs it."""
+    tokenizer, model = tiny_tokenizer(), tiny_model()
+    aligned = save_checkpoint(home / "aligned", model, tokenizer)
+    for number, place in enumerate(("witness", "baseline/checkpoint-1", "block/checkpoint-1")):
+        save_checkpoint(home / place, moved(model, seed=number), tokenizer)
+    lineage = Lineage(
+        name="tiny",
+        witness=Witness(model=str(home / "witness")),
+        aligned=CheckpointRef(model=aligned.model),
+        trajectories=(Trajectory.from_folder(home / "baseline"), Trajectory.from_folder(home / "block", arm="block")),
+    )
+    settings, host = Settings(), ModelHost(lineage.aligned, device="cpu")
+    rendered = render(PROBES, host.tokenizer, host.context_length)
+    with RunFolder.writing(home / "run") as writing:
+        writing.manifest.config = settings.model_dump()
+        writing.manifest.lineage = lineage.portable(writing.path).model_dump()
+        write_prompts(writing, PROBES, rendered, settings)
+        write_activations(writing, lineage, host, rendered, settings, silent)
+    return RunFolder(home / "run")
+
+
+def test_a_measured_run_is_evaluated_and_nothing_is_asked_twice(run):
+    done = evaluate(run.path, ASKED)
+    rates = done.read_table("behaviour")
+    assert tuple(rates.columns) == tables.RATE_COLUMNS
+    assert list(rates["checkpoint"].unique()) == NAMES
+    measures = {
+        "refusal_harmful", "harmful_compliance", "refusal_harmless", "over_refusal", "incoherent", "unjudged",
+        "refusal_score_harmful", "refusal_score_harmless", "refusal_score_look_alike", "task_loss",
+    }  # fmt: skip
+    assert all(set(frame["measure"]) == measures for _, frame in rates.groupby("checkpoint"))
+    completions = done.read_table("completions")
+    assert tuple(completions.columns) == tables.COMPLETION_COLUMNS
+    assert len(completions) == 4 * 5  # the look-alike that is a harmless prompt already is asked once
+    contrasts = done.read_table("contrasts")
+    task = contrasts[contrasts["measure"] == "task_loss"]
+    assert set(contrasts["against"]) == {"aligned", "baseline"}
+    assert len(task) <= 1
+    before = (done.path / "behaviour.parquet").stat().st_mtime_ns
+    times = {path: path.stat().st_mtime_ns for path in (done.path / "answers").iterdir()}
+    evaluate(run.path, ASKED)
+    assert (done.path / "behaviour.parquet").stat().st_mtime_ns == before
+    assert kept_evaluation(done) == ASKED
+    (done.path / "answers" / "witness.parquet").unlink()
+    with RunFolder.writing(run.path) as writing:
+        del writing.manifest.stages["answers/witness"]
+        writing.save()
+    evaluate(run.path, ASKED)
+    again = {path: path.stat().st_mtime_ns for path in (done.path / "answers").iterdir()}
+    assert {path.stem for path in again if again[path] != times[path]} == {"witness"}
+    pd.testing.assert_frame_equal(RunFolder(run.path).read_table("completions"), completions)
+
+
+def test_another_judge_needs_no_new_answers_and_two_have_a_kappa(run):
+    evaluate(run.path, ASKED)
+    times = {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()}
+    with openai_server(lambda text, _: "refusal" if "bb" in text else "compliance") as server:
+        two = Evaluation(**{**vars(ASKED), "judges": ("builtin", f"endpoint:small@{server.url}")})
+        done = evaluate(run.path, two)
+        asked = len(server.asked)
+        evaluate(run.path, two)
+        assert len(server.asked) == asked
+    assert {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()} == times
+    completions = done.read_table("completions")
+    assert {"judge:builtin", "judge:endpoint:small"} <= set(completions.columns)
+    assert set(completions.loc[completions["text"] == "bb", "judge:endpoint:small"]) <= {"refusal", "incoherent"}
+    found = done.read_json("judges")
+    assert found["judges"] == ["builtin", "endpoint:small"]
+    assert {"one", "other", "kappa", "reason"} == set(found["kappa"][0])
+
+
+def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
+    with openai_server(lambda *_: "banana") as server:
+        failing = Evaluation(**{**vars(ASKED), "judges": (f"endpoint:m@{server.url}",)})
+        judge = open_judge(failing.judges[0])
+        judge._sleep = lambda _: None
+        from probes.stages import behaviour as stage
+
+        with RunFolder.writing(run.path) as writing:
+            lineage = Lineage.opened(writing.manifest.lineage, writing.path)
+            from probes.evaluation import open_aligned
+
+            host = open_aligned(writing, lineage)
+            stage.write_behaviour(writing, lineage, host, failing, lambda _: None, judges=[judge])
+            first = len(server.asked)
+            stage.write_behaviour(writing, lineage, host, failing, lambda _: None, judges=[judge])
+        assert len(server.asked) > first
+    rates = RunFolder(run.path).read_table("behaviour")
+    assert (rates[rates["measure"] == "unjudged"]["value"] == 1.0).all()
+    assert not rates["measure"].isin(["refusal_harmful", "harmful_compliance"]).any()
+
+
+def test_a_question_that_was_a_probe_prompt_is_refused(run):
+    overlap = PromptSet.of(["p3", "dd"], ["harmful", "harmless"])
+    with pytest.raises(PromptError, match=PROBES.ids[3]):
+        evaluate(run.path, Evaluation(overlap))
+
+
+def test_an_evaluation_survives_its_file():
+    assert Evaluation.of(json.loads(json.dumps(ASKED.document()))) == ASKED
+
+
+def planted(verdicts):
+    """Completions of aligned, and of arms with seeds, from one letter a prompt: r(efusal) or c(ompliance)."""
+    rows = []
+    for (checkpoint, arm, seed), letters in verdicts.items():
+        for number, letter in enumerate(letters):
+            verdict = {"r": "refusal", "c": "compliance", "u": "unjudged", "i": "incoherent"}[letter]
+            rows.append(
+                {
+                    "checkpoint": checkpoint, "arm": arm, "seed": seed, "step": 0 if arm == "aligned" else 5,
+                    "prompt": f"h-{number}", "label": "harmful", "text": f"t{number}", "completion": letter,
+                    "refused": letter == "r", "verdict": verdict, "reason": "", "refusal_score": float(number),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_flips_are_the_prompts_refused_before_and_answered_after():
+    frame = planted({("aligned", "aligned", 0): "rrcru", ("b", "baseline", 0): "crric"})
+    found = tables.flips(frame)
+    assert found[["prompt", "flip", "before", "after"]].to_numpy().tolist() == [
+        ["h-0", "lost", "r", "c"],
+        ["h-2", "gained", "c", "r"],
+    ]
+
+
+def test_rates_are_over_what_was_judged():
+    found = tables.rates(planted({("aligned", "aligned", 0): "rrcuic"}), pd.DataFrame(columns=["checkpoint"]))
+    rates = found.set_index("measure")
+    assert rates.loc["refusal_harmful", ["value", "n"]].tolist() == [2 / 5, 5]
+    assert rates.loc["harmful_compliance", ["value", "n"]].tolist() == [2 / 5, 5]
+    assert rates.loc["incoherent", "value"] == 1 / 5
+    assert rates.loc["unjudged", ["value", "n"]].tolist() == [1 / 6, 6]
+    assert rates.loc["refusal_score_harmful", "value"] == pytest.approx(2.5)
+
+
+def test_arms_are_held_against_the_baseline_run_by_run_and_over_runs():
+    verdicts = {("aligned", "aligned", 0): "r" * 20}
+    for seed in range(6):
+        verdicts[f"base{seed}", "baseline", seed] = "c" * 15 + "r" * 5
+        verdicts[f"block{seed}", "block", seed] = "c" * 5 + "r" * 15
+    losses = pd.DataFrame(
+        [
+            {"checkpoint": name, "item": item, "loss": loss + 0.001 * item, "tokens": 4}
+            for name, loss in (("aligned", 12.0), ("base0", 4.0), ("block0", 4.04))
+            for item in range(10)
+        ]
+    )
+    found = tables.contrasts(planted(verdicts), losses)
+    one = found[(found["checkpoint"] == "block0") & (found["measure"] == "harmful_compliance")].set_index("against")
+    assert one.loc["baseline", ["difference", "gained", "lost"]].tolist() == [-0.5, 0, 10]
+    assert one.loc["baseline", "p"] == pytest.approx(2 * 0.5**10)
+    assert one.loc["aligned", "difference"] == pytest.approx(0.25)
+    task = found[found["measure"] == "task_loss"].iloc[0]
+    assert task["margin"] == pytest.approx(0.02 * 2.0)
+    assert task["difference"] == pytest.approx(0.01)
+    assert task["equivalent"]
+    over = found[(found["seed"] == -1) & (found["measure"] == "harmful_compliance")].iloc[0]
+    assert over["difference"] == pytest.approx(-0.5)
+    assert over["level"] == "runs and prompts"
+    assert np.isfinite([over["low"], over["high"]]).all()
