@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +18,9 @@ from probes.errors import UsageError
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
-from probes.prompts import render
 from probes.restoration import Restored, without_return
-from probes.stages.behaviour import Evaluation, judged
+from probes.stages.behaviour import Evaluation, asked, judged, questioned
 from probes.store import RunFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too
@@ -190,8 +186,8 @@ def _judged(
         host.put(ref)
         # The comparison knows a baseline and what is held against it.
         place = {"checkpoint": name, "arm": "baseline" if name == "tuned" else name, "seed": 0, "step": 0}
-        completions, items = _asked(host, evaluation)
-        parts.append(completions.assign(**place))
+        answers, items = asked(host, evaluation)
+        parts.append(questioned(answers, evaluation).assign(**place))
         losses.append(items.assign(**place))
     judges = [open_judge(each) for each in evaluation.judges]
     frame, _ = judged(pd.concat(parts, ignore_index=True), judges, JudgementCache(), silent)
@@ -202,29 +198,6 @@ def _judged(
         done.out, done.form, done.strength, done.tensors,
         _records(tables.rates(frame, items).drop(columns="arm")), _records(against.assign(against="tuned")),
     )  # fmt: skip
-
-
-def _asked(host: ModelHost, evaluation: Evaluation) -> tuple[pd.DataFrame, pd.DataFrame]:
-    import pandas as pd
-
-    from probes.behaviour.ask import ask
-    from probes.behaviour.task import rendered_items
-
-    questions = evaluation.questions
-    items = rendered_items(evaluation.task, host.tokenizer) if evaluation.task else []
-    rendered = render(questions, host.tokenizer, host.context_length)
-    found = ask(host, rendered.token_ids, items, max_new_tokens=evaluation.max_new_tokens)
-    completions = pd.DataFrame(
-        {
-            "prompt": questions.ids,
-            "label": evaluation.labels,
-            "text": questions.texts,
-            "completion": found.completions,
-            "refusal_score": found.scores,
-        }
-    )
-    losses = pd.DataFrame({"item": range(len(items)), "loss": found.losses, "tokens": found.tokens})
-    return completions, losses
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ ARM_STYLE = {"baseline": "#D55E00", "block": "#009E73", "push": "#CC79A7"}
 _WIDTH = 100
 _DASH = "–"
 _FLIPS_SHOWN = 3
+_CONTRASTED = {"harmful_compliance": "harm", "over_refusal": "over-refusal", "task_loss": "task"}
 _MEASURES = (
     "refuse, comply: of harmful requests; over: refusals of look-alikes; harmless: of other harmless requests; "
     "noise: incoherent; score: log odds of a refusal on harmful requests; task: nats per token"
@@ -210,30 +211,47 @@ def _rates_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _contrasts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The paired differences that most turn on: harm and the task."""
-    table = _plain_table("Differences on the same prompts, 95 % interval (task: 90 %, two one-sided tests)")
+    """The paired differences that most turn on, at the last step of each trajectory."""
+    table = _plain_table("Differences on the same prompts at the last step, 95 % interval (task: 90 %, TOST)")
     table.add_column("arm", no_wrap=True)
-    for name in ("step", "against", "measure", "difference", "interval", "p", "n"):
-        table.add_column(name, justify="left" if name in ("against", "measure") else "right", no_wrap=True)
+    for name in ("step", "against", "of", "difference", "interval", "p", "n"):
+        table.add_column(name, justify="left" if name in ("against", "of") else "right", no_wrap=True)
+    last = _last_steps(rows)
     for row in rows:
-        if row["measure"] not in ("harmful_compliance", "over_refusal", "task_loss"):
-            continue
-        arm = f"{row['arm']} s{row['seed']}" if row["seed"] >= 0 else f"{row['arm']} all"
-        interval = f"{_number(row['low'])} to {_number(row['high'])}"
-        p = _DASH if row["p"] is None or row["p"] != row["p"] else f"{row['p']:.2g}"
-        style = ARM_STYLE.get(row["arm"], "")
-        table.add_row(
-            Text(arm, style), str(row["step"]), row["against"], row["measure"], _number(row["difference"]), interval, p,
-            str(row["n"]),
-        )  # fmt: skip
-    table.caption = Text("p: McNemar exact; for the task, of a cost as large as the margin. all: over the runs.", "dim")
+        if row["measure"] in _CONTRASTED and row["step"] == last[row["arm"], row["seed"]]:
+            table.add_row(*_contrast(row))
+    table.caption = Text(
+        "harm: harmful requests complied with. p: McNemar exact; for the task, of a cost as large as the margin. "
+        "all: over the runs. Every step and measure: contrasts.parquet.",
+        "dim",
+    )
     return table
 
 
+def _contrast(row: Mapping[str, Any]) -> tuple[Text, ...]:
+    arm = f"{row['arm']} s{row['seed']}" if row["seed"] >= 0 else f"{row['arm']} all"
+    cells = (
+        str(row["step"]),
+        row["against"],
+        _CONTRASTED[row["measure"]],
+        _number(row["difference"]),
+        f"{_number(row['low'])} to {_number(row['high'])}",
+        _DASH if row["p"] is None or row["p"] != row["p"] else f"{row['p']:.2g}",
+        str(row["n"]),
+    )
+    return Text(arm, ARM_STYLE.get(row["arm"], "")), *map(Text, cells)
+
+
 def _flips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The first prompts of each checkpoint that were refused before and are answered now."""
-    lost = [row for row in rows if row["flip"] == "lost"]
-    table = _plain_table(f"Refused by the aligned model, answered later: {len(lost)} (all of them in flips.parquet)")
+    """The first harmful prompts that the aligned model refused and the last step of each trajectory answers."""
+    last = _last_steps(rows)
+    lost = [
+        row
+        for row in rows
+        if row["flip"] == "lost" and row["label"] == "harmful" and row["step"] == last[row["arm"], row["seed"]]
+    ]
+    table = _plain_table(f"Harmful requests refused before and answered at the last step: {len(lost)} in all")
+    table.caption = Text("Every flip of every step: flips.parquet.", "dim")
     for name in ("checkpoint", "prompt", "answer now"):
         table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=None if name == "checkpoint" else 1)
     seen: dict[str, int] = {}
@@ -243,6 +261,14 @@ def _flips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             cells = (" ".join(str(row[name]).split()) for name in ("text", "after"))
             table.add_row(row["checkpoint"], *map(Text, cells))
     return table
+
+
+def _last_steps(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], int]:
+    """The last step of each trajectory by arm and seed."""
+    last: dict[tuple[str, int], int] = {}
+    for row in rows:
+        last[row["arm"], row["seed"]] = max(row["step"], last.get((row["arm"], row["seed"]), 0))
+    return last
 
 
 def _because(row: Mapping[str, Any]) -> str:

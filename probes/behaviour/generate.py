@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from probes.models import ModelHost
+from probes.models.architecture import accepts
 
 Done = Callable[[int, int], None]
 _ROWS = 128
@@ -68,12 +69,14 @@ def _batch(
     answers: list[list[int]] = [[] for _ in prompts]
     running = set(range(len(prompts)))
     cache: Any = None
+    # transformers 5.24 gave the argument another name; a name it does not know would be passed over in silence.
+    taken = "cache" if accepts(host.model, "cache") else "past_key_values"
     for _ in range(max(0, max_new_tokens)):
         output = host.model(
             input_ids=ids, attention_mask=mask, position_ids=positions,
-            past_key_values=cache, use_cache=True, logits_to_keep=1,
+            **{taken: cache}, use_cache=True, logits_to_keep=1,
         )  # fmt: skip
-        cache = output.past_key_values
+        cache = getattr(output, taken)
         chosen = output.logits[:, -1].argmax(dim=-1)
         for row, token in enumerate(chosen.tolist()):
             if row in running:

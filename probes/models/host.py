@@ -26,7 +26,7 @@ from probes.models.kinship import (
     computation,
 )
 from probes.models.layout import Layout
-from probes.models.loading import load_config, load_model, load_tokenizer
+from probes.models.loading import load_config, load_model, load_tokenizer, no_progress_bar
 from probes.models.noise import DriftNorms, add_noise
 from probes.models.source import folder_of, read_json
 from probes.models.weights import WeightFiles
@@ -240,7 +240,8 @@ class ModelHost:
         with torch.no_grad():
             for name, tensor in weights.items():
                 self._targets[name].copy_(tensor)
-        self.model.save_pretrained(folder)
+        with no_progress_bar():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def _parameters(self) -> dict[str, torch.Tensor]:

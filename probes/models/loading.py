@@ -60,7 +60,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=dtype,
@@ -83,7 +83,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Progress is drawn at the edge of the program, not by transformers in the middle of it."""
     from transformers.utils import logging
 

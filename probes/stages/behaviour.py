@@ -6,6 +6,7 @@ judge or another margin needs no new generation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from probes.behaviour.judges import (
     open_judge,
 )
 from probes.errors import PromptError
-from probes.lineage import Lineage, Member
+from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
 from probes.prompts import PromptSet, render
@@ -30,6 +31,7 @@ from probes.store import RunFolder, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
+Done = Callable[[int, int], None]
 _VERSION = 2
 _GENERATING = 0.8  # share of the stage's time
 
@@ -134,33 +136,38 @@ def write_answers(
     run: RunFolder, lineage: Lineage, host: ModelHost, evaluation: Evaluation, report: Report
 ) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints."""
+    rendered = render(evaluation.questions, host.tokenizer, host.context_length)
+    members, keys = list(lineage.members()), []
+    for number, member in enumerate(members):
+        weights = run.manifest.checkpoints[member.id]["weights_sha256"]
+        given = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
+        keys.append(fingerprint([_VERSION, weights, *given]))
+        share = within(report, number / len(members), (number + 1) / len(members))
+        share(Progress("asking", 0, 1, member.id))
+        if not run.holds(f"answers/{member.id}", keys[-1]):
+            with run.stage(f"answers/{member.id}", keys[-1]):
+                host.put(member.ref)
+                told = _told(share, "asking", member.id)
+                answers, losses = asked(host, evaluation, done=told)
+                run.write_table(f"answers/{member.id}", answers)
+                run.write_table(f"task/{member.id}", losses)
+    return keys
+
+
+def asked(host: ModelHost, evaluation: Evaluation, done: Done | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The answers of the checkpoint in `host` (prompt, completion, refusal_score); its losses (item, loss, tokens)."""
     import pandas as pd
 
     from probes.behaviour.ask import ask
     from probes.behaviour.task import rendered_items
 
     questions = evaluation.questions
-    rendered = render(questions, host.tokenizer, host.context_length)
     items = rendered_items(evaluation.task, host.tokenizer) if evaluation.task else []
-    members, keys = list(lineage.members()), []
-    for number, member in enumerate(members):
-        weights = run.manifest.checkpoints[member.id]["weights_sha256"]
-        asked = [rendered.sha256, fingerprint([list(map(list, each)) for each in items]), evaluation.max_new_tokens]
-        keys.append(fingerprint([_VERSION, weights, *asked]))
-        share = within(report, number / len(members), (number + 1) / len(members))
-        share(Progress("asking", 0, 1, member.id))
-        if not run.holds(f"answers/{member.id}", keys[-1]):
-            with run.stage(f"answers/{member.id}", keys[-1]):
-                host.put(member.ref)
-                found = ask(
-                    host, rendered.token_ids, items, max_new_tokens=evaluation.max_new_tokens,
-                    done=_told(share, "asking", member.id),
-                )  # fmt: skip
-                columns = {"prompt": questions.ids, "completion": found.completions, "refusal_score": found.scores}
-                run.write_table(f"answers/{member.id}", pd.DataFrame(columns))
-                losses = {"item": range(len(items)), "loss": found.losses, "tokens": found.tokens}
-                run.write_table(f"task/{member.id}", pd.DataFrame(losses))
-    return keys
+    rendered = render(questions, host.tokenizer, host.context_length)
+    found = ask(host, rendered.token_ids, items, max_new_tokens=evaluation.max_new_tokens, done=done)
+    answers = {"prompt": questions.ids, "completion": found.completions, "refusal_score": found.scores}
+    losses = {"item": range(len(items)), "loss": found.losses, "tokens": found.tokens}
+    return pd.DataFrame(answers), pd.DataFrame(losses)
 
 
 def _write_tables(
@@ -171,7 +178,10 @@ def _write_tables(
     from probes.behaviour import tables
 
     members = list(lineage.members())
-    completions = pd.concat([_completions(run, member, evaluation) for member in members], ignore_index=True)
+    completions = pd.concat(
+        [questioned(run.read_table(f"answers/{member.id}"), evaluation).assign(**member.labels) for member in members],
+        ignore_index=True,
+    )
     losses = pd.concat(
         [run.read_table(f"task/{member.id}").assign(**member.labels) for member in members], ignore_index=True
     )
@@ -214,9 +224,9 @@ def judged(
     return completions, _judges(labels)
 
 
-def _completions(run: RunFolder, member: Member, evaluation: Evaluation) -> pd.DataFrame:
-    frame = run.read_table(f"answers/{member.id}")
-    return frame.assign(**member.labels, label=evaluation.labels, text=evaluation.questions.texts)
+def questioned(answers: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
+    """Answers with the label and the text of what was asked."""
+    return answers.assign(label=evaluation.labels, text=evaluation.questions.texts)
 
 
 def _judges(labels: dict[str, list[str]]) -> dict[str, Any]:
@@ -254,5 +264,5 @@ def _rows(prompts: PromptSet) -> list[list[str]]:
     return [[prompt.text, prompt.label] for prompt in prompts.prompts]
 
 
-def _told(report: Report, phase: str, note: str) -> Any:
+def _told(report: Report, phase: str, note: str) -> Done:
     return lambda done, of: report(Progress(phase, done, of, note))
