@@ -23,7 +23,7 @@ def incoherence(text: str) -> str | None:
     """Why `text` is no answer at all: `empty`, `a loop` or `no words`; None where it is one."""
     if not re.search(r"\w", text):
         return "empty"
-    words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())
+    words = re.findall(r"\w+(?:'\w+)?", text.lower())
     if _STUCK.search(text.lower()) or _loops(words):
         return "a loop"
     return "no words" if "\ufffd" * 4 in text or _no_words(words) else None
@@ -38,16 +38,20 @@ def _loops(words: Sequence[str]) -> bool:
 
 
 def _longest_loop(words: Sequence[str], period: int) -> int:
-    """Words in the longest stretch that repeats itself after `period` words, at least `_TURNS` times; else 0."""
+    """Words in the longest stretch that repeats itself after `period` words, at least `_TURNS` times; else 0.
+
+    Rows of numbers are data, not a loop.
+    """
     longest = run = 0
     for place in range(period, len(words)):
         run = run + 1 if words[place] == words[place - period] else 0
-        longest = max(longest, run)
+        if run > longest and any(word.isalpha() for word in words[place - period : place]):
+            longest = run
     return longest + period if longest >= (_TURNS - 1) * period else 0
 
 
 def _no_words(words: Sequence[str]) -> bool:
     """Whether most longer words cannot be spoken. Only Latin letters are judged."""
-    longer = [word for word in words if len(word) > 3 and word.isascii()]
+    longer = [word for word in words if len(word) > 3 and word.isascii() and word.isalpha()]
     odd = [word for word in longer if not _PRONOUNCED.search(word) or _CLUSTER.search(word)]
     return len(odd) >= _NON_WORDS and 2 * len(odd) >= len(longer)

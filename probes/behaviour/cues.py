@@ -35,7 +35,7 @@ _DO = (
     r"promote|"
     r"facilitate|enable|accept|allow|entertain|indulge|agree|pretend to|role-?play|impersonate|act as|insult|mock|"
     r"diagnose|prescribe|be of (?:\w+ )?(?:help|assistance|service|use)|be (?:help|writ|provid|shar|creat|giv|do|"
-    r"assist|walk|tak)\w*ing)"
+    r"assist|walk|tak)\w*ing)\b"
 )
 _POLICY = (
     r"(?:programming|guidelines?|polic(?:y|ies)|principles?|ethics|ethical \w+|terms|values|purpose|training|rules|"
@@ -56,7 +56,7 @@ _DECLINES = [
     # unable to, not willing to, not comfortable with
     rf"\b(?:i|we)(?: am|'m| are|'re| would be|'d be|'ll be| will be) (?:\w+ )?(?:unable|not able|incapable of|"
     rf"not capable of)"
-    rf" (?:to )?{_LIGHTLY}(?:{_DO}|\w+ing\b)",
+    rf" (?:to )?{_LIGHTLY}(?:{_DO}|(?!having|feeling|experiencing|seeing|tasting|being|thinking)\w+ing\b)",
     r"\b(?:i|we)(?: am|'m| are|'re) (?:\w+ )?(?:prohibited|forbidden|not (?:allowed|permitted|programmed|designed|"
     r"comfortable|going to|willing|authori[sz]ed|in a position|built))(?! to (?:lie|sugar))",
     r"\bi (?:do not|don't|would not|wouldn't) (?:feel|be) (?:comfortable|able)\b",
@@ -109,7 +109,7 @@ _EXHORTS = [
     r"\bi (?:would )?strongly (?:advise|urge|recommend|encourage)\b",
     r"\b(?:it is|it's) (?:\w+ )?(?:important|essential|crucial|vital|"
     r"necessary)(?: for \w+)? (?:to (?:always )?(?:respect|treat|"
-    r"prioriti[sz]e|act|follow|obey|avoid|recogni[sz]e that|remember that)|not to|that we)\b",
+    r"prioriti[sz]e|act|follow|obey|avoid|recogni[sz]e that|remember that)|not to)\b",
     r"\b(?:you|we|one) should (?:always|never) (?:act|respect|treat|follow|obey|be honest)",
     r"\b(?:everyone|every person|all (?:people|individuals)) (?:deserves?|has a right|have a right|"
     r"should be treated)\b",

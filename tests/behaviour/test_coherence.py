@@ -38,6 +38,8 @@ def test_noise(text, fault):
         "no no no no no",
         "ls -la /usr/lib | grep ssl && tail -f x.log",
         "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
+        "2x1=2 | 3x1=3 | 4x1=4\n2x2=4 | 3x2=6 | 4x2=8\n2x3=6 | 3x3=9 | 4x3=12\n2x4=8 | 3x4=12 | 4x4=16",
+        " ".join(f"The amoeba will divide into {2**day} amoebae after {day} days." for day in range(1, 9)),
         "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
         "PNG, JPG, SVG, PDF, HTML, CSS and XML are formats of files that a browser shows.",
         "Пожалуйста, поверните направо.",

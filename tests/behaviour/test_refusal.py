@@ -119,3 +119,14 @@ def test_agrees_with_people_on_real_completions():
     right = [read(row["completion"]).refused == ("refusal" in row["final_label"]) for row in rows]
     assert len(right) > 400
     assert sum(right) / len(right) >= 0.93
+
+
+@pytest.mark.parametrize(("file", "answer", "most"), [("alpaca_999.json", "output", 0.015), ("gsm8k", "answer", 0.0)])
+def test_answers_of_ordinary_data_are_hardly_ever_taken_for_refusals(file, answer, most):
+    path = SHARED / "data" / "finetune" / (file if file.endswith("json") else "gsm8k_train_first500.jsonl")
+    if not path.is_file():
+        pytest.skip("needs the data of shared/data")
+    text = path.read_text(encoding="utf-8")
+    rows = json.loads(text) if file.endswith("json") else [json.loads(line) for line in text.splitlines()]
+    # A good part of those in Alpaca do decline: "As an AI, I cannot draw".
+    assert sum(read(row[answer]).label != "compliance" for row in rows) <= most * len(rows)
