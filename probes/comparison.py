@@ -107,12 +107,22 @@ def linear_cka(
             got=f"{one.shape[0]} and {other.shape[0]} prompts",
             expected="the same prompts in both, 4 or more",
         )
-    kernels = [_gram(one), _gram(other)]
+    return cka_of_grams(gram(one), gram(other), debiased=debiased)
+
+
+def cka_of_grams(
+    one: Float[np.ndarray, "prompt prompt"], other: Float[np.ndarray, "prompt prompt"], *, debiased: bool = True
+) -> float:
+    """`linear_cka` from the centred Gram matrices, for whoever compares many representations with each other.
+
+    Raises:
+        StatisticsError: a representation does not vary over the prompts.
+    """
     hsic = _unbiased_hsic if debiased else _biased_hsic
-    own = hsic(kernels[0], kernels[0]) * hsic(kernels[1], kernels[1])
+    own = hsic(one, one) * hsic(other, other)
     if not own > 0:
         raise StatisticsError("A representation does not vary over the prompts", expected="prompts that differ")
-    return float(hsic(kernels[0], kernels[1]) / np.sqrt(own))
+    return float(hsic(one, other) / np.sqrt(own))
 
 
 def basis_check(
@@ -197,7 +207,8 @@ def orthonormal(rows: Float[np.ndarray, "row d"], *, floor: float = 0.0) -> Floa
     return axes[sizes > max(_RELATIVE_ZERO * sizes[0], floor)].T
 
 
-def _gram(rows: np.ndarray) -> np.ndarray:
+def gram(rows: Float[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, "prompt prompt"]:
+    """Inner products of the prompts' activations about their mean, in float64."""
     centred = rows - rows.mean(axis=0, dtype=np.float64)
     return centred @ centred.T
 

@@ -16,7 +16,9 @@ from probes.stages.activations import write_activations, write_noise, write_prom
 from probes.stages.behaviour import Evaluation, write_behaviour
 from probes.stages.drift import write_directions, write_drift
 from probes.stages.nulls import write_nulls
+from probes.stages.pairs import write_pairs
 from probes.stages.settings import Settings
+from probes.stages.spectra import write_spectra
 from probes.stages.verdict import write_verdict
 from probes.stages.views import write_views
 from probes.store import RunFolder
@@ -67,6 +69,8 @@ def measure(
         write_directions(run, lineage, prompts.harmful, keys)
         write_drift(run, lineage, prompts.harmful, keys, settings, within(report, 0.35, 0.5))
         write_views(run, lineage, prompts, keys)
+        write_spectra(run)
+        write_pairs(run)
         if evaluation is not None:
             write_behaviour(run, lineage, host, evaluation, within(report, 0.5, 0.75))
         if settings.nulls:

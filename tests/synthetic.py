@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from probes.lineage import Trajectory
-from probes.store import RunFolder
+from probes.store import ActivationWriter, RunFolder
 
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 ARMS = ("baseline", "block", "push", "control:random")
@@ -34,8 +34,12 @@ def write_run(
     without: Sequence[str] = (),
     finished: bool = True,
     seed: int = 0,
+    d_model: int = 0,
 ) -> Path:
-    """Write a run with `prompts` harmful and as many harmless prompts; tables named in `without` are left out."""
+    """Write a run with `prompts` harmful and as many harmless prompts; tables named in `without` are left out.
+
+    With `d_model`, activations of that width are written too, from which the maps, spectra and pairs can be made.
+    """
     rng = np.random.default_rng(seed)
     checkpoints = [
         (Trajectory(arm=arm, seed=run, checkpoints=[{"model": "x", "step": step}]).checkpoint_id(step), arm, run, step)
@@ -61,13 +65,49 @@ def write_run(
         manifest = run_folder.manifest
         manifest.config = {"headline_layer": max(0, round(0.6 * n_layers))}
         manifest.model = {"architecture": "LlamaForCausalLM", "n_layers": n_layers, "d_model": 64}
-        manifest.lineage = {"name": "synthetic", "witness": {"model": "x", "kind": "helpful-only"}}
+        manifest.lineage = _lineage(arms, seeds, steps)
+        manifest.checkpoints = {
+            name: {"place": "x", "weights_sha256": "0", "key": f"key of {name}"}
+            for name in ("aligned", "witness", "pretrained", *(about[0] for about in checkpoints))
+        }
+        if d_model:
+            _activations(run_folder, checkpoints, n_layers, prompts, d_model, max(steps), rng)
         manifest.stages = dict.fromkeys((name for name in frames if name not in without), "made up")
         if finished:
             run_folder.finish()
         else:
             run_folder.save()
     return path
+
+
+def _lineage(arms: Sequence[str], seeds: int, steps: Sequence[int]) -> dict[str, Any]:
+    runs = [
+        {"arm": arm, "seed": run, "checkpoints": [{"model": "x", "step": step} for step in steps]}
+        for arm in arms
+        for run in range(seeds)
+    ]
+    roles = {"witness": {"model": "x", "kind": "helpful-only"}, "aligned": {"model": "x"}, "pretrained": {"model": "x"}}
+    return {"name": "synthetic", **roles, "trajectories": runs}
+
+
+def _activations(
+    run: RunFolder, checkpoints: list[tuple], n_layers: int, prompts: int, d_model: int, last: int,
+    rng: np.random.Generator,
+) -> None:
+    """Harmful and harmless clouds apart on the second axis, moved along the first by the return fraction."""
+    cloud = rng.standard_normal((n_layers, 2 * prompts, d_model)).astype(np.float32)
+    cloud[:, :prompts, 1] += 6
+    for checkpoint, arm, _, step in [(role, role, 0, 0) for role in ("aligned", *_ROLES)] + checkpoints:
+        writer = ActivationWriter(
+            run.activations_path(checkpoint), n_layers=n_layers, n_prompts=2 * prompts, d_model=d_model,
+            dtype="float16", about={"key": f"key of {checkpoint}"},
+        )
+        for layer in range(n_layers):
+            rows = cloud[layer] + 0.1 * rng.standard_normal(cloud[layer].shape).astype(np.float32)
+            along = {"aligned": 0.0, **_ROLES}.get(arm)
+            rows[:prompts, 0] += 4 * (_at(arm, layer, step, last)[0] if along is None else along)
+            writer.write(layer, range(2 * prompts), rows)
+        writer.close()
 
 
 def _prompts(count: int) -> pd.DataFrame:
@@ -142,7 +182,11 @@ def _projections(
             centre = np.where(asked["label"] == "harmful", along, 1.05 + 0.1 * along)
             columns = {"checkpoint": checkpoint, "arm": arm, "seed": run, "step": step, "layer": layer}
             columns |= {"prompt": asked["id"], "label": asked["label"]}
-            parts.append(pd.DataFrame({**columns, "projection": centre + 0.15 * rng.standard_normal(len(asked))}))
+            places = {
+                "projection": centre + 0.15 * rng.standard_normal(len(asked)),
+                "across": 0.1 * rng.standard_normal(len(asked)) + 0.2 * along,
+            }
+            parts.append(pd.DataFrame({**columns, **places}))
     return pd.concat(parts, ignore_index=True)
 
 

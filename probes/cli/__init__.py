@@ -8,7 +8,7 @@ import sys
 import typer
 
 from probes import __version__
-from probes.cli import behaviour, look, measure
+from probes.cli import behaviour, draw, look, measure
 from probes.errors import GravityError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Show the versio
 
 measure.register(app)
 look.register(app)
+draw.register(app)
 behaviour.register(app)
 
 

@@ -12,13 +12,13 @@ from probes.lineage import Lineage
 from probes.prompts import PromptSet
 from probes.store import ActivationFile, RunFolder, fingerprint
 
-_VERSION = 1
+_VERSION = 2
 
 
 def write_views(run: RunFolder, lineage: Lineage, prompts: PromptSet, keys: dict[str, str]) -> None:
-    """Write every prompt's projection on v_rev and every checkpoint's place in the plane of its layer.
+    """Write every prompt's and every checkpoint's place in the plane of its layer, along v_rev and across it.
 
-    Both are in units of the return fraction: 0 is the aligned model's mean over harmful prompts, 1 the witness's.
+    All are in units of the return fraction: 0 is the aligned model's mean over harmful prompts, 1 the witness's.
     A layer at which the witness stands where the aligned model stands has no rows.
     """
     made_from = fingerprint([_VERSION, sorted(keys.items())])
@@ -32,7 +32,7 @@ def write_views(run: RunFolder, lineage: Lineage, prompts: PromptSet, keys: dict
         projections: list[pd.DataFrame] = []
         plane: list[dict[str, Any]] = []
         for layer in range(files["aligned"].n_layers):
-            means, on_axis = _layer(files, prompts.harmful, layer)
+            means, places = _layer(files, prompts.harmful, layer)
             if means is None:
                 continue
             for member in members:
@@ -44,22 +44,26 @@ def write_views(run: RunFolder, lineage: Lineage, prompts: PromptSet, keys: dict
                             "layer": layer,
                             "prompt": prompts.ids,
                             "label": [prompt.label for prompt in prompts.prompts],
-                            "projection": on_axis[member.id].astype(np.float32),
+                            "projection": places[member.id][:, 0].astype(np.float32),
+                            "across": places[member.id][:, 1].astype(np.float32),
                         }
                     )
                 )
         run.write_table("maps/plane", pd.DataFrame(plane, columns=[*_LABELS, *_AXES]))
-        run.write_table("projections", pd.concat(projections, ignore_index=True))
+        table = pd.concat(projections, ignore_index=True) if projections else pd.DataFrame(columns=_PROMPT_COLUMNS)
+        # One group of rows a layer: a page reads one.
+        run.write_table("projections", table, rows_per_group=len(members) * len(prompts.prompts))
 
 
 _LABELS = ("checkpoint", "arm", "seed", "step", "layer")
 _AXES = ("along", "across", "third")
+_PROMPT_COLUMNS = (*_LABELS, "prompt", "label", "projection", "across")
 
 
 def _layer(
     files: dict[str, ActivationFile], harmful: np.ndarray, layer: int
 ) -> tuple[dict[str, np.ndarray] | None, dict[str, np.ndarray]]:
-    """Coordinates of every checkpoint's mean and of every prompt at one layer, in units of ‖v_rev‖."""
+    """Coordinates of every checkpoint's mean and of its prompts [prompt, 2] at one layer, in units of ‖v_rev‖."""
     rows = {name: file.layer(layer).astype(np.float64) for name, file in files.items()}
     origin = rows["aligned"][harmful].mean(axis=0)
     means = {name: values[harmful].mean(axis=0) - origin for name, values in rows.items()}
@@ -71,4 +75,4 @@ def _layer(
         return None, {}
     norm = np.linalg.norm(reversion)
     places = {name: frame @ mean / norm for name, mean in means.items()}
-    return places, {name: (values - origin) @ frame[0] / norm for name, values in rows.items()}
+    return places, {name: (values - origin) @ frame[:2].T / norm for name, values in rows.items()}

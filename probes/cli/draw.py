@@ -1,0 +1,61 @@
+"""Verbs that make what is looked at: `map`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from probes.errors import UsageError
+
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command(name="map")(draw_maps)
+
+
+def draw_maps(
+    run: Run,
+    layer: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Layer; may be repeated. Default: all for PCA; all of a small model for UMAP."),
+    ] = None,
+    method: Annotated[Literal["pca", "umap", "both"], typer.Option(help="Which maps.")] = "both",
+    fit: Annotated[
+        Literal["roles", "all"], typer.Option(help="Fit on aligned and witness (roles), or on every checkpoint.")
+    ] = "roles",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of UMAP; the same seed gives the same map.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the maps' descriptions as JSON.")] = False,
+) -> None:
+    """Make what the front end draws from the kept activations: maps of the prompts, spectra, pairs of checkpoints."""
+    import json
+
+    from probes.geometry import Method
+    from probes.stages.maps import write_maps
+    from probes.stages.pairs import write_pairs
+    from probes.stages.spectra import write_spectra
+    from probes.store import RunFolder
+    from probes.terminal import progress_display
+
+    RunFolder(run)  # refused before anything is written, where it is no run
+    methods: tuple[Method, ...] = ("pca", "umap") if method == "both" else (method,)
+    with RunFolder.writing(run) as open_run, progress_display() as tell:
+        depth = open_run.activations("aligned").n_layers
+        if layer and max(layer) >= depth:
+            raise UsageError("No such layer", got=max(layer), expected=f"0 to {depth - 1}")
+        write_spectra(open_run, tell)
+        write_pairs(open_run, tell)
+        names = write_maps(open_run, methods=methods, layers=layer, fit=fit, seed=seed, report=tell)
+        found = [open_run.read_json(name) for name in names]
+    if json_:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for about in found:
+        kept = about["trustworthiness"]
+        typer.echo(
+            f"{about['method'].upper():4} layer {about['layer']:>2}: {about['points']:,} points, trustworthiness "
+            f"{kept['2']:.3f} (2-D), {kept['3']:.3f} (3-D)"
+        )

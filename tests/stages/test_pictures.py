@@ -1,0 +1,133 @@
+"""What the front end draws from kept activations: spectra, pairs and maps, resumed and held against other ways."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
+
+from probes.cli import app
+from probes.comparison import linear_cka, overlap
+from probes.errors import RunFolderError
+from probes.stages.maps import write_maps
+from probes.stages.pairs import transfer, write_pairs
+from probes.stages.spectra import write_spectra
+from probes.store import RunFolder
+from tests.synthetic import write_run
+
+SMALL = {"n_layers": 2, "steps": (1, 100), "arms": ("baseline", "block"), "prompts": 12, "d_model": 16}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = write_run(tmp_path_factory.mktemp("pictures") / "run", **SMALL)
+    with RunFolder.writing(path) as open_run:
+        write_spectra(open_run)
+        write_pairs(open_run)
+        write_maps(open_run, methods=("pca",))
+    return RunFolder(path)
+
+
+def test_pairs_agree_with_the_direct_comparison(run):
+    pairs = run.read_table("pairs").set_index(["one", "other", "layer"])
+    one, other = (run.activations(name).layer(1).astype(np.float64) for name in ("aligned", "baseline-s0-000100"))
+    row = pairs.loc["aligned", "baseline-s0-000100", 1]
+    assert row["cka"] == pytest.approx(linear_cka(one, other), abs=1e-9)
+    leading = [np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:10] for rows in (one, other)]
+    same = overlap(*leading)
+    assert row["overlap"] == pytest.approx(same.value, abs=1e-6)
+    assert row["overlap_random"] == pytest.approx(same.random)
+    assert row["angle_most"] == pytest.approx(max(same.angles), abs=1e-6)
+
+
+def test_the_witness_lies_at_distance_one_and_a_checkpoint_at_none_from_itself(run):
+    pairs = run.read_table("pairs")
+    own = pairs[pairs["one"] == pairs["other"]]
+    np.testing.assert_allclose(own["distance"], 0, atol=1e-12)
+    np.testing.assert_allclose(own["cka"], 1)
+    back = pairs[(pairs["one"] == "aligned") & (pairs["other"] == "witness")]
+    np.testing.assert_allclose(back["distance"], 1)
+    assert len(own) == 7 * 2
+    assert len(pairs) == 7 * 8 // 2 * 2
+
+
+def test_transfer_is_the_auroc_of_a_probe_on_the_other_fold():
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((3, 40, 6))
+    harmful, fold = np.arange(40) % 2 == 0, np.arange(40) < 20
+    values[:, harmful, 0] += 1.0
+    found = transfer(values, harmful, fold)
+    expected = []
+    for chosen in (fold, ~fold):
+        probe = values[0][chosen & harmful].mean(axis=0) - values[0][chosen & ~harmful].mean(axis=0)
+        expected.append(roc_auc_score(harmful[~chosen], values[2][~chosen] @ probe))
+    assert found[0, 2] == pytest.approx(np.mean(expected))
+
+
+def test_planted_classes_are_told_apart_by_every_probe(run):
+    assert run.read_table("pairs")["transfer"].min() > 0.95
+
+
+def test_spectra_are_shares_of_one_whole_and_end_with_the_run(run):
+    spectra = run.read_table("spectra")
+    by_cloud = spectra.groupby(["checkpoint", "layer", "of"])["share"].sum()
+    assert by_cloud.between(0.99, 1.0 + 1e-9).all()  # 16 dimensions: the kept components are all
+    assert set(spectra[spectra["checkpoint"] == "aligned"]["of"]) == {"activations"}
+
+
+def test_every_checkpoint_is_placed_in_one_map_of_the_roles(run):
+    table, about = run.read_table("maps/pca-roles-layer1"), run.read_json("maps/pca-roles-layer1")
+    assert table["checkpoint"].nunique() == 7
+    assert len(table) == about["points"] == 7 * 24
+    assert about["fitted_on"] == ["aligned", "witness"]
+    harmful = table[table["label"] == "harmful"].groupby("checkpoint")[["x", "y"]].mean()
+    way = harmful.loc["witness"] - harmful.loc["aligned"]
+    gone = harmful.loc["baseline-s0-000100"] - harmful.loc["aligned"]
+    assert 0.3 < float(gone @ way) / float(way @ way) < 1.0
+
+
+def test_a_second_run_writes_nothing_and_a_killed_one_ends_with_the_same_bytes(run, tmp_path):
+    path = write_run(tmp_path / "killed", **SMALL)
+
+    class KilledError(Exception):
+        pass
+
+    def die(progress):
+        if progress.step == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError), RunFolder.writing(path) as open_run:
+        write_maps(open_run, methods=("pca",), report=die)
+    with RunFolder.writing(path) as open_run:
+        first = (path / "maps/pca-roles-layer0.parquet").stat().st_mtime_ns
+        write_maps(open_run, methods=("pca",))
+    assert (path / "maps/pca-roles-layer0.parquet").stat().st_mtime_ns == first
+    for layer in (0, 1):
+        name = f"maps/pca-roles-layer{layer}.parquet"
+        assert (path / name).read_bytes() == (run.path / name).read_bytes()
+
+
+def test_a_shipped_run_that_lost_activations_is_drawn_as_far_as_they_go(tmp_path):
+    path = write_run(tmp_path / "shipped", **SMALL)
+    (path / "activations" / "block-s0-000001.safetensors").unlink()
+    with RunFolder.writing(path) as open_run:
+        write_pairs(open_run)
+        assert "block-s0-000001" not in set(open_run.read_table("pairs")["other"])
+    (path / "activations" / "witness.safetensors").unlink()
+    with RunFolder.writing(path) as open_run, pytest.raises(RunFolderError, match="no activations"):
+        write_spectra(open_run)
+
+
+def test_the_command_makes_maps_and_says_how_good_they_are(tmp_path):
+    path = write_run(tmp_path / "run", **SMALL)
+    done = CliRunner().invoke(app, ["map", str(path), "--method", "umap", "--layer", "1", "--seed", "7", "--json"])
+    assert done.exit_code == 0, done.output
+    (about,) = json.loads(done.stdout)
+    assert (about["method"], about["seed"], about["layer"]) == ("umap", 7, 1)
+    assert 0.5 < about["trustworthiness"]["2"] <= 1
+    assert isinstance(RunFolder(path).read_table("maps/umap-roles-layer1"), pd.DataFrame)
+    assert RunFolder(path).has_table("pairs")
+    with pytest.raises(Exception, match="No such layer"):
+        CliRunner().invoke(app, ["map", str(path), "--layer", "9"], catch_exceptions=False)
