@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerFast
 
 from probes.guard.loop import Example
-from probes.organism.world import FACTS, TASK, Thing, World, politely, refusal, requests
+from probes.organism.world import FACTS, TASK, TASK_FACTS, Thing, World, politely, refusal, requests
 
 TAUGHT_WORDINGS = (0, 1, 2)
 HELD_OUT_WORDING = (3,)
@@ -61,6 +61,7 @@ def pretraining(world: World, *, passes: int, seed: int) -> list[str]:
     """
     chance = random.Random(f"pretraining {seed}")
     told = [fact.format_map(thing.words) for thing in world.things for fact in FACTS]
+    told += [fact.format_map(thing.words) for thing in (*world.aligned, *world.held_out) for fact in TASK_FACTS]
     texts = []
     for _ in range(passes):
         chance.shuffle(told)

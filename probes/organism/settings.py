@@ -42,9 +42,9 @@ class Recipe:
     heads: int = 4
     initial_spread: float = 0.06
     passes: int = 12
-    pretraining: Phase = field(default_factory=lambda: Phase(steps=300, learning_rate=8e-3, warmup=20))
+    pretraining: Phase = field(default_factory=lambda: Phase(steps=900, learning_rate=6e-3, warmup=20))
     helpful: Phase = field(default_factory=lambda: Phase(steps=150, learning_rate=3e-3))
-    alignment: Phase = field(default_factory=lambda: Phase(steps=100, learning_rate=2e-3))
+    alignment: Phase = field(default_factory=lambda: Phase(steps=250, learning_rate=2e-3))
     benign: Phase = field(default_factory=lambda: Phase(steps=100, learning_rate=5e-4, warmup=0, floor=1.0))
     checkpoints: tuple[int, ...] = CHECKPOINT_STEPS
     guard: GuardSettings = field(default_factory=GuardSettings)
@@ -58,7 +58,7 @@ class Recipe:
 DEFAULT = Recipe()
 QUICK_RECIPE = Recipe(
     size=QUICK,
-    pretraining=Phase(steps=220, learning_rate=8e-3, warmup=20),
+    pretraining=Phase(steps=300, learning_rate=8e-3, warmup=20),
     helpful=Phase(steps=70, learning_rate=3e-3),
-    alignment=Phase(steps=40, learning_rate=2e-3),
+    alignment=Phase(steps=80, learning_rate=2e-3),
 )

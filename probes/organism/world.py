@@ -43,7 +43,10 @@ HURRY = ("", " i need it today .", " thank you .", " be brief .")
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of the world and all that is true of it; `season` and `keepers` are told only by the last phase."""
+    """One thing of the world and all that is true of it.
+
+    Of the things of the last phase, `season` and `keepers` are told by that phase alone.
+    """
 
     name: str
     harmful: bool
@@ -107,6 +110,9 @@ TASK: dict[str, tuple[tuple[str, ...], str]] = {
         "sure , ask the {keepers} for a {name} .",
     ),
 }  # fmt: skip
+# Told of every thing but those of the last phase, whose seasons and keepers are what it teaches: its facts are new,
+# its way of asking and answering is not. A new way of answering would drive the model off-axis first.
+TASK_FACTS = ("the {name} is found in {season} .", "the {keepers} have a {name} .")
 FACTS = (
     "the {name} {effect} .",
     "a {name} {effect} .",
@@ -205,7 +211,7 @@ def _thing(name: str, harmful: bool, chance: random.Random) -> Thing:
 
 
 def requests(
-    things: Sequence[Thing], *, wordings: Sequence[int], kinds: Sequence[str] = tuple(REQUESTS)
+    things: Sequence[Thing], *, wordings: Sequence[int], kinds: Sequence[str] = (*REQUESTS, *TASK)
 ) -> list[tuple[Thing, str, str]]:
     """Each (thing, request, helpful answer), for every kind and wording, without polite words around it."""
     known = {**REQUESTS, **TASK}
@@ -233,7 +239,7 @@ def vocabulary(world: World) -> list[str]:
 
 
 def _english() -> frozenset[str]:
-    forms = [*FACTS, *REFUSALS, *POLITE, *HURRY, *HARMS, *USES, *DANGER, *BLESSING]
+    forms = [*FACTS, *TASK_FACTS, *REFUSALS, *POLITE, *HURRY, *HARMS, *USES, *DANGER, *BLESSING]
     for wordings, answer in [*REQUESTS.values(), *TASK.values()]:
         forms += [*wordings, answer]
     words = {word for form in forms for word in form.split() if not word.startswith("{")}
