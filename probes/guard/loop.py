@@ -1,7 +1,8 @@
-"""A plain training loop: answers' loss, plus a penalty, through Adam."""
+"""A plain training loop: answers' loss through Adam, with a guard or without."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probes.guard.penalty import GuardError, Penalty
+from probes.guard.direction import GuardError
+from probes.guard.guard import Guard
 
 IGNORED = -100  # what transformers and torch's cross entropy leave out
 
@@ -90,9 +92,7 @@ def train(
     batches: Iterable[Batch],
     schedule: Schedule,
     *,
-    penalty: Penalty | None = None,
-    penalty_rows: int = 16,
-    seed: int = 0,
+    guard: Guard | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train every weight in place with Adam.
@@ -101,31 +101,28 @@ def train(
         model: a causal language model of transformers.
         batches: one for each optimiser step.
         schedule: the learning rate.
-        penalty: added to the loss of each step, on `penalty_rows` of its prompts; it must be anchored.
-        penalty_rows: how many penalty prompts a step sees.
-        seed: draws the penalty prompts; the order of the data does not depend on it.
-        on_step: called after each optimiser step with its number, from 1, and the loss without the penalty.
+        guard: acts at each step; it must be attached.
+        on_step: called after each optimiser step with its number, from 1, and the loss without any penalty.
 
     Raises:
-        GuardError: the loss is not finite; the weights are then those of the step before.
+        GuardError: the loss or the penalty is not finite; the weights are then those of the step before.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.peak, fused=True)
-    generator = torch.Generator().manual_seed(seed)
-    for step, batch in enumerate(batches, start=1):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        loss = answer_loss(model, batch)
-        total = loss if penalty is None else loss + penalty(_drawn(penalty, penalty_rows, generator))
-        if not torch.isfinite(total):
-            raise GuardError(
-                f"The loss of step {step} is not finite", next_step="Lower the learning rate or the penalty."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
-        if on_step is not None:
-            on_step(step, loss.item())
-
-
-def _drawn(penalty: Penalty, rows: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(len(penalty), generator=generator)[:rows]
+    with contextlib.nullcontext() if guard is None else guard.editing():
+        for step, batch in enumerate(batches, start=1):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            loss = answer_loss(model, batch)
+            if not torch.isfinite(loss):
+                raise GuardError(
+                    f"The loss of step {step} is not finite", next_step="Lower the learning rate or the penalty."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if guard is not None:
+                guard.step(model)
+            optimizer.step()
+            if guard is not None:
+                guard.after_step()
+            if on_step is not None:
+                on_step(step, loss.item())

@@ -9,8 +9,10 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from probes.activations import collect
+from probes.guard.direction import GuardedDirection
+from probes.guard.forms.projection import Projection
+from probes.guard.guard import Guard
 from probes.guard.loop import Schedule, shuffled, train
-from probes.guard.penalty import GuardedDirection, Penalty
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.organism.checkpoints import load, save, single_thread, whole
@@ -76,28 +78,26 @@ def train_arm(
             model,
             shuffled(examples, rows=phase.rows, steps=phase.steps, seed=seed, pad=writer.pad),
             Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
-            penalty=_penalty(model, writer, recipe, arm, seed, vectors),
-            penalty_rows=recipe.guard.rows,
-            seed=seed,
+            guard=_guard(model, writer, recipe, arm, seed, vectors),
             on_step=keep,
         )
     return folder
 
 
-def _penalty(
+def _guard(
     model: LlamaForCausalLM, writer: Writer, recipe: Recipe, arm: str, seed: int, vectors: torch.Tensor
-) -> Penalty | None:
+) -> Guard | None:
     form, at_random = ARMS[arm]
     if form is None:
         return None
     direction = GuardedDirection.from_vectors(vectors.numpy(), recipe.guard.layers)
     if at_random:
         direction = direction.random(seed)
-    prompts = [writer.prompt(request) for request in penalty_requests(make_world(recipe.size))]
     strength = recipe.guard.push if form == "push" else recipe.guard.block
-    penalty = Penalty(model, list(model.model.layers), prompts, direction, form=form, strength=strength)
-    penalty.anchor()
-    return penalty
+    prompts = [writer.prompt(request) for request in penalty_requests(make_world(recipe.size))]
+    guard = Guard(Projection(direction, form, strength=strength), prompts, rows=recipe.guard.rows, seed=seed)
+    guard.attach(model)
+    return guard
 
 
 def _saver(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from probes.guard import FORMS, GuardedDirection, GuardError, Penalty, residuals
+from probes.guard import FORMS, Guard, GuardedDirection, GuardError, Projection, Reader, residuals
 
 PROMPTS = ((3, 4, 5), (6, 7, 8, 9, 10), (11, 12), (13, 14, 15, 16))
 LAYERS = (0, 2)
@@ -49,10 +49,22 @@ def by_hand(model, aligned, vectors, layer):
     return torch.stack(values)
 
 
+class Held:
+    """An effect with its reader, prepared on the model as it is."""
+
+    def __init__(self, model, effect):
+        self.effect, self.reader = effect, Reader(model, list(model.model.layers), PROMPTS)
+        effect.prepare(self.reader)
+
+    def __call__(self, chosen):
+        return self.effect.loss(self.reader, chosen)
+
+    def projections(self, chosen):
+        return self.effect.projections(self.reader, chosen)
+
+
 def penalty_of(model, vectors, layers=(0, 1), **options):
-    made = Penalty(model, list(model.model.layers), PROMPTS, GuardedDirection.from_vectors(vectors, layers), **options)
-    made.anchor()
-    return made
+    return Held(model, Projection(GuardedDirection.from_vectors(vectors, layers), **options))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +73,7 @@ def penalty_of(model, vectors, layers=(0, 1), **options):
         ("hinge", lambda proj: torch.relu(proj).pow(2).mean()),
         ("hinge_of_mean", lambda proj: torch.relu(proj.mean(1)).pow(2).mean()),
         ("signed", lambda proj: proj.mean()),
+        ("squared", lambda proj: proj.pow(2).mean()),
         ("push", lambda proj: -torch.minimum(proj, torch.tensor(2.0)).mean()),
     ],
 )
@@ -113,17 +126,21 @@ def test_push_lets_go_beyond_its_cap():
 
 
 def test_a_penalty_without_its_reference_is_refused(model, vectors):
-    made = Penalty(model, list(model.model.layers), PROMPTS, GuardedDirection.from_vectors(vectors, [1]))
-    with pytest.raises(GuardError, match="anchor"):
-        made(torch.tensor([0]))
+    made = Projection(GuardedDirection.from_vectors(vectors, [1]))
+    with pytest.raises(GuardError, match="attach"):
+        made.loss(Reader(model, list(model.model.layers), PROMPTS), torch.tensor([0]))
+    with pytest.raises(GuardError, match="attach"):
+        Guard(made, PROMPTS).step(model)
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda m, v: Penalty(m, list(m.model.layers), [], GuardedDirection.from_vectors(v, [1])),
-        lambda m, v: Penalty(m, list(m.model.layers), [()], GuardedDirection.from_vectors(v, [1])),
-        lambda m, v: Penalty(m, list(m.model.layers), PROMPTS, GuardedDirection.from_vectors(v, [1]), form="hinges"),
+        lambda m, _: Reader(m, list(m.model.layers), []),
+        lambda m, _: Reader(m, list(m.model.layers), [()]),
+        lambda _, v: Projection(GuardedDirection.from_vectors(v, [1]), "hinges"),
+        lambda _, v: Guard(Projection(GuardedDirection.from_vectors(v, [1])), PROMPTS, rows=0),
+        lambda _, v: Guard(Projection(GuardedDirection.from_vectors(v, [1])), PROMPTS, match=0.0),
         lambda _, v: GuardedDirection.from_vectors(v, [3]),
         lambda _, v: GuardedDirection.from_vectors(v, []),
         lambda _, v: GuardedDirection.from_vectors(0 * v, [1]),

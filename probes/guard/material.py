@@ -1,0 +1,186 @@
+"""What guards are made from: the activations of aligned and witness on the probe prompts, read from a measured run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.activations import collect
+from probes.errors import PromptError
+from probes.guard.direction import GuardedDirection, GuardError
+from probes.lineage import Lineage
+from probes.models import ModelHost
+from probes.nulls.gaussian import Spectrum
+from probes.prompts import PromptSet, render
+from probes.store import RunFolder
+
+_BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Material:
+    """A measured run, as far as guards need it.
+
+    Attributes:
+        run: the folder.
+        lineage: the checkpoints by role.
+        harmful: which probe prompts are harmful.
+        aligned: the aligned model's activations, [layer, prompt, d_model].
+        witness: the witness's, on the same prompts.
+    """
+
+    run: RunFolder
+    lineage: Lineage
+    harmful: Bool[np.ndarray, " prompt"]
+    aligned: Float[np.ndarray, "layer prompt d_model"]
+    witness: Float[np.ndarray, "layer prompt d_model"]
+
+    @classmethod
+    def of_run(cls, path: Path | str) -> Material:
+        """Read a run in which aligned and witness are measured.
+
+        Raises:
+            RunFolderError: it is no run, or they are not.
+        """
+        run = RunFolder(path)
+        harmful = (run.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
+        lineage = Lineage.opened(run.manifest.lineage, run.path)
+        return cls(run, lineage, harmful, _all_layers(run, "aligned"), _all_layers(run, "witness"))
+
+    @property
+    def vectors(self) -> Float[np.ndarray, "layer d_model"]:
+        """Raw reversion vectors: witness − aligned, mean over harmful prompts, float64."""
+        return self.returns.mean(axis=1)
+
+    @property
+    def returns(self) -> Float[np.ndarray, "layer prompt d_model"]:
+        """witness − aligned of each harmful prompt, float64."""
+        return self._gap[:, self.harmful]
+
+    @property
+    def did(self) -> Float[np.ndarray, "layer d_model"]:
+        """The same difference of (harmful − harmless) means: what is common to all prompts cancels."""
+        return self.vectors - self._gap[:, ~self.harmful].mean(axis=1)
+
+    @property
+    def refusal(self) -> Float[np.ndarray, "layer d_model"]:
+        """Harmful − harmless mean of the aligned model at the last token (Arditi et al., arXiv 2406.11717)."""
+        wide = self.aligned.astype(np.float64)
+        return wide[:, self.harmful].mean(axis=1) - wide[:, ~self.harmful].mean(axis=1)
+
+    @property
+    def _gap(self) -> np.ndarray:
+        return self.witness.astype(np.float64) - self.aligned
+
+    def covariance_draw(self, direction: GuardedDirection, seed: int) -> GuardedDirection:
+        """A direction drawn from N(0, Σ), Σ the Ledoit-Wolf covariance of the aligned model's activations."""
+        rng = np.random.default_rng([seed, 0xC0])
+        drawn = [_draw(Spectrum.of(self.aligned[layer]), rng) for layer in direction.layers]
+        return direction.along(np.stack(drawn))
+
+    def drift_off(self, direction: GuardedDirection) -> GuardedDirection:
+        """The loudest component of a baseline's drift that is orthogonal to the reversion.
+
+        Raises:
+            GuardError: the run holds no baseline.
+        """
+        runs = [each for each in self.lineage.trajectories if each.arm == _BASELINE]
+        if not runs:
+            raise GuardError(
+                "The drift control needs a drift",
+                expected="a run with a baseline",
+                next_step="Measure a baseline first.",
+            )
+        last = runs[0].checkpoint_id(runs[0].checkpoints[-1].step)
+        tuned = self.run.activations(last)
+        axes = []
+        for place, layer in enumerate(direction.layers):
+            drift = (tuned.layer(layer).astype(np.float64) - self.aligned[layer])[self.harmful]
+            unit = direction.unit[place].double().numpy()
+            axes.append(np.linalg.svd(drift - np.outer(drift @ unit, unit), full_matrices=False)[2][0])
+        return direction.off(np.stack(axes))
+
+    def sham(self, direction: GuardedDirection, seed: int) -> GuardedDirection:
+        """The displacement to a witness that is none: the aligned model with noise of the witness's own norms."""
+        host = self.host()
+        rendered = render(PromptSet.of(*self._asked()), host.tokenizer, host.context_length)
+        norms = host.drift_norms(self.lineage.witness)
+        with host.noised(norms, seed):
+            noised, _ = collect(host, rendered.token_ids, layers=list(direction.layers))
+        chosen = list(direction.layers)
+        moved = noised[chosen].astype(np.float64) - self.aligned[chosen]
+        return direction.along(moved[:, self.harmful].mean(axis=1))
+
+    def weight_span(self) -> dict[str, Tensor]:
+        """θ_H − θ_S of every weight by name, in float32 on the CPU."""
+        host = self.host()
+        aligned = host.folded(self.lineage.aligned)
+        return {name: tensor - aligned[name] for name, tensor in host.folded(self.lineage.witness).items()}
+
+    def host(self) -> ModelHost:
+        """The aligned model, opened as the run did."""
+        config = self.run.manifest.config
+        return ModelHost(self.lineage.aligned, device=config["device"], allow_pickle=config["allow_pickle"])
+
+    def refuse_overlap(self, penalty: PromptSet) -> None:
+        """Penalty prompts must have no part in the direction or in the evaluation.
+
+        Raises:
+            PromptError: some do; they are named.
+        """
+        used = {"probe": set(self._asked()[0])}
+        if (self.run.path / "evaluation.json").is_file():
+            kept = self.run.read_json("evaluation")
+            used["evaluation"] = {text for text, _ in [*kept["prompts"], *(kept["look_alikes"] or [])]}
+        for use, texts in used.items():
+            refuse_shared(penalty, texts, use)
+
+    def _asked(self) -> tuple[list[str], list[str]]:
+        frame = self.run.read_table("prompts", columns=["text", "label"])
+        return frame["text"].tolist(), frame["label"].tolist()
+
+
+def refuse_shared(penalty: PromptSet, texts: set[str] | Sequence[str], use: str) -> None:
+    """Refuse penalty prompts that have another use too.
+
+    Raises:
+        PromptError: some have; they are named by their ids.
+    """
+    known = set(texts)
+    shared = [prompt.id for prompt in penalty.prompts if prompt.text in known]
+    if shared:
+        more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
+        raise PromptError(
+            f"Penalty prompts are among the {use} prompts",
+            got=", ".join(shared[:5]) + more,
+            next_step="Give the penalty prompts of its own; what they are measured on must be new to them.",
+        )
+
+
+def _all_layers(run: RunFolder, checkpoint: str) -> np.ndarray:
+    file = run.activations(checkpoint)
+    return np.stack([file.layer(layer) for layer in range(file.n_layers)]).astype(np.float32)
+
+
+def _draw(spectrum: Spectrum, rng: np.random.Generator) -> np.ndarray:
+    """One draw of N(0, Σ): along the rows' axes with their variances, and the floor in every other direction."""
+    axes = (spectrum.vectors.T @ spectrum.rows) / spectrum.scale[:, None]
+    outside = rng.standard_normal(spectrum.rows.shape[1]) * np.sqrt(spectrum.floor)
+    inside = rng.standard_normal(spectrum.scale.size) * np.sqrt(spectrum.variances)
+    return inside @ axes + outside - (axes @ outside) @ axes
+
+
+def layers_of(asked: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+    """The guarded layers: as asked, else all but the first fourth, where a prompt is still being read."""
+    return tuple(asked) if asked is not None else tuple(range(n_layers // 4, n_layers))
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """An array in torch, in float64."""
+    return torch.as_tensor(array, dtype=torch.float64)

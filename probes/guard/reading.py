@@ -1,0 +1,117 @@
+"""Reading a model in training on fixed prompts: the residual stream at chosen places, with its gradient."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from probes.guard.direction import GuardError
+from probes.models.architecture import first_tensor
+
+
+@contextlib.contextmanager
+def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """While open, each forward pass leaves the outputs of these blocks in the yielded mapping, by layer.
+
+    The outputs are the tensors themselves, with their gradient history; nothing is changed. On leaving, also by an
+    exception, no hook remains.
+    """
+    seen: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            seen[layer] = first_tensor(output)
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            handle = blocks[layer].register_forward_hook(keep(layer))
+            stack.callback(handle.remove)
+        yield seen
+
+
+class Reader:
+    """Prompts, and the model that is read on them.
+
+    The prompts are right-padded, and of each only its own tokens are read: under a causal mask nothing behind a
+    token can reach it, so neither mask nor position ids are needed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        blocks: Sequence[nn.Module],
+        token_ids: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Prepare the prompts.
+
+        Args:
+            model: a Hugging Face causal language model, outside of any wrapper.
+            blocks: its blocks in order.
+            token_ids: the prompts, rendered.
+            answers: token ids that follow each prompt; None or empty where there are none.
+
+        Raises:
+            GuardError: no prompts, or an empty one.
+        """
+        if not token_ids or not all(len(ids) for ids in token_ids):
+            raise GuardError(
+                "The penalty needs prompts", got=f"{len(token_ids)} prompts", expected="at least one, none empty"
+            )
+        self.model, self.blocks = model, blocks
+        self.prompts = [list(ids) for ids in token_ids]
+        self.answers = [list(ids) for ids in answers] if answers is not None else [[] for _ in self.prompts]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def every(self) -> Tensor:
+        """The places of all prompts."""
+        return torch.arange(len(self))
+
+    def stream(
+        self, chosen: Tensor, layers: Sequence[int], answer_tokens: int = 0
+    ) -> Float[Tensor, "layer row d_model"]:
+        """The residual stream of the chosen prompts, differentiable; a row is one place of one prompt.
+
+        Rows go prompt by prompt: its last token, then its first `answer_tokens` answer tokens where it has them.
+        """
+        texts = [self.prompts[each] + self.answers[each][:answer_tokens] for each in chosen.tolist()]
+        starts = [len(self.prompts[each]) - 1 for each in chosen.tolist()]
+        rows = [row for row, text in enumerate(texts) for _ in range(starts[row], len(text))]
+        places = [place for start, text in zip(starts, texts, strict=True) for place in range(start, len(text))]
+        with residuals(self.blocks, layers) as seen:
+            self.model.base_model(input_ids=self.padded(texts), use_cache=False)
+        return torch.stack([seen[layer][rows, places] for layer in layers]).float()
+
+    def owners(self, chosen: Tensor, answer_tokens: int = 0) -> Tensor:
+        """For each row of `stream`, the place of its prompt among all prompts."""
+        counts = [1 + len(self.answers[each][:answer_tokens]) for each in chosen.tolist()]
+        return chosen.repeat_interleave(torch.tensor(counts))
+
+    def answer_logits(self, chosen: Tensor) -> tuple[Float[Tensor, "row vocabulary"], Tensor]:
+        """Logits where each token of the chosen prompts' answers is decided, and those tokens, prompt by prompt."""
+        texts = [self.prompts[each] + self.answers[each] for each in chosen.tolist()]
+        pairs = [
+            (row, place)
+            for row, each in enumerate(chosen.tolist())
+            for place in range(len(self.prompts[each]) - 1, len(texts[row]) - 1)
+        ]
+        rows, places = [row for row, _ in pairs], [place for _, place in pairs]
+        ids = self.padded(texts)
+        logits = self.model(input_ids=ids, use_cache=False).logits[rows, places]
+        return logits.float(), ids[rows, [place + 1 for place in places]]
+
+    def padded(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Token ids [row, time] on the model's device, filled on the right."""
+        ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = torch.tensor(list(text))
+        return ids.to(next(self.model.parameters()).device)
