@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pandas as pd
@@ -11,7 +13,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from probes.errors import RunFolderError
-from probes.plots import by_step, heatmap, lineage_path, projections, style, trajectories
+from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.store import MANIFEST, Manifest, RunFolder
 
@@ -145,7 +147,30 @@ def projected(key: Key, layer: int, checkpoints: tuple[str, ...]) -> pd.DataFram
     return rows.assign(text=rows["prompt"].map(texts).fillna("").astype(str))
 
 
+@st.cache_data(show_spinner=False, max_entries=64)
+def document(key: Key, name: str) -> Any:
+    """One JSON document of the run; None where it is not there.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    if not (Path(key.path) / f"{name}.json").is_file():
+        return None
+    return RunFolder(key.path).read_json(name)
+
+
 # Figures -------------------------------------------------------------------------------------------------------
+
+
+def _function(draw: Callable[..., Any]) -> str:
+    """A page's function by its file and name: pages run as scripts, in which every function is made anew."""
+    return f"{draw.__code__.co_filename}:{draw.__qualname__}"
+
+
+@st.cache_data(show_spinner=False, max_entries=256, hash_funcs={FunctionType: _function})
+def drawn(draw: Callable[..., go.Figure], key: Key, *about: Any) -> go.Figure:
+    """A page's figure, `draw(key, *about)`: drawn once for each state of the run and each choice in `about`."""
+    return draw(key, *about)
 
 
 @st.cache_data(show_spinner=False, max_entries=128)
@@ -216,12 +241,3 @@ def projections_figure(
 def plane_rows(key: Key, layer: int) -> pd.DataFrame:
     """Places of every checkpoint in the plane of one layer."""
     return table(key, "maps/plane", None, (("layer", "==", layer),))
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def plane_figure(
-    key: Key, layer: int, in_space: bool, step: int, where: str, witness: str, ink: InkName
-) -> go.Figure:
-    """The paths of every arm, in the plane or in space."""
-    draw = trajectories.space if in_space else trajectories.plane
-    return draw(plane_rows(key, layer), where=where, witness=witness, step=step, ink=ink)

@@ -24,6 +24,7 @@ from probes.store import Manifest
 
 _CONTEXT = "context"
 PICTURES = ("PNG", "SVG")
+_ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,10 @@ def chart(
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
     st.plotly_chart(figure, theme=None, key=f"chart-{name}", config=config, alt=alt, **more)
     with st.popover("Data", type="tertiary", icon=":material/table_rows:"):
-        st.dataframe(data, hide_index=True, height=min(380, 38 + 35 * max(1, len(data))))
+        shown = data.head(_ROWS_SHOWN)
+        st.dataframe(shown, hide_index=True, height=min(380, 38 + 35 * max(1, len(shown))))
+        if len(data) > _ROWS_SHOWN:
+            note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
         left, right = st.columns(2)
         left.download_button(
             "Table (CSV)", lambda: data.to_csv(index=False), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}"
@@ -190,6 +194,18 @@ def chart(
             "text/html",
             key=f"html-{name}",
         )
+
+
+def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
+    """A table that is itself what is looked at, with its download."""
+    run = Path(context().key.path).name
+    st.dataframe(data.head(_ROWS_SHOWN), hide_index=True, **more)
+    if len(data) > _ROWS_SHOWN:
+        note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
+    st.download_button(
+        "Table (CSV)", lambda: data.to_csv(index=False), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}",
+        type="tertiary", icon=":material/download:",
+    )  # fmt: skip
 
 
 # The sidebar ---------------------------------------------------------------------------------------------------

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from app import cache, components, state
+from app.cache import Key
 from app.components import Context
-from probes.plots import style
+from probes.plots import roc, spectrum, style
 from probes.plots.statistics import STATISTICS, statistic_of
+from probes.plots.style import InkName
 
 _CHART = "chart-map"
 
@@ -73,68 +76,145 @@ def _clicked() -> None:
 
 
 def _cell(run: Context) -> None:
-    """The distribution of per-prompt projections at the chosen layer."""
-    st.subheader(f"The prompts at {components.layer_name(run.layer)}", anchor=False)
+    """What lies behind the chosen cell."""
+    st.subheader(f"The prompts at {components.layer_name(run.layer)}, step {run.step:,}", anchor=False)
+    _behind(run)
+
+
+@st.fragment
+def _behind(run: Context) -> None:
+    with components.section():  # an error in a fragment does not reach the section around it
+        view = st.segmented_control(
+            "What to see of them", list(_VIEWS), default=next(iter(_VIEWS)), key="layers-view",
+            label_visibility="collapsed",
+        )  # fmt: skip
+        _VIEWS[view or next(iter(_VIEWS))](run)
+
+
+def _checkpoints(run: Context, extra: tuple[int, ...] = ()) -> dict[str, str]:
+    """The roles and the chosen steps: checkpoint → the name it is shown by."""
+    names = {"aligned": "aligned", "witness": run.witness, "pretrained": "pretrained"}
+    for step in sorted({run.step, *extra}):
+        names[run.catalogue.checkpoints[run.arm, run.seed, step]] = f"{run.arm} {step:,}"
+    return names
+
+
+def _projected(run: Context, names: dict[str, str]) -> pd.DataFrame:
+    """Their projections; empty, with the reason said, where there are none."""
     if not cache.has_table(run.key, "projections"):
         components.missing(
             "This run holds no projections yet.", f"gravity-probe measure --out {run.command_path} …",
             "Start the command that made the run again: it goes on where it stopped.",
         )  # fmt: skip
-        return
-    _distributions(run)
-
-
-@st.fragment
-def _distributions(run: Context) -> None:
-    with components.section():  # an error in a fragment does not reach the section around it
-        _draw_distributions(run)
-
-
-def _draw_distributions(run: Context) -> None:
-    steps = run.catalogue.steps[run.arm, run.seed]
-    extra = st.pills(
-        "Further steps", [step for step in steps if step != run.step], selection_mode="multi",
-        format_func=lambda step: f"{step:,}", key="layers-steps",
-    )  # fmt: skip
-    names = {role: role for role in ("aligned", "witness", "pretrained")}
-    names["witness"] = run.witness
-    for step in sorted({run.step, *extra}):
-        names[run.catalogue.checkpoints[run.arm, run.seed, step]] = f"{run.arm} {step:,}"
+        return pd.DataFrame()
     table = cache.projected(run.key, run.layer, tuple(names))
     if table.empty:
         components.note(
             f"No projections are kept at the {components.layer_name(run.layer)}: the witness stands there where the "
             "aligned model stands, or the site is not a block's output."
         )
-        return
+    return table
+
+
+def _shown(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     there = set(table["checkpoint"])
-    chosen = tuple((checkpoint, name) for checkpoint, name in names.items() if checkpoint in there)
-    figure = cache.projections_figure(run.key, run.layer, chosen, run.where(), run.ink)
+    return tuple((checkpoint, name) for checkpoint, name in names.items() if checkpoint in there)
+
+
+def _distributions(run: Context) -> None:
+    steps = run.catalogue.steps[run.arm, run.seed]
+    extra = st.pills(
+        "Further steps", [step for step in steps if step != run.step], selection_mode="multi",
+        format_func=lambda step: f"{step:,}", key="layers-steps",
+    )  # fmt: skip
+    names = _checkpoints(run, tuple(extra))
+    table = _projected(run, names)
+    if table.empty:
+        return
+    figure = cache.projections_figure(run.key, run.layer, _shown(names, table), run.where(), run.ink)
     components.chart(
         figure, table.drop(columns="checkpoint"), name="projections",
         alt="Projections of harmful and harmless prompts on the reversion direction, one row a checkpoint",
     )  # fmt: skip
-    _movers(run, table)
 
 
-def _movers(run: Context, table: pd.DataFrame) -> None:
+def _roc(run: Context) -> None:
+    names = _checkpoints(run)
+    table = _projected(run, names)
+    if table.empty:
+        return
+    shown = _shown(names, table)
+    figure = cache.drawn(_roc_figure, run.key, run.layer, shown, run.where(), run.ink)
+    data = table[["checkpoint", "label", "prompt", "projection", "text"]]
+    components.chart(figure, data, name="roc", alt="Receiver operating characteristic, one curve a checkpoint")
+    if not cache.has_table(run.key, "pairs"):
+        return
+    own = cache.table(run.key, "pairs", ("one", "other", "transfer"), (("layer", "==", run.layer),))
+    own = own[(own["one"] == own["other"]) & own["one"].isin([checkpoint for checkpoint, _ in shown])]
+    words = [f"{names[row.one]} {row.transfer:.2f}" for row in own.itertuples() if math.isfinite(row.transfer)]
+    if words:
+        components.note(
+            "A probe fitted for the purpose (difference of class means, fitted on one fold, scored on the other) "
+            f"reaches AUROC: {', '.join(words)}."
+        )
+
+
+def _roc_figure(key: Key, layer: int, shown: tuple[tuple[str, str], ...], where: str, ink: InkName) -> go.Figure:
+    return roc.roc(cache.projected(key, layer, tuple(name for name, _ in shown)), shown, where=where, ink=ink)
+
+
+def _spectrum(run: Context) -> None:
+    if not cache.has_table(run.key, "spectra"):
+        components.missing("This run holds no spectra yet.", f"gravity-probe map {run.command_path}")
+        return
+    of = st.radio("Spread of", ["activations", "displacements"], horizontal=True, key="layers-spectrum")
+    rows = cache.table(run.key, "spectra", None, (("layer", "==", run.layer),))
+    names = _checkpoints(run)
+    shown, rows = _shown(names, rows), rows[rows["checkpoint"].isin(names)]
+    if rows.empty:
+        components.note(f"No spectrum is kept at the {components.layer_name(run.layer)}; choose a block at the left.")
+        return
+    where = run.where(direction=False)
+    figure = cache.drawn(_spectrum_figure, run.key, run.layer, shown, of, where, run.ink)
+    components.chart(figure, rows[rows["of"] == of], name="spectrum", alt=f"Share of variance of the {of} by axis")
+
+
+def _spectrum_figure(
+    key: Key, layer: int, shown: tuple[tuple[str, str], ...], of: str, where: str, ink: InkName
+) -> go.Figure:
+    rows = cache.table(key, "spectra", None, (("layer", "==", layer),))
+    return spectrum.spectrum(rows, shown, of=of, where=where, ink=ink)
+
+
+def _movers(run: Context) -> None:
     """The prompts that moved most towards the witness between the aligned model and the chosen step."""
     name = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    table = _projected(run, {"aligned": "aligned", name: name})
+    if table.empty:
+        return
     before = table[table["checkpoint"] == "aligned"].set_index("prompt")["projection"]
     after = table[table["checkpoint"] == name][["prompt", "label", "text", "projection"]]
     if before.empty or after.empty:
+        components.note("The projections of one of the two checkpoints are not kept.")
         return
     after = after.assign(moved=after["projection"] - after["prompt"].map(before))
     after = after.sort_values("moved", ascending=False)[["moved", "label", "text"]]
-    st.markdown(f"Prompts by how far they moved, aligned → step {run.step:,}")
-    st.dataframe(
-        after, hide_index=True, height=300,
+    components.note(
+        f"How far each prompt's activation moved along the way back, from the aligned model to {run.trajectory}, "
+        f"step {run.step:,}, in units of the return fraction; most first."
+    )
+    components.data_table(
+        after, name="movers", height=420,
         column_config={
-            "moved": st.column_config.NumberColumn("moved (return fraction)", format="%.3f", width="small"),
+            "moved": st.column_config.NumberColumn("moved", format="%.3f", width="small"),
             "label": st.column_config.TextColumn("label", width="small"),
             "text": st.column_config.TextColumn("prompt", width="large"),
         },
     )  # fmt: skip
 
+
+_VIEWS = {
+    "Densities": _distributions, "ROC": _roc, "Spectrum": _spectrum, "Prompts that moved most": _movers,
+}  # fmt: skip
 
 show(components.context())

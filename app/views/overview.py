@@ -70,6 +70,8 @@ def _answer(run: Context, found: list[dict[str, Any]]) -> None:
         (style.signed(alignment["value"]), f"alignment with the way back, cross-fitted, {place}{_interval(alignment)}"),
     ]
     with components.section():
+        numbers += _alarm(run, main)
+    with components.section():
         numbers += _refusal(run, main, step)
     st.html('<div class="gp-numbers">' + "".join(_number(*entry) for entry in numbers) + "</div>")
     if found:
@@ -106,6 +108,22 @@ def _interval(estimate: dict[str, Any]) -> str:
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f", 95 % interval {style.signed(low)} to {style.signed(high)}"
+
+
+def _alarm(run: Context, main: tuple[str, int]) -> list[tuple[str, str]]:
+    """The first step at which the cross-fitted alignment left every null behind."""
+    rows = cache.nulls(run.key, run.catalogue.headline)
+    rows = rows[
+        (rows["arm"] == main[0]) & (rows["seed"] == main[1]) & (rows["statistic"] == "alignment_crossfit")
+        & rows["p99"].notna() & rows["observed"].notna()
+    ]  # fmt: skip
+    if set(rows["null"]) <= {ISOTROPIC}:
+        return []
+    steps = rows.groupby("step")
+    passed = [int(step) for step, part in steps if (part["observed"] > part["p99"]).all()]
+    if passed:
+        return [(f"step {min(passed):,}", "first at which the alignment lay above every null's 99th percentile")]
+    return [("no alarm", f"at none of {steps.ngroups} steps did the alignment lie above every null's 99th percentile")]
 
 
 def _refusal(run: Context, main: tuple[str, int], step: int) -> list[tuple[str, str]]:
@@ -196,14 +214,17 @@ def _null_note(run: Context) -> None:
 def _behaviour(run: Context) -> None:
     if not cache.has_table(run.key, "behaviour"):
         components.missing(
-            "No behaviour was measured in this run, so refusals cannot be shown.", "gravity-probe demo",
-            "The demo measures it by generating text with every checkpoint.",
+            "No behaviour was measured in this run, so refusals cannot be shown.",
+            f"gravity-probe evaluate {run.command_path}",
+            "It generates text with every checkpoint and judges it.",
         )  # fmt: skip
         return
     where = run.where(layer=False, direction=False)
-    figure = cache.behaviour_figure(run.key, "refusal_harmful", where, run.ink)
-    data = cache.table(run.key, "behaviour", None, (("measure", "==", "refusal_harmful"),))
-    components.chart(figure, data, name="refusal", alt="Refusal of harmful requests by optimiser step for every arm")
+    kept = set(cache.table(run.key, "behaviour", ("measure",))["measure"])
+    measure = "harmful_compliance" if "harmful_compliance" in kept else "refusal_harmful"
+    figure = cache.behaviour_figure(run.key, measure, where, run.ink)
+    data = cache.table(run.key, "behaviour", None, (("measure", "==", measure),))
+    components.chart(figure, data, name="behaviour", alt=f"{measure} by optimiser step for every arm")
 
 
 def _table(run: Context) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from app import cache, components
+from app.cache import Key
 from app.components import Context
-from probes.plots import style
+from probes.plots import style, trajectories
+from probes.plots.style import InkName
 
-_VIEWS = ("Plane", "Space")
+_VIEWS = ("Plane", "Space", "Return × off-axis")
 
 
 def show(run: Context) -> None:
@@ -29,17 +32,45 @@ def show(run: Context) -> None:
             "model stands, or the site is not a block's output. Choose another layer at the left."
         )
         return
-    view = st.segmented_control(
+    left, right = st.columns([3, 2], vertical_alignment="center")
+    view = left.segmented_control(
         "View", _VIEWS, default=_VIEWS[0], key="trajectories-view", label_visibility="collapsed"
     )
-    in_space = view == "Space"
-    figure = cache.plane_figure(run.key, run.layer, in_space, run.step, run.where(), run.witness, run.ink)
-    modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if in_space else ("toImage",)
+    moving = right.toggle("Step by step", key="trajectories-moving", help="Adds a play button and a slider of steps.")
+    view = view or _VIEWS[0]
+    figure = cache.drawn(
+        _figure, run.key, run.layer, view, None if moving else run.step, moving, run.where(), run.witness, run.ink
+    )
+    modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "Space" else ("toImage",)
+    data = _whole(run.key, run.layer) if view == "Return × off-axis" else rows.drop(columns=["checkpoint", "layer"])
     components.chart(
-        figure, rows.drop(columns=["checkpoint", "layer"]), name="space" if in_space else "plane", modes=modes,
+        figure, data, name=f"trajectories-{_VIEWS.index(view)}{'-moving' if moving else ''}", modes=modes,
         alt="Paths of every arm; aligned at the origin, witness at one along the way back",
     )  # fmt: skip
-    components.note(f"The ring marks step {run.step:,}." if not in_space else "Drag to turn; the view is kept.")
+    if view == "Space":
+        components.note("Drag to turn; the view is kept.")
+    elif not moving:
+        components.note(f"The ring marks step {run.step:,}.")
+
+
+def _figure(
+    key: Key, layer: int, view: str, step: int | None, moving: bool, where: str, witness: str, ink: InkName
+) -> go.Figure:
+    draw = trajectories.space if view == "Space" else trajectories.plane
+    if view == "Return × off-axis":
+        return trajectories.plane(
+            _whole(key, layer), where=where, witness=witness, step=step, whole=True, moving=moving, ink=ink
+        )
+    return draw(cache.plane_rows(key, layer), where=where, witness=witness, step=step, moving=moving, ink=ink)
+
+
+def _whole(key: Key, layer: int) -> pd.DataFrame:
+    """Return fraction and the whole off-axis length of every checkpoint, in the columns of the plane."""
+    rows = cache.drift(key, layer)
+    rows = rows[rows["statistic"].isin(["return_fraction", "off_axis"])]
+    wide = rows.pivot_table(index=["arm", "seed", "step"], columns="statistic", values="value").reset_index()
+    wide = wide.rename(columns={"return_fraction": "along", "off_axis": "across"})
+    return wide[["arm", "seed", "step", "along", "across"]].dropna()
 
 
 def _answer(run: Context, rows: pd.DataFrame) -> tuple[str, str]:

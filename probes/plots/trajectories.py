@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.plots import style
+from probes.plots import animation, style
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
@@ -19,6 +19,12 @@ _CAPTION = (
     "which lies at (1, 0). Across: the direction in which all trajectories together leave the axis most. "
     "Markers grow with the optimiser step."
 )
+_WHOLE = "off-axis length (units of ‖v‖)"
+_CAPTION_WHOLE = (
+    "Mean displacement of harmful prompts from the aligned model (origin): along the way back, and the length of all "
+    "that lies at right angles to it, both in units of the distance to the witness, which lies at (1, 0). The angle "
+    "to the axis is the alignment's own."
+)
 _SYMBOLS_3D = {"circle": "circle", "diamond": "diamond", "square": "square", "x": "x", "triangle-up": "diamond-open"}
 
 
@@ -28,6 +34,8 @@ def plane(
     where: str,
     witness: str = "witness",
     step: int | None = None,
+    whole: bool = False,
+    moving: bool = False,
     ink: InkName = "light",
 ) -> go.Figure:
     """Draw the paths in two dimensions, with equal scales.
@@ -37,16 +45,21 @@ def plane(
         where: run, layer and direction, for the subtitle.
         witness: the witness's label.
         step: a step to be ringed on every path.
+        whole: `across` is the length of all that lies off the axis, not the part along its main direction.
+        moving: add a play button over the steps.
         ink: light or dark page.
     """
-    fig = style.figure("Paths away from the aligned model", where, ink, height=_HEIGHT, caption=_CAPTION)
+    title = "Return fraction against what lies off it" if whole else "Paths away from the aligned model"
+    fig = style.figure(title, where, ink, height=_HEIGHT, caption=_CAPTION_WHOLE if whole else _CAPTION)
     colours = style.INKS[ink]
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
     ends = []
+    lines = []
     for arm, seed, path in _paths(table):
         mark = style.mark_of(arm)
         along, across, steps = _from_origin(path, ("along", "across"))
+        lines.append(len(fig.data))
         fig.add_scatter(
             name=f"{arm} s{seed}", x=along, y=across, mode="lines+markers", legendgroup=arm,
             line={"color": mark.colour, "dash": mark.dash, "width": mark.width, "shape": "spline", "smoothing": 0.4},
@@ -56,7 +69,7 @@ def plane(
             "<br>along %{x:.3f}, across %{y:.3f}<extra></extra>",
         )  # fmt: skip
         ends.append((arm, along[-1], across[-1]))
-        if step in steps[1:]:
+        if step in steps[1:] and not moving:
             _ring(fig, along[steps.index(step)], across[steps.index(step)], colours.muted)
     for role, along, across in _roles(table, ("along", "across")):
         mark = style.mark_of(role)
@@ -70,7 +83,9 @@ def plane(
         )  # fmt: skip
     _names(fig, table, ends, witness, ink)
     _scales(fig, table)
-    return fig
+    if whole:
+        fig.update_yaxes(title={"text": _WHOLE})
+    return animation.grow(fig, lines, _steps(table), ink) if moving else fig
 
 
 def space(
@@ -79,6 +94,7 @@ def space(
     where: str,
     witness: str = "witness",
     step: int | None = None,
+    moving: bool = False,
     ink: InkName = "light",
 ) -> go.Figure:
     """Draw the paths in three dimensions; the arguments are those of `plane`, the table also has `third`."""
@@ -90,11 +106,13 @@ def space(
         line={"color": colours.muted, "width": 2, "dash": "dash"},
     )  # fmt: skip
     named: set[str] = set()
+    lines = []
     for arm, seed, path in _paths(table):
         mark = style.mark_of(arm)
+        lines.append(len(fig.data))
         along, across, third, steps = _from_origin(path, ("along", "across", "third"))
         sizes = [0.0, *(size * 0.55 for size in _sizes(len(path)))]
-        if step in steps[1:]:
+        if step in steps[1:] and not moving:
             sizes[steps.index(step)] += 5
         name = "" if arm in named else style.plain(arm)
         named.add(arm)
@@ -130,7 +148,15 @@ def space(
             "aspectmode": "data", "camera": {"eye": {"x": 0.55, "y": -1.75, "z": 0.85}},
         },
     )  # fmt: skip
-    return fig
+    if not moving:
+        return fig
+    for axis, column in (("xaxis", "along"), ("yaxis", "across"), ("zaxis", "third")):
+        fig.update_layout(scene={axis: {"range": list(_span(table, column))}})  # the same in every frame
+    return animation.grow(fig, lines, _steps(table), ink)
+
+
+def _steps(table: pd.DataFrame) -> list[int]:
+    return [0, *sorted({int(step) for step in table["step"] if step > 0})]
 
 
 def _paths(table: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:

@@ -104,7 +104,7 @@ def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
     [
         ("views/overview.py", "verdict", "gravity-probe verdict"),
         ("views/overview.py", "nulls", "gravity-probe verdict"),
-        ("views/overview.py", "behaviour", "gravity-probe demo"),
+        ("views/overview.py", "behaviour", "gravity-probe evaluate"),
         ("views/layers.py", "projections", "gravity-probe measure"),
         ("views/trajectories.py", "maps/plane", "gravity-probe measure"),
     ],

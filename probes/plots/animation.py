@@ -1,0 +1,73 @@
+"""A play button and a slider for figures whose traces carry their optimiser steps; nothing moves unless asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from probes.plots import style
+from probes.plots.style import InkName
+
+_PAUSE = 700  # milliseconds a step
+_ROOM = 74    # pixels below the axis title, for the slider
+
+
+def grow(fig: go.Figure, traces: Sequence[int], steps: Sequence[int], ink: InkName) -> go.Figure:
+    """Let paths grow step by step: the named traces hold their steps in `customdata`, in rising order."""
+    frames = []
+    for step in steps:
+        cut = [_until(fig.data[place], step) for place in traces]
+        frames.append(go.Frame(name=f"{step}", data=cut, traces=list(traces)))
+    return play(fig, frames, steps, ink)
+
+
+def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: InkName) -> go.Figure:
+    """Give a figure its frames (one a step), a play and a pause button, and a slider that starts at the last step."""
+    colours = style.INKS[ink]
+    fig.frames = list(frames)
+    below = fig.layout.margin.b or 64
+    inner = (fig.layout.height or 450) - below - (fig.layout.margin.t or 84)
+    fig.update_layout(height=(fig.layout.height or 450) + _ROOM, margin={"b": below + _ROOM})
+    for note in fig.layout.annotations:
+        if note.name == "caption":
+            note.yshift = (note.yshift or 0) - _ROOM
+    y = -50 / inner
+    # Redrawn whole, which paths in space need; the time is that of one step.
+    timing = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
+    still = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
+    look = {"bgcolor": colours.background, "bordercolor": colours.rule, "font": {"size": 12, "color": colours.text}}
+    fig.update_layout(
+        updatemenus=[
+            {
+                "type": "buttons", "direction": "left", "showactive": False, "x": 0, "y": y, "xanchor": "left",
+                "yanchor": "top", "pad": {"t": 8, "r": 8}, **look,
+                "buttons": [
+                    {"label": "▶ Play", "method": "animate", "args": [None, timing]},
+                    {"label": "❚❚", "method": "animate", "args": [[None], {**still, "mode": "immediate"}]},
+                ],
+            }
+        ],
+        sliders=[
+            {
+                "active": len(steps) - 1, "x": 0.2, "len": 0.8, "y": y, "xanchor": "left", "yanchor": "top",
+                "pad": {"t": 4}, "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": colours.muted}},
+                "bgcolor": colours.rule, "activebgcolor": colours.muted, "bordercolor": colours.rule,
+                "font": {"size": 11, "color": colours.muted}, "ticklen": 0, "minorticklen": 0,
+                "steps": [
+                    {"label": f"{step:,}", "method": "animate", "args": [[f"{step}"], still]} for step in steps
+                ],
+            }
+        ],
+    )  # fmt: skip
+    return fig
+
+
+def _until(trace: go.Scatter, step: int) -> dict:
+    """The part of a path up to a step, as what a frame changes."""
+    kept = sum(1 for own in trace.customdata if own <= step)
+    part = {"type": trace.type, "customdata": list(trace.customdata[:kept])}
+    part |= {axis: list(trace[axis][:kept]) for axis in "xyz" if axis in trace and trace[axis] is not None}
+    size = trace.marker.size
+    part["marker"] = {"size": list(size[:kept])} if isinstance(size, tuple | list) else {}
+    return part
