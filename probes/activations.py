@@ -27,7 +27,7 @@ from probes.models.host import ModelHost
 EMBEDDING = -1
 Write = Callable[[int, Sequence[int], np.ndarray], None]
 Progress = Callable[[int, int], None]
-_CPU_BATCH_BYTES = 1 << 28
+_CPU_BATCH_BYTES = 1 << 25
 _CUDA_SHARE = 0.5
 _FEWEST_TOKENS, _MOST_TOKENS = 256, 1 << 16
 
