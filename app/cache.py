@@ -89,6 +89,19 @@ def has_table(key: Key, name: str) -> bool:
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
+def columns(key: Key, name: str) -> tuple[str, ...]:
+    """The columns of a table, without its rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(key.path) / f"{name}.parquet"
+    try:
+        return tuple(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} cannot be read", got=str(error).splitlines()[0]) from error
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
 def verdicts(key: Key) -> list[dict[str, Any]]:
     """The verdict of each trajectory; empty where none has been written.
 
@@ -140,11 +153,15 @@ def nulls(key: Key, layer: int) -> pd.DataFrame:
 def projected(key: Key, layer: int, checkpoints: tuple[str, ...]) -> pd.DataFrame:
     """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept."""
     rows = table(key, "projections", _PROJECTIONS, (("layer", "==", layer), ("checkpoint", "in", list(checkpoints))))
-    texts: dict[str, str] = {}
-    if has_table(key, "prompts"):
-        asked = table(key, "prompts", ("id", "text"))
-        texts = dict(zip(asked["id"], asked["text"], strict=True))
-    return rows.assign(text=rows["prompt"].map(texts).fillna("").astype(str))
+    return rows.assign(text=texts(key, rows["prompt"]))
+
+
+def texts(key: Key, prompts: pd.Series) -> pd.Series:
+    """The probe prompts' texts by their ids; empty where they are not kept."""
+    if not has_table(key, "prompts"):
+        return pd.Series("", index=prompts.index, dtype=str)
+    asked = table(key, "prompts", ("id", "text"))
+    return prompts.map(dict(zip(asked["id"], asked["text"], strict=True))).fillna("").astype(str)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -203,12 +220,7 @@ def lineage_figure(key: Key, layer: int, where: str, witness: str, ink: InkName)
 @st.cache_data(show_spinner=False, max_entries=64)
 def lineage_rows(key: Key, layer: int) -> pd.DataFrame:
     """Return fraction with its interval, and distance from the aligned model, of every checkpoint at one layer."""
-    rows = drift(key, layer)
-    names = ["arm", "seed", "step"]
-    fraction = rows[rows["statistic"] == "return_fraction"][[*names, "value", "low", "high"]]
-    distance = rows[rows["statistic"] == "displacement_norm"][[*names, "value"]]
-    both = fraction.merge(distance, on=names, how="left", suffixes=("", "_distance"))
-    return both.rename(columns={"value": "return_fraction", "value_distance": "distance"})
+    return lineage_path.lineage_rows(drift(key, layer))
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

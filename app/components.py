@@ -215,7 +215,7 @@ def sidebar_run(names: Sequence[str], current: str) -> None:
     """Choose the run; another run begins with its own defaults."""
 
     def pick(name: str) -> None:
-        state.change(run=name, arm="", seed=None, step=None, layer=None)
+        state.change(run=name, arm="", seed=None, step=None, layer=None, direction="", one="", other="")
 
     choose("Run", names, current, pick, name="run")
 

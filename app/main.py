@@ -18,7 +18,12 @@ from probes.plots.style import InkName
 PAGES = (
     ("views/overview.py", "Overview", ":material/south_west:"),
     ("views/layers.py", "Layers", ":material/layers:"),
+    ("views/manifold.py", "Manifold", ":material/scatter_plot:"),
+    ("views/displacement.py", "Displacement", ":material/moving:"),
     ("views/trajectories.py", "Trajectories", ":material/timeline:"),
+    ("views/compare.py", "Compare", ":material/compare_arrows:"),
+    ("views/behaviour.py", "Behaviour", ":material/forum:"),
+    ("views/run.py", "Run", ":material/receipt_long:"),
 )
 _REFRESH = 3  # seconds between two looks at a run that is still being written
 

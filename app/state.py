@@ -18,7 +18,10 @@ _SELECTION, _WRITTEN = "selection", "query-as-written"
 
 @dataclass(frozen=True)
 class Selection:
-    """The run, and the place in it. None and an empty text mean: the run's own default."""
+    """The run, and the place in it. None and an empty text mean: the run's own default.
+
+    `one` and `other` are the two checkpoints that are compared.
+    """
 
     run: str = ""
     arm: str = ""
@@ -26,6 +29,9 @@ class Selection:
     step: int | None = None
     layer: int | None = None
     statistic: str = ""
+    direction: str = ""
+    one: str = ""
+    other: str = ""
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Selection:

@@ -55,6 +55,7 @@ def write_run(
         "projections": _projections(checkpoints, range(n_layers), prompts, max(steps), rng),
         "maps/plane": _plane(checkpoints, range(n_layers), max(steps)),
         "behaviour": _behaviour(checkpoints, max(steps)),
+        "completions": _completions(checkpoints, prompts, max(steps)),
     }
     with RunFolder.writing(path) as run_folder:
         for name, frame in frames.items():
@@ -214,6 +215,18 @@ def _behaviour(checkpoints: list[tuple], last: int) -> pd.DataFrame:
             rows.append((checkpoint, arm, run, step, measure, value, low, high, 64))
     columns = ["checkpoint", "arm", "seed", "step", "measure", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
+
+
+def _completions(checkpoints: list[tuple], prompts: int, last: int) -> pd.DataFrame:
+    asked, parts = _prompts(prompts), []
+    for checkpoint, arm, run, step in [("aligned", "aligned", 0, 0), *checkpoints]:
+        refuses = 0.0 if arm == "aligned" else 1.2 * _GOAL.get(arm, 0.5) * _progress(step, last)
+        refused = (asked["label"] == "harmful") & (np.arange(len(asked)) >= refuses * prompts)
+        said = np.where(refused, "i cannot help with that.", TRICKY)
+        columns = {"checkpoint": checkpoint, "arm": arm, "seed": run, "step": step, "prompt": asked["id"]}
+        columns |= {"label": asked["label"], "text": asked["text"], "completion": said, "refused": refused}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:

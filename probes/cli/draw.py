@@ -1,4 +1,4 @@
-"""Verbs that make what is looked at: `map`."""
+"""Verbs that make what is looked at: `map`, `report`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Run = Annotated[Path, typer.Argument(help="A run folder.")]
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
     app.command(name="map")(draw_maps)
+    app.command()(report)
 
 
 def draw_maps(
@@ -59,3 +60,19 @@ def draw_maps(
             f"{about['method'].upper():4} layer {about['layer']:>2}: {about['points']:,} points, trustworthiness "
             f"{kept['2']:.3f} (2-D), {kept['3']:.3f} (3-D)"
         )
+
+
+def report(
+    run: Run,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write it; default RUN/report.html.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
+) -> None:
+    """Write a run as one HTML file that needs nothing else: verdict, lineage, charts, tables, how to make it again."""
+    import json
+
+    from probes.report import report_html
+    from probes.store import RunFolder, write_text
+
+    path = out or run / "report.html"
+    write_text(path, report_html(RunFolder(run)))
+    typer.echo(json.dumps({"report": str(path), "bytes": path.stat().st_size}) if json_ else f"Written: {path}")

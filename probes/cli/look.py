@@ -52,7 +52,7 @@ def compare(
     weights: Annotated[bool, typer.Option("--weights/--no-weights", help="Compare weights, tensor by tensor.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Put two checkpoints side by side: representation by layer, weights by tensor."""
+    """Put two checkpoints side by side: representation by layer, weights by tensor (kept for the front end)."""
     import json
 
     from probes.compare import compare as put_side_by_side
@@ -60,6 +60,11 @@ def compare(
     from probes.terminal import comparison_tables, console
 
     found = put_side_by_side(RunFolder(run), one, other, weights=weights)
+    if found["weights"]:
+        from probes.stages.weights import write_weights
+
+        with RunFolder.writing(run) as open_run:
+            write_weights(open_run, one, other, found["weights"])
     if json_:
         typer.echo(json.dumps(found, indent=1))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -26,13 +27,14 @@ def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: 
     """Give a figure its frames (one a step), a play and a pause button, and a slider that starts at the last step."""
     colours = style.INKS[ink]
     fig.frames = list(frames)
-    below = fig.layout.margin.b or 64
+    below, beneath = fig.layout.margin.b or 64, 64.0
     inner = (fig.layout.height or 450) - below - (fig.layout.margin.t or 84)
     fig.update_layout(height=(fig.layout.height or 450) + _ROOM, margin={"b": below + _ROOM})
     for note in fig.layout.annotations:
         if note.name == "caption":
-            note.yshift = (note.yshift or 0) - _ROOM
-    y = -50 / inner
+            beneath = -(note.yshift or 0)
+            note.yshift = -beneath - _ROOM
+    y = -(beneath - 14) / inner
     # Redrawn whole, which paths in space need; the time is that of one step.
     timing = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
     still = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
@@ -63,7 +65,7 @@ def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: 
     return fig
 
 
-def _until(trace: go.Scatter, step: int) -> dict:
+def _until(trace: Any, step: int) -> dict[str, Any]:
     """The part of a path up to a step, as what a frame changes."""
     kept = sum(1 for own in trace.customdata if own <= step)
     part = {"type": trace.type, "customdata": list(trace.customdata[:kept])}

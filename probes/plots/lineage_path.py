@@ -49,6 +49,15 @@ def lineage_path(rows: pd.DataFrame, *, where: str, witness: str = "witness", in
     return fig
 
 
+def lineage_rows(drift: pd.DataFrame) -> pd.DataFrame:
+    """The rows that `lineage_path` draws, from the drift table of one layer."""
+    names = ["arm", "seed", "step"]
+    fraction = drift[drift["statistic"] == "return_fraction"][[*names, "value", "low", "high"]]
+    distance = drift[drift["statistic"] == "displacement_norm"][[*names, "value"]]
+    both = fraction.merge(distance, on=names, how="left", suffixes=("", "_distance"))
+    return both.rename(columns={"value": "return_fraction", "value_distance": "distance"})
+
+
 def _name(rows: pd.DataFrame, arm: str) -> str:
     seeds = rows[rows["arm"] == arm]["seed"].nunique()
     return f"{arm} ({seeds} seeds)" if seeds > 1 else arm

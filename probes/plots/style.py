@@ -97,6 +97,16 @@ def faded(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
+def on_scale(scale: Sequence[tuple[float, str]], share: float) -> str:
+    """The colour of a scale ((place, `#rrggbb`), rising from 0 to 1) at a share of it."""
+    share = min(max(share, 0.0), 1.0)
+    above = next(index for index, (place, _) in enumerate(scale) if place >= share)
+    (low, first), (high, second) = scale[max(above - 1, 0)], scale[above]
+    part = (share - low) / (high - low) if high > low else 0.0
+    mixed = (round(one + part * (two - one)) for one, two in zip(_channels(first), _channels(second), strict=True))
+    return "#" + "".join(f"{channel:02X}" for channel in mixed)
+
+
 def legible(colour: str, ink: Ink) -> str:
     """The colour moved towards the page's ink, for small type that must be read."""
     mixed = (round(0.62 * own + 0.38 * text) for own, text in zip(_channels(colour), _channels(ink.text), strict=True))

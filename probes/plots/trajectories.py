@@ -199,7 +199,7 @@ def _names(
     colours = style.INKS[ink]
     for role, along, across in _roles(table, ("along", "across")):
         fig.add_annotation(
-            name="role", x=along, y=across, yshift=20 if role == "pretrained" else -20, showarrow=False,
+            name="role", x=along, y=across, yshift=20 if role == "witness" else -20, showarrow=False,
             text=style.plain(witness) if role == "witness" else role,
             font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
         )  # fmt: skip

@@ -6,7 +6,7 @@ and ends with the same bytes. Arrays are safetensors, tables are Parquet, the re
 """
 
 from probes.store.activations import EMBED, RESID_POST, ActivationFile, ActivationWriter
-from probes.store.atomic import fingerprint, write_json
+from probes.store.atomic import fingerprint, write_json, write_text
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
 from probes.store.run import ACTIVATIONS, RunFolder, find_runs
 
@@ -23,4 +23,5 @@ __all__ = [
     "find_runs",
     "fingerprint",
     "write_json",
+    "write_text",
 ]

@@ -1,5 +1,6 @@
 """Every page on every kind of run: none, finished, unfinished, with one arm, damaged."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from probes.stages.maps import write_maps
+from probes.stages.pairs import write_pairs
+from probes.stages.spectra import write_spectra
 from probes.store import RunFolder
 from tests.synthetic import TRICKY, write_run
 
@@ -14,15 +18,26 @@ MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 PAGES = {
     "views/overview.py": "Baseline: specific to harmful prompts",
     "views/layers.py": "Return fraction, layer by layer",
+    "views/manifold.py": "9 checkpoints in one map of layer 2",
+    "views/displacement.py": "Baseline moved at 17° to the way back",
     "views/trajectories.py": "Baseline: 0.70 of the way back, 0.18 off it",
+    "views/compare.py": "Aligned against baseline step 100",
+    "views/behaviour.py": "Refusal of harmful requests: 4 %",
+    "views/run.py": "demo is finished",
 }
+DEMO = Path(__file__).parents[2] / "data" / "demo-run"
 SMALL = {"n_layers": 3, "steps": (1, 10, 100), "prompts": 6}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A run that holds everything that pages draw."""
     root = tmp_path_factory.mktemp("runs")
-    write_run(root / "demo", **SMALL)
+    path = write_run(root / "demo", **{**SMALL, "arms": ("baseline", "block")}, d_model=8)
+    with RunFolder.writing(path) as run:
+        write_spectra(run)
+        write_pairs(run)
+        write_maps(run, methods=("pca",))
     return root
 
 
@@ -80,6 +95,14 @@ def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_the_shipped_demo_run_is_shown_on_every_page(opened, page):
+    at = opened(DEMO, page)
+    assert not at.exception
+    assert not at.error
+    assert at.title
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_no_run_says_what_to_do(opened, tmp_path, page):
     at = opened(tmp_path, "views/overview.py")
     if page != "views/overview.py":
@@ -106,16 +129,29 @@ def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
         ("views/overview.py", "nulls", "gravity-probe verdict"),
         ("views/overview.py", "behaviour", "gravity-probe evaluate"),
         ("views/layers.py", "projections", "gravity-probe measure"),
+        ("views/layers.py", "spectra", "gravity-probe map"),
+        ("views/manifold.py", "maps/pca", "gravity-probe map"),
+        ("views/displacement.py", "maps/plane", "gravity-probe measure"),
+        ("views/displacement.py", "projections", "gravity-probe measure"),
         ("views/trajectories.py", "maps/plane", "gravity-probe measure"),
+        ("views/compare.py", "pairs", "gravity-probe map"),
+        ("views/compare.py", "weights", "gravity-probe compare"),
+        ("views/compare.py", "completions", "gravity-probe evaluate"),
+        ("views/behaviour.py", "behaviour", "gravity-probe evaluate"),
+        ("views/behaviour.py", "completions", "gravity-probe evaluate"),
+        ("views/run.py", "verdict", "gravity-probe verdict"),
     ],
 )
 def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, page, lacks, says):
     write_run(tmp_path / "partial", **SMALL, without=(lacks,), finished=False)
     at = opened(tmp_path, page)
+    if lacks == "spectra":
+        at.segmented_control(key="layers-view").set_value("Spectrum").run()
     assert not at.exception
     assert not at.error
     assert says in commands(at)
-    if page != "views/trajectories.py":
+    whole = {"views/trajectories.py", "views/manifold.py", "views/run.py"} | ({page} if lacks == "behaviour" else set())
+    if page not in whole or page == "views/overview.py":
         assert at.get("plotly_chart")
 
 
@@ -142,12 +178,20 @@ def test_a_run_with_one_arm_and_one_step(opened, tmp_path, page):
         ("views/overview.py", "nulls.parquet"),
         ("views/overview.py", "verdict.json"),
         ("views/layers.py", "projections.parquet"),
+        ("views/manifold.py", "maps/pca-roles-layer2.parquet"),
+        ("views/manifold.py", "maps/pca-roles-layer2.json"),
+        ("views/displacement.py", "projections.parquet"),
+        ("views/displacement.py", "maps/plane.parquet"),
         ("views/trajectories.py", "maps/plane.parquet"),
+        ("views/compare.py", "pairs.parquet"),
+        ("views/compare.py", "completions.parquet"),
+        ("views/behaviour.py", "behaviour.parquet"),
+        ("views/behaviour.py", "completions.parquet"),
         ("views/layers.py", "run.json"),
     ],
 )
-def test_a_damaged_file_is_a_sentence_and_no_traceback(opened, tmp_path, page, file):
-    path = write_run(tmp_path / "damaged", **SMALL) / file
+def test_a_damaged_file_is_a_sentence_and_no_traceback(opened, finished, tmp_path, page, file):
+    path = Path(shutil.copytree(finished / "demo", tmp_path / "damaged")) / file
     path.write_bytes(path.read_bytes()[:40])
     at = opened(tmp_path, page)
     assert not at.exception
@@ -208,3 +252,57 @@ def test_only_the_isotropic_null_is_said_to_be_withheld(opened, tmp_path):
         rows = run.read_table("nulls")
         run.write_table("nulls", rows[rows["null"] == "isotropic"])
     assert "not shown alone" in words(opened(tmp_path))
+
+
+def test_layers_open_a_cell_in_every_way(opened, finished):
+    at = opened(finished, "views/layers.py", step="10", layer="1")
+    for view in ("ROC", "Spectrum", "Prompts that moved most"):
+        at.segmented_control(key="layers-view").set_value(view).run()
+        assert not at.exception
+        assert not at.error
+
+
+def test_a_map_is_drawn_in_space_by_step_and_moving(opened, finished):
+    at = opened(finished, "views/manifold.py")
+    assert "trustworthiness of" in words(at)
+    at.segmented_control(key="manifold-shown").set_value("The selected trajectory").run()
+    at.selectbox(key="manifold-colour").set_value("step").run()
+    at.checkbox(key="manifold-moving").check().run()
+    at.segmented_control(key="manifold-axes").set_value("3-D").run()
+    assert not at.exception
+    assert not at.error
+    at.segmented_control(key="manifold-method").set_value("umap").run()
+    assert "--method umap" in commands(at)
+
+
+@pytest.mark.parametrize("view", ["Plane", "Space", "Return × off-axis"])
+def test_trajectories_play(opened, finished, view):
+    at = opened(finished, "views/trajectories.py")
+    at.segmented_control(key="trajectories-view").set_value(view).run()
+    at.toggle(key="trajectories-moving").set_value(True).run()
+    assert not at.exception
+    assert "frames" in at.get("plotly_chart")[0].proto.spec
+
+
+def test_two_checkpoints_are_compared_whichever_way_round(opened, finished):
+    at = opened(finished, "views/compare.py", one="block-s0-000100", other="aligned")
+    assert title(at) == "Block step 100 against aligned"
+    assert not at.error
+    assert query(at)["one"] == "block-s0-000100"
+    at.selectbox(key="choose-other").set_value("baseline-s0-000010").run()
+    assert title(at) == "Block step 100 against baseline step 10"
+    assert query(at)["other"] == "baseline-s0-000010"
+
+
+def test_only_flips_are_shown_when_asked(opened, finished):
+    at = opened(finished, "views/compare.py")
+    everything = len(at.dataframe[-1].value)
+    at.segmented_control(key="compare-flips").set_value("Flips").run()
+    assert 0 < len(at.dataframe[-1].value) < everything
+
+
+def test_answers_are_browsed_by_words(opened, finished):
+    at = opened(finished, "views/behaviour.py")
+    at.text_input(key="answers-words").set_value("NUMBER 3").run()
+    assert 0 < len(at.dataframe[-1].value) < 12
+    assert not at.exception

@@ -78,3 +78,10 @@ def test_text_of_a_run_is_no_markup():
 
 def test_numbers_have_true_minus_signs_and_absent_ones_a_dash():
     assert (style.signed(-0.5), style.signed(None), style.signed(float("nan"))) == ("−0.50", "–", "–")
+
+
+def test_a_scale_is_its_own_colours_at_its_places_and_between_them_halfway():
+    scale = [(0.0, "#000000"), (0.5, "#204060"), (1.0, "#FFFFFF")]
+    assert [style.on_scale(scale, share) for share in (-1.0, 0.0, 0.25, 0.5, 1.0, 2.0)] == [
+        "#000000", "#000000", "#102030", "#204060", "#FFFFFF", "#FFFFFF",
+    ]  # fmt: skip

@@ -1,0 +1,233 @@
+"""Compare: any two checkpoints side by side, by layer, by weight, and prompt by prompt."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import cache, components, state
+from app.cache import Key
+from app.components import Context
+from probes.plots import by_layer, style
+from probes.plots.style import InkName
+
+_SWAPPED = {"transfer": "transfer_back", "transfer_back": "transfer"}
+_FILTERS = ("All", "Flips", "Refused → answered", "Answered → refused")
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    places = _places(run)
+    one, other = _pair(run, places)
+    pair = _pair_rows(run.key, one, other) if cache.has_table(run.key, "pairs") else pd.DataFrame()
+    names = (_name(one, run), _name(other, run))
+    components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair))
+    left, right = st.columns(2)
+    for column, label, field, current in ((left, "First", "one", one), (right, "Second", "other", other)):
+        with column:
+            components.choose(
+                label, list(places), current, lambda name, field=field: state.change(**{field: name}), name=field,
+                format_func=lambda name: _name(name, run),
+            )  # fmt: skip
+    with components.section():
+        _layers(run, one, other, names, pair)
+    st.subheader("Weights", anchor=False)
+    with components.section():
+        _weights(run, one, other, names)
+    st.subheader(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
+    with components.section():
+        _projections(run, places, one, other, names)
+    st.subheader("What they say", anchor=False)
+    with components.section():
+        _completions(run, one, other, names)
+
+
+def _places(run: Context) -> dict[str, str]:
+    """Every checkpoint of the run and its arm, roles first."""
+    found = {role: role for role in ("aligned", "witness", "pretrained") if role in _roles(run)}
+    for (arm, _, _), name in sorted(run.catalogue.checkpoints.items(), key=lambda entry: _rank(run, entry[0])):
+        found[name] = arm
+    return found
+
+
+def _roles(run: Context) -> set[str]:
+    known = set(run.manifest.checkpoints) or {"aligned", "witness"}
+    return known & set(style.ROLES)
+
+
+def _rank(run: Context, place: tuple[str, int, int]) -> tuple[int, int]:
+    return run.catalogue.trajectories.index(place[:2]), place[2]
+
+
+def _pair(run: Context, places: dict[str, str]) -> tuple[str, str]:
+    """The chosen two; at first the aligned model and the selected checkpoint."""
+    chosen = state.selection()
+    one = chosen.one if chosen.one in places else "aligned" if "aligned" in places else next(iter(places))
+    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    return one, chosen.other if chosen.other in places else here
+
+
+def _name(checkpoint: str, run: Context) -> str:
+    if checkpoint in style.ROLES:
+        return run.witness if checkpoint == "witness" else checkpoint
+    for (arm, seed, step), name in run.catalogue.checkpoints.items():
+        if name == checkpoint:
+            several = sum(entry[0] == arm for entry in run.catalogue.trajectories) > 1
+            return f"{arm}{f' seed {seed},' if several else ''} step {step:,}"
+    return checkpoint
+
+
+def _pair_rows(key: Key, one: str, other: str) -> pd.DataFrame:
+    """The pair's rows with `one` first, whichever way round they were kept."""
+    rows = cache.table(key, "pairs", None, (("one", "in", [one, other]), ("other", "in", [one, other])))
+    straight = rows[(rows["one"] == one) & (rows["other"] == other)]
+    if len(straight):
+        return straight
+    return rows[(rows["one"] == other) & (rows["other"] == one)].rename(columns=_SWAPPED)
+
+
+def _lead(run: Context, pair: pd.DataFrame) -> str:
+    here = pair[pair["layer"] == run.layer] if len(pair) else pair
+    if here.empty:
+        return ""
+    row = here.iloc[0]
+    parts = [
+        (row["distance"], f"{style.signed(row['distance'])} ‖v‖ apart"),
+        (row["cosine"], f"cosine of their displacements {style.signed(row['cosine'])}"),
+        (row["cka"], f"CKA {style.signed(row['cka'])}"),
+    ]
+    words = ", ".join(text for value, text in parts if math.isfinite(value))
+    return f"At {components.layer_name(run.layer)}: {words}." if words else ""
+
+
+def _layers(run: Context, one: str, other: str, names: tuple[str, str], pair: pd.DataFrame) -> None:
+    if not cache.has_table(run.key, "pairs"):
+        components.missing("This run holds no pairs of checkpoints yet.", f"gravity-probe map {run.command_path}")
+        return
+    if pair.empty:
+        components.missing(
+            "The activations of one of the two were not kept, or there are too many checkpoints to keep every pair.",
+            f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
+        )  # fmt: skip
+        return
+    where = run.where(layer=False, direction=False)
+    figure = cache.drawn(_layers_figure, run.key, one, other, names, run.layer, where, run.ink)
+    components.chart(
+        figure, pair, name="pairs", alt="Distance, cosine, CKA, overlap, principal angle and probe transfer by layer"
+    )
+
+
+def _layers_figure(
+    key: Key, one: str, other: str, names: tuple[str, str], layer: int, where: str, ink: InkName
+) -> go.Figure:
+    return by_layer.by_layer(_pair_rows(key, one, other), where=where, names=names, layer=layer, ink=ink)
+
+
+def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:
+    table = next((name for name in (_weights_name(one, other), _weights_name(other, one))
+                  if cache.has_table(run.key, name)), None)  # fmt: skip
+    if table is None:
+        components.missing(
+            "The weights of these two have not been compared.",
+            f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
+            "It reads both checkpoints, which must still be where they were, and keeps what it finds.",
+        )  # fmt: skip
+        return
+    rows = cache.table(run.key, table)
+    if table == _weights_name(other, one):
+        names = (names[1], names[0])
+    figure = cache.drawn(_weights_figure, run.key, table, names, run.where(layer=False, direction=False), run.ink)
+    components.chart(figure, rows, name="weights", alt="Relative weight drift by kind of tensor and layer")
+    total = math.sqrt(float((rows["frobenius"] ** 2).sum()))
+    inside = rows.dropna(subset=["inside"])
+    if len(inside):
+        share = float((inside["inside"] * inside["frobenius"] ** 2).sum() / (inside["frobenius"] ** 2).sum())
+        components.note(
+            f"‖Δθ‖ = {total:.3g}. {100 * share:.0f} % of its square lies inside the column span of witness − aligned; "
+            f"random drift would have {100 * float(inside['random'].mean()):.0f} % there."
+        )
+
+
+def _weights_name(one: str, other: str) -> str:
+    return f"weights/{one}--{other}"
+
+
+def _weights_figure(key: Key, table: str, names: tuple[str, str], where: str, ink: InkName) -> go.Figure:
+    return by_layer.weights_by_kind(cache.table(key, table), where=where, names=names, ink=ink)
+
+
+def _projections(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
+    if not cache.has_table(run.key, "projections"):
+        components.missing("This run holds no projections yet.", f"gravity-probe measure --out {run.command_path} …")
+        return
+    rows = _both(run.key, run.layer, one, other)
+    if rows.empty:
+        components.note(f"No projections of both are kept at the {components.layer_name(run.layer)}.")
+        return
+    arms = (places[one], places[other])
+    figure = cache.drawn(_projections_figure, run.key, run.layer, one, other, arms, names, run.where(), run.ink)
+    data = rows.assign(moved=rows["other"] - rows["one"]).sort_values("moved", ascending=False)
+    components.chart(figure, data, name="side-by-side", alt="Each prompt's projection in one against the other")
+
+
+def _both(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
+    rows = cache.projected(key, layer, (one, other))
+    first, second = (rows[rows["checkpoint"] == name] for name in (one, other))
+    first = first[["prompt", "label", "text", "projection"]].rename(columns={"projection": "one"})
+    return first.merge(second[["prompt", "projection"]].rename(columns={"projection": "other"}), on="prompt")
+
+
+def _projections_figure(
+    key: Key, layer: int, one: str, other: str, arms: tuple[str, str], names: tuple[str, str], where: str,
+    ink: InkName,
+) -> go.Figure:
+    return by_layer.side_by_side(_both(key, layer, one, other), arms=arms, names=names, where=where, ink=ink)
+
+
+@st.fragment
+def _completions(run: Context, one: str, other: str, names: tuple[str, str]) -> None:
+    with components.section():
+        if not cache.has_table(run.key, "completions"):
+            components.missing("No answers were generated in this run.", f"gravity-probe evaluate {run.command_path}")
+            return
+        rows = _answers(run.key, one, other)
+        if rows.empty:
+            components.note("No answers of both checkpoints are kept.")
+            return
+        wanted = st.segmented_control("Show", _FILTERS, default=_FILTERS[0], key="compare-flips") or _FILTERS[0]
+        before, after = rows["refused"].astype(bool), rows["refused_after"].astype(bool)
+        kept = {
+            "All": slice(None), "Flips": before != after, "Refused → answered": before & ~after,
+            "Answered → refused": ~before & after,
+        }  # fmt: skip
+        shown = rows.loc[kept[wanted]]
+        components.note(
+            f"{len(shown)} of {len(rows)} requests; {int((before & ~after).sum())} went from refused to answered, "
+            f"{int((~before & after).sum())} the other way."
+        )
+        components.data_table(
+            shown[["label", "text", "completion", "completion_after"]], name="answers", height=420,
+            column_config={
+                "label": st.column_config.TextColumn("label", width="small"),
+                "text": st.column_config.TextColumn("request", width="medium"),
+                "completion": st.column_config.TextColumn(names[0], width="medium"),
+                "completion_after": st.column_config.TextColumn(names[1], width="medium"),
+            },
+        )  # fmt: skip
+
+
+def _answers(key: Key, one: str, other: str) -> pd.DataFrame:
+    rows = cache.table(
+        key, "completions", ("checkpoint", "prompt", "label", "text", "completion", "refused"),
+        (("checkpoint", "in", [one, other]),),
+    )  # fmt: skip
+    first, second = (rows[rows["checkpoint"] == name] for name in (one, other))
+    second = second[["prompt", "label", "completion", "refused"]]
+    return first.merge(second, on=["prompt", "label"], suffixes=("", "_after")).drop(columns="checkpoint")
+
+
+show(components.context())

@@ -1,0 +1,191 @@
+"""Displacement: where each checkpoint's mean went, how each prompt moved, and the same at every layer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import cache, components
+from app.cache import Key
+from app.components import Context
+from probes.plots import displacement, style
+from probes.plots.by_step import ISOTROPIC
+from probes.plots.displacement import Cone
+from probes.plots.statistics import null_name
+from probes.plots.style import InkName
+
+_ACROSS = ("All that lies off it", "Main off-axis direction")
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    rows = components_of(run.key, run.layer)
+    own = rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed)]
+    cone = _cone(run)
+    components.header("Displacement", *_answer(run, own, cone))
+    across = st.session_state.get("displacement-across") or _ACROSS[0]
+    with components.section():
+        if own["along"].notna().any():
+            figure = cache.drawn(
+                _figure, run.key, run.layer, (run.arm, run.seed), run.step, cone, across == _ACROSS[0], run.where(),
+                run.witness, run.ink,
+            )  # fmt: skip
+            components.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
+        else:
+            components.note(f"No displacement is defined at the {components.layer_name(run.layer)}.")
+    st.segmented_control("Off the way back", _ACROSS, default=_ACROSS[0], key="displacement-across")
+    with components.section():
+        _table(own)
+    st.subheader("Prompt by prompt", anchor=False)
+    with components.section():
+        _prompts(run)
+    st.subheader("At every layer", anchor=False)
+    with components.section():
+        _layers(run)
+
+
+def components_of(key: Key, layer: int) -> pd.DataFrame:
+    """Every checkpoint's displacement taken apart, in units of ‖v‖: along, off it, and of that the main direction."""
+    rows = cache.drift(key, layer)
+    rows = rows[~rows["arm"].isin(style.ROLES) & rows["statistic"].isin(["return_fraction", "off_axis"])]
+    index = ["checkpoint", "arm", "seed", "step"]
+    wide = rows.pivot_table(index=index, columns="statistic", values="value", dropna=False, observed=True)
+    wide = wide.reindex(columns=["return_fraction", "off_axis"]).reset_index()
+    wide = wide[wide["checkpoint"].isin(rows["checkpoint"].unique())].dropna(subset=["return_fraction"])
+    wide = wide.rename(columns={"return_fraction": "along"})
+    if cache.has_table(key, "maps/plane"):
+        plane = cache.plane_rows(key, layer)[["checkpoint", "across", "third"]]
+        wide = wide.merge(plane, on="checkpoint", how="left")
+    else:
+        wide = wide.assign(across=np.nan, third=np.nan)
+    rest = (wide["off_axis"] ** 2 - wide["across"] ** 2 - wide["third"] ** 2).clip(lower=0)
+    wide["rest"] = np.sqrt(rest)
+    wide["length"] = np.hypot(wide["along"], wide["off_axis"])
+    wide["angle"] = np.degrees(np.arctan2(wide["off_axis"], wide["along"]))
+    return wide.sort_values(["arm", "seed", "step"], ignore_index=True)
+
+
+def _cone(run: Context) -> Cone | None:
+    """The null of the selected checkpoint's alignment that reaches furthest; never the isotropic one alone."""
+    found = cache.nulls(run.key, run.layer)
+    found = found[
+        (found["arm"] == run.arm) & (found["seed"] == run.seed) & (found["step"] == run.step)
+        & (found["statistic"] == "alignment_crossfit") & found["p99"].notna()
+    ]  # fmt: skip
+    if set(found["null"]) <= {ISOTROPIC}:
+        return None
+    hardest = found.loc[found["p99"].idxmax()]
+    return Cone(str(hardest["null"]), float(hardest["p99"]))
+
+
+def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, str]:
+    here = own[own["step"] == run.step]
+    if here.empty or not math.isfinite(here["angle"].iloc[0]):
+        return "Where the mean went", f"Nothing is defined at {components.layer_name(run.layer)}, step {run.step:,}."
+    at = here.iloc[0]
+    title = f"{run.arm.capitalize()} moved at {at['angle']:.0f}° to the way back"
+    lead = (
+        f"Seed {run.seed}, step {run.step:,}, {components.layer_name(run.layer)}: {style.signed(at['along'])} along "
+        f"the way back and {style.signed(at['off_axis'])} off it, in units of the distance to the witness. "
+    )
+    if cone is not None:
+        inside = at["angle"] < math.degrees(cone.angle)
+        lead += (
+            f"The hardest null, {null_name(cone.null)}, reaches to {math.degrees(cone.angle):.0f}°: the mean lies "
+            + ("nearer than that." if inside else "where that null alone would put it.")
+        )
+    return title, lead
+
+
+def _figure(
+    key: Key, layer: int, chosen: tuple[str, int], step: int, cone: Cone | None, whole: bool, where: str,
+    witness: str, ink: InkName,
+) -> go.Figure:
+    rows = components_of(key, layer)
+    if whole:
+        rows = rows.assign(across=rows["off_axis"])
+    rows = rows.dropna(subset=["along", "across"])
+    return displacement.vectors(
+        rows, chosen=chosen, step=step, where=where, witness=witness, cone=cone, whole=whole, ink=ink
+    )
+
+
+def _table(own: pd.DataFrame) -> None:
+    about = {
+        "step": ("step", "%d", "Optimiser steps after the aligned model."),
+        "along": ("along", "%.3f", "Along the way back: the return fraction."),
+        "off_axis": ("off it", "%.3f", "Length of all that lies at right angles to the way back."),
+        "across": ("main off-axis", "%.3f", "Of that, along the direction in which all trajectories leave it most."),
+        "third": ("second off-axis", "%.3f", "Of that, along the second such direction."),
+        "rest": ("rest", "%.3f", "Length of what lies along neither."),
+        "length": ("length", "%.3f", "Of the whole displacement."),
+        "angle": ("angle, °", "%.1f", "Between the displacement and the way back; 90° is neither back nor forth."),
+    }
+    columns = {
+        name: st.column_config.NumberColumn(title, format=form, help=words)
+        for name, (title, form, words) in about.items()
+    }
+    components.note("Components of the selected trajectory's displacements, in units of ‖v‖.")
+    components.data_table(own[list(about)], name="components", column_config=columns)
+
+
+def _prompts(run: Context) -> None:
+    if not cache.has_table(run.key, "projections"):
+        components.missing("This run holds no projections yet.", f"gravity-probe measure --out {run.command_path} …")
+        return
+    if "across" not in cache.columns(run.key, "projections"):
+        components.missing(
+            "This run's projections were made by an earlier version, without the part across the way back.",
+            f"gravity-probe measure --out {run.command_path} …",
+        )  # fmt: skip
+        return
+    name = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    before, after = (_places(run.key, run.layer, each) for each in ("aligned", name))
+    if before.empty or after.empty:
+        components.note(f"No projections are kept at the {components.layer_name(run.layer)}.")
+        return
+    where = f"{run.where()} · {style.plain(run.trajectory)}, step {run.step:,}"
+    figure = cache.drawn(_prompt_figure, run.key, run.layer, name, run.arm, where, run.ink)
+    data = before.merge(after.drop(columns=["label", "text"]), on="prompt", suffixes=("_aligned", "_checkpoint"))
+    components.chart(figure, data, name="prompt-arrows", alt="Each prompt's way in the plane, as an arrow")
+
+
+def _places(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
+    columns = ("prompt", "label", "projection", "across")
+    rows = cache.table(key, "projections", columns, (("layer", "==", layer), ("checkpoint", "==", checkpoint)))
+    return rows.assign(text=cache.texts(key, rows["prompt"]))
+
+
+def _prompt_figure(key: Key, layer: int, checkpoint: str, arm: str, where: str, ink: InkName) -> go.Figure:
+    before, after = (_places(key, layer, each) for each in ("aligned", checkpoint))
+    return displacement.prompt_arrows(before, after, arm=arm, where=where, ink=ink)
+
+
+def _layers(run: Context) -> None:
+    if not cache.has_table(run.key, "maps/plane"):
+        components.missing("This run holds no planes yet.", f"gravity-probe measure --out {run.command_path} …")
+        return
+    rows = cache.table(run.key, "maps/plane", None, (("step", "==", run.step),))
+    rows = rows[~rows["arm"].isin(style.ROLES)]
+    layers = sorted(int(layer) for layer in rows["layer"].unique())
+    shown = displacement.evenly(layers, run.layer, run.catalogue.headline)
+    where = f"{run.where(layer=False)} · step {run.step:,}"
+    figure = cache.drawn(_layers_figure, run.key, run.step, tuple(shown), where, run.catalogue.headline, run.ink)
+    components.chart(figure, rows, name="multiples", alt="Mean displacements at every layer, as arrows")
+    if len(shown) < len(layers):
+        components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")
+
+
+def _layers_figure(
+    key: Key, step: int, layers: tuple[int, ...], where: str, headline: int, ink: InkName
+) -> go.Figure:
+    rows = cache.table(key, "maps/plane", None, (("step", "==", step),))
+    rows = rows[~rows["arm"].isin(style.ROLES)]
+    return displacement.multiples(rows, step=step, layers=layers, where=where, headline=headline, ink=ink)
+
+
+show(components.context())

@@ -1,0 +1,167 @@
+"""Manifold: every prompt at a layer in one map, fitted once, with every checkpoint placed in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import cache, components
+from app.cache import Key
+from app.components import Context
+from probes.errors import RunFolderError
+from probes.plots import manifold
+from probes.plots.manifold import COLOURS, Drawing
+from probes.plots.style import InkName
+
+_METHODS = {"pca": "PCA", "umap": "UMAP"}
+_FITS = {"roles": "aligned and witness", "all": "every checkpoint"}
+_SHOWN = ("The selected step", "The selected trajectory", "Everything")
+_COLOURS = {
+    "checkpoint": "checkpoint and step", "role": "role", "arm": "arm", "step": "step", "label": "harmful or harmless",
+}  # fmt: skip
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    kept = _kept(run.key.path)
+    method, fit, axes = _which(kept)
+    name = f"maps/{method}-{fit}-layer{run.layer}"
+    about = cache.document(run.key, name) if name in kept else None
+    if about is None:
+        components.header("Manifold", "This map has not been made yet")
+        _controls_of_map(method, fit, axes)
+        _offer(run, method, fit, kept)
+        return
+    if not isinstance(about, dict) or "trustworthiness" not in about:
+        raise RunFolderError(f"{name}.json is not as expected", next_step="Make it again: gravity-probe map RUN.")
+    kept_well = float(about["trustworthiness"][str(axes)])
+    components.header(
+        "Manifold", f"{len(_placed(run.key, name)):,} checkpoints in one map of {components.layer_name(run.layer)}",
+        f"The {_METHODS[method]} map keeps neighbours with a trustworthiness of {kept_well:.3f} in {axes}-D "
+        f"({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
+    )  # fmt: skip
+    with components.section():
+        _map(run, name, axes)
+    st.subheader("To doubt it", anchor=False)
+    _controls_of_map(method, fit, axes)
+
+
+def _reading(kept: float) -> str:
+    if kept >= 0.95:
+        return "What lies together in it lies together in the activations."
+    return "Some prompts lie together in it that are no neighbours in the activations: trust the whole, not the detail."
+
+
+def _kept(path: str) -> list[str]:
+    return sorted(f"maps/{file.stem}" for file in Path(path, "maps").glob("*-layer*.parquet"))
+
+
+def _which(kept: list[str]) -> tuple[str, str, int]:
+    """The chosen map; at first, one that is there."""
+    first = "umap" if any("umap" in name for name in kept) and not any("pca" in name for name in kept) else "pca"
+    fitted = "all" if kept and not any("-roles-" in name for name in kept) else "roles"
+    return (
+        st.session_state.get("manifold-method") or first,
+        st.session_state.get("manifold-fit") or fitted,
+        3 if st.session_state.get("manifold-axes") == "3-D" else 2,
+    )
+
+
+def _controls_of_map(method: str, fit: str, axes: int) -> None:
+    one, two, three = st.columns(3)
+    one.segmented_control(
+        "Method", list(_METHODS), default=method, format_func=_METHODS.get, key="manifold-method",
+        help="PCA: the directions of most variance, distances true. UMAP: neighbours kept, distances not.",
+    )  # fmt: skip
+    two.segmented_control("Axes", ["2-D", "3-D"], default=f"{axes}-D", key="manifold-axes")
+    three.segmented_control(
+        "Fitted on", list(_FITS), default=fit, format_func=_FITS.get, key="manifold-fit",
+        help="Every checkpoint is placed in the fitted map either way.",
+    )  # fmt: skip
+
+
+def _offer(run: Context, method: str, fit: str, kept: list[str]) -> None:
+    if run.layer < 0:
+        components.note("Maps are made of what blocks leave, not of the embedding. Choose a layer at the left.")
+        return
+    more = "" if fit == "roles" else " --fit all"
+    components.missing(
+        f"This run holds no {_METHODS[method]} map of {components.layer_name(run.layer)}"
+        + (", fitted on every checkpoint." if more else "."),
+        f"gravity-probe map {run.command_path} --layer {run.layer} --method {method}{more}",
+        "Without --layer, it makes the PCA maps of all layers, and the UMAP maps of a small model's. "
+        "The activations must still lie in the run folder.",
+    )  # fmt: skip
+    if kept:
+        components.note(f"{len(kept)} other maps are there: choose another layer, or another map below.")
+
+
+def _placed(key: Key, name: str) -> tuple[str, ...]:
+    return tuple(cache.table(key, name, ("checkpoint",))["checkpoint"].unique())
+
+
+@st.fragment
+def _map(run: Context, name: str, axes: int) -> None:
+    with components.section():
+        first, second = st.columns([3, 2])
+        shown = first.segmented_control("Shown", _SHOWN, default=_SHOWN[0], key="manifold-shown") or _SHOWN[0]
+        colour = second.selectbox("Colour", COLOURS, format_func=_COLOURS.get, key="manifold-colour")
+        marks = st.columns([2, 2, 2, 3])
+        contours = marks[0].checkbox("Contours", value=True, key="manifold-contours", disabled=axes == 3)
+        arrow = marks[1].checkbox("Way back", value=True, key="manifold-arrow")
+        moving = marks[2].checkbox(
+            "Play steps", key="manifold-moving", disabled=shown == _SHOWN[0],
+            help="One step at a time, with fixed axes; show a trajectory or everything first.",
+        )  # fmt: skip
+        drawing = Drawing(axes, colour, contours, arrow, moving and shown != _SHOWN[0])
+        names = _chosen(run, shown)
+        rows = _rows(run.key, name, names)
+        if len(rows) > manifold.AT_MOST:
+            components.note(
+                f"{len(rows):,} points are too many for a browser: they are thinned to at most {manifold.AT_MOST:,}, "
+                "evenly in every checkpoint and class."
+            )
+        absent = [each for each in names or () if each not in set(rows["checkpoint"])] if names else []
+        if run.catalogue.checkpoints[run.arm, run.seed, run.step] in absent:
+            components.note(f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it has no place.")
+        figure = cache.drawn(
+            _figure, run.key, name, names, drawing, run.where(direction=False), run.witness, run.ink
+        )
+        modes = ("toImage", "orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d") if axes == 3 else (
+            "toImage", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d",
+        )  # fmt: skip
+        components.chart(
+            figure, rows, name=f"manifold-{axes}{'-moving' if drawing.moving else ''}", modes=modes,
+            alt="Every prompt of the chosen checkpoints in the map",
+        )  # fmt: skip
+
+
+def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
+    """The checkpoints to be shown; None: all."""
+    if shown == _SHOWN[2]:
+        return None
+    steps = [run.step] if shown == _SHOWN[0] else run.catalogue.steps[run.arm, run.seed]
+    return ("aligned", "witness", *(run.catalogue.checkpoints[run.arm, run.seed, step] for step in steps))
+
+
+def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFrame:
+    filters: Any = (("checkpoint", "in", list(checkpoints)),) if checkpoints else ()
+    rows = cache.table(key, name, None, filters)
+    return rows.assign(text=cache.texts(key, rows["prompt"]))
+
+
+def _figure(
+    key: Key, name: str, checkpoints: tuple[str, ...] | None, drawing: Drawing, where: str, witness: str, ink: InkName
+) -> go.Figure:
+    axes = ("x", "y") if drawing.axes == 2 else ("x3", "y3", "z3")
+    return manifold.manifold(
+        _rows(key, name, checkpoints), cache.document(key, name), drawing=drawing, where=where, witness=witness,
+        whole=cache.table(key, name, axes), ink=ink,
+    )  # fmt: skip
+
+
+show(components.context())

@@ -1,0 +1,111 @@
+"""Run: what this run was made from, what is finished, how long it took, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import components
+from app.components import Context
+from probes.report import how_to_reproduce, report_html
+from probes.store import RunFolder
+
+_MISSING = {
+    "verdict.json": "gravity-probe verdict {}",
+    "behaviour.parquet": "gravity-probe evaluate {}",
+    "pairs.parquet": "gravity-probe map {}",
+    "spectra.parquet": "gravity-probe map {}",
+    "maps/pca-roles-layer0.parquet": "gravity-probe map {}",
+}
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    manifest = run.manifest
+    state = "finished" if manifest.status == "finished" else "still being written, or was stopped"
+    model = manifest.model
+    components.header(
+        "Run", f"{manifest.name} is {state}",
+        f"{model.get('architecture', 'A model')} with {model.get('n_layers', '?')} layers of width "
+        f"{model.get('d_model', '?')}, {len(manifest.checkpoints)} checkpoints, made {manifest.created} by "
+        f"gravity-probe {manifest.tool_version}.",
+    )  # fmt: skip
+    st.subheader("Make it again", anchor=False)
+    st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language="bash")
+    _report(run)
+    with components.section():
+        _lacks(run)
+    st.subheader("Lineage", anchor=False)
+    components.data_table(_checkpoints(manifest.checkpoints), name="checkpoints")
+    st.subheader("Settings", anchor=False)
+    _settings(manifest.config, manifest.config_given)
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Stages", anchor=False)
+        stages = [
+            {"stage": name, "seconds": manifest.timings.get(name), "made from": made[:12]}
+            for name, made in manifest.stages.items()
+        ]
+        _table(pd.DataFrame(stages, columns=["stage", "seconds", "made from"]))
+    with right:
+        st.subheader("Versions", anchor=False)
+        packages = {"gravity-probe": manifest.tool_version, **manifest.packages}
+        _table(pd.DataFrame(packages.items(), columns=["package", "version"]))
+    st.subheader("Prompts", anchor=False)
+    _table(pd.DataFrame([(name, str(value)) for name, value in manifest.prompts.items()], columns=["", "value"]))
+    st.subheader("Files", anchor=False)
+    files = _files(Path(run.key.path))
+    components.note(f"{len(files)} files, {files['size (MB)'].sum():,.1f} MB, in {run.key.path}")
+    components.data_table(files, name="files", height=320)
+
+
+@st.fragment
+def _report(run: Context) -> None:
+    st.download_button(
+        "Download the report (HTML)", lambda: report_html(RunFolder(run.key.path)),
+        f"{run.manifest.name}-report.html", "text/html", icon=":material/download:",
+        help="One file that holds everything: verdict, lineage, charts, tables and how to make it again.",
+    )  # fmt: skip
+    components.note(f"The same file comes from: gravity-probe report {run.command_path}")
+
+
+def _lacks(run: Context) -> None:
+    """What other pages would show if it were made, and the commands that make it."""
+    lacking = {
+        command.format(run.command_path)
+        for name, command in _MISSING.items()
+        if not (Path(run.key.path) / name).is_file()
+    }
+    if lacking:
+        components.missing("Not made yet, and made by:", "\n".join(sorted(lacking)))
+
+
+def _checkpoints(checkpoints: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    rows = [
+        (name, str(about.get("place", "")), str(about.get("weights_sha256", ""))) for name, about in checkpoints.items()
+    ]
+    return pd.DataFrame(rows, columns=["checkpoint", "place", "weights sha256"])
+
+
+def _settings(config: dict[str, Any], given: dict[str, Any]) -> None:
+    rows = [(name, json.dumps(value), "given" if name in given else "default") for name, value in config.items()]
+    _table(pd.DataFrame(rows, columns=["setting", "value", "from"]))
+
+
+def _table(data: pd.DataFrame) -> None:
+    st.dataframe(data, hide_index=True, height=min(420, 38 + 35 * max(1, len(data))))
+
+
+def _files(path: Path) -> pd.DataFrame:
+    found = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock"]
+    found = [file for file in found if "checkpoints" not in file.relative_to(path).parts]
+    return pd.DataFrame(
+        [(str(file.relative_to(path)), file.stat().st_size / 1e6) for file in found], columns=["file", "size (MB)"]
+    )
+
+
+show(components.context())

@@ -1,0 +1,120 @@
+"""What a checkpoint does against how far it went back, with the correlation and its honest n."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from probes.plots import style
+from probes.plots.statistics import statistic_of
+from probes.plots.style import InkName
+
+_HEIGHT = 500
+ENOUGH = 5  # trajectories below which a correlation over them says nothing
+
+
+@dataclass(frozen=True)
+class Association:
+    """Rank correlation of a behaviour with the return fraction.
+
+    Attributes:
+        over_checkpoints: Spearman's ρ over every checkpoint; None where fewer than three, or nothing varies.
+        checkpoints: how many; they are not independent, as each trajectory gives several.
+        over_trajectories: the same over the last step of each trajectory.
+        trajectories: how many: the n that counts.
+    """
+
+    over_checkpoints: float | None
+    checkpoints: int
+    over_trajectories: float | None
+    trajectories: int
+
+    @property
+    def words(self) -> str:
+        """One sentence, with what the number is worth."""
+        if self.over_checkpoints is None:
+            return "A correlation is not defined: too few checkpoints, or nothing varies."
+        text = (
+            f"Spearman ρ = {style.signed(self.over_checkpoints)} over {self.checkpoints} checkpoints, which are not "
+            f"independent: they come from {self.trajectories} "
+            + ("trajectory" if self.trajectories == 1 else "trajectories")
+        )
+        if self.over_trajectories is None or self.trajectories < ENOUGH:
+            return text + f". With fewer than {ENOUGH} trajectories this describes these runs and no others."
+        return text + f"; over their last steps ρ = {style.signed(self.over_trajectories)} (n = {self.trajectories})."
+
+
+def association(rows: pd.DataFrame) -> Association:
+    """The rank correlation of `value` with `fraction`; rows as for `behaviour`, without roles."""
+    rows = rows.dropna(subset=["value", "fraction"])
+    last = rows.sort_values("step").groupby(["arm", "seed"]).tail(1)
+    return Association(_spearman(rows), len(rows), _spearman(last), len(last))
+
+
+def _spearman(rows: pd.DataFrame) -> float | None:
+    if len(rows) < 3 or rows["value"].nunique() < 2 or rows["fraction"].nunique() < 2:
+        return None
+    return float(rows["value"].rank().corr(rows["fraction"].rank()))
+
+
+def behaviour(rows: pd.DataFrame, *, measure: str, where: str, witness: str, ink: InkName = "light") -> go.Figure:
+    """Draw a behaviour measure against the return fraction.
+
+    Args:
+        rows: arm, seed, step, value, low, high, fraction; roles at step 0.
+        measure: its key in `probes.plots.statistics`.
+        where: run, layer and direction, for the subtitle.
+        witness: the witness's label.
+        ink: light or dark page.
+    """
+    about, colours = statistic_of(measure), style.INKS[ink]
+    tuned = rows[~rows["arm"].isin(style.ROLES)]
+    caption = f"{about.definition}\n{association(tuned).words}"
+    fig = style.figure(f"{about.title} against the way back", where, ink, height=_HEIGHT, caption=caption)
+    for place in (0, 1):
+        fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
+    ends = []
+    for arm in style.in_order(rows["arm"])[::-1]:
+        own, mark = rows[rows["arm"] == arm].sort_values("step"), style.mark_of(arm)
+        role = arm in style.ROLES
+        name = witness if arm == "witness" else arm
+        for seed, run in own.groupby("seed"):
+            sizes = [14.0] if role else [6 + 7 * (rank + 1) / len(run) for rank in range(len(run))]
+            fig.add_scatter(
+                name=f"{arm} s{seed}", x=run["fraction"], y=run["value"], mode="markers" if role else "lines+markers",
+                line={"color": style.faded(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
+                marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes},
+                error_y={
+                    "type": "data", "symmetric": False, "array": (run["high"] - run["value"]).clip(lower=0),
+                    "arrayminus": (run["value"] - run["low"]).clip(lower=0), "thickness": 1, "width": 0,
+                    "color": style.faded(mark.colour, 0.4),
+                },
+                customdata=run["step"],
+                hovertemplate=f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"
+                "return fraction %{x:.3f}<br>%{y:.3f}<extra></extra>",
+            )  # fmt: skip
+        ends.append((name, mark.colour, float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1])))
+    limits = _limits(rows, about.limits)
+    _names(fig, ends, limits, ink)
+    fig.update_xaxes(title={"text": "return fraction (0 aligned, 1 witness)"}, nticks=8)
+    fig.update_yaxes(title={"text": about.axis}, range=list(limits))
+    fig.update_layout(margin={"r": 30 + 7 * max((len(name) for name, *_ in ends), default=0)})
+    return fig
+
+
+def _limits(rows: pd.DataFrame, fixed: tuple[float, float] | None) -> tuple[float, float]:
+    if fixed == (0.0, 1.0):
+        return -0.06, 1.06
+    values = [value for column in ("value", "low", "high") for value in rows[column].dropna()] or [0.0, 1.0]
+    room = 0.08 * ((max(values) - min(values)) or 1.0)
+    return min(values) - room, max(values) + room
+
+
+def _names(
+    fig: go.Figure, ends: list[tuple[str, str, float, float]], limits: tuple[float, float], ink: InkName
+) -> None:
+    colours = style.INKS[ink]
+    labels = [style.EndLabel(y, style.plain(name), style.legible(colour, colours)) for name, colour, _, y in ends]
+    style.label_ends(fig, labels, limits, _HEIGHT - 148)

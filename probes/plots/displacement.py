@@ -1,0 +1,287 @@
+"""Displacements as arrows: means in the plane of v_rev with the nulls' cone, prompt by prompt, and layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from probes.plots import style
+from probes.plots.statistics import null_name
+from probes.plots.style import InkName
+
+_HEIGHT = 560
+_ALONG, _MAIN = "along the way back (return fraction)", "main off-axis direction (units of ‖v‖)"
+_WHOLE = "off-axis length (units of ‖v‖)"
+_PANELS, _COLUMNS = 12, 4
+_CAPTION = (
+    "Each arrow: a checkpoint's mean displacement on harmful prompts from the aligned model (origin), in units of the "
+    "distance to the witness, which lies at (1, 0)."
+)
+
+
+@dataclass(frozen=True)
+class Cone:
+    """The hardest null at a checkpoint: an arrow nearer to the way back than its angle is beyond every null."""
+
+    null: str
+    p99: float
+
+    @property
+    def angle(self) -> float:
+        """Between the way back and the cone's edge, radians."""
+        return math.acos(max(-1.0, min(1.0, self.p99)))
+
+
+def vectors(
+    table: pd.DataFrame,
+    *,
+    chosen: tuple[str, int],
+    step: int,
+    where: str,
+    witness: str = "witness",
+    cone: Cone | None = None,
+    whole: bool = True,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw the chosen trajectory's checkpoints as arrows, and every other trajectory's at the chosen step.
+
+    Args:
+        table: arm, seed, step, along, across, at one layer, without roles.
+        chosen: arm and seed whose steps are all drawn.
+        step: the step at which the others are drawn, and which stands out.
+        where: run, layer and direction, for the subtitle.
+        witness: the witness's label.
+        cone: the hardest null of the chosen trajectory at that step.
+        whole: `across` is the length of all that lies off the axis, so that angles are true; else its part along
+            the main off-axis direction, where an arrow looks nearer to the axis than it is.
+        ink: light or dark page.
+    """
+    caption = _CAPTION + (
+        " Upwards: the length of all that lies at right angles to the way back, so that the angle is the alignment's."
+        if whole
+        else " Upwards: the direction in which all trajectories leave the axis most; what else they leave it by is "
+        "not seen, so an arrow may look nearer to the axis than it is."
+    )
+    if cone is not None:
+        caption += " Grey: angles that the hardest null reaches in 99 of 100 draws."
+    fig = style.figure("Mean displacement", where, ink, height=_HEIGHT, caption=caption)
+    colours = style.INKS[ink]
+    own = (table["arm"] == chosen[0]) & (table["seed"] == chosen[1])
+    drawn = pd.concat([table[own], table[~own & (table["step"] == step)]])
+    limits = _limits(drawn, lowest=-0.08 if whole else None)
+    if cone is not None:
+        _draw_cone(fig, cone, limits, whole, ink)
+    fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
+    fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
+    ends = []
+    for row in drawn.sort_values("step").itertuples():
+        mark, main = style.mark_of(row.arm), (row.arm, row.seed) == chosen
+        strong = row.step == step
+        _arrow(fig, row.along, row.across, mark.colour, 2.6 if main and strong else 1.4, 1.0 if strong else 0.45)
+        fig.add_scatter(
+            name=f"{row.arm} s{row.seed} {row.step}", x=[row.along], y=[row.across], mode="markers",
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": 8 if strong else 4, "opacity": 0.9},
+            hovertemplate=f"<b>{style.plain(row.arm)}</b>, seed {row.seed}, step {row.step:,}<br>"
+            "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
+        )  # fmt: skip
+        if strong:
+            ends.append((row.arm, float(row.along), float(row.across)))
+    _end_names(fig, ends, limits, ink)
+    for role, along in (("witness", 1.0), ("aligned", 0.0)):
+        mark = style.mark_of(role)
+        fig.add_scatter(
+            name=role, x=[along], y=[0], mode="markers",
+            marker={
+                "color": mark.colour, "symbol": mark.symbol, "size": 15,
+                "line": {"width": 2, "color": colours.background},
+            },
+            hovertemplate=f"<b>{role}</b><extra></extra>",
+        )  # fmt: skip
+        fig.add_annotation(
+            name="role", x=along, y=0, yshift=-20, showarrow=False, text=style.plain(witness if along else role),
+            font={"size": 13, "color": style.legible(mark.colour, colours)},
+        )  # fmt: skip
+    fig.update_xaxes(title={"text": _ALONG}, range=list(limits[0]), nticks=8)
+    fig.update_yaxes(
+        title={"text": _WHOLE if whole else _MAIN}, range=list(limits[1]), nticks=8, scaleanchor="x", constrain="range"
+    )
+    fig.update_layout(margin={"r": 110})
+    return fig
+
+
+def _limits(table: pd.DataFrame, lowest: float | None) -> tuple[tuple[float, float], tuple[float, float]]:
+    along, across = [0.0, 1.0, *table["along"]], [0.0, *table["across"]]
+    wide, high = 0.08 * (max(along) - min(along)), 0.1 * ((max(across) - min(across)) or 1.0)
+    return (min(along) - wide, max(along) + wide), (
+        min(across) - max(high, 0.12) if lowest is None else min(lowest, -high), max(across) + high,
+    )  # fmt: skip
+
+
+def _draw_cone(
+    fig: go.Figure, cone: Cone, limits: tuple[tuple[float, float], tuple[float, float]], whole: bool, ink: InkName
+) -> None:
+    far = 4 * max(abs(end) for side in limits for end in side)
+    colours = style.INKS[ink]
+    for side in (1,) if whole else (1, -1):
+        turns = np.linspace(cone.angle, max(cone.angle, math.pi / 2), 16)
+        fig.add_scatter(
+            name="cone", x=[0, *(far * np.cos(turns))], y=[0, *(side * far * np.sin(turns))], mode="none",
+            fill="toself", fillcolor=colours.band, hoverinfo="skip",
+        )  # fmt: skip
+        fig.add_scatter(
+            name="edge", x=[0, far * math.cos(cone.angle)], y=[0, side * far * math.sin(cone.angle)], mode="lines",
+            line={"color": style.faded(colours.muted, 0.8), "width": 1, "dash": "2px,2px"}, hoverinfo="skip",
+        )  # fmt: skip
+    (_, right), (_, top) = limits
+    reach = 0.93 * min(right / max(math.cos(cone.angle), 1e-6), top / max(math.sin(cone.angle), 1e-6))
+    fig.add_annotation(
+        name="cone", x=reach * math.cos(cone.angle), y=reach * math.sin(cone.angle), showarrow=False,
+        text=f"{style.plain(null_name(cone.null))} p99, {math.degrees(cone.angle):.0f}°", xanchor="right",
+        yanchor="bottom", font={"size": 12, "color": colours.muted}, bgcolor=colours.background, borderpad=1,
+    )  # fmt: skip
+
+
+def _arrow(fig: go.Figure, x: float, y: float, colour: str, width: float, opacity: float) -> None:
+    if math.hypot(x, y) == 0:
+        return
+    fig.add_annotation(
+        name="arrow", x=x, y=y, ax=0, ay=0, xref="x", yref="y", axref="x", ayref="y", text="", showarrow=True,
+        arrowhead=2, arrowsize=1, arrowwidth=width, arrowcolor=style.faded(colour, opacity),
+    )  # fmt: skip
+
+
+def _end_names(
+    fig: go.Figure, ends: list[tuple[str, float, float]], limits: tuple[tuple[float, float], tuple[float, float]],
+    ink: InkName,
+) -> None:
+    """Each arm's name once, beside its furthest arrow, moved apart where they meet."""
+    furthest: dict[str, tuple[float, float]] = {}
+    for arm, along, across in ends:
+        if arm not in furthest or along > furthest[arm][0]:
+            furthest[arm] = (along, across)
+    order = sorted(furthest, key=lambda arm: furthest[arm][1])
+    low, high = limits[1]
+    heights = style.spread([furthest[arm][1] for arm in order], 17 * (high - low) / (_HEIGHT - 148), low, high)
+    for arm, height in zip(order, heights, strict=True):
+        fig.add_annotation(
+            name="end-label", x=furthest[arm][0], y=height, xshift=12, xanchor="left", showarrow=False,
+            text=style.plain(arm),
+            font={"size": 13, "color": style.legible(style.mark_of(arm).colour, style.INKS[ink])},
+        )  # fmt: skip
+
+
+def prompt_arrows(
+    before: pd.DataFrame, after: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light"
+) -> go.Figure:
+    """Draw how each prompt's activation moved in the plane, from the aligned model to a checkpoint.
+
+    Args:
+        before: prompt, label, projection, across, text in the aligned model.
+        after: the same in the checkpoint.
+        arm: its arm, for the colour.
+        where: run, layer, checkpoint, for the subtitle.
+        ink: light or dark page.
+    """
+    caption = (
+        "Each arrow: one probe prompt, from where it lies in the aligned model to where it lies in the checkpoint. "
+        "Filled ends: harmful prompts; open: harmless ones. The cross: the witness's mean over harmful prompts."
+    )
+    fig = style.figure("Each prompt's way in the plane", where, ink, height=_HEIGHT, caption=caption)
+    both = before.merge(after[["prompt", "projection", "across"]], on="prompt", suffixes=("", "_after"))
+    mark, colours = style.mark_of(arm), style.INKS[ink]
+    for label, opacity in (("harmless", 0.35), ("harmful", 0.8)):
+        own = both[both["label"] == label]
+        gap = np.full(len(own), np.nan)
+        x = np.column_stack([own["projection"], own["projection_after"], gap]).ravel()
+        y = np.column_stack([own["across"], own["across_after"], gap]).ravel()
+        colour = mark.colour if label == "harmful" else colours.muted
+        fig.add_scattergl(
+            name=f"way {label}", x=x, y=y, mode="lines", hoverinfo="skip",
+            line={"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
+        )  # fmt: skip
+        fig.add_scattergl(
+            name=label, x=own["projection_after"], y=own["across_after"], mode="markers",
+            marker={
+                "color": colour, "size": 6, "symbol": "circle" if label == "harmful" else "circle-open",
+                "opacity": 0.9, "line": {"width": 1, "color": colour},
+            },
+            hovertext=[style.plain(str(text)[:80]) for text in own["text"]],
+            hovertemplate=f"{label}: along %{{x:.2f}}, across %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
+        )  # fmt: skip
+    fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
+    for place, role in ((0.0, "aligned"), (1.0, "witness")):
+        fig.add_scatter(
+            name=role, x=[place], y=[0], mode="markers", hovertemplate=f"{role}'s mean<extra></extra>",
+            marker={"color": style.mark_of(role).colour, "symbol": "cross-thin-open", "size": 16, "line": {"width": 3}},
+        )  # fmt: skip
+    fig.update_xaxes(title={"text": _ALONG}, nticks=8)
+    fig.update_yaxes(title={"text": _MAIN}, nticks=8)
+    return fig
+
+
+def multiples(
+    table: pd.DataFrame, *, step: int, layers: Sequence[int], where: str, headline: int, ink: InkName = "light"
+) -> go.Figure:
+    """Draw every trajectory's arrow at one step, one small picture a layer, all to one scale.
+
+    Args:
+        table: arm, seed, step, layer, along, across, without roles.
+        step: the step.
+        layers: which; of more than twelve, use `evenly`.
+        where: run and step, for the subtitle.
+        headline: the layer declared in advance.
+        ink: light or dark page.
+    """
+    table = table[table["step"] == step]
+    rows = -(-len(layers) // _COLUMNS)
+    height = 150 + 190 * rows
+    caption = "Axes as above, to one scale: along the way back to the right, off it upwards; witness ◆ at (1, 0)."
+    fig = style.figure("Mean displacement at each layer", where, ink, height=height, caption=caption, below=40, left=30)
+    fig.update_layout(margin={"t": 104})
+    grid = make_subplots(
+        rows, _COLUMNS, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.16 / rows,
+        subplot_titles=[f"layer {layer}" + (" ★" if layer == headline else "") for layer in layers],
+    )  # fmt: skip
+    colours = style.INKS[ink]
+    for place, layer in enumerate(layers):
+        row, column = divmod(place, _COLUMNS)
+        cell = {"row": row + 1, "col": column + 1}
+        grid.add_scatter(
+            x=[0, 1], y=[0, 0], mode="markers", hoverinfo="skip", **cell,
+            marker={"color": [style.mark_of(r).colour for r in ("aligned", "witness")], "symbol": ["circle", "diamond"],
+                    "size": 7},
+        )  # fmt: skip
+        for each in table[table["layer"] == layer].itertuples():
+            mark = style.mark_of(each.arm)
+            grid.add_scatter(
+                x=[0, each.along], y=[0, each.across], mode="lines+markers", **cell,
+                line={"color": mark.colour, "width": 2, "dash": mark.dash},
+                marker={"color": mark.colour, "symbol": mark.symbol, "size": [0, 7]},
+                hovertemplate=f"{style.plain(each.arm)}, seed {each.seed}, layer {layer}<br>"
+                "along %{x:.2f}, off it %{y:.2f}<extra></extra>",
+            )  # fmt: skip
+    kept = fig.layout
+    wide, high = _limits(table, lowest=None)
+    grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
+    grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
+    grid.update_annotations(font={"size": 12, "color": colours.muted})
+    titles = list(grid.layout.annotations)
+    grid.update_layout(
+        template=kept.template, title=kept.title, height=kept.height, margin=kept.margin, uirevision="keep",
+        annotations=[*titles, *kept.annotations],
+    )  # fmt: skip
+    return grid
+
+
+def evenly(layers: Sequence[int], *keep: int) -> list[int]:
+    """At most twelve of the layers, evenly apart, with those to be kept among them."""
+    if len(layers) <= _PANELS:
+        return list(layers)
+    places = {layers[round(index)] for index in np.linspace(0, len(layers) - 1, _PANELS - len(keep))}
+    return sorted(places | {layer for layer in keep if layer in layers})

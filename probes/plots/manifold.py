@@ -1,0 +1,362 @@
+"""All prompts at a layer in one map, 2-D or 3-D: checkpoints by colour, harmful filled, harmless open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from probes.plots import animation, style
+from probes.plots.style import InkName
+
+Colour = Literal["checkpoint", "role", "arm", "step", "label"]
+COLOURS: tuple[Colour, ...] = ("checkpoint", "role", "arm", "step", "label")
+AT_MOST = 200_000  # points in one picture; more are thinned evenly in every checkpoint and class
+_IN_SPACE = 40_000
+_HEIGHT, _HEIGHT_3D = 600, 680
+_TUNED = "#D55E00"
+_STEPS = [(0.0, "#CFE3F1"), (0.5, "#3B8BC2"), (1.0, "#08306B")]  # light to dark, told apart without hue
+_STEPS_DARK = [(0.0, "#17405F"), (0.5, "#4FA3D8"), (1.0, "#E3F1FB")]
+_LABELS = {"harmful": "#B2182B", "harmless": "#4393C3"}
+_GRID = 60
+_SYMBOLS_3D = {"harmful": "circle", "harmless": "circle-open"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a map is drawn.
+
+    Attributes:
+        axes: 2 or 3.
+        colour: what a point's colour says.
+        contours: lines around the densest half of each checkpoint's harmful prompts (2-D only).
+        arrow: the way from the aligned model's to the witness's mean harmful prompt.
+        moving: play over the steps, with fixed axes, instead of showing them together.
+    """
+
+    axes: int = 2
+    colour: Colour = "checkpoint"
+    contours: bool = True
+    arrow: bool = True
+    moving: bool = False
+
+
+def manifold(
+    table: pd.DataFrame,
+    about: dict[str, Any],
+    *,
+    drawing: Drawing,
+    where: str,
+    witness: str,
+    whole: pd.DataFrame | None = None,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw a map.
+
+    Args:
+        table: checkpoint, arm, seed, step, label, text, and x, y or x3, y3, z3, of the checkpoints to be shown.
+        about: the map's description: method, fitted_on, trustworthiness, neighbours, explained, seed.
+        drawing: how.
+        where: run and layer, for the subtitle.
+        witness: the witness's label.
+        whole: the map's places of every checkpoint, which fix the axes whatever is shown; None: the table's.
+        ink: light or dark page.
+    """
+    limits = {axis: _limits((table if whole is None else whole)[axis]) for axis in _columns(drawing.axes)}
+    table = thinned(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
+    method = str(about["method"]).upper()
+    fig = style.figure(
+        f"{method} map of the prompts", where, ink, height=_HEIGHT_3D if drawing.axes == 3 else _HEIGHT,
+        caption=_caption(about, drawing), left=20, below=44 if drawing.axes == 2 else 8,
+    )  # fmt: skip
+    fixed = table["arm"].isin(style.ROLES)
+    steps = sorted({int(step) for step in table[~fixed]["step"]})
+    shown = table[fixed] if drawing.moving and steps else table
+    _clouds(fig, shown, drawing, steps, ink, witness)
+    if drawing.contours and drawing.axes == 2:
+        _contours(fig, shown, ink)
+    if drawing.arrow:
+        _arrow(fig, table, drawing.axes, ink)
+    _names(fig, table, drawing, witness, ink)
+    _axes(fig, limits, drawing.axes, method, about)
+    return _played(fig, table[~fixed], drawing, steps, ink, witness) if drawing.moving and steps else fig
+
+
+def thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most `most` rows, taken evenly from every checkpoint and class."""
+    if len(table) <= most:
+        return table
+    every = -(-len(table) // most)
+    return table[table.groupby(["checkpoint", "label"]).cumcount() % every == 0]
+
+
+def _columns(axes: int) -> tuple[str, ...]:
+    return ("x", "y") if axes == 2 else ("x3", "y3", "z3")
+
+
+def _limits(values: pd.Series) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    room = 0.06 * ((high - low) or 1.0)
+    return low - room, high + room
+
+
+def _caption(about: dict[str, Any], drawing: Drawing) -> str:
+    fitted = "every checkpoint" if about.get("fit") == "all" else "the aligned model and the witness"
+    kept = about["trustworthiness"].get(str(drawing.axes))
+    parts = [
+        f"Fitted once on {fitted}; every checkpoint is placed in that map, so pictures can be compared.",
+        f"Trustworthiness {kept:.3f} ({about['neighbours']} neighbours; 1: every neighbour in the map is a true one).",
+        "Filled: harmful prompts; open: harmless ones.",
+    ]
+    if drawing.contours and drawing.axes == 2:
+        parts.append("Lines: around the densest half of each checkpoint's harmful prompts.")
+    if drawing.arrow:
+        parts.append("Arrow: the way back, from the aligned model's mean harmful prompt to the witness's.")
+    if about["method"] == "umap":
+        parts.append("UMAP keeps neighbours, not distances: how far two clouds lie apart means little.")
+    return " ".join(parts)
+
+
+def _clouds(
+    fig: go.Figure, table: pd.DataFrame, drawing: Drawing, steps: Sequence[int], ink: InkName, witness: str
+) -> None:
+    order = style.in_order(set(table["arm"]))
+    for arm in [arm for arm in order if arm not in style.ROLES] + [arm for arm in order if arm in style.ROLES]:
+        own = table[table["arm"] == arm]
+        for (_, step), cloud in own.groupby(["seed", "step"]):
+            for label in ("harmless", "harmful"):
+                part = cloud[cloud["label"] == label]
+                if len(part):
+                    name = _name(arm, int(step), witness)
+                    fig.add_trace(_points(part, label, name, arm, int(step), drawing, steps, ink))
+    if drawing.colour == "step" and steps and not drawing.moving:
+        _step_bar(fig, steps, ink, drawing.axes)
+
+
+def _name(arm: str, step: int, witness: str) -> str:
+    return (witness if arm == "witness" else arm) if arm in style.ROLES else f"{arm} {step:,}"
+
+
+def _colour(arm: str, step: int, label: str, colour: Colour, steps: Sequence[int], ink: InkName) -> str:
+    if colour == "label":
+        return _LABELS.get(label, style.CONTROL.colour)
+    if colour == "role" and arm not in style.ROLES:
+        return _TUNED
+    if colour == "step" and arm not in style.ROLES and steps:
+        return style.on_scale(_STEPS_DARK if ink == "dark" else _STEPS, _rank(step, steps))
+    return style.mark_of(arm).colour
+
+
+def _rank(step: int, steps: Sequence[int]) -> float:
+    return list(steps).index(step) / max(len(steps) - 1, 1)
+
+
+def _points(
+    part: pd.DataFrame, label: str, name: str, arm: str, step: int, drawing: Drawing, steps: Sequence[int],
+    ink: InkName,
+) -> go.Scattergl | go.Scatter3d:
+    colour = _colour(arm, step, label, drawing.colour, steps, ink)
+    deep = drawing.axes == 3
+    places = dict(zip("xyz", (part[axis] for axis in _columns(drawing.axes)), strict=False))
+    faint = 0.9
+    if drawing.colour == "checkpoint" and arm not in style.ROLES and len(steps) > 1:
+        faint = 0.25 + 0.65 * _rank(step, steps)  # later steps stand out
+    marker = {
+        "color": colour, "size": 3.4 if deep else 5.5, "opacity": faint,
+        "symbol": _SYMBOLS_3D[label] if deep else ("circle" if label == "harmful" else "circle-open"),
+        "line": {"width": 0 if label == "harmful" else 1, "color": colour},
+    }  # fmt: skip
+    make = go.Scatter3d if deep else go.Scattergl
+    return make(
+        name=f"{name} {label}", mode="markers", marker=marker, showlegend=False, **places,
+        hovertext=[_prompt(text) for text in part["text"]],
+        hovertemplate=f"<b>{style.plain(name)}</b>, {label}<br>%{{hovertext}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _prompt(text: object) -> str:
+    shown = " ".join(str(text).split())
+    return style.plain(shown[:69] + "…" if len(shown) > 70 else shown)
+
+
+def _step_bar(fig: go.Figure, steps: Sequence[int], ink: InkName, axes: int) -> None:
+    """A colour bar of steps, carried by a point that is not drawn."""
+    make = go.Scatter3d if axes == 3 else go.Scatter
+    none = {"x": [None], "y": [None], **({"z": [None]} if axes == 3 else {})}
+    shown = steps if len(steps) < 9 else [steps[0], steps[len(steps) // 2], steps[-1]]
+    fig.add_trace(
+        make(
+            name="steps", **none, mode="markers", hoverinfo="skip", showlegend=False,
+            marker={
+                "color": [0], "cmin": 0, "cmax": 1, "colorscale": _STEPS_DARK if ink == "dark" else _STEPS,
+                "showscale": True,
+                "colorbar": {
+                    "title": {"text": "step", "font": {"size": 12}}, "thickness": 10, "len": 0.6, "outlinewidth": 0,
+                    "tickvals": [_rank(step, steps) for step in shown], "ticktext": [f"{step:,}" for step in shown],
+                },
+            },
+        )
+    )  # fmt: skip
+    fig.update_layout(margin={"r": 90})
+
+
+def _contours(fig: go.Figure, table: pd.DataFrame, ink: InkName) -> None:
+    """The line around the densest half of each checkpoint's harmful prompts."""
+    harmful = table[table["label"] == "harmful"]
+    last = harmful.groupby("arm")["step"].transform("max")
+    harmful = harmful[harmful["step"] == last]
+    for arm, cloud in harmful.groupby("arm"):
+        found = _density(cloud[["x", "y"]].to_numpy(float))
+        if found is None:
+            continue
+        x, y, z, half = found
+        fig.add_contour(
+            name=f"density {arm}", x=x, y=y, z=z, showscale=False, showlegend=False, hoverinfo="skip",
+            autocontour=False,
+            contours={"start": half, "end": half, "size": 1, "coloring": "none", "showlabels": False},
+            line={"color": style.legible(style.mark_of(str(arm)).colour, style.INKS[ink]), "width": 1.6},
+        )  # fmt: skip
+
+
+def _density(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
+    """A kernel density on a grid, and the level above which half of the points lie."""
+    from scipy.stats import gaussian_kde
+
+    if len(places) < 8 or not np.ptp(places, axis=0).all():
+        return None
+    try:
+        kernel = gaussian_kde(places.T)
+    except np.linalg.LinAlgError:  # all on one line
+        return None
+    low, high = places.min(axis=0), places.max(axis=0)
+    room = 0.3 * (high - low)
+    x, y = (np.linspace(low[axis] - room[axis], high[axis] + room[axis], _GRID) for axis in (0, 1))
+    z = kernel(np.stack([part.ravel() for part in np.meshgrid(x, y)])).reshape(_GRID, _GRID)
+    return x, y, z, float(np.median(kernel(places.T)))
+
+
+def _means(table: pd.DataFrame, axes: int) -> pd.DataFrame:
+    harmful = table[table["label"] == "harmful"]
+    return harmful.groupby(["arm", "seed", "step"])[list(_columns(axes))].mean().reset_index()
+
+
+def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None:
+    means = _means(table, axes).set_index("arm")
+    if not {"aligned", "witness"} <= set(means.index):
+        return
+    columns = list(_columns(axes))
+    start, end = means.loc["aligned", columns], means.loc["witness", columns]
+    colour = style.INKS[ink].text
+    if axes == 2:
+        fig.add_annotation(
+            name="v_rev", x=end["x"], y=end["y"], ax=start["x"], ay=start["y"], xref="x", yref="y", axref="x",
+            ayref="y", showarrow=True, arrowhead=3, arrowsize=1.2, arrowwidth=1.8, arrowcolor=colour, text="",
+        )  # fmt: skip
+        return
+    path = {axis: [start[column], end[column]] for axis, column in zip("xyz", columns, strict=True)}
+    fig.add_scatter3d(
+        name="v_rev", **path, mode="lines", hoverinfo="skip", showlegend=False, line={"color": colour, "width": 5}
+    )
+    tip = {axis: [end[column]] for axis, column in zip("xyz", columns, strict=True)}
+    turn = {axis: [end[column] - start[column]] for axis, column in zip("uvw", columns, strict=True)}
+    fig.add_cone(
+        name="tip", **tip, **turn, anchor="tip", showscale=False, hoverinfo="skip", sizemode="absolute",
+        sizeref=0.08 * float(np.linalg.norm([value[0] for value in turn.values()])),
+        colorscale=[(0, colour), (1, colour)],
+    )  # fmt: skip
+
+
+def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, ink: InkName) -> None:
+    """A legend of what is shown, in the one order; names in the picture would cover points."""
+    colours = style.INKS[ink]
+    make, none = (go.Scatter3d, {"x": [None], "y": [None], "z": [None]}) if drawing.axes == 3 else (
+        go.Scatter, {"x": [None], "y": [None]}
+    )  # fmt: skip
+    for name, colour, symbol in _entries(table, drawing, witness):
+        fig.add_trace(
+            make(
+                name=style.plain(name), **none, mode="markers", showlegend=True,
+                marker={"color": colour, "size": 9, "symbol": symbol, "line": {"width": 1, "color": colour}},
+            )
+        )  # fmt: skip
+    fig.update_layout(
+        showlegend=True,
+        legend={
+            "orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "itemclick": False,
+            "itemdoubleclick": False, "font": {"size": 13, "color": colours.text}, "bgcolor": "rgba(0,0,0,0)",
+        },
+        margin={"t": 118},
+    )  # fmt: skip
+
+
+def _entries(table: pd.DataFrame, drawing: Drawing, witness: str) -> list[tuple[str, str, str]]:
+    if drawing.colour == "label":
+        return [(label, colour, "circle" if label == "harmful" else "circle-open") for label, colour in _LABELS.items()]
+    roles = [arm for arm in style.in_order(set(table["arm"])) if arm in style.ROLES]
+    arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in style.ROLES]
+    found = [(witness if role == "witness" else role, style.mark_of(role).colour, "circle") for role in roles]
+    if drawing.colour == "step":
+        return found
+    if drawing.colour == "role":
+        return [*found, *([("fine-tuned", _TUNED, "circle")] if arms else [])]
+    for arm in arms:
+        steps = sorted({int(step) for step in table[table["arm"] == arm]["step"]})
+        name = f"{arm}, step {steps[0]:,}" if len(steps) == 1 else f"{arm}, steps {steps[0]:,} to {steps[-1]:,}"
+        found.append((name, style.mark_of(arm).colour, "circle"))
+    return found
+
+
+def _axes(
+    fig: go.Figure, limits: dict[str, tuple[float, float]], axes: int, method: str, about: dict[str, Any]
+) -> None:
+    explained = about.get("explained") or []
+    titles = [
+        f"{method} {place + 1}" + (f" ({100 * explained[place]:.0f} % of variance)" if place < len(explained) else "")
+        for place in range(axes)
+    ]
+    if axes == 2:
+        quiet = {"showticklabels": False, "ticks": "", "title": {"standoff": 4}}
+        fig.update_xaxes(range=list(limits["x"]), **quiet)
+        fig.update_yaxes(range=list(limits["y"]), scaleanchor="x" if method == "PCA" else None, **quiet)
+        fig.update_xaxes(title={"text": titles[0]})
+        fig.update_yaxes(title={"text": titles[1]})
+        fig.update_layout(margin={"l": 40}, dragmode="pan")
+        return
+    scene = {
+        f"{axis}axis": {"range": list(limits[column]), "title": {"text": title}, "showticklabels": False}
+        for axis, column, title in zip("xyz", _columns(3), titles, strict=True)
+    }
+    fig.update_layout(scene={**scene, "aspectmode": "cube"}, dragmode="orbit", margin={"r": 0})
+
+
+def _played(
+    fig: go.Figure, tuned: pd.DataFrame, drawing: Drawing, steps: list[int], ink: InkName, witness: str
+) -> go.Figure:
+    """A cloud for each arm, seed and class that takes the places of one step after another."""
+    slots = [
+        (arm, seed, label)
+        for arm in style.in_order(set(tuned["arm"]))
+        for seed in sorted(set(tuned[tuned["arm"] == arm]["seed"]))
+        for label in ("harmless", "harmful")
+    ]
+
+    def clouds(step: int) -> list[Any]:
+        found = []
+        for arm, seed, label in slots:
+            own = tuned[(tuned["arm"] == arm) & (tuned["seed"] == seed) & (tuned["label"] == label)]
+            now = own[own["step"] == step]
+            name = _name(arm, step, witness)
+            found.append(_points(now, label, name, arm, step, drawing, steps, ink))
+        for each in found:
+            each.marker.opacity = 0.9
+        return found
+
+    first = len(fig.data)
+    fig.add_traces(clouds(steps[-1]))
+    traces = list(range(first, len(fig.data)))
+    frames = [go.Frame(name=f"{step}", data=clouds(step), traces=traces) for step in steps]
+    return animation.play(fig, frames, steps, ink)
