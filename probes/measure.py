@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from probes.drift import check_prompts
-from probes.errors import LineageError
 from probes.lineage import Lineage
-from probes.models import ModelHost
 from probes.progress import Report, silent, within
 from probes.prompts import Prompt, PromptSet, render
-from probes.stages.activations import write_activations, write_noise, write_prompts
 from probes.stages.behaviour import Evaluation, write_behaviour
-from probes.stages.drift import write_directions, write_drift
+from probes.stages.drift import write_drift
 from probes.stages.nulls import write_nulls
 from probes.stages.pairs import write_pairs
+from probes.stages.roles import open_host, write_roles
 from probes.stages.settings import Settings
 from probes.stages.spectra import write_spectra
 from probes.stages.verdict import write_verdict
@@ -54,19 +52,8 @@ def measure(
     settings = settings or Settings()
     check_prompts(prompts.harmful)
     with RunFolder.writing(out, name=Path(out).name) as run:
-        host = _host(lineage, settings)
-        rendered = render(prompts, host.tokenizer, host.context_length)
-        _describe(run, lineage, host, settings, given or {})
-        write_prompts(run, prompts, rendered, settings)
-        keys = write_activations(run, lineage, host, rendered, settings, within(report, 0.0, 0.35))
-        if keys["witness"] == keys["aligned"]:
-            raise LineageError(
-                "The witness equals the aligned model, so there is no way back",
-                got=f"{lineage.witness} and {lineage.aligned}, with the same weights",
-                next_step="Give the earlier, more permissive checkpoint as the witness.",
-            )
-        write_noise(run, lineage, host, rendered, prompts.harmful, settings, keys["aligned"])
-        write_directions(run, lineage, prompts.harmful, keys)
+        host = open_host(lineage, settings)
+        rendered, keys = write_roles(run, lineage, host, prompts, settings, given or {}, within(report, 0.0, 0.35))
         write_drift(run, lineage, prompts.harmful, keys, settings, within(report, 0.35, 0.5))
         write_views(run, lineage, prompts, keys)
         write_spectra(run)
@@ -94,7 +81,7 @@ def judge(path: Path | str, *, shams: int, report: Report = silent) -> RunFolder
         asked = {**run.manifest.config, "nulls": True, "shams": shams}
         settings = Settings.load(None, asked)
         prompts = kept_prompts(run)
-        host = _host(lineage, settings)
+        host = open_host(lineage, settings)
         rendered = render(prompts, host.tokenizer, host.context_length)
         keys = {name: about["key"] for name, about in run.manifest.checkpoints.items()}
         write_nulls(run, lineage, host, prompts.harmful, rendered, keys, settings, report)
@@ -108,26 +95,3 @@ def kept_prompts(run: RunFolder) -> PromptSet:
     """The probe prompts of a run, in the order of its activations."""
     frame = run.read_table("prompts", columns=["id", "text", "label"])
     return PromptSet(tuple(Prompt(*row) for row in frame.itertuples(index=False, name=None)))
-
-
-def _host(lineage: Lineage, settings: Settings) -> ModelHost:
-    return ModelHost(
-        lineage.aligned,
-        device=settings.device,
-        dtype=settings.dtype,
-        allow_pickle=settings.allow_pickle,
-        allow_unrelated=settings.allow_unrelated,
-    )
-
-
-def _describe(
-    run: RunFolder, lineage: Lineage, host: ModelHost, settings: Settings, given: Mapping[str, Any]
-) -> None:
-    """Put into the manifest what this run is made from, before any work."""
-    manifest = run.manifest
-    manifest.status = "running"
-    manifest.config_given = dict(given)
-    manifest.config = {**settings.model_dump(), "headline_layer": settings.headline(host.n_layers)}
-    manifest.lineage = lineage.portable(run.path).model_dump()
-    manifest.model = {**manifest.model, **host.about}
-    run.save()

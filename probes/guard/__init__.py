@@ -4,12 +4,24 @@
 takes it, `callback` the same for transformers' Trainer.
 """
 
+from typing import Any
+
 from probes.guard.direction import GuardedDirection, GuardError
 from probes.guard.forms import FORMS, MODES, Options, Projection, make_effect
 from probes.guard.guard import Guard
 from probes.guard.loop import Batch, Example, Schedule, answer_loss, shuffled, train
 from probes.guard.material import Material
 from probes.guard.reading import Reader, residuals
+
+
+def __getattr__(name: str) -> Any:
+    """`ReversionGuard` loads transformers' Trainer, which the plain loop does without."""
+    if name == "ReversionGuard":
+        from probes.guard.callback import ReversionGuard
+
+        return ReversionGuard
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "FORMS",
@@ -23,6 +35,7 @@ __all__ = [
     "Options",
     "Projection",
     "Reader",
+    "ReversionGuard",
     "Schedule",
     "answer_loss",
     "make_effect",

@@ -31,6 +31,7 @@ class LiveModel(ModelHost):
         refuse_sharded(model)
         base = self.inside(model)
         self.model = base
+        self._folders, self._allow_pickle = {}, False
         self.config: Any = base.config
         self.tokenizer = tokenizer
         self.device = next(base.parameters()).device

@@ -14,6 +14,7 @@ from torch import Tensor
 from probes.activations import collect
 from probes.errors import PromptError
 from probes.guard.direction import GuardedDirection, GuardError
+from probes.guard.live import undisturbed
 from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.nulls.gaussian import Spectrum
@@ -109,7 +110,7 @@ class Material:
     def sham(self, direction: GuardedDirection, seed: int) -> GuardedDirection:
         """The displacement to a witness that is none: the aligned model with noise of the witness's own norms."""
         host = self.host()
-        rendered = render(PromptSet.of(*self._asked()), host.tokenizer, host.context_length)
+        rendered = render(self.prompts, host.tokenizer, host.context_length)
         norms = host.drift_norms(self.lineage.witness)
         with host.noised(norms, seed):
             noised, _ = collect(host, rendered.token_ids, layers=list(direction.layers))
@@ -140,6 +141,19 @@ class Material:
             used["evaluation"] = {text for text, _ in [*kept["prompts"], *(kept["look_alikes"] or [])]}
         for use, texts in used.items():
             refuse_shared(penalty, texts, use)
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The probe prompts, in the order of the activations."""
+        return PromptSet.of(*self._asked())
+
+    def distance(self, live: ModelHost, layer: int) -> float:
+        """How far a model's mean activation is from the aligned model's at a layer, in units of the reversion."""
+        rendered = render(self.prompts, live.tokenizer, live.context_length)
+        with undisturbed(live.model, live.tokenizer):
+            found, _ = collect(live, rendered.token_ids, layers=[layer])
+        apart = (found[layer].astype(np.float64) - self.aligned[layer])[self.harmful].mean(axis=0)
+        return float(np.linalg.norm(apart) / np.linalg.norm(self.vectors[layer]))
 
     def _asked(self) -> tuple[list[str], list[str]]:
         frame = self.run.read_table("prompts", columns=["text", "label"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,11 +74,8 @@ def write_drift(
             for member in members:
                 report(Progress("measuring drift", layer + 1, aligned.n_layers + 1, member.id))
                 tuned = run.activations(member.id).layer(layer)
-                found = _estimates(reference, earlier, tuned, harmful, float(noise[layer]), settings)
-                rows += [
-                    {**member.labels, "layer": layer, "statistic": name, **_columns(estimate)}
-                    for name, estimate in found.items()
-                ]
+                found = estimates(reference, earlier, tuned, harmful, float(noise[layer]), settings)
+                rows += drift_rows(member.labels, layer, found)
         run.write_table("drift", typed(pd.DataFrame(rows)))
 
 
@@ -97,7 +95,12 @@ def estimates_by_step(run: RunFolder, layer: int | None = None) -> ByStep:
     return found
 
 
-def _estimates(
+def drift_rows(labels: Mapping[str, Any], layer: int, found: Mapping[str, Estimate]) -> list[dict[str, Any]]:
+    """Rows of the drift table for one checkpoint (`labels` as of `Member.labels`) at one layer."""
+    return [{**labels, "layer": layer, "statistic": name, **_columns(each)} for name, each in found.items()]
+
+
+def estimates(
     aligned: np.ndarray,
     witness: np.ndarray,
     tuned: np.ndarray,

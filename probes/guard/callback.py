@@ -1,0 +1,377 @@
+"""The guard for transformers' Trainer, and for what builds on it (TRL's SFTTrainer): one added line.
+
+    trainer = Trainer(model=model, args=args, train_dataset=data, callbacks=[ReversionGuard("runs/mine", mode="block")])
+
+or `ReversionGuard(...).join(trainer)`, after which its readings also go where the Trainer logs (Weights and Biases,
+TensorBoard, MLflow): a callback that was only passed in cannot call the Trainer's `log`.
+
+The order within an optimiser step is: backward passes of all accumulated batches; the Trainer clips the task's
+gradient to `max_grad_norm`; the guard adds its own; the sum is clipped to the same norm once more; the optimiser
+steps. So what the optimiser gets is never longer than the Trainer promises, and the ratio of the two is kept.
+"""
+
+# ruff: noqa: ARG002 - the signatures are the Trainer's
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch.nn.utils import clip_grad_norm_
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from probes.errors import UsageError
+from probes.guard.alarm import ACTIONS, Action, Alarm, Reading
+from probes.guard.direction import GuardedDirection, GuardError
+from probes.guard.forms import HARMLESS, MODES, WATCH, Options, make_effect
+from probes.guard.guard import Guard, gradient_length
+from probes.guard.live import LiveModel
+from probes.guard.material import Material, layers_of, refuse_shared
+from probes.guard.record import Record, begin_run
+from probes.lineage import Lineage
+from probes.prompts import PromptSet, render
+from probes.stages.settings import Settings
+
+_log = logging.getLogger(__name__)
+STATE = "guard.safetensors"
+_SAME = 0.25  # share of the reversion's length by which a model may differ from the aligned one it claims to be
+
+
+class ReversionGuard(TrainerCallback):
+    """Watches, blocks, pushes, or does whatever else `MODES` names, while a Trainer trains.
+
+    Attributes:
+        readings: what the watch has seen in this process, in order.
+        last_healthy: folder of the last checkpoint saved while the alarm was silent; None before the first.
+        stopped: why training was stopped; None where it was not.
+        guard: what acts; its `ratio` is that of the last step.
+    """
+
+    def __init__(
+        self,
+        source: Lineage | Path | str,
+        *,
+        mode: str = WATCH,
+        layers: Sequence[int] | None = None,
+        penalty: PromptSet | None = None,
+        evaluation: PromptSet | None = None,
+        probe: PromptSet | None = None,
+        out: Path | str | None = None,
+        options: Options | None = None,
+        max_return: float | None = None,
+        match: float | None = None,
+        rows: int = 16,
+        every: int | None = None,
+        alarm: float | None = None,
+        on_alarm: Action = "log",
+        arm: str | None = None,
+        seed: int = 0,
+        settings: Settings | None = None,
+    ) -> None:
+        """Measure aligned and witness, and get ready.
+
+        Args:
+            source: a lineage, a lineage file, or the folder of a measured run (its direction is then taken).
+            mode: `watch`, or a name from `MODES`; `block` with `max_return` becomes `block:budget`.
+            layers: guarded blocks; None is all but the first fourth.
+            penalty: harmful prompts for the penalty; needed by every mode but `watch`. For `control:harmless`
+                its harmless prompts are taken.
+            evaluation: prompts that behaviour is judged on, so that an overlap with the penalty's is refused.
+            probe: probe prompts where `source` is a lineage; None is our own.
+            out: run folder that the watch writes, new or of the training that is resumed; None keeps no record.
+            options: strengths, seeds and sizes of the mode.
+            max_return: hold the return fraction on the penalty prompts at or under this, with a strength that
+                is found on the way.
+            match: ratio of the penalty's gradient to the task's.
+            rows: penalty prompts in each step.
+            every: measure every N steps; None is at 1, 2, 5, 10, 20, 50 and so on. Step 0, every save and the last
+                step are always measured.
+            alarm: return fraction at which to ring; None is never.
+            on_alarm: `log`; `stop` the training; or switch the `block` on, which until then only watches.
+            arm: what this training is called in the run; None is the mode.
+            seed: of the training, and of the drawing of penalty prompts.
+            settings: of the measurement; None takes fewer bootstraps than `measure` does.
+
+        Raises:
+            GravityError: prompts overlap, the mode is unknown, or a checkpoint is not what it must be.
+        """
+        if on_alarm not in ACTIONS or (every is not None and every < 1):
+            raise UsageError("The watch cannot do this", got=f"on_alarm {on_alarm!r}, every {every}")
+        if max_return is not None:
+            if mode not in ("block", "block:budget"):
+                raise UsageError("Only block holds a budget", got=f"mode {mode!r} with max_return")
+            mode, options = "block:budget", _with(options, max_return=max_return)
+        self._mode, self._arm, self._seed = mode, arm or mode.partition(":budget")[0], seed
+        self._every, self._on_alarm = every, on_alarm
+        self._material = self._begin(source, probe, Path(out) if out is not None else None, settings)
+        self._recorded = out is not None
+        chosen = layers_of(layers, len(self._material.aligned))
+        direction = GuardedDirection.from_vectors(self._material.vectors, chosen)
+        self._ids = self._penalty_ids(penalty, evaluation)
+        effect = make_effect(mode, self._material, direction, _with(options))
+        self.guard = None if mode == WATCH else Guard(effect, self._ids, rows=rows, seed=seed, match=match)
+        if self.guard is not None and on_alarm == "block":
+            self.guard.on = False
+        self._alarm = self._calibrated(alarm)
+        self.readings: list[Reading] = []
+        self.last_healthy: Path | None = None
+        self.stopped: str | None = None
+        self._trainer: Any = None
+        self._live: LiveModel | None = None
+        self._record: Record | None = None
+        self._edits: contextlib.ExitStack = contextlib.ExitStack()
+
+    def join(self, trainer: Any) -> ReversionGuard:
+        """Add this guard to a Trainer, and log through it."""
+        self._trainer = trainer
+        trainer.add_callback(self)
+        return self
+
+    def close(self) -> None:
+        """Take edits of activations off the model; needed only after an exception inside a step."""
+        self._edits.close()
+
+    # The Trainer's events ------------------------------------------------------------------------------------------
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Attach to the model, which is the aligned one or that of a checkpoint, and measure it."""
+        if getattr(args, "deepspeed", None):
+            raise GuardError("The guard does not support DeepSpeed, which keeps gradients to itself")
+        model, tokenizer = kwargs["model"], kwargs.get("processing_class") or self._tokenizer()
+        self._live = LiveModel(model, tokenizer)
+        kept = _kept_state(args, state.global_step) if self.guard is not None else None
+        if state.global_step == 0:
+            self._check_aligned(self._live)
+        if self.guard is not None:
+            self.guard.attach(model, tokenizer, kept)
+        if state.is_world_process_zero:
+            arm = self._arm if self._recorded else "live"
+            self._record = Record(
+                self._material,
+                Path(str(args.output_dir)),
+                tokenizer,
+                arm=arm,
+                seed=self._seed,
+                resumed_at=state.global_step,
+            )
+            self._measure(state, control)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Edits of activations begin with the step's first batch."""
+        if self.guard is not None and self.guard.on:
+            self._edits.enter_context(self.guard.editing())
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse a gradient that is not finite; add the guard's; clip the sum."""
+        self._edits.close()
+        model = self._attached().model
+        scaled = getattr(kwargs.get("optimizer"), "scaler", None) is not None  # it skips such steps by itself
+        if not scaled and not math.isfinite(gradient_length(model)):
+            where = self.last_healthy or "the aligned model: nothing has been saved yet"
+            raise GuardError(
+                f"The loss of step {state.global_step + 1} is not finite",
+                got="a gradient that is not finite; the weights are still those of the step before",
+                next_step=f"Last healthy checkpoint: {where}. Lower the learning rate or the penalty.",
+            )
+        if self.guard is not None:
+            self.guard.step(kwargs.get("model"))
+            if args.max_grad_norm and args.max_grad_norm > 0 and self.guard.on and self.guard.effect.has_loss:
+                clip_grad_norm_(model.parameters(), args.max_grad_norm)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Effects on weights come behind the optimiser."""
+        if self.guard is not None:
+            self.guard.after_step()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure where it is due."""
+        if self._record is not None and (self._due(state.global_step) or state.global_step == state.max_steps):
+            self._measure(state, control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure what was saved, and put beside it what a resumed training needs."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if self._record is None or not folder.is_dir():
+            return
+        if self.guard is not None:
+            save_file(self.guard.state(), folder / STATE)
+        if not self.readings or self.readings[-1].step != state.global_step:
+            self._measure(state, control)
+        if self._recorded:
+            self._record.save(self._attached(), state.global_step)
+        if self._alarm is None or not self._alarm.ringing:
+            self.last_healthy = folder
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The record is whole."""
+        self._edits.close()
+        if self._record is not None and self._recorded:
+            self._record.finish()
+
+    # Inside --------------------------------------------------------------------------------------------------------
+
+    def _begin(
+        self, source: Lineage | Path | str, probe: PromptSet | None, out: Path | None, settings: Settings | None
+    ) -> Material:
+        """The run that is written, or one that is only read."""
+        if isinstance(source, Lineage):
+            lineage, prompts = source, probe
+        elif Path(source).is_dir():
+            measured = Material.of_run(source)
+            if out is None:
+                return measured
+            lineage, prompts = measured.lineage, measured.prompts
+        else:
+            lineage, prompts = Lineage.load(source), probe
+        if prompts is None:
+            from probes.prompts import default_prompts
+
+            prompts = default_prompts("probe")
+        settings = settings or Settings(nulls=False, splits=20, bootstraps=100)
+        given = {"guard": {"mode": self._mode, "arm": self._arm, "seed": self._seed}}
+        if out is not None:
+            return begin_run(out, lineage, prompts, settings, given)
+        self._kept_open = tempfile.TemporaryDirectory(prefix="gravity-probe-")
+        return begin_run(Path(self._kept_open.name) / "run", lineage, prompts, settings, given)
+
+    def _penalty_ids(self, penalty: PromptSet | None, evaluation: PromptSet | None) -> Sequence[Sequence[int]]:
+        """The rendered penalty prompts, of the label that the mode looks at."""
+        if self._mode == WATCH or MODES.get(self._mode) is None:
+            return ()
+        if penalty is None:
+            raise UsageError(
+                "This mode needs penalty prompts",
+                got=f"mode {self._mode!r}",
+                expected="prompts that are neither probe nor evaluation prompts",
+            )
+        self._material.refuse_overlap(penalty)
+        if evaluation is not None:
+            refuse_shared(penalty, evaluation.texts, "evaluation")
+        label = "harmless" if self._mode == HARMLESS else "harmful"
+        kept = tuple(each for each in penalty.prompts if each.label == label)
+        if not kept:
+            raise UsageError(f"There are no {label} penalty prompts")
+        return render(PromptSet(kept), self._tokenizer(), None).token_ids
+
+    def _tokenizer(self) -> Any:
+        from probes.models.loading import load_tokenizer
+        from probes.models.source import folder_of
+
+        aligned = self._material.lineage.aligned
+        return load_tokenizer(folder_of(aligned.model, aligned.revision, allow_pickle=False))
+
+    def _calibrated(self, threshold: float | None) -> Alarm | None:
+        if threshold is None:
+            return None
+        made, run = self._material, self._material.run
+        layer = int(run.manifest.config["headline_layer"])
+        noise = float(run.read_table("noise").set_index("layer")["noise"][layer])
+        return Alarm(threshold, aligned=made.aligned[layer], direction=made.vectors[layer], noise=noise)
+
+    def _check_aligned(self, live: LiveModel) -> None:
+        """The model must be the one that the direction was made on."""
+        made = self._material
+        n_layers, _, d_model = made.aligned.shape
+        if (live.n_layers, live.d_model) != (n_layers, d_model):
+            raise GuardError(
+                "The direction is that of another model",
+                got=f"{live.n_layers} layers of width {live.d_model} in training",
+                expected=f"{n_layers} layers of width {d_model}",
+            )
+        layer = int(made.run.manifest.config["headline_layer"])
+        apart = made.distance(live, layer)
+        if apart > _SAME:
+            raise GuardError(
+                "The direction is that of another model",
+                got=f"activations {apart:.2g} reversions away from the aligned model's at layer {layer}",
+                expected="training that starts from the lineage's aligned model",
+                next_step="Name the model that is trained as the lineage's aligned one.",
+            )
+
+    def _measure(self, state: TrainerState, control: TrainerControl) -> None:
+        assert self._record is not None
+        if not self._recorded and self._mode != WATCH and self._alarm is None and self._trainer is None:
+            return  # nobody would see it
+        reading = self._record.measure(self._attached(), state.global_step)
+        self.readings.append(reading)
+        rang = self._alarm is not None and self._alarm.hears(reading)
+        if self._trainer is not None:
+            self._trainer.log(self._logged(reading))
+        if rang:
+            self._ring(reading, control)
+
+    def _logged(self, reading: Reading) -> dict[str, float]:
+        ratio = None if self.guard is None else self.guard.ratio
+        found = {**vars(reading), "gradient_ratio": ratio}
+        if self._alarm is not None:
+            found["alarm"] = float(self._alarm.ringing)
+        return {f"guard/{name}": value for name, value in found.items() if name != "step" and value is not None}
+
+    def _ring(self, reading: Reading, control: TrainerControl) -> None:
+        assert self._alarm is not None
+        healthy = self.last_healthy or "none was saved; the aligned model is"
+        said = (
+            f"Return fraction {reading.return_fraction:.3f} at step {reading.step} (alarm at "
+            f"{self._alarm.threshold:g}). Last healthy checkpoint: {healthy}."
+        )
+        _log.warning("gravity-probe: %s", said)
+        if self._recorded and self._record is not None:
+            self._record.note("alarm", {"said": said, "action": self._on_alarm, **vars(reading)})
+        if self._on_alarm == "stop":
+            self.stopped = said
+            control.should_training_stop = True
+        elif self._on_alarm == "block" and self.guard is not None:
+            self.guard.on = True
+
+    def _due(self, step: int) -> bool:
+        if self._every is not None:
+            return step % self._every == 0
+        return is_log_spaced(step)
+
+    def _attached(self) -> LiveModel:
+        if self._live is None:
+            raise GuardError("The guard has not begun", next_step="It begins with the Trainer's train().")
+        return self._live
+
+
+def is_log_spaced(step: int) -> bool:
+    """Whether a step is 1, 2 or 5 times a power of ten."""
+    return step > 0 and str(step).rstrip("0") in ("1", "2", "5")
+
+
+def _with(options: Options | None, **changes: Any) -> Options:
+    from dataclasses import replace
+
+    return replace(options or Options(), **changes)
+
+
+def _kept_state(args: TrainingArguments, step: int) -> dict[str, Any] | None:
+    """What an interrupted training left beside the checkpoint it goes on from.
+
+    Raises:
+        GuardError: that checkpoint was saved by a training without this guard.
+    """
+    if step == 0:
+        return None
+    file = Path(str(args.output_dir)) / f"checkpoint-{step}" / STATE
+    if not file.is_file():
+        raise GuardError(
+            "The training that goes on here had no guard", got=f"no {STATE} in {file.parent}", expected="one it saved"
+        )
+    return load_file(file)

@@ -1,0 +1,206 @@
+"""The watch's run folder: begun with aligned and witness, grown by one checkpoint at each measurement.
+
+It is a run folder like any other, so `gravity-probe summary` and the front end open it while training goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probes.activations import collect
+from probes.behaviour.rates import mean_score
+from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
+from probes.behaviour.tables import RATE_COLUMNS
+from probes.drift import check_prompts
+from probes.errors import PromptError
+from probes.guard.alarm import Reading
+from probes.guard.live import LiveModel, undisturbed
+from probes.guard.material import Material
+from probes.lineage import Lineage, Member, Trajectory
+from probes.progress import Report, silent
+from probes.prompts import Prompt, PromptSet, Rendered, render
+from probes.records import Estimate
+from probes.stages.drift import drift_rows, estimates, typed
+from probes.stages.roles import open_host, write_roles
+from probes.stages.settings import Settings
+from probes.store import ActivationWriter, RunFolder, fingerprint
+
+_STATISTICS = ("alignment", "return_fraction", "off_axis", "displacement_norm")
+
+
+def begin_run(
+    path: Path, lineage: Lineage, prompts: PromptSet, settings: Settings, given: dict[str, Any], report: Report = silent
+) -> Material:
+    """Measure aligned and witness into the run folder `path`, or take up what is there.
+
+    Raises:
+        GravityError: a checkpoint, a prompt or the folder is not what it must be.
+    """
+    check_prompts(prompts.harmful)
+    roles = Lineage(**{**dict(lineage), "trajectories": ()})
+    with RunFolder.writing(path) as run:
+        if not run.manifest.stages.get("directions"):
+            write_roles(run, roles, open_host(roles, settings), prompts, settings, given, report)
+    return Material.of_run(path)
+
+
+class Record:
+    """Measures the model in training and writes what it finds.
+
+    Attributes:
+        layer: the headline layer, at which readings are taken.
+        saved: steps of which a checkpoint is on disk.
+    """
+
+    def __init__(
+        self, material: Material, output: Path, tokenizer: Any, *, arm: str, seed: int = 0, resumed_at: int = 0
+    ) -> None:
+        """Take up the material's run.
+
+        Args:
+            material: of the run folder that is written.
+            output: where training saves its `checkpoint-N`.
+            tokenizer: the aligned model's.
+            arm: what this training is called.
+            seed: of the training.
+            resumed_at: training goes on from this step; what was recorded after it is dropped.
+        """
+        self._material, self._output, self._arm, self._seed = material, output, arm, seed
+        run = material.run
+        self.layer = int(run.manifest.config["headline_layer"])
+        self._settings = Settings.model_validate(run.manifest.config)
+        self._noise = run.read_table("noise").set_index("layer")["noise"]
+        frame = run.read_table("prompts", columns=["id", "text", "label"])
+        self._prompts = PromptSet(tuple(Prompt(*row) for row in frame.itertuples(index=False, name=None)))
+        self._tokenizer = tokenizer
+        self._rendered: Rendered | None = None
+        self._tables = {name: self._kept(name, resumed_at) for name in ("drift", "behaviour")}
+        self.saved: list[int] = []
+        self._openings = _openings(tokenizer)
+
+    def measure(self, live: LiveModel, step: int) -> Reading:
+        """Read the model as it is now, and append it to the run.
+
+        Raises:
+            ActivationError: its activations are not finite.
+        """
+        rendered = self._render(live)
+        with undisturbed(live.model, self._tokenizer):
+            stream, embed = collect(
+                live, rendered.token_ids, position=self._settings.position, batch_tokens=self._settings.batch_tokens
+            )
+            scores = refusal_scores(live, rendered.token_ids, self._openings) if self._openings else None
+        labels = self._labels(step)
+        found = [self._estimates(layer, embed if layer < 0 else stream[layer]) for layer in range(-1, len(stream))]
+        rows = [row for layer, each in enumerate(found, start=-1) for row in drift_rows(labels, layer, each)]
+        self._append("drift", typed(pd.DataFrame(rows)), step)
+        rates = [] if scores is None else self._rates(labels, scores)
+        if rates:
+            self._append("behaviour", pd.DataFrame(rates, columns=list(RATE_COLUMNS)), step)
+        self._write(str(labels["checkpoint"]), stream, embed, live)
+        return self._reading(step, found[self.layer + 1], rates)
+
+    def save(self, live: LiveModel, step: int) -> None:
+        """A checkpoint of this step is on disk: it becomes part of the run's lineage."""
+        self.saved = sorted({*self.saved, step})
+        folder = self._output / f"checkpoint-{step}"
+        run = Trajectory.from_folder(self._output, arm=self._arm, seed=self._seed)
+        known = tuple(each for each in run.checkpoints if each.step in self.saved)
+        lineage = Lineage(
+            **{**dict(self._material.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
+        )
+        digest = live.weights_sha256(next(each for each in known if each.step == step))
+        with RunFolder.writing(self._material.run.path) as open_run:
+            open_run.manifest.lineage = lineage.portable(open_run.path).model_dump()
+            name = run.checkpoint_id(step)
+            open_run.manifest.checkpoints[name] = {"place": str(folder), "weights_sha256": digest, "key": ""}
+            open_run.save()
+
+    def finish(self) -> None:
+        """Training has come to its end."""
+        with RunFolder.writing(self._material.run.path) as run:
+            run.finish()
+
+    def note(self, name: str, value: Any) -> None:
+        """Write a document, such as the alarm's, into the run."""
+        with RunFolder.writing(self._material.run.path) as run:
+            run.write_json(name, value)
+
+    def _render(self, live: LiveModel) -> Rendered:
+        if self._rendered is None:
+            self._rendered = render(self._prompts, self._tokenizer, live.context_length)
+            kept = self._material.run.manifest.prompts["rendered_sha256"]
+            if self._rendered.sha256 != kept:
+                raise PromptError(
+                    "The tokenizer in training renders the probe prompts in another way than the aligned model's",
+                    next_step="Train with the aligned model's tokenizer and chat template.",
+                )
+        return self._rendered
+
+    def _labels(self, step: int) -> dict[str, str | int]:
+        name = Trajectory.model_construct(arm=self._arm, seed=self._seed, checkpoints=()).checkpoint_id(step)
+        return Member(name, self._arm, self._seed, step, self._material.lineage.aligned).labels
+
+    def _estimates(self, layer: int, tuned: np.ndarray) -> dict[str, Estimate]:
+        run, made = self._material.run, self._material
+        if layer < 0:
+            aligned, witness = run.activations("aligned").layer(-1), run.activations("witness").layer(-1)
+        else:
+            aligned, witness = made.aligned[layer], made.witness[layer]
+        return estimates(aligned, witness, tuned, made.harmful, float(self._noise[layer]), self._settings)
+
+    def _rates(self, labels: dict[str, str | int], scores: np.ndarray) -> list[dict[str, Any]]:
+        found = []
+        for label, chosen in (("harmful", self._material.harmful), ("harmless", ~self._material.harmful)):
+            each = mean_score(scores[chosen])
+            row = {"measure": f"refusal_score_{label}", "value": each.value, "low": each.low, "high": each.high}
+            found.append({**labels, **row, "n": int(chosen.sum())})
+        return found
+
+    def _reading(self, step: int, found: dict[str, Estimate], rates: list[dict[str, Any]]) -> Reading:
+        values: Any = [found[name].value for name in _STATISTICS]
+        score = next((row["value"] for row in rates if row["measure"] == "refusal_score_harmful"), None)
+        return Reading(step, *values, score)
+
+    def _kept(self, name: str, resumed_at: int) -> pd.DataFrame | None:
+        run = self._material.run
+        if not run.has_table(name):
+            return None
+        frame = run.read_table(name)
+        return frame[frame["step"] <= resumed_at]
+
+    def _append(self, name: str, rows: pd.DataFrame, step: int) -> None:
+        before = self._tables[name]
+        if before is not None and len(before):
+            rows = pd.concat([before[before["step"] != step], rows], ignore_index=True)
+        self._tables[name] = rows
+
+    def _write(self, checkpoint: str, stream: np.ndarray, embed: np.ndarray, live: LiveModel) -> None:
+        with RunFolder.writing(self._material.run.path) as run:
+            for name, frame in self._tables.items():
+                if frame is not None:
+                    run.write_table(name, frame)
+            about = {**run.activations("aligned").about, "key": ""}
+            writer = ActivationWriter(
+                run.activations_path(checkpoint), n_layers=len(stream), n_prompts=stream.shape[1],
+                d_model=stream.shape[2], dtype=self._settings.store_dtype, about=about,
+            )  # fmt: skip
+            everything = list(range(stream.shape[1]))
+            for layer, values in enumerate([embed, *stream], start=-1):
+                writer.write(layer, everything, values)
+            writer.close()
+            # The fingerprint that readers cache by changes with the stages, so each measurement is one.
+            run.manifest.stages["watch"] = fingerprint([checkpoint, str(live.model.dtype)])
+            run.save()
+
+
+def _openings(tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that begin a refusal; none where the tokenizer knows no such word, and then there is no refusal score."""
+    try:
+        return refusal_tokens(tokenizer)
+    except PromptError:
+        return ()

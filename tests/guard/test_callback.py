@@ -1,0 +1,439 @@
+"""The callback in an ordinary Trainer: what it changes, what it must not, and how it goes on."""
+
+# ruff: noqa: ARG002 - the signatures are the Trainer's
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, TrainerCallback
+
+from probes.errors import PromptError, UsageError
+from probes.guard import GuardError
+from probes.guard.callback import STATE, ReversionGuard, is_log_spaced
+from probes.guard.forms import Options
+from probes.guard.live import undisturbed
+from probes.store import RunFolder
+from probes.summary import summarise
+from tests.builders import moved, tiny_model, tiny_tokenizer
+from tests.guard.lineages import lineage, prompts, trainer
+
+PENALTY = prompts(100, 8)
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    return lineage(tmp_path_factory.mktemp("lineage"))
+
+
+@pytest.fixture(scope="module")
+def measured(history, tmp_path_factory):
+    """A run with aligned and witness, so that each test need not measure them."""
+    folder = tmp_path_factory.mktemp("run") / "measured"
+    ReversionGuard(history, probe=prompts(0), out=folder)
+    return folder
+
+
+def aligned(history, **changes):
+    return AutoModelForCausalLM.from_pretrained(history.aligned.model, **changes)
+
+
+def weights(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def lora(model):
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(r=2, lora_alpha=8, lora_dropout=0.1, target_modules=["q_proj", "up_proj"]))
+
+
+@pytest.mark.parametrize("dress", [lambda model: model, lora], ids=["full", "lora"])
+def test_watching_leaves_the_trained_weights_bit_for_bit(history, measured, tmp_path, dress):
+    def trained(name, callbacks):
+        model = dress(aligned(history, attention_dropout=0.1))
+        trainer(model, tmp_path / name, callbacks).train()
+        return weights(model)
+
+    watch = ReversionGuard(measured, out=tmp_path / "run", every=1)
+    assert same(trained("without", None), trained("with", [watch]))
+    assert [reading.step for reading in watch.readings] == list(range(7))
+
+
+def test_the_record_is_a_run_that_can_be_read_while_training_goes_on(history, measured, tmp_path):
+    seen = []
+
+    class Reader(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps = [each.step for each in summarise(RunFolder(tmp_path / "run")).trajectories[0].checkpoints]
+            seen.append((state.global_step, steps, RunFolder(tmp_path / "run").manifest.status))
+
+    watch = ReversionGuard(measured, out=tmp_path / "run")
+    trainer(aligned(history), tmp_path / "out", [watch, Reader()]).train()
+    assert seen[0] == (1, [0, 1], "running")
+    run = RunFolder(tmp_path / "run")
+    assert run.manifest.status == "finished"
+    found = summarise(run).trajectories[0]
+    assert (found.arm, [each.step for each in found.checkpoints]) == ("watch", [0, 1, 2, 3, 5, 6])
+    assert [step["step"] for step in run.manifest.lineage["trajectories"][0]["checkpoints"]] == [3, 6]
+    assert len(run.manifest.checkpoints["watch-s0-000006"]["weights_sha256"]) == 64
+
+
+def test_readings_are_those_of_measuring_the_saved_checkpoints(history, measured, tmp_path):
+    from probes.lineage import Trajectory
+    from probes.measure import measure
+    from probes.stages.settings import Settings
+
+    watch = ReversionGuard(measured, out=tmp_path / "run", every=3)
+    trainer(aligned(history), tmp_path / "out", [watch]).train()
+    later = history.with_trajectories((Trajectory.from_folder(tmp_path / "out"),))
+    run = measure(later, prompts(0), tmp_path / "later", settings=Settings(nulls=False, splits=20, bootstraps=20))
+    layer = run.manifest.config["headline_layer"]
+    for checkpoint, reading in zip(summarise(run).trajectories[0].checkpoints, watch.readings[1:], strict=True):
+        row = checkpoint.layers[layer]
+        assert reading.step == checkpoint.step
+        assert reading.return_fraction == pytest.approx(row.return_fraction, rel=1e-3, abs=1e-4)
+        assert reading.off_axis == pytest.approx(row.off_axis, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("accumulated", [1, 4])
+@pytest.mark.parametrize("dress", [lambda model: model, lora], ids=["full", "lora"])
+def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
+    history, measured, tmp_path, accumulated, dress
+):
+    """The gradient is taken before and after the guard by two plain callbacks around it."""
+    model = dress(aligned(history))
+    noted = {}
+
+    class Before(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 2:  # a step that leads back, whatever this random task does
+                towards(model, history)
+
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            noted[state.global_step, "before"] = gradients(model)
+
+    class After(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            noted[state.global_step, "after"] = gradients(model)
+            noted[state.global_step, "weights"] = weights(model)
+
+    guard = ReversionGuard(measured, mode="block", penalty=PENALTY, rows=8, layers=[1, 2])
+    train = trainer(
+        model, tmp_path / "out", [Before(), guard, After()], gradient_accumulation_steps=accumulated,
+        max_steps=3, max_grad_norm=0.0,
+    )  # fmt: skip
+    train.train()
+    for step in (0, 2):
+        expected = by_hand(dress(aligned(history)), noted[step, "weights"], guard._material, history)
+        before, after = noted[step, "before"], noted[step, "after"]
+        assert set(after) >= set(expected)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(after[name] - before[name], gradient, rtol=2e-3, atol=2e-5)
+        moved_at_all = any(bool(gradient.abs().max() > 1e-4) for gradient in expected.values())
+        assert moved_at_all == (step > 0)
+
+
+@torch.no_grad()
+def towards(model, history):
+    back = AutoModelForCausalLM.from_pretrained(history.witness.model).state_dict()
+    body = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name, each in body.named_parameters():
+        if (plain := name.replace(".base_layer", "")) in back:
+            each.lerp_(back[plain], 0.8)
+
+
+def gradients(model):
+    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+
+
+def by_hand(model, state, material, history):
+    """∇ of λ · mean relu(⟨h_t − h_S, v⟩ / ⟨v, v⟩)², from transformers' hidden states, one prompt at a time."""
+    reference = aligned(history)
+    model.load_state_dict(state)
+    model.eval()
+    body = model.get_base_model() if hasattr(model, "get_base_model") else model
+    tokenizer, found = tiny_tokenizer(), []
+    for prompt in PENALTY.prompts:
+        if prompt.label != "harmful":
+            continue
+        turns = [{"role": "user", "content": prompt.text}]
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+        for layer in (1, 2):
+            now, then = (hidden(each, ids, layer) for each in (body, reference))
+            vector = torch.tensor(material.vectors[layer], dtype=torch.float32)
+            found.append((now - then.detach()) @ vector / (vector @ vector))
+    loss = 10.0 * torch.stack(found).relu().square().mean()
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    return {name: grad for name, grad in zip(trained, grads, strict=True) if grad is not None}
+
+
+def hidden(model, ids, layer):
+    kept = []
+    handle = model.model.layers[layer].register_forward_hook(
+        lambda _, __, out: kept.append(out if isinstance(out, torch.Tensor) else out[0])
+    )
+    model(ids)
+    handle.remove()
+    return kept[0][0, -1]
+
+
+@pytest.mark.parametrize("dress", [lambda model: model, lora], ids=["full", "lora"])
+def test_an_interrupted_training_goes_on_with_record_and_multiplier_to_the_same_weights(
+    history, measured, tmp_path, dress
+):
+    def guard(run):
+        return ReversionGuard(
+            measured, mode="block", penalty=PENALTY, rows=4, max_return=-5.0, out=tmp_path / run, every=1
+        )
+
+    whole = dress(aligned(history))
+    first = guard("whole")
+    trainer(whole, tmp_path / "a", [first]).train()
+
+    shutil.copytree(tmp_path / "a" / "checkpoint-3", tmp_path / "b" / "checkpoint-3")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")  # holds steps 4 to 6, as a killed process may have
+    second, rest = guard("again"), dress(aligned(history))
+    trainer(rest, tmp_path / "b", [second]).train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-3"))
+    assert same(weights(whole), weights(rest))
+    multipliers = [each.guard.effect.kept["multiplier"] for each in (first, second)]
+    assert torch.equal(*multipliers)
+    assert multipliers[0].any()
+    tables = [RunFolder(tmp_path / name).read_table("drift") for name in ("whole", "again")]
+    assert tables[0].drop(columns="reason").equals(tables[1].drop(columns="reason"))
+
+
+def test_a_budget_is_held_where_the_task_alone_would_pass_it(history, measured, tmp_path):
+    """The task is the witness's own behaviour: to learn it is to go back."""
+
+    def furthest(**told):
+        model = aligned(history)
+        guard = ReversionGuard(
+            measured, out=tmp_path / f"run{len(told)}", every=20, penalty=PENALTY, seed=len(told), **told
+        )
+        train = trainer(model, tmp_path / f"out{len(told)}", [guard], max_steps=60, save_strategy="no")
+        with torch.no_grad():
+            teacher = AutoModelForCausalLM.from_pretrained(history.witness.model)
+            train.train_dataset.rows = taught(teacher, guard)
+        train.train()
+        return max(reading.return_fraction or 0.0 for reading in guard.readings)
+
+    free, held = furthest(), furthest(mode="block", max_return=0.01, rows=8)
+    assert free > 0.04
+    assert held < free / 2
+
+
+def taught(teacher, guard):
+    """What the teacher writes behind the probe prompts, in rows of one length."""
+    tokenizer = tiny_tokenizer()
+    texts = [f"<user> {text}</s><assistant>" for text in guard._material.prompts.texts]
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][-12:] for text in texts])
+    for _ in range(6):
+        ids = torch.cat([ids, teacher(ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+def test_the_sum_is_no_longer_than_the_trainer_promises(history, measured, tmp_path):
+    lengths = []
+
+    class After(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            lengths.append(torch.stack([each.norm() for each in gradients(kwargs["model"]).values()]).norm().item())
+
+    guard = ReversionGuard(measured, mode="push", penalty=PENALTY, options=Options(strength=100.0))
+    trainer(aligned(history), tmp_path / "out", [guard, After()], max_grad_norm=0.5).train()
+    assert max(lengths) <= 0.5001
+    assert min(lengths) > 0.4
+
+
+def test_matched_strength_is_the_ratio_that_was_asked_for(history, measured, tmp_path):
+    ratios = []
+
+    class Before(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            self.task = gradients(kwargs["model"])
+
+    before = Before()
+
+    class After(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            now = gradients(kwargs["model"])
+            added = torch.stack([(now[name] - before.task[name]).norm() for name in now]).norm()
+            ratios.append((added / torch.stack([each.norm() for each in before.task.values()]).norm()).item())
+
+    guard = ReversionGuard(measured, mode="push", penalty=PENALTY, match=0.3)
+    trainer(aligned(history), tmp_path / "out", [before, guard, After()], max_grad_norm=0.0).train()
+    assert ratios == pytest.approx([0.3] * 6, rel=1e-3)
+    assert guard.guard.ratio == 0.3
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_changes_nothing(history, measured, tmp_path, reentrant):
+    def trained(name, **changes):
+        model = aligned(history)
+        guard = ReversionGuard(measured, mode="block", penalty=PENALTY)
+        trainer(model, tmp_path / name, [guard], **changes).train()
+        return weights(model)
+
+    plain = trained("a")
+    saved = trained("b", gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    for name in plain:
+        torch.testing.assert_close(plain[name], saved[name], rtol=1e-4, atol=1e-5)
+
+
+def test_mixed_precision_trains_and_the_penalty_acts(history, measured, tmp_path):
+    def trained(mode):
+        model = aligned(history)
+        guard = ReversionGuard(measured, mode=mode, penalty=PENALTY, out=tmp_path / f"{mode}-run", every=6)
+        trainer(model, tmp_path / mode, [guard], bf16=True).train()
+        return guard.readings[-1].return_fraction
+
+    assert trained("push") > trained("watch") + 0.05
+
+
+def test_the_alarm_rings_with_hysteresis_and_names_the_last_healthy_checkpoint(history, measured, tmp_path):
+    guard = ReversionGuard(
+        measured, mode="push", penalty=PENALTY, out=tmp_path / "run", every=1, alarm=0.3, on_alarm="stop"
+    )
+    train = trainer(aligned(history), tmp_path / "out", [guard], save_steps=1, max_steps=50, learning_rate=1e-4)
+    train.train()
+    assert train.state.global_step < 50
+    rang = guard.readings[-1]
+    assert rang.return_fraction >= 0.3
+    assert all((reading.return_fraction or 0) < 0.3 for reading in guard.readings[:-1])
+    assert guard.last_healthy == tmp_path / "out" / f"checkpoint-{rang.step - 1}"
+    assert str(guard.last_healthy) in guard.stopped
+    assert RunFolder(tmp_path / "run").read_json("alarm")["step"] == rang.step
+
+
+def test_an_alarm_can_switch_the_block_on(history, measured, tmp_path):
+    guard = ReversionGuard(
+        measured, mode="block", penalty=PENALTY, every=1, alarm=1e-6, on_alarm="block", out=tmp_path / "run"
+    )
+    guard._alarm.p99 = (
+        guard._alarm.floor
+    ) = -1.0  # whatever the direction of these random rows: only the switch is asked
+    assert not guard.guard.on
+    trainer(aligned(history), tmp_path / "out", [guard]).train()
+    assert guard.guard.on == any((reading.return_fraction or 0) >= 1e-6 for reading in guard.readings)
+    assert guard.guard.on
+
+
+def test_readings_reach_the_trainers_log(history, measured, tmp_path):
+    train = trainer(aligned(history), tmp_path / "out")
+    ReversionGuard(measured, every=2).join(train)
+    train.train()
+    logged = [each for each in train.state.log_history if "guard/return_fraction" in each]
+    assert [each["step"] for each in logged] == [2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("mode", ["steering", "caft"])
+def test_edits_are_there_in_training_and_gone_afterwards(history, measured, tmp_path, mode):
+    model, plain = aligned(history), aligned(history)
+    guard = ReversionGuard(measured, mode=mode, penalty=PENALTY)
+    trainer(model, tmp_path / "a", [guard]).train()
+    trainer(plain, tmp_path / "b").train()
+    assert not same(weights(model), weights(plain))
+    assert not any(block._forward_hooks for block in model.model.layers)
+
+
+def test_everything_is_put_back_after_an_exception():
+    model, tokenizer = tiny_model().train(), tiny_tokenizer(padding_side="left")
+    model.model.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+
+    def break_off():
+        with undisturbed(model, tokenizer):
+            torch.rand(9)
+            tokenizer.padding_side, model.config.use_cache = "right", False
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
+    assert [module.training for module in model.modules()] == modes
+    assert tokenizer.padding_side == "left"
+    assert model.config.use_cache is True
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_last_healthy_checkpoint(history, measured, tmp_path):
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                self.before = weights(kwargs["model"])
+                kwargs["model"].lm_head.weight.data[5] = torch.inf
+
+    guard, poison, model = ReversionGuard(measured, out=tmp_path / "run"), Poison(), aligned(history)
+    with pytest.raises(GuardError, match=r"step 5 is not finite.*checkpoint-3"):
+        trainer(model, tmp_path / "out", [guard, poison]).train()
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(model.state_dict()[name], poison.before[name])
+    assert (tmp_path / "out" / "checkpoint-3" / "model.safetensors").is_file()
+
+
+def test_sharded_parameters_are_refused_by_name(history, measured):
+    from probes.guard.live import LiveModel
+
+    model = tiny_model()
+    model.lm_head.weight.ds_id = 7
+    with pytest.raises(GuardError, match="ZeRO-3"):
+        LiveModel(model)
+
+    class FullyShardedDataParallel(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.module = inner
+
+    with pytest.raises(GuardError, match="FSDP"):
+        LiveModel(FullyShardedDataParallel(tiny_model()))
+
+
+def test_a_direction_of_another_model_is_refused(history, measured, tmp_path):
+    for other in (tiny_model(seed=9), tiny_model(num_hidden_layers=2), moved(tiny_model(), seed=8, scale=0.3)):
+        with pytest.raises(GuardError, match="another model"):
+            trainer(other, tmp_path / "out", [ReversionGuard(measured)]).train()
+
+
+def test_prompts_that_overlap_are_refused_with_their_ids(measured):
+    shared = prompts(0, 8)
+    with pytest.raises(PromptError, match="probe prompts") as caught:
+        ReversionGuard(measured, mode="block", penalty=shared)
+    assert shared.ids[0] in str(caught.value)
+    with pytest.raises(PromptError, match="evaluation prompts") as caught:
+        ReversionGuard(measured, mode="block", penalty=PENALTY, evaluation=PENALTY)
+    assert PENALTY.ids[0] in str(caught.value)
+
+
+def test_what_cannot_be_is_refused(measured):
+    for error, told in (
+        (GuardError, {"mode": "blok", "penalty": PENALTY}),
+        (UsageError, {"mode": "block"}),
+        (UsageError, {"mode": "push", "penalty": PENALTY, "max_return": 0.1}),
+        (UsageError, {"alarm": -1.0}),
+        (UsageError, {"every": 0}),
+        (GuardError, {"mode": "control:drift", "penalty": PENALTY}),
+    ):
+        with pytest.raises(error):
+            ReversionGuard(measured, **told)
+
+
+def test_a_training_without_guard_cannot_be_resumed_with_one(history, measured, tmp_path):
+    trainer(aligned(history), tmp_path / "out").train()
+    guard = ReversionGuard(measured, mode="block", penalty=PENALTY)
+    train = trainer(aligned(history), tmp_path / "out", [guard], max_steps=8)
+    with pytest.raises(GuardError, match=STATE):
+        train.train(resume_from_checkpoint=True)
+
+
+def test_log_spaced_steps():
+    assert [step for step in range(1001) if is_log_spaced(step)] == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
