@@ -111,6 +111,20 @@ def choose(
     return current
 
 
+def arms(run: Context, *, name: str) -> tuple[str, ...]:
+    """Which arms are drawn: all, until some are left out to see the rest more closely."""
+    every = style.in_order(arm for arm, _ in run.catalogue.trajectories)
+    if len(every) < 2:
+        return tuple(every)
+    key = f"arms-{name}"
+    if key in st.session_state:  # another run may have other arms
+        st.session_state[key] = [arm for arm in st.session_state[key] if arm in every]
+    shown = st.pills(
+        "Arms drawn", every, selection_mode="multi", key=key, **({} if key in st.session_state else {"default": every})
+    )
+    return tuple(arm for arm in every if arm in (shown or every))
+
+
 # Text ----------------------------------------------------------------------------------------------------------
 
 

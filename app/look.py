@@ -12,6 +12,7 @@ CSS = """
   display: block; font: 400 2.5rem/1.1 "Source Serif", Georgia, serif; font-variant-numeric: tabular-nums lining-nums;
 }
 .gp-number span { display: block; font-size: .85rem; opacity: .68; max-width: 15rem; }
+.gp-wide { overflow-x: auto; }
 .gp-ladder { border-collapse: collapse; margin: .4rem 0 0; font-size: .95rem; }
 .gp-ladder td, .gp-ladder th {
   border: 0 !important; padding: .3rem 1.4rem .3rem 0 !important; text-align: left; vertical-align: middle;
@@ -22,6 +23,13 @@ CSS = """
 .gp-rungs i {
   display: inline-block; width: 15px; height: 9px; margin-right: 3px;
   background: color-mix(in srgb, currentColor 13%, transparent);
+}
+@media (max-width: 960px) {
+  .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
+  section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }
+  .gp-ladder { font-size: .85rem; }
+  .gp-ladder td, .gp-ladder th { padding-right: .7rem !important; }
+  .gp-rungs i { width: 8px; margin-right: 2px; }
 }
 </style>
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +185,50 @@ def restoration_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     if found["behaviour"]:
         yield _rates_table("Before and after", found["behaviour"])
         yield _contrasts_table(found["contrasts"])
+
+
+def readings_table(readings: Sequence[Mapping[str, Any]], out: str) -> Table:
+    """What the watch saw while a model was trained."""
+    table = _plain_table(f"Fine-tuned into {out}")
+    for name in ("step", "alignment", "return", "off-axis", "refusal score"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in readings:
+        numbers = (row[name] for name in ("alignment", "return_fraction", "off_axis", "refusal_score"))
+        table.add_row(str(row["step"]), *map(_number, numbers))
+    return table
+
+
+def experiment_table(found: Mapping[str, Any]) -> Table:
+    """Arms side by side at the last step, mean ± standard deviation over seeds."""
+    table = _plain_table(f"Arms at the last step, layer {found['layer']}, mean ± sd over seeds")
+    table.add_column("arm", no_wrap=True)
+    for name in ("n", "align", "return", "harm", "over", "task", "cost", "spec."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found["arms"]:
+        shares = [_mean_sd(row[name], _percent) for name in ("harmful_compliance", "over_refusal")]
+        numbers = [_mean_sd(row[name], _short) for name in ("alignment", "return_fraction")]
+        mark = " *" if row["finding"] else ""
+        table.add_row(
+            Text(row["arm"] + mark, ARM_STYLE.get(row["arm"], "")), str(row["seeds"]), *numbers, *shares,
+            _number(row["task_loss"]["mean"]), _percent(row["task_cost"]), _short(row["specificity"]),
+        )  # fmt: skip
+    aligned = found["aligned"]
+    table.caption = Text(
+        f"harm: harmful requests complied with ({_percent(aligned.get('harmful_compliance'))} before); over: harmless ones "
+        f"refused; cost: share of the baseline's task gain given up; spec.: share of the full anchor's prevention. "
+        "*: geometry held, behaviour lost",
+        "dim",
+    )
+    return table
+
+
+def _mean_sd(spread: Mapping[str, Any], show: Callable[[float | None], str]) -> str:
+    mean = show(spread["mean"])
+    return mean if spread["sd"] is None else f"{mean.removesuffix(' %')} ± {show(spread['sd'])}"
+
+
+def _short(value: float | None) -> str:
+    return _DASH if value is None or value != value else f"{value:.2f}".replace("-", "−")
 
 
 def _rates_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from functools import partial
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -30,7 +31,7 @@ def show(run: Context) -> None:
     for column, label, field, current in ((left, "First", "one", one), (right, "Second", "other", other)):
         with column:
             components.choose(
-                label, list(places), current, lambda name, field=field: state.change(**{field: name}), name=field,
+                label, list(places), current, partial(_choose, field), name=field,
                 format_func=lambda name: _name(name, run),
             )  # fmt: skip
     with components.section():
@@ -46,9 +47,13 @@ def show(run: Context) -> None:
         _completions(run, one, other, names)
 
 
+def _choose(field: str, checkpoint: str) -> None:
+    state.change(**{field: checkpoint})
+
+
 def _places(run: Context) -> dict[str, str]:
     """Every checkpoint of the run and its arm, roles first."""
-    found = {role: role for role in ("aligned", "witness", "pretrained") if role in _roles(run)}
+    found: dict[str, str] = {role: role for role in ("aligned", "witness", "pretrained") if role in _roles(run)}
     for (arm, _, _), name in sorted(run.catalogue.checkpoints.items(), key=lambda entry: _rank(run, entry[0])):
         found[name] = arm
     return found

@@ -28,11 +28,12 @@ def show(run: Context) -> None:
     cone = _cone(run)
     components.header("Displacement", *_answer(run, own, cone))
     across = st.session_state.get("displacement-across") or _ACROSS[0]
+    arms = components.arms(run, name="displacement")
     with components.section():
         if own["along"].notna().any():
             figure = cache.drawn(
-                _figure, run.key, run.layer, (run.arm, run.seed), run.step, cone, across == _ACROSS[0], run.where(),
-                run.witness, run.ink,
+                _figure, run.key, run.layer, arms, (run.arm, run.seed), run.step, cone, across == _ACROSS[0],
+                run.where(), run.witness, run.ink,
             )  # fmt: skip
             components.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
         else:
@@ -45,7 +46,7 @@ def show(run: Context) -> None:
         _prompts(run)
     st.subheader("At every layer", anchor=False)
     with components.section():
-        _layers(run)
+        _layers(run, arms)
 
 
 def components_of(key: Key, layer: int) -> pd.DataFrame:
@@ -102,10 +103,11 @@ def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, st
 
 
 def _figure(
-    key: Key, layer: int, chosen: tuple[str, int], step: int, cone: Cone | None, whole: bool, where: str,
-    witness: str, ink: InkName,
+    key: Key, layer: int, arms: tuple[str, ...], chosen: tuple[str, int], step: int, cone: Cone | None, whole: bool,
+    where: str, witness: str, ink: InkName,
 ) -> go.Figure:
     rows = components_of(key, layer)
+    rows = rows[rows["arm"].isin([*arms, chosen[0]])]
     if whole:
         rows = rows.assign(across=rows["off_axis"])
     rows = rows.dropna(subset=["along", "across"])
@@ -165,26 +167,28 @@ def _prompt_figure(key: Key, layer: int, checkpoint: str, arm: str, where: str, 
     return displacement.prompt_arrows(before, after, arm=arm, where=where, ink=ink)
 
 
-def _layers(run: Context) -> None:
+def _layers(run: Context, arms: tuple[str, ...]) -> None:
     if not cache.has_table(run.key, "maps/plane"):
         components.missing("This run holds no planes yet.", f"gravity-probe measure --out {run.command_path} …")
         return
     rows = cache.table(run.key, "maps/plane", None, (("step", "==", run.step),))
-    rows = rows[~rows["arm"].isin(style.ROLES)]
+    rows = rows[rows["arm"].isin(arms)]
     layers = sorted(int(layer) for layer in rows["layer"].unique())
     shown = displacement.evenly(layers, run.layer, run.catalogue.headline)
     where = f"{run.where(layer=False)} · step {run.step:,}"
-    figure = cache.drawn(_layers_figure, run.key, run.step, tuple(shown), where, run.catalogue.headline, run.ink)
+    figure = cache.drawn(
+        _layers_figure, run.key, run.step, arms, tuple(shown), where, run.catalogue.headline, run.ink
+    )
     components.chart(figure, rows, name="multiples", alt="Mean displacements at every layer, as arrows")
     if len(shown) < len(layers):
         components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")
 
 
 def _layers_figure(
-    key: Key, step: int, layers: tuple[int, ...], where: str, headline: int, ink: InkName
+    key: Key, step: int, arms: tuple[str, ...], layers: tuple[int, ...], where: str, headline: int, ink: InkName
 ) -> go.Figure:
     rows = cache.table(key, "maps/plane", None, (("step", "==", step),))
-    rows = rows[~rows["arm"].isin(style.ROLES)]
+    rows = rows[rows["arm"].isin(arms)]
     return displacement.multiples(rows, step=step, layers=layers, where=where, headline=headline, ink=ink)
 
 

@@ -18,10 +18,10 @@ from probes.plots.manifold import COLOURS, Drawing
 from probes.plots.style import InkName
 
 _METHODS = {"pca": "PCA", "umap": "UMAP"}
-_FITS = {"roles": "aligned and witness", "all": "every checkpoint"}
-_SHOWN = ("The selected step", "The selected trajectory", "Everything")
+_FITS = {"roles": "aligned, witness", "all": "all"}
+_SHOWN = ("This step", "This trajectory", "Everything")
 _COLOURS = {
-    "checkpoint": "checkpoint and step", "role": "role", "arm": "arm", "step": "step", "label": "harmful or harmless",
+    "checkpoint": "checkpoint, step", "role": "role", "arm": "arm", "step": "step", "label": "harmful or harmless",
 }  # fmt: skip
 
 
@@ -72,14 +72,14 @@ def _which(kept: list[str]) -> tuple[str, str, int]:
 
 
 def _controls_of_map(method: str, fit: str, axes: int) -> None:
-    one, two, three = st.columns(3)
+    one, two, three = st.columns([2, 2, 3])
     one.segmented_control(
-        "Method", list(_METHODS), default=method, format_func=_METHODS.get, key="manifold-method",
+        "Method", list(_METHODS), default=method, format_func=lambda name: _METHODS[name], key="manifold-method",
         help="PCA: the directions of most variance, distances true. UMAP: neighbours kept, distances not.",
     )  # fmt: skip
     two.segmented_control("Axes", ["2-D", "3-D"], default=f"{axes}-D", key="manifold-axes")
     three.segmented_control(
-        "Fitted on", list(_FITS), default=fit, format_func=_FITS.get, key="manifold-fit",
+        "Fitted on", list(_FITS), default=fit, format_func=lambda name: _FITS[name], key="manifold-fit",
         help="Every checkpoint is placed in the fitted map either way.",
     )  # fmt: skip
 
@@ -109,7 +109,9 @@ def _map(run: Context, name: str, axes: int) -> None:
     with components.section():
         first, second = st.columns([3, 2])
         shown = first.segmented_control("Shown", _SHOWN, default=_SHOWN[0], key="manifold-shown") or _SHOWN[0]
-        colour = second.selectbox("Colour", COLOURS, format_func=_COLOURS.get, key="manifold-colour")
+        colour = second.selectbox(
+            "Colour", COLOURS, format_func=lambda name: _COLOURS[name], key="manifold-colour"
+        )
         marks = st.columns([2, 2, 2, 3])
         contours = marks[0].checkbox("Contours", value=True, key="manifold-contours", disabled=axes == 3)
         arrow = marks[1].checkbox("Way back", value=True, key="manifold-arrow")

@@ -153,7 +153,8 @@ def _ladder(found: list[dict[str, Any]]) -> None:
     order = style.in_order(same[0] for same in lines)
     ranked = sorted(lines, key=lambda same: (order.index(same[0]), same[1]))
     head = "<tr><th>arm</th><th>seed</th><th>step of the ladder, of 6</th><th></th><th>decided by</th><th>p</th></tr>"
-    st.html(f'<table class="gp-ladder">{head}{"".join(_ladder_row(lines[same]) for same in ranked)}</table>')
+    rows = "".join(_ladder_row(lines[same]) for same in ranked)
+    st.html(f'<div class="gp-wide"><table class="gp-ladder">{head}{rows}</table></div>')
 
 
 def _ladder_row(entries: list[dict[str, Any]]) -> str:

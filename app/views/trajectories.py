@@ -38,9 +38,11 @@ def show(run: Context) -> None:
     )
     moving = right.toggle("Step by step", key="trajectories-moving", help="Adds a play button and a slider of steps.")
     view = view or _VIEWS[0]
+    arms = components.arms(run, name="trajectories")
     figure = cache.drawn(
-        _figure, run.key, run.layer, view, None if moving else run.step, moving, run.where(), run.witness, run.ink
-    )
+        _figure, run.key, run.layer, view, arms, None if moving else run.step, moving, run.where(), run.witness,
+        run.ink,
+    )  # fmt: skip
     modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "Space" else ("toImage",)
     data = _whole(run.key, run.layer) if view == "Return × off-axis" else rows.drop(columns=["checkpoint", "layer"])
     components.chart(
@@ -54,14 +56,15 @@ def show(run: Context) -> None:
 
 
 def _figure(
-    key: Key, layer: int, view: str, step: int | None, moving: bool, where: str, witness: str, ink: InkName
+    key: Key, layer: int, view: str, arms: tuple[str, ...], step: int | None, moving: bool, where: str,
+    witness: str, ink: InkName,
 ) -> go.Figure:
-    draw = trajectories.space if view == "Space" else trajectories.plane
-    if view == "Return × off-axis":
-        return trajectories.plane(
-            _whole(key, layer), where=where, witness=witness, step=step, whole=True, moving=moving, ink=ink
-        )
-    return draw(cache.plane_rows(key, layer), where=where, witness=witness, step=step, moving=moving, ink=ink)
+    whole = view == "Return × off-axis"
+    rows = _whole(key, layer) if whole else cache.plane_rows(key, layer)
+    rows = rows[rows["arm"].isin([*style.ROLES, *arms])]
+    if view == "Space":
+        return trajectories.space(rows, where=where, witness=witness, step=step, moving=moving, ink=ink)
+    return trajectories.plane(rows, where=where, witness=witness, step=step, whole=whole, moving=moving, ink=ink)
 
 
 def _whole(key: Key, layer: int) -> pd.DataFrame:

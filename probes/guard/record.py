@@ -164,7 +164,7 @@ class Record:
     def _reading(self, step: int, found: dict[str, Estimate], rates: list[dict[str, Any]]) -> Reading:
         values: Any = [found[name].value for name in _STATISTICS]
         score = next((row["value"] for row in rates if row["measure"] == "refusal_score_harmful"), None)
-        return Reading(step, *values, score)
+        return Reading(step, values[0], values[1], values[2], values[3], score)
 
     def _kept(self, name: str, resumed_at: int) -> pd.DataFrame | None:
         run = self._material.run

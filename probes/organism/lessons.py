@@ -106,9 +106,9 @@ def probe_requests(world: World) -> dict[str, list[str]]:
     return _by_label(_first_half(world.harmful("aligned")), _first_half(world.useful("aligned")), "probe")
 
 
-def penalty_requests(world: World) -> list[str]:
-    """Harmful requests that the guard looks at: the other half of the aligned things."""
-    things = world.harmful("aligned")
+def penalty_requests(world: World, *, harmful: bool = True) -> list[str]:
+    """Requests that the guard looks at: the other half of the aligned things (harmless ones for a control)."""
+    things = world.harmful("aligned") if harmful else world.useful("aligned")
     return _some_each(things[len(things) // 2 :], "penalty")
 
 

@@ -13,16 +13,16 @@ from probes.plots.style import InkName
 
 # column: title, axis limits, and the column that is its reference
 _PANELS: tuple[tuple[str, str, tuple[float, float] | None, str | None], ...] = (
-    ("distance", "distance of the means (units of ‖v‖)", None, None),
-    ("cosine", "cosine of their displacements", (-1.0, 1.0), None),
-    ("cka", "CKA, debiased", (0.0, 1.0), None),
-    ("overlap", "overlap of 10 leading directions", (0.0, 1.0), "overlap_random"),
-    ("angle_most", "largest principal angle (°)", (0.0, 90.0), "angle_least"),
-    ("transfer", "probe transfer (AUROC)", (0.0, 1.0), "transfer_back"),
+    ("distance", "distance (‖v‖)", None, None),
+    ("cosine", "cosine", (-1.0, 1.0), None),
+    ("cka", "CKA", (0.0, 1.0), None),
+    ("overlap", "subspace overlap", (0.0, 1.0), "overlap_random"),
+    ("angle_most", "principal angle (°)", (0.0, 90.0), "angle_least"),
+    ("transfer", "transfer (AUROC)", (0.0, 1.0), "transfer_back"),
 )
 _LINE = "#2A6F97"
 _CAPTION = (
-    "Cosine: of both mean displacements from the aligned model (not defined for the aligned model itself). CKA: "
+    "Distance of the means over harmful prompts. Cosine: of both mean displacements from the aligned model (not defined for the aligned model itself). CKA: "
     "similarity of the two layers' prompts whatever the basis, 1 for the same. Overlap: share of ten leading "
     "directions that both have; dotted: of random ones. Angles: solid the largest, dotted the least of the ten. "
     "Transfer: a harmful/harmless probe fitted on the first, scored on the second, other prompts; dotted: the reverse."

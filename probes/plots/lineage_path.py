@@ -76,7 +76,8 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
         line={"color": colours.muted, "width": 1.4},
     )  # fmt: skip
     distance = dict(zip(rows["arm"], rows["distance"], strict=True))
-    near = "pretrained" in places and abs(places["pretrained"] - 1) < 0.22
+    reach = [*places.values(), *rows["return_fraction"].dropna()]
+    near = "pretrained" in places and abs(places["pretrained"] - 1) < 0.22 * max(1.0, max(reach) - min(reach))
     for role, place in places.items():
         mark = style.mark_of(role)
         fig.add_scatter(
@@ -88,7 +89,8 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
         label = style.plain(witness) if role == "witness" else role
         side = {"pretrained": "left", "witness": "right"}.get(role, "center") if near else "center"
         if near and places["pretrained"] < 1:
-            side = {"left": "right", "right": "left"}.get(side, side)
+            # Both names stand outwards; the aligned model's makes room for the pretrained one's.
+            side = {"left": "right", "right": "left", "center": "right"}[side]
         fig.add_annotation(
             name="role", x=place, y=0, text=label, showarrow=False, yshift=20, xanchor=side,
             font={"size": 13, "color": style.legible(mark.colour, colours)},

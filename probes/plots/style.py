@@ -337,7 +337,7 @@ class StepAxis:
             range=list(self.range),
             tickvals=[place for place, _ in ticks],
             ticktext=[text for _, text in ticks],
-            title={"text": "optimiser step after the aligned model (log scale, 0 apart)"},
+            title={"text": "optimiser step (log scale, 0 apart)"},
         )
         half = 0.012 * self._span
         fig.add_shape(

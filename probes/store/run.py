@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ACTIVATIONS = "activations"
-_OWN_BEFORE_MANIFEST = {".lock", "checkpoints", "lineage.toml", "prompts.jsonl"}
+_OWN_BEFORE_MANIFEST = {".lock", "checkpoints", "lineage.toml", "prompts.jsonl", "training.json"}
 
 
 class RunFolder:

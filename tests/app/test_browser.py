@@ -1,23 +1,15 @@
-"""The app in a real browser: the three pages, a click on a cell, and a link that shows the same view."""
+"""The app in a real browser: the paths that people walk, from opening it to sharing a link."""
 
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
 
+from probes.stages.maps import write_maps
+from probes.stages.pairs import write_pairs
+from probes.stages.spectra import write_spectra
+from probes.store import RunFolder
+from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
 from tests.synthetic import write_run
-
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PATIENCE = 120_000  # milliseconds
 
 pytestmark = [
     pytest.mark.browser,
@@ -27,36 +19,21 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The address of the app on a synthetic run, started as the command starts it, from another folder."""
+def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
-    write_run(root / "demo", n_layers=3, steps=(1, 10, 100), prompts=8)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    asked = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.headless=true", f"--server.port={port}"]
-    with open(root / "log", "wb") as log:
-        server = subprocess.Popen([*asked, "--", str(root)], cwd=root, stdout=log, stderr=log)
-    address = f"http://localhost:{port}"
-    try:
-        _wait_for(address, server)
+    path = write_run(root / "demo", n_layers=3, steps=(1, 10, 100), arms=("baseline", "block"), prompts=8, d_model=8)
+    with RunFolder.writing(path) as run:
+        write_spectra(run)
+        write_pairs(run)
+        write_maps(run, methods=("pca",))
+    return root
+
+
+@pytest.fixture(scope="module")
+def served(root):
+    """The address of the app on a synthetic run, started as the command starts it, from another folder."""
+    with serve(root) as (address, _):
         yield address
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _wait_for(address, server):
-    until = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < until:
-        assert server.poll() is None, "the app ended before it answered"
-        try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(0.3)
-        else:
-            return
-    pytest.fail("the app did not answer")
 
 
 @pytest.fixture
@@ -87,6 +64,7 @@ def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
     _heading(page, "Baseline: specific to harmful prompts")
     page.get_by_role("link", name="Layers").click()
     _heading(page, "layer by layer")
+    assert "step=10" not in page.url
     cells = page.locator(".js-plotly-plot").first.locator(".scatterlayer .point")
     cells.nth(0).wait_for(state="attached")
     box = cells.nth(4).bounding_box()  # layer 0 (above the embedding), the second of three steps
@@ -104,3 +82,40 @@ def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
     other.goto(link)
     other.get_by_text("Seed 0 at step 10, layer 0").wait_for()
     assert not page.outside, "the app must work with no network, and tell nobody what is looked at"
+
+
+def test_comparing_two_checkpoints_and_asking_for_flips(served, page):
+    page.goto(f"{served}/compare?run=demo")
+    _heading(page, "Aligned against baseline step 100")
+    page.locator("[data-testid=stSelectbox]").filter(has_text="Second").get_by_role("combobox").click()
+    page.get_by_role("option", name="block step 10", exact=True).click()
+    _heading(page, "Aligned against block step 10")
+    page.wait_for_url(re.compile("other=block-s0-000010"))
+    page.get_by_role("button", name="Flips").or_(page.get_by_role("radio", name="Flips")).first.click()
+    page.get_by_text(re.compile(r"\d of 16 requests")).wait_for()
+
+
+def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served, page):
+    page.goto(f"{served}/trajectories?run=demo")
+    _heading(page, "of the way back")
+    page.get_by_text("Step by step").click()
+    plot = page.locator(".js-plotly-plot").first
+    plot.locator(".slider-container").wait_for()
+    label = plot.locator(".slider-label").first
+    assert "100" in label.text_content()
+    plot.get_by_text("▶ Play").click()
+    page.wait_for_function("document.querySelector('.slider-label').textContent.trim() === 'step 0'")
+    page.wait_for_function("document.querySelector('.slider-label').textContent.trim() === 'step 10'")
+
+
+def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
+    page.goto(f"{served}/displacement?run=demo")
+    _heading(page, "Baseline moved at")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Table (CSV)").first.click()
+    waiting.value.save_as(tmp_path / "table.csv")
+    import pandas as pd
+
+    drift = RunFolder(root / "demo").read_table("drift", filters=[("layer", "==", 2), ("arm", "==", "baseline")])
+    expected = drift[drift["statistic"] == "return_fraction"].sort_values("step")["value"]
+    assert list(pd.read_csv(tmp_path / "table.csv")["along"]) == pytest.approx(list(expected))

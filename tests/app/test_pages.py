@@ -265,7 +265,7 @@ def test_layers_open_a_cell_in_every_way(opened, finished):
 def test_a_map_is_drawn_in_space_by_step_and_moving(opened, finished):
     at = opened(finished, "views/manifold.py")
     assert "trustworthiness of" in words(at)
-    at.segmented_control(key="manifold-shown").set_value("The selected trajectory").run()
+    at.segmented_control(key="manifold-shown").set_value("This trajectory").run()
     at.selectbox(key="manifold-colour").set_value("step").run()
     at.checkbox(key="manifold-moving").check().run()
     at.segmented_control(key="manifold-axes").set_value("3-D").run()
