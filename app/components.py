@@ -119,9 +119,9 @@ def arms(run: Context, *, name: str) -> tuple[str, ...]:
     key = f"arms-{name}"
     if key in st.session_state:  # another run may have other arms
         st.session_state[key] = [arm for arm in st.session_state[key] if arm in every]
-    shown = st.pills(
-        "Arms drawn", every, selection_mode="multi", key=key, **({} if key in st.session_state else {"default": every})
-    )
+    else:
+        st.session_state[key] = list(every)
+    shown = st.pills("Arms drawn", every, selection_mode="multi", key=key)
     return tuple(arm for arm in every if arm in (shown or every))
 
 

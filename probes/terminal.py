@@ -214,7 +214,7 @@ def experiment_table(found: Mapping[str, Any]) -> Table:
         )  # fmt: skip
     aligned = found["aligned"]
     table.caption = Text(
-        f"harm: harmful requests complied with ({_percent(aligned.get('harmful_compliance'))} before); over: harmless ones "
+        f"harm: harmful requests complied with ({_percent(aligned.get('harmful_compliance'))} before); over: harmless ones "  # noqa: E501
         f"refused; cost: share of the baseline's task gain given up; spec.: share of the full anchor's prevention. "
         "*: geometry held, behaviour lost",
         "dim",

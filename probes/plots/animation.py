@@ -38,7 +38,7 @@ def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: 
     # Redrawn whole, which paths in space need; the time is that of one step.
     timing = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
     still = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
-    look: dict[str, Any] = {"bgcolor": colours.background, "bordercolor": colours.rule, "font": {"size": 12, "color": colours.text}}
+    look: dict[str, Any] = {"bgcolor": colours.background, "bordercolor": colours.rule, "font": {"size": 12, "color": colours.text}}  # noqa: E501
     fig.update_layout(
         updatemenus=[
             {

@@ -22,7 +22,7 @@ _PANELS: tuple[tuple[str, str, tuple[float, float] | None, str | None], ...] = (
 )
 _LINE = "#2A6F97"
 _CAPTION = (
-    "Distance of the means over harmful prompts. Cosine: of both mean displacements from the aligned model (not defined for the aligned model itself). CKA: "
+    "Distance of the means over harmful prompts. Cosine: of both mean displacements from the aligned model (not defined for the aligned model itself). CKA: "  # noqa: E501
     "similarity of the two layers' prompts whatever the basis, 1 for the same. Overlap: share of ten leading "
     "directions that both have; dotted: of random ones. Angles: solid the largest, dotted the least of the ten. "
     "Transfer: a harmful/harmless probe fitted on the first, scored on the second, other prompts; dotted: the reverse."
