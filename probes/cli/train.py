@@ -1,0 +1,194 @@
+"""Verbs that fine-tune: `train` under a guard, and `arms` side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from probes.errors import GateTripped, UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Rate = Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Peak; default by method.")]
+Method = Annotated[Literal["full", "lora"], typer.Option(help="Train every weight, or LoRA on every linear layer.")]
+Layers = Annotated[list[int] | None, typer.Option("--layer", min=0, help="Guarded layer; may be repeated.")]
+Penalty = Annotated[
+    Path | None, typer.Option(help="Penalty prompts (labelled, or harmful ones), neither probe nor evaluation prompts.")
+]
+Harmful = Annotated[Path | None, typer.Option(help="Harmful probe prompts in any known format.")]
+Harmless = Annotated[Path | None, typer.Option(help="Harmless probe prompts in any known format.")]
+Strength = Annotated[float | None, typer.Option(help="λ of the mode; default is the mode's own.")]
+MaxReturn = Annotated[float | None, typer.Option(help="Hold the return fraction at or under this (block).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command()(train)
+    app.command()(arms)
+
+
+def train(
+    lineage: Annotated[Path, typer.Argument(help="A lineage file: training starts from its aligned model.")],
+    data: Annotated[Path, typer.Option(help="Requests with answers, in any known format.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder: checkpoints, and the run that watches them.")],
+    mode: Annotated[
+        str, typer.Option(help="watch, block, push, a rival or a control; an unknown one lists all.")
+    ] = "block",
+    method: Method = "full",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 100,
+    learning_rate: Rate = None,
+    rows: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
+    accumulation: Annotated[int, typer.Option(min=1, help="Batches in a step.")] = 1,
+    max_length: Annotated[int | None, typer.Option(min=8, help="Tokens after which an example is cut.")] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
+    every: Annotated[int | None, typer.Option(min=1, help="Measure every N steps; default 1, 2, 5, 10, 20 …")] = None,
+    layers: Layers = None,
+    strength: Strength = None,
+    max_return: MaxReturn = None,
+    match: Annotated[float | None, typer.Option(help="Ratio of the penalty's gradient to the task's.")] = None,
+    penalty: Penalty = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Labelled evaluation prompts; an overlap is refused.")] = None,
+    alarm: Annotated[float | None, typer.Option(help="Return fraction at which the alarm rings.")] = None,
+    on_alarm: Annotated[Literal["log", "stop", "block"], typer.Option(help="What the alarm does.")] = "log",
+    bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False,
+    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Save memory.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of data order, dropout, adapters and penalty prompts.")] = 0,
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    json_: Json = False,
+) -> None:
+    """Fine-tune the aligned model of a lineage on your data, under a guard.
+
+    The loss is on answers alone, in the model's chat template. Interrupted, the same command goes on. Exit code 3:
+    the alarm has stopped the training; the last healthy checkpoint is named.
+    """
+    from probes.behaviour.task_file import read_task
+    from probes.guard.callback import ReversionGuard
+    from probes.guard.forms import Options
+    from probes.guard.training import Training, fine_tune
+    from probes.lineage import Lineage
+    from probes.terminal import progress_display
+
+    history = Lineage.load(lineage)
+    task = read_task(data)
+    probe, kept = _prompts(harmful, harmless, penalty)
+    training = Training(
+        method=method, steps=steps, learning_rate=learning_rate, rows=rows, accumulation=accumulation,
+        max_length=max_length, save_every=save_every, seed=seed, bf16=bf16,
+        gradient_checkpointing=gradient_checkpointing,
+    )  # fmt: skip
+    told = {
+        "mode": mode, "layers": layers, "max_return": max_return, "match": match, "every": every, "alarm": alarm,
+        "on_alarm": on_alarm, "seed": seed,
+    }  # fmt: skip
+
+    def make(folder: Path) -> ReversionGuard:
+        options = Options(strength=strength, seed=seed)
+        judged = _labelled(evaluation) if evaluation else None
+        return ReversionGuard(
+            history, penalty=kept, probe=probe, evaluation=judged, out=folder, options=options, **told  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    about = {
+        **told,
+        "strength": strength,
+        "aligned": str(history.aligned),
+        "penalty": kept.sha256,
+        "probe": probe.sha256,
+    }
+    with progress_display() as report:
+        guard = fine_tune(history.aligned, task, out, training, make, about, device=device, report=report)
+    _show_readings(guard, out, json_)
+    if guard.stopped:
+        raise GateTripped(guard.stopped)
+
+
+def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
+    readings = [vars(each) for each in guard.readings]
+    if as_json:
+        healthy = str(guard.last_healthy) if guard.last_healthy else None
+        found = {"out": str(out), "readings": readings, "stopped": guard.stopped, "last_healthy": healthy}
+        typer.echo(json.dumps(found, indent=1))
+        return
+    from probes.terminal import console, readings_table
+
+    console().print(readings_table(readings, str(out)))
+
+
+def arms(
+    history: Annotated[
+        Path, typer.Argument(help="The organism's history (a demo run, or its checkpoints), or a lineage file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command goes on with it.")],
+    arms: Annotated[
+        str, typer.Option(help="Modes, by commas; `all` is every one.")
+    ] = "baseline,block,push,control:random",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="For a lineage: requests with answers.")] = None,
+    method: Method = "full",
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the organism's, or 100.")] = None,
+    learning_rate: Rate = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Examples in a batch.")] = None,
+    layers: Layers = None,
+    strength: Strength = None,
+    max_return: MaxReturn = None,
+    match: Annotated[float | None, typer.Option(help="Same ratio of gradients in every arm.")] = None,
+    penalty: Penalty = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    last: Annotated[bool, typer.Option("--last", help="Keep and measure the last step alone (quicker).")] = False,
+    json_: Json = False,
+) -> None:
+    """Fine-tune in several arms over seeds, with the same data order in each, and put the results side by side.
+
+    Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
+    specific the block is. Interrupted, the same command goes on.
+    """
+    from probes.experiment import Experiment, arms_table, run_arms
+    from probes.terminal import console, progress_display
+
+    chosen = tuple(dict.fromkeys(each.strip() for each in arms.split(",") if each.strip()))
+    asked = Experiment(
+        arms=chosen, seeds=seeds, steps=steps, learning_rate=learning_rate, rows=rows, method=method,
+        layers=tuple(layers) if layers else None, strength=strength, max_return=max_return, match=match, last=last,
+    )  # fmt: skip
+    probe, kept = (None, None) if data is None else _prompts(harmful, harmless, penalty)
+    with progress_display() as report:
+        run = run_arms(history, out, asked, data=data, probe=probe, penalty=kept, report=report)
+    found = arms_table(run)
+    if json_:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    from probes.terminal import experiment_table
+
+    console().print(experiment_table(found))
+
+
+def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) -> tuple[Any, Any]:
+    """Probe and penalty prompts. Without any of them our own probe prompts are shared between the two uses."""
+    from probes.prompts import PromptSet, default_prompts
+
+    if (harmful is None) != (harmless is None):
+        raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
+    if harmful is None and penalty is None:
+        own = default_prompts("probe")
+        fold = own.folds(0)
+        halves = [
+            PromptSet(tuple(each for each, of in zip(own.prompts, fold, strict=True) if of == side)) for side in (0, 1)
+        ]
+        return halves[0], halves[1]
+    probe = default_prompts("probe") if harmful is None or harmless is None else PromptSet.from_files(harmful, harmless)
+    if penalty is None:
+        raise UsageError("Penalty prompts are missing", expected="--penalty beside --harmful and --harmless")
+    return probe, _labelled(penalty)
+
+
+def _labelled(path: Path) -> Any:
+    """Prompts of a file; those it does not label are harmful."""
+    from probes.prompts import PromptSet, read_prompts
+
+    found = read_prompts(path)
+    return PromptSet.of(found.texts, [label or "harmful" for label in found.labels])

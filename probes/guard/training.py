@@ -1,0 +1,234 @@
+"""Fine-tuning under a guard, for people without a script: transformers' Trainer underneath, answers alone count.
+
+Interrupted, it goes on from its last checkpoint when it is started again with the same settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from probes.behaviour.task import Item, rendered_items
+from probes.errors import UsageError
+from probes.guard.callback import ReversionGuard
+from probes.guard.direction import GuardError
+from probes.lineage import CheckpointRef
+from probes.models.loading import load_model, load_tokenizer, no_progress_bar
+from probes.models.source import folder_of
+from probes.models.weights import WeightFiles
+from probes.progress import Progress, Report, silent
+from probes.store import write_json
+
+CHECKPOINTS = "checkpoints"
+_IDENTITY = "training.json"
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to fine-tune.
+
+    Attributes:
+        method: `full`, or `lora` on every linear layer.
+        steps: optimiser steps.
+        learning_rate: its peak; None is 1e-5 for full, 2e-4 for LoRA.
+        rows: examples in a batch.
+        accumulation: batches in a step.
+        max_length: tokens after which an example is cut; None is the model's context.
+        warmup: steps of linear rise; the rate then stays.
+        save_every: steps between checkpoints; None is a tenth of all.
+        max_grad_norm: the task's gradient is clipped to it; 0 is never.
+        rank: of LoRA.
+        seed: of the data's order and of dropout.
+        bf16: autocast to bfloat16.
+        gradient_checkpointing: compute activations again in the backward pass, to save memory.
+    """
+
+    method: Literal["full", "lora"] = "full"
+    steps: int = 100
+    learning_rate: float | None = None
+    rows: int = 8
+    accumulation: int = 1
+    max_length: int | None = None
+    warmup: int = 0
+    save_every: int | None = None
+    max_grad_norm: float = 1.0
+    rank: int = 16
+    seed: int = 0
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate if self.learning_rate is not None else (1e-5 if self.method == "full" else 2e-4)
+
+
+class Answered(Dataset):
+    """Examples as token ids, with the loss on answers alone; those that leave no room for an answer are not taken."""
+
+    def __init__(self, items: Sequence[Item], max_length: int | None) -> None:
+        room = [(asked, answered[: max_length - len(asked)] if max_length else answered) for asked, answered in items
+                if max_length is None or len(asked) < max_length]  # fmt: skip
+        if not room:
+            raise UsageError(
+                "No example fits into the model's context",
+                got=f"{len(items)} examples",
+                expected=f"≤ {max_length} tokens",
+            )
+        self.left_out = len(items) - len(room)
+        self._rows = room
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int) -> Item:
+        return self._rows[place]
+
+
+def collated(items: Sequence[Item]) -> dict[str, Tensor]:
+    """A batch [row, time], filled on the right."""
+    longest = max(len(asked) + len(answered) for asked, answered in items)
+    ids = torch.zeros(len(items), longest, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
+    for row, (asked, answered) in enumerate(items):
+        end = len(asked) + len(answered)
+        ids[row, :end] = torch.tensor([*asked, *answered])
+        mask[row, :end] = 1
+        labels[row, len(asked) : end] = torch.tensor(answered)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def fine_tune(
+    aligned: CheckpointRef,
+    task: Sequence[tuple[str, str]],
+    out: Path,
+    training: Training,
+    make_guard: Callable[[Path], ReversionGuard],
+    about: dict[str, Any],
+    *,
+    device: str = "auto",
+    report: Report = silent,
+) -> ReversionGuard:
+    """Fine-tune a checkpoint on requests with answers, into `out/checkpoints/checkpoint-N`, watched by a guard.
+
+    Args:
+        aligned: where it starts from.
+        task: (request, answer) pairs.
+        out: a new folder, or that of the same training, interrupted. It becomes a run folder.
+        training: how.
+        make_guard: makes the guard that records in the given folder.
+        about: what else decides the result; an interrupted training with another is not gone on with.
+        device: `auto` or `cpu`.
+        report: told after each step.
+
+    Returns:
+        The guard, with its readings.
+
+    Raises:
+        UsageError: the folder holds something else or a finished training, or no example fits.
+        GuardError: the loss or the penalty is not finite; the checkpoints saved before it stay.
+    """
+    if importlib.util.find_spec("accelerate") is None:
+        raise UsageError("Training needs accelerate", next_step="pip install 'gravity-probe[train]'")
+    if training.steps < 1 or training.rows < 1 or not training.rate > 0:
+        raise UsageError(
+            "This is no training", got=f"{training.steps} steps of {training.rows} rows at {training.rate}"
+        )
+    _claim(out, {"training": dataclasses.asdict(training), "task": len(task), **about})
+    folder = folder_of(aligned.model, aligned.revision, allow_pickle=False)
+    tokenizer = load_tokenizer(folder)
+    guard = make_guard(out)
+    model = _model(folder, aligned, training)
+    limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    data = Answered(rendered_items(task, tokenizer), limit)
+    trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report)
+    guard.join(trainer)
+    last = _last_checkpoint(out / CHECKPOINTS)
+    with no_progress_bar():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    _finish(out, guard)
+    return guard
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> None:
+    """Take a new folder, or the one that the same training has left."""
+    file, identity = out / _IDENTITY, json.loads(json.dumps(identity, default=str))
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        write_json(file, {"identity": identity, "finished": False})
+        return
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if found is None or found["identity"] != identity or found["finished"]:
+        got = "a finished training"
+        if found is None or found["identity"] != identity:
+            got = "another folder" if found is None else "another training"
+        raise UsageError(f"{out} is already there", got=got, next_step="Give --out a new folder.")
+
+
+def _finish(out: Path, guard: ReversionGuard) -> None:
+    found = json.loads((out / _IDENTITY).read_text(encoding="utf-8"))
+    healthy = str(guard.last_healthy) if guard.last_healthy else None
+    write_json(out / _IDENTITY, {**found, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
+
+
+def _model(folder: Path, aligned: CheckpointRef, training: Training) -> Any:
+    """The model with the weights that are to be trained switched on."""
+    pickled = WeightFiles.of_model(folder, allow_pickle=False).pickled
+    model = load_model(folder, torch.float32 if training.method == "full" else "auto", pickled=pickled)
+    if aligned.adapter:
+        raise GuardError(
+            "Training cannot start from an adapter", got=str(aligned), next_step="Merge it into its base first."
+        )
+    if training.method == "full":
+        return model.requires_grad_(True).train()
+    from peft import LoraConfig, get_peft_model
+
+    # The factors are drawn from the global random state; the same seed then starts every arm from the same adapter.
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        return get_peft_model(
+            model, LoraConfig(r=training.rank, lora_alpha=2 * training.rank, target_modules="all-linear")
+        ).train()
+
+
+def _trainer(
+    model: Any, tokenizer: Any, data: Dataset, output: Path, training: Training, device: str, report: Report
+) -> Any:
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_callback import PrinterCallback
+
+    class Told(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            del args, control, kwargs
+            report(Progress("fine-tuning", state.global_step, training.steps))
+
+    arguments = TrainingArguments(
+        output_dir=str(output), max_steps=training.steps, learning_rate=training.rate,
+        per_device_train_batch_size=training.rows, gradient_accumulation_steps=training.accumulation,
+        warmup_steps=training.warmup, lr_scheduler_type="constant_with_warmup", max_grad_norm=training.max_grad_norm,
+        save_strategy="steps", save_steps=training.save_every or max(1, training.steps // 10),
+        seed=training.seed, data_seed=training.seed, bf16=training.bf16, use_cpu=device == "cpu",
+        gradient_checkpointing=training.gradient_checkpointing, logging_steps=10, report_to=[], disable_tqdm=True,
+        remove_unused_columns=False, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=data, data_collator=collated, processing_class=tokenizer,
+        callbacks=[Told()],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The last whole checkpoint; the Trainer writes its state last."""
+    found = [each for each in folder.glob("checkpoint-*") if (each / "trainer_state.json").is_file()]
+    return max(found, key=lambda each: int(each.name.rpartition("-")[2]), default=None)

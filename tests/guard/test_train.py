@@ -1,0 +1,160 @@
+"""`gravity-probe train` from the command line: real weights, every refusal, and going on after a kill."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from probes.cli import app
+from probes.errors import GateTripped, GravityError, UsageError
+from probes.guard.training import Answered, collated
+from probes.lineage import Lineage, Trajectory
+from probes.store import RunFolder
+from probes.summary import summarise
+from tests.builders import moved
+from tests.guard.lineages import lineage, prompts
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+STORIES = SHARED / "models" / "stories260K"
+GSM8K = SHARED / "finetune" / "gsm8k_train_first500.jsonl"
+
+
+def run(*told):
+    found = CliRunner().invoke(app, ["train", *map(str, told)])
+    if found.exception and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def labelled(path, chosen):
+    return lines(path, [{"text": each.text, "label": each.label} for each in chosen.prompts])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A lineage file, data, and prompts of every use."""
+    folder = tmp_path_factory.mktemp("place")
+    lineage(folder)
+    file = folder / "lineage.toml"
+    file.write_text('[aligned]\nmodel = "./aligned"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
+    probe = prompts(0)
+    for label in ("harmful", "harmless"):
+        texts = [each.text for each in probe.prompts if each.label == label]
+        (folder / f"{label}.txt").write_text("\n".join(texts), encoding="utf-8")
+    labelled(folder / "penalty.jsonl", prompts(100, 8))
+    lines(folder / "data.jsonl", [{"prompt": f"what is {n}", "completion": f"it is {n}"} for n in range(24)])
+    return folder
+
+
+def told(place, out, **changes):
+    options = {
+        "data": place / "data.jsonl", "out": out, "harmful": place / "harmful.txt", "harmless": place / "harmless.txt",
+        "penalty": place / "penalty.jsonl", "steps": 4, "rows": 4, "lr": 1e-3, "save-every": 2, "device": "cpu",
+        **changes,
+    }  # fmt: skip
+    return [place / "lineage.toml", *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_training_leaves_checkpoints_and_a_run(place, tmp_path, method):
+    found = json.loads(run(*told(place, tmp_path / "out", method=method), "--json"))
+    assert [row["step"] for row in found["readings"]] == [0, 1, 2, 4]
+    trajectory = Trajectory.from_folder(tmp_path / "out" / "checkpoints")
+    assert [each.step for each in trajectory.checkpoints] == [2, 4]
+    assert (trajectory.checkpoints[0].adapter is not None) == (method == "lora")
+    run_folder = RunFolder(tmp_path / "out")
+    assert summarise(run_folder).trajectories[0].arm == "block"
+    opened = Lineage.opened(run_folder.manifest.lineage, run_folder.path)
+    assert opened.trajectories[0].checkpoints == trajectory.checkpoints
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(place, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    import probes.guard.callback as callback
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(*told(place, whole))
+    real = callback.ReversionGuard.on_step_end
+
+    def killed(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+        return real(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(callback.ReversionGuard, "on_step_end", killed)
+    CliRunner().invoke(app, ["train", *map(str, told(place, broken))])
+    assert not (broken / "checkpoints" / "checkpoint-4").exists()
+    monkeypatch.setattr(callback.ReversionGuard, "on_step_end", real)
+    run(*told(place, broken))
+    weights = [load_file(folder / "checkpoints" / "checkpoint-4" / "model.safetensors") for folder in (whole, broken)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    steps = [
+        [each.step for each in summarise(RunFolder(folder)).trajectories[0].checkpoints] for folder in (whole, broken)
+    ]
+    assert steps[0] == steps[1]
+
+
+def test_what_stands_in_the_way_is_refused(place, tmp_path):
+    run(*told(place, tmp_path / "done", mode="watch"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").touch()
+    bare = lines(tmp_path / "bare.jsonl", [{"text": "hello", "label": "harmless"}])
+    empty = lines(tmp_path / "empty.jsonl", [{"prompt": "hello", "completion": " "}])
+    shared = labelled(tmp_path / "shared.jsonl", prompts(0, 8))
+    for error, words, out, changes in (
+        (UsageError, "finished training", "done", {"mode": "watch"}),
+        (UsageError, "another training", "done", {"mode": "watch", "steps": 5}),
+        (UsageError, "another folder", "full", {}),
+        (UsageError, "no requests with answers", "a", {"data": bare}),
+        (GravityError, "no answer", "b", {"data": empty}),
+        (GravityError, prompts(0, 8).ids[0], "c", {"penalty": shared}),
+        (GravityError, prompts(100, 8).ids[0], "d", {"evaluation": place / "penalty.jsonl"}),
+        (GravityError, "did you mean 'block'", "e", {"mode": "blok"}),
+    ):
+        with pytest.raises(error, match=words):
+            run(*told(place, tmp_path / out, **changes))
+
+
+def test_an_alarm_that_stops_is_exit_code_three(place, tmp_path):
+    with pytest.raises(GateTripped, match="Last healthy checkpoint") as caught:
+        run(*told(place, tmp_path / "out", mode="push", alarm=0.2, **{"on-alarm": "stop", "every": 1, "steps": 30}))
+    assert caught.value.exit_code == 3
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["stopped"]
+
+
+def test_only_answers_count_and_long_ones_are_cut():
+    data = Answered([((1, 2, 3), (4, 5)), ((1,), (6, 7, 8, 9)), ((1,) * 9, (2,))], max_length=4)
+    assert (len(data), data.left_out) == (2, 1)
+    batch = collated([data[0], data[1]])
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [1, 6, 7, 8]]
+    assert batch["labels"].tolist() == [[-100, -100, -100, 4], [-100, 6, 7, 8]]
+    assert collated([data[0], ((1,), (6,))])["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="the real weights of stories260K are not beside this checkout")
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = moved(AutoModelForCausalLM.from_pretrained(STORIES), scale=0.02)
+    model.save_pretrained(tmp_path / "witness")
+    AutoTokenizer.from_pretrained(STORIES).save_pretrained(tmp_path / "witness")
+    file = tmp_path / "lineage.toml"
+    file.write_text(f'[aligned]\nmodel = "{STORIES}"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
+    out = tmp_path / "out"
+    options = ["--data", GSM8K, "--out", out, "--steps", 6, "--rows", 4, "--max-length", 192, "--save-every", 3]
+    found = json.loads(run(file, *options, "--method", method, "--lr", 1e-3, "--device", "cpu", "--json"))
+    assert [row["step"] for row in found["readings"]] == [0, 1, 2, 3, 5, 6]
+    assert found["readings"][-1]["return_fraction"] is not None
+    state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
+    assert state["global_step"] == 6
+    assert summarise(RunFolder(out)).trajectories[0].checkpoints[-1].step == 6
