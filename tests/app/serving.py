@@ -1,0 +1,49 @@
+"""The app as a process of its own, for the tests that need a browser."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+MAIN = Path(__file__).parents[2] / "app" / "main.py"
+CHROMIUM = shutil.which("chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PATIENCE = 120_000  # milliseconds
+
+
+@contextlib.contextmanager
+def serve(root):
+    """The address of the app on a root, and the process, until the body ends."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    asked = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.headless=true", f"--server.port={port}"]
+    with open(root / "log", "wb") as log:
+        server = subprocess.Popen([*asked, "--", str(root)], cwd=root, stdout=log, stderr=log)
+    address = f"http://localhost:{port}"
+    try:
+        _wait_for(address, server)
+        yield address, server
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_for(address, server):
+    until = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < until:
+        assert server.poll() is None, "the app ended before it answered"
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.3)
+        else:
+            return
+    pytest.fail("the app did not answer")

@@ -1,0 +1,121 @@
+"""How fast the front end answers on a large run: first paint, a change of layer and step, memory of the server."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probes.stages.maps import COLUMNS as MAP_COLUMNS
+from probes.stages.pairs import COLUMNS as PAIR_COLUMNS
+from probes.stages.spectra import COLUMNS as SPECTRUM_COLUMNS
+from probes.store import RunFolder
+from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
+from tests.synthetic import write_run
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+
+LAYERS, PROMPTS, STEPS = 33, 128, tuple(range(50, 1050, 50))  # 256 prompts, 2 arms of 20 steps: 40 checkpoints
+PAGES = ("", "layers", "manifold", "displacement", "trajectories", "compare", "behaviour", "run")
+TWICE = 2
+DEMO = Path(__file__).parents[2] / "data" / "demo-run"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    shutil.copytree(DEMO, root / "demo")
+    path = write_run(root / "large", n_layers=LAYERS, steps=STEPS, arms=("baseline", "block"), prompts=PROMPTS)
+    with RunFolder.writing(path) as run:
+        _write_large(run)
+    with serve(root) as found:
+        yield found
+
+
+def _write_large(run: RunFolder) -> None:
+    """What `gravity-probe map` would leave: the pages read these tables, not the activations."""
+    rng, prompts = np.random.default_rng(0), run.read_table("prompts")
+    drift = run.read_table("drift", columns=["checkpoint", "arm", "seed", "step"]).drop_duplicates()
+    aligned = pd.DataFrame([("aligned", "aligned", 0, 0)], columns=drift.columns)
+    places = pd.concat([aligned, drift], ignore_index=True)
+    projections = run.read_table("projections").sort_values("layer", kind="stable", ignore_index=True)
+    run.write_table("projections", projections, rows_per_group=len(projections) // LAYERS)
+    for layer in range(LAYERS):
+        cloud = places.merge(prompts[["id", "label"]].rename(columns={"id": "prompt"}), how="cross")
+        cloud[["x", "y", "x3", "y3", "z3"]] = rng.standard_normal((len(cloud), 5)).astype(np.float32)
+        run.write_table(f"maps/pca-roles-layer{layer}", cloud[list(MAP_COLUMNS)])
+        about = {"method": "pca", "fit": "roles", "layer": layer, "seed": 0, "neighbours": 15, "explained": [0.3] * 3}
+        run.write_json(f"maps/pca-roles-layer{layer}", {**about, "trustworthiness": {"2": 0.9, "3": 0.9}})
+    layers = pd.DataFrame({"layer": range(LAYERS)})
+    names = places["checkpoint"]
+    pairs = layers.merge(names.rename("one"), how="cross").merge(names.rename("other"), how="cross")
+    pairs = pairs[pairs["one"] <= pairs["other"]]
+    pairs[list(PAIR_COLUMNS[3:])] = rng.random((len(pairs), len(PAIR_COLUMNS) - 3))
+    run.write_table("pairs", pairs[list(PAIR_COLUMNS)], rows_per_group=len(pairs) // LAYERS)
+    spectra = layers.merge(places, how="cross").merge(pd.DataFrame({"component": range(1, 25)}), how="cross")
+    spectra = spectra.assign(of="activations", variance=1.0, share=0.04, participation_ratio=24.0)
+    run.write_table("spectra", spectra[list(SPECTRUM_COLUMNS)], rows_per_group=len(spectra) // LAYERS)
+
+
+@pytest.fixture
+def page():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        shown = browser.new_page(viewport={"width": 1440, "height": 900})
+        shown.set_default_timeout(PATIENCE)
+        yield shown
+        browser.close()
+
+
+def _painted(page, address):
+    """Seconds from asking for a page to its heading and, where there is one, its first picture."""
+    start = time.perf_counter()
+    page.goto(address)
+    page.locator("h1").wait_for()
+    if not address.split("?")[0].endswith("/run"):
+        page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("run", ["demo", "large"])
+def test_first_paint(served, page, report, run):
+    address, _ = served
+    _painted(page, f"{address}/?run={run}")  # the server's own start is not a page's
+    slowest = max((_painted(page, f"{address}/{name}?run={run}"), name or "overview") for name in PAGES)
+    report(f"first paint of the slowest page ({slowest[1]}), {run} run", f"{slowest[0]:.2f} s", "under 2 s")
+    assert slowest[0] < 2 * TWICE
+
+
+@pytest.mark.parametrize("name", ["layers", "manifold", "displacement", "trajectories"])
+@pytest.mark.parametrize("what", ["Layer", "Step"])
+def test_a_change_of_place(served, page, report, name, what):
+    address, _ = served
+    _painted(page, f"{address}/{name}?run=large&layer=10&step=500")
+    page.wait_for_timeout(1500)
+    taken = []
+    for _ in range(3):
+        box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text=what)
+        box.get_by_role("combobox").click()
+        page.keyboard.press("ArrowDown")
+        url, start = page.url, time.perf_counter()
+        page.keyboard.press("Enter")
+        page.wait_for_function("old => location.href !== old", arg=url)
+        page.wait_for_function("!document.querySelector('[data-testid=stApp][data-test-script-state=running]')")
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        taken.append(time.perf_counter() - start)
+    middle = sorted(taken)[1]
+    report(f"change of {what.lower()} on {name}, large run", f"{middle:.2f} s", "under 0.7 s")
+    assert middle < 0.7 * TWICE
+
+
+def test_memory_of_the_server(served, report):
+    _, server = served
+    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    report("memory of the server after all pages of both runs, at most", f"{peak:.0f} MB", "under 600 MB")
+    assert peak < 600
