@@ -8,7 +8,8 @@ assume of it.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,26 +23,38 @@ _PROBE_TOKENS = 5
 
 @dataclass(frozen=True)
 class Places:
-    """Dotted paths, inside the causal language model, of the list of blocks and of the token embedding."""
+    """Where the parts lie.
+
+    Attributes:
+        blocks: dotted path, inside the causal language model, of the list of blocks.
+        embedding: of the token embedding.
+        final_norm: of the norm between the last block and the unembedding.
+        writers: inside a block, what is added to the residual stream: attention and MLP, or the norms behind them.
+    """
 
     blocks: str
     embedding: str
+    final_norm: str
+    writers: tuple[str, ...]
 
 
 # Importing transformer-lens brings in half a data-science stack, which takes longer than measuring a small model.
 # So its answer for the families met most is written down here; a test holds each line equal to what it says.
-_LLAMA_LIKE = Places("model.layers", "model.embed_tokens")
+_LLAMA_LIKE = Places("model.layers", "model.embed_tokens", "model.norm", ("self_attn", "mlp"))
+_NORMS_BEHIND = replace(_LLAMA_LIKE, writers=("post_attention_layernorm", "post_feedforward_layernorm"))
 KNOWN: dict[str, Places] = {
-    "GPT2LMHeadModel": Places("transformer.h", "transformer.wte"),
-    "GPTNeoXForCausalLM": Places("gpt_neox.layers", "gpt_neox.embed_in"),
+    "GPT2LMHeadModel": Places("transformer.h", "transformer.wte", "transformer.ln_f", ("attn", "mlp")),
+    "GPTNeoXForCausalLM": Places(
+        "gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm", ("attention", "mlp")
+    ),
+    "Gemma2ForCausalLM": _NORMS_BEHIND,
+    "Olmo2ForCausalLM": _NORMS_BEHIND,
     **dict.fromkeys(
         [
-            "Gemma2ForCausalLM",
             "GemmaForCausalLM",
             "LlamaForCausalLM",
             "MistralForCausalLM",
             "MixtralForCausalLM",
-            "Olmo2ForCausalLM",
             "Phi3ForCausalLM",
             "Qwen2ForCausalLM",
             "Qwen2MoeForCausalLM",
@@ -76,14 +89,21 @@ def ask_transformer_lens(architecture: str, config: Any) -> Places:
             got=str(error),
             next_step="Take a model whose architecture transformer-lens has an adapter for.",
         ) from error
-    blocks, embed = (getattr((mapping or {}).get(part), "name", None) for part in ("blocks", "embed"))
-    if not (blocks and embed):
+    blocks, embed, norm = (_name(mapping or {}, part) for part in ("blocks", "embed", "ln_final"))
+    if not (blocks and embed and norm):
         raise CheckpointError(
             f"The architecture {architecture} is not supported",
             got=f"the parts {sorted(mapping or {})}",
-            expected="one list of blocks and one token embedding",
+            expected="one list of blocks, one token embedding and one final norm",
         )
-    return Places(blocks, embed)
+    parts = getattr(mapping["blocks"], "submodules", {})
+    writers = (_name(parts, "ln1_post") or _name(parts, "attn"), _name(parts, "ln2_post") or _name(parts, "mlp"))
+    return Places(blocks, embed, norm, tuple(each for each in writers if each))
+
+
+def _name(parts: Mapping[str, Any], part: str) -> str | None:
+    """Where transformer-lens says that a part lies."""
+    return getattr(parts.get(part), "name", None)
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module:

@@ -113,6 +113,15 @@ class ModelHost:
         return submodule(self.model, self._places.embedding)
 
     @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the unembedding."""
+        return submodule(self.model, self._places.final_norm)
+
+    def writers(self, layer: int) -> list[nn.Module]:
+        """What a block adds to the residual stream: attention and MLP, or the norms behind them."""
+        return [submodule(self.blocks[layer], name) for name in self._places.writers]
+
+    @property
     def about(self) -> dict[str, Any]:
         """Architecture, model type, depth, width, vocabulary and precision, for a run's manifest."""
         return {

@@ -1,0 +1,229 @@
+"""Interventions on the residual stream while a model runs: add a vector, ablate a direction, clamp it.
+
+Each is a context manager. Inside, forward passes and generation are changed; on leaving, also by an exception, no
+hook remains, and the model computes what it computed before, bit for bit. No activation is changed in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from probes.errors import ActivationError
+from probes.models.architecture import entering, first_tensor
+from probes.models.host import ModelHost
+
+Change = Callable[[Tensor], Tensor]
+Positions = Sequence[int] | None
+
+
+@contextlib.contextmanager
+def add(
+    host: ModelHost,
+    layers: Sequence[int],
+    vectors: Float[np.ndarray, "layer d_model"],
+    *,
+    coefficient: float = 1.0,
+    positions: Positions = None,
+    generated: bool = True,
+) -> Iterator[None]:
+    """h ← h + coefficient · vector behind each of these blocks.
+
+    Args:
+        host: holds the model.
+        layers: blocks, each once.
+        vectors: one for each of them, in the stream's own units.
+        coefficient: what they are multiplied with.
+        positions: places in the prompt, counted from its end (−1 is its last token); None is every place.
+        generated: whether tokens that follow the prompt are changed too.
+
+    Raises:
+        ActivationError: there is no such layer, a vector of another width, or a place that is not negative.
+    """
+    places = _Places(host, positions, generated)
+    moves = [_tensor(host, coefficient * each) for each in _checked(host, layers, vectors)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(places.counting())
+        for layer, move in zip(layers, moves, strict=True):
+            stack.enter_context(_after(host.blocks[layer], places, lambda stream, move=move: stream + move.to(stream)))
+        yield
+
+
+@contextlib.contextmanager
+def ablate(
+    host: ModelHost,
+    direction: Float[np.ndarray, " d_model"],
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Positions = None,
+    generated: bool = True,
+) -> Iterator[None]:
+    """h ← h − ⟨h, r̂⟩ r̂ wherever a block reads or writes the stream (Arditi et al., arXiv 2406.11717).
+
+    At each of the blocks: what enters it, what attention and MLP add, and what leaves it. With every block, nothing
+    of the direction is left anywhere between the embedding and the final norm.
+
+    Args:
+        host: holds the model.
+        direction: of any length but 0.
+        layers: blocks; None is all of them.
+        positions: as of `add`.
+        generated: as of `add`.
+
+    Raises:
+        ActivationError: as `add`, or the direction is zero or not finite.
+    """
+    chosen = range(host.n_layers) if layers is None else layers
+    unit = _tensor(host, _unit(_checked(host, chosen, np.tile(direction, (len(chosen), 1)))[0]))
+
+    def change(stream: Tensor) -> Tensor:
+        axis = unit.to(stream)
+        return stream - (stream @ axis)[..., None] * axis
+
+    places = _Places(host, positions, generated)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(places.counting())
+        for layer in chosen:
+            stack.enter_context(_before(host.blocks[layer], places, change))
+            for module in (*host.writers(layer), host.blocks[layer]):
+                stack.enter_context(_after(module, places, change))
+        yield
+
+
+@contextlib.contextmanager
+def clamp(
+    host: ModelHost,
+    layers: Sequence[int],
+    directions: Float[np.ndarray, "layer d_model"],
+    values: Float[np.ndarray, " layer"],
+    *,
+    positions: Positions = None,
+    generated: bool = True,
+) -> Iterator[None]:
+    """h ← h + (value − ⟨h, r̂⟩) r̂ behind each of these blocks: the projection is held at a value.
+
+    Args:
+        host: holds the model.
+        layers: blocks, each once.
+        directions: one for each, of any length but 0.
+        values: the projection on the unit vector that is held, for each.
+        positions: as of `add`.
+        generated: as of `add`.
+
+    Raises:
+        ActivationError: as `ablate`.
+    """
+    units = [_tensor(host, _unit(each)) for each in _checked(host, layers, directions)]
+
+    def held(unit: Tensor, value: float) -> Change:
+        def change(stream: Tensor) -> Tensor:
+            axis = unit.to(stream)
+            return stream + (value - stream @ axis)[..., None] * axis
+
+        return change
+
+    places = _Places(host, positions, generated)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(places.counting())
+        for layer, unit, value in zip(layers, units, values, strict=True):
+            stack.enter_context(_after(host.blocks[layer], places, held(unit, float(value))))
+        yield
+
+
+class _Places:
+    """Which tokens of the pass that is under way are changed: some of the prompt's, and those that follow it."""
+
+    def __init__(self, host: ModelHost, positions: Positions, generated: bool) -> None:
+        if positions is not None and any(each >= 0 for each in positions):
+            raise ActivationError(
+                "Places are counted from the prompt's end", got=list(positions), expected="negative numbers"
+            )
+        self._body, self._positions, self._generated = host.body, positions, generated
+        self._follows = False
+        self._ends: Tensor | None = None
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """While open, each pass is told apart: of a prompt, or of tokens behind one that is in the cache."""
+        handle = self._body.register_forward_pre_hook(self._begin, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _begin(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        cache = kwargs.get("past_key_values", kwargs.get("cache"))
+        self._follows = cache is not None and int(cache.get_seq_length()) > 0
+        mask = kwargs.get("attention_mask")
+        # Padding may stand on either side: a prompt ends at its own last token.
+        self._ends = None if mask is None or mask.ndim != 2 else mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
+
+    def changed(self, stream: Tensor, change: Change) -> Tensor:
+        """The stream [prompt, position, d_model] with its chosen places changed."""
+        if self._follows:
+            return change(stream) if self._generated else stream
+        if self._positions is None:
+            return change(stream)
+        count, length = stream.shape[:2]
+        ends = torch.full((count,), length - 1) if self._ends is None else self._ends
+        wanted = ends.to(stream.device)[:, None] + 1 + torch.tensor(self._positions, device=stream.device)
+        chosen = (torch.arange(length, device=stream.device)[None, :, None] == wanted[:, None]).any(dim=2)
+        return torch.where(chosen[..., None], change(stream), stream)
+
+
+@contextlib.contextmanager
+def _after(module: nn.Module, places: _Places, change: Change) -> Iterator[None]:
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        stream = places.changed(first_tensor(output), change)
+        return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _before(module: nn.Module, places: _Places, change: Change) -> Iterator[None]:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        stream = places.changed(entering(args, kwargs), change)
+        return ((stream, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": stream})
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _checked(host: ModelHost, layers: Sequence[int], vectors: np.ndarray) -> np.ndarray:
+    chosen, rows = list(layers), np.asarray(vectors, dtype=np.float64)
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= host.n_layers:
+        raise ActivationError(
+            "These layers cannot be changed", got=chosen, expected=f"some of 0 to {host.n_layers - 1}"
+        )
+    if rows.shape != (len(chosen), host.d_model):
+        raise ActivationError(
+            "The vectors do not fit the model", got=rows.shape, expected=f"{(len(chosen), host.d_model)}"
+        )
+    if not np.isfinite(rows).all():
+        raise ActivationError("A vector is not finite")
+    return rows
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vector)
+    if length == 0:
+        raise ActivationError("A direction of length 0 points nowhere")
+    return vector / length
+
+
+def _tensor(host: ModelHost, vector: np.ndarray) -> Tensor:
+    return torch.tensor(vector, dtype=torch.float32, device=host.device)
