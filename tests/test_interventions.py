@@ -189,9 +189,13 @@ def test_reading_activations_sees_the_intervention(llama, vector):
 
 
 def test_a_hook_that_cannot_be_set_leaves_none_behind(llama, vector, monkeypatch):
-    blocks = [*llama.blocks[:2], object()]
+    class Refusing(torch.nn.Module):
+        def register_forward_hook(self, *_, **__):
+            raise AttributeError("no hooks here")
+
+    blocks = [*llama.blocks[:2], Refusing()]
     monkeypatch.setattr(ModelHost, "blocks", property(lambda _: blocks))
-    with pytest.raises(AttributeError), add(llama, range(DEPTH), np.tile(vector, (DEPTH, 1))):
+    with pytest.raises(AttributeError), add(llama, list(range(DEPTH)), np.tile(vector, (DEPTH, 1))):
         pass
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in llama.model.modules())
 
