@@ -82,7 +82,7 @@ class Material:
     def covariance_draw(self, direction: GuardedDirection, seed: int) -> GuardedDirection:
         """A direction drawn from N(0, Σ), Σ the Ledoit-Wolf covariance of the aligned model's activations."""
         rng = np.random.default_rng([seed, 0xC0])
-        drawn = [_draw(Spectrum.of(self.aligned[layer]), rng) for layer in direction.layers]
+        drawn = [Spectrum.of(self.aligned[layer]).draw(rng) for layer in direction.layers]
         return direction.along(np.stack(drawn))
 
     def drift_off(self, direction: GuardedDirection) -> GuardedDirection:
@@ -180,14 +180,6 @@ def refuse_shared(penalty: PromptSet, texts: set[str] | Sequence[str], use: str)
 def _all_layers(run: RunFolder, checkpoint: str) -> np.ndarray:
     file = run.activations(checkpoint)
     return np.stack([file.layer(layer) for layer in range(file.n_layers)]).astype(np.float32)
-
-
-def _draw(spectrum: Spectrum, rng: np.random.Generator) -> np.ndarray:
-    """One draw of N(0, Σ): along the rows' axes with their variances, and the floor in every other direction."""
-    axes = (spectrum.vectors.T @ spectrum.rows) / spectrum.scale[:, None]
-    outside = rng.standard_normal(spectrum.rows.shape[1]) * np.sqrt(spectrum.floor)
-    inside = rng.standard_normal(spectrum.scale.size) * np.sqrt(spectrum.variances)
-    return inside @ axes + outside - (axes @ outside) @ axes
 
 
 def layers_of(asked: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:

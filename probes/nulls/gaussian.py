@@ -54,12 +54,14 @@ class Spectrum:
         cls,
         rows: Float[np.ndarray, "prompt d_model"],
         classes: Bool[np.ndarray, " prompt"] | None = None,
+        *,
+        shrinkage: float | None = None,
     ) -> Spectrum:
         """Decompose the covariance of `rows`, centred here; with `classes`, centred in each class.
 
         Centring in each class is for differences witness - aligned: there the gap between the classes is the
         reversion that is asked about, and a null that holds it as its loudest direction would explain away
-        every reversion that is specific to harmful prompts.
+        every reversion that is specific to harmful prompts. `shrinkage` takes the place of Ledoit and Wolf's weight.
         """
         rows = rows.astype(np.float64)
         for members in [slice(None)] if classes is None else [classes, ~classes]:
@@ -68,7 +70,7 @@ class Spectrum:
         gram = rows @ rows.T
         values, vectors = np.linalg.eigh(gram)
         keep = np.flatnonzero(values > _RELATIVE_ZERO * values[-1])[::-1][:width]
-        shrinkage = _ledoit_wolf(gram, width)
+        shrinkage = _ledoit_wolf(gram, width) if shrinkage is None else shrinkage
         mean = float(np.trace(gram)) / count / width
         variances = (1 - shrinkage) * values[keep] / count + shrinkage * mean
         return cls(rows, gram, vectors[:, keep], np.sqrt(values[keep]), variances, shrinkage * mean, shrinkage)
@@ -87,6 +89,25 @@ class Spectrum:
     def coordinates(self, vectors: Float[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, "prompt rank"]:
         """Vectors along the axes of the covariance; what lies outside the rows' span is not in them."""
         return (vectors @ self.rows.T) @ self.vectors / self.scale
+
+    @property
+    def axes(self) -> Float[np.ndarray, "rank d_model"]:
+        """Unit vectors of the covariance, loudest first; orthogonal to all of them it is `floor` everywhere."""
+        return (self.vectors.T @ self.rows) / self.scale[:, None]
+
+    def draw(self, rng: np.random.Generator) -> Float[np.ndarray, " d_model"]:
+        """One draw of N(0, Σ)."""
+        axes = self.axes
+        outside = rng.standard_normal(self.rows.shape[1]) * np.sqrt(self.floor)
+        inside = rng.standard_normal(self.scale.size) * np.sqrt(self.variances)
+        return inside @ axes + outside - (axes @ outside) @ axes
+
+    def solved(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
+        """Σ⁻¹ vector; without shrinkage, what no row reaches is left out."""
+        axes = self.axes
+        along = axes @ vector
+        inside = np.divide(along, self.variances, out=np.zeros_like(along), where=self.variances > 0) @ axes
+        return inside + (vector - along @ axes) / self.floor if self.floor > 0 else inside
 
     def cosines(
         self,

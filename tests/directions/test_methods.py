@@ -1,0 +1,295 @@
+"""Laws that every method keeps: planted directions, swapped classes, scale, order, precision, collinear prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import roc_auc_score
+
+from probes.directions import METHODS, Estimator
+from probes.directions.controls import CovarianceMatched, TopDrift
+from probes.directions.lda import Lda
+from probes.directions.leace import Leace
+from probes.directions.logistic import STRENGTHS, Logistic
+from probes.directions.mass_mean import MassMean
+from probes.directions.paired_pca import PairedPca
+from probes.directions.refusal import Refusal
+from probes.directions.subspace import Subspace
+from probes.errors import StatisticsError
+
+WIDTH, EACH, APART = 64, 256, 6.0
+FINDERS = [name for name, method in METHODS.items() if not method.control]
+CONTROLS = [name for name, method in METHODS.items() if method.control]
+FITTED = ("logistic", "mass_mean", "lda", "leace", "paired_pca", "subspace")
+AWARE = ("logistic", "mass_mean", "lda", "leace")
+
+
+def planted(seed=0, mixing=None, each=EACH):
+    """Two classes `APART` standard deviations apart along a known direction: rows, labels, direction."""
+    rng = np.random.default_rng(seed)
+    truth = rng.standard_normal(WIDTH)
+    truth /= np.linalg.norm(truth)
+    rows = rng.standard_normal((2 * each, WIDTH))
+    if mixing is not None:
+        rows = rows @ mixing
+    labels = np.arange(2 * each) < each
+    rows[labels] += APART * truth
+    return rows, labels, truth
+
+
+def made(name, truth=None, **options):
+    """An estimator; the drift control is told what it must be orthogonal to."""
+    method = METHODS[name]
+    return method(off=truth, **options) if method is TopDrift else method(**options)
+
+
+def couples(name, labels):
+    """Pairs for the methods that look at them: the n-th of either class."""
+    if METHODS[name] not in (Subspace, TopDrift):
+        return None
+    pairs = np.empty(len(labels), dtype=int)
+    pairs[labels], pairs[~labels] = np.arange(labels.sum()), np.arange((~labels).sum())
+    return pairs
+
+
+def cosine(one, other):
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_planted_direction_is_found(name, seed):
+    rows, labels, truth = planted(seed)
+    found = made(name).fit(rows, labels)
+    assert cosine(found.direction_, truth) >= (0.9 if name in FITTED else 0.95)
+    assert np.linalg.norm(found.direction_) == pytest.approx(1.0, abs=1e-12)
+    assert found.norm_ == pytest.approx(APART, rel=0.1)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_do_not_find_it(name):
+    found = [abs(cosine(made(name, planted(s)[2], seed=s).fit(*planted(s)[:2]).direction_, planted(s)[2]))
+             for s in range(8)]  # fmt: skip
+    # The covariance-matched draw is as loud along the planted direction as the activations are.
+    assert np.median(found) < (0.9 if name == "control:covariance" else 0.35)
+    if name == "control:drift":
+        assert max(found) < 1e-10
+
+
+def test_the_covariance_matched_control_is_that_of_the_covariance():
+    rows, labels, _ = planted()
+    drawn = np.stack([CovarianceMatched(seed=s).fit(rows, labels).direction_ for s in range(400)])
+    values = np.linalg.eigvalsh(np.cov(rows.T))
+    share = (drawn @ np.linalg.eigh(np.cov(rows.T))[1][:, -1]) ** 2
+    assert share.mean() > 3 / WIDTH
+    assert values[-1] / values.sum() > 3 / WIDTH
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_swapping_the_classes_negates_it(name):
+    rows, labels, truth = planted()
+    there, back = (made(name, truth).fit(rows, each, couples(name, labels)).direction_ for each in (labels, ~labels))
+    assert cosine(there, back) == pytest.approx(-1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("factor", [1e-3, 37.0])
+def test_scaling_leaves_it(name, factor):
+    rows, labels, truth = planted()
+    plain, scaled = (made(name, truth).fit(each, labels) for each in (rows, factor * rows))
+    assert cosine(plain.direction_, scaled.direction_) == pytest.approx(1.0, abs=1e-6)
+    assert scaled.norm_ == pytest.approx(factor * plain.norm_, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_order_of_the_prompts_does_not_matter(name):
+    rows, labels, truth = planted()
+    order = np.random.default_rng(1).permutation(len(rows))
+    one, other = made(name, truth).fit(rows, labels), made(name, truth).fit(rows[order], labels[order])
+    assert np.array_equal(one.direction_, other.direction_)
+
+
+# The other two controls are drawn from the rows, in an order that rounding changes.
+@pytest.mark.parametrize("name", [*FINDERS, "control:isotropic", "control:drift"])
+def test_half_precision_agrees(name):
+    rows, labels, truth = planted()
+    one, other = (made(name, truth).fit(each, labels) for each in (rows, rows.astype(np.float16)))
+    assert cosine(one.direction_, other.direction_) > 0.999
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_collinear_prompts_do_not_break_it(name):
+    rows, labels, truth = planted()
+    rows[1], rows[-1] = 2 * rows[0], rows[-2]
+    found = made(name, truth).fit(rows, labels)
+    assert np.isfinite(found.direction_).all()
+    if name in FINDERS:
+        assert cosine(found.direction_, truth) > 0.9
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_with_fewer_prompts_than_dimensions_it_still_points_there(name):
+    rows, labels, truth = planted(each=24)
+    assert cosine(made(name).fit(rows, labels).direction_, truth) > (0.4 if name in ("mass_mean", "leace") else 0.7)
+
+
+@pytest.mark.parametrize("name", AWARE)
+def test_correlated_noise_is_where_covariance_pays(name):
+    """By their own criterion, AUROC on the other fold: six times the noise along an axis near the gap."""
+    rng, truth = np.random.default_rng(5), planted()[2]
+    axis = rng.standard_normal(WIDTH)
+    axis -= (axis @ truth) * truth
+    axis = 0.6 * truth + 0.8 * axis / np.linalg.norm(axis)
+    rows, labels, _ = planted(mixing=np.eye(WIDTH) + 5 * np.outer(axis, axis))
+    fold = np.arange(len(rows)) % 2 == 0
+    scores = {
+        each: roc_auc_score(labels[~fold], made(each).fit(rows[fold], labels[fold]).project(rows[~fold]))
+        for each in (name, "refusal")
+    }
+    assert scores[name] > scores["refusal"] + 0.02
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].isometric])
+def test_a_rotation_rotates_it(name):
+    rows, labels, truth = planted(each=40)
+    turn = np.linalg.qr(np.random.default_rng(2).standard_normal((WIDTH, WIDTH)))[0]
+    plain = made(name, truth).fit(rows, labels).direction_
+    turned = made(name, truth @ turn).fit(rows @ turn, labels).direction_
+    # Labels are dealt out, and folds cut, in another order there.
+    if METHODS[name] not in (METHODS["control:shuffled"], Logistic):
+        assert cosine(turned, plain @ turn) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_cannot_be_fitted_is_refused(name):
+    rows, labels, truth = planted(each=8)
+    with pytest.raises(StatisticsError, match="two classes"):
+        made(name, truth).fit(rows, np.ones(16, dtype=bool))
+    with pytest.raises(StatisticsError, match="not finite"):
+        made(name, truth).fit(np.where(rows == rows[3, 3], np.nan, rows), labels)
+    with pytest.raises(StatisticsError, match="do not differ"):
+        made(name, truth).fit(np.concatenate([rows[:8], rows[:8]]), labels)
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_a_massive_coordinate_is_held_by_winsorising(name):
+    """One dimension a thousand times the rest: the plain means are lost in it, the guarded ones are not."""
+    rows, labels, truth = planted()
+    rows[:, 7] *= 1000
+    expected = np.where(np.arange(WIDTH) == 7, 0, truth)
+    guarded = made(name, winsorise=3.0).fit(rows, labels).direction_
+    bare = made(name).fit(rows, labels).direction_
+    assert cosine(np.where(np.arange(WIDTH) == 7, 0, guarded), expected) > 0.9
+    assert abs(guarded[7]) < 0.4
+    if name not in AWARE:
+        assert abs(bare[7]) > 0.99
+
+
+def test_winsorising_leaves_ordinary_activations_alone():
+    rows, labels, _ = planted()
+    one, other = Refusal(winsorise=50.0).fit(rows, labels), Refusal().fit(rows, labels)
+    assert np.allclose(one.direction_, other.direction_, atol=1e-12)
+
+
+def test_logistic_is_scikit_learns():
+    rows, labels, _ = planted(3)
+    values = (rows - rows.mean(axis=0)) / np.sqrt(((rows - rows.mean(axis=0)) ** 2).mean())
+    wanted = LogisticRegression(C=0.1, max_iter=5000, tol=1e-8).fit(values, labels).coef_[0]
+    assert cosine(Logistic(strength=0.1).fit(rows, labels).direction_, wanted) > 1 - 1e-8
+    few = np.r_[0:20, EACH : EACH + 20]
+    wanted = LogisticRegression(C=0.1, max_iter=5000, tol=1e-10).fit(_scaled(rows[few]), labels[few]).coef_[0]
+    assert cosine(Logistic(strength=0.1).fit(rows[few], labels[few]).direction_, wanted) > 1 - 1e-6
+
+
+def test_the_penalty_is_about_the_one_that_scikit_learn_finds():
+    rows, labels, _ = planted(4, mixing=4 * np.eye(WIDTH))
+    found = Logistic().fit(rows, labels).strength_
+    wanted = LogisticRegressionCV(
+        Cs=STRENGTHS, cv=5, scoring="neg_log_loss", max_iter=5000, l1_ratios=(0,), use_legacy_attributes=True
+    )
+    wanted = float(wanted.fit(_scaled(rows), labels).C_[0])
+    assert abs(np.log10(found) - np.log10(wanted)) <= 1
+
+
+def test_lda_is_scikit_learns():
+    rows, labels, _ = planted(5, mixing=np.diag(np.linspace(0.2, 5, WIDTH)))
+    wanted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(rows, labels).coef_[0]
+    assert cosine(Lda(shrinkage=0.3).fit(rows, labels).direction_, wanted) == pytest.approx(1.0, abs=1e-9)
+    inside = rows - np.where(labels[:, None], rows[labels].mean(axis=0), rows[~labels].mean(axis=0))
+    assert Lda().fit(rows, labels).shrinkage_ == pytest.approx(ledoit_wolf_shrinkage(inside), rel=1e-9)
+
+
+def test_mass_mean_is_the_written_formula():
+    rows, labels, _ = planted(6, mixing=np.diag(np.linspace(0.5, 3, WIDTH)))
+    covariance = (np.cov(rows[labels].T, bias=True) + np.cov(rows[~labels].T, bias=True)) / 2
+    wanted = np.linalg.solve(covariance, rows[labels].mean(axis=0) - rows[~labels].mean(axis=0))
+    assert cosine(MassMean().fit(rows, labels).direction_, wanted) == pytest.approx(1.0, abs=1e-9)
+    assert cosine(Leace().fit(rows, labels).direction_, wanted) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_leace_leaves_no_linear_information():
+    rows, labels, _ = planted(7, mixing=np.diag(np.linspace(0.5, 3, WIDTH)), each=2000)
+    fold = np.arange(len(rows)) % 2 == 0
+    leace = Leace().fit(rows[fold], labels[fold])
+    cleared = leace.erase(rows)
+    assert roc_auc_score(labels[~fold], Logistic(strength=1.0).fit(rows[fold], labels[fold]).project(rows[~fold])) > 0.9
+    for probe in (Logistic(strength=1.0), Lda(), Refusal()):
+        # Refitted on the other fold too: what is left there is what sampling left.
+        apart = Logistic(strength=1.0) if isinstance(probe, Refusal) else probe
+        fitted = apart.fit(cleared[~fold], labels[~fold])
+        assert roc_auc_score(labels[fold], fitted.project(cleared[fold])) == pytest.approx(0.5, abs=0.05)
+    assert np.abs(cleared[fold][labels[fold]].mean(axis=0) - cleared[fold][~labels[fold]].mean(axis=0)).max() < 1e-9
+
+
+def test_pairs_are_used_where_they_are_known():
+    """What two prompts of a pair share is loud and common: differences of pairs do not see it."""
+    rng = np.random.default_rng(8)
+    rows, labels, truth = planted(8)
+    shared = 20 * rng.standard_normal((EACH, WIDTH))
+    rows[labels] += shared
+    rows[~labels] += shared
+    pairs = np.tile(np.arange(EACH), 2)
+    for method in (PairedPca, Subspace):
+        assert cosine(method().fit(rows, labels, pairs).direction_, truth) > 0.95
+        assert abs(cosine(method().fit(rows, labels).direction_, truth)) < 0.8
+    with pytest.raises(StatisticsError, match="one prompt of either class"):
+        PairedPca().fit(rows, labels, np.zeros(2 * EACH, dtype=int))
+
+
+def test_paired_pca_is_that_of_all_pairs():
+    rows, labels, _ = planted(9, each=20)
+    every = (rows[labels][:, None] - rows[~labels][None]).reshape(-1, WIDTH)
+    wanted = np.linalg.svd(np.concatenate([every, -every]), full_matrices=False)[2][0]
+    assert abs(cosine(PairedPca().fit(rows, labels).direction_, wanted)) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_the_subspace_is_orthonormal_and_holds_the_gap():
+    rows, labels, truth = planted(10)
+    found = Subspace(rank=5).fit(rows, labels)
+    assert np.allclose(found.basis_ @ found.basis_.T, np.eye(5), atol=1e-9)
+    assert np.linalg.norm(found.basis_ @ truth) > 0.95
+
+
+def test_probabilities_are_those_of_two_normal_distributions():
+    rows, labels, _ = planted(11)
+    found = Refusal().fit(rows, labels)
+    chance = found.probability(rows)
+    assert ((chance > 0.5) == (found.project(rows) > found.threshold_)).all()
+    z = found.project(rows)
+    high, low = z[labels].mean(), z[~labels].mean()
+    odds = np.exp(-((z - high) ** 2) / 2 / found.spread_**2) / np.exp(-((z - low) ** 2) / 2 / found.spread_**2)
+    assert np.allclose(chance, odds / (1 + odds), atol=1e-9)
+
+
+def test_options_are_those_of_an_estimator():
+    found = Lda(shrinkage=0.2, winsorise=8.0)
+    assert found.get_params() == {"shrinkage": 0.2, "winsorise": 8.0, "seed": 0}
+    assert all(issubclass(method, Estimator) and method.says for method in METHODS.values())
+
+
+def _scaled(rows):
+    centred = rows - rows.mean(axis=0)
+    return centred / np.sqrt((centred**2).mean())
