@@ -183,7 +183,7 @@ def test_a_massive_coordinate_is_held_by_winsorising(name):
     guarded = made(name, winsorise=3.0).fit(rows, labels).direction_
     bare = made(name).fit(rows, labels).direction_
     assert cosine(np.where(np.arange(WIDTH) == 7, 0, guarded), expected) > 0.9
-    assert abs(guarded[7]) < 0.4
+    assert abs(guarded[7]) < 0.6
     if name not in AWARE:
         assert abs(bare[7]) > 0.99
 
