@@ -38,6 +38,7 @@ def extract(
     write: Write,
     *,
     position: int = -1,
+    spans: Sequence[tuple[int, int]] | None = None,
     layers: Sequence[int] | None = None,
     batch_tokens: int | None = None,
     progress: Progress | None = None,
@@ -51,6 +52,7 @@ def extract(
         write: is given (layer, prompt indices, float32 [prompt, d_model]), batch by batch; layer −1 is
             what enters the first block (token embedding, its scaling, and absolute positions if there are any).
         position: which token; negative counts from the prompt's own end.
+        spans: for each prompt (first, past the last) of the tokens that are averaged, in place of one position.
         layers: wanted layers, −1 included if wanted; None is all of them and the embedding.
         batch_tokens: most tokens in a batch, padding included; None finds a number for this machine.
         progress: is given (prompts done, prompts in all).
@@ -64,7 +66,7 @@ def extract(
             single prompt does not fit into memory.
     """
     wanted = _wanted(host, layers)
-    where = [_index(host, ids, position, prompt) for prompt, ids in enumerate(token_ids)]
+    where = _spans(host, token_ids, position, spans)
     lengths = [len(ids) for ids in token_ids]
     budget = batch_tokens or automatic_batch_tokens(host)
     queue = deque(batches(lengths, budget, reverse=reverse))
@@ -91,6 +93,7 @@ def collect(
     token_ids: Sequence[Sequence[int]],
     *,
     position: int = -1,
+    spans: Sequence[tuple[int, int]] | None = None,
     layers: Sequence[int] | None = None,
     batch_tokens: int | None = None,
     progress: Progress | None = None,
@@ -112,6 +115,7 @@ def collect(
         token_ids,
         keep,
         position=position,
+        spans=spans,
         layers=layers,
         batch_tokens=batch_tokens,
         progress=progress,
@@ -166,6 +170,20 @@ def _wanted(host: ModelHost, layers: Sequence[int] | None) -> list[int]:
     return wanted
 
 
+def _spans(
+    host: ModelHost, token_ids: Sequence[Sequence[int]], position: int, spans: Sequence[tuple[int, int]] | None
+) -> list[tuple[int, int]]:
+    """Of each prompt the wanted tokens, as (first, past the last)."""
+    if spans is None:
+        places = [_index(host, ids, position, prompt) for prompt, ids in enumerate(token_ids)]
+        return [(place, place + 1) for place in places]
+    for prompt, (ids, (first, end)) in enumerate(zip(token_ids, spans, strict=True)):
+        _index(host, ids, end - 1, prompt)
+        if not 0 <= first < end:
+            raise ActivationError(f"Prompt {prompt} has no tokens from {first} to {end}", got=f"{len(ids)} tokens")
+    return list(spans)
+
+
 def _index(host: ModelHost, ids: Sequence[int], position: int, prompt: int) -> int:
     """Where in the prompt the wanted position is, counted from its start."""
     if host.context_length is not None and len(ids) > host.context_length:
@@ -186,10 +204,10 @@ class _LastLayerReached(Exception):  # noqa: N818 - a way out of the forward pas
 
 @dataclass
 class _Reader:
-    """Hooks that keep, per wanted layer, one position of each prompt in the batch."""
+    """Hooks that keep, per wanted layer, one position of each prompt in the batch, or the mean of some."""
 
     host: ModelHost
-    index: torch.Tensor
+    spans: torch.Tensor
     wanted: list[int]
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
     _hooks: list[RemovableHandle] = field(default_factory=list)
@@ -218,14 +236,19 @@ class _Reader:
         self._keep(layer, first_tensor(output))
 
     def _keep(self, layer: int, stream: torch.Tensor) -> None:
-        rows = torch.arange(len(self.index), device=stream.device)
-        self.kept[layer] = stream[rows, self.index.to(stream.device)].float()
+        first, end = self.spans.to(stream.device).T
+        if bool((end == first + 1).all()):
+            self.kept[layer] = stream[torch.arange(len(first), device=stream.device), first].float()
+        else:
+            places = torch.arange(stream.shape[1], device=stream.device)
+            inside = ((places >= first[:, None]) & (places < end[:, None])).float()
+            self.kept[layer] = torch.einsum("rt,rtd->rd", inside / (end - first)[:, None], stream.float())
         if layer == self.wanted[-1]:
             raise _LastLayerReached
 
 
 def _run(
-    host: ModelHost, token_ids: Sequence[Sequence[int]], where: Sequence[int], wanted: list[int]
+    host: ModelHost, token_ids: Sequence[Sequence[int]], where: Sequence[tuple[int, int]], wanted: list[int]
 ) -> dict[int, np.ndarray] | None:
     """Activations of one batch by layer; None if it did not fit into memory."""
     try:

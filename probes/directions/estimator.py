@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from probes.errors import StatisticsError
 
-ContrastName = Literal["prompts", "models", "displacements", "drift", "responses"]
+ContrastName = Literal["prompts", "selected", "models", "displacements", "drift", "responses"]
 Rows = Float[np.ndarray, "prompt d_model"]
 Labels = Bool[np.ndarray, " prompt"]
 _RELATIVE_ZERO = 1e-12

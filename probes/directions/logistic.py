@@ -71,4 +71,4 @@ def _fitted(values: np.ndarray, positive: np.ndarray, strength: float) -> Logist
     with warnings.catch_warnings():
         # Classes that can be told apart without error are approached for ever; the direction has long settled.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=strength, max_iter=_STEPS, tol=1e-6).fit(values, positive)
+        return LogisticRegression(C=strength, max_iter=_STEPS, tol=1e-6, solver="newton-cholesky").fit(values, positive)

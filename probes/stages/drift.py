@@ -1,4 +1,4 @@
-"""Stages `directions/` and `drift.parquet`: where every checkpoint stands between aligned and witness, by layer."""
+"""Stage `drift.parquet`: where every checkpoint stands between aligned and witness, by layer."""
 
 from __future__ import annotations
 
@@ -20,33 +20,6 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 ByStep = dict[tuple[str, int, int], dict[int, dict[str, Estimate]]]  # (arm, seed, layer) -> step -> statistic
-
-
-def write_directions(run: RunFolder, lineage: Lineage, harmful: np.ndarray, keys: dict[str, str]) -> None:
-    """Write `directions/reversion` and its difference-in-differences twin: unit vectors [layer, d_model] and norms.
-
-    v_rev(l) = mean over harmful prompts of (witness − aligned) at layer l, aligned towards witness (arXiv 2606.28525);
-    the twin takes the same difference of (harmful − harmless) means, which cancels a shift common to all prompts.
-    """
-    made_from = fingerprint([_VERSION, keys["aligned"], keys["witness"]])
-    if run.holds("directions", made_from):
-        return
-    with run.stage("directions", made_from):
-        aligned, witness = run.activations("aligned"), run.activations("witness")
-        raw: dict[str, list[np.ndarray]] = {"reversion": [], "reversion_did": []}
-        for layer in range(aligned.n_layers):
-            gap = witness.layer(layer).astype(np.float64) - aligned.layer(layer)
-            raw["reversion"].append(gap[harmful].mean(axis=0))
-            raw["reversion_did"].append(gap[harmful].mean(axis=0) - gap[~harmful].mean(axis=0))
-        for name, rows in raw.items():
-            vectors = np.stack(rows)
-            norm = np.linalg.norm(vectors, axis=1)
-            unit = vectors / np.where(norm > 0, norm, 1.0)[:, None]
-            run.write_arrays(
-                f"directions/{name}",
-                {"direction": unit.astype(np.float32), "norm": norm.astype(np.float32)},
-                _about(run, lineage, name, harmful),
-            )
 
 
 def write_drift(
@@ -134,32 +107,3 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
     frame[numbers] = frame[numbers].astype("float64")
     frame["reason"] = frame["reason"].astype("string")
     return frame
-
-
-def _about(run: RunFolder, lineage: Lineage, name: str, harmful: np.ndarray) -> dict[str, str]:
-    """The description that every vector file carries; all strings, as safetensors wants."""
-    checkpoints, model = run.manifest.checkpoints, run.manifest.model
-    return {
-        "format_version": "1",
-        "method": name,
-        "concept": "reversion towards the witness",
-        "model_id": checkpoints["aligned"]["place"],
-        "model_revision": lineage.aligned.revision or "",
-        "weights_sha256": checkpoints["aligned"]["weights_sha256"],
-        "witness_id": checkpoints["witness"]["place"],
-        "witness_kind": lineage.witness.kind,
-        "witness_weights_sha256": checkpoints["witness"]["weights_sha256"],
-        "hook": "blocks.{l}.hook_resid_post",
-        "site": "resid_post",
-        "index_base": "0",
-        "n_layers": str(model.get("n_layers", "")),
-        "final_norm_included": "false",
-        "position": str(run.manifest.config.get("position", -1)),
-        "n_positive": str(int(harmful.sum())),
-        "n_negative": str(int((~harmful).sum())) if name.endswith("did") else "0",
-        "prompts_sha256": run.manifest.prompts["sha256"],
-        "orientation": "aligned towards witness",
-        "created": run.manifest.created,
-        "tool_version": run.manifest.tool_version,
-        "metrics_json": "{}",
-    }

@@ -11,7 +11,7 @@ from probes.models import ModelHost
 from probes.progress import Report
 from probes.prompts import PromptSet, Rendered, render
 from probes.stages.activations import write_activations, write_noise, write_prompts
-from probes.stages.drift import write_directions
+from probes.stages.directions import write_directions
 from probes.stages.settings import Settings
 from probes.store import RunFolder
 

@@ -1,0 +1,170 @@
+"""Which candidate becomes the refusal direction: a pure rule on scores (Arditi et al., arXiv 2406.11717)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.errors import StatisticsError, UsageError
+
+# Our names → those of the published files (`direction_evaluations.json` of andyrdt/refusal_direction).
+KEYS = {
+    "position": "position", "layer": "layer", "bypass": "refusal_score", "induce": "steering_score",
+    "kl": "kl_div_score",
+}  # fmt: skip
+_NEAREST = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One difference of means, and what it does.
+
+    Attributes:
+        position: token it was read at, counted from the prompt's end.
+        layer: layer it was read at.
+        bypass: mean refusal score on harmful prompts with the direction ablated everywhere; low is good.
+        induce: mean refusal score on harmless prompts with the vector added at its layer; high is good.
+        kl: mean KL of the next token on harmless prompts, as is against ablated, in nats; low is good.
+    """
+
+    position: int
+    layer: int
+    bypass: float
+    induce: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a candidate must pass; among those that do, the lowest bypass score is taken.
+
+    Attributes:
+        max_kl: KL must be below this.
+        min_induce: the induce score must be above this.
+        depth: its layer must be below int(depth · number of layers): late layers write tokens more than meaning.
+    """
+
+    max_kl: float = 0.1
+    min_induce: float = 0.0
+    depth: float = 0.8
+
+    def faults(self, candidate: Candidate, n_layers: int) -> dict[str, float]:
+        """What a candidate fails, by filter: the value at which it would just not pass."""
+        if not all(math.isfinite(each) for each in (candidate.bypass, candidate.induce, candidate.kl)):
+            return {"finite": math.nan}
+        found: dict[str, float] = {}
+        if candidate.layer >= int(self.depth * n_layers):
+            found["depth"] = (candidate.layer + 1) / n_layers
+        if not candidate.kl < self.max_kl:
+            found["max_kl"] = candidate.kl
+        if not candidate.induce > self.min_induce:
+            found["min_induce"] = candidate.induce
+        return found
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the rule says.
+
+    Attributes:
+        chosen: the candidate; None where none passes.
+        passing: how many pass.
+        candidates: how many there are.
+        nearest: where none passes, the candidates that fail least, each with the filters that it fails.
+        relax: where none passes, single changes of the rule after which one would, in words.
+    """
+
+    chosen: Candidate | None
+    passing: int
+    candidates: int
+    nearest: tuple[tuple[Candidate, tuple[str, ...]], ...] = ()
+    relax: tuple[str, ...] = ()
+
+
+def select(candidates: Sequence[Candidate], n_layers: int, rule: Rule | None = None) -> Selection:
+    """Apply the rule.
+
+    Args:
+        candidates: all of them, in any order; of equal bypass scores the first is taken.
+        n_layers: number of the model's layers.
+        rule: what must be passed; None is the published one.
+
+    Raises:
+        StatisticsError: there are no candidates, or one lies outside of the model.
+    """
+    rule = rule or Rule()
+    if not candidates:
+        raise StatisticsError("There are no candidates to select from")
+    outside = [each.layer for each in candidates if not 0 <= each.layer < n_layers]
+    if outside:
+        raise StatisticsError("A candidate lies outside of the model", got=f"layer {outside[0]} of {n_layers}")
+    faults = [rule.faults(each, n_layers) for each in candidates]
+    passing = [each for each, found in zip(candidates, faults, strict=True) if not found]
+    if passing:
+        return Selection(min(passing, key=lambda each: each.bypass), len(passing), len(candidates))
+    ranked = sorted(
+        zip(candidates, faults, strict=True),
+        key=lambda pair: (len(pair[1]), "finite" in pair[1], _by_how_much(pair[1], rule), pair[0].bypass),
+    )
+    nearest = tuple((each, tuple(found)) for each, found in ranked[:_NEAREST])
+    return Selection(None, 0, len(candidates), nearest, _relaxed(faults))
+
+
+def read_scores(path: Path) -> list[Candidate]:
+    """Candidates of a published file of scores.
+
+    Raises:
+        UsageError: it is not there, no JSON, or a row lacks a key (named).
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read", got=error.strerror) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON", got=str(error)) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{path} holds no scores", expected=f"a list of objects with {', '.join(KEYS.values())}")
+    return [_candidate(path, number, row) for number, row in enumerate(rows)]
+
+
+def _candidate(path: Path, number: int, row: dict) -> Candidate:
+    missing = [key for key in KEYS.values() if key not in row]
+    if missing:
+        raise UsageError(f"{path}, row {number}: a score is missing", got=f"no {missing[0]!r}")
+    try:
+        places = {name: int(row[KEYS[name]]) for name in ("position", "layer")}
+        scores = {
+            name: float("nan" if row[KEYS[name]] is None else row[KEYS[name]]) for name in KEYS if name not in places
+        }
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}, row {number}: a score is no number", got=str(error)) from error
+    return Candidate(**places, **scores)
+
+
+def _by_how_much(faults: dict[str, float], rule: Rule) -> float:
+    """How far a candidate is from passing, as the sum of relative misses."""
+    wanted = {"max_kl": rule.max_kl, "min_induce": rule.min_induce, "depth": rule.depth}
+    misses = [
+        abs(value - wanted[name]) / max(abs(wanted[name]), 1.0) for name, value in faults.items() if name in wanted
+    ]
+    return sum(misses, 0.0)
+
+
+def _relaxed(faults: Sequence[dict[str, float]]) -> tuple[str, ...]:
+    """Single filters whose change would let one candidate pass; where there is none, the two that are missed least."""
+    single = {
+        name: [found[name] for found in faults if set(found) == {name}] for name in ("max_kl", "min_induce", "depth")
+    }
+    offers = []
+    if single["max_kl"]:
+        offers.append(f"--max-kl above {min(single['max_kl']):.3g}")
+    if single["min_induce"]:
+        offers.append(f"--min-induce below {max(single['min_induce']):.3g}")
+    if single["depth"]:
+        offers.append(f"--depth at least {min(single['depth']):.3g}")
+    if not offers and any("finite" not in found for found in faults):
+        offers.append("more than one filter at a time: see the nearest candidates")
+    return tuple(offers)

@@ -1,0 +1,176 @@
+"""One layer of a run: every method fitted at every checkpoint, and every direction read at every other.
+
+Nothing here knows where activations come from. Directions are compared in the common basis of one lineage; a probe is
+scored on prompts that it was not fitted on: fitted on either fold, read on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from probes.directions import METHODS
+from probes.directions.contrast import Contrast, Scene
+from probes.directions.controls import TopDrift
+from probes.directions.estimator import ContrastName, Estimator
+from probes.directions.logistic import Logistic
+from probes.directions.scores import auroc, calibration_error, separation
+from probes.errors import StatisticsError
+
+_WHOLE = 2  # place of the fit on all prompts, behind those on either fold
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One method at one layer.
+
+    Attributes:
+        vectors: unit directions of the fits on the first fold, the second, and all prompts; NaN where there is none.
+        norm: gap between the class means along the direction of all prompts.
+        line: of the fits on either fold, what turns a projection into a chance: slope and threshold.
+        reasons: why a checkpoint has no direction; None where it has.
+    """
+
+    vectors: Float[np.ndarray, "three checkpoint d_model"]
+    norm: Float[np.ndarray, " checkpoint"]
+    line: Float[np.ndarray, "two checkpoint two"]
+    reasons: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One method's probes, read at every checkpoint of one layer.
+
+    Attributes:
+        auroc: [i, j]: the probe fitted at i on the activations of j, other fold; mean of both folds.
+        d_prime: separation of the classes by a checkpoint's own probe, other fold.
+        accuracy: at the fitted threshold, other fold.
+        calibration: expected calibration error, other fold.
+        classes: how many rows of either class there are.
+    """
+
+    auroc: Float[np.ndarray, "checkpoint checkpoint"]
+    d_prime: Float[np.ndarray, " checkpoint"]
+    accuracy: Float[np.ndarray, " checkpoint"]
+    calibration: Float[np.ndarray, " checkpoint"]
+    classes: Int[np.ndarray, "checkpoint two"]
+
+
+def fit_layer(scenes: Mapping[str, Scene], methods: Mapping[str, type[Estimator]] = METHODS, *, seed: int = 0
+) -> dict[str, Fit]:  # fmt: skip
+    """Fit every method at every checkpoint.
+
+    What is chosen from data is chosen once, at the aligned model (the penalty of the logistic regression; what the
+    drift control is orthogonal to), so that a direction turns because activations do, and for no other reason.
+
+    Args:
+        scenes: of every checkpoint by name, `aligned` among them.
+        methods: which ones.
+        seed: of controls and folds.
+    """
+    found = {}
+    for name, method in methods.items():
+        options: dict[str, object] = {"seed": seed}
+        if method is TopDrift:
+            options["off"] = _reversion(scenes["aligned"])
+        if method is Logistic:
+            options["strength"] = _strength(scenes["aligned"], seed)
+        found[name] = _fit(scenes, method, options)
+    return found
+
+
+def read_layer(scenes: Mapping[str, Scene], fits: Mapping[str, Fit]) -> dict[str, Reading]:
+    """Read every method's probes at every checkpoint."""
+    return {name: _read(scenes, METHODS[name].contrast, fit) for name, fit in fits.items()}
+
+
+def cosines(fits: Mapping[str, Fit], checkpoint: int) -> Float[np.ndarray, "direction direction"]:
+    """Cosine of each direction with each at one checkpoint; NaN where one is not defined."""
+    rows = np.stack([fit.vectors[_WHOLE, checkpoint] for fit in fits.values()])
+    return np.clip(rows @ rows.T, -1.0, 1.0)
+
+
+def _fit(scenes: Mapping[str, Scene], method: type[Estimator], options: dict[str, object]) -> Fit:
+    width = next(iter(scenes.values())).own.shape[1]
+    vectors = np.full((3, len(scenes), width), np.nan)
+    norm, line = np.full(len(scenes), np.nan), np.full((2, len(scenes), 2), np.nan)
+    reasons: list[str | None] = []
+    for place, scene in enumerate(scenes.values()):
+        try:
+            fitted = _three(scene.contrast(method.contrast), method, options)
+        except StatisticsError as error:
+            reasons.append(error.what)
+            continue
+        reasons.append(None)
+        norm[place] = fitted[_WHOLE][0].norm_
+        for part, (estimator, vector) in enumerate(fitted):
+            vectors[part, place] = vector
+            if part < _WHOLE:
+                slope = estimator.norm_ / estimator.spread_**2 if estimator.spread_ else np.inf
+                line[part, place] = slope, estimator.threshold_
+    return Fit(vectors, norm, line, tuple(reasons))
+
+
+def _three(
+    contrast: Contrast, method: type[Estimator], options: dict[str, object]
+) -> list[tuple[Estimator, np.ndarray]]:
+    """The estimator and its direction on the first fold, the second, and all rows."""
+    rows, axes = contrast.rows, None
+    if method.isometric and rows.shape[1] > rows.shape[0]:
+        # Rows span at most as many dimensions as there are rows: rotated into their span, everything is small.
+        axes, corner = np.linalg.qr(rows.T)
+        rows = corner.T
+        if "off" in options:
+            options = {**options, "off": axes.T @ np.asarray(options["off"])}
+    found = []
+    for chosen in (~contrast.fold, contrast.fold, np.ones(len(rows), dtype=bool)):
+        pairs = None if contrast.pairs is None else contrast.pairs[chosen]
+        estimator = method(**options).fit(rows[chosen], contrast.positive[chosen], pairs)  # type: ignore[arg-type]
+        vector = estimator.direction_ if axes is None else axes @ estimator.direction_
+        found.append((estimator, vector))
+    return found
+
+
+def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
+    count = len(scenes)
+    found = Reading(
+        np.full((count, count), np.nan), *(np.full(count, np.nan) for _ in range(3)),
+        np.zeros((count, 2), dtype=np.int64),
+    )  # fmt: skip
+    for place, scene in enumerate(scenes.values()):
+        try:
+            contrast = scene.contrast(name)
+        except StatisticsError:
+            continue
+        found.classes[place] = int(contrast.positive.sum()), int((~contrast.positive).sum())
+        folds = [
+            (contrast.rows[fold] @ fit.vectors[part].T, contrast.positive[fold], fit.line[part])
+            for part, fold in ((0, contrast.fold), (1, ~contrast.fold))
+        ]
+        found.auroc[:, place] = np.mean([auroc(scores, positive) for scores, positive, _ in folds], axis=0)
+        if fit.reasons[place] is None:
+            own = [(scores[:, place], positive, line[place]) for scores, positive, line in folds]
+            found.d_prime[place] = np.mean([separation(scores, positive) for scores, positive, _ in own])
+            found.accuracy[place] = np.mean([((z > line[1]) == positive).mean() for z, positive, line in own])
+            chances = np.concatenate([_chance(scores, line) for scores, _, line in own])
+            found.calibration[place] = calibration_error(chances, np.concatenate([each for _, each, _ in own]))
+    return found
+
+
+def _chance(projections: np.ndarray, line: np.ndarray) -> np.ndarray:
+    slope, threshold = line
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.nan_to_num(1 / (1 + np.exp(-slope * (projections - threshold))), nan=0.5)
+
+
+def _reversion(aligned: Scene) -> np.ndarray:
+    moved = aligned.witness[aligned.harmful].astype(np.float64) - aligned.own[aligned.harmful]
+    return moved.mean(axis=0)
+
+
+def _strength(aligned: Scene, seed: int) -> float:
+    contrast = aligned.contrast(Logistic.contrast)
+    return float(Logistic(seed=seed).fit(contrast.rows, contrast.positive).strength_)

@@ -1,0 +1,166 @@
+"""Directions of a measured run: candidates scored, answers read, every method fitted everywhere, tokens read out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.causal.candidates import Asked, candidates, positions_of
+from probes.directions.selection import KEYS, Candidate, Rule, Selection, select
+from probes.errors import CheckpointError, PromptError
+from probes.evaluation import open_aligned
+from probes.lineage import Lineage, Member
+from probes.measure import kept_prompts
+from probes.models import ModelHost
+from probes.progress import Progress, Report, silent, within
+from probes.prompts import PromptSet, render
+from probes.stages.directions import ALIGNED, KEPT, write_fits
+from probes.stages.present import present
+from probes.stages.readings import answered, at_position, write_reading
+from probes.stages.readout import write_readout
+from probes.store import RunFolder, fingerprint
+
+_VERSION = 1
+CANDIDATES = "refusal_candidates"
+SELECTED = "selected"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting has left.
+
+    Attributes:
+        run: the folder.
+        selection: what the rule says of the refusal candidates; None where the model could not be opened.
+        left_out: what could not be done, in sentences; empty where everything was.
+    """
+
+    run: RunFolder
+    selection: Selection | None
+    left_out: tuple[str, ...]
+
+
+def fit_directions(
+    path: Path | str,
+    *,
+    winsorise: float | None = None,
+    rule: Rule | None = None,
+    device: str | None = None,
+    models: bool = True,
+    report: Report = silent,
+) -> Fitted:
+    """Fit every direction at every checkpoint and layer of a measured run; what is there is not done again.
+
+    Args:
+        path: the run.
+        winsorise: clip massive activations to so many typical spreads; None leaves them.
+        rule: how the refusal direction is selected; None is the published rule.
+        device: where models run; None is as the run was measured.
+        models: open the checkpoints, for the refusal candidates' scores, the answers, and the tokens read out.
+            Without it, or where they are gone, only what the kept activations hold is done.
+        report: told where the work is.
+
+    Raises:
+        RunFolderError: the run is not measured.
+        GravityError: a checkpoint is there and cannot be read.
+    """
+    with RunFolder.writing(path) as run:
+        members = present(run)
+        lineage = Lineage.opened(run.manifest.lineage, run.path)
+        host, left_out = _host(run, lineage, device) if models else (None, ())
+        chosen = None
+        if host is not None:
+            chosen = _with_models(run, host, members, rule or Rule(), within(report, 0.0, 0.5))
+        told = _told(chosen, run)
+        write_fits(run, winsorise=winsorise, selected=told, report=within(report, 0.5, 0.85))
+        if host is not None:
+            write_readout(run, members, host, within(report, 0.85, 1.0))
+        run.save()
+    return Fitted(RunFolder(path), chosen, left_out)
+
+
+def _host(run: RunFolder, lineage: Lineage, device: str | None) -> tuple[ModelHost | None, tuple[str, ...]]:
+    try:
+        return open_aligned(run, lineage, device), ()
+    except CheckpointError as error:
+        return None, (
+            f"The aligned model cannot be opened ({error.what}); refusal candidates, answers and tokens are left out.",
+        )
+
+
+def _with_models(
+    run: RunFolder, host: ModelHost, members: Sequence[Member], rule: Rule, report: Report
+) -> Selection | None:
+    """Score the refusal candidates, and read what the kept activations do not hold."""
+    prompts = kept_prompts(run)
+    ids = render(prompts, host.tokenizer, host.context_length).token_ids
+    positions = positions_of(ids)
+    scored = _candidates(run, host, prompts, ids, positions, within(report, 0.0, 0.5))
+    chosen = select(scored, host.n_layers, rule) if scored else None
+    wanted = [answered(run, host, ids, within(report, 0.5, 0.6))]
+    place = chosen.chosen if chosen else None
+    if place is not None and place.position != int(run.manifest.config["position"]):
+        wanted.append(at_position(SELECTED, ids, place.position))
+    for done, member in enumerate(members):
+        report(Progress("reading answers", done, len(members), member.id, 0.6 + 0.4 * done / len(members)))
+        for each in wanted:
+            write_reading(run, member, host, each)
+    return chosen
+
+
+def _candidates(
+    run: RunFolder, host: ModelHost, prompts: PromptSet, ids: Sequence[Sequence[int]], positions: Sequence[int],
+    report: Report,
+) -> list[Candidate]:  # fmt: skip
+    """The candidates' scores, all of which are kept."""
+    made_from = fingerprint([_VERSION, run.manifest.checkpoints[ALIGNED]["key"], list(positions)])
+    if not run.holds(CANDIDATES, made_from):
+        with run.stage(CANDIDATES, made_from):
+            fold = run.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1
+            asked = Asked(*(
+                tuple([ids[place] for place in np.flatnonzero(of_class & (fold == side))] for side in (False, True))
+                for of_class in (prompts.harmful, ~prompts.harmful)
+            ))  # fmt: skip
+            host.put(host.aligned)
+            told = lambda done, count: report(Progress("scoring refusal candidates", done, count))  # noqa: E731
+            try:
+                found, _ = candidates(host, asked, positions, told)
+            except PromptError:  # the tokenizer knows no word that begins a refusal
+                found = []
+            run.write_json(CANDIDATES, [_published(each) for each in found])
+    rows = run.read_json(CANDIDATES)
+    nan = float("nan")
+    return [
+        Candidate(**{name: nan if row[key] is None else row[key] for name, key in KEYS.items()}) for row in rows
+    ]  # fmt: skip
+
+
+def _published(candidate: Candidate) -> dict[str, Any]:
+    """A candidate with the keys of the published files; a score that is not finite is null."""
+    row = dataclasses.asdict(candidate)
+    return {
+        key: row[name] if not isinstance(row[name], float) or np.isfinite(row[name]) else None
+        for name, key in KEYS.items()
+    }
+
+
+def _told(selection: Selection | None, run: RunFolder) -> Mapping[str, str]:
+    """The metadata of the refusal direction: the selected place, or the nearest and what it fails."""
+    if selection is None:
+        kept = run.read_json(KEPT).get("selection", {}) if (run.path / f"{KEPT}.json").is_file() else {}
+        return {str(name): str(value) for name, value in kept.items()}
+    place, fails = selection.chosen, ()
+    if place is None:
+        place, fails = selection.nearest[0]
+    return {
+        "selected_layer": str(place.layer),
+        "position": str(place.position if selection.chosen else run.manifest.config["position"]),
+        "selected_fails": ", ".join(fails),
+        "selection_json": json.dumps(_published(place)),
+    }
