@@ -72,7 +72,8 @@ def readout_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("sign", no_wrap=True)
     table.add_column("tokens", overflow="fold")
     for row in rows:
-        table.add_row(str(row["layer"]), "+" if row["sign"] > 0 else "−", Text("  ".join(row["tokens"])))
+        tokens = "  ".join(repr(each)[1:-1] for each in row["tokens"])  # a line break is shown, not made
+        table.add_row(str(row["layer"]), "+" if row["sign"] > 0 else "−", Text(tokens))
     return table
 
 
@@ -81,6 +82,7 @@ def cosine_table(frame: pd.DataFrame, checkpoint: str, layer: int) -> Table:
     matrix = frame.pivot(index="one", columns="other", values="cosine")
     names = [name for name in dict.fromkeys(frame["one"]) if matrix.loc[name].notna().any()]
     table = plain_table(f"Cosines at {checkpoint}, layer {layer}")
+    table.padding = 0
     table.add_column("", no_wrap=True)
     for name in names:
         table.add_column(_SHORT.get(name, name[:4]), justify="right", no_wrap=True)

@@ -28,6 +28,7 @@ class Logistic(Estimator):
     """
 
     says = "logistic regression, cross-validated"
+    spanned = False  # the unit of its penalty is the spread of a coordinate; it goes into the span by itself
 
     def __init__(self, *, strength: float | None = None, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.

@@ -119,7 +119,7 @@ def _three(
 ) -> list[tuple[Estimator, np.ndarray]]:
     """The estimator and its direction on the first fold, the second, and all rows."""
     rows, axes = contrast.rows, None
-    if method.isometric and rows.shape[1] > rows.shape[0]:
+    if method.spanned and rows.shape[1] > rows.shape[0]:
         # Rows span at most as many dimensions as there are rows: rotated into their span, everything is small.
         axes, corner = np.linalg.qr(rows.T)
         rows = corner.T
@@ -137,9 +137,12 @@ def _three(
 def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
     count = len(scenes)
     found = Reading(
-        np.full((count, count), np.nan), *(np.full(count, np.nan) for _ in range(3)),
-        np.zeros((count, 2), dtype=np.int64),
-    )  # fmt: skip
+        auroc=np.full((count, count), np.nan),
+        d_prime=np.full(count, np.nan),
+        accuracy=np.full(count, np.nan),
+        calibration=np.full(count, np.nan),
+        classes=np.zeros((count, 2), dtype=np.int64),
+    )
     for place, scene in enumerate(scenes.values()):
         try:
             contrast = scene.contrast(name)
