@@ -52,7 +52,7 @@ def test_scores_are_those_of_the_other_fold(fitted, name):
     run = RunFolder(fitted)
     harmful, fold = classes(run)
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])
-    options = {"strength": 1.0} if name == "logistic" else {}
+    options = {"strength": 50.0} if name == "logistic" else {}
     for checkpoint, layer in (("aligned", 0), (TUNED, 2)):
         rows = run.activations(checkpoint).layer(layer).astype(np.float64)
         start = run.activations("aligned").layer(layer).astype(np.float64)
