@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,12 @@ def texts(key: Key, prompts: pd.Series) -> pd.Series:
     return prompts.map(dict(zip(asked["id"], asked["text"], strict=True))).fillna("").astype(str)
 
 
+@st.cache_data(show_spinner=False, max_entries=16)
+def prompts(key: Key) -> list[str]:
+    """The probe prompts' texts; none where they are not kept."""
+    return [] if not has_table(key, "prompts") else list(table(key, "prompts", ("text",))["text"])
+
+
 @st.cache_data(show_spinner=False, max_entries=64)
 def document(key: Key, name: str) -> Any:
     """One JSON document of the run; None where it is not there.
@@ -174,6 +181,30 @@ def document(key: Key, name: str) -> Any:
     if not (Path(key.path) / f"{name}.json").is_file():
         return None
     return RunFolder(key.path).read_json(name)
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def directions(key: Key) -> dict[str, dict[str, Any]]:
+    """What each direction of the run is, in the order of `directions.json`; those it does not name follow.
+
+    Raises:
+        RunFolderError: the document is damaged.
+    """
+    kept = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
+    found = document(key, "directions") or {}
+    told = found.get("directions", {}) if isinstance(found, dict) else None
+    if not isinstance(told, dict) or not all(isinstance(about, dict) for about in told.values()):
+        raise RunFolderError(
+            "directions.json is not as expected", next_step="Make it again: gravity-probe directions RUN fit."
+        )
+    named = {name: about for name, about in told.items() if _file_name(name) in kept}
+    rest = sorted(kept - {_file_name(name) for name in named})
+    return {**named, **{name: {} for name in rest}}
+
+
+def _file_name(direction: str) -> str:
+    """A direction's name as that of its file."""
+    return re.sub(r"[^\w.-]+", "-", direction)
 
 
 # Figures -------------------------------------------------------------------------------------------------------

@@ -73,6 +73,17 @@ def layer_name(layer: int) -> str:
     return "embedding" if layer == -1 else f"layer {layer}"
 
 
+def checkpoint_name(checkpoint: str, run: Context) -> str:
+    """A checkpoint in words."""
+    if checkpoint in style.ROLES:
+        return run.witness if checkpoint == "witness" else checkpoint
+    for (arm, seed, step), name in run.catalogue.checkpoints.items():
+        if name == checkpoint:
+            several = sum(entry[0] == arm for entry in run.catalogue.trajectories) > 1
+            return f"{arm}{f' seed {seed},' if several else ''} step {step:,}"
+    return checkpoint
+
+
 def context() -> Context:
     """The context that `app.main` prepared for this run of the script."""
     return st.session_state[_CONTEXT]

@@ -25,14 +25,14 @@ def show(run: Context) -> None:
     places = _places(run)
     one, other = _pair(run, places)
     pair = _pair_rows(run.key, one, other) if cache.has_table(run.key, "pairs") else pd.DataFrame()
-    names = (_name(one, run), _name(other, run))
+    names = (components.checkpoint_name(one, run), components.checkpoint_name(other, run))
     components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair))
     left, right = st.columns(2)
     for column, label, field, current in ((left, "First", "one", one), (right, "Second", "other", other)):
         with column:
             components.choose(
                 label, list(places), current, partial(_choose, field), name=field,
-                format_func=lambda name: _name(name, run),
+                format_func=lambda name: components.checkpoint_name(name, run),
             )  # fmt: skip
     with components.section():
         _layers(run, one, other, names, pair)
@@ -74,16 +74,6 @@ def _pair(run: Context, places: dict[str, str]) -> tuple[str, str]:
     one = chosen.one if chosen.one in places else "aligned" if "aligned" in places else next(iter(places))
     here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     return one, chosen.other if chosen.other in places else here
-
-
-def _name(checkpoint: str, run: Context) -> str:
-    if checkpoint in style.ROLES:
-        return run.witness if checkpoint == "witness" else checkpoint
-    for (arm, seed, step), name in run.catalogue.checkpoints.items():
-        if name == checkpoint:
-            several = sum(entry[0] == arm for entry in run.catalogue.trajectories) > 1
-            return f"{arm}{f' seed {seed},' if several else ''} step {step:,}"
-    return checkpoint
 
 
 def _pair_rows(key: Key, one: str, other: str) -> pd.DataFrame:
