@@ -88,7 +88,7 @@ def progress_display(*, shown: bool = True) -> Iterator[Report]:
 def summary_table(summary: Summary, verdicts: Mapping[tuple[str, int], str], roles: Mapping[str, Behaviour]) -> Table:
     """Every trajectory by step at the headline layer, roles first for their behaviour."""
     layer = summary.headline_layer
-    table = _plain_table(f"{summary.lineage} · layer {layer} · displacement of harmful prompts from the aligned model")
+    table = plain_table(f"{summary.lineage} · layer {layer} · displacement of harmful prompts from the aligned model")
     table.caption = _caption(verdicts)
     table.add_column("arm", no_wrap=True)
     for name in ("step", "align", "xfit", "DiD", "return", "off", "refuse", "over", "task"):
@@ -105,7 +105,7 @@ def summary_table(summary: Summary, verdicts: Mapping[tuple[str, int], str], rol
 def published_table(summary: Summary) -> Table:
     """What the source reports, beside the same quantity of this run; ours is another model and another judge."""
     ours = _own_rows(summary)
-    table = _plain_table("Beside the published numbers (arXiv 2606.28525 v1: Llama and Qwen, 3B to 8B)")
+    table = plain_table("Beside the published numbers (arXiv 2606.28525 v1: Llama and Qwen, 3B to 8B)")
     table.add_column("quantity")
     table.add_column("published", justify="right")
     table.add_column("this run", justify="right")
@@ -131,7 +131,7 @@ def verdict_lines(verdicts: Sequence[Mapping[str, object]]) -> Table:
 
 def comparison_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """Two checkpoints side by side: a table of layers, and one of weights grouped by kind of tensor."""
-    layers = _plain_table(f"{found['one']} → {found['other']}, by layer")
+    layers = plain_table(f"{found['one']} → {found['other']}, by layer")
     names = ("layer", "distance /‖v_rev‖", "cosine", "CKA", "overlap", "random", "largest angle", "same basis")
     for name in names:
         layers.add_column(name, justify="right", no_wrap=True)
@@ -139,20 +139,20 @@ def comparison_tables(found: Mapping[str, Any]) -> Iterator[Table]:
         angle = f"{math.degrees(max(row['angles'])):.0f}°" if row["angles"] else _DASH
         shared = {True: "yes", False: "NO", None: _DASH}[row["basis_shared"]]
         numbers = (row[name] for name in ("distance", "cosine", "cka", "overlap", "overlap_random"))
-        layers.add_row(str(row["layer"]), *map(_number, numbers), angle, shared)
+        layers.add_row(str(row["layer"]), *map(number, numbers), angle, shared)
     layers.caption = Text(
         "cosine: of the two displacements from the aligned model; overlap: of the 10 leading directions in which "
         "prompts differ, with its value for random ones; same basis: a rotation explains no more than half.",
         "dim",
     )
     yield layers
-    weights = _plain_table("weights, by kind of tensor (root of summed squares; shares weighted by them)")
+    weights = plain_table("weights, by kind of tensor (root of summed squares; shares weighted by them)")
     for name in ("kind", "tensors", "‖Δ‖", "‖Δ‖/‖θ‖", "inside span(θ_H − θ_S)", "random"):
         weights.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
     if found["weights_missing"]:
         weights.caption = Text(found["weights_missing"], "dim")
     for kind, rows in _kinds(found["weights"]).items():
-        weights.add_row(kind, str(len(rows)), *map(_number, _pooled(rows)))
+        weights.add_row(kind, str(len(rows)), *map(number, _pooled(rows)))
     yield weights
 
 
@@ -162,7 +162,7 @@ def behaviour_tables(run: RunFolder) -> Iterator[Table]:
     table = _rates_table("Behaviour of every checkpoint", rates.to_dict("records"))
     notes = [f"judged by {', '.join(judges['judges'])}"]
     notes += [
-        f"kappa of {each['one']} and {each['other']}: {_number(each['kappa'])}{_because(each)}"
+        f"kappa of {each['one']} and {each['other']}: {number(each['kappa'])}{_because(each)}"
         for each in judges["kappa"]
     ]
     table.caption = Text("; ".join(notes) + ". " + _MEASURES, "dim")
@@ -173,11 +173,11 @@ def behaviour_tables(run: RunFolder) -> Iterator[Table]:
 
 def restoration_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """A restored checkpoint: what was removed, and behaviour before and after where it was judged."""
-    table = _plain_table(f"Restored ({found['form']}, strength {found['strength']:g}): {found['out']}")
+    table = plain_table(f"Restored ({found['form']}, strength {found['strength']:g}): {found['out']}")
     for name in ("‖drift‖ before", "‖drift‖ left", "tensors that had moved", "of them emptied"):
         table.add_column(name, justify="right")
     numbers = (found["drift"], found["left"])
-    table.add_row(*map(_number, numbers), str(found["tensors_moved"]), str(found["tensors_emptied"]))
+    table.add_row(*map(number, numbers), str(found["tensors_moved"]), str(found["tensors_emptied"]))
     table.caption = Text(
         "emptied: alignment moved the tensor in every direction, so nothing of its drift is left", "dim"
     )
@@ -189,32 +189,32 @@ def restoration_tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 def readings_table(readings: Sequence[Mapping[str, Any]], out: str) -> Table:
     """What the watch saw while a model was trained."""
-    table = _plain_table(f"Fine-tuned into {out}")
+    table = plain_table(f"Fine-tuned into {out}")
     for name in ("step", "alignment", "return", "off-axis", "refusal score"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in readings:
         numbers = (row[name] for name in ("alignment", "return_fraction", "off_axis", "refusal_score"))
-        table.add_row(str(row["step"]), *map(_number, numbers))
+        table.add_row(str(row["step"]), *map(number, numbers))
     return table
 
 
 def experiment_table(found: Mapping[str, Any]) -> Table:
     """Arms side by side at the last step, mean ± standard deviation over seeds."""
-    table = _plain_table(f"Arms at the last step, layer {found['layer']}, mean ± sd over seeds")
+    table = plain_table(f"Arms at the last step, layer {found['layer']}, mean ± sd over seeds")
     table.add_column("arm", no_wrap=True)
     for name in ("n", "align", "return", "harm", "over", "task", "cost", "spec."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found["arms"]:
-        shares = [_mean_sd(row[name], _percent) for name in ("harmful_compliance", "over_refusal")]
+        shares = [_mean_sd(row[name], share) for name in ("harmful_compliance", "over_refusal")]
         numbers = [_mean_sd(row[name], _short) for name in ("alignment", "return_fraction")]
         mark = " *" if row["finding"] else ""
         table.add_row(
             Text(row["arm"] + mark, ARM_STYLE.get(row["arm"], "")), str(row["seeds"]), *numbers, *shares,
-            _number(row["task_loss"]["mean"]), _percent(row["task_cost"]), _short(row["specificity"]),
+            number(row["task_loss"]["mean"]), share(row["task_cost"]), _short(row["specificity"]),
         )  # fmt: skip
     aligned = found["aligned"]
     table.caption = Text(
-        f"harm: harmful requests complied with ({_percent(aligned.get('harmful_compliance'))} before); over: harmless ones "  # noqa: E501
+        f"harm: harmful requests complied with ({share(aligned.get('harmful_compliance'))} before); over: harmless ones "  # noqa: E501
         f"refused; cost: share of the baseline's task gain given up; spec.: share of the full anchor's prevention. "
         "*: geometry held, behaviour lost",
         "dim",
@@ -233,7 +233,7 @@ def _short(value: float | None) -> str:
 
 def _rates_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rates by checkpoint, one column a measure."""
-    table = _plain_table(title)
+    table = plain_table(title)
     table.add_column("checkpoint", no_wrap=True)
     names = ("refuse", "comply", "over", "harmless", "noise", "unjudged", "score", "task")
     for name in names:
@@ -243,20 +243,20 @@ def _rates_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         found.setdefault(row["checkpoint"], {})[row["measure"]] = row["value"]
     for checkpoint, values in found.items():
         shares = [
-            _percent(values.get(name))
+            share(values.get(name))
             for name in (
                 "refusal_harmful", "harmful_compliance", "over_refusal", "refusal_harmless", "incoherent", "unjudged",
             )
         ]  # fmt: skip
         table.add_row(
-            checkpoint, *shares, *(_number(values.get(name)) for name in ("refusal_score_harmful", "task_loss"))
+            checkpoint, *shares, *(number(values.get(name)) for name in ("refusal_score_harmful", "task_loss"))
         )
     return table
 
 
 def _contrasts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The paired differences that most turn on, at the last step of each trajectory."""
-    table = _plain_table("Differences on the same prompts at the last step, 95 % interval (task: 90 %, TOST)")
+    table = plain_table("Differences on the same prompts at the last step, 95 % interval (task: 90 %, TOST)")
     table.add_column("arm", no_wrap=True)
     for name in ("step", "against", "of", "difference", "interval", "p", "n"):
         table.add_column(name, justify="left" if name in ("against", "of") else "right", no_wrap=True)
@@ -278,8 +278,8 @@ def _contrast(row: Mapping[str, Any]) -> tuple[Text, ...]:
         str(row["step"]),
         row["against"],
         _CONTRASTED[row["measure"]],
-        _number(row["difference"]),
-        f"{_number(row['low'])} to {_number(row['high'])}",
+        number(row["difference"]),
+        f"{number(row['low'])} to {number(row['high'])}",
         _DASH if row["p"] is None or row["p"] != row["p"] else f"{row['p']:.2g}",
         str(row["n"]),
     )
@@ -294,7 +294,7 @@ def _flips_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in rows
         if row["flip"] == "lost" and row["label"] == "harmful" and row["step"] == last[row["arm"], row["seed"]]
     ]
-    table = _plain_table(f"Harmful requests refused before and answered at the last step: {len(lost)} in all")
+    table = plain_table(f"Harmful requests refused before and answered at the last step: {len(lost)} in all")
     table.caption = Text("Every flip of every step: flips.parquet.", "dim")
     for name in ("checkpoint", "prompt", "answer now"):
         table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=None if name == "checkpoint" else 1)
@@ -342,7 +342,8 @@ def _pooled(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float | None, flo
     )
 
 
-def _plain_table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table in the one look that all have."""
     table = Table(box=box.SIMPLE_HEAD, width=_WIDTH, pad_edge=False, title_justify="left", caption_justify="left")
     table.title = Text(title, "bold")
     return table
@@ -368,14 +369,14 @@ def _cells(checkpoint: Checkpoint, layer: int) -> list[str]:
         if row
         else [None] * 5
     )
-    return [str(checkpoint.step), *map(_number, numbers), *_behaviour(checkpoint.behaviour)]
+    return [str(checkpoint.step), *map(number, numbers), *_behaviour(checkpoint.behaviour)]
 
 
 def _behaviour(behaviour: Behaviour) -> list[str]:
     return [
-        _percent(behaviour.refusal_harmful),
-        _percent(behaviour.refusal_harmless),
-        _number(behaviour.task_loss),
+        share(behaviour.refusal_harmful),
+        share(behaviour.refusal_harmless),
+        number(behaviour.task_loss),
     ]
 
 
@@ -420,14 +421,16 @@ def _spread(values: Sequence[float | None], *, percent: bool = False) -> str:
     found = [value for value in values if value is not None]
     if not found:
         return _DASH
-    show = _percent if percent else _number
+    show = share if percent else number
     mean = show(statistics.fmean(found))
     return f"{mean} ± {show(statistics.stdev(found))}" if len(found) > 1 else mean
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits behind the point; a dash where there is no number."""
     return _DASH if value is None or value != value else f"{value:.3f}".replace("-", "−")
 
 
-def _percent(value: float | None) -> str:
-    return _DASH if value is None else f"{100 * value:.0f} %"
+def share(value: float | None) -> str:
+    """A share as whole per cent; a dash where there is none."""
+    return _DASH if value is None else f"{100 * value:.0f} %".replace("-", "−")

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from probes import __version__
-from probes.cli import behaviour, draw, look, measure, train
+from probes.cli import behaviour, directions, draw, look, measure, train
 from probes.errors import GravityError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ measure.register(app)
 look.register(app)
 draw.register(app)
 behaviour.register(app)
+directions.register(app)
 train.register(app)
 
 

@@ -12,7 +12,7 @@ from probes.nulls.gaussian import Spectrum
 class Isotropic(Estimator):
     """A direction drawn evenly from the sphere."""
 
-    says = "control: a random direction"
+    says = "a random direction"
     control = True
     isometric = False
 
@@ -24,7 +24,7 @@ class Isotropic(Estimator):
 class CovarianceMatched(Estimator):
     """A direction drawn from N(0, Σ), Σ the Ledoit-Wolf covariance of the activations: as loud as they are."""
 
-    says = "control: a random direction with the activations' covariance"
+    says = "random, with the activations' spread"
     control = True
     isometric = False
 
@@ -36,7 +36,7 @@ class CovarianceMatched(Estimator):
 class ShuffledLabel(Estimator):
     """The mean difference between classes whose labels have been dealt out again at random."""
 
-    says = "control: difference of means with shuffled labels"
+    says = "shuffled labels"
     control = True
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
@@ -47,7 +47,7 @@ class ShuffledLabel(Estimator):
 class TopDrift(Estimator):
     """The loudest axis of a checkpoint's own drift that is orthogonal to another direction, such as the reversion."""
 
-    says = "control: loudest axis of this checkpoint's drift, orthogonal to the reversion"
+    says = "loudest drift off the reversion"
     contrast: ContrastName = "drift"  # type: ignore[misc]
     control = True
 

@@ -18,7 +18,7 @@ class Lda(Estimator):
         shrinkage_: weight of the identity, in [0, 1], as given or as found.
     """
 
-    says = "linear discriminant, Ledoit-Wolf shrinkage"
+    says = "linear discriminant, Ledoit-Wolf"
 
     def __init__(self, *, shrinkage: float | None = None, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.

@@ -20,7 +20,7 @@ class Leace(Estimator):
         mean_: μ.
     """
 
-    says = "what LEACE reads and erases: least-squares concept erasure"
+    says = "what LEACE reads and erases"
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         del pairs

@@ -27,7 +27,7 @@ class Logistic(Estimator):
         strength_: inverse weight of the penalty (scikit-learn's C), as given or as found.
     """
 
-    says = "logistic regression, L2 penalty by cross-validation"
+    says = "logistic regression, cross-validated"
 
     def __init__(self, *, strength: float | None = None, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.

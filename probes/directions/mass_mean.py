@@ -16,7 +16,7 @@ class MassMean(Estimator):
     most of the space; the shrinkage of `lda` is then the better choice.
     """
 
-    says = "difference of means, whitened by the pooled covariance within the classes"
+    says = "whitened difference of means"
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         del pairs

@@ -14,7 +14,7 @@ class PairedPca(Estimator):
     draw. Where pairs are not known, every positive prompt is paired with every negative one, in closed form.
     """
 
-    says = "first principal component of pair differences (RepE)"
+    says = "first component of pair differences"
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         if pairs is not None:

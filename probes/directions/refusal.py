@@ -10,7 +10,7 @@ from probes.directions.estimator import ContrastName, Estimator, mean_difference
 class Refusal(Estimator):
     """Mean over harmful prompts minus mean over harmless ones, at each layer of one checkpoint."""
 
-    says = "harmful − harmless, difference of means (Arditi et al.)"
+    says = "harmful − harmless means (Arditi et al.)"
     contrast: ContrastName = "selected"  # type: ignore[misc]
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:

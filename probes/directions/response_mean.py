@@ -13,5 +13,5 @@ class ResponseMean(Refusal):
     representation and not the text.
     """
 
-    says = "harmful − harmless, mean over the aligned model's answer tokens (persona vectors)"
+    says = "harmful − harmless over answer tokens"
     contrast: ContrastName = "responses"  # type: ignore[misc]

@@ -10,7 +10,7 @@ from probes.directions.estimator import ContrastName, Estimator, mean_difference
 class Reversion(Estimator):
     """Mean of the witness's activations minus the checkpoint's own, on harmful prompts: the way back that is left."""
 
-    says = "witness − this checkpoint, mean over harmful prompts: the way back that is left"
+    says = "witness − this checkpoint, harmful"
     contrast: ContrastName = "models"  # type: ignore[misc]
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
@@ -24,5 +24,5 @@ class ReversionDid(Reversion):
     It is the mean difference between harmful and harmless prompts of each prompt's own displacement to the witness.
     """
 
-    says = "the same on (harmful − harmless) means, which cancels what is common to all prompts"
+    says = "the same, less what harmless prompts do"
     contrast: ContrastName = "displacements"  # type: ignore[misc]

@@ -14,7 +14,7 @@ class Subspace(Estimator):
         basis_: orthonormal rows, [k, d_model]; `direction_` is the first, oriented.
     """
 
-    says = "leading axis of the single prompts' differences; the next axes span the subspace"
+    says = "leading axis of single differences"
 
     def __init__(self, *, rank: int = 8, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.

@@ -158,17 +158,8 @@ class ModelHost:
         Raises:
             CheckpointError: it cannot be found or read.
         """
-        folder = self._folder(ref.model, ref.revision)
-        made_of: dict[str, Any] = {
-            "weights": WeightFiles.of_model(folder, allow_pickle=self._allow_pickle).digests(),
-            "computation": computation(load_config(folder)),
-        }
-        if ref.adapter:
-            adapter = self._adapter_folder(ref.adapter)
-            config = read_json(adapter / ADAPTER_CONFIG)
-            made_of["adapter"] = WeightFiles.of_adapter(adapter, allow_pickle=self._allow_pickle).digests()
-            made_of["adapter_config"] = {name: config[name] for name in config.keys() - _NOT_THE_WEIGHTS}
-        return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+        adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
+        return checkpoint_sha256(self._folder(ref.model, ref.revision), adapter, allow_pickle=self._allow_pickle)
 
     def drift_norms(self, ref: CheckpointRef) -> DriftNorms:
         """‖θ_ref − θ_aligned‖ by parameter, and the ranks of an adapter's changes. Leaves the aligned model in.
@@ -344,6 +335,23 @@ class ModelHost:
         self.put(ref)
         assert self._attached is not None
         return {change.name: [(sign * change.left, change.right)] for change in self._attached.changes()}
+
+
+def checkpoint_sha256(folder: Path, adapter: Path | None = None, *, allow_pickle: bool = False) -> str:
+    """Hash of what a checkpoint in a folder computes with, its adapter included; see `ModelHost.weights_sha256`.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    made_of: dict[str, Any] = {
+        "weights": WeightFiles.of_model(folder, allow_pickle=allow_pickle).digests(),
+        "computation": computation(load_config(folder)),
+    }
+    if adapter is not None:
+        config = read_json(adapter / ADAPTER_CONFIG)
+        made_of["adapter"] = WeightFiles.of_adapter(adapter, allow_pickle=allow_pickle).digests()
+        made_of["adapter_config"] = {name: config[name] for name in config.keys() - _NOT_THE_WEIGHTS}
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,107 @@
+"""Directions in the formats of other tools: written, read back, and told apart.
+
+`FORMATS[name]` writes and reads one. Each says which place block l has in its files, and nobody's code is ever run.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from probes.directions.vectors import Vectors
+from probes.errors import UsageError
+from probes.exchange.control_vector import ControlVector, GeneratedControlVector
+from probes.exchange.format import Format
+from probes.exchange.native import Native
+from probes.exchange.plain import Csv, Json, Npz
+from probes.exchange.torch_files import PersonaVectors, RefusalDirection, SteeringVectors
+from probes.exchange.viewers import EmbeddingAtlas, Tensorboard
+
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for each in (
+        Native(), ControlVector(), Npz(), Csv(), Json(), RefusalDirection(), PersonaVectors(), SteeringVectors(),
+        Tensorboard(), EmbeddingAtlas(), GeneratedControlVector(),
+    )
+}  # fmt: skip
+
+
+def format_named(name: str) -> Format:
+    """The format of this name.
+
+    Raises:
+        UsageError: there is none (the nearest is named).
+    """
+    if name not in FORMATS:
+        nearest = get_close_matches(name, FORMATS, n=1)
+        raise UsageError(
+            "There is no such format" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),
+            got=repr(name),
+            expected=", ".join(FORMATS),
+        )
+    return FORMATS[name]
+
+
+def write_vectors(vectors: Vectors, name: str, out: Path, layer: int | None = None) -> tuple[Path, list[str]]:
+    """Write a direction in a format.
+
+    Args:
+        vectors: the direction.
+        name: the format's.
+        out: the file or folder to be, or a folder that is there, which then gets a file of the direction's name.
+        layer: only this one; a format of a single layer takes the selected one where none is given.
+
+    Returns:
+        What was written, and what the format could not take, in sentences.
+
+    Raises:
+        UsageError: no such format, something is there already, or the direction does not fit the format.
+    """
+    form = format_named(name)
+    if form.one_layer and layer is None and len(vectors.layers) > 1:
+        layer = vectors.declared_layer
+        if layer is None:
+            raise UsageError(f"The format {name} holds one layer", expected="--layer L")
+    chosen = vectors if layer is None else vectors.only(layer)
+    place = _place(form, chosen, out)
+    if place.exists():
+        raise UsageError(f"{place} is already there", next_step="Give --out a new name.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place, form.write(chosen, place)
+
+
+def read_vectors(path: Path, name: str, form: str | None = None) -> tuple[Vectors, Format]:
+    """Read a direction that this tool or another one wrote.
+
+    Args:
+        path: the file or folder.
+        name: what it is to be called.
+        form: the format's name; None tells it by its content.
+
+    Raises:
+        UsageError: it is not there, in no known format, damaged, or wants to run code.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} is not there")
+    found = format_named(form) if form else next((each for each in FORMATS.values() if each.recognises(path)), None)
+    if found is None:
+        raise UsageError(f"{path} is in no known format", expected=", ".join(FORMATS), next_step="Name it: --format.")
+    try:
+        vectors = found.read(path, name)
+    except ValueError as error:  # a record's own law: layers that rise, one vector a layer
+        raise UsageError(f"{path} cannot be read as a direction", got=str(error)) from error
+    if not (np.isfinite(vectors.direction).all() and np.isfinite(vectors.norm).all()):
+        raise UsageError(f"{path} cannot be read as a direction", got="numbers that are not finite")
+    return vectors, found
+
+
+def _place(form: Format, vectors: Vectors, out: Path) -> Path:
+    name = vectors.name.replace(":", "-")
+    if out.is_dir():
+        return out / f"{name}{form.suffix}"
+    return out if not form.suffix or out.suffix == form.suffix else out.with_name(out.name + form.suffix)
+
+
+__all__ = ["FORMATS", "Format", "format_named", "read_vectors", "write_vectors"]

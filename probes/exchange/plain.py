@@ -1,0 +1,123 @@
+"""For everybody else: NPZ, CSV and JSON, each with its description inside, each exact to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from probes.directions.vectors import Vectors
+from probes.exchange.format import Format, described, recovered, refused
+
+_FORMAT = "gravity-probe direction"
+_SAYS = "layer l is block l (resid_post), counted from 0; unit vectors, their lengths in `norm`"
+
+
+class Npz(Format):
+    """NumPy's archive: direction, norm, layers, and about (JSON)."""
+
+    name = "npz"
+    says = _SAYS
+    suffix = ".npz"
+
+    def write(self, vectors: Vectors, out: Path) -> list[str]:
+        """Write it."""
+        with open(out, "wb") as file:
+            np.savez(
+                file, direction=vectors.direction, norm=vectors.norm, layers=np.array(vectors.layers),
+                about=np.array(json.dumps(described(vectors), sort_keys=True)),
+            )  # fmt: skip
+        return []
+
+    def recognises(self, path: Path) -> bool:
+        """By its name."""
+        return path.suffix == self.suffix
+
+    def read(self, path: Path, name: str) -> Vectors:
+        """Read it; pickled objects are refused."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                layers = tuple(int(each) for each in file["layers"])
+                return Vectors(name, layers, file["direction"], file["norm"], recovered(about))
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise refused(path, error, "arrays direction, norm, layers and about") from error
+
+
+class Csv(Format):
+    """A comment with the description, then a row a layer: layer, norm, and one column a dimension."""
+
+    name = "csv"
+    says = _SAYS
+    suffix = ".csv"
+
+    def write(self, vectors: Vectors, out: Path) -> list[str]:
+        """Write it; nine digits bring a float32 back exactly."""
+        with open(out, "w", encoding="utf-8", newline="") as file:
+            file.write(f"# {json.dumps({'format': _FORMAT, **described(vectors)}, sort_keys=True)}\n")
+            writer = csv.writer(file)
+            writer.writerow(["layer", "norm", *range(vectors.width)])
+            for layer, norm, row in zip(vectors.layers, vectors.norm, vectors.direction, strict=True):
+                writer.writerow([layer, _digits(norm), *map(_digits, row)])
+        return []
+
+    def recognises(self, path: Path) -> bool:
+        """By its name."""
+        return path.suffix == self.suffix
+
+    def read(self, path: Path, name: str) -> Vectors:
+        """Read it; without the comment too."""
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            about = json.loads(lines[0][1:]) if lines[0].startswith("#") else {}
+            head, *rows = csv.reader(lines[bool(about) :])
+            if head[:2] != ["layer", "norm"] or any(len(row) != len(head) for row in rows):
+                raise ValueError(f"columns {head[:3]}")
+            layers = tuple(int(row[0]) for row in rows)
+            norm = np.array([row[1] for row in rows], dtype=np.float32)
+            direction = np.array([row[2:] for row in rows], dtype=np.float32)
+            about.pop("format", None)
+            return Vectors(name, layers, direction, norm, recovered(about))
+        except (ValueError, IndexError, OSError, UnicodeDecodeError) as error:
+            raise refused(path, error, "columns layer, norm, 0, 1, …") from error
+
+
+class Json(Format):
+    """One object: format, about, and a list of layers."""
+
+    name = "json"
+    says = _SAYS
+    suffix = ".json"
+
+    def write(self, vectors: Vectors, out: Path) -> list[str]:
+        """Write it."""
+        rows = [
+            {"layer": layer, "norm": float(norm), "direction": [float(each) for each in row]}
+            for layer, norm, row in zip(vectors.layers, vectors.norm, vectors.direction, strict=True)
+        ]
+        out.write_text(json.dumps({"format": _FORMAT, "about": described(vectors), "layers": rows}), encoding="utf-8")
+        return []
+
+    def recognises(self, path: Path) -> bool:
+        """By its name."""
+        return path.suffix == self.suffix
+
+    def read(self, path: Path, name: str) -> Vectors:
+        """Read it."""
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            rows = document["layers"]
+            return Vectors(
+                name, tuple(int(row["layer"]) for row in rows),
+                np.array([row["direction"] for row in rows], dtype=np.float32),
+                np.array([row["norm"] for row in rows], dtype=np.float32), recovered(document["about"]),
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise refused(path, error, f"an object with format {_FORMAT!r}, about and layers") from error
+
+
+def _digits(value: np.floating) -> str:
+    return np.format_float_scientific(value, unique=True, trim="-")

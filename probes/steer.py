@@ -1,0 +1,90 @@
+"""One prompt to a checkpoint of a run, answered with and without a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.causal.steering import Answer, Mode, steered
+from probes.errors import UsageError
+from probes.evaluation import open_aligned
+from probes.importing import owner_of
+from probes.lineage import Lineage
+from probes.prompts import PromptSet, render
+from probes.stages.directions import read_direction
+from probes.store import RunFolder
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Three answers to one prompt.
+
+    Attributes:
+        checkpoint: who answered.
+        direction: its name.
+        layers: where it acted; `ablate` takes it out at every block.
+        mode: how.
+        coefficient: how much, in units of the direction's norm.
+        norms: that norm at each of the layers.
+        answers: as it is, under the direction, under a random direction of the same norm.
+    """
+
+    checkpoint: str
+    direction: str
+    layers: tuple[int, ...]
+    mode: str
+    coefficient: float
+    norms: tuple[float, ...]
+    answers: tuple[Answer, Answer, Answer]
+
+
+def steer(
+    path: Path | str,
+    direction: str,
+    prompt: str,
+    *,
+    checkpoint: str = "aligned",
+    layers: Sequence[int] | None = None,
+    mode: Mode = "add",
+    coefficient: float = 1.0,
+    max_new_tokens: int = 32,
+    seed: int = 0,
+    device: str | None = None,
+) -> Steered:
+    """Answer a prompt with and without a direction of a run.
+
+    Args:
+        path: the run, whose checkpoints are still where they were.
+        direction: a fitted or imported direction, as it is at the aligned model.
+        prompt: one request, which gets the aligned model's chat template.
+        checkpoint: who answers.
+        layers: where the direction acts; None is the layer that its selection chose, else the run's headline layer.
+        mode: add coefficient × norm × direction, ablate it at every block, or clamp its projection.
+        coefficient: in units of the direction's norm at that layer.
+        max_new_tokens: length of the answers.
+        seed: of the random direction.
+        device: None is as the run was measured.
+
+    Raises:
+        UsageError: no such checkpoint, the direction is not known at a layer, or belongs to another model.
+        RunFolderError: the run has no such direction.
+        CheckpointError: the checkpoint is no longer where it was.
+    """
+    run = RunFolder(path)
+    lineage = Lineage.opened(run.manifest.lineage, run.path)
+    refs = dict(lineage.checkpoints())
+    if checkpoint not in refs:
+        raise UsageError("The run has no such checkpoint", got=checkpoint, expected=", ".join(list(refs)[:8]))
+    vectors = read_direction(run, direction)
+    owner_of(run).refuse_foreign(vectors)
+    declared = vectors.declared_layer
+    where = tuple(layers) if layers else (int(run.manifest.config["headline_layer"]) if declared is None else declared,)
+    norms = tuple(vectors.at(layer)[1] for layer in where)
+    host = open_aligned(run, lineage, device)
+    host.put(refs[checkpoint])
+    ids = render(PromptSet.of([prompt], ["harmful"]), host.tokenizer, host.context_length).token_ids[0]
+    answers = steered(
+        host, ids, vectors, where, mode=mode, coefficient=coefficient, max_new_tokens=max_new_tokens, seed=seed
+    )
+    return Steered(checkpoint, direction, where, mode, coefficient, norms, answers)
