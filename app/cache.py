@@ -183,6 +183,27 @@ def document(key: Key, name: str) -> Any:
     return RunFolder(key.path).read_json(name)
 
 
+_TRACKS = (
+    "direction", "checkpoint", "arm", "seed", "step", "layer", "cosine", "angle", "norm", "d_prime", "auroc",
+    "auroc_low", "auroc_high", "refit", "refit_low", "refit_high", "accuracy", "calibration", "reason",
+)  # fmt: skip
+
+
+def tracks(key: Key, filters: Filters) -> pd.DataFrame:
+    """How directions turned: some rows of `direction_tracks`."""
+    return table(key, "direction_tracks", _TRACKS, filters)
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def tracked(key: Key) -> list[str]:
+    """The directions that were fitted, in the order of `directions.json`; none where nothing was."""
+    if not has_table(key, "direction_tracks"):
+        return []
+    kept = table(key, "direction_tracks", ("direction",))["direction"].unique()
+    order = list(directions(key))
+    return sorted(kept, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
 @st.cache_data(show_spinner=False, max_entries=32)
 def directions(key: Key) -> dict[str, dict[str, Any]]:
     """What each direction of the run is, in the order of `directions.json`; those it does not name follow.
@@ -200,6 +221,20 @@ def directions(key: Key) -> dict[str, dict[str, Any]]:
     named = {name: about for name, about in told.items() if _file_name(name) in kept}
     rest = sorted(kept - {_file_name(name) for name in named})
     return {**named, **{name: {} for name in rest}}
+
+
+def has_direction(key: Key, direction: str, checkpoint: str) -> bool:
+    """Whether a direction is kept as it was fitted at a checkpoint other than the aligned model."""
+    return (Path(key.path) / "directions" / checkpoint / f"{_file_name(direction)}.safetensors").is_file()
+
+
+def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) -> pd.DataFrame:
+    """The tokens that a direction writes in some checkpoints at one layer; empty where they were not read."""
+    columns = ("checkpoint", "sign", "rank", "token", "score")
+    if not has_table(key, "direction_readout"):
+        return pd.DataFrame(columns=list(columns))
+    wanted = (("layer", "==", layer), ("direction", "==", direction), ("checkpoint", "in", list(checkpoints)))
+    return table(key, "direction_readout", columns, wanted)
 
 
 def _file_name(direction: str) -> str:

@@ -23,6 +23,7 @@ PAGES = (
     ("views/displacement.py", "Displacement", ":material/moving:"),
     ("views/trajectories.py", "Trajectories", ":material/timeline:"),
     ("views/compare.py", "Compare", ":material/compare_arrows:"),
+    ("views/directions.py", "Directions", ":material/explore:"),
     ("views/behaviour.py", "Behaviour", ":material/forum:"),
     (LIVE, "Live", ":material/keyboard:"),
     ("views/run.py", "Run", ":material/receipt_long:"),

@@ -141,7 +141,8 @@ def next_tokens(
             )  # fmt: skip
     grid.update_xaxes(title={"text": "probability", "standoff": 6}, range=[0, 1.04 * high], nticks=5, tickformat=".0%")
     grid.update_yaxes(
-        tickvals=places, ticktext=[f"{word}\u2002" for word in words], showline=False, ticks="", range=[-0.6, len(words) - 0.4],
+        tickvals=places, ticktext=[f"{word}\u2002" for word in words], showline=False, ticks="",
+        range=[-0.6, len(words) - 0.4],
         tickfont={"size": 13, "color": colours.text},
     )  # fmt: skip
     grid.update_annotations(font={"size": 13, "color": colours.text})
