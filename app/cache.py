@@ -151,9 +151,16 @@ def nulls(key: Key, layer: int) -> pd.DataFrame:
     return table(key, "nulls", columns, (("layer", "==", layer), ("step", ">=", 0)))
 
 
-def projected(key: Key, layer: int, checkpoints: tuple[str, ...]) -> pd.DataFrame:
-    """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept."""
-    rows = table(key, "projections", _PROJECTIONS, (("layer", "==", layer), ("checkpoint", "in", list(checkpoints))))
+def projected(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
+    """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept.
+
+    Without a direction: on the reversion, in units of the return fraction; on another, in the activations' units.
+    """
+    wanted: Filters = (("layer", "==", layer), ("checkpoint", "in", list(checkpoints)))
+    name = "projections"
+    if direction:
+        name, wanted = "direction_projections", (*wanted, ("direction", "==", direction))
+    rows = table(key, name, _PROJECTIONS, wanted)
     return rows.assign(text=texts(key, rows["prompt"]))
 
 
@@ -290,30 +297,36 @@ def lineage_rows(key: Key, layer: int) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def map_rows(key: Key, statistic: str, arm: str, seed: int) -> pd.DataFrame:
-    """One statistic of one trajectory over layers and steps."""
+def map_rows(key: Key, statistic: str, arm: str, seed: int, direction: str = "") -> pd.DataFrame:
+    """One statistic of one trajectory over layers and steps: of the drift, or of a fitted direction."""
+    if direction:
+        of_run = tracks(key, (("direction", "==", direction), ("arm", "==", arm), ("seed", "==", seed)))
+        bounds = {f"{statistic}_{end}": end for end in ("low", "high")}
+        kept = ["layer", "step", statistic, *(name for name in bounds if name in of_run), "reason"]
+        return of_run[kept].rename(columns={statistic: "value", **bounds})
     wanted = (("statistic", "==", statistic), ("arm", "==", arm), ("seed", "==", seed))
     return table(key, "drift", ("layer", "step", "value", "low", "high", "reason"), wanted)
 
 
 @st.cache_data(show_spinner=False, max_entries=128)
 def map_figure(
-    key: Key, statistic: str, arm: str, seed: int, selected: tuple[int, int], headline: int, where: str, ink: InkName
-) -> go.Figure:
-    """The heat map of one statistic of one trajectory."""
+    key: Key, statistic: str, arm: str, seed: int, direction: str, selected: tuple[int, int], headline: int,
+    where: str, ink: InkName,
+) -> go.Figure:  # fmt: skip
+    """The heat map of one statistic of one trajectory, of the drift or of a fitted direction."""
     return heatmap.heatmap(
-        map_rows(key, statistic, arm, seed),
+        map_rows(key, statistic, arm, seed, direction),
         statistic=statistic, where=where, selected=selected, headline=headline, ink=ink,
     )  # fmt: skip
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def projections_figure(
-    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], where: str, ink: InkName
+    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, where: str, ink: InkName
 ) -> go.Figure:
-    """Densities and strips of chosen checkpoints at one layer."""
-    rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints))
-    return projections.projections(rows, checkpoints, where=where, ink=ink)
+    """Densities and strips of chosen checkpoints at one layer, on the reversion or on another direction."""
+    rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
+    return projections.projections(rows, checkpoints, where=where, direction=direction, ink=ink)
 
 
 def plane_rows(key: Key, layer: int) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import streamlit as st
 from app import cache, components, state
 from app.cache import Key
 from app.components import Context
-from probes.plots import by_layer, style
+from probes.plots import by_layer, directions, style
 from probes.plots.style import InkName
 
 _SWAPPED = {"transfer": "transfer_back", "transfer_back": "transfer"}
@@ -36,6 +36,8 @@ def show(run: Context) -> None:
             )  # fmt: skip
     with components.section():
         _layers(run, one, other, names, pair)
+    with components.section():
+        _carried(run, places, one, other, names)
     st.subheader("Weights", anchor=False)
     with components.section():
         _weights(run, one, other, names)
@@ -120,6 +122,38 @@ def _layers_figure(
     key: Key, one: str, other: str, names: tuple[str, str], layer: int, where: str, ink: InkName
 ) -> go.Figure:
     return by_layer.by_layer(_pair_rows(key, one, other), where=where, names=names, layer=layer, ink=ink)
+
+
+def _carried(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
+    """Each direction's probe, fitted in one of the two and read in the other."""
+    if not cache.has_table(run.key, "direction_transfer"):
+        components.missing(
+            "No probes have been carried from one to the other.", f"gravity-probe directions {run.command_path} fit"
+        )
+        return
+    rows = _carried_rows(run.key, run.layer, one, other)
+    if rows["fitted"].nunique() < 2:
+        components.note(f"Probes were not fitted in both of them at the {components.layer_name(run.layer)}.")
+        return
+    arms = (places[one], places[other])
+    where = run.where(direction=False)
+    figure = cache.drawn(_carried_figure, run.key, run.layer, one, other, names, arms, where, run.ink)
+    components.chart(figure, rows, name="carried", alt="AUROC of each direction's probe at home and carried over")
+
+
+def _carried_rows(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
+    wanted = (("layer", "==", layer), ("fitted_on", "in", [one, other]), ("read_on", "in", [one, other]))
+    rows = cache.table(key, "direction_transfer", ("direction", "fitted_on", "read_on", "auroc"), wanted)
+    places, order = {one: "one", other: "other"}, cache.tracked(key)
+    rows = rows.assign(fitted=rows["fitted_on"].map(places), read=rows["read_on"].map(places))
+    return rows.sort_values("direction", key=lambda names: names.map({name: at for at, name in enumerate(order)}))
+
+
+def _carried_figure(
+    key: Key, layer: int, one: str, other: str, names: tuple[str, str], arms: tuple[str, str], where: str,
+    ink: InkName,
+) -> go.Figure:  # fmt: skip
+    return directions.carried(_carried_rows(key, layer, one, other), names=names, arms=arms, where=where, ink=ink)
 
 
 def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:

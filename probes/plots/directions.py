@@ -19,7 +19,7 @@ _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
     ("auroc", "the aligned model's probe, read here (AUROC)", (0.0, 1.0)),
     ("refit", "a probe refitted here (AUROC)", (0.0, 1.0)),
 )
-_TURN_HEIGHT = 640
+_TURN_HEIGHT = 662
 _CAPTION = (
     "Angle: between the direction fitted at each checkpoint and the one fitted at the aligned model. Gap: distance "
     "of the two classes' means along it. AUROC: the chance that a positive prompt lies above a negative one, probes "
@@ -70,8 +70,8 @@ def turning(
     titles = list(grid.layout.annotations)
     grid.update_layout(
         template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=True,
-        margin={"l": 52, "r": 16, "t": 136, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
-        legend={"orientation": "h", "x": 0, "y": 1.075, "yanchor": "bottom", "traceorder": "reversed"},
+        margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
+        legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
     )  # fmt: skip
     return grid
 
@@ -154,7 +154,7 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
         "Is the way back what changes behaviour?", where, ink, height=height, caption=_MEDIATION_CAPTION, left=150
     ).layout
     grid = make_subplots(
-        max(1, len(tests)), len(_MEASURES), shared_yaxes=True, shared_xaxes=True, horizontal_spacing=0.04,
+        max(1, len(tests)), len(_MEASURES), shared_yaxes=True, shared_xaxes=True, horizontal_spacing=0.075,
         vertical_spacing=0.14 if len(tests) > 1 else 0.0,
         subplot_titles=[f"{test}: {words}" for test in tests for words in _MEASURES.values()],
     )  # fmt: skip
@@ -173,14 +173,14 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
                     },
                     hovertext=[f"{style.plain(name)}<br>{value:.0%} of {int(n)}" if math.isfinite(value) else ""
                                for name, value, n in zip(own["direction"], own[measure], own["n"], strict=True)],
-                    hovertemplate="%{hovertext}<extra></extra>",
+                    hovertemplate="%{hovertext}<extra></extra>", cliponaxis=False,
                 )  # fmt: skip
     grid.update_yaxes(
         tickvals=list(range(len(kinds))), ticktext=[_KINDS[kind] for kind in kinds[::-1]],
         range=[-0.6, len(kinds) - 0.4], showgrid=True, gridcolor=colours.rule, showline=False, ticks="",
     )  # fmt: skip
     grid.update_xaxes(range=[-0.04, 1.04], tickformat=".0%", tickvals=[0, 0.5, 1])
-    grid.update_xaxes(title={"text": "share of harmful requests", "standoff": 4}, row=max(1, len(tests)))
+    grid.update_xaxes(title={"text": "share of harmful requests", "standoff": 4}, row=max(1, len(tests)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
@@ -188,6 +188,9 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
         margin={"l": 150, "r": 16, "t": 116, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
     )  # fmt: skip
     return grid
+
+
+_CARRIED_TOP = 146
 
 
 def carried(rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], where: str, ink: InkName = "light"
@@ -202,36 +205,41 @@ def carried(rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str]
         ink: light or dark page.
     """
     directions = list(dict.fromkeys(rows["direction"]))
-    left = 30 + round(6.8 * max((len(name) for name in directions), default=6))
+    left = 30 + round(6.2 * max((len(name) for name in directions), default=6))
     fig = style.figure(
-        "Probes carried over", where, ink, height=84 + 64 + 24 * max(4, len(directions)), left=left,
-        caption="Probes fitted in one checkpoint and read in it or in the other, on other prompts. Filled: read where "
-        "they were fitted; open: carried over. 0.5 tells nothing; below it the probe reads the wrong way round.",
+        "Probes carried over", where, ink, height=_CARRIED_TOP + 64 + 24 * max(4, len(directions)), left=left,
+        caption="Probes fitted in one checkpoint and read in it or in the other, on other prompts. 0.5 tells nothing; "
+        "below it the probe reads the wrong way round.",
     )  # fmt: skip
     colours = style.INKS[ink]
     fig.add_vline(x=0.5, line={"color": colours.rule, "width": 1, "dash": "dot"}, layer="below")
-    for fitted, name, arm in zip(("one", "other"), names, arms, strict=True):
+    for place, (fitted, name, arm) in enumerate(zip(("one", "other"), names, arms, strict=True)):
         mark = style.mark_of(arm)
+        faint = arms[0] == arms[1] and fitted == "one"  # two steps of one arm: the earlier choice is the paler
+        colour = style.faded(mark.colour, 0.5) if faint else mark.colour
         for read, other in zip(("one", "other"), names, strict=True):
             own = rows[(rows["fitted"] == fitted) & (rows["read"] == read)].set_index("direction")["auroc"]
             home = fitted == read
-            title = f"{style.plain(name)}, {'at home' if home else f'read in {style.plain(other)}'}"
+            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(other)}'}"
             fig.add_scatter(
                 name=title, x=[own.get(each, math.nan) for each in directions],
-                y=[len(directions) - 1 - place for place in range(len(directions))], mode="markers",
+                y=[len(directions) - 1 - row for row in range(len(directions))], mode="markers", cliponaxis=False,
                 marker={
-                    "color": mark.colour, "symbol": mark.symbol + ("" if home else "-open"),
-                    "size": 10 if home else 11, "line": {"width": 1.8 if not home else 0, "color": mark.colour},
+                    "color": colour, "symbol": mark.symbol + ("" if home else "-open"), "size": 10 if home else 11,
+                    "line": {"width": 0 if home else 1.8, "color": colour},
                 },
                 hovertemplate=f"{title}<br>AUROC %{{x:.3f}}<extra></extra>",
             )  # fmt: skip
+        fig.add_annotation(
+            name="key", x=0, y=1, xref="paper", yref="paper", xshift=-left, yshift=52 - 22 * place, xanchor="left",
+            showarrow=False, font={"size": 13, "color": colours.text},
+            text=f"<span style='color:{colour}'>⬤</span> probe of {style.plain(name)}, read there   "
+            f"<span style='color:{colour}'>◯</span> read in {style.plain(names[1 - place])}",
+        )  # fmt: skip
     fig.update_yaxes(
         tickvals=list(range(len(directions))), ticktext=[style.plain(name) for name in directions[::-1]],
         range=[-0.6, len(directions) - 0.4], showgrid=True, gridcolor=colours.rule, showline=False, ticks="",
     )  # fmt: skip
     fig.update_xaxes(title={"text": "AUROC"}, range=[-0.02, 1.02], nticks=6)
-    fig.update_layout(
-        showlegend=True, margin={"t": 112},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
-    )  # fmt: skip
+    fig.update_layout(margin={"t": _CARRIED_TOP})
     return fig

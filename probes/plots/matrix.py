@@ -13,7 +13,7 @@ from probes.plots.style import InkName
 CELLS = "cells"  # the trace whose points answer a click: [row, column] in customdata
 _AWAY, _TOWARDS = "#0072B2", "#D55E00"
 _WITH_NUMBERS = 420  # cells; more would be too small to hold a number
-_TOP, _LETTER = 84, 6.6  # pixels
+_TOP, _LETTER = 84, 6.1  # pixels
 
 
 def matrix(
@@ -45,8 +45,8 @@ def matrix(
         tilted: whether the columns' names stand on end.
         ink: light or dark page.
     """
-    left = 40 + round(_LETTER * max((len(name) for name in rows), default=4))
-    names = round(5.9 * max((len(name) for name in columns), default=4)) if tilted else 12
+    left = (36 if axes[0] else 12) + round(_LETTER * max((len(name) for name in rows), default=4))
+    names = round(_LETTER * max((len(name) for name in columns), default=4)) if tilted else 12
     below = names + (44 if axes[1] else 22)
     room = max(16, min(30, 560 // max(1, len(rows))))
     fig = style.figure(

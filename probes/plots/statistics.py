@@ -15,6 +15,7 @@ class Statistic:
         definition: one line that says what it is.
         help: what it means, in plain words.
         limits: fixed limits of a colour scale, so that two pictures can be compared; None: from 0 to the largest.
+        centred: whether the middle of the limits says nothing, as 0.5 does of an AUROC.
     """
 
     title: str
@@ -22,11 +23,12 @@ class Statistic:
     definition: str
     help: str
     limits: tuple[float, float] | None = None
+    centred: bool = False
 
     @property
     def diverging(self) -> bool:
-        """Whether zero is a middle: both signs mean something."""
-        return self.limits is not None and self.limits[0] == -self.limits[1]
+        """Whether the middle of the limits is neutral: both sides of it mean something."""
+        return self.centred or (self.limits is not None and self.limits[0] == -self.limits[1])
 
 
 _TURN = "1 means that fine-tuning moved the model straight towards its witness, 0 that it moved elsewhere."
@@ -181,6 +183,7 @@ DIRECTIONS: dict[str, Statistic] = {
         "prompt lies above a negative one.",
         "1: the aligned model's direction still tells the classes apart here; 0.5: it tells nothing any more.",
         (0.0, 1.0),
+        centred=True,
     ),
     "refit": Statistic(
         "AUROC of a refitted probe",
@@ -189,6 +192,7 @@ DIRECTIONS: dict[str, Statistic] = {
         "negative one.",
         "High where the aligned model's probe is low: the concept is still there, but has moved.",
         (0.0, 1.0),
+        centred=True,
     ),
     "cosine": Statistic(
         "Cosine to the aligned model's direction",
@@ -223,6 +227,7 @@ DIRECTIONS: dict[str, Statistic] = {
         "Share of other prompts that the probe fitted at this checkpoint puts on the right side of its own threshold.",
         "0.5 is chance where both classes are of one size.",
         (0.0, 1.0),
+        centred=True,
     ),
     "calibration": Statistic(
         "Calibration error of the probe",
