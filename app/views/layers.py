@@ -21,7 +21,7 @@ REVERSION = "reversion"
 
 def show(run: Context) -> None:
     """Draw the page."""
-    known = cache.tracked(run.key)
+    known = _known(run)
     direction = _direction(known)
     offered = [*([] if direction else STATISTICS), *(DIRECTIONS if known else [])]
     statistic = state.selection().statistic
@@ -48,6 +48,13 @@ def show(run: Context) -> None:
             components.note("Click a cell, or choose layer and step at the left, for its prompts. ★ headline layer.")
     with components.section():
         _cell(run, direction)
+
+
+def _known(run: Context) -> list[str]:
+    """The fitted directions; a damaged table of theirs leaves the drift to be looked at."""
+    with components.section():
+        return cache.tracked(run.key)
+    return []
 
 
 def _direction(known: list[str]) -> str:

@@ -179,7 +179,7 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
         tickvals=list(range(len(kinds))), ticktext=[_KINDS[kind] for kind in kinds[::-1]],
         range=[-0.6, len(kinds) - 0.4], showgrid=True, gridcolor=colours.rule, showline=False, ticks="",
     )  # fmt: skip
-    grid.update_xaxes(range=[-0.04, 1.04], tickformat=".0%", tickvals=[0, 0.5, 1])
+    grid.update_xaxes(range=[-0.1, 1.06], tickformat=".0%", tickvals=[0, 0.5, 1])
     grid.update_xaxes(title={"text": "share of harmful requests", "standoff": 4}, row=max(1, len(tests)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
