@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +151,16 @@ def nulls(key: Key, layer: int) -> pd.DataFrame:
     return table(key, "nulls", columns, (("layer", "==", layer), ("step", ">=", 0)))
 
 
-def projected(key: Key, layer: int, checkpoints: tuple[str, ...]) -> pd.DataFrame:
-    """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept."""
-    rows = table(key, "projections", _PROJECTIONS, (("layer", "==", layer), ("checkpoint", "in", list(checkpoints))))
+def projected(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
+    """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept.
+
+    Without a direction: on the reversion, in units of the return fraction; on another, in the activations' units.
+    """
+    wanted: Filters = (("layer", "==", layer), ("checkpoint", "in", list(checkpoints)))
+    name = "projections"
+    if direction:
+        name, wanted = "direction_projections", (*wanted, ("direction", "==", direction))
+    rows = table(key, name, _PROJECTIONS, wanted)
     return rows.assign(text=texts(key, rows["prompt"]))
 
 
@@ -162,6 +170,12 @@ def texts(key: Key, prompts: pd.Series) -> pd.Series:
         return pd.Series("", index=prompts.index, dtype=str)
     asked = table(key, "prompts", ("id", "text"))
     return prompts.map(dict(zip(asked["id"], asked["text"], strict=True))).fillna("").astype(str)
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def prompts(key: Key) -> list[str]:
+    """The probe prompts' texts; none where they are not kept."""
+    return [] if not has_table(key, "prompts") else list(table(key, "prompts", ("text",))["text"])
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -174,6 +188,65 @@ def document(key: Key, name: str) -> Any:
     if not (Path(key.path) / f"{name}.json").is_file():
         return None
     return RunFolder(key.path).read_json(name)
+
+
+_TRACKS = (
+    "direction", "checkpoint", "arm", "seed", "step", "layer", "cosine", "angle", "norm", "d_prime", "auroc",
+    "auroc_low", "auroc_high", "refit", "refit_low", "refit_high", "accuracy", "calibration", "reason",
+)  # fmt: skip
+
+
+def tracks(key: Key, filters: Filters) -> pd.DataFrame:
+    """How directions turned: some rows of `direction_tracks`."""
+    return table(key, "direction_tracks", _TRACKS, filters)
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def tracked(key: Key) -> list[str]:
+    """The directions that were fitted, in the order of `directions.json`; none where nothing was."""
+    if not has_table(key, "direction_tracks"):
+        return []
+    kept = table(key, "direction_tracks", ("direction",))["direction"].unique()
+    order = list(directions(key))
+    return sorted(kept, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def directions(key: Key) -> dict[str, dict[str, Any]]:
+    """What each direction of the run is, in the order of `directions.json`; those it does not name follow.
+
+    Raises:
+        RunFolderError: the document is damaged.
+    """
+    kept = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
+    found = document(key, "directions") or {}
+    told = found.get("directions", {}) if isinstance(found, dict) else None
+    if not isinstance(told, dict) or not all(isinstance(about, dict) for about in told.values()):
+        raise RunFolderError(
+            "directions.json is not as expected", next_step="Make it again: gravity-probe directions RUN fit."
+        )
+    named = {name: about for name, about in told.items() if _file_name(name) in kept}
+    rest = sorted(kept - {_file_name(name) for name in named})
+    return {**named, **{name: {} for name in rest}}
+
+
+def has_direction(key: Key, direction: str, checkpoint: str) -> bool:
+    """Whether a direction is kept as it was fitted at a checkpoint other than the aligned model."""
+    return (Path(key.path) / "directions" / checkpoint / f"{_file_name(direction)}.safetensors").is_file()
+
+
+def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) -> pd.DataFrame:
+    """The tokens that a direction writes in some checkpoints at one layer; empty where they were not read."""
+    columns = ("checkpoint", "sign", "rank", "token", "score")
+    if not has_table(key, "direction_readout"):
+        return pd.DataFrame(columns=list(columns))
+    wanted = (("layer", "==", layer), ("direction", "==", direction), ("checkpoint", "in", list(checkpoints)))
+    return table(key, "direction_readout", columns, wanted)
+
+
+def _file_name(direction: str) -> str:
+    """A direction's name as that of its file."""
+    return re.sub(r"[^\w.-]+", "-", direction)
 
 
 # Figures -------------------------------------------------------------------------------------------------------
@@ -224,30 +297,36 @@ def lineage_rows(key: Key, layer: int) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def map_rows(key: Key, statistic: str, arm: str, seed: int) -> pd.DataFrame:
-    """One statistic of one trajectory over layers and steps."""
+def map_rows(key: Key, statistic: str, arm: str, seed: int, direction: str = "") -> pd.DataFrame:
+    """One statistic of one trajectory over layers and steps: of the drift, or of a fitted direction."""
+    if direction:
+        of_run = tracks(key, (("direction", "==", direction), ("arm", "==", arm), ("seed", "==", seed)))
+        bounds = {f"{statistic}_{end}": end for end in ("low", "high")}
+        kept = ["layer", "step", statistic, *(name for name in bounds if name in of_run), "reason"]
+        return of_run[kept].rename(columns={statistic: "value", **bounds})
     wanted = (("statistic", "==", statistic), ("arm", "==", arm), ("seed", "==", seed))
     return table(key, "drift", ("layer", "step", "value", "low", "high", "reason"), wanted)
 
 
 @st.cache_data(show_spinner=False, max_entries=128)
 def map_figure(
-    key: Key, statistic: str, arm: str, seed: int, selected: tuple[int, int], headline: int, where: str, ink: InkName
-) -> go.Figure:
-    """The heat map of one statistic of one trajectory."""
+    key: Key, statistic: str, arm: str, seed: int, direction: str, selected: tuple[int, int], headline: int,
+    where: str, ink: InkName,
+) -> go.Figure:  # fmt: skip
+    """The heat map of one statistic of one trajectory, of the drift or of a fitted direction."""
     return heatmap.heatmap(
-        map_rows(key, statistic, arm, seed),
+        map_rows(key, statistic, arm, seed, direction),
         statistic=statistic, where=where, selected=selected, headline=headline, ink=ink,
     )  # fmt: skip
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def projections_figure(
-    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], where: str, ink: InkName
+    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, where: str, ink: InkName
 ) -> go.Figure:
-    """Densities and strips of chosen checkpoints at one layer."""
-    rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints))
-    return projections.projections(rows, checkpoints, where=where, ink=ink)
+    """Densities and strips of chosen checkpoints at one layer, on the reversion or on another direction."""
+    rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
+    return projections.projections(rows, checkpoints, where=where, direction=direction, ink=ink)
 
 
 def plane_rows(key: Key, layer: int) -> pd.DataFrame:

@@ -73,6 +73,17 @@ def layer_name(layer: int) -> str:
     return "embedding" if layer == -1 else f"layer {layer}"
 
 
+def checkpoint_name(checkpoint: str, run: Context) -> str:
+    """A checkpoint in words."""
+    if checkpoint in style.ROLES:
+        return run.witness if checkpoint == "witness" else checkpoint
+    for (arm, seed, step), name in run.catalogue.checkpoints.items():
+        if name == checkpoint:
+            several = sum(entry[0] == arm for entry in run.catalogue.trajectories) > 1
+            return f"{arm}{f' seed {seed},' if several else ''} step {step:,}"
+    return checkpoint
+
+
 def context() -> Context:
     """The context that `app.main` prepared for this run of the script."""
     return st.session_state[_CONTEXT]
@@ -220,6 +231,49 @@ def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
         "Table (CSV)", lambda: data.to_csv(index=False), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}",
         type="tertiary", icon=":material/download:",
     )  # fmt: skip
+
+
+# Directions ----------------------------------------------------------------------------------------------------
+
+
+def direction_of(known: Sequence[str], first: str = "refusal") -> str:
+    """The selected direction where it is among these; at first the refusal direction."""
+    chosen = state.selection().direction
+    return chosen if chosen in known else first if first in known else known[0]
+
+
+def choose_direction(known: Sequence[str], direction: str, says: str = "") -> None:
+    """Choose one, for every page."""
+    choose(
+        "Direction", known, direction, lambda name: state.change(direction=name), name="direction", help=says or None
+    )
+
+
+def readout(rows: pd.DataFrame, names: dict[str, str], direction: str) -> None:
+    """The tokens that a direction writes, and those that its opposite does, side by side for some checkpoints."""
+    if rows.empty:
+        note(f"No tokens of {direction} were read out here: it may not be defined at this layer.")
+        return
+    columns = {}
+    for checkpoint, name in names.items():
+        for sign, mark in ((1, "+"), (-1, "−")):
+            own = rows[(rows["checkpoint"] == checkpoint) & (rows["sign"] == sign)].sort_values("rank")
+            if len(own):
+                columns[f"{name}, {mark}"] = pd.Series(
+                    [f"{seen(text)}  {style.signed(score, 1)}" for text, score in
+                     zip(own["token"], own["score"], strict=True)]
+                )  # fmt: skip
+    note(
+        f"Tokens that {direction} (+) and its opposite (−) raise most, through the final norm and the unembedding of "
+        "each checkpoint, with their logit less the vocabulary's mean."
+    )
+    data_table(pd.DataFrame(columns), name="readout")
+
+
+def seen(token: str) -> str:
+    """A token with its blanks visible."""
+    token = token.replace("\n", "↵").replace("\t", "⇥")
+    return "·" + token[1:] if token.startswith(" ") else token
 
 
 # The sidebar ---------------------------------------------------------------------------------------------------

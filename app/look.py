@@ -24,6 +24,13 @@ CSS = """
   display: inline-block; width: 15px; height: 9px; margin-right: 3px;
   background: color-mix(in srgb, currentColor 13%, transparent);
 }
+.gp-said { border-collapse: collapse; margin: .4rem 0 .6rem; font-size: .95rem; }
+.gp-said td, .gp-said th {
+  border: 0 !important; padding: .35rem 1.6rem .35rem 0 !important; text-align: left; vertical-align: top;
+}
+.gp-said th { font-weight: 400; font-size: .8rem; opacity: .65; }
+.gp-said td:first-child { white-space: nowrap; opacity: .68; }
+.gp-said td { white-space: pre-wrap; overflow-wrap: anywhere; max-width: 30rem; }
 @media (max-width: 960px) {
   .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
   section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import cache, components, look, state
+from app import cache, components, live, look, state
 from app.cache import Key
 from probes.errors import GravityError
 from probes.plots.style import InkName
 
+LIVE = "views/live.py"
 PAGES = (
     ("views/overview.py", "Overview", ":material/south_west:"),
     ("views/layers.py", "Layers", ":material/layers:"),
@@ -22,7 +23,9 @@ PAGES = (
     ("views/displacement.py", "Displacement", ":material/moving:"),
     ("views/trajectories.py", "Trajectories", ":material/timeline:"),
     ("views/compare.py", "Compare", ":material/compare_arrows:"),
+    ("views/directions.py", "Directions", ":material/explore:"),
     ("views/behaviour.py", "Behaviour", ":material/forum:"),
+    (LIVE, "Live", ":material/keyboard:"),
     ("views/run.py", "Run", ":material/receipt_long:"),
 )
 _REFRESH = 3  # seconds between two looks at a run that is still being written
@@ -34,6 +37,8 @@ def main() -> None:
     st.html(look.CSS)
     page = st.navigation([st.Page(path, title=title, icon=icon) for path, title, icon in PAGES])
     state.read_url()
+    if page.title != "Live":
+        live.free()
     with st.sidebar:
         ready, refusal = False, None
         try:

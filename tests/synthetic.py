@@ -35,10 +35,12 @@ def write_run(
     finished: bool = True,
     seed: int = 0,
     d_model: int = 0,
+    directions: Sequence[str] = (),
 ) -> Path:
     """Write a run with `prompts` harmful and as many harmless prompts; tables named in `without` are left out.
 
     With `d_model`, activations of that width are written too, from which the maps, spectra and pairs can be made.
+    With `directions`, the tables and files that `gravity-probe directions RUN fit` leaves are written for these names.
     """
     rng = np.random.default_rng(seed)
     checkpoints = [
@@ -61,6 +63,8 @@ def write_run(
         for name, frame in frames.items():
             if name not in without:
                 run_folder.write_table(name, frame)
+        if directions:
+            _directions(run_folder, checkpoints, directions, n_layers, prompts, max(steps), without, d_model or 8)
         if "verdict" not in without:
             run_folder.write_json("verdict", {"trajectories": _verdicts(arms, seeds)})
         manifest = run_folder.manifest
@@ -237,3 +241,83 @@ def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
         about = {"arm": arm, "level": level, "name": name, "decided_by": "sham_drift", "p": 0.004, "text": text}
         found += [{**about, "seed": run} for run in range(seeds)]
     return found
+
+
+def _directions(
+    run: RunFolder, checkpoints: list[tuple], names: Sequence[str], n_layers: int, prompts: int, last: int,
+    without: Sequence[str], d_model: int,
+) -> None:  # fmt: skip
+    """What `gravity-probe directions RUN fit` leaves; `control:drift` is not defined at the aligned model."""
+    rng, asked = np.random.default_rng(1), _prompts(prompts)
+    places = [("aligned", "aligned", 0, 0), *((role, role, 0, 0) for role in _ROLES), *checkpoints]
+    parts: dict[str, list[pd.DataFrame]] = {f"direction_{part}": [] for part in (
+        "tracks", "transfer", "cosines", "readout", "projections",
+    )}  # fmt: skip
+    for layer in range(n_layers):
+        for part, frame in _directions_at(layer, places, names, asked, last, rng).items():
+            parts[f"direction_{part}"].append(frame)
+    for part, frames in parts.items():
+        if part not in without:
+            run.write_table(part, pd.concat(frames, ignore_index=True), rows_per_group=len(frames[0]))
+    about = {
+        name: {"says": f"what {name} is <b>", "positive": "harmful prompts", "negative": "harmless prompts",
+               "control": name.startswith("control:")}
+        for name in names
+    }  # fmt: skip
+    kept = {"layer": run.manifest.config.get("headline_layer"), "checkpoints": [place[0] for place in places]}
+    if "directions" not in without:
+        run.write_json("directions", {**kept, "directions": about})
+    for name in names:
+        unit = rng.standard_normal((n_layers, d_model)).astype(np.float32)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        arrays = {"direction": unit, "norm": np.full(n_layers, 2.0, np.float32)}
+        about_it = {
+            "format_version": "1", "method": name, "concept": "made up", "model_id": "x", "model_revision": "",
+            "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "n_layers": str(n_layers), "index_base": "0",
+            "model_type": "llama", "position": "-1",
+        }  # fmt: skip
+        run.write_arrays(f"directions/{name.replace(':', '-')}", arrays, about_it)
+
+
+def _directions_at(
+    layer: int, places: list[tuple], names: Sequence[str], asked: pd.DataFrame, last: int, rng: np.random.Generator
+) -> dict[str, pd.DataFrame]:
+    ids, count = [place[0] for place in places], len(places)
+    columns = ["checkpoint", "arm", "seed", "step"]
+    tracks, transfer, projections = [], [], []
+    for name in names:
+        done = np.array([_GOAL.get(arm, 0.5) * _progress(step, last) for _, arm, _, step in places])
+        lost = name == "control:drift"
+        cosine = np.full(count, np.nan) if lost else np.cos(np.clip(done, 0, 1.5))
+        read = np.clip(0.55 + 0.4 * np.abs(np.nan_to_num(cosine)), 0, 1)
+        frame = pd.DataFrame(places, columns=columns).assign(direction=name, layer=layer)
+        tracks.append(frame.assign(
+            cosine=cosine, angle=np.degrees(np.arccos(cosine)), norm=2.0 - 0.5 * done, d_prime=2.0 - done, auroc=read,
+            auroc_low=read - 0.05, auroc_high=np.minimum(1.0, read + 0.05), refit=0.95, refit_low=0.9, refit_high=0.98,
+            accuracy=0.9, calibration=0.05, reason="nothing has moved <here>" if lost else None,
+        ))  # fmt: skip
+        transfer.append(pd.DataFrame({
+            "direction": name, "layer": layer, "fitted_on": np.repeat(ids, count), "read_on": np.tile(ids, count),
+            "auroc": 0.5 + 0.5 * rng.random(count * count),
+        }))  # fmt: skip
+        if not lost:
+            wide = frame.merge(asked[["id", "label"]].rename(columns={"id": "prompt"}), how="cross")
+            harm = (wide["label"] == "harmful").to_numpy()
+            projections.append(wide.assign(projection=(2.0 * harm + rng.standard_normal(len(wide))).astype(np.float32)))
+    cosines = [
+        pd.DataFrame({
+            "checkpoint": name, "layer": layer, "one": np.repeat(names, len(names)),
+            "other": np.tile(names, len(names)),
+            "cosine": 2 * rng.random(len(names) ** 2) - 1,
+        })
+        for name in ids
+    ]  # fmt: skip
+    spots = pd.DataFrame({"direction": names}).merge(pd.DataFrame({"checkpoint": ids}), how="cross")
+    spots = spots.merge(pd.DataFrame({"sign": [1, -1]}), how="cross").assign(layer=layer)
+    spots = spots.merge(pd.DataFrame({"rank": range(1, 11)}), how="cross")
+    spots = spots.assign(token=[f" {TRICKY[:12]} {rank}" for rank in spots["rank"]], score=10.0 - spots["rank"])
+    return {
+        "tracks": pd.concat(tracks, ignore_index=True).astype({"reason": "string"}),
+        "transfer": pd.concat(transfer, ignore_index=True), "cosines": pd.concat(cosines, ignore_index=True),
+        "readout": spots, "projections": pd.concat(projections, ignore_index=True),
+    }  # fmt: skip

@@ -13,7 +13,7 @@ import streamlit as st
 from app import cache, components, state
 from app.cache import Key
 from app.components import Context
-from probes.plots import by_layer, style
+from probes.plots import by_layer, directions, style
 from probes.plots.style import InkName
 
 _SWAPPED = {"transfer": "transfer_back", "transfer_back": "transfer"}
@@ -25,17 +25,19 @@ def show(run: Context) -> None:
     places = _places(run)
     one, other = _pair(run, places)
     pair = _pair_rows(run.key, one, other) if cache.has_table(run.key, "pairs") else pd.DataFrame()
-    names = (_name(one, run), _name(other, run))
+    names = (components.checkpoint_name(one, run), components.checkpoint_name(other, run))
     components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair))
     left, right = st.columns(2)
     for column, label, field, current in ((left, "First", "one", one), (right, "Second", "other", other)):
         with column:
             components.choose(
                 label, list(places), current, partial(_choose, field), name=field,
-                format_func=lambda name: _name(name, run),
+                format_func=lambda name: components.checkpoint_name(name, run),
             )  # fmt: skip
     with components.section():
         _layers(run, one, other, names, pair)
+    with components.section():
+        _carried(run, places, one, other, names)
     st.subheader("Weights", anchor=False)
     with components.section():
         _weights(run, one, other, names)
@@ -74,16 +76,6 @@ def _pair(run: Context, places: dict[str, str]) -> tuple[str, str]:
     one = chosen.one if chosen.one in places else "aligned" if "aligned" in places else next(iter(places))
     here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     return one, chosen.other if chosen.other in places else here
-
-
-def _name(checkpoint: str, run: Context) -> str:
-    if checkpoint in style.ROLES:
-        return run.witness if checkpoint == "witness" else checkpoint
-    for (arm, seed, step), name in run.catalogue.checkpoints.items():
-        if name == checkpoint:
-            several = sum(entry[0] == arm for entry in run.catalogue.trajectories) > 1
-            return f"{arm}{f' seed {seed},' if several else ''} step {step:,}"
-    return checkpoint
 
 
 def _pair_rows(key: Key, one: str, other: str) -> pd.DataFrame:
@@ -130,6 +122,38 @@ def _layers_figure(
     key: Key, one: str, other: str, names: tuple[str, str], layer: int, where: str, ink: InkName
 ) -> go.Figure:
     return by_layer.by_layer(_pair_rows(key, one, other), where=where, names=names, layer=layer, ink=ink)
+
+
+def _carried(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
+    """Each direction's probe, fitted in one of the two and read in the other."""
+    if not cache.has_table(run.key, "direction_transfer"):
+        components.missing(
+            "No probes have been carried from one to the other.", f"gravity-probe directions {run.command_path} fit"
+        )
+        return
+    rows = _carried_rows(run.key, run.layer, one, other)
+    if rows["fitted"].nunique() < 2:
+        components.note(f"Probes were not fitted in both of them at the {components.layer_name(run.layer)}.")
+        return
+    arms = (places[one], places[other])
+    where = run.where(direction=False)
+    figure = cache.drawn(_carried_figure, run.key, run.layer, one, other, names, arms, where, run.ink)
+    components.chart(figure, rows, name="carried", alt="AUROC of each direction's probe at home and carried over")
+
+
+def _carried_rows(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
+    wanted = (("layer", "==", layer), ("fitted_on", "in", [one, other]), ("read_on", "in", [one, other]))
+    rows = cache.table(key, "direction_transfer", ("direction", "fitted_on", "read_on", "auroc"), wanted)
+    places, order = {one: "one", other: "other"}, cache.tracked(key)
+    rows = rows.assign(fitted=rows["fitted_on"].map(places), read=rows["read_on"].map(places))
+    return rows.sort_values("direction", key=lambda names: names.map({name: at for at, name in enumerate(order)}))
+
+
+def _carried_figure(
+    key: Key, layer: int, one: str, other: str, names: tuple[str, str], arms: tuple[str, str], where: str,
+    ink: InkName,
+) -> go.Figure:  # fmt: skip
+    return directions.carried(_carried_rows(key, layer, one, other), names=names, arms=arms, where=where, ink=ink)
 
 
 def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:

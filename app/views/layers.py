@@ -12,32 +12,34 @@ from app import cache, components, state
 from app.cache import Key
 from app.components import Context
 from probes.plots import roc, spectrum, style
-from probes.plots.statistics import STATISTICS, statistic_of
+from probes.plots.statistics import DIRECTIONS, STATISTICS, statistic_of
 from probes.plots.style import InkName
 
 _CHART = "chart-map"
+REVERSION = "reversion"
 
 
 def show(run: Context) -> None:
     """Draw the page."""
+    known = _known(run)
+    direction = _direction(known)
+    offered = [*([] if direction else STATISTICS), *(DIRECTIONS if known else [])]
     statistic = state.selection().statistic
-    statistic = statistic if statistic in STATISTICS else "return_fraction"
-    rows = cache.map_rows(run.key, statistic, run.arm, run.seed)
+    statistic = statistic if statistic in offered else offered[0] if direction else "return_fraction"
+    of = (direction or REVERSION) if statistic in DIRECTIONS else ""
+    rows = cache.map_rows(run.key, statistic, run.arm, run.seed, of)
     components.header("Layers", f"{statistic_of(statistic).title}, layer by layer", _lead(run, rows))
-    components.choose(
-        "Statistic", list(STATISTICS), statistic, lambda name: state.change(statistic=name), name="statistic",
-        format_func=lambda name: STATISTICS[name].title, help=statistic_of(statistic).help,
-    )  # fmt: skip
+    _choices(known, direction, offered, statistic)
     with components.section():
         if rows.empty:
             components.missing(
-                f"This run holds no {statistic_of(statistic).title.lower()}.",
+                f"This run holds no {statistic_of(statistic).title.lower()} of {run.trajectory}.",
                 f"gravity-probe measure --out {run.command_path} …",
             )
         else:
             figure = cache.map_figure(
-                run.key, statistic, run.arm, run.seed, (run.layer, run.step), run.catalogue.headline,
-                run.where(layer=False, trajectory=True), run.ink,
+                run.key, statistic, run.arm, run.seed, of, (run.layer, run.step), run.catalogue.headline,
+                _where(run, of, layer=False, trajectory=True), run.ink,
             )  # fmt: skip
             components.chart(
                 figure, rows, name="map", on_select=_clicked,
@@ -45,7 +47,42 @@ def show(run: Context) -> None:
             )  # fmt: skip
             components.note("Click a cell, or choose layer and step at the left, for its prompts. ★ headline layer.")
     with components.section():
-        _cell(run)
+        _cell(run, direction)
+
+
+def _known(run: Context) -> list[str]:
+    """The fitted directions; a damaged table of theirs leaves the drift to be looked at."""
+    with components.section():
+        return cache.tracked(run.key)
+    return []
+
+
+def _direction(known: list[str]) -> str:
+    """The selected direction; empty for the reversion, of which every run keeps the drift."""
+    chosen = state.selection().direction
+    return chosen if chosen in known and chosen != REVERSION else ""
+
+
+def _choices(known: list[str], direction: str, offered: list[str], statistic: str) -> None:
+    left, right = st.columns([3, 2])
+    with left:
+        components.choose(
+            "Statistic", offered, statistic, lambda name: state.change(statistic=name), name="statistic",
+            format_func=lambda name: statistic_of(name).title, help=statistic_of(statistic).help,
+        )  # fmt: skip
+    if known:
+        with right:
+            components.choose_direction(
+                known, direction or (REVERSION if REVERSION in known else known[0]),
+                "Of another direction than the reversion: what its probes read, and how it turned.",
+            )  # fmt: skip
+
+
+def _where(run: Context, direction: str, **parts: bool) -> str:
+    """A figure's subtitle, with the direction that it is about."""
+    if not direction:
+        return run.where(**parts)
+    return f"{run.where(**parts, direction=False)} · direction {style.plain(direction)}"
 
 
 def _lead(run: Context, rows: pd.DataFrame) -> str:
@@ -75,20 +112,20 @@ def _clicked() -> None:
             state.change(layer=int(spot[0]), step=int(spot[1]))
 
 
-def _cell(run: Context) -> None:
+def _cell(run: Context, direction: str) -> None:
     """What lies behind the chosen cell."""
     st.subheader(f"The prompts at {components.layer_name(run.layer)}, step {run.step:,}", anchor=False)
-    _behind(run)
+    _behind(run, direction)
 
 
 @st.fragment
-def _behind(run: Context) -> None:
+def _behind(run: Context, direction: str) -> None:
     with components.section():  # an error in a fragment does not reach the section around it
         view = st.segmented_control(
             "What to see of them", list(_VIEWS), default=next(iter(_VIEWS)), key="layers-view",
             label_visibility="collapsed",
         )  # fmt: skip
-        _VIEWS[view or next(iter(_VIEWS))](run)
+        _VIEWS[view or next(iter(_VIEWS))](run, direction)
 
 
 def _checkpoints(run: Context, extra: tuple[int, ...] = ()) -> dict[str, str]:
@@ -99,16 +136,23 @@ def _checkpoints(run: Context, extra: tuple[int, ...] = ()) -> dict[str, str]:
     return names
 
 
-def _projected(run: Context, names: dict[str, str]) -> pd.DataFrame:
+def _projected(run: Context, names: dict[str, str], direction: str) -> pd.DataFrame:
     """Their projections; empty, with the reason said, where there are none."""
-    if not cache.has_table(run.key, "projections"):
+    if direction and not cache.has_table(run.key, "direction_projections"):
+        components.missing(
+            "This run holds no projections on fitted directions.", f"gravity-probe directions {run.command_path} fit"
+        )
+        return pd.DataFrame()
+    if not direction and not cache.has_table(run.key, "projections"):
         components.missing(
             "This run holds no projections yet.", f"gravity-probe measure --out {run.command_path} …",
             "Start the command that made the run again: it goes on where it stopped.",
         )  # fmt: skip
         return pd.DataFrame()
-    table = cache.projected(run.key, run.layer, tuple(names))
-    if table.empty:
+    table = cache.projected(run.key, run.layer, tuple(names), direction)
+    if table.empty and direction:
+        components.note(f"Nothing is kept of {direction} at the {components.layer_name(run.layer)}.")
+    elif table.empty:
         components.note(
             f"No projections are kept at the {components.layer_name(run.layer)}: the witness stands there where the "
             "aligned model stands, or the site is not a block's output."
@@ -121,33 +165,35 @@ def _shown(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str],
     return tuple((checkpoint, name) for checkpoint, name in names.items() if checkpoint in there)
 
 
-def _distributions(run: Context) -> None:
+def _distributions(run: Context, direction: str) -> None:
     steps = run.catalogue.steps[run.arm, run.seed]
     extra = st.pills(
         "Further steps", [step for step in steps if step != run.step], selection_mode="multi",
         format_func=lambda step: f"{step:,}", key="layers-steps",
     )  # fmt: skip
     names = _checkpoints(run, tuple(extra))
-    table = _projected(run, names)
+    table = _projected(run, names, direction)
     if table.empty:
         return
-    figure = cache.projections_figure(run.key, run.layer, _shown(names, table), run.where(), run.ink)
+    figure = cache.projections_figure(
+        run.key, run.layer, _shown(names, table), direction, _where(run, direction), run.ink
+    )
     components.chart(
         figure, table.drop(columns="checkpoint"), name="projections",
         alt="Projections of harmful and harmless prompts on the reversion direction, one row a checkpoint",
     )  # fmt: skip
 
 
-def _roc(run: Context) -> None:
+def _roc(run: Context, direction: str) -> None:
     names = _checkpoints(run)
-    table = _projected(run, names)
+    table = _projected(run, names, direction)
     if table.empty:
         return
     shown = _shown(names, table)
-    figure = cache.drawn(_roc_figure, run.key, run.layer, shown, run.where(), run.ink)
+    figure = cache.drawn(_roc_figure, run.key, run.layer, shown, direction, _where(run, direction), run.ink)
     data = table[["checkpoint", "label", "prompt", "projection", "text"]]
     components.chart(figure, data, name="roc", alt="Receiver operating characteristic, one curve a checkpoint")
-    if not cache.has_table(run.key, "pairs"):
+    if direction or not cache.has_table(run.key, "pairs"):
         return
     own = cache.table(run.key, "pairs", ("one", "other", "transfer"), (("layer", "==", run.layer),))
     own = own[(own["one"] == own["other"]) & own["one"].isin([checkpoint for checkpoint, _ in shown])]
@@ -159,11 +205,14 @@ def _roc(run: Context) -> None:
         )
 
 
-def _roc_figure(key: Key, layer: int, shown: tuple[tuple[str, str], ...], where: str, ink: InkName) -> go.Figure:
-    return roc.roc(cache.projected(key, layer, tuple(name for name, _ in shown)), shown, where=where, ink=ink)
+def _roc_figure(
+    key: Key, layer: int, shown: tuple[tuple[str, str], ...], direction: str, where: str, ink: InkName
+) -> go.Figure:
+    rows = cache.projected(key, layer, tuple(name for name, _ in shown), direction)
+    return roc.roc(rows, shown, where=where, ink=ink)
 
 
-def _spectrum(run: Context) -> None:
+def _spectrum(run: Context, _: str) -> None:
     if not cache.has_table(run.key, "spectra"):
         components.missing("This run holds no spectra yet.", f"gravity-probe map {run.command_path}")
         return
@@ -186,10 +235,10 @@ def _spectrum_figure(
     return spectrum.spectrum(rows, shown, of=of, where=where, ink=ink)
 
 
-def _movers(run: Context) -> None:
-    """The prompts that moved most towards the witness between the aligned model and the chosen step."""
+def _movers(run: Context, direction: str) -> None:
+    """The prompts that moved most along the direction between the aligned model and the chosen step."""
     name = run.catalogue.checkpoints[run.arm, run.seed, run.step]
-    table = _projected(run, {"aligned": "aligned", name: name})
+    table = _projected(run, {"aligned": "aligned", name: name}, direction)
     if table.empty:
         return
     before = table[table["checkpoint"] == "aligned"].set_index("prompt")["projection"]
@@ -199,9 +248,10 @@ def _movers(run: Context) -> None:
         return
     after = after.assign(moved=after["projection"] - after["prompt"].map(before))
     after = after.sort_values("moved", ascending=False)[["moved", "label", "text"]]
+    along, unit = ("the way back", "of the return fraction") if not direction else (direction, "of the activations")
     components.note(
-        f"How far each prompt's activation moved along the way back, from the aligned model to {run.trajectory}, "
-        f"step {run.step:,}, in units of the return fraction; most first."
+        f"How far each prompt's activation moved along {along}, from the aligned model to {run.trajectory}, "
+        f"step {run.step:,}, in units {unit}; most first."
     )
     components.data_table(
         after, name="movers", height=420,
@@ -213,8 +263,22 @@ def _movers(run: Context) -> None:
     )  # fmt: skip
 
 
+def _readout(run: Context, direction: str) -> None:
+    """The tokens that the direction writes, at the aligned model and at the chosen step."""
+    if not cache.has_table(run.key, "direction_readout"):
+        components.missing(
+            "No tokens have been read out.", f"gravity-probe directions {run.command_path} fit",
+            "That opens the checkpoints, which must still be where they were.",
+        )  # fmt: skip
+        return
+    name, chosen = run.catalogue.checkpoints[run.arm, run.seed, run.step], direction or REVERSION
+    rows = cache.readout(run.key, run.layer, chosen, ("aligned", name))
+    components.readout(rows, {"aligned": "aligned", name: components.checkpoint_name(name, run)}, chosen)
+
+
 _VIEWS = {
-    "Densities": _distributions, "ROC": _roc, "Spectrum": _spectrum, "Prompts that moved most": _movers,
+    "Densities": _distributions, "ROC": _roc, "Readout": _readout, "Spectrum": _spectrum,
+    "Prompts that moved most": _movers,
 }  # fmt: skip
 
 show(components.context())

@@ -60,6 +60,8 @@ def by_layer(
                 marker={"size": 5}, hovertemplate=f"{name.replace('_', ' ')}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
                 **cell,
             )  # fmt: skip
+        if rows[column].notna().sum() == 0:
+            _undefined(grid, cell, place, colours.muted)
         grid.add_vline(x=layer, line={"color": colours.rule, "width": 5}, layer="below", **cell)
         if limits is not None:
             room = 0.04 * (limits[1] - limits[0])
@@ -68,13 +70,23 @@ def by_layer(
             grid.update_yaxes(rangemode="tozero", **cell)
     grid.update_xaxes(title={"text": "layer", "standoff": 4}, nticks=8, tickformat="d", dtick=_every(rows))
     grid.update_yaxes(nticks=5)
-    grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
+    for each in titles[: len(_PANELS)]:
+        each.update(font={"size": 13, "color": colours.text})
     grid.update_layout(
         template=kept.template, title=kept.title, height=kept.height, uirevision="keep",
         margin={"l": 46, "r": 16, "t": 116, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
     )  # fmt: skip
     return grid
+
+
+def _undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -> None:
+    """Say so in a panel that would be empty."""
+    axis = "" if place == 0 else str(place + 1)
+    grid.add_annotation(
+        name="undefined", text="not defined<br>for these two", x=0.5, y=0.5, xref=f"x{axis} domain",
+        yref=f"y{axis} domain", showarrow=False, font={"size": 12, "color": colour}, **cell,
+    )  # fmt: skip
 
 
 def _every(rows: pd.DataFrame) -> int:

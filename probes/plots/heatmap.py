@@ -68,7 +68,8 @@ def heatmap(
     every = math.ceil(len(layers) / 28) if layers else 1
     shown = [index for index, layer in enumerate(layers) if index % every == 0 or layer == headline]
     fig.update_yaxes(
-        title={"text": "layer (residual stream after the block)"}, showline=False, ticks="",
+        title={"text": f"layer ({'residual stream ' if len(layers) > 6 else ''}after the block)"}, showline=False,
+        ticks="",
         tickvals=shown, ticktext=[_layer_name(layers[index], headline) for index in shown],
         range=[-0.5, len(layers) - 0.5],
     )  # fmt: skip

@@ -16,10 +16,10 @@ _ROW, _TOP, _BELOW = 92, 84, 64
 _HEIGHT = 0.40     # of a row, the highest point of a density
 _AT_MOST = 400     # points drawn a class and row; more only darken the strip
 _TEXT = 140        # characters of a prompt under the pointer
+_MARKS = "Filled, above the line: harmful prompts. Open, below: harmless ones. Ticks: means."
 _CAPTION = (
     "Each point is one probe prompt: its activation's projection on the reversion direction, in units of the "
-    "distance between the aligned model's and the witness's means on harmful prompts. "
-    "Filled, above the line: harmful prompts. Open, below: harmless ones. Ticks: means."
+    f"distance between the aligned model's and the witness's means on harmful prompts. {_MARKS}"
 )
 
 
@@ -28,6 +28,7 @@ def projections(
     checkpoints: Sequence[tuple[str, str]],
     *,
     where: str,
+    direction: str = "",
     ink: InkName = "light",
 ) -> go.Figure:
     """Draw densities and strips.
@@ -36,13 +37,17 @@ def projections(
         table: checkpoint, arm, label, projection, text, at one layer.
         checkpoints: (checkpoint, name) of each row, from the top.
         where: run, layer and direction, for the subtitle.
+        direction: what the projections are on, in the activations' units; empty for the reversion, whose unit is the
+            return fraction.
         ink: light or dark page.
     """
     left = max(64, 26 + 7 * max((len(name) for _, name in checkpoints), default=8))
     height = _TOP + _BELOW + _ROW * max(1, len(checkpoints))
-    fig = style.figure("Prompt by prompt", where, ink, height=height, caption=_CAPTION, below=_BELOW, left=left)
+    fig = style.figure(
+        "Prompt by prompt", where, ink, height=height, caption=_caption(direction), below=_BELOW, left=left
+    )
     colours = style.INKS[ink]
-    for place in (0, 1):
+    for place in (0, 1) if not direction else ():
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
     peak = _peak(table, checkpoints)
     for index, (checkpoint, name) in enumerate(checkpoints):
@@ -58,8 +63,18 @@ def projections(
             xanchor="right", font={"size": 13, "color": style.legible(mark.colour, colours)},
         )  # fmt: skip
     fig.update_yaxes(visible=False, range=[-len(checkpoints) + 0.45, 0.55])
-    fig.update_xaxes(title={"text": "projection (return fraction: 0 aligned mean, 1 witness mean)"}, nticks=9)
+    unit = "activation units" if direction else "return fraction: 0 aligned mean, 1 witness mean"
+    fig.update_xaxes(title={"text": f"projection ({unit})"}, nticks=9)
     return fig
+
+
+def _caption(direction: str) -> str:
+    if not direction:
+        return _CAPTION
+    return (
+        f"Each point is one probe prompt: its activation's projection on the aligned model's direction "
+        f"{style.plain(direction)}, in activation units. {_MARKS}"
+    )
 
 
 def density(values: Float[np.ndarray, " prompt"], grid: Float[np.ndarray, " place"]) -> Float[np.ndarray, " place"]:

@@ -15,7 +15,7 @@ from probes.plots.style import EndLabel, InkName
 _HEIGHT, _TOP, _BOTTOM = 460, 84, 64
 _CAPTION = (
     "For every threshold on the projection: the share of harmful prompts above it against the share of harmless ones. "
-    "AUROC: the chance that a harmful prompt lies further towards the witness than a harmless one; 0.5 tells nothing, "
+    "AUROC: the chance that a harmful prompt lies further along the direction than a harmless one; 0.5 tells nothing, "
     "below 0.5 the harmless ones lie further."
 )
 

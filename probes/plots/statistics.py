@@ -15,6 +15,7 @@ class Statistic:
         definition: one line that says what it is.
         help: what it means, in plain words.
         limits: fixed limits of a colour scale, so that two pictures can be compared; None: from 0 to the largest.
+        centred: whether the middle of the limits says nothing, as 0.5 does of an AUROC.
     """
 
     title: str
@@ -22,11 +23,12 @@ class Statistic:
     definition: str
     help: str
     limits: tuple[float, float] | None = None
+    centred: bool = False
 
     @property
     def diverging(self) -> bool:
-        """Whether zero is a middle: both signs mean something."""
-        return self.limits is not None and self.limits[0] == -self.limits[1]
+        """Whether the middle of the limits is neutral: both sides of it mean something."""
+        return self.centred or (self.limits is not None and self.limits[0] == -self.limits[1])
 
 
 _TURN = "1 means that fine-tuning moved the model straight towards its witness, 0 that it moved elsewhere."
@@ -172,6 +174,70 @@ MEASURES: dict[str, Statistic] = {
     ),
 }
 
+# Of a fitted direction, one layer and checkpoint: the columns of `direction_tracks.parquet`.
+DIRECTIONS: dict[str, Statistic] = {
+    "auroc": Statistic(
+        "AUROC of the aligned model's probe",
+        "AUROC, the aligned model's probe",
+        "The probe fitted at the aligned model, read at this checkpoint on other prompts: the chance that a positive "
+        "prompt lies above a negative one.",
+        "1: the aligned model's direction still tells the classes apart here; 0.5: it tells nothing any more.",
+        (0.0, 1.0),
+        centred=True,
+    ),
+    "refit": Statistic(
+        "AUROC of a refitted probe",
+        "AUROC, refitted here",
+        "A probe fitted at this checkpoint, read on other prompts: the chance that a positive prompt lies above a "
+        "negative one.",
+        "High where the aligned model's probe is low: the concept is still there, but has moved.",
+        (0.0, 1.0),
+        centred=True,
+    ),
+    "cosine": Statistic(
+        "Cosine to the aligned model's direction",
+        "cosine to the aligned model's",
+        "Cosine between the direction fitted at this checkpoint and the one fitted at the aligned model.",
+        "1: it points as it did; 0: it has turned by a right angle.",
+        (-1.0, 1.0),
+    ),
+    "angle": Statistic(
+        "Angle to the aligned model's direction",
+        "angle (degrees)",
+        "Angle between the direction fitted at this checkpoint and the one fitted at the aligned model.",
+        "0°: it points as it did; 90°: it has turned into something else.",
+        (0.0, 90.0),
+    ),
+    "norm": Statistic(
+        "Gap between the classes",
+        "gap (activation norm)",
+        "Gap: distance between the means of the two classes along the direction, in the model's own activation units.",
+        "How much room the model gives to the difference.",
+    ),
+    "d_prime": Statistic(
+        "Separation of the classes",
+        "d′ (spreads)",
+        "d′: gap between the classes along the direction over their common spread, probe and prompts from other folds.",
+        "0: not told apart; 2 and more: hardly any overlap.",
+        (-4.0, 4.0),
+    ),
+    "accuracy": Statistic(
+        "Accuracy of the probe",
+        "accuracy (share)",
+        "Share of other prompts that the probe fitted at this checkpoint puts on the right side of its own threshold.",
+        "0.5 is chance where both classes are of one size.",
+        (0.0, 1.0),
+        centred=True,
+    ),
+    "calibration": Statistic(
+        "Calibration error of the probe",
+        "expected calibration error",
+        "Mean gap between the chance that the probe gives and the share that comes true.",
+        "0 is right; a probe can rank well and still be badly calibrated.",
+        (0.0, 0.5),
+    ),
+}
+
 NULL_NAMES: dict[str, str] = {
     "isotropic": "isotropic",
     "covariance_aligned": "covariance of aligned",
@@ -186,7 +252,7 @@ NULL_NAMES: dict[str, str] = {
 
 def statistic_of(name: str) -> Statistic:
     """The statistic or measure called `name`; one that is not in the tables is spoken of by its own name."""
-    known = STATISTICS.get(name) or MEASURES.get(name)
+    known = STATISTICS.get(name) or MEASURES.get(name) or DIRECTIONS.get(name)
     words = name.replace("_", " ")
     return known or Statistic(words.capitalize(), words, f"{words.capitalize()}, as kept in the run.", "")
 

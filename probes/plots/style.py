@@ -126,7 +126,8 @@ def signed(value: float | None, places: int = 2) -> str:
     """A number with a true minus sign; what is not a number is an en dash."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:.{places}f}".replace("-", "−")
+    text = f"{value:.{places}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("-")  # what rounds to 0 has no sign
 
 
 def template_name(ink: InkName) -> str:

@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -22,11 +23,14 @@ PAGES = {
     "views/displacement.py": "Baseline moved at 17° to the way back",
     "views/trajectories.py": "Baseline: 0.70 of the way back, 0.18 off it",
     "views/compare.py": "Aligned against baseline step 100",
+    "views/directions.py": "Refusal turned by 46° at layer 2",
     "views/behaviour.py": "Refusal of harmful requests: 4 %",
+    "views/live.py": "Ask a checkpoint yourself",
     "views/run.py": "demo is finished",
 }
 DEMO = Path(__file__).parents[2] / "data" / "demo-run"
-SMALL = {"n_layers": 3, "steps": (1, 10, 100), "prompts": 6}
+DIRECTIONS = ("reversion", "refusal", "control:drift")
+SMALL = {"n_layers": 3, "steps": (1, 10, 100), "prompts": 6, "directions": DIRECTIONS}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,14 @@ def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
         ("views/compare.py", "pairs", "gravity-probe map"),
         ("views/compare.py", "weights", "gravity-probe compare"),
         ("views/compare.py", "completions", "gravity-probe evaluate"),
+        ("views/compare.py", "direction_transfer", "gravity-probe directions"),
+        ("views/directions.py", "direction_tracks", "gravity-probe directions"),
+        ("views/directions.py", "direction_cosines", "gravity-probe directions"),
+        ("views/directions.py", "direction_transfer", "gravity-probe directions"),
+        ("views/directions.py", "direction_readout", "gravity-probe directions"),
+        ("views/directions.py", "mediation", "gravity-probe directions"),
+        ("views/layers.py", "direction_readout", "gravity-probe directions"),
+        ("views/layers.py", "direction_projections", "gravity-probe directions"),
         ("views/behaviour.py", "behaviour", "gravity-probe evaluate"),
         ("views/behaviour.py", "completions", "gravity-probe evaluate"),
         ("views/run.py", "verdict", "gravity-probe verdict"),
@@ -144,13 +156,15 @@ def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
 )
 def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, page, lacks, says):
     write_run(tmp_path / "partial", **SMALL, without=(lacks,), finished=False)
-    at = opened(tmp_path, page)
-    if lacks == "spectra":
-        at.segmented_control(key="layers-view").set_value("Spectrum").run()
+    at = opened(tmp_path, page, **({"direction": "refusal"} if lacks.startswith("direction") else {}))
+    view = {"spectra": "Spectrum", "direction_readout": "Readout"}.get(lacks)
+    if view and page == "views/layers.py":
+        at.segmented_control(key="layers-view").set_value(view).run()
     assert not at.exception
     assert not at.error
     assert says in commands(at)
-    whole = {"views/trajectories.py", "views/manifold.py", "views/run.py"} | ({page} if lacks == "behaviour" else set())
+    whole = {"views/trajectories.py", "views/manifold.py", "views/run.py"}
+    whole |= {page} if lacks in ("behaviour", "direction_tracks") else set()
     if page not in whole or page == "views/overview.py":
         assert at.get("plotly_chart")
 
@@ -164,7 +178,10 @@ def test_without_a_verdict_the_number_is_no_verdict(opened, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_run_with_one_arm_and_one_step(opened, tmp_path, page):
-    write_run(tmp_path / "one", n_layers=1, steps=(5,), arms=("control:random",), prompts=2)
+    write_run(
+        tmp_path / "one", n_layers=1, steps=(5,), arms=("control:random",), prompts=2,
+        directions=("control:drift", "control:isotropic"),
+    )  # fmt: skip
     at = opened(tmp_path, page)
     assert not at.exception
     assert not at.error
@@ -185,6 +202,14 @@ def test_a_run_with_one_arm_and_one_step(opened, tmp_path, page):
         ("views/trajectories.py", "maps/plane.parquet"),
         ("views/compare.py", "pairs.parquet"),
         ("views/compare.py", "completions.parquet"),
+        ("views/compare.py", "direction_transfer.parquet"),
+        ("views/directions.py", "direction_tracks.parquet"),
+        ("views/directions.py", "direction_cosines.parquet"),
+        ("views/directions.py", "direction_transfer.parquet"),
+        ("views/directions.py", "direction_readout.parquet"),
+        ("views/directions.py", "directions.json"),
+        ("views/layers.py", "direction_tracks.parquet"),
+        ("views/layers.py", "directions.json"),
         ("views/behaviour.py", "behaviour.parquet"),
         ("views/behaviour.py", "completions.parquet"),
         ("views/layers.py", "run.json"),
@@ -306,3 +331,66 @@ def test_answers_are_browsed_by_words(opened, finished):
     at.text_input(key="answers-words").set_value("NUMBER 3").run()
     assert 0 < len(at.dataframe[-1].value) < 12
     assert not at.exception
+
+
+def test_a_direction_is_looked_at_on_every_page_that_knows_it(opened, finished):
+    at = opened(finished, "views/directions.py", step="10", layer="1")
+    at.selectbox(key="choose-direction").set_value("control:drift").run()
+    assert title(at) == "Control:drift is not defined at layer 1"
+    assert query(at)["direction"] == "control:drift"
+    at.selectbox(key="choose-direction").set_value("refusal").run()
+    assert len(at.get("plotly_chart")) == 4
+    at.switch_page("views/layers.py")
+    at.run()
+    assert title(at) == "AUROC of the aligned model's probe, layer by layer"
+    for view in ("Densities", "ROC", "Readout", "Prompts that moved most"):
+        at.segmented_control(key="layers-view").set_value(view).run()
+        assert not at.exception
+        assert not at.error
+    at.selectbox(key="choose-direction").set_value("reversion").run()
+    assert title(at) == "Return fraction, layer by layer"
+    at.selectbox(key="choose-statistic").set_value("angle").run()
+    assert title(at) == "Angle to the aligned model's direction, layer by layer"
+
+
+def test_the_map_of_directions_says_what_the_table_says(opened, finished):
+    at = opened(finished, "views/directions.py", step="10", layer="1")
+    tracks = RunFolder(finished / "demo").read_table("direction_tracks")
+    own = tracks[(tracks["checkpoint"] == "baseline-s0-000010") & (tracks["layer"] == 1)].set_index("direction")
+    shown = next(each.value for each in at.dataframe if "by_layer" in each.value).set_index("direction")
+    assert list(shown.index) == list(DIRECTIONS)
+    assert list(shown["angle"].dropna()) == pytest.approx(list(own["angle"].dropna()))
+    assert list(shown["auroc"]) == pytest.approx(list(own.loc[list(DIRECTIONS), "auroc"]))
+
+
+def test_a_made_file_is_offered_and_a_refusal_is_a_sentence(opened, finished, tmp_path):
+    shutil.copytree(finished / "demo", tmp_path / "demo")
+    at = opened(tmp_path, "views/directions.py")
+    assert not any("refusal" in each.proto.label for each in at.get("download_button"))
+    at.button(key="export-make").click().run()
+    assert not at.error
+    assert any("refusal.safetensors" in each.proto.label for each in at.get("download_button"))
+    (tmp_path / "demo" / "directions" / "refusal.safetensors").write_bytes(b"x")
+    at.selectbox(key="export-format").set_value("csv").run()
+    at.button(key="export-make").click().run()
+    assert not at.exception
+    assert "refusal.safetensors" in words(at)
+
+
+def test_interventions_are_drawn_where_they_were_tried(opened, tmp_path):
+    path = write_run(tmp_path / "tried", **SMALL)
+    with RunFolder.writing(path) as run:
+        run.write_table("mediation", MEDIATION)
+    at = opened(tmp_path, "views/directions.py")
+    assert not at.error
+    assert "It was tried at baseline step 10" in words(at)
+
+
+MEDIATION = pd.DataFrame(
+    [
+        ("baseline-s0-000010", test, direction, 0.5, 0.4, 0.1, 12)
+        for test in ("necessity", "sufficiency")
+        for direction in ("none", "reversion", "random:0", "covariance:0")
+    ],
+    columns=["checkpoint", "test", "direction", "refusal", "compliance", "incoherent", "n"],
+)

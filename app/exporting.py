@@ -1,0 +1,142 @@
+"""A direction to take away: `gravity-probe export` in a process of its own, so that the page knows no model library."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app import cache, components
+from app.cache import Key
+from app.components import Context
+from probes.errors import GravityError, UsageError
+
+# format → what it is called here; the command's own, which a test holds them to
+FORMATS = {
+    "safetensors": "safetensors – Gravity Probe's own, all of its description",
+    "gguf": "GGUF control vector – llama.cpp, repeng",
+    "npz": "NPZ – numpy",
+    "csv": "CSV",
+    "json": "JSON",
+    "refusal-direction": "refusal_direction – direction.pt and its metadata, one layer",
+    "persona-vectors": "persona_vectors – [layers + 1, width] .pt",
+    "steering-vectors": "steering-vectors – layer_activations .pt",
+    "tensorboard": "TensorBoard projector – tensors.tsv and metadata.tsv",
+    "embedding-atlas": "Embedding Atlas – Parquet",
+}
+ONE_LAYER = ("refusal-direction",)
+_PATIENCE = 120  # seconds
+_ALIGNED, _ALL = "aligned", "all layers"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file for the browser.
+
+    Attributes:
+        name: of the file.
+        content: its bytes; several files come as one ZIP.
+        remarks: where block l is in it, and what the format could not take.
+    """
+
+    name: str
+    content: bytes
+    remarks: tuple[str, ...]
+
+
+@st.fragment
+def panel(run: Context, direction: str) -> None:
+    """Choose a format, make the file, download it."""
+    with components.section():
+        form, layer, checkpoint = _choices(run, direction)
+        asked = (run.key, direction, form, layer, checkpoint)
+        left, right, _ = st.columns([2, 3, 2])
+        if left.button("Make the file", key="export-make", icon=":material/draft:"):
+            st.session_state["export-asked"] = asked
+        if st.session_state.get("export-asked") == asked:
+            with st.spinner("Writing …", show_time=False):
+                made = written(*asked)
+            right.download_button(
+                f"Download {made.name}", made.content, made.name, "application/octet-stream",
+                key="export-download", icon=":material/download:", type="primary",
+            )  # fmt: skip
+            for remark in made.remarks:
+                components.note(remark)
+        at = f" --layer {layer}" if layer is not None else ""
+        of = "" if checkpoint == _ALIGNED else f" --checkpoint {checkpoint}"
+        st.code(
+            f"gravity-probe export {run.command_path} --direction {direction}{of}{at} --format {form} --out FILE",
+            language="bash",
+        )
+
+
+def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
+    one, two, three = st.columns([4, 2, 3])
+    form = one.selectbox(
+        f"Format of {direction}", list(FORMATS), format_func=lambda name: FORMATS[name], key="export-format"
+    )
+    layers = [run.layer] if form in ONE_LAYER else [None, run.layer]
+    layer = two.selectbox(
+        "Layers", [each for each in layers if each is None or each >= 0] or [run.catalogue.headline],
+        format_func=lambda each: _ALL if each is None else components.layer_name(each), key=f"export-layer-{form}",
+    )  # fmt: skip
+    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    places = [_ALIGNED, *([here] if cache.has_direction(run.key, direction, here) else [])]
+    checkpoint = three.selectbox(
+        "As fitted at", places, format_func=lambda name: components.checkpoint_name(name, run), key="export-checkpoint"
+    )
+    return form, layer, checkpoint
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def written(key: Key, direction: str, form: str, layer: int | None, checkpoint: str) -> Written:
+    """A direction as the command writes it.
+
+    Raises:
+        GravityError: the command refused; its sentence.
+    """
+    with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
+        out = Path(folder) / "out"
+        out.mkdir()
+        asked = ["export", key.path, "--direction", direction, "--checkpoint", checkpoint, "--format", form]
+        asked += ["--out", str(out), "--json", *(["--layer", str(layer)] if layer is not None else [])]
+        told = _command(asked)
+        files = sorted(path for path in out.rglob("*") if path.is_file())
+        if not files:
+            raise UsageError("The command wrote no file", next_step="Try it in a terminal.")
+        remarks = (str(told.get("layers", "")), *map(str, told.get("notes", [])))
+        name = direction.replace(":", "-")
+        if len(files) == 1:
+            return Written(f"{name}{files[0].suffix}", files[0].read_bytes(), remarks)
+        return Written(f"{name}-{form}.zip", _zipped(files, out), remarks)
+
+
+def _command(asked: list[str]) -> dict[str, Any]:
+    """What the command says; its refusal becomes ours."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "probes.cli", *asked], capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise GravityError("The export took too long", next_step="Try it in a terminal.") from None
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+        raise GravityError(said.removeprefix("Error: "))
+    found = json.loads(done.stdout)
+    return found if isinstance(found, dict) else {}
+
+
+def _zipped(files: list[Path], home: Path) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, file.relative_to(home))
+    return packed.getvalue()

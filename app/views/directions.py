@@ -1,0 +1,314 @@
+"""Directions: what each is, what its probe reads, how it turned over a run, and its vector in every format."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import cache, components, exporting, state
+from app.cache import Key
+from app.components import Context
+from probes.plots import directions as plots
+from probes.plots import matrix, style
+from probes.plots.statistics import DIRECTIONS
+from probes.plots.style import InkName
+
+ALIGNED = "aligned"
+_MAP = "chart-direction-map"
+_COSINES = "chart-cosines"
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    known = cache.tracked(run.key)
+    if not known:
+        components.header("Directions", "No directions have been fitted yet")
+        components.missing(
+            "This run holds no direction_tracks.parquet.", f"gravity-probe directions {run.command_path} fit",
+            "It fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
+            "The activations must still lie in the run folder.",
+        )  # fmt: skip
+        _download(run, list(cache.directions(run.key)))
+        return
+    direction = components.direction_of(known)
+    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    rows = cache.tracks(run.key, (("layer", "==", run.layer), ("direction", "==", direction)))
+    about = cache.directions(run.key).get(direction, {})
+    components.header("Directions", *_answer(run, rows, direction, here, about))
+    components.choose_direction(known, direction, str(about.get("says", "")))
+    if run.layer < 0:
+        components.note("Directions lie behind blocks, not in the embedding: choose a layer at the left.")
+        return
+    with components.section():
+        figure = cache.drawn(
+            _turning, run.key, run.layer, direction, (run.arm, run.seed), run.where(direction=False), run.ink
+        )
+        components.chart(
+            figure, rows.drop(columns=["direction", "layer"]), name="turning",
+            alt="Angle, gap and AUROC of the direction by step, for every arm",
+        )  # fmt: skip
+    with components.section():
+        _all(run, here, direction)
+    st.subheader("What it writes", anchor=False)
+    with components.section():
+        _readout(run, here, direction)
+    with components.section():
+        _cosines(run, here, direction)
+    with components.section():
+        _transfer(run, direction)
+    with components.section():
+        _mediation(run)
+    _download(run, list(cache.directions(run.key)), direction)
+
+
+def _answer(
+    run: Context, rows: pd.DataFrame, direction: str, here: str, about: dict[str, object]
+) -> tuple[str, str]:
+    """How far the direction turned at the selected checkpoint, and what is still read along it."""
+    at, before = (rows[rows["checkpoint"] == name] for name in (here, ALIGNED))
+    name = direction.replace("_", " ").capitalize()
+    what = f"{name}: {about['says']}." if about.get("says") else ""
+    if at.empty:
+        return name, f"It was not fitted at {run.trajectory}, step {run.step:,}. {what}"
+    own = at.iloc[0]
+    if not math.isfinite(own["angle"]):
+        why = own["reason"] if isinstance(own["reason"], str) else "one of the two fits is not defined"
+        return f"{name} is not defined at {components.layer_name(run.layer)}", f"{why.capitalize()}. {what}"
+    title = f"{name} turned by {own['angle']:.0f}° at {components.layer_name(run.layer)}"
+    words = (
+        f"{run.trajectory.capitalize()}, step {run.step:,}: the aligned model's probe reads AUROC "
+        f"{_with_interval(own, 'auroc')}, one refitted there {_with_interval(own, 'refit')}"
+    )
+    if len(before) and math.isfinite(before.iloc[0]["refit"]):
+        words += f"; at the aligned model it was {style.signed(before.iloc[0]['refit'])}"
+    return title, f"{words}. {what}"
+
+
+def _with_interval(row: pd.Series, name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    inside = f" ({style.signed(low)} to {style.signed(high)})" if math.isfinite(low) and math.isfinite(high) else ""
+    return style.signed(row[name]) + inside
+
+
+def _turning(
+    key: Key, layer: int, direction: str, chosen: tuple[str, int], where: str, ink: InkName
+) -> go.Figure:
+    rows = cache.tracks(key, (("layer", "==", layer), ("direction", "==", direction)))
+    return plots.turning(rows, direction=direction, chosen=chosen, where=where, ink=ink)
+
+
+# All of them ---------------------------------------------------------------------------------------------------
+
+
+def _all(run: Context, here: str, direction: str) -> None:
+    rows = cache.tracks(run.key, (("checkpoint", "==", here),))
+    if rows.empty:
+        components.note("The activations of this checkpoint were not kept: choose another step at the left.")
+        return
+    figure = cache.drawn(
+        _map, run.key, here, direction, run.layer, f"{run.where(layer=False, direction=False)} · "
+        f"{style.plain(components.checkpoint_name(here, run))}", run.ink,
+    )  # fmt: skip
+    components.chart(
+        figure, rows.drop(columns=["checkpoint", "arm", "seed", "step"]), name="direction-map", on_select=_map_clicked,
+        alt="AUROC of every direction at every layer; a click opens that direction and layer",
+    )  # fmt: skip
+    components.note("Click a cell for that direction and layer. Controls say what an arbitrary direction reads.")
+    _table(run, rows)
+
+
+def _map(key: Key, here: str, direction: str, layer: int, where: str, ink: InkName) -> go.Figure:
+    rows = cache.tracks(key, (("checkpoint", "==", here),))
+    names, layers = cache.tracked(key), sorted(int(each) for each in rows["layer"].unique())
+    wide = rows.pivot_table(index="direction", columns="layer", values="refit", dropna=False).reindex(names)
+    return matrix.matrix(
+        wide.reindex(columns=layers).to_numpy(dtype=float).tolist(), rows=names, columns=[str(each) for each in layers],
+        title="Which layer tells the classes apart", where=where, axes=("", "layer"), limits=(0.0, 1.0), tilted=False,
+        caption=f"{DIRECTIONS['refit'].definition} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
+        selected=(names.index(direction), layers.index(layer) if layer in layers else None), ink=ink,
+    )  # fmt: skip
+
+
+def _map_clicked() -> None:
+    event = st.session_state.get(_MAP)
+    for point in event["selection"]["points"] if event else []:
+        spot = point.get("customdata")
+        if spot is not None and len(spot) == 2 and str(spot[1]).isdecimal():
+            state.change(direction=str(spot[0]), layer=int(spot[1]))
+
+
+def _table(run: Context, rows: pd.DataFrame) -> None:
+    """One row a direction at the chosen layer, with its AUROC over all layers as a small line."""
+    by_layer = rows.sort_values("layer").groupby("direction")["refit"].agg(list)
+    own = rows[rows["layer"] == run.layer].set_index("direction").reindex(cache.tracked(run.key)).reset_index()
+    about = cache.directions(run.key)
+    own = own.assign(
+        by_layer=[[0.5 if math.isnan(each) else each for each in by_layer.get(name, [])] for name in own["direction"]],
+        says=[str(about.get(name, {}).get("says", "")) for name in own["direction"]],
+        interval=[
+            f"{style.signed(low)} to {style.signed(high)}" if math.isfinite(low) else "–"
+            for low, high in zip(own["refit_low"], own["refit_high"], strict=True)
+        ],
+    )
+    number, help_ = st.column_config.NumberColumn, {name: each.help for name, each in DIRECTIONS.items()}
+    columns = {
+        "direction": st.column_config.TextColumn("direction", pinned=True, width=150),
+        "refit": number("AUROC", format="%.2f", help=help_["refit"], width="small"),
+        "interval": st.column_config.TextColumn("95 %", width="small"),
+        "by_layer": st.column_config.LineChartColumn("by layer", y_min=0, y_max=1, width="small"),
+        "auroc": number("kept", format="%.2f", help=help_["auroc"], width="small"),
+        "angle": number("turned, °", format="%.0f", help=help_["angle"], width="small"),
+        "d_prime": number("d′", format="%.2f", help=help_["d_prime"], width="small"),
+        "norm": number("gap", format="%.2f", help=help_["norm"], width="small"),
+        "accuracy": number("accuracy", format="%.2f", help=help_["accuracy"], width="small"),
+        "calibration": number("calibration", format="%.3f", help=help_["calibration"], width="small"),
+        "says": st.column_config.TextColumn("what it is", width="medium"),
+        "reason": st.column_config.TextColumn("not defined because"),
+    }
+    shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]
+    components.data_table(
+        own[shown], name="directions", height=min(560, 38 + 35 * len(own)), column_config=columns
+    )
+
+
+# One of them ---------------------------------------------------------------------------------------------------
+
+
+def _readout(run: Context, here: str, direction: str) -> None:
+    if not cache.has_table(run.key, "direction_readout"):
+        components.missing(
+            "No tokens have been read out.", f"gravity-probe directions {run.command_path} fit",
+            "That opens the checkpoints, which must still be where they were.",
+        )  # fmt: skip
+        return
+    rows = cache.readout(run.key, run.layer, direction, (ALIGNED, here))
+    components.readout(rows, {ALIGNED: ALIGNED, here: components.checkpoint_name(here, run)}, direction)
+
+
+def _cosines(run: Context, here: str, direction: str) -> None:
+    if not cache.has_table(run.key, "direction_cosines"):
+        components.missing("No cosines are kept.", f"gravity-probe directions {run.command_path} fit")
+        return
+    rows = _cosine_rows(run.key, run.layer, here)
+    if rows.empty:
+        components.note("None are kept of this checkpoint.")
+        return
+    where = f"{run.where(direction=False)} · {style.plain(components.checkpoint_name(here, run))}"
+    figure = cache.drawn(_cosine_figure, run.key, run.layer, here, direction, where, run.ink)
+    components.chart(
+        figure, rows, name="cosines", on_select=_cosine_clicked, alt="Cosine of every direction with every other"
+    )
+
+
+def _cosine_rows(key: Key, layer: int, here: str) -> pd.DataFrame:
+    columns = ("checkpoint", "one", "other", "cosine")
+    return cache.table(key, "direction_cosines", columns, (("layer", "==", layer), ("checkpoint", "==", here)))
+
+
+def _cosine_figure(key: Key, layer: int, here: str, direction: str, where: str, ink: InkName) -> go.Figure:
+    names = cache.tracked(key)
+    wide = _cosine_rows(key, layer, here).pivot_table(index="one", columns="other", values="cosine", dropna=False)
+    return matrix.matrix(
+        wide.reindex(index=names, columns=names).to_numpy(dtype=float).tolist(), rows=names, columns=names,
+        title="Cosine between directions", where=where, axes=("", ""), limits=(-1.0, 1.0),
+        caption="Cosine of each direction with each, fitted at this checkpoint and layer; limits fixed at −1 and 1. In "
+        "a space where activations share a few loud axes, random directions with their covariance are not at 0.",
+        selected=(names.index(direction), None), ink=ink,
+    )  # fmt: skip
+
+
+def _cosine_clicked() -> None:
+    event = st.session_state.get(_COSINES)
+    for point in event["selection"]["points"] if event else []:
+        if point.get("customdata"):
+            state.change(direction=str(point["customdata"][0]))
+
+
+def _transfer(run: Context, direction: str) -> None:
+    if not cache.has_table(run.key, "direction_transfer"):
+        components.missing("No transfer is kept.", f"gravity-probe directions {run.command_path} fit")
+        return
+    rows = _transfer_rows(run.key, run.layer, direction)
+    names = _own_line(run, set(rows["fitted_on"]))
+    if len(names) < 2:
+        components.note("Too few checkpoints were fitted to carry a probe from one to another.")
+        return
+    where = f"{run.where(direction=False)} · direction {style.plain(direction)}"
+    figure = cache.drawn(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), where, run.ink)
+    components.chart(
+        figure, rows, name="transfer", alt="AUROC of probes fitted at one checkpoint and read at another"
+    )
+
+
+def _transfer_rows(key: Key, layer: int, direction: str) -> pd.DataFrame:
+    columns = ("fitted_on", "read_on", "auroc")
+    return cache.table(key, "direction_transfer", columns, (("layer", "==", layer), ("direction", "==", direction)))
+
+
+def _own_line(run: Context, kept: set[str]) -> dict[str, str]:
+    """Roles and the selected trajectory's steps that were fitted: checkpoint → name."""
+    roles = {role: run.witness if role == "witness" else role for role in (ALIGNED, "witness", "pretrained")}
+    steps = run.catalogue.steps[run.arm, run.seed]
+    line = {run.catalogue.checkpoints[run.arm, run.seed, step]: f"{run.arm} {step:,}" for step in steps}
+    return {name: words for name, words in {**roles, **line}.items() if name in kept}
+
+
+def _transfer_figure(
+    key: Key, layer: int, direction: str, names: tuple[tuple[str, str], ...], where: str, ink: InkName
+) -> go.Figure:
+    order, words = [name for name, _ in names], [shown for _, shown in names]
+    wide = _transfer_rows(key, layer, direction).pivot_table(
+        index="fitted_on", columns="read_on", values="auroc", dropna=False
+    )
+    return matrix.matrix(
+        wide.reindex(index=order, columns=order).to_numpy(dtype=float).tolist(), rows=words, columns=words,
+        title="A probe of one checkpoint, read at another", where=where, axes=("fitted at", "read at"),
+        caption="AUROC on other prompts than those it was fitted on; limits fixed at 0 and 1; 0.5, pale, tells "
+        "nothing; below it the probe reads the wrong way round.",
+        limits=(0.0, 1.0), ink=ink,
+    )  # fmt: skip
+
+
+def _mediation(run: Context) -> None:
+    """What moving along the reversion does to behaviour, where that was tried."""
+    if not cache.has_table(run.key, "mediation"):
+        components.missing(
+            "Nobody has intervened along the reversion in this run.",
+            f"gravity-probe directions {run.command_path} mediate",
+        )  # fmt: skip
+        return
+    kept = list(cache.table(run.key, "mediation", ("checkpoint",))["checkpoint"].unique())
+    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    chosen = here if here in kept else kept[-1]
+    rows = cache.table(run.key, "mediation", None, (("checkpoint", "==", chosen),))
+    words = components.checkpoint_name(chosen, run)
+    arm = next((name for (name, _, _), place in run.catalogue.checkpoints.items() if place == chosen), run.arm)
+    figure = cache.drawn(
+        _mediation_figure, run.key, chosen, arm,
+        f"{run.where(layer=False, direction=False)} · {style.plain(words)}", run.ink,
+    )  # fmt: skip
+    components.chart(figure, rows, name="mediation", alt="Answers with and without the motion along the reversion")
+    if chosen != here:
+        components.note(f"It was tried at {words}, not at the selected checkpoint.")
+
+
+def _mediation_figure(key: Key, checkpoint: str, arm: str, where: str, ink: InkName) -> go.Figure:
+    rows = cache.table(key, "mediation", None, (("checkpoint", "==", checkpoint),))
+    return plots.mediation(rows, arm=arm, where=where, ink=ink)
+
+
+# Taking it away ------------------------------------------------------------------------------------------------
+
+
+def _download(run: Context, known: list[str], direction: str = "") -> None:
+    if not known:
+        return
+    st.subheader("Take the vector with you", anchor=False)
+    with components.section():
+        exporting.panel(run, direction if direction in known else known[0])
+
+
+show(components.context())

@@ -1,0 +1,281 @@
+"""Live: ask one or two checkpoints yourself, and push them along a direction. The only page that loads a model."""
+
+from __future__ import annotations
+
+import html
+import math
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from app import cache, components, live, state
+from app.components import Context
+from probes.lineage import CheckpointRef, Lineage
+from probes.plots import live as plots
+from probes.plots import style
+from probes.report import how_to_reproduce
+
+_NONE = ""
+_LONGEST = 4000  # characters of a prompt
+_NEXT = 15
+_FURTHEST = 4.0  # of the push, either way
+_ANSWER = 32     # tokens
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    places = _places(run)
+    there = {name: ref for name, ref in places.items() if not _gone(ref)}
+    if "aligned" not in there:
+        _nothing_there(run, places)
+        return
+    loaded = live.is_loaded(run.key)
+    components.header("Live", "Ask a checkpoint yourself", _lead(run, there["aligned"], loaded))
+    left, right, _ = st.columns([3, 2, 2], vertical_alignment="center")
+    if not loaded:
+        left.button("Load the model", type="primary", icon=":material/memory:", on_click=live.load, args=(run.key,))
+        _refused(places, there)
+        return
+    right.button(
+        "Free the model", icon=":material/eject:", on_click=live.free, help="It is freed too when you leave this page."
+    )
+    with components.section():
+        _memory(run, left)
+        _refused(places, there)
+        _desk(run, tuple(there))
+
+
+def _places(run: Context) -> dict[str, CheckpointRef]:
+    """Every checkpoint of the run's own lineage, and where it lives: nothing else can be loaded here."""
+    if not run.manifest.lineage:
+        return {}
+    return dict(Lineage.opened(run.manifest.lineage, Path(run.key.path)).checkpoints())
+
+
+def _gone(ref: CheckpointRef) -> bool:
+    """Whether a folder is no longer there; what lies on the hub is told when it is asked for."""
+    return any(Path(place).is_absolute() and not Path(place).is_dir() for place in (ref.model, ref.adapter) if place)
+
+
+def _nothing_there(run: Context, places: dict[str, CheckpointRef]) -> None:
+    aligned = places.get("aligned")
+    components.header(
+        "Live", "The checkpoints are not here",
+        "This is the only page that loads a model, and this run folder holds what was measured, not the models. "
+        + (f"The aligned model was at {_short(aligned.model, run)}." if aligned else "It names no checkpoints."),
+    )  # fmt: skip
+    components.missing("Make them again, and this page can ask them:", "\n".join(_again(run)))
+
+
+def _again(run: Context) -> list[str]:
+    return how_to_reproduce(run.manifest, "runs/again" if _is_shipped(run) else run.command_path)
+
+
+def _is_shipped(run: Context) -> bool:
+    """Whether the run is the demo's, which would be made again in a folder of its own."""
+    return "demo" in run.manifest.config_given
+
+
+def _short(place: str, run: Context) -> str:
+    """A place as seen from the run folder, where it lies inside."""
+    inside = Path(place).is_relative_to(Path(run.key.path).resolve())
+    return str(Path(place).relative_to(Path(run.key.path).resolve())) if inside else place
+
+
+def _lead(run: Context, aligned: CheckpointRef, loaded: bool) -> str:
+    model = run.manifest.model
+    what = (
+        f"{model.get('architecture', 'a model')} with {model.get('n_layers', '?')} layers of width "
+        f"{model.get('d_model', '?')}"
+    )
+    size = _bytes_on_disk(aligned)
+    place = f"{_short(aligned.model, run)} ({_size(size)} on disk)" if size else f"{aligned} on the hub, or its cache"
+    if loaded:
+        return f"The only page that loads a model. In memory: {what}."
+    return (
+        f"The only page that loads a model: {what}, from {place}. It stays in memory until you free it or leave "
+        "the page; checkpoints take turns in it."
+    )
+
+
+def _bytes_on_disk(ref: CheckpointRef) -> int:
+    folder = Path(ref.model)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def _memory(run: Context, column: st.delta_generator.DeltaGenerator) -> None:
+    bench = live.bench(run.key, run.manifest)
+    with column:
+        components.note(
+            f"{bench.n_weights:,} weights, {_size(bench.n_bytes)} in memory, on {str(bench.host.device).upper()}."
+        )
+
+
+def _refused(places: dict[str, CheckpointRef], there: dict[str, CheckpointRef]) -> None:
+    absent = len(places) - len(there)
+    if absent:
+        components.note(f"{absent} of {len(places)} checkpoints are no longer at their places and cannot be asked.")
+
+
+@st.fragment
+def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
+    with components.section():
+        one, other = _pair(run, checkpoints)
+        direction = _direction(run)
+        if direction is None:
+            components.missing("This run holds no direction.", f"gravity-probe directions {run.command_path} fit")
+            return
+        _choices(run, checkpoints, one, other, direction)
+        if run.layer < 0:
+            components.note("Directions lie behind blocks, not in the embedding: choose a layer at the left.")
+            return
+        prompt = _prompt(run)
+        left, right = st.columns([3, 2], vertical_alignment="bottom")
+        push = left.slider(
+            "Push along the direction", -_FURTHEST, _FURTHEST, 0.0, 0.25, key="live-push",
+            help="This much of the direction's own length (for a difference of means: the distance between the "
+            "classes) is added behind the layer at every token. 0: none.",
+        )  # fmt: skip
+        answers = right.toggle(
+            "Let it answer", key="live-answers", help=f"A greedy answer of at most {_ANSWER} tokens."
+        )
+        if not prompt.strip():
+            components.note("Type a prompt, or take one of the run's.")
+            return
+        _draw(run, tuple(name for name in (one, other) if name), direction, prompt, push, _ANSWER if answers else 0)
+
+
+def _pair(run: Context, checkpoints: tuple[str, ...]) -> tuple[str, str]:
+    """The chosen one or two; at first the aligned model and the selected checkpoint."""
+    chosen, here = state.selection(), run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    one = chosen.one if chosen.one in checkpoints else "aligned"
+    other = chosen.other if chosen.other in checkpoints else here if here in checkpoints and here != one else _NONE
+    return one, _NONE if st.session_state.get("live-alone") or other == one else other
+
+
+def _direction(run: Context) -> str | None:
+    known = list(cache.directions(run.key))
+    chosen = state.selection().direction
+    return chosen if chosen in known else next(iter(known), None)
+
+
+def _choices(run: Context, checkpoints: tuple[str, ...], one: str, other: str, direction: str) -> None:
+    first, second, third = st.columns(3)
+    with first:
+        components.choose(
+            "Checkpoint", checkpoints, one, lambda name: _choose(one=name), name="one",
+            format_func=lambda name: components.checkpoint_name(name, run),
+        )  # fmt: skip
+    with second:
+        components.choose(
+            "Beside it", (_NONE, *checkpoints), other, _beside, name="other",
+            format_func=lambda name: components.checkpoint_name(name, run) if name else "nothing",
+        )  # fmt: skip
+    with third:
+        components.choose(
+            "Direction", list(cache.directions(run.key)), direction, lambda name: _choose(direction=name),
+            name="direction", help=str(cache.directions(run.key)[direction].get("says", "")) or None,
+        )  # fmt: skip
+
+
+def _choose(**changes: str) -> None:
+    state.change(**changes)
+    state.write_url()
+
+
+def _beside(name: str) -> None:
+    st.session_state["live-alone"] = not name
+    if name:
+        _choose(other=name)
+
+
+def _prompt(run: Context) -> str:
+    """The prompt; it is kept in this visit only, and never in the URL."""
+    kept = cache.prompts(run.key)
+    if "live-prompt" not in st.session_state:
+        st.session_state["live-prompt"] = kept[0] if kept else ""
+    if kept:
+        st.selectbox(
+            "Take a probe prompt", kept, index=None, key="live-taken", on_change=_take,
+            placeholder=f"One of the run's {len(kept):,}, or type your own below",
+        )  # fmt: skip
+    return st.text_area(
+        "Prompt", key="live-prompt", max_chars=_LONGEST, height=90,
+        help="It becomes the user's turn in the aligned model's chat template. It is not kept, and not in the link.",
+    )  # fmt: skip
+
+
+def _take() -> None:
+    if st.session_state.get("live-taken"):
+        st.session_state["live-prompt"] = st.session_state["live-taken"]
+
+
+def _draw(
+    run: Context, checkpoints: tuple[str, ...], direction: str, prompt: str, push: float, new_tokens: int
+) -> None:
+    with st.spinner("Asking …", show_time=False):
+        spots, chances, answers = _read(run, checkpoints, direction, prompt, push, new_tokens)
+    shown = tuple((name, _arm(name, run), components.checkpoint_name(name, run)) for name in checkpoints)
+    where = f"{run.where(direction=False)} · direction {style.plain(direction)}"
+    if new_tokens:
+        _answers(answers, push)
+    figure = plots.next_tokens(chances, shown, push=push, where=where, ink=run.ink)
+    components.chart(figure, chances, name="next-tokens", alt="Chances of the likeliest next tokens")
+    figure = plots.tokens(spots, shown, push=push, where=where, ink=run.ink)
+    components.chart(figure, spots, name="tokens", alt="Each token's projection on the direction")
+
+
+def _read(
+    run: Context, checkpoints: tuple[str, ...], direction: str, prompt: str, push: float, new_tokens: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Tokens with their projections, next tokens with their chances, and answers, each without and with the push."""
+    found = {}
+    for name in checkpoints:
+        for coefficient in dict.fromkeys((0.0, push)):
+            found[name, coefficient] = live.read(
+                run.key, run.manifest, name, direction, prompt, run.layer, coefficient, new_tokens
+            )
+    words = {token: text for read in found.values() for token, text in read.words.items()}
+    best = sorted(words, key=lambda token: -max(float(read.chances[token]) for read in found.values()))[:_NEXT]
+    spots, chances, answers = [], [], []
+    for name in checkpoints:
+        plain, pushed = found[name, 0.0], found[name, push] if push else None
+        moved = pushed.projections if pushed else [math.nan] * len(plain.tokens)
+        spots += [(name, *spot) for spot in zip(range(len(plain.tokens)), plain.tokens, plain.projections, moved,
+                                                strict=True)]  # fmt: skip
+        chances += [
+            (name, words[token], float(plain.chances[token]), float(pushed.chances[token]) if pushed else math.nan)
+            for token in best
+        ]
+        shown = components.checkpoint_name(name, run)
+        answers.append((shown, plain.answer or "", (pushed.answer or "") if pushed else ""))
+    return (
+        pd.DataFrame(spots, columns=["checkpoint", "place", "token", "projection", "pushed"]),
+        pd.DataFrame(chances, columns=["checkpoint", "token", "chance", "pushed"]),
+        pd.DataFrame(answers, columns=["checkpoint", "answer", "pushed"]),
+    )
+
+
+def _arm(checkpoint: str, run: Context) -> str:
+    places = {name: arm for (arm, _, _), name in run.catalogue.checkpoints.items()}
+    return places.get(checkpoint, checkpoint)
+
+
+def _answers(rows: pd.DataFrame, push: float) -> None:
+    """What they say, as text: nothing of it is markup."""
+    heads = ["", "greedy answer", *([f"with the push of {style.signed(push)}"] if push else [])]
+    columns = ["checkpoint", "answer", *(["pushed"] if push else [])]
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(row[name])) or '–'}</td>" for name in columns) + "</tr>"
+        for row in rows.to_dict("records")
+    )
+    st.html(f'<div class="gp-wide"><table class="gp-said"><tr>{head}</tr>{body}</table></div>')
+
+
+show(components.context())

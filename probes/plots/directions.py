@@ -1,0 +1,245 @@
+"""Directions: how one turned over a fine-tuning run, what its probe still reads, and what moving along it does."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from probes.plots import style
+from probes.plots.statistics import statistic_of
+from probes.plots.style import InkName, StepAxis
+
+# column of `direction_tracks`: panel title, axis limits
+_PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
+    ("angle", "turned from the aligned model's (°)", None),
+    ("norm", "gap between the classes (activation norm)", None),
+    ("auroc", "the aligned model's probe, read here (AUROC)", (0.0, 1.0)),
+    ("refit", "a probe refitted here (AUROC)", (0.0, 1.0)),
+)
+_TURN_HEIGHT = 662
+_CAPTION = (
+    "Angle: between the direction fitted at each checkpoint and the one fitted at the aligned model. Gap: distance "
+    "of the two classes' means along it. AUROC: the chance that a positive prompt lies above a negative one, probes "
+    "fitted on one fold and read on the other; 0.5 tells nothing. Bands: 95 % intervals of the selected trajectory."
+)
+
+
+def turning(
+    rows: pd.DataFrame, *, direction: str, chosen: tuple[str, int], where: str, ink: InkName = "light"
+) -> go.Figure:
+    """Draw angle, norm, and both AUROCs by step, every arm and seed.
+
+    Args:
+        rows: arm, seed, step and the columns of `direction_tracks` of one direction at one layer, roles included.
+        direction: its name, for the title.
+        chosen: arm and seed of which the intervals are drawn.
+        where: run and layer, for the subtitle.
+        ink: light or dark page.
+    """
+    title = f"How {style.plain(direction)} turned"
+    kept = style.figure(title, where, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
+    grid = make_subplots(
+        2, 2, horizontal_spacing=0.1, vertical_spacing=0.17, subplot_titles=[text for _, text, _ in _PANELS]
+    )
+    runs = rows[~rows["arm"].isin(style.ROLES)]
+    axis, colours = StepAxis.of([0, *runs["step"]]), style.INKS[ink]
+    for place, (column, _, limits) in enumerate(_PANELS):
+        cell = {"row": place // 2 + 1, "col": place % 2 + 1}
+        _references(grid, rows, column, axis, cell)
+        for arm in style.in_order(runs["arm"])[::-1]:
+            for seed, run in runs[runs["arm"] == arm].groupby("seed"):
+                own = run.sort_values("step")
+                if (arm, seed) == chosen:
+                    _band(grid, own, arm, column, axis, cell)
+                _line(grid, own, arm, int(seed), column, axis, cell, named=place == 0)
+        low, high = limits or (0.0, float(rows[column].max()) if rows[column].notna().any() else 1.0)
+        room = 0.05 * ((high - low) or 1.0)
+        grid.update_yaxes(range=[low - room, high + room], nticks=6, **cell)
+        if column in ("auroc", "refit"):
+            grid.add_hline(y=0.5, line={"color": colours.rule, "width": 1, "dash": "dot"}, layer="below", **cell)
+    ticks = go.Figure()
+    axis.apply(ticks, colours)
+    grid.update_xaxes(
+        range=list(axis.range), tickvals=ticks.layout.xaxis.tickvals, ticktext=ticks.layout.xaxis.ticktext
+    )
+    grid.update_xaxes(title={"text": ticks.layout.xaxis.title.text, "standoff": 4}, row=2)
+    grid.update_annotations(font={"size": 13, "color": colours.text})
+    titles = list(grid.layout.annotations)
+    grid.update_layout(
+        template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=True,
+        margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
+        legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
+    )  # fmt: skip
+    return grid
+
+
+def _references(
+    grid: go.Figure, rows: pd.DataFrame, column: str, axis: StepAxis, cell: dict[str, int]
+) -> None:
+    """The aligned model at step 0, and where the witness and the pretrained model lie: marks on thin lines across."""
+    for role in ("pretrained", "witness", "aligned"):
+        found = rows[rows["arm"] == role][column].dropna()
+        if found.empty:
+            continue
+        mark, value = style.mark_of(role), float(found.iloc[0])
+        if role != "aligned":
+            grid.add_hline(y=value, line={"color": style.faded(mark.colour, 0.6), "width": 1.1}, layer="below", **cell)
+        grid.add_scatter(
+            name=role, x=[axis.zero], y=[value], mode="markers", showlegend=cell == {"row": 1, "col": 1},
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": 10}, legendgroup=role, cliponaxis=False,
+            hovertemplate=f"{role}<br>%{{y:.3f}}<extra></extra>", **cell,
+        )  # fmt: skip
+
+
+def _band(
+    grid: go.Figure, run: pd.DataFrame, arm: str, column: str, axis: StepAxis, cell: dict[str, int]
+) -> None:
+    if f"{column}_low" not in run:
+        return
+    known = run[run[f"{column}_low"].notna() & run[f"{column}_high"].notna()]
+    x = [axis.position(step) for step in known["step"]]
+    grid.add_scatter(
+        x=x + x[::-1], y=[*known[f"{column}_high"], *known[f"{column}_low"][::-1]], mode="none", fill="toself",
+        fillcolor=style.faded(style.mark_of(arm).colour, 0.15), hoverinfo="skip", legendgroup=arm, showlegend=False,
+        **cell,
+    )  # fmt: skip
+
+
+def _line(
+    grid: go.Figure, run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, cell: dict[str, int], *,
+    named: bool,
+) -> None:  # fmt: skip
+    mark, places = style.mark_of(arm), [axis.position(step) for step in run["step"]]
+    grid.add_scatter(
+        name=style.plain(arm), x=places, y=run[column], mode="lines+markers", legendgroup=arm,
+        showlegend=named and seed == 0,
+        line={"color": mark.colour, "dash": mark.dash, "width": mark.width},
+        marker={"symbol": mark.symbol, "size": 6, "color": mark.colour},
+        customdata=[[step, style.signed(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
+        hovertemplate=f"{style.plain(arm)}, seed {seed}, step %{{customdata[0]}}<br>"
+        f"{style.plain(statistic_of(column).title)} %{{y:.3f}} (cosine to the aligned model's %{{customdata[1]}})"
+        "<extra></extra>",
+        **cell,
+    )  # fmt: skip
+
+
+_MEDIATION_ROW = 26
+_MEDIATION_CAPTION = (
+    "Necessity: the fine-tuned checkpoint with its motion along the reversion taken back. Sufficiency: the aligned "
+    "model with that motion put in. Controls: random directions of the same length, isotropic or with the activations' "
+    "covariance, every draw a point. Only what the reversion does and the controls do not is its own."
+)
+_KINDS = {"none": "as it is", "reversion": "along the reversion", "random": "random", "covariance": "random, matched"}
+_MEASURES = {"refusal": "refused", "compliance": "complied", "incoherent": "incoherent"}
+
+
+def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light") -> go.Figure:
+    """Draw what harmful requests meet with and without the motion along the reversion, beside random directions.
+
+    Args:
+        rows: test, direction, refusal, compliance, incoherent, n of one checkpoint.
+        arm: that checkpoint's, for its colour.
+        where: run, layers and checkpoint, for the subtitle.
+        ink: light or dark page.
+    """
+    colours = style.INKS[ink]
+    rows = rows.assign(kind=rows["direction"].str.split(":").str[0])
+    kinds = [kind for kind in _KINDS if kind in set(rows["kind"])]
+    tests = [test for test in ("necessity", "sufficiency") if test in set(rows["test"])]
+    height = 116 + 64 + len(tests) * (34 + _MEDIATION_ROW * len(kinds))
+    kept = style.figure(
+        "Is the way back what changes behaviour?", where, ink, height=height, caption=_MEDIATION_CAPTION, left=150
+    ).layout
+    grid = make_subplots(
+        max(1, len(tests)), len(_MEASURES), shared_yaxes=True, shared_xaxes=True, horizontal_spacing=0.075,
+        vertical_spacing=0.14 if len(tests) > 1 else 0.0,
+        subplot_titles=[f"{test}: {words}" for test in tests for words in _MEASURES.values()],
+    )  # fmt: skip
+    for row, test in enumerate(tests, start=1):
+        asked = style.mark_of(arm if test == "necessity" else "aligned")
+        for column, measure in enumerate(_MEASURES, start=1):
+            for place, kind in enumerate(kinds):
+                own = rows[(rows["test"] == test) & (rows["kind"] == kind)]
+                mark = asked if kind in ("none", "reversion") else style.CONTROL
+                symbol = f"{mark.symbol}-open" if kind == "none" else mark.symbol
+                grid.add_scatter(
+                    x=own[measure], y=[len(kinds) - 1 - place] * len(own), mode="markers", row=row, col=column,
+                    marker={
+                        "color": mark.colour, "symbol": symbol, "size": 8 if mark is style.CONTROL else 11,
+                        "line": {"width": 2 if kind == "none" else 0, "color": mark.colour},
+                    },
+                    hovertext=[f"{style.plain(name)}<br>{value:.0%} of {int(n)}" if math.isfinite(value) else ""
+                               for name, value, n in zip(own["direction"], own[measure], own["n"], strict=True)],
+                    hovertemplate="%{hovertext}<extra></extra>", cliponaxis=False,
+                )  # fmt: skip
+    grid.update_yaxes(
+        tickvals=list(range(len(kinds))), ticktext=[_KINDS[kind] for kind in kinds[::-1]],
+        range=[-0.6, len(kinds) - 0.4], showgrid=True, gridcolor=colours.rule, showline=False, ticks="",
+    )  # fmt: skip
+    grid.update_xaxes(range=[-0.1, 1.06], tickformat=".0%", tickvals=[0, 0.5, 1])
+    grid.update_xaxes(title={"text": "share of harmful requests", "standoff": 4}, row=max(1, len(tests)), col=2)
+    grid.update_annotations(font={"size": 13, "color": colours.text})
+    titles = list(grid.layout.annotations)
+    grid.update_layout(
+        template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=False,
+        margin={"l": 150, "r": 16, "t": 116, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
+    )  # fmt: skip
+    return grid
+
+
+_CARRIED_TOP = 146
+
+
+def carried(rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], where: str, ink: InkName = "light"
+) -> go.Figure:  # fmt: skip
+    """Draw what each direction's probe reads in two checkpoints, at home and carried over.
+
+    Args:
+        rows: direction, fitted, read, auroc; `fitted` and `read` are `one` or `other`.
+        names: of both checkpoints.
+        arms: of both, for their colours.
+        where: run and layer, for the subtitle.
+        ink: light or dark page.
+    """
+    directions = list(dict.fromkeys(rows["direction"]))
+    left = 30 + round(6.2 * max((len(name) for name in directions), default=6))
+    fig = style.figure(
+        "Probes carried over", where, ink, height=_CARRIED_TOP + 64 + 24 * max(4, len(directions)), left=left,
+        caption="Probes fitted in one checkpoint and read in it or in the other, on other prompts. 0.5 tells nothing; "
+        "below it the probe reads the wrong way round.",
+    )  # fmt: skip
+    colours = style.INKS[ink]
+    fig.add_vline(x=0.5, line={"color": colours.rule, "width": 1, "dash": "dot"}, layer="below")
+    for place, (fitted, name, arm) in enumerate(zip(("one", "other"), names, arms, strict=True)):
+        mark = style.mark_of(arm)
+        faint = arms[0] == arms[1] and fitted == "one"  # two steps of one arm: the earlier choice is the paler
+        colour = style.faded(mark.colour, 0.5) if faint else mark.colour
+        for read, other in zip(("one", "other"), names, strict=True):
+            own = rows[(rows["fitted"] == fitted) & (rows["read"] == read)].set_index("direction")["auroc"]
+            home = fitted == read
+            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(other)}'}"
+            fig.add_scatter(
+                name=title, x=[own.get(each, math.nan) for each in directions],
+                y=[len(directions) - 1 - row for row in range(len(directions))], mode="markers", cliponaxis=False,
+                marker={
+                    "color": colour, "symbol": mark.symbol + ("" if home else "-open"), "size": 10 if home else 11,
+                    "line": {"width": 0 if home else 1.8, "color": colour},
+                },
+                hovertemplate=f"{title}<br>AUROC %{{x:.3f}}<extra></extra>",
+            )  # fmt: skip
+        fig.add_annotation(
+            name="key", x=0, y=1, xref="paper", yref="paper", xshift=-left, yshift=52 - 22 * place, xanchor="left",
+            showarrow=False, font={"size": 13, "color": colours.text},
+            text=f"<span style='color:{colour}'>⬤</span> probe of {style.plain(name)}, read there   "
+            f"<span style='color:{colour}'>◯</span> read in {style.plain(names[1 - place])}",
+        )  # fmt: skip
+    fig.update_yaxes(
+        tickvals=list(range(len(directions))), ticktext=[style.plain(name) for name in directions[::-1]],
+        range=[-0.6, len(directions) - 0.4], showgrid=True, gridcolor=colours.rule, showline=False, ticks="",
+    )  # fmt: skip
+    fig.update_xaxes(title={"text": "AUROC"}, range=[-0.02, 1.02], nticks=6)
+    fig.update_layout(margin={"t": _CARRIED_TOP})
+    return fig

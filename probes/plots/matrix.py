@@ -1,0 +1,119 @@
+"""Pairs of things as a square of numbers in colour, whose cells can be clicked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from probes.plots import style
+from probes.plots.style import InkName
+
+CELLS = "cells"  # the trace whose points answer a click: [row, column] in customdata
+_AWAY, _TOWARDS = "#0072B2", "#D55E00"
+_WITH_NUMBERS = 420  # cells; more would be too small to hold a number
+_TOP, _LETTER = 84, 6.1  # pixels
+
+
+def matrix(
+    values: Sequence[Sequence[float | None]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    where: str,
+    caption: str,
+    axes: tuple[str, str],
+    limits: tuple[float, float],
+    selected: tuple[int | None, int | None] = (None, None),
+    tilted: bool = True,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw the square.
+
+    Args:
+        values: [row, column]; None or NaN is not defined.
+        rows: names of the rows, from the top.
+        columns: names of the columns.
+        title: what is shown.
+        where: run, layer and direction, for the subtitle.
+        caption: what a number means.
+        axes: titles of the rows' and the columns' axis.
+        limits: fixed ends of the colour scale; its middle is the neutral colour.
+        selected: (row, column) to be outlined; with None for one of them, the other's whole line.
+        tilted: whether the columns' names stand on end.
+        ink: light or dark page.
+    """
+    left = (36 if axes[0] else 12) + round(_LETTER * max((len(name) for name in rows), default=4))
+    names = round(_LETTER * max((len(name) for name in columns), default=4)) if tilted else 12
+    below = names + (44 if axes[1] else 22)
+    room = max(16, min(30, 560 // max(1, len(rows))))
+    fig = style.figure(
+        title, where, ink, height=_TOP + below + max(120, room * len(rows)), caption=caption, below=below, left=left
+    )
+    shown = [[_defined(value) for value in row] for row in values]
+    colours = style.INKS[ink]
+    fig.add_heatmap(
+        name="map", z=shown, x=list(range(len(columns))), y=list(range(len(rows))), zmin=limits[0], zmax=limits[1],
+        colorscale=[(0.0, _AWAY), (0.5, colours.middle), (1.0, _TOWARDS)], xgap=1, ygap=1, hoverinfo="skip",
+        colorbar={
+            "thickness": 10, "len": 1.04, "outlinewidth": 0, "ticks": "", "x": 1.02, "nticks": 5,
+            "tickfont": {"size": 12, "color": colours.muted},
+        },
+    )  # fmt: skip
+    if len(rows) * len(columns) <= _WITH_NUMBERS:
+        fig.data[0].update(
+            text=[[style.signed(value) for value in row] for row in shown], texttemplate="%{text}",
+            textfont={"size": 11},
+        )  # fmt: skip
+    _cells(fig, shown, rows, columns)
+    _outline(fig, selected, len(rows), len(columns), colours.text)
+    fig.update_yaxes(
+        title={"text": axes[0], "standoff": 4}, showline=False, ticks="", tickvals=list(range(len(rows))),
+        ticktext=[style.plain(name) for name in rows], range=[len(rows) - 0.5, -0.5],
+    )  # fmt: skip
+    every = math.ceil(len(columns) / 40)
+    places = list(range(0, len(columns), every))
+    fig.update_xaxes(
+        title={"text": axes[1], "standoff": 4}, showline=False, ticks="", tickvals=places,
+        ticktext=[style.plain(columns[place]) for place in places], tickangle=-90 if tilted else 0,
+        range=[-0.5, len(columns) - 0.5],
+    )  # fmt: skip
+    fig.update_layout(margin={"r": 20}, hoverdistance=60)
+    return fig
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _cells(
+    fig: go.Figure, values: list[list[float | None]], rows: Sequence[str], columns: Sequence[str]
+) -> None:
+    """One invisible point a cell, which carries the hover text and the click: a heat map itself cannot be selected."""
+    spots = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
+    fig.add_scatter(
+        name=CELLS, x=[column for _, column in spots], y=[row for row, _ in spots], mode="markers",
+        marker={"symbol": "square", "size": 24, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
+        customdata=[[rows[row], columns[column]] for row, column in spots],
+        hovertext=[
+            f"{style.plain(rows[row])} · {style.plain(columns[column])}<br>"
+            + (style.signed(value, 3) if (value := values[row][column]) is not None else "not defined")
+            for row, column in spots
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )  # fmt: skip
+
+
+def _outline(
+    fig: go.Figure, selected: tuple[int | None, int | None], n_rows: int, n_columns: int, colour: str
+) -> None:
+    row, column = selected
+    if row is None and column is None:
+        return
+    fig.add_shape(
+        name="selected", type="rect", line={"color": colour, "width": 2}, fillcolor="rgba(0,0,0,0)",
+        x0=-0.5 if column is None else column - 0.48, x1=n_columns - 0.5 if column is None else column + 0.48,
+        y0=-0.5 if row is None else row - 0.47, y1=n_rows - 0.5 if row is None else row + 0.47,
+    )  # fmt: skip

@@ -1,0 +1,183 @@
+"""The Live page on a run whose models are there: it loads one, asks it, pushes it, and lets it go."""
+
+import gc
+import shutil
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from probes.live import Bench
+from tests.app.test_pages import MAIN, commands, query, title, words
+from tests.builders import tiny_model, tiny_tokenizer
+from tests.measured import measured_run
+from tests.synthetic import TRICKY
+
+PAGE = "views/live.py"
+STEP = "baseline-s0-000010"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("live-page")
+    measured_run(home)
+    return home
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The Live page on a root, with a query, before anything is loaded."""
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+    def run(root, **asked):
+        monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
+        at = AppTest.from_file(MAIN, default_timeout=120)
+        for name, value in asked.items():
+            at.query_params[name] = value
+        at.run()
+        at.switch_page(PAGE)
+        return at.run()
+
+    return run
+
+
+@pytest.fixture
+def benches(monkeypatch):
+    """Every model that the page opened, as far as anything still holds it."""
+    found = []
+    opening = Bench.open.__func__
+
+    def watched(cls, run):
+        bench = opening(cls, run)
+        found.append(weakref.ref(bench))
+        return bench
+
+    monkeypatch.setattr(Bench, "open", classmethod(watched))
+    return found
+
+
+def load(at):
+    return next(each for each in at.button if each.label == "Load the model").click().run()
+
+
+def held(benches):
+    gc.collect()
+    return [each for each in benches if each() is not None]
+
+
+def test_nothing_is_loaded_until_asked_and_the_page_says_what_would_be(opened, home, benches):
+    at = opened(home / "runs")
+    assert not benches
+    assert "The only page that loads a model" in words(at)
+    assert "MB on disk" in words(at)
+    assert not at.get("plotly_chart")
+
+
+def test_a_prompt_is_read_in_two_checkpoints_and_pushed(opened, home, benches):
+    at = load(opened(home / "runs", direction="reversion"))
+    assert not at.error
+    assert not at.exception
+    assert "weights" in words(at)
+    assert len(held(benches)) == 1
+    assert at.text_area(key="live-prompt").value.startswith("break lock")
+    assert len(at.get("plotly_chart")) == 2
+    plain = at.get("plotly_chart")[0].proto.spec
+    at.slider(key="live-push").set_value(2.0).run()
+    at.toggle(key="live-answers").set_value(True).run()
+    assert not at.error
+    assert "with the push of 2.00" in words(at)
+    assert at.get("plotly_chart")[0].proto.spec != plain
+    assert len(benches) == 1
+    assert query(at)["run"] == "tiny"
+    assert "break" not in str(query(at))
+
+
+def test_the_shown_numbers_are_the_bench_s(opened, home):
+    at = load(opened(home / "runs", direction="reversion", one="witness", other=STEP))
+    at.selectbox(key="choose-other").set_value("aligned").run()
+    assert query(at)["other"] == "aligned"
+    at.selectbox(key="choose-other").set_value("").run()
+    spots = next(each.value for each in at.dataframe if "place" in each.value)
+    assert set(spots["checkpoint"]) == {"witness"}
+    from probes.live import Asked
+    from probes.stages.directions import read_direction
+    from probes.store import RunFolder
+
+    run = RunFolder(home / "runs" / "tiny")
+    layer = int(query(at)["layer"])
+    asked = Asked(at.text_area(key="live-prompt").value, layer)
+    read = Bench.open(run).read("witness", read_direction(run, "reversion"), asked)
+    assert list(spots["projection"]) == pytest.approx(list(read.projections))
+
+
+def test_it_is_freed_by_its_button_and_by_leaving_the_page(opened, home, benches):
+    at = load(opened(home / "runs"))
+    assert len(held(benches)) == 1
+    next(each for each in at.button if each.label == "Free the model").click().run()
+    assert not held(benches)
+    assert "on disk" in words(at)
+    at = load(at)
+    assert len(held(benches)) == 1
+    at.switch_page("views/layers.py")
+    at.run()
+    assert not held(benches)
+    at.switch_page(PAGE)
+    at.run()
+    assert not held(benches)
+    assert not at.get("plotly_chart")
+
+
+def test_what_is_typed_and_answered_is_never_markup(opened, home):
+    at = load(opened(home / "runs"))
+    at.toggle(key="live-answers").set_value(True).run()
+    at.text_area(key="live-prompt").set_value(TRICKY[:40]).run()
+    assert not at.exception
+    html = " ".join(element.proto.body for element in at.get("html"))
+    assert "<script" not in html
+    assert all("<script" not in chart.proto.spec for chart in at.get("plotly_chart"))
+
+
+def test_what_cannot_be_asked_is_a_sentence(opened, home):
+    at = load(opened(home / "runs"))
+    at.text_area(key="live-prompt").set_value("x" * 200).run()
+    assert "longer than the model's context" in words(at)
+    at.text_area(key="live-prompt").set_value("  ").run()
+    assert not at.error
+    assert not at.get("plotly_chart")
+    at.selectbox(key="choose-layer").set_value(-1).run()
+    assert "not in the embedding" in words(at)
+    assert not at.exception
+
+
+@pytest.mark.parametrize("wanted", ["../../../etc", "/etc", "nobody"])
+def test_the_query_opens_no_other_model(opened, home, benches, wanted):
+    at = load(opened(home / "runs", one=wanted, other=wanted, direction=wanted))
+    assert not at.error
+    assert set(at.selectbox(key="choose-one").options) == {"aligned", "witness", "baseline step 10"}
+    assert at.selectbox(key="choose-one").value == "aligned"
+    assert len(benches) == 1
+
+
+def test_models_that_are_gone_are_told_with_what_makes_them_again(opened, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny", tmp_path / "tiny") / "run.json"
+    run.write_text(run.read_text().replace(str(home), str(tmp_path / "gone")))
+    at = opened(tmp_path)
+    assert title(at) == "The checkpoints are not here"
+    assert "gravity-probe measure" in commands(at)
+    assert not any(each.label == "Load the model" for each in at.button)
+
+
+def test_a_checkpoint_that_changed_since_is_refused_in_a_sentence(opened, home, tmp_path):
+    again = Path(shutil.copytree(home, tmp_path / "again"))
+    manifest = again / "runs" / "tiny" / "run.json"
+    manifest.write_text(manifest.read_text().replace(str(home), str(again)))
+    model = tiny_model(seed=5)
+    model.save_pretrained(again / "checkpoints" / "aligned")
+    tiny_tokenizer().save_pretrained(again / "checkpoints" / "aligned")
+    at = load(opened(again / "runs"))
+    assert "other weights than those that were measured" in words(at)
+    assert not at.exception
