@@ -61,6 +61,13 @@ def read_direction(run: RunFolder, name: str, checkpoint: str = ALIGNED) -> Vect
     return Vectors.read(path)
 
 
+def place_of(run: RunFolder, vectors: Vectors) -> int:
+    """The layer that a direction is meant for: its selection's, else its only one, else the run's headline layer."""
+    if vectors.declared_layer is not None:
+        return vectors.declared_layer
+    return vectors.layers[0] if len(vectors.layers) == 1 else int(run.manifest.config["headline_layer"])
+
+
 def directions_of(run: RunFolder, checkpoint: str = ALIGNED) -> list[str]:
     """Names of the directions that are kept for a checkpoint: fitted, and brought from elsewhere."""
     folder = direction_path(run, "any", checkpoint).parent

@@ -202,3 +202,23 @@ def test_mediation_is_kept_and_holds_its_controls(call, own):
     call.said("directions", own, "mediate", "--checkpoint", "baseline-s0-000001", "--draws", 1)
     assert set(RunFolder(own).read_table("mediation")["checkpoint"]) == {TUNED, "baseline-s0-000001"}
     assert "no fine-tuned checkpoint" in call.refused("directions", own, "mediate", "--checkpoint", "aligned")
+
+
+def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
+    with RunFolder.writing(own) as run:
+        run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
+    asked = ("directions", own, "effect", "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
+    rows = call.said(*asked)["rows"]
+    assert [(row["along"], row["mode"], row["coefficient"]) for row in rows[:4]] == [
+        ("none", "none", 0.0), ("lda", "ablate", 0.0), ("lda", "add", 0.0), ("lda", "add", 30.0),
+    ]  # fmt: skip
+    rates = [{name: row[name] for name in ("refusal", "compliance", "refusal_score")} for row in rows]
+    assert rates[2] == rates[0], "adding nothing changes nothing"
+    assert rates[3]["refusal_score"] != rates[0]["refusal_score"]
+    assert len(rows) == 1 + 3 * 3
+    table = call(*asked).out
+    assert "2 random" in table
+    assert max(map(len, table.splitlines())) <= 100
+    call.said("directions", own, "effect", "--direction", "refusal", "--draws", 1, "--checkpoint", TUNED)
+    kept = RunFolder(own).read_table("effects")
+    assert set(zip(kept["checkpoint"], kept["direction"], strict=True)) == {("aligned", "lda"), (TUNED, "refusal")}
