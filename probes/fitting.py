@@ -141,14 +141,12 @@ def _folds(
 
 
 def _told(selection: Selection | None, run: RunFolder) -> Mapping[str, str]:
-    """The metadata of the refusal direction: the selected place, or the nearest and what it fails."""
+    """The metadata of the refusal direction: the selected place, or what is nearest to one and fails."""
     if selection is None:
         kept = run.read_json(KEPT).get("selection", {}) if (run.path / f"{KEPT}.json").is_file() else {}
         return {str(name): str(value) for name, value in kept.items()}
-    place, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
-    return {
-        "selected_layer": str(place.layer),
-        "position": str(place.position if selection.chosen else run.manifest.config["position"]),
-        "selected_fails": ", ".join(fails),
-        "selection_json": json.dumps(place.published()),
-    }
+    best, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
+    if fails:  # nothing is selected, so whoever uses the direction takes the layer that was declared in advance
+        return {"selection_json": json.dumps({**best.published(), "fails": list(fails)})}
+    place = {"selected_layer": str(best.layer), "position": str(best.position)}
+    return {**place, "selection_json": json.dumps(best.published())}

@@ -20,6 +20,7 @@ from probes.directions.contrast import Scene
 from probes.directions.controls import TopDrift
 from probes.directions.lda import Lda
 from probes.directions.refusal import Refusal
+from probes.directions.selection import Candidate, Rule, select
 from probes.directions.tracking import fit_layer, read_layer
 from probes.fitting import fit_directions
 from probes.readout import readout
@@ -151,8 +152,23 @@ def test_the_candidates_scores_are_kept_with_the_published_keys(fitted):
     rows = json.loads((fitted / "refusal_candidates.json").read_text())
     assert set(rows[0]) == {"position", "layer", "refusal_score", "steering_score", "kl_div_score"}
     assert {row["layer"] for row in rows} == {0, 1, 2}
-    about = read_direction(RunFolder(fitted), "refusal").about
-    assert about["selected_layer"] in "012"
+    found = select([Candidate.of_published(row) for row in rows], 3)
+    kept = read_direction(RunFolder(fitted), "refusal")
+    place = json.loads(kept.about["selection_json"])
+    if found.chosen is None:
+        assert kept.declared_layer is None
+        assert (place["layer"], place["fails"]) == (found.nearest[0][0].layer, list(found.nearest[0][1]))
+    else:
+        assert kept.declared_layer == found.chosen.layer == place["layer"]
+
+
+def test_a_rule_that_selects_is_in_the_direction(own):
+    """With a rule that lets everything pass, the lowest bypass score decides, and the direction says so."""
+    found = fit_directions(own, rule=Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)).selection
+    rows = [Candidate.of_published(row) for row in json.loads((own / "refusal_candidates.json").read_text())]
+    assert found is not None
+    assert found.chosen == min(rows, key=lambda each: each.bypass)
+    assert read_direction(RunFolder(own), "refusal").declared_layer == found.chosen.layer
 
 
 def test_positions_behind_the_instruction():
