@@ -41,8 +41,8 @@ CSS = """
 </style>
 """
 
-# Streamlit gives a drawn figure's layout back to Plotly after each turn of a camera, and so loses what the user did when
-# the next figure comes. This keeps the camera of each 3-D chart by the chart's key, as long as the tab is open.
+# Streamlit gives a drawn figure's layout back to Plotly after each turn of a camera, and so loses what the user did
+# when the next figure comes. This keeps the camera of each 3-D chart by its key, as long as the tab is open.
 CAMERAS = """
 <script>
 (() => {
