@@ -72,7 +72,8 @@ def readout_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("sign", no_wrap=True)
     table.add_column("tokens", overflow="fold")
     for row in rows:
-        table.add_row(str(row["layer"]), "+" if row["sign"] > 0 else "−", Text("  ".join(row["tokens"])))
+        tokens = "  ".join(repr(each)[1:-1] for each in row["tokens"])  # a line break is shown, not made
+        table.add_row(str(row["layer"]), "+" if row["sign"] > 0 else "−", Text(tokens))
     return table
 
 
@@ -81,6 +82,7 @@ def cosine_table(frame: pd.DataFrame, checkpoint: str, layer: int) -> Table:
     matrix = frame.pivot(index="one", columns="other", values="cosine")
     names = [name for name in dict.fromkeys(frame["one"]) if matrix.loc[name].notna().any()]
     table = plain_table(f"Cosines at {checkpoint}, layer {layer}")
+    table.padding = 0
     table.add_column("", no_wrap=True)
     for name in names:
         table.add_column(_SHORT.get(name, name[:4]), justify="right", no_wrap=True)
@@ -122,6 +124,26 @@ def steered_table(found: Steered) -> Table:
     return table
 
 
+def effect_table(found: Mapping[str, Any]) -> Table:
+    """What a direction does to behaviour, a line each intervention, the random directions as their range."""
+    table = plain_table(f"{found['checkpoint']} under {found['direction']}, layer {found['layer']}")
+    table.add_column("", no_wrap=True)
+    for name in ("refuses harmful", "refuses harmless", "incoherent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rates = ("refusal", "over_refusal", "incoherent")
+    kinds: dict[tuple[str, float, bool], list[Mapping[str, Any]]] = {}
+    for row in found["rows"]:
+        kinds.setdefault((row["mode"], row["coefficient"], row["along"].startswith("random:")), []).append(row)
+    for (mode, coefficient, random), rows in sorted(kinds.items(), key=lambda each: (each[0][0] != "none", each[0])):
+        how = {"none": "as it is", "ablate": "ablated at every block"}.get(mode, f"added, {coefficient:g} × norm")
+        cells = [_range([row[name] for row in rows]) for name in rates]
+        table.add_row(Text(f"{how}, {len(rows)} random" if random else how, "dim" if random else ""), *cells)
+    table.caption = Text(
+        f"over {found['rows'][0]['n']} harmful requests of the evaluation, and its harmless ones", "dim"
+    )
+    return table
+
+
 def mediation_table(found: Mapping[str, Any]) -> Table:
     """Necessity and sufficiency, beside the random directions."""
     where = ", ".join(map(str, found["layers"]))
@@ -143,6 +165,11 @@ def mediation_table(found: Mapping[str, Any]) -> Table:
         "dim",
     )
     return table
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = share(min(values)), share(max(values))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
 def _two(value: float) -> str:

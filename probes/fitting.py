@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from probes.causal.candidates import Asked, candidates, positions_of
-from probes.directions.selection import KEYS, Candidate, Rule, Selection, select
+from probes.directions.selection import Candidate, Rule, Selection, select
 from probes.errors import CheckpointError, PromptError
 from probes.evaluation import open_aligned
 from probes.lineage import Lineage, Member
@@ -123,44 +121,32 @@ def _candidates(
     if not run.holds(CANDIDATES, made_from):
         with run.stage(CANDIDATES, made_from):
             fold = run.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1
-            asked = Asked(*(
-                tuple([ids[place] for place in np.flatnonzero(of_class & (fold == side))] for side in (False, True))
-                for of_class in (prompts.harmful, ~prompts.harmful)
-            ))  # fmt: skip
+            asked = Asked(*(_folds(ids, of_class, fold) for of_class in (prompts.harmful, ~prompts.harmful)))
             host.put(host.aligned)
             told = lambda done, count: report(Progress("scoring refusal candidates", done, count))  # noqa: E731
             try:
                 found, _ = candidates(host, asked, positions, told)
             except PromptError:  # the tokenizer knows no word that begins a refusal
                 found = []
-            run.write_json(CANDIDATES, [_published(each) for each in found])
-    rows = run.read_json(CANDIDATES)
-    nan = float("nan")
-    return [
-        Candidate(**{name: nan if row[key] is None else row[key] for name, key in KEYS.items()}) for row in rows
-    ]  # fmt: skip
+            run.write_json(CANDIDATES, [each.published() for each in found])
+    return [Candidate.of_published(row) for row in run.read_json(CANDIDATES)]
 
 
-def _published(candidate: Candidate) -> dict[str, Any]:
-    """A candidate with the keys of the published files; a score that is not finite is null."""
-    row = dataclasses.asdict(candidate)
-    return {
-        key: row[name] if not isinstance(row[name], float) or np.isfinite(row[name]) else None
-        for name, key in KEYS.items()
-    }
+def _folds(
+    ids: Sequence[Sequence[int]], of_class: np.ndarray, fold: np.ndarray
+) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]:
+    """The prompts of one class, in the first fold and in the second."""
+    first, second = ([ids[int(place)] for place in np.flatnonzero(of_class & side)] for side in (~fold, fold))
+    return first, second
 
 
 def _told(selection: Selection | None, run: RunFolder) -> Mapping[str, str]:
-    """The metadata of the refusal direction: the selected place, or the nearest and what it fails."""
+    """The metadata of the refusal direction: the selected place, or what is nearest to one and fails."""
     if selection is None:
         kept = run.read_json(KEPT).get("selection", {}) if (run.path / f"{KEPT}.json").is_file() else {}
         return {str(name): str(value) for name, value in kept.items()}
-    place, fails = selection.chosen, ()
-    if place is None:
-        place, fails = selection.nearest[0]
-    return {
-        "selected_layer": str(place.layer),
-        "position": str(place.position if selection.chosen else run.manifest.config["position"]),
-        "selected_fails": ", ".join(fails),
-        "selection_json": json.dumps(_published(place)),
-    }
+    best, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
+    if fails:  # nothing is selected, so whoever uses the direction takes the layer that was declared in advance
+        return {"selection_json": json.dumps({**best.published(), "fails": list(fails)})}
+    place = {"selected_layer": str(best.layer), "position": str(best.position)}
+    return {**place, "selection_json": json.dumps(best.published())}

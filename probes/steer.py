@@ -12,7 +12,7 @@ from probes.evaluation import open_aligned
 from probes.importing import owner_of
 from probes.lineage import Lineage
 from probes.prompts import PromptSet, render
-from probes.stages.directions import read_direction
+from probes.stages.directions import place_of, read_direction
 from probes.store import RunFolder
 
 
@@ -78,8 +78,7 @@ def steer(
         raise UsageError("The run has no such checkpoint", got=checkpoint, expected=", ".join(list(refs)[:8]))
     vectors = read_direction(run, direction)
     owner_of(run).refuse_foreign(vectors)
-    declared = vectors.declared_layer
-    where = tuple(layers) if layers else (int(run.manifest.config["headline_layer"]) if declared is None else declared,)
+    where = tuple(layers) if layers else (place_of(run, vectors),)
     norms = tuple(vectors.at(layer)[1] for layer in where)
     host = open_aligned(run, lineage, device)
     host.put(refs[checkpoint])

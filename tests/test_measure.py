@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from probes.compare import compare
+from probes.directions.vectors import Vectors
 from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
 from probes.measure import judge, measure
@@ -118,14 +119,14 @@ def test_the_plane_holds_the_return_fraction_and_the_off_axis_norm(run):
 
 
 def test_directions_are_unit_vectors_from_aligned_to_witness(run):
-    arrays, about = run.read_arrays("directions/reversion")
+    found = Vectors.read(run.path / "directions" / "reversion.safetensors")
     harmful = PROMPTS.harmful
     gap = run.activations("witness").layer(2) - run.activations("aligned").layer(2)
     mean = gap[harmful].astype(np.float64).mean(axis=0)
-    assert np.linalg.norm(arrays["direction"], axis=1) == pytest.approx(1)
-    assert arrays["direction"][2] * arrays["norm"][2] == pytest.approx(mean, abs=1e-4)
-    assert about["orientation"] == "aligned towards witness"
-    assert about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
+    assert np.linalg.norm(found.direction, axis=1) == pytest.approx(1)
+    assert found.raw[2] == pytest.approx(mean, abs=1e-4)
+    assert found.about["orientation"] == "aligned towards witness"
+    assert found.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
 
 
 def test_every_checkpoint_and_layer_has_every_null_and_so_has_the_trajectory(run):

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from probes.errors import RunFolderError
 from probes.store import ActivationFile, ActivationWriter, RunFolder, find_runs, fingerprint
+from probes.store.atomic import write_tensors
 
 
 def activations(path: Path, seed: int = 0, dtype: str = "float32", key: str = "k") -> np.ndarray:
@@ -69,16 +70,24 @@ def test_a_stage_is_done_only_when_its_body_ended_well(tmp_path):
     assert not again.holds("drift", "b")
 
 
-def test_tables_and_arrays_come_back_as_they_were(tmp_path):
+def test_tables_come_back_as_they_were(tmp_path):
     frame = pd.DataFrame({"arm": ["a", "b"], "value": [1.5, np.nan]})
     with RunFolder.writing(tmp_path / "run") as run:
         run.write_table("maps/plane", frame)
-        run.write_arrays("directions/x", {"direction": np.eye(3, dtype=np.float32)}, {"method": "x"})
         pd.testing.assert_frame_equal(run.read_table("maps/plane"), frame)
-        arrays, about = run.read_arrays("directions/x")
-    assert np.array_equal(arrays["direction"], np.eye(3))
-    assert about == {"method": "x"}
     assert run.read_table("maps/plane", columns=["arm"], filters=[("arm", "==", "b")])["arm"].tolist() == ["b"]
+
+
+def test_equal_tensors_have_equal_bytes(tmp_path):
+    """The library itself orders a description anew at every call."""
+    about = {f"key {number}": str(number) for number in range(20)}
+    arrays = {"b": np.eye(3, dtype=np.float32), "a": np.arange(4.0)}
+    for name in ("one", "other"):
+        write_tensors(tmp_path / name, arrays, dict(reversed(about.items())) if name == "one" else about)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    with safe_open(tmp_path / "one", framework="numpy") as file:
+        assert file.metadata() == about
+        assert all(np.array_equal(file.get_tensor(name), value) for name, value in arrays.items())
 
 
 def test_two_writers_on_one_run_are_refused(tmp_path):

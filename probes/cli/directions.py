@@ -32,11 +32,12 @@ def register(app: typer.Typer) -> None:
 def directions(
     run: Annotated[str, typer.Argument(metavar="RUN|select", help="A run folder; or the word select.")],
     action: Annotated[
-        str, typer.Argument(metavar="ACTION|SCORES", help="fit, list, show, compare, mediate; or a file of scores.")
+        str,
+        typer.Argument(metavar="ACTION|SCORES", help="fit, list, show, compare, effect, mediate; or a file of scores."),
     ] = "list",
-    direction: Annotated[str, typer.Option(help="show: which direction.")] = "refusal",
+    direction: Annotated[str, typer.Option(help="show, effect: which direction.")] = "refusal",
     checkpoint: Annotated[
-        str | None, typer.Option(help="show, compare: at this checkpoint; mediate: of this one.")
+        str | None, typer.Option(help="show, compare: at this checkpoint; effect, mediate: of this one.")
     ] = None,
     layer: Annotated[
         list[int] | None, typer.Option(min=0, help="Layer; default the headline layer. mediate: may be repeated.")
@@ -51,7 +52,10 @@ def directions(
     max_kl: Annotated[float, typer.Option(help="select, fit: KL must be below this.")] = 0.1,
     min_induce: Annotated[float, typer.Option(help="select, fit: the induce score must be above this.")] = 0.0,
     depth: Annotated[float, typer.Option(help="select, fit: layers below int(depth · layers) count.")] = 0.8,
-    draws: Annotated[int, typer.Option(min=1, help="mediate: random directions of either kind.")] = 5,
+    coefficient: Annotated[
+        list[float] | None, typer.Option(help="effect: strength in units of the norm; may be repeated. Default 1.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="effect, mediate: random directions (of either kind).")] = 5,
     device: Device = None,
     json_: Json = False,
 ) -> None:
@@ -62,6 +66,7 @@ def directions(
     gravity-probe directions RUN list       at the aligned model: norm, separation, AUROC
     gravity-probe directions RUN show --direction refusal      how it turns, what it reads, its tokens
     gravity-probe directions RUN compare    cosine of each with each
+    gravity-probe directions RUN effect     refusals with a direction ablated, and added, beside random ones
     gravity-probe directions RUN mediate    is the motion back what changes behaviour?
     gravity-probe directions select SCORES.json --layers N     the published rule on a file of scores
     """
@@ -77,6 +82,9 @@ def directions(
         "list": lambda: _list(Path(run), one, json_),
         "show": lambda: _show(Path(run), direction, checkpoint, one, json_),
         "compare": lambda: _compare(Path(run), checkpoint or _ALIGNED, one, json_),
+        "effect": lambda: _effect(
+            Path(run), direction, checkpoint or _ALIGNED, one, coefficient or [1.0], draws, device, json_
+        ),
         "mediate": lambda: _mediate(Path(run), checkpoint, layer, draws, device, json_),
     }
     if action not in actions:
@@ -258,12 +266,31 @@ def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> No
         console().print(cosine_table(frame, checkpoint, place))
 
 
+def _effect(
+    run: Path, name: str, checkpoint: str, layer: int | None, coefficients: list[float], draws: int,
+    device: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    from probes.direction_tables import effect_table
+    from probes.terminal import console, progress_display
+    from probes.trials import try_direction
+
+    with progress_display() as tell:
+        found = try_direction(
+            run, name, checkpoint=checkpoint, layer=layer, coefficients=coefficients, draws=draws, device=device,
+            report=tell,
+        )  # fmt: skip
+    if as_json:
+        _print_json(found)
+    else:
+        console().print(effect_table(found))
+
+
 def _mediate(
     run: Path, checkpoint: str | None, layers: list[int] | None, draws: int, device: str | None, as_json: bool
 ) -> None:
     from probes.direction_tables import mediation_table
-    from probes.mediate import mediate
     from probes.terminal import console, progress_display
+    from probes.trials import mediate
 
     with progress_display() as tell:
         found = mediate(run, checkpoint=checkpoint, layers=layers, draws=draws, device=device, report=tell)

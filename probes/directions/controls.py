@@ -14,11 +14,11 @@ class Isotropic(Estimator):
 
     says = "a random direction"
     control = True
-    isometric = False
+    spanned = False
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         del positive, pairs
-        return np.random.default_rng([self.seed, 0x150]).standard_normal(rows.shape[1])
+        return np.random.default_rng([self.seed, 0x150]).standard_normal((rows.shape[1],))
 
 
 class CovarianceMatched(Estimator):
@@ -26,7 +26,7 @@ class CovarianceMatched(Estimator):
 
     says = "random, with the activations' spread"
     control = True
-    isometric = False
+    spanned = False
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         del positive, pairs

@@ -28,7 +28,8 @@ class Estimator(BaseEstimator):
         says: what it is, in one sentence.
         contrast: which activations it is fitted on; see `probes.directions.contrast`.
         control: whether it is one that is not to find anything.
-        isometric: whether a rotation of the activations rotates the direction, and does nothing else.
+        spanned: whether it lies in the span of the rows and depends on their inner products alone, so that it may be
+            found in as many coordinates as there are rows.
         direction_: unit vector, towards the positive class, [d_model], float64.
         norm_: gap between the class means along it, in the activations' own units; ≥ 0.
         raw_norm_: length of the vector that the method itself gave.
@@ -39,7 +40,7 @@ class Estimator(BaseEstimator):
     says: ClassVar[str]
     contrast: ClassVar[ContrastName] = "prompts"
     control: ClassVar[bool] = False
-    isometric: ClassVar[bool] = True
+    spanned: ClassVar[bool] = True
 
     def __init__(self, *, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.

@@ -19,6 +19,7 @@ class Lda(Estimator):
     """
 
     says = "linear discriminant, Ledoit-Wolf"
+    spanned = False  # the shrinkage depends on the width; its cost does not
 
     def __init__(self, *, shrinkage: float | None = None, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.

@@ -12,16 +12,15 @@ from sklearn.model_selection import StratifiedKFold
 
 from probes.directions.estimator import Estimator
 
-STRENGTHS = tuple(10.0**power for power in range(-4, 3))
+STRENGTHS = tuple(10.0**power for power in range(-2, 6))
 _FOLDS = 5
 _STEPS = 2000
 
 
 class Logistic(Estimator):
-    """Weights of a logistic regression, scikit-learn's, on activations divided by their overall spread.
+    """Weights of a logistic regression, scikit-learn's, on centred rows of mean square length 1.
 
-    By the representer theorem the weights lie in the span of the rows, so with fewer prompts than dimensions the
-    regression is solved in as many coordinates as there are prompts: the same solution, and the cost of a small model.
+    By the representer theorem the weights lie in the span of the rows.
 
     Attributes:
         strength_: inverse weight of the penalty (scikit-learn's C), as given or as found.
@@ -43,17 +42,12 @@ class Logistic(Estimator):
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         del pairs
         centred = rows - rows.mean(axis=0)
-        spread = float(np.sqrt((centred**2).mean()))
+        spread = float(np.sqrt((centred**2).sum(axis=1).mean()))
         if spread == 0:
             return np.zeros(rows.shape[1])
-        axes = None
         values = centred / spread
-        if rows.shape[1] > rows.shape[0]:
-            axes, corner = np.linalg.qr(values.T)
-            values = corner.T
         self.strength_ = self.strength if self.strength is not None else self._found(values, positive)
-        weights = _fitted(values, positive, self.strength_).coef_[0]
-        return weights if axes is None else axes @ weights
+        return _fitted(values, positive, self.strength_).coef_[0]
 
     def _found(self, values: np.ndarray, positive: np.ndarray) -> float:
         folds = min(_FOLDS, int(positive.sum()), int((~positive).sum()))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from probes.errors import StatisticsError, UsageError
 
@@ -35,6 +36,25 @@ class Candidate:
     bypass: float
     induce: float
     kl: float
+
+    @classmethod
+    def of_published(cls, row: Mapping[str, Any]) -> Candidate:
+        """From a row of a published file; a score that is null there is NaN.
+
+        Raises:
+            KeyError: a score is missing.
+            ValueError, TypeError: one is no number.
+        """
+        bypass, induce, kl = (
+            float("nan") if row[KEYS[name]] is None else float(row[KEYS[name]]) for name in ("bypass", "induce", "kl")
+        )
+        return cls(int(row[KEYS["position"]]), int(row[KEYS["layer"]]), bypass, induce, kl)
+
+    def published(self) -> dict[str, int | float | None]:
+        """The same row again; a score that is not finite is null."""
+        scores = {"bypass": self.bypass, "induce": self.induce, "kl": self.kl}
+        finite = {KEYS[name]: value if math.isfinite(value) else None for name, value in scores.items()}
+        return {KEYS["position"]: self.position, KEYS["layer"]: self.layer, **finite}
 
 
 @dataclass(frozen=True)
@@ -130,18 +150,13 @@ def read_scores(path: Path) -> list[Candidate]:
     return [_candidate(path, number, row) for number, row in enumerate(rows)]
 
 
-def _candidate(path: Path, number: int, row: dict) -> Candidate:
-    missing = [key for key in KEYS.values() if key not in row]
-    if missing:
-        raise UsageError(f"{path}, row {number}: a score is missing", got=f"no {missing[0]!r}")
+def _candidate(path: Path, number: int, row: dict[str, Any]) -> Candidate:
     try:
-        places = {name: int(row[KEYS[name]]) for name in ("position", "layer")}
-        scores = {
-            name: float("nan" if row[KEYS[name]] is None else row[KEYS[name]]) for name in KEYS if name not in places
-        }
+        return Candidate.of_published(row)
+    except KeyError as error:
+        raise UsageError(f"{path}, row {number}: a score is missing", got=f"no {error}") from error
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path}, row {number}: a score is no number", got=str(error)) from error
-    return Candidate(**places, **scores)
 
 
 def _by_how_much(faults: dict[str, float], rule: Rule) -> float:

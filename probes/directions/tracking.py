@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from probes.directions import METHODS
 from probes.directions.contrast import Contrast, Scene
@@ -37,7 +38,35 @@ class Fit:
     vectors: Float[np.ndarray, "three checkpoint d_model"]
     norm: Float[np.ndarray, " checkpoint"]
     line: Float[np.ndarray, "two checkpoint two"]
-    reasons: tuple[str | None, ...]
+    reasons: list[str | None]
+
+    @classmethod
+    def empty(cls, checkpoints: int, width: int) -> Fit:
+        """Nothing fitted yet."""
+        return cls(
+            vectors=np.full((3, checkpoints, width), np.nan),
+            norm=np.full(checkpoints, np.nan),
+            line=np.full((2, checkpoints, 2), np.nan),
+            reasons=[None] * checkpoints,
+        )
+
+    def put(self, place: int, view: _View | str, method: type[Estimator], options: Mapping[str, Any]) -> None:
+        """Fit a method on either fold and on all rows of one checkpoint's view, or keep why that cannot be."""
+        if isinstance(view, str):
+            self.reasons[place] = view
+            return
+        fold = view.contrast.fold
+        try:
+            fits = [view.fitted(method, options, chosen) for chosen in (~fold, fold, np.ones_like(fold))]
+        except StatisticsError as error:
+            self.reasons[place] = error.what
+            return
+        for part, (estimator, vector) in enumerate(fits):
+            self.vectors[part, place] = vector
+            if part < _WHOLE:
+                slope = estimator.norm_ / estimator.spread_**2 if estimator.spread_ else np.inf
+                self.line[part, place] = slope, estimator.threshold_
+        self.norm[place] = fits[_WHOLE][0].norm_
 
 
 @dataclass(frozen=True)
@@ -71,14 +100,14 @@ def fit_layer(scenes: Mapping[str, Scene], methods: Mapping[str, type[Estimator]
         methods: which ones.
         seed: of controls and folds.
     """
-    found = {}
-    for name, method in methods.items():
-        options: dict[str, object] = {"seed": seed}
-        if method is TopDrift:
-            options["off"] = _reversion(scenes["aligned"])
-        if method is Logistic:
-            options["strength"] = _strength(scenes["aligned"], seed)
-        found[name] = _fit(scenes, method, options)
+    options = {name: _options(method, scenes["aligned"], seed) for name, method in methods.items()}
+    found = {name: Fit.empty(len(scenes), scenes["aligned"].own.shape[1]) for name in methods}
+    for place, scene in enumerate(scenes.values()):
+        views: dict[str, _View | str] = {}
+        for name, method in methods.items():
+            if method.contrast not in views:
+                views[method.contrast] = _View.of(scene, method.contrast)
+            found[name].put(place, views[method.contrast], method, options[name])
     return found
 
 
@@ -93,53 +122,60 @@ def cosines(fits: Mapping[str, Fit], checkpoint: int) -> Float[np.ndarray, "dire
     return np.clip(rows @ rows.T, -1.0, 1.0)
 
 
-def _fit(scenes: Mapping[str, Scene], method: type[Estimator], options: dict[str, object]) -> Fit:
-    width = next(iter(scenes.values())).own.shape[1]
-    vectors = np.full((3, len(scenes), width), np.nan)
-    norm, line = np.full(len(scenes), np.nan), np.full((2, len(scenes), 2), np.nan)
-    reasons: list[str | None] = []
-    for place, scene in enumerate(scenes.values()):
+@dataclass(frozen=True)
+class _View:
+    """A contrast, and its rows rotated into their own span where that has fewer dimensions than the model."""
+
+    contrast: Contrast
+    rows: Float[np.ndarray, "row coordinate"]
+    axes: Float[np.ndarray, "d_model coordinate"] | None
+
+    @classmethod
+    def of(cls, scene: Scene, name: ContrastName) -> _View | str:
+        """The view, or the reason why there is none."""
         try:
-            fitted = _three(scene.contrast(method.contrast), method, options)
+            contrast = scene.contrast(name)
         except StatisticsError as error:
-            reasons.append(error.what)
-            continue
-        reasons.append(None)
-        norm[place] = fitted[_WHOLE][0].norm_
-        for part, (estimator, vector) in enumerate(fitted):
-            vectors[part, place] = vector
-            if part < _WHOLE:
-                slope = estimator.norm_ / estimator.spread_**2 if estimator.spread_ else np.inf
-                line[part, place] = slope, estimator.threshold_
-    return Fit(vectors, norm, line, tuple(reasons))
+            return error.what
+        if contrast.rows.shape[1] <= contrast.rows.shape[0]:
+            return cls(contrast, contrast.rows, None)
+        axes, corner = np.linalg.qr(contrast.rows.T)
+        return cls(contrast, corner.T, axes)
 
-
-def _three(
-    contrast: Contrast, method: type[Estimator], options: dict[str, object]
-) -> list[tuple[Estimator, np.ndarray]]:
-    """The estimator and its direction on the first fold, the second, and all rows."""
-    rows, axes = contrast.rows, None
-    if method.isometric and rows.shape[1] > rows.shape[0]:
-        # Rows span at most as many dimensions as there are rows: rotated into their span, everything is small.
-        axes, corner = np.linalg.qr(rows.T)
-        rows = corner.T
-        if "off" in options:
-            options = {**options, "off": axes.T @ np.asarray(options["off"])}
-    found = []
-    for chosen in (~contrast.fold, contrast.fold, np.ones(len(rows), dtype=bool)):
+    def fitted(
+        self, method: type[Estimator], options: Mapping[str, Any], chosen: Bool[np.ndarray, " row"]
+    ) -> tuple[Estimator, Float[np.ndarray, " d_model"]]:
+        """The estimator on some of the rows, and its direction in the model's own basis."""
+        contrast, axes = self.contrast, self.axes if method.spanned else None
+        told = dict(options)
+        if axes is not None and "off" in told:
+            told["off"] = axes.T @ told["off"]
+        rows = contrast.rows if axes is None else self.rows
         pairs = None if contrast.pairs is None else contrast.pairs[chosen]
-        estimator = method(**options).fit(rows[chosen], contrast.positive[chosen], pairs)  # type: ignore[arg-type]
-        vector = estimator.direction_ if axes is None else axes @ estimator.direction_
-        found.append((estimator, vector))
-    return found
+        estimator = method(**told).fit(rows[chosen], contrast.positive[chosen], pairs)
+        return estimator, estimator.direction_ if axes is None else axes @ estimator.direction_
+
+
+def _options(method: type[Estimator], aligned: Scene, seed: int) -> dict[str, Any]:
+    """What a method is told at every checkpoint alike."""
+    if method is TopDrift:
+        return {"seed": seed, "off": _reversion(aligned)}
+    if method is Logistic:
+        view = _View.of(aligned, Logistic.contrast)
+        if isinstance(view, _View):
+            return {"seed": seed, "strength": Logistic(seed=seed).fit(view.rows, view.contrast.positive).strength_}
+    return {"seed": seed}
 
 
 def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
     count = len(scenes)
     found = Reading(
-        np.full((count, count), np.nan), *(np.full(count, np.nan) for _ in range(3)),
-        np.zeros((count, 2), dtype=np.int64),
-    )  # fmt: skip
+        auroc=np.full((count, count), np.nan),
+        d_prime=np.full(count, np.nan),
+        accuracy=np.full(count, np.nan),
+        calibration=np.full(count, np.nan),
+        classes=np.zeros((count, 2), dtype=np.int64),
+    )
     for place, scene in enumerate(scenes.values()):
         try:
             contrast = scene.contrast(name)
@@ -169,8 +205,3 @@ def _chance(projections: np.ndarray, line: np.ndarray) -> np.ndarray:
 def _reversion(aligned: Scene) -> np.ndarray:
     moved = aligned.witness[aligned.harmful].astype(np.float64) - aligned.own[aligned.harmful]
     return moved.mean(axis=0)
-
-
-def _strength(aligned: Scene, seed: int) -> float:
-    contrast = aligned.contrast(Logistic.contrast)
-    return float(Logistic(seed=seed).fit(contrast.rows, contrast.positive).strength_)

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from probes.errors import RunFolderError, UsageError
 from probes.store.activations import opened
-from probes.store.atomic import replacing
+from probes.store.atomic import write_tensors
 
 FORMAT_VERSION = "1"
 # What every vector file says of itself, all strings; further keys may follow.
@@ -109,12 +109,8 @@ class Vectors:
 
     def write(self, path: Path) -> None:
         """Write the native file, beside its place and then into it."""
-        from safetensors.numpy import save_file
-
         about = {**self.about, "name": self.name, "layers": json.dumps(list(self.layers))}
-        tensors = {"direction": np.ascontiguousarray(self.direction), "norm": np.ascontiguousarray(self.norm)}
-        with replacing(path) as beside:
-            save_file(tensors, beside, dict(sorted(about.items())))
+        write_tensors(path, {"direction": self.direction, "norm": self.norm}, about)
 
     @classmethod
     def read(cls, path: Path) -> Vectors:

@@ -71,4 +71,7 @@ def beside(path: Path) -> Path:
 
 def refused(path: Path, why: object, expected: str) -> UsageError:
     """The error of a file that is not what it must be."""
-    return UsageError(f"{path} cannot be read as a direction", got=str(why).splitlines()[0], expected=expected)
+    said = str(why).strip().splitlines()
+    return UsageError(
+        f"{path} cannot be read as a direction", got=said[0] if said else type(why).__name__, expected=expected
+    )

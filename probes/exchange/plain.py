@@ -43,7 +43,7 @@ class Npz(Format):
                 about = json.loads(str(file["about"]))
                 layers = tuple(int(each) for each in file["layers"])
                 return Vectors(name, layers, file["direction"], file["norm"], recovered(about))
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise refused(path, error, "arrays direction, norm, layers and about") from error
 
 

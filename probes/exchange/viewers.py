@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def _plane(rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def _write_tsv(path: Path, rows: list[list[object]] | list[list[str]]) -> None:
+def _write_tsv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
 

@@ -89,11 +89,12 @@ def ask_transformer_lens(architecture: str, config: Any) -> Places:
             got=str(error),
             next_step="Take a model whose architecture transformer-lens has an adapter for.",
         ) from error
-    blocks, embed, norm = (_name(mapping or {}, part) for part in ("blocks", "embed", "ln_final"))
+    mapping = mapping or {}
+    blocks, embed, norm = (_name(mapping, part) for part in ("blocks", "embed", "ln_final"))
     if not (blocks and embed and norm):
         raise CheckpointError(
             f"The architecture {architecture} is not supported",
-            got=f"the parts {sorted(mapping or {})}",
+            got=f"the parts {sorted(mapping)}",
             expected="one list of blocks, one token embedding and one final norm",
         )
     parts = getattr(mapping["blocks"], "submodules", {})

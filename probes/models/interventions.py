@@ -48,10 +48,14 @@ def add(
     """
     places = _Places(host, positions, generated)
     moves = [_tensor(host, coefficient * each) for each in _checked(host, layers, vectors)]
+
+    def moved(move: Tensor) -> Change:
+        return lambda stream: stream + move.to(stream)
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(places.counting())
         for layer, move in zip(layers, moves, strict=True):
-            stack.enter_context(_after(host.blocks[layer], places, lambda stream, move=move: stream + move.to(stream)))
+            stack.enter_context(_after(host.blocks[layer], places, moved(move)))
         yield
 
 

@@ -61,6 +61,13 @@ def read_direction(run: RunFolder, name: str, checkpoint: str = ALIGNED) -> Vect
     return Vectors.read(path)
 
 
+def place_of(run: RunFolder, vectors: Vectors) -> int:
+    """The layer that a direction is meant for: its selection's, else its only one, else the run's headline layer."""
+    if vectors.declared_layer is not None:
+        return vectors.declared_layer
+    return vectors.layers[0] if len(vectors.layers) == 1 else int(run.manifest.config["headline_layer"])
+
+
 def directions_of(run: RunFolder, checkpoint: str = ALIGNED) -> list[str]:
     """Names of the directions that are kept for a checkpoint: fitted, and brought from elsewhere."""
     folder = direction_path(run, "any", checkpoint).parent
@@ -309,7 +316,6 @@ def _about(run: RunFolder, lineage: Lineage, name: str, member: Member, harmful:
     """The description that every vector file carries; all strings, as safetensors wants."""
     checkpoints, model = run.manifest.checkpoints, run.manifest.model
     contrast = METHODS[name].contrast
-    positive, negative = SIDES[contrast]
     one_class = contrast in ("models", "drift")
     return {
         "format_version": FORMAT_VERSION,
@@ -332,11 +338,18 @@ def _about(run: RunFolder, lineage: Lineage, name: str, member: Member, harmful:
         "n_positive": str(int(harmful.sum())),
         "n_negative": str(int(harmful.sum() if one_class else (~harmful).sum())),
         "prompts_sha256": run.manifest.prompts["sha256"],
-        "orientation": f"{negative} → {positive}",
+        "orientation": _orientation(contrast, member.id),
         "created": run.manifest.created,
         "tool_version": run.manifest.tool_version,
         "metrics_json": "{}",
     }
+
+
+def _orientation(contrast: str, checkpoint: str) -> str:
+    """From which side to which the direction points."""
+    if contrast in ("models", "displacements"):
+        return f"{checkpoint} towards witness"
+    return f"aligned towards {checkpoint}" if contrast == "drift" else "harmless towards harmful"
 
 
 def _file_name(name: str) -> str:

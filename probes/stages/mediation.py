@@ -6,19 +6,19 @@ beside random directions of the same length, isotropic and with the activations'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.behaviour.judges import JudgementCache, open_judge
 from probes.errors import UsageError
 from probes.lineage import Lineage, Member
 from probes.models import ModelHost
 from probes.models.interventions import add
 from probes.nulls.gaussian import Spectrum
-from probes.progress import Progress, Report, silent
-from probes.stages.behaviour import Evaluation, asked, judged, questioned
+from probes.progress import Report, silent
+from probes.stages.behaviour import Evaluation
+from probes.stages.interventions import RATES, Trial, tried
 from probes.store import RunFolder, fingerprint
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 _VERSION = 1
 NECESSITY, SUFFICIENCY = "necessity", "sufficiency"
 AS_IT_IS, REVERSION = "none", "reversion"
-COLUMNS = (
-    "checkpoint", "test", "direction", "layers", "length", "refusal", "compliance", "incoherent", "over_refusal",
-    "refusal_score", "n",
-)  # fmt: skip
+COLUMNS = ("checkpoint", "test", "direction", "layers", "length", *RATES)
 
 
 def write_mediation(
@@ -76,15 +73,19 @@ def write_mediation(
         return _kept(run, checkpoint)
     with run.stage(stage, made_from):
         moves = _moves(run, checkpoint, layers, draws, seed)
-        plan = [(test, name) for test in (NECESSITY, SUFFICIENCY) for name in moves]
-        answers = []
-        for done, (test, name) in enumerate(plan):
-            report(Progress(f"testing {test}", done, len(plan), name))
-            host.put(member.ref if test == NECESSITY else lineage.aligned)
-            sign = -1.0 if test == NECESSITY else 1.0
-            with add(host, layers, moves[name], coefficient=sign):
-                answers.append((test, name, asked(host, evaluation)[0]))
-        table = _table(checkpoint, answers, moves, layers, evaluation)
+        trials = [
+            Trial(
+                {"test": test, "direction": name},
+                member.ref if test == NECESSITY else lineage.aligned,
+                add(host, layers, moves[name], coefficient=-1.0 if test == NECESSITY else 1.0),
+            )
+            for test in (NECESSITY, SUFFICIENCY)
+            for name in moves
+        ]
+        found = tried(host, trials, evaluation, "testing mediation", report)
+        lengths = [float(np.linalg.norm(moves[name], axis=1).mean()) for name in found["direction"]]
+        where = ",".join(map(str, layers))
+        table = found.assign(checkpoint=checkpoint, layers=where, length=lengths)[list(COLUMNS)]
         import pandas as pd
 
         others = run.read_table("mediation") if run.has_table("mediation") else table.iloc[:0]
@@ -144,35 +145,6 @@ def _moves(run: RunFolder, checkpoint: str, layers: Sequence[int], draws: int, s
         for name, axis in axes.items():
             found.setdefault(name, []).append(along * axis / (np.linalg.norm(axis) or 1.0))
     return {name: np.stack(parts) for name, parts in found.items()}
-
-
-def _table(
-    checkpoint: str, answers: Sequence[tuple[str, str, pd.DataFrame]], moves: Mapping[str, np.ndarray],
-    layers: Sequence[int], evaluation: Evaluation,
-) -> pd.DataFrame:  # fmt: skip
-    import pandas as pd
-
-    frames = [
-        questioned(frame, evaluation).assign(checkpoint=name, arm=test, seed=0, step=0) for test, name, frame in answers
-    ]
-    judges = [open_judge(each) for each in evaluation.judges]
-    verdicts, _ = judged(pd.concat(frames, ignore_index=True), judges, JudgementCache(), silent)
-    rows = []
-    for test, name, _ in answers:
-        said = verdicts[(verdicts["arm"] == test) & (verdicts["checkpoint"] == name)]
-        harmful = said[said["label"] == "harmful"]
-        verdict = harmful["verdict"]
-        rows.append(
-            {
-                "checkpoint": checkpoint, "test": test, "direction": name, "layers": ",".join(map(str, layers)),
-                "length": float(np.linalg.norm(moves[name], axis=1).mean()),
-                "refusal": float(harmful["refused"].mean()), "compliance": float((verdict == "compliance").mean()),
-                "incoherent": float((verdict == "incoherent").mean()),
-                "over_refusal": float(said.loc[said["label"] != "harmful", "refused"].mean()),
-                "refusal_score": float(harmful["refusal_score"].mean()), "n": len(harmful),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _kept(run: RunFolder, checkpoint: str) -> pd.DataFrame:

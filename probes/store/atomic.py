@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 _BESIDE = ".writing-"
 
@@ -29,6 +31,20 @@ def write_text(path: Path, text: str) -> None:
     """Write text beside `path` and rename it into place."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
+    """Write safetensors with a description, beside `path` and then into it; equal content has equal bytes."""
+    from safetensors.numpy import save
+
+    whole = save({name: np.ascontiguousarray(each) for name, each in arrays.items()}, dict(about))
+    # The library writes the description in an order that differs from call to call.
+    size = int.from_bytes(whole[:8], "little")
+    document = json.loads(whole[8 : 8 + size])
+    head = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    with replacing(path) as beside:
+        beside.write_bytes(len(head).to_bytes(8, "little") + head + whole[8 + size :])
 
 
 def place_beside(path: Path) -> Path:

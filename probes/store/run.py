@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from probes.errors import RunFolderError
-from probes.store.activations import REDO, UNFINISHED, ActivationFile, opened
+from probes.store.activations import REDO, UNFINISHED, ActivationFile
 from probes.store.atomic import fingerprint, link_or_copy, replacing, sweep, write_json
 from probes.store.manifest import MANIFEST, new_manifest, read_manifest
 
@@ -154,22 +153,6 @@ class RunFolder:
             RunFolderError: the file is not there or is damaged.
         """
         return ActivationFile(self.activations_path(checkpoint))
-
-    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
-        """Write `<name>.safetensors` with its description, atomically."""
-        from safetensors.numpy import save_file
-
-        with replacing(self.path / f"{name}.safetensors") as beside:
-            save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, beside, dict(about))
-
-    def read_arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Read `<name>.safetensors` and its description.
-
-        Raises:
-            RunFolderError: the file is not there or is damaged.
-        """
-        with opened(self.path / f"{name}.safetensors") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
     def adopt_activations(self, checkpoint: str, key: str) -> bool:
         """Take over activations that this run or a neighbour under the same root has measured already.

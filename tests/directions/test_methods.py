@@ -152,15 +152,14 @@ def test_correlated_noise_is_where_covariance_pays(name):
     assert scores[name] > scores["refusal"] + 0.02
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].isometric])
+# The controls are drawn anew, and the folds of the logistic regression cut anew, where the rows come in another order.
+@pytest.mark.parametrize("name", [*(name for name in FINDERS if name != "logistic"), "control:drift"])
 def test_a_rotation_rotates_it(name):
     rows, labels, truth = planted(each=40)
     turn = np.linalg.qr(np.random.default_rng(2).standard_normal((WIDTH, WIDTH)))[0]
     plain = made(name, truth).fit(rows, labels).direction_
     turned = made(name, truth @ turn).fit(rows @ turn, labels).direction_
-    # Labels are dealt out, and folds cut, in another order there.
-    if METHODS[name] not in (METHODS["control:shuffled"], Logistic):
-        assert cosine(turned, plain @ turn) == pytest.approx(1.0, abs=1e-6)
+    assert cosine(turned, plain @ turn) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -196,12 +195,10 @@ def test_winsorising_leaves_ordinary_activations_alone():
 
 def test_logistic_is_scikit_learns():
     rows, labels, _ = planted(3)
-    values = (rows - rows.mean(axis=0)) / np.sqrt(((rows - rows.mean(axis=0)) ** 2).mean())
-    wanted = LogisticRegression(C=0.1, max_iter=5000, tol=1e-8).fit(values, labels).coef_[0]
-    assert cosine(Logistic(strength=0.1).fit(rows, labels).direction_, wanted) > 1 - 1e-8
-    few = np.r_[0:20, EACH : EACH + 20]
-    wanted = LogisticRegression(C=0.1, max_iter=5000, tol=1e-10).fit(_scaled(rows[few]), labels[few]).coef_[0]
-    assert cosine(Logistic(strength=0.1).fit(rows[few], labels[few]).direction_, wanted) > 1 - 1e-6
+    for chosen in (np.arange(2 * EACH), np.r_[0:20, EACH : EACH + 20]):
+        values, positive = _scaled(rows[chosen]), labels[chosen]
+        wanted = LogisticRegression(C=5.0, max_iter=5000, tol=1e-10).fit(values, positive).coef_[0]
+        assert cosine(Logistic(strength=5.0).fit(rows[chosen], positive).direction_, wanted) > 1 - 1e-7
 
 
 def test_the_penalty_is_about_the_one_that_scikit_learn_finds():
@@ -235,10 +232,12 @@ def test_leace_leaves_no_linear_information():
     fold = np.arange(len(rows)) % 2 == 0
     leace = Leace().fit(rows[fold], labels[fold])
     cleared = leace.erase(rows)
-    assert roc_auc_score(labels[~fold], Logistic(strength=1.0).fit(rows[fold], labels[fold]).project(rows[~fold])) > 0.9
-    for probe in (Logistic(strength=1.0), Lda(), Refusal()):
+    assert (
+        roc_auc_score(labels[~fold], Logistic(strength=50.0).fit(rows[fold], labels[fold]).project(rows[~fold])) > 0.9
+    )
+    for probe in (Logistic(strength=50.0), Lda(), Refusal()):
         # Refitted on the other fold too: what is left there is what sampling left.
-        apart = Logistic(strength=1.0) if isinstance(probe, Refusal) else probe
+        apart = Logistic(strength=50.0) if isinstance(probe, Refusal) else probe
         fitted = apart.fit(cleared[~fold], labels[~fold])
         assert roc_auc_score(labels[fold], fitted.project(cleared[fold])) == pytest.approx(0.5, abs=0.05)
     assert np.abs(cleared[fold][labels[fold]].mean(axis=0) - cleared[fold][~labels[fold]].mean(axis=0)).max() < 1e-9
@@ -292,4 +291,4 @@ def test_options_are_those_of_an_estimator():
 
 def _scaled(rows):
     centred = rows - rows.mean(axis=0)
-    return centred / np.sqrt((centred**2).mean())
+    return centred / np.sqrt((centred**2).sum(axis=1).mean())

@@ -1,0 +1,224 @@
+"""The commands about directions as people and pipelines call them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from probes.cli import main
+from probes.directions.vectors import Vectors
+from probes.stages.behaviour import Evaluation
+from probes.stages.directions import read_direction
+from probes.store import RunFolder
+from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
+from tests.guard.lineages import prompts
+
+TUNED = "baseline-s0-000002"
+
+
+class Call:
+    """The command called in this process, as the shell would: its streams and its exit code."""
+
+    def __init__(self, capfd):
+        self.capfd = capfd
+
+    def __call__(self, *words):
+        self.capfd.readouterr()
+        code = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["gravity-probe", *map(str, words)])
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code or 0
+        out, err = self.capfd.readouterr()
+        return Done(code, out, err)
+
+    def said(self, *words):
+        """The JSON of a call that succeeds."""
+        done = self(*words, "--json")
+        assert done.code == 0, done.err
+        return json.loads(done.out)
+
+    def refused(self, *words, code=2):
+        """The sentence of a call that is refused."""
+        done = self(*words)
+        assert done.code == code, done.out + done.err
+        return done.err
+
+
+class Done(NamedTuple):
+    """How a call ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capfd):
+    return Call(capfd)
+
+
+@pytest.mark.parametrize("action", [("list",), ("show", "--direction", "lda"), ("compare",)])
+def test_tables_fit_100_columns(call, fitted, action):
+    done = call("directions", fitted, *action)
+    assert done.code == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= 100
+    assert "lda" in done.out
+
+
+def test_json_of_each_action(call, fitted):
+    run = RunFolder(fitted)
+    found = call.said("directions", fitted, "list", "--layer", 2)
+    assert found["layer"] == 2
+    assert [each["direction"] for each in found["directions"] if each["control"]] == [
+        "control:isotropic", "control:covariance", "control:shuffled", "control:drift",
+    ]  # fmt: skip
+    found = call.said("directions", fitted, "show", "--direction", "lda", "--checkpoint", TUNED)
+    assert [row["checkpoint"] for row in found["checkpoints"]] == [TUNED]
+    assert {(row["layer"], row["sign"]) for row in found["tokens"]} == {
+        (layer, sign) for layer in range(3) for sign in (1, -1)
+    }
+    found = call.said("directions", fitted, "compare", "--checkpoint", TUNED)
+    own = next(row["cosine"] for row in found["cosines"] if row["one"] == row["other"] == "lda")
+    assert own == pytest.approx(1.0)
+    assert run.has_table("direction_cosines")
+
+
+def test_what_cannot_be_is_refused(call, fitted, tmp_path):
+    assert "There is no such action" in call.refused("directions", fitted, "draw")
+    assert "There is no such direction" in call.refused("directions", fitted, "show", "--direction", "love")
+    assert "No such layer" in call.refused("directions", fitted, "list", "--layer", 9)
+    assert "No directions are fitted there" in call.refused("directions", fitted, "compare", "--checkpoint", "x")
+    assert "gravity-probe directions" in call.refused(
+        "export", fitted, "--direction", "love", "--out", tmp_path / "x", code=1
+    )
+    assert "no such checkpoint" in call.refused("steer", fitted, "--prompt", "a", "--checkpoint", "x")
+
+
+def test_a_run_without_directions_says_what_to_run(call, measured, tmp_path):
+    shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns("direction_*", "directions.json"))
+    assert "directions" in call.refused("directions", tmp_path / "run", code=1)
+    assert "fit." in call.refused("directions", tmp_path / "run", "show", code=1)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "gguf", "csv", "persona-vectors", "refusal-direction"])
+def test_export_and_import_again(call, own, tmp_path, form):
+    written = call.said("export", own, "--direction", "refusal", "--format", form, "--out", tmp_path / "out")
+    assert "block l" in written["layers"] or "layer l" in written["layers"]
+    brought = call.said("import", written["path"], "--as", "mine", "--run", own)
+    assert "block" in brought["layers"]
+    mine, first = read_direction(RunFolder(own), "mine"), read_direction(RunFolder(own), "refusal")
+    for layer in mine.layers:
+        assert np.array_equal(mine.at(layer)[0], first.at(layer)[0])
+    assert mine.about["weights_sha256"] == first.about["weights_sha256"]
+    listed = call("directions", own, "list").out
+    assert "imported: mine" in listed
+    steered = call.said("steer", own, "--direction", "mine", "--prompt", "make a knife", "--layer", mine.layers[-1])
+    assert steered["direction"] == "mine"
+
+
+def test_a_direction_of_another_model_is_refused(call, own, tmp_path):
+    about = {"n_layers": "3", "weights_sha256": "0" * 64}
+    raw = np.random.default_rng(0).standard_normal((3, 32))
+    Vectors.of_raw("x", (0, 1, 2), raw, about).write(tmp_path / "hash.safetensors")
+    assert "another model; got weights 000000000000" in call.refused(
+        "import", tmp_path / "hash.safetensors", "--as", "x", "--run", own
+    )
+    torch.save(torch.zeros(4, 16) + 1, tmp_path / "width.pt")
+    assert "another model; got width 16" in call.refused("import", tmp_path / "width.pt", "--as", "x", "--run", own)
+    torch.save(torch.zeros(8, 32) + 1, tmp_path / "depth.pt")
+    assert "another model; got 7 layers" in call.refused("import", tmp_path / "depth.pt", "--as", "x", "--run", own)
+    assert "cannot be a direction's name" in call.refused("import", tmp_path / "depth.pt", "--as", "../x", "--run", own)
+    assert "cannot be a direction's name" in call.refused(
+        "import", tmp_path / "depth.pt", "--as", "refusal", "--run", own
+    )
+    assert "belongs to a model" in call.refused("import", tmp_path / "depth.pt", "--as", "x")
+
+
+def test_import_for_a_model_alone(call, tmp_path):
+    place = save_checkpoint(tmp_path / "model", tiny_model(), tiny_tokenizer()).model
+    torch.save(torch.zeros(4, 32) + 1, tmp_path / "persona.pt")
+    found = call.said(
+        "import", tmp_path / "persona.pt", "--as", "kind", "--model", place, "--out", tmp_path / "kind.safetensors"
+    )
+    kept = Vectors.read(tmp_path / "kind.safetensors")
+    assert found["path"] == str(tmp_path / "kind.safetensors")
+    assert kept.about["model_id"] == place
+    assert kept.about["n_layers"] == "3"
+    assert "already there" in call.refused(
+        "import", tmp_path / "persona.pt", "--as", "kind", "--model", place, "--out", tmp_path / "kind.safetensors"
+    )
+    torch.save(torch.zeros(4, 16) + 1, tmp_path / "narrow.pt")
+    assert "another model" in call.refused("import", tmp_path / "narrow.pt", "--as", "x", "--model", place)
+
+
+def test_steering_shows_three_answers(call, fitted):
+    found = call.said(
+        "steer", fitted, "--prompt", "make a knife", "--coefficient", 40, "--layer", 1, "--direction", "lda"
+    )
+    assert [each["under"] for each in found["answers"]] == ["as it is", "lda", "random"]
+    plain, under, random = (each["text"] for each in found["answers"])
+    assert under != plain
+    assert random != under
+    again = call.said(
+        "steer", fitted, "--prompt", "make a knife", "--coefficient", 0, "--layer", 1, "--direction", "lda"
+    )
+    assert len({each["text"] for each in again["answers"]}) == 1
+    assert "lda" in call("steer", fitted, "--prompt", "make a knife", "--mode", "ablate", "--direction", "lda").out
+
+
+def test_mediation_is_kept_and_holds_its_controls(call, own):
+    with RunFolder.writing(own) as run:
+        run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
+    found = call.said("directions", own, "mediate", "--checkpoint", TUNED, "--draws", 2, "--layer", 0, "--layer", 2)
+    assert found["layers"] == [0, 2]
+    assert [each["test"] for each in found["effects"]] == ["necessity", "sufficiency"]
+    rows = RunFolder(own).read_table("mediation")
+    assert rows["direction"].tolist()[:6] == [
+        "none",
+        "reversion",
+        "random:0",
+        "random:1",
+        "covariance:0",
+        "covariance:1",
+    ]
+    lengths = rows[rows["direction"] != "none"]["length"]
+    assert np.allclose(lengths, lengths.iloc[0])
+    for effect in found["effects"]:
+        part = rows[rows["test"] == effect["test"]].set_index("direction")["compliance"]
+        assert effect["before"] == part["none"]
+        sign = -1 if effect["test"] == "necessity" else 1
+        controls = sign * (part.drop(["none", "reversion"]) - part["none"])
+        wanted = (1 + (controls >= sign * (part["reversion"] - part["none"])).sum()) / 5
+        assert effect["p"] == pytest.approx(wanted)
+    call.said("directions", own, "mediate", "--checkpoint", "baseline-s0-000001", "--draws", 1)
+    assert set(RunFolder(own).read_table("mediation")["checkpoint"]) == {TUNED, "baseline-s0-000001"}
+    assert "no fine-tuned checkpoint" in call.refused("directions", own, "mediate", "--checkpoint", "aligned")
+
+
+def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
+    with RunFolder.writing(own) as run:
+        run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
+    asked = ("directions", own, "effect", "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
+    rows = call.said(*asked)["rows"]
+    assert [(row["along"], row["mode"], row["coefficient"]) for row in rows[:4]] == [
+        ("none", "none", 0.0), ("lda", "ablate", 0.0), ("lda", "add", 0.0), ("lda", "add", 30.0),
+    ]  # fmt: skip
+    rates = [{name: row[name] for name in ("refusal", "compliance", "refusal_score")} for row in rows]
+    assert rates[2] == rates[0], "adding nothing changes nothing"
+    assert rates[3]["refusal_score"] != rates[0]["refusal_score"]
+    assert len(rows) == 1 + 3 * 3
+    table = call(*asked).out
+    assert "2 random" in table
+    assert max(map(len, table.splitlines())) <= 100
+    call.said("directions", own, "effect", "--direction", "refusal", "--draws", 1, "--checkpoint", TUNED)
+    kept = RunFolder(own).read_table("effects")
+    assert set(zip(kept["checkpoint"], kept["direction"], strict=True)) == {("aligned", "lda"), (TUNED, "refusal")}

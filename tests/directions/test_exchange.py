@@ -1,0 +1,248 @@
+"""Directions in other tools' formats: bit for bit there and back, as those tools have them, and nothing foreign."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from gguf import GGUFReader
+from safetensors import safe_open
+
+from probes.directions.vectors import KEYS, Owner, Vectors
+from probes.errors import RunFolderError, UsageError
+from probes.exchange import FORMATS, read_vectors, write_vectors
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published" / "gemma-2b-it"
+WRITTEN = [name for name in FORMATS if name != "gguf-cvector"]
+ABOUT = {key: f"{key} of it" for key in KEYS} | {
+    "n_layers": "5", "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "index_base": "0", "position": "-2",
+    "final_norm_included": "false", "model_type": "llama", "selected_layer": "3", "orientation": "harmless → härmful",
+}  # fmt: skip
+
+
+@pytest.fixture
+def vectors():
+    raw = np.random.default_rng(0).standard_normal((5, 16)) * np.array([[3.7], [0.1], [11.0], [1e-3], [250.0]])
+    return Vectors.of_raw("refusal", tuple(range(5)), raw, ABOUT)
+
+
+def equal(one, other):
+    assert one.layers == other.layers
+    assert one.direction.dtype == one.norm.dtype == np.float32
+    assert one.direction.tobytes() == other.direction.tobytes()
+    assert one.norm.tobytes() == other.norm.tobytes()
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_there_and_back_bit_for_bit(name, vectors, tmp_path):
+    path, notes = write_vectors(vectors, name, tmp_path / "out")
+    found, form = read_vectors(path, "refusal")
+    assert form.name == name
+    wanted = vectors
+    if name == "gguf":
+        wanted = Vectors("refusal", (1, 2, 3, 4), vectors.direction[1:], vectors.norm[1:], vectors.about)
+        assert "0" in notes[0]
+    if name == "refusal-direction":
+        wanted = vectors.only(3)
+    equal(found, wanted)
+    assert found.name == "refusal"
+    assert {key: found.about.get(key) for key in KEYS} == {key: ABOUT[key] for key in KEYS}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_one_layer_there_and_back(name, vectors, tmp_path):
+    path, _ = write_vectors(vectors, name, tmp_path / "out", layer=2)
+    equal(read_vectors(path, "refusal")[0], vectors.only(2))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_file_says_where_its_vectors_belong(name, vectors, tmp_path):
+    path, _ = write_vectors(vectors, name, tmp_path / "out")
+    found = read_vectors(path, "x")[0].about
+    place = {key: found[key] for key in ("hook", "site", "index_base", "n_layers", "final_norm_included")}
+    assert place == {key: ABOUT[key] for key in place}
+    assert FORMATS[name].says
+
+
+def test_gguf_is_what_repeng_and_llama_cpp_expect(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "gguf", tmp_path / "out")
+    assert path.suffix == ".gguf"
+    reader = GGUFReader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.architecture"] == "controlvector"
+    assert fields["controlvector.model_hint"] == "llama"
+    assert fields["controlvector.layer_count"] == 4
+    tensors = {each.name: each for each in reader.tensors}
+    assert set(tensors) == {"direction.1", "direction.2", "direction.3", "direction.4"}
+    for layer in range(1, 5):
+        assert tensors[f"direction.{layer}"].tensor_type.name == "F32"
+        assert list(tensors[f"direction.{layer}"].shape) == [16]
+        assert np.array_equal(tensors[f"direction.{layer}"].data, vectors.direction[layer])
+
+
+def test_gguf_refuses_block_zero_with_the_reason(vectors, tmp_path):
+    with pytest.raises(UsageError, match=r"llama.cpp refuses direction.0"):
+        write_vectors(vectors, "gguf", tmp_path / "out", layer=0)
+
+
+def test_a_generated_control_vector_is_one_off(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "gguf", tmp_path / "out")
+    found, form = read_vectors(path, "x", "gguf-cvector")
+    assert found.layers == (0, 1, 2, 3)
+    assert np.array_equal(found.direction[0], vectors.direction[1])
+    assert "l + 1" in form.says
+    with pytest.raises(UsageError, match="read only"):
+        write_vectors(vectors, "gguf-cvector", tmp_path / "other")
+
+
+def test_refusal_direction_is_what_its_authors_write(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "refusal-direction", tmp_path / "out")
+    assert json.loads((path / "direction_metadata.json").read_text()) == {"pos": -2, "layer": 4}
+    direction = torch.load(path / "direction.pt", weights_only=True)
+    assert direction.dtype == torch.float64
+    assert np.allclose(direction.numpy(), vectors.raw[3])
+
+
+def test_persona_vectors_have_a_row_for_the_embeddings(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "persona-vectors", tmp_path / "out")
+    rows = torch.load(path, weights_only=True)
+    assert rows.shape == (6, 16)
+    assert not rows[0].any()
+    assert np.allclose(rows[4].numpy(), vectors.raw[3])
+
+
+def test_steering_vectors_are_by_layer(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "steering-vectors", tmp_path / "out")
+    found = torch.load(path, weights_only=True)
+    assert found["layer_type"] == "decoder_block"
+    assert sorted(found["layer_activations"]) == [0, 1, 2, 3, 4]
+    assert np.allclose(found["layer_activations"][2].numpy(), vectors.raw[2])
+
+
+def test_what_viewers_read(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "tensorboard", tmp_path / "board")
+    assert len((path / "tensors.tsv").read_text().splitlines()) == 5
+    assert (path / "metadata.tsv").read_text().splitlines()[0] == "name\tlayer\tnorm"
+    path, _ = write_vectors(vectors, "embedding-atlas", tmp_path / "atlas")
+    frame = pd.read_parquet(path)
+    assert {"vector", "x", "y"} <= set(frame.columns)
+    centred = vectors.direction.astype(float) - vectors.direction.astype(float).mean(axis=0)
+    assert np.allclose(np.linalg.norm(frame[["x", "y"]], axis=0), np.linalg.svd(centred)[1][:2], atol=1e-5)
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published direction is not here")
+def test_the_published_direction_is_read_behind_the_block_that_leaves_it():
+    """Layer 10 there is what enters block 10, which is what leaves block 9. It was saved on another device."""
+    found, form = read_vectors(PUBLISHED, "refusal")
+    assert form.name == "refusal-direction"
+    assert found.layers == (9,)
+    assert found.about["position"] == "-2"
+    raw = torch.load(PUBLISHED / "direction.pt", weights_only=True, map_location="cpu").double().numpy()
+    assert np.allclose(found.raw[0], raw, rtol=1e-6, atol=1e-8)
+    assert found.norm[0] == pytest.approx(np.linalg.norm(raw))
+
+
+def test_files_of_other_tools_need_no_description(vectors, tmp_path):
+    torch.save(torch.tensor(np.concatenate([np.ones((1, 16)), vectors.raw])), tmp_path / "persona.pt")
+    equal(read_vectors(tmp_path / "persona.pt", "x")[0], Vectors.of_raw("x", tuple(range(5)), vectors.raw))
+    torch.save({"layer_activations": {3: torch.ones(16)}, "layer_type": "decoder_block"}, tmp_path / "steering.pt")
+    assert read_vectors(tmp_path / "steering.pt", "x")[0].layers == (3,)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/this-must-never-be-there",)
+
+
+@pytest.mark.parametrize("name", ["persona.pt", "steering.pt", "direction.pt", "arrays.npz"])
+def test_malicious_pickles_are_refused_and_run_nothing(name, tmp_path):
+    mark = tmp_path / "ran"
+    Malicious.__reduce__ = lambda _: (os.system, (f"touch {mark}",))
+    path = tmp_path / name
+    if name == "direction.pt":
+        (tmp_path / "direction_metadata.json").write_text('{"pos": -1, "layer": 2}')
+    if name == "arrays.npz":
+        with open(path, "wb") as file:
+            np.savez(file, direction=np.array([Malicious()], dtype=object), norm=np.ones(1), layers=[0], about="{}")
+    else:
+        torch.save({"layer_activations": Malicious()}, path)
+    with pytest.raises(UsageError):
+        read_vectors(path, "x")
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(UsageError):
+        read_vectors(path, "x")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_damaged_file_is_refused_in_one_sentence(name, vectors, tmp_path):
+    path, _ = write_vectors(vectors, name, tmp_path / "out")
+    file = next(each for each in sorted(path.rglob("*")) if each.suffix != ".json") if path.is_dir() else path
+    content = file.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"\xff" * 200):
+        file.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"direction|is not opened"):
+            read_vectors(path, "x", name)
+
+
+def test_a_direction_of_another_model_is_refused(vectors):
+    Owner(16, 5).refuse_foreign(vectors)
+    Owner(16, 5, frozenset({"weights_sha256 of it", "b"})).refuse_foreign(vectors)
+    for owner, message in [
+        (Owner(32, 5), "width 16"), (Owner(16, 7), "5 layers"), (Owner(16, 5, frozenset({"a" * 64})), "weights"),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError, match=f"another model; got {message}"):
+            owner.refuse_foreign(vectors)
+    short = Vectors("x", (0, 6), vectors.direction[:2], vectors.norm[:2])
+    with pytest.raises(UsageError, match="layer 6"):
+        Owner(16, 5).refuse_foreign(short)
+
+
+def test_nothing_is_overwritten(vectors, tmp_path):
+    write_vectors(vectors, "npz", tmp_path / "out")
+    with pytest.raises(UsageError, match="already there"):
+        write_vectors(vectors, "npz", tmp_path / "out")
+    (tmp_path / "folder").mkdir()
+    assert write_vectors(vectors, "npz", tmp_path / "folder")[0] == tmp_path / "folder" / "refusal.npz"
+
+
+def test_what_cannot_be_is_refused(vectors, tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'safetensors'"):
+        write_vectors(vectors, "safetensor", tmp_path / "out")
+    with pytest.raises(UsageError, match="not known at layer 9"):
+        write_vectors(vectors, "npz", tmp_path / "out", layer=9)
+    with pytest.raises(UsageError, match="is not there"):
+        read_vectors(tmp_path / "absent", "x")
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="no known format"):
+        read_vectors(tmp_path / "thesis.tex", "x")
+    undefined = Vectors("x", (0, 1), np.zeros((2, 4), dtype=np.float32), np.zeros(2, dtype=np.float32))
+    with pytest.raises(UsageError, match="not defined at layer 1"):
+        undefined.at(1)
+    with pytest.raises(RunFolderError, match="no direction"):
+        Vectors.read(_other(tmp_path))
+    endless = Vectors("x", (1,), np.full((1, 4), np.nan, dtype=np.float32), np.ones(1, dtype=np.float32))
+    write_vectors(endless, "npz", tmp_path / "nan")
+    with pytest.raises(UsageError, match="not finite"):
+        read_vectors(tmp_path / "nan.npz", "x")
+
+
+def test_the_native_file_is_ordinary_safetensors(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "safetensors", tmp_path / "out")
+    with safe_open(path, framework="numpy") as file:
+        assert set(file.keys()) == {"direction", "norm"}
+        assert set(KEYS) <= set(file.metadata())
+        assert file.get_tensor("direction").shape == (5, 16)
+
+
+def _other(folder):
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.ones(2, dtype=np.float32)}, folder / "other.safetensors")
+    return folder / "other.safetensors"

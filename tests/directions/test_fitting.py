@@ -1,0 +1,259 @@
+"""Directions of a run: what is written, that the numbers are those of the methods, resume, and what is left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from probes.causal.candidates import positions_of
+from probes.directions import METHODS
+from probes.directions.contrast import Scene
+from probes.directions.controls import TopDrift
+from probes.directions.lda import Lda
+from probes.directions.refusal import Refusal
+from probes.directions.selection import Candidate, Rule, select
+from probes.directions.tracking import fit_layer, read_layer
+from probes.fitting import fit_directions
+from probes.readout import readout
+from probes.stages.directions import directions_of, read_direction
+from probes.store import RunFolder
+
+TUNED = "baseline-s0-000002"
+
+
+def classes(run):
+    asked = run.read_table("prompts")
+    return (asked["label"] == "harmful").to_numpy(), asked["fold"].to_numpy() == 1
+
+
+def test_every_direction_is_there_at_every_checkpoint(fitted):
+    run = RunFolder(fitted)
+    assert set(directions_of(run)) == set(METHODS) - {"control:drift"}
+    assert set(directions_of(run, TUNED)) == set(METHODS)
+    assert "reversion" not in directions_of(run, "witness")
+    found = read_direction(run, "refusal")
+    assert found.direction.shape == (3, 32)
+    assert np.allclose(np.linalg.norm(found.direction, axis=1), 1, atol=1e-6)
+    assert found.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
+    assert found.about["orientation"] == "harmless towards harmful"
+    assert found.about["hook"] == "blocks.{l}.hook_resid_post"
+
+
+@pytest.mark.parametrize("name", ["lda", "refusal", "logistic"])
+def test_scores_are_those_of_the_other_fold(fitted, name):
+    run = RunFolder(fitted)
+    harmful, fold = classes(run)
+    tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])
+    options = {"strength": 50.0} if name == "logistic" else {}
+    for checkpoint, layer in (("aligned", 0), (TUNED, 2)):
+        rows = run.activations(checkpoint).layer(layer).astype(np.float64)
+        start = run.activations("aligned").layer(layer).astype(np.float64)
+        own, kept = [], []
+        for half in (fold, ~fold):
+            for fitted_on, into in ((rows, own), (start, kept)):
+                probe = METHODS[name](**options).fit(fitted_on[~half], harmful[~half])
+                into.append(roc_auc_score(harmful[half], probe.project(rows[half])))
+        row = tracks.loc[(name, checkpoint, layer)]
+        tolerance = 0.1 if name == "logistic" else 1e-9  # its penalty is found once, at the aligned model
+        assert row["refit"] == pytest.approx(np.mean(own), abs=tolerance)
+        assert row["auroc"] == pytest.approx(np.mean(kept), abs=tolerance)
+        assert row["refit_low"] <= row["refit"] <= row["refit_high"]
+
+
+def test_how_a_direction_turns(fitted):
+    run = RunFolder(fitted)
+    tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])
+    for layer in range(3):
+        one, other = (read_direction(run, "lda", each) for each in ("aligned", TUNED))
+        cosine = float(one.direction[layer].astype(float) @ other.direction[layer].astype(float))
+        row = tracks.loc[("lda", TUNED, layer)]
+        assert row["cosine"] == pytest.approx(cosine, abs=1e-5)
+        assert row["angle"] == pytest.approx(np.degrees(np.arccos(cosine)), abs=0.1)
+        assert row["norm"] == pytest.approx(other.norm[layer], rel=1e-5)
+    assert tracks.loc[("lda", "aligned", 1), "cosine"] == pytest.approx(1.0)
+
+
+def test_what_is_left_of_the_way_back(fitted):
+    """At a checkpoint the reversion is witness − checkpoint; at the witness itself there is none, with the reason."""
+    run = RunFolder(fitted)
+    harmful, _ = classes(run)
+    gap = run.activations("witness").layer(1).astype(float) - run.activations(TUNED).layer(1)
+    wanted = gap[harmful].mean(axis=0)
+    found = read_direction(run, "reversion", TUNED)
+    assert np.allclose(found.raw[1], wanted, atol=1e-4)
+    tracks = run.read_table("direction_tracks")
+    rows = tracks[(tracks["direction"] == "reversion") & (tracks["checkpoint"] == "witness")]
+    assert rows["cosine"].isna().all()
+    assert rows["reason"].str.contains("nothing is left of the way back").all()
+    twin = read_direction(run, "reversion_did", TUNED)
+    assert np.allclose(twin.raw[1], wanted - gap[~harmful].mean(axis=0), atol=1e-4)
+
+
+def test_the_transfer_matrix_has_the_refits_on_its_diagonal(fitted):
+    run = RunFolder(fitted)
+    transfer = run.read_table("direction_transfer")
+    own = transfer[transfer["fitted_on"] == transfer["read_on"]].set_index(["direction", "read_on", "layer"])["auroc"]
+    tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])["refit"]
+    both = own.to_frame("own").join(tracks.rename_axis(["direction", "read_on", "layer"]))
+    assert np.allclose(both["own"], both["refit"], equal_nan=True)
+    assert len(transfer) == len(METHODS) * 3 * 4 * 4
+
+
+def test_cosines_and_projections(fitted):
+    run = RunFolder(fitted)
+    frame = run.read_table("direction_cosines").set_index(["checkpoint", "layer", "one", "other"])["cosine"]
+    one, other = (read_direction(run, name, TUNED).direction[2].astype(float) for name in ("lda", "paired_pca"))
+    assert frame[TUNED, 2, "lda", "paired_pca"] == pytest.approx(float(one @ other), abs=1e-5)
+    places = run.read_table("direction_projections")
+    rows = places[(places["direction"] == "lda") & (places["checkpoint"] == TUNED) & (places["layer"] == 2)]
+    axis = read_direction(run, "lda").direction[2].astype(float)
+    assert np.allclose(rows["projection"], run.activations(TUNED).layer(2) @ axis, atol=1e-3)
+
+
+def test_the_drift_control_is_off_the_reversion(fitted):
+    run = RunFolder(fitted)
+    drift, back = read_direction(run, "control:drift", TUNED), read_direction(run, "reversion")
+    assert np.abs((drift.direction.astype(float) * back.direction).sum(axis=1)).max() < 1e-5
+
+
+def test_tokens_are_those_of_norm_and_unembedding(fitted):
+    import torch
+
+    from probes.evaluation import open_aligned
+    from probes.lineage import Lineage
+
+    run = RunFolder(fitted)
+    host = open_aligned(run, Lineage.opened(run.manifest.lineage, run.path))
+    axis = read_direction(run, "refusal").direction[1].astype(float)
+    scale = host.model.model.norm.weight.detach().double().numpy()
+    for sign in (1, -1):
+        row = sign * axis * np.sqrt(len(axis)) * scale / np.sqrt((axis**2).sum() + 1e-6)
+        logits = host.model.lm_head.weight.detach().double().numpy() @ row
+        best = np.argsort(-logits)[:10]
+        tokens = [token for token in readout(host, axis[None])[0] if token.sign == sign]
+        assert [token.text for token in tokens] == [host.tokenizer.decode([int(each)]) for each in best]
+        assert tokens[0].score == pytest.approx(logits[best[0]] - logits.mean(), rel=1e-3)
+    assert torch.is_grad_enabled()
+    kept = run.read_table("direction_readout")
+    first = kept[(kept["direction"] == "refusal") & (kept["checkpoint"] == "aligned") & (kept["layer"] == 1)]
+    assert first[first["sign"] == -1].sort_values("rank")["token"].tolist() == [token.text for token in tokens]
+
+
+def test_the_candidates_scores_are_kept_with_the_published_keys(fitted):
+    rows = json.loads((fitted / "refusal_candidates.json").read_text())
+    assert set(rows[0]) == {"position", "layer", "refusal_score", "steering_score", "kl_div_score"}
+    assert {row["layer"] for row in rows} == {0, 1, 2}
+    found = select([Candidate.of_published(row) for row in rows], 3)
+    kept = read_direction(RunFolder(fitted), "refusal")
+    place = json.loads(kept.about["selection_json"])
+    if found.chosen is None:
+        assert kept.declared_layer is None
+        assert (place["layer"], place["fails"]) == (found.nearest[0][0].layer, list(found.nearest[0][1]))
+    else:
+        assert kept.declared_layer == found.chosen.layer == place["layer"]
+
+
+def test_a_rule_that_selects_is_in_the_direction(own):
+    """With a rule that lets everything pass, the lowest bypass score decides, and the direction says so."""
+    found = fit_directions(own, rule=Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)).selection
+    rows = [Candidate.of_published(row) for row in json.loads((own / "refusal_candidates.json").read_text())]
+    assert found is not None
+    assert found.chosen == min(rows, key=lambda each: each.bypass)
+    assert read_direction(RunFolder(own), "refusal").declared_layer == found.chosen.layer
+
+
+def test_positions_behind_the_instruction():
+    assert positions_of([(1, 5, 6, 9, 8), (1, 7, 9, 8), (1, 5, 5, 5, 9, 8)]) == (-2, -1)
+    assert positions_of([(1, 5), (1, 6)]) == (-1,)
+    assert positions_of([(4, 5), (4, 5)]) == (-1,)
+
+
+def test_fitting_again_does_nothing_and_leaves_the_same_bytes(own):
+    before = {path: path.stat().st_mtime_ns for path in own.rglob("*.parquet")}
+    fit_directions(own)
+    assert {path: path.stat().st_mtime_ns for path in own.rglob("*.parquet")} == before
+
+
+def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
+    """Killed while it works, twice; what it ends with is what the whole one has."""
+    shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns("direction_*", "readings", "refusal_*"))
+    run = tmp_path / "run"
+    manifest = json.loads((run / "run.json").read_text())
+    gone = ("direction_", "readings", "refusal_")
+    manifest["stages"] = {name: key for name, key in manifest["stages"].items() if not name.startswith(gone)}
+    (run / "run.json").write_text(json.dumps(manifest))
+    command = [sys.executable, "-m", "probes.cli", "directions", str(run), "fit"]
+    for mark in ("readings", "direction_tracks.parquet"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ends = time.monotonic() + 60
+        while not (run / mark).exists() and time.monotonic() < ends and process.poll() is None:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for path in [*fitted.glob("direction_*.parquet"), *fitted.glob("directions/**/*.safetensors")]:
+        assert (run / path.relative_to(fitted)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_without_the_models_the_kept_activations_are_enough(measured, tmp_path):
+    shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns("direction*", "readings", "refusal_*"))
+    run = tmp_path / "run"
+    manifest = json.loads((run / "run.json").read_text())
+    gone = ("direction_", "readings", "refusal_", "directions")
+    manifest["stages"] = {name: key for name, key in manifest["stages"].items() if not name.startswith(gone)}
+    manifest["lineage"]["aligned"]["model"] = "/nowhere/at-all"
+    (run / "run.json").write_text(json.dumps(manifest))
+    # The reversion's own files are those of the measurement.
+    shutil.copytree(measured / "directions", run / "directions")
+    found = fit_directions(run)
+    assert found.selection is None
+    assert "cannot be opened" in found.left_out[0]
+    tracks = RunFolder(run).read_table("direction_tracks")
+    reasons = tracks.loc[tracks["direction"] == "response_mean", "reason"]
+    assert reasons.str.contains("answers were not read").all()
+    assert tracks.loc[tracks["direction"] == "lda", "refit"].notna().all()
+
+
+def test_massive_activations_are_held_when_asked(own):
+    plain = RunFolder(own).read_table("direction_tracks")
+    fit_directions(own, winsorise=1.0)
+    held = RunFolder(own).read_table("direction_tracks")
+    assert not np.allclose(plain["norm"], held["norm"], equal_nan=True)
+    assert json.loads((own / "directions.json").read_text())["winsorise"] == 1.0
+
+
+def test_wide_models_are_fitted_in_the_span_of_their_prompts():
+    """With fewer prompts than dimensions everything is rotated into their span: the same directions come back."""
+    rng = np.random.default_rng(0)
+    harmful, fold = np.arange(24) < 12, np.arange(24) % 2 == 1
+    base = rng.standard_normal((24, 300))
+    scenes = {
+        name: Scene(base + shift * rng.standard_normal((24, 300)), base, base + 1.0, harmful, fold)
+        for name, shift in (("aligned", 0.0), ("tuned", 0.3))
+    }
+    fits = fit_layer(scenes)
+    for name in ("refusal", "lda", "paired_pca", "subspace", "mass_mean"):
+        direct = METHODS[name]().fit(scenes["tuned"].own.astype(float), harmful).direction_
+        assert abs(fits[name].vectors[2, 1] @ direct) == pytest.approx(1.0, abs=1e-6)
+    assert isinstance(METHODS["control:drift"](), TopDrift)
+    back = (scenes["aligned"].witness - base)[harmful].mean(axis=0)
+    assert abs(fits["control:drift"].vectors[2, 1] @ back) < 1e-9
+    read = read_layer(scenes, fits)
+    probe = Lda().fit(scenes["tuned"].own[~fold].astype(float), harmful[~fold])
+    other = Lda().fit(scenes["tuned"].own[fold].astype(float), harmful[fold])
+    wanted = np.mean([
+        roc_auc_score(harmful[fold], probe.project(scenes["aligned"].own[fold])),
+        roc_auc_score(harmful[~fold], other.project(scenes["aligned"].own[~fold])),
+    ])  # fmt: skip
+    assert read["lda"].auroc[1, 0] == pytest.approx(wanted, abs=1e-9)
+    assert Refusal.contrast == "selected"
