@@ -34,7 +34,7 @@ FORMATS = {
 }
 ONE_LAYER = ("refusal-direction",)
 _PATIENCE = 120  # seconds
-_ALIGNED, _ALL = "aligned", "all layers"
+_ALIGNED, _ALL = "aligned", -2
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,18 @@ def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
     form = one.selectbox(
         f"Format of {direction}", list(FORMATS), format_func=lambda name: FORMATS[name], key="export-format"
     )
-    layers = [run.layer] if form in ONE_LAYER else [None, run.layer]
+    one_layer = run.layer if run.layer >= 0 else run.catalogue.headline
+    layers = [one_layer] if form in ONE_LAYER else [_ALL, one_layer]
     layer = two.selectbox(
-        "Layers", [each for each in layers if each is None or each >= 0] or [run.catalogue.headline],
-        format_func=lambda each: _ALL if each is None else components.layer_name(each), key=f"export-layer-{form}",
+        "Layers", layers, format_func=lambda each: "all layers" if each == _ALL else components.layer_name(each),
+        key=f"export-layer-{form}",
     )  # fmt: skip
     here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     places = [_ALIGNED, *([here] if cache.has_direction(run.key, direction, here) else [])]
     checkpoint = three.selectbox(
         "As fitted at", places, format_func=lambda name: components.checkpoint_name(name, run), key="export-checkpoint"
     )
-    return form, layer, checkpoint
+    return form, None if layer == _ALL else layer, checkpoint
 
 
 @st.cache_data(show_spinner=False, max_entries=16)

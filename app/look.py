@@ -1,4 +1,4 @@
-"""The few rules of style that Streamlit's theme has no option for."""
+"""The few rules of style and of behaviour that Streamlit has no option for."""
 
 CSS = """
 <style>
@@ -39,4 +39,39 @@ CSS = """
   .gp-rungs i { width: 8px; margin-right: 2px; }
 }
 </style>
+"""
+
+# Streamlit gives a drawn figure's layout back to Plotly after each turn of a camera, and so loses what the user did
+# when the next figure comes. This keeps the camera of each 3-D chart by its key, as long as the tab is open.
+CAMERAS = """
+<script>
+(() => {
+  if (window.gravityCameras) return;
+  const kept = window.gravityCameras = new Map();
+  const name = plot => {
+    const box = plot.closest("[class*='st-key-chart-']");
+    return box ? Array.from(box.classList).find(each => each.startsWith("st-key-chart-")) : null;
+  };
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  const restore = plot => {
+    const camera = kept.get(name(plot)), scene = (plot._fullLayout || {}).scene;
+    if (!camera || !scene || !scene._scene || !scene._scene.camera || same(scene.camera.eye, camera.eye)) return;
+    Object.assign(scene.camera, structuredClone(camera));
+    if (plot.layout.scene) plot.layout.scene.camera = structuredClone(camera);
+    scene._scene.setViewport(scene);
+  };
+  const watch = plot => {
+    if (plot.gravityWatched || !plot.on) return;
+    plot.gravityWatched = true;
+    plot.on("plotly_relayout", change => {
+      if (change && change["scene.camera"]) kept.set(name(plot), structuredClone(change["scene.camera"]));
+    });
+    plot.on("plotly_afterplot", () => restore(plot));
+    restore(plot);
+  };
+  const look = () => document.querySelectorAll(".js-plotly-plot").forEach(watch);
+  new MutationObserver(look).observe(document.body, {childList: true, subtree: true});
+  look();
+})();
+</script>
 """

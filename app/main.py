@@ -58,6 +58,7 @@ def main() -> None:
             components.failed(error)
     else:
         _nothing_yet(page.title)
+    st.html(look.CAMERAS, unsafe_allow_javascript=True)  # our own text, always the same; behind the page: it has a gap
 
 
 def _prepare() -> bool:

@@ -2,8 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
+from probes.directions.vectors import Vectors
+from probes.exchange import read_vectors
 from probes.stages.maps import write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
@@ -21,7 +24,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
-    path = write_run(root / "demo", n_layers=3, steps=(1, 10, 100), arms=("baseline", "block"), prompts=8, d_model=8)
+    path = write_run(
+        root / "demo", n_layers=3, steps=(1, 10, 100), arms=("baseline", "block"), prompts=8, d_model=8,
+        directions=("reversion", "refusal", "control:drift"),
+    )  # fmt: skip
     with RunFolder.writing(path) as run:
         write_spectra(run)
         write_pairs(run)
@@ -119,3 +125,124 @@ def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
     drift = RunFolder(root / "demo").read_table("drift", filters=[("layer", "==", 2), ("arm", "==", "baseline")])
     expected = drift[drift["statistic"] == "return_fraction"].sort_values("step")["value"]
     assert list(pd.read_csv(tmp_path / "table.csv")["along"]) == pytest.approx(list(expected))
+
+
+def test_a_vector_is_downloaded_and_loaded_back(served, page, root, tmp_path):
+    page.goto(f"{served}/directions?run=demo&direction=refusal")
+    _heading(page, "Refusal turned by")
+    page.get_by_role("heading", name="Take the vector with you").wait_for()
+    _choose(page, "Format of refusal", re.compile("GGUF"))
+    page.get_by_role("button", name="Make the file").click()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download refusal.gguf").click()
+    waiting.value.save_as(tmp_path / "refusal.gguf")
+    back, _ = read_vectors(tmp_path / "refusal.gguf", "refusal")
+    kept = Vectors.read(root / "demo" / "directions" / "refusal.safetensors")
+    assert back.layers
+    for layer in back.layers:
+        assert np.allclose(back.at(layer)[0], kept.at(layer)[0], atol=1e-6)
+
+
+def _choose(page, label, name):
+    box = page.locator("[data-testid=stSelectbox]").filter(has_text=label).get_by_role("combobox")
+    _bring(page, box)
+    box.click()
+    page.get_by_role("option", name=name).click()
+
+
+def _bring(page, what):
+    """Scroll to it and wait until nothing moves any more: a click closes what a scroll had opened."""
+    page.get_by_text("Pictures saved as").wait_for()
+    what.scroll_into_view_if_needed()
+    last = None
+    while (box := what.bounding_box()) != last:
+        last = box
+        page.wait_for_timeout(400)
+
+
+def test_a_click_in_the_map_of_directions_opens_that_direction_everywhere(served, page):
+    page.goto(f"{served}/directions?run=demo&direction=refusal&layer=2&step=10")
+    _heading(page, "Refusal turned by")
+    plot = page.locator(".js-plotly-plot").nth(1)
+    cells = plot.locator(".scatterlayer .point")
+    page.get_by_role("heading", name="Take the vector with you").wait_for()
+    cells.nth(0).wait_for(state="attached")
+    _bring(page, cells.nth(0))
+    box = cells.nth(0).bounding_box()  # the first direction at layer 0
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    _heading(page, "Reversion turned by")
+    page.wait_for_url(re.compile(r"direction=reversion"))
+    assert "layer=0" in page.url.split("?")[1].split("&")
+    other = page.context.browser.new_page()
+    other.set_default_timeout(PATIENCE)
+    other.goto(page.url)
+    other.get_by_role("heading", level=1, name=re.compile("Reversion turned by .* at layer 0")).wait_for()
+
+
+def test_the_camera_stays_when_the_step_changes(served, page):
+    page.goto(f"{served}/trajectories?run=demo")
+    _heading(page, "of the way back")
+    page.get_by_role("button", name="Space").or_(page.get_by_role("radio", name="Space")).first.click()
+    plot = page.locator(".js-plotly-plot").first
+    plot.locator(".gl-container canvas").first.wait_for()
+    box = plot.locator(".gl-container canvas").first.bounding_box()
+    at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    before = page.evaluate(CAMERA)
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(at[0] + 120, at[1] + 30, steps=8)
+    page.mouse.up()
+    page.wait_for_function(f"old => ({CAMERA}) !== old", arg=before)
+    turned = page.evaluate(CAMERA)
+    _choose(page, "Step", re.compile("^10$"))
+    page.wait_for_url(re.compile(r"step=10(&|$)"))
+    page.get_by_text("at step 10, layer").wait_for()
+    page.wait_for_timeout(500)
+    assert page.evaluate(CAMERA) == turned
+
+
+CAMERA = """
+JSON.stringify(
+  Object.values(document.querySelector('.js-plotly-plot')._fullLayout.scene._scene.getCamera().eye).map(
+    each => each.toFixed(3)
+  )
+)
+"""  # what is drawn, not what the layout says
+
+
+def test_every_control_is_reached_by_the_keyboard(served, page):
+    """From the first link to the page's own controls by Tab alone; Enter opens a page, the arrows choose a layer."""
+    page.goto(f"{served}/layers?run=demo")
+    _heading(page, "layer by layer")
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel || ''"))
+        if "Statistic" in reached[-1]:
+            break
+    every = " ".join(reached)
+    for name in ("Overview", "Directions", "Live", "Run", "Trajectory", "Layer", "Step", "Statistic"):
+        assert name in every, (name, reached)
+    page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text="Layer").get_by_role(
+        "combobox"
+    ).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"layer=(0|1)"))
+
+
+def test_a_run_that_is_still_being_written_is_followed(page, tmp_path):
+    path = write_run(tmp_path / "young", n_layers=2, steps=(1, 10), arms=("baseline",), prompts=4, finished=False,
+                     without=("verdict", "nulls"))  # fmt: skip
+    with serve(tmp_path) as (address, _):
+        page.goto(f"{address}/?run=young")
+        _heading(page, "of the way back to the witness")
+        page.get_by_text("still being written").wait_for()
+        with RunFolder.writing(path) as run, run.stage("verdict", "made from"):
+            told = {"arm": "baseline", "seed": 0, "level": 2, "name": "not towards the witness", "text": "As told."}
+            run.write_json("verdict", {"trajectories": [told]})
+        _heading(page, "Baseline: not towards the witness")
+        with RunFolder.writing(path) as run:
+            run.finish()
+        page.get_by_text("still being written").wait_for(state="detached")

@@ -49,20 +49,42 @@ def test_text_is_shown_as_it_is():
     assert as_text("**a** [b](c) :red[d] $e$") == r"\*\*a\*\* \[b\]\(c\) \:red\[d\] \$e\$"
 
 
-def test_no_page_loads_a_model_library():
-    """Torch takes seconds to import; only a page that runs a model may do it."""
-    root = Path(__file__).parents[2]
-    code = (
-        "import sys\n"
-        "from app import cache, components, look, state\n"
-        "import probes.plots.trajectories\n"
-        "from streamlit.testing.v1 import AppTest\n"
-        "sys.argv = ['main.py', 'no-such-folder']\n"
-        "at = AppTest.from_file('app/main.py', default_timeout=120).run()\n"
-        "assert at.title[0].value, at\n"
-        "found = {'torch', 'transformers', 'transformer_lens', 'umap'} & set(sys.modules)\n"
-        "assert not found, found\n"
-    )
-    asked = [sys.executable, "-c", code]
-    done = subprocess.run(asked, cwd=root, capture_output=True, text=True, timeout=240, check=False)
+def test_only_live_loads_a_model_library_and_only_when_asked(tmp_path):
+    """Torch takes seconds to import; every page is drawn, the file is exported, and nothing has imported it."""
+    write_run(tmp_path / "demo", **{**TINY, "n_layers": 2, "steps": (1, 10)}, directions=("refusal", "control:drift"))
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_PAGES, str(tmp_path)], cwd=Path(__file__).parents[2], capture_output=True,
+        text=True, timeout=240, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split("\n")[-2] == "torch after the model was asked for"
+
+
+ALL_PAGES = """
+import sys
+from streamlit.testing.v1 import AppTest
+
+MODELS = {"torch", "transformers", "transformer_lens", "umap"}
+sys.argv = ["main.py", sys.argv[1]]
+at = AppTest.from_file("app/main.py", default_timeout=120).run()
+sys.path.insert(0, "app")
+import ast
+pages = [
+    each.value for each in ast.walk(ast.parse(open("app/main.py").read()))
+    if isinstance(each, ast.Constant) and str(each.value).startswith("views/") and each.value != "views/live.py"
+]
+assert len(pages) >= 9, pages
+for page in [*pages, "views/live.py"]:
+    at.switch_page(page)
+    at.run()
+    assert not at.exception and not at.error and at.title, page
+    assert not MODELS & set(sys.modules), (page, MODELS & set(sys.modules))
+    if page == "views/directions.py":
+        at.button(key="export-make").click().run()
+        assert any("refusal" in each.proto.label for each in at.get("download_button")), at
+        assert not MODELS & set(sys.modules), "the export ran here"
+next(each for each in at.button if each.label == "Load the model").click().run()
+assert at.error and not at.exception, "made-up checkpoints cannot be loaded"
+if "torch" in sys.modules:
+    print("torch after the model was asked for")
+"""
