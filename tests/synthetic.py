@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probes.directions.vectors import Vectors
 from probes.lineage import Trajectory
 from probes.store import ActivationWriter, RunFolder
 
@@ -36,11 +37,13 @@ def write_run(
     seed: int = 0,
     d_model: int = 0,
     directions: Sequence[str] = (),
+    width: int = 8,
 ) -> Path:
     """Write a run with `prompts` harmful and as many harmless prompts; tables named in `without` are left out.
 
     With `d_model`, activations of that width are written too, from which the maps, spectra and pairs can be made.
-    With `directions`, the tables and files that `gravity-probe directions RUN fit` leaves are written for these names.
+    With `directions`, the tables and files that `gravity-probe directions RUN fit` leaves are written for these names,
+    the vectors of that `width`.
     """
     rng = np.random.default_rng(seed)
     checkpoints = [
@@ -64,7 +67,7 @@ def write_run(
             if name not in without:
                 run_folder.write_table(name, frame)
         if directions:
-            _directions(run_folder, checkpoints, directions, n_layers, prompts, max(steps), without, d_model or 8)
+            _directions(run_folder, checkpoints, directions, n_layers, prompts, max(steps), without, width)
         if "verdict" not in without:
             run_folder.write_json("verdict", {"trajectories": _verdicts(arms, seeds)})
         manifest = run_folder.manifest
@@ -245,7 +248,7 @@ def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
 
 def _directions(
     run: RunFolder, checkpoints: list[tuple], names: Sequence[str], n_layers: int, prompts: int, last: int,
-    without: Sequence[str], d_model: int,
+    without: Sequence[str], width: int,
 ) -> None:  # fmt: skip
     """What `gravity-probe directions RUN fit` leaves; `control:drift` is not defined at the aligned model."""
     rng, asked = np.random.default_rng(1), _prompts(prompts)
@@ -268,15 +271,15 @@ def _directions(
     if "directions" not in without:
         run.write_json("directions", {**kept, "directions": about})
     for name in names:
-        unit = rng.standard_normal((n_layers, d_model)).astype(np.float32)
+        unit = rng.standard_normal((n_layers, width)).astype(np.float32)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-        arrays = {"direction": unit, "norm": np.full(n_layers, 2.0, np.float32)}
         about_it = {
             "format_version": "1", "method": name, "concept": "made up", "model_id": "x", "model_revision": "",
             "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "n_layers": str(n_layers), "index_base": "0",
             "model_type": "llama", "position": "-1",
         }  # fmt: skip
-        run.write_arrays(f"directions/{name.replace(':', '-')}", arrays, about_it)
+        found = Vectors(name, tuple(range(n_layers)), unit, np.full(n_layers, 2.0, np.float32), about_it)
+        found.write(run.path / "directions" / f"{name.replace(':', '-')}.safetensors")
 
 
 def _directions_at(
