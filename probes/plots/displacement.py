@@ -213,11 +213,12 @@ def prompt_arrows(
         x = np.column_stack([own["projection"], own["projection_after"], gap]).ravel()
         y = np.column_stack([own["across"], own["across_after"], gap]).ravel()
         colour = mark.colour if label == "harmful" else colours.muted
-        fig.add_scattergl(
+        kind = go.Scattergl if len(both) > style.WEBGL_FROM else go.Scatter
+        ways = kind(
             name=f"way {label}", x=x, y=y, mode="lines", hoverinfo="skip",
             line={"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
         )  # fmt: skip
-        fig.add_scattergl(
+        ends = kind(
             name=label, x=own["projection_after"], y=own["across_after"], mode="markers",
             marker={
                 "color": colour, "size": 6, "symbol": "circle" if label == "harmful" else "circle-open",
@@ -226,6 +227,7 @@ def prompt_arrows(
             hovertext=[style.plain(str(text)[:80]) for text in own["text"]],
             hovertemplate=f"{label}: along %{{x:.2f}}, across %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
         )  # fmt: skip
+        fig.add_traces([ways, ends])
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     for place, role in ((0.0, "aligned"), (1.0, "witness")):
         fig.add_scatter(

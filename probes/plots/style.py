@@ -19,6 +19,7 @@ import plotly.io as pio
 InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
+WEBGL_FROM = 3000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
 CAPTION_WIDTH = 92  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
 
 
@@ -236,6 +237,11 @@ def figure(
             font={"size": 12, "color": INKS[ink].muted},
         )
     return made
+
+
+def flat_points(count: int) -> str:
+    """The kind of trace that draws so many points in the plane smoothly."""
+    return "scattergl" if count > WEBGL_FROM else "scatter"
 
 
 def annotate(fig: go.Figure, notes: Sequence[dict[str, Any]]) -> None:
