@@ -18,7 +18,6 @@ from probes.plots.style import InkName
 
 ALIGNED = "aligned"
 _MAP = "chart-direction-map"
-_COSINES = "chart-cosines"
 
 
 def show(run: Context) -> None:
@@ -50,17 +49,11 @@ def show(run: Context) -> None:
             figure, rows.drop(columns=["direction", "layer"]), name="turning",
             alt="Angle, gap and AUROC of the direction by step, for every arm",
         )  # fmt: skip
+    view = st.segmented_control(
+        "More of it", list(_VIEWS), default=next(iter(_VIEWS)), key="directions-view", label_visibility="collapsed"
+    )
     with components.section():
-        _all(run, here, direction)
-    st.subheader("What it writes", anchor=False)
-    with components.section():
-        _readout(run, here, direction)
-    with components.section():
-        _cosines(run, here, direction)
-    with components.section():
-        _transfer(run, direction)
-    with components.section():
-        _mediation(run)
+        _VIEWS[view or next(iter(_VIEWS))](run, here, direction)
     _download(run, list(cache.directions(run.key)), direction)
 
 
@@ -127,6 +120,7 @@ def _map(key: Key, here: str, direction: str, layer: int, where: str, ink: InkNa
     return matrix.matrix(
         wide.reindex(columns=layers).to_numpy(dtype=float).tolist(), rows=names, columns=[str(each) for each in layers],
         title="Which layer tells the classes apart", where=where, axes=("", "layer"), limits=(0.0, 1.0), tilted=False,
+        clickable=True,
         caption=f"{DIRECTIONS['refit'].definition} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
         selected=(names.index(direction), layers.index(layer) if layer in layers else None), ink=ink,
     )  # fmt: skip
@@ -198,9 +192,7 @@ def _cosines(run: Context, here: str, direction: str) -> None:
         return
     where = f"{run.where(direction=False)} · {style.plain(components.checkpoint_name(here, run))}"
     figure = cache.drawn(_cosine_figure, run.key, run.layer, here, direction, where, run.ink)
-    components.chart(
-        figure, rows, name="cosines", on_select=_cosine_clicked, alt="Cosine of every direction with every other"
-    )
+    components.chart(figure, rows, name="cosines", alt="Cosine of every direction with every other")
 
 
 def _cosine_rows(key: Key, layer: int, here: str) -> pd.DataFrame:
@@ -220,14 +212,7 @@ def _cosine_figure(key: Key, layer: int, here: str, direction: str, where: str, 
     )  # fmt: skip
 
 
-def _cosine_clicked() -> None:
-    event = st.session_state.get(_COSINES)
-    for point in event["selection"]["points"] if event else []:
-        if point.get("customdata"):
-            state.change(direction=str(point["customdata"][0]))
-
-
-def _transfer(run: Context, direction: str) -> None:
+def _transfer(run: Context, _: str, direction: str) -> None:
     if not cache.has_table(run.key, "direction_transfer"):
         components.missing("No transfer is kept.", f"gravity-probe directions {run.command_path} fit")
         return
@@ -272,7 +257,7 @@ def _transfer_figure(
     )  # fmt: skip
 
 
-def _mediation(run: Context) -> None:
+def _mediation(run: Context, here: str, _: str) -> None:
     """What moving along the reversion does to behaviour, where that was tried."""
     if not cache.has_table(run.key, "mediation"):
         components.missing(
@@ -281,7 +266,6 @@ def _mediation(run: Context) -> None:
         )  # fmt: skip
         return
     kept = list(cache.table(run.key, "mediation", ("checkpoint",))["checkpoint"].unique())
-    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     chosen = here if here in kept else kept[-1]
     rows = cache.table(run.key, "mediation", None, (("checkpoint", "==", chosen),))
     words = components.checkpoint_name(chosen, run)
@@ -310,5 +294,10 @@ def _download(run: Context, known: list[str], direction: str = "") -> None:
     with components.section():
         exporting.panel(run, direction if direction in known else known[0])
 
+
+_VIEWS = {
+    "All directions": _all, "Tokens": _readout, "Cosines": _cosines, "Carried over": _transfer,
+    "Interventions": _mediation,
+}  # fmt: skip
 
 show(components.context())

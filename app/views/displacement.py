@@ -18,6 +18,7 @@ from probes.plots.displacement import Cone
 from probes.plots.statistics import null_name
 from probes.plots.style import InkName
 
+_MORE = ("Prompt by prompt", "At every layer")
 _ACROSS = ("All that lies off it", "Main off-axis direction")
 
 
@@ -41,12 +42,20 @@ def show(run: Context) -> None:
     st.segmented_control("Off the way back", _ACROSS, default=_ACROSS[0], key="displacement-across")
     with components.section():
         _table(own)
-    st.subheader("Prompt by prompt", anchor=False)
+    _more(run, arms)
+
+
+@st.fragment
+def _more(run: Context, arms: tuple[str, ...]) -> None:
+    """One of the further pictures at a time: each takes its time to draw."""
     with components.section():
-        _prompts(run)
-    st.subheader("At every layer", anchor=False)
-    with components.section():
-        _layers(run, arms)
+        view = st.segmented_control(
+            "More of it", _MORE, default=_MORE[0], key="displacement-more", label_visibility="collapsed"
+        )
+        if (view or _MORE[0]) == _MORE[0]:
+            _prompts(run)
+        else:
+            _layers(run, arms)
 
 
 def components_of(key: Key, layer: int) -> pd.DataFrame:

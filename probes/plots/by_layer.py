@@ -161,7 +161,8 @@ def side_by_side(
     )
     for label, symbol in (("harmless", "circle-open"), ("harmful", "circle")):
         own = rows[rows["label"] == label]
-        fig.add_scattergl(
+        kind = go.Scattergl if len(rows) > style.WEBGL_FROM else go.Scatter
+        points = kind(
             name=label, x=own["one"], y=own["other"], mode="markers",
             marker={
                 "color": mark.colour, "symbol": symbol, "size": 7, "opacity": 0.8,
@@ -170,6 +171,7 @@ def side_by_side(
             hovertext=[style.plain(str(text)[:80]) for text in own["text"]],
             hovertemplate=f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
         )  # fmt: skip
+        fig.add_trace(points)
     fig.update_xaxes(title={"text": f"projection in {style.plain(names[0])} (return fraction)"})
     fig.update_yaxes(title={"text": f"in {style.plain(names[1])}"})
     return fig

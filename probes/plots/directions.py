@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -46,84 +47,96 @@ def turning(
     )
     runs = rows[~rows["arm"].isin(style.ROLES)]
     axis, colours = StepAxis.of([0, *runs["step"]]), style.INKS[ink]
+    traces: list[list[dict[str, Any]]] = []
+    rules: list[dict[str, Any]] = []
     for place, (column, _, limits) in enumerate(_PANELS):
         cell = {"row": place // 2 + 1, "col": place % 2 + 1}
-        _references(grid, rows, column, axis, cell)
+        traces.append(_references(rows, column, axis, named=place == 0))
+        rules += _rules(rows, column, place, colours)
         for arm in style.in_order(runs["arm"])[::-1]:
             for seed, run in runs[runs["arm"] == arm].groupby("seed"):
                 own = run.sort_values("step")
                 if (arm, seed) == chosen:
-                    _band(grid, own, arm, column, axis, cell)
-                _line(grid, own, arm, int(seed), column, axis, cell, named=place == 0)
+                    traces[-1] += _band(own, arm, column, axis)
+                traces[-1].append(_line(own, arm, int(seed), column, axis, named=place == 0))
         low, high = limits or (0.0, float(rows[column].max()) if rows[column].notna().any() else 1.0)
         room = 0.05 * ((high - low) or 1.0)
         grid.update_yaxes(range=[low - room, high + room], nticks=6, **cell)
-        if column in ("auroc", "refit"):
-            grid.add_hline(y=0.5, line={"color": colours.rule, "width": 1, "dash": "dot"}, layer="below", **cell)
+    places = [place for place, panel in enumerate(traces) for _ in panel]
+    grid.add_traces(
+        [trace for panel in traces for trace in panel], rows=[place // 2 + 1 for place in places],
+        cols=[place % 2 + 1 for place in places],
+    )  # fmt: skip
     ticks = go.Figure()
     axis.apply(ticks, colours)
     grid.update_xaxes(
         range=list(axis.range), tickvals=ticks.layout.xaxis.tickvals, ticktext=ticks.layout.xaxis.ticktext
     )
     grid.update_xaxes(title={"text": ticks.layout.xaxis.title.text, "standoff": 4}, row=2)
-    grid.update_annotations(font={"size": 13, "color": colours.text})
-    titles = list(grid.layout.annotations)
+    type_ = {"size": 13, "color": colours.text}
+    titles = [each.to_plotly_json() | {"font": type_} for each in grid.layout.annotations]
     grid.update_layout(
-        template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=True,
+        shapes=rules, template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=True,
         margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
         legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
     )  # fmt: skip
     return grid
 
 
-def _references(
-    grid: go.Figure, rows: pd.DataFrame, column: str, axis: StepAxis, cell: dict[str, int]
-) -> None:
-    """The aligned model at step 0, and where the witness and the pretrained model lie: marks on thin lines across."""
+def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> list[dict[str, Any]]:
+    """Thin lines across a panel: where the witness and the pretrained model lie, and the half of an AUROC."""
+    at = "" if place == 0 else str(place + 1)
+    across = {"type": "line", "xref": f"x{at} domain", "yref": f"y{at}", "x0": 0, "x1": 1, "layer": "below"}
+    found = []
+    for role in ("pretrained", "witness"):
+        values = rows[rows["arm"] == role][column].dropna()
+        if len(values):
+            value, line = float(values.iloc[0]), {"color": style.faded(style.mark_of(role).colour, 0.6), "width": 1.1}
+            found.append({**across, "y0": value, "y1": value, "line": line})
+    if column in ("auroc", "refit"):
+        found.append({**across, "y0": 0.5, "y1": 0.5, "line": {"color": colours.rule, "width": 1, "dash": "dot"}})
+    return found
+
+
+def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool) -> list[dict[str, Any]]:
+    """The marks of the roles, apart at the left."""
+    found = []
     for role in ("pretrained", "witness", "aligned"):
-        found = rows[rows["arm"] == role][column].dropna()
-        if found.empty:
-            continue
-        mark, value = style.mark_of(role), float(found.iloc[0])
-        if role != "aligned":
-            grid.add_hline(y=value, line={"color": style.faded(mark.colour, 0.6), "width": 1.1}, layer="below", **cell)
-        grid.add_scatter(
-            name=role, x=[axis.zero], y=[value], mode="markers", showlegend=cell == {"row": 1, "col": 1},
-            marker={"color": mark.colour, "symbol": mark.symbol, "size": 10}, legendgroup=role, cliponaxis=False,
-            hovertemplate=f"{role}<br>%{{y:.3f}}<extra></extra>", **cell,
-        )  # fmt: skip
+        values = rows[rows["arm"] == role][column].dropna()
+        if len(values):
+            mark = style.mark_of(role)
+            found.append({
+                "type": "scatter", "name": role, "x": [axis.zero], "y": [float(values.iloc[0])], "mode": "markers",
+                "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 10}, "legendgroup": role,
+                "showlegend": named, "cliponaxis": False, "hovertemplate": f"{role}<br>%{{y:.3f}}<extra></extra>",
+            })  # fmt: skip
+    return found
 
 
-def _band(
-    grid: go.Figure, run: pd.DataFrame, arm: str, column: str, axis: StepAxis, cell: dict[str, int]
-) -> None:
+def _band(run: pd.DataFrame, arm: str, column: str, axis: StepAxis) -> list[dict[str, Any]]:
     if f"{column}_low" not in run:
-        return
+        return []
     known = run[run[f"{column}_low"].notna() & run[f"{column}_high"].notna()]
     x = [axis.position(step) for step in known["step"]]
-    grid.add_scatter(
-        x=x + x[::-1], y=[*known[f"{column}_high"], *known[f"{column}_low"][::-1]], mode="none", fill="toself",
-        fillcolor=style.faded(style.mark_of(arm).colour, 0.15), hoverinfo="skip", legendgroup=arm, showlegend=False,
-        **cell,
-    )  # fmt: skip
+    return [{
+        "type": "scatter", "x": x + x[::-1], "y": [*known[f"{column}_high"], *known[f"{column}_low"][::-1]],
+        "mode": "none", "fill": "toself", "fillcolor": style.faded(style.mark_of(arm).colour, 0.15),
+        "hoverinfo": "skip", "legendgroup": arm, "showlegend": False,
+    }]  # fmt: skip
 
 
-def _line(
-    grid: go.Figure, run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, cell: dict[str, int], *,
-    named: bool,
-) -> None:  # fmt: skip
-    mark, places = style.mark_of(arm), [axis.position(step) for step in run["step"]]
-    grid.add_scatter(
-        name=style.plain(arm), x=places, y=run[column], mode="lines+markers", legendgroup=arm,
-        showlegend=named and seed == 0,
-        line={"color": mark.colour, "dash": mark.dash, "width": mark.width},
-        marker={"symbol": mark.symbol, "size": 6, "color": mark.colour},
-        customdata=[[step, style.signed(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
-        hovertemplate=f"{style.plain(arm)}, seed {seed}, step %{{customdata[0]}}<br>"
+def _line(run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, *, named: bool) -> dict[str, Any]:
+    mark = style.mark_of(arm)
+    return {
+        "type": "scatter", "name": style.plain(arm), "x": [axis.position(step) for step in run["step"]],
+        "y": run[column].to_numpy(), "mode": "lines+markers", "legendgroup": arm, "showlegend": named and seed == 0,
+        "line": {"color": mark.colour, "dash": mark.dash, "width": mark.width},
+        "marker": {"symbol": mark.symbol, "size": 6, "color": mark.colour},
+        "customdata": [[step, style.signed(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
+        "hovertemplate": f"{style.plain(arm)}, seed {seed}, step %{{customdata[0]}}<br>"
         f"{style.plain(statistic_of(column).title)} %{{y:.3f}} (cosine to the aligned model's %{{customdata[1]}})"
         "<extra></extra>",
-        **cell,
-    )  # fmt: skip
+    }  # fmt: skip
 
 
 _MEDIATION_ROW = 26

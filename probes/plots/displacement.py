@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,20 +80,26 @@ def vectors(
         _draw_cone(fig, cone, limits, whole, ink)
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
-    ends = []
+    ends, arrows, tips = [], [], []
     for row in drawn.sort_values("step").itertuples():
         mark, main = style.mark_of(row.arm), (row.arm, row.seed) == chosen
         strong = row.step == step
-        _arrow(fig, row.along, row.across, mark.colour, 2.6 if main and strong else 1.4, 1.0 if strong else 0.45)
-        fig.add_scatter(
-            name=f"{row.arm} s{row.seed} {row.step}", x=[row.along], y=[row.across], mode="markers",
-            marker={"color": mark.colour, "symbol": mark.symbol, "size": 8 if strong else 4, "opacity": 0.9},
-            hovertemplate=f"<b>{style.plain(row.arm)}</b>, seed {row.seed}, step {row.step:,}<br>"
-            "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
+        arrows += _arrow(row.along, row.across, mark.colour, 2.6 if main and strong else 1.4, 1.0 if strong else 0.45)
+        tips.append(
+            {
+                "type": "scatter", "name": f"{row.arm} s{row.seed} {row.step}", "x": [row.along], "y": [row.across],
+                "mode": "markers",
+                "marker": {
+                    "color": mark.colour, "symbol": mark.symbol, "size": 8 if strong else 4, "opacity": 0.9,
+                },
+                "hovertemplate": f"<b>{style.plain(row.arm)}</b>, seed {row.seed}, step {row.step:,}<br>"
+                "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
+            }
         )  # fmt: skip
         if strong:
             ends.append((row.arm, float(row.along), float(row.across)))
-    _end_names(fig, ends, limits, ink)
+    fig.add_traces(tips)
+    style.annotate(fig, [*arrows, *_end_names(ends, limits, ink)])
     for role, along in (("witness", 1.0), ("aligned", 0.0)):
         mark = style.mark_of(role)
         fig.add_scatter(
@@ -147,19 +154,22 @@ def _draw_cone(
     )  # fmt: skip
 
 
-def _arrow(fig: go.Figure, x: float, y: float, colour: str, width: float, opacity: float) -> None:
+def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> list[dict[str, Any]]:
+    """From the origin; none where nothing has moved."""
     if math.hypot(x, y) == 0:
-        return
-    fig.add_annotation(
-        name="arrow", x=x, y=y, ax=0, ay=0, xref="x", yref="y", axref="x", ayref="y", text="", showarrow=True,
-        arrowhead=2, arrowsize=1, arrowwidth=width, arrowcolor=style.faded(colour, opacity),
-    )  # fmt: skip
+        return []
+    return [
+        {
+            "name": "arrow", "x": x, "y": y, "ax": 0, "ay": 0, "xref": "x", "yref": "y", "axref": "x", "ayref": "y",
+            "text": "", "showarrow": True, "arrowhead": 2, "arrowsize": 1, "arrowwidth": width,
+            "arrowcolor": style.faded(colour, opacity),
+        }
+    ]  # fmt: skip
 
 
 def _end_names(
-    fig: go.Figure, ends: list[tuple[str, float, float]], limits: tuple[tuple[float, float], tuple[float, float]],
-    ink: InkName,
-) -> None:
+    ends: list[tuple[str, float, float]], limits: tuple[tuple[float, float], tuple[float, float]], ink: InkName
+) -> list[dict[str, Any]]:
     """Each arm's name once, beside its furthest arrow, moved apart where they meet."""
     furthest: dict[str, tuple[float, float]] = {}
     for arm, along, across in ends:
@@ -168,12 +178,14 @@ def _end_names(
     order = sorted(furthest, key=lambda arm: furthest[arm][1])
     low, high = limits[1]
     heights = style.spread([furthest[arm][1] for arm in order], 17 * (high - low) / (_HEIGHT - 148), low, high)
-    for arm, height in zip(order, heights, strict=True):
-        fig.add_annotation(
-            name="end-label", x=furthest[arm][0], y=height, xshift=12, xanchor="left", showarrow=False,
-            text=style.plain(arm),
-            font={"size": 13, "color": style.legible(style.mark_of(arm).colour, style.INKS[ink])},
-        )  # fmt: skip
+    return [
+        {
+            "name": "end-label", "x": furthest[arm][0], "y": height, "xshift": 12, "xanchor": "left",
+            "showarrow": False, "text": style.plain(arm),
+            "font": {"size": 13, "color": style.legible(style.mark_of(arm).colour, style.INKS[ink])},
+        }
+        for arm, height in zip(order, heights, strict=True)
+    ]  # fmt: skip
 
 
 def prompt_arrows(
@@ -201,11 +213,12 @@ def prompt_arrows(
         x = np.column_stack([own["projection"], own["projection_after"], gap]).ravel()
         y = np.column_stack([own["across"], own["across_after"], gap]).ravel()
         colour = mark.colour if label == "harmful" else colours.muted
-        fig.add_scattergl(
+        kind = go.Scattergl if len(both) > style.WEBGL_FROM else go.Scatter
+        ways = kind(
             name=f"way {label}", x=x, y=y, mode="lines", hoverinfo="skip",
             line={"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
         )  # fmt: skip
-        fig.add_scattergl(
+        ends = kind(
             name=label, x=own["projection_after"], y=own["across_after"], mode="markers",
             marker={
                 "color": colour, "size": 6, "symbol": "circle" if label == "harmful" else "circle-open",
@@ -214,6 +227,7 @@ def prompt_arrows(
             hovertext=[style.plain(str(text)[:80]) for text in own["text"]],
             hovertemplate=f"{label}: along %{{x:.2f}}, across %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
         )  # fmt: skip
+        fig.add_traces([ways, ends])
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     for place, role in ((0.0, "aligned"), (1.0, "witness")):
         fig.add_scatter(
@@ -249,34 +263,44 @@ def multiples(
         subplot_titles=[f"layer {layer}" + (" ★" if layer == headline else "") for layer in layers],
     )  # fmt: skip
     colours = style.INKS[ink]
-    for place, layer in enumerate(layers):
-        row, column = divmod(place, _COLUMNS)
-        cell = {"row": row + 1, "col": column + 1}
-        grid.add_scatter(
-            x=[0, 1], y=[0, 0], mode="markers", hoverinfo="skip", **cell,
-            marker={"color": [style.mark_of(r).colour for r in ("aligned", "witness")], "symbol": ["circle", "diamond"],
-                    "size": 7},
-        )  # fmt: skip
-        for each in table[table["layer"] == layer].itertuples():
-            mark = style.mark_of(each.arm)
-            grid.add_scatter(
-                x=[0, each.along], y=[0, each.across], mode="lines+markers", **cell,
-                line={"color": mark.colour, "width": 2, "dash": mark.dash},
-                marker={"color": mark.colour, "symbol": mark.symbol, "size": [0, 7]},
-                hovertemplate=f"{style.plain(each.arm)}, seed {each.seed}, layer {layer}<br>"
-                "along %{x:.2f}, off it %{y:.2f}<extra></extra>",
-            )  # fmt: skip
+    traces = [_panel(table[table["layer"] == layer], layer) for layer in layers]
+    places = [divmod(place, _COLUMNS) for place, panel in enumerate(traces) for _ in panel]
+    grid.add_traces(
+        [trace for panel in traces for trace in panel],
+        rows=[row + 1 for row, _ in places], cols=[column + 1 for _, column in places],
+    )  # fmt: skip
     kept = fig.layout
     wide, high = _limits(table, lowest=None)
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
-    grid.update_annotations(font={"size": 12, "color": colours.muted})
-    titles = list(grid.layout.annotations)
+    type_ = {"size": 12, "color": colours.muted}
+    titles = [each.to_plotly_json() | {"font": type_} for each in grid.layout.annotations]
     grid.update_layout(
         template=kept.template, title=kept.title, height=kept.height, margin=kept.margin, uirevision="keep",
         annotations=[*titles, *kept.annotations],
     )  # fmt: skip
     return grid
+
+
+def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:
+    """What is drawn at one layer: the roles, and every trajectory's way from the aligned model."""
+    roles = {
+        "type": "scatter", "x": [0, 1], "y": [0, 0], "mode": "markers", "hoverinfo": "skip",
+        "marker": {"color": [style.mark_of(role).colour for role in ("aligned", "witness")],
+                   "symbol": ["circle", "diamond"], "size": 7},
+    }  # fmt: skip
+    ways = [
+        {
+            "type": "scatter", "x": [0, each.along], "y": [0, each.across], "mode": "lines+markers",
+            "line": {"color": mark.colour, "width": 2, "dash": mark.dash},
+            "marker": {"color": mark.colour, "symbol": mark.symbol, "size": [0, 7]},
+            "hovertemplate": f"{style.plain(each.arm)}, seed {each.seed}, layer {layer}<br>"
+            "along %{x:.2f}, off it %{y:.2f}<extra></extra>",
+        }
+        for each in table.itertuples()
+        for mark in [style.mark_of(each.arm)]
+    ]  # fmt: skip
+    return [roles, *ways]
 
 
 def evenly(layers: Sequence[int], *keep: int) -> list[int]:

@@ -124,7 +124,8 @@ def _caption(about: dict[str, Any], drawing: Drawing) -> str:
 def _clouds(
     fig: go.Figure, table: pd.DataFrame, drawing: Drawing, steps: Sequence[int], ink: InkName, witness: str
 ) -> None:
-    order = style.in_order(set(table["arm"]))
+    order, traces = style.in_order(set(table["arm"])), []
+    kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(table))
     for arm in [arm for arm in order if arm not in style.ROLES] + [arm for arm in order if arm in style.ROLES]:
         own = table[table["arm"] == arm]
         for (_, step), cloud in own.groupby(["seed", "step"]):
@@ -132,7 +133,8 @@ def _clouds(
                 part = cloud[cloud["label"] == label]
                 if len(part):
                     name = _name(arm, int(step), witness)
-                    fig.add_trace(_points(part, label, name, arm, int(step), drawing, steps, ink))
+                    traces.append(_points(part, label, name, arm, int(step), drawing, steps, ink, kind))
+    fig.add_traces(traces)
     if drawing.colour == "step" and steps and not drawing.moving:
         _step_bar(fig, steps, ink, drawing.axes)
 
@@ -157,8 +159,8 @@ def _rank(step: int, steps: Sequence[int]) -> float:
 
 def _points(
     part: pd.DataFrame, label: str, name: str, arm: str, step: int, drawing: Drawing, steps: Sequence[int],
-    ink: InkName,
-) -> go.Scattergl | go.Scatter3d:
+    ink: InkName, kind: str,
+) -> dict[str, Any]:
     colour = _colour(arm, step, label, drawing.colour, steps, ink)
     deep = drawing.axes == 3
     places = dict(zip("xyz", (part[axis] for axis in _columns(drawing.axes)), strict=False))
@@ -170,12 +172,11 @@ def _points(
         "symbol": _SYMBOLS_3D[label] if deep else ("circle" if label == "harmful" else "circle-open"),
         "line": {"width": 0 if label == "harmful" else 1, "color": colour},
     }  # fmt: skip
-    make = go.Scatter3d if deep else go.Scattergl
-    return make(
-        name=f"{name} {label}", mode="markers", marker=marker, showlegend=False, **places,
-        hovertext=[_prompt(text) for text in part["text"]],
-        hovertemplate=f"<b>{style.plain(name)}</b>, {label}<br>%{{hovertext}}<extra></extra>",
-    )  # fmt: skip
+    return {
+        "type": kind, "name": f"{name} {label}", "mode": "markers", "marker": marker, "showlegend": False, **places,
+        "hovertext": [_prompt(text) for text in part["text"]],
+        "hovertemplate": f"<b>{style.plain(name)}</b>, {label}<br>%{{hovertext}}<extra></extra>",
+    }  # fmt: skip
 
 
 def _prompt(text: object) -> str:
@@ -344,15 +345,17 @@ def _played(
         for label in ("harmless", "harmful")
     ]
 
-    def clouds(step: int) -> list[Any]:
+    kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(tuned))
+
+    def clouds(step: int) -> list[dict[str, Any]]:
         found = []
         for arm, seed, label in slots:
             own = tuned[(tuned["arm"] == arm) & (tuned["seed"] == seed) & (tuned["label"] == label)]
             now = own[own["step"] == step]
             name = _name(arm, step, witness)
-            found.append(_points(now, label, name, arm, step, drawing, steps, ink))
+            found.append(_points(now, label, name, arm, step, drawing, steps, ink, kind))
         for each in found:
-            each.marker.opacity = 0.9
+            each["marker"]["opacity"] = 0.9
         return found
 
     first = len(fig.data)

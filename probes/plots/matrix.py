@@ -28,6 +28,7 @@ def matrix(
     limits: tuple[float, float],
     selected: tuple[int | None, int | None] = (None, None),
     tilted: bool = True,
+    clickable: bool = False,
     ink: InkName = "light",
 ) -> go.Figure:
     """Draw the square.
@@ -43,6 +44,7 @@ def matrix(
         limits: fixed ends of the colour scale; its middle is the neutral colour.
         selected: (row, column) to be outlined; with None for one of them, the other's whole line.
         tilted: whether the columns' names stand on end.
+        clickable: whether cells carry points that answer a click; without, the map itself says what a cell is.
         ink: light or dark page.
     """
     left = (36 if axes[0] else 12) + round(_LETTER * max((len(name) for name in rows), default=4))
@@ -67,7 +69,12 @@ def matrix(
             text=[[style.signed(value) for value in row] for row in shown], texttemplate="%{text}",
             textfont={"size": 11},
         )  # fmt: skip
-    _cells(fig, shown, rows, columns)
+    words = [[_hover(row, column, value) for column, value in zip(columns, line, strict=True)]
+             for row, line in zip(rows, shown, strict=True)]  # fmt: skip
+    if clickable:
+        _cells(fig, words, rows, columns)
+    else:
+        fig.data[0].update(hovertext=words, hoverinfo="text")
     _outline(fig, selected, len(rows), len(columns), colours.text)
     fig.update_yaxes(
         title={"text": axes[0], "standoff": 4}, showline=False, ticks="", tickvals=list(range(len(rows))),
@@ -88,20 +95,19 @@ def _defined(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _cells(
-    fig: go.Figure, values: list[list[float | None]], rows: Sequence[str], columns: Sequence[str]
-) -> None:
+def _hover(row: str, column: str, value: float | None) -> str:
+    shown = style.signed(value, 3) if value is not None else "not defined"
+    return f"{style.plain(row)} · {style.plain(column)}<br>{shown}"
+
+
+def _cells(fig: go.Figure, words: list[list[str]], rows: Sequence[str], columns: Sequence[str]) -> None:
     """One invisible point a cell, which carries the hover text and the click: a heat map itself cannot be selected."""
     spots = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
     fig.add_scatter(
         name=CELLS, x=[column for _, column in spots], y=[row for row, _ in spots], mode="markers",
         marker={"symbol": "square", "size": 24, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
         customdata=[[rows[row], columns[column]] for row, column in spots],
-        hovertext=[
-            f"{style.plain(rows[row])} · {style.plain(columns[column])}<br>"
-            + (style.signed(value, 3) if (value := values[row][column]) is not None else "not defined")
-            for row, column in spots
-        ],
+        hovertext=[words[row][column] for row, column in spots],
         hovertemplate="%{hovertext}<extra></extra>",
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -19,6 +19,7 @@ import plotly.io as pio
 InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
+WEBGL_FROM = 3000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
 CAPTION_WIDTH = 92  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
 
 
@@ -238,6 +239,17 @@ def figure(
     return made
 
 
+def flat_points(count: int) -> str:
+    """The kind of trace that draws so many points in the plane smoothly."""
+    return "scattergl" if count > WEBGL_FROM else "scatter"
+
+
+def annotate(fig: go.Figure, notes: Sequence[dict[str, Any]]) -> None:
+    """Put all these annotations on a figure at once: Plotly checks every one that is there again for each one added."""
+    if notes:
+        fig.update_layout(annotations=[*fig.layout.annotations, *notes])
+
+
 @dataclass(frozen=True)
 class EndLabel:
     """A name at the right end of a line."""
@@ -256,20 +268,15 @@ def label_ends(fig: go.Figure, labels: Sequence[EndLabel], limits: tuple[float, 
     ordered = sorted(labels, key=lambda label: label.y)
     unit = (high - low) / plot_height  # data units a pixel
     places = spread([label.y for label in ordered], 15.5 * unit, low, high)
-    for label, place in zip(ordered, places, strict=True):
-        fig.add_annotation(
-            name="end-label",
-            text=label.text,
-            x=1,
-            xref="paper",
-            xshift=8,
-            y=place,
-            yref="y",
-            xanchor="left",
-            yanchor="middle",
-            showarrow=False,
-            font={"size": label.size, "color": label.colour},
-        )
+    notes = [
+        {
+            "name": "end-label", "text": label.text, "x": 1, "xref": "paper", "xshift": 8, "y": place, "yref": "y",
+            "xanchor": "left", "yanchor": "middle", "showarrow": False,
+            "font": {"size": label.size, "color": label.colour},
+        }
+        for label, place in zip(ordered, places, strict=True)
+    ]  # fmt: skip
+    annotate(fig, notes)
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -127,6 +127,20 @@ def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
     assert "still being written" in words(at)
 
 
+# Where a page shows one part at a time: the control, and the part that a table or file belongs to.
+VIEWS = {
+    "views/layers.py": ("layers-view", {"spectra": "Spectrum", "direction_readout": "Readout"}),
+    "views/displacement.py": ("displacement-more", {"maps/plane": "At every layer"}),
+    "views/directions.py": (
+        "directions-view",
+        {
+            "direction_readout": "Tokens", "direction_cosines": "Cosines", "direction_transfer": "Carried over",
+            "mediation": "Interventions",
+        },
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("page", "lacks", "says"),
     [
@@ -158,9 +172,9 @@ def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
 def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, page, lacks, says):
     write_run(tmp_path / "partial", **SMALL, without=(lacks,), finished=False)
     at = opened(tmp_path, page, **({"direction": "refusal"} if lacks.startswith("direction") else {}))
-    view = {"spectra": "Spectrum", "direction_readout": "Readout"}.get(lacks)
-    if view and page == "views/layers.py":
-        at.segmented_control(key="layers-view").set_value(view).run()
+    key, views = VIEWS.get(page, ("", {}))
+    if lacks in views:
+        at.segmented_control(key=key).set_value(views[lacks]).run()
     assert not at.exception
     assert not at.error
     assert says in commands(at)
@@ -220,6 +234,9 @@ def test_a_damaged_file_is_a_sentence_and_no_traceback(opened, finished, tmp_pat
     path = Path(shutil.copytree(finished / "demo", tmp_path / "damaged")) / file
     path.write_bytes(path.read_bytes()[:40])
     at = opened(tmp_path, page)
+    key, views = VIEWS.get(page, ("", {}))
+    if file.removesuffix(".parquet") in views and any(each.key == key for each in at.segmented_control):
+        at.segmented_control(key=key).set_value(views[file.removesuffix(".parquet")]).run()
     assert not at.exception
     assert at.title
     assert Path(file).name in words(at)
@@ -266,7 +283,8 @@ def test_text_from_a_run_is_never_markup(opened, tmp_path):
     for page in PAGES:
         at = opened(tmp_path, page)
         assert not at.exception
-        html = " ".join(element.proto.body for element in at.get("html") if element.proto.body != look.CAMERAS)
+        bodies = [element.proto.body.strip() for element in at.get("html")]
+        html = " ".join(body for body in bodies if body != look.CAMERAS.strip())
         assert "<script" not in html
         assert "<b>bold" not in html
         assert all("<script" not in chart.proto.spec for chart in at.get("plotly_chart"))
@@ -340,7 +358,10 @@ def test_a_direction_is_looked_at_on_every_page_that_knows_it(opened, finished):
     assert title(at) == "Control:drift is not defined at layer 1"
     assert query(at)["direction"] == "control:drift"
     at.selectbox(key="choose-direction").set_value("refusal").run()
-    assert len(at.get("plotly_chart")) == 4
+    for view, charts in (("All directions", 2), ("Tokens", 1), ("Cosines", 2), ("Carried over", 2)):
+        at.segmented_control(key="directions-view").set_value(view).run()
+        assert not at.error
+        assert len(at.get("plotly_chart")) == charts
     at.switch_page("views/layers.py")
     at.run()
     assert title(at) == "AUROC of the aligned model's probe, layer by layer"
@@ -383,6 +404,7 @@ def test_interventions_are_drawn_where_they_were_tried(opened, tmp_path):
     with RunFolder.writing(path) as run:
         run.write_table("mediation", MEDIATION)
     at = opened(tmp_path, "views/directions.py")
+    at.segmented_control(key="directions-view").set_value("Interventions").run()
     assert not at.error
     assert "It was tried at baseline step 10" in words(at)
 

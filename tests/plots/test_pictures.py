@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from probes.plots import animation, behaviour, by_layer, displacement, manifold, roc, spectrum, trajectories
+from probes.plots import animation, behaviour, by_layer, displacement, manifold, roc, spectrum, style, trajectories
 from probes.plots.displacement import Cone
 from probes.plots.manifold import COLOURS, Drawing
 
@@ -39,11 +39,16 @@ def drawn(places, **how):
 @pytest.mark.parametrize("axes", [2, 3])
 def test_every_prompt_is_in_the_map_once(places, axes, colour):
     fig = drawn(places, axes=axes, colour=colour)
-    kind = "scattergl" if axes == 2 else "scatter3d"
+    kind = "scatter" if axes == 2 else "scatter3d"
     clouds = [trace for trace in fig.data if trace.type == kind and trace.hovertext is not None]
     assert sum(len(trace.x) for trace in clouds) == len(places)
     assert "0.900" in fig.layout.annotations[0].text or axes == 3
     assert not any("<b>1" in text for trace in clouds for text in trace.hovertext)
+
+
+def test_many_points_are_drawn_by_the_graphics_card(places):
+    many = pd.concat([places] * (style.WEBGL_FROM // len(places) + 1))
+    assert {trace.type for trace in drawn(many).data if trace.hovertext is not None} == {"scattergl"}
 
 
 def test_the_axes_stay_whatever_is_shown(places):
