@@ -251,6 +251,8 @@ def run_arms(
     given = {"arms": json.loads(json.dumps(about))}
     _refuse_another(out, given)
     material = begin_run(out, bench.lineage, bench.probe, settings, given)
+    # What earlier calls have trained in this run stays part of it.
+    before = {(each.arm, each.seed): each for each in material.lineage.trajectories}
     runs = [(arm, seed) for arm in arms for seed in range(asked.seeds)]
     found: dict[tuple[str, int], Trajectory] = {}
     for number, (arm, seed) in enumerate(runs):
@@ -262,7 +264,9 @@ def run_arms(
             material = Material.of_run(out)
         share = within(report, _TRAINING * number / len(runs), _TRAINING * (number + 1) / len(runs))
         found[arm, seed] = _trained(bench, arm, seed, material, out, found, share)
-    lineage = bench.lineage.with_trajectories(tuple(found.values()))
+    every = {**before, **found}
+    places = sorted(every, key=lambda each: (_in_order(each[0]), each[1]))
+    lineage = bench.lineage.with_trajectories(tuple(every[place] for place in places))
     return measure(
         lineage, bench.probe, out, settings=settings, given=given, evaluation=bench.evaluation,
         report=within(report, _TRAINING, 1.0),

@@ -83,7 +83,8 @@ def test_more_arms_go_on_with_a_run_and_another_training_does_not(history, tmp_p
     assert (
         run.path / "checkpoints" / "baseline-s0" / "checkpoint-3" / "model.safetensors"
     ).stat().st_mtime_ns == before
-    assert [row["arm"] for row in arms_table([run])["arms"]] == ["baseline", "block:rehearsed"]
+    run = run_arms(history, tmp_path / "run", Experiment(arms=("block",), last=True))
+    assert [row["arm"] for row in arms_table([run])["arms"]] == ["baseline", "block", "block:rehearsed"]
     with pytest.raises(UsageError, match="holds another run"):
         run_arms(history, tmp_path / "run", Experiment(arms=("baseline",), learning_rate=0.1, last=True))
     with pytest.raises(UsageError, match="no such arm"):
