@@ -73,8 +73,8 @@ def turning(
         range=list(axis.range), tickvals=ticks.layout.xaxis.tickvals, ticktext=ticks.layout.xaxis.ticktext
     )
     grid.update_xaxes(title={"text": ticks.layout.xaxis.title.text, "standoff": 4}, row=2)
-    type_ = {"size": 13, "color": colours.text}
-    titles = [each.to_plotly_json() | {"font": type_} for each in grid.layout.annotations]
+    grid.update_annotations(font={"size": 13, "color": colours.text})
+    titles = list(grid.layout.annotations)
     grid.update_layout(
         shapes=rules, template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=True,
         margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],

@@ -248,7 +248,7 @@ def _role_names(table: pd.DataFrame, witness: str, scale: float) -> list[Box]:
 
 def _free(x: float, y: float, width: float, taken: Sequence[Box]) -> tuple[int, float, Box]:
     """Side, lift and box of a name beside a mark where it covers nothing; to the right of it where nothing is free."""
-    tries = [(side, lift * _TALL) for lift in (0, 1, -1, 2, -2, 3, -3, 4, -4) for side in (1, -1)]
+    tries = [(side, float(lift * _TALL)) for lift in (0, 1, -1, 2, -2, 3, -3, 4, -4) for side in (1, -1)]
     boxes = []
     for side, lift in tries:
         start = x + _OFF if side > 0 else x - _OFF - width
