@@ -207,7 +207,7 @@ def tracked(key: Key) -> list[str]:
     if not has_table(key, "direction_tracks"):
         return []
     kept = table(key, "direction_tracks", ("direction",))["direction"].unique()
-    order = list(directions(key))
+    order = list(_told(key))
     return sorted(kept, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
@@ -219,15 +219,20 @@ def directions(key: Key) -> dict[str, dict[str, Any]]:
         RunFolderError: the document is damaged.
     """
     kept = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
+    named = {name: about for name, about in _told(key).items() if _file_name(name) in kept}
+    rest = sorted(kept - {_file_name(name) for name in named})
+    return {**named, **{name: {} for name in rest}}
+
+
+def _told(key: Key) -> dict[str, dict[str, Any]]:
+    """What `directions.json` says of each direction."""
     found = document(key, "directions") or {}
     told = found.get("directions", {}) if isinstance(found, dict) else None
     if not isinstance(told, dict) or not all(isinstance(about, dict) for about in told.values()):
         raise RunFolderError(
             "directions.json is not as expected", next_step="Make it again: gravity-probe directions RUN fit."
         )
-    named = {name: about for name, about in told.items() if _file_name(name) in kept}
-    rest = sorted(kept - {_file_name(name) for name in named})
-    return {**named, **{name: {} for name in rest}}
+    return told
 
 
 def has_direction(key: Key, direction: str, checkpoint: str) -> bool:

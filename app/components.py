@@ -144,7 +144,7 @@ def header(page: str, title: str, lead: str = "") -> None:
     st.html(f'<p class="gp-kicker">{html.escape(page)}</p>')
     st.title(as_text(title), anchor=False)
     if lead:
-        st.html(f'<p class="gp-lead">{html.escape(lead)}</p>')
+        st.html(f'<p class="gp-lead">{in_html(lead)}</p>')
 
 
 def as_text(text: str) -> str:
@@ -152,9 +152,14 @@ def as_text(text: str) -> str:
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()<>#+-.!|$:~&" else sign for sign in text)
 
 
+def in_html(text: str) -> str:
+    """Text in HTML, as it is; a percent sign stays with its number."""
+    return html.escape(text).replace(" %", "\u00a0%")
+
+
 def note(text: str) -> None:
     """A quiet remark."""
-    st.html(f'<p class="gp-note">{html.escape(text)}</p>')
+    st.html(f'<p class="gp-note">{in_html(text)}</p>')
 
 
 def missing(what: str, command: str, why: str = "") -> None:

@@ -7,11 +7,11 @@ CSS = """
 .gp-lead { font-size: 1.08rem; line-height: 1.55; max-width: 46rem; margin: 0 0 .5rem; }
 .gp-note { font-size: .85rem; opacity: .65; max-width: 46rem; margin: 0; }
 .gp-missing { font-size: 1rem; max-width: 46rem; margin: 1.2rem 0 0; }
-.gp-numbers { display: flex; flex-wrap: wrap; gap: 1.2rem 3.4rem; margin: .6rem 0 .4rem; }
+.gp-numbers { display: flex; flex-wrap: wrap; gap: 1.2rem 2.4rem; margin: .6rem 0 .4rem; }
 .gp-number b {
   display: block; font: 400 2.5rem/1.1 "Source Serif", Georgia, serif; font-variant-numeric: tabular-nums lining-nums;
 }
-.gp-number span { display: block; font-size: .85rem; opacity: .68; max-width: 15rem; }
+.gp-number span { display: block; font-size: .85rem; opacity: .68; max-width: 13.4rem; }
 .gp-wide { overflow-x: auto; }
 .gp-ladder { border-collapse: collapse; margin: .4rem 0 0; font-size: .95rem; }
 .gp-ladder td, .gp-ladder th {

@@ -257,8 +257,44 @@ def _transfer_figure(
     )  # fmt: skip
 
 
-def _mediation(run: Context, here: str, _: str) -> None:
-    """What moving along the reversion does to behaviour, where that was tried."""
+def _interventions(run: Context, here: str, direction: str) -> None:
+    """What the direction does to behaviour, and what moving along the reversion does, where that was tried."""
+    with components.section():
+        _effects(run, here, direction)
+    with components.section():
+        _mediation(run, here)
+
+
+def _effects(run: Context, here: str, direction: str) -> None:
+    wanted = (("direction", "==", direction),)
+    rows = cache.table(run.key, "effects", None, wanted) if cache.has_table(run.key, "effects") else pd.DataFrame()
+    if rows.empty:
+        components.missing(
+            f"Nobody has tried what {direction} does to answers in this run.",
+            f"gravity-probe directions {run.command_path} effect --direction {direction}",
+        )  # fmt: skip
+        return
+    kept = list(rows["checkpoint"].unique())
+    chosen = here if here in kept else kept[-1]
+    own = rows[rows["checkpoint"] == chosen]
+    layers = ", ".join(str(layer) for layer in sorted(own["layer"].unique()))
+    words = components.checkpoint_name(chosen, run)
+    where = f"{run.where(layer=False, direction=False)} · {style.plain(words)} · layer {style.plain(layers)}"
+    figure = cache.drawn(_effects_figure, run.key, direction, chosen, _arm(run, chosen), where, run.ink)
+    components.chart(figure, own, name="effects", alt="Answers with the direction ablated and added")
+
+
+def _effects_figure(key: Key, direction: str, checkpoint: str, arm: str, where: str, ink: InkName) -> go.Figure:
+    rows = cache.table(key, "effects", None, (("direction", "==", direction), ("checkpoint", "==", checkpoint)))
+    return plots.effects(rows, direction=direction, arm=arm, where=where, ink=ink)
+
+
+def _arm(run: Context, checkpoint: str) -> str:
+    places = {name: arm for (arm, _, _), name in run.catalogue.checkpoints.items()}
+    return places.get(checkpoint, checkpoint)
+
+
+def _mediation(run: Context, here: str) -> None:
     if not cache.has_table(run.key, "mediation"):
         components.missing(
             "Nobody has intervened along the reversion in this run.",
@@ -269,7 +305,7 @@ def _mediation(run: Context, here: str, _: str) -> None:
     chosen = here if here in kept else kept[-1]
     rows = cache.table(run.key, "mediation", None, (("checkpoint", "==", chosen),))
     words = components.checkpoint_name(chosen, run)
-    arm = next((name for (name, _, _), place in run.catalogue.checkpoints.items() if place == chosen), run.arm)
+    arm = _arm(run, chosen)
     figure = cache.drawn(
         _mediation_figure, run.key, chosen, arm,
         f"{run.where(layer=False, direction=False)} · {style.plain(words)}", run.ink,
@@ -297,7 +333,7 @@ def _download(run: Context, known: list[str], direction: str = "") -> None:
 
 _VIEWS = {
     "All directions": _all, "Tokens": _readout, "Cosines": _cosines, "Carried over": _transfer,
-    "Interventions": _mediation,
+    "Interventions": _interventions,
 }  # fmt: skip
 
 show(components.context())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from typing import Any
 
 import pandas as pd
@@ -58,8 +59,8 @@ def _answer(run: Context, found: list[dict[str, Any]]) -> None:
     several = sum(arm == main[0] for arm, _ in run.catalogue.trajectories) > 1
     arm = main[0].capitalize() + (f", seed {main[1]}" if several else "")
     if verdict is not None:
-        title = f"{arm}: {verdict.get('name', 'no name')}"
-        lead = str(verdict.get("text", ""))
+        title = f"{arm}: {_spoken(verdict.get('name', 'no name'))}"
+        lead = _spoken(verdict.get("text", ""))
     else:
         title = f"{arm} went {_percent(fraction)} of the way back to the witness"
         lead = "This number has not been held against a null, so it is no verdict."
@@ -78,6 +79,11 @@ def _answer(run: Context, found: list[dict[str, Any]]) -> None:
         _ladder(found)
     else:
         components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
+
+
+def _spoken(text: object) -> str:
+    """Text of a verdict with the names of nulls and statistics as words."""
+    return re.sub(r"\b[a-z]+(_[a-z0-9]+)+\b", lambda name: name.group().replace("_", " "), str(text))
 
 
 def _main_trajectory(run: Context) -> tuple[str, int]:
@@ -141,7 +147,7 @@ def _refusal(run: Context, main: tuple[str, int], step: int) -> list[tuple[str, 
 
 
 def _number(value: str, text: str) -> str:
-    return f'<div class="gp-number"><b>{html.escape(value)}</b><span>{html.escape(text)}</span></div>'
+    return f'<div class="gp-number"><b>{html.escape(value)}</b><span>{components.in_html(text)}</span></div>'
 
 
 def _ladder(found: list[dict[str, Any]]) -> None:
@@ -168,8 +174,8 @@ def _ladder_row(entries: list[dict[str, Any]]) -> str:
         html.escape(arm),
         html.escape(", ".join(str(entry.get("seed", 0)) for entry in entries)),
         f'<span class="gp-rungs" title="level {level} of {RUNGS}">{rungs}</span>&ensp;{level or "–"}',
-        html.escape(str(first.get("name", ""))),
-        html.escape(str(first.get("decided_by") or "–").replace("_", " ")),
+        html.escape(_spoken(first.get("name", ""))),
+        html.escape(_spoken(first.get("decided_by") or "–")),
     )
     shown = ("at most " if len(entries) > 1 else "") + f"{max(chances):.3g}" if chances else "–"
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f'<td class="n">{shown}</td></tr>'

@@ -73,8 +73,8 @@ def turning(
         range=list(axis.range), tickvals=ticks.layout.xaxis.tickvals, ticktext=ticks.layout.xaxis.ticktext
     )
     grid.update_xaxes(title={"text": ticks.layout.xaxis.title.text, "standoff": 4}, row=2)
-    type_ = {"size": 13, "color": colours.text}
-    titles = [each.to_plotly_json() | {"font": type_} for each in grid.layout.annotations]
+    grid.update_annotations(font={"size": 13, "color": colours.text})
+    titles = list(grid.layout.annotations)
     grid.update_layout(
         shapes=rules, template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=True,
         margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
@@ -146,7 +146,9 @@ _MEDIATION_CAPTION = (
     "covariance, every draw a point. Only what the reversion does and the controls do not is its own."
 )
 _KINDS = {"none": "as it is", "reversion": "along the reversion", "random": "random", "covariance": "random, matched"}
-_MEASURES = {"refusal": "refused", "compliance": "complied", "incoherent": "incoherent"}
+_MEASURES = {
+    "refusal": "refused", "compliance": "complied", "incoherent": "incoherent", "over_refusal": "refused look-alikes",
+}  # fmt: skip
 
 
 def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light") -> go.Figure:
@@ -158,42 +160,79 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
         where: run, layers and checkpoint, for the subtitle.
         ink: light or dark page.
     """
-    colours = style.INKS[ink]
-    rows = rows.assign(kind=rows["direction"].str.split(":").str[0])
-    kinds = [kind for kind in _KINDS if kind in set(rows["kind"])]
-    tests = [test for test in ("necessity", "sufficiency") if test in set(rows["test"])]
-    height = 116 + 64 + len(tests) * (34 + _MEDIATION_ROW * len(kinds))
-    kept = style.figure(
-        "Is the way back what changes behaviour?", where, ink, height=height, caption=_MEDIATION_CAPTION, left=150
-    ).layout
-    grid = make_subplots(
-        max(1, len(tests)), len(_MEASURES), shared_yaxes=True, shared_xaxes=True, horizontal_spacing=0.075,
-        vertical_spacing=0.14 if len(tests) > 1 else 0.0,
-        subplot_titles=[f"{test}: {words}" for test in tests for words in _MEASURES.values()],
+    kinds = rows["direction"].str.split(":").str[0]
+    rows = rows.assign(
+        lane=kinds.map(_KINDS), group=rows["test"], own=kinds.isin(["none", "reversion"]), name=rows["direction"],
+        arm=["aligned" if test == "sufficiency" else arm for test in rows["test"]], untouched=kinds == "none",
     )  # fmt: skip
-    for row, test in enumerate(tests, start=1):
-        asked = style.mark_of(arm if test == "necessity" else "aligned")
-        for column, measure in enumerate(_MEASURES, start=1):
-            for place, kind in enumerate(kinds):
-                own = rows[(rows["test"] == test) & (rows["kind"] == kind)]
-                mark = asked if kind in ("none", "reversion") else style.CONTROL
-                symbol = f"{mark.symbol}-open" if kind == "none" else mark.symbol
-                grid.add_scatter(
-                    x=own[measure], y=[len(kinds) - 1 - place] * len(own), mode="markers", row=row, col=column,
-                    marker={
-                        "color": mark.colour, "symbol": symbol, "size": 8 if mark is style.CONTROL else 11,
-                        "line": {"width": 2 if kind == "none" else 0, "color": mark.colour},
-                    },
-                    hovertext=[f"{style.plain(name)}<br>{value:.0%} of {int(n)}" if math.isfinite(value) else ""
-                               for name, value, n in zip(own["direction"], own[measure], own["n"], strict=True)],
-                    hovertemplate="%{hovertext}<extra></extra>", cliponaxis=False,
-                )  # fmt: skip
+    lanes = [words for words in _KINDS.values() if words in set(rows["lane"])]
+    return _rates(
+        rows, lanes, ("refusal", "compliance", "incoherent"), "Is the way back what changes behaviour?", where,
+        _MEDIATION_CAPTION, ink,
+    )  # fmt: skip
+
+
+_EFFECT_CAPTION = (
+    "What the model answers as it is, with the direction ablated at every block, and with it added behind the layer, "
+    "in units of its own length. Crosses: random directions of the same length; only what they do not do is the "
+    "direction's own. Refused look-alikes: harmless requests that were refused."
+)
+
+
+def effects(rows: pd.DataFrame, *, direction: str, arm: str, where: str, ink: InkName = "light") -> go.Figure:
+    """Draw what a direction does to answers when it is ablated or added, beside random directions.
+
+    Args:
+        rows: mode, coefficient, along, refusal, compliance, over_refusal, n of one direction and checkpoint.
+        direction: its name.
+        arm: the checkpoint's, for its colour.
+        where: run, layer and checkpoint, for the subtitle.
+        ink: light or dark page.
+    """
+    untouched = rows["along"] == "none"
+    rows = rows.assign(
+        lane=[_lane(mode, amount) for mode, amount in zip(rows["mode"], rows["coefficient"], strict=True)],
+        group="", own=untouched | (rows["along"] == direction), name=rows["along"], arm=arm, untouched=untouched,
+    )  # fmt: skip
+    order = rows.sort_values(["mode", "coefficient"], key=lambda column: column.replace(_MODES))
+    lanes = list(dict.fromkeys(order["lane"]))
+    title = f"What {style.plain(direction)} does"
+    return _rates(rows, lanes, ("refusal", "compliance", "over_refusal"), title, where, _EFFECT_CAPTION, ink)
+
+
+_MODES = {"none": 0, "ablate": 1, "add": 2}
+
+
+def _lane(mode: str, amount: float) -> str:
+    words = {"none": "as it is", "ablate": "ablated"}.get(mode, mode)
+    return words if mode in ("none", "ablate") else f"added × {style.signed(amount)}"
+
+
+def _rates(
+    rows: pd.DataFrame, lanes: list[str], measures: tuple[str, ...], title: str, where: str, caption: str, ink: InkName
+) -> go.Figure:
+    """Shares of answers: a lane an intervention, a column a measure, a row of panels a group."""
+    colours, groups = style.INKS[ink], list(dict.fromkeys(rows["group"]))
+    height = 116 + 64 + len(groups) * (34 + _MEDIATION_ROW * len(lanes))
+    kept = style.figure(title, where, ink, height=height, caption=caption, left=150).layout
+    grid = make_subplots(
+        max(1, len(groups)), len(measures), shared_yaxes=True, shared_xaxes=True, horizontal_spacing=0.075,
+        vertical_spacing=0.14 if len(groups) > 1 else 0.0,
+        subplot_titles=[f"{group}: {_MEASURES[each]}".removeprefix(": ") for group in groups for each in measures],
+    )  # fmt: skip
+    traces, spots = [], []
+    for row, group in enumerate(groups, start=1):
+        for column, measure in enumerate(measures, start=1):
+            for (lane, own), part in rows[rows["group"] == group].groupby(["lane", "own"]):
+                traces.append(_marks(part, measure, len(lanes) - 1 - lanes.index(lane), own=bool(own)))
+                spots.append((row, column))
+    grid.add_traces(traces, rows=[row for row, _ in spots], cols=[column for _, column in spots])
     grid.update_yaxes(
-        tickvals=list(range(len(kinds))), ticktext=[_KINDS[kind] for kind in kinds[::-1]],
-        range=[-0.6, len(kinds) - 0.4], showgrid=True, gridcolor=colours.rule, showline=False, ticks="",
+        tickvals=list(range(len(lanes))), ticktext=lanes[::-1], range=[-0.6, len(lanes) - 0.4], showgrid=True,
+        gridcolor=colours.rule, showline=False, ticks="",
     )  # fmt: skip
     grid.update_xaxes(range=[-0.1, 1.06], tickformat=".0%", tickvals=[0, 0.5, 1])
-    grid.update_xaxes(title={"text": "share of harmful requests", "standoff": 4}, row=max(1, len(tests)), col=2)
+    grid.update_xaxes(title={"text": "share of requests", "standoff": 4}, row=max(1, len(groups)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
@@ -201,6 +240,23 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
         margin={"l": 150, "r": 16, "t": 116, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
     )  # fmt: skip
     return grid
+
+
+def _marks(part: pd.DataFrame, measure: str, height: int, *, own: bool) -> dict[str, Any]:
+    """The points of one lane: the model's own, open where nothing was done to it, or the random directions'."""
+    mark = style.mark_of(str(part["arm"].iloc[0])) if own else style.CONTROL
+    empty = own and bool(part["untouched"].iloc[0])
+    return {
+        "type": "scatter", "x": part[measure].to_numpy(), "y": [height] * len(part), "mode": "markers",
+        "cliponaxis": False,
+        "marker": {
+            "color": mark.colour, "symbol": f"{mark.symbol}-open" if empty else mark.symbol, "size": 11 if own else 8,
+            "line": {"width": 2 if empty else 0, "color": mark.colour},
+        },
+        "hovertext": [f"{style.plain(name)}<br>{value:.0%} of {int(n)}" if math.isfinite(value) else ""
+                      for name, value, n in zip(part["name"], part[measure], part["n"], strict=True)],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }  # fmt: skip
 
 
 _CARRIED_TOP = 146

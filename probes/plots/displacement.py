@@ -273,8 +273,8 @@ def multiples(
     wide, high = _limits(table, lowest=None)
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
-    type_ = {"size": 12, "color": colours.muted}
-    titles = [each.to_plotly_json() | {"font": type_} for each in grid.layout.annotations]
+    grid.update_annotations(font={"size": 12, "color": colours.muted})
+    titles = list(grid.layout.annotations)
     grid.update_layout(
         template=kept.template, title=kept.title, height=kept.height, margin=kept.margin, uirevision="keep",
         annotations=[*titles, *kept.annotations],

@@ -93,12 +93,13 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
             side = {"left": "right", "right": "left", "center": "right"}[side]
         fig.add_annotation(
             name="role", x=place, y=0, text=label, showarrow=False, yshift=20, xanchor=side,
+            xshift=-7 if role == "aligned" and side == "right" else 0,
             font={"size": 13, "color": style.legible(mark.colour, colours)},
         )  # fmt: skip
     if math.isfinite(distance.get("witness", math.nan)):
         fig.add_annotation(
-            name="distance", x=0.5, y=0, text=f"‖v‖ = {style.signed(distance['witness'])}", showarrow=False,
-            yshift=-11, font={"size": 12, "color": colours.muted},
+            name="distance", x=0, xref="paper", y=0, text=f"‖v‖ = {style.signed(distance['witness'])}",
+            showarrow=False, xshift=-12, yshift=-16, xanchor="right", font={"size": 12, "color": colours.muted},
         )  # fmt: skip
     fig.add_annotation(
         name="lane", x=0, xref="paper", xshift=-12, y=0, text="history", showarrow=False, xanchor="right",

@@ -120,7 +120,7 @@ def next_tokens(
     height = _TOP + _BELOW + _NEXT_ROW * max(4, len(words))
     kept = style.figure("What comes next", where, ink, height=height, caption=caption, below=_BELOW, left=130).layout
     grid = make_subplots(
-        1, len(checkpoints), shared_yaxes=True, horizontal_spacing=0.06,
+        1, len(checkpoints), shared_yaxes=True, horizontal_spacing=0.1,
         subplot_titles=[style.plain(name) for _, _, name in checkpoints],
     )  # fmt: skip
     colours, high = style.INKS[ink], float(rows[["chance", "pushed"]].max().max() or 1.0)

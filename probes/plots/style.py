@@ -210,6 +210,7 @@ def figure(
         below: pixels between the plot and the caption, for the axis and its title.
         left: pixels left of the plot, for the axis and its names; title and caption begin at the figure's edge.
     """
+    caption = caption.replace(" %", "\u00a0%").replace(" / ", "\u00a0/ ")
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, CAPTION_WIDTH)]
     room = 16 * len(lines) + 10 if lines else 0
     made = go.Figure()

@@ -407,8 +407,27 @@ def test_interventions_are_drawn_where_they_were_tried(opened, tmp_path):
     at.segmented_control(key="directions-view").set_value("Interventions").run()
     assert not at.error
     assert "It was tried at baseline step 10" in words(at)
+    assert "effect --direction refusal" in commands(at)
+    with RunFolder.writing(path) as run, run.stage("effects", "made up"):
+        run.write_table("effects", EFFECTS)
+    at.run()
+    assert not at.error
+    assert "effect --direction refusal" not in commands(at)
+    assert any("What refusal does" in chart.proto.spec for chart in at.get("plotly_chart"))
 
 
+EFFECTS = pd.DataFrame(
+    [
+        ("aligned", "refusal", 2, mode, amount, along, 0.5, 0.4, 0.1, 12)
+        for mode, amount, along in (
+            ("none", 0.0, "none"), ("ablate", 0.0, "refusal"), ("add", 1.0, "refusal"), ("add", 1.0, "random:0"),
+        )
+    ],
+    columns=[
+        "checkpoint", "direction", "layer", "mode", "coefficient", "along", "refusal", "compliance", "over_refusal",
+        "n",
+    ],
+)  # fmt: skip
 MEDIATION = pd.DataFrame(
     [
         ("baseline-s0-000010", test, direction, 0.5, 0.4, 0.1, 12)
