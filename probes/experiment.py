@@ -1,15 +1,14 @@
 """Arms side by side: the same data in the same order, with and without every effect of the guard, then measured.
 
 `run_arms` works on the organism's history, through the plain loop that its own arms use, and on any lineage with a file
-of data, through the Trainer. `arms_table` reads the finished run.
+of data, through the Trainer. `probes.outcome` reads the finished run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,11 +37,11 @@ from probes.restore import Lineages, restore
 from probes.stages.behaviour import Evaluation
 from probes.stages.settings import Settings
 from probes.store import RunFolder
-from probes.summary import Checkpoint, behaviour_by_step, summarise
 
 BASELINE = "baseline"
 RESTORED = {"restore": "scaled", "restore:exact": "exact", "restore:along": "along"}
 EVERY_ARM = (BASELINE, *(mode for mode in MODES if mode != WATCH), *RESTORED)
+DRAWN = ("control:random", "control:covariance", "control:sham")  # controls that draw their direction
 _HELD_OUT = 64  # examples of a data file that are kept back for the task's loss, at most
 _TRAINING = 0.6  # share of the time
 Told = Callable[[int, int], None]
@@ -53,8 +52,10 @@ class Experiment:
     """What is trained.
 
     Attributes:
-        arms: names from `EVERY_ARM`, or `all`.
+        arms: names from `EVERY_ARM`, or `all`; `control:random:3` is draw 3 of a drawn control.
         seeds: trainings of each arm, from seed 0.
+        draws: directions of each drawn control; from two on they are `control:random:0`, `control:random:1` and so
+            on, and a control alone takes the direction of its training's seed.
         steps: optimiser steps; None is the organism's own, or 100.
         learning_rate: its peak; None is the organism's own, or the method's.
         rows: examples in a batch; None likewise.
@@ -68,6 +69,7 @@ class Experiment:
 
     arms: tuple[str, ...] = (BASELINE, "block", "push", "control:random")
     seeds: int = 1
+    draws: int = 1
     steps: int | None = None
     learning_rate: float | None = None
     rows: int | None = None
@@ -85,14 +87,35 @@ class Experiment:
         Raises:
             UsageError: there is no such arm.
         """
-        unknown = [arm for arm in self.arms if arm not in (*EVERY_ARM, "all")]
+        named = {name for arm in self.arms for name in ((arm,) if arm != "all" else EVERY_ARM)} | {BASELINE}
+        unknown = sorted(arm for arm in named if mode_and_draw(arm)[0] not in EVERY_ARM)
         if unknown:
             raise UsageError("There is no such arm", got=unknown[0], expected=", ".join(EVERY_ARM))
-        return tuple(arm for arm in EVERY_ARM if "all" in self.arms or arm in (*self.arms, BASELINE))
+        drawn = {draw for arm in named for draw in self._draws_of(arm)}
+        return tuple(sorted(drawn, key=_in_order))
 
-    def options(self, seed: int) -> Options:
-        """What an arm's effect is told."""
-        return Options(strength=self.strength, seed=seed, max_return=self.max_return or 0.0)
+    def _draws_of(self, arm: str) -> tuple[str, ...]:
+        if arm in DRAWN and self.draws > 1:
+            return tuple(f"{arm}:{draw}" for draw in range(self.draws))
+        return (arm,)
+
+    def options(self, arm: str, seed: int) -> Options:
+        """What an arm's effect is told; its data keep the order of the seed, whatever it draws."""
+        draw = mode_and_draw(arm)[1]
+        return Options(
+            strength=self.strength, seed=seed if draw is None else draw, max_return=self.max_return or 0.0
+        )  # fmt: skip
+
+
+def mode_and_draw(arm: str) -> tuple[str, int | None]:
+    """`control:random:3` is draw 3 of `control:random`; other arms have no draw."""
+    mode, _, draw = arm.rpartition(":")
+    return (mode, int(draw)) if mode in DRAWN and draw.isdecimal() else (arm, None)
+
+
+def _in_order(arm: str) -> tuple[int, int]:
+    mode, draw = mode_and_draw(arm)
+    return EVERY_ARM.index(mode), -1 if draw is None else draw
 
 
 class OrganismBench:
@@ -151,7 +174,7 @@ class OrganismBench:
             return None
         chosen = self._asked.layers or self._recipe.guard.layers
         direction = GuardedDirection.from_vectors(material.vectors, layers_of(chosen, len(material.vectors)))
-        effect = make_effect(arm, material, direction, self._asked.options(seed))
+        effect = make_effect(mode_and_draw(arm)[0], material, direction, self._asked.options(arm, seed))
         asked = penalty_requests(self._world, harmful=arm != HARMLESS)
         ids = [writer.prompt(request) for request in asked]
         return Guard(effect, ids, rows=self._recipe.guard.rows, seed=seed, match=self._asked.match)
@@ -182,10 +205,10 @@ class LineageBench:
         )  # fmt: skip
 
         def make(_: Path) -> ReversionGuard:
-            mode = WATCH if arm == BASELINE else arm
+            mode = WATCH if arm == BASELINE else mode_and_draw(arm)[0]
             return ReversionGuard(
                 material.run.path, mode=mode, penalty=self._penalty, layers=asked.layers, match=asked.match,
-                options=asked.options(seed), every=self._steps, arm=arm, seed=seed,
+                options=asked.options(arm, seed), every=self._steps, arm=arm, seed=seed,
             )  # fmt: skip
 
         done = folder / CHECKPOINTS
@@ -222,11 +245,14 @@ def run_arms(
     arms = asked.chosen
     bench = _bench(history, data, asked, probe, penalty)
     settings = Settings(nulls=False)
-    # More arms and more seeds go on with the same run; another training does not.
-    about = {**bench.about, **{k: v for k, v in dataclasses.asdict(asked).items() if k not in ("arms", "seeds")}}
+    # More arms, seeds and draws go on with the same run; another training does not.
+    fixed = {name: value for name, value in dataclasses.asdict(asked).items() if name not in ("arms", "seeds", "draws")}
+    about = {**bench.about, **fixed}
     given = {"arms": json.loads(json.dumps(about))}
     _refuse_another(out, given)
     material = begin_run(out, bench.lineage, bench.probe, settings, given)
+    # What earlier calls have trained in this run stays part of it.
+    before = {(each.arm, each.seed): each for each in material.lineage.trajectories}
     runs = [(arm, seed) for arm in arms for seed in range(asked.seeds)]
     found: dict[tuple[str, int], Trajectory] = {}
     for number, (arm, seed) in enumerate(runs):
@@ -238,7 +264,9 @@ def run_arms(
             material = Material.of_run(out)
         share = within(report, _TRAINING * number / len(runs), _TRAINING * (number + 1) / len(runs))
         found[arm, seed] = _trained(bench, arm, seed, material, out, found, share)
-    lineage = bench.lineage.with_trajectories(tuple(found.values()))
+    every = {**before, **found}
+    places = sorted(every, key=lambda each: (_in_order(each[0]), each[1]))
+    lineage = bench.lineage.with_trajectories(tuple(every[place] for place in places))
     return measure(
         lineage, bench.probe, out, settings=settings, given=given, evaluation=bench.evaluation,
         report=within(report, _TRAINING, 1.0),
@@ -268,62 +296,6 @@ def _trained(
     if isinstance(bench, LineageBench) or not folder.is_dir():
         folder = bench.train(arm, seed, material, folder, told)
     return Trajectory.from_folder(folder, arm=arm, seed=seed)
-
-
-def arms_table(run: RunFolder) -> dict[str, Any]:
-    """The experiment's result: a row an arm, means over seeds at the last step and the headline layer.
-
-    Returns:
-        `{"layer", "seeds", "aligned": {...}, "arms": [{"arm", "seeds", "alignment", "return_fraction",
-        "harmful_compliance", "over_refusal", "task_loss", "task_cost", "specificity", "finding"}]}`. Measures are
-        `{"mean", "sd", "values"}`. `task_cost` is the share of the baseline's gain that the arm gives up;
-        `specificity` is (harm_baseline − harm_arm) / (harm_baseline − harm_anchor), and None where the anchor was not
-        trained or prevented nothing; `finding` is "geometry held, behaviour lost" where alignment fell under a
-        fourth of the baseline's and harm did not fall under half of it.
-    """
-    summary = summarise(run)
-    layer = summary.headline_layer
-    rows: dict[str, list[dict[str, float | None]]] = {}
-    for trajectory in summary.trajectories:
-        rows.setdefault(trajectory.arm, []).append(_measures(trajectory.checkpoints[-1], layer))
-    order = [arm for arm in EVERY_ARM if arm in rows] + [arm for arm in rows if arm not in EVERY_ARM]
-    spread = {arm: {name: _spread([each[name] for each in rows[arm]]) for name in rows[arm][0]} for arm in order}
-    before = behaviour_by_step(run).get(("aligned", 0, 0), {})
-    found = [{"arm": arm, "seeds": len(rows[arm]), **spread[arm], **_against(spread, arm, before)} for arm in order]
-    return {"layer": layer, "aligned": before, "arms": found}
-
-
-def _measures(checkpoint: Checkpoint, layer: int) -> dict[str, float | None]:
-    row = next(each for each in checkpoint.layers if each.layer == layer)
-    said = checkpoint.behaviour
-    over = said.over_refusal if said.over_refusal is not None else said.refusal_harmless
-    return {
-        "alignment": row.alignment, "return_fraction": row.return_fraction, "off_axis": row.off_axis,
-        "harmful_compliance": said.harmful_compliance, "over_refusal": over, "task_loss": said.task_loss,
-    }  # fmt: skip
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, Any]:
-    known = [each for each in values if each is not None]
-    mean = statistics.fmean(known) if known else None
-    return {"mean": mean, "sd": statistics.stdev(known) if len(known) > 1 else None, "values": list(values)}
-
-
-def _against(spread: Mapping[str, Any], arm: str, before: Mapping[str, float]) -> dict[str, Any]:
-    """What an arm's numbers mean beside the baseline's."""
-    own, base = spread[arm], spread[BASELINE]
-    harm, harmed = own["harmful_compliance"]["mean"], base["harmful_compliance"]["mean"]
-    anchor = spread["anchor"]["harmful_compliance"]["mean"] if "anchor" in spread else None
-    specificity = None
-    if arm != BASELINE and None not in (harm, harmed, anchor) and harmed > anchor:
-        specificity = (harmed - harm) / (harmed - anchor)
-    loss, reached, start = own["task_loss"]["mean"], base["task_loss"]["mean"], before.get("task_loss")
-    cost = None if None in (loss, reached, start) or start == reached else (loss - reached) / (start - reached)
-    lost = arm.startswith("block") and None not in (harm, harmed, own["alignment"]["mean"], base["alignment"]["mean"])
-    held = lost and own["alignment"]["mean"] < 0.25 * base["alignment"]["mean"] and harm > 0.5 * harmed
-    return {
-        "task_cost": cost, "specificity": specificity, "finding": "geometry held, behaviour lost" if held else None,
-    }  # fmt: skip
 
 
 def _bench(
@@ -361,4 +333,4 @@ def _recipe(raw: Mapping[str, Any]) -> Recipe:
     return Recipe(**made)
 
 
-__all__ = ["EVERY_ARM", "Experiment", "arms_table", "run_arms"]
+__all__ = ["BASELINE", "DRAWN", "EVERY_ARM", "Experiment", "mode_and_draw", "run_arms"]

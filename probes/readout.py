@@ -35,7 +35,8 @@ def readout(host: ModelHost, vectors: Float[np.ndarray, "direction d_model"], *,
     """The tokens that each direction raises most, and those that its opposite does (the logit lens, at a direction).
 
     The direction goes through the final norm as a residual stream would (its length is then that of the norm's own
-    scale), and through the unembedding. The mean logit is taken off, since it changes no probability.
+    scale), and through the unembedding. What biases of the two write without any stream is taken off, and so is the
+    mean logit, since it changes no probability.
 
     Args:
         host: holds the checkpoint.
@@ -50,9 +51,10 @@ def readout(host: ModelHost, vectors: Float[np.ndarray, "direction d_model"], *,
         raise CheckpointError("The model has no unembedding, so no direction can be read out")
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = torch.tensor(unit * np.sqrt(host.d_model), dtype=host.model.dtype, device=host.device)
+    bias = unembedding(host.final_norm(torch.zeros_like(rows[:1]))).float()
     found = []
     for sign in (1, -1):
-        logits = unembedding(host.final_norm(sign * rows)).float()
+        logits = unembedding(host.final_norm(sign * rows)).float() - bias
         logits = logits - logits.mean(dim=1, keepdim=True)
         found.append(logits.topk(min(top, logits.shape[1]), dim=1))
     return [

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
     app.command()(train)
     app.command()(arms)
+    app.command("arms-table")(arms_table)
 
 
 def train(
@@ -127,6 +128,7 @@ def arms(
         str, typer.Option(help="Modes, by commas; `all` is every one.")
     ] = "baseline,block,push,control:random",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="Directions of each control that draws its own.")] = 1,
     data: Annotated[Path | None, typer.Option(help="For a lineage: requests with answers.")] = None,
     method: Method = "full",
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the organism's, or 100.")] = None,
@@ -147,24 +149,48 @@ def arms(
     Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
     specific the block is. Interrupted, the same command goes on.
     """
-    from probes.experiment import Experiment, arms_table, run_arms
-    from probes.terminal import console, progress_display
+    from probes.experiment import Experiment, run_arms
+    from probes.terminal import progress_display
 
     chosen = tuple(dict.fromkeys(each.strip() for each in arms.split(",") if each.strip()))
     asked = Experiment(
-        arms=chosen, seeds=seeds, steps=steps, learning_rate=learning_rate, rows=rows, method=method,
+        arms=chosen, seeds=seeds, draws=draws, steps=steps, learning_rate=learning_rate, rows=rows, method=method,
         layers=tuple(layers) if layers else None, strength=strength, max_return=max_return, match=match, last=last,
     )  # fmt: skip
     probe, kept = (None, None) if data is None else _prompts(harmful, harmless, penalty)
     with progress_display() as report:
         run = run_arms(history, out, asked, data=data, probe=probe, penalty=kept, report=report)
-    found = arms_table(run)
-    if json_:
+    _show_arms([run], json_)
+
+
+def arms_table(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `arms`: the same arms on different histories.")],
+    json_: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Put the arms of one finished experiment, or of several, side by side.
+
+    Several runs are averaged run by run, so that the standard deviation is that between histories. --json has every
+    run's value and the intervals of the paired differences.
+    """
+    from probes.outcome import open_runs
+
+    _show_arms(open_runs(runs), json_, markdown)
+
+
+def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
+    from probes.outcome import arms_table as tabulated
+
+    found = tabulated(runs)
+    if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    from probes.terminal import experiment_table
+    from probes.terminal import console, experiment_markdown, experiment_table
 
-    console().print(experiment_table(found))
+    if markdown:
+        typer.echo(experiment_markdown(found))
+    else:
+        console().print(experiment_table(found))
 
 
 def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) -> tuple[Any, Any]:

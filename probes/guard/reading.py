@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from probes.behaviour.generate import left_padded
 from probes.guard.direction import GuardError
-from probes.models.architecture import first_tensor
+from probes.models.architecture import accepts, first_tensor
 
 
 @contextlib.contextmanager
@@ -39,7 +40,7 @@ def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[di
 class Reader:
     """Prompts, and the model that is read on them.
 
-    The prompts are right-padded, and of each only its own tokens are read: under a causal mask nothing behind a
+    Whole texts are right-padded, and of each only its own tokens are read: under a causal mask nothing behind a
     token can reach it, so neither mask nor position ids are needed.
     """
 
@@ -77,12 +78,22 @@ class Reader:
         return torch.arange(len(self))
 
     def stream(
-        self, chosen: Tensor, layers: Sequence[int], answer_tokens: int = 0
+        self, chosen: Tensor, layers: Sequence[int], answer_tokens: int = 0, *, earlier: bool = True
     ) -> Float[Tensor, "layer row d_model"]:
         """The residual stream of the chosen prompts, differentiable; a row is one place of one prompt.
 
         Rows go prompt by prompt: its last token, then its first `answer_tokens` answer tokens where it has them.
+
+        Args:
+            chosen: places of prompts.
+            layers: behind which blocks.
+            answer_tokens: how many tokens of the answers.
+            earlier: let the gradient reach the keys and values of the tokens before the last one too. Without it
+                they count as fixed (the values of the stream are the same), and the backward pass costs one token
+                a prompt; answer tokens are always read with it.
         """
+        if not earlier and answer_tokens == 0 and all(len(self.prompts[each]) > 1 for each in chosen.tolist()):
+            return self._ends(chosen, layers)
         texts = [self.prompts[each] + self.answers[each][:answer_tokens] for each in chosen.tolist()]
         starts = [len(self.prompts[each]) - 1 for each in chosen.tolist()]
         rows = [row for row, text in enumerate(texts) for _ in range(starts[row], len(text))]
@@ -90,6 +101,27 @@ class Reader:
         with residuals(self.blocks, layers) as seen:
             self.model.base_model(input_ids=self.padded(texts), use_cache=False)
         return torch.stack([seen[layer][rows, places] for layer in layers]).float()
+
+    def _ends(self, chosen: Tensor, layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
+        """The last tokens' stream, everything before them from a cache that holds no gradient."""
+        texts = [self.prompts[each] for each in chosen.tolist()]
+        body, device = self.model.base_model, next(self.model.parameters()).device
+        ids, mask = left_padded([text[:-1] for text in texts], device)
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        positioned = accepts(body, "position_ids")
+        with torch.no_grad():
+            told = {"position_ids": places} if positioned else {}
+            cache = body(input_ids=ids, attention_mask=mask, use_cache=True, **told)
+        # transformers 5.24 gave the argument another name.
+        taken = "cache" if accepts(body, "cache") else "past_key_values"
+        told = {"position_ids": places[:, -1:] + 1} if positioned else {}
+        with residuals(self.blocks, layers) as seen:
+            body(
+                input_ids=torch.tensor([[text[-1]] for text in texts], device=device),
+                attention_mask=torch.cat([mask, mask.new_ones(len(texts), 1)], dim=1),
+                use_cache=True, **{taken: getattr(cache, taken)}, **told,
+            )  # fmt: skip
+        return torch.stack([seen[layer][:, 0] for layer in layers]).float()
 
     def owners(self, chosen: Tensor, answer_tokens: int = 0) -> Tensor:
         """For each row of `stream`, the place of its prompt among all prompts."""

@@ -62,7 +62,7 @@ def write_mediation(
         The rows of this checkpoint (`COLUMNS`).
 
     Raises:
-        UsageError: it is no fine-tuned checkpoint of the run.
+        UsageError: it is no fine-tuned checkpoint of the run, or the reversion is not defined at a layer.
     """
     member = _tuned(lineage, checkpoint)
     made_from = fingerprint(
@@ -136,7 +136,10 @@ def _moves(run: RunFolder, checkpoint: str, layers: Sequence[int], draws: int, s
     for layer in layers:
         rows = {name: file.layer(layer).astype(np.float64) for name, file in files.items()}
         aligned, witness, tuned = (rows[name][harmful].mean(axis=0) for name in ("aligned", "witness", checkpoint))
-        unit = (witness - aligned) / np.linalg.norm(witness - aligned)
+        length = np.linalg.norm(witness - aligned)
+        if length == 0:
+            raise UsageError(f"The reversion is not defined at layer {layer}: aligned and witness do not differ there")
+        unit = (witness - aligned) / length
         along = float((tuned - aligned) @ unit)
         spectrum = Spectrum.of(rows["aligned"])
         axes = {AS_IT_IS: 0 * unit, REVERSION: unit}

@@ -67,9 +67,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what a killed process left half-written; called under the lock."""
+    """Remove what a killed process left half-written, files and checkpoints' folders; called under the lock."""
     for orphan in [*path.glob(f"{_BESIDE}*"), *path.glob(f"*/{_BESIDE}*")]:
-        orphan.unlink()
+        if orphan.is_dir():
+            shutil.rmtree(orphan)
+        else:
+            orphan.unlink()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

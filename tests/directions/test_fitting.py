@@ -23,9 +23,11 @@ from probes.directions.refusal import Refusal
 from probes.directions.selection import Candidate, Rule, select
 from probes.directions.tracking import fit_layer, read_layer
 from probes.fitting import fit_directions
+from probes.models import ModelHost
 from probes.readout import readout
 from probes.stages.directions import directions_of, read_direction
 from probes.store import RunFolder
+from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
 TUNED = "baseline-s0-000002"
 
@@ -146,6 +148,17 @@ def test_tokens_are_those_of_norm_and_unembedding(fitted):
     kept = run.read_table("direction_readout")
     first = kept[(kept["direction"] == "refusal") & (kept["checkpoint"] == "aligned") & (kept["layer"] == 1)]
     assert first[first["sign"] == -1].sort_values("rank")["token"].tolist() == [token.text for token in tokens]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox"])
+def test_a_bias_writes_no_token_of_a_direction(family, tmp_path):
+    """Through a norm with a bias, the opposite direction lowers each token by as much as the direction raises it."""
+    host = ModelHost(save_checkpoint(tmp_path, tiny_model(family), tiny_tokenizer()), device="cpu")
+    axis = np.random.default_rng(0).standard_normal(32)
+    found = readout(host, axis[None], top=272)[0]
+    raised, lowered = ([token.score for token in found if token.sign == sign] for sign in (1, -1))
+    assert len(raised) == 272
+    assert np.allclose(raised, -np.array(lowered)[::-1], atol=1e-4)
 
 
 def test_the_candidates_scores_are_kept_with_the_published_keys(fitted):

@@ -96,6 +96,58 @@ def test_value_and_gradient_are_those_of_the_formula(model, vectors, form, formu
             torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_without_earlier_tokens_their_keys_and_values_count_as_fixed(model, vectors):
+    """The same value; the gradient is that of the last token's own pass, the cache before it held fast."""
+    aligned = copy.deepcopy(model)
+    whole, ends = (penalty_of(model, vectors, form="signed", earlier=each) for each in (True, False))
+    moved(model)
+    chosen = torch.arange(len(PROMPTS))
+    assert ends(chosen).item() == pytest.approx(whole(chosen).item(), rel=1e-4, abs=1e-6)
+    model.zero_grad()
+    ends(chosen).backward()
+    ours = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    found = []
+    for ids in PROMPTS:
+        with torch.no_grad():
+            before = model.base_model(input_ids=torch.tensor([ids[:-1]]), use_cache=True).past_key_values
+            still = [_stream(aligned, ids, layer) for layer in (0, 1)]
+        kept = {}
+        handles = [
+            model.model.layers[layer].register_forward_hook(
+                lambda _, __, out, layer=layer, kept=kept: kept.update(
+                    {layer: out if isinstance(out, torch.Tensor) else out[0]}
+                )
+            )
+            for layer in (0, 1)
+        ]
+        model.base_model(input_ids=torch.tensor([ids[-1:]]), past_key_values=before, use_cache=True)
+        for handle in handles:
+            handle.remove()
+        wide = torch.tensor(vectors, dtype=torch.float32)
+        found += [(kept[layer][0, -1] - still[layer]) @ wide[layer] / (wide[layer] @ wide[layer]) for layer in (0, 1)]
+    (10.0 * torch.stack(found).mean()).backward()
+    for name, weight in model.named_parameters():
+        if weight.grad is None or not weight.grad.any():
+            assert name not in ours or not ours[name].any()
+        else:
+            torch.testing.assert_close(ours[name], weight.grad, rtol=1e-3, atol=1e-5)
+    model.zero_grad()
+    whole(chosen).backward()
+    key = model.model.layers[0].self_attn.k_proj.weight.grad
+    assert not torch.allclose(key, ours["model.layers.0.self_attn.k_proj.weight"], rtol=1e-2)
+
+
+def _stream(model, ids, layer):
+    kept = []
+    handle = model.model.layers[layer].register_forward_hook(
+        lambda _, __, out: kept.append(out if isinstance(out, torch.Tensor) else out[0])
+    )
+    model.base_model(input_ids=torch.tensor([ids]), use_cache=False)
+    handle.remove()
+    return kept[0][0, -1]
+
+
 def test_some_prompts_alone_give_their_own_projections(model, vectors):
     penalty = penalty_of(model, vectors)
     moved(model)

@@ -31,27 +31,32 @@ class Options:
         seed: of what a control draws.
         rank: dimensions of `block:subspace`.
         answer_tokens: answer tokens that `block:answers` looks at.
-        light: λ of the anchor in `block:anchored`.
+        light: λ of what stands beside the block in `block:anchored` (default 0.1) and `block:rehearsed` (0.03).
         max_return: budget of `block:budget`, a return fraction.
+        earlier: whether the gradient of `block` and its controls goes through earlier tokens too; without it the
+            penalty costs half, and holds less.
     """
 
     strength: float | None = None
     seed: int = 0
     rank: int = 8
     answer_tokens: int = 4
-    light: float = 0.1
+    light: float | None = None
     max_return: float = 0.0
+    earlier: bool = True
 
 
 Make = Callable[[Material, GuardedDirection, Options], Effect]
 
 
 def _form(name: str, strength: float) -> Make:
-    return lambda _, where, told: Projection(where, name, strength=_or(told, strength))
+    return lambda _, where, told: Projection(where, name, strength=_or(told, strength), earlier=told.earlier)
 
 
 def _control(turned: Callable[[Material, GuardedDirection, int], GuardedDirection]) -> Make:
-    return lambda made, where, told: Projection(turned(made, where, told.seed), strength=_or(told, 10.0))
+    return lambda made, where, told: Projection(
+        turned(made, where, told.seed), strength=_or(told, 10.0), earlier=told.earlier
+    )
 
 
 def _along(name: str, form: str) -> Make:
@@ -73,6 +78,10 @@ def _or(told: Options, strength: float) -> float:
     return strength if told.strength is None else told.strength
 
 
+def _light(told: Options, strength: float) -> float:
+    return strength if told.light is None else told.light
+
+
 MODES: dict[str, Make] = {
     WATCH: lambda *_: Effect(),
     "block": _form("hinge", 10.0),
@@ -88,7 +97,10 @@ MODES: dict[str, Make] = {
     ),
     "block:subspace-answers": lambda made, where, told: _subspace(made, where, told, told.answer_tokens),
     "block:anchored": lambda _, where, told: Together(
-        Projection(where, strength=_or(told, 10.0)), Anchor(where, strength=told.light)
+        Projection(where, strength=_or(told, 10.0)), Anchor(where, strength=_light(told, 0.1))
+    ),
+    "block:rehearsed": lambda _, where, told: Together(
+        Projection(where, strength=_or(told, 10.0)), Rehearsal(strength=_light(told, 0.03))
     ),
     "push": _form("push", 1.0),
     "anchor": lambda _, where, told: Anchor(where, strength=_or(told, 1.0)),

@@ -55,14 +55,20 @@ class Projection(Displacement):
     """λ · a form of the projections."""
 
     def __init__(
-        self, direction: GuardedDirection, form: str = "hinge", *, strength: float = 10.0, answer_tokens: int = 0
+        self,
+        direction: GuardedDirection,
+        form: str = "hinge",
+        *,
+        strength: float = 10.0,
+        answer_tokens: int = 0,
+        earlier: bool = True,
     ) -> None:
         """Choose the form, a name from `FORMS`.
 
         Raises:
             GuardError: there is no such form.
         """
-        super().__init__(direction, strength=strength, answer_tokens=answer_tokens)
+        super().__init__(direction, strength=strength, answer_tokens=answer_tokens, earlier=earlier)
         if form not in FORMS:
             raise GuardError("There is no such penalty", got=repr(form), expected=", ".join(FORMS))
         self.form = FORMS[form]

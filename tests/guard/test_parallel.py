@@ -1,0 +1,50 @@
+"""Two processes that train one model: every rank adds the same penalty, and both end with the same weights."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from probes.guard.record import begin_run
+from probes.stages.settings import Settings
+from tests.guard.lineages import lineage, prompts
+
+RANK = Path(__file__).with_name("rank.py")
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_two_processes_add_the_same_penalty(tmp_path):
+    history = lineage(tmp_path / "models")
+    begin_run(tmp_path / "run", history, prompts(0), Settings(nulls=False, splits=5, bootstraps=20), {})
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    root = str(RANK.parents[2])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(RANK), str(tmp_path)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": root}, cwd=root,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    said = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
+    assert not torch.equal(one["batch"], other["batch"]), "each rank has data of its own"
+    names = [name.removeprefix("sum.") for name in one if name.startswith("sum.")]
+    added = [{name: each[f"sum.{name}"] - each.get(f"task.{name}", 0) for name in names} for each in (one, other)]
+    assert max(float(each.abs().max()) for each in added[0].values()) > 1e-4, "the penalty acts"
+    for name in names:
+        assert torch.equal(added[0][name], added[1][name]), name
+    for name in one:
+        if name.startswith("weights."):
+            assert torch.equal(one[name], other[name]), name

@@ -1,0 +1,93 @@
+"""Arms of a tiny organism: the same data in each, draws of their own, and an experiment that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from probes.errors import UsageError
+from probes.experiment import Experiment, mode_and_draw, run_arms
+from probes.organism import train_history
+from probes.organism.world import Size
+from probes.outcome import arms_table
+from tests.organism.test_history import TINY
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("history")
+    recipe = dataclasses.replace(TINY, size=Size(aligned=16, held_out=4, task=4))  # enough prompts to measure on
+    train_history(folder, recipe=recipe, processes=1, arm_seeds=())
+    return folder
+
+
+def weights(run, arm, step=3):
+    return load_file(run.path / "checkpoints" / arm / f"checkpoint-{step}" / "model.safetensors")
+
+
+def equal(one, other):
+    return all(bool((one[name] == other[name]).all()) for name in one)
+
+
+def test_every_arm_sees_the_same_data_in_the_same_order(history, tmp_path):
+    """A penalty of strength 0 leaves the very weights of the baseline; a real one does not, nor does another seed."""
+    asked = Experiment(arms=("baseline", "anchor", "rehearsal"), seeds=2, strength=0.0, last=True)
+    run = run_arms(history, tmp_path / "none", asked)
+    for seed in (0, 1):
+        assert equal(weights(run, f"baseline-s{seed}"), weights(run, f"anchor-s{seed}"))
+        assert equal(weights(run, f"baseline-s{seed}"), weights(run, f"rehearsal-s{seed}"))
+    assert not equal(weights(run, "baseline-s0"), weights(run, "baseline-s1"))
+    some = run_arms(history, tmp_path / "some", Experiment(arms=("rehearsal",), strength=1.0, last=True))
+    assert not equal(weights(some, "baseline-s0"), weights(some, "rehearsal-s0"))
+
+
+def test_each_draw_of_a_control_is_another_direction(history, tmp_path):
+    run = run_arms(history, tmp_path / "run", Experiment(arms=("control:random",), draws=2, strength=1e4, last=True))
+    assert not equal(weights(run, "control-random-0-s0"), weights(run, "control-random-1-s0"))
+    row = next(row for row in arms_table([run])["arms"] if row["arm"] == "control:random")
+    assert row["trainings"] == 2
+    assert mode_and_draw("control:random:1") == ("control:random", 1)
+    assert mode_and_draw("block:mean") == ("block:mean", None)
+
+
+def test_a_killed_experiment_goes_on_to_the_same_table(history, tmp_path):
+    words = [sys.executable, "-m", "probes.cli", "arms", str(history), "--arms", "block,push", "--last", "--out"]
+    whole = subprocess.run([*words, str(tmp_path / "whole"), "--json"], capture_output=True, text=True, check=False)
+    assert whole.returncode == 0, whole.stderr
+    broken = tmp_path / "broken"
+    process = subprocess.Popen([*words, str(broken)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ends = time.monotonic() + 120
+    while not (broken / "checkpoints" / "block-s0").is_dir() and time.monotonic() < ends and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = (broken / "checkpoints" / "block-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
+    again = subprocess.run([*words, str(broken), "--json"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.replace("broken", "whole") == whole.stdout
+    after = (broken / "checkpoints" / "block-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
+    assert after == kept, "what was trained is not trained again"
+
+
+def test_more_arms_go_on_with_a_run_and_another_training_does_not(history, tmp_path):
+    run = run_arms(history, tmp_path / "run", Experiment(arms=("baseline",), last=True))
+    before = (run.path / "checkpoints" / "baseline-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
+    run = run_arms(history, tmp_path / "run", Experiment(arms=("block:rehearsed",), last=True))
+    assert (
+        run.path / "checkpoints" / "baseline-s0" / "checkpoint-3" / "model.safetensors"
+    ).stat().st_mtime_ns == before
+    run = run_arms(history, tmp_path / "run", Experiment(arms=("block",), last=True))
+    assert [row["arm"] for row in arms_table([run])["arms"]] == ["baseline", "block", "block:rehearsed"]
+    with pytest.raises(UsageError, match="holds another run"):
+        run_arms(history, tmp_path / "run", Experiment(arms=("baseline",), learning_rate=0.1, last=True))
+    with pytest.raises(UsageError, match="no such arm"):
+        run_arms(history, tmp_path / "other", Experiment(arms=("blok",)))
+    with pytest.raises(UsageError, match="nothing to train arms on"):
+        run_arms(tmp_path / "absent", tmp_path / "other", Experiment())
