@@ -147,7 +147,7 @@ _MEDIATION_CAPTION = (
 )
 _KINDS = {"none": "as it is", "reversion": "along the reversion", "random": "random", "covariance": "random, matched"}
 _MEASURES = {
-    "refusal": "refused", "compliance": "complied", "incoherent": "incoherent", "over_refusal": "refused look-alikes",
+    "refusal": "refused", "compliance": "complied", "incoherent": "incoherent", "over_refusal": "refused harmless ones",
 }  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
 _EFFECT_CAPTION = (
     "What the model answers as it is, with the direction ablated at every block, and with it added behind the layer, "
     "in units of its own length. Crosses: random directions of the same length; only what they do not do is the "
-    "direction's own. Refused look-alikes: harmless requests that were refused."
+    "direction's own. The first two of harmful requests, the last of harmless ones."
 )
 
 
@@ -253,10 +253,16 @@ def _marks(part: pd.DataFrame, measure: str, height: int, *, own: bool) -> dict[
             "color": mark.colour, "symbol": f"{mark.symbol}-open" if empty else mark.symbol, "size": 11 if own else 8,
             "line": {"width": 2 if empty else 0, "color": mark.colour},
         },
-        "hovertext": [f"{style.plain(name)}<br>{value:.0%} of {int(n)}" if math.isfinite(value) else ""
+        "hovertext": [_share(name, value, None if measure == "over_refusal" else int(n))
                       for name, value, n in zip(part["name"], part[measure], part["n"], strict=True)],
         "hovertemplate": "%{hovertext}<extra></extra>",
     }  # fmt: skip
+
+
+def _share(name: str, value: float, count: int | None) -> str:
+    """Under the pointer; the table counts the harmful requests only."""
+    of = f" of {count}" if count is not None else ""
+    return f"{style.plain(name)}<br>{value:.0%}{of}" if math.isfinite(value) else ""
 
 
 _CARRIED_TOP = 146

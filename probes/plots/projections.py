@@ -14,7 +14,7 @@ from probes.plots.style import InkName
 
 _ROW, _TOP, _BELOW = 92, 84, 64
 _HEIGHT = 0.40     # of a row, the highest point of a density
-_AT_MOST = 400     # points drawn a class and row; more only darken the strip
+_AT_MOST = 80      # points drawn a class and row, evenly taken; more only darken the strip, and take time to draw
 _TEXT = 140        # characters of a prompt under the pointer
 _MARKS = "Filled, above the line: harmful prompts. Open, below: harmless ones. Ticks: means."
 _CAPTION = (
@@ -44,7 +44,7 @@ def projections(
     left = max(64, 26 + 7 * max((len(name) for _, name in checkpoints), default=8))
     height = _TOP + _BELOW + _ROW * max(1, len(checkpoints))
     fig = style.figure(
-        "Prompt by prompt", where, ink, height=height, caption=_caption(direction), below=_BELOW, left=left
+        "Prompt by prompt", where, ink, height=height, caption=_caption(direction, table), below=_BELOW, left=left
     )
     colours = style.INKS[ink]
     for place in (0, 1) if not direction else ():
@@ -68,12 +68,14 @@ def projections(
     return fig
 
 
-def _caption(direction: str) -> str:
+def _caption(direction: str, table: pd.DataFrame) -> str:
+    most = int(table.groupby(["checkpoint", "label"]).size().max()) if len(table) else 0
+    thinned = f" Of {most:,} prompts a class at most {_AT_MOST} are drawn as points." if most > _AT_MOST else ""
     if not direction:
-        return _CAPTION
+        return _CAPTION + thinned
     return (
         f"Each point is one probe prompt: its activation's projection on the aligned model's direction "
-        f"{style.plain(direction)}, in activation units. {_MARKS}"
+        f"{style.plain(direction)}, in activation units. {_MARKS}{thinned}"
     )
 
 
