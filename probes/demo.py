@@ -13,6 +13,7 @@ from probes.organism import train_history
 from probes.progress import Report, silent, within
 from probes.prompts import PromptSet
 from probes.stages.behaviour import Evaluation
+from probes.stages.maps import write_maps
 from probes.stages.settings import Settings
 from probes.store import MANIFEST, RunFolder
 
@@ -66,7 +67,9 @@ def make_demo(
         ),
         report=within(report, _TRAINING, 1.0 if quick else _MEASURED),
     )
-    # Beside a quick look there is no time for them; `gravity-probe directions RUN fit` makes them later.
+    with RunFolder.writing(out) as run:
+        write_maps(run, methods=("pca",))
+    # Beside a quick look there is no time for directions; `gravity-probe directions RUN fit` makes them later.
     return RunFolder(out) if quick else fit_directions(out, report=within(report, _MEASURED, 1.0)).run
 
 
