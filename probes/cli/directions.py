@@ -99,7 +99,10 @@ def export(
     form: Annotated[
         str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …")
     ] = "safetensors",
-    layer: Annotated[int | None, typer.Option(min=0, help="Only this layer.")] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(min=0, help="Only this layer; a format of one layer takes the selected or headline one."),
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="As it was fitted at this checkpoint.")] = _ALIGNED,
     json_: Json = False,
 ) -> None:
@@ -109,11 +112,16 @@ def export(
     steering-vectors, tensorboard, embedding-atlas.
     """
     from probes.exchange import format_named, write_vectors
-    from probes.stages.directions import read_direction
+    from probes.stages.directions import place_of, read_direction
     from probes.store import RunFolder
 
-    vectors = read_direction(RunFolder(run), direction, checkpoint)
+    opened = RunFolder(run)
+    vectors = read_direction(opened, direction, checkpoint)
+    if layer is None and format_named(form).one_layer:
+        layer = place_of(opened, vectors)
     path, notes = write_vectors(vectors, form, out, layer)
+    if format_named(form).one_layer:
+        notes = [f"layer {layer}", *notes]
     _say_where(path, format_named(form).says, notes, json_)
 
 
