@@ -33,8 +33,6 @@ class Options:
         answer_tokens: answer tokens that `block:answers` looks at.
         light: λ of what stands beside the block in `block:anchored` (default 0.1) and `block:rehearsed` (0.03).
         max_return: budget of `block:budget`, a return fraction.
-        earlier: whether the gradient of `block` and its controls goes through earlier tokens too; without it the
-            penalty costs half, and holds less.
     """
 
     strength: float | None = None
@@ -43,20 +41,17 @@ class Options:
     answer_tokens: int = 4
     light: float | None = None
     max_return: float = 0.0
-    earlier: bool = True
 
 
 Make = Callable[[Material, GuardedDirection, Options], Effect]
 
 
 def _form(name: str, strength: float) -> Make:
-    return lambda _, where, told: Projection(where, name, strength=_or(told, strength), earlier=told.earlier)
+    return lambda _, where, told: Projection(where, name, strength=_or(told, strength))
 
 
 def _control(turned: Callable[[Material, GuardedDirection, int], GuardedDirection]) -> Make:
-    return lambda made, where, told: Projection(
-        turned(made, where, told.seed), strength=_or(told, 10.0), earlier=told.earlier
-    )
+    return lambda made, where, told: Projection(turned(made, where, told.seed), strength=_or(told, 10.0))
 
 
 def _along(name: str, form: str) -> Make:
@@ -96,6 +91,7 @@ MODES: dict[str, Make] = {
         where, strength=_or(told, 10.0), answer_tokens=told.answer_tokens
     ),
     "block:subspace-answers": lambda made, where, told: _subspace(made, where, told, told.answer_tokens),
+    "block:spared": lambda _, where, told: Projection(where, strength=_or(told, 10.0), earlier=False),
     "block:anchored": lambda _, where, told: Together(
         Projection(where, strength=_or(told, 10.0)), Anchor(where, strength=_light(told, 0.1))
     ),
