@@ -38,7 +38,7 @@ class Imported:
 
 def import_direction(
     file: Path, name: str, *, run: Path | None = None, model: str | None = None, form: str | None = None,
-    out: Path | None = None, n_layers: int | None = None,
+    out: Path | None = None,
 ) -> Imported:  # fmt: skip
     """Read a direction, hold it against its model, and keep it as a native file.
 
@@ -49,7 +49,6 @@ def import_direction(
         model: the model that it belongs to, as a folder or hub id; None is the run's aligned model.
         form: the format; None tells it by the content.
         out: where the file is to be, without a run; None is `<name>.safetensors` here.
-        n_layers: unused with a model; the depth where neither file nor model says it.
 
     Raises:
         UsageError: neither run nor model, a name that is taken or is none, or the direction is of another model.
@@ -67,7 +66,7 @@ def import_direction(
     if opened is not None and model is not None:
         owner_of(opened).refuse_foreign(vectors)
     about = {key: "" for key in KEYS} | dict(vectors.about)
-    about["n_layers"] = str(owner.n_layers or n_layers or about["n_layers"])
+    about["n_layers"] = str(owner.n_layers or about["n_layers"])
     about["model_id"] = about["model_id"] or owner.name
     about["imported_from"], about["imported_as"] = file.name, found.name
     kept = dataclasses.replace(vectors, about=about)

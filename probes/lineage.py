@@ -255,6 +255,17 @@ class Lineage(_Record):
         """A lineage as kept in the run folder `home`, its relative folders taken from there."""
         return cls.model_validate(_anchored(dict(raw), home.resolve()))
 
+    def ref(self, name: str) -> CheckpointRef:
+        """The place of the member with this name.
+
+        Raises:
+            LineageError: there is none.
+        """
+        known = dict(self.checkpoints())
+        if name not in known:
+            raise LineageError("The run has no such checkpoint", got=name, expected=", ".join(list(known)[:8]))
+        return known[name]
+
     def checkpoints(self) -> Iterator[tuple[str, CheckpointRef]]:
         """The name and the place of every member."""
         for member in self.members():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes.causal.steering import Answer, Mode, steered
-from probes.errors import UsageError
 from probes.evaluation import open_aligned
 from probes.importing import owner_of
 from probes.lineage import Lineage
@@ -67,21 +66,20 @@ def steer(
         device: None is as the run was measured.
 
     Raises:
-        UsageError: no such checkpoint, the direction is not known at a layer, or belongs to another model.
+        LineageError: no such checkpoint.
+        UsageError: the direction is not known at a layer, or belongs to another model.
         RunFolderError: the run has no such direction.
         CheckpointError: the checkpoint is no longer where it was.
     """
     run = RunFolder(path)
     lineage = Lineage.opened(run.manifest.lineage, run.path)
-    refs = dict(lineage.checkpoints())
-    if checkpoint not in refs:
-        raise UsageError("The run has no such checkpoint", got=checkpoint, expected=", ".join(list(refs)[:8]))
+    ref = lineage.ref(checkpoint)
     vectors = read_direction(run, direction)
     owner_of(run).refuse_foreign(vectors)
     where = tuple(layers) if layers else (place_of(run, vectors),)
     norms = tuple(vectors.at(layer)[1] for layer in where)
     host = open_aligned(run, lineage, device)
-    host.put(refs[checkpoint])
+    host.put(ref)
     ids = render(PromptSet.of([prompt], ["harmful"]), host.tokenizer, host.context_length).token_ids[0]
     answers = steered(
         host, ids, vectors, where, mode=mode, coefficient=coefficient, max_new_tokens=max_new_tokens, seed=seed

@@ -94,20 +94,19 @@ def try_direction(
         `{"checkpoint", "direction", "layer", "rows"}`, the rows as `probes.stages.effects.COLUMNS`.
 
     Raises:
-        UsageError: no such checkpoint, the direction is not known at the layer or is of another model.
+        LineageError: no such checkpoint.
+        UsageError: the direction is not known at the layer or is of another model.
         RunFolderError: the run has no such direction.
     """
     with RunFolder.writing(path) as run:
         lineage = Lineage.opened(run.manifest.lineage, run.path)
-        refs = dict(lineage.checkpoints())
-        if checkpoint not in refs:
-            raise UsageError("The run has no such checkpoint", got=checkpoint, expected=", ".join(list(refs)[:8]))
+        ref = lineage.ref(checkpoint)
         vectors = read_direction(run, direction)
         owner_of(run).refuse_foreign(vectors)
         where = place_of(run, vectors) if layer is None else layer
         vectors.at(where)
         rows = write_effect(
-            run, open_aligned(run, lineage, device), refs[checkpoint], checkpoint, vectors, _evaluation(run),
+            run, open_aligned(run, lineage, device), ref, checkpoint, vectors, _evaluation(run),
             layer=where, coefficients=coefficients, draws=draws, seed=int(run.manifest.config["seed"]), report=report,
         )  # fmt: skip
         run.save()

@@ -100,7 +100,7 @@ def test_what_cannot_be_is_refused(call, fitted, tmp_path):
     assert "gravity-probe directions" in call.refused(
         "export", fitted, "--direction", "love", "--out", tmp_path / "x", code=1
     )
-    assert "no such checkpoint" in call.refused("steer", fitted, "--prompt", "a", "--checkpoint", "x")
+    assert "no such checkpoint" in call.refused("steer", fitted, "--prompt", "a", "--checkpoint", "x", code=1)
 
 
 def test_a_run_without_directions_says_what_to_run(call, measured, tmp_path):
