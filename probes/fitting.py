@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from probes.causal.candidates import Asked, candidates, positions_of
 from probes.directions.selection import Candidate, Rule, Selection, select
-from probes.errors import CheckpointError, PromptError
+from probes.errors import CheckpointError, PromptError, UsageError
 from probes.evaluation import open_aligned
 from probes.lineage import Lineage, Member
 from probes.measure import kept_prompts
@@ -68,6 +69,8 @@ def fit_directions(
         RunFolderError: the run is not measured.
         GravityError: a checkpoint is there and cannot be read.
     """
+    if winsorise is not None and not winsorise > 0:
+        raise UsageError("A limit of spreads must be positive", got=winsorise)
     with RunFolder.writing(path) as run:
         members = present(run)
         lineage = Lineage.opened(run.manifest.lineage, run.path)
@@ -105,6 +108,8 @@ def _with_models(
     place = chosen.chosen if chosen else None
     if place is not None and place.position != int(run.manifest.config["position"]):
         wanted.append(at_position(SELECTED, ids, place.position))
+    else:
+        shutil.rmtree(run.path / "readings" / SELECTED, ignore_errors=True)  # of another selection
     for done, member in enumerate(members):
         report(Progress("reading answers", done, len(members), member.id, 0.6 + 0.4 * done / len(members)))
         for each in wanted:
@@ -117,7 +122,8 @@ def _candidates(
     report: Report,
 ) -> list[Candidate]:  # fmt: skip
     """The candidates' scores, all of which are kept."""
-    made_from = fingerprint([_VERSION, run.manifest.checkpoints[ALIGNED]["key"], list(positions)])
+    shown = run.manifest.stages.get("prompts")
+    made_from = fingerprint([_VERSION, run.manifest.checkpoints[ALIGNED]["key"], list(positions), shown])
     if not run.holds(CANDIDATES, made_from):
         with run.stage(CANDIDATES, made_from):
             fold = run.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1

@@ -53,7 +53,8 @@ def import_direction(
     Raises:
         UsageError: neither run nor model, a name that is taken or is none, or the direction is of another model.
     """
-    if not _NAME.match(name) or name in METHODS:
+    taken = {each.replace(":", "-") for each in METHODS} | {"random", "none"}
+    if not _NAME.match(name) or name in METHODS or name in taken:
         raise UsageError(
             "This cannot be a direction's name", got=repr(name), expected="a new one: letters, digits, -, _"
         )

@@ -55,6 +55,9 @@ def mediate(
             first = lineage.trajectories[0]
             checkpoint = first.checkpoint_id(first.checkpoints[-1].step)
         chosen = list(layers) if layers else [int(run.manifest.config["headline_layer"])]
+        depth = int(run.manifest.model["n_layers"])
+        if max(chosen) >= depth:
+            raise UsageError("No such layer", got=max(chosen), expected=f"0 to {depth - 1}")
         host = open_aligned(run, lineage, device)
         rows = write_mediation(
             run, lineage, host, checkpoint, _evaluation(run), layers=chosen, draws=draws,

@@ -78,7 +78,7 @@ class Reading:
         d_prime: separation of the classes by a checkpoint's own probe, other fold.
         accuracy: at the fitted threshold, other fold.
         calibration: expected calibration error, other fold.
-        classes: how many rows of either class there are.
+        classes: how many rows of either class a fold has, which is what an interval counts.
     """
 
     auroc: Float[np.ndarray, "checkpoint checkpoint"]
@@ -181,7 +181,11 @@ def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
             contrast = scene.contrast(name)
         except StatisticsError:
             continue
-        found.classes[place] = int(contrast.positive.sum()), int((~contrast.positive).sum())
+        # Both folds' scores hang on the same two probes: together they say little more than one fold's rows do.
+        found.classes[place] = [
+            min(int((contrast.positive == side)[fold].sum()) for fold in (contrast.fold, ~contrast.fold))
+            for side in (True, False)
+        ]
         folds = [
             (contrast.rows[fold] @ fit.vectors[part].T, contrast.positive[fold], fit.line[part])
             for part, fold in ((0, contrast.fold), (1, ~contrast.fold))

@@ -90,10 +90,14 @@ def read_vectors(path: Path, name: str, form: str | None = None) -> tuple[Vector
         raise UsageError(f"{path} is in no known format", expected=", ".join(FORMATS), next_step="Name it: --format.")
     try:
         vectors = found.read(path, name)
-    except ValueError as error:  # a record's own law: layers that rise, one vector a layer
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        # a record's own law (layers that rise, one vector a layer), or a file of another make than its name says
         raise UsageError(f"{path} cannot be read as a direction", got=str(error)) from error
     if not (np.isfinite(vectors.direction).all() and np.isfinite(vectors.norm).all()):
         raise UsageError(f"{path} cannot be read as a direction", got="numbers that are not finite")
+    lengths = np.linalg.norm(vectors.direction, axis=-1)
+    if vectors.direction.ndim != 2 or vectors.norm.ndim != 1 or (np.abs(lengths[lengths > 0] - 1) > 1e-3).any():
+        raise UsageError(f"{path} cannot be read as a direction", got="rows that are no unit vectors")
     return vectors, found
 
 

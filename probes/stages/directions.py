@@ -28,6 +28,7 @@ from probes.stages.readings import reading_path
 from probes.store import RunFolder, fingerprint
 
 _VERSION = 1
+_FITS = 2
 ALIGNED = "aligned"
 DIRECTIONS = "directions"
 KEPT = "directions"  # the document, directions.json
@@ -151,7 +152,8 @@ def _made_from(
     readings = sorted(
         (path.parent.name, path.stem, path.stat().st_size) for path in (run.path / "readings").glob("*/*.safetensors")
     )
-    return fingerprint([_VERSION, keys, list(METHODS), winsorise, dict(selected or {}), readings])
+    asked = [run.manifest.stages.get("prompts"), run.manifest.config["seed"]]
+    return fingerprint([_FITS, keys, asked, list(METHODS), winsorise, dict(selected or {}), readings])
 
 
 def _scenes(

@@ -66,7 +66,15 @@ def write_mediation(
     """
     member = _tuned(lineage, checkpoint)
     made_from = fingerprint(
-        [_VERSION, run.manifest.checkpoints[checkpoint]["key"], evaluation.document(), list(layers), draws, seed]
+        [
+            _VERSION,
+            [run.manifest.checkpoints[name]["key"] for name in ("aligned", "witness", checkpoint)],
+            run.manifest.stages.get("prompts"),
+            evaluation.document(),
+            list(layers),
+            draws,
+            seed,
+        ]
     )
     stage = f"mediation/{checkpoint}"
     if run.holds(stage, made_from):

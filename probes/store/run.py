@@ -74,6 +74,8 @@ class RunFolder:
     @contextlib.contextmanager
     def stage(self, stage: str, made_from: str) -> Iterator[None]:
         """Mark `stage` as finished, with its time, once the body has written everything."""
+        if self.manifest.stages.pop(stage, None) is not None:
+            self.save()  # what is there is about to be overwritten: killed meanwhile, it must not count as finished
         started = time.monotonic()
         yield
         self.manifest.stages[stage] = made_from
