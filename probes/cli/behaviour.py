@@ -74,7 +74,7 @@ def evaluate(
     if json_:
         typer.echo(json.dumps(_document(judged), indent=1, ensure_ascii=False))
         return
-    from probes.terminal import behaviour_tables
+    from probes.terminal.behaviour import behaviour_tables
 
     for table in behaviour_tables(judged):
         console().print(table)
@@ -156,7 +156,7 @@ def restore(
     if json_:
         typer.echo(json.dumps(found.document(), indent=1, ensure_ascii=False))
         return
-    from probes.terminal import restoration_tables
+    from probes.terminal.behaviour import restoration_tables
 
     for table in restoration_tables(found.document()):
         console().print(table)

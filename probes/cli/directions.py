@@ -167,9 +167,9 @@ def steer(
     """Answer a prompt as it is, under a direction, and under a random direction of the same norm."""
     import dataclasses
 
-    from probes.direction_tables import steered_table
     from probes.steer import steer as answer
     from probes.terminal import console
+    from probes.terminal.directions import steered_table
 
     found = answer(
         run, direction, prompt, checkpoint=checkpoint, layers=layer, mode=mode, coefficient=coefficient,
@@ -182,8 +182,8 @@ def steer(
 
 
 def _select(file: Path, layers: int | None, rule: Rule, as_json: bool) -> None:
-    from probes.direction_tables import selection_lines
     from probes.directions.selection import read_scores, select
+    from probes.terminal.directions import selection_lines
 
     if layers is None:
         raise UsageError("The rule needs the model's depth", expected="--layers N")
@@ -197,9 +197,9 @@ def _select(file: Path, layers: int | None, rule: Rule, as_json: bool) -> None:
 
 
 def _fit(run: Path, winsorise: float | None, rule: Rule, device: str | None, models: bool, as_json: bool) -> None:
-    from probes.direction_tables import selection_lines
     from probes.fitting import fit_directions
     from probes.terminal import progress_display
+    from probes.terminal.directions import selection_lines
 
     with progress_display() as tell:
         fitted = fit_directions(run, winsorise=winsorise, rule=rule, device=device, models=models, report=tell)
@@ -215,9 +215,9 @@ def _fit(run: Path, winsorise: float | None, rule: Rule, device: str | None, mod
 
 
 def _list(run: Path, layer: int | None, as_json: bool) -> None:
-    from probes.direction_tables import list_table
     from probes.store import RunFolder
     from probes.terminal import console
+    from probes.terminal.directions import list_table
 
     opened = RunFolder(run)
     place = _layer(opened, layer)
@@ -236,9 +236,9 @@ def _list(run: Path, layer: int | None, as_json: bool) -> None:
 
 
 def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_json: bool) -> None:
-    from probes.direction_tables import readout_table, track_table
     from probes.store import RunFolder
     from probes.terminal import console
+    from probes.terminal.directions import readout_table, track_table
 
     opened = RunFolder(run)
     known = list(_document(opened)["directions"])
@@ -258,9 +258,9 @@ def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_js
 
 
 def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> None:
-    from probes.direction_tables import cosine_table
     from probes.store import RunFolder
     from probes.terminal import console
+    from probes.terminal.directions import cosine_table
 
     opened = RunFolder(run)
     place, about = _layer(opened, layer), _document(opened)
@@ -278,8 +278,8 @@ def _effect(
     run: Path, name: str, checkpoint: str, layer: int | None, coefficients: list[float], draws: int,
     device: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    from probes.direction_tables import effect_table
     from probes.terminal import console, progress_display
+    from probes.terminal.directions import effect_table
     from probes.trials import try_direction
 
     with progress_display() as tell:
@@ -296,8 +296,8 @@ def _effect(
 def _mediate(
     run: Path, checkpoint: str | None, layers: list[int] | None, draws: int, device: str | None, as_json: bool
 ) -> None:
-    from probes.direction_tables import mediation_table
     from probes.terminal import console, progress_display
+    from probes.terminal.directions import mediation_table
     from probes.trials import mediate
 
     with progress_display() as tell:

@@ -57,7 +57,8 @@ def compare(
 
     from probes.compare import compare as put_side_by_side
     from probes.store import RunFolder
-    from probes.terminal import comparison_tables, console
+    from probes.terminal import console
+    from probes.terminal.runs import comparison_tables
 
     found = put_side_by_side(RunFolder(run), one, other, weights=weights)
     if found["weights"]:
@@ -91,7 +92,8 @@ def print_summary(run: RunFolder, *, as_json: bool) -> Summary:
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return found
-    from probes.terminal import console, summary_table
+    from probes.terminal import console
+    from probes.terminal.runs import summary_table
 
     measured = behaviour_by_step(run)
     roles = {

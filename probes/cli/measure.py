@@ -45,7 +45,8 @@ def demo(
 ) -> None:
     """Train a small model with a real history on the spot, and watch it fall back."""
     from probes.demo import make_demo
-    from probes.terminal import console, progress_display, published_table
+    from probes.terminal import console, progress_display
+    from probes.terminal.runs import published_table
 
     with progress_display() as report:
         run = make_demo(out, seed=seed, seeds=seeds, quick=quick, nulls=nulls, fresh=fresh, report=report)
@@ -140,7 +141,8 @@ def verdict(
 ) -> None:
     """Hold a measured run against every null and say which step of the ladder it has earned."""
     from probes.measure import judge
-    from probes.terminal import console, progress_display, verdict_lines
+    from probes.terminal import console, progress_display
+    from probes.terminal.runs import verdict_lines
 
     with progress_display() as tell:
         judged = judge(run, shams=99 if report else 19, report=tell)

@@ -114,7 +114,8 @@ def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
         found = {"out": str(out), "readings": readings, "stopped": guard.stopped, "last_healthy": healthy}
         typer.echo(json.dumps(found, indent=1))
         return
-    from probes.terminal import console, readings_table
+    from probes.terminal import console
+    from probes.terminal.arms import readings_table
 
     console().print(readings_table(readings, str(out)))
 
@@ -185,7 +186,8 @@ def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    from probes.terminal import console, experiment_markdown, experiment_table
+    from probes.terminal import console
+    from probes.terminal.arms import experiment_markdown, experiment_table
 
     if markdown:
         typer.echo(experiment_markdown(found))

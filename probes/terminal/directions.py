@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from probes.terminal import number, plain_table, share
+from probes.terminal.table import number, plain_table, share
 
 if TYPE_CHECKING:
     import pandas as pd
