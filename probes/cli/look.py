@@ -125,6 +125,7 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
     options = {
         "server.address": "localhost",
         "server.headless": str(not browser).lower(),
+        "server.showEmailPrompt": "false",
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
         **({"server.port": str(port)} if port else {}),

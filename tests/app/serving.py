@@ -21,22 +21,27 @@ PATIENCE = 120_000  # milliseconds
 @contextlib.contextmanager
 def serve(root):
     """The address of the app on a root, and the process, until the body ends."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     asked = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.headless=true", f"--server.port={port}"]
     with open(root / "log", "wb") as log:
         server = subprocess.Popen([*asked, "--", str(root)], cwd=root, stdout=log, stderr=log)
     address = f"http://localhost:{port}"
     try:
-        _wait_for(address, server)
+        wait_for(address, server)
         yield address, server
     finally:
         server.terminate()
         server.wait(30)
 
 
-def _wait_for(address, server):
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def wait_for(address, server):
+    """Until the app at `address` answers; fails where its process has ended."""
     until = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < until:
         assert server.poll() is None, "the app ended before it answered"

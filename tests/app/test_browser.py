@@ -65,11 +65,18 @@ def _heading(page, text):
     page.get_by_role("heading", level=1, name=re.compile(text)).wait_for()
 
 
+def _whole(page, text):
+    """Wait for a page to its end: its heading comes before its controls."""
+    _heading(page, text)
+    page.get_by_text("Pictures saved as").wait_for()
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
 def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
     page.goto(served)
     _heading(page, "Baseline: specific to harmful prompts")
     page.get_by_role("link", name="Layers").click()
-    _heading(page, "layer by layer")
+    _whole(page, "layer by layer")
     assert "step=10" not in page.url.split("?")[1].split("&")
     cells = page.locator(".js-plotly-plot").first.locator(".scatterlayer .point")
     cells.nth(0).wait_for(state="attached")
@@ -79,7 +86,7 @@ def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
     assert "step=10" in page.url.split("?")[1].split("&")
     page.get_by_text("The prompts at layer 0").wait_for()
     page.get_by_role("link", name="Trajectories").click()
-    _heading(page, "of the way back")
+    _whole(page, "of the way back")
     page.wait_for_url(re.compile(r"trajectories\?.*layer=0"))
     assert "step=10" in page.url.split("?")[1].split("&")
     link = page.url
@@ -92,7 +99,7 @@ def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
 
 def test_comparing_two_checkpoints_and_asking_for_flips(served, page):
     page.goto(f"{served}/compare?run=demo")
-    _heading(page, "Aligned against baseline step 100")
+    _whole(page, "Aligned against baseline step 100")
     page.locator("[data-testid=stSelectbox]").filter(has_text="Second").get_by_role("combobox").click()
     page.get_by_role("option", name="block step 10", exact=True).click()
     _heading(page, "Aligned against block step 10")
@@ -103,7 +110,7 @@ def test_comparing_two_checkpoints_and_asking_for_flips(served, page):
 
 def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served, page):
     page.goto(f"{served}/trajectories?run=demo")
-    _heading(page, "of the way back")
+    _whole(page, "of the way back")
     page.get_by_text("Step by step").click()
     plot = page.locator(".js-plotly-plot").first
     plot.locator(".slider-container").wait_for()
@@ -116,7 +123,7 @@ def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served,
 
 def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
     page.goto(f"{served}/displacement?run=demo")
-    _heading(page, "Baseline moved at")
+    _whole(page, "Baseline moved at")
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Table (CSV)").first.click()
     waiting.value.save_as(tmp_path / "table.csv")
@@ -129,7 +136,7 @@ def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
 
 def test_a_vector_is_downloaded_and_loaded_back(served, page, root, tmp_path):
     page.goto(f"{served}/directions?run=demo&direction=refusal")
-    _heading(page, "Refusal turned by")
+    _whole(page, "Refusal turned by")
     page.get_by_role("heading", name="Take the vector with you").wait_for()
     _choose(page, "Format of refusal", re.compile("GGUF"))
     page.get_by_role("button", name="Make the file").click()
@@ -152,7 +159,6 @@ def _choose(page, label, name):
 
 def _bring(page, what):
     """Scroll to it and wait until nothing moves any more: a click closes what a scroll had opened."""
-    page.get_by_text("Pictures saved as").wait_for()
     what.scroll_into_view_if_needed()
     last = None
     while (box := what.bounding_box()) != last:
@@ -162,7 +168,7 @@ def _bring(page, what):
 
 def test_a_click_in_the_map_of_directions_opens_that_direction_everywhere(served, page):
     page.goto(f"{served}/directions?run=demo&direction=refusal&layer=2&step=10")
-    _heading(page, "Refusal turned by")
+    _whole(page, "Refusal turned by")
     plot = page.locator(".js-plotly-plot").nth(1)
     cells = plot.locator(".scatterlayer .point")
     page.get_by_role("heading", name="Take the vector with you").wait_for()
@@ -181,7 +187,7 @@ def test_a_click_in_the_map_of_directions_opens_that_direction_everywhere(served
 
 def test_the_camera_stays_when_the_step_changes(served, page):
     page.goto(f"{served}/trajectories?run=demo")
-    _heading(page, "of the way back")
+    _whole(page, "of the way back")
     page.get_by_role("button", name="Space").or_(page.get_by_role("radio", name="Space")).first.click()
     plot = page.locator(".js-plotly-plot").first
     plot.locator(".gl-container canvas").first.wait_for()
@@ -213,16 +219,16 @@ JSON.stringify(
 def test_every_control_is_reached_by_the_keyboard(served, page):
     """From the first link to the page's own controls by Tab alone; Enter opens a page, the arrows choose a layer."""
     page.goto(f"{served}/layers?run=demo")
-    _heading(page, "layer by layer")
+    _whole(page, "layer by layer")
     reached = []
-    for _ in range(40):
+    for _ in range(120):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel || ''"))
         if "Statistic" in reached[-1]:
             break
     every = " ".join(reached)
     for name in ("Overview", "Directions", "Live", "Run", "Trajectory", "Layer", "Step", "Statistic"):
-        assert name in every, (name, reached)
+        assert name in every, f"{name} is not among {every!r}"
     page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text="Layer").get_by_role(
         "combobox"
     ).focus()
