@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import streamlit as st
 from probes.errors import RunFolderError
 from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
-from probes.store import MANIFEST, Manifest, RunFolder
+from probes.store import MANIFEST, Manifest, RunFolder, direction_file
 
 Filters = tuple[tuple[str, str, Any], ...]
 _DRIFT = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
@@ -190,15 +189,9 @@ def document(key: Key, name: str) -> Any:
     return RunFolder(key.path).read_json(name)
 
 
-_TRACKS = (
-    "direction", "checkpoint", "arm", "seed", "step", "layer", "cosine", "angle", "norm", "d_prime", "auroc",
-    "auroc_low", "auroc_high", "refit", "refit_low", "refit_high", "accuracy", "calibration", "reason",
-)  # fmt: skip
-
-
 def tracks(key: Key, filters: Filters) -> pd.DataFrame:
     """How directions turned: some rows of `direction_tracks`."""
-    return table(key, "direction_tracks", _TRACKS, filters)
+    return table(key, "direction_tracks", None, filters)
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
@@ -219,8 +212,8 @@ def directions(key: Key) -> dict[str, dict[str, Any]]:
         RunFolderError: the document is damaged.
     """
     kept = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
-    named = {name: about for name, about in _told(key).items() if _file_name(name) in kept}
-    rest = sorted(kept - {_file_name(name) for name in named})
+    named = {name: about for name, about in _told(key).items() if direction_file(name) in kept}
+    rest = sorted(kept - {direction_file(name) for name in named})
     return {**named, **{name: {} for name in rest}}
 
 
@@ -237,7 +230,7 @@ def _told(key: Key) -> dict[str, dict[str, Any]]:
 
 def has_direction(key: Key, direction: str, checkpoint: str) -> bool:
     """Whether a direction is kept as it was fitted at a checkpoint other than the aligned model."""
-    return (Path(key.path) / "directions" / checkpoint / f"{_file_name(direction)}.safetensors").is_file()
+    return RunFolder(key.path).direction_path(direction, checkpoint).is_file()
 
 
 def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) -> pd.DataFrame:
@@ -247,11 +240,6 @@ def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) 
         return pd.DataFrame(columns=list(columns))
     wanted = (("layer", "==", layer), ("direction", "==", direction), ("checkpoint", "in", list(checkpoints)))
     return table(key, "direction_readout", columns, wanted)
-
-
-def _file_name(direction: str) -> str:
-    """A direction's name as that of its file."""
-    return re.sub(r"[^\w.-]+", "-", direction)
 
 
 # Figures -------------------------------------------------------------------------------------------------------

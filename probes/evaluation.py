@@ -7,9 +7,9 @@ from pathlib import Path
 from probes.behaviour.judges import open_judge
 from probes.errors import RunFolderError
 from probes.lineage import Lineage
-from probes.models import ModelHost
 from probes.progress import Report, silent
 from probes.stages.behaviour import Evaluation, write_behaviour
+from probes.stages.roles import open_aligned
 from probes.store import RunFolder
 
 KEPT = "evaluation"
@@ -49,15 +49,3 @@ def evaluate(
         write_behaviour(run, lineage, open_aligned(run, lineage, device), evaluation, report, judges=judges)
         run.save()
     return RunFolder(path)
-
-
-def open_aligned(run: RunFolder, lineage: Lineage, device: str | None = None) -> ModelHost:
-    """The run's aligned model, opened as the run did."""
-    config = run.manifest.config
-    return ModelHost(
-        lineage.aligned,
-        device=device or config["device"],
-        dtype=config["dtype"],
-        allow_pickle=config["allow_pickle"],
-        allow_unrelated=config["allow_unrelated"],
-    )

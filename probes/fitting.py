@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,21 @@ import numpy as np
 from probes.causal.candidates import Asked, candidates, positions_of
 from probes.directions.selection import Candidate, Rule, Selection, select
 from probes.errors import CheckpointError, PromptError, UsageError
-from probes.evaluation import open_aligned
 from probes.lineage import Lineage, Member
 from probes.measure import kept_prompts
 from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
 from probes.prompts import PromptSet, render
-from probes.stages.directions import ALIGNED, KEPT, write_fits
+from probes.stages.directions import KEPT
 from probes.stages.present import present
-from probes.stages.readings import answered, at_position, write_reading
+from probes.stages.readings import SELECTED, answered, at_position, forget_reading, write_reading
 from probes.stages.readout import write_readout
-from probes.store import RunFolder, fingerprint
+from probes.stages.roles import open_aligned
+from probes.stages.tracks import write_fits
+from probes.store import ALIGNED, RunFolder, fingerprint
 
 _VERSION = 1
 CANDIDATES = "refusal_candidates"
-SELECTED = "selected"
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def fit_directions(
         rule: how the refusal direction is selected; None is the published rule.
         device: where models run; None is as the run was measured.
         models: open the checkpoints, for the refusal candidates' scores, the answers, and the tokens read out.
-            Without it, or where they are gone, only what the kept activations hold is done.
+            Without it, only what the kept activations hold is done; so it is for checkpoints that are gone.
         report: told where the work is.
 
     Raises:
@@ -75,13 +74,16 @@ def fit_directions(
         members = present(run)
         lineage = Lineage.opened(run.manifest.lineage, run.path)
         host, left_out = _host(run, lineage, device) if models else (None, ())
-        chosen = None
+        chosen: Selection | None = None
+        reached: list[Member] = []
         if host is not None:
-            chosen = _with_models(run, host, members, rule or Rule(), within(report, 0.0, 0.5))
+            reached, gone = _reached(host, members)
+            left_out += gone
+            chosen = _with_models(run, host, reached, rule or Rule(), within(report, 0.0, 0.5))
         told = _told(chosen, run)
         write_fits(run, winsorise=winsorise, selected=told, report=within(report, 0.5, 0.85))
         if host is not None:
-            write_readout(run, members, host, within(report, 0.85, 1.0))
+            write_readout(run, reached, host, within(report, 0.85, 1.0))
         run.save()
     return Fitted(RunFolder(path), chosen, left_out)
 
@@ -93,6 +95,19 @@ def _host(run: RunFolder, lineage: Lineage, device: str | None) -> tuple[ModelHo
         return None, (
             f"The aligned model cannot be opened ({error.what}); refusal candidates, answers and tokens are left out.",
         )
+
+
+def _reached(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
+    """The members whose checkpoints are still there, and a sentence about each that is not."""
+    there, gone = [], []
+    for member in members:
+        try:
+            host.find(member.ref)
+        except CheckpointError as error:
+            gone.append(f"{member.id}: {error.what}; its answers and tokens are left out.")
+        else:
+            there.append(member)
+    return there, tuple(gone)
 
 
 def _with_models(
@@ -109,7 +124,7 @@ def _with_models(
     if place is not None and place.position != int(run.manifest.config["position"]):
         wanted.append(at_position(SELECTED, ids, place.position))
     else:
-        shutil.rmtree(run.path / "readings" / SELECTED, ignore_errors=True)  # of another selection
+        forget_reading(run, SELECTED)  # of another selection
     for done, member in enumerate(members):
         report(Progress("reading answers", done, len(members), member.id, 0.6 + 0.4 * done / len(members)))
         for each in wanted:

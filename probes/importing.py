@@ -15,8 +15,8 @@ from probes.lineage import CheckpointRef
 from probes.models.host import checkpoint_sha256
 from probes.models.loading import load_config
 from probes.models.source import folder_of
-from probes.stages.directions import direction_path
-from probes.store import RunFolder
+from probes.stages.directions import owner_of
+from probes.store import RunFolder, direction_file
 
 _NAME = re.compile(r"^[A-Za-z][\w.:-]*$")
 
@@ -53,7 +53,7 @@ def import_direction(
     Raises:
         UsageError: neither run nor model, a name that is taken or is none, or the direction is of another model.
     """
-    taken = {each.replace(":", "-") for each in METHODS} | {"random", "none"}
+    taken = {direction_file(each) for each in METHODS} | {"random", "none"}
     if not _NAME.match(name) or name in METHODS or name in taken:
         raise UsageError(
             "This cannot be a direction's name", got=repr(name), expected="a new one: letters, digits, -, _"
@@ -71,7 +71,7 @@ def import_direction(
     about["model_id"] = about["model_id"] or owner.name
     about["imported_from"], about["imported_as"] = file.name, found.name
     kept = dataclasses.replace(vectors, about=about)
-    path = direction_path(opened, name) if opened is not None else (out or Path(f"{name}.safetensors"))
+    path = opened.direction_path(name) if opened is not None else (out or Path(f"{name}.safetensors"))
     if path.exists():
         raise UsageError(f"{path} is already there", next_step="Give --as a new name.")
     if opened is None:
@@ -82,16 +82,6 @@ def import_direction(
             writing.manifest.stages[f"directions/{name}"] = "imported"
             writing.save()
     return Imported(kept, path, found.says)
-
-
-def owner_of(run: RunFolder) -> Owner:
-    """The model that a run's directions belong to: any checkpoint of its lineage, which shares one basis."""
-    model, checkpoints = run.manifest.model, run.manifest.checkpoints
-    return Owner(
-        int(model["d_model"]), int(model["n_layers"]),
-        frozenset(str(each["weights_sha256"]) for each in checkpoints.values()),
-        str(checkpoints.get("aligned", {}).get("place", "the run's model")),
-    )  # fmt: skip
 
 
 def _owner_of_model(text: str) -> Owner:

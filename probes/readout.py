@@ -12,6 +12,8 @@ from jaxtyping import Float
 from probes.errors import CheckpointError
 from probes.models import ModelHost
 
+_ROWS = 64  # directions whose logits are in memory at once
+
 
 @dataclass(frozen=True)
 class Token:
@@ -52,16 +54,21 @@ def readout(host: ModelHost, vectors: Float[np.ndarray, "direction d_model"], *,
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = torch.tensor(unit * np.sqrt(host.d_model), dtype=host.model.dtype, device=host.device)
     bias = unembedding(host.final_norm(torch.zeros_like(rows[:1]))).float()
-    found = []
-    for sign in (1, -1):
-        logits = unembedding(host.final_norm(sign * rows)).float() - bias
-        logits = logits - logits.mean(dim=1, keepdim=True)
-        found.append(logits.topk(min(top, logits.shape[1]), dim=1))
-    return [
-        [token for sign, (scores, ids) in zip((1, -1), found, strict=True)
-         for token in _tokens(host, sign, ids[row].tolist(), scores[row].tolist())]
-        for row in range(len(unit))
-    ]  # fmt: skip
+    found: list[list[Token]] = []
+    for part in rows.split(_ROWS):
+        both = [_best(unembedding(host.final_norm(sign * part)).float() - bias, top) for sign in (1, -1)]
+        found += [
+            [token for sign, (scores, ids) in zip((1, -1), both, strict=True)
+             for token in _tokens(host, sign, ids[row], scores[row])]
+            for row in range(len(part))
+        ]  # fmt: skip
+    return found
+
+
+def _best(logits: torch.Tensor, top: int) -> tuple[list[list[float]], list[list[int]]]:
+    """Of each row, the highest logits less their mean, and whose they are."""
+    scores, ids = (logits - logits.mean(dim=1, keepdim=True)).topk(min(top, logits.shape[1]), dim=1)
+    return scores.tolist(), ids.tolist()
 
 
 def _tokens(host: ModelHost, sign: int, ids: Sequence[int], scores: Sequence[float]) -> list[Token]:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from probes.progress import Progress, Report, silent, within
 from probes.restoration import Restored, without_return
 from probes.stages.behaviour import Evaluation, asked, judged, questioned
 from probes.store import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too

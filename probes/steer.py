@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes.causal.steering import Answer, Mode, steered
-from probes.evaluation import open_aligned
-from probes.importing import owner_of
 from probes.lineage import Lineage
 from probes.prompts import PromptSet, render
-from probes.stages.directions import place_of, read_direction
+from probes.stages.directions import owner_of, place_of, read_direction
+from probes.stages.roles import open_aligned
 from probes.store import RunFolder
 
 

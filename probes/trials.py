@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import RunFolderError, UsageError
-from probes.evaluation import kept_evaluation, open_aligned
-from probes.importing import owner_of
+from probes.evaluation import kept_evaluation
 from probes.lineage import Lineage
 from probes.progress import Report, silent
 from probes.prompts import default_prompts
 from probes.stages.behaviour import Evaluation
-from probes.stages.directions import place_of, read_direction
+from probes.stages.directions import owner_of, place_of, read_direction
 from probes.stages.effects import write_effect
 from probes.stages.mediation import effects, write_mediation
+from probes.stages.roles import open_aligned
 from probes.store import RunFolder
 
 

@@ -30,6 +30,8 @@ SIDES: Mapping[ContrastName, tuple[str, str]] = {
     "responses": ("answers to harmful prompts", "answers to harmless prompts"),
 }
 
+_UNREAD = {"responses": "answers were not read", "selected": "the selected token was not read"}
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -58,7 +60,8 @@ class Scene:
         witness: the witness's.
         harmful: which prompts are harmful.
         fold: which prompts lie in the second fold.
-        read: in place of `own` for a contrast that is read at other tokens, by the contrast's name.
+        read: in place of `own` for a contrast that is read at other tokens, by the contrast's name; None where the
+            aligned model was read there and this checkpoint was not.
         winsorise: clip massive activations to so many typical spreads; None leaves them.
     """
 
@@ -67,7 +70,7 @@ class Scene:
     witness: Float[np.ndarray, "prompt d_model"]
     harmful: Bool[np.ndarray, " prompt"]
     fold: Bool[np.ndarray, " prompt"]
-    read: Mapping[str, Float[np.ndarray, "prompt d_model"]] = field(default_factory=dict)
+    read: Mapping[str, Float[np.ndarray, "prompt d_model"] | None] = field(default_factory=dict)
     winsorise: float | None = None
 
     def contrast(self, name: ContrastName) -> Contrast:
@@ -89,9 +92,10 @@ class Scene:
             if np.array_equal(self.witness, self.own):
                 raise StatisticsError("this is the witness: nothing is left of the way back")
             return self.witness.astype(np.float64) - self.own, self.harmful, self.fold, None
-        if name == "responses" and name not in self.read:
-            raise StatisticsError("answers were not read: the checkpoints are not where they were")
-        return self.read.get(name, self.own), self.harmful, self.fold, None
+        rows = self.read.get(name, None if name == "responses" else self.own)
+        if rows is None:
+            raise StatisticsError(f"{_UNREAD[name]}: the checkpoint is not where it was")
+        return rows, self.harmful, self.fold, None
 
     def _models(
         self, ahead: np.ndarray, behind: np.ndarray, same: str

@@ -70,10 +70,10 @@ class TopDrift(Estimator):
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         moved = differences(rows, positive, pairs)
-        if self.off is not None:
-            unit = self.off / np.linalg.norm(self.off)
-            moved = moved - np.outer(moved @ unit, unit)
+        length = 0.0 if self.off is None else float(np.linalg.norm(self.off))
+        unit = np.zeros(rows.shape[1]) if self.off is None or length == 0 else self.off / length
+        moved = moved - np.outer(moved @ unit, unit)
         found = leading(moved, 1)
         if not len(found) or not (moved**2).any():
             return np.zeros(rows.shape[1])
-        return found[0] if self.off is None else found[0] - (found[0] @ unit) * unit
+        return found[0] - (found[0] @ unit) * unit

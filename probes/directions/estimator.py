@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from sklearn.base import BaseEstimator
 
+from probes.directions.scores import chance
 from probes.errors import StatisticsError
 
 ContrastName = Literal["prompts", "selected", "models", "displacements", "drift", "responses"]
@@ -35,6 +36,7 @@ class Estimator(BaseEstimator):
         raw_norm_: length of the vector that the method itself gave.
         threshold_: projection halfway between the class means.
         spread_: pooled standard deviation of the projections within the classes.
+        line_: slope, threshold and prior log odds, which turn a projection into a chance (`scores.chance`).
     """
 
     says: ClassVar[str]
@@ -98,10 +100,8 @@ class Estimator(BaseEstimator):
         return np.asarray(activations, dtype=np.float64) @ self.direction_
 
     def probability(self, activations: Num[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, " prompt"]:
-        """Chance of the positive class, of two normal distributions of the same spread fitted to the projections."""
-        if self.spread_ == 0:
-            return (self.project(activations) > self.threshold_).astype(np.float64)
-        return 1 / (1 + np.exp(-self.norm_ * (self.project(activations) - self.threshold_) / self.spread_**2))
+        """Chance of the positive class where it is as frequent as it was among the fitted rows."""
+        return chance(self.project(activations), *self.line_)
 
     def _find(self, rows: Rows, positive: Labels, pairs: Int[np.ndarray, " prompt"] | None) -> np.ndarray:
         """The vector, of any length and sign."""
@@ -112,6 +112,8 @@ class Estimator(BaseEstimator):
         self.threshold_ = float(high.mean() + low.mean()) / 2
         freedom = max(1, len(projections) - 2)
         self.spread_ = float(np.sqrt((((high - high.mean()) ** 2).sum() + ((low - low.mean()) ** 2).sum()) / freedom))
+        slope = self.norm_ / self.spread_**2 if self.spread_ else float("inf")
+        self.line_ = (slope, self.threshold_, float(np.log(len(high) / len(low))))
 
 
 def winsorised(rows: Rows, limit: float) -> Rows:

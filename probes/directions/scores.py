@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import expit
 from scipy.stats import norm, rankdata
 
 _BINS = 10
@@ -54,6 +55,23 @@ def separation(scores: Float[np.ndarray, " row"], positive: Bool[np.ndarray, " r
     high, low = scores[positive], scores[~positive]
     spread = np.sqrt((high.var(ddof=1) + low.var(ddof=1)) / 2) if min(len(high), len(low)) > 1 else 0.0
     return float((high.mean() - low.mean()) / spread) if spread > 0 else float("nan")
+
+
+def chance(
+    projections: Float[np.ndarray, " row"], slope: float, threshold: float, prior: float
+) -> Float[np.ndarray, " row"]:
+    """Chance of the positive class in [0, 1], of two normal distributions of one spread.
+
+    Args:
+        projections: of the rows.
+        slope: gap of the means ÷ variance; infinite where the classes have no spread.
+        threshold: halfway between the means.
+        prior: log of the positive rows ÷ the negative ones.
+    """
+    beyond = projections - threshold
+    if not np.isfinite(slope):
+        return np.where(beyond == 0, expit(prior), (beyond > 0).astype(np.float64))
+    return expit(slope * beyond + prior)
 
 
 def calibration_error(chance: Float[np.ndarray, " row"], positive: Bool[np.ndarray, " row"]) -> float:

@@ -6,7 +6,7 @@ scored on prompts that it was not fitted on: fitted on either fold, read on the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from probes.directions import METHODS
 from probes.directions.contrast import Contrast, Scene
 from probes.directions.controls import TopDrift
-from probes.directions.estimator import ContrastName, Estimator
+from probes.directions.estimator import ContrastName, Estimator, mean_difference
 from probes.directions.logistic import Logistic
-from probes.directions.scores import auroc, calibration_error, separation
+from probes.directions.scores import auroc, calibration_error, chance, separation
 from probes.errors import StatisticsError
 
 _WHOLE = 2  # place of the fit on all prompts, behind those on either fold
@@ -31,13 +31,13 @@ class Fit:
     Attributes:
         vectors: unit directions of the fits on the first fold, the second, and all prompts; NaN where there is none.
         norm: gap between the class means along the direction of all prompts.
-        line: of the fits on either fold, what turns a projection into a chance: slope and threshold.
+        line: of the fits on either fold, what turns a projection into a chance: slope, threshold, prior log odds.
         reasons: why a checkpoint has no direction; None where it has.
     """
 
     vectors: Float[np.ndarray, "three checkpoint d_model"]
     norm: Float[np.ndarray, " checkpoint"]
-    line: Float[np.ndarray, "two checkpoint two"]
+    line: Float[np.ndarray, "two checkpoint three"]
     reasons: list[str | None]
 
     @classmethod
@@ -46,26 +46,27 @@ class Fit:
         return cls(
             vectors=np.full((3, checkpoints, width), np.nan),
             norm=np.full(checkpoints, np.nan),
-            line=np.full((2, checkpoints, 2), np.nan),
+            line=np.full((2, checkpoints, 3), np.nan),
             reasons=[None] * checkpoints,
         )
 
-    def put(self, place: int, view: _View | str, method: type[Estimator], options: Mapping[str, Any]) -> None:
+    def put(
+        self, place: int, view: _View | str, method: type[Estimator], options: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Fit a method on either fold and on all rows of one checkpoint's view, or keep why that cannot be."""
         if isinstance(view, str):
             self.reasons[place] = view
             return
-        fold = view.contrast.fold
+        parts = _parts(view.contrast.fold)
         try:
-            fits = [view.fitted(method, options, chosen) for chosen in (~fold, fold, np.ones_like(fold))]
+            fits = [view.fitted(method, told, chosen) for told, chosen in zip(options, parts, strict=True)]
         except StatisticsError as error:
             self.reasons[place] = error.what
             return
         for part, (estimator, vector) in enumerate(fits):
             self.vectors[part, place] = vector
             if part < _WHOLE:
-                slope = estimator.norm_ / estimator.spread_**2 if estimator.spread_ else np.inf
-                self.line[part, place] = slope, estimator.threshold_
+                self.line[part, place] = estimator.line_
         self.norm[place] = fits[_WHOLE][0].norm_
 
 
@@ -92,8 +93,9 @@ def fit_layer(scenes: Mapping[str, Scene], methods: Mapping[str, type[Estimator]
 ) -> dict[str, Fit]:  # fmt: skip
     """Fit every method at every checkpoint.
 
-    What is chosen from data is chosen once, at the aligned model (the penalty of the logistic regression; what the
-    drift control is orthogonal to), so that a direction turns because activations do, and for no other reason.
+    What is chosen from data is chosen once, at the aligned model (the penalty of the logistic regression, from the
+    rows that the probe is fitted on; what the drift control is orthogonal to), so that a direction turns because
+    activations do, and for no other reason.
 
     Args:
         scenes: of every checkpoint by name, `aligned` among them.
@@ -148,23 +150,35 @@ class _View:
         """The estimator on some of the rows, and its direction in the model's own basis."""
         contrast, axes = self.contrast, self.axes if method.spanned else None
         told = dict(options)
-        if axes is not None and "off" in told:
+        if axes is not None and told.get("off") is not None:
             told["off"] = axes.T @ told["off"]
         rows = contrast.rows if axes is None else self.rows
         pairs = None if contrast.pairs is None else contrast.pairs[chosen]
         estimator = method(**told).fit(rows[chosen], contrast.positive[chosen], pairs)
         return estimator, estimator.direction_ if axes is None else axes @ estimator.direction_
 
+    def strength(self, seed: int, chosen: Bool[np.ndarray, " row"]) -> dict[str, float]:
+        """The penalty that cross-validation within some of the rows chooses; nothing where none can be fitted."""
+        try:
+            return {"strength": Logistic(seed=seed).fit(self.rows[chosen], self.contrast.positive[chosen]).strength_}
+        except StatisticsError:
+            return {}
 
-def _options(method: type[Estimator], aligned: Scene, seed: int) -> dict[str, Any]:
-    """What a method is told at every checkpoint alike."""
+
+def _parts(fold: Bool[np.ndarray, " row"]) -> tuple[Bool[np.ndarray, " row"], ...]:
+    """The rows of the three fits: either fold, and all."""
+    return ~fold, fold, np.ones_like(fold)
+
+
+def _options(method: type[Estimator], aligned: Scene, seed: int) -> list[dict[str, Any]]:
+    """What a method is told at every checkpoint alike, for each of the three fits."""
     if method is TopDrift:
-        return {"seed": seed, "off": _reversion(aligned)}
+        return [{"seed": seed, "off": _reversion(aligned)}] * 3
     if method is Logistic:
         view = _View.of(aligned, Logistic.contrast)
         if isinstance(view, _View):
-            return {"seed": seed, "strength": Logistic(seed=seed).fit(view.rows, view.contrast.positive).strength_}
-    return {"seed": seed}
+            return [{"seed": seed, **view.strength(seed, chosen)} for chosen in _parts(view.contrast.fold)]
+    return [{"seed": seed}] * 3
 
 
 def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
@@ -195,17 +209,15 @@ def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
             own = [(scores[:, place], positive, line[place]) for scores, positive, line in folds]
             found.d_prime[place] = np.mean([separation(scores, positive) for scores, positive, _ in own])
             found.accuracy[place] = np.mean([((z > line[1]) == positive).mean() for z, positive, line in own])
-            chances = np.concatenate([_chance(scores, line) for scores, _, line in own])
+            chances = np.concatenate([chance(scores, *line) for scores, _, line in own])
             found.calibration[place] = calibration_error(chances, np.concatenate([each for _, each, _ in own]))
     return found
 
 
-def _chance(projections: np.ndarray, line: np.ndarray) -> np.ndarray:
-    slope, threshold = line
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.nan_to_num(1 / (1 + np.exp(-slope * (projections - threshold))), nan=0.5)
-
-
-def _reversion(aligned: Scene) -> np.ndarray:
-    moved = aligned.witness[aligned.harmful].astype(np.float64) - aligned.own[aligned.harmful]
-    return moved.mean(axis=0)
+def _reversion(aligned: Scene) -> Float[np.ndarray, " d_model"] | None:
+    """The way back from the aligned model, as the other directions see it; None where there is none."""
+    try:
+        contrast = aligned.contrast("models")
+    except StatisticsError:
+        return None
+    return mean_difference(contrast.rows, contrast.positive)

@@ -152,6 +152,16 @@ class ModelHost:
             self._attached = Attached(self.model, adapter, self.device)
             self._adapter = ref.adapter
 
+    def find(self, ref: CheckpointRef) -> None:
+        """Look up where `ref` lies, without loading it.
+
+        Raises:
+            CheckpointError: it is not there.
+        """
+        self._folder(ref.model, ref.revision)
+        if ref.adapter:
+            self._adapter_folder(ref.adapter)
+
     def weights_sha256(self, ref: CheckpointRef) -> str:
         """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
 

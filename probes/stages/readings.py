@@ -6,9 +6,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from probes.activations import extract
 from probes.behaviour.generate import generate
@@ -16,10 +20,11 @@ from probes.errors import RunFolderError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report
-from probes.store import ActivationFile, ActivationWriter, RunFolder, fingerprint
+from probes.store import ALIGNED, ActivationFile, ActivationWriter, RunFolder, fingerprint
 
 RESPONSES = "responses"
-_VERSION = 1
+SELECTED = "selected"
+_VERSION = 2
 _LONGEST = 24
 
 
@@ -68,15 +73,15 @@ def at_position(name: str, token_ids: Sequence[Sequence[int]], position: int) ->
 
 def write_reading(run: RunFolder, member: Member, host: ModelHost, wanted: Wanted) -> None:
     """Read one checkpoint, unless the file is there; leaves the checkpoint in `host` where it was read."""
-    key = fingerprint([_VERSION, run.manifest.checkpoints[member.id]["key"], wanted.sha256])
-    path = reading_path(run, wanted.name, member.id)
-    if _is_there(path, key):
+    if _kept(run, wanted.name, member.id) == wanted.sha256:
         return
     host.put(member.ref)
     writer = ActivationWriter(
-        path, n_layers=host.n_layers, n_prompts=len(wanted.token_ids), d_model=host.d_model,
+        _path(run, wanted.name, member.id),
+        n_layers=host.n_layers, n_prompts=len(wanted.token_ids), d_model=host.d_model,
         dtype=run.manifest.config["store_dtype"],
-        about={"key": key, "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "index_base": "0",
+        about={"key": _key(run, member.id, wanted.sha256), "wanted": wanted.sha256,
+               "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "index_base": "0",
                "n_layers": str(host.n_layers), "final_norm_included": "false", "reading": wanted.name},
     )  # fmt: skip
     try:
@@ -88,15 +93,65 @@ def write_reading(run: RunFolder, member: Member, host: ModelHost, wanted: Wante
     writer.close()
 
 
-def reading_path(run: RunFolder, name: str, checkpoint: str) -> Path:
-    """Where a reading lies, whether or not it is there."""
+@dataclass(frozen=True)
+class Kept:
+    """The readings of a run that fit its checkpoints and prompts as they are now.
+
+    Attributes:
+        wanted: what was read, by the reading's name; only those that the aligned model has.
+        places: the files by reading and checkpoint; a checkpoint whose file is missing, or says something else than
+            the aligned model's, is not among them.
+    """
+
+    wanted: dict[str, str]
+    places: dict[tuple[str, str], Path]
+
+    @classmethod
+    def of(cls, run: RunFolder, checkpoints: Sequence[str]) -> Kept:
+        """Find them."""
+        wanted = {name: found for name in (RESPONSES, SELECTED) if (found := _kept(run, name, ALIGNED))}
+        places = {
+            (name, checkpoint): _path(run, name, checkpoint)
+            for name, sha256 in wanted.items()
+            for checkpoint in checkpoints
+            if _kept(run, name, checkpoint) == sha256
+        }
+        return cls(wanted, places)
+
+    def layer(self, checkpoint: str, layer: int) -> dict[str, np.ndarray | None]:
+        """Every reading of a checkpoint at a layer [prompt, d_model]; None where others have it and it has not."""
+        return {
+            name: ActivationFile(path).layer(layer) if (path := self.places.get((name, checkpoint))) else None
+            for name in self.wanted
+        }
+
+    @property
+    def made_from(self) -> list[Any]:
+        """For fingerprints."""
+        return [self.wanted, sorted(self.places)]
+
+
+def forget_reading(run: RunFolder, name: str) -> None:
+    """Delete a reading that is no longer wanted."""
+    shutil.rmtree(run.path / "readings" / name, ignore_errors=True)
+
+
+def _path(run: RunFolder, name: str, checkpoint: str) -> Path:
     return run.path / "readings" / name / f"{checkpoint}.safetensors"
 
 
-def _is_there(path: Path, key: str) -> bool:
+def _key(run: RunFolder, checkpoint: str, wanted: str) -> str:
+    return fingerprint([_VERSION, run.manifest.checkpoints[checkpoint]["key"], wanted])
+
+
+def _kept(run: RunFolder, name: str, checkpoint: str) -> str | None:
+    """What a reading's file was read for; None where there is none, or it is of other weights or prompts."""
+    path = _path(run, name, checkpoint)
     if not path.is_file():
-        return False
+        return None
     try:
-        return ActivationFile(path).about.get("key") == key
+        about = ActivationFile(path).about
     except RunFolderError:
-        return False
+        return None
+    wanted = about.get("wanted", "")
+    return wanted if about.get("key") == _key(run, checkpoint, wanted) else None

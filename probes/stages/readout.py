@@ -20,7 +20,8 @@ COLUMNS = ("direction", "checkpoint", "layer", "sign", "rank", "token", "score")
 
 def write_readout(run: RunFolder, members: Sequence[Member], host: ModelHost, report: Report) -> None:
     """Read out every direction that was fitted at a checkpoint, through that checkpoint's own unembedding."""
-    made_from = fingerprint([_VERSION, run.manifest.stages.get("direction_tracks"), directions_of(run)])
+    asked = [run.manifest.stages.get("direction_tracks"), directions_of(run), [member.id for member in members]]
+    made_from = fingerprint([_VERSION, *asked])
     if run.holds("direction_readout", made_from):
         return
     with run.stage("direction_readout", made_from):

@@ -27,6 +27,18 @@ def open_host(lineage: Lineage, settings: Settings) -> ModelHost:
     )
 
 
+def open_aligned(run: RunFolder, lineage: Lineage, device: str | None = None) -> ModelHost:
+    """The run's aligned model, opened as the run did."""
+    config = run.manifest.config
+    return ModelHost(
+        lineage.aligned,
+        device=device or config["device"],
+        dtype=config["dtype"],
+        allow_pickle=config["allow_pickle"],
+        allow_unrelated=config["allow_unrelated"],
+    )
+
+
 def write_roles(
     run: RunFolder,
     lineage: Lineage,

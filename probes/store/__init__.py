@@ -8,10 +8,11 @@ and ends with the same bytes. Arrays are safetensors, tables are Parquet, the re
 from probes.store.activations import EMBED, RESID_POST, ActivationFile, ActivationWriter
 from probes.store.atomic import fingerprint, write_json, write_text
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
-from probes.store.run import ACTIVATIONS, RunFolder, find_runs
+from probes.store.run import ACTIVATIONS, ALIGNED, RunFolder, direction_file, find_runs
 
 __all__ = [
     "ACTIVATIONS",
+    "ALIGNED",
     "EMBED",
     "FORMAT_VERSION",
     "MANIFEST",
@@ -20,6 +21,7 @@ __all__ = [
     "ActivationWriter",
     "Manifest",
     "RunFolder",
+    "direction_file",
     "find_runs",
     "fingerprint",
     "write_json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ACTIVATIONS = "activations"
+ALIGNED = "aligned"  # the checkpoint that all others are held against
+_DIRECTIONS = "directions"
 _OWN_BEFORE_MANIFEST = {".lock", "checkpoints", "lineage.toml", "prompts.jsonl", "training.json"}
 
 
@@ -156,6 +159,11 @@ class RunFolder:
         """
         return ActivationFile(self.activations_path(checkpoint))
 
+    def direction_path(self, name: str, checkpoint: str = ALIGNED) -> Path:
+        """Where a direction's file lies, whether or not it is there."""
+        folder = self.path / _DIRECTIONS
+        return (folder if checkpoint == ALIGNED else folder / checkpoint) / f"{direction_file(name)}.safetensors"
+
     def adopt_activations(self, checkpoint: str, key: str) -> bool:
         """Take over activations that this run or a neighbour under the same root has measured already.
 
@@ -178,6 +186,18 @@ class RunFolder:
                             link_or_copy(candidate, beside)
                     return True
         return False
+
+
+def direction_file(name: str) -> str:
+    """A direction's name as that of its file: `control:drift` is `control-drift`.
+
+    Raises:
+        RunFolderError: nothing is left of it.
+    """
+    safe = re.sub(r"[^\w.-]+", "-", name)
+    if not safe.strip("-."):
+        raise RunFolderError("A direction needs a name", got=repr(name), expected="letters, digits, - and _")
+    return safe
 
 
 def find_runs(root: Path | str) -> list[Path]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from probes.activations import collect
 from probes.causal.candidates import positions_of
 from probes.directions import METHODS
 from probes.directions.contrast import Scene
@@ -23,9 +24,14 @@ from probes.directions.refusal import Refusal
 from probes.directions.selection import Candidate, Rule, select
 from probes.directions.tracking import fit_layer, read_layer
 from probes.fitting import fit_directions
+from probes.lineage import Lineage
+from probes.measure import kept_prompts
 from probes.models import ModelHost
+from probes.prompts import render
 from probes.readout import readout
 from probes.stages.directions import directions_of, read_direction
+from probes.stages.readings import Kept
+from probes.stages.roles import open_aligned
 from probes.store import RunFolder
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
@@ -129,9 +135,6 @@ def test_the_drift_control_is_off_the_reversion(fitted):
 
 def test_tokens_are_those_of_norm_and_unembedding(fitted):
     import torch
-
-    from probes.evaluation import open_aligned
-    from probes.lineage import Lineage
 
     run = RunFolder(fitted)
     host = open_aligned(run, Lineage.opened(run.manifest.lineage, run.path))
@@ -237,12 +240,82 @@ def test_without_the_models_the_kept_activations_are_enough(measured, tmp_path):
     assert tracks.loc[tracks["direction"] == "lda", "refit"].notna().all()
 
 
+def test_a_checkpoint_that_is_gone_is_named_and_the_rest_is_done(fitted, tmp_path):
+    """Its kept activations are fitted still; what only its weights could tell is left out."""
+    shutil.copytree(fitted, tmp_path / "run")
+    (tmp_path / "run" / "readings" / "responses" / f"{TUNED}.safetensors").unlink()
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    last = manifest["lineage"]["trajectories"][0]["checkpoints"][-1]
+    last["model"] = "/nowhere/at-all"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    found = fit_directions(tmp_path / "run")
+    assert len(found.left_out) == 1
+    assert found.left_out[0].startswith(f"{TUNED}: ")
+    run = RunFolder(tmp_path / "run")
+    tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint"]).sort_index()
+    assert tracks.loc[("lda", TUNED), "refit"].notna().all()
+    assert tracks.loc[("response_mean", TUNED), "reason"].str.contains("not where it was").all()
+    assert tracks.loc[("response_mean", "witness"), "reason"].isna().all()
+    assert TUNED not in set(run.read_table("direction_readout")["checkpoint"])
+    assert not fit_directions(fitted).left_out
+
+
+def test_readings_of_other_weights_do_not_count(own):
+    """A reading is used where its key is that of the checkpoint as it was measured last, and nowhere else."""
+    run = RunFolder(own)
+    assert Kept.of(run, ["aligned", TUNED]).places.keys() == {("responses", "aligned"), ("responses", TUNED)}
+    run.manifest.checkpoints[TUNED]["key"] = "of other weights"
+    assert Kept.of(run, ["aligned", TUNED]).places.keys() == {("responses", "aligned")}
+    assert Kept.of(run, [TUNED]).layer(TUNED, 0) == {"responses": None}
+    run.manifest.checkpoints["aligned"]["key"] = "of other weights"
+    assert not Kept.of(run, ["aligned", TUNED]).wanted
+
+
+def test_the_refusal_direction_is_read_at_the_selected_token(own):
+    """Where the rule chooses another token than the run's own, every checkpoint is read there."""
+    rows = [
+        {"position": position, "layer": layer, "refusal_score": float((position, layer) != (-3, 1)),
+         "steering_score": 1.0, "kl_div_score": 0.0}
+        for position in (-1, -3) for layer in range(3)
+    ]  # fmt: skip
+    (own / "refusal_candidates.json").write_text(json.dumps(rows))
+    fit_directions(own)
+    run = RunFolder(own)
+    found = read_direction(run, "refusal", TUNED)
+    host = open_aligned(run, Lineage.opened(run.manifest.lineage, run.path))
+    host.put(Lineage.opened(run.manifest.lineage, run.path).ref(TUNED))
+    ids = render(kept_prompts(run), host.tokenizer, host.context_length).token_ids
+    there, _ = collect(host, ids, position=-3)
+    harmful, _ = classes(run)
+    assert np.allclose(found.raw[1], there[1][harmful].mean(axis=0) - there[1][~harmful].mean(axis=0), atol=1e-4)
+    assert read_direction(run, "refusal").about["position"] == "-3"
+
+
+def test_a_layer_that_nothing_changes_leaves_a_reason():
+    """Where the witness is the aligned model (frozen first layers), what has no direction says so."""
+    rng = np.random.default_rng(0)
+    harmful, fold = np.arange(24) < 12, np.arange(24) % 2 == 1
+    base = rng.standard_normal((24, 8)) + harmful[:, None]
+    scenes = {
+        name: Scene(base + shift * rng.standard_normal((24, 8)), base, base, harmful, fold)
+        for name, shift in (("aligned", 0.0), ("tuned", 0.3))
+    }
+    fits = fit_layer(scenes)
+    assert "nothing is left" in fits["reversion"].reasons[0]
+    assert fits["control:drift"].reasons[1] is None
+    assert fits["lda"].reasons == [None, None]
+    same = {name: Scene(np.ones((24, 8)), np.ones((24, 8)), base, harmful, fold) for name in ("aligned", "tuned")}
+    reasons = fit_layer(same)["logistic"].reasons
+    assert "do not differ" in reasons[0]
+
+
 def test_massive_activations_are_held_when_asked(own):
     plain = RunFolder(own).read_table("direction_tracks")
     fit_directions(own, winsorise=1.0)
     held = RunFolder(own).read_table("direction_tracks")
     assert not np.allclose(plain["norm"], held["norm"], equal_nan=True)
     assert json.loads((own / "directions.json").read_text())["winsorise"] == 1.0
+    assert read_direction(RunFolder(own), "lda").about["winsorise"] == "1"
 
 
 def test_wide_models_are_fitted_in_the_span_of_their_prompts():

@@ -17,6 +17,7 @@ from probes.directions.logistic import STRENGTHS, Logistic
 from probes.directions.mass_mean import MassMean
 from probes.directions.paired_pca import PairedPca
 from probes.directions.refusal import Refusal
+from probes.directions.scores import chance
 from probes.directions.subspace import Subspace
 from probes.errors import StatisticsError
 
@@ -275,12 +276,21 @@ def test_the_subspace_is_orthonormal_and_holds_the_gap():
 def test_probabilities_are_those_of_two_normal_distributions():
     rows, labels, _ = planted(11)
     found = Refusal().fit(rows, labels)
-    chance = found.probability(rows)
-    assert ((chance > 0.5) == (found.project(rows) > found.threshold_)).all()
+    chances = found.probability(rows)
+    assert ((chances > 0.5) == (found.project(rows) > found.threshold_)).all()
     z = found.project(rows)
     high, low = z[labels].mean(), z[~labels].mean()
     odds = np.exp(-((z - high) ** 2) / 2 / found.spread_**2) / np.exp(-((z - low) ** 2) / 2 / found.spread_**2)
-    assert np.allclose(chance, odds / (1 + odds), atol=1e-9)
+    assert np.allclose(chances, odds / (1 + odds), atol=1e-9)
+
+
+def test_a_chance_counts_how_frequent_the_classes_were():
+    """With nothing between two overlapping classes but their number, the chance is the share of the positive one."""
+    rows = np.random.default_rng(3).standard_normal((4000, 1))
+    labels = np.arange(4000) < 3000
+    found = Refusal().fit(rows, labels)
+    assert found.probability(rows).mean() == pytest.approx(0.75, abs=0.02)
+    assert chance(np.array([-1.0, 0.0, 1.0]), np.inf, 0.0, np.log(3)) == pytest.approx([0, 0.75, 1])
 
 
 def test_options_are_those_of_an_estimator():

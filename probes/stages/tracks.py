@@ -1,0 +1,233 @@
+"""Stages `direction_*.parquet` and `directions.json`: every method at every checkpoint and layer of a run.
+
+Also the other directions' files: at the aligned model `directions/<name>.safetensors`, at every other checkpoint
+`directions/<checkpoint>/<name>.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.directions import METHODS
+from probes.directions.contrast import SIDES, Scene
+from probes.directions.scores import auroc_interval
+from probes.directions.tracking import Fit, Reading, cosines, fit_layer, read_layer
+from probes.directions.vectors import Vectors
+from probes.lineage import Lineage, Member
+from probes.progress import Progress, Report, silent
+from probes.stages.directions import KEPT, OF_EVERY_RUN, described
+from probes.stages.present import present
+from probes.stages.readings import Kept
+from probes.store import ALIGNED, RunFolder, fingerprint
+
+_VERSION = 3
+TRACKS = (
+    "direction", "checkpoint", "arm", "seed", "step", "layer", "cosine", "angle", "norm", "d_prime", "auroc",
+    "auroc_low", "auroc_high", "refit", "refit_low", "refit_high", "accuracy", "calibration", "reason",
+)  # fmt: skip
+
+
+def write_fits(
+    run: RunFolder,
+    *,
+    winsorise: float | None = None,
+    selected: Mapping[str, str] | None = None,
+    report: Report = silent,
+) -> None:
+    """Fit every method at every checkpoint whose activations are kept, and write directions and tables.
+
+    Args:
+        run: measured, open for writing; readings that are there are used.
+        winsorise: clip massive activations to so many typical spreads.
+        selected: what a selection rule says of the refusal direction, for its metadata.
+        report: told after each layer.
+    """
+    members = present(run)
+    readings = Kept.of(run, [member.id for member in members])
+    made_from = _made_from(run, members, readings, winsorise, selected)
+    if run.holds("direction_tracks", made_from):
+        return
+    with run.stage("direction_tracks", made_from):
+        import pandas as pd
+
+        lineage = Lineage.opened(run.manifest.lineage, run.path)
+        asked = run.read_table("prompts", columns=["id", "label", "fold"])
+        harmful, fold = (asked["label"] == "harmful").to_numpy(), asked["fold"].to_numpy() == 1
+        n_layers = run.activations(ALIGNED).n_layers
+        fits: list[dict[str, Fit]] = []
+        parts: dict[str, list[pd.DataFrame]] = {"tracks": [], "transfer": [], "cosines": [], "projections": []}
+        for layer in range(n_layers):
+            report(Progress("fitting directions", layer, n_layers, f"layer {layer}"))
+            scenes = _scenes(run, members, readings, layer, harmful, fold, winsorise)
+            fitted = fit_layer(scenes, seed=int(run.manifest.config["seed"]))
+            read = read_layer(scenes, fitted)
+            fits.append(fitted)
+            parts["tracks"].append(_tracks(members, layer, fitted, read))
+            parts["transfer"].append(_transfer(members, layer, read))
+            parts["cosines"].append(_cosines(members, layer, fitted))
+            parts["projections"] += _projections(members, layer, scenes, fitted, asked)
+        for name, frames in parts.items():
+            table = pd.concat(frames, ignore_index=True)
+            run.write_table(f"direction_{name}", table, rows_per_group=max(1, len(table) // n_layers))
+        told = {"winsorise": "" if winsorise is None else f"{winsorise:g}"}
+        _write_files(run, lineage, members, fits, pd.concat(parts["tracks"]), harmful, told, selected or {})
+        run.write_json(KEPT, _document(run, members, winsorise, selected or {}))
+
+
+def _made_from(
+    run: RunFolder, members: Sequence[Member], readings: Kept, winsorise: float | None,
+    selected: Mapping[str, str] | None,
+) -> str:  # fmt: skip
+    keys = sorted((member.id, run.manifest.checkpoints[member.id]["key"]) for member in members)
+    asked = [run.manifest.stages.get("prompts"), run.manifest.config["seed"]]
+    return fingerprint([_VERSION, keys, asked, list(METHODS), winsorise, dict(selected or {}), readings.made_from])
+
+
+def _scenes(
+    run: RunFolder, members: Sequence[Member], readings: Kept, layer: int, harmful: np.ndarray, fold: np.ndarray,
+    winsorise: float | None,
+) -> dict[str, Scene]:  # fmt: skip
+    values = {member.id: run.activations(member.id).layer(layer) for member in members}
+    return {
+        name: Scene(
+            rows, values[ALIGNED], values["witness"], harmful, fold, readings.layer(name, layer), winsorise
+        )
+        for name, rows in values.items()
+    }  # fmt: skip
+
+
+def _tracks(members: Sequence[Member], layer: int, fits: Mapping[str, Fit], readings: Mapping[str, Reading]) -> Any:
+    import pandas as pd
+
+    origin = [member.id for member in members].index(ALIGNED)
+    frames = []
+    for name, fit in fits.items():
+        read = readings[name]
+        cosine = np.clip(fit.vectors[2] @ fit.vectors[2, origin], -1.0, 1.0)
+        columns: dict[str, Any] = {
+            "direction": name,
+            **{key: [member.labels[key] for member in members] for key in members[0].labels},
+            "layer": layer,
+            "cosine": cosine,
+            "angle": np.degrees(np.arccos(cosine)),
+            "norm": fit.norm,
+            "d_prime": read.d_prime,
+        }
+        for column, value in (("auroc", read.auroc[origin]), ("refit", np.diag(read.auroc))):
+            low, high = auroc_interval(value, *read.classes.T)
+            columns |= {column: value, f"{column}_low": low, f"{column}_high": high}
+        told = {"accuracy": read.accuracy, "calibration": read.calibration, "reason": list(fit.reasons)}
+        frames.append(pd.DataFrame({**columns, **told}, columns=list(TRACKS)))
+    return pd.concat(frames, ignore_index=True).astype({"reason": "string"})
+
+
+def _transfer(members: Sequence[Member], layer: int, readings: Mapping[str, Reading]) -> Any:
+    import pandas as pd
+
+    names = [member.id for member in members]
+    frames = [
+        pd.DataFrame(
+            {
+                "direction": name, "layer": layer, "fitted_on": np.repeat(names, len(names)),
+                "read_on": np.tile(names, len(names)), "auroc": read.auroc.ravel(),
+            }
+        )
+        for name, read in readings.items()
+    ]  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _cosines(members: Sequence[Member], layer: int, fits: Mapping[str, Fit]) -> Any:
+    import pandas as pd
+
+    names = list(fits)
+    frames = [
+        pd.DataFrame(
+            {
+                "checkpoint": member.id, "layer": layer, "one": np.repeat(names, len(names)),
+                "other": np.tile(names, len(names)), "cosine": cosines(fits, place).ravel(),
+            }
+        )
+        for place, member in enumerate(members)
+    ]  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _projections(
+    members: Sequence[Member], layer: int, scenes: Mapping[str, Scene], fits: Mapping[str, Fit], asked: Any
+) -> list[Any]:
+    """Every prompt's own activation along the aligned model's directions, in the activations' units; by checkpoint."""
+    import pandas as pd
+
+    origin = [member.id for member in members].index(ALIGNED)
+    names = [name for name, fit in fits.items() if fit.reasons[origin] is None]
+    return [
+        pd.DataFrame(
+            {
+                "direction": name, **member.labels, "layer": layer, "prompt": asked["id"], "label": asked["label"],
+                "projection": (scenes[member.id].own.astype(np.float64) @ fits[name].vectors[2, origin]).astype(
+                    np.float32
+                ),
+            }
+        )
+        for member in members
+        for name in names
+    ]  # fmt: skip
+
+
+def _write_files(
+    run: RunFolder, lineage: Lineage, members: Sequence[Member], fits: Sequence[Mapping[str, Fit]], tracks: Any,
+    harmful: np.ndarray, told: Mapping[str, str], selected: Mapping[str, str],
+) -> None:  # fmt: skip
+    """One native file a direction and checkpoint; layers at which it is not defined are zeros."""
+    metrics = {
+        key: rows.set_index("layer")[["refit", "d_prime"]] for key, rows in tracks.groupby(["direction", "checkpoint"])
+    }
+    for place, member in enumerate(members):
+        for name in fits[0]:
+            unit = np.stack([fit[name].vectors[2, place] for fit in fits])
+            norm = np.array([fit[name].norm[place] for fit in fits])
+            if not np.isfinite(norm).any():
+                continue
+            if member.id == ALIGNED and name in OF_EVERY_RUN:
+                continue  # `write_directions` has written those for every run, as published: never winsorised
+            about = {**described(run, lineage, name, member, harmful), **told}
+            about["metrics_json"] = _metrics(metrics[name, member.id])
+            if name == "refusal":
+                about |= selected
+            Vectors(
+                name, tuple(range(len(fits))), np.nan_to_num(unit).astype(np.float32),
+                np.nan_to_num(norm).astype(np.float32), about,
+            ).write(run.direction_path(name, member.id))  # fmt: skip
+
+
+def _metrics(rows: Any) -> str:
+    table = {
+        str(layer): {name: round(float(value), 6) for name, value in row.items() if np.isfinite(value)}
+        for layer, row in rows.iterrows()
+    }
+    return json.dumps(table)
+
+
+def _document(
+    run: RunFolder, members: Sequence[Member], winsorise: float | None, selected: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "layer": run.manifest.config["headline_layer"],
+        "checkpoints": [member.id for member in members],
+        "winsorise": winsorise,
+        "selection": dict(selected),
+        "directions": {
+            name: {
+                "says": method.says,
+                "positive": SIDES[method.contrast][0],
+                "negative": SIDES[method.contrast][1],
+                "control": method.control,
+            }
+            for name, method in METHODS.items()
+        },
+    }
