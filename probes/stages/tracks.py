@@ -165,17 +165,18 @@ def _projections(
 
     origin = [member.id for member in members].index(ALIGNED)
     names = [name for name, fit in fits.items() if fit.reasons[origin] is None]
+    if not names:
+        return []
+    axes = np.stack([fits[name].vectors[2, origin] for name in names])
     return [
         pd.DataFrame(
             {
-                "direction": name, **member.labels, "layer": layer, "prompt": asked["id"], "label": asked["label"],
-                "projection": (scenes[member.id].own.astype(np.float64) @ fits[name].vectors[2, origin]).astype(
-                    np.float32
-                ),
+                "direction": np.repeat(names, len(asked)), **member.labels, "layer": layer,
+                "prompt": np.tile(asked["id"], len(names)), "label": np.tile(asked["label"], len(names)),
+                "projection": (axes @ scenes[member.id].own.astype(np.float64).T).astype(np.float32).ravel(),
             }
         )
         for member in members
-        for name in names
     ]  # fmt: skip
 
 
