@@ -17,7 +17,7 @@ KEPT = "evaluation"
 
 def kept_evaluation(run: RunFolder) -> Evaluation | None:
     """What the run's behaviour was last judged on; None where it never was."""
-    return Evaluation.of(run.read_json(KEPT)) if (run.path / f"{KEPT}.json").is_file() else None
+    return Evaluation.of(run.read_json(KEPT)) if run.has_json(KEPT) else None
 
 
 def evaluate(

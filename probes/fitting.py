@@ -17,13 +17,12 @@ from probes.measure import kept_prompts
 from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
 from probes.prompts import PromptSet, render
-from probes.stages.directions import KEPT
 from probes.stages.present import present
 from probes.stages.readings import SELECTED, answered, at_position, forget_reading, write_reading
 from probes.stages.readout import write_readout
 from probes.stages.roles import open_aligned
 from probes.stages.tracks import write_fits
-from probes.store import ALIGNED, RunFolder, fingerprint
+from probes.store import ALIGNED, DIRECTIONS, RunFolder, fingerprint
 
 _VERSION = 1
 CANDIDATES = "refusal_candidates"
@@ -164,7 +163,7 @@ def _folds(
 def _told(selection: Selection | None, run: RunFolder) -> Mapping[str, str]:
     """The metadata of the refusal direction: the selected place, or what is nearest to one and fails."""
     if selection is None:
-        kept = run.read_json(KEPT).get("selection", {}) if (run.path / f"{KEPT}.json").is_file() else {}
+        kept = run.read_json(DIRECTIONS).get("selection", {}) if run.has_json(DIRECTIONS) else {}
         return {str(name): str(value) for name, value in kept.items()}
     best, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
     if fails:  # nothing is selected, so whoever uses the direction takes the layer that was declared in advance

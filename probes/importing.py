@@ -51,7 +51,8 @@ def import_direction(
         out: where the file is to be, without a run; None is `<name>.safetensors` here.
 
     Raises:
-        UsageError: neither run nor model, a name that is taken or is none, or the direction is of another model.
+        UsageError: neither run nor model, a file besides a run, a name that is taken or is none, or the direction is
+            of another model.
     """
     taken = {direction_file(each) for each in METHODS} | {"random", "none"}
     if not _NAME.match(name) or name in METHODS or name in taken:
@@ -60,6 +61,8 @@ def import_direction(
         )
     if run is None and model is None:
         raise UsageError("A direction belongs to a model", expected="--run RUN, or --model FOLDER or hub id")
+    if run is not None and out is not None:
+        raise UsageError("A run keeps a direction in its own folder", next_step="Give --run or --out, not both.")
     vectors, found = read_vectors(file, name, form)
     opened = RunFolder(run) if run is not None else None
     owner = _owner_of_model(model) if model is not None else owner_of(opened)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,7 @@ from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
 from probes.restoration import Restored, without_return
 from probes.stages.behaviour import Evaluation, asked, judged, questioned
-from probes.store import RunFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
+from probes.store import RunFolder, records
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too
@@ -199,9 +196,5 @@ def _judged(
     against = contrasts[(contrasts["checkpoint"] == "restored") & (contrasts["against"] == "baseline")]
     return Restoration(
         done.out, done.form, done.strength, done.tensors,
-        _records(tables.rates(frame, items).drop(columns="arm")), _records(against.assign(against="tuned")),
+        records(tables.rates(frame, items).drop(columns="arm")), records(against.assign(against="tuned")),
     )  # fmt: skip
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return json.loads(frame.to_json(orient="records"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes.causal.steering import Answer, Mode, steered
+from probes.errors import UsageError
 from probes.lineage import Lineage
 from probes.prompts import PromptSet, render
 from probes.stages.directions import owner_of, place_of, read_direction
@@ -66,10 +67,13 @@ def steer(
 
     Raises:
         LineageError: no such checkpoint.
-        UsageError: the direction is not known at a layer, or belongs to another model.
+        UsageError: the prompt is empty, the direction is not known at a layer or belongs to another model, or the
+            intervention cannot be (see `steered`).
         RunFolderError: the run has no such direction.
         CheckpointError: the checkpoint is no longer where it was.
     """
+    if not prompt.strip():
+        raise UsageError("The prompt is empty", next_step="Give --prompt what the model shall be asked.")
     run = RunFolder(path)
     lineage = Lineage.opened(run.manifest.lineage, run.path)
     ref = lineage.ref(checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def mediate(
                 raise RunFolderError(f"{path} has no fine-tuned checkpoint")
             first = lineage.trajectories[0]
             checkpoint = first.checkpoint_id(first.checkpoints[-1].step)
-        chosen = list(layers) if layers else [int(run.manifest.config["headline_layer"])]
+        chosen = sorted(set(layers)) if layers else [int(run.manifest.config["headline_layer"])]
         depth = int(run.manifest.model["n_layers"])
         if max(chosen) >= depth:
             raise UsageError("No such layer", got=max(chosen), expected=f"0 to {depth - 1}")
@@ -101,6 +102,9 @@ def try_direction(
         UsageError: the direction is not known at the layer or is of another model.
         RunFolderError: the run has no such direction.
     """
+    unfit = [each for each in coefficients if not math.isfinite(each)]
+    if unfit:
+        raise UsageError("A coefficient must be finite", got=unfit[0])
     with RunFolder.writing(path) as run:
         lineage = Lineage.opened(run.manifest.lineage, run.path)
         ref = lineage.ref(checkpoint)

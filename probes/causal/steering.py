@@ -53,15 +53,18 @@ def steered(
         host: holds the checkpoint.
         token_ids: the rendered prompt.
         vectors: the direction.
-        layers: where; `ablate` takes the direction at the first of them, and takes it out at every block.
+        layers: where; `ablate` takes the direction at one layer, and takes it out at every block.
         mode: add coefficient × norm × direction; take the direction out; or hold its projection at coefficient × norm.
         coefficient: in units of the direction's own norm: 1 is the whole gap between its classes.
         max_new_tokens: length of the answers.
         seed: of the random direction.
 
     Raises:
-        UsageError: the direction is not known or defined at a layer, or there is no such mode.
+        UsageError: the direction is not known or defined at a layer, a layer is named twice, the coefficient is not
+            finite, or there is no such mode.
     """
+    if len(set(layers)) < len(layers):
+        raise UsageError("A layer is named twice", got=", ".join(map(str, layers)))
     chosen = [vectors.at(layer) for layer in layers]
     own, norms = np.stack([unit for unit, _ in chosen]), np.array([norm for _, norm in chosen])
     drawn = np.random.default_rng(seed).standard_normal(own.shape)
@@ -81,11 +84,16 @@ def intervention(
     """A mode's context manager, for unit vectors [layer, d_model] and their norms.
 
     Raises:
-        UsageError: there is no such mode.
+        UsageError: there is no such mode, the coefficient is not finite, or one direction is to be ablated and
+            several are given.
     """
+    if not np.isfinite(coefficient):
+        raise UsageError("A coefficient must be finite", got=coefficient)
     if mode == "add":
         return add(host, layers, unit * norms[:, None], coefficient=coefficient)
     if mode == "ablate":
+        if len(unit) > 1:
+            raise UsageError("One direction is ablated at every block", got=f"{len(unit)} layers", expected="one layer")
         return ablate(host, unit[0])
     if mode == "clamp":
         return clamp(host, layers, unit, coefficient * norms)

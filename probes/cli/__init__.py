@@ -8,7 +8,7 @@ import sys
 import typer
 
 from probes import __version__
-from probes.cli import behaviour, directions, draw, look, measure, train
+from probes.cli import behaviour, directions, draw, look, measure, train, vectors
 from probes.errors import GravityError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ look.register(app)
 draw.register(app)
 behaviour.register(app)
 directions.register(app)
+vectors.register(app)
 train.register(app)
 
 

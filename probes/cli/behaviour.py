@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.output import print_json
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def evaluate(
     with progress_display() as report:
         judged = judge_run(run, asked, device=device, timeout=timeout, report=report)
     if json_:
-        typer.echo(json.dumps(_document(judged), indent=1, ensure_ascii=False))
+        print_json(_document(judged))
         return
     from probes.terminal.behaviour import behaviour_tables
 
@@ -116,7 +116,7 @@ def judge(
     if out is not None:
         completions.write(out, labels, label_column)
     if json_:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
     elif out is None:
         typer.echo("\n".join(labels))
     counts = ", ".join(f"{number} {name}" for name, number in Counter(labels).most_common())
@@ -154,7 +154,7 @@ def restore(
             lineage, out, form=form, strength=strength, evaluation=evaluation, device=device or "auto", report=report
         )
     if json_:
-        typer.echo(json.dumps(found.document(), indent=1, ensure_ascii=False))
+        print_json(found.document())
         return
     from probes.terminal.behaviour import restoration_tables
 
@@ -219,10 +219,12 @@ def _known_evaluation(
 
 def _document(run: RunFolder) -> dict[str, Any]:
     """The documented JSON of an evaluation: one list of rows a table."""
+    from probes.store import records
+
     tables = ("behaviour", "contrasts", "flips")
     return {
         **run.read_json("judges"),
-        **{name: json.loads(run.read_table(name).to_json(orient="records")) for name in tables},
+        **{name: records(run.read_table(name)) for name in tables},
     }
 
 

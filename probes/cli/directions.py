@@ -1,32 +1,29 @@
-"""Verbs about directions: `directions`, `export`, `import`, `steer`."""
+"""The verb `directions`: fit them over a run, look at them, try what they do."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.errors import UsageError
+from probes.cli.output import print_json
+from probes.errors import RunFolderError, UsageError
 
 if TYPE_CHECKING:
     from probes.directions.selection import Rule, Selection
+    from probes.store import RunFolder
 
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default: as the run was measured.")]
 Layer = Annotated[int | None, typer.Option(min=0, help="Layer; default: the run's headline layer.")]
-_ALIGNED = "aligned"
 
 
 def register(app: typer.Typer) -> None:
-    """Put the verbs on the command."""
+    """Put the verb on the command."""
     app.command()(directions)
-    app.command()(export)
-    app.command(name="import")(import_)
-    app.command()(steer)
 
 
 def directions(
@@ -73,6 +70,8 @@ def directions(
     from probes.directions.selection import Rule
 
     rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
+    if layers is not None and run != "select":
+        raise UsageError("--layers is the depth of a model, for select", next_step="A layer is chosen with --layer.")
     if run == "select":
         _select(Path(action), layers, rule, json_)
         return
@@ -81,104 +80,15 @@ def directions(
         "fit": lambda: _fit(Path(run), winsorise, rule, device, models, json_),
         "list": lambda: _list(Path(run), one, json_),
         "show": lambda: _show(Path(run), direction, checkpoint, one, json_),
-        "compare": lambda: _compare(Path(run), checkpoint or _ALIGNED, one, json_),
+        "compare": lambda: _compare(Path(run), checkpoint or "aligned", one, json_),
         "effect": lambda: _effect(
-            Path(run), direction, checkpoint or _ALIGNED, one, coefficient or [1.0], draws, device, json_
+            Path(run), direction, checkpoint or "aligned", one, coefficient or [1.0], draws, device, json_
         ),
         "mediate": lambda: _mediate(Path(run), checkpoint, layer, draws, device, json_),
     }
     if action not in actions:
         raise UsageError("There is no such action", got=repr(action), expected=", ".join(actions))
     actions[action]()
-
-
-def export(
-    run: Run,
-    direction: Annotated[str, typer.Option(help="Which direction; `directions RUN list` shows them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to be; or a folder that is there.")],
-    form: Annotated[
-        str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …")
-    ] = "safetensors",
-    layer: Annotated[
-        int | None,
-        typer.Option(min=0, help="Only this layer; a format of one layer takes the selected or headline one."),
-    ] = None,
-    checkpoint: Annotated[str, typer.Option(help="As it was fitted at this checkpoint.")] = _ALIGNED,
-    json_: Json = False,
-) -> None:
-    """Write a direction in the format of another tool; the place of block l in it is stated.
-
-    Formats: safetensors, gguf (llama.cpp, repeng), npz, csv, json, refusal-direction, persona-vectors,
-    steering-vectors, tensorboard, embedding-atlas.
-    """
-    from probes.exchange import format_named, write_vectors
-    from probes.stages.directions import place_of, read_direction
-    from probes.store import RunFolder
-
-    opened = RunFolder(run)
-    vectors = read_direction(opened, direction, checkpoint)
-    if layer is None and format_named(form).one_layer:
-        layer = place_of(opened, vectors)
-    path, notes = write_vectors(vectors, form, out, layer)
-    if format_named(form).one_layer:
-        notes = [f"layer {layer}", *notes]
-    _say_where(path, format_named(form).says, notes, json_)
-
-
-def import_(
-    file: Annotated[Path, typer.Argument(help="A file or folder that this tool or another one wrote.")],
-    name: Annotated[str, typer.Option("--as", help="What it is called from now on.")],
-    run: Annotated[Path | None, typer.Option(help="Run that gets it, beside its own directions.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model that it belongs to.")] = None,
-    form: Annotated[str | None, typer.Option("--format", "-f", help="Default: told by the content.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Without --run: the file to be.")] = None,
-    json_: Json = False,
-) -> None:
-    """Bring a direction into a run, or make a file of ours of it, once it is known to fit the model.
-
-    One of another width, depth or (where the file says it) other weights is refused; so is a file that wants to run
-    code. A control vector of llama.cpp's cvector-generator is off by one block: name it, --format gguf-cvector.
-    """
-    from probes.importing import import_direction
-
-    found = import_direction(file, name, run=run, model=model, form=form, out=out)
-    known = found.vectors.layers
-    layers = f"layers {known[0]} to {known[-1]}" if len(known) > 1 else f"layer {known[0]}"
-    _say_where(found.path, f"read as: {found.convention}", [f"{layers}, width {found.vectors.width}"], json_)
-
-
-def steer(
-    run: Run,
-    prompt: Annotated[str, typer.Option(help="One request; it gets the model's chat template.")],
-    direction: Annotated[str, typer.Option(help="Which direction, as it is at the aligned model.")] = "refusal",
-    coefficient: Annotated[float, typer.Option(help="In units of the direction's norm; may be negative.")] = 1.0,
-    mode: Annotated[
-        Literal["add", "ablate", "clamp"], typer.Option(help="Add it; take it out at every block; hold it at a value.")
-    ] = "add",
-    checkpoint: Annotated[str, typer.Option(help="Who answers.")] = _ALIGNED,
-    layer: Annotated[
-        list[int] | None, typer.Option(min=0, help="May be repeated; default the selected, or the headline layer.")
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random direction.")] = 0,
-    device: Device = None,
-    json_: Json = False,
-) -> None:
-    """Answer a prompt as it is, under a direction, and under a random direction of the same norm."""
-    import dataclasses
-
-    from probes.steer import steer as answer
-    from probes.terminal import console
-    from probes.terminal.directions import steered_table
-
-    found = answer(
-        run, direction, prompt, checkpoint=checkpoint, layers=layer, mode=mode, coefficient=coefficient,
-        max_new_tokens=max_new_tokens, seed=seed, device=device,
-    )  # fmt: skip
-    if json_:
-        _print_json(dataclasses.asdict(found))
-    else:
-        console().print(steered_table(found))
 
 
 def _select(file: Path, layers: int | None, rule: Rule, as_json: bool) -> None:
@@ -189,7 +99,7 @@ def _select(file: Path, layers: int | None, rule: Rule, as_json: bool) -> None:
         raise UsageError("The rule needs the model's depth", expected="--layers N")
     found = select(read_scores(file), layers, rule)
     if as_json:
-        _print_json(_selection(found))
+        print_json(_selection(found))
     else:
         typer.echo("\n".join(selection_lines(found)))
     if found.chosen is None:
@@ -205,7 +115,7 @@ def _fit(run: Path, winsorise: float | None, rule: Rule, device: str | None, mod
         fitted = fit_directions(run, winsorise=winsorise, rule=rule, device=device, models=models, report=tell)
     if as_json:
         chosen = _selection(fitted.selection) if fitted.selection else None
-        _print_json({"run": str(run), "selection": chosen, "left_out": list(fitted.left_out)})
+        print_json({"run": str(run), "selection": chosen, "left_out": list(fitted.left_out)})
         return
     if fitted.selection is not None:
         typer.echo("Refusal direction: " + "\n".join(selection_lines(fitted.selection)))
@@ -215,42 +125,52 @@ def _fit(run: Path, winsorise: float | None, rule: Rule, device: str | None, mod
 
 
 def _list(run: Path, layer: int | None, as_json: bool) -> None:
-    from probes.store import RunFolder
+    from probes.directions.vectors import Vectors
+    from probes.store import RunFolder, records
     from probes.terminal import console
     from probes.terminal.directions import list_table
 
     opened = RunFolder(run)
     place = _layer(opened, layer)
     about = _document(opened)["directions"]
-    rows = _records(
-        opened.read_table("direction_tracks", filters=[("checkpoint", "==", _ALIGNED), ("layer", "==", place)])
+    rows = records(
+        opened.read_table("direction_tracks", filters=[("checkpoint", "==", "aligned"), ("layer", "==", place)])
     )
     found = [
         {**row, "says": about[row["direction"]]["says"], "control": about[row["direction"]]["control"]} for row in rows
     ]
     if as_json:
-        _print_json({"layer": place, "directions": found})
+        print_json({"layer": place, "directions": found})
     else:
         console().print(list_table(found, place))
-        _say_imported(opened)
+        for name in _imported(opened):
+            known = Vectors.read(opened.direction_path(name)).layers
+            typer.echo(f"imported: {name}, layers {known[0]} to {known[-1]}")
 
 
 def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_json: bool) -> None:
-    from probes.store import RunFolder
+    from probes.store import RunFolder, records
     from probes.terminal import console
     from probes.terminal.directions import readout_table, track_table
 
     opened = RunFolder(run)
-    known = list(_document(opened)["directions"])
-    if name not in known:
-        raise UsageError("There is no such direction", got=repr(name), expected=", ".join(known))
+    about = _document(opened)
+    if name in _imported(opened):
+        raise UsageError(
+            f"{name} was brought in from elsewhere, so nothing is known of how it turns",
+            next_step=f"See what it does: gravity-probe directions {run} effect --direction {name}.",
+        )
+    if name not in about["directions"]:
+        raise UsageError("There is no such direction", got=repr(name), expected=", ".join(about["directions"]))
     place = _layer(opened, layer)
+    if checkpoint:
+        _fitted_at(about, checkpoint)
     wanted = [("direction", "==", name), ("layer", "==", place)]
     wanted += [("checkpoint", "==", checkpoint)] if checkpoint else []
-    tracks = _records(opened.read_table("direction_tracks", filters=wanted))
-    tokens = _tokens(opened, name, checkpoint or _ALIGNED)
+    tracks = records(opened.read_table("direction_tracks", filters=wanted))
+    tokens = _tokens(opened, name, checkpoint or "aligned")
     if as_json:
-        _print_json({"direction": name, "layer": place, "checkpoints": tracks, "tokens": tokens})
+        print_json({"direction": name, "layer": place, "checkpoints": tracks, "tokens": tokens})
         return
     console().print(track_table(name, place, tracks))
     if tokens:
@@ -258,18 +178,17 @@ def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_js
 
 
 def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> None:
-    from probes.store import RunFolder
+    from probes.store import RunFolder, records
     from probes.terminal import console
     from probes.terminal.directions import cosine_table
 
     opened = RunFolder(run)
     place, about = _layer(opened, layer), _document(opened)
-    if checkpoint not in about["checkpoints"]:
-        raise UsageError("No directions are fitted there", got=checkpoint, expected=", ".join(about["checkpoints"][:8]))
+    _fitted_at(about, checkpoint)
     wanted = [("checkpoint", "==", checkpoint), ("layer", "==", place)]
     frame = opened.read_table("direction_cosines", filters=wanted)
     if as_json:
-        _print_json({"checkpoint": checkpoint, "layer": place, "cosines": _records(frame[["one", "other", "cosine"]])})
+        print_json({"checkpoint": checkpoint, "layer": place, "cosines": records(frame[["one", "other", "cosine"]])})
     else:
         console().print(cosine_table(frame, checkpoint, place))
 
@@ -288,7 +207,7 @@ def _effect(
             report=tell,
         )  # fmt: skip
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         console().print(effect_table(found))
 
@@ -303,7 +222,7 @@ def _mediate(
     with progress_display() as tell:
         found = mediate(run, checkpoint=checkpoint, layers=layers, draws=draws, device=device, report=tell)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         console().print(mediation_table(found))
 
@@ -322,26 +241,31 @@ def _selection(found: Selection) -> dict[str, Any]:
     }
 
 
-def _document(run: Any) -> dict[str, Any]:
-    from probes.stages.directions import KEPT
+def _document(run: RunFolder) -> dict[str, Any]:
+    from probes.store import DIRECTIONS
 
-    if not (run.path / f"{KEPT}.json").is_file():
-        from probes.errors import RunFolderError
-
+    if not run.has_json(DIRECTIONS):
         raise RunFolderError(
             f"{run.path} has no fitted directions", next_step=f"Fit them: gravity-probe directions {run.path} fit."
         )
-    return run.read_json(KEPT)
+    return run.read_json(DIRECTIONS)
 
 
-def _layer(run: Any, layer: int | None) -> int:
+def _fitted_at(about: dict[str, Any], checkpoint: str) -> None:
+    known = about["checkpoints"]
+    if checkpoint not in known:
+        more = ", …" if len(known) > 8 else ""
+        raise UsageError("No directions are fitted there", got=checkpoint, expected=", ".join(known[:8]) + more)
+
+
+def _layer(run: RunFolder, layer: int | None) -> int:
     depth = int(run.manifest.model["n_layers"])
     if layer is not None and layer >= depth:
         raise UsageError("No such layer", got=layer, expected=f"0 to {depth - 1}")
     return int(run.manifest.config["headline_layer"]) if layer is None else layer
 
 
-def _tokens(run: Any, name: str, checkpoint: str) -> list[dict[str, Any]]:
+def _tokens(run: RunFolder, name: str, checkpoint: str) -> list[dict[str, Any]]:
     """Tokens by layer and sign, best first; empty where none were read out."""
     if not run.has_table("direction_readout"):
         return []
@@ -352,29 +276,9 @@ def _tokens(run: Any, name: str, checkpoint: str) -> list[dict[str, Any]]:
     ]
 
 
-def _say_imported(run: Any) -> None:
-    from probes.stages.directions import directions_of, read_direction
+def _imported(run: RunFolder) -> list[str]:
+    """Names of the directions that were brought in from elsewhere."""
+    from probes.store import direction_file
 
-    known = set(_document(run)["directions"])
-    for name in directions_of(run):
-        if name not in known:
-            vectors = read_direction(run, name)
-            typer.echo(f"imported: {name}, layers {vectors.layers[0]} to {vectors.layers[-1]}")
-
-
-def _say_where(path: Path, says: str, notes: list[str], as_json: bool) -> None:
-    if as_json:
-        _print_json({"path": str(path), "layers": says, "notes": notes})
-        return
-    typer.echo(f"Written: {path}")
-    for line in (says, *notes):
-        typer.echo(f"  {line}")
-
-
-def _records(frame: Any) -> list[dict[str, Any]]:
-    """Rows of a table, with None for what is not defined."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    fitted = {direction_file(name) for name in _document(run)["directions"]}
+    return sorted({path.stem for path in run.direction_path("any").parent.glob("*.safetensors")} - fitted)

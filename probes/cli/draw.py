@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from probes.cli.output import print_json
 from probes.errors import UsageError
 
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
@@ -32,8 +33,6 @@ def draw_maps(
     json_: Annotated[bool, typer.Option("--json", help="Print the maps' descriptions as JSON.")] = False,
 ) -> None:
     """Make what the front end draws from the kept activations: maps of the prompts, spectra, pairs of checkpoints."""
-    import json
-
     from probes.geometry import Method
     from probes.stages.maps import write_maps
     from probes.stages.pairs import write_pairs
@@ -52,7 +51,7 @@ def draw_maps(
         names = write_maps(open_run, methods=methods, layers=layer, fit=fit, seed=seed, report=tell)
         found = [open_run.read_json(name) for name in names]
     if json_:
-        typer.echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     for about in found:
         kept = about["trustworthiness"]
@@ -68,11 +67,12 @@ def report(
     json_: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
 ) -> None:
     """Write a run as one HTML file that needs nothing else: verdict, lineage, charts, tables, how to make it again."""
-    import json
-
     from probes.report import report_html
     from probes.store import RunFolder, write_text
 
     path = out or run / "report.html"
     write_text(path, report_html(RunFolder(run)))
-    typer.echo(json.dumps({"report": str(path), "bytes": path.stat().st_size}) if json_ else f"Written: {path}")
+    if json_:
+        print_json({"report": str(path), "bytes": path.stat().st_size})
+    else:
+        typer.echo(f"Written: {path}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from probes.cli.output import print_json
 from probes.errors import RunFolderError
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Put two checkpoints side by side: representation by layer, weights by tensor (kept for the front end)."""
-    import json
-
     from probes.compare import compare as put_side_by_side
     from probes.store import RunFolder
     from probes.terminal import console
@@ -67,7 +66,7 @@ def compare(
         with RunFolder.writing(run) as open_run:
             write_weights(open_run, one, other, found["weights"])
     if json_:
-        typer.echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     for table in comparison_tables(found):
         console().print(table)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.output import print_json
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def verdict(
         judged = judge(run, shams=99 if report else 19, report=tell)
     found = judged.read_json("verdict")
     if json_:
-        _print_json(found)
+        print_json(found)
     else:
         console().print(verdict_lines(found["trajectories"]))
 
@@ -158,12 +159,6 @@ def _show(run: RunFolder, *, as_json: bool) -> Any:
     from probes.cli.look import print_summary
 
     return print_summary(run, as_json=as_json)
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def _lineage(

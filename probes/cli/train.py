@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from probes.cli.output import print_json
 from probes.errors import GateTripped, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -112,7 +112,7 @@ def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
     if as_json:
         healthy = str(guard.last_healthy) if guard.last_healthy else None
         found = {"out": str(out), "readings": readings, "stopped": guard.stopped, "last_healthy": healthy}
-        typer.echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     from probes.terminal import console
     from probes.terminal.arms import readings_table
@@ -184,7 +184,7 @@ def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
 
     found = tabulated(runs)
     if as_json:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
         return
     from probes.terminal import console
     from probes.terminal.arms import experiment_markdown, experiment_table

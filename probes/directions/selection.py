@@ -64,12 +64,20 @@ class Rule:
     Attributes:
         max_kl: KL must be below this.
         min_induce: the induce score must be above this.
-        depth: its layer must be below int(depth · number of layers): late layers write tokens more than meaning.
+        depth: its layer must be below int(depth · number of layers): late layers write tokens more than meaning. A
+            layer counts as the scores name it: in published files that is the stream that enters the block, in ours
+            the one that leaves it, which is one place deeper.
     """
 
     max_kl: float = 0.1
     min_induce: float = 0.0
     depth: float = 0.8
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.max_kl) or math.isnan(self.min_induce):
+            raise UsageError("A filter must be a number", got=f"max KL {self.max_kl}, min induce {self.min_induce}")
+        if not 0 < self.depth <= 1:
+            raise UsageError("A depth is a share of the layers", got=self.depth, expected="above 0, at most 1")
 
     def faults(self, candidate: Candidate, n_layers: int) -> dict[str, float]:
         """What a candidate fails, by filter: the value at which it would just not pass."""
@@ -94,7 +102,8 @@ class Selection:
         passing: how many pass.
         candidates: how many there are.
         nearest: where none passes, the candidates that fail least, each with the filters that it fails.
-        relax: where none passes, single changes of the rule after which one would, in words.
+        relax: where none passes, single changes of the rule after which one would, as options; empty where it would
+            take more than one.
     """
 
     chosen: Candidate | None
@@ -169,7 +178,7 @@ def _by_how_much(faults: dict[str, float], rule: Rule) -> float:
 
 
 def _relaxed(faults: Sequence[dict[str, float]]) -> tuple[str, ...]:
-    """Single filters whose change would let one candidate pass; where there is none, the two that are missed least."""
+    """Single filters whose change would let one candidate pass."""
     single = {
         name: [found[name] for found in faults if set(found) == {name}] for name in ("max_kl", "min_induce", "depth")
     }
@@ -180,6 +189,4 @@ def _relaxed(faults: Sequence[dict[str, float]]) -> tuple[str, ...]:
         offers.append(f"--min-induce below {max(single['min_induce']):.3g}")
     if single["depth"]:
         offers.append(f"--depth at least {min(single['depth']):.3g}")
-    if not offers and any("finite" not in found for found in faults):
-        offers.append("more than one filter at a time: see the nearest candidates")
     return tuple(offers)

@@ -102,10 +102,13 @@ class Vectors:
         return self.direction[place].astype(np.float64), float(self.norm[place])
 
     def only(self, layer: int) -> Vectors:
-        """The same at one layer; raises as `at`."""
+        """The same at one layer, which is then no longer said to be the selected one if it is not; raises as `at`."""
         self.at(layer)
         place = self.layers.index(layer)
-        return Vectors(self.name, (layer,), self.direction[[place]], self.norm[[place]], self.about)
+        about = dict(self.about)
+        if self.declared_layer != layer:
+            about.pop("selected_layer", None)
+        return Vectors(self.name, (layer,), self.direction[[place]], self.norm[[place]], about)
 
     def write(self, path: Path) -> None:
         """Write the native file, beside its place and then into it."""

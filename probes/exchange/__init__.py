@@ -18,6 +18,7 @@ from probes.exchange.native import Native
 from probes.exchange.plain import Csv, Json, Npz
 from probes.exchange.torch_files import PersonaVectors, RefusalDirection, SteeringVectors
 from probes.exchange.viewers import EmbeddingAtlas, Tensorboard
+from probes.store import direction_file
 
 FORMATS: dict[str, Format] = {
     each.name: each
@@ -57,9 +58,13 @@ def write_vectors(vectors: Vectors, name: str, out: Path, layer: int | None = No
         What was written, and what the format could not take, in sentences.
 
     Raises:
-        UsageError: no such format, something is there already, or the direction does not fit the format.
+        UsageError: no such format, something is there already, the place cannot be written to, or the direction does
+            not fit the format.
     """
     form = format_named(name)
+    if form.read_only:
+        written = [each.name for each in FORMATS.values() if not each.read_only]
+        raise UsageError(f"{name} is read only", expected=", ".join(written))
     if form.one_layer and layer is None and len(vectors.layers) > 1:
         layer = vectors.declared_layer
         if layer is None:
@@ -68,8 +73,11 @@ def write_vectors(vectors: Vectors, name: str, out: Path, layer: int | None = No
     place = _place(form, chosen, out)
     if place.exists():
         raise UsageError(f"{place} is already there", next_step="Give --out a new name.")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return place, form.write(chosen, place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place, form.write(chosen, place)
+    except OSError as error:
+        raise UsageError(f"{place} cannot be written", got=error.strerror or str(error)) from error
 
 
 def read_vectors(path: Path, name: str, form: str | None = None) -> tuple[Vectors, Format]:
@@ -102,7 +110,7 @@ def read_vectors(path: Path, name: str, form: str | None = None) -> tuple[Vector
 
 
 def _place(form: Format, vectors: Vectors, out: Path) -> Path:
-    name = vectors.name.replace(":", "-")
+    name = direction_file(vectors.name)
     if out.is_dir():
         return out / f"{name}{form.suffix}"
     return out if not form.suffix or out.suffix == form.suffix else out.with_name(out.name + form.suffix)

@@ -47,7 +47,8 @@ class ControlVector(Format):
         writer.write_tensors_to_file()
         writer.close()
         left = [layer for place, layer in enumerate(vectors.layers) if place not in kept]
-        return [f"left out: {', '.join(map(str, left))} (no direction.0 in llama.cpp, or not defined)"] if left else []
+        why = "llama.cpp has no direction.0" if left == [0] else "not defined there, or block 0, which llama.cpp lacks"
+        return [f"left out: block {', '.join(map(str, left))} ({why})"] if left else []
 
     def recognises(self, path: Path) -> bool:
         """By its first four bytes."""
@@ -88,11 +89,7 @@ class GeneratedControlVector(ControlVector):
     name = "gguf-cvector"
     says = "direction.(l + 1) is block l, as llama.cpp's cvector-generator writes it"
     shift = 1
-
-    def write(self, vectors: Vectors, out: Path) -> list[str]:
-        """Refuse: the loader itself reads `direction.l` as block l, so this would be one off."""
-        del vectors, out
-        raise UsageError("gguf-cvector is read only", expected="--format gguf, which llama.cpp loads")
+    read_only = True  # llama.cpp's loader reads `direction.l` as block l, so what is written here would be one off
 
     def recognises(self, path: Path) -> bool:
         """Never by itself: the same bytes as `gguf`."""

@@ -19,12 +19,14 @@ class Format:
         says: which place block l has in it, for the user.
         suffix: of its file; empty where it is a folder.
         one_layer: whether it holds a single layer.
+        read_only: whether it is never written.
     """
 
     name: ClassVar[str]
     says: ClassVar[str]
     suffix: ClassVar[str] = ""
     one_layer: ClassVar[bool] = False
+    read_only: ClassVar[bool] = False
 
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write a direction to the file or folder `out`, which is not there yet.

@@ -6,6 +6,7 @@ them back is exact.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -31,13 +32,21 @@ class RefusalDirection(Format):
         """Write the folder."""
         import torch
 
+        count, layer = vectors.n_layers, vectors.layers[0] + 1
+        if count is not None and layer >= count:
+            raise UsageError(
+                "refusal-direction has no place behind the last block: its layers are what enters a block",
+                got=f"layer {vectors.layers[0]} of {count}",
+                expected=f"--layer {count - 2} or less",
+            )
         out.mkdir(parents=True)
-        position = vectors.about.get("position", "-1")
-        place = {"pos": int(position) if position.lstrip("-").isdigit() else -1, "layer": vectors.layers[0] + 1}
+        position = vectors.about.get("position", "")
+        known = position.lstrip("-").isdigit()
+        place = {"pos": int(position) if known else -1, "layer": layer}
         torch.save(torch.tensor(vectors.raw[0]), out / _DIRECTION)
         (out / _METADATA).write_text(json.dumps(place), encoding="utf-8")
         _describe(out / _DIRECTION, vectors)
-        return []
+        return [] if known else [f"pos is given as -1: it was read at {position or 'an unknown place'}"]
 
     def recognises(self, path: Path) -> bool:
         """A folder with both files, or its `direction.pt`."""
@@ -87,7 +96,7 @@ class PersonaVectors(Format):
         return path.suffix == self.suffix and getattr(_loaded(path), "ndim", 0) == 2
 
     def read(self, path: Path, name: str) -> Vectors:
-        """Read it; rows of zeros are layers that are not known, except in the middle of others."""
+        """Read it; without a description, rows of zeros are layers that are not known."""
         rows = _vector(_loaded(path), 2, path)[1:]
         about = _description(path)
         known = np.flatnonzero(rows.any(axis=1)) if "layers" not in about else json.loads(about["layers"])
@@ -160,24 +169,29 @@ def _vector(found: Any, axes: int, path: Path) -> np.ndarray:
 
 def _describe(path: Path, vectors: Vectors) -> None:
     norms = {str(layer): float(norm) for layer, norm in zip(vectors.layers, vectors.norm, strict=True)}
-    about = {**described(vectors), "norms_json": json.dumps(norms)}
+    about = {**described(vectors), "norms_json": json.dumps(norms), "file_sha256": _sha256(path)}
     beside(path).write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _description(path: Path) -> dict[str, str]:
-    """What stands beside a file that this tool wrote; empty for those of others."""
+    """What stands beside a file that this tool wrote; empty for those of others, also where they took its place."""
     if not beside(path).is_file():
         return {}
     try:
-        return {str(key): str(value) for key, value in json.loads(beside(path).read_text(encoding="utf-8")).items()}
+        found = {str(key): str(value) for key, value in json.loads(beside(path).read_text(encoding="utf-8")).items()}
     except (ValueError, AttributeError) as error:
         raise refused(beside(path), error, "a description") from error
+    return found if found.pop("file_sha256", None) == _sha256(path) else {}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _exact(name: str, layers: tuple[int, ...], raw: np.ndarray, about: dict[str, str]) -> Vectors:
     """Vectors of raw rows: with the lengths that were written, division gives back the very unit vectors."""
     norms = json.loads(about.pop("norms_json", "{}"))
-    if set(norms) < {str(layer) for layer in layers}:
+    if not {str(layer) for layer in layers} <= set(norms):
         return Vectors.of_raw(name, layers, raw, recovered(about))
     norm = np.array([norms[str(layer)] for layer in layers], dtype=np.float32)
     unit = raw / np.where(norm > 0, norm, 1.0).astype(np.float64)[:, None]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.errors import CheckpointError
+from probes.errors import CheckpointError, UsageError
 from probes.lineage import ADAPTER_CONFIG, CheckpointRef
 from probes.models.adapter import Attached, product_norm
 from probes.models.architecture import check_structure, find_places, submodule
@@ -68,6 +68,7 @@ class ModelHost:
 
         Raises:
             CheckpointError: it cannot be found, read, or is of an unsupported architecture.
+            UsageError: there is no such device here.
         """
         self.aligned = aligned
         self.device = _device(device)
@@ -366,7 +367,14 @@ def checkpoint_sha256(folder: Path, adapter: Path | None = None, *, allow_pickle
 
 def _device(name: str) -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        try:
+            found = torch.device(name)
+            torch.empty(0, device=found)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise UsageError(
+                f"There is no device {name} here", got=str(error).splitlines()[0], expected="auto, cpu, cuda or mps"
+            ) from error
+        return found
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

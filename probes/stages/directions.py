@@ -14,7 +14,6 @@ from probes.lineage import Lineage, Member
 from probes.store import ALIGNED, RunFolder, direction_file, fingerprint
 
 _VERSION = 1
-KEPT = "directions"  # the document, directions.json
 OF_EVERY_RUN = ("reversion", "reversion_did")
 _CONCEPTS = {name: "reversion towards the witness" for name in OF_EVERY_RUN}
 
@@ -27,13 +26,23 @@ def read_direction(run: RunFolder, name: str, checkpoint: str = ALIGNED) -> Vect
     """
     path = run.direction_path(name, checkpoint)
     if not path.is_file():
-        known = directions_of(run, checkpoint)
+        reason = _reason(run, name, checkpoint)
         raise RunFolderError(
             f"{run.path} has no direction {name!r} at {checkpoint}",
-            expected=", ".join(known) or "none is fitted there",
-            next_step=f"Fit them: gravity-probe directions {run.path} fit.",
+            got=reason,
+            expected=", ".join(directions_of(run, checkpoint)) or "none is fitted there",
+            next_step=None if reason else f"Fit them: gravity-probe directions {run.path} fit.",
         )
     return Vectors.read(path)
+
+
+def _reason(run: RunFolder, name: str, checkpoint: str) -> str | None:
+    """Why a direction that was looked for is not defined at a checkpoint; None where it was not looked for."""
+    if not run.has_table("direction_tracks"):
+        return None
+    wanted = [("direction", "==", name), ("checkpoint", "==", checkpoint)]
+    found = run.read_table("direction_tracks", columns=["reason"], filters=wanted)["reason"].dropna()
+    return str(found.iloc[0]) if len(found) else None
 
 
 def place_of(run: RunFolder, vectors: Vectors) -> int:

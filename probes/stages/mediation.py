@@ -107,23 +107,35 @@ def effects(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Returns:
         A row a test: `test`, `before`, `after` (rates of harmful compliance), `effect` (in the direction that the test
         asks for: a fall for necessity, a rise for sufficiency), `random` and `covariance` (mean effects of the
-        controls), `p` = (1 + #{controls at least as large}) / (controls + 1).
+        controls), `p` = (1 + #{controls at least as large}) / (controls + 1), and `p_random` and `p_covariance`, the
+        same of either kind alone. None where nothing was judged.
     """
     found = []
     for test, part in rows.groupby("test", sort=False):
         rates = part.set_index("direction")["compliance"]
         sign = -1.0 if test == NECESSITY else 1.0
         changes = sign * (rates - rates[AS_IT_IS])
-        controls = changes.drop([AS_IT_IS, REVERSION])
-        kinds = {kind: float(controls[controls.index.str.startswith(kind)].mean()) for kind in ("random", "covariance")}
+        controls, effect = changes.drop([AS_IT_IS, REVERSION]), changes[REVERSION]
+        kinds = {kind: controls[controls.index.str.startswith(kind)] for kind in ("random", "covariance")}
         found.append(
             {
-                "test": test, "before": float(rates[AS_IT_IS]), "after": float(rates[REVERSION]),
-                "effect": float(changes[REVERSION]), **kinds,
-                "p": float((1 + (controls >= changes[REVERSION]).sum()) / (len(controls) + 1)),
+                "test": test, "before": _number(rates[AS_IT_IS]), "after": _number(rates[REVERSION]),
+                "effect": _number(effect), **{kind: _number(each.mean()) for kind, each in kinds.items()},
+                "p": _share(controls, effect), **{f"p_{kind}": _share(each, effect) for kind, each in kinds.items()},
             }
         )  # fmt: skip
     return found
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _share(controls: pd.Series, effect: float) -> float | None:
+    """(1 + #{controls at least as large}) / (controls + 1); None where one of them is not known."""
+    if not np.isfinite(effect) or not np.isfinite(controls).all():
+        return None
+    return float((1 + (controls >= effect).sum()) / (len(controls) + 1))
 
 
 def _tuned(lineage: Lineage, checkpoint: str) -> Member:

@@ -19,10 +19,10 @@ from probes.directions.tracking import Fit, Reading, cosines, fit_layer, read_la
 from probes.directions.vectors import Vectors
 from probes.lineage import Lineage, Member
 from probes.progress import Progress, Report, silent
-from probes.stages.directions import KEPT, OF_EVERY_RUN, described
+from probes.stages.directions import OF_EVERY_RUN, described
 from probes.stages.present import present
 from probes.stages.readings import Kept
-from probes.store import ALIGNED, RunFolder, fingerprint
+from probes.store import ALIGNED, DIRECTIONS, RunFolder, fingerprint
 
 _VERSION = 3
 TRACKS = (
@@ -75,7 +75,7 @@ def write_fits(
             run.write_table(f"direction_{name}", table, rows_per_group=max(1, len(table) // n_layers))
         told = {"winsorise": "" if winsorise is None else f"{winsorise:g}"}
         _write_files(run, lineage, members, fits, pd.concat(parts["tracks"]), harmful, told, selected or {})
-        run.write_json(KEPT, _document(run, members, winsorise, selected or {}))
+        run.write_json(DIRECTIONS, _document(run, members, winsorise, selected or {}))
 
 
 def _made_from(

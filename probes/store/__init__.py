@@ -8,11 +8,13 @@ and ends with the same bytes. Arrays are safetensors, tables are Parquet, the re
 from probes.store.activations import EMBED, RESID_POST, ActivationFile, ActivationWriter
 from probes.store.atomic import fingerprint, write_json, write_text
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
-from probes.store.run import ACTIVATIONS, ALIGNED, RunFolder, direction_file, find_runs
+from probes.store.run import ACTIVATIONS, ALIGNED, DIRECTIONS, RunFolder, direction_file, find_runs
+from probes.store.tables import records
 
 __all__ = [
     "ACTIVATIONS",
     "ALIGNED",
+    "DIRECTIONS",
     "EMBED",
     "FORMAT_VERSION",
     "MANIFEST",
@@ -24,6 +26,7 @@ __all__ = [
     "direction_file",
     "find_runs",
     "fingerprint",
+    "records",
     "write_json",
     "write_text",
 ]

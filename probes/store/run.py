@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = "activations"
 ALIGNED = "aligned"  # the checkpoint that all others are held against
-_DIRECTIONS = "directions"
+DIRECTIONS = "directions"  # the folder of their files, and the document that says what they are
 _OWN_BEFORE_MANIFEST = {".lock", "checkpoints", "lineage.toml", "prompts.jsonl", "training.json"}
 
 
@@ -131,6 +131,10 @@ class RunFolder:
         """Write `<name>.json`, atomically."""
         write_json(self.path / f"{name}.json", value)
 
+    def has_json(self, name: str) -> bool:
+        """Whether `<name>.json` is there."""
+        return (self.path / f"{name}.json").is_file()
+
     def read_json(self, name: str) -> Any:
         """Read `<name>.json`.
 
@@ -161,7 +165,7 @@ class RunFolder:
 
     def direction_path(self, name: str, checkpoint: str = ALIGNED) -> Path:
         """Where a direction's file lies, whether or not it is there."""
-        folder = self.path / _DIRECTIONS
+        folder = self.path / DIRECTIONS
         return (folder if checkpoint == ALIGNED else folder / checkpoint) / f"{direction_file(name)}.safetensors"
 
     def adopt_activations(self, checkpoint: str, key: str) -> bool:

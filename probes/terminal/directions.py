@@ -22,6 +22,8 @@ _SHORT = {
     "control:isotropic": "iso", "control:covariance": "cov", "control:shuffled": "shuf", "control:drift": "drif",
 }  # fmt: skip
 
+_FILTERS = {"max_kl": "--max-kl", "min_induce": "--min-induce", "depth": "--depth", "finite": "to be a number"}
+
 
 def list_table(rows: Sequence[Mapping[str, Any]], layer: int) -> Table:
     """Every direction of a run, at one layer of the aligned model."""
@@ -104,9 +106,10 @@ def selection_lines(found: Selection) -> list[str]:
     for each, fails in found.nearest:
         lines.append(
             f"  position {each.position}, layer {each.layer}: bypass {each.bypass:.3f}, induce {each.induce:.3f}, "
-            f"KL {each.kl:.4f}; fails {', '.join(fails)}"
+            f"KL {each.kl:.4f}; fails {', '.join(_FILTERS.get(name, name) for name in fails)}"
         )
-    return [*lines, *(f"One would pass with {offer}." for offer in found.relax)]
+    offers = [f"One would pass with {offer}." for offer in found.relax]
+    return [*lines, *(offers or ["No single filter keeps them out: it takes more than one change."])]
 
 
 def steered_table(found: Steered) -> Table:
@@ -151,17 +154,19 @@ def mediation_table(found: Mapping[str, Any]) -> Table:
         f"{found['checkpoint']}: is the motion along the reversion what changes behaviour? layer {where}"
     )
     table.add_column("test", no_wrap=True)
-    for name in ("comply before", "after", "effect", "random", "covariance", "p"):
+    for name in ("comply before", "after", "effect", "random", "p", "covariance", "p", "p, both"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found["effects"]:
         table.add_row(
-            row["test"], *(share(row[name]) for name in ("before", "after", "effect", "random", "covariance")),
+            row["test"], *(share(row[name]) for name in ("before", "after", "effect")),
+            share(row["random"]), number(row["p_random"]), share(row["covariance"]), number(row["p_covariance"]),
             number(row["p"]),
         )  # fmt: skip
     controls = sum(row["test"] == "necessity" for row in found["rows"]) - 2
     table.caption = Text(
         "necessity: the fine-tuned model without its motion back; sufficiency: the aligned model with it; effect: "
-        f"change of harmful compliance; p against {controls} random directions, at least {1 / (controls + 1):.2f}",
+        "change of harmful compliance; random, covariance: mean effect of random directions of either kind; p against "
+        f"{controls} of them cannot be below {1 / (controls + 1):.2f}",
         "dim",
     )
     return table

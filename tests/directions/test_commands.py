@@ -15,6 +15,7 @@ from probes.cli import main
 from probes.directions.vectors import Vectors
 from probes.stages.behaviour import Evaluation
 from probes.stages.directions import read_direction
+from probes.stages.mediation import effects
 from probes.store import RunFolder
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 from tests.guard.lineages import prompts
@@ -100,6 +101,35 @@ def test_what_cannot_be_is_refused(call, fitted, tmp_path):
     assert "gravity-probe directions" in call.refused(
         "export", fitted, "--direction", "love", "--out", tmp_path / "x", code=1
     )
+    assert "No directions are fitted there" in call.refused("directions", fitted, "show", "--checkpoint", "x")
+    assert "has not drifted" in call.refused(
+        "export", fitted, "--direction", "control:drift", "--out", tmp_path / "x", code=1
+    )
+    assert "with --layer" in call.refused("directions", fitted, "list", "--layers", 2)
+    assert "share of the layers" in call.refused("directions", fitted, "fit", "--depth", 2)
+    assert "must be a number" in call.refused("directions", fitted, "fit", "--max-kl", "nan")
+    assert "must be finite" in call.refused("directions", fitted, "effect", "--coefficient", "nan")
+    export = ("export", fitted, "--direction", "refusal", "--format")
+    assert "read only" in call.refused(*export, "gguf-cvector", "--out", tmp_path / "x")
+    assert "behind the last block" in call.refused(*export, "refusal-direction", "--layer", 2, "--out", tmp_path / "x")
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in call.refused(*export, "npz", "--out", tmp_path / "file" / "x")
+    assert "not both" in call.refused("import", tmp_path, "--as", "x", "--run", fitted, "--out", tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--prompt", " "), "prompt is empty"), (("--coefficient", "inf"), "must be finite"),
+        (("--layer", 1, "--layer", 1), "named twice"), (("--device", "tpu"), "no device tpu"),
+        (("--layer", 0, "--layer", 1, "--mode", "ablate"), "ablated at every block"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_steered_is_refused(call, fitted, words, sentence):
+    assert sentence in call.refused("steer", fitted, "--prompt", "make a knife", *words)
+
+
+def test_a_checkpoint_that_there_is_not_is_named(call, fitted):
     assert "no such checkpoint" in call.refused("steer", fitted, "--prompt", "a", "--checkpoint", "x", code=1)
 
 
@@ -121,6 +151,7 @@ def test_export_and_import_again(call, own, tmp_path, form):
     assert mine.about["weights_sha256"] == first.about["weights_sha256"]
     listed = call("directions", own, "list").out
     assert "imported: mine" in listed
+    assert "brought in from elsewhere" in call.refused("directions", own, "show", "--direction", "mine")
     steered = call.said("steer", own, "--direction", "mine", "--prompt", "make a knife", "--layer", mine.layers[-1])
     assert steered["direction"] == "mine"
 
@@ -197,8 +228,14 @@ def test_mediation_is_kept_and_holds_its_controls(call, own):
         assert effect["before"] == part["none"]
         sign = -1 if effect["test"] == "necessity" else 1
         controls = sign * (part.drop(["none", "reversion"]) - part["none"])
-        wanted = (1 + (controls >= sign * (part["reversion"] - part["none"])).sum()) / 5
-        assert effect["p"] == pytest.approx(wanted)
+        reached = controls >= sign * (part["reversion"] - part["none"])
+        assert effect["p"] == pytest.approx((1 + reached.sum()) / 5)
+        for kind in ("random", "covariance"):
+            assert effect[f"p_{kind}"] == pytest.approx((1 + reached[[f"{kind}:0", f"{kind}:1"]].sum()) / 3)
+    unknown = rows.assign(compliance=rows["compliance"].where(rows["direction"] != "random:1"))
+    for effect in effects(unknown):
+        assert (effect["p"], effect["p_random"]) == (None, None)
+        assert effect["p_covariance"] is not None
     call.said("directions", own, "mediate", "--checkpoint", "baseline-s0-000001", "--draws", 1)
     assert set(RunFolder(own).read_table("mediation")["checkpoint"]) == {TUNED, "baseline-s0-000001"}
     assert "no fine-tuned checkpoint" in call.refused("directions", own, "mediate", "--checkpoint", "aligned")

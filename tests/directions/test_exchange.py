@@ -109,6 +109,24 @@ def test_refusal_direction_is_what_its_authors_write(vectors, tmp_path):
     assert np.allclose(direction.numpy(), vectors.raw[3])
 
 
+def test_a_description_counts_for_the_file_that_it_was_written_for(vectors, tmp_path):
+    """Another tool's tensor in the place of ours is read as it stands, not as the file beside it says."""
+    path, _ = write_vectors(vectors, "persona-vectors", tmp_path / "out")
+    assert read_vectors(path, "x")[0].about["method"] == vectors.about["method"]
+    other = torch.zeros(9, 16, dtype=torch.float64)
+    other[2:] = torch.randn(7, 16, generator=torch.Generator().manual_seed(0))
+    torch.save(other, path)
+    back, _ = read_vectors(path, "x")
+    assert back.layers == tuple(range(1, 8))
+    assert "method" not in back.about
+    assert np.allclose(back.raw, other[2:].numpy(), atol=1e-6)
+
+
+def test_one_layer_is_selected_only_where_it_was(vectors):
+    assert vectors.only(3).declared_layer == 3
+    assert vectors.only(2).declared_layer is None
+
+
 def test_persona_vectors_have_a_row_for_the_embeddings(vectors, tmp_path):
     path, _ = write_vectors(vectors, "persona-vectors", tmp_path / "out")
     rows = torch.load(path, weights_only=True)

@@ -81,6 +81,7 @@ def test_when_nothing_passes_it_says_what_is_near_and_what_to_relax():
     assert found.nearest[0] == (near, ("max_kl",))
     assert found.nearest[-1] == (far, ("depth", "max_kl", "min_induce"))
     assert found.relax == ("--max-kl above 0.15", "--min-induce below -1")
+    assert select([far], 10).relax == ()
     relaxed = select([far, near, candidate(kl=0.4), candidate(induce=-1.0)], 10, Rule(max_kl=0.151))
     assert relaxed.chosen == near
 

@@ -1,0 +1,116 @@
+"""Verbs that carry a direction somewhere: `export` and `import` a file, `steer` an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from probes.cli.directions import Device, Json, Run
+from probes.cli.output import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command()(export)
+    app.command(name="import")(import_)
+    app.command()(steer)
+
+
+def export(
+    run: Run,
+    direction: Annotated[str, typer.Option(help="Which direction; `directions RUN list` shows them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to be; or a folder that is there.")],
+    form: Annotated[
+        str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …")
+    ] = "safetensors",
+    layer: Annotated[
+        int | None,
+        typer.Option(min=0, help="Only this layer; a format of one layer takes the selected or headline one."),
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="As it was fitted at this checkpoint.")] = "aligned",
+    json_: Json = False,
+) -> None:
+    """Write a direction in the format of another tool; the place of block l in it is stated.
+
+    Formats: safetensors, gguf (llama.cpp, repeng), npz, csv, json, refusal-direction, persona-vectors,
+    steering-vectors, tensorboard, embedding-atlas.
+    """
+    from probes.exchange import format_named, write_vectors
+    from probes.stages.directions import place_of, read_direction
+    from probes.store import RunFolder
+
+    opened = RunFolder(run)
+    vectors = read_direction(opened, direction, checkpoint)
+    if layer is None and format_named(form).one_layer:
+        layer = place_of(opened, vectors)
+    path, notes = write_vectors(vectors, form, out, layer)
+    if format_named(form).one_layer:
+        notes = [f"layer {layer}", *notes]
+    _say_where(path, format_named(form).says, notes, json_)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file or folder that this tool or another one wrote.")],
+    name: Annotated[str, typer.Option("--as", help="What it is called from now on.")],
+    run: Annotated[Path | None, typer.Option(help="Run that gets it, beside its own directions.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model that it belongs to.")] = None,
+    form: Annotated[str | None, typer.Option("--format", "-f", help="Default: told by the content.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Without --run: the file to be.")] = None,
+    json_: Json = False,
+) -> None:
+    """Bring a direction into a run, or make a file of ours of it, once it is known to fit the model.
+
+    One of another width, depth or (where the file says it) other weights is refused; so is a file that wants to run
+    code. A control vector of llama.cpp's cvector-generator is off by one block: name it, --format gguf-cvector.
+    """
+    from probes.importing import import_direction
+
+    found = import_direction(file, name, run=run, model=model, form=form, out=out)
+    known = found.vectors.layers
+    layers = f"layers {known[0]} to {known[-1]}" if len(known) > 1 else f"layer {known[0]}"
+    _say_where(found.path, f"read as: {found.convention}", [f"{layers}, width {found.vectors.width}"], json_)
+
+
+def steer(
+    run: Run,
+    prompt: Annotated[str, typer.Option(help="One request; it gets the model's chat template.")],
+    direction: Annotated[str, typer.Option(help="Which direction, as it is at the aligned model.")] = "refusal",
+    coefficient: Annotated[float, typer.Option(help="In units of the direction's norm; may be negative.")] = 1.0,
+    mode: Annotated[
+        Literal["add", "ablate", "clamp"], typer.Option(help="Add it; take it out at every block; hold it at a value.")
+    ] = "add",
+    checkpoint: Annotated[str, typer.Option(help="Who answers.")] = "aligned",
+    layer: Annotated[
+        list[int] | None, typer.Option(min=0, help="May be repeated; default the selected, or the headline layer.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random direction.")] = 0,
+    device: Device = None,
+    json_: Json = False,
+) -> None:
+    """Answer a prompt as it is, under a direction, and under a random direction of the same norm."""
+    import dataclasses
+
+    from probes.steer import steer as answer
+    from probes.terminal import console
+    from probes.terminal.directions import steered_table
+
+    found = answer(
+        run, direction, prompt, checkpoint=checkpoint, layers=layer, mode=mode, coefficient=coefficient,
+        max_new_tokens=max_new_tokens, seed=seed, device=device,
+    )  # fmt: skip
+    if json_:
+        print_json(dataclasses.asdict(found))
+    else:
+        console().print(steered_table(found))
+
+
+def _say_where(path: Path, says: str, notes: list[str], as_json: bool) -> None:
+    if as_json:
+        print_json({"path": str(path), "layers": says, "notes": notes})
+        return
+    typer.echo(f"Written: {path}")
+    for line in (says, *notes):
+        typer.echo(f"  {line}")
