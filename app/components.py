@@ -21,6 +21,7 @@ from probes.lineage import Witness
 from probes.plots import style
 from probes.plots.style import InkName
 from probes.store import Manifest
+from probes.tokens import visible
 
 _CONTEXT = "context"
 PICTURES = ("PNG", "SVG")
@@ -265,7 +266,7 @@ def readout(rows: pd.DataFrame, names: dict[str, str], direction: str) -> None:
             own = rows[(rows["checkpoint"] == checkpoint) & (rows["sign"] == sign)].sort_values("rank")
             if len(own):
                 columns[f"{name}, {mark}"] = pd.Series(
-                    [f"{seen(text)}  {style.signed(score, 1)}" for text, score in
+                    [f"{visible(text)}  {style.signed(score, 1)}" for text, score in
                      zip(own["token"], own["score"], strict=True)]
                 )  # fmt: skip
     note(
@@ -273,12 +274,6 @@ def readout(rows: pd.DataFrame, names: dict[str, str], direction: str) -> None:
         "each checkpoint, with their logit less the vocabulary's mean."
     )
     data_table(pd.DataFrame(columns), name="readout")
-
-
-def seen(token: str) -> str:
-    """A token with its blanks visible."""
-    token = token.replace("\n", "↵").replace("\t", "⇥")
-    return "·" + token[1:] if token.startswith(" ") else token
 
 
 # The sidebar ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from app import cache, components
 from app.cache import Key
 from app.components import Context
 from probes.errors import GravityError, UsageError
+from probes.store import direction_file
 
 # format → what it is called here; the command's own, which a test holds them to
 FORMATS = {
@@ -114,7 +115,7 @@ def written(key: Key, direction: str, form: str, layer: int | None, checkpoint: 
         if not files:
             raise UsageError("The command wrote no file", next_step="Try it in a terminal.")
         remarks = (str(told.get("layers", "")), *map(str, told.get("notes", [])))
-        name = direction.replace(":", "-")
+        name = direction_file(direction)
         if len(files) == 1:
             return Written(f"{name}{files[0].suffix}", files[0].read_bytes(), remarks)
         return Written(f"{name}-{form}.zip", _zipped(files, out), remarks)

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import style
+from probes.plots.labels import EndLabel, label_ends
 from probes.plots.statistics import statistic_of
 from probes.plots.style import InkName
 
@@ -116,5 +117,5 @@ def _names(
     fig: go.Figure, ends: list[tuple[str, str, float, float]], limits: tuple[float, float], ink: InkName
 ) -> None:
     colours = style.INKS[ink]
-    labels = [style.EndLabel(y, style.plain(name), style.legible(colour, colours)) for name, colour, _, y in ends]
-    style.label_ends(fig, labels, limits, _HEIGHT - 148)
+    labels = [EndLabel(y, style.plain(name), style.legible(colour, colours)) for name, colour, _, y in ends]
+    label_ends(fig, labels, limits, _HEIGHT - 148)

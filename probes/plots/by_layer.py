@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from probes.plots import style
+from probes.plots.labels import EndLabel, label_ends
 from probes.plots.style import InkName
 
 # column: title, axis limits, and the column that is its reference
@@ -120,7 +121,7 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
             hovertemplate=f"{name}, layer %{{x}}: %{{y:.2%}}<extra></extra>",
         )  # fmt: skip
         if own.index[-1] >= 0:
-            labels.append(style.EndLabel(float(own.iloc[-1]), name, ink_of_it, 12))
+            labels.append(EndLabel(float(own.iloc[-1]), name, ink_of_it, 12))
         else:
             fig.add_annotation(
                 name="end-label", x=own.index[-1], y=float(own.iloc[-1]), text=name, showarrow=False, xanchor="left",
@@ -129,7 +130,7 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
     fig.update_xaxes(title={"text": "layer (−1: outside the blocks)"}, dtick=max(1, int(rows["layer"].max()) // 8 or 1))
     fig.update_yaxes(title={"text": "relative drift"}, range=[0, high], tickformat=".1%")
     fig.update_layout(margin={"r": 150})
-    style.label_ends(fig, labels, (0.0, high), 400 - 148)
+    label_ends(fig, labels, (0.0, high), 400 - 148)
     return fig
 
 
@@ -161,17 +162,15 @@ def side_by_side(
     )
     for label, symbol in (("harmless", "circle-open"), ("harmful", "circle")):
         own = rows[rows["label"] == label]
-        kind = go.Scattergl if len(rows) > style.WEBGL_FROM else go.Scatter
-        points = kind(
-            name=label, x=own["one"], y=own["other"], mode="markers",
-            marker={
+        fig.add_trace({
+            "type": style.flat_points(len(rows)), "name": label, "x": own["one"], "y": own["other"], "mode": "markers",
+            "marker": {
                 "color": mark.colour, "symbol": symbol, "size": 7, "opacity": 0.8,
                 "line": {"width": 1, "color": mark.colour},
             },
-            hovertext=[style.plain(str(text)[:80]) for text in own["text"]],
-            hovertemplate=f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
-        )  # fmt: skip
-        fig.add_trace(points)
+            "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
+            "hovertemplate": f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
+        })  # fmt: skip
     fig.update_xaxes(title={"text": f"projection in {style.plain(names[0])} (return fraction)"})
     fig.update_yaxes(title={"text": f"in {style.plain(names[1])}"})
     return fig

@@ -8,8 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import style
+from probes.plots.labels import EndLabel, label_ends
 from probes.plots.statistics import null_name, statistic_of
-from probes.plots.style import EndLabel, InkName, StepAxis
+from probes.plots.step_axis import StepAxis
+from probes.plots.style import InkName
 
 ISOTROPIC = "isotropic"
 _HEIGHT, _TOP, _BOTTOM = 400, 84, 64
@@ -53,7 +55,7 @@ def by_step(
     if limits[0] < 0 < limits[1]:
         fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     fig.update_layout(margin={"r": 30 + 7 * max((_length(label.text) for label in labels), default=0)})
-    style.label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
+    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
     return fig
 
 

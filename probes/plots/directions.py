@@ -11,7 +11,8 @@ from plotly.subplots import make_subplots
 
 from probes.plots import style
 from probes.plots.statistics import statistic_of
-from probes.plots.style import InkName, StepAxis
+from probes.plots.step_axis import StepAxis
+from probes.plots.style import InkName
 
 # column of `direction_tracks`: panel title, axis limits
 _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from probes.plots import style
+from probes.plots import labels, style
 from probes.plots.statistics import null_name
 from probes.plots.style import InkName
 
@@ -20,6 +20,7 @@ _HEIGHT = 560
 _ALONG, _MAIN = "along the way back (return fraction)", "main off-axis direction (units of ‖v‖)"
 _WHOLE = "off-axis length (units of ‖v‖)"
 _PANELS, _COLUMNS = 12, 4
+_BELOW = -20.0  # pixels from a role's mark up to its name
 _CAPTION = (
     "Each arrow: a checkpoint's mean displacement on harmful prompts from the aligned model (origin), in units of the "
     "distance to the witness, which lies at (1, 0)."
@@ -63,25 +64,41 @@ def vectors(
             the main off-axis direction, where an arrow looks nearer to the axis than it is.
         ink: light or dark page.
     """
-    caption = _CAPTION + (
-        " Upwards: the length of all that lies at right angles to the way back, so that the angle is the alignment's."
-        if whole
-        else " Upwards: the direction in which all trajectories leave the axis most; what else they leave it by is "
-        "not seen, so an arrow may look nearer to the axis than it is."
-    )
-    if cone is not None:
-        caption += " Grey: angles that the hardest null reaches in 99 of 100 draws."
-    fig = style.figure("Mean displacement", where, ink, height=_HEIGHT, caption=caption)
+    fig = style.figure("Mean displacement", where, ink, height=_HEIGHT, caption=_caption(cone, whole))
     colours = style.INKS[ink]
     own = (table["arm"] == chosen[0]) & (table["seed"] == chosen[1])
-    drawn = pd.concat([table[own], table[~own & (table["step"] == step)]])
+    drawn = pd.concat([table[own], table[~own & (table["step"] == step)]]).sort_values("step")
     limits = _limits(drawn, lowest=-0.08 if whole else None)
     if cone is not None:
         _draw_cone(fig, cone, limits, whole, ink)
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
-    ends, arrows, tips = [], [], []
-    for row in drawn.sort_values("step").itertuples():
+    _draw_arrows(fig, drawn, chosen, step)
+    _draw_roles(fig, witness, ink)
+    labels.annotate(fig, _names(drawn[drawn["step"] == step], drawn, witness, limits, ink))
+    fig.update_xaxes(title={"text": _ALONG}, range=list(limits[0]), nticks=8)
+    fig.update_yaxes(
+        title={"text": _WHOLE if whole else _MAIN}, range=list(limits[1]), nticks=8, scaleanchor="x", constrain="range"
+    )
+    fig.update_layout(margin={"r": 110})
+    return fig
+
+
+def _caption(cone: Cone | None, whole: bool) -> str:
+    upwards = (
+        "Upwards: the length of all that lies at right angles to the way back, so that the angle is the alignment's."
+        if whole
+        else "Upwards: the direction in which all trajectories leave the axis most; what else they leave it by is "
+        "not seen, so an arrow may look nearer to the axis than it is."
+    )
+    grey = " Grey: angles that the hardest null reaches in 99 of 100 draws." if cone is not None else ""
+    return f"{_CAPTION} {upwards}{grey}"
+
+
+def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], step: int) -> None:
+    """An arrow and its tip for every checkpoint; that of the chosen trajectory at the step stands out."""
+    arrows, tips = [], []
+    for row in drawn.itertuples():
         mark, main = style.mark_of(row.arm), (row.arm, row.seed) == chosen
         strong = row.step == step
         arrows += _arrow(row.along, row.across, mark.colour, 2.6 if main and strong else 1.4, 1.0 if strong else 0.45)
@@ -96,11 +113,13 @@ def vectors(
                 "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
             }
         )  # fmt: skip
-        if strong:
-            ends.append((row.arm, float(row.along), float(row.across)))
     fig.add_traces(tips)
-    style.annotate(fig, [*arrows, *_end_names(ends, limits, ink)])
-    for role, along in (("witness", 1.0), ("aligned", 0.0)):
+    labels.annotate(fig, arrows)
+
+
+def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> None:
+    colours = style.INKS[ink]
+    for role, along, name in (("witness", 1.0, witness), ("aligned", 0.0, "aligned")):
         mark = style.mark_of(role)
         fig.add_scatter(
             name=role, x=[along], y=[0], mode="markers",
@@ -111,15 +130,28 @@ def vectors(
             hovertemplate=f"<b>{role}</b><extra></extra>",
         )  # fmt: skip
         fig.add_annotation(
-            name="role", x=along, y=0, yshift=-20, showarrow=False, text=style.plain(witness if along else role),
+            name="role", x=along, y=0, yshift=_BELOW, showarrow=False, text=style.plain(name),
             font={"size": 13, "color": style.legible(mark.colour, colours)},
         )  # fmt: skip
-    fig.update_xaxes(title={"text": _ALONG}, range=list(limits[0]), nticks=8)
-    fig.update_yaxes(
-        title={"text": _WHOLE if whole else _MAIN}, range=list(limits[1]), nticks=8, scaleanchor="x", constrain="range"
-    )
-    fig.update_layout(margin={"r": 110})
-    return fig
+
+
+def _names(
+    ends: pd.DataFrame, drawn: pd.DataFrame, witness: str, limits: tuple[tuple[float, float], tuple[float, float]],
+    ink: InkName,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Each arm's name once, beside the furthest of its arrows at the step."""
+    scale = labels.pixels_a_unit(*limits, _HEIGHT - 148)
+    taken = labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)
+    taken += [labels.name_of_mark(x, 0.0, name, _BELOW, scale) for x, name in ((0.0, "aligned"), (1.0, witness))]
+    furthest = ends.sort_values("along").groupby("arm").last()
+    spots = [
+        labels.Spot(
+            float(furthest.loc[arm, "along"]), float(furthest.loc[arm, "across"]), style.plain(arm),
+            style.legible(style.mark_of(arm).colour, style.INKS[ink]),
+        )
+        for arm in style.in_order(furthest.index)
+    ]  # fmt: skip
+    return labels.beside(spots, taken, scale)
 
 
 def _limits(table: pd.DataFrame, lowest: float | None) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -167,27 +199,6 @@ def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> lis
     ]  # fmt: skip
 
 
-def _end_names(
-    ends: list[tuple[str, float, float]], limits: tuple[tuple[float, float], tuple[float, float]], ink: InkName
-) -> list[dict[str, Any]]:
-    """Each arm's name once, beside its furthest arrow, moved apart where they meet."""
-    furthest: dict[str, tuple[float, float]] = {}
-    for arm, along, across in ends:
-        if arm not in furthest or along > furthest[arm][0]:
-            furthest[arm] = (along, across)
-    order = sorted(furthest, key=lambda arm: furthest[arm][1])
-    low, high = limits[1]
-    heights = style.spread([furthest[arm][1] for arm in order], 17 * (high - low) / (_HEIGHT - 148), low, high)
-    return [
-        {
-            "name": "end-label", "x": furthest[arm][0], "y": height, "xshift": 12, "xanchor": "left",
-            "showarrow": False, "text": style.plain(arm),
-            "font": {"size": 13, "color": style.legible(style.mark_of(arm).colour, style.INKS[ink])},
-        }
-        for arm, height in zip(order, heights, strict=True)
-    ]  # fmt: skip
-
-
 def prompt_arrows(
     before: pd.DataFrame, after: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light"
 ) -> go.Figure:
@@ -213,20 +224,20 @@ def prompt_arrows(
         x = np.column_stack([own["projection"], own["projection_after"], gap]).ravel()
         y = np.column_stack([own["across"], own["across_after"], gap]).ravel()
         colour = mark.colour if label == "harmful" else colours.muted
-        kind = go.Scattergl if len(both) > style.WEBGL_FROM else go.Scatter
-        ways = kind(
-            name=f"way {label}", x=x, y=y, mode="lines", hoverinfo="skip",
-            line={"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
-        )  # fmt: skip
-        ends = kind(
-            name=label, x=own["projection_after"], y=own["across_after"], mode="markers",
-            marker={
+        kind = style.flat_points(len(both))
+        ways = {
+            "type": kind, "name": f"way {label}", "x": x, "y": y, "mode": "lines", "hoverinfo": "skip",
+            "line": {"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
+        }  # fmt: skip
+        ends = {
+            "type": kind, "name": label, "x": own["projection_after"], "y": own["across_after"], "mode": "markers",
+            "marker": {
                 "color": colour, "size": 6, "symbol": "circle" if label == "harmful" else "circle-open",
                 "opacity": 0.9, "line": {"width": 1, "color": colour},
             },
-            hovertext=[style.plain(str(text)[:80]) for text in own["text"]],
-            hovertemplate=f"{label}: along %{{x:.2f}}, across %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
-        )  # fmt: skip
+            "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
+            "hovertemplate": f"{label}: along %{{x:.2f}}, across %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
+        }  # fmt: skip
         fig.add_traces([ways, ends])
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     for place, role in ((0.0, "aligned"), (1.0, "witness")):

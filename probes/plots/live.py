@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from probes.plots import style
 from probes.plots.style import InkName
+from probes.tokens import visible
 
 _TOKENS_HEIGHT, _NEXT_ROW, _TOP, _BELOW = 420, 22, 116, 52
 _LABELS = 90   # tokens; more names would lie on each other
@@ -26,10 +27,9 @@ _NEXT_CAPTION = (
 
 
 def shown_token(text: str) -> str:
-    """A token as it can be seen: a leading blank is ·, a line break ↵; cut where it is long. Escaped for Plotly."""
-    seen = text.replace("\n", "↵").replace("\t", "⇥")
-    seen = "·" + seen[1:] if seen.startswith(" ") else seen
-    return style.plain(seen[: _WORD - 1] + "…" if len(seen) > _WORD else seen) or "∅"
+    """A token as it can be seen, cut where it is long, escaped for Plotly."""
+    seen = visible(text)
+    return style.plain(seen[: _WORD - 1] + "…" if len(seen) > _WORD else seen)
 
 
 def tokens(

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
 from probes.plots import style
-from probes.plots.style import EndLabel, InkName
+from probes.plots.labels import EndLabel, label_ends
+from probes.plots.style import InkName
 
 _HEIGHT, _TOP, _BOTTOM = 460, 84, 64
 _CAPTION = (
@@ -53,7 +54,7 @@ def roc(
     fig.update_xaxes(title={"text": "share of harmless prompts above the threshold"}, range=[-0.01, 1.01])
     fig.update_yaxes(title={"text": "share of harmful prompts above it"}, range=[-0.01, 1.02])
     fig.update_layout(margin={"r": 30 + 7 * max((len(label.text) for label in labels), default=0)})
-    style.label_ends(fig, labels, (0.0, 1.0), _HEIGHT - _TOP - _BOTTOM)
+    label_ends(fig, labels, (0.0, 1.0), _HEIGHT - _TOP - _BOTTOM)
     return fig
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import style
-from probes.plots.style import EndLabel, InkName
+from probes.plots.labels import EndLabel, label_ends
+from probes.plots.style import InkName
 
 _HEIGHT, _TOP, _BOTTOM = 420, 84, 64
 _OF = {"activations": "activations", "displacements": "displacements from the aligned model"}
@@ -53,5 +54,5 @@ def spectrum(
     fig.update_xaxes(title={"text": "principal axis, by variance"}, rangemode="tozero")
     fig.update_yaxes(title={"text": "share of variance"}, range=list(limits), tickformat=".0%")
     fig.update_layout(margin={"r": 30 + 7 * max((len(label.text) for label in labels), default=0)})
-    style.label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
+    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
     return fig

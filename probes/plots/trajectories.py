@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.plots import animation, style
+from probes.plots import animation, labels, style
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
@@ -204,62 +203,18 @@ def _names(
             text=style.plain(witness) if role == "witness" else role,
             font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
         )  # fmt: skip
-    scale = _pixels_a_unit(table)
-    taken = _marks(table, scale) + _role_names(table, witness, scale)
-    notes = []
+    scale = labels.pixels_a_unit(_span(table, "along"), _span(table, "across"), _HEIGHT - 148)
+    taken = labels.marks([*zip(table["along"], table["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)
+    taken += [
+        labels.name_of_mark(x, y, witness if role == "witness" else role, 20.0 if role == "witness" else -20.0, scale)
+        for role, x, y in _roles(table, ("along", "across"))
+    ]
+    spots = []
     for arm in style.in_order(arm for arm, _, _ in ends):
         places = [(along, across) for name, along, across in ends if name == arm]
         text = style.plain(arm) + (f" ({len(places)} seeds)" if len(places) > 1 else "")
-        along, across = max(places)
-        side, lift, box = _free(along * scale, across * scale, _WIDE * len(text), taken)
-        taken.append(box)
-        notes.append({
-            "name": "end-label", "x": along, "y": across, "xshift": side * _OFF, "yshift": lift,
-            "xanchor": "left" if side > 0 else "right", "showarrow": False, "text": text,
-            "font": {"size": 13, "color": style.legible(style.mark_of(arm).colour, colours)},
-        })  # fmt: skip
-    style.annotate(fig, notes)
-
-
-_WIDE, _TALL, _OFF = 6.8, 17, 18  # pixels: of a letter, of a line, between a mark and its name
-Box = tuple[float, float, float, float]
-
-
-def _pixels_a_unit(table: pd.DataFrame) -> float:
-    """About how large a unit is drawn: a figure is as wide as the page, which is not known here."""
-    (left, right), (low, high) = _span(table, "along"), _span(table, "across")
-    return min(640 / (right - left), (_HEIGHT - 148) / (high - low))
-
-
-def _marks(table: pd.DataFrame, scale: float) -> list[Box]:
-    """Where the marks of paths and roles lie, in pixels from the origin."""
-    spots = [*zip(table["along"], table["across"], strict=True), (0.0, 0.0), (1.0, 0.0)]
-    return [(x * scale - 7, y * scale - 7, x * scale + 7, y * scale + 7) for x, y in spots if math.isfinite(x + y)]
-
-
-def _role_names(table: pd.DataFrame, witness: str, scale: float) -> list[Box]:
-    found = []
-    for role, along, across in _roles(table, ("along", "across")):
-        half = _WIDE * len(witness if role == "witness" else role) / 2
-        middle = across * scale + (20 if role == "witness" else -20)
-        found.append((along * scale - half, middle - _TALL / 2, along * scale + half, middle + _TALL / 2))
-    return found
-
-
-def _free(x: float, y: float, width: float, taken: Sequence[Box]) -> tuple[int, float, Box]:
-    """Side, lift and box of a name beside a mark where it covers nothing; to the right of it where nothing is free."""
-    tries = [(side, float(lift * _TALL)) for lift in (0, 1, -1, 2, -2, 3, -3, 4, -4) for side in (1, -1)]
-    boxes = []
-    for side, lift in tries:
-        start = x + _OFF if side > 0 else x - _OFF - width
-        boxes.append((start, y + lift - _TALL / 2, start + width, y + lift + _TALL / 2))
-        if not any(_meet(boxes[-1], other) for other in taken):
-            return side, lift, boxes[-1]
-    return 1, 0.0, boxes[0]
-
-
-def _meet(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+        spots.append(labels.Spot(*max(places), text, style.legible(style.mark_of(arm).colour, colours)))
+    labels.annotate(fig, labels.beside(spots, taken, scale))
 
 
 def _span(table: pd.DataFrame, column: str) -> tuple[float, float]:

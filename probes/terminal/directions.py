@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from probes.terminal.table import number, plain_table, share
+from probes.tokens import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ def readout_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("sign", no_wrap=True)
     table.add_column("tokens", overflow="fold")
     for row in rows:
-        tokens = "  ".join(repr(each)[1:-1] for each in row["tokens"])  # a line break is shown, not made
+        tokens = "  ".join(map(visible, row["tokens"]))
         table.add_row(str(row["layer"]), "+" if row["sign"] > 0 else "−", Text(tokens))
     return table
 

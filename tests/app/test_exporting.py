@@ -15,7 +15,7 @@ from probes.errors import GravityError
 from probes.exchange import FORMATS, read_vectors
 from tests.synthetic import write_run
 
-LAYER = 2
+LAYER = 1
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from itertools import pairwise
 import plotly.io as pio
 import pytest
 
-from probes.plots import style
-from probes.plots.style import StepAxis
+from probes.plots import labels, style
+from probes.plots.step_axis import StepAxis
 
 
 def test_colours_are_those_of_the_design_and_no_colour_is_alone():
@@ -62,14 +62,14 @@ def test_a_step_axis_with_one_step_or_none_has_room():
 
 @pytest.mark.parametrize("places", [[0.0, 0.0, 0.0], [0.9, 0.95, 1.0], [0.1, 0.5, 0.9], [-3.0, 0.5, 7.0]])
 def test_labels_are_moved_apart_and_stay_inside(places):
-    moved = style.spread(places, 0.2, 0.0, 1.0)
+    moved = labels.spread(places, 0.2, 0.0, 1.0)
     assert all(later - earlier >= 0.2 - 1e-12 for earlier, later in pairwise(moved))
     assert min(moved) >= 0
     assert max(moved) <= 1
 
 
 def test_labels_with_room_stay_where_they_are():
-    assert style.spread([0.1, 0.5, 0.9], 0.2, 0.0, 1.0) == [0.1, 0.5, 0.9]
+    assert labels.spread([0.1, 0.5, 0.9], 0.2, 0.0, 1.0) == [0.1, 0.5, 0.9]
 
 
 def test_text_of_a_run_is_no_markup():

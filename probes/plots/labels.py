@@ -1,0 +1,140 @@
+"""Names in a figure: beside the lines and marks that they belong to, and never on top of each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+
+def annotate(fig: go.Figure, notes: Sequence[dict[str, Any]]) -> None:
+    """Put all these annotations on a figure at once: Plotly checks every one that is there again for each one added."""
+    if notes:
+        fig.update_layout(annotations=[*fig.layout.annotations, *notes])
+
+
+@dataclass(frozen=True)
+class EndLabel:
+    """A name at the right end of a line."""
+
+    y: float
+    text: str
+    colour: str
+    size: int = 13
+
+
+def label_ends(fig: go.Figure, labels: Sequence[EndLabel], limits: tuple[float, float], plot_height: int) -> None:
+    """Write names at the right edge of the plot, moved apart so that none covers another."""
+    if not labels:
+        return
+    low, high = limits
+    ordered = sorted(labels, key=lambda label: label.y)
+    unit = (high - low) / plot_height  # data units a pixel
+    places = spread([label.y for label in ordered], 15.5 * unit, low, high)
+    notes = [
+        {
+            "name": "end-label", "text": label.text, "x": 1, "xref": "paper", "xshift": 8, "y": place, "yref": "y",
+            "xanchor": "left", "yanchor": "middle", "showarrow": False,
+            "font": {"size": label.size, "color": label.colour},
+        }
+        for label, place in zip(ordered, places, strict=True)
+    ]  # fmt: skip
+    annotate(fig, notes)
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Rising places moved as little as needed to lie at least `gap` apart, inside [low, high] where they fit."""
+    out: list[float] = []
+    for place in places:
+        place = min(max(place, low), high)
+        out.append(place if not out else max(place, out[-1] + gap))
+    overshoot = out[-1] - high if out else 0.0
+    if overshoot > 0:
+        ceiling = high
+        for index in range(len(out) - 1, -1, -1):
+            out[index] = min(out[index], ceiling)
+            ceiling = out[index] - gap
+    return out
+
+
+_WIDE, _TALL, _OFF = 6.8, 17.0, 18.0  # pixels: of a letter, of a line, between a mark and its name
+_WIDTH = 640  # pixels of a plot on a narrow page
+_LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # lines up from the mark, in the order in which they are tried
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle that is taken, in pixels from the origin of the axes, y upwards."""
+
+    left: float
+    low: float
+    right: float
+    high: float
+
+    @classmethod
+    def around(cls, x: float, y: float, width: float, height: float) -> Box:
+        """The one with this middle."""
+        return cls(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+    def meets(self, other: Box) -> bool:
+        """Whether the two overlap."""
+        return (
+            self.left < other.right and other.left < self.right and self.low < other.high and other.low < self.high
+        )
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A mark that gets a name, in the axes' units."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def pixels_a_unit(wide: tuple[float, float], high: tuple[float, float], height: int) -> float:
+    """About how large a unit is drawn where both axes have one scale: a figure's width is not known here."""
+    return min(_WIDTH / (wide[1] - wide[0]), height / (high[1] - high[0]))
+
+
+def marks(places: Iterable[tuple[float, float]], scale: float, size: float = 14.0) -> list[Box]:
+    """What marks at these places take.
+
+    Args:
+        places: in the axes' units.
+        scale: pixels a unit.
+        size: of a mark, pixels.
+    """
+    return [Box.around(x * scale, y * scale, size, size) for x, y in places if math.isfinite(x + y)]
+
+
+def name_of_mark(x: float, y: float, text: str, lift: float, scale: float) -> Box:
+    """What a name centred above or below a mark takes; `lift` is its distance from the mark, pixels."""
+    return Box.around(x * scale, y * scale + lift, _WIDE * len(text), _TALL)
+
+
+def beside(spots: Sequence[Spot], taken: Sequence[Box], scale: float) -> list[dict[str, Any]]:
+    """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free."""
+    full, notes = list(taken), []
+    for spot in spots:
+        side, lift, box = _free(spot.x * scale, spot.y * scale, _WIDE * len(spot.text), full)
+        full.append(box)
+        notes.append({
+            "name": "end-label", "x": spot.x, "y": spot.y, "xshift": side * _OFF, "yshift": lift,
+            "xanchor": "left" if side > 0 else "right", "showarrow": False, "text": spot.text,
+            "font": {"size": 13, "color": spot.colour},
+        })  # fmt: skip
+    return notes
+
+
+def _free(x: float, y: float, width: float, taken: Sequence[Box]) -> tuple[int, float, Box]:
+    boxes = []
+    for side, lift in [(side, float(lines * _TALL)) for lines in _LIFTS for side in (1, -1)]:
+        boxes.append(Box.around(x + side * (_OFF + width / 2), y + lift, width, _TALL))
+        if not any(boxes[-1].meets(other) for other in taken):
+            return side, lift, boxes[-1]
+    return 1, 0.0, boxes[0]

@@ -1,0 +1,71 @@
+"""The axis of every figure over fine-tuning: optimiser steps, logarithmic, with step 0 drawn apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from probes.plots.style import Ink
+
+
+@dataclass(frozen=True)
+class StepAxis:
+    """Optimiser steps on a log axis, with step 0 drawn apart at the left."""
+
+    steps: tuple[int, ...]
+
+    @classmethod
+    def of(cls, steps: Iterable[int]) -> StepAxis:
+        """The axis that shows these steps."""
+        return cls(tuple(sorted({int(step) for step in steps})))
+
+    @property
+    def _first(self) -> float:
+        positive = [step for step in self.steps if step > 0]
+        return math.log10(positive[0]) if positive else 0.0
+
+    @property
+    def _span(self) -> float:
+        positive = [step for step in self.steps if step > 0]
+        return max(math.log10(positive[-1]) - self._first, 0.3) if positive else 1.0
+
+    @property
+    def zero(self) -> float:
+        """Where step 0 is drawn."""
+        return self._first - 0.16 * self._span
+
+    @property
+    def gap(self) -> float:
+        """Where the axis is broken, between 0 and the first step."""
+        return self._first - 0.08 * self._span
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """What the axis spans."""
+        return self.zero - 0.05 * self._span, self._first + 1.03 * self._span
+
+    def position(self, step: int) -> float:
+        """Where `step` is drawn."""
+        return math.log10(step) if step > 0 else self.zero
+
+    def apply(self, fig: go.Figure, ink: Ink) -> None:
+        """Give the figure's x axis its ticks, its title and the break behind 0."""
+        ticks = [(self.zero, "0")]
+        for step in sorted((step for step in self.steps if step > 0), reverse=True):
+            place = self.position(step)
+            if len(ticks) == 1 or ticks[-1][0] - place > 0.06 * self._span:
+                ticks.append((place, f"{step:,}"))
+        fig.update_xaxes(
+            range=list(self.range),
+            tickvals=[place for place, _ in ticks],
+            ticktext=[text for _, text in ticks],
+            title={"text": "optimiser step (log scale, 0 apart)"},
+        )
+        half = 0.012 * self._span
+        fig.add_shape(
+            name="axis-break", type="line", xref="x", yref="paper", y0=0, y1=0,
+            x0=self.gap - half, x1=self.gap + half, line={"color": ink.background, "width": 5},
+        )  # fmt: skip
