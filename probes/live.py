@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +20,11 @@ from probes.directions.vectors import Owner, Vectors
 from probes.errors import CheckpointError, LineageError, UsageError
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
-from probes.models.architecture import first_tensor
 from probes.models.interventions import add
+from probes.models.streams import residuals
 from probes.prompts import Prompt, PromptSet, render
+from probes.stages.directions import owner_of
+from probes.stages.roles import open_aligned
 from probes.store import RunFolder
 
 TOP = 15
@@ -78,11 +80,13 @@ class Bench:
 
     Attributes:
         host: holds the model.
+        owner: whose directions fit it.
         places: checkpoint → where it lives, as the run's lineage says.
         weights: checkpoint → hash of the weights that were measured, where the run knows it.
     """
 
     host: ModelHost
+    owner: Owner
     places: Mapping[str, CheckpointRef]
     weights: Mapping[str, str]
     _known: set[str] = field(default_factory=set)
@@ -100,7 +104,7 @@ class Bench:
             raise LineageError(f"{run.path} names no checkpoints")
         lineage = Lineage.opened(run.manifest.lineage, run.path)
         weights = {name: str(about.get("weights_sha256", "")) for name, about in run.manifest.checkpoints.items()}
-        bench = cls(ModelHost(lineage.aligned), dict(lineage.checkpoints()), weights)
+        bench = cls(open_aligned(run, lineage), owner_of(run), dict(lineage.checkpoints()), weights)
         bench._verify("aligned")
         return bench
 
@@ -122,9 +126,7 @@ class Bench:
             UsageError: the direction is another model's, or is not defined at the layer, or the prompt is too long.
             PromptError: the chat template fails, or the prompt does not fit into the context.
         """
-        Owner(self.host.d_model, self.host.n_layers, frozenset(filter(None, self.weights.values()))).refuse_foreign(
-            vectors
-        )
+        self.owner.refuse_foreign(vectors)
         unit, norm = vectors.at(asked.layer)
         with self._lock:
             self._put(checkpoint)
@@ -169,12 +171,12 @@ class Bench:
     def _forward(self, ids: Sequence[int], layer: int) -> tuple[np.ndarray, np.ndarray]:
         """The stream [position, d_model] behind a layer, and the chances of the next token."""
         tokens = torch.tensor([list(ids)], device=self.host.device)
-        with _kept(self.host, layer) as kept:
+        with residuals(self.host.blocks, [layer]) as kept:
             output = self.host.model(
                 input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False, logits_to_keep=1
             )
         chances = output.logits[0, -1].double().softmax(dim=-1)
-        return kept[0][0].double().cpu().numpy(), chances.cpu().numpy()
+        return kept[layer][0].double().cpu().numpy(), chances.cpu().numpy()
 
     def _answer(self, ids: Sequence[int], new_tokens: int) -> str | None:
         if new_tokens < 1:
@@ -184,14 +186,3 @@ class Bench:
 
     def _texts(self, ids: Sequence[int] | np.ndarray) -> tuple[str, ...]:
         return tuple(self.host.tokenizer.decode([int(each)]) for each in ids)
-
-
-@contextlib.contextmanager
-def _kept(host: ModelHost, layer: int) -> Iterator[list[torch.Tensor]]:
-    """What leaves a block, behind whatever else was hooked to it before."""
-    found: list[torch.Tensor] = []
-    handle = host.blocks[layer].register_forward_hook(lambda _, __, output: found.append(first_tensor(output)))
-    try:
-        yield found
-    finally:
-        handle.remove()

@@ -11,7 +11,7 @@ from probes.guard.forms import FORMS, MODES, Options, Projection, make_effect
 from probes.guard.guard import Guard
 from probes.guard.loop import Batch, Example, Schedule, answer_loss, shuffled, train
 from probes.guard.material import Material
-from probes.guard.reading import Reader, residuals
+from probes.guard.reading import Reader
 
 
 def __getattr__(name: str) -> Any:
@@ -39,7 +39,6 @@ __all__ = [
     "Schedule",
     "answer_loss",
     "make_effect",
-    "residuals",
     "shuffled",
     "train",
 ]

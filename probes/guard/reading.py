@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,29 +11,8 @@ from torch import Tensor, nn
 
 from probes.behaviour.generate import left_padded
 from probes.guard.direction import GuardError
-from probes.models.architecture import accepts, first_tensor
-
-
-@contextlib.contextmanager
-def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """While open, each forward pass leaves the outputs of these blocks in the yielded mapping, by layer.
-
-    The outputs are the tensors themselves, with their gradient history; nothing is changed. On leaving, also by an
-    exception, no hook remains.
-    """
-    seen: dict[int, Tensor] = {}
-
-    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            seen[layer] = first_tensor(output)
-
-        return hook
-
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            handle = blocks[layer].register_forward_hook(keep(layer))
-            stack.callback(handle.remove)
-        yield seen
+from probes.models.architecture import accepts
+from probes.models.streams import residuals
 
 
 class Reader:
