@@ -255,8 +255,16 @@ def choose_direction(known: Sequence[str], direction: str, says: str = "") -> No
     )
 
 
-def readout(rows: pd.DataFrame, names: dict[str, str], direction: str) -> None:
-    """The tokens that a direction writes, and those that its opposite does, side by side for some checkpoints."""
+def readout(run: Context, direction: str, checkpoint: str) -> None:
+    """The tokens that a direction writes, and those that its opposite does, in the aligned model and a checkpoint."""
+    if not cache.has_table(run.key, "direction_readout"):
+        missing(
+            "No tokens have been read out.", f"gravity-probe directions {run.command_path} fit",
+            "That opens the checkpoints, which must still be where they were.",
+        )  # fmt: skip
+        return
+    names = {"aligned": "aligned", checkpoint: checkpoint_name(checkpoint, run)}
+    rows = cache.readout(run.key, run.layer, direction, tuple(names))
     if rows.empty:
         note(f"No tokens of {direction} were read out here: it may not be defined at this layer.")
         return

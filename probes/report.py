@@ -86,7 +86,7 @@ def _headline(run: RunFolder) -> int:
 
 
 def _verdict(run: RunFolder) -> Iterator[str]:
-    if not (run.path / "verdict.json").is_file():
+    if not run.has_json("verdict"):
         yield "<h1>No verdict has been written</h1>"
         yield f"<p class='lead'>Write it: <code>gravity-probe verdict {html.escape(str(run.path))}</code></p>"
         return

@@ -172,14 +172,7 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
 
 
 def _readout(run: Context, here: str, direction: str) -> None:
-    if not cache.has_table(run.key, "direction_readout"):
-        components.missing(
-            "No tokens have been read out.", f"gravity-probe directions {run.command_path} fit",
-            "That opens the checkpoints, which must still be where they were.",
-        )  # fmt: skip
-        return
-    rows = cache.readout(run.key, run.layer, direction, (ALIGNED, here))
-    components.readout(rows, {ALIGNED: ALIGNED, here: components.checkpoint_name(here, run)}, direction)
+    components.readout(run, direction, here)
 
 
 def _cosines(run: Context, here: str, direction: str) -> None:

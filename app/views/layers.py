@@ -265,15 +265,7 @@ def _movers(run: Context, direction: str) -> None:
 
 def _readout(run: Context, direction: str) -> None:
     """The tokens that the direction writes, at the aligned model and at the chosen step."""
-    if not cache.has_table(run.key, "direction_readout"):
-        components.missing(
-            "No tokens have been read out.", f"gravity-probe directions {run.command_path} fit",
-            "That opens the checkpoints, which must still be where they were.",
-        )  # fmt: skip
-        return
-    name, chosen = run.catalogue.checkpoints[run.arm, run.seed, run.step], direction or REVERSION
-    rows = cache.readout(run.key, run.layer, chosen, ("aligned", name))
-    components.readout(rows, {"aligned": "aligned", name: components.checkpoint_name(name, run)}, chosen)
+    components.readout(run, direction or REVERSION, run.catalogue.checkpoints[run.arm, run.seed, run.step])
 
 
 _VIEWS = {

@@ -101,7 +101,7 @@ def print_summary(run: RunFolder, *, as_json: bool) -> Summary:
         if (role, 0, 0) in measured
     }
     verdicts = {}
-    if (run.path / "verdict.json").is_file():
+    if run.has_json("verdict"):
         verdicts = {
             (each["arm"], each["seed"]): f"level {each['level']}, {each['name']}"
             for each in run.read_json("verdict")["trajectories"]

@@ -19,6 +19,7 @@ from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.nulls.gaussian import Spectrum
 from probes.prompts import PromptSet, render
+from probes.stages.roles import open_aligned
 from probes.store import RunFolder
 
 _BASELINE = "baseline"
@@ -126,8 +127,7 @@ class Material:
 
     def host(self) -> ModelHost:
         """The aligned model, opened as the run did."""
-        config = self.run.manifest.config
-        return ModelHost(self.lineage.aligned, device=config["device"], allow_pickle=config["allow_pickle"])
+        return open_aligned(self.run, self.lineage)
 
     def refuse_overlap(self, penalty: PromptSet) -> None:
         """Penalty prompts must have no part in the direction or in the evaluation.
@@ -136,7 +136,7 @@ class Material:
             PromptError: some do; they are named.
         """
         used = {"probe": set(self._asked()[0])}
-        if (self.run.path / "evaluation.json").is_file():
+        if self.run.has_json("evaluation"):
             kept = self.run.read_json("evaluation")
             used["evaluation"] = {text for text, _ in [*kept["prompts"], *(kept["look_alikes"] or [])]}
         for use, texts in used.items():
