@@ -14,7 +14,7 @@ from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
 from probes.plots import manifold
-from probes.plots.manifold import COLOURS, Drawing
+from probes.plots.clouds import COLOURS, Drawing
 from probes.plots.style import InkName
 
 _METHODS = {"pca": "PCA", "umap": "UMAP"}

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.plots import animation, style
+from probes.plots import animation, clouds, style
+from probes.plots.clouds import Drawing
 from probes.plots.style import InkName
 
-Colour = Literal["checkpoint", "role", "arm", "step", "label"]
-COLOURS: tuple[Colour, ...] = ("checkpoint", "role", "arm", "step", "label")
 AT_MOST = 200_000  # points in one picture; more are thinned evenly in every checkpoint and class
 _IN_SPACE = 40_000
 _HEIGHT, _HEIGHT_3D = 600, 680
-_TUNED = "#D55E00"
-_STEPS = [(0.0, "#CFE3F1"), (0.5, "#3B8BC2"), (1.0, "#08306B")]  # light to dark, told apart without hue
-_STEPS_DARK = [(0.0, "#17405F"), (0.5, "#4FA3D8"), (1.0, "#E3F1FB")]
-_LABELS = {"harmful": "#B2182B", "harmless": "#4393C3"}
 _GRID = 60
-_SYMBOLS_3D = {"harmful": "circle", "harmless": "circle-open"}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How a map is drawn.
-
-    Attributes:
-        axes: 2 or 3.
-        colour: what a point's colour says.
-        contours: lines around the densest half of each checkpoint's harmful prompts (2-D only).
-        arrow: the way from the aligned model's to the witness's mean harmful prompt.
-        moving: play over the steps, with fixed axes, instead of showing them together.
-    """
-
-    axes: int = 2
-    colour: Colour = "checkpoint"
-    contours: bool = True
-    arrow: bool = True
-    moving: bool = False
 
 
 def manifold(
@@ -66,7 +39,7 @@ def manifold(
         whole: the map's places of every checkpoint, which fix the axes whatever is shown; None: the table's.
         ink: light or dark page.
     """
-    limits = {axis: _limits((table if whole is None else whole)[axis]) for axis in _columns(drawing.axes)}
+    limits = {axis: _limits((table if whole is None else whole)[axis]) for axis in clouds.columns_of(drawing.axes)}
     table = thinned(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
     method = str(about["method"]).upper()
     fig = style.figure(
@@ -76,7 +49,7 @@ def manifold(
     fixed = table["arm"].isin(style.ROLES)
     steps = sorted({int(step) for step in table[~fixed]["step"]})
     shown = table[fixed] if drawing.moving and steps else table
-    _clouds(fig, shown, drawing, steps, ink, witness)
+    clouds.draw(fig, shown, drawing, steps, ink, witness)
     if drawing.contours and drawing.axes == 2:
         _contours(fig, shown, ink)
     if drawing.arrow:
@@ -92,10 +65,6 @@ def thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
         return table
     every = -(-len(table) // most)
     return table[table.groupby(["checkpoint", "label"]).cumcount() % every == 0]
-
-
-def _columns(axes: int) -> tuple[str, ...]:
-    return ("x", "y") if axes == 2 else ("x3", "y3", "z3")
 
 
 def _limits(values: pd.Series) -> tuple[float, float]:
@@ -119,90 +88,6 @@ def _caption(about: dict[str, Any], drawing: Drawing) -> str:
     if about["method"] == "umap":
         parts.append("UMAP keeps neighbours, not distances: how far two clouds lie apart means little.")
     return " ".join(parts)
-
-
-def _clouds(
-    fig: go.Figure, table: pd.DataFrame, drawing: Drawing, steps: Sequence[int], ink: InkName, witness: str
-) -> None:
-    order, traces = style.in_order(set(table["arm"])), []
-    kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(table))
-    for arm in [arm for arm in order if arm not in style.ROLES] + [arm for arm in order if arm in style.ROLES]:
-        own = table[table["arm"] == arm]
-        for (_, step), cloud in own.groupby(["seed", "step"]):
-            for label in ("harmless", "harmful"):
-                part = cloud[cloud["label"] == label]
-                if len(part):
-                    name = _name(arm, int(step), witness)
-                    traces.append(_points(part, label, name, arm, int(step), drawing, steps, ink, kind))
-    fig.add_traces(traces)
-    if drawing.colour == "step" and steps and not drawing.moving:
-        _step_bar(fig, steps, ink, drawing.axes)
-
-
-def _name(arm: str, step: int, witness: str) -> str:
-    return (witness if arm == "witness" else arm) if arm in style.ROLES else f"{arm} {step:,}"
-
-
-def _colour(arm: str, step: int, label: str, colour: Colour, steps: Sequence[int], ink: InkName) -> str:
-    if colour == "label":
-        return _LABELS.get(label, style.CONTROL.colour)
-    if colour == "role" and arm not in style.ROLES:
-        return _TUNED
-    if colour == "step" and arm not in style.ROLES and steps:
-        return style.on_scale(_STEPS_DARK if ink == "dark" else _STEPS, _rank(step, steps))
-    return style.mark_of(arm).colour
-
-
-def _rank(step: int, steps: Sequence[int]) -> float:
-    return list(steps).index(step) / max(len(steps) - 1, 1)
-
-
-def _points(
-    part: pd.DataFrame, label: str, name: str, arm: str, step: int, drawing: Drawing, steps: Sequence[int],
-    ink: InkName, kind: str,
-) -> dict[str, Any]:
-    colour = _colour(arm, step, label, drawing.colour, steps, ink)
-    deep = drawing.axes == 3
-    places = dict(zip("xyz", (part[axis] for axis in _columns(drawing.axes)), strict=False))
-    faint = 0.9
-    if drawing.colour == "checkpoint" and arm not in style.ROLES and len(steps) > 1:
-        faint = 0.25 + 0.65 * _rank(step, steps)  # later steps stand out
-    marker = {
-        "color": colour, "size": 3.4 if deep else 5.5, "opacity": faint,
-        "symbol": _SYMBOLS_3D[label] if deep else ("circle" if label == "harmful" else "circle-open"),
-        "line": {"width": 0 if label == "harmful" else 1, "color": colour},
-    }  # fmt: skip
-    return {
-        "type": kind, "name": f"{name} {label}", "mode": "markers", "marker": marker, "showlegend": False, **places,
-        "hovertext": [_prompt(text) for text in part["text"]],
-        "hovertemplate": f"<b>{style.plain(name)}</b>, {label}<br>%{{hovertext}}<extra></extra>",
-    }  # fmt: skip
-
-
-def _prompt(text: object) -> str:
-    shown = " ".join(str(text).split())
-    return style.plain(shown[:69] + "…" if len(shown) > 70 else shown)
-
-
-def _step_bar(fig: go.Figure, steps: Sequence[int], ink: InkName, axes: int) -> None:
-    """A colour bar of steps, carried by a point that is not drawn."""
-    make = go.Scatter3d if axes == 3 else go.Scatter
-    none = {"x": [None], "y": [None], **({"z": [None]} if axes == 3 else {})}
-    shown = steps if len(steps) < 9 else [steps[0], steps[len(steps) // 2], steps[-1]]
-    fig.add_trace(
-        make(
-            name="steps", **none, mode="markers", hoverinfo="skip", showlegend=False,
-            marker={
-                "color": [0], "cmin": 0, "cmax": 1, "colorscale": _STEPS_DARK if ink == "dark" else _STEPS,
-                "showscale": True,
-                "colorbar": {
-                    "title": {"text": "step", "font": {"size": 12}}, "thickness": 10, "len": 0.6, "outlinewidth": 0,
-                    "tickvals": [_rank(step, steps) for step in shown], "ticktext": [f"{step:,}" for step in shown],
-                },
-            },
-        )
-    )  # fmt: skip
-    fig.update_layout(margin={"r": 90})
 
 
 def _contours(fig: go.Figure, table: pd.DataFrame, ink: InkName) -> None:
@@ -242,14 +127,14 @@ def _density(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, fl
 
 def _means(table: pd.DataFrame, axes: int) -> pd.DataFrame:
     harmful = table[table["label"] == "harmful"]
-    return harmful.groupby(["arm", "seed", "step"])[list(_columns(axes))].mean().reset_index()
+    return harmful.groupby(["arm", "seed", "step"])[list(clouds.columns_of(axes))].mean().reset_index()
 
 
 def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None:
     means = _means(table, axes).set_index("arm")
     if not {"aligned", "witness"} <= set(means.index):
         return
-    columns = list(_columns(axes))
+    columns = list(clouds.columns_of(axes))
     start, end = means.loc["aligned", columns], means.loc["witness", columns]
     colour = style.INKS[ink].text
     if axes == 2:
@@ -277,7 +162,7 @@ def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, 
     make, none = (go.Scatter3d, {"x": [None], "y": [None], "z": [None]}) if drawing.axes == 3 else (
         go.Scatter, {"x": [None], "y": [None]}
     )  # fmt: skip
-    for name, colour, symbol in _entries(table, drawing, witness):
+    for name, colour, symbol in clouds.legend(table, drawing, witness):
         fig.add_trace(
             make(
                 name=style.plain(name), **none, mode="markers", showlegend=True,
@@ -292,23 +177,6 @@ def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, 
         },
         margin={"t": 118},
     )  # fmt: skip
-
-
-def _entries(table: pd.DataFrame, drawing: Drawing, witness: str) -> list[tuple[str, str, str]]:
-    if drawing.colour == "label":
-        return [(label, colour, "circle" if label == "harmful" else "circle-open") for label, colour in _LABELS.items()]
-    roles = [arm for arm in style.in_order(set(table["arm"])) if arm in style.ROLES]
-    arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in style.ROLES]
-    found = [(witness if role == "witness" else role, style.mark_of(role).colour, "circle") for role in roles]
-    if drawing.colour == "step":
-        return found
-    if drawing.colour == "role":
-        return [*found, *([("fine-tuned", _TUNED, "circle")] if arms else [])]
-    for arm in arms:
-        steps = sorted({int(step) for step in table[table["arm"] == arm]["step"]})
-        name = f"{arm}, step {steps[0]:,}" if len(steps) == 1 else f"{arm}, steps {steps[0]:,} to {steps[-1]:,}"
-        found.append((name, style.mark_of(arm).colour, "circle"))
-    return found
 
 
 def _axes(
@@ -329,7 +197,7 @@ def _axes(
         return
     scene = {
         f"{axis}axis": {"range": list(limits[column]), "title": {"text": title}, "showticklabels": False}
-        for axis, column, title in zip("xyz", _columns(3), titles, strict=True)
+        for axis, column, title in zip("xyz", clouds.columns_of(3), titles, strict=True)
     }
     fig.update_layout(scene={**scene, "aspectmode": "cube"}, dragmode="orbit", margin={"r": 0})
 
@@ -347,19 +215,19 @@ def _played(
 
     kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(tuned))
 
-    def clouds(step: int) -> list[dict[str, Any]]:
+    def places(step: int) -> list[dict[str, Any]]:
         found = []
         for arm, seed, label in slots:
             own = tuned[(tuned["arm"] == arm) & (tuned["seed"] == seed) & (tuned["label"] == label)]
             now = own[own["step"] == step]
-            name = _name(arm, step, witness)
-            found.append(_points(now, label, name, arm, step, drawing, steps, ink, kind))
+            name = clouds.name_of(arm, step, witness)
+            found.append(clouds.points(now, label, name, arm, step, drawing, steps, ink, kind))
         for each in found:
             each["marker"]["opacity"] = 0.9
         return found
 
     first = len(fig.data)
-    fig.add_traces(clouds(steps[-1]))
+    fig.add_traces(places(steps[-1]))
     traces = list(range(first, len(fig.data)))
-    frames = [go.Frame(name=f"{step}", data=clouds(step), traces=traces) for step in steps]
+    frames = [go.Frame(name=f"{step}", data=places(step), traces=traces) for step in steps]
     return animation.play(fig, frames, steps, ink)

@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from probes.plots import animation, behaviour, by_layer, displacement, manifold, roc, spectrum, style, trajectories
+from probes.plots.clouds import COLOURS, Drawing
 from probes.plots.displacement import Cone
-from probes.plots.manifold import COLOURS, Drawing
 
 ABOUT = {
     "method": "pca", "fit": "roles", "seed": 0, "trustworthiness": {"2": 0.9, "3": 0.95}, "neighbours": 5,
