@@ -200,7 +200,7 @@ def tracked(key: Key) -> list[str]:
     if not has_table(key, "direction_tracks"):
         return []
     kept = table(key, "direction_tracks", ("direction",))["direction"].unique()
-    order = list(_told(key))
+    order = list(told(key))
     return sorted(kept, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
@@ -212,12 +212,12 @@ def directions(key: Key) -> dict[str, dict[str, Any]]:
         RunFolderError: the document is damaged.
     """
     kept = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
-    named = {name: about for name, about in _told(key).items() if direction_file(name) in kept}
+    named = {name: about for name, about in told(key).items() if direction_file(name) in kept}
     rest = sorted(kept - {direction_file(name) for name in named})
     return {**named, **{name: {} for name in rest}}
 
 
-def _told(key: Key) -> dict[str, dict[str, Any]]:
+def told(key: Key) -> dict[str, dict[str, Any]]:
     """What `directions.json` says of each direction."""
     found = document(key, "directions") or {}
     told = found.get("directions", {}) if isinstance(found, dict) else None

@@ -138,7 +138,7 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
     """One row a direction at the chosen layer, with its AUROC over all layers as a small line."""
     by_layer = rows.sort_values("layer").groupby("direction")["refit"].agg(list)
     own = rows[rows["layer"] == run.layer].set_index("direction").reindex(cache.tracked(run.key)).reset_index()
-    about = cache.directions(run.key)
+    about = cache.told(run.key)
     own = own.assign(
         by_layer=[[0.5 if math.isnan(each) else each for each in by_layer.get(name, [])] for name in own["direction"]],
         says=[str(about.get(name, {}).get("says", "")) for name in own["direction"]],
@@ -149,17 +149,17 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
     )
     number, help_ = st.column_config.NumberColumn, {name: each.help for name, each in DIRECTIONS.items()}
     columns = {
-        "direction": st.column_config.TextColumn("direction", pinned=True, width=150),
-        "refit": number("AUROC", format="%.2f", help=help_["refit"], width="small"),
-        "interval": st.column_config.TextColumn("95 %", width="small"),
-        "by_layer": st.column_config.LineChartColumn("by layer", y_min=0, y_max=1, width="small"),
-        "auroc": number("kept", format="%.2f", help=help_["auroc"], width="small"),
-        "angle": number("turned, °", format="%.0f", help=help_["angle"], width="small"),
-        "d_prime": number("d′", format="%.2f", help=help_["d_prime"], width="small"),
-        "norm": number("gap", format="%.2f", help=help_["norm"], width="small"),
-        "accuracy": number("accuracy", format="%.2f", help=help_["accuracy"], width="small"),
-        "calibration": number("calibration", format="%.3f", help=help_["calibration"], width="small"),
-        "says": st.column_config.TextColumn("what it is", width="medium"),
+        "direction": st.column_config.TextColumn("direction", pinned=True, width=140),
+        "refit": number("AUROC", format="%.2f", help=help_["refit"], width=68),
+        "interval": st.column_config.TextColumn("95 %", width=100),
+        "by_layer": st.column_config.LineChartColumn("by layer", y_min=0, y_max=1, width=72),
+        "auroc": number("kept", format="%.2f", help=help_["auroc"], width=58),
+        "angle": number("turned, °", format="%.0f", help=help_["angle"], width=74),
+        "d_prime": number("d′", format="%.2f", help=help_["d_prime"], width=52),
+        "norm": number("gap", format="%.2f", help=help_["norm"], width=58),
+        "accuracy": number("accuracy", format="%.2f", help=help_["accuracy"], width=76),
+        "calibration": number("calibration", format="%.3f", help=help_["calibration"], width=86),
+        "says": st.column_config.TextColumn("what it is", width=256),
         "reason": st.column_config.TextColumn("not defined because"),
     }
     shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]

@@ -141,7 +141,8 @@ def _names(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Each arm's name once, beside the furthest of its arrows at the step."""
     scale = labels.pixels_a_unit(*limits, _HEIGHT - 148)
-    taken = labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)
+    taken = [labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)]
+    taken += [labels.line([0.0, row.along], [0.0, row.across], scale) for row in ends.itertuples()]
     taken += [labels.name_of_mark(x, 0.0, name, _BELOW, scale) for x, name in ((0.0, "aligned"), (1.0, witness))]
     furthest = ends.sort_values("along").groupby("arm").last()
     spots = [

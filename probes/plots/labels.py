@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Float
+
+Boxes = Float[np.ndarray, "_ 4"]  # left, low, right, high of what is taken: pixels from the axes' origin, y upwards
+Box = Float[np.ndarray, "1 4"]
+
+_WIDE, _TALL, _OFF = 6.8, 17.0, 18.0  # pixels: of a letter, of a line, between a mark and its name
+_WIDTH = 640  # pixels of a plot on a narrow page
+_STITCHES = 60  # boxes that stand for a straight piece of a line
+_LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # lines up from the mark, in the order in which they are tried
 
 
 def annotate(fig: go.Figure, notes: Sequence[dict[str, Any]]) -> None:
@@ -60,32 +69,6 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     return out
 
 
-_WIDE, _TALL, _OFF = 6.8, 17.0, 18.0  # pixels: of a letter, of a line, between a mark and its name
-_WIDTH = 640  # pixels of a plot on a narrow page
-_LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # lines up from the mark, in the order in which they are tried
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle that is taken, in pixels from the origin of the axes, y upwards."""
-
-    left: float
-    low: float
-    right: float
-    high: float
-
-    @classmethod
-    def around(cls, x: float, y: float, width: float, height: float) -> Box:
-        """The one with this middle."""
-        return cls(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-
-    def meets(self, other: Box) -> bool:
-        """Whether the two overlap."""
-        return (
-            self.left < other.right and other.left < self.right and self.low < other.high and other.low < self.high
-        )
-
-
 @dataclass(frozen=True)
 class Spot:
     """A mark that gets a name, in the axes' units."""
@@ -101,7 +84,7 @@ def pixels_a_unit(wide: tuple[float, float], high: tuple[float, float], height: 
     return min(_WIDTH / (wide[1] - wide[0]), height / (high[1] - high[0]))
 
 
-def marks(places: Iterable[tuple[float, float]], scale: float, size: float = 14.0) -> list[Box]:
+def marks(places: Iterable[tuple[float, float]], scale: float, size: float = 14.0) -> Boxes:
     """What marks at these places take.
 
     Args:
@@ -109,20 +92,29 @@ def marks(places: Iterable[tuple[float, float]], scale: float, size: float = 14.
         scale: pixels a unit.
         size: of a mark, pixels.
     """
-    return [Box.around(x * scale, y * scale, size, size) for x, y in places if math.isfinite(x + y)]
+    spots = np.array(list(places), dtype=float).reshape(-1, 2)
+    spots = spots[np.isfinite(spots).all(axis=1)] * scale
+    return np.hstack([spots - size / 2, spots + size / 2])
+
+
+def line(x: Sequence[float], y: Sequence[float], scale: float) -> Boxes:
+    """What a line through these places takes."""
+    far = np.arange(len(x), dtype=float)
+    between = np.linspace(0.0, len(x) - 1, _STITCHES * max(len(x) - 1, 1))
+    return marks(zip(np.interp(between, far, x), np.interp(between, far, y), strict=True), scale, size=3.0)
 
 
 def name_of_mark(x: float, y: float, text: str, lift: float, scale: float) -> Box:
     """What a name centred above or below a mark takes; `lift` is its distance from the mark, pixels."""
-    return Box.around(x * scale, y * scale + lift, _WIDE * len(text), _TALL)
+    return _box(x * scale, y * scale + lift, _WIDE * len(text))
 
 
-def beside(spots: Sequence[Spot], taken: Sequence[Box], scale: float) -> list[dict[str, Any]]:
+def beside(spots: Sequence[Spot], taken: Sequence[Boxes], scale: float) -> list[dict[str, Any]]:
     """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free."""
-    full, notes = list(taken), []
+    full, notes = np.concatenate([np.zeros((0, 4)), *taken]), []
     for spot in spots:
         side, lift, box = _free(spot.x * scale, spot.y * scale, _WIDE * len(spot.text), full)
-        full.append(box)
+        full = np.concatenate([full, box])
         notes.append({
             "name": "end-label", "x": spot.x, "y": spot.y, "xshift": side * _OFF, "yshift": lift,
             "xanchor": "left" if side > 0 else "right", "showarrow": False, "text": spot.text,
@@ -131,10 +123,18 @@ def beside(spots: Sequence[Spot], taken: Sequence[Box], scale: float) -> list[di
     return notes
 
 
-def _free(x: float, y: float, width: float, taken: Sequence[Box]) -> tuple[int, float, Box]:
-    boxes = []
-    for side, lift in [(side, float(lines * _TALL)) for lines in _LIFTS for side in (1, -1)]:
-        boxes.append(Box.around(x + side * (_OFF + width / 2), y + lift, width, _TALL))
-        if not any(boxes[-1].meets(other) for other in taken):
-            return side, lift, boxes[-1]
-    return 1, 0.0, boxes[0]
+def _free(x: float, y: float, width: float, taken: Boxes) -> tuple[int, float, Box]:
+    tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
+    boxes = [_box(x + side * (_OFF + width / 2), y + lift, width) for side, lift in tries]
+    free = [place for place, box in enumerate(boxes) if not _meet(box, taken)]
+    best = free[0] if free else 0
+    return *tries[best], boxes[best]
+
+
+def _box(x: float, y: float, width: float) -> Box:
+    """A line of type about a middle."""
+    return np.array([[x - width / 2, y - _TALL / 2, x + width / 2, y + _TALL / 2]])
+
+
+def _meet(box: Box, others: Boxes) -> bool:
+    return bool(((box[:, :2] < others[:, 2:]) & (others[:, :2] < box[:, 2:])).all(axis=1).any())

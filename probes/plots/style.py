@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -211,6 +212,7 @@ def figure(
         left: pixels left of the plot, for the axis and its names; title and caption begin at the figure's edge.
     """
     caption = caption.replace(" %", "\u00a0%").replace(" / ", "\u00a0/ ")
+    caption = re.sub("⟨.*?⟩", lambda found: found.group().replace(" ", "\u00a0"), caption)
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, CAPTION_WIDTH)]
     room = 16 * len(lines) + 10 if lines else 0
     made = go.Figure()

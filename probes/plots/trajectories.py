@@ -204,7 +204,10 @@ def _names(
             font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
         )  # fmt: skip
     scale = labels.pixels_a_unit(_span(table, "along"), _span(table, "across"), _HEIGHT - 148)
-    taken = labels.marks([*zip(table["along"], table["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)
+    taken = [labels.marks([*zip(table["along"], table["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)]
+    for _, _, path in _paths(table):
+        along, across, _ = _from_origin(path, ("along", "across"))
+        taken.append(labels.line(along, across, scale))
     taken += [
         labels.name_of_mark(x, y, witness if role == "witness" else role, 20.0 if role == "witness" else -20.0, scale)
         for role, x, y in _roles(table, ("along", "across"))

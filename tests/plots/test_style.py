@@ -68,6 +68,23 @@ def test_labels_are_moved_apart_and_stay_inside(places):
     assert max(moved) <= 1
 
 
+def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
+    scale = 100.0
+    spots = [labels.Spot(0.5, 0.5, "baseline", "#000000"), labels.Spot(0.52, 0.5, "control:random", "#000000")]
+    taken = [labels.marks([(0.5, 0.5), (0.52, 0.5)], scale), labels.line([0.0, 2.0], [0.5, 0.5], scale)]
+    notes = labels.beside(spots, taken, scale)
+    boxes = []
+    for spot, note in zip(spots, notes, strict=True):
+        width = 6.8 * len(spot.text)
+        left = spot.x * scale + note["xshift"] - (0 if note["xanchor"] == "left" else width)
+        middle = spot.y * scale + note["yshift"]
+        boxes.append((left, middle - 8.5, left + width, middle + 8.5))
+    assert abs(notes[0]["yshift"]) >= 10, "not on the line"
+    for one, other in [(boxes[0], boxes[1]), *((box, tuple(each)) for box in boxes for part in taken for each in part)]:
+        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        assert apart, (one, other)
+
+
 def test_labels_with_room_stay_where_they_are():
     assert labels.spread([0.1, 0.5, 0.9], 0.2, 0.0, 1.0) == [0.1, 0.5, 0.9]
 
