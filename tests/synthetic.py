@@ -12,6 +12,7 @@ import pandas as pd
 
 from probes.directions.vectors import Vectors
 from probes.lineage import Trajectory
+from probes.stages.settings import Settings
 from probes.store import ActivationWriter, RunFolder
 
 STEPS = (1, 2, 5, 10, 20, 50, 100)
@@ -71,7 +72,7 @@ def write_run(
         if "verdict" not in without:
             run_folder.write_json("verdict", {"trajectories": _verdicts(arms, seeds)})
         manifest = run_folder.manifest
-        manifest.config = {"headline_layer": max(0, round(0.6 * n_layers))}
+        manifest.config = {**Settings().model_dump(), "headline_layer": max(0, round(0.6 * n_layers))}
         manifest.model = {"architecture": "LlamaForCausalLM", "n_layers": n_layers, "d_model": 64}
         manifest.lineage = _lineage(arms, seeds, steps)
         manifest.checkpoints = {
