@@ -10,6 +10,8 @@ from probes.lineage import Lineage
 from probes.progress import Report, silent
 from probes.stages.behaviour import Evaluation, write_behaviour
 from probes.stages.roles import open_aligned
+from probes.stages.settings import Settings
+from probes.stages.verdict import write_verdict
 from probes.store import RunFolder
 
 KEPT = "evaluation"
@@ -47,5 +49,8 @@ def evaluate(
             raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
         lineage = Lineage.opened(run.manifest.lineage, run.path)
         write_behaviour(run, lineage, open_aligned(run, lineage, device), evaluation, report, judges=judges)
+        if run.has_json("verdict"):  # its last step hangs on behaviour
+            harmful = (run.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
+            write_verdict(run, lineage, harmful, Settings.load(None, run.manifest.config))
         run.save()
     return RunFolder(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from safetensors.torch import load_file, save_file
 from probes.compare import compare
 from probes.directions.vectors import Vectors
 from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
+from probes.evaluation import evaluate
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
 from probes.measure import judge, measure
 from probes.prompts import PromptSet
+from probes.stages.behaviour import Evaluation
 from probes.stages.settings import Settings
 from probes.store import RunFolder
 from probes.summary import summarise
@@ -142,6 +145,16 @@ def test_every_checkpoint_and_layer_has_every_null_and_so_has_the_trajectory(run
     corrected = nulls[nulls["p_max"].notna()]
     one_tie = 1 / 100  # scaling the layers can break one tie between a draw and the observed value
     assert (corrected["p_max"] >= corrected["p"] - one_tie).all()
+
+
+def test_judging_behaviour_afterwards_writes_the_verdict_again(run, tmp_path):
+    """Its last step hangs on behaviour; all else in it, made again from what is kept, is the same."""
+    shutil.copytree(run.path, tmp_path / "run")
+    before = run.read_json("verdict")
+    RunFolder(tmp_path / "run").path.joinpath("verdict.json").write_text(json.dumps({"trajectories": []}))
+    asked = PromptSet.of([f"mend roof {n}" for n in range(8)], ["harmful"] * 4 + ["harmless"] * 4)
+    judged = evaluate(tmp_path / "run", Evaluation(asked, max_new_tokens=2))
+    assert judged.read_json("verdict") == before
 
 
 def test_the_verdict_names_its_layer_and_its_null(run):

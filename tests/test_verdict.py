@@ -1,12 +1,13 @@
 """The ladder: step by step on made-up evidence, and on synthetic activations with a planted truth."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from probes.records import Estimate, NullResult
-from probes.verdict import NAMES, Evidence, judge
+from probes.verdict import NAMES, Comparison, Evidence, judge
 from tests.worlds import World, power_law, verdict_of
 
 HARD = ("isotropic", "covariance_aligned", "covariance_difference", "sham_drift", "sign_flip")
@@ -32,11 +33,52 @@ def evidence(changes=None, names=(*HARD, *SPECIFIC), **more):
     return Evidence("baseline", 0, 9, **made)
 
 
-def test_everything_beaten_is_level_5_and_never_6():
+def test_everything_beaten_is_level_5_where_nothing_was_intervened_on():
     verdict = judge(evidence())
     assert verdict.level == 5
     assert "causal: block, push and matched controls are another test" in verdict.untested
     assert "causal" in verdict.text
+
+
+def causal(**changes):
+    """Block, push and one control as they are to be, but for what is changed of one of them."""
+    found = {
+        "block": Comparison("block", "baseline", False, (-0.5, 0.6), (0.1, 0.6), 0.001),
+        "push": Comparison("push", "baseline", True, (0.8, 0.6), (1.0, 0.6), 0.002),
+        "control": Comparison("block", "control:random", False, (-0.5, 0.6), (0.1, 0.6), 0.003),
+    }
+    return tuple(dataclasses.replace(each, **changes.get(name, {})) for name, each in found.items())
+
+
+def test_level_6_is_given_where_every_comparison_of_arms_holds():
+    verdict = judge(evidence(causal=causal()))
+    assert (verdict.level, verdict.name, verdict.decided_by, verdict.p) == (6, NAMES[6], "causal", 0.003)
+    assert not any(each.startswith("causal") for each in verdict.untested)
+    assert "alignment 0.60 to -0.50, harmful compliance 60% to 10%" in verdict.text
+    assert "1 matched control does not (p = 0.003)" in verdict.text
+    hard = judge(evidence({"sham_drift": 0.04}, causal=causal()))
+    assert (hard.level, hard.decided_by, hard.p) == (6, "sham_drift", 0.04)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"block": {"p": 0.2}}, "block is not shown to lower the harmful compliance of baseline (60% to 10%, p = 0.2)"),
+        ({"block": {"alignment": (0.7, 0.6)}}, "block does not lower the alignment of baseline (0.60 to 0.70)"),
+        ({"push": {"alignment": (0.6, 0.6)}}, "push does not raise the alignment of baseline"),
+        ({"control": {"p": 0.06}}, "block is not shown to lower the harmful compliance of control:random"),
+    ],
+)
+def test_one_comparison_that_does_not_hold_is_level_5_and_is_named(fault, sentence):
+    verdict = judge(evidence(causal=causal(**fault)))
+    assert verdict.level == 5
+    assert f"The causal test does not hold: {sentence}" in verdict.text
+
+
+def test_an_intervention_lifts_nothing_above_a_null_that_is_not_beaten():
+    verdict = judge(evidence({"sham_drift": 0.3}, causal=causal()))
+    assert (verdict.level, verdict.decided_by) == (3, "sham_drift")
+    assert "The causal test holds" in verdict.text
 
 
 def test_the_headline_is_the_hardest_null():

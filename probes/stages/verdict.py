@@ -10,7 +10,8 @@ from probes import drift
 from probes.errors import StatisticsError
 from probes.lineage import Lineage, Trajectory
 from probes.records import Estimate, NullResult
-from probes.stages.drift import estimates_by_step
+from probes.stages.between_arms import Steps, between_arms
+from probes.stages.drift import ByStep, estimates_by_step
 from probes.stages.settings import Settings
 from probes.store import RunFolder
 from probes.verdict import Evidence, judge
@@ -42,11 +43,17 @@ def write_verdict(run: RunFolder, lineage: Lineage, harmful: np.ndarray, setting
                     alignment=alignment,
                     runs=sum(other.arm == each.arm for other in lineage.trajectories),
                     witness=lineage.witness.label,
+                    causal=between_arms(run, each.arm, _beside(estimates, each.seed), each.seed),
                 )
             ).to_json()
             | {"alignment": alignment.value, "low": alignment.low, "high": alignment.high, "steps": steps}
         )
     run.write_json("verdict", {"layer": layer, "trajectories": verdicts, "arms": _arms(verdicts, draws)})
+
+
+def _beside(estimates: ByStep, seed: int) -> dict[str, Steps]:
+    """Of every arm's run with this seed, the estimates by step."""
+    return {arm: by_step for (arm, run, _), by_step in estimates.items() if run == seed}
 
 
 def _draws(
