@@ -140,10 +140,15 @@ def _names(
     ink: InkName,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Each arm's name once, beside the furthest of its arrows at the step."""
-    scale = labels.pixels_a_unit(*limits, _HEIGHT - 148)
-    taken = [labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)]
-    taken += [labels.line([0.0, row.along], [0.0, row.across], scale) for row in ends.itertuples()]
-    taken += [labels.name_of_mark(x, 0.0, name, _BELOW, scale) for x, name in ((0.0, "aligned"), (1.0, witness))]
+
+    def taken(scale: float) -> list[labels.Boxes]:
+        return [
+            labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale),
+            *(labels.line([0.0, row.along], [0.0, row.across], scale) for row in ends.itertuples()),
+            *(labels.name_of_mark(x, 0.0, name, _BELOW, scale) for x, name in ((0.0, "aligned"), (1.0, witness))),
+            labels.left_of(limits[0][0], scale),
+        ]
+
     furthest = ends.sort_values("along").groupby("arm").last()
     spots = [
         labels.Spot(
@@ -152,12 +157,12 @@ def _names(
         )
         for arm in style.in_order(furthest.index)
     ]  # fmt: skip
-    return labels.beside(spots, taken, scale)
+    return labels.beside(spots, taken, labels.pixels_a_unit(*limits, _HEIGHT - 148))
 
 
 def _limits(table: pd.DataFrame, lowest: float | None) -> tuple[tuple[float, float], tuple[float, float]]:
     along, across = [0.0, 1.0, *table["along"]], [0.0, *table["across"]]
-    wide, high = 0.08 * (max(along) - min(along)), 0.1 * ((max(across) - min(across)) or 1.0)
+    wide, high = 0.16 * (max(along) - min(along)), 0.1 * ((max(across) - min(across)) or 1.0)
     return (min(along) - wide, max(along) + wide), (
         min(across) - max(high, 0.12) if lowest is None else min(lowest, -high), max(across) + high,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ Boxes = Float[np.ndarray, "_ 4"]  # left, low, right, high of what is taken: pix
 Box = Float[np.ndarray, "1 4"]
 
 _WIDE, _TALL, _OFF = 6.8, 17.0, 18.0  # pixels: of a letter, of a line, between a mark and its name
-_WIDTH = 640  # pixels of a plot on a narrow page
+_WIDTHS = (480, 960)  # pixels of a plot on a narrow page and on a wide one
+_FAR = 1e6
 _STITCHES = 60  # boxes that stand for a straight piece of a line
 _LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # lines up from the mark, in the order in which they are tried
 
@@ -79,9 +80,9 @@ class Spot:
     colour: str
 
 
-def pixels_a_unit(wide: tuple[float, float], high: tuple[float, float], height: int) -> float:
-    """About how large a unit is drawn where both axes have one scale: a figure's width is not known here."""
-    return min(_WIDTH / (wide[1] - wide[0]), height / (high[1] - high[0]))
+def pixels_a_unit(wide: tuple[float, float], high: tuple[float, float], height: int) -> list[float]:
+    """About how large a unit is drawn on a narrow page and on a wide one, where both axes have one scale."""
+    return [min(width / (wide[1] - wide[0]), height / (high[1] - high[0])) for width in _WIDTHS]
 
 
 def marks(places: Iterable[tuple[float, float]], scale: float, size: float = 14.0) -> Boxes:
@@ -104,17 +105,33 @@ def line(x: Sequence[float], y: Sequence[float], scale: float) -> Boxes:
     return marks(zip(np.interp(between, far, x), np.interp(between, far, y), strict=True), scale, size=3.0)
 
 
+def left_of(x: float, scale: float) -> Box:
+    """All that lies left of the plot: the axis and its numbers."""
+    return np.array([[-_FAR, -_FAR, x * scale, _FAR]])
+
+
 def name_of_mark(x: float, y: float, text: str, lift: float, scale: float) -> Box:
     """What a name centred above or below a mark takes; `lift` is its distance from the mark, pixels."""
     return _box(x * scale, y * scale + lift, _WIDE * len(text))
 
 
-def beside(spots: Sequence[Spot], taken: Sequence[Boxes], scale: float) -> list[dict[str, Any]]:
-    """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free."""
-    full, notes = np.concatenate([np.zeros((0, 4)), *taken]), []
+def beside(
+    spots: Sequence[Spot], taken: Callable[[float], Sequence[Boxes]], scales: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free.
+
+    Args:
+        spots: what is named, in this order.
+        taken: what else is drawn, at so many pixels a unit.
+        scales: at each of which a name must be free: a figure is drawn as wide as its page.
+    """
+    full = {scale: np.concatenate([np.zeros((0, 4)), *taken(scale)]) for scale in scales}
+    notes = []
     for spot in spots:
-        side, lift, box = _free(spot.x * scale, spot.y * scale, _WIDE * len(spot.text), full)
-        full = np.concatenate([full, box])
+        tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
+        side, lift = next((each for each in tries if _is_free(spot, *each, full)), tries[0])
+        for scale in scales:
+            full[scale] = np.concatenate([full[scale], _name(spot, side, lift, scale)])
         notes.append({
             "name": "end-label", "x": spot.x, "y": spot.y, "xshift": side * _OFF, "yshift": lift,
             "xanchor": "left" if side > 0 else "right", "showarrow": False, "text": spot.text,
@@ -123,12 +140,13 @@ def beside(spots: Sequence[Spot], taken: Sequence[Boxes], scale: float) -> list[
     return notes
 
 
-def _free(x: float, y: float, width: float, taken: Boxes) -> tuple[int, float, Box]:
-    tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
-    boxes = [_box(x + side * (_OFF + width / 2), y + lift, width) for side, lift in tries]
-    free = [place for place, box in enumerate(boxes) if not _meet(box, taken)]
-    best = free[0] if free else 0
-    return *tries[best], boxes[best]
+def _is_free(spot: Spot, side: int, lift: float, full: Mapping[float, Boxes]) -> bool:
+    return not any(_meet(_name(spot, side, lift, scale), boxes) for scale, boxes in full.items())
+
+
+def _name(spot: Spot, side: int, lift: float, scale: float) -> Box:
+    width = _WIDE * len(spot.text)
+    return _box(spot.x * scale + side * (_OFF + width / 2), spot.y * scale + lift, width)
 
 
 def _box(x: float, y: float, width: float) -> Box:

@@ -11,6 +11,8 @@ from probes.plots import animation, labels, style
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
+_LIFT = {"witness": 20.0}  # pixels from a role's mark up to its name; the others lie below theirs
+_ROOM = {"along": 0.16, "across": 0.10, "third": 0.10}  # of the span, on either side
 _ALONG = "along the way back (return fraction)"
 _ACROSS = "main off-axis direction (units of ‖v‖)"
 _THIRD = "second off-axis direction (units of ‖v‖)"
@@ -199,30 +201,36 @@ def _names(
     colours = style.INKS[ink]
     for role, along, across in _roles(table, ("along", "across")):
         fig.add_annotation(
-            name="role", x=along, y=across, yshift=20 if role == "witness" else -20, showarrow=False,
+            name="role", x=along, y=across, yshift=_LIFT.get(role, -20.0), showarrow=False,
             text=style.plain(witness) if role == "witness" else role,
             font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
         )  # fmt: skip
-    scale = labels.pixels_a_unit(_span(table, "along"), _span(table, "across"), _HEIGHT - 148)
-    taken = [labels.marks([*zip(table["along"], table["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale)]
-    for _, _, path in _paths(table):
-        along, across, _ = _from_origin(path, ("along", "across"))
-        taken.append(labels.line(along, across, scale))
-    taken += [
-        labels.name_of_mark(x, y, witness if role == "witness" else role, 20.0 if role == "witness" else -20.0, scale)
-        for role, x, y in _roles(table, ("along", "across"))
-    ]
     spots = []
     for arm in style.in_order(arm for arm, _, _ in ends):
         places = [(along, across) for name, along, across in ends if name == arm]
         text = style.plain(arm) + (f" ({len(places)} seeds)" if len(places) > 1 else "")
         spots.append(labels.Spot(*max(places), text, style.legible(style.mark_of(arm).colour, colours)))
-    labels.annotate(fig, labels.beside(spots, taken, scale))
+    scales = labels.pixels_a_unit(_span(table, "along"), _span(table, "across"), _HEIGHT - 148)
+    labels.annotate(fig, labels.beside(spots, lambda scale: _taken(table, witness, scale), scales))
+
+
+def _taken(table: pd.DataFrame, witness: str, scale: float) -> list[labels.Boxes]:
+    """What marks, paths and the roles' names take, and what lies outside of the axes."""
+    roles = _roles(table, ("along", "across"))
+    places = [*zip(table["along"], table["across"], strict=True), *((along, across) for _, along, across in roles)]
+    paths = [_from_origin(path, ("along", "across"))[:2] for _, _, path in _paths(table)]
+    return [
+        labels.marks(places, scale),
+        *(labels.line(along, across, scale) for along, across in paths),
+        *(labels.name_of_mark(x, y, witness if role == "witness" else role, _LIFT.get(role, -20.0), scale)
+          for role, x, y in roles),
+        labels.left_of(_span(table, "along")[0], scale),
+    ]  # fmt: skip
 
 
 def _span(table: pd.DataFrame, column: str) -> tuple[float, float]:
     values = [0.0, *table[column].dropna(), *([1.0] if column == "along" else [])]
-    room = 0.10 * ((max(values) - min(values)) or 1.0)
+    room = _ROOM[column] * ((max(values) - min(values)) or 1.0)
     return min(values) - room, max(values) + room
 
 

@@ -70,9 +70,12 @@ def test_labels_are_moved_apart_and_stay_inside(places):
 
 def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
     scale = 100.0
+
+    def drawn(scale):
+        return [labels.marks([(0.5, 0.5), (0.52, 0.5)], scale), labels.line([0.0, 2.0], [0.5, 0.5], scale)]
+
     spots = [labels.Spot(0.5, 0.5, "baseline", "#000000"), labels.Spot(0.52, 0.5, "control:random", "#000000")]
-    taken = [labels.marks([(0.5, 0.5), (0.52, 0.5)], scale), labels.line([0.0, 2.0], [0.5, 0.5], scale)]
-    notes = labels.beside(spots, taken, scale)
+    notes, taken = labels.beside(spots, drawn, [scale, 2 * scale]), drawn(scale)
     boxes = []
     for spot, note in zip(spots, notes, strict=True):
         width = 6.8 * len(spot.text)
