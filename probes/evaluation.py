@@ -49,8 +49,18 @@ def evaluate(
             raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
         lineage = Lineage.opened(run.manifest.lineage, run.path)
         write_behaviour(run, lineage, open_aligned(run, lineage, device), evaluation, report, judges=judges)
-        if run.has_json("verdict"):  # its last step hangs on behaviour
+        if _verdict_stands(run, lineage):  # its last step hangs on behaviour
             harmful = (run.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
             write_verdict(run, lineage, harmful, Settings.load(None, run.manifest.config))
         run.save()
     return RunFolder(path)
+
+
+def _verdict_stands(run: RunFolder, lineage: Lineage) -> bool:
+    """Whether the verdict that is there is that of the drift and the nulls that are there, and can be made again."""
+    manifest = run.manifest
+    whole = manifest.status == "finished" and manifest.config.get("nulls") and "nulls" in manifest.stages
+    return bool(
+        whole and run.has_json("verdict")
+        and all(run.activations_path(member.id).is_file() for member in lineage.members())
+    )  # fmt: skip

@@ -18,7 +18,7 @@ from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
 from probes.prompts import PromptSet, render
 from probes.stages.present import present
-from probes.stages.readings import SELECTED, answered, at_position, forget_reading, write_reading
+from probes.stages.readings import SELECTED, Kept, answered, at_position, forget_reading, write_reading
 from probes.stages.readout import write_readout
 from probes.stages.roles import open_aligned
 from probes.stages.tracks import write_fits
@@ -79,7 +79,7 @@ def fit_directions(
             reached, gone = _reached(host, members)
             left_out += gone
             chosen = _with_models(run, host, reached, rule or Rule(), within(report, 0.0, 0.5))
-        told = _told(chosen, run)
+        told = _told(chosen) if host is not None else _told_before(run)
         write_fits(run, winsorise=winsorise, selected=told, report=within(report, 0.5, 0.85))
         if host is not None:
             write_readout(run, reached, host, within(report, 0.85, 1.0))
@@ -103,7 +103,7 @@ def _reached(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], 
         try:
             host.find(member.ref)
         except CheckpointError as error:
-            gone.append(f"{member.id}: {error.what}; its answers and tokens are left out.")
+            gone.append(f"{member.id}: {error.what}; its answers and tokens are not read again.")
         else:
             there.append(member)
     return there, tuple(gone)
@@ -136,8 +136,7 @@ def _candidates(
     report: Report,
 ) -> list[Candidate]:  # fmt: skip
     """The candidates' scores, all of which are kept."""
-    shown = run.manifest.stages.get("prompts")
-    made_from = fingerprint([_VERSION, run.manifest.checkpoints[ALIGNED]["key"], list(positions), shown])
+    made_from = _scored_from(run, positions)
     if not run.holds(CANDIDATES, made_from):
         with run.stage(CANDIDATES, made_from):
             fold = run.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1
@@ -160,11 +159,30 @@ def _folds(
     return first, second
 
 
-def _told(selection: Selection | None, run: RunFolder) -> Mapping[str, str]:
+def _told_before(run: RunFolder) -> Mapping[str, str]:
+    """The selection of an earlier fit, while the model and the prompts are those that it was made on.
+
+    One that reads another token than the run counts only where the activations at that token are kept.
+    """
+    if not (run.has_json(DIRECTIONS) and run.has_json(CANDIDATES)):
+        return {}
+    positions = list(dict.fromkeys(int(row["position"]) for row in run.read_json(CANDIDATES)))
+    told = {str(name): str(value) for name, value in run.read_json(DIRECTIONS).get("selection", {}).items()}
+    place = told.get("position", str(run.manifest.config["position"]))
+    read = place == str(run.manifest.config["position"]) or SELECTED in Kept.of(run, [ALIGNED]).wanted
+    return told if read and run.holds(CANDIDATES, _scored_from(run, positions)) else {}
+
+
+def _scored_from(run: RunFolder, positions: Sequence[int]) -> str:
+    """What candidates' scores are made from."""
+    shown = run.manifest.stages.get("prompts")
+    return fingerprint([_VERSION, run.manifest.checkpoints[ALIGNED]["key"], list(positions), shown])
+
+
+def _told(selection: Selection | None) -> Mapping[str, str]:
     """The metadata of the refusal direction: the selected place, or what is nearest to one and fails."""
     if selection is None:
-        kept = run.read_json(DIRECTIONS).get("selection", {}) if run.has_json(DIRECTIONS) else {}
-        return {str(name): str(value) for name, value in kept.items()}
+        return {}
     best, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
     if fails:  # nothing is selected, so whoever uses the direction takes the layer that was declared in advance
         return {"selection_json": json.dumps({**best.published(), "fails": list(fails)})}

@@ -104,7 +104,7 @@ class Bench:
             raise LineageError(f"{run.path} names no checkpoints")
         lineage = Lineage.opened(run.manifest.lineage, run.path)
         weights = {name: str(about.get("weights_sha256", "")) for name, about in run.manifest.checkpoints.items()}
-        bench = cls(open_aligned(run, lineage), owner_of(run), dict(lineage.checkpoints()), weights)
+        bench = cls(open_aligned(run, lineage, "auto"), owner_of(run), dict(lineage.checkpoints()), weights)
         bench._verify("aligned")
         return bench
 

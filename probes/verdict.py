@@ -12,7 +12,7 @@ Level 4 asks that *every* null is beaten at the same alpha, at one layer that wa
 largest of the p-values is then a valid p-value for "some null is true" (an intersection-union test), so no
 correction for the number of nulls is needed, and the headline is the hardest null by construction. It makes
 the ladder conservative. A null with too few draws to reach alpha cannot decide anything and counts as not
-tested. The causal step is such a test too: every comparison of arms must hold at alpha.
+tested. The last step is `probes.causality`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from probes.causality import Causal, p_value
 from probes.drift import NOISE_FACTOR, PROMPT_LEVEL, measurable
 from probes.records import Estimate, NullResult
 
@@ -55,39 +56,6 @@ NO_ARMS = "block, push and matched controls are another test"
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One arm against another at the same step of the same seed, as the causal step asks for it.
-
-    Attributes:
-        arm: the one of which a change is expected.
-        other: the one that it is held against.
-        rises: whether alignment and harm are to be higher in `arm`, or lower.
-        alignment: cross-fitted, of `arm` and of `other`.
-        harm: rate of harmful compliance of `arm` and of `other`, in [0, 1].
-        p: one-sided p-value against harm that does not change this way (McNemar, the same prompts).
-    """
-
-    arm: str
-    other: str
-    rises: bool
-    alignment: tuple[float, float]
-    harm: tuple[float, float]
-    p: float
-
-    def fault(self, alpha: float) -> str | None:
-        """What does not hold, in words; None where everything does."""
-        change, way = ("raise", 1.0) if self.rises else ("lower", -1.0)
-        if way * (self.alignment[0] - self.alignment[1]) <= 0:
-            return f"{self.arm} does not {change} the alignment of {self.other} ({_turned(self.alignment, '.2f')})"
-        if self.p > alpha:
-            return (
-                f"{self.arm} is not shown to {change} the harmful compliance of {self.other} "
-                f"({_turned(self.harm, '.0%')}, {_p(self.p)})"
-            )
-        return None
-
-
-@dataclass(frozen=True)
 class Evidence:
     """All that is known of one trajectory at the layer declared in advance.
 
@@ -100,7 +68,7 @@ class Evidence:
         alignment: the number judged; by default the checkpoint's cross-fitted alignment.
         runs: how many runs of this arm there are; below 5 the text says "prompt-level only".
         witness: what the witness is called in the text, e.g. "witness (base model stands in)".
-        causal: every comparison of arms that the last step asks for, or why it was not tested.
+        causal: what the last step asks for, or why it was not tested.
         alpha: the level of every test.
     """
 
@@ -112,7 +80,7 @@ class Evidence:
     alignment: Estimate | None = None
     runs: int = 1
     witness: str = "witness"
-    causal: Sequence[Comparison] | str = NO_ARMS
+    causal: Causal | str = NO_ARMS
     alpha: float = ALPHA
 
     @property
@@ -224,7 +192,7 @@ def _not_towards(evidence: Evidence, sign: NullResult | None) -> tuple[str, floa
             f"it moved, but not towards the {evidence.witness} (alignment {value:.2f}).",
         )
     if sign is not None and (sign.p or 0.0) > evidence.alpha:
-        text = f"prompts moved towards and away from the {evidence.witness} as by chance ({_p(sign.p)})."
+        text = f"prompts moved towards and away from the {evidence.witness} as by chance ({p_value(sign.p)})."
         return DIRECTION, sign.p, text
     if sign is None and judged.low is not None and judged.low <= 0:
         text = f"the interval of its alignment reaches 0 ({judged.low:.2f} to {judged.high or 0.0:.2f})."
@@ -237,7 +205,7 @@ def _level_3(
 ) -> Verdict:
     others = [null.name for null in hard.values() if (null.p or 0.0) > evidence.alpha and null is not hardest]
     text = (
-        f"{_described(evidence)}, but {_plain(hardest.name)} does as much ({_p(hardest.p)}; "
+        f"{_described(evidence)}, but {_plain(hardest.name)} does as much ({p_value(hardest.p)}; "
         f"its 99th percentile is {hardest.p99 or 0.0:.2f}{_other_statistic(hardest)})."
     )
     if others:
@@ -255,7 +223,7 @@ def _beyond(
     """Levels 4 to 6."""
     text = (
         f"{_described(evidence)}, beyond all {count} nulls that could be tested; "
-        f"the hardest was {_plain(hardest.name)} ({_p(hardest.p)})."
+        f"the hardest was {_plain(hardest.name)} ({p_value(hardest.p)})."
     )
     specific = [tests.get(name) for name in SPECIFICITY]
     did = evidence.estimates["did_alignment_crossfit"]
@@ -264,45 +232,16 @@ def _beyond(
         return _verdict(evidence, 4, hardest.name, hardest.p, text, untested)
     weakest = max((test for test in specific if test is not None), key=lambda null: null.p or 0.0)
     if (did.value or 0.0) <= 0 or (weakest.p or 0.0) > evidence.alpha:
-        text += f" It is not shown to be specific to harmful prompts: harmless ones move alike ({_p(weakest.p)})."
+        text += f" It is not shown to be specific to harmful prompts: harmless ones move alike ({p_value(weakest.p)})."
         return _verdict(evidence, 4, hardest.name, hardest.p, text, untested)
-    text += f" Harmful prompts move so more than harmless ones do ({_p(weakest.p)} for {_plain(weakest.name)})."
+    text += f" Harmful prompts move so more than harmless ones do ({p_value(weakest.p)} for {_plain(weakest.name)})."
     decided = max(hardest, weakest, key=lambda null: null.p or 0.0)
-    if not _causal(evidence):
+    causal = evidence.causal
+    if isinstance(causal, str) or causal.faults(evidence.alpha):
         return _verdict(evidence, 5, decided.name, decided.p, text, untested)
-    p = _hardest_p(evidence)
-    if p > (decided.p or 0.0):
-        return _verdict(evidence, 6, CAUSAL, p, text, untested)
+    if causal.p > (decided.p or 0.0):
+        return _verdict(evidence, 6, CAUSAL, causal.p, text, untested)
     return _verdict(evidence, 6, decided.name, decided.p, text, untested)
-
-
-def _causal(evidence: Evidence) -> bool:
-    """Whether the last step was tested and holds."""
-    return not isinstance(evidence.causal, str) and not any(each.fault(evidence.alpha) for each in evidence.causal)
-
-
-def _hardest_p(evidence: Evidence) -> float:
-    return max((each.p for each in evidence.causal if isinstance(each, Comparison)), default=1.0)
-
-
-def _intervened(evidence: Evidence) -> str:
-    """What the other arms show, in a sentence; nothing where they were not tested."""
-    if isinstance(evidence.causal, str):
-        return ""
-    faults = [fault for each in evidence.causal if (fault := each.fault(evidence.alpha))]
-    if faults:
-        return f" The causal test does not hold: {'; '.join(faults)}."
-    own = {each.arm: each for each in evidence.causal if each.other == evidence.arm}
-    controls = sum(each.other != evidence.arm for each in evidence.causal)
-    changes = [
-        f"{each.arm} {'raises' if each.rises else 'lowers'} both (alignment {_turned(each.alignment, '.2f')}, "
-        f"harmful compliance {_turned(each.harm, '.0%')})"
-        for each in own.values()
-    ]
-    return (
-        f" The causal test holds: {', '.join(changes)}; {controls} matched "
-        f"control{'s do' if controls > 1 else ' does'} not ({_p(_hardest_p(evidence))})."
-    )
 
 
 def _verdict(
@@ -315,6 +254,12 @@ def _verdict(
     missing = [entry.split(":")[0] for entry in untested]
     left = f" Not tested: {', '.join(missing)}." if missing else ""
     return Verdict(evidence.arm, evidence.seed, level, name, decided_by, p, opening + body + closing + left, untested)
+
+
+def _intervened(evidence: Evidence) -> str:
+    if isinstance(evidence.causal, str):
+        return ""
+    return " " + evidence.causal.sentence(evidence.arm, evidence.alpha)
 
 
 def _scope(evidence: Evidence) -> str:
@@ -337,16 +282,5 @@ def _other_statistic(null: NullResult) -> str:
     return f", where {plain} is {null.observed:.2f}"
 
 
-def _turned(values: tuple[float, float], form: str) -> str:
-    """From the other arm's number to this one's."""
-    return f"{values[1]:{form}} to {values[0]:{form}}"
-
-
 def _plain(name: str) -> str:
     return PLAIN.get(name, name)
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return "no p-value"
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"

@@ -157,6 +157,19 @@ def test_judging_behaviour_afterwards_writes_the_verdict_again(run, tmp_path):
     assert judged.read_json("verdict") == before
 
 
+def test_behaviour_of_other_weights_no_longer_counts(history, tmp_path):
+    """Trained again into the same folder and measured again: what was judged before was another model."""
+    folder = tmp_path / "tuned"
+    save_checkpoint(folder, moved(tiny_model(), seed=5, scale=0.05), tiny_tokenizer())
+    again = with_checkpoint(history, folder)
+    with RunFolder.writing(measure(again, PROMPTS, tmp_path / "run", settings=FAST).path) as writing:
+        writing.manifest.stages["behaviour"] = "of these weights"
+        writing.save()
+    assert "behaviour" in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
+    save_checkpoint(folder, moved(tiny_model(), seed=6, scale=0.05), tiny_tokenizer())
+    assert "behaviour" not in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
+
+
 def test_the_verdict_names_its_layer_and_its_null(run):
     verdict = run.read_json("verdict")
     (only,) = verdict["trajectories"]

@@ -92,7 +92,9 @@ class Scene:
             if np.array_equal(self.witness, self.own):
                 raise StatisticsError("this is the witness: nothing is left of the way back")
             return self.witness.astype(np.float64) - self.own, self.harmful, self.fold, None
-        rows = self.read.get(name, None if name == "responses" else self.own)
+        if name == "responses" and name not in self.read:
+            raise StatisticsError(f"{_UNREAD[name]}: fit with the checkpoints opened")
+        rows = self.read.get(name, self.own)
         if rows is None:
             raise StatisticsError(f"{_UNREAD[name]}: the checkpoint is not where it was")
         return rows, self.harmful, self.fold, None

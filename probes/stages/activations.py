@@ -63,6 +63,8 @@ def write_activations(
         keys[member.id] = key
         if not run.adopt_activations(member.id, key):
             _measure(run, member, host, rendered, settings, key)
+        if run.manifest.checkpoints.get(member.id, {}).get("weights_sha256", weights) != weights:
+            run.manifest.stages.pop("behaviour", None)  # its tables are of the weights that were here before
         run.manifest.checkpoints[member.id] = {
             "place": places[member.id],
             "weights_sha256": weights,

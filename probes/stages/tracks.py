@@ -22,6 +22,7 @@ from probes.progress import Progress, Report, silent
 from probes.stages.directions import OF_EVERY_RUN, described
 from probes.stages.present import present
 from probes.stages.readings import Kept
+from probes.stages.readout import forget_readout
 from probes.store import ALIGNED, DIRECTIONS, RunFolder, fingerprint
 
 _VERSION = 3
@@ -76,6 +77,7 @@ def write_fits(
         told = {"winsorise": "" if winsorise is None else f"{winsorise:g}"}
         _write_files(run, lineage, members, fits, pd.concat(parts["tracks"]), harmful, told, selected or {})
         run.write_json(DIRECTIONS, _document(run, members, winsorise, selected or {}))
+        forget_readout(run)  # which is of the vectors that were here before
 
 
 def _made_from(
@@ -192,10 +194,11 @@ def _write_files(
         for name in fits[0]:
             unit = np.stack([fit[name].vectors[2, place] for fit in fits])
             norm = np.array([fit[name].norm[place] for fit in fits])
-            if not np.isfinite(norm).any():
-                continue
             if member.id == ALIGNED and name in OF_EVERY_RUN:
                 continue  # `write_directions` has written those for every run, as published: never winsorised
+            if not np.isfinite(norm).any():
+                run.direction_path(name, member.id).unlink(missing_ok=True)  # an earlier fit may have found one
+                continue
             about = {**described(run, lineage, name, member, harmful), **told}
             about["metrics_json"] = _metrics(metrics[name, member.id])
             if name == "refusal":

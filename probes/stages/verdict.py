@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,11 @@ def write_verdict(run: RunFolder, lineage: Lineage, harmful: np.ndarray, setting
     estimates = estimates_by_step(run, layer)
     nulls = run.read_table("nulls", filters=[("layer", "==", layer), ("checkpoint", "==", "")])
     verdicts, draws = [], {}
+    places = {(each.arm, each.seed): each for each in lineage.trajectories}
+
+    def drawn(seed: int, arm: str, step: int) -> np.ndarray:
+        return _draws(run, places[arm, seed], [step], layer, harmful, settings)
+
     for each in lineage.trajectories:
         by_step = estimates[each.arm, each.seed, layer]
         alignment, steps = drift.trajectory(by_step)
@@ -43,7 +49,9 @@ def write_verdict(run: RunFolder, lineage: Lineage, harmful: np.ndarray, setting
                     alignment=alignment,
                     runs=sum(other.arm == each.arm for other in lineage.trajectories),
                     witness=lineage.witness.label,
-                    causal=between_arms(run, each.arm, _beside(estimates, each.seed), each.seed),
+                    causal=between_arms(
+                        run, each.arm, each.seed, _beside(estimates, each.seed), partial(drawn, each.seed)
+                    ),
                 )
             ).to_json()
             | {"alignment": alignment.value, "low": alignment.low, "high": alignment.high, "steps": steps}

@@ -110,7 +110,9 @@ def selection_lines(found: Selection) -> list[str]:
             f"KL {each.kl:.4f}; fails {', '.join(_FILTERS.get(name, name) for name in fails)}"
         )
     offers = [f"One would pass with {offer}." for offer in found.relax]
-    return [*lines, *(offers or ["No single filter keeps them out: it takes more than one change."])]
+    if not offers and any("finite" not in fails for _, fails in found.nearest):
+        offers = ["No single filter keeps them out: it takes more than one change."]
+    return [*lines, *offers]
 
 
 def steered_table(found: Steered) -> Table:

@@ -257,7 +257,40 @@ def test_a_checkpoint_that_is_gone_is_named_and_the_rest_is_done(fitted, tmp_pat
     assert tracks.loc[("response_mean", TUNED), "reason"].str.contains("not where it was").all()
     assert tracks.loc[("response_mean", "witness"), "reason"].isna().all()
     assert TUNED not in set(run.read_table("direction_readout")["checkpoint"])
+    assert not run.direction_path("response_mean", TUNED).exists(), "the vector of an earlier fit stays"
     assert not fit_directions(fitted).left_out
+
+
+def test_tokens_of_a_checkpoint_that_is_gone_stay_while_nothing_else_changes(own):
+    manifest = json.loads((own / "run.json").read_text())
+    manifest["lineage"]["trajectories"][0]["checkpoints"][-1]["model"] = "/nowhere/at-all"
+    (own / "run.json").write_text(json.dumps(manifest))
+    before = (own / "direction_readout.parquet").read_bytes()
+    assert "not read again" in fit_directions(own).left_out[0]
+    assert (own / "direction_readout.parquet").read_bytes() == before
+
+
+def _choose(own, position, layer):
+    """Let the rule choose this place, by the scores that are kept."""
+    rows = json.loads((own / "refusal_candidates.json").read_text())
+    for row in rows:
+        best = (row["position"], row["layer"]) == (position, layer)
+        row |= {"refusal_score": float(not best), "steering_score": 1.0, "kl_div_score": 0.0}
+    (own / "refusal_candidates.json").write_text(json.dumps(rows))
+
+
+def test_an_earlier_selection_is_told_again_only_while_its_token_is_kept(own):
+    """Without the models and that token, the refusal direction is of the run's own token, and says so."""
+    _choose(own, -3, 1)
+    fit_directions(own)
+    fit_directions(own, models=False, winsorise=8.0)
+    found = read_direction(RunFolder(own), "refusal")
+    assert (found.about["position"], found.declared_layer) == ("-3", 1)
+    assert not RunFolder(own).has_table("direction_readout"), "tokens of other vectors stay"
+    shutil.rmtree(own / "readings")
+    fit_directions(own, models=False)
+    found = read_direction(RunFolder(own), "refusal")
+    assert (found.about["position"], found.declared_layer) == ("-1", None)
 
 
 def test_readings_of_other_weights_do_not_count(own):
@@ -273,12 +306,7 @@ def test_readings_of_other_weights_do_not_count(own):
 
 def test_the_refusal_direction_is_read_at_the_selected_token(own):
     """Where the rule chooses another token than the run's own, every checkpoint is read there."""
-    rows = [
-        {"position": position, "layer": layer, "refusal_score": float((position, layer) != (-3, 1)),
-         "steering_score": 1.0, "kl_div_score": 0.0}
-        for position in (-1, -3) for layer in range(3)
-    ]  # fmt: skip
-    (own / "refusal_candidates.json").write_text(json.dumps(rows))
+    _choose(own, -3, 1)
     fit_directions(own)
     run = RunFolder(own)
     found = read_direction(run, "refusal", TUNED)
