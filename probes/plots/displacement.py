@@ -69,13 +69,11 @@ def vectors(
     own = (table["arm"] == chosen[0]) & (table["seed"] == chosen[1])
     drawn = pd.concat([table[own], table[~own & (table["step"] == step)]]).sort_values("step")
     limits = _limits(drawn, lowest=-0.08 if whole else None)
-    if cone is not None:
-        _draw_cone(fig, cone, limits, whole, ink)
+    notes = _draw_cone(fig, cone, limits, whole, ink) if cone is not None else []
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
-    _draw_arrows(fig, drawn, chosen, step)
-    _draw_roles(fig, witness, ink)
-    labels.annotate(fig, _names(drawn[drawn["step"] == step], drawn, witness, limits, ink))
+    notes += _draw_arrows(fig, drawn, chosen, step) + _draw_roles(fig, witness, ink)
+    labels.annotate(fig, notes + _names(drawn[drawn["step"] == step], drawn, witness, limits, ink))
     fig.update_xaxes(title={"text": _ALONG}, range=list(limits[0]), nticks=8)
     fig.update_yaxes(
         title={"text": _WHOLE if whole else _MAIN}, range=list(limits[1]), nticks=8, scaleanchor="x", constrain="range"
@@ -95,8 +93,8 @@ def _caption(cone: Cone | None, whole: bool) -> str:
     return f"{_CAPTION} {upwards}{grey}"
 
 
-def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], step: int) -> None:
-    """An arrow and its tip for every checkpoint; that of the chosen trajectory at the step stands out."""
+def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], step: int) -> list[dict[str, Any]]:
+    """Every checkpoint's tip, and its arrow as an annotation; that of the chosen trajectory at the step stands out."""
     arrows, tips = [], []
     for row in drawn.itertuples():
         mark, main = style.mark_of(row.arm), (row.arm, row.seed) == chosen
@@ -114,11 +112,12 @@ def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], s
             }
         )  # fmt: skip
     fig.add_traces(tips)
-    labels.annotate(fig, arrows)
+    return arrows
 
 
-def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> None:
-    colours = style.INKS[ink]
+def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> list[dict[str, Any]]:
+    """Aligned and witness, and their names as annotations."""
+    colours, names = style.INKS[ink], []
     for role, along, name in (("witness", 1.0, witness), ("aligned", 0.0, "aligned")):
         mark = style.mark_of(role)
         fig.add_scatter(
@@ -129,10 +128,11 @@ def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> None:
             },
             hovertemplate=f"<b>{role}</b><extra></extra>",
         )  # fmt: skip
-        fig.add_annotation(
-            name="role", x=along, y=0, yshift=_BELOW, showarrow=False, text=style.plain(name),
-            font={"size": 13, "color": style.legible(mark.colour, colours)},
-        )  # fmt: skip
+        names.append({
+            "name": "role", "x": along, "y": 0, "yshift": _BELOW, "showarrow": False, "text": style.plain(name),
+            "font": {"size": 13, "color": style.legible(mark.colour, colours)},
+        })  # fmt: skip
+    return names
 
 
 def _names(
@@ -170,7 +170,8 @@ def _limits(table: pd.DataFrame, lowest: float | None) -> tuple[tuple[float, flo
 
 def _draw_cone(
     fig: go.Figure, cone: Cone, limits: tuple[tuple[float, float], tuple[float, float]], whole: bool, ink: InkName
-) -> None:
+) -> list[dict[str, Any]]:
+    """The cone, and what it is called as an annotation."""
     far = 4 * max(abs(end) for side in limits for end in side)
     colours = style.INKS[ink]
     for side in (1,) if whole else (1, -1):
@@ -185,11 +186,12 @@ def _draw_cone(
         )  # fmt: skip
     (_, right), (_, top) = limits
     reach = 0.93 * min(right / max(math.cos(cone.angle), 1e-6), top / max(math.sin(cone.angle), 1e-6))
-    fig.add_annotation(
-        name="cone", x=reach * math.cos(cone.angle), y=reach * math.sin(cone.angle), showarrow=False,
-        text=f"{style.plain(null_name(cone.null))} p99, {math.degrees(cone.angle):.0f}°", xanchor="right",
-        yanchor="bottom", font={"size": 12, "color": colours.muted}, bgcolor=colours.background, borderpad=1,
-    )  # fmt: skip
+    return [{
+        "name": "cone", "x": reach * math.cos(cone.angle), "y": reach * math.sin(cone.angle), "showarrow": False,
+        "text": f"{style.plain(null_name(cone.null))} p99, {math.degrees(cone.angle):.0f}°", "xanchor": "right",
+        "yanchor": "bottom", "font": {"size": 12, "color": colours.muted}, "bgcolor": colours.background,
+        "borderpad": 1,
+    }]  # fmt: skip
 
 
 def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ Box = Float[np.ndarray, "1 4"]
 _WIDE, _TALL, _OFF = 6.8, 17.0, 18.0  # pixels: of a letter, of a line, between a mark and its name
 _WIDTHS = (480, 960)  # pixels of a plot on a narrow page and on a wide one
 _FAR = 1e6
-_STITCHES = 60  # boxes that stand for a straight piece of a line
+_STITCHES = 30  # boxes that stand for a straight piece of a line
 _LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # lines up from the mark, in the order in which they are tried
 
 
