@@ -96,18 +96,21 @@ def _caption(cone: Cone | None, whole: bool) -> str:
 def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], step: int) -> list[dict[str, Any]]:
     """Every checkpoint's tip, and its arrow as an annotation; that of the chosen trajectory at the step stands out."""
     arrows, tips = [], []
-    for row in drawn.itertuples():
-        mark, main = style.mark_of(row.arm), (row.arm, row.seed) == chosen
-        strong = row.step == step
-        arrows += _arrow(row.along, row.across, mark.colour, 2.6 if main and strong else 1.4, 1.0 if strong else 0.45)
+    for (arm, seed), path in drawn.groupby(["arm", "seed"], sort=False):
+        mark = style.mark_of(str(arm))
+        strong = [step == each for each in path["step"]]
+        for along, across, stands_out in zip(path["along"], path["across"], strong, strict=True):
+            width = 2.6 if stands_out and (arm, seed) == chosen else 1.4
+            arrows += _arrow(along, across, mark.colour, width, 1.0 if stands_out else 0.45)
         tips.append(
             {
-                "type": "scatter", "name": f"{row.arm} s{row.seed} {row.step}", "x": [row.along], "y": [row.across],
-                "mode": "markers",
+                "type": "scatter", "name": f"{arm} s{seed}", "x": path["along"], "y": path["across"], "mode": "markers",
                 "marker": {
-                    "color": mark.colour, "symbol": mark.symbol, "size": 8 if strong else 4, "opacity": 0.9,
+                    "color": mark.colour, "symbol": mark.symbol, "size": [8 if each else 4 for each in strong],
+                    "opacity": 0.9,
                 },
-                "hovertemplate": f"<b>{style.plain(row.arm)}</b>, seed {row.seed}, step {row.step:,}<br>"
+                "customdata": [f"{each:,}" for each in path["step"]],
+                "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>"
                 "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
             }
         )  # fmt: skip
