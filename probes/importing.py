@@ -12,7 +12,7 @@ from probes.directions.vectors import KEYS, Owner, Vectors
 from probes.errors import UsageError
 from probes.exchange import read_vectors
 from probes.lineage import CheckpointRef
-from probes.models.host import checkpoint_sha256
+from probes.models.identity import checkpoint_sha256
 from probes.models.loading import load_config
 from probes.models.source import folder_of
 from probes.stages.directions import owner_of

@@ -17,6 +17,7 @@ from probes.behaviour.judges import JudgementCache, open_judge
 from probes.errors import UsageError
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
+from probes.models.weight_space import folded, save
 from probes.progress import Progress, Report, silent, within
 from probes.restoration import Restored, without_return
 from probes.stages.behaviour import Evaluation, asked, judged, questioned
@@ -140,7 +141,7 @@ def _restored(
     weights = {}
     for number, name in enumerate(("aligned", "witness", "tuned")):
         report(Progress("reading weights", number, 6, name))
-        weights[name] = host.folded(getattr(checkpoints, name))
+        weights[name] = folded(host, getattr(checkpoints, name))
     for number, name in enumerate(weights["tuned"]):
         report(Progress("restoring", len(weights["tuned"]) + number, 2 * len(weights["tuned"]), name[-22:]))
         arrays = [weights[each][name].numpy() for each in ("aligned", "tuned", "witness")]
@@ -150,7 +151,7 @@ def _restored(
 def _save(host: ModelHost, folder: Path, tensors: dict[str, np.ndarray]) -> None:
     import torch
 
-    host.save(folder, {name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+    save(host, folder, {name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
 
 
 @contextlib.contextmanager

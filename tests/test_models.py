@@ -18,6 +18,7 @@ from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models import DriftNorms, ModelHost
 from probes.models.architecture import KNOWN, ask_transformer_lens, check_structure, find_places
+from probes.models.weight_space import drift_norms, noised
 from tests.builders import (
     DEPTH,
     FAMILIES,
@@ -517,7 +518,7 @@ class TestSham:
     def test_norms_are_those_of_the_difference(
         self, host: ModelHost, tuned: CheckpointRef, aligned: CheckpointRef
     ) -> None:
-        norms = host.drift_norms(tuned)
+        norms = drift_norms(host, tuned)
         ours, theirs = loaded(aligned).state_dict(), loaded(tuned).state_dict()
         assert norms.keys() == dict(loaded(aligned).named_parameters()).keys()
         for name, norm in norms.items():
@@ -529,10 +530,10 @@ class TestSham:
         start = save_checkpoint(tmp_path / "a", tiny_model("mixtral"), tiny_tokenizer())
         later = save_checkpoint(tmp_path / "b", moved(tiny_model("mixtral")))
         host = ModelHost(start, device="cpu")
-        norms = host.drift_norms(later)
+        norms = drift_norms(host, later)
         ours, theirs = loaded(start).state_dict(), loaded(later).state_dict()
         assert norms == pytest.approx({name: (theirs[name] - ours[name]).norm().item() for name in norms}, rel=1e-5)
-        with host.noised(norms, seed=0):
+        with noised(host, norms, seed=0):
             assert not torch.equal(logits(host.model), logits(loaded(start)))
         assert_same_weights(weights(host), ours)
 
@@ -541,7 +542,7 @@ class TestSham:
         self, host: ModelHost, aligned: CheckpointRef, more: dict[str, Any], tmp_path: Path
     ) -> None:
         ref = save_adapter(tmp_path, aligned, targets=[*LORA["llama"], "embed_tokens"], **more)
-        norms = host.drift_norms(ref)
+        norms = drift_norms(host, ref)
         ours, merged = loaded(aligned).state_dict(), loaded(ref).merge_and_unload().state_dict()
         changed = {name for name in ours if not torch.equal(ours[name], merged[name])}
         assert norms.keys() == changed
@@ -553,15 +554,15 @@ class TestSham:
         self, adapter: CheckpointRef, aligned: CheckpointRef, tmp_path: Path
     ) -> None:
         other = save_adapter(tmp_path, aligned, seed=4, targets=LORA["llama"])
-        norms = ModelHost(adapter, device="cpu").drift_norms(other)
+        norms = drift_norms(ModelHost(adapter, device="cpu"), other)
         ours, theirs = (loaded(ref).merge_and_unload().state_dict() for ref in (adapter, other))
         assert norms == pytest.approx({name: (theirs[name] - ours[name]).norm().item() for name in norms}, rel=1e-3)
         assert set(norms.ranks.values()) == {4}
 
     def test_noise_has_the_norms_and_the_ranks(self, host: ModelHost, adapter: CheckpointRef) -> None:
-        norms = host.drift_norms(adapter)
+        norms = drift_norms(host, adapter)
         before = weights(host)
-        with host.noised(norms, seed=0):
+        with noised(host, norms, seed=0):
             noise = {name: tensor - before[name] for name, tensor in weights(host).items()}
         for name, difference in noise.items():
             assert difference.norm().item() == pytest.approx(norms.get(name, 0.0), rel=1e-4)
@@ -575,49 +576,49 @@ class TestSham:
             "lm_head.weight": 0.5,
         }
 
-        def noised(some: dict[str, float], seed: int) -> torch.Tensor:
-            with host.noised(some, seed):
+        def under(some: dict[str, float], seed: int) -> torch.Tensor:
+            with noised(host, some, seed):
                 return weights(host)["model.layers.1.mlp.up_proj.weight"]
 
-        wanted = noised(norms, 3)
-        assert torch.equal(wanted, noised(dict(reversed(norms.items())), 3))
-        assert torch.equal(wanted, noised({"model.layers.1.mlp.up_proj.weight": 2.0}, 3))
-        assert not torch.equal(wanted, noised(norms, 4))
+        wanted = under(norms, 3)
+        assert torch.equal(wanted, under(dict(reversed(norms.items())), 3))
+        assert torch.equal(wanted, under({"model.layers.1.mlp.up_proj.weight": 2.0}, 3))
+        assert not torch.equal(wanted, under(norms, 4))
 
     def test_full_rank_noise_is_of_full_rank(self, host: ModelHost) -> None:
         name = "model.layers.0.self_attn.q_proj.weight"
         before = weights(host)[name]
-        with host.noised(DriftNorms({name: 1.0}), seed=0):
+        with noised(host, DriftNorms({name: 1.0}), seed=0):
             assert torch.linalg.matrix_rank(weights(host)[name] - before) == WIDTH
 
     def test_the_weights_come_back_bit_for_bit_also_after_an_exception(
         self, host: ModelHost, tuned: CheckpointRef
     ) -> None:
-        norms = host.drift_norms(tuned)
+        norms = drift_norms(host, tuned)
         before, own = logits(host.model), weights(host)
-        with host.noised(norms, seed=0):
+        with noised(host, norms, seed=0):
             assert not torch.equal(logits(host.model), before)
         assert_same_weights(weights(host), own)
-        with pytest.raises(ZeroDivisionError), host.noised(norms, seed=1):
+        with pytest.raises(ZeroDivisionError), noised(host, norms, seed=1):
             raise ZeroDivisionError
         assert_same_weights(weights(host), own)
         assert torch.equal(logits(host.model), before)
 
     def test_a_checkpoint_put_in_meanwhile_is_clean(self, host: ModelHost, tuned: CheckpointRef) -> None:
-        with host.noised(host.drift_norms(tuned), seed=0):
+        with noised(host, drift_norms(host, tuned), seed=0):
             host.put(tuned)
             assert torch.equal(logits(host.model), logits(loaded(tuned)))
 
     def test_under_an_adapter_of_the_aligned_model(self, adapter: CheckpointRef) -> None:
         host = ModelHost(adapter, device="cpu")
         before = logits(host.model)
-        with host.noised({"model.layers.0.self_attn.q_proj.weight": 1.0}, seed=0):
+        with noised(host, {"model.layers.0.self_attn.q_proj.weight": 1.0}, seed=0):
             assert not torch.equal(logits(host.model), before)
         assert torch.equal(logits(host.model), before)
 
     def test_a_name_the_model_does_not_have_is_refused(self, host: ModelHost) -> None:
         with (
             pytest.raises(CheckpointError, match="does not have; got nonsense"),
-            host.noised({"nonsense": 1.0}, seed=0),
+            noised(host, {"nonsense": 1.0}, seed=0),
         ):
             pass

@@ -27,20 +27,20 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from probes.errors import UsageError
-from probes.guard.alarm import ACTIONS, Action, Alarm, Reading
+from probes.guard.alarm import ACTIONS, Action, Reading
 from probes.guard.direction import GuardedDirection, GuardError
-from probes.guard.forms import HARMLESS, MODES, WATCH, Options, make_effect
+from probes.guard.forms import WATCH, Options, make_effect
 from probes.guard.guard import Guard, gradient_length
 from probes.guard.live import LiveModel
-from probes.guard.material import Material, layers_of, refuse_shared
-from probes.guard.record import Record, begin_run
+from probes.guard.material import Material, layers_of
+from probes.guard.preparation import begin, calibrated, check_aligned, penalty_ids, tokenizer_of
+from probes.guard.record import Record
 from probes.lineage import Lineage
-from probes.prompts import PromptSet, render
+from probes.prompts import PromptSet
 from probes.stages.settings import Settings
 
 _log = logging.getLogger(__name__)
 STATE = "guard.safetensors"
-_SAME = 0.25  # share of the reversion's length by which a model may differ from the aligned one it claims to be
 
 
 class ReversionGuard(TrainerCallback):
@@ -109,16 +109,16 @@ class ReversionGuard(TrainerCallback):
             mode, options = "block:budget", _with(options, max_return=max_return)
         self._mode, self._arm, self._seed = mode, arm or mode.partition(":budget")[0], seed
         self._every, self._on_alarm = every, on_alarm
-        self._material = self._begin(source, probe, Path(out) if out is not None else None, settings)
         self._recorded = out is not None
+        self._material = self._begin(source, probe, out, settings)
         chosen = layers_of(layers, len(self._material.aligned))
         direction = GuardedDirection.from_vectors(self._material.vectors, chosen)
-        self._ids = self._penalty_ids(penalty, evaluation)
+        self._ids = penalty_ids(self._material, mode, penalty, evaluation)
         effect = make_effect(mode, self._material, direction, _with(options))
         self.guard = None if mode == WATCH else Guard(effect, self._ids, rows=rows, seed=seed, match=match)
         if self.guard is not None and on_alarm == "block":
             self.guard.on = False
-        self._alarm = self._calibrated(alarm)
+        self._alarm = None if alarm is None else calibrated(self._material, alarm)
         self.readings: list[Reading] = []
         self.last_healthy: Path | None = None
         self.stopped: str | None = None
@@ -145,11 +145,11 @@ class ReversionGuard(TrainerCallback):
         """Attach to the model, which is the aligned one or that of a checkpoint, and measure it."""
         if getattr(args, "deepspeed", None):
             raise GuardError("The guard does not support DeepSpeed, which keeps gradients to itself")
-        model, tokenizer = kwargs["model"], kwargs.get("processing_class") or self._tokenizer()
+        model, tokenizer = kwargs["model"], kwargs.get("processing_class") or tokenizer_of(self._material)
         self._live = LiveModel(model, tokenizer)
         kept = _kept_state(args, state.global_step) if self.guard is not None else None
         if state.global_step == 0:
-            self._check_aligned(self._live)
+            check_aligned(self._material, self._live)
         if self.guard is not None:
             self.guard.attach(model, tokenizer, kept)
         if state.is_world_process_zero:
@@ -227,82 +227,16 @@ class ReversionGuard(TrainerCallback):
     # Inside --------------------------------------------------------------------------------------------------------
 
     def _begin(
-        self, source: Lineage | Path | str, probe: PromptSet | None, out: Path | None, settings: Settings | None
+        self, source: Lineage | Path | str, probe: PromptSet | None, out: Path | str | None, settings: Settings | None
     ) -> Material:
-        """The run that is written, or one that is only read."""
-        if isinstance(source, Lineage):
-            lineage, prompts = source, probe
-        elif Path(source).is_dir():
-            measured = Material.of_run(source)
-            if out is None:
-                return measured
-            lineage, prompts = measured.lineage, measured.prompts
-        else:
-            lineage, prompts = Lineage.load(source), probe
-        if prompts is None:
-            from probes.prompts import default_prompts
-
-            prompts = default_prompts("probe")
-        settings = settings or Settings(nulls=False, splits=20, bootstraps=100)
+        """The run that is written; without `out` one that is only read, or a passing one."""
+        if out is None:
+            if not isinstance(source, Lineage) and Path(source).is_dir():
+                return Material.of_run(source)
+            self._passing = tempfile.TemporaryDirectory(prefix="gravity-probe-")
+            out = Path(self._passing.name) / "run"
         given = {"guard": {"mode": self._mode, "arm": self._arm, "seed": self._seed}}
-        if out is not None:
-            return begin_run(out, lineage, prompts, settings, given)
-        self._kept_open = tempfile.TemporaryDirectory(prefix="gravity-probe-")
-        return begin_run(Path(self._kept_open.name) / "run", lineage, prompts, settings, given)
-
-    def _penalty_ids(self, penalty: PromptSet | None, evaluation: PromptSet | None) -> Sequence[Sequence[int]]:
-        """The rendered penalty prompts, of the label that the mode looks at."""
-        if self._mode == WATCH or MODES.get(self._mode) is None:
-            return ()
-        if penalty is None:
-            raise UsageError(
-                "This mode needs penalty prompts",
-                got=f"mode {self._mode!r}",
-                expected="prompts that are neither probe nor evaluation prompts",
-            )
-        self._material.refuse_overlap(penalty)
-        if evaluation is not None:
-            refuse_shared(penalty, evaluation.texts, "evaluation")
-        label = "harmless" if self._mode == HARMLESS else "harmful"
-        kept = tuple(each for each in penalty.prompts if each.label == label)
-        if not kept:
-            raise UsageError(f"There are no {label} penalty prompts")
-        return render(PromptSet(kept), self._tokenizer(), None).token_ids
-
-    def _tokenizer(self) -> Any:
-        from probes.models.loading import load_tokenizer
-        from probes.models.source import folder_of
-
-        aligned = self._material.lineage.aligned
-        return load_tokenizer(folder_of(aligned.model, aligned.revision, allow_pickle=False))
-
-    def _calibrated(self, threshold: float | None) -> Alarm | None:
-        if threshold is None:
-            return None
-        made, run = self._material, self._material.run
-        layer = int(run.manifest.config["headline_layer"])
-        noise = float(run.read_table("noise").set_index("layer")["noise"][layer])
-        return Alarm(threshold, aligned=made.aligned[layer], direction=made.vectors[layer], noise=noise)
-
-    def _check_aligned(self, live: LiveModel) -> None:
-        """The model must be the one that the direction was made on."""
-        made = self._material
-        n_layers, _, d_model = made.aligned.shape
-        if (live.n_layers, live.d_model) != (n_layers, d_model):
-            raise GuardError(
-                "The direction is that of another model",
-                got=f"{live.n_layers} layers of width {live.d_model} in training",
-                expected=f"{n_layers} layers of width {d_model}",
-            )
-        layer = int(made.run.manifest.config["headline_layer"])
-        apart = made.distance(live, layer)
-        if apart > _SAME:
-            raise GuardError(
-                "The direction is that of another model",
-                got=f"activations {apart:.2g} reversions away from the aligned model's at layer {layer}",
-                expected="training that starts from the lineage's aligned model",
-                next_step="Name the model that is trained as the lineage's aligned one.",
-            )
+        return begin(source, probe, Path(out), settings, given)
 
     def _measure(self, state: TrainerState, control: TrainerControl) -> None:
         assert self._record is not None

@@ -17,6 +17,7 @@ from probes.guard.direction import GuardedDirection, GuardError
 from probes.guard.live import undisturbed
 from probes.lineage import Lineage
 from probes.models import ModelHost
+from probes.models.weight_space import drift_norms, folded, noised
 from probes.nulls.gaussian import Spectrum
 from probes.prompts import PromptSet, render
 from probes.stages.roles import open_aligned
@@ -112,18 +113,18 @@ class Material:
         """The displacement to a witness that is none: the aligned model with noise of the witness's own norms."""
         host = self.host()
         rendered = render(self.prompts, host.tokenizer, host.context_length)
-        norms = host.drift_norms(self.lineage.witness)
-        with host.noised(norms, seed):
-            noised, _ = collect(host, rendered.token_ids, layers=list(direction.layers))
+        norms = drift_norms(host, self.lineage.witness)
+        with noised(host, norms, seed):
+            sham, _ = collect(host, rendered.token_ids, layers=list(direction.layers))
         chosen = list(direction.layers)
-        moved = noised[chosen].astype(np.float64) - self.aligned[chosen]
+        moved = sham[chosen].astype(np.float64) - self.aligned[chosen]
         return direction.along(moved[:, self.harmful].mean(axis=1))
 
     def weight_span(self) -> dict[str, Tensor]:
         """θ_H − θ_S of every weight by name, in float32 on the CPU."""
         host = self.host()
-        aligned = host.folded(self.lineage.aligned)
-        return {name: tensor - aligned[name] for name, tensor in host.folded(self.lineage.witness).items()}
+        aligned = folded(host, self.lineage.aligned)
+        return {name: tensor - aligned[name] for name, tensor in folded(host, self.lineage.witness).items()}
 
     def host(self) -> ModelHost:
         """The aligned model, opened as the run did."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +11,20 @@ from torch import nn
 
 from probes.errors import CheckpointError, UsageError
 from probes.lineage import ADAPTER_CONFIG, CheckpointRef
-from probes.models.adapter import Attached, product_norm
+from probes.models.adapter import Attached
 from probes.models.architecture import check_structure, find_places, submodule
+from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
     WeightSample,
     check_config,
     check_related,
     check_tokenizer,
-    computation,
 )
 from probes.models.layout import Layout
-from probes.models.loading import load_config, load_model, load_tokenizer, no_progress_bar
-from probes.models.noise import DriftNorms, add_noise
+from probes.models.loading import load_config, load_model, load_tokenizer
 from probes.models.source import folder_of, read_json
 from probes.models.weights import WeightFiles
-
-Factors = tuple[torch.Tensor, torch.Tensor | None]
-_NOT_THE_WEIGHTS = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
 
 
 class ModelHost:
@@ -172,90 +164,35 @@ class ModelHost:
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
         return checkpoint_sha256(self._folder(ref.model, ref.revision), adapter, allow_pickle=self._allow_pickle)
 
-    def drift_norms(self, ref: CheckpointRef) -> DriftNorms:
-        """‖θ_ref − θ_aligned‖ by parameter, and the ranks of an adapter's changes. Leaves the aligned model in.
-
-        Raises:
-            CheckpointError: `ref` cannot be loaded, or carries an adapter that is no plain LoRA.
-        """
-        norms: dict[str, float] = {}
-        if (ref.model, ref.revision) != (self.aligned.model, self.aligned.revision):
-            norms = self._base_norms(ref)
-        factors = self._factors(self.aligned, -1.0)
-        for name, parts in self._factors(ref, 1.0).items():
-            factors.setdefault(name, []).extend(parts)
-        self.put(self.aligned)
-        ranks = {}
-        for name, parts in factors.items():
-            norm, rank = _joint_norm(parts)
-            if norm > 0 and name not in norms and rank is not None:
-                ranks[name] = rank
-            norms[name] = math.hypot(norms.get(name, 0.0), norm)
-        return DriftNorms(norms, ranks)
-
-    @contextlib.contextmanager
-    def noised(self, norms: Mapping[str, float], seed: int) -> Iterator[None]:
-        """The aligned model with Gaussian noise of these norms on its parameters, as a sham of a drift.
-
-        On leaving, also by an exception, the aligned weights are back bit for bit: they are read from their
-        files again, since keeping them would be a second model in memory.
-
-        Args:
-            norms: Frobenius norm by parameter name; from `drift_norms` it brings the adapter's ranks along.
-            seed: the noise of each parameter is a function of this and the parameter's name.
-
-        Raises:
-            CheckpointError: a name is no parameter of the model, or the weights cannot be read again.
-        """
-        self.put(self.aligned)
-        parameters = self._parameters()
-        unknown = sorted(set(norms) - set(parameters))
-        if unknown:
-            raise CheckpointError("Noise for a parameter that the model does not have", got=unknown[0])
-        self._base = None
-        try:
-            with torch.no_grad():
-                add_noise(parameters, norms, seed)
-            yield
-        finally:
-            self._base = None
-            self.put(self.aligned)
-
     @property
     def precision(self) -> float:
         """Relative rounding of the weights as they are held and written."""
         return float(torch.finfo(self.model.dtype).eps)
 
-    def folded(self, ref: CheckpointRef) -> dict[str, torch.Tensor]:
-        """Every weight of `ref` by name, on the CPU in float32, what its adapter adds included. Leaves its base in.
+    @property
+    def attached(self) -> Attached | None:
+        """The adapter on the module."""
+        return self._attached
+
+    def files(self, ref: CheckpointRef) -> WeightFiles:
+        """The weight files of `ref` without its adapter.
 
         Raises:
-            CheckpointError: it cannot be loaded, or carries an adapter that is no plain LoRA.
+            CheckpointError: they are not there.
         """
-        factors = self._factors(ref, 1.0)
-        self.put(CheckpointRef(model=ref.model, revision=ref.revision))
-        weights = {
-            name: tensor.detach().to("cpu", torch.float32, copy=True)
-            for name, tensor in self._parameters().items()
-            if tensor.is_floating_point()
-        }
-        for name, parts in factors.items():
-            for left, right in parts:
-                weights[name] += (left if right is None else left @ right).to("cpu")
-        return weights
+        return WeightFiles.of_model(self._folder(ref.model, ref.revision), allow_pickle=self._allow_pickle)
 
-    def save(self, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
-        """Write the model in memory as a Hugging Face folder, with `weights` in place of its own, in its precision."""
-        self._detach()
+    def forget(self) -> None:
+        """What the module holds is no checkpoint any more: the next `put` loads afresh."""
         self._base = None
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                self._targets[name].copy_(tensor)
-        with no_progress_bar():
-            self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
 
-    def _parameters(self) -> dict[str, torch.Tensor]:
+    def bare(self) -> dict[str, torch.Tensor]:
+        """The module's tensors by name, its adapter taken off, to be written over."""
+        self._detach()
+        self.forget()
+        return self._targets
+
+    def parameters(self) -> dict[str, torch.Tensor]:
         """The base model's parameters by name, each once, whether or not an adapter is attached."""
         seen: dict[int, str] = {}
         for name, tensor in self._targets.items():
@@ -288,25 +225,25 @@ class ModelHost:
         aligned = self._folder(self.aligned.model, self.aligned.revision)
         check_tokenizer(self.tokenizer, aligned, folder, name)
         files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
-        pairs = None if self._hollow else self._paired(files)
+        pairs = None if self._hollow else self.streamed(files)
         self._base = None
         if pairs is not None:
             with torch.no_grad():
-                for target, tensor in pairs:
-                    self._targets[target].copy_(tensor)
+                for held, tensor in pairs:
+                    held.copy_(tensor)
         else:
             self._rebuild(folder, pickled=files.pickled)
         self.kinship = self._sample.kinship(WeightSample.of(self.model))
         if not self._allow_unrelated:
             check_related(self.kinship, name)
 
-    def _paired(self, files: WeightFiles) -> Iterator[tuple[str, torch.Tensor]] | None:
-        """The module's names with the files' tensors, or None where transformers must convert them."""
+    def streamed(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
+        """The module's tensors with the files', or None where transformers must convert them."""
         layout = self._layout
         if layout is None or not layout.fits(files.shapes(), self._targets):
             return None
         named = ((layout.target(name, self._targets), tensor) for name, tensor in files.tensors())
-        return ((target, tensor) for target, tensor in named if target is not None)
+        return ((self._targets[target], tensor) for target, tensor in named if target is not None)
 
     def _rebuild(self, folder: Path, *, pickled: bool) -> None:
         """Load through transformers, which knows every layout; the module's memory is given up before."""
@@ -324,47 +261,6 @@ class ModelHost:
                 raise CheckpointError(f"{folder} does not tie its embeddings as the aligned model does", got=name)
         self._targets, self._hollow = self.model.state_dict(), False
 
-    def _base_norms(self, ref: CheckpointRef) -> dict[str, float]:
-        files = WeightFiles.of_model(self._folder(ref.model, ref.revision), allow_pickle=self._allow_pickle)
-        bare = CheckpointRef(model=self.aligned.model, revision=self.aligned.revision)
-        self.put(bare)
-        pairs = self._paired(files)
-        if pairs is not None:
-            own = {tensor.data_ptr(): name for name, tensor in self._parameters().items()}
-            return {
-                own[self._targets[name].data_ptr()]: _distance(self._targets[name], tensor) for name, tensor in pairs
-            }
-        # Files that transformers must convert cannot be streamed against the module: a copy is kept meanwhile.
-        kept = {name: tensor.to("cpu", copy=True) for name, tensor in self._parameters().items()}
-        self.put(CheckpointRef(model=ref.model, revision=ref.revision))
-        return {name: _distance(tensor, kept[name]) for name, tensor in self._parameters().items()}
-
-    def _factors(self, ref: CheckpointRef, sign: float) -> dict[str, list[Factors]]:
-        """What the adapter of `ref` adds, with `sign`, as factors by parameter name."""
-        if not ref.adapter:
-            return {}
-        self.put(ref)
-        assert self._attached is not None
-        return {change.name: [(sign * change.left, change.right)] for change in self._attached.changes()}
-
-
-def checkpoint_sha256(folder: Path, adapter: Path | None = None, *, allow_pickle: bool = False) -> str:
-    """Hash of what a checkpoint in a folder computes with, its adapter included; see `ModelHost.weights_sha256`.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    made_of: dict[str, Any] = {
-        "weights": WeightFiles.of_model(folder, allow_pickle=allow_pickle).digests(),
-        "computation": computation(load_config(folder)),
-    }
-    if adapter is not None:
-        config = read_json(adapter / ADAPTER_CONFIG)
-        made_of["adapter"] = WeightFiles.of_adapter(adapter, allow_pickle=allow_pickle).digests()
-        made_of["adapter_config"] = {name: config[name] for name in config.keys() - _NOT_THE_WEIGHTS}
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def _device(name: str) -> torch.device:
     if name != "auto":
         try:
@@ -378,18 +274,3 @@ def _device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    other = other.to(one.device, one.dtype)
-    return float((one.float() - other.float()).norm())
-
-
-def _joint_norm(parts: list[Factors]) -> tuple[float, int | None]:
-    """Norm and rank of a sum of changes to one parameter; no rank where one of them is of full rank."""
-    if all(right is not None for _, right in parts):
-        left = torch.cat([left for left, _ in parts], dim=1)
-        right = torch.cat([right for _, right in parts if right is not None])
-        return product_norm(left, right), left.shape[1]
-    changes = [left if right is None else left @ right for left, right in parts]
-    return float(torch.stack(changes).sum(dim=0).norm()), None

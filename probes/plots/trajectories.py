@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -107,39 +108,15 @@ def space(
         name="way back", x=[0, 1], y=[0, 0], z=[0, 0], mode="lines", hoverinfo="skip",
         line={"color": colours.muted, "width": 2, "dash": "dash"},
     )  # fmt: skip
-    named: set[str] = set()
-    lines = []
-    for arm, seed, path in _paths(table):
-        mark = style.mark_of(arm)
-        lines.append(len(fig.data))
-        along, across, third, steps = _from_origin(path, ("along", "across", "third"))
-        sizes = [0.0, *(size * 0.55 for size in _sizes(len(path)))]
-        if step in steps[1:] and not moving:
-            sizes[steps.index(step)] += 5
-        name = "" if arm in named else style.plain(arm)
-        named.add(arm)
-        fig.add_scatter3d(
-            name=f"{arm} s{seed}", x=along, y=across, z=third, mode="lines+markers+text", legendgroup=arm,
-            text=[""] * (len(along) - 1) + [f"  {name}"], textposition="middle right",
-            textfont={"size": 13, "color": style.legible(mark.colour, colours)},
-            line={"color": mark.colour, "width": 4, "dash": "dot" if mark.dash == "dot" else "solid"},
-            marker={
-                "color": mark.colour, "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"), "size": sizes,
-                "line": {"width": 0},
-            },
-            customdata=steps,
-            hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
-            "across %{y:.3f}, third %{z:.3f}<extra></extra>",
-        )  # fmt: skip
-    for role, *place in _roles(table, ("along", "across", "third")):
-        mark = style.mark_of(role)
-        fig.add_scatter3d(
-            name=role, x=place[:1], y=place[1:2], z=place[2:], mode="markers+text",
-            text=["  " + (style.plain(witness) if role == "witness" else role)], textposition="middle right",
-            textfont={"size": 13, "color": style.legible(mark.colour, colours)},
-            marker={"color": mark.colour, "symbol": mark.symbol, "size": 8, "line": {"width": 0}},
-            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
-        )  # fmt: skip
+    first = len(fig.data)
+    paths = _paths(table)
+    named = {arm: place for place, (arm, _, _) in reversed(list(enumerate(paths)))}  # the first of its seeds
+    fig.add_traces([
+        _path_in_space(arm, seed, path, ink, named=named[arm] == place, marked=None if moving else step)
+        for place, (arm, seed, path) in enumerate(paths)
+    ])  # fmt: skip
+    lines = list(range(first, first + len(paths)))
+    fig.add_traces(_roles_in_space(table, witness, ink))
     fig.update_layout(
         margin={"r": 0},
         dragmode="orbit",
@@ -155,6 +132,46 @@ def space(
     for axis, column in (("xaxis", "along"), ("yaxis", "across"), ("zaxis", "third")):
         fig.update_layout(scene={axis: {"range": list(_span(table, column))}})  # the same in every frame
     return animation.grow(fig, lines, _steps(table), ink)
+
+
+def _path_in_space(
+    arm: str, seed: int, path: pd.DataFrame, ink: InkName, *, named: bool, marked: int | None
+) -> dict[str, Any]:
+    """One run's path from the aligned model on, with a larger mark at a step, and the arm's name at its end."""
+    mark = style.mark_of(arm)
+    along, across, third, steps = _from_origin(path, ("along", "across", "third"))
+    sizes = [0.0, *(size * 0.55 for size in _sizes(len(path)))]
+    if marked in steps[1:]:
+        sizes[steps.index(marked)] += 5
+    return {
+        "type": "scatter3d", "name": f"{arm} s{seed}", "x": along, "y": across, "z": third, "legendgroup": arm,
+        "mode": "lines+markers+text", "text": [""] * (len(along) - 1) + [f"  {style.plain(arm) if named else ''}"],
+        "textposition": "middle right",
+        "textfont": {"size": 13, "color": style.legible(mark.colour, style.INKS[ink])},
+        "line": {"color": mark.colour, "width": 4, "dash": "dot" if mark.dash == "dot" else "solid"},
+        "marker": {
+            "color": mark.colour, "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"), "size": sizes, "line": {"width": 0},
+        },
+        "customdata": steps,
+        "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
+        "across %{y:.3f}, third %{z:.3f}<extra></extra>",
+    }  # fmt: skip
+
+
+def _roles_in_space(table: pd.DataFrame, witness: str, ink: InkName) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "scatter3d", "name": role, "x": place[:1], "y": place[1:2], "z": place[2:], "mode": "markers+text",
+            "text": ["  " + (style.plain(witness) if role == "witness" else role)], "textposition": "middle right",
+            "textfont": {"size": 13, "color": style.legible(style.mark_of(role).colour, style.INKS[ink])},
+            "marker": {
+                "color": style.mark_of(role).colour, "symbol": style.mark_of(role).symbol, "size": 8,
+                "line": {"width": 0},
+            },
+            "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
+        }
+        for role, *place in _roles(table, ("along", "across", "third"))
+    ]  # fmt: skip
 
 
 def _steps(table: pd.DataFrame) -> list[int]:

@@ -18,6 +18,7 @@ from probes.activations import collect
 from probes.drift import Grams, crossfit_grams
 from probes.lineage import CheckpointRef, Lineage, Member
 from probes.models import ModelHost
+from probes.models.weight_space import drift_norms, noised
 from probes.progress import Progress, Report
 from probes.prompts import Rendered
 from probes.stages.settings import Settings
@@ -64,7 +65,7 @@ def write_shams(
         report(Progress("drawing shams", done, len(wanted), f"{member.id} {draw + 1}/{settings.shams}"))
         if (null, draw, _owner(null, member, bench)) not in there:
             if member.id not in norms:
-                norms = {member.id: host.drift_norms(member.ref)}
+                norms = {member.id: drift_norms(host, member.ref)}
             rows += [dict(zip(_COLUMNS, row, strict=True)) for row in bench.draw(null, member, draw, norms[member.id])]
             if time.monotonic() - saved > _FLUSH_SECONDS:
                 run.write_table("shams", _ordered(rows))
@@ -138,7 +139,7 @@ class _Bench:
         self, null: str, member: Member, draw: int, norms: Mapping[str, float]
     ) -> Iterator[tuple[str, int, str, int, float]]:
         """One sham and its cosines: of itself (drift), or of every checkpoint towards it (witness)."""
-        with self.host.noised(norms, seed=self._seed(null, member, draw)):
+        with noised(self.host, norms, seed=self._seed(null, member, draw)):
             sham, _ = collect(
                 self.host,
                 self.tokens,

@@ -1,0 +1,33 @@
+"""What a checkpoint is, whatever it is called and wherever it lies: a hash of all that it computes with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from probes.lineage import ADAPTER_CONFIG
+from probes.models.kinship import computation
+from probes.models.loading import load_config
+from probes.models.source import read_json
+from probes.models.weights import WeightFiles
+
+_NOT_THE_WEIGHTS = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
+
+
+def checkpoint_sha256(folder: Path, adapter: Path | None = None, *, allow_pickle: bool = False) -> str:
+    """Hash of what a checkpoint in a folder computes with, its adapter included; see `ModelHost.weights_sha256`.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    made_of: dict[str, Any] = {
+        "weights": WeightFiles.of_model(folder, allow_pickle=allow_pickle).digests(),
+        "computation": computation(load_config(folder)),
+    }
+    if adapter is not None:
+        config = read_json(adapter / ADAPTER_CONFIG)
+        made_of["adapter"] = WeightFiles.of_adapter(adapter, allow_pickle=allow_pickle).digests()
+        made_of["adapter_config"] = {name: config[name] for name in config.keys() - _NOT_THE_WEIGHTS}
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
