@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
 _LIFT = {"witness": 20.0}  # pixels from a role's mark up to its name; the others lie below theirs
+_SEEN = 1.15  # longest side of a box that is seen whole from the nearest place of the camera
 _ROOM = {"along": 0.16, "across": 0.10, "third": 0.10}  # of the span, on either side
 _ALONG = "along the way back (return fraction)"
 _ACROSS = "main off-axis direction (units of ‖v‖)"
@@ -105,49 +107,66 @@ def space(
     fig = style.figure(title, where, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
     colours = style.INKS[ink]
     fig.add_scatter3d(
-        name="way back", x=[0, 1], y=[0, 0], z=[0, 0], mode="lines", hoverinfo="skip",
+        name="way back", x=[0, 1], y=[0, 0], z=[0, 0], mode="lines", hoverinfo="skip", showlegend=False,
         line={"color": colours.muted, "width": 2, "dash": "dash"},
     )  # fmt: skip
     first = len(fig.data)
     paths = _paths(table)
-    named = {arm: place for place, (arm, _, _) in reversed(list(enumerate(paths)))}  # the first of its seeds
-    fig.add_traces([
-        _path_in_space(arm, seed, path, ink, named=named[arm] == place, marked=None if moving else step)
-        for place, (arm, seed, path) in enumerate(paths)
-    ])  # fmt: skip
+    marked = None if moving else step
+    fig.add_traces([_path_in_space(arm, seed, path, marked=marked) for arm, seed, path in paths])
     lines = list(range(first, first + len(paths)))
-    fig.add_traces(_roles_in_space(table, witness, ink))
+    fig.add_traces(_roles_in_space(table, witness, ink) + _entries({arm for arm, _, _ in paths}))
     fig.update_layout(
-        margin={"r": 0},
+        margin={"r": 0, "t": 118},
         dragmode="orbit",
+        showlegend=True,
+        legend={"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "itemclick": False,
+                "itemdoubleclick": False},
         scene={
             "xaxis": {"title": {"text": _ALONG}},
             "yaxis": {"title": {"text": _ACROSS}},
             "zaxis": {"title": {"text": _THIRD}},
-            "aspectmode": "data", "camera": {"eye": {"x": 0.55, "y": -1.75, "z": 0.85}},
+            "aspectmode": "data", "camera": _camera(table),
         },
     )  # fmt: skip
-    if not moving:
-        return fig
     for axis, column in (("xaxis", "along"), ("yaxis", "across"), ("zaxis", "third")):
         fig.update_layout(scene={axis: {"range": list(_span(table, column))}})  # the same in every frame
-    return animation.grow(fig, lines, _steps(table), ink)
+    return animation.grow(fig, lines, _steps(table), ink) if moving else fig
+
+
+def _camera(table: pd.DataFrame) -> dict[str, Any]:
+    """So far away that the longest side of the box is seen on a narrow page too."""
+    spans = [_span(table, column) for column in ("along", "across", "third")]
+    lengths = [high - low for low, high in spans]
+    longest = max(lengths) / math.prod(lengths) ** (1 / 3)  # how long Plotly draws it
+    away = max(longest / _SEEN, 1.0)
+    return {"eye": {"x": 0.55 * away, "y": -1.75 * away, "z": 0.85 * away}}
+
+
+def _entries(arms: Iterable[str]) -> list[dict[str, Any]]:
+    """A legend of the arms: names in space would lie on each other."""
+    return [
+        {
+            "type": "scatter3d", "name": style.plain(arm), "x": [None], "y": [None], "z": [None], "mode": "lines",
+            "line": {"color": style.mark_of(arm).colour, "width": 6,
+                     "dash": "dot" if style.mark_of(arm).dash == "dot" else "solid"},
+        }
+        for arm in style.in_order(arms)
+    ]  # fmt: skip
 
 
 def _path_in_space(
-    arm: str, seed: int, path: pd.DataFrame, ink: InkName, *, named: bool, marked: int | None
+    arm: str, seed: int, path: pd.DataFrame, *, marked: int | None
 ) -> dict[str, Any]:
-    """One run's path from the aligned model on, with a larger mark at a step, and the arm's name at its end."""
+    """One run's path from the aligned model on, with a larger mark at a step."""
     mark = style.mark_of(arm)
     along, across, third, steps = _from_origin(path, ("along", "across", "third"))
     sizes = [0.0, *(size * 0.55 for size in _sizes(len(path)))]
     if marked in steps[1:]:
         sizes[steps.index(marked)] += 5
     return {
-        "type": "scatter3d", "name": f"{arm} s{seed}", "x": along, "y": across, "z": third, "legendgroup": arm,
-        "mode": "lines+markers+text", "text": [""] * (len(along) - 1) + [f"  {style.plain(arm) if named else ''}"],
-        "textposition": "middle right",
-        "textfont": {"size": 13, "color": style.legible(mark.colour, style.INKS[ink])},
+        "type": "scatter3d", "name": f"{arm} s{seed}", "x": along, "y": across, "z": third,
+        "mode": "lines+markers", "showlegend": False,
         "line": {"color": mark.colour, "width": 4, "dash": "dot" if mark.dash == "dot" else "solid"},
         "marker": {
             "color": mark.colour, "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"), "size": sizes, "line": {"width": 0},
@@ -168,7 +187,7 @@ def _roles_in_space(table: pd.DataFrame, witness: str, ink: InkName) -> list[dic
                 "color": style.mark_of(role).colour, "symbol": style.mark_of(role).symbol, "size": 8,
                 "line": {"width": 0},
             },
-            "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
+            "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>", "showlegend": False,
         }
         for role, *place in _roles(table, ("along", "across", "third"))
     ]  # fmt: skip

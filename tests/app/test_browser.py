@@ -124,8 +124,10 @@ def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served,
 def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
     page.goto(f"{served}/displacement?run=demo")
     _whole(page, "Baseline moved at")
+    button = page.get_by_role("button", name="Table (CSV)").first
+    _bring(page, button)
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Table (CSV)").first.click()
+        button.click()
     waiting.value.save_as(tmp_path / "table.csv")
     import pandas as pd
 
@@ -139,9 +141,14 @@ def test_a_vector_is_downloaded_and_loaded_back(served, page, root, tmp_path):
     _whole(page, "Refusal turned by")
     page.get_by_role("heading", name="Take the vector with you").wait_for()
     _choose(page, "Format of refusal", re.compile("GGUF"))
-    page.get_by_role("button", name="Make the file").click()
+    make = page.get_by_role("button", name="Make the file")
+    _bring(page, make)
+    make.click()
+    ready = page.get_by_role("button", name="Download refusal.gguf")
+    ready.wait_for()
+    _bring(page, ready)
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download refusal.gguf").click()
+        ready.click()
     waiting.value.save_as(tmp_path / "refusal.gguf")
     back, _ = read_vectors(tmp_path / "refusal.gguf", "refusal")
     kept = Vectors.read(root / "demo" / "directions" / "refusal.safetensors")
