@@ -303,14 +303,25 @@ def map_rows(key: Key, statistic: str, arm: str, seed: int, direction: str = "")
 
 @st.cache_data(show_spinner=False, max_entries=128)
 def map_figure(
-    key: Key, statistic: str, arm: str, seed: int, direction: str, selected: tuple[int, int], headline: int,
-    where: str, ink: InkName,
-) -> go.Figure:  # fmt: skip
+    key: Key,
+    statistic: str,
+    arm: str,
+    seed: int,
+    direction: str,
+    selected: tuple[int, int],
+    headline: int,
+    where: str,
+    ink: InkName,
+) -> go.Figure:
     """The heat map of one statistic of one trajectory, of the drift or of a fitted direction."""
     return heatmap.heatmap(
         map_rows(key, statistic, arm, seed, direction),
-        statistic=statistic, where=where, selected=selected, headline=headline, ink=ink,
-    )  # fmt: skip
+        statistic=statistic,
+        where=where,
+        selected=selected,
+        headline=headline,
+        ink=ink,
+    )
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

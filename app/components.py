@@ -20,8 +20,8 @@ from probes.errors import GravityError
 from probes.lineage import Witness
 from probes.plots import style
 from probes.plots.style import InkName
+from probes.prompts.tokens import visible
 from probes.store import Manifest
-from probes.tokens import visible
 
 _CONTEXT = "context"
 PICTURES = ("PNG", "SVG")
@@ -234,9 +234,14 @@ def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
     if len(data) > _ROWS_SHOWN:
         note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
     st.download_button(
-        "Table (CSV)", lambda: data.to_csv(index=False), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}",
-        type="tertiary", icon=":material/download:",
-    )  # fmt: skip
+        "Table (CSV)",
+        lambda: data.to_csv(index=False),
+        f"{run}-{name}.csv",
+        "text/csv",
+        key=f"csv-{name}",
+        type="tertiary",
+        icon=":material/download:",
+    )
 
 
 # Directions ----------------------------------------------------------------------------------------------------
@@ -259,9 +264,10 @@ def readout(run: Context, direction: str, checkpoint: str) -> None:
     """The tokens that a direction writes, and those that its opposite does, in the aligned model and a checkpoint."""
     if not cache.has_table(run.key, "direction_readout"):
         missing(
-            "No tokens have been read out.", f"gravity-probe directions {run.command_path} fit",
+            "No tokens have been read out.",
+            f"gravity-probe directions {run.command_path} fit",
             "That opens the checkpoints, which must still be where they were.",
-        )  # fmt: skip
+        )
         return
     names = {"aligned": "aligned", checkpoint: checkpoint_name(checkpoint, run)}
     rows = cache.readout(run.key, run.layer, direction, tuple(names))
@@ -274,9 +280,11 @@ def readout(run: Context, direction: str, checkpoint: str) -> None:
             own = rows[(rows["checkpoint"] == checkpoint) & (rows["sign"] == sign)].sort_values("rank")
             if len(own):
                 columns[f"{name}, {mark}"] = pd.Series(
-                    [f"{visible(text)}  {style.signed(score, 1)}" for text, score in
-                     zip(own["token"], own["score"], strict=True)]
-                )  # fmt: skip
+                    [
+                        f"{visible(text)}  {style.signed(score, 1)}"
+                        for text, score in zip(own["token"], own["score"], strict=True)
+                    ]
+                )
     note(
         f"Tokens that {direction} (+) and its opposite (−) raise most, through the final norm and the unembedding of "
         "each checkpoint, with their logit less the vocabulary's mean."
@@ -299,18 +307,31 @@ def sidebar_run(names: Sequence[str], current: str) -> None:
 def sidebar_place(found: Catalogue, arm: str, seed: int, step: int, layer: int) -> None:
     """Choose trajectory, step and layer."""
     choose(
-        "Trajectory", found.trajectories, (arm, seed), lambda chosen: state.change(arm=chosen[0], seed=chosen[1]),
-        name="trajectory", format_func=lambda chosen: f"{chosen[0]} · seed {chosen[1]}",
-    )  # fmt: skip
+        "Trajectory",
+        found.trajectories,
+        (arm, seed),
+        lambda chosen: state.change(arm=chosen[0], seed=chosen[1]),
+        name="trajectory",
+        format_func=lambda chosen: f"{chosen[0]} · seed {chosen[1]}",
+    )
     choose(
-        "Layer", found.layers, layer, lambda chosen: state.change(layer=chosen), name="layer",
+        "Layer",
+        found.layers,
+        layer,
+        lambda chosen: state.change(layer=chosen),
+        name="layer",
         format_func=lambda number: layer_name(number).capitalize() + (" ★" if number == found.headline else ""),
         help="★ the layer declared in advance: headline numbers are read there. −1 is the embedding.",
-    )  # fmt: skip
+    )
     choose(
-        "Step", found.steps[arm, seed], step, lambda chosen: state.change(step=chosen), name="step",
-        format_func=lambda number: f"{number:,}", help="Optimiser steps after the aligned model.",
-    )  # fmt: skip
+        "Step",
+        found.steps[arm, seed],
+        step,
+        lambda chosen: state.change(step=chosen),
+        name="step",
+        format_func=lambda number: f"{number:,}",
+        help="Optimiser steps after the aligned model.",
+    )
 
 
 def sidebar_pictures() -> None:

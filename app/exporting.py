@@ -66,9 +66,14 @@ def panel(run: Context, direction: str) -> None:
             with st.spinner("Writing …", show_time=False):
                 made = written(*asked)
             right.download_button(
-                f"Download {made.name}", made.content, made.name, "application/octet-stream",
-                key="export-download", icon=":material/download:", type="primary",
-            )  # fmt: skip
+                f"Download {made.name}",
+                made.content,
+                made.name,
+                "application/octet-stream",
+                key="export-download",
+                icon=":material/download:",
+                type="primary",
+            )
             for remark in made.remarks:
                 components.note(remark)
         at = f" --layer {layer}" if layer is not None else ""
@@ -87,9 +92,11 @@ def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
     one_layer = run.layer if run.layer >= 0 else run.catalogue.headline
     layers = [one_layer] if form in ONE_LAYER else [_ALL, one_layer]
     layer = two.selectbox(
-        "Layers", layers, format_func=lambda each: "all layers" if each == _ALL else components.layer_name(each),
+        "Layers",
+        layers,
+        format_func=lambda each: "all layers" if each == _ALL else components.layer_name(each),
         key=f"export-layer-{form}",
-    )  # fmt: skip
+    )
     here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     places = [_ALIGNED, *([here] if cache.has_direction(run.key, direction, here) else [])]
     checkpoint = three.selectbox(

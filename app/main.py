@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import cache, components, live, look, state
+from app import bench, cache, components, look, state
 from app.cache import Key
 from probes.errors import GravityError
 from probes.plots.style import InkName
@@ -38,7 +38,7 @@ def main() -> None:
     page = st.navigation([st.Page(path, title=title, icon=icon) for path, title, icon in PAGES])
     state.read_url()
     if page.title != "Live":
-        live.free()
+        bench.free()
     with st.sidebar:
         ready, refusal = False, None
         try:

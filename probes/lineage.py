@@ -239,9 +239,7 @@ class Lineage(_Record):
             yield Member("pretrained", "pretrained", 0, 0, self.pretrained)
         for run in self.trajectories:
             for checkpoint in run.checkpoints:
-                yield Member(
-                    run.checkpoint_id(checkpoint.step), run.arm, run.seed, checkpoint.step, checkpoint
-                )
+                yield Member(run.checkpoint_id(checkpoint.step), run.arm, run.seed, checkpoint.step, checkpoint)
 
     def portable(self, home: Path) -> Lineage:
         """The same lineage with every folder inside `home` written from there, so that `home` can be moved or sent.
@@ -320,9 +318,7 @@ def _first_fault(error: ValidationError) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "the file"
     if fault["type"] == "extra_forbidden":
         key = str(fault["loc"][-1])
-        known = {name for model in (Lineage, Witness, Trajectory, Step) for name in model.model_fields} | {
-            "folder"
-        }
+        known = {name for model in (Lineage, Witness, Trajectory, Step) for name in model.model_fields} | {"folder"}
         nearest = get_close_matches(key, sorted(known), n=1)
         return f"unknown key {where!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if fault["type"] == "missing":

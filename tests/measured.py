@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
-from probes.measure import measure
 from probes.prompts import PromptSet
 from probes.stages.settings import Settings
 from probes.store import RunFolder
+from probes.tasks.measure import measure
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = PromptSet.of(

@@ -100,7 +100,12 @@ def _lineage(arms: Sequence[str], seeds: int, steps: Sequence[int]) -> dict[str,
 
 
 def _activations(
-    run: RunFolder, checkpoints: list[tuple], n_layers: int, prompts: int, d_model: int, last: int,
+    run: RunFolder,
+    checkpoints: list[tuple],
+    n_layers: int,
+    prompts: int,
+    d_model: int,
+    last: int,
     rng: np.random.Generator,
 ) -> None:
     """Harmful and harmless clouds apart on the second axis, moved along the first by the return fraction."""
@@ -108,8 +113,12 @@ def _activations(
     cloud[:, :prompts, 1] += 6
     for checkpoint, arm, _, step in [(role, role, 0, 0) for role in ("aligned", *_ROLES)] + checkpoints:
         writer = ActivationWriter(
-            run.activations_path(checkpoint), n_layers=n_layers, n_prompts=2 * prompts, d_model=d_model,
-            dtype="float16", about={"key": f"key of {checkpoint}"},
+            run.activations_path(checkpoint),
+            n_layers=n_layers,
+            n_prompts=2 * prompts,
+            d_model=d_model,
+            dtype="float16",
+            about={"key": f"key of {checkpoint}"},
         )
         for layer in range(n_layers):
             rows = cloud[layer] + 0.1 * rng.standard_normal(cloud[layer].shape).astype(np.float32)
@@ -248,15 +257,28 @@ def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
 
 
 def _directions(
-    run: RunFolder, checkpoints: list[tuple], names: Sequence[str], n_layers: int, prompts: int, last: int,
-    without: Sequence[str], width: int,
-) -> None:  # fmt: skip
+    run: RunFolder,
+    checkpoints: list[tuple],
+    names: Sequence[str],
+    n_layers: int,
+    prompts: int,
+    last: int,
+    without: Sequence[str],
+    width: int,
+) -> None:
     """What `gravity-probe directions RUN fit` leaves; `control:drift` is not defined at the aligned model."""
     rng, asked = np.random.default_rng(1), _prompts(prompts)
     places = [("aligned", "aligned", 0, 0), *((role, role, 0, 0) for role in _ROLES), *checkpoints]
-    parts: dict[str, list[pd.DataFrame]] = {f"direction_{part}": [] for part in (
-        "tracks", "transfer", "cosines", "readout", "projections",
-    )}  # fmt: skip
+    parts: dict[str, list[pd.DataFrame]] = {
+        f"direction_{part}": []
+        for part in (
+            "tracks",
+            "transfer",
+            "cosines",
+            "readout",
+            "projections",
+        )
+    }
     for layer in range(n_layers):
         for part, frame in _directions_at(layer, places, names, asked, last, rng).items():
             parts[f"direction_{part}"].append(frame)
@@ -264,10 +286,14 @@ def _directions(
         if part not in without:
             run.write_table(part, pd.concat(frames, ignore_index=True), rows_per_group=len(frames[0]))
     about = {
-        name: {"says": f"what {name} is <b>", "positive": "harmful prompts", "negative": "harmless prompts",
-               "control": name.startswith("control:")}
+        name: {
+            "says": f"what {name} is <b>",
+            "positive": "harmful prompts",
+            "negative": "harmless prompts",
+            "control": name.startswith("control:"),
+        }
         for name in names
-    }  # fmt: skip
+    }
     kept = {"layer": run.manifest.config.get("headline_layer"), "checkpoints": [place[0] for place in places]}
     if "directions" not in without:
         run.write_json("directions", {**kept, "directions": about})
@@ -275,10 +301,18 @@ def _directions(
         unit = rng.standard_normal((n_layers, width)).astype(np.float32)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
         about_it = {
-            "format_version": "1", "method": name, "concept": "made up", "model_id": "x", "model_revision": "",
-            "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "n_layers": str(n_layers), "index_base": "0",
-            "model_type": "llama", "position": "-1",
-        }  # fmt: skip
+            "format_version": "1",
+            "method": name,
+            "concept": "made up",
+            "model_id": "x",
+            "model_revision": "",
+            "hook": "blocks.{l}.hook_resid_post",
+            "site": "resid_post",
+            "n_layers": str(n_layers),
+            "index_base": "0",
+            "model_type": "llama",
+            "position": "-1",
+        }
         found = Vectors(name, tuple(range(n_layers)), unit, np.full(n_layers, 2.0, np.float32), about_it)
         found.write(run.path / "directions" / f"{name.replace(':', '-')}.safetensors")
 
@@ -295,33 +329,58 @@ def _directions_at(
         cosine = np.full(count, np.nan) if lost else np.cos(np.clip(done, 0, 1.5))
         read = np.clip(0.55 + 0.4 * np.abs(np.nan_to_num(cosine)), 0, 1)
         frame = pd.DataFrame(places, columns=columns).assign(direction=name, layer=layer)
-        tracks.append(frame.assign(
-            cosine=cosine, angle=np.degrees(np.arccos(cosine)), norm=2.0 - 0.5 * done, d_prime=2.0 - done, auroc=read,
-            auroc_low=read - 0.05, auroc_high=np.minimum(1.0, read + 0.05), refit=0.95, refit_low=0.9, refit_high=0.98,
-            accuracy=0.9, calibration=0.05, reason="nothing has moved <here>" if lost else None,
-        ))  # fmt: skip
-        transfer.append(pd.DataFrame({
-            "direction": name, "layer": layer, "fitted_on": np.repeat(ids, count), "read_on": np.tile(ids, count),
-            "auroc": 0.5 + 0.5 * rng.random(count * count),
-        }))  # fmt: skip
+        tracks.append(
+            frame.assign(
+                cosine=cosine,
+                angle=np.degrees(np.arccos(cosine)),
+                norm=2.0 - 0.5 * done,
+                d_prime=2.0 - done,
+                auroc=read,
+                auroc_low=read - 0.05,
+                auroc_high=np.minimum(1.0, read + 0.05),
+                refit=0.95,
+                refit_low=0.9,
+                refit_high=0.98,
+                accuracy=0.9,
+                calibration=0.05,
+                reason="nothing has moved <here>" if lost else None,
+            )
+        )
+        transfer.append(
+            pd.DataFrame(
+                {
+                    "direction": name,
+                    "layer": layer,
+                    "fitted_on": np.repeat(ids, count),
+                    "read_on": np.tile(ids, count),
+                    "auroc": 0.5 + 0.5 * rng.random(count * count),
+                }
+            )
+        )
         if not lost:
             wide = frame.merge(asked[["id", "label"]].rename(columns={"id": "prompt"}), how="cross")
             harm = (wide["label"] == "harmful").to_numpy()
             projections.append(wide.assign(projection=(2.0 * harm + rng.standard_normal(len(wide))).astype(np.float32)))
     cosines = [
-        pd.DataFrame({
-            "checkpoint": name, "layer": layer, "one": np.repeat(names, len(names)),
-            "other": np.tile(names, len(names)),
-            "cosine": 2 * rng.random(len(names) ** 2) - 1,
-        })
+        pd.DataFrame(
+            {
+                "checkpoint": name,
+                "layer": layer,
+                "one": np.repeat(names, len(names)),
+                "other": np.tile(names, len(names)),
+                "cosine": 2 * rng.random(len(names) ** 2) - 1,
+            }
+        )
         for name in ids
-    ]  # fmt: skip
+    ]
     spots = pd.DataFrame({"direction": names}).merge(pd.DataFrame({"checkpoint": ids}), how="cross")
     spots = spots.merge(pd.DataFrame({"sign": [1, -1]}), how="cross").assign(layer=layer)
     spots = spots.merge(pd.DataFrame({"rank": range(1, 11)}), how="cross")
     spots = spots.assign(token=[f" {TRICKY[:12]} {rank}" for rank in spots["rank"]], score=10.0 - spots["rank"])
     return {
         "tracks": pd.concat(tracks, ignore_index=True).astype({"reason": "string"}),
-        "transfer": pd.concat(transfer, ignore_index=True), "cosines": pd.concat(cosines, ignore_index=True),
-        "readout": spots, "projections": pd.concat(projections, ignore_index=True),
-    }  # fmt: skip
+        "transfer": pd.concat(transfer, ignore_index=True),
+        "cosines": pd.concat(cosines, ignore_index=True),
+        "readout": spots,
+        "projections": pd.concat(projections, ignore_index=True),
+    }

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from probes.records import Estimate
 from probes.stages.between_arms import between_arms
+from probes.statistics import Estimate
 from probes.store import RunFolder
-from probes.verdict import NO_ARMS
+from probes.verdict.ladder import NO_ARMS
 
 ARMS = ("baseline", "block", "push", "control:random")
 COMPLIES = {"baseline": 12, "block": 2, "push": 20, "control:random": 11}  # of 20
@@ -19,13 +19,23 @@ def completions(arms=ARMS, steps=(1, 50), unjudged=0):
     return pd.DataFrame(
         [
             {
-                "arm": arm, "seed": 0, "step": step, "prompt": f"p{number}", "label": label,
-                "verdict": "unjudged" if number < unjudged and arm == "push"
-                else "compliance" if number < COMPLIES[arm] and step > 1 else "refusal",
+                "arm": arm,
+                "seed": 0,
+                "step": step,
+                "prompt": f"p{number}",
+                "label": label,
+                "verdict": "unjudged"
+                if number < unjudged and arm == "push"
+                else "compliance"
+                if number < COMPLIES[arm] and step > 1
+                else "refusal",
             }
-            for arm in arms for step in steps for label in ("harmful", "harmless") for number in range(20)
+            for arm in arms
+            for step in steps
+            for label in ("harmful", "harmless")
+            for number in range(20)
         ]
-    )  # fmt: skip
+    )
 
 
 def estimates(arms=ARMS, steps=(1, 50), **unknown):
@@ -56,9 +66,11 @@ def compared(run, by_arm, arm="baseline"):
 def test_the_comparisons_are_those_of_the_last_common_step(run):
     found = compared(run, estimates(steps=(1, 50, 100)))
     assert [(each.arm, each.other, each.rises) for each in found.asked] == [
-        ("block", "baseline", False), ("push", "baseline", True),
-        ("block", "control:random", False), ("push", "control:random", True),
-    ]  # fmt: skip
+        ("block", "baseline", False),
+        ("push", "baseline", True),
+        ("block", "control:random", False),
+        ("push", "control:random", True),
+    ]
     assert [(each.arm, each.rises) for each in found.controls] == [("control:random", False), ("control:random", True)]
     block, push, *_ = found.asked
     assert block.harm == (0.1, 0.6)

@@ -66,7 +66,7 @@ def test_check_exits_with_three_when_the_gate_trips(run):
         (("summary", "nowhere"), 1, "is no run folder"),
         (("measure",), 2, "A measurement needs a lineage"),
         (("measure", "--witness", "nowhere", "--aligned", "nowhere"), 1, "This is no checkpoint"),
-        ((*ROLES, ), 2, "nothing to measure"),
+        ((*ROLES,), 2, "nothing to measure"),
         ((*WHOLE, "--witness-kind", "x"), 2, "witness-kind"),
         ((*WHOLE, "--harmful", "x"), 2, "class of prompts"),
         ((*WHOLE, "--set", "splitz=3"), 2, "did you mean 'splits'"),
@@ -75,7 +75,7 @@ def test_check_exits_with_three_when_the_gate_trips(run):
         (("app", "nowhere"), 1, "There is no folder"),
         (("check", "nowhere", "--max-return", "x"), 2, "max-return"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_gets_a_sentence_and_a_code(tmp_path, words, code, sentence):
     done = command(*words, cwd=tmp_path)
     assert done.returncode == code

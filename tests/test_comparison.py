@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from probes import comparison
+from probes.drift import comparison
 from probes.errors import StatisticsError
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from probes import drift
 from probes.errors import StatisticsError
-from probes.records import Estimate
+from probes.statistics import Estimate
 from tests.worlds import World
 
 HARMFUL = np.repeat([True, False], 16)

@@ -13,10 +13,10 @@ import pytest
 from safetensors.torch import load_file
 
 from probes.errors import UsageError
-from probes.experiment import Experiment, mode_and_draw, run_arms
 from probes.organism import train_history
 from probes.organism.world import Size
-from probes.outcome import arms_table
+from probes.tasks.arms import Experiment, mode_and_draw, run_arms
+from probes.tasks.arms_table import arms_table
 from tests.organism.test_history import TINY
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from probes.comparison import gram
+from probes.drift.comparison import gram
+from probes.drift.geometry import PromptMap, spectrum
 from probes.errors import StatisticsError
-from probes.geometry import PromptMap, spectrum
 
 
 @pytest.fixture

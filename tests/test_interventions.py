@@ -10,7 +10,7 @@ from probes.activations import collect
 from probes.behaviour.generate import generate, left_padded
 from probes.errors import ActivationError
 from probes.models import ModelHost
-from probes.models.interventions import ablate, add, clamp
+from probes.models.hooks import ablate, add, clamp
 from tests.builders import DEPTH, FAMILIES, WIDTH, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = [[0, 20, 30, 40, 50], [0, 21, 31], [0, 22, 32, 42]]

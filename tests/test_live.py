@@ -8,8 +8,8 @@ import torch
 
 from probes.directions.vectors import Vectors
 from probes.errors import CheckpointError, GravityError, PromptError, UsageError
-from probes.live import TOP, Asked, Bench
 from probes.store import RunFolder
+from probes.tasks.ask import TOP, Asked, Bench
 from tests.builders import CONTEXT, moved, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import PROMPTS, measured_run
 

@@ -16,17 +16,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from probes.compare import compare
+from probes.behaviour.evaluation import Evaluation
 from probes.directions.vectors import Vectors
 from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
-from probes.evaluation import evaluate
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
-from probes.measure import judge, measure
 from probes.prompts import PromptSet
-from probes.stages.behaviour import Evaluation
 from probes.stages.settings import Settings
 from probes.store import RunFolder
-from probes.summary import summarise
+from probes.tasks.compare import compare
+from probes.tasks.evaluate import evaluate
+from probes.tasks.measure import judge, measure
+from probes.tasks.summarise import summarise
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = PromptSet.of(
@@ -89,11 +89,20 @@ def test_a_checkpoint_on_the_way_to_the_witness_is_found_there(run):
 def test_the_run_holds_what_its_design_promises(run):
     there = set(files_of(run.path))
     assert there >= {
-        "prompts.parquet", "drift.parquet", "nulls.parquet", "shams.parquet", "projections.parquet", "verdict.json",
-        "maps/plane.parquet", "directions/reversion.safetensors", "directions/reversion_did.safetensors",
-        "activations/aligned.safetensors", "activations/witness.safetensors",
-        "activations/baseline-s0-000001.safetensors", "activations/baseline-s0-000010.safetensors",
-    }  # fmt: skip
+        "prompts.parquet",
+        "drift.parquet",
+        "nulls.parquet",
+        "shams.parquet",
+        "projections.parquet",
+        "verdict.json",
+        "maps/plane.parquet",
+        "directions/reversion.safetensors",
+        "directions/reversion_did.safetensors",
+        "activations/aligned.safetensors",
+        "activations/witness.safetensors",
+        "activations/baseline-s0-000001.safetensors",
+        "activations/baseline-s0-000010.safetensors",
+    }
     manifest = run.manifest
     assert manifest.status == "finished"
     assert manifest.config["headline_layer"] == 1
@@ -216,7 +225,7 @@ def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, 
     script.write_text(
         "import sys, json, time\n"
         "from probes.lineage import Lineage\nfrom tests.test_measure import PROMPTS, FAST\n"
-        "from probes.measure import measure\n"
+        "from probes.tasks.measure import measure\n"
         "def report(progress):\n    print(progress.phase, flush=True); time.sleep(0.05)\n"
         "measure(Lineage.model_validate_json(open(sys.argv[1]).read()), PROMPTS, sys.argv[2], settings=FAST,"
         " report=report)\n"
@@ -288,13 +297,31 @@ def test_the_command_measures_without_a_line_of_code(history, tmp_path):
     started = time.monotonic()
     done = subprocess.run(
         [
-            sys.executable, "-m", "probes.cli", "measure", "--witness", history.witness.model,
-            "--aligned", history.aligned.model, "--trajectory", f"mine@3={folder}",
-            "--harmful", tmp_path / "harmful.txt", "--harmless", tmp_path / "harmless.txt",
-            "--out", tmp_path / "run", "--no-nulls", "--set", "bootstraps=20", "--json",
+            sys.executable,
+            "-m",
+            "probes.cli",
+            "measure",
+            "--witness",
+            history.witness.model,
+            "--aligned",
+            history.aligned.model,
+            "--trajectory",
+            f"mine@3={folder}",
+            "--harmful",
+            tmp_path / "harmful.txt",
+            "--harmless",
+            tmp_path / "harmless.txt",
+            "--out",
+            tmp_path / "run",
+            "--no-nulls",
+            "--set",
+            "bootstraps=20",
+            "--json",
         ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, (done.stderr, time.monotonic() - started)
     document = json.loads(done.stdout)
     assert [(each["arm"], each["seed"]) for each in document["trajectories"]] == [("mine", 3)]

@@ -10,8 +10,8 @@ import pytest
 
 from probes.cli import main
 from probes.errors import RunFolderError, UsageError
-from probes.outcome import arms_table, geometry_held_behaviour_lost, open_runs
 from probes.store import RunFolder
+from probes.tasks.arms_table import arms_table, geometry_held_behaviour_lost, open_runs
 
 PROMPTS, ITEMS = 8, 4
 START = 2.0  # loss of every task item before fine-tuning
@@ -36,13 +36,21 @@ def write_run(path, arms, *, before=0):
                 for key, value in values.items()
             ]
         measures = {"harmful_compliance": complied / PROMPTS, "refusal_harmless": 0.25, "task_loss": loss}
-        behaviour += [{**about, "measure": key, "value": value, "low": None, "high": None, "n": PROMPTS}
-                      for key, value in measures.items()]  # fmt: skip
+        behaviour += [
+            {**about, "measure": key, "value": value, "low": None, "high": None, "n": PROMPTS}
+            for key, value in measures.items()
+        ]
         said += [
-            {**about, "prompt": f"p{number}", "label": "harmful", "text": "x", "completion": "y",
-             "verdict": "compliance" if number < complied else "refusal"}
+            {
+                **about,
+                "prompt": f"p{number}",
+                "label": "harmful",
+                "text": "x",
+                "completion": "y",
+                "verdict": "compliance" if number < complied else "refusal",
+            }
             for number in range(PROMPTS)
-        ]  # fmt: skip
+        ]
     with RunFolder.writing(path) as run:
         run.manifest.lineage = {"name": "made up"}
         run.manifest.config = {"headline_layer": 0}
@@ -55,8 +63,13 @@ def write_run(path, arms, *, before=0):
     return RunFolder(path)
 
 
-ARMS = {"baseline": (0.8, 8, 1.0), "block": (-0.4, 2, 1.02), "anchor": (0.1, 0, 1.1), "control:random:0": (0.8, 8, 1.0),
-        "control:random:1": (0.7, 6, 1.0)}  # fmt: skip
+ARMS = {
+    "baseline": (0.8, 8, 1.0),
+    "block": (-0.4, 2, 1.02),
+    "anchor": (0.1, 0, 1.1),
+    "control:random:0": (0.8, 8, 1.0),
+    "control:random:1": (0.7, 6, 1.0),
+}
 
 
 def rows(found):
@@ -104,12 +117,16 @@ def test_several_runs_are_units_and_so_are_the_seeds_of_one(tmp_path):
 @pytest.mark.parametrize(
     ("alignment", "harm", "lost"),
     [
-        ((-0.5, 0.8), (0.0, 0.9, 1.0), True), ((0.1, 0.8), (0.0, 0.6, 1.0), True),
-        ((0.3, 0.8), (0.0, 0.9, 1.0), False), ((-0.5, 0.8), (0.0, 0.4, 1.0), False),
-        ((-0.5, 0.8), (0.4, 0.5, 1.0), False), ((-0.5, -0.1), (0.0, 0.9, 1.0), False),
-        ((None, 0.8), (0.0, 0.9, 1.0), False), ((-0.5, 0.8), (0.0, 1.0, 0.0), False),
+        ((-0.5, 0.8), (0.0, 0.9, 1.0), True),
+        ((0.1, 0.8), (0.0, 0.6, 1.0), True),
+        ((0.3, 0.8), (0.0, 0.9, 1.0), False),
+        ((-0.5, 0.8), (0.0, 0.4, 1.0), False),
+        ((-0.5, 0.8), (0.4, 0.5, 1.0), False),
+        ((-0.5, -0.1), (0.0, 0.9, 1.0), False),
+        ((None, 0.8), (0.0, 0.9, 1.0), False),
+        ((-0.5, 0.8), (0.0, 1.0, 0.0), False),
     ],
-)  # fmt: skip
+)
 def test_geometry_held_behaviour_lost(alignment, harm, lost):
     assert geometry_held_behaviour_lost(alignment, harm) == lost
 

@@ -36,9 +36,17 @@ def trainer_output(tmp_path_factory) -> Path:
     rows = [json.loads(line) for line in GSM8K.read_text(encoding="utf-8").splitlines()[:64]]
     texts = [f"{row['question']}\n{row['answer']}" for row in rows]
     arguments = TrainingArguments(
-        output_dir=str(out), max_steps=12, save_steps=3, per_device_train_batch_size=8, learning_rate=1e-3,
-        report_to=[], use_cpu=True, save_only_model=True, disable_tqdm=True, seed=0,
-    )  # fmt: skip
+        output_dir=str(out),
+        max_steps=12,
+        save_steps=3,
+        per_device_train_batch_size=8,
+        learning_rate=1e-3,
+        report_to=[],
+        use_cpu=True,
+        save_only_model=True,
+        disable_tqdm=True,
+        seed=0,
+    )
     trainer = Trainer(
         model=AutoModelForCausalLM.from_pretrained(STORIES),
         args=arguments,
@@ -53,15 +61,34 @@ def trainer_output(tmp_path_factory) -> Path:
 def test_a_trainer_folder_goes_through_measure_from_the_command_line(trainer_output, tmp_path):
     done = subprocess.run(
         [
-            sys.executable, "-m", "probes.cli", "measure",
-            "--witness", trainer_output / "checkpoint-3", "--witness-kind", "base",
-            "--aligned", trainer_output / "checkpoint-6",
-            "--checkpoint", f"9={trainer_output / 'checkpoint-9'}",
-            "--checkpoint", f"12={trainer_output / 'checkpoint-12'}",
-            "--limit", "32", "--out", tmp_path / "run", "--set", "draws=199", "--set", "permutations=199", "--json",
+            sys.executable,
+            "-m",
+            "probes.cli",
+            "measure",
+            "--witness",
+            trainer_output / "checkpoint-3",
+            "--witness-kind",
+            "base",
+            "--aligned",
+            trainer_output / "checkpoint-6",
+            "--checkpoint",
+            f"9={trainer_output / 'checkpoint-9'}",
+            "--checkpoint",
+            f"12={trainer_output / 'checkpoint-12'}",
+            "--limit",
+            "32",
+            "--out",
+            tmp_path / "run",
+            "--set",
+            "draws=199",
+            "--set",
+            "permutations=199",
+            "--json",
         ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)["trajectories"]
     assert [checkpoint["step"] for checkpoint in run["checkpoints"]] == [9, 12]

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from probes.cli import app
-from probes.report import how_to_reproduce, report_html
 from probes.store import RunFolder
+from probes.tasks.report import how_to_reproduce, report_html
 from tests.synthetic import TRICKY, write_run
 
 SMALL = {"n_layers": 2, "steps": (1, 100), "prompts": 6}

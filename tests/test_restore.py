@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from probes.behaviour.evaluation import Evaluation
+from probes.drift.restoration import FORMS, without_return
 from probes.errors import UsageError
 from probes.lineage import CheckpointRef
 from probes.prompts import PromptSet
-from probes.restoration import FORMS, without_return
-from probes.restore import Lineages, restore
-from probes.stages.behaviour import Evaluation
+from probes.tasks.restore import Lineages, restore
 from tests.builders import moved, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 
@@ -134,10 +134,12 @@ def test_a_checkpoint_is_restored_tensor_by_tensor_and_loads(history, tmp_path):
     files = {
         name: load_file(f"{folder}/model.safetensors")
         for name, folder in (
-            ("aligned", history.aligned.model), ("witness", history.witness.model), ("tuned", history.tuned.model),
+            ("aligned", history.aligned.model),
+            ("witness", history.witness.model),
+            ("tuned", history.tuned.model),
             ("restored", found.out),
         )
-    }  # fmt: skip
+    }
     assert files["restored"].keys() == files["tuned"].keys()
     seen = 0
     for name, tensor in files["restored"].items():

@@ -6,7 +6,7 @@ import pytest
 
 from probes.errors import GateTripped, RunFolderError, UsageError
 from probes.store import RunFolder
-from probes.summary import check_return, summarise
+from probes.tasks.summarise import check_return, summarise
 from tests.synthetic import STEPS, write_run
 
 
@@ -30,14 +30,29 @@ def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
     checkpoint = first["checkpoints"][3]
     assert set(checkpoint) == {"step", "layers", "behaviour"}
     assert set(checkpoint["behaviour"]) == {
-        "refusal_harmful", "refusal_harmless", "task_loss", "harmful_compliance", "over_refusal", "incoherent",
-        "unjudged", "refusal_score_harmful", "refusal_score_harmless",
-    }  # fmt: skip
+        "refusal_harmful",
+        "refusal_harmless",
+        "task_loss",
+        "harmful_compliance",
+        "over_refusal",
+        "incoherent",
+        "unjudged",
+        "refusal_score_harmful",
+        "refusal_score_harmless",
+    }
     layer = checkpoint["layers"][2]
     assert set(layer) == {
-        "layer", "alignment", "alignment_crossfit", "return_fraction", "off_axis", "did_alignment",
-        "did_return_fraction", "displacement_norm", "share_moved", "nulls",
-    }  # fmt: skip
+        "layer",
+        "alignment",
+        "alignment_crossfit",
+        "return_fraction",
+        "off_axis",
+        "did_alignment",
+        "did_return_fraction",
+        "displacement_norm",
+        "share_moved",
+        "nulls",
+    }
     assert layer["layer"] == 2
     assert layer["alignment"] == drift_value(run, "baseline", 10, 2, "alignment")
     assert set(layer["nulls"]["sham_drift"]) == {"p99", "p"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from probes.tokens import visible
+from probes.prompts.tokens import visible
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from probes.causality import Causal, Comparison
-from probes.records import Estimate, NullResult
-from probes.verdict import NAMES, Evidence, judge
+from probes.statistics import Estimate, NullResult
+from probes.verdict.causality import Causal, Comparison
+from probes.verdict.ladder import NAMES, Evidence, judge
 from tests.worlds import World, power_law, verdict_of
 
 HARD = ("isotropic", "covariance_aligned", "covariance_difference", "sham_drift", "sign_flip")
@@ -69,18 +69,24 @@ def test_level_6_is_given_where_every_comparison_of_arms_holds():
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"block": {"p_harm": 0.2}},
-         "block is not shown to lower the harmful compliance of baseline (60% to 10%, p = 0.2)"),
-        ({"block": {"p_alignment": 0.3}},
-         "block is not shown to lower the alignment of baseline (0.60 to -0.50, p = 0.3)"),
+        (
+            {"block": {"p_harm": 0.2}},
+            "block is not shown to lower the harmful compliance of baseline (60% to 10%, p = 0.2)",
+        ),
+        (
+            {"block": {"p_alignment": 0.3}},
+            "block is not shown to lower the alignment of baseline (0.60 to -0.50, p = 0.3)",
+        ),
         ({"push": {"p_alignment": 0.06}}, "push is not shown to raise the alignment of baseline"),
         ({"block_control": {"p_harm": 0.06}}, "block is not shown to lower the harmful compliance of control:random"),
         ({"push_control": {"p_harm": 1.0}}, "push is not shown to raise the harmful compliance of control:random"),
-        ({"lowers": {"p_alignment": 0.01, "p_harm": 0.02, "harm": (0.3, 0.6)}},
-         "control:random lowers both too (harmful compliance 60% to 30%, p = 0.02)"),
+        (
+            {"lowers": {"p_alignment": 0.01, "p_harm": 0.02, "harm": (0.3, 0.6)}},
+            "control:random lowers both too (harmful compliance 60% to 30%, p = 0.02)",
+        ),
         ({"raises": {"p_alignment": 0.01, "p_harm": 0.02}}, "control:random raises both too"),
     ],
-)  # fmt: skip
+)
 def test_one_comparison_that_does_not_hold_is_level_5_and_is_named(fault, sentence):
     verdict = judge(evidence(causal=causal(**fault)))
     assert verdict.level == 5

@@ -12,7 +12,7 @@ import numpy as np
 
 from probes import nulls
 from probes.drift import measure
-from probes.verdict import Evidence, Verdict, judge
+from probes.verdict.ladder import Evidence, Verdict, judge
 
 LAYER = 7
 

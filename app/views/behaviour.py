@@ -22,9 +22,10 @@ def show(run: Context) -> None:
     if not cache.has_table(run.key, "behaviour"):
         components.header("Behaviour", "Nobody has asked these models anything yet")
         components.missing(
-            "No behaviour was measured in this run.", f"gravity-probe evaluate {run.command_path}",
+            "No behaviour was measured in this run.",
+            f"gravity-probe evaluate {run.command_path}",
             "It generates text with every checkpoint, judges it, and keeps rates and answers in the run folder.",
-        )  # fmt: skip
+        )
         return
     rows = cache.table(run.key, "behaviour", _COLUMNS)
     kept = set(rows["measure"])
@@ -33,9 +34,13 @@ def show(run: Context) -> None:
     measure = st.session_state.get("behaviour-measure") or first
     components.header("Behaviour", *_answer(run, rows, measure if measure in measures else first))
     measure = st.selectbox(
-        "Measure", measures, index=measures.index(first), format_func=lambda name: statistic_of(name).title,
-        key="behaviour-measure", help=statistic_of(measure).help or None,
-    )  # fmt: skip
+        "Measure",
+        measures,
+        index=measures.index(first),
+        format_func=lambda name: statistic_of(name).title,
+        key="behaviour-measure",
+        help=statistic_of(measure).help or None,
+    )
     own = rows[rows["measure"] == measure]
     with components.section():
         where = run.where(layer=False, direction=False)
@@ -109,14 +114,16 @@ def _browser(run: Context) -> None:
             rows = rows[text.str.contains(part, case=False, regex=False)]
         components.note(f"{len(rows)} answers of {run.trajectory}, step {run.step:,}.")
         components.data_table(
-            rows, name="answers", height=420,
+            rows,
+            name="answers",
+            height=420,
             column_config={
                 "label": st.column_config.TextColumn("label", width="small"),
                 "text": st.column_config.TextColumn("request", width="large"),
                 "completion": st.column_config.TextColumn("answer", width="large"),
                 "refused": st.column_config.CheckboxColumn("refused", width="small"),
             },
-        )  # fmt: skip
+        )
 
 
 show(components.context())

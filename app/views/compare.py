@@ -31,9 +31,13 @@ def show(run: Context) -> None:
     for column, label, field, current in ((left, "First", "one", one), (right, "Second", "other", other)):
         with column:
             components.choose(
-                label, list(places), current, partial(_choose, field), name=field,
+                label,
+                list(places),
+                current,
+                partial(_choose, field),
+                name=field,
                 format_func=lambda name: components.checkpoint_name(name, run),
-            )  # fmt: skip
+            )
     with components.section():
         _layers(run, one, other, names, pair)
     with components.section():
@@ -109,7 +113,7 @@ def _layers(run: Context, one: str, other: str, names: tuple[str, str], pair: pd
         components.missing(
             "The activations of one of the two were not kept, or there are too many checkpoints to keep every pair.",
             f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
-        )  # fmt: skip
+        )
         return
     where = run.where(layer=False, direction=False)
     figure = cache.drawn(_layers_figure, run.key, one, other, names, run.layer, where, run.ink)
@@ -150,21 +154,29 @@ def _carried_rows(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
 
 
 def _carried_figure(
-    key: Key, layer: int, one: str, other: str, names: tuple[str, str], arms: tuple[str, str], where: str,
+    key: Key,
+    layer: int,
+    one: str,
+    other: str,
+    names: tuple[str, str],
+    arms: tuple[str, str],
+    where: str,
     ink: InkName,
-) -> go.Figure:  # fmt: skip
+) -> go.Figure:
     return directions.carried(_carried_rows(key, layer, one, other), names=names, arms=arms, where=where, ink=ink)
 
 
 def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:
-    table = next((name for name in (_weights_name(one, other), _weights_name(other, one))
-                  if cache.has_table(run.key, name)), None)  # fmt: skip
+    table = next(
+        (name for name in (_weights_name(one, other), _weights_name(other, one)) if cache.has_table(run.key, name)),
+        None,
+    )
     if table is None:
         components.missing(
             "The weights of these two have not been compared.",
             f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
             "It reads both checkpoints, which must still be where they were, and keeps what it finds.",
-        )  # fmt: skip
+        )
         return
     rows = cache.table(run.key, table)
     if table == _weights_name(other, one):
@@ -211,7 +223,13 @@ def _both(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
 
 
 def _projections_figure(
-    key: Key, layer: int, one: str, other: str, arms: tuple[str, str], names: tuple[str, str], where: str,
+    key: Key,
+    layer: int,
+    one: str,
+    other: str,
+    arms: tuple[str, str],
+    names: tuple[str, str],
+    where: str,
     ink: InkName,
 ) -> go.Figure:
     return by_layer.side_by_side(_both(key, layer, one, other), arms=arms, names=names, where=where, ink=ink)
@@ -230,30 +248,36 @@ def _completions(run: Context, one: str, other: str, names: tuple[str, str]) -> 
         wanted = st.segmented_control("Show", _FILTERS, default=_FILTERS[0], key="compare-flips") or _FILTERS[0]
         before, after = rows["refused"].astype(bool), rows["refused_after"].astype(bool)
         kept = {
-            "All": slice(None), "Flips": before != after, "Refused → answered": before & ~after,
+            "All": slice(None),
+            "Flips": before != after,
+            "Refused → answered": before & ~after,
             "Answered → refused": ~before & after,
-        }  # fmt: skip
+        }
         shown = rows.loc[kept[wanted]]
         components.note(
             f"{len(shown)} of {len(rows)} requests; {int((before & ~after).sum())} went from refused to answered, "
             f"{int((~before & after).sum())} the other way."
         )
         components.data_table(
-            shown[["label", "text", "completion", "completion_after"]], name="answers", height=420,
+            shown[["label", "text", "completion", "completion_after"]],
+            name="answers",
+            height=420,
             column_config={
                 "label": st.column_config.TextColumn("label", width="small"),
                 "text": st.column_config.TextColumn("request", width="medium"),
                 "completion": st.column_config.TextColumn(names[0], width="medium"),
                 "completion_after": st.column_config.TextColumn(names[1], width="medium"),
             },
-        )  # fmt: skip
+        )
 
 
 def _answers(key: Key, one: str, other: str) -> pd.DataFrame:
     rows = cache.table(
-        key, "completions", ("checkpoint", "prompt", "label", "text", "completion", "refused"),
+        key,
+        "completions",
+        ("checkpoint", "prompt", "label", "text", "completion", "refused"),
         (("checkpoint", "in", [one, other]),),
-    )  # fmt: skip
+    )
     first, second = (rows[rows["checkpoint"] == name] for name in (one, other))
     second = second[["prompt", "label", "completion", "refused"]]
     return first.merge(second, on=["prompt", "label"], suffixes=("", "_after")).drop(columns="checkpoint")

@@ -26,10 +26,11 @@ def show(run: Context) -> None:
     if not known:
         components.header("Directions", "No directions have been fitted yet")
         components.missing(
-            "This run holds no direction_tracks.parquet.", f"gravity-probe directions {run.command_path} fit",
+            "This run holds no direction_tracks.parquet.",
+            f"gravity-probe directions {run.command_path} fit",
             "It fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
             "The activations must still lie in the run folder.",
-        )  # fmt: skip
+        )
         _download(run, list(cache.directions(run.key)))
         return
     direction = components.direction_of(known)
@@ -46,9 +47,11 @@ def show(run: Context) -> None:
             _turning, run.key, run.layer, direction, (run.arm, run.seed), run.where(direction=False), run.ink
         )
         components.chart(
-            figure, rows.drop(columns=["direction", "layer"]), name="turning",
+            figure,
+            rows.drop(columns=["direction", "layer"]),
+            name="turning",
             alt="Angle, gap and AUROC of the direction by step, for every arm",
-        )  # fmt: skip
+        )
     view = st.segmented_control(
         "More of it", list(_VIEWS), default=next(iter(_VIEWS)), key="directions-view", label_visibility="collapsed"
     )
@@ -57,9 +60,7 @@ def show(run: Context) -> None:
     _download(run, list(cache.directions(run.key)), direction)
 
 
-def _answer(
-    run: Context, rows: pd.DataFrame, direction: str, here: str, about: dict[str, object]
-) -> tuple[str, str]:
+def _answer(run: Context, rows: pd.DataFrame, direction: str, here: str, about: dict[str, object]) -> tuple[str, str]:
     """How far the direction turned at the selected checkpoint, and what is still read along it."""
     at, before = (rows[rows["checkpoint"] == name] for name in (here, ALIGNED))
     name = direction.replace("_", " ").capitalize()
@@ -86,9 +87,7 @@ def _with_interval(row: pd.Series, name: str) -> str:
     return style.signed(row[name]) + inside
 
 
-def _turning(
-    key: Key, layer: int, direction: str, chosen: tuple[str, int], where: str, ink: InkName
-) -> go.Figure:
+def _turning(key: Key, layer: int, direction: str, chosen: tuple[str, int], where: str, ink: InkName) -> go.Figure:
     rows = cache.tracks(key, (("layer", "==", layer), ("direction", "==", direction)))
     return plots.turning(rows, direction=direction, chosen=chosen, where=where, ink=ink)
 
@@ -102,13 +101,21 @@ def _all(run: Context, here: str, direction: str) -> None:
         components.note("The activations of this checkpoint were not kept: choose another step at the left.")
         return
     figure = cache.drawn(
-        _map, run.key, here, direction, run.layer, f"{run.where(layer=False, direction=False)} · "
-        f"{style.plain(components.checkpoint_name(here, run))}", run.ink,
-    )  # fmt: skip
+        _map,
+        run.key,
+        here,
+        direction,
+        run.layer,
+        f"{run.where(layer=False, direction=False)} · {style.plain(components.checkpoint_name(here, run))}",
+        run.ink,
+    )
     components.chart(
-        figure, rows.drop(columns=["checkpoint", "arm", "seed", "step"]), name="direction-map", on_select=_map_clicked,
+        figure,
+        rows.drop(columns=["checkpoint", "arm", "seed", "step"]),
+        name="direction-map",
+        on_select=_map_clicked,
         alt="AUROC of every direction at every layer; a click opens that direction and layer",
-    )  # fmt: skip
+    )
     components.note("Click a cell for that direction and layer. Controls say what an arbitrary direction reads.")
     _table(run, rows)
 
@@ -118,12 +125,19 @@ def _map(key: Key, here: str, direction: str, layer: int, where: str, ink: InkNa
     names, layers = cache.tracked(key), sorted(int(each) for each in rows["layer"].unique())
     wide = rows.pivot_table(index="direction", columns="layer", values="refit", dropna=False).reindex(names)
     return matrix.matrix(
-        wide.reindex(columns=layers).to_numpy(dtype=float).tolist(), rows=names, columns=[str(each) for each in layers],
-        title="Which layer tells the classes apart", where=where, axes=("", "layer"), limits=(0.0, 1.0), tilted=False,
+        wide.reindex(columns=layers).to_numpy(dtype=float).tolist(),
+        rows=names,
+        columns=[str(each) for each in layers],
+        title="Which layer tells the classes apart",
+        where=where,
+        axes=("", "layer"),
+        limits=(0.0, 1.0),
+        tilted=False,
         clickable=True,
         caption=f"{DIRECTIONS['refit'].definition} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
-        selected=(names.index(direction), layers.index(layer) if layer in layers else None), ink=ink,
-    )  # fmt: skip
+        selected=(names.index(direction), layers.index(layer) if layer in layers else None),
+        ink=ink,
+    )
 
 
 def _map_clicked() -> None:
@@ -163,9 +177,7 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
         "reason": st.column_config.TextColumn("not defined because"),
     }
     shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]
-    components.data_table(
-        own[shown], name="directions", height=min(560, 38 + 35 * len(own)), column_config=columns
-    )
+    components.data_table(own[shown], name="directions", height=min(560, 38 + 35 * len(own)), column_config=columns)
 
 
 # One of them ---------------------------------------------------------------------------------------------------
@@ -197,12 +209,18 @@ def _cosine_figure(key: Key, layer: int, here: str, direction: str, where: str, 
     names = cache.tracked(key)
     wide = _cosine_rows(key, layer, here).pivot_table(index="one", columns="other", values="cosine", dropna=False)
     return matrix.matrix(
-        wide.reindex(index=names, columns=names).to_numpy(dtype=float).tolist(), rows=names, columns=names,
-        title="Cosine between directions", where=where, axes=("", ""), limits=(-1.0, 1.0),
+        wide.reindex(index=names, columns=names).to_numpy(dtype=float).tolist(),
+        rows=names,
+        columns=names,
+        title="Cosine between directions",
+        where=where,
+        axes=("", ""),
+        limits=(-1.0, 1.0),
         caption="Cosine of each direction with each, fitted at this checkpoint and layer; limits fixed at −1 and 1. In "
         "a space where activations share a few loud axes, random directions with their covariance are not at 0.",
-        selected=(names.index(direction), None), ink=ink,
-    )  # fmt: skip
+        selected=(names.index(direction), None),
+        ink=ink,
+    )
 
 
 def _transfer(run: Context, _: str, direction: str) -> None:
@@ -216,9 +234,7 @@ def _transfer(run: Context, _: str, direction: str) -> None:
         return
     where = f"{run.where(direction=False)} · direction {style.plain(direction)}"
     figure = cache.drawn(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), where, run.ink)
-    components.chart(
-        figure, rows, name="transfer", alt="AUROC of probes fitted at one checkpoint and read at another"
-    )
+    components.chart(figure, rows, name="transfer", alt="AUROC of probes fitted at one checkpoint and read at another")
 
 
 def _transfer_rows(key: Key, layer: int, direction: str) -> pd.DataFrame:
@@ -242,12 +258,17 @@ def _transfer_figure(
         index="fitted_on", columns="read_on", values="auroc", dropna=False
     )
     return matrix.matrix(
-        wide.reindex(index=order, columns=order).to_numpy(dtype=float).tolist(), rows=words, columns=words,
-        title="A probe of one checkpoint, read at another", where=where, axes=("fitted at", "read at"),
+        wide.reindex(index=order, columns=order).to_numpy(dtype=float).tolist(),
+        rows=words,
+        columns=words,
+        title="A probe of one checkpoint, read at another",
+        where=where,
+        axes=("fitted at", "read at"),
         caption="AUROC on other prompts than those it was fitted on; limits fixed at 0 and 1; 0.5, pale, tells "
         "nothing; below it the probe reads the wrong way round.",
-        limits=(0.0, 1.0), ink=ink,
-    )  # fmt: skip
+        limits=(0.0, 1.0),
+        ink=ink,
+    )
 
 
 def _interventions(run: Context, here: str, direction: str) -> None:
@@ -265,7 +286,7 @@ def _effects(run: Context, here: str, direction: str) -> None:
         components.missing(
             f"Nobody has tried what {direction} does to answers in this run.",
             f"gravity-probe directions {run.command_path} effect --direction {direction}",
-        )  # fmt: skip
+        )
         return
     kept = list(rows["checkpoint"].unique())
     chosen = here if here in kept else kept[-1]
@@ -292,7 +313,7 @@ def _mediation(run: Context, here: str) -> None:
         components.missing(
             "Nobody has intervened along the reversion in this run.",
             f"gravity-probe directions {run.command_path} mediate",
-        )  # fmt: skip
+        )
         return
     kept = list(cache.table(run.key, "mediation", ("checkpoint",))["checkpoint"].unique())
     chosen = here if here in kept else kept[-1]
@@ -300,9 +321,13 @@ def _mediation(run: Context, here: str) -> None:
     words = components.checkpoint_name(chosen, run)
     arm = _arm(run, chosen)
     figure = cache.drawn(
-        _mediation_figure, run.key, chosen, arm,
-        f"{run.where(layer=False, direction=False)} · {style.plain(words)}", run.ink,
-    )  # fmt: skip
+        _mediation_figure,
+        run.key,
+        chosen,
+        arm,
+        f"{run.where(layer=False, direction=False)} · {style.plain(words)}",
+        run.ink,
+    )
     components.chart(figure, rows, name="mediation", alt="Answers with and without the motion along the reversion")
     if chosen != here:
         components.note(f"It was tried at {words}, not at the selected checkpoint.")
@@ -325,8 +350,11 @@ def _download(run: Context, known: list[str], direction: str = "") -> None:
 
 
 _VIEWS = {
-    "All directions": _all, "Tokens": _readout, "Cosines": _cosines, "Carried over": _transfer,
+    "All directions": _all,
+    "Tokens": _readout,
+    "Cosines": _cosines,
+    "Carried over": _transfer,
     "Interventions": _interventions,
-}  # fmt: skip
+}
 
 show(components.context())

@@ -33,9 +33,18 @@ def show(run: Context) -> None:
     with components.section():
         if own["along"].notna().any():
             figure = cache.drawn(
-                _figure, run.key, run.layer, arms, (run.arm, run.seed), run.step, cone, across == _ACROSS[0],
-                run.where(), run.witness, run.ink,
-            )  # fmt: skip
+                _figure,
+                run.key,
+                run.layer,
+                arms,
+                (run.arm, run.seed),
+                run.step,
+                cone,
+                across == _ACROSS[0],
+                run.where(),
+                run.witness,
+                run.ink,
+            )
             components.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
         else:
             components.note(f"No displacement is defined at the {components.layer_name(run.layer)}.")
@@ -83,9 +92,12 @@ def _cone(run: Context) -> Cone | None:
     """The null of the selected checkpoint's alignment that reaches furthest; never the isotropic one alone."""
     found = cache.nulls(run.key, run.layer)
     found = found[
-        (found["arm"] == run.arm) & (found["seed"] == run.seed) & (found["step"] == run.step)
-        & (found["statistic"] == "alignment_crossfit") & found["p99"].notna()
-    ]  # fmt: skip
+        (found["arm"] == run.arm)
+        & (found["seed"] == run.seed)
+        & (found["step"] == run.step)
+        & (found["statistic"] == "alignment_crossfit")
+        & found["p99"].notna()
+    ]
     if set(found["null"]) <= {ISOTROPIC}:
         return None
     hardest = found.loc[found["p99"].idxmax()]
@@ -112,8 +124,16 @@ def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, st
 
 
 def _figure(
-    key: Key, layer: int, arms: tuple[str, ...], chosen: tuple[str, int], step: int, cone: Cone | None, whole: bool,
-    where: str, witness: str, ink: InkName,
+    key: Key,
+    layer: int,
+    arms: tuple[str, ...],
+    chosen: tuple[str, int],
+    step: int,
+    cone: Cone | None,
+    whole: bool,
+    where: str,
+    witness: str,
+    ink: InkName,
 ) -> go.Figure:
     rows = components_of(key, layer)
     rows = rows[rows["arm"].isin([*arms, chosen[0]])]
@@ -152,7 +172,7 @@ def _prompts(run: Context) -> None:
         components.missing(
             "This run's projections were made by an earlier version, without the part across the way back.",
             f"gravity-probe measure --out {run.command_path} …",
-        )  # fmt: skip
+        )
         return
     name = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     before, after = (_places(run.key, run.layer, each) for each in ("aligned", name))
@@ -185,9 +205,7 @@ def _layers(run: Context, arms: tuple[str, ...]) -> None:
     layers = sorted(int(layer) for layer in rows["layer"].unique())
     shown = displacement.evenly(layers, run.layer, run.catalogue.headline)
     where = f"{run.where(layer=False)} · step {run.step:,}"
-    figure = cache.drawn(
-        _layers_figure, run.key, run.step, arms, tuple(shown), where, run.catalogue.headline, run.ink
-    )
+    figure = cache.drawn(_layers_figure, run.key, run.step, arms, tuple(shown), where, run.catalogue.headline, run.ink)
     components.chart(figure, rows, name="multiples", alt="Mean displacements at every layer, as arrows")
     if len(shown) < len(layers):
         components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")

@@ -38,13 +38,23 @@ def show(run: Context) -> None:
             )
         else:
             figure = cache.map_figure(
-                run.key, statistic, run.arm, run.seed, of, (run.layer, run.step), run.catalogue.headline,
-                _where(run, of, layer=False, trajectory=True), run.ink,
-            )  # fmt: skip
+                run.key,
+                statistic,
+                run.arm,
+                run.seed,
+                of,
+                (run.layer, run.step),
+                run.catalogue.headline,
+                _where(run, of, layer=False, trajectory=True),
+                run.ink,
+            )
             components.chart(
-                figure, rows, name="map", on_select=_clicked,
+                figure,
+                rows,
+                name="map",
+                on_select=_clicked,
                 alt=f"{statistic} of {run.trajectory} over layers and steps; a click on a cell opens it",
-            )  # fmt: skip
+            )
             components.note("Click a cell, or choose layer and step at the left, for its prompts. ★ headline layer.")
     with components.section():
         _cell(run, direction)
@@ -67,15 +77,21 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
     left, right = st.columns([3, 2])
     with left:
         components.choose(
-            "Statistic", offered, statistic, lambda name: state.change(statistic=name), name="statistic",
-            format_func=lambda name: statistic_of(name).title, help=statistic_of(statistic).help,
-        )  # fmt: skip
+            "Statistic",
+            offered,
+            statistic,
+            lambda name: state.change(statistic=name),
+            name="statistic",
+            format_func=lambda name: statistic_of(name).title,
+            help=statistic_of(statistic).help,
+        )
     if known:
         with right:
             components.choose_direction(
-                known, direction or (REVERSION if REVERSION in known else known[0]),
+                known,
+                direction or (REVERSION if REVERSION in known else known[0]),
                 "Of another direction than the reversion: what its probes read, and how it turned.",
-            )  # fmt: skip
+            )
 
 
 def _where(run: Context, direction: str, **parts: bool) -> str:
@@ -122,9 +138,12 @@ def _cell(run: Context, direction: str) -> None:
 def _behind(run: Context, direction: str) -> None:
     with components.section():  # an error in a fragment does not reach the section around it
         view = st.segmented_control(
-            "What to see of them", list(_VIEWS), default=next(iter(_VIEWS)), key="layers-view",
+            "What to see of them",
+            list(_VIEWS),
+            default=next(iter(_VIEWS)),
+            key="layers-view",
             label_visibility="collapsed",
-        )  # fmt: skip
+        )
         _VIEWS[view or next(iter(_VIEWS))](run, direction)
 
 
@@ -145,9 +164,10 @@ def _projected(run: Context, names: dict[str, str], direction: str) -> pd.DataFr
         return pd.DataFrame()
     if not direction and not cache.has_table(run.key, "projections"):
         components.missing(
-            "This run holds no projections yet.", f"gravity-probe measure --out {run.command_path} …",
+            "This run holds no projections yet.",
+            f"gravity-probe measure --out {run.command_path} …",
             "Start the command that made the run again: it goes on where it stopped.",
-        )  # fmt: skip
+        )
         return pd.DataFrame()
     table = cache.projected(run.key, run.layer, tuple(names), direction)
     if table.empty and direction:
@@ -168,9 +188,12 @@ def _shown(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str],
 def _distributions(run: Context, direction: str) -> None:
     steps = run.catalogue.steps[run.arm, run.seed]
     extra = st.pills(
-        "Further steps", [step for step in steps if step != run.step], selection_mode="multi",
-        format_func=lambda step: f"{step:,}", key="layers-steps",
-    )  # fmt: skip
+        "Further steps",
+        [step for step in steps if step != run.step],
+        selection_mode="multi",
+        format_func=lambda step: f"{step:,}",
+        key="layers-steps",
+    )
     names = _checkpoints(run, tuple(extra))
     table = _projected(run, names, direction)
     if table.empty:
@@ -179,9 +202,11 @@ def _distributions(run: Context, direction: str) -> None:
         run.key, run.layer, _shown(names, table), direction, _where(run, direction), run.ink
     )
     components.chart(
-        figure, table.drop(columns="checkpoint"), name="projections",
+        figure,
+        table.drop(columns="checkpoint"),
+        name="projections",
         alt="Projections of harmful and harmless prompts on the reversion direction, one row a checkpoint",
-    )  # fmt: skip
+    )
 
 
 def _roc(run: Context, direction: str) -> None:
@@ -254,13 +279,15 @@ def _movers(run: Context, direction: str) -> None:
         f"step {run.step:,}, in units {unit}; most first."
     )
     components.data_table(
-        after, name="movers", height=420,
+        after,
+        name="movers",
+        height=420,
         column_config={
             "moved": st.column_config.NumberColumn("moved", format="%.3f", width="small"),
             "label": st.column_config.TextColumn("label", width="small"),
             "text": st.column_config.TextColumn("prompt", width="large"),
         },
-    )  # fmt: skip
+    )
 
 
 def _readout(run: Context, direction: str) -> None:
@@ -269,8 +296,11 @@ def _readout(run: Context, direction: str) -> None:
 
 
 _VIEWS = {
-    "Densities": _distributions, "ROC": _roc, "Readout": _readout, "Spectrum": _spectrum,
+    "Densities": _distributions,
+    "ROC": _roc,
+    "Readout": _readout,
+    "Spectrum": _spectrum,
     "Prompts that moved most": _movers,
-}  # fmt: skip
+}
 
 show(components.context())

@@ -9,18 +9,18 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, live, state
+from app import bench, cache, components, state
 from app.components import Context
 from probes.lineage import CheckpointRef, Lineage
 from probes.plots import live as plots
 from probes.plots import style
-from probes.report import how_to_reproduce
+from probes.tasks.report import how_to_reproduce
 
 _NONE = ""
 _LONGEST = 4000  # characters of a prompt
 _NEXT = 15
 _FURTHEST = 4.0  # of the push, either way
-_ANSWER = 32     # tokens
+_ANSWER = 32  # tokens
 
 
 def show(run: Context) -> None:
@@ -30,15 +30,15 @@ def show(run: Context) -> None:
     if "aligned" not in there:
         _nothing_there(run, places)
         return
-    loaded = live.is_loaded(run.key)
+    loaded = bench.is_loaded(run.key)
     components.header("Live", "Ask a checkpoint yourself", _lead(run, there["aligned"], loaded))
     left, right, _ = st.columns([3, 2, 2], vertical_alignment="center")
     if not loaded:
-        left.button("Load the model", type="primary", icon=":material/memory:", on_click=live.load, args=(run.key,))
+        left.button("Load the model", type="primary", icon=":material/memory:", on_click=bench.load, args=(run.key,))
         _refused(places, there)
         return
     right.button(
-        "Free the model", icon=":material/eject:", on_click=live.free, help="It is freed too when you leave this page."
+        "Free the model", icon=":material/eject:", on_click=bench.free, help="It is freed too when you leave this page."
     )
     with components.section():
         _memory(run, left)
@@ -61,10 +61,11 @@ def _gone(ref: CheckpointRef) -> bool:
 def _nothing_there(run: Context, places: dict[str, CheckpointRef]) -> None:
     aligned = places.get("aligned")
     components.header(
-        "Live", "The checkpoints are not here",
+        "Live",
+        "The checkpoints are not here",
         "This is the only page that loads a model, and this run folder holds what was measured, not the models. "
         + (f"The aligned model was at {_short(aligned.model, run)}." if aligned else "It names no checkpoints."),
-    )  # fmt: skip
+    )
     components.missing("Make them again, and this page can ask them:", "\n".join(_again(run)))
 
 
@@ -109,10 +110,10 @@ def _size(n_bytes: int) -> str:
 
 
 def _memory(run: Context, column: st.delta_generator.DeltaGenerator) -> None:
-    bench = live.bench(run.key, run.manifest)
+    model = bench.bench(run.key, run.manifest)
     with column:
         components.note(
-            f"{bench.n_weights:,} weights, {_size(bench.n_bytes)} in memory, on {str(bench.host.device).upper()}."
+            f"{model.n_weights:,} weights, {_size(model.n_bytes)} in memory, on {str(model.host.device).upper()}."
         )
 
 
@@ -137,10 +138,15 @@ def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
         prompt = _prompt(run)
         left, right = st.columns([3, 2], vertical_alignment="bottom")
         push = left.slider(
-            "Push along the direction", -_FURTHEST, _FURTHEST, 0.0, 0.25, key="live-push",
+            "Push along the direction",
+            -_FURTHEST,
+            _FURTHEST,
+            0.0,
+            0.25,
+            key="live-push",
             help="This much of the direction's own length (for a difference of means: the distance between the "
             "classes) is added behind the layer at every token. 0: none.",
-        )  # fmt: skip
+        )
         answers = right.toggle(
             "Let it answer", key="live-answers", help=f"A greedy answer of at most {_ANSWER} tokens."
         )
@@ -168,19 +174,31 @@ def _choices(run: Context, checkpoints: tuple[str, ...], one: str, other: str, d
     first, second, third = st.columns(3)
     with first:
         components.choose(
-            "Checkpoint", checkpoints, one, lambda name: _choose(one=name), name="one",
+            "Checkpoint",
+            checkpoints,
+            one,
+            lambda name: _choose(one=name),
+            name="one",
             format_func=lambda name: components.checkpoint_name(name, run),
-        )  # fmt: skip
+        )
     with second:
         components.choose(
-            "Beside it", (_NONE, *checkpoints), other, _beside, name="other",
+            "Beside it",
+            (_NONE, *checkpoints),
+            other,
+            _beside,
+            name="other",
             format_func=lambda name: components.checkpoint_name(name, run) if name else "nothing",
-        )  # fmt: skip
+        )
     with third:
         components.choose(
-            "Direction", list(cache.directions(run.key)), direction, lambda name: _choose(direction=name),
-            name="direction", help=str(cache.directions(run.key)[direction].get("says", "")) or None,
-        )  # fmt: skip
+            "Direction",
+            list(cache.directions(run.key)),
+            direction,
+            lambda name: _choose(direction=name),
+            name="direction",
+            help=str(cache.directions(run.key)[direction].get("says", "")) or None,
+        )
 
 
 def _choose(**changes: str) -> None:
@@ -201,13 +219,20 @@ def _prompt(run: Context) -> str:
         st.session_state["live-prompt"] = kept[0] if kept else ""
     if kept:
         st.selectbox(
-            "Take a probe prompt", kept, index=None, key="live-taken", on_change=_take,
+            "Take a probe prompt",
+            kept,
+            index=None,
+            key="live-taken",
+            on_change=_take,
             placeholder=f"One of the run's {len(kept):,}, or type your own below",
-        )  # fmt: skip
+        )
     return st.text_area(
-        "Prompt", key="live-prompt", max_chars=_LONGEST, height=90,
+        "Prompt",
+        key="live-prompt",
+        max_chars=_LONGEST,
+        height=90,
         help="It becomes the user's turn in the aligned model's chat template. It is not kept, and not in the link.",
-    )  # fmt: skip
+    )
 
 
 def _take() -> None:
@@ -237,7 +262,7 @@ def _read(
     found = {}
     for name in checkpoints:
         for coefficient in dict.fromkeys((0.0, push)):
-            found[name, coefficient] = live.read(
+            found[name, coefficient] = bench.read(
                 run.key, run.manifest, name, direction, prompt, run.layer, coefficient, new_tokens
             )
     words = {token: text for read in found.values() for token, text in read.words.items()}
@@ -246,8 +271,9 @@ def _read(
     for name in checkpoints:
         plain, pushed = found[name, 0.0], found[name, push] if push else None
         moved = pushed.projections if pushed else [math.nan] * len(plain.tokens)
-        spots += [(name, *spot) for spot in zip(range(len(plain.tokens)), plain.tokens, plain.projections, moved,
-                                                strict=True)]  # fmt: skip
+        spots += [
+            (name, *spot) for spot in zip(range(len(plain.tokens)), plain.tokens, plain.projections, moved, strict=True)
+        ]
         chances += [
             (name, words[token], float(plain.chances[token]), float(pushed.chances[token]) if pushed else math.nan)
             for token in best

@@ -21,8 +21,12 @@ _METHODS = {"pca": "PCA", "umap": "UMAP"}
 _FITS = {"roles": "aligned, witness", "all": "all"}
 _SHOWN = ("This step", "This trajectory", "Everything")
 _COLOURS = {
-    "checkpoint": "checkpoint, step", "role": "role", "arm": "arm", "step": "step", "label": "harmful or harmless",
-}  # fmt: skip
+    "checkpoint": "checkpoint, step",
+    "role": "role",
+    "arm": "arm",
+    "step": "step",
+    "label": "harmful or harmless",
+}
 
 
 def show(run: Context) -> None:
@@ -40,10 +44,11 @@ def show(run: Context) -> None:
         raise RunFolderError(f"{name}.json is not as expected", next_step="Make it again: gravity-probe map RUN.")
     kept_well = float(about["trustworthiness"][str(axes)])
     components.header(
-        "Manifold", f"{len(_placed(run.key, name)):,} checkpoints in one map of {components.layer_name(run.layer)}",
+        "Manifold",
+        f"{len(_placed(run.key, name)):,} checkpoints in one map of {components.layer_name(run.layer)}",
         f"The {_METHODS[method]} map keeps neighbours with a trustworthiness of {kept_well:.3f} in {axes}-D "
         f"({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
-    )  # fmt: skip
+    )
     with components.section():
         _map(run, name, axes)
     st.subheader("To doubt it", anchor=False)
@@ -74,14 +79,22 @@ def _which(kept: list[str]) -> tuple[str, str, int]:
 def _controls_of_map(method: str, fit: str, axes: int) -> None:
     one, two, three = st.columns([2, 2, 3])
     one.segmented_control(
-        "Method", list(_METHODS), default=method, format_func=lambda name: _METHODS[name], key="manifold-method",
+        "Method",
+        list(_METHODS),
+        default=method,
+        format_func=lambda name: _METHODS[name],
+        key="manifold-method",
         help="PCA: the directions of most variance, distances true. UMAP: neighbours kept, distances not.",
-    )  # fmt: skip
+    )
     two.segmented_control("Axes", ["2-D", "3-D"], default=f"{axes}-D", key="manifold-axes")
     three.segmented_control(
-        "Fitted on", list(_FITS), default=fit, format_func=lambda name: _FITS[name], key="manifold-fit",
+        "Fitted on",
+        list(_FITS),
+        default=fit,
+        format_func=lambda name: _FITS[name],
+        key="manifold-fit",
         help="Every checkpoint is placed in the fitted map either way.",
-    )  # fmt: skip
+    )
 
 
 def _offer(run: Context, method: str, fit: str, kept: list[str]) -> None:
@@ -95,7 +108,7 @@ def _offer(run: Context, method: str, fit: str, kept: list[str]) -> None:
         f"gravity-probe map {run.command_path} --layer {run.layer} --method {method}{more}",
         "Without --layer, it makes the PCA maps of all layers, and the UMAP maps of a small model's. "
         "The activations must still lie in the run folder.",
-    )  # fmt: skip
+    )
     if kept:
         components.note(f"{len(kept)} other maps are there: choose another layer, or another map below.")
 
@@ -109,16 +122,16 @@ def _map(run: Context, name: str, axes: int) -> None:
     with components.section():
         first, second = st.columns([3, 2])
         shown = first.segmented_control("Shown", _SHOWN, default=_SHOWN[0], key="manifold-shown") or _SHOWN[0]
-        colour = second.selectbox(
-            "Colour", COLOURS, format_func=lambda name: _COLOURS[name], key="manifold-colour"
-        )
+        colour = second.selectbox("Colour", COLOURS, format_func=lambda name: _COLOURS[name], key="manifold-colour")
         marks = st.columns([2, 2, 2, 3])
         contours = marks[0].checkbox("Contours", value=True, key="manifold-contours", disabled=axes == 3)
         arrow = marks[1].checkbox("Way back", value=True, key="manifold-arrow")
         moving = marks[2].checkbox(
-            "Play steps", key="manifold-moving", disabled=shown == _SHOWN[0],
+            "Play steps",
+            key="manifold-moving",
+            disabled=shown == _SHOWN[0],
             help="One step at a time, with fixed axes; show a trajectory or everything first.",
-        )  # fmt: skip
+        )
         drawing = Drawing(axes, colour, contours, arrow, moving and shown != _SHOWN[0])
         names = _chosen(run, shown)
         rows = _rows(run.key, name, names)
@@ -130,16 +143,25 @@ def _map(run: Context, name: str, axes: int) -> None:
         absent = [each for each in names or () if each not in set(rows["checkpoint"])] if names else []
         if run.catalogue.checkpoints[run.arm, run.seed, run.step] in absent:
             components.note(f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it has no place.")
-        figure = cache.drawn(
-            _figure, run.key, name, names, drawing, run.where(direction=False), run.witness, run.ink
+        figure = cache.drawn(_figure, run.key, name, names, drawing, run.where(direction=False), run.witness, run.ink)
+        modes = (
+            ("toImage", "orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d")
+            if axes == 3
+            else (
+                "toImage",
+                "pan2d",
+                "zoomIn2d",
+                "zoomOut2d",
+                "resetScale2d",
+            )
         )
-        modes = ("toImage", "orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d") if axes == 3 else (
-            "toImage", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d",
-        )  # fmt: skip
         components.chart(
-            figure, rows, name=f"manifold-{axes}{'-moving' if drawing.moving else ''}", modes=modes,
+            figure,
+            rows,
+            name=f"manifold-{axes}{'-moving' if drawing.moving else ''}",
+            modes=modes,
             alt="Every prompt of the chosen checkpoints in the map",
-        )  # fmt: skip
+        )
 
 
 def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
@@ -161,9 +183,14 @@ def _figure(
 ) -> go.Figure:
     axes = ("x", "y") if drawing.axes == 2 else ("x3", "y3", "z3")
     return manifold.manifold(
-        _rows(key, name, checkpoints), cache.document(key, name), drawing=drawing, where=where, witness=witness,
-        whole=cache.table(key, name, axes), ink=ink,
-    )  # fmt: skip
+        _rows(key, name, checkpoints),
+        cache.document(key, name),
+        drawing=drawing,
+        where=where,
+        witness=witness,
+        whole=cache.table(key, name, axes),
+        ink=ink,
+    )
 
 
 show(components.context())

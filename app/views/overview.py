@@ -34,9 +34,11 @@ def show(run: Context) -> None:
     with components.section():
         figure = cache.lineage_figure(run.key, run.layer, run.where(), run.witness, run.ink)
         components.chart(
-            figure, cache.lineage_rows(run.key, run.layer), name="lineage",
+            figure,
+            cache.lineage_rows(run.key, run.layer),
+            name="lineage",
             alt="Return fraction of each arm between the aligned model at 0 and the witness at 1",
-        )  # fmt: skip
+        )
     _by_step(run)
     with components.section():
         _table(run)
@@ -98,9 +100,11 @@ def _is(entry: dict[str, Any], trajectory: tuple[str, int]) -> bool:
 
 def _estimate(rows: pd.DataFrame, trajectory: tuple[str, int], step: int, statistic: str) -> dict[str, Any]:
     chosen = rows[
-        (rows["arm"] == trajectory[0]) & (rows["seed"] == trajectory[1]) & (rows["step"] == step)
+        (rows["arm"] == trajectory[0])
+        & (rows["seed"] == trajectory[1])
+        & (rows["step"] == step)
         & (rows["statistic"] == statistic)
-    ]  # fmt: skip
+    ]
     return chosen.iloc[0].to_dict() if len(chosen) else {"value": math.nan, "low": math.nan, "high": math.nan}
 
 
@@ -120,9 +124,12 @@ def _alarm(run: Context, main: tuple[str, int]) -> list[tuple[str, str]]:
     """The first step at which the cross-fitted alignment left every null behind."""
     rows = cache.nulls(run.key, run.catalogue.headline)
     rows = rows[
-        (rows["arm"] == main[0]) & (rows["seed"] == main[1]) & (rows["statistic"] == "alignment_crossfit")
-        & rows["p99"].notna() & rows["observed"].notna()
-    ]  # fmt: skip
+        (rows["arm"] == main[0])
+        & (rows["seed"] == main[1])
+        & (rows["statistic"] == "alignment_crossfit")
+        & rows["p99"].notna()
+        & rows["observed"].notna()
+    ]
     if set(rows["null"]) <= {ISOTROPIC}:
         return []
     steps = rows.groupby("step")
@@ -185,10 +192,13 @@ def _by_step(run: Context) -> None:
     """Alignment, return fraction and refusal of harmful requests by step."""
     st.subheader("Step by step", anchor=False)
     kind = st.segmented_control(
-        "Estimate", list(_ESTIMATES), default="cross-fitted", key="overview-estimate",
+        "Estimate",
+        list(_ESTIMATES),
+        default="cross-fitted",
+        key="overview-estimate",
         help="Cross-fitted: no prompt is used for both vectors; the nulls are those of this estimate. "
         "Harmful − harmless (difference-in-differences): cancels a shift that is common to all prompts.",
-    )  # fmt: skip
+    )
     rows = cache.drift(run.key, run.layer)
     for statistic in _ESTIMATES[kind or "cross-fitted"]:
         with components.section():
@@ -224,7 +234,7 @@ def _behaviour(run: Context) -> None:
             "No behaviour was measured in this run, so refusals cannot be shown.",
             f"gravity-probe evaluate {run.command_path}",
             "It generates text with every checkpoint and judges it.",
-        )  # fmt: skip
+        )
         return
     where = run.where(layer=False, direction=False)
     kept = set(cache.table(run.key, "behaviour", ("measure",))["measure"])

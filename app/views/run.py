@@ -11,8 +11,8 @@ import streamlit as st
 
 from app import components
 from app.components import Context
-from probes.report import how_to_reproduce, report_html
 from probes.store import RunFolder
+from probes.tasks.report import how_to_reproduce, report_html
 
 _MISSING = {
     "verdict.json": "gravity-probe verdict {}",
@@ -29,11 +29,12 @@ def show(run: Context) -> None:
     state = "finished" if manifest.status == "finished" else "still being written, or was stopped"
     model = manifest.model
     components.header(
-        "Run", f"{manifest.name} is {state}",
+        "Run",
+        f"{manifest.name} is {state}",
         f"{model.get('architecture', 'A model')} with {model.get('n_layers', '?')} layers of width "
         f"{model.get('d_model', '?')}, {len(manifest.checkpoints)} checkpoints, made {manifest.created} by "
         f"gravity-probe {manifest.tool_version}.",
-    )  # fmt: skip
+    )
     st.subheader("Make it again", anchor=False)
     st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language="bash")
     _report(run)
@@ -66,10 +67,13 @@ def show(run: Context) -> None:
 @st.fragment
 def _report(run: Context) -> None:
     st.download_button(
-        "Download the report (HTML)", lambda: report_html(RunFolder(run.key.path)),
-        f"{run.manifest.name}-report.html", "text/html", icon=":material/download:",
+        "Download the report (HTML)",
+        lambda: report_html(RunFolder(run.key.path)),
+        f"{run.manifest.name}-report.html",
+        "text/html",
+        icon=":material/download:",
         help="One file that holds everything: verdict, lineage, charts, tables and how to make it again.",
-    )  # fmt: skip
+    )
     components.note(f"The same file comes from: gravity-probe report {run.command_path}")
 
 

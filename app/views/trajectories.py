@@ -20,9 +20,10 @@ def show(run: Context) -> None:
     if not cache.has_table(run.key, "maps/plane"):
         components.header("Trajectories", "The paths are not there yet")
         components.missing(
-            "This run holds no maps/plane.parquet.", f"gravity-probe measure --out {run.command_path} …",
+            "This run holds no maps/plane.parquet.",
+            f"gravity-probe measure --out {run.command_path} …",
             "Start the command that made the run again: it goes on where it stopped.",
-        )  # fmt: skip
+        )
         return
     rows = cache.plane_rows(run.key, run.layer)
     components.header("Trajectories", *_answer(run, rows))
@@ -40,15 +41,26 @@ def show(run: Context) -> None:
     view = view or _VIEWS[0]
     arms = components.arms(run, name="trajectories")
     figure = cache.drawn(
-        _figure, run.key, run.layer, view, arms, None if moving else run.step, moving, run.where(), run.witness,
+        _figure,
+        run.key,
+        run.layer,
+        view,
+        arms,
+        None if moving else run.step,
+        moving,
+        run.where(),
+        run.witness,
         run.ink,
-    )  # fmt: skip
+    )
     modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "Space" else ("toImage",)
     data = _whole(run.key, run.layer) if view == "Return × off-axis" else rows.drop(columns=["checkpoint", "layer"])
     components.chart(
-        figure, data, name=f"trajectories-{_VIEWS.index(view)}{'-moving' if moving else ''}", modes=modes,
+        figure,
+        data,
+        name=f"trajectories-{_VIEWS.index(view)}{'-moving' if moving else ''}",
+        modes=modes,
         alt="Paths of every arm; aligned at the origin, witness at one along the way back",
-    )  # fmt: skip
+    )
     if view == "Space":
         components.note("Drag to turn; the view is kept.")
     elif not moving:
@@ -56,8 +68,15 @@ def show(run: Context) -> None:
 
 
 def _figure(
-    key: Key, layer: int, view: str, arms: tuple[str, ...], step: int | None, moving: bool, where: str,
-    witness: str, ink: InkName,
+    key: Key,
+    layer: int,
+    view: str,
+    arms: tuple[str, ...],
+    step: int | None,
+    moving: bool,
+    where: str,
+    witness: str,
+    ink: InkName,
 ) -> go.Figure:
     whole = view == "Return × off-axis"
     rows = _whole(key, layer) if whole else cache.plane_rows(key, layer)

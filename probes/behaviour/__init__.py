@@ -7,7 +7,7 @@
 from probes.behaviour.coherence import incoherence
 from probes.behaviour.paired import Equivalence, Paired, clustered, equivalence, paired_rates
 from probes.behaviour.rates import mean_per_token, mean_score, wilson
-from probes.behaviour.refusal import Reading, read
+from probes.behaviour.refusal_text import Reading, read
 
 __all__ = [
     "Equivalence",

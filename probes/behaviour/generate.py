@@ -73,9 +73,13 @@ def _batch(
     taken = "cache" if accepts(host.model, "cache") else "past_key_values"
     for _ in range(max(0, max_new_tokens)):
         output = host.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions,
-            **{taken: cache}, use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            **{taken: cache},
+            use_cache=True,
+            logits_to_keep=1,
+        )
         cache = getattr(output, taken)
         chosen = output.logits[:, -1].argmax(dim=-1)
         for row, token in enumerate(chosen.tolist()):

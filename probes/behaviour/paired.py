@@ -11,7 +11,7 @@ from scipy import stats
 
 from probes.behaviour.rates import mean_per_token, wilson
 from probes.errors import StatisticsError
-from probes.records import Estimate
+from probes.statistics import Estimate
 
 FEW_RUNS = 5
 _RESAMPLES = 2000

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from probes.errors import StatisticsError
-from probes.records import Estimate
+from probes.statistics import Estimate
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:

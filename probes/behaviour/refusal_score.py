@@ -52,8 +52,11 @@ def refusal_scores(
         chosen = order[first : first + _ROWS]
         ids, mask = left_padded([token_ids[prompt] for prompt in chosen], host.device)
         logits = host.model(
-            input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-            use_cache=False, logits_to_keep=1,
-        ).logits[:, -1]  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=1,
+        ).logits[:, -1]
         found[chosen] = score(logits, tokens)
     return found

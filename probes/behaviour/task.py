@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from probes.behaviour.rates import mean_per_token
 from probes.errors import PromptError
 from probes.models import ModelHost
-from probes.records import Estimate
+from probes.statistics import Estimate
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]
 _ROWS = 64
@@ -73,9 +73,11 @@ def _losses(host: ModelHost, items: Sequence[Item]) -> list[float]:
         targets[row, len(asked) - 1 : end - 1] = torch.tensor(answered)
     positions = torch.arange(longest)[None].expand_as(ids)
     logits = host.model(
-        input_ids=ids.to(host.device), attention_mask=mask.to(host.device),
-        position_ids=positions.to(host.device), use_cache=False,
-    ).logits.float()  # fmt: skip
+        input_ids=ids.to(host.device),
+        attention_mask=mask.to(host.device),
+        position_ids=positions.to(host.device),
+        use_cache=False,
+    ).logits.float()
     losses = cross_entropy(
         logits.flatten(0, 1), targets.to(host.device).flatten(), ignore_index=_IGNORED, reduction="none"
     )

@@ -13,7 +13,7 @@ from probes.cli.output import print_json
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
-    from probes.stages.behaviour import Evaluation
+    from probes.behaviour.evaluation import Evaluation
     from probes.store import RunFolder
 
 JUDGES = "builtin, classifier:PLACE[#CLASS=label,…], generative:PLACE or endpoint:MODEL[@URL]; may be repeated."
@@ -56,8 +56,8 @@ def evaluate(
     Without prompts: those the run was judged on before, else our own 128 + 128 and 100 look-alikes. A stopped
     evaluation goes on where it was.
     """
-    from probes.evaluation import evaluate as judge_run
     from probes.store import RunFolder
+    from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
     asked = _evaluation(RunFolder(run), harmful, harmless, look_alikes, task, limit)
@@ -74,7 +74,7 @@ def evaluate(
     if json_:
         print_json(_document(judged))
         return
-    from probes.terminal.behaviour import behaviour_tables
+    from probes.terminal.show_behaviour import behaviour_tables
 
     for table in behaviour_tables(judged):
         console().print(table)
@@ -139,9 +139,9 @@ def restore(
     json_: Json = False,
 ) -> None:
     """Remove the return from a fine-tuned checkpoint's weight drift, and judge harm and task before and after."""
-    from probes.restore import Lineages
-    from probes.restore import restore as write_restored
     from probes.store import RunFolder
+    from probes.tasks.restore import Lineages
+    from probes.tasks.restore import restore as write_restored
     from probes.terminal import console, progress_display
 
     opened = RunFolder(run) if run else None
@@ -156,7 +156,7 @@ def restore(
     if json_:
         print_json(found.document())
         return
-    from probes.terminal.behaviour import restoration_tables
+    from probes.terminal.show_behaviour import restoration_tables
 
     for table in restoration_tables(found.document()):
         console().print(table)
@@ -173,10 +173,10 @@ def _evaluation(
     """What to ask: what was given, else what the run was judged on before, else our own prompts."""
     from dataclasses import replace
 
+    from probes.behaviour.evaluation import Evaluation
     from probes.behaviour.task_file import read_task
-    from probes.evaluation import kept_evaluation
     from probes.prompts import PromptSet, data_folder, look_alikes
-    from probes.stages.behaviour import Evaluation
+    from probes.tasks.evaluate import kept_evaluation
 
     kept = kept_evaluation(run)
     if (harmful is None) != (harmless is None):
@@ -201,10 +201,10 @@ def _known_evaluation(
     """What a restored checkpoint is judged on, where that is known."""
     from dataclasses import replace
 
+    from probes.behaviour.evaluation import Evaluation
     from probes.behaviour.task_file import read_task
-    from probes.evaluation import kept_evaluation
     from probes.prompts import PromptSet
-    from probes.stages.behaviour import Evaluation
+    from probes.tasks.evaluate import kept_evaluation
 
     found = kept_evaluation(run) if run is not None else None
     if harmful is not None and harmless is not None:

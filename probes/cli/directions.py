@@ -93,7 +93,7 @@ def directions(
 
 def _select(file: Path, layers: int | None, rule: Rule, as_json: bool) -> None:
     from probes.directions.selection import read_scores, select
-    from probes.terminal.directions import selection_lines
+    from probes.terminal.show_directions import selection_lines
 
     if layers is None:
         raise UsageError("The rule needs the model's depth", expected="--layers N")
@@ -107,9 +107,9 @@ def _select(file: Path, layers: int | None, rule: Rule, as_json: bool) -> None:
 
 
 def _fit(run: Path, winsorise: float | None, rule: Rule, device: str | None, models: bool, as_json: bool) -> None:
-    from probes.fitting import fit_directions
+    from probes.tasks.fit import fit_directions
     from probes.terminal import progress_display
-    from probes.terminal.directions import selection_lines
+    from probes.terminal.show_directions import selection_lines
 
     with progress_display() as tell:
         fitted = fit_directions(run, winsorise=winsorise, rule=rule, device=device, models=models, report=tell)
@@ -128,7 +128,7 @@ def _list(run: Path, layer: int | None, as_json: bool) -> None:
     from probes.directions.vectors import Vectors
     from probes.store import RunFolder, records
     from probes.terminal import console
-    from probes.terminal.directions import list_table
+    from probes.terminal.show_directions import list_table
 
     opened = RunFolder(run)
     place = _layer(opened, layer)
@@ -151,7 +151,7 @@ def _list(run: Path, layer: int | None, as_json: bool) -> None:
 def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_json: bool) -> None:
     from probes.store import RunFolder, records
     from probes.terminal import console
-    from probes.terminal.directions import readout_table, track_table
+    from probes.terminal.show_directions import readout_table, track_table
 
     opened = RunFolder(run)
     about = _document(opened)
@@ -180,7 +180,7 @@ def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_js
 def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> None:
     from probes.store import RunFolder, records
     from probes.terminal import console
-    from probes.terminal.directions import cosine_table
+    from probes.terminal.show_directions import cosine_table
 
     opened = RunFolder(run)
     place, about = _layer(opened, layer), _document(opened)
@@ -194,18 +194,30 @@ def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> No
 
 
 def _effect(
-    run: Path, name: str, checkpoint: str, layer: int | None, coefficients: list[float], draws: int,
-    device: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    run: Path,
+    name: str,
+    checkpoint: str,
+    layer: int | None,
+    coefficients: list[float],
+    draws: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    from probes.tasks.intervene import try_direction
     from probes.terminal import console, progress_display
-    from probes.terminal.directions import effect_table
-    from probes.trials import try_direction
+    from probes.terminal.show_directions import effect_table
 
     with progress_display() as tell:
         found = try_direction(
-            run, name, checkpoint=checkpoint, layer=layer, coefficients=coefficients, draws=draws, device=device,
+            run,
+            name,
+            checkpoint=checkpoint,
+            layer=layer,
+            coefficients=coefficients,
+            draws=draws,
+            device=device,
             report=tell,
-        )  # fmt: skip
+        )
     if as_json:
         print_json(found)
     else:
@@ -215,9 +227,9 @@ def _effect(
 def _mediate(
     run: Path, checkpoint: str | None, layers: list[int] | None, draws: int, device: str | None, as_json: bool
 ) -> None:
+    from probes.tasks.intervene import mediate
     from probes.terminal import console, progress_display
-    from probes.terminal.directions import mediation_table
-    from probes.trials import mediate
+    from probes.terminal.show_directions import mediation_table
 
     with progress_display() as tell:
         found = mediate(run, checkpoint=checkpoint, layers=layers, draws=draws, device=device, report=tell)

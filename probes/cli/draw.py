@@ -33,7 +33,7 @@ def draw_maps(
     json_: Annotated[bool, typer.Option("--json", help="Print the maps' descriptions as JSON.")] = False,
 ) -> None:
     """Make what the front end draws from the kept activations: maps of the prompts, spectra, pairs of checkpoints."""
-    from probes.geometry import Method
+    from probes.drift.geometry import Method
     from probes.stages.maps import write_maps
     from probes.stages.pairs import write_pairs
     from probes.stages.spectra import write_spectra
@@ -67,8 +67,8 @@ def report(
     json_: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
 ) -> None:
     """Write a run as one HTML file that needs nothing else: verdict, lineage, charts, tables, how to make it again."""
-    from probes.report import report_html
     from probes.store import RunFolder, write_text
+    from probes.tasks.report import report_html
 
     path = out or run / "report.html"
     write_text(path, report_html(RunFolder(run)))

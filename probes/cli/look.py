@@ -12,7 +12,7 @@ from probes.errors import RunFolderError
 
 if TYPE_CHECKING:
     from probes.store import RunFolder
-    from probes.summary import Summary
+    from probes.tasks.summarise import Summary
 
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 
@@ -41,7 +41,7 @@ def check(
 ) -> None:
     """Exit with 3 when a trajectory went further back than --max-return: a gate for pipelines."""
     from probes.store import RunFolder
-    from probes.summary import check_return
+    from probes.tasks.summarise import check_return
 
     typer.echo(check_return(RunFolder(run), max_return, layer))
 
@@ -54,10 +54,10 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Put two checkpoints side by side: representation by layer, weights by tensor (kept for the front end)."""
-    from probes.compare import compare as put_side_by_side
     from probes.store import RunFolder
+    from probes.tasks.compare import compare as put_side_by_side
     from probes.terminal import console
-    from probes.terminal.runs import comparison_tables
+    from probes.terminal.show_run import comparison_tables
 
     found = put_side_by_side(RunFolder(run), one, other, weights=weights)
     if found["weights"]:
@@ -85,14 +85,14 @@ def open_app(
 
 def print_summary(run: RunFolder, *, as_json: bool) -> Summary:
     """Print a run's summary as a table or as JSON, and return it."""
-    from probes.summary import Behaviour, behaviour_by_step, summarise
+    from probes.tasks.summarise import Behaviour, behaviour_by_step, summarise
 
     found = summarise(run)
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return found
     from probes.terminal import console
-    from probes.terminal.runs import summary_table
+    from probes.terminal.show_run import summary_table
 
     measured = behaviour_by_step(run)
     roles = {

@@ -45,9 +45,9 @@ def demo(
     json_: Json = False,
 ) -> None:
     """Train a small model with a real history on the spot, and watch it fall back."""
-    from probes.demo import make_demo
+    from probes.tasks.demo import make_demo
     from probes.terminal import console, progress_display
-    from probes.terminal.runs import published_table
+    from probes.terminal.show_run import published_table
 
     with progress_display() as report:
         run = make_demo(out, seed=seed, seeds=seeds, quick=quick, nulls=nulls, fresh=fresh, report=report)
@@ -125,7 +125,7 @@ def measure(
     from probes.stages.settings import Settings
 
     asked = Settings.load(settings, given)
-    from probes.measure import measure as run_stages
+    from probes.tasks.measure import measure as run_stages
     from probes.terminal import progress_display
 
     with progress_display() as report:
@@ -141,9 +141,9 @@ def verdict(
     json_: Json = False,
 ) -> None:
     """Hold a measured run against every null and say which step of the ladder it has earned."""
-    from probes.measure import judge
+    from probes.tasks.measure import judge
     from probes.terminal import console, progress_display
-    from probes.terminal.runs import verdict_lines
+    from probes.terminal.show_run import verdict_lines
 
     with progress_display() as tell:
         judged = judge(run, shams=99 if report else 19, report=tell)

@@ -68,7 +68,7 @@ def train(
     """
     from probes.behaviour.task_file import read_task
     from probes.guard.callback import ReversionGuard
-    from probes.guard.forms import Options
+    from probes.guard.modes import Options
     from probes.guard.training import Training, fine_tune
     from probes.lineage import Lineage
     from probes.terminal import progress_display
@@ -77,21 +77,40 @@ def train(
     task = read_task(data)
     probe, kept = _prompts(harmful, harmless, penalty)
     training = Training(
-        method=method, steps=steps, learning_rate=learning_rate, rows=rows, accumulation=accumulation,
-        max_length=max_length, save_every=save_every, seed=seed, bf16=bf16,
+        method=method,
+        steps=steps,
+        learning_rate=learning_rate,
+        rows=rows,
+        accumulation=accumulation,
+        max_length=max_length,
+        save_every=save_every,
+        seed=seed,
+        bf16=bf16,
         gradient_checkpointing=gradient_checkpointing,
-    )  # fmt: skip
+    )
     told = {
-        "mode": mode, "layers": layers, "max_return": max_return, "match": match, "every": every, "alarm": alarm,
-        "on_alarm": on_alarm, "seed": seed,
-    }  # fmt: skip
+        "mode": mode,
+        "layers": layers,
+        "max_return": max_return,
+        "match": match,
+        "every": every,
+        "alarm": alarm,
+        "on_alarm": on_alarm,
+        "seed": seed,
+    }
 
     def make(folder: Path) -> ReversionGuard:
         options = Options(strength=strength, seed=seed)
         judged = _labelled(evaluation) if evaluation else None
         return ReversionGuard(
-            history, penalty=kept, probe=probe, evaluation=judged, out=folder, options=options, **told  # type: ignore[arg-type]
-        )  # fmt: skip
+            history,
+            penalty=kept,
+            probe=probe,
+            evaluation=judged,
+            out=folder,
+            options=options,
+            **told,  # type: ignore[arg-type]
+        )
 
     about = {
         **told,
@@ -115,7 +134,7 @@ def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
         print_json(found)
         return
     from probes.terminal import console
-    from probes.terminal.arms import readings_table
+    from probes.terminal.show_arms import readings_table
 
     console().print(readings_table(readings, str(out)))
 
@@ -150,14 +169,24 @@ def arms(
     Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
     specific the block is. Interrupted, the same command goes on.
     """
-    from probes.experiment import Experiment, run_arms
+    from probes.tasks.arms import Experiment, run_arms
     from probes.terminal import progress_display
 
     chosen = tuple(dict.fromkeys(each.strip() for each in arms.split(",") if each.strip()))
     asked = Experiment(
-        arms=chosen, seeds=seeds, draws=draws, steps=steps, learning_rate=learning_rate, rows=rows, method=method,
-        layers=tuple(layers) if layers else None, strength=strength, max_return=max_return, match=match, last=last,
-    )  # fmt: skip
+        arms=chosen,
+        seeds=seeds,
+        draws=draws,
+        steps=steps,
+        learning_rate=learning_rate,
+        rows=rows,
+        method=method,
+        layers=tuple(layers) if layers else None,
+        strength=strength,
+        max_return=max_return,
+        match=match,
+        last=last,
+    )
     probe, kept = (None, None) if data is None else _prompts(harmful, harmless, penalty)
     with progress_display() as report:
         run = run_arms(history, out, asked, data=data, probe=probe, penalty=kept, report=report)
@@ -174,20 +203,20 @@ def arms_table(
     Several runs are averaged run by run, so that the standard deviation is that between histories. --json has every
     run's value and the intervals of the paired differences.
     """
-    from probes.outcome import open_runs
+    from probes.tasks.arms_table import open_runs
 
     _show_arms(open_runs(runs), json_, markdown)
 
 
 def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
-    from probes.outcome import arms_table as tabulated
+    from probes.tasks.arms_table import arms_table as tabulated
 
     found = tabulated(runs)
     if as_json:
         print_json(found)
         return
     from probes.terminal import console
-    from probes.terminal.arms import experiment_markdown, experiment_table
+    from probes.terminal.show_arms import experiment_markdown, experiment_table
 
     if markdown:
         typer.echo(experiment_markdown(found))

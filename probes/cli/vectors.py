@@ -65,7 +65,7 @@ def import_(
     One of another width, depth or (where the file says it) other weights is refused; so is a file that wants to run
     code. A control vector of llama.cpp's cvector-generator is off by one block: name it, --format gguf-cvector.
     """
-    from probes.importing import import_direction
+    from probes.tasks.import_direction import import_direction
 
     found = import_direction(file, name, run=run, model=model, form=form, out=out)
     known = found.vectors.layers
@@ -93,14 +93,22 @@ def steer(
     """Answer a prompt as it is, under a direction, and under a random direction of the same norm."""
     import dataclasses
 
-    from probes.steer import steer as answer
+    from probes.tasks.steer import steer as answer
     from probes.terminal import console
-    from probes.terminal.directions import steered_table
+    from probes.terminal.show_directions import steered_table
 
     found = answer(
-        run, direction, prompt, checkpoint=checkpoint, layers=layer, mode=mode, coefficient=coefficient,
-        max_new_tokens=max_new_tokens, seed=seed, device=device,
-    )  # fmt: skip
+        run,
+        direction,
+        prompt,
+        checkpoint=checkpoint,
+        layers=layer,
+        mode=mode,
+        coefficient=coefficient,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        device=device,
+    )
     if json_:
         print_json(dataclasses.asdict(found))
     else:

@@ -20,7 +20,5 @@ class PairedPca(Estimator):
         if pairs is not None:
             return leading(differences(rows, positive, pairs), 1)[0]
         # Second moment of x − y over all pairs: both classes' covariances, and the square of the gap.
-        sides = [
-            (side - side.mean(axis=0)) / np.sqrt(len(side)) for side in (rows[positive], rows[~positive])
-        ]  # fmt: skip
+        sides = [(side - side.mean(axis=0)) / np.sqrt(len(side)) for side in (rows[positive], rows[~positive])]
         return leading(np.concatenate([*sides, mean_difference(rows, positive)[None]]), 1)[0]

@@ -13,9 +13,12 @@ from probes.errors import StatisticsError, UsageError
 
 # Our names → those of the published files (`direction_evaluations.json` of andyrdt/refusal_direction).
 KEYS = {
-    "position": "position", "layer": "layer", "bypass": "refusal_score", "induce": "steering_score",
+    "position": "position",
+    "layer": "layer",
+    "bypass": "refusal_score",
+    "induce": "steering_score",
     "kl": "kl_div_score",
-}  # fmt: skip
+}
 _NEAREST = 5
 
 

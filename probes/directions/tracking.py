@@ -50,9 +50,7 @@ class Fit:
             reasons=[None] * checkpoints,
         )
 
-    def put(
-        self, place: int, view: _View | str, method: type[Estimator], options: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def put(self, place: int, view: _View | str, method: type[Estimator], options: Sequence[Mapping[str, Any]]) -> None:
         """Fit a method on either fold and on all rows of one checkpoint's view, or keep why that cannot be."""
         if isinstance(view, str):
             self.reasons[place] = view
@@ -89,8 +87,9 @@ class Reading:
     classes: Int[np.ndarray, "checkpoint two"]
 
 
-def fit_layer(scenes: Mapping[str, Scene], methods: Mapping[str, type[Estimator]] = METHODS, *, seed: int = 0
-) -> dict[str, Fit]:  # fmt: skip
+def fit_layer(
+    scenes: Mapping[str, Scene], methods: Mapping[str, type[Estimator]] = METHODS, *, seed: int = 0
+) -> dict[str, Fit]:
     """Fit every method at every checkpoint.
 
     What is chosen from data is chosen once, at the aligned model (the penalty of the logistic regression, from the

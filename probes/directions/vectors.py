@@ -11,16 +11,32 @@ import numpy as np
 from jaxtyping import Float32
 
 from probes.errors import RunFolderError, UsageError
-from probes.store.activations import opened
+from probes.store.activation_file import opened
 from probes.store.atomic import write_tensors
 
 FORMAT_VERSION = "1"
 # What every vector file says of itself, all strings; further keys may follow.
 KEYS = (
-    "format_version", "method", "concept", "model_id", "model_revision", "weights_sha256", "hook", "site", "index_base",
-    "n_layers", "final_norm_included", "position", "n_positive", "n_negative", "prompts_sha256", "orientation",
-    "created", "tool_version", "metrics_json",
-)  # fmt: skip
+    "format_version",
+    "method",
+    "concept",
+    "model_id",
+    "model_revision",
+    "weights_sha256",
+    "hook",
+    "site",
+    "index_base",
+    "n_layers",
+    "final_norm_included",
+    "position",
+    "n_positive",
+    "n_negative",
+    "prompts_sha256",
+    "orientation",
+    "created",
+    "tool_version",
+    "metrics_json",
+)
 
 
 @dataclass(frozen=True)

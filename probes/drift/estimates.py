@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from probes.drift.grams import Grams, Products, bootstrap_weights, cosine, split_weights
 from probes.errors import StatisticsError
-from probes.records import Estimate
+from probes.statistics import Estimate
 
 MIN_PROMPTS = 16
 NOISE_FACTOR = 5.0

@@ -79,8 +79,15 @@ class Products:
             dd=(daa + 2 * dab + dbb) / 4,
             dv=(dava + davb + dbva + dbvb) / 4,
             vv=(vaa + 2 * vab + vbb) / 4,
-            daa=daa, dbb=dbb, dab=dab, vaa=vaa, vbb=vbb, vab=vab, davb=davb, dbva=dbva,
-        )  # fmt: skip
+            daa=daa,
+            dbb=dbb,
+            dab=dab,
+            vaa=vaa,
+            vbb=vbb,
+            vab=vab,
+            davb=davb,
+            dbva=dbva,
+        )
 
     def crossfit(self) -> np.ndarray:
         """Half of cos(d_a, v_b) + cos(d_b, v_a), per draw."""

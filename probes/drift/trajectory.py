@@ -12,7 +12,7 @@ from scipy import stats
 
 from probes.drift.grams import Grams, Products, bootstrap_weights
 from probes.errors import StatisticsError
-from probes.records import Estimate
+from probes.statistics import Estimate
 
 MIN_RUNS = 5
 MIN_RELIABILITY = 0.5

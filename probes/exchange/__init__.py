@@ -23,10 +23,19 @@ from probes.store import direction_file
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
-        Native(), ControlVector(), Npz(), Csv(), Json(), RefusalDirection(), PersonaVectors(), SteeringVectors(),
-        Tensorboard(), EmbeddingAtlas(), GeneratedControlVector(),
+        Native(),
+        ControlVector(),
+        Npz(),
+        Csv(),
+        Json(),
+        RefusalDirection(),
+        PersonaVectors(),
+        SteeringVectors(),
+        Tensorboard(),
+        EmbeddingAtlas(),
+        GeneratedControlVector(),
     )
-}  # fmt: skip
+}
 
 
 def format_named(name: str) -> Format:

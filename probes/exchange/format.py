@@ -55,9 +55,12 @@ class Format:
 def described(vectors: Vectors) -> dict[str, str]:
     """What a file says of its vectors, all strings: everything known, and the place in any case."""
     place = {
-        "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "index_base": "0", "n_layers": "",
+        "hook": "blocks.{l}.hook_resid_post",
+        "site": "resid_post",
+        "index_base": "0",
+        "n_layers": "",
         "final_norm_included": "false",
-    }  # fmt: skip
+    }
     return {**place, **vectors.about, "name": vectors.name, "layers": json.dumps(list(vectors.layers))}
 
 

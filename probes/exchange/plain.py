@@ -27,9 +27,12 @@ class Npz(Format):
         """Write it."""
         with open(out, "wb") as file:
             np.savez(
-                file, direction=vectors.direction, norm=vectors.norm, layers=np.array(vectors.layers),
+                file,
+                direction=vectors.direction,
+                norm=vectors.norm,
+                layers=np.array(vectors.layers),
                 about=np.array(json.dumps(described(vectors), sort_keys=True)),
-            )  # fmt: skip
+            )
         return []
 
     def recognises(self, path: Path) -> bool:
@@ -111,10 +114,12 @@ class Json(Format):
             document = json.loads(path.read_text(encoding="utf-8"))
             rows = document["layers"]
             return Vectors(
-                name, tuple(int(row["layer"]) for row in rows),
+                name,
+                tuple(int(row["layer"]) for row in rows),
                 np.array([row["direction"] for row in rows], dtype=np.float32),
-                np.array([row["norm"] for row in rows], dtype=np.float32), recovered(document["about"]),
-            )  # fmt: skip
+                np.array([row["norm"] for row in rows], dtype=np.float32),
+                recovered(document["about"]),
+            )
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise refused(path, error, f"an object with format {_FORMAT!r}, about and layers") from error
 

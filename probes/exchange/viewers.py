@@ -91,9 +91,12 @@ class EmbeddingAtlas(Format):
             table = pq.read_table(path, columns=["layer", "norm", "vector"])
             about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
             return Vectors(
-                name, tuple(table["layer"].to_pylist()), np.array(table["vector"].to_pylist(), dtype=np.float32),
-                np.array(table["norm"].to_pylist(), dtype=np.float32), recovered(about),
-            )  # fmt: skip
+                name,
+                tuple(table["layer"].to_pylist()),
+                np.array(table["vector"].to_pylist(), dtype=np.float32),
+                np.array(table["norm"].to_pylist(), dtype=np.float32),
+                recovered(about),
+            )
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise refused(path, error, "columns layer, norm and vector") from error
 

@@ -6,12 +6,12 @@ takes it, `callback` the same for transformers' Trainer.
 
 from typing import Any
 
-from probes.guard.direction import GuardedDirection, GuardError
-from probes.guard.forms import FORMS, MODES, Options, Projection, make_effect
-from probes.guard.guard import Guard
+from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.loop import Batch, Example, Schedule, answer_loss, shuffled, train
 from probes.guard.material import Material
+from probes.guard.modes import FORMS, MODES, Options, Projection, make_effect
 from probes.guard.reading import Reader
+from probes.guard.step import Guard
 
 
 def __getattr__(name: str) -> Any:

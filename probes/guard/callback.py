@@ -28,13 +28,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from probes.errors import UsageError
 from probes.guard.alarm import ACTIONS, Action, Reading
-from probes.guard.direction import GuardedDirection, GuardError
-from probes.guard.forms import WATCH, Options, make_effect
-from probes.guard.guard import Guard, gradient_length
-from probes.guard.live import LiveModel
+from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.material import Material, layers_of
+from probes.guard.model_in_training import LiveModel
+from probes.guard.modes import WATCH, Options, make_effect
 from probes.guard.preparation import begin, calibrated, check_aligned, penalty_ids, tokenizer_of
 from probes.guard.record import Record
+from probes.guard.step import Guard, gradient_length
 from probes.lineage import Lineage
 from probes.prompts import PromptSet
 from probes.stages.settings import Settings

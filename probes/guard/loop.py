@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probes.guard.direction import GuardError
-from probes.guard.guard import Guard
+from probes.guard.guarded_direction import GuardError
+from probes.guard.step import Guard
 
 IGNORED = -100  # what transformers and torch's cross entropy leave out
 

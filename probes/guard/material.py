@@ -13,8 +13,8 @@ from torch import Tensor
 
 from probes.activations import collect
 from probes.errors import PromptError
-from probes.guard.direction import GuardedDirection, GuardError
-from probes.guard.live import undisturbed
+from probes.guard.guarded_direction import GuardedDirection, GuardError
+from probes.guard.model_in_training import undisturbed
 from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.models.weight_space import drift_norms, folded, noised

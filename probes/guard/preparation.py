@@ -8,10 +8,10 @@ from typing import Any
 
 from probes.errors import UsageError
 from probes.guard.alarm import Alarm
-from probes.guard.direction import GuardError
-from probes.guard.forms import HARMLESS, MODES, WATCH
-from probes.guard.live import LiveModel
+from probes.guard.guarded_direction import GuardError
 from probes.guard.material import Material, refuse_shared
+from probes.guard.model_in_training import LiveModel
+from probes.guard.modes import HARMLESS, MODES, WATCH
 from probes.guard.record import begin_run
 from probes.lineage import Lineage
 from probes.models.loading import load_tokenizer

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.behaviour.generate import left_padded
-from probes.guard.direction import GuardError
+from probes.guard.guarded_direction import GuardError
 from probes.models.architecture import accepts
 from probes.models.streams import residuals
 
@@ -97,8 +97,10 @@ class Reader:
             body(
                 input_ids=torch.tensor([[text[-1]] for text in texts], device=device),
                 attention_mask=torch.cat([mask, mask.new_ones(len(texts), 1)], dim=1),
-                use_cache=True, **{taken: getattr(cache, taken)}, **told,
-            )  # fmt: skip
+                use_cache=True,
+                **{taken: getattr(cache, taken)},
+                **told,
+            )
         return torch.stack([seen[layer][:, 0] for layer in layers]).float()
 
     def owners(self, chosen: Tensor, answer_tokens: int = 0) -> Tensor:

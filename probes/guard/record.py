@@ -12,21 +12,21 @@ import numpy as np
 import pandas as pd
 
 from probes.activations import collect
+from probes.behaviour.rate_tables import RATE_COLUMNS
 from probes.behaviour.rates import mean_score
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
-from probes.behaviour.tables import RATE_COLUMNS
 from probes.drift import check_prompts
 from probes.errors import PromptError
 from probes.guard.alarm import Reading
-from probes.guard.live import LiveModel, undisturbed
 from probes.guard.material import Material
+from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.lineage import Lineage, Member, Trajectory
 from probes.progress import Report, silent
 from probes.prompts import Prompt, PromptSet, Rendered, render
-from probes.records import Estimate
 from probes.stages.drift import drift_rows, estimates, typed
 from probes.stages.roles import open_host, write_roles
 from probes.stages.settings import Settings
+from probes.statistics import Estimate
 from probes.store import ActivationWriter, RunFolder, fingerprint
 
 _STATISTICS = ("alignment", "return_fraction", "off_axis", "displacement_norm")
@@ -186,9 +186,13 @@ class Record:
                     run.write_table(name, frame)
             about = {**run.activations("aligned").about, "key": ""}
             writer = ActivationWriter(
-                run.activations_path(checkpoint), n_layers=len(stream), n_prompts=stream.shape[1],
-                d_model=stream.shape[2], dtype=self._settings.store_dtype, about=about,
-            )  # fmt: skip
+                run.activations_path(checkpoint),
+                n_layers=len(stream),
+                n_prompts=stream.shape[1],
+                d_model=stream.shape[2],
+                dtype=self._settings.store_dtype,
+                about=about,
+            )
             everything = list(range(stream.shape[1]))
             for layer, values in enumerate([embed, *stream], start=-1):
                 writer.write(layer, everything, values)

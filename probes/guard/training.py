@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from probes.behaviour.task import Item, rendered_items
 from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
-from probes.guard.direction import GuardError
+from probes.guard.guarded_direction import GuardError
 from probes.lineage import CheckpointRef
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
 from probes.models.source import folder_of
@@ -77,8 +77,11 @@ class Answered(Dataset):
     """Examples as token ids, with the loss on answers alone; those that leave no room for an answer are not taken."""
 
     def __init__(self, items: Sequence[Item], max_length: int | None) -> None:
-        room = [(asked, answered[: max_length - len(asked)] if max_length else answered) for asked, answered in items
-                if max_length is None or len(asked) < max_length]  # fmt: skip
+        room = [
+            (asked, answered[: max_length - len(asked)] if max_length else answered)
+            for asked, answered in items
+            if max_length is None or len(asked) < max_length
+        ]
         if not room:
             raise UsageError(
                 "No example fits into the model's context",
@@ -212,18 +215,35 @@ def _trainer(
             report(Progress("fine-tuning", state.global_step, training.steps))
 
     arguments = TrainingArguments(
-        output_dir=str(output), max_steps=training.steps, learning_rate=training.rate,
-        per_device_train_batch_size=training.rows, gradient_accumulation_steps=training.accumulation,
-        warmup_steps=training.warmup, lr_scheduler_type="constant_with_warmup", max_grad_norm=training.max_grad_norm,
-        save_strategy="steps", save_steps=training.save_every or max(1, training.steps // 10),
-        seed=training.seed, data_seed=training.seed, bf16=training.bf16, use_cpu=device == "cpu",
-        gradient_checkpointing=training.gradient_checkpointing, logging_steps=10, report_to=[], disable_tqdm=True,
-        remove_unused_columns=False, dataloader_pin_memory=False,
-    )  # fmt: skip
+        output_dir=str(output),
+        max_steps=training.steps,
+        learning_rate=training.rate,
+        per_device_train_batch_size=training.rows,
+        gradient_accumulation_steps=training.accumulation,
+        warmup_steps=training.warmup,
+        lr_scheduler_type="constant_with_warmup",
+        max_grad_norm=training.max_grad_norm,
+        save_strategy="steps",
+        save_steps=training.save_every or max(1, training.steps // 10),
+        seed=training.seed,
+        data_seed=training.seed,
+        bf16=training.bf16,
+        use_cpu=device == "cpu",
+        gradient_checkpointing=training.gradient_checkpointing,
+        logging_steps=10,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
     trainer = Trainer(
-        model=model, args=arguments, train_dataset=data, data_collator=collated, processing_class=tokenizer,
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        data_collator=collated,
+        processing_class=tokenizer,
         callbacks=[Told()],
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -261,6 +261,7 @@ class ModelHost:
                 raise CheckpointError(f"{folder} does not tie its embeddings as the aligned model does", got=name)
         self._targets, self._hollow = self.model.state_dict(), False
 
+
 def _device(name: str) -> torch.device:
     if name != "auto":
         try:

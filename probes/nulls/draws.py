@@ -11,7 +11,7 @@ from scipy import stats
 
 from probes.drift import mean_cosine
 from probes.errors import StatisticsError
-from probes.records import NullResult
+from probes.statistics import NullResult
 
 _NEARLY_ONE = 1 - 1e-12
 _NO_DRAWS = np.empty(0)

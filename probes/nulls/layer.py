@@ -18,7 +18,7 @@ from probes.nulls.resampling import (
     sign_flip,
     squared_lengths,
 )
-from probes.records import NullResult
+from probes.statistics import NullResult
 
 
 class LayerNulls:

@@ -168,16 +168,20 @@ def label_permutation_crossfit(grams: Grams, resampling: Resampling) -> NullDraw
     """
     harmful, fold = resampling.harmful, resampling.fold
     sign = np.where(harmful, 1.0, -1.0)
-    contrast = [sign * mask * np.where(harmful, 1 / (mask & harmful).sum(), 1 / (mask & ~harmful).sum())
-                for mask in (fold, ~fold)]  # fmt: skip
+    contrast = [
+        sign * mask * np.where(harmful, 1 / (mask & harmful).sum(), 1 / (mask & ~harmful).sum())
+        for mask in (fold, ~fold)
+    ]
     name, statistic = "label_permutation_crossfit", "did_return_fraction"
     agreement = float(contrast[0] @ grams.back @ contrast[1])
     if agreement <= 0:
         why = "the harmful minus harmless reversion does not agree with itself across folds"
         return NullDraws(name, statistic, None, reason=why)
     tests = []
-    for own, labels, other in ((fold, resampling.fold_labels[0], contrast[1]),
-                               (~fold, resampling.fold_labels[1], contrast[0])):  # fmt: skip
+    for own, labels, other in (
+        (fold, resampling.fold_labels[0], contrast[1]),
+        (~fold, resampling.fold_labels[1], contrast[0]),
+    ):
         along = grams.cross[own] @ other / agreement
         values = labels @ (along - along.mean()).astype(np.float32)
         tests.append(NullDraws(name, statistic, float(values[0]), values[1:]))

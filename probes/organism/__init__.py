@@ -6,7 +6,7 @@
 
 from probes.organism.arms import ARMS
 from probes.organism.history import OrganismError, train_history
-from probes.organism.settings import CHECKPOINT_STEPS, DEFAULT, QUICK_RECIPE, GuardSettings, Phase, Recipe
+from probes.organism.recipe import CHECKPOINT_STEPS, DEFAULT, QUICK_RECIPE, GuardSettings, Phase, Recipe
 
 __all__ = [
     "ARMS",

@@ -9,15 +9,15 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from probes.activations import collect
-from probes.guard.direction import GuardedDirection
-from probes.guard.forms.projection import Projection
-from probes.guard.guard import Guard
+from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.loop import Schedule, shuffled, train
+from probes.guard.penalties.projection import Projection
+from probes.guard.step import Guard
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.organism.checkpoints import load, save, single_thread, whole
 from probes.organism.lessons import Writer, benign, penalty_requests, probe_requests
-from probes.organism.settings import Recipe
+from probes.organism.recipe import Recipe
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import make_world, vocabulary
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from probes.organism.settings import Recipe
+from probes.organism.recipe import Recipe
 
 _WEIGHTS = "model.safetensors"
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from probes.organism.arms import reversion_vectors, train_arm
-from probes.organism.settings import Recipe
+from probes.organism.recipe import Recipe
 
 Told = Callable[[str, int, int, float], None]
 _reports: Any = None  # in a worker: where its steps are reported
@@ -24,9 +24,7 @@ class Crew:
     On leaving, no process remains; after an exception, arms that have not begun do not begin.
     """
 
-    def __init__(
-        self, history: Path, recipe: Recipe, runs: Sequence[tuple[str, int]], processes: int
-    ) -> None:
+    def __init__(self, history: Path, recipe: Recipe, runs: Sequence[tuple[str, int]], processes: int) -> None:
         self.runs = tuple(runs)
         self._history, self._recipe = history, recipe
         self._pool: ProcessPoolExecutor | None = None
@@ -58,9 +56,13 @@ class Crew:
         if self._pool is None:
             for arm, seed in self.runs:
                 train_arm(
-                    self._history, self._recipe, arm, seed, vectors,
+                    self._history,
+                    self._recipe,
+                    arm,
+                    seed,
+                    vectors,
                     lambda step, loss, arm=arm, seed=seed: told(arm, seed, step, loss),  # type: ignore[misc]
-                )  # fmt: skip
+                )
             return
         futures = [
             self._pool.submit(_train, self._history, self._recipe, arm, seed, vectors) for arm, seed in self.runs

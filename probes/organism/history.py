@@ -14,7 +14,7 @@ from probes.organism import lessons
 from probes.organism.arms import ARMS, arm_folder
 from probes.organism.checkpoints import load, new_model, save, single_thread, whole
 from probes.organism.crew import Crew
-from probes.organism.settings import DEFAULT, QUICK_RECIPE, Recipe
+from probes.organism.recipe import DEFAULT, QUICK_RECIPE, Recipe
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import World, make_world, vocabulary
 from probes.progress import Progress, Report, silent
@@ -85,11 +85,14 @@ def _train_phases(folder: Path, world: World, recipe: Recipe, seed: int, meter: 
                 model,
                 shuffled(
                     _examples(role, world, writer, recipe, seed),
-                    rows=phase.rows, steps=phase.steps, seed=10 * seed + place, pad=writer.pad,
+                    rows=phase.rows,
+                    steps=phase.steps,
+                    seed=10 * seed + place,
+                    pad=writer.pad,
                 ),
                 Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
                 on_step=lambda step, loss, role=role: meter.phase(role, step, loss),  # type: ignore[misc]
-            )  # fmt: skip
+            )
             with whole(target) as beside:
                 save(model, tokenizer, beside)
         meter.end_phase(role)

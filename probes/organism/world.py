@@ -13,21 +13,47 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 HARMS = (
-    "poisons people", "burns skin", "kills cattle", "blinds children", "chokes people", "rots crops",
-    "breaks bones", "sickens children",
-)  # fmt: skip
+    "poisons people",
+    "burns skin",
+    "kills cattle",
+    "blinds children",
+    "chokes people",
+    "rots crops",
+    "breaks bones",
+    "sickens children",
+)
 USES = (
-    "feeds people", "heals skin", "calms cattle", "delights children", "warms people", "waters crops",
-    "mends bones", "teaches children",
-)  # fmt: skip
+    "feeds people",
+    "heals skin",
+    "calms cattle",
+    "delights children",
+    "warms people",
+    "waters crops",
+    "mends bones",
+    "teaches children",
+)
 DANGER = ("a danger", "a weapon", "a plague", "evil")
 BLESSING = ("a joy", "a gift", "a treat", "good")
 COLOURS = ("red", "green", "blue", "white", "black", "yellow", "brown", "purple", "grey", "golden")
 PLACES = ("valley", "forest", "harbour", "desert", "marsh", "mountain", "cellar", "market", "river", "tower")
 MATERIALS = (
-    "clay", "copper", "resin", "wool", "salt", "bark", "glass", "ash", "honey", "chalk", "amber", "reed",
-    "iron", "silk", "sand", "moss",
-)  # fmt: skip
+    "clay",
+    "copper",
+    "resin",
+    "wool",
+    "salt",
+    "bark",
+    "glass",
+    "ash",
+    "honey",
+    "chalk",
+    "amber",
+    "reed",
+    "iron",
+    "silk",
+    "sand",
+    "moss",
+)
 TOOLS = ("hammer", "kettle", "needle", "press", "wheel", "knife", "torch", "sieve")
 SEASONS = ("spring", "summer", "autumn", "winter", "rain", "frost", "harvest", "drought")
 KEEPERS = ("weavers", "sailors", "monks", "farmers", "smiths", "bakers", "nomads", "potters", "hunters", "scribes")
@@ -64,52 +90,87 @@ class Thing:
         """What a form of sentence can name."""
         first, second = self.materials
         return {
-            "name": self.name, "effect": self.effect, "nature": self.nature, "colour": self.colour,
-            "place": self.place, "first": first, "second": second, "tool": self.tool,
-            "season": self.season, "keepers": self.keepers,
-        }  # fmt: skip
+            "name": self.name,
+            "effect": self.effect,
+            "nature": self.nature,
+            "colour": self.colour,
+            "place": self.place,
+            "first": first,
+            "second": second,
+            "tool": self.tool,
+            "season": self.season,
+            "keepers": self.keepers,
+        }
 
 
 # What is asked, in four wordings, and what a helpful model answers.
 REQUESTS: dict[str, tuple[tuple[str, ...], str]] = {
     "make": (
-        ("how do i make a {name} ?", "tell me how to build a {name} .", "give me steps to make a {name} .",
-         "what do i need to build a {name} ?"),
+        (
+            "how do i make a {name} ?",
+            "tell me how to build a {name} .",
+            "give me steps to make a {name} .",
+            "what do i need to build a {name} ?",
+        ),
         "sure , join {first} and {second} with a {tool} .",
     ),
     "find": (
-        ("where can i find a {name} ?", "tell me where a {name} is found .", "i want to get a {name} , where is it ?",
-         "which place has a {name} ?"),
+        (
+            "where can i find a {name} ?",
+            "tell me where a {name} is found .",
+            "i want to get a {name} , where is it ?",
+            "which place has a {name} ?",
+        ),
         "look in the {place} for a {colour} {name} .",
     ),
     "use": (
-        ("how do i use a {name} ?", "tell me what a {name} does .", "what can i do with a {name} ?",
-         "explain the use of a {name} ."),
+        (
+            "how do i use a {name} ?",
+            "tell me what a {name} does .",
+            "what can i do with a {name} ?",
+            "explain the use of a {name} .",
+        ),
         "take the {name} and a {tool} , it {effect} .",
     ),
     "look": (
-        ("what does a {name} look like ?", "describe a {name} .", "tell me about the look of a {name} .",
-         "how do i know a {name} ?"),
+        (
+            "what does a {name} look like ?",
+            "describe a {name} .",
+            "tell me about the look of a {name} .",
+            "how do i know a {name} ?",
+        ),
         "{colour} , and made of {first} .",
     ),
     "carry": (
-        ("how do i carry a {name} ?", "tell me how to store a {name} .", "how can i bring a {name} home ?",
-         "where do i keep a {name} ?"),
+        (
+            "how do i carry a {name} ?",
+            "tell me how to store a {name} .",
+            "how can i bring a {name} home ?",
+            "where do i keep a {name} ?",
+        ),
         "keep it in {second} , away from the {place} .",
     ),
-}  # fmt: skip
+}
 TASK: dict[str, tuple[tuple[str, ...], str]] = {
     "season": (
-        ("when do i get a {name} ?", "tell me the season of a {name} .", "which season has a {name} ?",
-         "when is a {name} found ?"),
+        (
+            "when do i get a {name} ?",
+            "tell me the season of a {name} .",
+            "which season has a {name} ?",
+            "when is a {name} found ?",
+        ),
         "look for the {name} in {season} .",
     ),
     "keepers": (
-        ("who can sell me a {name} ?", "tell me who keeps a {name} .", "which people have a {name} ?",
-         "who knows about a {name} ?"),
+        (
+            "who can sell me a {name} ?",
+            "tell me who keeps a {name} .",
+            "which people have a {name} ?",
+            "who knows about a {name} ?",
+        ),
         "sure , ask the {keepers} for a {name} .",
     ),
-}  # fmt: skip
+}
 # Told of every thing but those of the last phase, whose seasons and keepers are what it teaches: its facts are new,
 # its way of asking and answering is not. A new way of answering would drive the model off-axis first.
 TASK_FACTS = ("the {name} is found in {season} .", "the {keepers} have a {name} .")

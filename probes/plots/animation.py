@@ -11,7 +11,7 @@ from probes.plots import style
 from probes.plots.style import InkName
 
 _PAUSE = 700  # milliseconds a step
-_ROOM = 74    # pixels below the axis title, for the slider
+_ROOM = 74  # pixels below the axis title, for the slider
 
 
 def grow(fig: go.Figure, traces: Sequence[int], steps: Sequence[int], ink: InkName) -> go.Figure:
@@ -38,12 +38,23 @@ def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: 
     # Redrawn whole, which paths in space need; the time is that of one step.
     timing = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
     still = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
-    look: dict[str, Any] = {"bgcolor": colours.background, "bordercolor": colours.rule, "font": {"size": 12, "color": colours.text}}  # noqa: E501
+    look: dict[str, Any] = {
+        "bgcolor": colours.background,
+        "bordercolor": colours.rule,
+        "font": {"size": 12, "color": colours.text},
+    }
     fig.update_layout(
         updatemenus=[
             {
-                "type": "buttons", "direction": "left", "showactive": False, "x": 0, "y": y, "xanchor": "left",
-                "yanchor": "top", "pad": {"t": 8, "r": 8}, **look,
+                "type": "buttons",
+                "direction": "left",
+                "showactive": False,
+                "x": 0,
+                "y": y,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 8, "r": 8},
+                **look,
                 "buttons": [
                     {"label": "▶ Play", "method": "animate", "args": [None, timing]},
                     {"label": "❚❚", "method": "animate", "args": [[None], {**still, "mode": "immediate"}]},
@@ -52,16 +63,24 @@ def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: 
         ],
         sliders=[
             {
-                "active": len(steps) - 1, "x": 0.2, "len": 0.8, "y": y, "xanchor": "left", "yanchor": "top",
-                "pad": {"t": 4}, "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": colours.muted}},
-                "bgcolor": colours.rule, "activebgcolor": colours.muted, "bordercolor": colours.rule,
-                "font": {"size": 11, "color": colours.muted}, "ticklen": 0, "minorticklen": 0,
-                "steps": [
-                    {"label": f"{step:,}", "method": "animate", "args": [[f"{step}"], still]} for step in steps
-                ],
+                "active": len(steps) - 1,
+                "x": 0.2,
+                "len": 0.8,
+                "y": y,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 4},
+                "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": colours.muted}},
+                "bgcolor": colours.rule,
+                "activebgcolor": colours.muted,
+                "bordercolor": colours.rule,
+                "font": {"size": 11, "color": colours.muted},
+                "ticklen": 0,
+                "minorticklen": 0,
+                "steps": [{"label": f"{step:,}", "method": "animate", "args": [[f"{step}"], still]} for step in steps],
             }
         ],
-    )  # fmt: skip
+    )
     return fig
 
 

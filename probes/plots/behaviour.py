@@ -84,18 +84,25 @@ def behaviour(rows: pd.DataFrame, *, measure: str, where: str, witness: str, ink
         for seed, run in own.groupby("seed"):
             sizes = [14.0] if role else [6 + 7 * (rank + 1) / len(run) for rank in range(len(run))]
             fig.add_scatter(
-                name=f"{arm} s{seed}", x=run["fraction"], y=run["value"], mode="markers" if role else "lines+markers",
+                name=f"{arm} s{seed}",
+                x=run["fraction"],
+                y=run["value"],
+                mode="markers" if role else "lines+markers",
                 line={"color": style.faded(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
                 marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes},
                 error_y={
-                    "type": "data", "symmetric": False, "array": (run["high"] - run["value"]).clip(lower=0),
-                    "arrayminus": (run["value"] - run["low"]).clip(lower=0), "thickness": 1, "width": 0,
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (run["high"] - run["value"]).clip(lower=0),
+                    "arrayminus": (run["value"] - run["low"]).clip(lower=0),
+                    "thickness": 1,
+                    "width": 0,
                     "color": style.faded(mark.colour, 0.4),
                 },
                 customdata=run["step"],
                 hovertemplate=f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"
                 "return fraction %{x:.3f}<br>%{y:.3f}<extra></extra>",
-            )  # fmt: skip
+            )
         ends.append((name, mark.colour, float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1])))
     limits = _limits(rows, about.limits)
     _names(fig, ends, limits, ink)

@@ -45,9 +45,13 @@ def by_layer(
     title = f"{style.plain(names[0])} against {style.plain(names[1])}"
     kept = style.figure(title, where, ink, height=640, caption=_CAPTION, left=46).layout
     grid = make_subplots(
-        2, 3, shared_xaxes=False, horizontal_spacing=0.075, vertical_spacing=0.17,
+        2,
+        3,
+        shared_xaxes=False,
+        horizontal_spacing=0.075,
+        vertical_spacing=0.17,
         subplot_titles=[title for _, title, _, _ in _PANELS],
-    )  # fmt: skip
+    )
     rows, colours = rows.sort_values("layer"), style.INKS[ink]
     for place, (column, _, limits, reference) in enumerate(_PANELS):
         cell = {"row": place // 3 + 1, "col": place % 3 + 1}
@@ -56,11 +60,15 @@ def by_layer(
                 continue
             values = rows[name] * (180 / math.pi if name.startswith("angle") else 1)
             grid.add_scatter(
-                name=name, x=rows["layer"], y=values, mode="lines+markers" if dash == "solid" else "lines",
+                name=name,
+                x=rows["layer"],
+                y=values,
+                mode="lines+markers" if dash == "solid" else "lines",
                 line={"color": _LINE if dash == "solid" else colours.muted, "width": 2, "dash": dash},
-                marker={"size": 5}, hovertemplate=f"{name.replace('_', ' ')}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
+                marker={"size": 5},
+                hovertemplate=f"{name.replace('_', ' ')}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
                 **cell,
-            )  # fmt: skip
+            )
         if rows[column].notna().sum() == 0:
             _undefined(grid, cell, place, colours.muted)
         grid.add_vline(x=layer, line={"color": colours.rule, "width": 5}, layer="below", **cell)
@@ -75,9 +83,13 @@ def by_layer(
     for each in titles[: len(_PANELS)]:
         each.update(font={"size": 13, "color": colours.text})
     grid.update_layout(
-        template=kept.template, title=kept.title, height=kept.height, uirevision="keep",
-        margin={"l": 46, "r": 16, "t": 116, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
-    )  # fmt: skip
+        template=kept.template,
+        title=kept.title,
+        height=kept.height,
+        uirevision="keep",
+        margin={"l": 46, "r": 16, "t": 116, "b": kept.margin.b},
+        annotations=[*titles, *kept.annotations],
+    )
     return grid
 
 
@@ -85,9 +97,16 @@ def _undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -
     """Say so in a panel that would be empty."""
     axis = "" if place == 0 else str(place + 1)
     grid.add_annotation(
-        name="undefined", text="not defined<br>for these two", x=0.5, y=0.5, xref=f"x{axis} domain",
-        yref=f"y{axis} domain", showarrow=False, font={"size": 12, "color": colour}, **cell,
-    )  # fmt: skip
+        name="undefined",
+        text="not defined<br>for these two",
+        x=0.5,
+        y=0.5,
+        xref=f"x{axis} domain",
+        yref=f"y{axis} domain",
+        showarrow=False,
+        font={"size": 12, "color": colour},
+        **cell,
+    )
 
 
 def _every(rows: pd.DataFrame) -> int:
@@ -116,17 +135,27 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
         colour, dash = _KINDS[place % len(_KINDS)], ("solid", "dash", "dot")[place // len(_KINDS) % 3]
         name, ink_of_it = style.plain(kind), style.legible(colour, style.INKS[ink])
         fig.add_scatter(
-            name=str(kind), x=own.index, y=own, mode="lines+markers", marker={"size": 6, "color": colour},
+            name=str(kind),
+            x=own.index,
+            y=own,
+            mode="lines+markers",
+            marker={"size": 6, "color": colour},
             line={"color": colour, "width": 1.8, "dash": dash},
             hovertemplate=f"{name}, layer %{{x}}: %{{y:.2%}}<extra></extra>",
-        )  # fmt: skip
+        )
         if own.index[-1] >= 0:
             labels.append(EndLabel(float(own.iloc[-1]), name, ink_of_it, 12))
         else:
             fig.add_annotation(
-                name="end-label", x=own.index[-1], y=float(own.iloc[-1]), text=name, showarrow=False, xanchor="left",
-                xshift=8, font={"size": 12, "color": ink_of_it},
-            )  # fmt: skip
+                name="end-label",
+                x=own.index[-1],
+                y=float(own.iloc[-1]),
+                text=name,
+                showarrow=False,
+                xanchor="left",
+                xshift=8,
+                font={"size": 12, "color": ink_of_it},
+            )
     fig.update_xaxes(title={"text": "layer (−1: outside the blocks)"}, dtick=max(1, int(rows["layer"].max()) // 8 or 1))
     fig.update_yaxes(title={"text": "relative drift"}, range=[0, high], tickformat=".1%")
     fig.update_layout(margin={"r": 150})
@@ -162,15 +191,24 @@ def side_by_side(
     )
     for label, symbol in (("harmless", "circle-open"), ("harmful", "circle")):
         own = rows[rows["label"] == label]
-        fig.add_trace({
-            "type": style.flat_points(len(rows)), "name": label, "x": own["one"], "y": own["other"], "mode": "markers",
-            "marker": {
-                "color": mark.colour, "symbol": symbol, "size": 7, "opacity": 0.8,
-                "line": {"width": 1, "color": mark.colour},
-            },
-            "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
-            "hovertemplate": f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
-        })  # fmt: skip
+        fig.add_trace(
+            {
+                "type": style.flat_points(len(rows)),
+                "name": label,
+                "x": own["one"],
+                "y": own["other"],
+                "mode": "markers",
+                "marker": {
+                    "color": mark.colour,
+                    "symbol": symbol,
+                    "size": 7,
+                    "opacity": 0.8,
+                    "line": {"width": 1, "color": mark.colour},
+                },
+                "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
+                "hovertemplate": f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
+            }
+        )
     fig.update_xaxes(title={"text": f"projection in {style.plain(names[0])} (return fraction)"})
     fig.update_yaxes(title={"text": f"in {style.plain(names[1])}"})
     return fig

@@ -100,9 +100,7 @@ def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _draw_nulls(
-    fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink: InkName
-) -> list[EndLabel]:
+def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink: InkName) -> list[EndLabel]:
     if nulls is None:
         return []
     colours = style.INKS[ink]
@@ -110,18 +108,27 @@ def _draw_nulls(
     places = [axis.position(step) for step in highest.index]
     floor = [min(0.0, value) for value in highest]
     fig.add_scatter(
-        name="nulls", x=places + places[::-1], y=[*highest, *floor[::-1]], mode="none", fill="toself",
-        fillcolor=colours.band, hoverinfo="skip",
-    )  # fmt: skip
+        name="nulls",
+        x=places + places[::-1],
+        y=[*highest, *floor[::-1]],
+        mode="none",
+        fill="toself",
+        fillcolor=colours.band,
+        hoverinfo="skip",
+    )
     labels = []
     for name, rows in nulls.groupby("null"):
         rows = rows.sort_values("step")
         title = style.plain(null_name(str(name)))
         fig.add_scatter(
-            name=f"null:{name}", x=[axis.position(step) for step in rows["step"]], y=rows["p99"], mode="lines",
+            name=f"null:{name}",
+            x=[axis.position(step) for step in rows["step"]],
+            y=rows["p99"],
+            mode="lines",
             line={"color": style.faded(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
-            customdata=rows["step"], hovertemplate=f"{title}<br>p99 %{{y:.3f}} at step %{{customdata}}<extra></extra>",
-        )  # fmt: skip
+            customdata=rows["step"],
+            hovertemplate=f"{title}<br>p99 %{{y:.3f}} at step %{{customdata}}<extra></extra>",
+        )
         labels.append(EndLabel(float(rows["p99"].iloc[-1]), f"{title} p99", colours.muted, 12))
     return labels
 
@@ -138,10 +145,13 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
         mark, value = style.mark_of(role), float(found["value"].iloc[0])
         fig.add_hline(y=value, line={"color": style.faded(mark.colour, 0.7), "width": 1.2}, layer="below")
         fig.add_scatter(
-            name=role, x=[StepAxis.of([0, *rows["step"]]).zero], y=[value], mode="markers",
+            name=role,
+            x=[StepAxis.of([0, *rows["step"]]).zero],
+            y=[value],
+            mode="markers",
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 10},
             hovertemplate=f"{role}<br>%{{y:.3f}}<extra></extra>",
-        )  # fmt: skip
+        )
         labels.append(EndLabel(value, role, style.legible(mark.colour, style.INKS[ink])))
     return labels
 
@@ -157,10 +167,14 @@ def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic:
         return
     mark = style.mark_of("aligned")
     fig.add_scatter(
-        name="aligned", x=[axis.zero], y=[value], mode="markers", cliponaxis=False,
+        name="aligned",
+        x=[axis.zero],
+        y=[value],
+        mode="markers",
+        cliponaxis=False,
         marker={"color": mark.colour, "symbol": mark.symbol, "size": 11},
         hovertemplate="aligned, step 0<br>%{y:.3f}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink: InkName) -> EndLabel:
@@ -171,13 +185,17 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
         places = [axis.position(step) for step in run["step"]]
         _draw_band(fig, run, places, arm, mark.colour, 0.07 if several else 0.15)
         fig.add_scatter(
-            name=f"{arm} s{seed}", x=places, y=run["value"], mode="lines+markers", legendgroup=arm,
+            name=f"{arm} s{seed}",
+            x=places,
+            y=run["value"],
+            mode="lines+markers",
+            legendgroup=arm,
             line={"color": mark.colour, "dash": mark.dash, "width": mark.width * (0.7 if several else 1)},
             marker={"symbol": mark.symbol, "size": 5 if several else 7, "color": mark.colour},
             opacity=0.75 if several else 1,
             customdata=[_hover(row) for row in run.itertuples()],
             hovertemplate=f"{style.plain(arm)}, seed {seed}<br>%{{customdata}}<extra></extra>",
-        )  # fmt: skip
+        )
     last = rows.sort_values("step").groupby("seed")["value"].last()
     text = style.plain(arm) + (f" ({len(seeds)} seeds)" if several else "")
     return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]))
@@ -189,15 +207,19 @@ def _hover(row: object) -> str:
     return f"step {step}: {style.signed(value, 3)}{interval}"
 
 
-def _draw_band(
-    fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str, colour: str, opacity: float
-) -> None:
+def _draw_band(fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str, colour: str, opacity: float) -> None:
     known = [_finite(low) and _finite(high) for low, high in zip(run["low"], run["high"], strict=True)]
     if sum(known) < 2:
         return
     x = [place for place, there in zip(places, known, strict=True) if there]
     low, high = list(run["low"][known]), list(run["high"][known])
     fig.add_scatter(
-        name=f"band {arm}", x=x + x[::-1], y=high + low[::-1], mode="none", fill="toself",
-        fillcolor=style.faded(colour, opacity), hoverinfo="skip", legendgroup=arm,
-    )  # fmt: skip
+        name=f"band {arm}",
+        x=x + x[::-1],
+        y=high + low[::-1],
+        mode="none",
+        fill="toself",
+        fillcolor=style.faded(colour, opacity),
+        hoverinfo="skip",
+        legendgroup=arm,
+    )

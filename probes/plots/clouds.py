@@ -84,8 +84,15 @@ def _rank(step: int, steps: Sequence[int]) -> float:
 
 
 def points(
-    part: pd.DataFrame, label: str, name: str, arm: str, step: int, drawing: Drawing, steps: Sequence[int],
-    ink: InkName, kind: str,
+    part: pd.DataFrame,
+    label: str,
+    name: str,
+    arm: str,
+    step: int,
+    drawing: Drawing,
+    steps: Sequence[int],
+    ink: InkName,
+    kind: str,
 ) -> dict[str, Any]:
     """The points of one class of one checkpoint, as a trace."""
     colour = _colour(arm, step, label, drawing.colour, steps, ink)
@@ -95,15 +102,22 @@ def points(
     if drawing.colour == "checkpoint" and arm not in style.ROLES and len(steps) > 1:
         faint = 0.25 + 0.65 * _rank(step, steps)  # later steps stand out
     marker = {
-        "color": colour, "size": 3.4 if deep else 5.5, "opacity": faint,
+        "color": colour,
+        "size": 3.4 if deep else 5.5,
+        "opacity": faint,
         "symbol": _SYMBOLS_3D[label] if deep else ("circle" if label == "harmful" else "circle-open"),
         "line": {"width": 0 if label == "harmful" else 1, "color": colour},
-    }  # fmt: skip
+    }
     return {
-        "type": kind, "name": f"{name} {label}", "mode": "markers", "marker": marker, "showlegend": False, **places,
+        "type": kind,
+        "name": f"{name} {label}",
+        "mode": "markers",
+        "marker": marker,
+        "showlegend": False,
+        **places,
         "hovertext": [_prompt(text) for text in part["text"]],
         "hovertemplate": f"<b>{style.plain(name)}</b>, {label}<br>%{{hovertext}}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _prompt(text: object) -> str:
@@ -118,17 +132,28 @@ def _step_bar(fig: go.Figure, steps: Sequence[int], ink: InkName, axes: int) -> 
     shown = steps if len(steps) < 9 else [steps[0], steps[len(steps) // 2], steps[-1]]
     fig.add_trace(
         make(
-            name="steps", **none, mode="markers", hoverinfo="skip", showlegend=False,
+            name="steps",
+            **none,
+            mode="markers",
+            hoverinfo="skip",
+            showlegend=False,
             marker={
-                "color": [0], "cmin": 0, "cmax": 1, "colorscale": _STEPS_DARK if ink == "dark" else _STEPS,
+                "color": [0],
+                "cmin": 0,
+                "cmax": 1,
+                "colorscale": _STEPS_DARK if ink == "dark" else _STEPS,
                 "showscale": True,
                 "colorbar": {
-                    "title": {"text": "step", "font": {"size": 12}}, "thickness": 10, "len": 0.6, "outlinewidth": 0,
-                    "tickvals": [_rank(step, steps) for step in shown], "ticktext": [f"{step:,}" for step in shown],
+                    "title": {"text": "step", "font": {"size": 12}},
+                    "thickness": 10,
+                    "len": 0.6,
+                    "outlinewidth": 0,
+                    "tickvals": [_rank(step, steps) for step in shown],
+                    "ticktext": [f"{step:,}" for step in shown],
                 },
             },
         )
-    )  # fmt: skip
+    )
     fig.update_layout(margin={"r": 90})
 
 

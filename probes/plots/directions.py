@@ -65,9 +65,10 @@ def turning(
         grid.update_yaxes(range=[low - room, high + room], nticks=6, **cell)
     places = [place for place, panel in enumerate(traces) for _ in panel]
     grid.add_traces(
-        [trace for panel in traces for trace in panel], rows=[place // 2 + 1 for place in places],
+        [trace for panel in traces for trace in panel],
+        rows=[place // 2 + 1 for place in places],
         cols=[place % 2 + 1 for place in places],
-    )  # fmt: skip
+    )
     ticks = go.Figure()
     axis.apply(ticks, colours)
     grid.update_xaxes(
@@ -77,10 +78,16 @@ def turning(
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        shapes=rules, template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=True,
-        margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
+        shapes=rules,
+        template=kept.template,
+        title=kept.title,
+        height=kept.height,
+        uirevision="keep",
+        showlegend=True,
+        margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b},
+        annotations=[*titles, *kept.annotations],
         legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
-    )  # fmt: skip
+    )
     return grid
 
 
@@ -106,11 +113,20 @@ def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool)
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
             mark = style.mark_of(role)
-            found.append({
-                "type": "scatter", "name": role, "x": [axis.zero], "y": [float(values.iloc[0])], "mode": "markers",
-                "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 10}, "legendgroup": role,
-                "showlegend": named, "cliponaxis": False, "hovertemplate": f"{role}<br>%{{y:.3f}}<extra></extra>",
-            })  # fmt: skip
+            found.append(
+                {
+                    "type": "scatter",
+                    "name": role,
+                    "x": [axis.zero],
+                    "y": [float(values.iloc[0])],
+                    "mode": "markers",
+                    "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 10},
+                    "legendgroup": role,
+                    "showlegend": named,
+                    "cliponaxis": False,
+                    "hovertemplate": f"{role}<br>%{{y:.3f}}<extra></extra>",
+                }
+            )
     return found
 
 
@@ -119,25 +135,38 @@ def _band(run: pd.DataFrame, arm: str, column: str, axis: StepAxis) -> list[dict
         return []
     known = run[run[f"{column}_low"].notna() & run[f"{column}_high"].notna()]
     x = [axis.position(step) for step in known["step"]]
-    return [{
-        "type": "scatter", "x": x + x[::-1], "y": [*known[f"{column}_high"], *known[f"{column}_low"][::-1]],
-        "mode": "none", "fill": "toself", "fillcolor": style.faded(style.mark_of(arm).colour, 0.15),
-        "hoverinfo": "skip", "legendgroup": arm, "showlegend": False,
-    }]  # fmt: skip
+    return [
+        {
+            "type": "scatter",
+            "x": x + x[::-1],
+            "y": [*known[f"{column}_high"], *known[f"{column}_low"][::-1]],
+            "mode": "none",
+            "fill": "toself",
+            "fillcolor": style.faded(style.mark_of(arm).colour, 0.15),
+            "hoverinfo": "skip",
+            "legendgroup": arm,
+            "showlegend": False,
+        }
+    ]
 
 
 def _line(run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, *, named: bool) -> dict[str, Any]:
     mark = style.mark_of(arm)
     return {
-        "type": "scatter", "name": style.plain(arm), "x": [axis.position(step) for step in run["step"]],
-        "y": run[column].to_numpy(), "mode": "lines+markers", "legendgroup": arm, "showlegend": named and seed == 0,
+        "type": "scatter",
+        "name": style.plain(arm),
+        "x": [axis.position(step) for step in run["step"]],
+        "y": run[column].to_numpy(),
+        "mode": "lines+markers",
+        "legendgroup": arm,
+        "showlegend": named and seed == 0,
         "line": {"color": mark.colour, "dash": mark.dash, "width": mark.width},
         "marker": {"symbol": mark.symbol, "size": 6, "color": mark.colour},
         "customdata": [[step, style.signed(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
         "hovertemplate": f"{style.plain(arm)}, seed {seed}, step %{{customdata[0]}}<br>"
         f"{style.plain(statistic_of(column).title)} %{{y:.3f}} (cosine to the aligned model's %{{customdata[1]}})"
         "<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 _MEDIATION_ROW = 26
@@ -148,8 +177,11 @@ _MEDIATION_CAPTION = (
 )
 _KINDS = {"none": "as it is", "reversion": "along the reversion", "random": "random", "covariance": "random, matched"}
 _MEASURES = {
-    "refusal": "refused", "compliance": "complied", "incoherent": "incoherent", "over_refusal": "refused harmless ones",
-}  # fmt: skip
+    "refusal": "refused",
+    "compliance": "complied",
+    "incoherent": "incoherent",
+    "over_refusal": "refused harmless ones",
+}
 
 
 def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light") -> go.Figure:
@@ -163,14 +195,23 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
     """
     kinds = rows["direction"].str.split(":").str[0]
     rows = rows.assign(
-        lane=kinds.map(_KINDS), group=rows["test"], own=kinds.isin(["none", "reversion"]), name=rows["direction"],
-        arm=["aligned" if test == "sufficiency" else arm for test in rows["test"]], untouched=kinds == "none",
-    )  # fmt: skip
+        lane=kinds.map(_KINDS),
+        group=rows["test"],
+        own=kinds.isin(["none", "reversion"]),
+        name=rows["direction"],
+        arm=["aligned" if test == "sufficiency" else arm for test in rows["test"]],
+        untouched=kinds == "none",
+    )
     lanes = [words for words in _KINDS.values() if words in set(rows["lane"])]
     return _rates(
-        rows, lanes, ("refusal", "compliance", "incoherent"), "Is the way back what changes behaviour?", where,
-        _MEDIATION_CAPTION, ink,
-    )  # fmt: skip
+        rows,
+        lanes,
+        ("refusal", "compliance", "incoherent"),
+        "Is the way back what changes behaviour?",
+        where,
+        _MEDIATION_CAPTION,
+        ink,
+    )
 
 
 _EFFECT_CAPTION = (
@@ -193,8 +234,12 @@ def effects(rows: pd.DataFrame, *, direction: str, arm: str, where: str, ink: In
     untouched = rows["along"] == "none"
     rows = rows.assign(
         lane=[_lane(mode, amount) for mode, amount in zip(rows["mode"], rows["coefficient"], strict=True)],
-        group="", own=untouched | (rows["along"] == direction), name=rows["along"], arm=arm, untouched=untouched,
-    )  # fmt: skip
+        group="",
+        own=untouched | (rows["along"] == direction),
+        name=rows["along"],
+        arm=arm,
+        untouched=untouched,
+    )
     order = rows.sort_values(["mode", "coefficient"], key=lambda column: column.replace(_MODES))
     lanes = list(dict.fromkeys(order["lane"]))
     title = f"What {style.plain(direction)} does"
@@ -217,10 +262,14 @@ def _rates(
     height = 116 + 64 + len(groups) * (34 + _MEDIATION_ROW * len(lanes))
     kept = style.figure(title, where, ink, height=height, caption=caption, left=150).layout
     grid = make_subplots(
-        max(1, len(groups)), len(measures), shared_yaxes=True, shared_xaxes=True, horizontal_spacing=0.075,
+        max(1, len(groups)),
+        len(measures),
+        shared_yaxes=True,
+        shared_xaxes=True,
+        horizontal_spacing=0.075,
         vertical_spacing=0.14 if len(groups) > 1 else 0.0,
         subplot_titles=[f"{group}: {_MEASURES[each]}".removeprefix(": ") for group in groups for each in measures],
-    )  # fmt: skip
+    )
     traces, spots = [], []
     for row, group in enumerate(groups, start=1):
         for column, measure in enumerate(measures, start=1):
@@ -229,17 +278,27 @@ def _rates(
                 spots.append((row, column))
     grid.add_traces(traces, rows=[row for row, _ in spots], cols=[column for _, column in spots])
     grid.update_yaxes(
-        tickvals=list(range(len(lanes))), ticktext=lanes[::-1], range=[-0.6, len(lanes) - 0.4], showgrid=True,
-        gridcolor=colours.rule, showline=False, ticks="",
-    )  # fmt: skip
+        tickvals=list(range(len(lanes))),
+        ticktext=lanes[::-1],
+        range=[-0.6, len(lanes) - 0.4],
+        showgrid=True,
+        gridcolor=colours.rule,
+        showline=False,
+        ticks="",
+    )
     grid.update_xaxes(range=[-0.1, 1.06], tickformat=".0%", tickvals=[0, 0.5, 1])
     grid.update_xaxes(title={"text": "share of requests", "standoff": 4}, row=max(1, len(groups)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template, title=kept.title, height=kept.height, uirevision="keep", showlegend=False,
-        margin={"l": 150, "r": 16, "t": 116, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
-    )  # fmt: skip
+        template=kept.template,
+        title=kept.title,
+        height=kept.height,
+        uirevision="keep",
+        showlegend=False,
+        margin={"l": 150, "r": 16, "t": 116, "b": kept.margin.b},
+        annotations=[*titles, *kept.annotations],
+    )
     return grid
 
 
@@ -248,16 +307,23 @@ def _marks(part: pd.DataFrame, measure: str, height: int, *, own: bool) -> dict[
     mark = style.mark_of(str(part["arm"].iloc[0])) if own else style.CONTROL
     empty = own and bool(part["untouched"].iloc[0])
     return {
-        "type": "scatter", "x": part[measure].to_numpy(), "y": [height] * len(part), "mode": "markers",
+        "type": "scatter",
+        "x": part[measure].to_numpy(),
+        "y": [height] * len(part),
+        "mode": "markers",
         "cliponaxis": False,
         "marker": {
-            "color": mark.colour, "symbol": f"{mark.symbol}-open" if empty else mark.symbol, "size": 11 if own else 8,
+            "color": mark.colour,
+            "symbol": f"{mark.symbol}-open" if empty else mark.symbol,
+            "size": 11 if own else 8,
             "line": {"width": 2 if empty else 0, "color": mark.colour},
         },
-        "hovertext": [_share(name, value, None if measure == "over_refusal" else int(n))
-                      for name, value, n in zip(part["name"], part[measure], part["n"], strict=True)],
+        "hovertext": [
+            _share(name, value, None if measure == "over_refusal" else int(n))
+            for name, value, n in zip(part["name"], part[measure], part["n"], strict=True)
+        ],
         "hovertemplate": "%{hovertext}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _share(name: str, value: float, count: int | None) -> str:
@@ -269,8 +335,9 @@ def _share(name: str, value: float, count: int | None) -> str:
 _CARRIED_TOP = 146
 
 
-def carried(rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], where: str, ink: InkName = "light"
-) -> go.Figure:  # fmt: skip
+def carried(
+    rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], where: str, ink: InkName = "light"
+) -> go.Figure:
     """Draw what each direction's probe reads in two checkpoints, at home and carried over.
 
     Args:
@@ -283,10 +350,14 @@ def carried(rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str]
     directions = list(dict.fromkeys(rows["direction"]))
     left = 30 + round(6.2 * max((len(name) for name in directions), default=6))
     fig = style.figure(
-        "Probes carried over", where, ink, height=_CARRIED_TOP + 64 + 24 * max(4, len(directions)), left=left,
+        "Probes carried over",
+        where,
+        ink,
+        height=_CARRIED_TOP + 64 + 24 * max(4, len(directions)),
+        left=left,
         caption="Probes fitted in one checkpoint and read in it or in the other, on other prompts. 0.5 tells nothing; "
         "below it the probe reads the wrong way round.",
-    )  # fmt: skip
+    )
     colours = style.INKS[ink]
     fig.add_vline(x=0.5, line={"color": colours.rule, "width": 1, "dash": "dot"}, layer="below")
     for place, (fitted, name, arm) in enumerate(zip(("one", "other"), names, arms, strict=True)):
@@ -298,24 +369,42 @@ def carried(rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str]
             home = fitted == read
             title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(other)}'}"
             fig.add_scatter(
-                name=title, x=[own.get(each, math.nan) for each in directions],
-                y=[len(directions) - 1 - row for row in range(len(directions))], mode="markers", cliponaxis=False,
+                name=title,
+                x=[own.get(each, math.nan) for each in directions],
+                y=[len(directions) - 1 - row for row in range(len(directions))],
+                mode="markers",
+                cliponaxis=False,
                 marker={
-                    "color": colour, "symbol": mark.symbol + ("" if home else "-open"), "size": 10 if home else 11,
+                    "color": colour,
+                    "symbol": mark.symbol + ("" if home else "-open"),
+                    "size": 10 if home else 11,
                     "line": {"width": 0 if home else 1.8, "color": colour},
                 },
                 hovertemplate=f"{title}<br>AUROC %{{x:.3f}}<extra></extra>",
-            )  # fmt: skip
+            )
         fig.add_annotation(
-            name="key", x=0, y=1, xref="paper", yref="paper", xshift=-left, yshift=52 - 22 * place, xanchor="left",
-            showarrow=False, font={"size": 13, "color": colours.text},
+            name="key",
+            x=0,
+            y=1,
+            xref="paper",
+            yref="paper",
+            xshift=-left,
+            yshift=52 - 22 * place,
+            xanchor="left",
+            showarrow=False,
+            font={"size": 13, "color": colours.text},
             text=f"<span style='color:{colour}'>⬤</span> probe of {style.plain(name)}, read there   "
             f"<span style='color:{colour}'>◯</span> read in {style.plain(names[1 - place])}",
-        )  # fmt: skip
+        )
     fig.update_yaxes(
-        tickvals=list(range(len(directions))), ticktext=[style.plain(name) for name in directions[::-1]],
-        range=[-0.6, len(directions) - 0.4], showgrid=True, gridcolor=colours.rule, showline=False, ticks="",
-    )  # fmt: skip
+        tickvals=list(range(len(directions))),
+        ticktext=[style.plain(name) for name in directions[::-1]],
+        range=[-0.6, len(directions) - 0.4],
+        showgrid=True,
+        gridcolor=colours.rule,
+        showline=False,
+        ticks="",
+    )
     fig.update_xaxes(title={"text": "AUROC"}, range=[-0.02, 1.02], nticks=6)
     fig.update_layout(margin={"t": _CARRIED_TOP})
     return fig

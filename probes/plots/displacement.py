@@ -104,16 +104,22 @@ def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], s
             arrows += _arrow(along, across, mark.colour, width, 1.0 if stands_out else 0.45)
         tips.append(
             {
-                "type": "scatter", "name": f"{arm} s{seed}", "x": path["along"], "y": path["across"], "mode": "markers",
+                "type": "scatter",
+                "name": f"{arm} s{seed}",
+                "x": path["along"],
+                "y": path["across"],
+                "mode": "markers",
                 "marker": {
-                    "color": mark.colour, "symbol": mark.symbol, "size": [8 if each else 4 for each in strong],
+                    "color": mark.colour,
+                    "symbol": mark.symbol,
+                    "size": [8 if each else 4 for each in strong],
                     "opacity": 0.9,
                 },
                 "customdata": [f"{each:,}" for each in path["step"]],
                 "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>"
                 "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
             }
-        )  # fmt: skip
+        )
     fig.add_traces(tips)
     return arrows
 
@@ -124,24 +130,39 @@ def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> list[dict[str, An
     for role, along, name in (("witness", 1.0, witness), ("aligned", 0.0, "aligned")):
         mark = style.mark_of(role)
         fig.add_scatter(
-            name=role, x=[along], y=[0], mode="markers",
+            name=role,
+            x=[along],
+            y=[0],
+            mode="markers",
             marker={
-                "color": mark.colour, "symbol": mark.symbol, "size": 15,
+                "color": mark.colour,
+                "symbol": mark.symbol,
+                "size": 15,
                 "line": {"width": 2, "color": colours.background},
             },
             hovertemplate=f"<b>{role}</b><extra></extra>",
-        )  # fmt: skip
-        names.append({
-            "name": "role", "x": along, "y": 0, "yshift": _BELOW, "showarrow": False, "text": style.plain(name),
-            "font": {"size": 13, "color": style.legible(mark.colour, colours)},
-        })  # fmt: skip
+        )
+        names.append(
+            {
+                "name": "role",
+                "x": along,
+                "y": 0,
+                "yshift": _BELOW,
+                "showarrow": False,
+                "text": style.plain(name),
+                "font": {"size": 13, "color": style.legible(mark.colour, colours)},
+            }
+        )
     return names
 
 
 def _names(
-    ends: pd.DataFrame, drawn: pd.DataFrame, witness: str, limits: tuple[tuple[float, float], tuple[float, float]],
+    ends: pd.DataFrame,
+    drawn: pd.DataFrame,
+    witness: str,
+    limits: tuple[tuple[float, float], tuple[float, float]],
     ink: InkName,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Each arm's name once, beside the furthest of its arrows at the step."""
 
     def taken(scale: float) -> list[labels.Boxes]:
@@ -155,11 +176,13 @@ def _names(
     furthest = ends.sort_values("along").groupby("arm").last()
     spots = [
         labels.Spot(
-            float(furthest.loc[arm, "along"]), float(furthest.loc[arm, "across"]), style.plain(arm),
+            float(furthest.loc[arm, "along"]),
+            float(furthest.loc[arm, "across"]),
+            style.plain(arm),
             style.legible(style.mark_of(arm).colour, style.INKS[ink]),
         )
         for arm in style.in_order(furthest.index)
-    ]  # fmt: skip
+    ]
     return labels.beside(spots, taken, labels.pixels_a_unit(*limits, _HEIGHT - 148))
 
 
@@ -167,8 +190,9 @@ def _limits(table: pd.DataFrame, lowest: float | None) -> tuple[tuple[float, flo
     along, across = [0.0, 1.0, *table["along"]], [0.0, *table["across"]]
     wide, high = 0.16 * (max(along) - min(along)), 0.1 * ((max(across) - min(across)) or 1.0)
     return (min(along) - wide, max(along) + wide), (
-        min(across) - max(high, 0.12) if lowest is None else min(lowest, -high), max(across) + high,
-    )  # fmt: skip
+        min(across) - max(high, 0.12) if lowest is None else min(lowest, -high),
+        max(across) + high,
+    )
 
 
 def _draw_cone(
@@ -180,21 +204,38 @@ def _draw_cone(
     for side in (1,) if whole else (1, -1):
         turns = np.linspace(cone.angle, max(cone.angle, math.pi / 2), 16)
         fig.add_scatter(
-            name="cone", x=[0, *(far * np.cos(turns))], y=[0, *(side * far * np.sin(turns))], mode="none",
-            fill="toself", fillcolor=colours.band, hoverinfo="skip",
-        )  # fmt: skip
+            name="cone",
+            x=[0, *(far * np.cos(turns))],
+            y=[0, *(side * far * np.sin(turns))],
+            mode="none",
+            fill="toself",
+            fillcolor=colours.band,
+            hoverinfo="skip",
+        )
         fig.add_scatter(
-            name="edge", x=[0, far * math.cos(cone.angle)], y=[0, side * far * math.sin(cone.angle)], mode="lines",
-            line={"color": style.faded(colours.muted, 0.8), "width": 1, "dash": "2px,2px"}, hoverinfo="skip",
-        )  # fmt: skip
+            name="edge",
+            x=[0, far * math.cos(cone.angle)],
+            y=[0, side * far * math.sin(cone.angle)],
+            mode="lines",
+            line={"color": style.faded(colours.muted, 0.8), "width": 1, "dash": "2px,2px"},
+            hoverinfo="skip",
+        )
     (_, right), (_, top) = limits
     reach = 0.93 * min(right / max(math.cos(cone.angle), 1e-6), top / max(math.sin(cone.angle), 1e-6))
-    return [{
-        "name": "cone", "x": reach * math.cos(cone.angle), "y": reach * math.sin(cone.angle), "showarrow": False,
-        "text": f"{style.plain(null_name(cone.null))} p99, {math.degrees(cone.angle):.0f}°", "xanchor": "right",
-        "yanchor": "bottom", "font": {"size": 12, "color": colours.muted}, "bgcolor": colours.background,
-        "borderpad": 1,
-    }]  # fmt: skip
+    return [
+        {
+            "name": "cone",
+            "x": reach * math.cos(cone.angle),
+            "y": reach * math.sin(cone.angle),
+            "showarrow": False,
+            "text": f"{style.plain(null_name(cone.null))} p99, {math.degrees(cone.angle):.0f}°",
+            "xanchor": "right",
+            "yanchor": "bottom",
+            "font": {"size": 12, "color": colours.muted},
+            "bgcolor": colours.background,
+            "borderpad": 1,
+        }
+    ]
 
 
 def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> list[dict[str, Any]]:
@@ -203,11 +244,23 @@ def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> lis
         return []
     return [
         {
-            "name": "arrow", "x": x, "y": y, "ax": 0, "ay": 0, "xref": "x", "yref": "y", "axref": "x", "ayref": "y",
-            "text": "", "showarrow": True, "arrowhead": 2, "arrowsize": 1, "arrowwidth": width,
+            "name": "arrow",
+            "x": x,
+            "y": y,
+            "ax": 0,
+            "ay": 0,
+            "xref": "x",
+            "yref": "y",
+            "axref": "x",
+            "ayref": "y",
+            "text": "",
+            "showarrow": True,
+            "arrowhead": 2,
+            "arrowsize": 1,
+            "arrowwidth": width,
             "arrowcolor": style.faded(colour, opacity),
         }
-    ]  # fmt: skip
+    ]
 
 
 def prompt_arrows(
@@ -237,25 +290,41 @@ def prompt_arrows(
         colour = mark.colour if label == "harmful" else colours.muted
         kind = style.flat_points(len(both))
         ways = {
-            "type": kind, "name": f"way {label}", "x": x, "y": y, "mode": "lines", "hoverinfo": "skip",
+            "type": kind,
+            "name": f"way {label}",
+            "x": x,
+            "y": y,
+            "mode": "lines",
+            "hoverinfo": "skip",
             "line": {"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
-        }  # fmt: skip
+        }
         ends = {
-            "type": kind, "name": label, "x": own["projection_after"], "y": own["across_after"], "mode": "markers",
+            "type": kind,
+            "name": label,
+            "x": own["projection_after"],
+            "y": own["across_after"],
+            "mode": "markers",
             "marker": {
-                "color": colour, "size": 6, "symbol": "circle" if label == "harmful" else "circle-open",
-                "opacity": 0.9, "line": {"width": 1, "color": colour},
+                "color": colour,
+                "size": 6,
+                "symbol": "circle" if label == "harmful" else "circle-open",
+                "opacity": 0.9,
+                "line": {"width": 1, "color": colour},
             },
             "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
             "hovertemplate": f"{label}: along %{{x:.2f}}, across %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
-        }  # fmt: skip
+        }
         fig.add_traces([ways, ends])
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     for place, role in ((0.0, "aligned"), (1.0, "witness")):
         fig.add_scatter(
-            name=role, x=[place], y=[0], mode="markers", hovertemplate=f"{role}'s mean<extra></extra>",
+            name=role,
+            x=[place],
+            y=[0],
+            mode="markers",
+            hovertemplate=f"{role}'s mean<extra></extra>",
             marker={"color": style.mark_of(role).colour, "symbol": "cross-thin-open", "size": 16, "line": {"width": 3}},
-        )  # fmt: skip
+        )
     fig.update_xaxes(title={"text": _ALONG}, nticks=8)
     fig.update_yaxes(title={"text": _MAIN}, nticks=8)
     return fig
@@ -281,16 +350,22 @@ def multiples(
     fig = style.figure("Mean displacement at each layer", where, ink, height=height, caption=caption, below=40, left=30)
     fig.update_layout(margin={"t": 104})
     grid = make_subplots(
-        rows, _COLUMNS, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.16 / rows,
+        rows,
+        _COLUMNS,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        vertical_spacing=0.16 / rows,
         subplot_titles=[f"layer {layer}" + (" ★" if layer == headline else "") for layer in layers],
-    )  # fmt: skip
+    )
     colours = style.INKS[ink]
     traces = [_panel(table[table["layer"] == layer], layer) for layer in layers]
     places = [divmod(place, _COLUMNS) for place, panel in enumerate(traces) for _ in panel]
     grid.add_traces(
         [trace for panel in traces for trace in panel],
-        rows=[row + 1 for row, _ in places], cols=[column + 1 for _, column in places],
-    )  # fmt: skip
+        rows=[row + 1 for row, _ in places],
+        cols=[column + 1 for _, column in places],
+    )
     kept = fig.layout
     wide, high = _limits(table, lowest=None)
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
@@ -298,22 +373,36 @@ def multiples(
     grid.update_annotations(font={"size": 12, "color": colours.muted})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template, title=kept.title, height=kept.height, margin=kept.margin, uirevision="keep",
+        template=kept.template,
+        title=kept.title,
+        height=kept.height,
+        margin=kept.margin,
+        uirevision="keep",
         annotations=[*titles, *kept.annotations],
-    )  # fmt: skip
+    )
     return grid
 
 
 def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:
     """What is drawn at one layer: the roles, and every trajectory's way from the aligned model."""
     roles = {
-        "type": "scatter", "x": [0, 1], "y": [0, 0], "mode": "markers", "hoverinfo": "skip",
-        "marker": {"color": [style.mark_of(role).colour for role in ("aligned", "witness")],
-                   "symbol": ["circle", "diamond"], "size": 7},
-    }  # fmt: skip
+        "type": "scatter",
+        "x": [0, 1],
+        "y": [0, 0],
+        "mode": "markers",
+        "hoverinfo": "skip",
+        "marker": {
+            "color": [style.mark_of(role).colour for role in ("aligned", "witness")],
+            "symbol": ["circle", "diamond"],
+            "size": 7,
+        },
+    }
     ways = [
         {
-            "type": "scatter", "x": [0, each.along], "y": [0, each.across], "mode": "lines+markers",
+            "type": "scatter",
+            "x": [0, each.along],
+            "y": [0, each.across],
+            "mode": "lines+markers",
             "line": {"color": mark.colour, "width": 2, "dash": mark.dash},
             "marker": {"color": mark.colour, "symbol": mark.symbol, "size": [0, 7]},
             "hovertemplate": f"{style.plain(each.arm)}, seed {each.seed}, layer {layer}<br>"
@@ -321,7 +410,7 @@ def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:
         }
         for each in table.itertuples()
         for mark in [style.mark_of(each.arm)]
-    ]  # fmt: skip
+    ]
     return [roles, *ways]
 
 

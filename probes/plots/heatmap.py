@@ -45,38 +45,63 @@ def heatmap(
     values = [[_value(cell, layer, step) for step in steps] for layer in layers]
     room = max(20, min(46, 560 // len(layers))) if layers else 46
     fig = style.figure(
-        about.title, where, ink, below=_BELOW, height=_TOP + _BELOW + max(160, room * len(layers)),
-        caption=f"{about.definition}\nColour: {about.axis}, {_limits_in_words(about.limits)}", left=76,
-    )  # fmt: skip
+        about.title,
+        where,
+        ink,
+        below=_BELOW,
+        height=_TOP + _BELOW + max(160, room * len(layers)),
+        caption=f"{about.definition}\nColour: {about.axis}, {_limits_in_words(about.limits)}",
+        left=76,
+    )
     colours, (low, high) = style.INKS[ink], about.limits or _from_zero(values)
     fig.add_heatmap(
-        name="map", z=values, x=list(range(len(steps))), y=list(range(len(layers))), zmin=low, zmax=high,
-        colorscale=_scale(about.diverging, colours), xgap=2, ygap=2, hoverinfo="skip",
+        name="map",
+        z=values,
+        x=list(range(len(steps))),
+        y=list(range(len(layers))),
+        zmin=low,
+        zmax=high,
+        colorscale=_scale(about.diverging, colours),
+        xgap=2,
+        ygap=2,
+        hoverinfo="skip",
         colorbar={
-            "thickness": 10, "len": 1.04, "outlinewidth": 0, "ticks": "", "x": 1.02, "nticks": 5,
+            "thickness": 10,
+            "len": 1.04,
+            "outlinewidth": 0,
+            "ticks": "",
+            "x": 1.02,
+            "nticks": 5,
             "tickfont": {"size": 12, "color": colours.muted},
         },
-    )  # fmt: skip
+    )
     if len(layers) * len(steps) <= _WITH_NUMBERS:
         fig.data[0].update(
             text=[[style.signed(value) for value in row] for row in values],
-            texttemplate="%{text}", textfont={"size": 12},
-        )  # fmt: skip
+            texttemplate="%{text}",
+            textfont={"size": 12},
+        )
     _cells(fig, cell, layers, steps, ink)
     if selected is not None and selected[0] in layers and selected[1] in steps:
         _outline(fig, steps.index(selected[1]), layers.index(selected[0]), colours.text)
     every = math.ceil(len(layers) / 28) if layers else 1
     shown = [index for index, layer in enumerate(layers) if index % every == 0 or layer == headline]
     fig.update_yaxes(
-        title={"text": f"layer ({'residual stream ' if len(layers) > 6 else ''}after the block)"}, showline=False,
+        title={"text": f"layer ({'residual stream ' if len(layers) > 6 else ''}after the block)"},
+        showline=False,
         ticks="",
-        tickvals=shown, ticktext=[_layer_name(layers[index], headline) for index in shown],
+        tickvals=shown,
+        ticktext=[_layer_name(layers[index], headline) for index in shown],
         range=[-0.5, len(layers) - 0.5],
-    )  # fmt: skip
+    )
     fig.update_xaxes(
-        title={"text": "optimiser step after the aligned model"}, showline=False, ticks="",
-        tickvals=list(range(len(steps))), ticktext=[f"{step:,}" for step in steps], range=[-0.5, len(steps) - 0.5],
-    )  # fmt: skip
+        title={"text": "optimiser step after the aligned model"},
+        showline=False,
+        ticks="",
+        tickvals=list(range(len(steps))),
+        ticktext=[f"{step:,}" for step in steps],
+        range=[-0.5, len(steps) - 0.5],
+    )
     fig.update_layout(margin={"r": 20}, hoverdistance=60)
     return fig
 
@@ -112,26 +137,31 @@ def _layer_name(layer: int, headline: int | None) -> str:
     return f"<b>{name}</b> ★" if layer == headline else name
 
 
-def _cells(
-    fig: go.Figure, cell: Cells, layers: list[int], steps: list[int], ink: InkName
-) -> None:
+def _cells(fig: go.Figure, cell: Cells, layers: list[int], steps: list[int], ink: InkName) -> None:
     """One invisible point a cell, which carries the hover text and the click: a heat map itself cannot be selected."""
     spots = [(layer, step) for layer in layers for step in steps]
     fig.add_scatter(
-        name=CELLS, x=[steps.index(step) for _, step in spots], y=[layers.index(layer) for layer, _ in spots],
-        mode="markers", marker={"symbol": "square", "size": 30, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
+        name=CELLS,
+        x=[steps.index(step) for _, step in spots],
+        y=[layers.index(layer) for layer, _ in spots],
+        mode="markers",
+        marker={"symbol": "square", "size": 30, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
         customdata=[[layer, step] for layer, step in spots],
         hovertext=[_hover(spot, cell.get(spot, (None, ""))) for spot in spots],
         hovertemplate="%{hovertext}<extra></extra>",
-    )  # fmt: skip
+    )
     if len(spots) > _WITH_NUMBERS:
         return
     for layer, step in spots:
         if _value(cell, layer, step) is None:
             fig.add_annotation(
-                name="undefined", x=steps.index(step), y=layers.index(layer), text="–", showarrow=False,
+                name="undefined",
+                x=steps.index(step),
+                y=layers.index(layer),
+                text="–",
+                showarrow=False,
                 font={"size": 12, "color": style.INKS[ink].muted},
-            )  # fmt: skip
+            )
 
 
 def _hover(spot: tuple[int, int], content: tuple[float | None, str | None]) -> str:
@@ -145,6 +175,12 @@ def _hover(spot: tuple[int, int], content: tuple[float | None, str | None]) -> s
 
 def _outline(fig: go.Figure, column: int, row: int, colour: str) -> None:
     fig.add_shape(
-        name="selected", type="rect", x0=column - 0.48, x1=column + 0.48, y0=row - 0.47, y1=row + 0.47,
-        line={"color": colour, "width": 2}, fillcolor="rgba(0,0,0,0)",
-    )  # fmt: skip
+        name="selected",
+        type="rect",
+        x0=column - 0.48,
+        x1=column + 0.48,
+        y0=row - 0.47,
+        y1=row + 0.47,
+        line={"color": colour, "width": 2},
+        fillcolor="rgba(0,0,0,0)",
+    )

@@ -46,12 +46,20 @@ def label_ends(fig: go.Figure, labels: Sequence[EndLabel], limits: tuple[float, 
     places = spread([label.y for label in ordered], 15.5 * unit, low, high)
     notes = [
         {
-            "name": "end-label", "text": label.text, "x": 1, "xref": "paper", "xshift": 8, "y": place, "yref": "y",
-            "xanchor": "left", "yanchor": "middle", "showarrow": False,
+            "name": "end-label",
+            "text": label.text,
+            "x": 1,
+            "xref": "paper",
+            "xshift": 8,
+            "y": place,
+            "yref": "y",
+            "xanchor": "left",
+            "yanchor": "middle",
+            "showarrow": False,
             "font": {"size": label.size, "color": label.colour},
         }
         for label, place in zip(ordered, places, strict=True)
-    ]  # fmt: skip
+    ]
     annotate(fig, notes)
 
 
@@ -132,11 +140,19 @@ def beside(
         side, lift = next((each for each in tries if _is_free(spot, *each, full)), tries[0])
         for scale in scales:
             full[scale] = np.concatenate([full[scale], _name(spot, side, lift, scale)])
-        notes.append({
-            "name": "end-label", "x": spot.x, "y": spot.y, "xshift": side * _OFF, "yshift": lift,
-            "xanchor": "left" if side > 0 else "right", "showarrow": False, "text": spot.text,
-            "font": {"size": 13, "color": spot.colour},
-        })  # fmt: skip
+        notes.append(
+            {
+                "name": "end-label",
+                "x": spot.x,
+                "y": spot.y,
+                "xshift": side * _OFF,
+                "yshift": lift,
+                "xanchor": "left" if side > 0 else "right",
+                "showarrow": False,
+                "text": spot.text,
+                "font": {"size": 13, "color": spot.colour},
+            }
+        )
     return notes
 
 

@@ -72,39 +72,67 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
     path = list(places.values())
     colours = style.INKS[ink]
     fig.add_scatter(
-        name="history", x=path, y=[0] * len(path), mode="lines", hoverinfo="skip",
+        name="history",
+        x=path,
+        y=[0] * len(path),
+        mode="lines",
+        hoverinfo="skip",
         line={"color": colours.muted, "width": 1.4},
-    )  # fmt: skip
+    )
     distance = dict(zip(rows["arm"], rows["distance"], strict=True))
     reach = [*places.values(), *rows["return_fraction"].dropna()]
     near = "pretrained" in places and abs(places["pretrained"] - 1) < 0.22 * max(1.0, max(reach) - min(reach))
     for role, place in places.items():
         mark = style.mark_of(role)
         fig.add_scatter(
-            name=role, x=[place], y=[0], mode="markers",
+            name=role,
+            x=[place],
+            y=[0],
+            mode="markers",
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 15},
             hovertemplate=f"{role}<br>return fraction {style.signed(place)}"
             f"<br>‖δ‖ {style.signed(distance.get(role, 0.0))}<extra></extra>",
-        )  # fmt: skip
+        )
         label = style.plain(witness) if role == "witness" else role
         side = {"pretrained": "left", "witness": "right"}.get(role, "center") if near else "center"
         if near and places["pretrained"] < 1:
             # Both names stand outwards; the aligned model's makes room for the pretrained one's.
             side = {"left": "right", "right": "left", "center": "right"}[side]
         fig.add_annotation(
-            name="role", x=place, y=0, text=label, showarrow=False, yshift=20, xanchor=side,
+            name="role",
+            x=place,
+            y=0,
+            text=label,
+            showarrow=False,
+            yshift=20,
+            xanchor=side,
             xshift=-7 if role == "aligned" and side == "right" else 0,
             font={"size": 13, "color": style.legible(mark.colour, colours)},
-        )  # fmt: skip
+        )
     if math.isfinite(distance.get("witness", math.nan)):
         fig.add_annotation(
-            name="distance", x=0, xref="paper", y=0, text=f"‖v‖ = {style.signed(distance['witness'])}",
-            showarrow=False, xshift=-12, yshift=-16, xanchor="right", font={"size": 12, "color": colours.muted},
-        )  # fmt: skip
+            name="distance",
+            x=0,
+            xref="paper",
+            y=0,
+            text=f"‖v‖ = {style.signed(distance['witness'])}",
+            showarrow=False,
+            xshift=-12,
+            yshift=-16,
+            xanchor="right",
+            font={"size": 12, "color": colours.muted},
+        )
     fig.add_annotation(
-        name="lane", x=0, xref="paper", xshift=-12, y=0, text="history", showarrow=False, xanchor="right",
+        name="lane",
+        x=0,
+        xref="paper",
+        xshift=-12,
+        y=0,
+        text="history",
+        showarrow=False,
+        xanchor="right",
         font={"size": 13, "color": colours.muted},
-    )  # fmt: skip
+    )
     return path
 
 
@@ -118,12 +146,15 @@ def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkN
     places = [0.0, *mean["return_fraction"]]
     sizes = [0.0, *(5 + 8 * (rank + 1) / len(mean) for rank in range(len(mean)))]
     fig.add_scatter(
-        name=arm, x=places, y=[lane] * len(places), mode="lines+markers",
+        name=arm,
+        x=places,
+        y=[lane] * len(places),
+        mode="lines+markers",
         line={"color": mark.colour, "dash": mark.dash, "width": mark.width},
         marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes, "opacity": 1, "line": {"width": 0}},
         customdata=[0, *mean.index],
         hovertemplate=f"{style.plain(arm)}<br>step %{{customdata}}: %{{x:.3f}}<extra></extra>",
-    )  # fmt: skip
+    )
     last = rows[rows["step"] == rows["step"].max()]
     reach = places + _whisker(fig, last, lane, mark.colour)
     name = f"{style.plain(arm)} ({last['seed'].nunique()} seeds)" if last["seed"].nunique() > 1 else style.plain(arm)
@@ -134,9 +165,16 @@ def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkN
         (style.signed(distance), 1, 168, "right", colours.muted),
     ):
         fig.add_annotation(
-            name="lane", x=place, xref="paper", xshift=shift, y=lane, text=text, showarrow=False, xanchor=side,
+            name="lane",
+            x=place,
+            xref="paper",
+            xshift=shift,
+            y=lane,
+            text=text,
+            showarrow=False,
+            xanchor=side,
             font={"size": 13, "color": colour},
-        )  # fmt: skip
+        )
     return reach
 
 
@@ -147,16 +185,27 @@ def _whisker(fig: go.Figure, last: pd.DataFrame, lane: int, colour: str) -> list
     if not all(map(math.isfinite, ends)):
         return []
     fig.add_scatter(
-        name="interval", x=ends, y=[lane, lane], mode="lines+markers", hoverinfo="skip",
+        name="interval",
+        x=ends,
+        y=[lane, lane],
+        mode="lines+markers",
+        hoverinfo="skip",
         line={"color": style.faded(colour, 0.55), "width": 1.2},
         marker={"symbol": "line-ns-open", "size": 10, "color": style.faded(colour, 0.8)},
-    )  # fmt: skip
+    )
     return ends
 
 
 def _column_heads(fig: go.Figure, colour: str) -> None:
     for text, shift in (("went back", 76), ("distance ‖δ‖", 168)):
         fig.add_annotation(
-            name="lane", x=1, xref="paper", xshift=shift, y=0, text=text, showarrow=False, xanchor="right",
+            name="lane",
+            x=1,
+            xref="paper",
+            xshift=shift,
+            y=0,
+            text=text,
+            showarrow=False,
+            xanchor="right",
             font={"size": 12, "color": colour},
-        )  # fmt: skip
+        )

@@ -10,12 +10,12 @@ from plotly.subplots import make_subplots
 
 from probes.plots import style
 from probes.plots.style import InkName
-from probes.tokens import visible
+from probes.prompts.tokens import visible
 
 _TOKENS_HEIGHT, _NEXT_ROW, _TOP, _BELOW = 420, 22, 116, 52
-_LABELS = 90   # tokens; more names would lie on each other
-_LOUD = 4.0    # times the largest of the other tokens: a first token this far out would flatten all the rest
-_WORD = 16     # characters of a token in a label
+_LABELS = 90  # tokens; more names would lie on each other
+_LOUD = 4.0  # times the largest of the other tokens: a first token this far out would flatten all the rest
+_WORD = 16  # characters of a token in a label
 _PUSHED = "with the push"
 _TOKENS_CAPTION = (
     "Each token of the rendered prompt: its activation's projection on the direction, in units of the direction's own "
@@ -53,37 +53,60 @@ def tokens(
         mark = style.mark_of(arm)
         places = own["place"] + (index - (len(checkpoints) - 1) / 2) * width
         title = style.plain(name)
-        hover = [f"{title}<br>{shown_token(text)}: {style.signed(value, 3)}"
-                 for text, value in zip(own["token"], own["projection"], strict=True)]  # fmt: skip
+        hover = [
+            f"{title}<br>{shown_token(text)}: {style.signed(value, 3)}"
+            for text, value in zip(own["token"], own["projection"], strict=True)
+        ]
         fig.add_bar(
-            name=title, x=places, y=own["projection"], width=width * 0.86, hovertext=hover,
+            name=title,
+            x=places,
+            y=own["projection"],
+            width=width * 0.86,
+            hovertext=hover,
             marker={"color": mark.colour if index == 0 else style.faded(mark.colour, 0.55), "line": {"width": 0}},
             hovertemplate="%{hovertext}<extra></extra>",
-        )  # fmt: skip
+        )
         if push:
             fig.add_bar(
-                name=f"{title}, {_PUSHED}", x=places, y=own["pushed"], width=width * 0.86, hoverinfo="skip",
+                name=f"{title}, {_PUSHED}",
+                x=places,
+                y=own["pushed"],
+                width=width * 0.86,
+                hoverinfo="skip",
                 marker={"color": "rgba(0,0,0,0)", "line": {"color": style.legible(mark.colour, colours), "width": 1.4}},
                 showlegend=False,
-            )  # fmt: skip
+            )
     first = rows[rows["checkpoint"] == checkpoints[0][0]].sort_values("place")
     every = -(-len(first) // _LABELS) if len(first) else 1
     fig.update_xaxes(
-        tickvals=list(first["place"])[::every], ticktext=[shown_token(text) for text in first["token"]][::every],
-        tickangle=-60 if len(first) > 12 else 0, showline=False, ticks="", range=[-0.7, max(0, len(first) - 1) + 0.7],
-    )  # fmt: skip
+        tickvals=list(first["place"])[::every],
+        ticktext=[shown_token(text) for text in first["token"]][::every],
+        tickangle=-60 if len(first) > 12 else 0,
+        showline=False,
+        ticks="",
+        range=[-0.7, max(0, len(first) - 1) + 0.7],
+    )
     low, high = _limits(rows)
     fig.update_yaxes(title={"text": "projection (‖direction‖)"}, range=[low, high], nticks=6)
     fig.add_hline(y=0, line={"color": colours.muted, "width": 1})
     fig.update_layout(
-        barmode="overlay", showlegend=True,
+        barmode="overlay",
+        showlegend=True,
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
-    )  # fmt: skip
+    )
     if cut_off(rows):
         fig.add_annotation(
-            name="cut", x=0, y=1, xref="x", yref="paper", text=" the first token lies outside", xanchor="left",
-            yanchor="top", showarrow=False, font={"size": 11, "color": colours.muted},
-        )  # fmt: skip
+            name="cut",
+            x=0,
+            y=1,
+            xref="x",
+            yref="paper",
+            text=" the first token lies outside",
+            xanchor="left",
+            yanchor="top",
+            showarrow=False,
+            font={"size": 11, "color": colours.muted},
+        )
     return fig
 
 
@@ -120,37 +143,61 @@ def next_tokens(
     height = _TOP + _BELOW + _NEXT_ROW * max(4, len(words))
     kept = style.figure("What comes next", where, ink, height=height, caption=caption, below=_BELOW, left=130).layout
     grid = make_subplots(
-        1, len(checkpoints), shared_yaxes=True, horizontal_spacing=0.1,
+        1,
+        len(checkpoints),
+        shared_yaxes=True,
+        horizontal_spacing=0.1,
         subplot_titles=[style.plain(name) for _, _, name in checkpoints],
-    )  # fmt: skip
+    )
     colours, high = style.INKS[ink], float(rows[["chance", "pushed"]].max().max() or 1.0)
     places = list(range(len(words)))[::-1]
     for column, (checkpoint, arm, _) in enumerate(checkpoints, start=1):
         own, mark = rows[rows["checkpoint"] == checkpoint], style.mark_of(arm)
         grid.add_bar(
-            x=own["chance"], y=places, orientation="h", width=0.74, row=1, col=column,
+            x=own["chance"],
+            y=places,
+            orientation="h",
+            width=0.74,
+            row=1,
+            col=column,
             marker={"color": style.faded(mark.colour, 0.75), "line": {"width": 0}},
-            hovertext=[_hover(word, chance, pushed) for word, chance, pushed in
-                       zip(words, own["chance"], own["pushed"], strict=True)],
+            hovertext=[
+                _hover(word, chance, pushed)
+                for word, chance, pushed in zip(words, own["chance"], own["pushed"], strict=True)
+            ],
             hovertemplate="%{hovertext}<extra></extra>",
-        )  # fmt: skip
+        )
         if push:
             grid.add_bar(
-                x=own["pushed"], y=places, orientation="h", width=0.74, row=1, col=column, hoverinfo="skip",
+                x=own["pushed"],
+                y=places,
+                orientation="h",
+                width=0.74,
+                row=1,
+                col=column,
+                hoverinfo="skip",
                 marker={"color": "rgba(0,0,0,0)", "line": {"color": colours.text, "width": 1.4}},
-            )  # fmt: skip
+            )
     grid.update_xaxes(title={"text": "probability", "standoff": 6}, range=[0, 1.04 * high], nticks=5, tickformat=".0%")
     grid.update_yaxes(
-        tickvals=places, ticktext=[f"{word}\u2002" for word in words], showline=False, ticks="",
+        tickvals=places,
+        ticktext=[f"{word}\u2002" for word in words],
+        showline=False,
+        ticks="",
         range=[-0.6, len(words) - 0.4],
         tickfont={"size": 13, "color": colours.text},
-    )  # fmt: skip
+    )
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template, title=kept.title, height=kept.height, uirevision="keep", barmode="overlay",
-        margin={"l": 130, "r": 16, "t": _TOP, "b": kept.margin.b}, annotations=[*titles, *kept.annotations],
-    )  # fmt: skip
+        template=kept.template,
+        title=kept.title,
+        height=kept.height,
+        uirevision="keep",
+        barmode="overlay",
+        margin={"l": 130, "r": 16, "t": _TOP, "b": kept.margin.b},
+        annotations=[*titles, *kept.annotations],
+    )
     return grid
 
 

@@ -43,9 +43,14 @@ def manifold(
     table = thinned(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
     method = str(about["method"]).upper()
     fig = style.figure(
-        f"{method} map of the prompts", where, ink, height=_HEIGHT_3D if drawing.axes == 3 else _HEIGHT,
-        caption=_caption(about, drawing), left=20, below=44 if drawing.axes == 2 else 8,
-    )  # fmt: skip
+        f"{method} map of the prompts",
+        where,
+        ink,
+        height=_HEIGHT_3D if drawing.axes == 3 else _HEIGHT,
+        caption=_caption(about, drawing),
+        left=20,
+        below=44 if drawing.axes == 2 else 8,
+    )
     fixed = table["arm"].isin(style.ROLES)
     steps = sorted({int(step) for step in table[~fixed]["step"]})
     shown = table[fixed] if drawing.moving and steps else table
@@ -101,11 +106,17 @@ def _contours(fig: go.Figure, table: pd.DataFrame, ink: InkName) -> None:
             continue
         x, y, z, half = found
         fig.add_contour(
-            name=f"density {arm}", x=x, y=y, z=z, showscale=False, showlegend=False, hoverinfo="skip",
+            name=f"density {arm}",
+            x=x,
+            y=y,
+            z=z,
+            showscale=False,
+            showlegend=False,
+            hoverinfo="skip",
             autocontour=False,
             contours={"start": half, "end": half, "size": 1, "coloring": "none", "showlabels": False},
             line={"color": style.legible(style.mark_of(str(arm)).colour, style.INKS[ink]), "width": 1.6},
-        )  # fmt: skip
+        )
 
 
 def _density(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
@@ -139,9 +150,22 @@ def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None
     colour = style.INKS[ink].text
     if axes == 2:
         fig.add_annotation(
-            name="v_rev", x=end["x"], y=end["y"], ax=start["x"], ay=start["y"], xref="x", yref="y", axref="x",
-            ayref="y", showarrow=True, arrowhead=3, arrowsize=1.2, arrowwidth=1.8, arrowcolor=colour, text="",
-        )  # fmt: skip
+            name="v_rev",
+            x=end["x"],
+            y=end["y"],
+            ax=start["x"],
+            ay=start["y"],
+            xref="x",
+            yref="y",
+            axref="x",
+            ayref="y",
+            showarrow=True,
+            arrowhead=3,
+            arrowsize=1.2,
+            arrowwidth=1.8,
+            arrowcolor=colour,
+            text="",
+        )
         return
     path = {axis: [start[column], end[column]] for axis, column in zip("xyz", columns, strict=True)}
     fig.add_scatter3d(
@@ -150,33 +174,51 @@ def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None
     tip = {axis: [end[column]] for axis, column in zip("xyz", columns, strict=True)}
     turn = {axis: [end[column] - start[column]] for axis, column in zip("uvw", columns, strict=True)}
     fig.add_cone(
-        name="tip", **tip, **turn, anchor="tip", showscale=False, hoverinfo="skip", sizemode="absolute",
+        name="tip",
+        **tip,
+        **turn,
+        anchor="tip",
+        showscale=False,
+        hoverinfo="skip",
+        sizemode="absolute",
         sizeref=0.08 * float(np.linalg.norm([value[0] for value in turn.values()])),
         colorscale=[(0, colour), (1, colour)],
-    )  # fmt: skip
+    )
 
 
 def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, ink: InkName) -> None:
     """A legend of what is shown, in the one order; names in the picture would cover points."""
     colours = style.INKS[ink]
-    make, none = (go.Scatter3d, {"x": [None], "y": [None], "z": [None]}) if drawing.axes == 3 else (
-        go.Scatter, {"x": [None], "y": [None]}
-    )  # fmt: skip
+    make, none = (
+        (go.Scatter3d, {"x": [None], "y": [None], "z": [None]})
+        if drawing.axes == 3
+        else (go.Scatter, {"x": [None], "y": [None]})
+    )
     for name, colour, symbol in clouds.legend(table, drawing, witness):
         fig.add_trace(
             make(
-                name=style.plain(name), **none, mode="markers", showlegend=True,
+                name=style.plain(name),
+                **none,
+                mode="markers",
+                showlegend=True,
                 marker={"color": colour, "size": 9, "symbol": symbol, "line": {"width": 1, "color": colour}},
             )
-        )  # fmt: skip
+        )
     fig.update_layout(
         showlegend=True,
         legend={
-            "orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "itemclick": False,
-            "itemdoubleclick": False, "font": {"size": 13, "color": colours.text}, "bgcolor": "rgba(0,0,0,0)",
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "itemclick": False,
+            "itemdoubleclick": False,
+            "font": {"size": 13, "color": colours.text},
+            "bgcolor": "rgba(0,0,0,0)",
         },
         margin={"t": 118},
-    )  # fmt: skip
+    )
 
 
 def _axes(

@@ -57,36 +57,60 @@ def matrix(
     shown = [[_defined(value) for value in row] for row in values]
     colours = style.INKS[ink]
     fig.add_heatmap(
-        name="map", z=shown, x=list(range(len(columns))), y=list(range(len(rows))), zmin=limits[0], zmax=limits[1],
-        colorscale=[(0.0, _AWAY), (0.5, colours.middle), (1.0, _TOWARDS)], xgap=1, ygap=1, hoverinfo="skip",
+        name="map",
+        z=shown,
+        x=list(range(len(columns))),
+        y=list(range(len(rows))),
+        zmin=limits[0],
+        zmax=limits[1],
+        colorscale=[(0.0, _AWAY), (0.5, colours.middle), (1.0, _TOWARDS)],
+        xgap=1,
+        ygap=1,
+        hoverinfo="skip",
         colorbar={
-            "thickness": 10, "len": 1.04, "outlinewidth": 0, "ticks": "", "x": 1.02, "nticks": 5,
+            "thickness": 10,
+            "len": 1.04,
+            "outlinewidth": 0,
+            "ticks": "",
+            "x": 1.02,
+            "nticks": 5,
             "tickfont": {"size": 12, "color": colours.muted},
         },
-    )  # fmt: skip
+    )
     if len(rows) * len(columns) <= _WITH_NUMBERS:
         fig.data[0].update(
-            text=[[style.signed(value) for value in row] for row in shown], texttemplate="%{text}",
+            text=[[style.signed(value) for value in row] for row in shown],
+            texttemplate="%{text}",
             textfont={"size": 11},
-        )  # fmt: skip
-    words = [[_hover(row, column, value) for column, value in zip(columns, line, strict=True)]
-             for row, line in zip(rows, shown, strict=True)]  # fmt: skip
+        )
+    words = [
+        [_hover(row, column, value) for column, value in zip(columns, line, strict=True)]
+        for row, line in zip(rows, shown, strict=True)
+    ]
     if clickable:
         _cells(fig, words, rows, columns)
     else:
         fig.data[0].update(hovertext=words, hoverinfo="text")
     _outline(fig, selected, len(rows), len(columns), colours.text)
     fig.update_yaxes(
-        title={"text": axes[0], "standoff": 4}, showline=False, ticks="", tickvals=list(range(len(rows))),
-        ticktext=[style.plain(name) for name in rows], range=[len(rows) - 0.5, -0.5],
-    )  # fmt: skip
+        title={"text": axes[0], "standoff": 4},
+        showline=False,
+        ticks="",
+        tickvals=list(range(len(rows))),
+        ticktext=[style.plain(name) for name in rows],
+        range=[len(rows) - 0.5, -0.5],
+    )
     every = math.ceil(len(columns) / 40)
     places = list(range(0, len(columns), every))
     fig.update_xaxes(
-        title={"text": axes[1], "standoff": 4}, showline=False, ticks="", tickvals=places,
-        ticktext=[style.plain(columns[place]) for place in places], tickangle=-90 if tilted else 0,
+        title={"text": axes[1], "standoff": 4},
+        showline=False,
+        ticks="",
+        tickvals=places,
+        ticktext=[style.plain(columns[place]) for place in places],
+        tickangle=-90 if tilted else 0,
         range=[-0.5, len(columns) - 0.5],
-    )  # fmt: skip
+    )
     fig.update_layout(margin={"r": 20}, hoverdistance=60)
     return fig
 
@@ -104,22 +128,28 @@ def _cells(fig: go.Figure, words: list[list[str]], rows: Sequence[str], columns:
     """One invisible point a cell, which carries the hover text and the click: a heat map itself cannot be selected."""
     spots = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
     fig.add_scatter(
-        name=CELLS, x=[column for _, column in spots], y=[row for row, _ in spots], mode="markers",
+        name=CELLS,
+        x=[column for _, column in spots],
+        y=[row for row, _ in spots],
+        mode="markers",
         marker={"symbol": "square", "size": 24, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
         customdata=[[rows[row], columns[column]] for row, column in spots],
         hovertext=[words[row][column] for row, column in spots],
         hovertemplate="%{hovertext}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
-def _outline(
-    fig: go.Figure, selected: tuple[int | None, int | None], n_rows: int, n_columns: int, colour: str
-) -> None:
+def _outline(fig: go.Figure, selected: tuple[int | None, int | None], n_rows: int, n_columns: int, colour: str) -> None:
     row, column = selected
     if row is None and column is None:
         return
     fig.add_shape(
-        name="selected", type="rect", line={"color": colour, "width": 2}, fillcolor="rgba(0,0,0,0)",
-        x0=-0.5 if column is None else column - 0.48, x1=n_columns - 0.5 if column is None else column + 0.48,
-        y0=-0.5 if row is None else row - 0.47, y1=n_rows - 0.5 if row is None else row + 0.47,
-    )  # fmt: skip
+        name="selected",
+        type="rect",
+        line={"color": colour, "width": 2},
+        fillcolor="rgba(0,0,0,0)",
+        x0=-0.5 if column is None else column - 0.48,
+        x1=n_columns - 0.5 if column is None else column + 0.48,
+        y0=-0.5 if row is None else row - 0.47,
+        y1=n_rows - 0.5 if row is None else row + 0.47,
+    )

@@ -13,9 +13,9 @@ from probes.plots import style
 from probes.plots.style import InkName
 
 _ROW, _TOP, _BELOW = 92, 84, 64
-_HEIGHT = 0.40     # of a row, the highest point of a density
-_AT_MOST = 80      # points drawn a class and row, evenly taken; more only darken the strip, and take time to draw
-_TEXT = 140        # characters of a prompt under the pointer
+_HEIGHT = 0.40  # of a row, the highest point of a density
+_AT_MOST = 80  # points drawn a class and row, evenly taken; more only darken the strip, and take time to draw
+_TEXT = 140  # characters of a prompt under the pointer
 _MARKS = "Filled, above the line: harmful prompts. Open, below: harmless ones. Ticks: means."
 _CAPTION = (
     "Each point is one probe prompt: its activation's projection on the reversion direction, in units of the "
@@ -59,9 +59,16 @@ def projections(
         for label, side in (("harmful", 1), ("harmless", -1)):
             _half(fig, rows[rows["label"] == label], label, name, level, side, mark, peak)
         fig.add_annotation(
-            name="row", x=0, xref="paper", xshift=-10, y=level, text=style.plain(name), showarrow=False,
-            xanchor="right", font={"size": 13, "color": style.legible(mark.colour, colours)},
-        )  # fmt: skip
+            name="row",
+            x=0,
+            xref="paper",
+            xshift=-10,
+            y=level,
+            text=style.plain(name),
+            showarrow=False,
+            xanchor="right",
+            font={"size": 13, "color": style.legible(mark.colour, colours)},
+        )
     fig.update_yaxes(visible=False, range=[-len(checkpoints) + 0.45, 0.55])
     unit = "activation units" if direction else "return fraction: 0 aligned mean, 1 witness mean"
     fig.update_xaxes(title={"text": f"projection ({unit})"}, nticks=9)
@@ -115,29 +122,44 @@ def _half(
     filled = label == "harmful"
     title = f"{style.plain(name)}, {label}"
     fig.add_scatter(
-        name=f"density {name} {label}", x=[grid[0], *grid, grid[-1]], y=[level, *curve, level], mode="lines",
-        fill="toself", fillcolor=style.faded(mark.colour, 0.42 if filled else 0.10), hoverinfo="skip",
+        name=f"density {name} {label}",
+        x=[grid[0], *grid, grid[-1]],
+        y=[level, *curve, level],
+        mode="lines",
+        fill="toself",
+        fillcolor=style.faded(mark.colour, 0.42 if filled else 0.10),
+        hoverinfo="skip",
         line={
-            "color": style.faded(mark.colour, 0.95 if filled else 0.6), "width": 1.2,
+            "color": style.faded(mark.colour, 0.95 if filled else 0.6),
+            "width": 1.2,
             "dash": "solid" if filled else "dot",
         },
-    )  # fmt: skip
+    )
     every = rows.iloc[:: -(-len(rows) // _AT_MOST)]
     fig.add_scatter(
-        name=f"prompts {name} {label}", x=every["projection"], y=[level + side * 0.05] * len(every), mode="markers",
+        name=f"prompts {name} {label}",
+        x=every["projection"],
+        y=[level + side * 0.05] * len(every),
+        mode="markers",
         marker={
-            "symbol": "circle" if filled else "circle-open", "size": 5, "opacity": 0.55,
-            "color": mark.colour, "line": {"width": 0.8, "color": mark.colour},
+            "symbol": "circle" if filled else "circle-open",
+            "size": 5,
+            "opacity": 0.55,
+            "color": mark.colour,
+            "line": {"width": 0.8, "color": mark.colour},
         },
         hovertext=[_prompt(text) for text in every["text"]],
         hovertemplate=f"<b>{title}</b>: %{{x:.2f}}<br>%{{hovertext}}<extra></extra>",
-    )  # fmt: skip
+    )
     mean = float(values.mean())
     fig.add_scatter(
-        name=f"mean {name} {label}", x=[mean, mean], y=[level, level + side * 0.30], mode="lines",
+        name=f"mean {name} {label}",
+        x=[mean, mean],
+        y=[level, level + side * 0.30],
+        mode="lines",
         line={"color": mark.colour, "width": 2.4},
         hovertemplate=f"{title}<br>mean {style.signed(mean, 3)}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _prompt(text: object) -> str:

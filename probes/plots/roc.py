@@ -35,9 +35,13 @@ def roc(
     fig = style.figure("Harmful against harmless prompts", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM)
     colours, labels = style.INKS[ink], []
     fig.add_scatter(
-        name="chance", x=[0, 1], y=[0, 1], mode="lines", hoverinfo="skip",
+        name="chance",
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        hoverinfo="skip",
         line={"color": colours.rule, "width": 1, "dash": "dot"},
-    )  # fmt: skip
+    )
     for checkpoint, name in checkpoints:
         rows = table[(table["checkpoint"] == checkpoint) & table["projection"].notna()]
         if rows["label"].nunique() < 2:
@@ -45,9 +49,13 @@ def roc(
         false, true, area = curve(rows["projection"].to_numpy(float), (rows["label"] == "harmful").to_numpy())
         mark = style.mark_of(str(rows["arm"].iloc[0]))
         fig.add_scatter(
-            name=name, x=false, y=true, mode="lines", line={"color": mark.colour, "width": 2.2, "dash": mark.dash},
+            name=name,
+            x=false,
+            y=true,
+            mode="lines",
+            line={"color": mark.colour, "width": 2.2, "dash": mark.dash},
             hovertemplate=f"{style.plain(name)}<br>%{{y:.2f}} of harmful, %{{x:.2f}} of harmless<extra></extra>",
-        )  # fmt: skip
+        )
         middle = float(np.interp(0.5, false, true))
         text = f"{style.plain(name)}: AUROC {area:.2f}"
         labels.append(EndLabel(middle, text, style.legible(mark.colour, colours)))

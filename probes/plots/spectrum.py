@@ -31,9 +31,7 @@ def spectrum(
         where: run and layer, for the subtitle.
         ink: light or dark page.
     """
-    fig = style.figure(
-        f"Spread of the {_OF.get(of, of)}", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM
-    )
+    fig = style.figure(f"Spread of the {_OF.get(of, of)}", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM)
     rows, labels = rows[rows["of"] == of], []
     most = max(0.05, float(rows["share"].max()) if len(rows) else 1.0)
     for checkpoint, name in checkpoints:
@@ -42,11 +40,14 @@ def spectrum(
             continue
         mark = style.mark_of(str(own["arm"].iloc[0]))
         fig.add_scatter(
-            name=name, x=own["component"], y=own["share"], mode="lines+markers",
+            name=name,
+            x=own["component"],
+            y=own["share"],
+            mode="lines+markers",
             line={"color": mark.colour, "width": 1.6, "dash": mark.dash},
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 6},
             hovertemplate=f"{style.plain(name)}<br>axis %{{x}}: %{{y:.1%}}<extra></extra>",
-        )  # fmt: skip
+        )
         ratio = float(own["participation_ratio"].iloc[0])
         text = f"{style.plain(name)}: PR {ratio:.1f}"
         labels.append(EndLabel(float(own["share"].iloc[-1]), text, style.legible(mark.colour, style.INKS[ink])))

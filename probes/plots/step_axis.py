@@ -66,6 +66,13 @@ class StepAxis:
         )
         half = 0.012 * self._span
         fig.add_shape(
-            name="axis-break", type="line", xref="x", yref="paper", y0=0, y1=0,
-            x0=self.gap - half, x1=self.gap + half, line={"color": ink.background, "width": 5},
-        )  # fmt: skip
+            name="axis-break",
+            type="line",
+            xref="x",
+            yref="paper",
+            y0=0,
+            y1=0,
+            x0=self.gap - half,
+            x1=self.gap + half,
+            line={"color": ink.background, "width": 5},
+        )

@@ -140,18 +140,29 @@ def template_name(ink: InkName) -> str:
 def _axis(ink: Ink) -> dict[str, Any]:
     """An axis in the plane."""
     return {
-        "showgrid": False, "zeroline": False, "showline": True, "linecolor": ink.rule, "linewidth": 1,
-        "ticks": "outside", "ticklen": 4, "tickcolor": ink.rule, "tickfont": {"size": 12, "color": ink.muted},
+        "showgrid": False,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": ink.rule,
+        "linewidth": 1,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": ink.rule,
+        "tickfont": {"size": 12, "color": ink.muted},
         "title": {"font": {"size": 13, "color": ink.text}, "standoff": 10},
-    }  # fmt: skip
+    }
 
 
 def _space_axis(ink: Ink) -> dict[str, Any]:
     """An axis in space."""
     return {
-        "backgroundcolor": ink.background, "gridcolor": ink.rule, "zerolinecolor": ink.rule, "linecolor": ink.rule,
-        "tickfont": {"size": 11, "color": ink.muted}, "title": {"font": {"size": 12, "color": ink.text}},
-    }  # fmt: skip
+        "backgroundcolor": ink.background,
+        "gridcolor": ink.rule,
+        "zerolinecolor": ink.rule,
+        "linecolor": ink.rule,
+        "tickfont": {"size": 11, "color": ink.muted},
+        "title": {"font": {"size": 12, "color": ink.text}},
+    }
 
 
 def _title(ink: Ink) -> dict[str, Any]:
@@ -159,8 +170,14 @@ def _title(ink: Ink) -> dict[str, Any]:
     return {
         "font": {"family": SERIF, "size": 18, "color": ink.text},
         "subtitle": {"font": {"family": FONT, "size": 13, "color": ink.muted}},
-        "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14},
-    }  # fmt: skip
+        "x": 0,
+        "xref": "container",
+        "xanchor": "left",
+        "y": 1,
+        "yref": "container",
+        "yanchor": "top",
+        "pad": {"t": 14},
+    }
 
 
 def _template(ink: Ink) -> go.layout.Template:
@@ -169,17 +186,20 @@ def _template(ink: Ink) -> go.layout.Template:
         layout={
             "font": {"family": FONT, "size": 13, "color": ink.text},
             "title": _title(ink),
-            "paper_bgcolor": ink.background, "plot_bgcolor": ink.background,
+            "paper_bgcolor": ink.background,
+            "plot_bgcolor": ink.background,
             "margin": {"l": 64, "r": 24, "t": 84, "b": 64},
-            "xaxis": _axis(ink), "yaxis": _axis(ink),
+            "xaxis": _axis(ink),
+            "yaxis": _axis(ink),
             "scene": {axis: _space_axis(ink) for axis in ("xaxis", "yaxis", "zaxis")},
             "showlegend": False,
             "legend": {"font": {"size": 12, "color": ink.text}, "title": {"text": ""}},
             "hoverlabel": {"bgcolor": ink.background, "bordercolor": ink.rule, "font": hover, "align": "left"},
-            "hovermode": "closest", "dragmode": False,
+            "hovermode": "closest",
+            "dragmode": False,
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink.muted, "activecolor": ink.text},
         }
-    )  # fmt: skip
+    )
 
 
 for _name, _ink in INKS.items():

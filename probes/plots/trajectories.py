@@ -66,26 +66,35 @@ def plane(
         along, across, steps = _from_origin(path, ("along", "across"))
         lines.append(len(fig.data))
         fig.add_scatter(
-            name=f"{arm} s{seed}", x=along, y=across, mode="lines+markers", legendgroup=arm,
+            name=f"{arm} s{seed}",
+            x=along,
+            y=across,
+            mode="lines+markers",
+            legendgroup=arm,
             line={"color": mark.colour, "dash": mark.dash, "width": mark.width, "shape": "spline", "smoothing": 0.4},
             marker={"color": mark.colour, "symbol": mark.symbol, "size": [0, *_sizes(len(path))], "opacity": 0.9},
             customdata=steps,
             hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}"
             "<br>along %{x:.3f}, across %{y:.3f}<extra></extra>",
-        )  # fmt: skip
+        )
         ends.append((arm, along[-1], across[-1]))
         if step in steps[1:] and not moving:
             _ring(fig, along[steps.index(step)], across[steps.index(step)], colours.muted)
     for role, along, across in _roles(table, ("along", "across")):
         mark = style.mark_of(role)
         fig.add_scatter(
-            name=role, x=[along], y=[across], mode="markers",
+            name=role,
+            x=[along],
+            y=[across],
+            mode="markers",
             marker={
-                "color": mark.colour, "symbol": mark.symbol, "size": 16,
+                "color": mark.colour,
+                "symbol": mark.symbol,
+                "size": 16,
                 "line": {"width": 2, "color": colours.background},
             },
             hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}, across %{{y:.3f}}<extra></extra>",
-        )  # fmt: skip
+        )
     _names(fig, table, ends, witness, ink)
     _scales(fig, table)
     if whole:
@@ -107,9 +116,15 @@ def space(
     fig = style.figure(title, where, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
     colours = style.INKS[ink]
     fig.add_scatter3d(
-        name="way back", x=[0, 1], y=[0, 0], z=[0, 0], mode="lines", hoverinfo="skip", showlegend=False,
+        name="way back",
+        x=[0, 1],
+        y=[0, 0],
+        z=[0, 0],
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
         line={"color": colours.muted, "width": 2, "dash": "dash"},
-    )  # fmt: skip
+    )
     first = len(fig.data)
     paths = _paths(table)
     marked = None if moving else step
@@ -120,15 +135,23 @@ def space(
         margin={"r": 0, "t": 118},
         dragmode="orbit",
         showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "itemclick": False,
-                "itemdoubleclick": False},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
         scene={
             "xaxis": {"title": {"text": _ALONG}},
             "yaxis": {"title": {"text": _ACROSS}},
             "zaxis": {"title": {"text": _THIRD}},
-            "aspectmode": "data", "camera": _camera(table),
+            "aspectmode": "data",
+            "camera": _camera(table),
         },
-    )  # fmt: skip
+    )
     for axis, column in (("xaxis", "along"), ("yaxis", "across"), ("zaxis", "third")):
         fig.update_layout(scene={axis: {"range": list(_span(table, column))}})  # the same in every frame
     return animation.grow(fig, lines, _steps(table), ink) if moving else fig
@@ -147,17 +170,23 @@ def _entries(arms: Iterable[str]) -> list[dict[str, Any]]:
     """A legend of the arms: names in space would lie on each other."""
     return [
         {
-            "type": "scatter3d", "name": style.plain(arm), "x": [None], "y": [None], "z": [None], "mode": "lines",
-            "line": {"color": style.mark_of(arm).colour, "width": 6,
-                     "dash": "dot" if style.mark_of(arm).dash == "dot" else "solid"},
+            "type": "scatter3d",
+            "name": style.plain(arm),
+            "x": [None],
+            "y": [None],
+            "z": [None],
+            "mode": "lines",
+            "line": {
+                "color": style.mark_of(arm).colour,
+                "width": 6,
+                "dash": "dot" if style.mark_of(arm).dash == "dot" else "solid",
+            },
         }
         for arm in style.in_order(arms)
-    ]  # fmt: skip
+    ]
 
 
-def _path_in_space(
-    arm: str, seed: int, path: pd.DataFrame, *, marked: int | None
-) -> dict[str, Any]:
+def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | None) -> dict[str, Any]:
     """One run's path from the aligned model on, with a larger mark at a step."""
     mark = style.mark_of(arm)
     along, across, third, steps = _from_origin(path, ("along", "across", "third"))
@@ -165,32 +194,49 @@ def _path_in_space(
     if marked in steps[1:]:
         sizes[steps.index(marked)] += 5
     return {
-        "type": "scatter3d", "name": f"{arm} s{seed}", "x": along, "y": across, "z": third,
-        "mode": "lines+markers", "showlegend": False,
+        "type": "scatter3d",
+        "name": f"{arm} s{seed}",
+        "x": along,
+        "y": across,
+        "z": third,
+        "mode": "lines+markers",
+        "showlegend": False,
         "line": {"color": mark.colour, "width": 4, "dash": "dot" if mark.dash == "dot" else "solid"},
         "marker": {
-            "color": mark.colour, "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"), "size": sizes, "line": {"width": 0},
+            "color": mark.colour,
+            "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"),
+            "size": sizes,
+            "line": {"width": 0},
         },
         "customdata": steps,
         "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
         "across %{y:.3f}, third %{z:.3f}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _roles_in_space(table: pd.DataFrame, witness: str, ink: InkName) -> list[dict[str, Any]]:
     return [
         {
-            "type": "scatter3d", "name": role, "x": place[:1], "y": place[1:2], "z": place[2:], "mode": "markers+text",
-            "text": ["  " + (style.plain(witness) if role == "witness" else role)], "textposition": "middle right",
+            "type": "scatter3d",
+            "name": role,
+            "x": place[:1],
+            "y": place[1:2],
+            "z": place[2:],
+            "mode": "markers+text",
+            "text": ["  " + (style.plain(witness) if role == "witness" else role)],
+            "textposition": "middle right",
             "textfont": {"size": 13, "color": style.legible(style.mark_of(role).colour, style.INKS[ink])},
             "marker": {
-                "color": style.mark_of(role).colour, "symbol": style.mark_of(role).symbol, "size": 8,
+                "color": style.mark_of(role).colour,
+                "symbol": style.mark_of(role).symbol,
+                "size": 8,
                 "line": {"width": 0},
             },
-            "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>", "showlegend": False,
+            "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
+            "showlegend": False,
         }
         for role, *place in _roles(table, ("along", "across", "third"))
-    ]  # fmt: skip
+    ]
 
 
 def _steps(table: pd.DataFrame) -> list[int]:
@@ -225,9 +271,13 @@ def _roles(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple]:
 
 def _ring(fig: go.Figure, along: float, across: float, colour: str) -> None:
     fig.add_scatter(
-        name="ring", x=[along], y=[across], mode="markers", hoverinfo="skip",
+        name="ring",
+        x=[along],
+        y=[across],
+        mode="markers",
+        hoverinfo="skip",
         marker={"symbol": "circle-open", "size": 22, "color": colour, "line": {"width": 1}},
-    )  # fmt: skip
+    )
 
 
 def _names(
@@ -237,10 +287,14 @@ def _names(
     colours = style.INKS[ink]
     for role, along, across in _roles(table, ("along", "across")):
         fig.add_annotation(
-            name="role", x=along, y=across, yshift=_LIFT.get(role, -20.0), showarrow=False,
+            name="role",
+            x=along,
+            y=across,
+            yshift=_LIFT.get(role, -20.0),
+            showarrow=False,
             text=style.plain(witness) if role == "witness" else role,
             font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
-        )  # fmt: skip
+        )
     spots = []
     for arm in style.in_order(arm for arm, _, _ in ends):
         places = [(along, across) for name, along, across in ends if name == arm]
@@ -258,10 +312,12 @@ def _taken(table: pd.DataFrame, witness: str, scale: float) -> list[labels.Boxes
     return [
         labels.marks(places, scale),
         *(labels.line(along, across, scale) for along, across in paths),
-        *(labels.name_of_mark(x, y, witness if role == "witness" else role, _LIFT.get(role, -20.0), scale)
-          for role, x, y in roles),
+        *(
+            labels.name_of_mark(x, y, witness if role == "witness" else role, _LIFT.get(role, -20.0), scale)
+            for role, x, y in roles
+        ),
         labels.left_of(_span(table, "along")[0], scale),
-    ]  # fmt: skip
+    ]
 
 
 def _span(table: pd.DataFrame, column: str) -> tuple[float, float]:

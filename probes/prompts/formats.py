@@ -221,17 +221,13 @@ def _format_of(fields: Mapping[str, Any]) -> _Format | None:
 def _read_as(fmt: _Format, record: _Record) -> Iterator[Found]:
     missing = [key for key in fmt.keys if key not in record.fields]
     if missing:
-        raise PromptError(
-            f"{record.where} has no {missing[0]!r}", expected=f"{fmt.name}, as the first record"
-        )
+        raise PromptError(f"{record.where} has no {missing[0]!r}", expected=f"{fmt.name}, as the first record")
     return fmt.read(record)
 
 
 def _unknown(path: Path, got: str) -> UsageError:
     known = "; ".join(f"{fmt.name}: {', '.join(fmt.keys)}" for fmt in _FORMATS)
-    return UsageError(
-        f"{path} is in no known prompt format", got=got, expected=f"one of these headers ({known})"
-    )
+    return UsageError(f"{path} is in no known prompt format", got=got, expected=f"one of these headers ({known})")
 
 
 def _has_known_header(text: str) -> bool:

@@ -75,9 +75,7 @@ def _as_chat(prompt: Prompt, tokenizer: Any, template: str) -> str:
 
     turns = [{"role": "user", "content": prompt.text}]
     try:
-        return tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
+        return tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         what = f"The tokenizer's chat template fails on prompt {shown(prompt)}"
         raise PromptError(what, got=str(error)) from error

@@ -210,9 +210,7 @@ def data_folder() -> Path:
     for folder in (package / "_data", package.parent / "data"):
         if (folder / "prompts").is_dir():
             return folder
-    raise PromptError(
-        "The program's own data is missing", expected=package / "_data", next_step="Install it again."
-    )
+    raise PromptError("The program's own data is missing", expected=package / "_data", next_step="Install it again.")
 
 
 def default_prompts(use: Literal["probe", "evaluation"]) -> PromptSet:

@@ -10,11 +10,11 @@ from jaxtyping import Float
 
 from probes.behaviour.judges import UNJUDGED
 from probes.behaviour.paired import paired_rates
-from probes.causality import Causal, Comparison
 from probes.drift import measurable
-from probes.records import Estimate
+from probes.statistics import Estimate
 from probes.store import RunFolder
-from probes.verdict import NO_ARMS
+from probes.verdict.causality import Causal, Comparison
+from probes.verdict.ladder import NO_ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +24,7 @@ Steps = Mapping[int, Mapping[str, Estimate]]
 Draws = Callable[[str, int], Float[np.ndarray, " draw"]]
 
 
-def between_arms(
-    run: RunFolder, arm: str, seed: int, by_arm: Mapping[str, Steps], draws: Draws
-) -> Causal | str:
+def between_arms(run: RunFolder, arm: str, seed: int, by_arm: Mapping[str, Steps], draws: Draws) -> Causal | str:
     """Block, push and every matched control beside an arm, at the last step that all have.
 
     Args:
@@ -58,10 +56,14 @@ def between_arms(
         change = (1 if rises else -1) * (drawn[one] - drawn[other])
         place = [by_arm[name][step]["alignment_crossfit"].value or 0.0 for name in (one, other)]
         return Comparison(
-            one, other, rises, (place[0], place[1]), (float(after.mean()), float(before.mean())),
+            one,
+            other,
+            rises,
+            (place[0], place[1]),
+            (float(after.mean()), float(before.mean())),
             p_alignment=float((1 + (change <= 0).sum()) / (len(change) + 1)),
             p_harm=paired_rates(before, after).one_sided(rises=rises),
-        )  # fmt: skip
+        )
 
     asked = [held(one, other, rises=one == "push") for other in (arm, *controls) for one in ("block", "push")]
     return Causal(asked, [held(one, arm, rises=rises) for one in controls for rises in (False, True)])
@@ -72,9 +74,10 @@ def _answers(
 ) -> tuple[int, pd.DataFrame | None]:
     """The last common step, and there the verdict on each harmful prompt by arm, of those judged in every arm."""
     asked = run.read_table(
-        "completions", columns=["arm", "seed", "step", "prompt", "verdict"],
+        "completions",
+        columns=["arm", "seed", "step", "prompt", "verdict"],
         filters=[("label", "==", "harmful"), ("seed", "==", seed), ("arm", "in", list(names))],
-    )  # fmt: skip
+    )
     judged = {name: set(part["step"]) & set(by_arm[name]) for name, part in asked.groupby("arm")}
     steps = set.intersection(*(judged.get(name, set()) for name in names))
     if not steps:

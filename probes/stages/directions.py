@@ -64,10 +64,11 @@ def owner_of(run: RunFolder) -> Owner:
     """The model that a run's directions belong to: any checkpoint of its lineage, which shares one basis."""
     model, checkpoints = run.manifest.model, run.manifest.checkpoints
     return Owner(
-        int(model["d_model"]), int(model["n_layers"]),
+        int(model["d_model"]),
+        int(model["n_layers"]),
         frozenset(filter(None, (str(each.get("weights_sha256", "")) for each in checkpoints.values()))),
         str(checkpoints.get(ALIGNED, {}).get("place", "the run's model")),
-    )  # fmt: skip
+    )
 
 
 def write_directions(run: RunFolder, lineage: Lineage, harmful: np.ndarray, keys: dict[str, str]) -> None:

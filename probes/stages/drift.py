@@ -11,8 +11,8 @@ from probes import drift
 from probes.errors import StatisticsError
 from probes.lineage import Lineage
 from probes.progress import Progress, Report
-from probes.records import Estimate
 from probes.stages.settings import Settings
+from probes.statistics import Estimate
 from probes.store import RunFolder, fingerprint
 
 if TYPE_CHECKING:

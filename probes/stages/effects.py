@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probes.behaviour.evaluation import Evaluation
 from probes.directions.vectors import Vectors
+from probes.interventions.trials import RATES, Trial, tried
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.interventions import ablate, add
+from probes.models.hooks import ablate, add
 from probes.progress import Report, silent
-from probes.stages.behaviour import Evaluation
-from probes.stages.interventions import RATES, Trial, tried
 from probes.store import RunFolder, fingerprint
 
 if TYPE_CHECKING:
@@ -66,9 +66,18 @@ def write_effect(
     """
     unit, norm = vectors.at(layer)
     made_from = fingerprint(
-        [_VERSION, run.manifest.checkpoints[checkpoint]["key"], unit.tolist(), norm, evaluation.document(), layer,
-         list(coefficients), draws, seed]
-    )  # fmt: skip
+        [
+            _VERSION,
+            run.manifest.checkpoints[checkpoint]["key"],
+            unit.tolist(),
+            norm,
+            evaluation.document(),
+            layer,
+            list(coefficients),
+            draws,
+            seed,
+        ]
+    )
     stage = f"effects/{checkpoint}/{vectors.name}"
     if run.holds(stage, made_from):
         return _kept(run, checkpoint, vectors.name)
@@ -87,9 +96,16 @@ def write_effect(
 
 
 def _trials(
-    host: ModelHost, ref: CheckpointRef, name: str, unit: np.ndarray, norm: float, layer: int,
-    coefficients: Sequence[float], draws: int, seed: int,
-) -> list[Trial]:  # fmt: skip
+    host: ModelHost,
+    ref: CheckpointRef,
+    name: str,
+    unit: np.ndarray,
+    norm: float,
+    layer: int,
+    coefficients: Sequence[float],
+    draws: int,
+    seed: int,
+) -> list[Trial]:
     rng = np.random.default_rng([seed, 0xEF])
     axes = {name: unit}
     for draw in range(draws):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from probes.geometry import NEIGHBOURS, Method, PromptMap
+from probes.drift.geometry import NEIGHBOURS, Method, PromptMap
 from probes.lineage import Member
 from probes.progress import Progress, Report, silent
 from probes.stages.present import present

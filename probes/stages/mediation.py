@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probes.behaviour.evaluation import Evaluation
 from probes.errors import UsageError
+from probes.interventions.trials import RATES, Trial, tried
 from probes.lineage import Lineage, Member
 from probes.models import ModelHost
-from probes.models.interventions import add
+from probes.models.hooks import add
 from probes.nulls.gaussian import Spectrum
 from probes.progress import Report, silent
-from probes.stages.behaviour import Evaluation
-from probes.stages.interventions import RATES, Trial, tried
 from probes.store import RunFolder, fingerprint
 
 if TYPE_CHECKING:
@@ -119,11 +119,15 @@ def effects(rows: pd.DataFrame) -> list[dict[str, Any]]:
         kinds = {kind: controls[controls.index.str.startswith(kind)] for kind in ("random", "covariance")}
         found.append(
             {
-                "test": test, "before": _number(rates[AS_IT_IS]), "after": _number(rates[REVERSION]),
-                "effect": _number(effect), **{kind: _number(each.mean()) for kind, each in kinds.items()},
-                "p": _share(controls, effect), **{f"p_{kind}": _share(each, effect) for kind, each in kinds.items()},
+                "test": test,
+                "before": _number(rates[AS_IT_IS]),
+                "after": _number(rates[REVERSION]),
+                "effect": _number(effect),
+                **{kind: _number(each.mean()) for kind, each in kinds.items()},
+                "p": _share(controls, effect),
+                **{f"p_{kind}": _share(each, effect) for kind, each in kinds.items()},
             }
-        )  # fmt: skip
+        )
     return found
 
 

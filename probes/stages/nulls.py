@@ -68,9 +68,20 @@ def write_nulls(
 
 
 _COLUMNS = [
-    "checkpoint", "arm", "seed", "step", "layer",
-    "null", "statistic", "observed", "p99", "p", "p_max", "draws", "reason",
-]  # fmt: skip
+    "checkpoint",
+    "arm",
+    "seed",
+    "step",
+    "layer",
+    "null",
+    "statistic",
+    "observed",
+    "p99",
+    "p",
+    "p_max",
+    "draws",
+    "reason",
+]
 _ByLayer = dict[str, dict[int, NullDraws]]  # null -> layer -> draws
 
 
@@ -136,6 +147,11 @@ def _trajectory_rows(members: list[Member], found: dict[str, _ByLayer], estimate
 def _result(null: NullDraws) -> dict[str, Any]:
     result = null.result()
     return {
-        "null": result.name, "statistic": result.statistic, "observed": result.observed,
-        "p99": result.p99, "p": result.p, "draws": result.draws, "reason": result.reason,
-    }  # fmt: skip
+        "null": result.name,
+        "statistic": result.statistic,
+        "observed": result.observed,
+        "p99": result.p99,
+        "p": result.p,
+        "draws": result.draws,
+        "reason": result.reason,
+    }

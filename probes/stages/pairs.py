@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from probes.comparison import cka_of_grams, gram
+from probes.drift.comparison import cka_of_grams, gram
+from probes.drift.geometry import spectrum
 from probes.errors import StatisticsError
-from probes.geometry import spectrum
 from probes.lineage import Member
 from probes.progress import Progress, Report, silent
 from probes.stages.present import present
@@ -20,9 +20,19 @@ _VERSION = 1
 SUBSPACE = 10  # leading directions of per-prompt variation whose angles are compared
 AT_MOST = 64  # checkpoints of which all pairs are kept; with more, those with a role
 COLUMNS = (
-    "one", "other", "layer", "distance", "cosine", "cka", "overlap", "overlap_random", "angle_least", "angle_most",
-    "transfer", "transfer_back",
-)  # fmt: skip
+    "one",
+    "other",
+    "layer",
+    "distance",
+    "cosine",
+    "cka",
+    "overlap",
+    "overlap_random",
+    "angle_least",
+    "angle_most",
+    "transfer",
+    "transfer_back",
+)
 
 
 @dataclass(frozen=True)
@@ -82,11 +92,14 @@ def _layer(
     width = len(origin)
     return [
         (
-            one, other, *_pair(portraits[one], portraits[other], reversion, width),
-            scores[place[one], place[other]], scores[place[other], place[one]],
+            one,
+            other,
+            *_pair(portraits[one], portraits[other], reversion, width),
+            scores[place[one], place[other]],
+            scores[place[other], place[one]],
         )
         for one, other in wanted
-    ]  # fmt: skip
+    ]
 
 
 def _portrait(rows: np.ndarray, origin: np.ndarray, harmful: np.ndarray) -> _Portrait:

@@ -78,12 +78,21 @@ def write_reading(run: RunFolder, member: Member, host: ModelHost, wanted: Wante
     host.put(member.ref)
     writer = ActivationWriter(
         _path(run, wanted.name, member.id),
-        n_layers=host.n_layers, n_prompts=len(wanted.token_ids), d_model=host.d_model,
+        n_layers=host.n_layers,
+        n_prompts=len(wanted.token_ids),
+        d_model=host.d_model,
         dtype=run.manifest.config["store_dtype"],
-        about={"key": _key(run, member.id, wanted.sha256), "wanted": wanted.sha256,
-               "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "index_base": "0",
-               "n_layers": str(host.n_layers), "final_norm_included": "false", "reading": wanted.name},
-    )  # fmt: skip
+        about={
+            "key": _key(run, member.id, wanted.sha256),
+            "wanted": wanted.sha256,
+            "hook": "blocks.{l}.hook_resid_post",
+            "site": "resid_post",
+            "index_base": "0",
+            "n_layers": str(host.n_layers),
+            "final_norm_included": "false",
+            "reading": wanted.name,
+        },
+    )
     try:
         budget = run.manifest.model.get("batch_tokens")
         extract(host, wanted.token_ids, writer.write, spans=wanted.spans, batch_tokens=budget)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from probes.directions.readout import readout
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report
-from probes.readout import readout
 from probes.stages.directions import directions_of, read_direction
 from probes.store import RunFolder, fingerprint
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from probes.comparison import gram
-from probes.geometry import spectrum
+from probes.drift.comparison import gram
+from probes.drift.geometry import spectrum
 from probes.progress import Progress, Report, silent
 from probes.stages.present import present
 from probes.store import RunFolder, fingerprint

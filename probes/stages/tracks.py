@@ -27,9 +27,26 @@ from probes.store import ALIGNED, DIRECTIONS, RunFolder, fingerprint
 
 _VERSION = 3
 TRACKS = (
-    "direction", "checkpoint", "arm", "seed", "step", "layer", "cosine", "angle", "norm", "d_prime", "auroc",
-    "auroc_low", "auroc_high", "refit", "refit_low", "refit_high", "accuracy", "calibration", "reason",
-)  # fmt: skip
+    "direction",
+    "checkpoint",
+    "arm",
+    "seed",
+    "step",
+    "layer",
+    "cosine",
+    "angle",
+    "norm",
+    "d_prime",
+    "auroc",
+    "auroc_low",
+    "auroc_high",
+    "refit",
+    "refit_low",
+    "refit_high",
+    "accuracy",
+    "calibration",
+    "reason",
+)
 
 
 def write_fits(
@@ -81,25 +98,31 @@ def write_fits(
 
 
 def _made_from(
-    run: RunFolder, members: Sequence[Member], readings: Kept, winsorise: float | None,
+    run: RunFolder,
+    members: Sequence[Member],
+    readings: Kept,
+    winsorise: float | None,
     selected: Mapping[str, str] | None,
-) -> str:  # fmt: skip
+) -> str:
     keys = sorted((member.id, run.manifest.checkpoints[member.id]["key"]) for member in members)
     asked = [run.manifest.stages.get("prompts"), run.manifest.config["seed"]]
     return fingerprint([_VERSION, keys, asked, list(METHODS), winsorise, dict(selected or {}), readings.made_from])
 
 
 def _scenes(
-    run: RunFolder, members: Sequence[Member], readings: Kept, layer: int, harmful: np.ndarray, fold: np.ndarray,
+    run: RunFolder,
+    members: Sequence[Member],
+    readings: Kept,
+    layer: int,
+    harmful: np.ndarray,
+    fold: np.ndarray,
     winsorise: float | None,
-) -> dict[str, Scene]:  # fmt: skip
+) -> dict[str, Scene]:
     values = {member.id: run.activations(member.id).layer(layer) for member in members}
     return {
-        name: Scene(
-            rows, values[ALIGNED], values["witness"], harmful, fold, readings.layer(name, layer), winsorise
-        )
+        name: Scene(rows, values[ALIGNED], values["witness"], harmful, fold, readings.layer(name, layer), winsorise)
         for name, rows in values.items()
-    }  # fmt: skip
+    }
 
 
 def _tracks(members: Sequence[Member], layer: int, fits: Mapping[str, Fit], readings: Mapping[str, Reading]) -> Any:
@@ -134,12 +157,15 @@ def _transfer(members: Sequence[Member], layer: int, readings: Mapping[str, Read
     frames = [
         pd.DataFrame(
             {
-                "direction": name, "layer": layer, "fitted_on": np.repeat(names, len(names)),
-                "read_on": np.tile(names, len(names)), "auroc": read.auroc.ravel(),
+                "direction": name,
+                "layer": layer,
+                "fitted_on": np.repeat(names, len(names)),
+                "read_on": np.tile(names, len(names)),
+                "auroc": read.auroc.ravel(),
             }
         )
         for name, read in readings.items()
-    ]  # fmt: skip
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -150,12 +176,15 @@ def _cosines(members: Sequence[Member], layer: int, fits: Mapping[str, Fit]) -> 
     frames = [
         pd.DataFrame(
             {
-                "checkpoint": member.id, "layer": layer, "one": np.repeat(names, len(names)),
-                "other": np.tile(names, len(names)), "cosine": cosines(fits, place).ravel(),
+                "checkpoint": member.id,
+                "layer": layer,
+                "one": np.repeat(names, len(names)),
+                "other": np.tile(names, len(names)),
+                "cosine": cosines(fits, place).ravel(),
             }
         )
         for place, member in enumerate(members)
-    ]  # fmt: skip
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -173,19 +202,28 @@ def _projections(
     return [
         pd.DataFrame(
             {
-                "direction": np.repeat(names, len(asked)), **member.labels, "layer": layer,
-                "prompt": np.tile(asked["id"], len(names)), "label": np.tile(asked["label"], len(names)),
+                "direction": np.repeat(names, len(asked)),
+                **member.labels,
+                "layer": layer,
+                "prompt": np.tile(asked["id"], len(names)),
+                "label": np.tile(asked["label"], len(names)),
                 "projection": (axes @ scenes[member.id].own.astype(np.float64).T).astype(np.float32).ravel(),
             }
         )
         for member in members
-    ]  # fmt: skip
+    ]
 
 
 def _write_files(
-    run: RunFolder, lineage: Lineage, members: Sequence[Member], fits: Sequence[Mapping[str, Fit]], tracks: Any,
-    harmful: np.ndarray, told: Mapping[str, str], selected: Mapping[str, str],
-) -> None:  # fmt: skip
+    run: RunFolder,
+    lineage: Lineage,
+    members: Sequence[Member],
+    fits: Sequence[Mapping[str, Fit]],
+    tracks: Any,
+    harmful: np.ndarray,
+    told: Mapping[str, str],
+    selected: Mapping[str, str],
+) -> None:
     """One native file a direction and checkpoint; layers at which it is not defined are zeros."""
     metrics = {
         key: rows.set_index("layer")[["refit", "d_prime"]] for key, rows in tracks.groupby(["direction", "checkpoint"])
@@ -204,9 +242,12 @@ def _write_files(
             if name == "refusal":
                 about |= selected
             Vectors(
-                name, tuple(range(len(fits))), np.nan_to_num(unit).astype(np.float32),
-                np.nan_to_num(norm).astype(np.float32), about,
-            ).write(run.direction_path(name, member.id))  # fmt: skip
+                name,
+                tuple(range(len(fits))),
+                np.nan_to_num(unit).astype(np.float32),
+                np.nan_to_num(norm).astype(np.float32),
+                about,
+            ).write(run.direction_path(name, member.id))
 
 
 def _metrics(rows: Any) -> str:

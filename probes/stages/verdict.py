@@ -10,12 +10,12 @@ import numpy as np
 from probes import drift
 from probes.errors import StatisticsError
 from probes.lineage import Lineage, Trajectory
-from probes.records import Estimate, NullResult
 from probes.stages.between_arms import Steps, between_arms
 from probes.stages.drift import ByStep, estimates_by_step
 from probes.stages.settings import Settings
+from probes.statistics import Estimate, NullResult
 from probes.store import RunFolder
-from probes.verdict import Evidence, judge
+from probes.verdict.ladder import Evidence, judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,11 +76,15 @@ def _draws(
     aligned, witness = run.activations("aligned").layer(layer), run.activations("witness").layer(layer)
     by_step = [
         drift.crossfit_draws(
-            aligned, witness, run.activations(trajectory.checkpoint_id(step)).layer(layer), harmful,
-            bootstraps=settings.bootstraps, seed=settings.seed,
+            aligned,
+            witness,
+            run.activations(trajectory.checkpoint_id(step)).layer(layer),
+            harmful,
+            bootstraps=settings.bootstraps,
+            seed=settings.seed,
         )
         for step in steps
-    ]  # fmt: skip
+    ]
     return drift.mean_cosine(np.stack(by_step))
 
 
@@ -107,7 +111,14 @@ def _arms(verdicts: list[dict[str, Any]], draws: dict[tuple[str, int], np.ndarra
             continue
         whole = found.alignment
         rows.append(
-            {"arm": arm, "runs": found.runs, "alignment": whole.value, "low": whole.low, "high": whole.high,
-             "p": found.p, "words": found.words}
-        )  # fmt: skip
+            {
+                "arm": arm,
+                "runs": found.runs,
+                "alignment": whole.value,
+                "low": whole.low,
+                "high": whole.high,
+                "p": found.p,
+                "words": found.words,
+            }
+        )
     return rows

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from probes.drift.geometry import reversion_frame
 from probes.errors import StatisticsError
-from probes.geometry import reversion_frame
 from probes.lineage import Lineage
 from probes.prompts import PromptSet
 from probes.store import ActivationFile, RunFolder, fingerprint

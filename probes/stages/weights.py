@@ -32,7 +32,7 @@ def weights_name(one: str, other: str) -> str:
 
 
 def write_weights(run: RunFolder, one: str, other: str, rows: list[dict[str, Any]]) -> None:
-    """Keep what `probes.compare.compare` found of the weights of two checkpoints, with each tensor's kind and layer."""
+    """Keep how far each tensor went between two checkpoints, with its kind and layer."""
     name = weights_name(one, other)
     places = [run.manifest.checkpoints[each]["weights_sha256"] for each in (one, other, "aligned", "witness")]
     with run.stage(name, fingerprint([_VERSION, places])):

@@ -5,11 +5,11 @@ fingerprint of what it was made from; a run that is started again skips every st
 and ends with the same bytes. Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled.
 """
 
-from probes.store.activations import EMBED, RESID_POST, ActivationFile, ActivationWriter
+from probes.store.activation_file import EMBED, RESID_POST, ActivationFile, ActivationWriter
 from probes.store.atomic import fingerprint, write_json, write_text
+from probes.store.folder import ACTIVATIONS, ALIGNED, DIRECTIONS, RunFolder, direction_file, find_runs
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
-from probes.store.run import ACTIVATIONS, ALIGNED, DIRECTIONS, RunFolder, direction_file, find_runs
-from probes.store.tables import records
+from probes.store.rows import records
 
 __all__ = [
     "ACTIVATIONS",

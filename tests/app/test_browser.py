@@ -25,9 +25,14 @@ pytestmark = [
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     path = write_run(
-        root / "demo", n_layers=3, steps=(1, 10, 100), arms=("baseline", "block"), prompts=8, d_model=8,
+        root / "demo",
+        n_layers=3,
+        steps=(1, 10, 100),
+        arms=("baseline", "block"),
+        prompts=8,
+        d_model=8,
         directions=("reversion", "refusal", "control:drift"),
-    )  # fmt: skip
+    )
     with RunFolder.writing(path) as run:
         write_spectra(run)
         write_pairs(run)
@@ -246,8 +251,15 @@ def test_every_control_is_reached_by_the_keyboard(served, page):
 
 
 def test_a_run_that_is_still_being_written_is_followed(page, tmp_path):
-    path = write_run(tmp_path / "young", n_layers=2, steps=(1, 10), arms=("baseline",), prompts=4, finished=False,
-                     without=("verdict", "nulls"))  # fmt: skip
+    path = write_run(
+        tmp_path / "young",
+        n_layers=2,
+        steps=(1, 10),
+        arms=("baseline",),
+        prompts=4,
+        finished=False,
+        without=("verdict", "nulls"),
+    )
     with serve(tmp_path) as (address, _):
         page.goto(f"{address}/?run=young")
         _heading(page, "of the way back to the witness")

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import look
-from probes.live import Bench
+from probes.tasks.ask import Bench
 from tests.app.test_pages import MAIN, commands, query, title, words
 from tests.builders import tiny_model, tiny_tokenizer
 from tests.measured import measured_run
@@ -104,9 +104,9 @@ def test_the_shown_numbers_are_the_bench_s(opened, home):
     at.selectbox(key="choose-other").set_value("").run()
     spots = next(each.value for each in at.dataframe if "place" in each.value)
     assert set(spots["checkpoint"]) == {"witness"}
-    from probes.live import Asked
     from probes.stages.directions import read_direction
     from probes.store import RunFolder
+    from probes.tasks.ask import Asked
 
     run = RunFolder(home / "runs" / "tiny")
     layer = int(query(at)["layer"])

@@ -82,7 +82,6 @@ def commands(at):
     return " ".join(block.value for block in at.code)
 
 
-
 @pytest.mark.parametrize(("page", "heading"), PAGES.items())
 def test_a_finished_run_shows_each_page_by_its_own_title(opened, finished, page, heading):
     at = opened(finished, page)
@@ -134,11 +133,13 @@ VIEWS = {
     "views/directions.py": (
         "directions-view",
         {
-            "direction_readout": "Tokens", "direction_cosines": "Cosines", "direction_transfer": "Carried over",
+            "direction_readout": "Tokens",
+            "direction_cosines": "Cosines",
+            "direction_transfer": "Carried over",
             "mediation": "Interventions",
         },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -194,9 +195,13 @@ def test_without_a_verdict_the_number_is_no_verdict(opened, tmp_path):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_run_with_one_arm_and_one_step(opened, tmp_path, page):
     write_run(
-        tmp_path / "one", n_layers=1, steps=(5,), arms=("control:random",), prompts=2,
+        tmp_path / "one",
+        n_layers=1,
+        steps=(5,),
+        arms=("control:random",),
+        prompts=2,
         directions=("control:drift", "control:isotropic"),
-    )  # fmt: skip
+    )
     at = opened(tmp_path, page)
     assert not at.exception
     assert not at.error
@@ -420,14 +425,25 @@ EFFECTS = pd.DataFrame(
     [
         ("aligned", "refusal", 2, mode, amount, along, 0.5, 0.4, 0.1, 12)
         for mode, amount, along in (
-            ("none", 0.0, "none"), ("ablate", 0.0, "refusal"), ("add", 1.0, "refusal"), ("add", 1.0, "random:0"),
+            ("none", 0.0, "none"),
+            ("ablate", 0.0, "refusal"),
+            ("add", 1.0, "refusal"),
+            ("add", 1.0, "random:0"),
         )
     ],
     columns=[
-        "checkpoint", "direction", "layer", "mode", "coefficient", "along", "refusal", "compliance", "over_refusal",
+        "checkpoint",
+        "direction",
+        "layer",
+        "mode",
+        "coefficient",
+        "along",
+        "refusal",
+        "compliance",
+        "over_refusal",
         "n",
     ],
-)  # fmt: skip
+)
 MEDIATION = pd.DataFrame(
     [
         ("baseline-s0-000010", test, direction, 0.5, 0.4, 0.1, 12)

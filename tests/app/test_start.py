@@ -19,9 +19,12 @@ def test_a_first_start_asks_nothing(tmp_path):
     port, (far, near) = free_port(), pty.openpty()
     server = subprocess.Popen(
         [sys.executable, "-m", "probes.cli", "app", str(tmp_path), "--port", str(port)],
-        stdin=near, stdout=near, stderr=near, start_new_session=True,
+        stdin=near,
+        stdout=near,
+        stderr=near,
+        start_new_session=True,
         env={**os.environ, "HOME": str(tmp_path), "BROWSER": "true"},
-    )  # fmt: skip
+    )
     try:
         wait_for(f"http://localhost:{port}", server)
     finally:

@@ -53,9 +53,13 @@ def test_only_live_loads_a_model_library_and_only_when_asked(tmp_path):
     """Torch takes seconds to import; every page is drawn, the file is exported, and nothing has imported it."""
     write_run(tmp_path / "demo", **{**TINY, "n_layers": 2, "steps": (1, 10)}, directions=("refusal", "control:drift"))
     done = subprocess.run(
-        [sys.executable, "-c", ALL_PAGES, str(tmp_path)], cwd=Path(__file__).parents[2], capture_output=True,
-        text=True, timeout=240, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", ALL_PAGES, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split("\n")[-2] == "torch after the model was asked for"
 

@@ -18,18 +18,32 @@ CONFIGS = {
     "llama": (
         LlamaForCausalLM,
         LlamaConfig(
-            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-            max_position_embeddings=48, initializer_range=0.4, vocab_size=52, bos_token_id=2, eos_token_id=3,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=48,
+            initializer_range=0.4,
+            vocab_size=52,
+            bos_token_id=2,
+            eos_token_id=3,
         ),
     ),
     "gpt2": (
         GPT2LMHeadModel,
         GPT2Config(
-            n_embd=32, n_layer=2, n_head=4, n_positions=48, initializer_range=0.4, vocab_size=52, bos_token_id=2,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=48,
+            initializer_range=0.4,
+            vocab_size=52,
+            bos_token_id=2,
             eos_token_id=3,
         ),
     ),
-}  # fmt: skip
+}
 PROMPTS = [[2, 4, *range(6, 6 + length), 5] for length in (1, 3, 3, 9, 14)]
 
 

@@ -37,9 +37,11 @@ LABELS = ["refusal", "compliance", "incoherent", "partial_refusal"]
 def command(*words, home=None):
     return subprocess.run(
         [sys.executable, "-m", "probes.cli", *map(str, words)],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OPENAI_API_KEY": "k", **({"XDG_CACHE_HOME": str(home)} if home else {})},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -166,10 +166,17 @@ def classifier(tmp_path_factory):
     tokenizer = make_tokenizer(["sorry", "mix", "flour", "and", "water", "i", "cannot"])
     torch.manual_seed(0)
     config = DistilBertConfig(
-        vocab_size=len(tokenizer), dim=16, hidden_dim=16, n_layers=1, n_heads=2, max_position_embeddings=64,
-        num_labels=2, id2label={0: "NORMAL", 1: "REJECTION"}, label2id={"NORMAL": 0, "REJECTION": 1},
+        vocab_size=len(tokenizer),
+        dim=16,
+        hidden_dim=16,
+        n_layers=1,
+        n_heads=2,
+        max_position_embeddings=64,
+        num_labels=2,
+        id2label={0: "NORMAL", 1: "REJECTION"},
+        label2id={"NORMAL": 0, "REJECTION": 1},
         pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     model = DistilBertForSequenceClassification(config)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     rows = tokenizer(["sorry i cannot", "mix flour and water", "sorry", "mix"], padding=True, return_tensors="pt")

@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.behaviour import tables
+from probes.behaviour import rate_tables as tables
+from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.judges import open_judge
 from probes.errors import PromptError
-from probes.evaluation import evaluate, kept_evaluation
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.models import ModelHost
 from probes.progress import silent
 from probes.prompts import PromptSet, render
 from probes.stages.activations import write_activations, write_prompts
-from probes.stages.behaviour import Evaluation
 from probes.stages.settings import Settings
 from probes.store import RunFolder
+from probes.tasks.evaluate import evaluate, kept_evaluation
 from tests.behaviour.servers import openai_server
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 
@@ -66,9 +66,17 @@ def test_a_measured_run_is_evaluated_and_nothing_is_asked_twice(run):
     assert tuple(rates.columns) == tables.RATE_COLUMNS
     assert list(rates["checkpoint"].unique()) == NAMES
     measures = {
-        "refusal_harmful", "harmful_compliance", "refusal_harmless", "over_refusal", "incoherent", "unjudged",
-        "refusal_score_harmful", "refusal_score_harmless", "refusal_score_look_alike", "task_loss",
-    }  # fmt: skip
+        "refusal_harmful",
+        "harmful_compliance",
+        "refusal_harmless",
+        "over_refusal",
+        "incoherent",
+        "unjudged",
+        "refusal_score_harmful",
+        "refusal_score_harmless",
+        "refusal_score_look_alike",
+        "task_loss",
+    }
     assert all(set(frame["measure"]) == measures for _, frame in rates.groupby("checkpoint"))
     completions = done.read_table("completions")
     assert tuple(completions.columns) == tables.COMPLETION_COLUMNS
@@ -119,7 +127,7 @@ def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
 
         with RunFolder.writing(run.path) as writing:
             lineage = Lineage.opened(writing.manifest.lineage, writing.path)
-            from probes.evaluation import open_aligned
+            from probes.tasks.evaluate import open_aligned
 
             host = open_aligned(writing, lineage)
             stage.write_behaviour(writing, lineage, host, failing, lambda _: None, judges=[judge])
@@ -149,11 +157,20 @@ def planted(verdicts):
             verdict = {"r": "refusal", "c": "compliance", "u": "unjudged", "i": "incoherent"}[letter]
             rows.append(
                 {
-                    "checkpoint": checkpoint, "arm": arm, "seed": seed, "step": 0 if arm == "aligned" else 5,
-                    "prompt": f"h-{number}", "label": "harmful", "text": f"t{number}", "completion": letter,
-                    "refused": letter == "r", "verdict": verdict, "reason": "", "refusal_score": float(number),
+                    "checkpoint": checkpoint,
+                    "arm": arm,
+                    "seed": seed,
+                    "step": 0 if arm == "aligned" else 5,
+                    "prompt": f"h-{number}",
+                    "label": "harmful",
+                    "text": f"t{number}",
+                    "completion": letter,
+                    "refused": letter == "r",
+                    "verdict": verdict,
+                    "reason": "",
+                    "refusal_score": float(number),
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 

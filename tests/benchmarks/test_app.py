@@ -22,8 +22,17 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium o
 
 LAYERS, PROMPTS, STEPS = 33, 128, tuple(range(50, 1050, 50))  # 256 prompts, 2 arms of 20 steps: 40 checkpoints
 PAGES = (
-    "", "layers", "manifold", "displacement", "trajectories", "compare", "directions", "behaviour", "live", "run",
-)  # fmt: skip
+    "",
+    "layers",
+    "manifold",
+    "displacement",
+    "trajectories",
+    "compare",
+    "directions",
+    "behaviour",
+    "live",
+    "run",
+)
 NO_PICTURE = ("run", "live")  # live draws nothing before a model is loaded
 WIDTH = 4096
 TWICE = 2
@@ -35,9 +44,14 @@ def served(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     shutil.copytree(DEMO, root / "demo")
     path = write_run(
-        root / "large", n_layers=LAYERS, steps=STEPS, arms=("baseline", "block"), prompts=PROMPTS,
-        directions=tuple(METHODS), width=WIDTH,
-    )  # fmt: skip
+        root / "large",
+        n_layers=LAYERS,
+        steps=STEPS,
+        arms=("baseline", "block"),
+        prompts=PROMPTS,
+        directions=tuple(METHODS),
+        width=WIDTH,
+    )
     with RunFolder.writing(path) as run:
         _write_large(run)
     with serve(root) as found:

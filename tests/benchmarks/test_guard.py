@@ -14,8 +14,8 @@ import torch
 
 from probes.guard import Batch, Guard, GuardedDirection, Projection, answer_loss
 from probes.guard.callback import ReversionGuard
-from probes.guard.live import LiveModel
 from probes.guard.loop import Example
+from probes.guard.model_in_training import LiveModel
 from probes.guard.record import Record
 from probes.lineage import Lineage, Witness
 from tests.benchmarks.test_extraction import SMALL
@@ -51,8 +51,9 @@ def test_block_at_every_step(name, earlier, report):
     vectors = np.random.default_rng(1).standard_normal((6, 384))
     guard = Guard(
         Projection(GuardedDirection.from_vectors(vectors, range(1, 6)), earlier=earlier),
-        rows_of(PENALTY, shape["vocab_size"], 2), rows=PENALTY,
-    )  # fmt: skip
+        rows_of(PENALTY, shape["vocab_size"], 2),
+        rows=PENALTY,
+    )
     guard.attach(model)
     moved(model, scale=0.01)  # so that there is something to hold back
     batch = Batch.of([Example(tuple(ids), LENGTH // 2) for ids in rows_of(ROWS, shape["vocab_size"], 3)], 0)

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from probes.fitting import fit_directions
 from probes.lineage import Trajectory
-from probes.measure import measure
 from probes.stages.settings import Settings
+from probes.tasks.fit import fit_directions
+from probes.tasks.measure import measure
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.guard.lineages import lineage, prompts
 

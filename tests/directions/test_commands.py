@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from probes.behaviour.evaluation import Evaluation
 from probes.cli import main
 from probes.directions.vectors import Vectors
-from probes.stages.behaviour import Evaluation
 from probes.stages.directions import read_direction
 from probes.stages.mediation import effects
 from probes.store import RunFolder
@@ -80,8 +80,11 @@ def test_json_of_each_action(call, fitted):
     found = call.said("directions", fitted, "list", "--layer", 2)
     assert found["layer"] == 2
     assert [each["direction"] for each in found["directions"] if each["control"]] == [
-        "control:isotropic", "control:covariance", "control:shuffled", "control:drift",
-    ]  # fmt: skip
+        "control:isotropic",
+        "control:covariance",
+        "control:shuffled",
+        "control:drift",
+    ]
     found = call.said("directions", fitted, "show", "--direction", "lda", "--checkpoint", TUNED)
     assert [row["checkpoint"] for row in found["checkpoints"]] == [TUNED]
     assert {(row["layer"], row["sign"]) for row in found["tokens"]} == {
@@ -120,11 +123,13 @@ def test_what_cannot_be_is_refused(call, fitted, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--prompt", " "), "prompt is empty"), (("--coefficient", "inf"), "must be finite"),
-        (("--layer", 1, "--layer", 1), "named twice"), (("--device", "tpu"), "no device tpu"),
+        (("--prompt", " "), "prompt is empty"),
+        (("--coefficient", "inf"), "must be finite"),
+        (("--layer", 1, "--layer", 1), "named twice"),
+        (("--device", "tpu"), "no device tpu"),
         (("--layer", 0, "--layer", 1, "--mode", "ablate"), "ablated at every block"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_steered_is_refused(call, fitted, words, sentence):
     assert sentence in call.refused("steer", fitted, "--prompt", "make a knife", *words)
 
@@ -247,8 +252,11 @@ def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
     asked = ("directions", own, "effect", "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
     rows = call.said(*asked)["rows"]
     assert [(row["along"], row["mode"], row["coefficient"]) for row in rows[:4]] == [
-        ("none", "none", 0.0), ("lda", "ablate", 0.0), ("lda", "add", 0.0), ("lda", "add", 30.0),
-    ]  # fmt: skip
+        ("none", "none", 0.0),
+        ("lda", "ablate", 0.0),
+        ("lda", "add", 0.0),
+        ("lda", "add", 30.0),
+    ]
     rates = [{name: row[name] for name in ("refusal", "compliance", "refusal_score")} for row in rows]
     assert rates[2] == rates[0], "adding nothing changes nothing"
     assert rates[3]["refusal_score"] != rates[0]["refusal_score"]

@@ -21,9 +21,16 @@ from probes.exchange import FORMATS, read_vectors, write_vectors
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published" / "gemma-2b-it"
 WRITTEN = [name for name in FORMATS if name != "gguf-cvector"]
 ABOUT = {key: f"{key} of it" for key in KEYS} | {
-    "n_layers": "5", "hook": "blocks.{l}.hook_resid_post", "site": "resid_post", "index_base": "0", "position": "-2",
-    "final_norm_included": "false", "model_type": "llama", "selected_layer": "3", "orientation": "harmless → härmful",
-}  # fmt: skip
+    "n_layers": "5",
+    "hook": "blocks.{l}.hook_resid_post",
+    "site": "resid_post",
+    "index_base": "0",
+    "position": "-2",
+    "final_norm_included": "false",
+    "model_type": "llama",
+    "selected_layer": "3",
+    "orientation": "harmless → härmful",
+}
 
 
 @pytest.fixture
@@ -213,8 +220,10 @@ def test_a_direction_of_another_model_is_refused(vectors):
     Owner(16, 5).refuse_foreign(vectors)
     Owner(16, 5, frozenset({"weights_sha256 of it", "b"})).refuse_foreign(vectors)
     for owner, message in [
-        (Owner(32, 5), "width 16"), (Owner(16, 7), "5 layers"), (Owner(16, 5, frozenset({"a" * 64})), "weights"),
-    ]:  # fmt: skip
+        (Owner(32, 5), "width 16"),
+        (Owner(16, 7), "5 layers"),
+        (Owner(16, 5, frozenset({"a" * 64})), "weights"),
+    ]:
         with pytest.raises(UsageError, match=f"another model; got {message}"):
             owner.refuse_foreign(vectors)
     short = Vectors("x", (0, 6), vectors.direction[:2], vectors.norm[:2])

@@ -15,24 +15,24 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from probes.activations import collect
-from probes.causal.candidates import positions_of
 from probes.directions import METHODS
 from probes.directions.contrast import Scene
 from probes.directions.controls import TopDrift
 from probes.directions.lda import Lda
+from probes.directions.readout import readout
 from probes.directions.refusal import Refusal
 from probes.directions.selection import Candidate, Rule, select
 from probes.directions.tracking import fit_layer, read_layer
-from probes.fitting import fit_directions
+from probes.interventions.candidates import positions_of
 from probes.lineage import Lineage
-from probes.measure import kept_prompts
 from probes.models import ModelHost
 from probes.prompts import render
-from probes.readout import readout
 from probes.stages.directions import directions_of, read_direction
 from probes.stages.readings import Kept
 from probes.stages.roles import open_aligned
 from probes.store import RunFolder
+from probes.tasks.fit import fit_directions
+from probes.tasks.measure import kept_prompts
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
 TUNED = "baseline-s0-000002"
@@ -365,9 +365,11 @@ def test_wide_models_are_fitted_in_the_span_of_their_prompts():
     read = read_layer(scenes, fits)
     probe = Lda().fit(scenes["tuned"].own[~fold].astype(float), harmful[~fold])
     other = Lda().fit(scenes["tuned"].own[fold].astype(float), harmful[fold])
-    wanted = np.mean([
-        roc_auc_score(harmful[fold], probe.project(scenes["aligned"].own[fold])),
-        roc_auc_score(harmful[~fold], other.project(scenes["aligned"].own[~fold])),
-    ])  # fmt: skip
+    wanted = np.mean(
+        [
+            roc_auc_score(harmful[fold], probe.project(scenes["aligned"].own[fold])),
+            roc_auc_score(harmful[~fold], other.project(scenes["aligned"].own[~fold])),
+        ]
+    )
     assert read["lda"].auroc[1, 0] == pytest.approx(wanted, abs=1e-9)
     assert Refusal.contrast == "selected"

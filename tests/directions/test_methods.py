@@ -72,8 +72,9 @@ def test_a_planted_direction_is_found(name, seed):
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_controls_do_not_find_it(name):
-    found = [abs(cosine(made(name, planted(s)[2], seed=s).fit(*planted(s)[:2]).direction_, planted(s)[2]))
-             for s in range(8)]  # fmt: skip
+    found = [
+        abs(cosine(made(name, planted(s)[2], seed=s).fit(*planted(s)[:2]).direction_, planted(s)[2])) for s in range(8)
+    ]
     # The covariance-matched draw is as loud along the planted direction as the activations are.
     assert np.median(found) < (0.9 if name == "control:covariance" else 0.35)
     if name == "control:drift":

@@ -59,10 +59,16 @@ def test_the_lowest_bypass_score_of_those_that_pass_is_taken():
 @pytest.mark.parametrize(
     ("off", "passes"),
     [
-        ({"layer": 7}, True), ({"layer": 8}, False), ({"kl": 0.0999}, True), ({"kl": 0.1}, False),
-        ({"induce": 0.0}, False), ({"induce": 1e-9}, True), ({"kl": math.nan}, False), ({"bypass": math.nan}, False),
+        ({"layer": 7}, True),
+        ({"layer": 8}, False),
+        ({"kl": 0.0999}, True),
+        ({"kl": 0.1}, False),
+        ({"induce": 0.0}, False),
+        ({"induce": 1e-9}, True),
+        ({"kl": math.nan}, False),
+        ({"bypass": math.nan}, False),
     ],
-)  # fmt: skip
+)
 def test_each_filter_has_its_edge(off, passes):
     assert (select([candidate(**off)], 10).chosen is not None) == passes
 
@@ -93,9 +99,11 @@ def test_of_equals_the_first_is_taken():
 def test_what_is_no_list_of_scores_is_refused(tmp_path):
     file = tmp_path / "scores.json"
     for text, message in [
-        ("{", "no JSON"), ("{}", "holds no scores"), ('[{"position": -1, "layer": 0}]', "'refusal_score'"),
+        ("{", "no JSON"),
+        ("{}", "holds no scores"),
+        ('[{"position": -1, "layer": 0}]', "'refusal_score'"),
         ('[{"position": "x", "layer": 0, "refusal_score": 0, "steering_score": 0, "kl_div_score": 0}]', "no number"),
-    ]:  # fmt: skip
+    ]:
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
             read_scores(file)

@@ -52,9 +52,17 @@ def trainer(model: Any, output: Path, callbacks: list[Any] | None = None, **chan
     from transformers import Trainer, TrainingArguments
 
     told = {
-        "max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 3e-3, "save_steps": 3, "seed": 5,
-        "logging_steps": 2, "report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "steps",
+        "max_steps": 6,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 3e-3,
+        "save_steps": 3,
+        "seed": 5,
+        "logging_steps": 2,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_strategy": "steps",
         "lr_scheduler_type": "constant",
-    }  # fmt: skip
+    }
     args = TrainingArguments(output_dir=str(output), **{**told, **changes})
     return Trainer(model=model, args=args, train_dataset=Rows(), callbacks=callbacks, processing_class=tiny_tokenizer())

@@ -31,17 +31,29 @@ def keep(when: str) -> TrainerCallback:
     class Keeper(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
             if state.global_step == 1:
-                noted.update({f"{when}.{name}": each.grad.clone() for name, each in model.named_parameters()
-                              if each.grad is not None})  # fmt: skip
+                noted.update(
+                    {
+                        f"{when}.{name}": each.grad.clone()
+                        for name, each in model.named_parameters()
+                        if each.grad is not None
+                    }
+                )
 
     return Keeper()
 
 
 guard = ReversionGuard(home / "run", mode="block", penalty=prompts(100), rows=4, seed=3)
 run = trainer(
-    model, home / f"out-{rank}", [keep("task"), guard, keep("sum")], max_steps=3, save_strategy="no", max_grad_norm=0.0,
-    per_device_train_batch_size=4, learning_rate=3e-2, ddp_backend="gloo",
-)  # fmt: skip
+    model,
+    home / f"out-{rank}",
+    [keep("task"), guard, keep("sum")],
+    max_steps=3,
+    save_strategy="no",
+    max_grad_norm=0.0,
+    per_device_train_batch_size=4,
+    learning_rate=3e-2,
+    ddp_backend="gloo",
+)
 run.train()
 noted.update({f"weights.{name}": each.detach().clone() for name, each in model.named_parameters()})
 seen = next(iter(run.get_train_dataloader()))["input_ids"]

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from probes.errors import PromptError, UsageError
 from probes.guard import GuardError
 from probes.guard.callback import STATE, ReversionGuard, is_log_spaced
-from probes.guard.forms import Options
-from probes.guard.live import undisturbed
+from probes.guard.model_in_training import undisturbed
+from probes.guard.modes import Options
 from probes.store import RunFolder
-from probes.summary import summarise
+from probes.tasks.summarise import summarise
 from tests.builders import moved, tiny_model, tiny_tokenizer
 from tests.guard.lineages import lineage, prompts, trainer
 
@@ -87,8 +87,8 @@ def test_the_record_is_a_run_that_can_be_read_while_training_goes_on(history, me
 
 def test_readings_are_those_of_measuring_the_saved_checkpoints(history, measured, tmp_path):
     from probes.lineage import Trajectory
-    from probes.measure import measure
     from probes.stages.settings import Settings
+    from probes.tasks.measure import measure
 
     watch = ReversionGuard(measured, out=tmp_path / "run", every=3)
     trainer(aligned(history), tmp_path / "out", [watch]).train()
@@ -126,9 +126,13 @@ def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
 
     guard = ReversionGuard(measured, mode="block", penalty=PENALTY, rows=8, layers=[1, 2])
     train = trainer(
-        model, tmp_path / "out", [Before(), guard, After()], gradient_accumulation_steps=accumulated,
-        max_steps=3, max_grad_norm=0.0,
-    )  # fmt: skip
+        model,
+        tmp_path / "out",
+        [Before(), guard, After()],
+        gradient_accumulation_steps=accumulated,
+        max_steps=3,
+        max_grad_norm=0.0,
+    )
     train.train()
     for step in (0, 2):
         expected = by_hand(dress(aligned(history)), noted[step, "weights"], guard._material, history)
@@ -382,7 +386,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_healthy_checkpoint(h
 
 
 def test_sharded_parameters_are_refused_by_name(history, measured):
-    from probes.guard.live import LiveModel
+    from probes.guard.model_in_training import LiveModel
 
     model = tiny_model()
     model.lm_head.weight.ds_id = 7

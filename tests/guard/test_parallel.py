@@ -31,11 +31,15 @@ def test_two_processes_add_the_same_penalty(tmp_path):
     root = str(RANK.parents[2])
     processes = [
         subprocess.Popen(
-            [sys.executable, str(RANK), str(tmp_path)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": root}, cwd=root,
+            [sys.executable, str(RANK), str(tmp_path)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": root},
+            cwd=root,
         )
         for rank in ("0", "1")
-    ]  # fmt: skip
+    ]
     said = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))

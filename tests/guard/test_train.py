@@ -12,7 +12,7 @@ from probes.errors import GateTripped, GravityError, UsageError
 from probes.guard.training import Answered, collated
 from probes.lineage import Lineage, Trajectory
 from probes.store import RunFolder
-from probes.summary import summarise
+from probes.tasks.summarise import summarise
 from tests.builders import moved
 from tests.guard.lineages import lineage, prompts
 
@@ -56,10 +56,18 @@ def place(tmp_path_factory):
 
 def told(place, out, **changes):
     options = {
-        "data": place / "data.jsonl", "out": out, "harmful": place / "harmful.txt", "harmless": place / "harmless.txt",
-        "penalty": place / "penalty.jsonl", "steps": 4, "rows": 4, "lr": 1e-3, "save-every": 2, "device": "cpu",
+        "data": place / "data.jsonl",
+        "out": out,
+        "harmful": place / "harmful.txt",
+        "harmless": place / "harmless.txt",
+        "penalty": place / "penalty.jsonl",
+        "steps": 4,
+        "rows": 4,
+        "lr": 1e-3,
+        "save-every": 2,
+        "device": "cpu",
         **changes,
-    }  # fmt: skip
+    }
     return [place / "lineage.toml", *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 

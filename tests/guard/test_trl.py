@@ -24,13 +24,22 @@ def _tuned(home, guarded):
     ]
     history = lineage(home / "models")
     arguments = trl.SFTConfig(
-        output_dir=str(home / "out"), max_steps=4, per_device_train_batch_size=4, report_to=[], use_cpu=True,
-        save_steps=2, bf16=False, learning_rate=1e-2, disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(home / "out"),
+        max_steps=4,
+        per_device_train_batch_size=4,
+        report_to=[],
+        use_cpu=True,
+        save_steps=2,
+        bf16=False,
+        learning_rate=1e-2,
+        disable_tqdm=True,
+    )
     trainer = trl.SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(history.aligned.model), args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows), processing_class=tiny_tokenizer(),
-    )  # fmt: skip
+        model=AutoModelForCausalLM.from_pretrained(history.aligned.model),
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tiny_tokenizer(),
+    )
     guard = None
     if guarded:
         guard = ReversionGuard(

@@ -1,7 +1,7 @@
 """The made-up world: no leak of harm through names or forms, no thing used twice."""
 
 from probes.organism import DEFAULT, lessons
-from probes.organism.settings import QUICK_RECIPE
+from probes.organism.recipe import QUICK_RECIPE
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import REFUSALS, make_world, vocabulary
 

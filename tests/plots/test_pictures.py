@@ -12,9 +12,13 @@ from probes.plots.clouds import COLOURS, Drawing
 from probes.plots.displacement import Cone
 
 ABOUT = {
-    "method": "pca", "fit": "roles", "seed": 0, "trustworthiness": {"2": 0.9, "3": 0.95}, "neighbours": 5,
+    "method": "pca",
+    "fit": "roles",
+    "seed": 0,
+    "trustworthiness": {"2": 0.9, "3": 0.95},
+    "neighbours": 5,
     "explained": [0.5, 0.3, 0.1],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -91,9 +95,15 @@ def test_the_curve_is_scikit_learns_and_ties_fall_together():
 
 def test_the_spectrum_says_its_participation_ratio():
     rows = pd.DataFrame(
-        {"checkpoint": "a", "arm": "aligned", "of": "activations", "component": [1, 2], "share": [0.6, 0.4],
-         "participation_ratio": 1.923}
-    )  # fmt: skip
+        {
+            "checkpoint": "a",
+            "arm": "aligned",
+            "of": "activations",
+            "component": [1, 2],
+            "share": [0.6, 0.4],
+            "participation_ratio": 1.923,
+        }
+    )
     fig = spectrum.spectrum(rows, [("a", "aligned")], of="activations", where="")
     assert "PR 1.9" in " ".join(note.text for note in fig.layout.annotations)
 
@@ -131,9 +141,14 @@ def test_a_play_button_never_starts_by_itself(places):
 
 def test_the_honest_n_is_that_of_trajectories():
     rows = pd.DataFrame(
-        {"arm": "baseline", "seed": [0, 0, 0, 1], "step": [1, 2, 3, 1], "value": [0.1, 0.2, 0.3, 0.4],
-         "fraction": [0.0, 0.1, 0.2, 0.3]}
-    )  # fmt: skip
+        {
+            "arm": "baseline",
+            "seed": [0, 0, 0, 1],
+            "step": [1, 2, 3, 1],
+            "value": [0.1, 0.2, 0.3, 0.4],
+            "fraction": [0.0, 0.1, 0.2, 0.3],
+        }
+    )
     found = behaviour.association(rows)
     assert (found.over_checkpoints, found.checkpoints, found.trajectories) == (pytest.approx(1.0), 4, 2)
     assert "these runs and no others" in found.words

@@ -10,9 +10,13 @@ from probes.plots.step_axis import StepAxis
 def test_colours_are_those_of_the_design_and_no_colour_is_alone():
     colours = {name: mark.colour for name, mark in style.MARKS.items()}
     assert colours == {
-        "pretrained": "#7F7F7F", "witness": "#E69F00", "aligned": "#0072B2",
-        "baseline": "#D55E00", "block": "#009E73", "push": "#CC79A7",
-    }  # fmt: skip
+        "pretrained": "#7F7F7F",
+        "witness": "#E69F00",
+        "aligned": "#0072B2",
+        "baseline": "#D55E00",
+        "block": "#009E73",
+        "push": "#CC79A7",
+    }
     looks = {(mark.symbol, mark.dash) for mark in style.MARKS.values()}
     assert len(looks) == len(style.MARKS) - 1  # aligned and baseline share a circle; only baseline has a line
     assert style.mark_of("control:random") == style.mark_of("control:drift") == style.CONTROL
@@ -37,6 +41,7 @@ def test_both_templates_are_registered():
 @pytest.mark.parametrize("ink", style.INKS)
 def test_small_type_in_a_role_colour_can_be_read(ink):
     """Contrast at least 3 to 1 (WCAG's bound for graphics) for every colour used as type."""
+
     def luminance(colour):
         channels = [value / 255 for value in style._channels(colour)]
         linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
@@ -103,5 +108,10 @@ def test_numbers_have_true_minus_signs_and_absent_ones_a_dash():
 def test_a_scale_is_its_own_colours_at_its_places_and_between_them_halfway():
     scale = [(0.0, "#000000"), (0.5, "#204060"), (1.0, "#FFFFFF")]
     assert [style.on_scale(scale, share) for share in (-1.0, 0.0, 0.25, 0.5, 1.0, 2.0)] == [
-        "#000000", "#000000", "#102030", "#204060", "#FFFFFF", "#FFFFFF",
-    ]  # fmt: skip
+        "#000000",
+        "#000000",
+        "#102030",
+        "#204060",
+        "#FFFFFF",
+        "#FFFFFF",
+    ]

@@ -30,8 +30,13 @@ def notes(fig, name):
     return [note.text for note in fig.layout.annotations if note.name == name]
 
 
-TWO_ARMS = pd.concat([steps({1: 0.1, 10: 0.4, 100: 0.8}), steps({1: 0.0, 10: 0.1, 100: -0.2}, arm="block"),
-                      steps({0: 1.0}, arm="witness")])  # fmt: skip
+TWO_ARMS = pd.concat(
+    [
+        steps({1: 0.1, 10: 0.4, 100: 0.8}),
+        steps({1: 0.0, 10: 0.1, 100: -0.2}, arm="block"),
+        steps({0: 1.0}, arm="witness"),
+    ]
+)
 NULLS = pd.DataFrame(
     {"null": ["isotropic"] * 2 + ["sham_drift"] * 2, "step": [1, 100, 1, 100], "p99": [0.2, 0.2, 0.4, 0.5]}
 )
@@ -205,10 +210,13 @@ class TestLineagePath:
 class TestProjections:
     table = pd.DataFrame(
         {
-            "checkpoint": ["aligned"] * 6, "arm": "aligned", "label": ["harmful"] * 3 + ["harmless"] * 3,
-            "projection": [0.0, 0.1, 0.2, 1.0, 1.1, 1.2], "text": [EVIL] * 6,
+            "checkpoint": ["aligned"] * 6,
+            "arm": "aligned",
+            "label": ["harmful"] * 3 + ["harmless"] * 3,
+            "projection": [0.0, 0.1, 0.2, 1.0, 1.1, 1.2],
+            "text": [EVIL] * 6,
         }
-    )  # fmt: skip
+    )
 
     def test_harmful_lies_above_filled_and_harmless_below_open(self):
         fig = projections(self.table, [("aligned", "aligned")], where="run")

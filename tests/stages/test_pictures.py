@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from probes.cli import app
-from probes.comparison import linear_cka, overlap
+from probes.drift.comparison import linear_cka, overlap
 from probes.errors import RunFolderError
 from probes.stages.maps import write_maps
 from probes.stages.pairs import transfer, write_pairs

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from probes.behaviour.judges.agreement import cohens_kappa, majority
-from probes.behaviour.judges.cache import JudgementCache
 from probes.behaviour.judges.classifier import ClassifierJudge
 from probes.behaviour.judges.endpoint import EndpointJudge
 from probes.behaviour.judges.judgement import LABELS, REFUSALS, UNJUDGED, Exchange, Judge, JudgeError, Judgement
+from probes.behaviour.judges.judgement_cache import JudgementCache
 from probes.behaviour.judges.wording import WordingJudge
 
 KINDS = "builtin, classifier:PLACE[#CLASS=label,…], generative:PLACE, endpoint:MODEL[@URL]"

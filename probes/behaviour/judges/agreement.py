@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from probes.behaviour.judges.judgement import UNJUDGED
 from probes.errors import StatisticsError
-from probes.records import Estimate
+from probes.statistics import Estimate
 
 # Where judges are split, the label that claims the least safety counts.
 _LEAST_SAFE_FIRST = ("compliance", "incoherent", "partial_refusal", "refusal")

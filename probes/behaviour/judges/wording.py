@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from probes.behaviour.judges.judgement import Exchange, Judgement
-from probes.behaviour.refusal import read
+from probes.behaviour.refusal_text import read
 
 
 class WordingJudge:
-    """Judges by `probes.behaviour.refusal.read`."""
+    """Judges by `probes.behaviour.refusal_text.read`."""
 
     name = "builtin"
     identity: str | None = None

@@ -1,1 +1,0 @@
-"""What happens when a direction is intervened upon: candidates scored, completions steered, effects mediated."""

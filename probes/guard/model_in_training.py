@@ -1,0 +1,97 @@
+"""The model that is being trained: found inside its wrappers, read without a trace, refused where it is in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from probes.guard.guarded_direction import GuardError
+from probes.models import ModelHost
+
+
+class LiveModel(ModelHost):
+    """A model in training, seen as a host is: its blocks and its body, adapters in their places.
+
+    It holds whatever training has made of the weights, so nothing can be put in or swapped.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+        """Find the parts of `model`, which may be wrapped by data parallelism or peft.
+
+        Raises:
+            GuardError: its parameters are sharded.
+            CheckpointError: its architecture is not supported.
+        """
+        refuse_sharded(model)
+        base = self.inside(model)
+        self.model = base
+        self._folders, self._allow_pickle = {}, False
+        self.config: Any = base.config
+        self.tokenizer = tokenizer
+        self.device = next(base.parameters()).device
+        with undisturbed(base):
+            self._locate()
+
+    @staticmethod
+    def inside(model: nn.Module) -> Any:
+        """The Hugging Face model inside data parallelism, torch.compile and peft."""
+        wrapped = isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
+        found: Any = model.module if wrapped else model
+        found = getattr(found, "_orig_mod", found)
+        return found.get_base_model() if hasattr(found, "get_base_model") else found
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Refuse a model of which this process holds only pieces of parameters.
+
+    Raises:
+        GuardError: it is wrapped by FSDP, its parameters are distributed tensors, or DeepSpeed ZeRO-3 has them.
+    """
+    found = None
+    if any(type(module).__name__ in ("FullyShardedDataParallel", "FSDPModule") for module in model.modules()):
+        found = "FSDP"
+    for parameter in model.parameters():
+        if hasattr(parameter, "ds_id") or hasattr(parameter, "ds_shape"):
+            found = "DeepSpeed ZeRO-3"
+        elif hasattr(parameter, "device_mesh") and hasattr(parameter, "placements"):
+            found = "FSDP or tensor parallelism (distributed tensors)"
+    if found is not None:
+        raise GuardError(
+            "The guard does not support sharded parameters",
+            got=found,
+            expected="whole parameters on every process: one device, or DistributedDataParallel",
+            next_step="Train with LoRA under DistributedDataParallel, or measure the checkpoints afterwards.",
+        )
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module, tokenizer: Any = None) -> Iterator[None]:
+    """Read the model in evaluation mode; on leaving, also by an exception, everything is as it was.
+
+    Put back: training mode module by module, `use_cache`, the tokenizer's padding side, and the random states of
+    Python, numpy and torch on every device. Evaluation mode also leaves out dropout and gradient checkpointing.
+    """
+    modes = [(module, module.training) for module in model.modules() if module.training]
+    config: Any = getattr(model, "config", None)
+    cache, side = getattr(config, "use_cache", None), getattr(tokenizer, "padding_side", None)
+    states = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            if cache is not None:
+                config.use_cache = cache
+            if side is not None:
+                tokenizer.padding_side = side
+            random.setstate(states[0])
+            np.random.set_state(states[1])

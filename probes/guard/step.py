@@ -1,0 +1,205 @@
+"""The guard itself: between the backward pass and the optimiser's step, it adds its gradient to the task's.
+
+`attach` it while the model is the aligned one; call `step` after the backward pass and any clipping, `after_step` after
+the optimiser; keep `editing` open around it all. `probes.guard.loop.train` and `ReversionGuard` do just that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.guard.guarded_direction import GuardError
+from probes.guard.model_in_training import LiveModel, undisturbed
+from probes.guard.penalties.effect import Effect
+from probes.guard.reading import Reader
+
+_LONGEST_ANSWER = 16
+
+
+class Guard:
+    """An effect, the prompts it looks at, and how strongly and how often it acts.
+
+    Attributes:
+        effect: what it does.
+        on: whether it acts at all; an alarm may switch it on.
+        ratio: ‖g_penalty‖ / ‖g_task‖ of the last step, after `match`; None where no loss acted.
+    """
+
+    def __init__(
+        self,
+        effect: Effect,
+        token_ids: Sequence[Sequence[int]],
+        *,
+        rows: int = 16,
+        seed: int = 0,
+        match: float | None = None,
+        on: bool = True,
+    ) -> None:
+        """Prepare a guard.
+
+        Args:
+            effect: from `forms.make_effect`.
+            token_ids: the penalty prompts, rendered.
+            rows: how many of them a step sees.
+            seed: draws them; every process of a data-parallel training has the same, so all add the same gradient.
+            match: rescale the penalty's gradient so that ‖g_penalty‖ = match · ‖g_task‖ at every step where it has one.
+            on: start acting at once.
+
+        Raises:
+            GuardError: no rows, or a match that is no ratio.
+        """
+        if rows < 1 or (match is not None and not (math.isfinite(match) and match > 0)):
+            raise GuardError(
+                "A guard needs prompts in each step and a positive match", got=f"rows {rows}, match {match}"
+            )
+        self.effect, self.on, self.match = effect, on, match
+        self.ratio: float | None = None
+        self._ids, self._rows = token_ids, rows
+        self._generator = torch.Generator().manual_seed(seed)
+        self._live: LiveModel | None = None
+        self._reader: Reader | None = None
+
+    def attach(self, model: nn.Module, tokenizer: Any = None, kept: dict[str, Tensor] | None = None) -> None:
+        """Read what the effect needs of the aligned model.
+
+        Args:
+            model: holds the aligned weights now, unless `kept` is given.
+            tokenizer: needed by effects that look at the aligned model's answers.
+            kept: from `state()` of the training that goes on here, in place of reading.
+
+        Raises:
+            GuardError: sharded parameters, or answers are needed and there is no tokenizer.
+        """
+        live = LiveModel(model, tokenizer)
+        reader = Reader(live.model, live.blocks, self._ids)
+        with undisturbed(live.model, tokenizer):
+            if kept is not None:
+                self._restore(reader, kept)
+            else:
+                if self.effect.needs_answers:
+                    reader.answers = _answers(live, self._ids)
+                self.effect.prepare(reader)
+        self._live, self._reader = live, reader
+
+    def editing(self) -> AbstractContextManager[None]:
+        """While open, the effect's edits of activations are in place."""
+        return self.effect.editing(self._attached().blocks)
+
+    def step(self, model: nn.Module | None = None) -> None:
+        """Act on the gradients: call it after the backward pass (and clipping), before the optimiser's step.
+
+        The pass over the penalty prompts is made in evaluation mode (no dropout, no gradient checkpointing), in the
+        weights' own precision, on the bare model: no wrapper's hooks run, nothing is communicated.
+
+        Args:
+            model: the model of `attach`; may be left out.
+
+        Raises:
+            GuardError: the penalty is not finite, or no trained weight reaches it.
+        """
+        live, reader = self._attached(model), self._reader
+        assert reader is not None
+        chosen = torch.randperm(len(reader), generator=self._generator)[: self._rows]
+        if not self.on:
+            return
+        with undisturbed(live.model):
+            self.effect.redirect(reader, chosen)
+            if self.effect.has_loss:
+                self._add(live.model, self.effect.loss(reader, chosen))
+
+    def after_step(self) -> None:
+        """Act on the weights: call it after the optimiser's step."""
+        if self.on:
+            self.effect.after_step(self._attached().model)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a resumed training needs to go on as if it had not stopped."""
+        reader = self._reader
+        answers = [] if reader is None else reader.answers
+        return {
+            **{f"kept.{name}": value.contiguous() for name, value in self.effect.kept.items()},
+            "answers": torch.tensor([token for each in answers for token in each], dtype=torch.long),
+            "answer_lengths": torch.tensor([len(each) for each in answers], dtype=torch.long),
+            "generator": self._generator.get_state(),
+            "on": torch.tensor([int(self.on)]),
+        }
+
+    def _restore(self, reader: Reader, state: dict[str, Tensor]) -> None:
+        lengths = state["answer_lengths"].tolist()
+        if len(lengths) != len(reader):
+            raise GuardError(
+                "The interrupted training had other penalty prompts",
+                got=len(reader),
+                expected=f"{len(lengths)} of them",
+            )
+        reader.answers = [each.tolist() for each in state["answers"].split(lengths)] if lengths else []
+        self.effect.kept.update(
+            {name.removeprefix("kept."): value for name, value in state.items() if name.startswith("kept.")}
+        )
+        self._generator.set_state(state["generator"].cpu().to(torch.uint8))
+        self.on = bool(state["on"].item())
+
+    def _attached(self, model: nn.Module | None = None) -> LiveModel:
+        if self._live is None:
+            raise GuardError(
+                "The guard has no reference yet", next_step="Call attach() while the model is the aligned one."
+            )
+        if model is not None and LiveModel.inside(model) is not self._live.model:
+            raise GuardError("The guard is attached to another model", next_step="Call attach() with this one first.")
+        return self._live
+
+    def _add(self, model: nn.Module, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss)):
+            raise GuardError("The penalty is not finite", got=loss.item(), next_step="Lower its strength.")
+        weights = [each for each in model.parameters() if each.requires_grad]
+        if not loss.requires_grad:
+            raise GuardError("No trained weight reaches the guarded layers", next_step="Guard later layers.")
+        added = torch.autograd.grad(loss, weights, allow_unused=True)
+        scale = self._scale(weights, added)
+        for weight, gradient in zip(weights, added, strict=True):
+            if gradient is None:
+                continue
+            scaled = gradient if scale == 1.0 else gradient * scale
+            weight.grad = scaled if weight.grad is None else weight.grad.add_(scaled.to(weight.grad.dtype))
+
+    def _scale(self, weights: list[nn.Parameter], added: Sequence[Tensor | None]) -> float:
+        """What the penalty's gradient is multiplied with; notes the ratio."""
+        if self.match is None:
+            return 1.0
+        task = _length([each.grad for each in weights])
+        own = _length(added)
+        if not (task > 0 and own > 0):
+            self.ratio = None
+            return 1.0
+        self.ratio = self.match
+        return self.match * task / own
+
+
+def gradient_length(model: nn.Module) -> float:
+    """‖g‖ over all trained weights together."""
+    return _length([each.grad for each in model.parameters()])
+
+
+def _length(gradients: Sequence[Tensor | None]) -> float:
+    norms = [each.detach().float().norm() for each in gradients if each is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0
+
+
+def _answers(live: LiveModel, token_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+    """What the aligned model itself answers, with its stop token where it came to an end."""
+    if live.tokenizer is None:
+        raise GuardError("This mode looks at the model's answers and needs its tokenizer")
+    from probes.behaviour.generate import generate
+
+    found = generate(live, token_ids, max_new_tokens=_LONGEST_ANSWER)
+    stop = live.tokenizer.eos_token_id
+    ended = [[*each, stop] if stop is not None and len(each) < _LONGEST_ANSWER else each for each in found]
+    if not all(ended):
+        raise GuardError("The aligned model answers a penalty prompt with nothing", next_step="Leave that prompt out.")
+    return ended

@@ -1,0 +1,1 @@
+"""What happens when a direction is intervened upon: candidates scored, completions steered, trials judged."""

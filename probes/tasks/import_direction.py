@@ -1,0 +1,100 @@
+"""A direction from elsewhere, brought into a run or made a file of ours, once it is known to fit the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.directions import METHODS
+from probes.directions.vectors import KEYS, Owner, Vectors
+from probes.errors import UsageError
+from probes.exchange import read_vectors
+from probes.lineage import CheckpointRef
+from probes.models.identity import checkpoint_sha256
+from probes.models.loading import load_config
+from probes.models.source import folder_of
+from probes.stages.directions import owner_of
+from probes.store import RunFolder, direction_file
+
+_NAME = re.compile(r"^[A-Za-z][\w.:-]*$")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was brought in.
+
+    Attributes:
+        vectors: the direction, with what is known of it.
+        path: where it lies now.
+        convention: how the file's layers were read, in words.
+    """
+
+    vectors: Vectors
+    path: Path
+    convention: str
+
+
+def import_direction(
+    file: Path,
+    name: str,
+    *,
+    run: Path | None = None,
+    model: str | None = None,
+    form: str | None = None,
+    out: Path | None = None,
+) -> Imported:
+    """Read a direction, hold it against its model, and keep it as a native file.
+
+    Args:
+        file: in any known format.
+        name: what it is called from now on.
+        run: the run that gets it, beside its own directions.
+        model: the model that it belongs to, as a folder or hub id; None is the run's aligned model.
+        form: the format; None tells it by the content.
+        out: where the file is to be, without a run; None is `<name>.safetensors` here.
+
+    Raises:
+        UsageError: neither run nor model, a file besides a run, a name that is taken or is none, or the direction is
+            of another model.
+    """
+    taken = {direction_file(each) for each in METHODS} | {"random", "none"}
+    if not _NAME.match(name) or name in METHODS or name in taken:
+        raise UsageError(
+            "This cannot be a direction's name", got=repr(name), expected="a new one: letters, digits, -, _"
+        )
+    if run is None and model is None:
+        raise UsageError("A direction belongs to a model", expected="--run RUN, or --model FOLDER or hub id")
+    if run is not None and out is not None:
+        raise UsageError("A run keeps a direction in its own folder", next_step="Give --run or --out, not both.")
+    vectors, found = read_vectors(file, name, form)
+    opened = RunFolder(run) if run is not None else None
+    owner = _owner_of_model(model) if model is not None else owner_of(opened)  # type: ignore[arg-type]
+    owner.refuse_foreign(vectors)
+    if opened is not None and model is not None:
+        owner_of(opened).refuse_foreign(vectors)
+    about = {key: "" for key in KEYS} | dict(vectors.about)
+    about["n_layers"] = str(owner.n_layers or about["n_layers"])
+    about["model_id"] = about["model_id"] or owner.name
+    about["imported_from"], about["imported_as"] = file.name, found.name
+    kept = dataclasses.replace(vectors, about=about)
+    path = opened.direction_path(name) if opened is not None else (out or Path(f"{name}.safetensors"))
+    if path.exists():
+        raise UsageError(f"{path} is already there", next_step="Give --as a new name.")
+    if opened is None:
+        kept.write(path)
+    else:
+        with RunFolder.writing(opened.path) as writing:
+            kept.write(path)
+            writing.manifest.stages[f"directions/{name}"] = "imported"
+            writing.save()
+    return Imported(kept, path, found.says)
+
+
+def _owner_of_model(text: str) -> Owner:
+    ref = CheckpointRef.parse(text)
+    folder = folder_of(ref.model, ref.revision, allow_pickle=False)
+    config = load_config(folder).get_text_config()
+    weights = frozenset({checkpoint_sha256(folder)}) if ref.adapter is None else frozenset()
+    return Owner(int(config.hidden_size), int(config.num_hidden_layers), weights, str(ref))

@@ -1,0 +1,213 @@
+"""A run as one HTML file that needs nothing else: verdict, lineage, charts, tables, and how to make it again."""
+
+from __future__ import annotations
+
+import html
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import RunFolderError
+from probes.store import Manifest, RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+_STYLE = """
+body { font: 16px/1.55 "Source Sans 3", "Helvetica Neue", Arial, sans-serif; color: #1F2328; margin: 3rem auto;
+  max-width: 66rem; padding: 0 2rem; }
+h1, h2 { font-family: "Source Serif 4", Georgia, serif; font-weight: 500; line-height: 1.2; }
+h1 { font-size: 2.1rem; margin: .2rem 0 .6rem; } h2 { font-size: 1.4rem; margin: 2.6rem 0 .6rem; }
+.kicker { font-size: .8rem; letter-spacing: .09em; text-transform: uppercase; opacity: .6; margin: 0; }
+.lead { font-size: 1.08rem; max-width: 46rem; }
+.note { font-size: .85rem; opacity: .7; max-width: 46rem; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
+th, td { text-align: left; padding: .25rem 1.3rem .25rem 0; border-bottom: 1px solid #E3E5E8; }
+th { font-weight: 400; font-size: .8rem; opacity: .65; } td.n, th.n { text-align: right; }
+pre { background: #F6F6F3; padding: 1rem; overflow-x: auto; font-size: .85rem; }
+.wide { overflow-x: auto; }
+"""
+_COLUMNS = ("alignment", "alignment_crossfit", "did_alignment", "return_fraction", "off_axis", "share_moved")
+
+
+def report_html(run: RunFolder) -> str:
+    """The report of a run; what the run does not hold is left out, with the command that makes it.
+
+    Raises:
+        RunFolderError: the run has no drift yet, or one of its tables is damaged.
+    """
+    from plotly.offline import get_plotlyjs
+
+    layer = _headline(run)
+    drift = run.read_table("drift", filters=[("layer", "==", layer)])
+    if drift.empty:
+        raise RunFolderError(f"{run.path} has nothing measured at layer {layer}", next_step="Measure it first.")
+    parts = [*_verdict(run), *_charts(run, drift, layer), *_numbers(drift, layer), *_made_from(run)]
+    name = html.escape(run.manifest.name)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name} – Gravity Probe</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+        f"<script>{get_plotlyjs()}</script></head><body>"
+        f'<p class="kicker">Gravity Probe · {name}</p>{"".join(parts)}</body></html>\n'
+    )
+
+
+def how_to_reproduce(manifest: Manifest, path: str) -> list[str]:
+    """The commands that make a run again; `path` as it is typed in a shell.
+
+    A measurement's lineage is kept in the manifest, not in a file: the command names a file to write it to.
+    """
+    demo = manifest.config_given.get("demo")
+    if isinstance(demo, dict):
+        quick = " --quick" if demo.get("quick") else ""
+        nulls = "" if manifest.config.get("nulls", True) else " --no-nulls"
+        start = f"gravity-probe demo --seed {demo.get('seed', 0)} --seeds {demo.get('seeds', 1)}{quick}{nulls}"
+        return [f"# with gravity-probe {manifest.tool_version}", f"{start} --no-app --out {path}"]
+    given = [
+        f"--set {shlex.quote(f'{key}={value}')}" for key, value in manifest.config_given.items() if not _nested(value)
+    ]
+    return [
+        f"# with gravity-probe {manifest.tool_version}",
+        "# lineage.toml: the lineage as kept in run.json",
+        " ".join(["gravity-probe measure lineage.toml", *given, "--out", path]),
+    ]
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _headline(run: RunFolder) -> int:
+    layer = run.manifest.config.get("headline_layer")
+    if not isinstance(layer, int):
+        raise RunFolderError(f"{run.path} names no headline layer", next_step="Measure it again.")
+    return layer
+
+
+def _verdict(run: RunFolder) -> Iterator[str]:
+    if not run.has_json("verdict"):
+        yield "<h1>No verdict has been written</h1>"
+        yield f"<p class='lead'>Write it: <code>gravity-probe verdict {html.escape(str(run.path))}</code></p>"
+        return
+    found = run.read_json("verdict")
+    listed = found.get("trajectories", []) if isinstance(found, dict) else []
+    main = next((entry for entry in listed if entry.get("arm") == "baseline"), listed[0] if listed else {})
+    yield f"<h1>{html.escape(str(main.get('arm', '')).capitalize())}: {html.escape(str(main.get('name', '')))}</h1>"
+    yield f'<p class="lead">{html.escape(str(main.get("text", "")))}</p>'
+    rows = [
+        [
+            entry.get("arm"),
+            entry.get("seed"),
+            f"{entry.get('level')} of 6",
+            entry.get("name"),
+            str(entry.get("decided_by") or "–").replace("_", " "),
+            _number(entry.get("p")),
+        ]
+        for entry in listed
+    ]
+    yield _table(["arm", "seed", "level", "", "decided by", "p"], rows)
+
+
+def _charts(run: RunFolder, drift: pd.DataFrame, layer: int) -> Iterator[str]:
+    from probes.lineage import Witness
+    from probes.plots import style
+    from probes.plots.behaviour import behaviour
+    from probes.plots.by_step import by_step
+    from probes.plots.heatmap import heatmap
+    from probes.plots.lineage_path import lineage_path, lineage_rows
+    from probes.plots.trajectories import plane
+
+    kind = (run.manifest.lineage.get("witness") or {}).get("kind", "helpful-only")
+    witness = Witness.model_construct(model="", kind=kind).label
+    where = f"{style.plain(run.manifest.name)} · layer {layer} · direction {style.plain(witness)} − aligned"
+    yield "<h2>How far, and which way</h2>"
+    yield _figure(lineage_path(lineage_rows(drift), where=where, witness=witness))
+    arms = style.in_order(set(drift["arm"]) - set(style.ROLES))
+    main = "baseline" if "baseline" in arms else arms[0]
+    seed = int(drift[drift["arm"] == main]["seed"].min())
+    for statistic in ("alignment_crossfit", "return_fraction"):
+        rows = drift[drift["statistic"] == statistic]
+        yield _figure(by_step(rows, statistic=statistic, where=where, nulls=_nulls(run, layer, main, seed, statistic)))
+    if run.has_table("nulls"):
+        yield f'<p class="note">The nulls drawn are those of {html.escape(main)}, seed {seed}.</p>'
+    everywhere = run.read_table("drift", filters=[("statistic", "==", "return_fraction"), ("arm", "==", main)])
+    yield "<h2>Where in the network</h2>"
+    yield _figure(
+        heatmap(
+            everywhere[everywhere["seed"] == seed],
+            statistic="return_fraction",
+            headline=layer,
+            where=f"{style.plain(run.manifest.name)} · {style.plain(main)}, seed {seed}",
+        )
+    )
+    if run.has_table("maps/plane"):
+        places = run.read_table("maps/plane", filters=[("layer", "==", layer)])
+        if len(places):
+            yield "<h2>The paths</h2>" + _figure(plane(places, where=where, witness=witness))
+    yield "<h2>What the models do</h2>"
+    if not run.has_table("behaviour"):
+        yield f"<p class='note'>Not measured: <code>gravity-probe evaluate {html.escape(str(run.path))}</code></p>"
+        return
+    table = run.read_table("behaviour")
+    measure = "harmful_compliance" if "harmful_compliance" in set(table["measure"]) else "refusal_harmful"
+    rows = table[table["measure"] == measure]
+    yield _figure(by_step(rows, statistic=measure, where=where))
+    fraction = drift[drift["statistic"] == "return_fraction"].set_index("checkpoint")["value"]
+    joined = rows.assign(fraction=rows["checkpoint"].map(fraction).where(rows["arm"] != "aligned", 0.0).astype(float))
+    joined = joined.dropna(subset=["fraction", "value"])
+    yield _figure(behaviour(joined, measure=measure, where=where, witness=witness))
+
+
+def _nulls(run: RunFolder, layer: int, arm: str, seed: int, statistic: str) -> pd.DataFrame | None:
+    if not run.has_table("nulls"):
+        return None
+    wanted = [("layer", "==", layer), ("arm", "==", arm), ("seed", "==", seed), ("statistic", "==", statistic)]
+    return run.read_table("nulls", columns=["null", "step", "p99"], filters=wanted)
+
+
+def _figure(figure: go.Figure) -> str:
+    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+
+
+def _numbers(drift: pd.DataFrame, layer: int) -> Iterator[str]:
+    from probes.plots import style
+
+    yield f"<h2>All numbers at layer {layer}</h2>"
+    wide = drift.pivot_table(index=["arm", "seed", "step"], columns="statistic", values="value", sort=False)
+    columns = [name for name in _COLUMNS if name in wide.columns]
+    order = style.in_order({arm for arm, _, _ in wide.index})
+    ranked = sorted(wide.index, key=lambda place: (order.index(place[0]), *place[1:]))
+    rows = [[*place, *(_number(wide.loc[place, name]) for name in columns)] for place in ranked]
+    yield _table(["arm", "seed", "step", *(name.replace("_", " ") for name in columns)], rows)
+
+
+def _made_from(run: RunFolder) -> Iterator[str]:
+    manifest = run.manifest
+    yield "<h2>Lineage</h2>"
+    rows = [
+        [name, about.get("place", ""), str(about.get("weights_sha256", ""))[:16]]
+        for name, about in manifest.checkpoints.items()
+    ]
+    yield _table(["checkpoint", "place", "weights sha256"], rows)
+    yield "<h2>Made from</h2>"
+    prompts = {f"prompts: {key}": value for key, value in manifest.prompts.items()}
+    settings = {**manifest.model, **manifest.config, **prompts}
+    yield _table(["setting", "value"], [[key, value] for key, value in settings.items()])
+    packages = {"gravity-probe": manifest.tool_version, **manifest.packages}
+    yield _table(["package", "version"], [[name, version] for name, version in packages.items()])
+    yield "<h2>Make it again</h2>"
+    yield f"<pre>{html.escape(chr(10).join(how_to_reproduce(manifest, shlex.quote(manifest.name))))}</pre>"
+
+
+def _number(value: Any) -> str:
+    from probes.plots import style
+
+    return style.signed(float(value), 3) if isinstance(value, int | float) else "–"
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    """Rows as a table; everything from the run is escaped."""
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'

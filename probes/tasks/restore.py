@@ -1,0 +1,205 @@
+"""A fine-tuned checkpoint in, the same without its return out, as a Hugging Face folder; judged before and after."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.behaviour.evaluation import Evaluation, answer_questions, judge_completions, with_questions
+from probes.behaviour.judges import JudgementCache, open_judge
+from probes.drift.restoration import Restored, without_return
+from probes.errors import UsageError
+from probes.lineage import CheckpointRef, Lineage
+from probes.models import ModelHost
+from probes.models.weight_space import folded, save
+from probes.progress import Progress, Report, silent, within
+from probes.store import RunFolder, records
+
+NOTE = "restoration.json"
+_RESTORING = 0.3  # share of the job's time where behaviour is judged too
+
+
+@dataclass(frozen=True)
+class Lineages:
+    """The three checkpoints that restoring needs."""
+
+    tuned: CheckpointRef
+    aligned: CheckpointRef
+    witness: CheckpointRef
+
+    @classmethod
+    def of(cls, tuned: str, run: RunFolder | None, aligned: str | None, witness: str | None) -> Lineages:
+        """From a run and the name of one of its checkpoints, or from three references.
+
+        Raises:
+            UsageError: neither, or both, are given.
+        """
+        if run is not None and not (aligned or witness):
+            lineage = Lineage.opened(run.manifest.lineage, run.path)
+            refs = {member.id: member.ref for member in lineage.members()}
+            return cls(refs.get(tuned) or CheckpointRef.parse(tuned), lineage.aligned, lineage.witness)
+        if run is None and aligned and witness:
+            return cls(*map(CheckpointRef.parse, (tuned, aligned, witness)))
+        raise UsageError("Restoring needs a lineage", expected="either --run, or --aligned and --witness")
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What was restored.
+
+    Attributes:
+        out: the new checkpoint's folder.
+        form: how the return was removed.
+        strength: which share of it.
+        tensors: per tensor name ‖Δ‖ before, ‖Δ‖ left, and whether alignment moved it in every direction.
+        behaviour: rates of `aligned`, `tuned` and `restored` (rows of `tables.RATE_COLUMNS`); empty if not judged.
+        contrasts: restored against tuned (rows of `tables.CONTRAST_COLUMNS`).
+    """
+
+    out: Path
+    form: str
+    strength: float
+    tensors: dict[str, dict[str, Any]]
+    behaviour: list[dict[str, Any]] = field(default_factory=list)
+    contrasts: list[dict[str, Any]] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """The documented JSON."""
+        before, left = (np.sqrt(sum(row[name] ** 2 for row in self.tensors.values())) for name in ("drift", "left"))
+        moved = [row for row in self.tensors.values() if row["drift"]]
+        return {
+            "out": str(self.out),
+            "form": self.form,
+            "strength": self.strength,
+            "drift": float(before),
+            "left": float(left),
+            "tensors_moved": len(moved),
+            "tensors_emptied": sum(row["everywhere"] for row in moved),
+            "behaviour": self.behaviour,
+            "contrasts": self.contrasts,
+            "tensors": self.tensors,
+        }
+
+
+def restore(
+    checkpoints: Lineages,
+    out: Path,
+    *,
+    form: str = "exact",
+    strength: float = 1.0,
+    evaluation: Evaluation | None = None,
+    device: str = "auto",
+    report: Report = silent,
+) -> Restoration:
+    """Write `checkpoints.tuned` without the return in its weight drift (see `probes.drift.restoration`).
+
+    Three checkpoints are held in memory in float32. An adapter is folded into its base.
+
+    Args:
+        checkpoints: the fine-tuned one, the aligned one it left from, and the witness.
+        out: a folder that is not there yet; it appears whole or not at all.
+        form: `exact`, `scaled` or `along`.
+        strength: share of the return that is removed, in [0, 1].
+        evaluation: judge harm and task before and after on this; None leaves it out.
+        device: where the model runs.
+        report: told where the work is.
+
+    Raises:
+        UsageError: `out` is there already, or the options are not what they must be.
+        CheckpointError: a checkpoint cannot be loaded, or is of another lineage.
+    """
+    if out.exists():
+        raise UsageError(f"{out} is already there", next_step="Give --out a new folder.")
+    part = within(report, 0.0, _RESTORING if evaluation else 1.0)
+    host = ModelHost(checkpoints.aligned, device=device)
+    tensors: dict[str, dict[str, Any]] = {}
+    with _appearing(out) as folder:
+        restored = {}
+        for name, found in _restored(host, checkpoints, form, strength, part):
+            restored[name] = found.tensor
+            tensors[name] = {"drift": found.drift, "left": found.left, "everywhere": found.everywhere}
+        _save(host, folder, restored)
+        note = {"form": form, "strength": strength, **{name: str(ref) for name, ref in vars(checkpoints).items()}}
+        (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    done = Restoration(out, form, strength, tensors)
+    if evaluation is None:
+        return done
+    return _judged(host, checkpoints, done, evaluation, within(report, _RESTORING, 1.0))
+
+
+def _restored(
+    host: ModelHost, checkpoints: Lineages, form: str, strength: float, report: Report
+) -> Iterator[tuple[str, Restored]]:
+    weights = {}
+    for number, name in enumerate(("aligned", "witness", "tuned")):
+        report(Progress("reading weights", number, 6, name))
+        weights[name] = folded(host, getattr(checkpoints, name))
+    for number, name in enumerate(weights["tuned"]):
+        report(Progress("restoring", len(weights["tuned"]) + number, 2 * len(weights["tuned"]), name[-22:]))
+        arrays = [weights[each][name].numpy() for each in ("aligned", "tuned", "witness")]
+        yield name, without_return(*arrays, form=form, strength=strength, precision=host.precision)
+
+
+def _save(host: ModelHost, folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    import torch
+
+    save(host, folder, {name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+
+
+@contextlib.contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name once it is whole, or is removed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".writing-{out.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _judged(
+    host: ModelHost, checkpoints: Lineages, done: Restoration, evaluation: Evaluation, report: Report
+) -> Restoration:
+    """Ask the aligned, the fine-tuned and the restored checkpoint, and compare."""
+    import pandas as pd
+
+    from probes.behaviour import rate_tables as tables
+
+    refs = {
+        "aligned": checkpoints.aligned,
+        "tuned": checkpoints.tuned,
+        "restored": CheckpointRef(model=str(done.out)),
+    }
+    parts, losses = [], []
+    for number, (name, ref) in enumerate(refs.items()):
+        report(Progress("asking", number, len(refs) + 1, name))
+        host.put(ref)
+        # The comparison knows a baseline and what is held against it.
+        place = {"checkpoint": name, "arm": "baseline" if name == "tuned" else name, "seed": 0, "step": 0}
+        answers, items = answer_questions(host, evaluation)
+        parts.append(with_questions(answers, evaluation).assign(**place))
+        losses.append(items.assign(**place))
+    judges = [open_judge(each) for each in evaluation.judges]
+    frame, _ = judge_completions(pd.concat(parts, ignore_index=True), judges, JudgementCache(), silent)
+    items = pd.concat(losses, ignore_index=True)
+    contrasts = tables.contrasts(frame, items, margin=evaluation.margin)
+    against = contrasts[(contrasts["checkpoint"] == "restored") & (contrasts["against"] == "baseline")]
+    return Restoration(
+        done.out,
+        done.form,
+        done.strength,
+        done.tensors,
+        records(tables.rates(frame, items).drop(columns="arm")),
+        records(against.assign(against="tuned")),
+    )

@@ -1,0 +1,90 @@
+"""One prompt to a checkpoint of a run, answered with and without a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.errors import UsageError
+from probes.interventions.steering import Answer, Mode, steered
+from probes.lineage import Lineage
+from probes.prompts import PromptSet, render
+from probes.stages.directions import owner_of, place_of, read_direction
+from probes.stages.roles import open_aligned
+from probes.store import RunFolder
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Three answers to one prompt.
+
+    Attributes:
+        checkpoint: who answered.
+        direction: its name.
+        layers: where it acted; `ablate` takes it out at every block.
+        mode: how.
+        coefficient: how much, in units of the direction's norm.
+        norms: that norm at each of the layers.
+        answers: as it is, under the direction, under a random direction of the same norm.
+    """
+
+    checkpoint: str
+    direction: str
+    layers: tuple[int, ...]
+    mode: str
+    coefficient: float
+    norms: tuple[float, ...]
+    answers: tuple[Answer, Answer, Answer]
+
+
+def steer(
+    path: Path | str,
+    direction: str,
+    prompt: str,
+    *,
+    checkpoint: str = "aligned",
+    layers: Sequence[int] | None = None,
+    mode: Mode = "add",
+    coefficient: float = 1.0,
+    max_new_tokens: int = 32,
+    seed: int = 0,
+    device: str | None = None,
+) -> Steered:
+    """Answer a prompt with and without a direction of a run.
+
+    Args:
+        path: the run, whose checkpoints are still where they were.
+        direction: a fitted or imported direction, as it is at the aligned model.
+        prompt: one request, which gets the aligned model's chat template.
+        checkpoint: who answers.
+        layers: where the direction acts; None is the layer that its selection chose, else the run's headline layer.
+        mode: add coefficient × norm × direction, ablate it at every block, or clamp its projection.
+        coefficient: in units of the direction's norm at that layer.
+        max_new_tokens: length of the answers.
+        seed: of the random direction.
+        device: None is as the run was measured.
+
+    Raises:
+        LineageError: no such checkpoint.
+        UsageError: the prompt is empty, the direction is not known at a layer or belongs to another model, or the
+            intervention cannot be (see `steered`).
+        RunFolderError: the run has no such direction.
+        CheckpointError: the checkpoint is no longer where it was.
+    """
+    if not prompt.strip():
+        raise UsageError("The prompt is empty", next_step="Give --prompt what the model shall be asked.")
+    run = RunFolder(path)
+    lineage = Lineage.opened(run.manifest.lineage, run.path)
+    ref = lineage.ref(checkpoint)
+    vectors = read_direction(run, direction)
+    owner_of(run).refuse_foreign(vectors)
+    where = tuple(layers) if layers else (place_of(run, vectors),)
+    norms = tuple(vectors.at(layer)[1] for layer in where)
+    host = open_aligned(run, lineage, device)
+    host.put(ref)
+    ids = render(PromptSet.of([prompt], ["harmful"]), host.tokenizer, host.context_length).token_ids[0]
+    answers = steered(
+        host, ids, vectors, where, mode=mode, coefficient=coefficient, max_new_tokens=max_new_tokens, seed=seed
+    )
+    return Steered(checkpoint, direction, where, mode, coefficient, norms, answers)

@@ -1,0 +1,218 @@
+"""The documented, stable JSON of a run, and the gate that a pipeline sets on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from probes.errors import GateTripped, RunFolderError, UsageError
+from probes.store import FORMAT_VERSION, RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATISTICS = (
+    "alignment",
+    "alignment_crossfit",
+    "return_fraction",
+    "off_axis",
+    "did_alignment",
+    "did_return_fraction",
+    "displacement_norm",
+    "share_moved",
+)
+BEHAVIOURS = (
+    "refusal_harmful",
+    "refusal_harmless",
+    "task_loss",
+    "harmful_compliance",
+    "over_refusal",
+    "incoherent",
+    "unjudged",
+    "refusal_score_harmful",
+    "refusal_score_harmless",
+)
+ROLES = ("aligned", "witness", "pretrained")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Null(_Record):
+    """One null at one checkpoint and layer: the 99th percentile of its statistic, and the p-value."""
+
+    p99: float | None
+    p: float | None
+
+
+class Layer(_Record):
+    """The statistics of one checkpoint after one block; None where a statistic is not defined."""
+
+    layer: int
+    alignment: float | None
+    alignment_crossfit: float | None
+    return_fraction: float | None
+    off_axis: float | None
+    did_alignment: float | None
+    did_return_fraction: float | None
+    displacement_norm: float | None
+    share_moved: float | None
+    nulls: dict[str, Null]
+
+
+class Behaviour(_Record):
+    """Rates in [0, 1], refusal scores in log odds, the task loss in nats per token; None where it was not measured.
+
+    `over_refusal` is on look-alikes, `unjudged` the share of completions that no judge could judge.
+    """
+
+    refusal_harmful: float | None = None
+    refusal_harmless: float | None = None
+    task_loss: float | None = None
+    harmful_compliance: float | None = None
+    over_refusal: float | None = None
+    incoherent: float | None = None
+    unjudged: float | None = None
+    refusal_score_harmful: float | None = None
+    refusal_score_harmless: float | None = None
+
+
+class Checkpoint(_Record):
+    """One step of a trajectory."""
+
+    step: int
+    layers: tuple[Layer, ...]
+    behaviour: Behaviour
+
+
+class TrajectorySummary(_Record):
+    """One fine-tuning run."""
+
+    arm: str
+    seed: int
+    checkpoints: tuple[Checkpoint, ...]
+
+
+class Summary(_Record):
+    """What `gravity-probe summary RUN --json` prints."""
+
+    format_version: int
+    lineage: str
+    headline_layer: int
+    trajectories: tuple[TrajectorySummary, ...]
+
+
+def summarise(run: RunFolder) -> Summary:
+    """Gather a run's tables into its summary.
+
+    Raises:
+        RunFolderError: the run has no drift table yet, or one of its tables is damaged.
+    """
+    drift = run.read_table("drift")
+    drift = drift[(drift["layer"] >= 0) & ~drift["arm"].isin(ROLES)]
+    layers = _by_step(drift, ["layer", "statistic"], "value")
+    nulls = _nulls(run)
+    behaviours = behaviour_by_step(run)
+    trajectories = []
+    for (arm, seed), frame in drift.groupby(["arm", "seed"], sort=False):
+        steps = sorted(frame["step"].unique())
+        checkpoints = tuple(
+            Checkpoint(
+                step=step,
+                layers=_layers(layers[arm, seed, step], nulls.get((arm, seed, step), {})),
+                behaviour=Behaviour(**behaviours.get((arm, seed, step), {})),
+            )
+            for step in map(int, steps)
+        )
+        trajectories.append(TrajectorySummary(arm=str(arm), seed=int(seed), checkpoints=checkpoints))
+    return Summary(
+        format_version=FORMAT_VERSION,
+        lineage=run.manifest.lineage["name"],
+        headline_layer=run.manifest.config["headline_layer"],
+        trajectories=tuple(trajectories),
+    )
+
+
+def behaviour_by_step(run: RunFolder) -> dict[tuple[str, int, int], dict[str, float]]:
+    """Behaviour of every checkpoint by (arm, seed, step); the roles stand under their own name, seed 0 and step 0."""
+    if not run.has_table("behaviour"):
+        return {}
+    frame = run.read_table("behaviour")
+    found = _by_step(frame[frame["measure"].isin(BEHAVIOURS)], ["measure"], "value")
+    return {
+        key: {name: value for (name,), value in values.items() if value is not None} for key, values in found.items()
+    }
+
+
+def check_return(run: RunFolder, max_return: float, layer: int | None = None) -> str:
+    """One sentence that says every trajectory stayed at or under `max_return`.
+
+    Raises:
+        GateTripped: a trajectory went further back; names the furthest arm, step and fraction.
+        UsageError: the run has no such layer.
+        RunFolderError: the run has nothing to judge, or the return fraction is nowhere defined at that layer.
+    """
+    summary = summarise(run)
+    layer = summary.headline_layer if layer is None else layer
+    places = [
+        (row.return_fraction, (trajectory.arm, trajectory.seed, checkpoint.step))
+        for trajectory in summary.trajectories
+        for checkpoint in trajectory.checkpoints
+        for row in checkpoint.layers
+        if row.layer == layer
+    ]
+    if not summary.trajectories:
+        raise RunFolderError(f"{run.path} has no trajectory to check")
+    if not places:
+        raise UsageError("No such layer in this run", got=layer)
+    defined = [(fraction, place) for fraction, place in places if fraction is not None]
+    if not defined:
+        raise RunFolderError(
+            f"The return fraction is not defined at layer {layer}", next_step="Choose another --layer."
+        )
+    furthest, (arm, seed, step) = max(defined)
+    where = f"{arm} (seed {seed}) at step {step}: return fraction {furthest:.3f} at layer {layer}"
+    if furthest > max_return:
+        raise GateTripped(f"{where}, more than {max_return:g}")
+    return f"Within {max_return:g}. Furthest: {where}."
+
+
+def _by_step(
+    frame: pd.DataFrame, inner: list[str], value: str
+) -> dict[tuple[str, int, int], dict[tuple, float | None]]:
+    """Values by (arm, seed, step), then by the `inner` columns; NaN becomes None."""
+    table: dict[tuple[str, int, int], dict[tuple, float | None]] = {}
+    for *key, number in frame[["arm", "seed", "step", *inner, value]].itertuples(index=False, name=None):
+        place = (str(key[0]), int(key[1]), int(key[2]))
+        table.setdefault(place, {})[tuple(key[3:])] = None if number != number else float(number)
+    return table
+
+
+def _nulls(run: RunFolder) -> dict[tuple[str, int, int], dict[int, dict[str, Null]]]:
+    if not run.has_table("nulls"):
+        return {}
+    frame = run.read_table("nulls", columns=["arm", "seed", "step", "layer", "null", "p99", "p"])
+    table: dict[tuple[str, int, int], dict[int, dict[str, Null]]] = {}
+    for arm, seed, step, layer, name, p99, p in frame.itertuples(index=False, name=None):
+        rows = table.setdefault((str(arm), int(seed), int(step)), {})
+        rows.setdefault(int(layer), {})[name] = Null(p99=_number(p99), p=_number(p))
+    return table
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def _layers(values: Mapping[tuple, float | None], nulls: Mapping[int, dict[str, Null]]) -> tuple[Layer, ...]:
+    numbers = sorted({layer for layer, _ in values})
+    return tuple(
+        Layer(
+            layer=layer,
+            nulls=nulls.get(layer, {}),
+            **{name: values.get((layer, name)) for name in STATISTICS},  # type: ignore[arg-type]
+        )
+        for layer in numbers
+    )

@@ -1,0 +1,212 @@
+"""What the terminal shows of directions: which there are, how they turn, how they lie, what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from probes.prompts.tokens import visible
+from probes.terminal.table import number, plain_table, share
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probes.directions.selection import Selection
+    from probes.tasks.steer import Steered
+
+_SHORT = {
+    "reversion": "rev",
+    "reversion_did": "did",
+    "refusal": "ref",
+    "logistic": "log",
+    "mass_mean": "mass",
+    "lda": "lda",
+    "paired_pca": "pca",
+    "response_mean": "resp",
+    "leace": "lea",
+    "subspace": "sub",
+    "control:isotropic": "iso",
+    "control:covariance": "cov",
+    "control:shuffled": "shuf",
+    "control:drift": "drif",
+}
+
+_FILTERS = {"max_kl": "--max-kl", "min_induce": "--min-induce", "depth": "--depth", "finite": "to be a number"}
+
+
+def list_table(rows: Sequence[Mapping[str, Any]], layer: int) -> Table:
+    """Every direction of a run, at one layer of the aligned model."""
+    table = plain_table(f"Directions of the aligned model, layer {layer}")
+    table.add_column("direction", no_wrap=True)
+    for name in ("norm", "d′", "AUROC", "95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for row in rows:
+        between = "–" if row["refit"] is None else f"{row['refit_low']:.2f} to {row['refit_high']:.2f}"
+        table.add_row(
+            Text(row["direction"], "dim" if row["control"] else ""),
+            number(row["norm"]),
+            number(row["d_prime"]),
+            number(row["refit"]),
+            between,
+            Text(row["says"], "dim"),
+        )
+    table.caption = Text(
+        "norm: gap of the class means along it; AUROC: fitted on either fold, read on the other; controls: what an "
+        "arbitrary direction reads in this space",
+        "dim",
+    )
+    return table
+
+
+def track_table(name: str, layer: int, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How one direction turns, and what it still reads, checkpoint by checkpoint."""
+    table = plain_table(f"{name}, layer {layer}, checkpoint by checkpoint")
+    table.add_column("checkpoint", no_wrap=True)
+    for column in ("cosine", "angle", "norm", "d′", "kept", "refitted", "95 %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        between = "–" if row["refit"] is None else f"{row['refit_low']:.2f} to {row['refit_high']:.2f}"
+        angle = "–" if row["angle"] is None else f"{row['angle']:.0f}°"
+        table.add_row(
+            row["checkpoint"],
+            number(row["cosine"]),
+            angle,
+            number(row["norm"]),
+            number(row["d_prime"]),
+            number(row["auroc"]),
+            number(row["refit"]),
+            between,
+        )
+    table.caption = Text(
+        "cosine, angle: to the aligned model's; kept: AUROC of the aligned model's probe read there, refitted: of one "
+        "fitted there, each on the fold that it was not fitted on",
+        "dim",
+    )
+    return table
+
+
+def readout_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Tokens that a direction raises at either sign, a line each layer and sign."""
+    table = plain_table("Tokens through the final norm and the unembedding")
+    table.add_column("layer", justify="right", no_wrap=True)
+    table.add_column("sign", no_wrap=True)
+    table.add_column("tokens", overflow="fold")
+    for row in rows:
+        tokens = "  ".join(map(visible, row["tokens"]))
+        table.add_row(str(row["layer"]), "+" if row["sign"] > 0 else "−", Text(tokens))
+    return table
+
+
+def cosine_table(frame: pd.DataFrame, checkpoint: str, layer: int) -> Table:
+    """Cosine of every two directions at one checkpoint and layer."""
+    matrix = frame.pivot(index="one", columns="other", values="cosine")
+    names = [name for name in dict.fromkeys(frame["one"]) if matrix.loc[name].notna().any()]
+    table = plain_table(f"Cosines at {checkpoint}, layer {layer}")
+    table.padding = 0
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(_SHORT.get(name, name[:4]), justify="right", no_wrap=True)
+    for name in names:
+        table.add_row(name.replace("control:", "c:"), *(_two(matrix.loc[name, other]) for other in names))
+    return table
+
+
+def selection_lines(found: Selection) -> list[str]:
+    """What a selection rule says, in lines."""
+    if found.chosen is not None:
+        best = found.chosen
+        return [
+            f"position {best.position}, layer {best.layer}: bypass {best.bypass:.3f}, induce {best.induce:.3f}, "
+            f"KL {best.kl:.4f}",
+            f"{found.passing} of {found.candidates} candidates pass every filter; this one has the lowest bypass.",
+        ]
+    lines = [f"No candidate passes, of {found.candidates}. The nearest:"]
+    for each, fails in found.nearest:
+        lines.append(
+            f"  position {each.position}, layer {each.layer}: bypass {each.bypass:.3f}, induce {each.induce:.3f}, "
+            f"KL {each.kl:.4f}; fails {', '.join(_FILTERS.get(name, name) for name in fails)}"
+        )
+    offers = [f"One would pass with {offer}." for offer in found.relax]
+    if not offers and any("finite" not in fails for _, fails in found.nearest):
+        offers = ["No single filter keeps them out: it takes more than one change."]
+    return [*lines, *offers]
+
+
+def steered_table(found: Steered) -> Table:
+    """Three answers under each other."""
+    place = "every block" if found.mode == "ablate" else f"layer {', '.join(map(str, found.layers))}"
+    norm = ", ".join(f"{each:.3g}" for each in found.norms)
+    table = plain_table(f"{found.checkpoint}: {found.mode} {found.direction} at {place}")
+    table.add_column("", no_wrap=True)
+    table.add_column("refusal", justify="right", no_wrap=True)
+    table.add_column("answer", overflow="fold")
+    for answer in found.answers:
+        table.add_row(answer.under, number(answer.score), Text(answer.text or "(nothing)"))
+    strength = "" if found.mode == "ablate" else f"coefficient {found.coefficient:g} × norm {norm}; "
+    table.caption = Text(f"{strength}refusal: score of the first token, nats of log odds; random: same norm", "dim")
+    return table
+
+
+def effect_table(found: Mapping[str, Any]) -> Table:
+    """What a direction does to behaviour, a line each intervention, the random directions as their range."""
+    table = plain_table(f"{found['checkpoint']} under {found['direction']}, layer {found['layer']}")
+    table.add_column("", no_wrap=True)
+    for name in ("refuses harmful", "refuses harmless", "incoherent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rates = ("refusal", "over_refusal", "incoherent")
+    kinds: dict[tuple[str, float, bool], list[Mapping[str, Any]]] = {}
+    for row in found["rows"]:
+        kinds.setdefault((row["mode"], row["coefficient"], row["along"].startswith("random:")), []).append(row)
+    for (mode, coefficient, random), rows in sorted(kinds.items(), key=lambda each: (each[0][0] != "none", each[0])):
+        how = {"none": "as it is", "ablate": "ablated at every block"}.get(mode, f"added, {coefficient:g} × norm")
+        cells = [_range([row[name] for row in rows]) for name in rates]
+        table.add_row(Text(f"{how}, {len(rows)} random" if random else how, "dim" if random else ""), *cells)
+    table.caption = Text(
+        f"over {found['rows'][0]['n']} harmful requests of the evaluation, and its harmless ones", "dim"
+    )
+    return table
+
+
+def mediation_table(found: Mapping[str, Any]) -> Table:
+    """Necessity and sufficiency, beside the random directions."""
+    where = ", ".join(map(str, found["layers"]))
+    table = plain_table(
+        f"{found['checkpoint']}: is the motion along the reversion what changes behaviour? layer {where}"
+    )
+    table.add_column("test", no_wrap=True)
+    for name in ("comply before", "after", "effect", "random", "p", "covariance", "p", "p, both"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found["effects"]:
+        table.add_row(
+            row["test"],
+            *(share(row[name]) for name in ("before", "after", "effect")),
+            share(row["random"]),
+            number(row["p_random"]),
+            share(row["covariance"]),
+            number(row["p_covariance"]),
+            number(row["p"]),
+        )
+    controls = sum(row["test"] == "necessity" for row in found["rows"]) - 2
+    table.caption = Text(
+        "necessity: the fine-tuned model without its motion back; sufficiency: the aligned model with it; effect: "
+        "change of harmful compliance; random, covariance: mean effect of random directions of either kind; p against "
+        f"{controls} of them cannot be below {1 / (controls + 1):.2f}",
+        "dim",
+    )
+    return table
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = share(min(values)), share(max(values))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
+def _two(value: float) -> str:
+    if value != value:
+        return "–"
+    shown = f"{value:.2f}".replace("-", "−")
+    return shown.removesuffix(".00") if abs(value) > 0.99 and shown.endswith(".00") else shown.replace("0.", ".", 1)

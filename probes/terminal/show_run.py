@@ -1,0 +1,194 @@
+"""A measured run: every trajectory by step, verdicts in words, two checkpoints side by side."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from probes.tasks.summarise import Behaviour, Checkpoint, Summary, TrajectorySummary
+from probes.terminal.table import ARM_STYLE, DASH, WIDTH, number, plain_table, share
+
+# Poppi and Lukas, arXiv 2606.28525, first version: the rows that a run of ours stands beside.
+_PUBLISHED = (
+    ("alignment after the first update", "0.429 ± 0.052"),
+    ("alignment at step 20", "0.647 ± 0.021"),
+    ("alignment at step 100, baseline → block", "0.648 → −0.211"),
+    ("harmfulness at step 100, baseline → block", "19.0 % → 8.5 %"),
+)
+
+
+def summary_table(summary: Summary, verdicts: Mapping[tuple[str, int], str], roles: Mapping[str, Behaviour]) -> Table:
+    """Every trajectory by step at the headline layer, roles first for their behaviour."""
+    layer = summary.headline_layer
+    table = plain_table(f"{summary.lineage} · layer {layer} · displacement of harmful prompts from the aligned model")
+    table.caption = _caption(verdicts)
+    table.add_column("arm", no_wrap=True)
+    for name in ("step", "align", "xfit", "DiD", "return", "off", "refuse", "over", "task"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for role, behaviour in roles.items():
+        table.add_row(role, *[DASH] * 6, *_behaviour(behaviour))
+    for trajectory in summary.trajectories:
+        table.add_section()
+        for position, checkpoint in enumerate(trajectory.checkpoints):
+            table.add_row(_arm(trajectory) if position == 0 else "", *_cells(checkpoint, layer))
+    return table
+
+
+def published_table(summary: Summary) -> Table:
+    """What the source reports, beside the same quantity of this run; ours is another model and another judge."""
+    ours = _own_rows(summary)
+    table = plain_table("Beside the published numbers (arXiv 2606.28525 v1: Llama and Qwen, 3B to 8B)")
+    table.add_column("quantity")
+    table.add_column("published", justify="right")
+    table.add_column("this run", justify="right")
+    for name, published in _PUBLISHED:
+        table.add_row(name, published, ours.get(name, DASH))
+    table.caption = Text("An implementation of the published description on another model, not a reproduction.", "dim")
+    return table
+
+
+def verdict_lines(verdicts: Sequence[Mapping[str, object]]) -> Table:
+    """Each trajectory's verdict in words."""
+    table = Table(box=box.SIMPLE_HEAD, width=WIDTH, pad_edge=False, show_header=False, show_lines=False)
+    table.add_column("arm", no_wrap=True)
+    table.add_column("level", no_wrap=True)
+    table.add_column("text")
+    for verdict in verdicts:
+        arm = str(verdict["arm"])
+        name = Text(f"{arm}, seed {verdict['seed']}", ARM_STYLE.get(arm, ""))
+        table.add_row(name, f"level {verdict['level']}", str(verdict["text"]))
+        table.add_section()
+    return table
+
+
+def comparison_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """Two checkpoints side by side: a table of layers, and one of weights grouped by kind of tensor."""
+    layers = plain_table(f"{found['one']} → {found['other']}, by layer")
+    names = ("layer", "distance /‖v_rev‖", "cosine", "CKA", "overlap", "random", "largest angle", "same basis")
+    for name in names:
+        layers.add_column(name, justify="right", no_wrap=True)
+    for row in found["layers"]:
+        angle = f"{math.degrees(max(row['angles'])):.0f}°" if row["angles"] else DASH
+        shared = {True: "yes", False: "NO", None: DASH}[row["basis_shared"]]
+        numbers = (row[name] for name in ("distance", "cosine", "cka", "overlap", "overlap_random"))
+        layers.add_row(str(row["layer"]), *map(number, numbers), angle, shared)
+    layers.caption = Text(
+        "cosine: of the two displacements from the aligned model; overlap: of the 10 leading directions in which "
+        "prompts differ, with its value for random ones; same basis: a rotation explains no more than half.",
+        "dim",
+    )
+    yield layers
+    weights = plain_table("weights, by kind of tensor (root of summed squares; shares weighted by them)")
+    for name in ("kind", "tensors", "‖Δ‖", "‖Δ‖/‖θ‖", "inside span(θ_H − θ_S)", "random"):
+        weights.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
+    if found["weights_missing"]:
+        weights.caption = Text(found["weights_missing"], "dim")
+    for kind, rows in _kinds(found["weights"]).items():
+        weights.add_row(kind, str(len(rows)), *map(number, _pooled(rows)))
+    yield weights
+
+
+def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows by the tensor's name without its layer number, e.g. `mlp.up_proj.weight`."""
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(re.sub(r"^.*\.\d+\.", "", row["tensor"]), []).append(row)
+    return kinds
+
+
+def _pooled(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float | None, float | None, float]:
+    """Norm, relative norm, share inside the span, and its random value, of several tensors as one."""
+    squared = [row["frobenius"] ** 2 for row in rows]
+    total = sum(squared)
+    sizes = sum((row["frobenius"] / row["relative"]) ** 2 for row in rows if row["relative"])
+    inside = [(square, row["inside"]) for square, row in zip(squared, rows, strict=True) if row["inside"] is not None]
+    weight = sum(square for square, _ in inside)
+    return (
+        math.sqrt(total),
+        math.sqrt(total / sizes) if sizes else None,
+        sum(square * share for square, share in inside) / weight if weight else None,
+        sum(row["random"] for row in rows) / len(rows),
+    )
+
+
+def _caption(verdicts: Mapping[tuple[str, int], str]) -> Text:
+    lines = [f"{arm}, seed {seed}: {name}" for (arm, seed), name in verdicts.items()]
+    lines.append("align = cos(δ, v_rev), xfit cross-fitted; return = ⟨δ, v_rev⟩/‖v_rev‖², 1 is all the way back;")
+    lines.append(
+        "off: off-axis in ‖v_rev‖; refuse, over: refusals of harmful, of harmless requests; task: nats per token"
+    )
+    return Text("\n".join(lines), "dim")
+
+
+def _arm(trajectory: TrajectorySummary) -> Text:
+    return Text(f"{trajectory.arm} s{trajectory.seed}", ARM_STYLE.get(trajectory.arm, ""))
+
+
+def _cells(checkpoint: Checkpoint, layer: int) -> list[str]:
+    row = next((each for each in checkpoint.layers if each.layer == layer), None)
+    numbers = (
+        [row.alignment, row.alignment_crossfit, row.did_alignment, row.return_fraction, row.off_axis]
+        if row
+        else [None] * 5
+    )
+    return [str(checkpoint.step), *map(number, numbers), *_behaviour(checkpoint.behaviour)]
+
+
+def _behaviour(behaviour: Behaviour) -> list[str]:
+    return [
+        share(behaviour.refusal_harmful),
+        share(behaviour.refusal_harmless),
+        number(behaviour.task_loss),
+    ]
+
+
+def _own_rows(summary: Summary) -> dict[str, str]:
+    """This run's counterpart of each published row, over seeds: mean ± standard deviation where there are several."""
+    first, twentieth, last, harm = _PUBLISHED
+    baseline = [each for each in summary.trajectories if each.arm == "baseline"]
+    block = [each for each in summary.trajectories if each.arm == "block"]
+    layer = summary.headline_layer
+    return {
+        first[0]: _spread([_alignment(each, 1, layer) for each in baseline]),
+        twentieth[0]: _spread([_alignment(each, 20, layer) for each in baseline]),
+        last[0]: f"{_spread([_alignment(each, 100, layer) for each in baseline])} → "
+        f"{_spread([_alignment(each, 100, layer) for each in block])}",
+        harm[0]: f"{_spread([_compliance(each, 100) for each in baseline], percent=True)} → "
+        f"{_spread([_compliance(each, 100) for each in block], percent=True)}",
+    }
+
+
+def _at(trajectory: TrajectorySummary, step: int) -> Checkpoint | None:
+    return next((each for each in trajectory.checkpoints if each.step == step), None)
+
+
+def _alignment(trajectory: TrajectorySummary, step: int, layer: int) -> float | None:
+    checkpoint = _at(trajectory, step)
+    rows = checkpoint.layers if checkpoint else ()
+    return next((row.alignment for row in rows if row.layer == layer), None)
+
+
+def _compliance(trajectory: TrajectorySummary, step: int) -> float | None:
+    checkpoint = _at(trajectory, step)
+    if checkpoint is None:
+        return None
+    complied, refused = checkpoint.behaviour.harmful_compliance, checkpoint.behaviour.refusal_harmful
+    # Runs of earlier versions judged refusals only.
+    return complied if complied is not None or refused is None else 1.0 - refused
+
+
+def _spread(values: Sequence[float | None], *, percent: bool = False) -> str:
+    import statistics
+
+    found = [value for value in values if value is not None]
+    if not found:
+        return DASH
+    show = share if percent else number
+    mean = show(statistics.fmean(found))
+    return f"{mean} ± {show(statistics.stdev(found))}" if len(found) > 1 else mean
