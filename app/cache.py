@@ -15,7 +15,8 @@ import streamlit as st
 from probes.errors import RunFolderError
 from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
-from probes.store import MANIFEST, Manifest, RunFolder, direction_file
+from probes.run import Run
+from probes.store import MANIFEST, Manifest, direction_file
 
 Filters = tuple[tuple[str, str, Any], ...]
 _DRIFT = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
@@ -69,7 +70,7 @@ def open_run(path: Path) -> tuple[Key, Manifest]:
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _opened(path: str, changed: int, size: int) -> tuple[Key, Manifest]:
-    run = RunFolder(path)
+    run = Run(path, quick=True)
     return Key(path, f"{run.fingerprint}-{changed}-{size}"), run.manifest
 
 
@@ -80,7 +81,7 @@ def table(key: Key, name: str, columns: tuple[str, ...] | None = None, filters: 
     Raises:
         RunFolderError: the table is not there or is damaged, or lacks a column.
     """
-    return RunFolder(key.path).read_table(name, columns=columns, filters=list(filters) or None)
+    return Run(key.path, quick=True).read_table(name, columns=columns, filters=list(filters) or None)
 
 
 def has_table(key: Key, name: str) -> bool:
@@ -110,7 +111,7 @@ def verdicts(key: Key) -> list[dict[str, Any]]:
     """
     if not (Path(key.path) / "verdict.json").is_file():
         return []
-    found = RunFolder(key.path).read_json("verdict")
+    found = Run(key.path, quick=True).read_json("verdict")
     listed = found.get("trajectories") if isinstance(found, dict) else None
     if not isinstance(listed, list) or not all(isinstance(entry, dict) and "arm" in entry for entry in listed):
         raise RunFolderError("verdict.json is not as expected", next_step="Write it again: gravity-probe verdict RUN.")
@@ -186,7 +187,7 @@ def document(key: Key, name: str) -> Any:
     """
     if not (Path(key.path) / f"{name}.json").is_file():
         return None
-    return RunFolder(key.path).read_json(name)
+    return Run(key.path, quick=True).read_json(name)
 
 
 def tracks(key: Key, filters: Filters) -> pd.DataFrame:
@@ -230,7 +231,7 @@ def told(key: Key) -> dict[str, dict[str, Any]]:
 
 def has_direction(key: Key, direction: str, checkpoint: str) -> bool:
     """Whether a direction is kept as it was fitted at a checkpoint other than the aligned model."""
-    return RunFolder(key.path).direction_path(direction, checkpoint).is_file()
+    return Run(key.path, quick=True).direction_path(direction, checkpoint).is_file()
 
 
 def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from probes.errors import LineageError
 
 ADAPTER_CONFIG = "adapter_config.json"
+ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
 WitnessKind = Literal["helpful-only", "instruction-tuned", "base"]
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _TRAINER_STEP = re.compile(r"^checkpoint-(\d+)$")
@@ -171,6 +172,11 @@ class Member(NamedTuple):
     seed: int
     step: int
     ref: CheckpointRef
+
+    @property
+    def is_role(self) -> bool:
+        """Whether it is the aligned model, the witness or the pretrained model, and no fine-tuned checkpoint."""
+        return self.arm in ROLES and self.arm == self.id
 
     @property
     def labels(self) -> dict[str, str | int]:

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from probes.errors import GateTripped, RunFolderError, UsageError
-from probes.store import RunFolder
+from probes.run import Run
 from probes.tasks.summarise import check_return, summarise
 from tests.synthetic import STEPS, write_run
 
 
 @pytest.fixture
 def run(tmp_path):
-    return RunFolder(write_run(tmp_path / "run"))
+    return Run(write_run(tmp_path / "run"))
 
 
 def drift_value(run, arm, step, layer, statistic):
@@ -64,14 +64,14 @@ def test_layers_are_blocks_from_zero_and_the_embedding_is_left_out(run):
 
 
 def test_what_was_not_measured_is_null(tmp_path):
-    run = RunFolder(write_run(tmp_path / "run", without=("nulls", "behaviour")))
+    run = Run(write_run(tmp_path / "run", without=("nulls", "behaviour")))
     checkpoint = summarise(run).trajectories[0].checkpoints[0]
     assert checkpoint.behaviour.refusal_harmful is None
     assert checkpoint.layers[0].nulls == {}
 
 
 def test_an_undefined_statistic_is_null_and_never_zero(run):
-    with RunFolder.writing(run.path) as writing:
+    with Run.writing(run.path) as writing:
         frame = writing.read_table("drift")
         frame.loc[frame.statistic == "did_alignment", "value"] = None
         writing.write_table("drift", frame)
@@ -79,7 +79,7 @@ def test_an_undefined_statistic_is_null_and_never_zero(run):
 
 
 def test_a_run_without_drift_says_that_it_is_unfinished(tmp_path):
-    run = RunFolder(write_run(tmp_path / "run", without=("drift",)))
+    run = Run(write_run(tmp_path / "run", without=("drift",)))
     with pytest.raises(RunFolderError, match="goes on where it stopped"):
         summarise(run)
 
@@ -106,7 +106,7 @@ def test_a_layer_that_is_not_there_is_a_usage_error(run):
 
 
 def test_a_gate_on_nothing_measurable_does_not_pass(run):
-    with RunFolder.writing(run.path) as writing:
+    with Run.writing(run.path) as writing:
         frame = writing.read_table("drift")
         frame.loc[frame.statistic == "return_fraction", "value"] = None
         writing.write_table("drift", frame)

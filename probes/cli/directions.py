@@ -13,9 +13,9 @@ from probes.errors import RunFolderError, UsageError
 
 if TYPE_CHECKING:
     from probes.directions.selection import Rule, Selection
-    from probes.store import RunFolder
+    from probes.run import Run
 
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default: as the run was measured.")]
 Layer = Annotated[int | None, typer.Option(min=0, help="Layer; default: the run's headline layer.")]
@@ -126,11 +126,12 @@ def _fit(run: Path, winsorise: float | None, rule: Rule, device: str | None, mod
 
 def _list(run: Path, layer: int | None, as_json: bool) -> None:
     from probes.directions.vectors import Vectors
-    from probes.store import RunFolder, records
+    from probes.run import Run
+    from probes.store import records
     from probes.terminal import console
     from probes.terminal.show_directions import list_table
 
-    opened = RunFolder(run)
+    opened = Run(run)
     place = _layer(opened, layer)
     about = _document(opened)["directions"]
     rows = records(
@@ -149,11 +150,12 @@ def _list(run: Path, layer: int | None, as_json: bool) -> None:
 
 
 def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_json: bool) -> None:
-    from probes.store import RunFolder, records
+    from probes.run import Run
+    from probes.store import records
     from probes.terminal import console
     from probes.terminal.show_directions import readout_table, track_table
 
-    opened = RunFolder(run)
+    opened = Run(run)
     about = _document(opened)
     if name in _imported(opened):
         raise UsageError(
@@ -178,11 +180,12 @@ def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_js
 
 
 def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> None:
-    from probes.store import RunFolder, records
+    from probes.run import Run
+    from probes.store import records
     from probes.terminal import console
     from probes.terminal.show_directions import cosine_table
 
-    opened = RunFolder(run)
+    opened = Run(run)
     place, about = _layer(opened, layer), _document(opened)
     _fitted_at(about, checkpoint)
     wanted = [("checkpoint", "==", checkpoint), ("layer", "==", place)]
@@ -253,7 +256,7 @@ def _selection(found: Selection) -> dict[str, Any]:
     }
 
 
-def _document(run: RunFolder) -> dict[str, Any]:
+def _document(run: Run) -> dict[str, Any]:
     from probes.store import DIRECTIONS
 
     if not run.has_json(DIRECTIONS):
@@ -270,14 +273,14 @@ def _fitted_at(about: dict[str, Any], checkpoint: str) -> None:
         raise UsageError("No directions are fitted there", got=checkpoint, expected=", ".join(known[:8]) + more)
 
 
-def _layer(run: RunFolder, layer: int | None) -> int:
+def _layer(run: Run, layer: int | None) -> int:
     depth = int(run.manifest.model["n_layers"])
     if layer is not None and layer >= depth:
         raise UsageError("No such layer", got=layer, expected=f"0 to {depth - 1}")
     return int(run.manifest.config["headline_layer"]) if layer is None else layer
 
 
-def _tokens(run: RunFolder, name: str, checkpoint: str) -> list[dict[str, Any]]:
+def _tokens(run: Run, name: str, checkpoint: str) -> list[dict[str, Any]]:
     """Tokens by layer and sign, best first; empty where none were read out."""
     if not run.has_table("direction_readout"):
         return []
@@ -288,7 +291,7 @@ def _tokens(run: RunFolder, name: str, checkpoint: str) -> list[dict[str, Any]]:
     ]
 
 
-def _imported(run: RunFolder) -> list[str]:
+def _imported(run: Run) -> list[str]:
     """Names of the directions that were brought in from elsewhere."""
     from probes.store import direction_file
 

@@ -11,10 +11,10 @@ from probes.cli.output import print_json
 from probes.errors import RunFolderError
 
 if TYPE_CHECKING:
-    from probes.store import RunFolder
+    from probes.run import Run
     from probes.tasks.summarise import Summary
 
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,44 +26,44 @@ def register(app: typer.Typer) -> None:
 
 
 def summary(
-    run: Run, json_: Annotated[bool, typer.Option("--json", help="Print the documented JSON.")] = False
+    run: RunPath, json_: Annotated[bool, typer.Option("--json", help="Print the documented JSON.")] = False
 ) -> None:
     """Print what a run found, one row a checkpoint, at the headline layer."""
-    from probes.store import RunFolder
+    from probes.run import Run
 
-    print_summary(RunFolder(run), as_json=json_)
+    print_summary(Run(run), as_json=json_)
 
 
 def check(
-    run: Run,
+    run: RunPath,
     max_return: Annotated[float, typer.Option(help="Largest return fraction that still passes.")],
     layer: Annotated[int | None, typer.Option(min=0, help="Layer; default: the run's headline layer.")] = None,
 ) -> None:
     """Exit with 3 when a trajectory went further back than --max-return: a gate for pipelines."""
-    from probes.store import RunFolder
+    from probes.run import Run
     from probes.tasks.summarise import check_return
 
-    typer.echo(check_return(RunFolder(run), max_return, layer))
+    typer.echo(check_return(Run(run), max_return, layer))
 
 
 def compare(
-    run: Run,
+    run: RunPath,
     one: Annotated[str, typer.Argument(help="A checkpoint of the run, e.g. aligned.")],
     other: Annotated[str, typer.Argument(help="Another, e.g. baseline-s0-000100.")],
     weights: Annotated[bool, typer.Option("--weights/--no-weights", help="Compare weights, tensor by tensor.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Put two checkpoints side by side: representation by layer, weights by tensor (kept for the front end)."""
-    from probes.store import RunFolder
+    from probes.run import Run
     from probes.tasks.compare import compare as put_side_by_side
     from probes.terminal import console
     from probes.terminal.show_run import comparison_tables
 
-    found = put_side_by_side(RunFolder(run), one, other, weights=weights)
+    found = put_side_by_side(Run(run), one, other, weights=weights)
     if found["weights"]:
         from probes.stages.weights import write_weights
 
-        with RunFolder.writing(run) as open_run:
+        with Run.writing(run) as open_run:
             write_weights(open_run, one, other, found["weights"])
     if json_:
         print_json(found)
@@ -83,7 +83,7 @@ def open_app(
     start_app(_root(root), port=port, browser=browser)
 
 
-def print_summary(run: RunFolder, *, as_json: bool) -> Summary:
+def print_summary(run: Run, *, as_json: bool) -> Summary:
     """Print a run's summary as a table or as JSON, and return it."""
     from probes.tasks.summarise import Behaviour, behaviour_by_step, summarise
 

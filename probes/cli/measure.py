@@ -14,7 +14,7 @@ from probes.errors import UsageError
 if TYPE_CHECKING:
     from probes.lineage import Lineage
     from probes.prompts import PromptSet
-    from probes.store import RunFolder
+    from probes.run import Run
 
 _NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
 _STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
@@ -122,16 +122,14 @@ def measure(
         **({"allow_pickle": True} if allow_pickle else {}),
         **({"allow_unrelated": True} if allow_unrelated else {}),
     }
-    from probes.stages.settings import Settings
+    from probes.store.settings import Settings
 
     asked = Settings.load(settings, given)
     from probes.tasks.measure import measure as run_stages
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        run = run_stages(
-            history, prompts, out or Path("runs") / history.name, settings=asked, given=given, report=report
-        )
+        run = run_stages(history, prompts, out or Path("runs") / history.name, asked, report)
     _show(run, as_json=json_)
 
 
@@ -154,7 +152,7 @@ def verdict(
         console().print(verdict_lines(found["trajectories"]))
 
 
-def _show(run: RunFolder, *, as_json: bool) -> Any:
+def _show(run: Run, *, as_json: bool) -> Any:
     """Print a run's summary and return it."""
     from probes.cli.look import print_summary
 

@@ -37,7 +37,7 @@ from probes.guard.record import Record
 from probes.guard.step import Guard, gradient_length
 from probes.lineage import Lineage
 from probes.prompts import PromptSet
-from probes.stages.settings import Settings
+from probes.store.settings import Settings
 
 _log = logging.getLogger(__name__)
 STATE = "guard.safetensors"

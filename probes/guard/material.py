@@ -20,8 +20,7 @@ from probes.models import ModelHost
 from probes.models.weight_space import drift_norms, folded, noised
 from probes.nulls.gaussian import Spectrum
 from probes.prompts import PromptSet, render
-from probes.stages.roles import open_aligned
-from probes.store import RunFolder
+from probes.run import Run
 
 _BASELINE = "baseline"
 
@@ -38,7 +37,7 @@ class Material:
         witness: the witness's, on the same prompts.
     """
 
-    run: RunFolder
+    run: Run
     lineage: Lineage
     harmful: Bool[np.ndarray, " prompt"]
     aligned: Float[np.ndarray, "layer prompt d_model"]
@@ -51,10 +50,8 @@ class Material:
         Raises:
             RunFolderError: it is no run, or they are not.
         """
-        run = RunFolder(path)
-        harmful = (run.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
-        lineage = Lineage.opened(run.manifest.lineage, run.path)
-        return cls(run, lineage, harmful, _all_layers(run, "aligned"), _all_layers(run, "witness"))
+        run = Run(path)
+        return cls(run, run.lineage, run.harmful, _all_layers(run, "aligned"), _all_layers(run, "witness"))
 
     @property
     def vectors(self) -> Float[np.ndarray, "layer d_model"]:
@@ -101,7 +98,7 @@ class Material:
                 next_step="Measure a baseline first.",
             )
         last = runs[0].checkpoint_id(runs[0].checkpoints[-1].step)
-        tuned = self.run.activations(last)
+        tuned = self.run.activation_file(last)
         axes = []
         for place, layer in enumerate(direction.layers):
             drift = (tuned.layer(layer).astype(np.float64) - self.aligned[layer])[self.harmful]
@@ -128,7 +125,7 @@ class Material:
 
     def host(self) -> ModelHost:
         """The aligned model, opened as the run did."""
-        return open_aligned(self.run, self.lineage)
+        return self.run.model()
 
     def refuse_overlap(self, penalty: PromptSet) -> None:
         """Penalty prompts must have no part in the direction or in the evaluation.
@@ -178,8 +175,8 @@ def refuse_shared(penalty: PromptSet, texts: set[str] | Sequence[str], use: str)
         )
 
 
-def _all_layers(run: RunFolder, checkpoint: str) -> np.ndarray:
-    file = run.activations(checkpoint)
+def _all_layers(run: Run, checkpoint: str) -> np.ndarray:
+    file = run.activation_file(checkpoint)
     return np.stack([file.layer(layer) for layer in range(file.n_layers)]).astype(np.float32)
 
 

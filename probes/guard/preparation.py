@@ -17,7 +17,7 @@ from probes.lineage import Lineage
 from probes.models.loading import load_tokenizer
 from probes.models.source import folder_of
 from probes.prompts import PromptSet, default_prompts, render
-from probes.stages.settings import Settings
+from probes.store.settings import Settings
 
 _SAME = 0.25  # share of the reversion's length by which a model may differ from the aligned one it claims to be
 
@@ -80,7 +80,7 @@ def tokenizer_of(made: Material) -> Any:
 
 def calibrated(made: Material, threshold: float) -> Alarm:
     """An alarm at a return fraction, that knows the noise and the covariance of the aligned model."""
-    layer = int(made.run.manifest.config["headline_layer"])
+    layer = made.run.headline_layer
     noise = float(made.run.read_table("noise").set_index("layer")["noise"][layer])
     return Alarm(threshold, aligned=made.aligned[layer], direction=made.vectors[layer], noise=noise)
 
@@ -98,7 +98,7 @@ def check_aligned(made: Material, live: LiveModel) -> None:
             got=f"{live.n_layers} layers of width {live.d_model} in training",
             expected=f"{n_layers} layers of width {d_model}",
         )
-    layer = int(made.run.manifest.config["headline_layer"])
+    layer = made.run.headline_layer
     apart = made.distance(live, layer)
     if apart > _SAME:
         raise GuardError(

@@ -22,12 +22,13 @@ from probes.guard.material import Material
 from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.lineage import Lineage, Member, Trajectory
 from probes.progress import Report, silent
-from probes.prompts import Prompt, PromptSet, Rendered, render
+from probes.prompts import PromptSet, Rendered, render
+from probes.run import Run
 from probes.stages.drift import drift_rows, estimates, typed
-from probes.stages.roles import open_host, write_roles
-from probes.stages.settings import Settings
+from probes.stages.roles import write_roles
 from probes.statistics import Estimate
-from probes.store import ActivationWriter, RunFolder, fingerprint
+from probes.store import activations_stage, fingerprint
+from probes.store.settings import Settings
 
 _STATISTICS = ("alignment", "return_fraction", "off_axis", "displacement_norm")
 
@@ -42,9 +43,10 @@ def begin_run(
     """
     check_prompts(prompts.harmful)
     roles = Lineage(**{**dict(lineage), "trajectories": ()})
-    with RunFolder.writing(path) as run:
-        if not run.manifest.stages.get("directions"):
-            write_roles(run, roles, open_host(roles, settings), prompts, settings, given, report)
+    with Run.writing(path) as run:
+        if "directions" not in run.manifest.stages:
+            run.begin(roles, settings, given)
+            write_roles(run, run.model(), prompts, report)
     return Material.of_run(path)
 
 
@@ -71,11 +73,10 @@ class Record:
         """
         self._material, self._output, self._arm, self._seed = material, output, arm, seed
         run = material.run
-        self.layer = int(run.manifest.config["headline_layer"])
-        self._settings = Settings.model_validate(run.manifest.config)
+        self.layer = run.headline_layer
+        self._settings = run.settings
         self._noise = run.read_table("noise").set_index("layer")["noise"]
-        frame = run.read_table("prompts", columns=["id", "text", "label"])
-        self._prompts = PromptSet(tuple(Prompt(*row) for row in frame.itertuples(index=False, name=None)))
+        self._prompts = run.prompts
         self._tokenizer = tokenizer
         self._rendered: Rendered | None = None
         self._tables = {name: self._kept(name, resumed_at) for name in ("drift", "behaviour")}
@@ -114,20 +115,20 @@ class Record:
             **{**dict(self._material.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
         )
         digest = live.weights_sha256(next(each for each in known if each.step == step))
-        with RunFolder.writing(self._material.run.path) as open_run:
-            open_run.manifest.lineage = lineage.portable(open_run.path).model_dump()
+        with Run.writing(self._material.run.path) as open_run:
+            open_run.place(lineage)
             name = run.checkpoint_id(step)
             open_run.manifest.checkpoints[name] = {"place": str(folder), "weights_sha256": digest, "key": ""}
             open_run.save()
 
     def finish(self) -> None:
         """Training has come to its end."""
-        with RunFolder.writing(self._material.run.path) as run:
+        with Run.writing(self._material.run.path) as run:
             run.finish()
 
     def note(self, name: str, value: Any) -> None:
         """Write a document, such as the alarm's, into the run."""
-        with RunFolder.writing(self._material.run.path) as run:
+        with Run.writing(self._material.run.path) as run:
             run.write_json(name, value)
 
     def _render(self, live: LiveModel) -> Rendered:
@@ -148,7 +149,7 @@ class Record:
     def _estimates(self, layer: int, tuned: np.ndarray) -> dict[str, Estimate]:
         run, made = self._material.run, self._material
         if layer < 0:
-            aligned, witness = run.activations("aligned").layer(-1), run.activations("witness").layer(-1)
+            aligned, witness = run.activations("aligned", -1), run.activations("witness", -1)
         else:
             aligned, witness = made.aligned[layer], made.witness[layer]
         return estimates(aligned, witness, tuned, made.harmful, float(self._noise[layer]), self._settings)
@@ -180,26 +181,22 @@ class Record:
         self._tables[name] = rows
 
     def _write(self, checkpoint: str, stream: np.ndarray, embed: np.ndarray, live: LiveModel) -> None:
-        with RunFolder.writing(self._material.run.path) as run:
-            for name, frame in self._tables.items():
-                if frame is not None:
-                    run.write_table(name, frame)
-            about = {**run.activations("aligned").about, "key": ""}
-            writer = ActivationWriter(
-                run.activations_path(checkpoint),
-                n_layers=len(stream),
-                n_prompts=stream.shape[1],
-                d_model=stream.shape[2],
-                dtype=self._settings.store_dtype,
-                about=about,
-            )
-            everything = list(range(stream.shape[1]))
-            for layer, values in enumerate([embed, *stream], start=-1):
-                writer.write(layer, everything, values)
-            writer.close()
+        shape = (len(stream), stream.shape[1], stream.shape[2])
+        everything = list(range(shape[1]))
+        with Run.writing(self._material.run.path) as run:
+            about = {**run.activation_file("aligned").about, "key": ""}
+            path = run.activations_path(checkpoint)
+            with (
+                run.stage(activations_stage(checkpoint), ""),
+                run.writing_activations(path, shape, self._settings.store_dtype, about) as writer,
+            ):
+                for layer, values in enumerate([embed, *stream], start=-1):
+                    writer.write(layer, everything, values)
             # The fingerprint that readers cache by changes with the stages, so each measurement is one.
-            run.manifest.stages["watch"] = fingerprint([checkpoint, str(live.model.dtype)])
-            run.save()
+            with run.stage("watch", fingerprint([checkpoint, str(live.model.dtype)])):
+                for name, frame in self._tables.items():
+                    if frame is not None:
+                        run.write_table(name, frame)
 
 
 def _openings(tokenizer: Any) -> tuple[int, ...]:

@@ -13,10 +13,9 @@ from probes.drift.geometry import spectrum
 from probes.errors import StatisticsError
 from probes.lineage import Member
 from probes.progress import Progress, Report, silent
-from probes.stages.present import present
-from probes.store import RunFolder, fingerprint
+from probes.run import Run
+from probes.stages import stage
 
-_VERSION = 1
 SUBSPACE = 10  # leading directions of per-prompt variation whose angles are compared
 AT_MOST = 64  # checkpoints of which all pairs are kept; with more, those with a role
 COLUMNS = (
@@ -44,7 +43,8 @@ class _Portrait:
     axes: np.ndarray
 
 
-def write_pairs(run: RunFolder, report: Report = silent) -> None:
+@stage("pairs", version=1, needs=("measured", "prompts"))
+def write_pairs(run: Run, report: Report = silent) -> None:
     """Write how every two checkpoints differ at every layer.
 
     Columns: `distance` ‖μ_other − μ_one‖ over harmful prompts in units of ‖v_rev‖; `cosine` of their displacements
@@ -53,25 +53,18 @@ def write_pairs(run: RunFolder, report: Report = silent) -> None:
     mean) on `other`, fitted and scored on different folds, and `transfer_back` the other way round. A pair of a
     checkpoint with itself holds the probe's own AUROC. What is not defined is empty.
     """
-    members = present(run)
-    keys = {member.id: run.manifest.checkpoints[member.id]["key"] for member in members}
-    made_from = fingerprint([_VERSION, sorted(keys.items()), SUBSPACE, AT_MOST])
-    if run.holds("pairs", made_from):
-        return
-    with run.stage("pairs", made_from):
-        import pandas as pd
+    import pandas as pd
 
-        about = run.read_table("prompts", columns=["label", "fold"])
-        harmful, fold = (about["label"] == "harmful").to_numpy(), about["fold"].to_numpy() == 1
-        files = {member.id: run.activations(member.id) for member in members}
-        n_layers, wanted = files["aligned"].n_layers, _wanted(members)
-        rows: list[tuple] = []
-        for layer in range(n_layers):
-            report(Progress("comparing checkpoints", layer, n_layers))
-            values = {name: file.layer(layer) for name, file in files.items()}
-            rows += [(*pair[:2], layer, *pair[2:]) for pair in _layer(values, wanted, harmful, fold)]
-        table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[3:], "float64"))
-        run.write_table("pairs", table, rows_per_group=max(1, len(wanted)))
+    members = list(run.measured)
+    files = {member.id: run.activation_file(member.id) for member in members}
+    n_layers, wanted = files["aligned"].n_layers, _wanted(members)
+    rows: list[tuple] = []
+    for layer in range(n_layers):
+        report(Progress("comparing checkpoints", layer, n_layers))
+        values = {name: file.layer(layer) for name, file in files.items()}
+        rows += [(*pair[:2], layer, *pair[2:]) for pair in _layer(values, wanted, run.harmful, run.fold)]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[3:], "float64"))
+    run.write_table("pairs", table, rows_per_group=max(1, len(wanted)))
 
 
 def _wanted(members: list[Member]) -> list[tuple[str, str]]:

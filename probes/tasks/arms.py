@@ -33,9 +33,9 @@ from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import Size, make_world, vocabulary
 from probes.progress import Progress, Report, silent, within
 from probes.prompts import PromptSet, default_prompts
-from probes.stages.settings import Settings
-from probes.store import RunFolder
-from probes.tasks.measure import measure
+from probes.run import Run
+from probes.store.settings import Settings
+from probes.tasks.measure import write_stages
 from probes.tasks.restore import Lineages, restore
 
 BASELINE = "baseline"
@@ -236,7 +236,7 @@ def run_arms(
     probe: PromptSet | None = None,
     penalty: PromptSet | None = None,
     report: Report = silent,
-) -> RunFolder:
+) -> Run:
     """Train every arm at every seed, measure and judge them all in one run folder.
 
     Args:
@@ -269,22 +269,29 @@ def run_arms(
             known = bench.lineage.with_trajectories(
                 tuple(each for (name, _), each in found.items() if name == BASELINE)
             )
-            measure(known, bench.probe, out, settings=settings, given=given)
+            _measure(known, bench, out, given)
             material = Material.of_run(out)
         share = within(report, _TRAINING * number / len(runs), _TRAINING * (number + 1) / len(runs))
         found[arm, seed] = _trained(bench, arm, seed, material, out, found, share)
     every = {**before, **found}
     places = sorted(every, key=lambda each: (_in_order(each[0]), each[1]))
     lineage = bench.lineage.with_trajectories(tuple(every[place] for place in places))
-    return measure(
-        lineage,
-        bench.probe,
-        out,
-        settings=settings,
-        given=given,
-        evaluation=bench.evaluation,
-        report=within(report, _TRAINING, 1.0),
-    )
+    return _measure(lineage, bench, out, given, within(report, _TRAINING, 1.0), judged=True)
+
+
+def _measure(
+    lineage: Lineage,
+    bench: OrganismBench | LineageBench,
+    out: Path,
+    given: Mapping[str, Any],
+    report: Report = silent,
+    *,
+    judged: bool = False,
+) -> Run:
+    with Run.writing(out) as run:
+        run.begin(lineage, Settings(nulls=False), given)
+        write_stages(run, bench.probe, bench.evaluation if judged else None, report)
+    return Run(out)
 
 
 def _trained(
@@ -332,7 +339,7 @@ def _bench(
 def _refuse_another(out: Path, given: Mapping[str, Any]) -> None:
     if not (out / "run.json").is_file():
         return
-    found = RunFolder(out).manifest.config_given
+    found = Run(out).manifest.config_given
     if found != given:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from probes.behaviour.paired import clustered
 from probes.errors import RunFolderError, UsageError
-from probes.store import RunFolder
+from probes.run import Run
 from probes.tasks.arms import BASELINE, EVERY_ARM, mode_and_draw
 from probes.tasks.summarise import Checkpoint, behaviour_by_step, summarise
 
@@ -64,7 +64,7 @@ class _Read:
     losses: pd.Series
 
 
-def arms_table(runs: Sequence[RunFolder]) -> dict[str, Any]:
+def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
     """The result of one experiment or of several: a row an arm.
 
     The unit is a run where several are given, and a seed where there is one; what is drawn or trained several times
@@ -110,7 +110,7 @@ def arms_table(runs: Sequence[RunFolder]) -> dict[str, Any]:
     }
 
 
-def _read(run: RunFolder, place: int) -> _Read:
+def _read(run: Run, place: int) -> _Read:
     """The last step of every trajectory.
 
     Raises:
@@ -155,7 +155,7 @@ def _complied(said: pd.DataFrame) -> pd.Series:
     return (harmful.set_index("prompt")["verdict"] == "compliance").astype(float)
 
 
-def _losses(run: RunFolder, checkpoint: str) -> pd.Series:
+def _losses(run: Run, checkpoint: str) -> pd.Series:
     """Loss of each task item, summed over its answer; empty where no task was given."""
     if not run.has_table(f"task/{checkpoint}"):
         return pd.Series(dtype=float)
@@ -269,7 +269,7 @@ def geometry_held_behaviour_lost(
     return base > 0 and own < _HELD * base and reached > start and now - start > _LOST * (reached - start)
 
 
-def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
+def open_runs(paths: Sequence[Path]) -> list[Run]:
     """Run folders, each once.
 
     Raises:
@@ -278,4 +278,4 @@ def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
     twice = [path for place, path in enumerate(paths) if path.resolve() in {each.resolve() for each in paths[:place]}]
     if twice:
         raise UsageError("A run is named twice", got=str(twice[0]))
-    return [RunFolder(path) for path in paths]
+    return [Run(path) for path in paths]

@@ -10,8 +10,9 @@ import numpy as np
 
 from probes.drift.comparison import basis_check, linear_cka, overlap, weight_drift
 from probes.errors import GravityError, StatisticsError, UsageError
-from probes.lineage import CheckpointRef, Lineage
-from probes.store import ActivationFile, RunFolder
+from probes.lineage import CheckpointRef
+from probes.run import Run
+from probes.store import ActivationFile
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 SUBSPACE = 10  # leading directions of per-prompt variation whose angles are compared
 
 
-def compare(run: RunFolder, one: str, other: str, *, weights: bool = True) -> dict[str, Any]:
+def compare(run: Run, one: str, other: str, *, weights: bool = True) -> dict[str, Any]:
     """Compare checkpoint `one` with checkpoint `other` (names as in the run folder, e.g. `baseline-s0-000020`).
 
     Args:
@@ -43,8 +44,8 @@ def compare(run: RunFolder, one: str, other: str, *, weights: bool = True) -> di
     for name in (one, other):
         if name not in names:
             raise UsageError(f"The run has no checkpoint {name!r}", expected=", ".join(names))
-    harmful = (run.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
-    files = {name: run.activations(name) for name in ("aligned", "witness", one, other)}
+    harmful = run.harmful
+    files = {name: run.activation_file(name) for name in ("aligned", "witness", one, other)}
     layers = [_layer(files, one, other, harmful, layer) for layer in range(files[one].n_layers)]
     rows, missing = _weights(run, one, other) if weights else ([], "not asked for")
     return {"one": one, "other": other, "layers": layers, "weights": rows, "weights_missing": missing}
@@ -84,9 +85,9 @@ def _leading(rows: np.ndarray) -> np.ndarray:
     return np.linalg.svd(centred, full_matrices=False)[2][:SUBSPACE]
 
 
-def _weights(run: RunFolder, one: str, other: str) -> tuple[list[dict[str, Any]], str | None]:
+def _weights(run: Run, one: str, other: str) -> tuple[list[dict[str, Any]], str | None]:
     """Drift from `one` to `other` by tensor, or why it cannot be had."""
-    refs = {member.id: member.ref for member in Lineage.opened(run.manifest.lineage, run.path).members()}
+    refs = {member.id: member.ref for member in run.members}
     chosen = [refs[one], refs[other], refs["aligned"], refs["witness"]]
     if any(ref.adapter for ref in chosen):
         return [], "weights of adapters are not compared: their drift is the adapter itself"

@@ -11,11 +11,12 @@ from probes.lineage import Lineage
 from probes.organism import train_history
 from probes.progress import Report, silent, within
 from probes.prompts import PromptSet
-from probes.stages.maps import write_maps
-from probes.stages.settings import Settings
-from probes.store import MANIFEST, RunFolder
+from probes.run import Run
+from probes.stages.maps import MapOptions, write_maps
+from probes.store import MANIFEST
+from probes.store.settings import Settings
 from probes.tasks.fit import fit_directions
-from probes.tasks.measure import measure
+from probes.tasks.measure import write_stages
 
 _TRAINING = 0.6  # share of the demo's time that training takes
 _MEASURED = 0.87  # share after which only directions are left
@@ -30,7 +31,7 @@ def make_demo(
     nulls: bool = True,
     fresh: bool = False,
     report: Report = silent,
-) -> RunFolder:
+) -> Run:
     """Make the demo run in `out`, or go on with the one that is there.
 
     Args:
@@ -48,7 +49,7 @@ def make_demo(
     if fresh and (out / MANIFEST).is_file():
         shutil.rmtree(out)
     history = out / "checkpoints"
-    with RunFolder.writing(out):
+    with Run.writing(out):
         file = train_history(
             history,
             seed=seed,
@@ -56,21 +57,20 @@ def make_demo(
             quick=quick,
             progress=within(report, 0.0, _TRAINING),
         )
-    measure(
-        Lineage.load(file),
-        PromptSet.from_labelled(history / "probe.jsonl"),
-        out,
-        settings=Settings(nulls=nulls, seed=seed),
-        given={"demo": {"seed": seed, "seeds": seeds, "quick": quick}},
-        evaluation=Evaluation(
-            prompts=PromptSet.from_labelled(history / "evaluation.jsonl"), task=_task(history / "task.jsonl")
-        ),
-        report=within(report, _TRAINING, 1.0 if quick else _MEASURED),
+    evaluation = Evaluation(
+        prompts=PromptSet.from_labelled(history / "evaluation.jsonl"), task=_task(history / "task.jsonl")
     )
-    with RunFolder.writing(out) as run:
-        write_maps(run, methods=("pca",))
-    # Beside a quick look there is no time for directions; `gravity-probe directions RUN fit` makes them later.
-    return RunFolder(out) if quick else fit_directions(out, report=within(report, _MEASURED, 1.0)).run
+    with Run.writing(out) as run:
+        run.begin(
+            Lineage.load(file),
+            Settings(nulls=nulls, seed=seed),
+            {"demo": {"seed": seed, "seeds": seeds, "quick": quick}},
+        )
+        share = within(report, _TRAINING, 1.0 if quick else _MEASURED)
+        write_stages(run, PromptSet.from_labelled(history / "probe.jsonl"), evaluation, share)
+        write_maps(run, MapOptions(methods=("pca",)))
+    # Beside a quick look there is no time for directions; `gravity-probe directions fit RUN` makes them later.
+    return Run(out) if quick else fit_directions(out, report=within(report, _MEASURED, 1.0)).run
 
 
 def _task(path: Path) -> tuple[tuple[str, str], ...]:

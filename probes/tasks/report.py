@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import RunFolderError
-from probes.store import Manifest, RunFolder
+from probes.run import Run
+from probes.store import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ pre { background: #F6F6F3; padding: 1rem; overflow-x: auto; font-size: .85rem; }
 _COLUMNS = ("alignment", "alignment_crossfit", "did_alignment", "return_fraction", "off_axis", "share_moved")
 
 
-def report_html(run: RunFolder) -> str:
+def report_html(run: Run) -> str:
     """The report of a run; what the run does not hold is left out, with the command that makes it.
 
     Raises:
@@ -78,14 +79,14 @@ def _nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _headline(run: RunFolder) -> int:
+def _headline(run: Run) -> int:
     layer = run.manifest.config.get("headline_layer")
     if not isinstance(layer, int):
         raise RunFolderError(f"{run.path} names no headline layer", next_step="Measure it again.")
     return layer
 
 
-def _verdict(run: RunFolder) -> Iterator[str]:
+def _verdict(run: Run) -> Iterator[str]:
     if not run.has_json("verdict"):
         yield "<h1>No verdict has been written</h1>"
         yield f"<p class='lead'>Write it: <code>gravity-probe verdict {html.escape(str(run.path))}</code></p>"
@@ -109,7 +110,7 @@ def _verdict(run: RunFolder) -> Iterator[str]:
     yield _table(["arm", "seed", "level", "", "decided by", "p"], rows)
 
 
-def _charts(run: RunFolder, drift: pd.DataFrame, layer: int) -> Iterator[str]:
+def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
     from probes.lineage import Witness
     from probes.plots import style
     from probes.plots.behaviour import behaviour
@@ -159,7 +160,7 @@ def _charts(run: RunFolder, drift: pd.DataFrame, layer: int) -> Iterator[str]:
     yield _figure(behaviour(joined, measure=measure, where=where, witness=witness))
 
 
-def _nulls(run: RunFolder, layer: int, arm: str, seed: int, statistic: str) -> pd.DataFrame | None:
+def _nulls(run: Run, layer: int, arm: str, seed: int, statistic: str) -> pd.DataFrame | None:
     if not run.has_table("nulls"):
         return None
     wanted = [("layer", "==", layer), ("arm", "==", arm), ("seed", "==", seed), ("statistic", "==", statistic)]
@@ -182,7 +183,7 @@ def _numbers(drift: pd.DataFrame, layer: int) -> Iterator[str]:
     yield _table(["arm", "seed", "step", *(name.replace("_", " ") for name in columns)], rows)
 
 
-def _made_from(run: RunFolder) -> Iterator[str]:
+def _made_from(run: Run) -> Iterator[str]:
     manifest = run.manifest
     yield "<h2>Lineage</h2>"
     rows = [

@@ -17,11 +17,12 @@ from probes.behaviour.evaluation import Evaluation, answer_questions, judge_comp
 from probes.behaviour.judges import JudgementCache, open_judge
 from probes.drift.restoration import Restored, without_return
 from probes.errors import UsageError
-from probes.lineage import CheckpointRef, Lineage
+from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.weight_space import folded, save
 from probes.progress import Progress, Report, silent, within
-from probes.store import RunFolder, records
+from probes.run import Run
+from probes.store import records
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too
@@ -36,15 +37,14 @@ class Lineages:
     witness: CheckpointRef
 
     @classmethod
-    def of(cls, tuned: str, run: RunFolder | None, aligned: str | None, witness: str | None) -> Lineages:
+    def of(cls, tuned: str, run: Run | None, aligned: str | None, witness: str | None) -> Lineages:
         """From a run and the name of one of its checkpoints, or from three references.
 
         Raises:
             UsageError: neither, or both, are given.
         """
         if run is not None and not (aligned or witness):
-            lineage = Lineage.opened(run.manifest.lineage, run.path)
-            refs = {member.id: member.ref for member in lineage.members()}
+            lineage, refs = run.lineage, dict(run.lineage.checkpoints())
             return cls(refs.get(tuned) or CheckpointRef.parse(tuned), lineage.aligned, lineage.witness)
         if run is None and aligned and witness:
             return cls(*map(CheckpointRef.parse, (tuned, aligned, witness)))

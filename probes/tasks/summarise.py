@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from probes.errors import GateTripped, RunFolderError, UsageError
-from probes.store import FORMAT_VERSION, RunFolder
+from probes.run import Run
+from probes.store import FORMAT_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,7 @@ class Summary(_Record):
     trajectories: tuple[TrajectorySummary, ...]
 
 
-def summarise(run: RunFolder) -> Summary:
+def summarise(run: Run) -> Summary:
     """Gather a run's tables into its summary.
 
     Raises:
@@ -136,7 +137,7 @@ def summarise(run: RunFolder) -> Summary:
     )
 
 
-def behaviour_by_step(run: RunFolder) -> dict[tuple[str, int, int], dict[str, float]]:
+def behaviour_by_step(run: Run) -> dict[tuple[str, int, int], dict[str, float]]:
     """Behaviour of every checkpoint by (arm, seed, step); the roles stand under their own name, seed 0 and step 0."""
     if not run.has_table("behaviour"):
         return {}
@@ -147,7 +148,7 @@ def behaviour_by_step(run: RunFolder) -> dict[tuple[str, int, int], dict[str, fl
     }
 
 
-def check_return(run: RunFolder, max_return: float, layer: int | None = None) -> str:
+def check_return(run: Run, max_return: float, layer: int | None = None) -> str:
     """One sentence that says every trajectory stayed at or under `max_return`.
 
     Raises:
@@ -191,7 +192,7 @@ def _by_step(
     return table
 
 
-def _nulls(run: RunFolder) -> dict[tuple[str, int, int], dict[int, dict[str, Null]]]:
+def _nulls(run: Run) -> dict[tuple[str, int, int], dict[int, dict[str, Null]]]:
     if not run.has_table("nulls"):
         return {}
     frame = run.read_table("nulls", columns=["arm", "seed", "step", "layer", "null", "p99", "p"])

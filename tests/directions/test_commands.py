@@ -14,9 +14,8 @@ import torch
 from probes.behaviour.evaluation import Evaluation
 from probes.cli import main
 from probes.directions.vectors import Vectors
-from probes.stages.directions import read_direction
+from probes.run import Run
 from probes.stages.mediation import effects
-from probes.store import RunFolder
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 from tests.guard.lineages import prompts
 
@@ -76,7 +75,7 @@ def test_tables_fit_100_columns(call, fitted, action):
 
 
 def test_json_of_each_action(call, fitted):
-    run = RunFolder(fitted)
+    run = Run(fitted)
     found = call.said("directions", fitted, "list", "--layer", 2)
     assert found["layer"] == 2
     assert [each["direction"] for each in found["directions"] if each["control"]] == [
@@ -150,7 +149,7 @@ def test_export_and_import_again(call, own, tmp_path, form):
     assert "block l" in written["layers"] or "layer l" in written["layers"]
     brought = call.said("import", written["path"], "--as", "mine", "--run", own)
     assert "block" in brought["layers"]
-    mine, first = read_direction(RunFolder(own), "mine"), read_direction(RunFolder(own), "refusal")
+    mine, first = Run(own).direction("mine"), Run(own).direction("refusal")
     for layer in mine.layers:
         assert np.array_equal(mine.at(layer)[0], first.at(layer)[0])
     assert mine.about["weights_sha256"] == first.about["weights_sha256"]
@@ -212,12 +211,12 @@ def test_steering_shows_three_answers(call, fitted):
 
 
 def test_mediation_is_kept_and_holds_its_controls(call, own):
-    with RunFolder.writing(own) as run:
+    with Run.writing(own) as run:
         run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
     found = call.said("directions", own, "mediate", "--checkpoint", TUNED, "--draws", 2, "--layer", 0, "--layer", 2)
     assert found["layers"] == [0, 2]
     assert [each["test"] for each in found["effects"]] == ["necessity", "sufficiency"]
-    rows = RunFolder(own).read_table("mediation")
+    rows = Run(own).read_table("mediation")
     assert rows["direction"].tolist()[:6] == [
         "none",
         "reversion",
@@ -242,12 +241,12 @@ def test_mediation_is_kept_and_holds_its_controls(call, own):
         assert (effect["p"], effect["p_random"]) == (None, None)
         assert effect["p_covariance"] is not None
     call.said("directions", own, "mediate", "--checkpoint", "baseline-s0-000001", "--draws", 1)
-    assert set(RunFolder(own).read_table("mediation")["checkpoint"]) == {TUNED, "baseline-s0-000001"}
+    assert set(Run(own).read_table("mediation")["checkpoint"]) == {TUNED, "baseline-s0-000001"}
     assert "no fine-tuned checkpoint" in call.refused("directions", own, "mediate", "--checkpoint", "aligned")
 
 
 def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
-    with RunFolder.writing(own) as run:
+    with Run.writing(own) as run:
         run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
     asked = ("directions", own, "effect", "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
     rows = call.said(*asked)["rows"]
@@ -265,5 +264,5 @@ def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
     assert "2 random" in table
     assert max(map(len, table.splitlines())) <= 100
     call.said("directions", own, "effect", "--direction", "refusal", "--draws", 1, "--checkpoint", TUNED)
-    kept = RunFolder(own).read_table("effects")
+    kept = Run(own).read_table("effects")
     assert set(zip(kept["checkpoint"], kept["direction"], strict=True)) == {("aligned", "lda"), (TUNED, "refusal")}

@@ -11,7 +11,7 @@ from probes.cli import app
 from probes.errors import GateTripped, GravityError, UsageError
 from probes.guard.training import Answered, collated
 from probes.lineage import Lineage, Trajectory
-from probes.store import RunFolder
+from probes.run import Run
 from probes.tasks.summarise import summarise
 from tests.builders import moved
 from tests.guard.lineages import lineage, prompts
@@ -78,7 +78,7 @@ def test_a_training_leaves_checkpoints_and_a_run(place, tmp_path, method):
     trajectory = Trajectory.from_folder(tmp_path / "out" / "checkpoints")
     assert [each.step for each in trajectory.checkpoints] == [2, 4]
     assert (trajectory.checkpoints[0].adapter is not None) == (method == "lora")
-    run_folder = RunFolder(tmp_path / "out")
+    run_folder = Run(tmp_path / "out")
     assert summarise(run_folder).trajectories[0].arm == "block"
     opened = Lineage.opened(run_folder.manifest.lineage, run_folder.path)
     assert opened.trajectories[0].checkpoints == trajectory.checkpoints
@@ -105,9 +105,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(place, tmp_path, monkeypa
     run(*told(place, broken))
     weights = [load_file(folder / "checkpoints" / "checkpoint-4" / "model.safetensors") for folder in (whole, broken)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    steps = [
-        [each.step for each in summarise(RunFolder(folder)).trajectories[0].checkpoints] for folder in (whole, broken)
-    ]
+    steps = [[each.step for each in summarise(Run(folder)).trajectories[0].checkpoints] for folder in (whole, broken)]
     assert steps[0] == steps[1]
 
 
@@ -165,4 +163,4 @@ def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
     assert found["readings"][-1]["return_fraction"] is not None
     state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
     assert state["global_step"] == 6
-    assert summarise(RunFolder(out)).trajectories[0].checkpoints[-1].step == 6
+    assert summarise(Run(out)).trajectories[0].checkpoints[-1].step == 6
