@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from probes.activations import collect
-from probes.behaviour.generate import generate, left_padded
+from probes.behaviour.generate import generate
 from probes.errors import ActivationError
 from probes.models import ModelHost
 from probes.models.hooks import ablate, add, clamp
@@ -110,7 +110,7 @@ def test_a_clamped_projection_has_that_value(host, vector):
 def test_places_are_counted_from_each_prompts_own_end(llama, vector, padded):
     longest = max(map(len, PROMPTS))
     if padded == "left":
-        ids, mask = left_padded(PROMPTS, llama.device)
+        ids, mask = padding.padded(PROMPTS, llama.device, side="left")
     else:
         ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in PROMPTS])
         mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in PROMPTS])
