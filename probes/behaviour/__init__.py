@@ -5,7 +5,7 @@
 """
 
 from probes.behaviour.coherence import incoherence
-from probes.behaviour.paired import Equivalence, Paired, clustered, equivalence, paired_rates
+from probes.behaviour.paired import Equivalence, Paired, equivalence, mean_over_runs, paired_rates
 from probes.behaviour.rates import mean_per_token, mean_score, wilson
 from probes.behaviour.refusal_text import Reading, read
 
@@ -13,9 +13,9 @@ __all__ = [
     "Equivalence",
     "Paired",
     "Reading",
-    "clustered",
     "equivalence",
     "incoherence",
+    "mean_over_runs",
     "mean_per_token",
     "mean_score",
     "paired_rates",

@@ -123,7 +123,9 @@ def equivalence(
     return Equivalence(cost, margin, p, p < 0.05)
 
 
-def clustered(differences: Float[np.ndarray, "run prompt"], *, seed: int = 0, resamples: int = _RESAMPLES) -> Estimate:
+def mean_over_runs(
+    differences: Float[np.ndarray, "run prompt"], *, seed: int = 0, resamples: int = _RESAMPLES
+) -> Estimate:
     """Mean difference over runs and prompts, with a 95 % bootstrap that draws runs first, then prompts.
 
     With fewer than five runs, drawing runs says nothing; only prompts are drawn, and `reason` says so.
@@ -137,9 +139,9 @@ def clustered(differences: Float[np.ndarray, "run prompt"], *, seed: int = 0, re
     rng = np.random.default_rng(seed)
     few = runs < FEW_RUNS
     # How often each run and prompt was drawn; their product weighs the cells.
-    drawn = np.ones((resamples, runs)) if few else rng.multinomial(runs, np.full(runs, 1 / runs), resamples)
-    asked = rng.multinomial(prompts, np.full(prompts, 1 / prompts), resamples)
-    means = np.einsum("br,rp,bp->b", drawn, differences, asked, optimize=True) / (runs * prompts)
+    run_draws = np.ones((resamples, runs)) if few else rng.multinomial(runs, np.full(runs, 1 / runs), resamples)
+    prompt_draws = rng.multinomial(prompts, np.full(prompts, 1 / prompts), resamples)
+    means = np.einsum("br,rp,bp->b", run_draws, differences, prompt_draws, optimize=True) / (runs * prompts)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(
         float(differences.mean()),

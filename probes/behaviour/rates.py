@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from probes.errors import StatisticsError
 from probes.statistics import Estimate
@@ -18,18 +18,15 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
     Raises:
         StatisticsError: counts that are none, or a confidence outside (0, 1).
     """
-    if not 0 <= successes <= n:
-        raise StatisticsError("A rate needs 0 ≤ successes ≤ n", got=f"{successes} of {n}")
-    z = _z(confidence)
+    if not 0 <= successes <= n or not 0 < confidence < 1:
+        raise StatisticsError(
+            "A rate needs 0 ≤ successes ≤ n and a confidence between 0 and 1",
+            got=f"{successes} of {n}, confidence {confidence}",
+        )
     if n == 0:
         return Estimate(None, reason="nothing was counted")
-    rate, shrink = successes / n, 1 + z * z / n
-    middle = (rate + z * z / (2 * n)) / shrink
-    half = z / shrink * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At the ends the bound is exactly 0 or 1; rounding must not put it beside.
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == n else middle + half
-    return Estimate(rate, low, high)
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
 def mean_per_token(

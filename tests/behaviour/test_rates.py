@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from probes.behaviour import mean_per_token, wilson
 from probes.errors import StatisticsError
@@ -12,12 +12,16 @@ from probes.errors import StatisticsError
     ("successes", "n"), [(0, 1), (1, 1), (0, 64), (64, 64), (13, 64), (32, 64), (1, 1000), (999, 1000)]
 )
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_wilson_is_scipys(successes, n, confidence):
+def test_wilson_solves_its_score_equation_and_is_scipys(successes, n, confidence):
     ours = wilson(successes, n, confidence=confidence)
     theirs = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     assert ours.value == successes / n
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert 0 <= ours.low <= ours.value <= ours.high <= 1
+    z = norm.ppf(0.5 + confidence / 2)
+    for bound in (ours.low, ours.high):
+        distance = abs(ours.value - bound) - z * np.sqrt(bound * (1 - bound) / n)
+        assert distance == pytest.approx(0, abs=1e-12)
 
 
 def test_nothing_counted_has_no_rate():
@@ -29,6 +33,12 @@ def test_nothing_counted_has_no_rate():
 def test_counts_that_are_none_are_refused(successes, n):
     with pytest.raises(StatisticsError):
         wilson(successes, n)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(StatisticsError):
+        wilson(1, 2, confidence=confidence)
 
 
 def test_mean_per_token_weighs_items_by_their_length():

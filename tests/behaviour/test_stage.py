@@ -122,7 +122,7 @@ def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
     with openai_server(lambda *_: "banana") as server:
         failing = Evaluation(**{**vars(ASKED), "judges": (f"endpoint:m@{server.url}",)})
         judge = open_judge(failing.judges[0])
-        judge._sleep = lambda _: None
+        judge.client.sleep = lambda _: None
         from probes.stages import behaviour as stage
 
         with RunFolder.writing(run.path) as writing:
