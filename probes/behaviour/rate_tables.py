@@ -6,7 +6,7 @@ the share that was not stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from probes.behaviour.judges import REFUSALS, UNJUDGED
 from probes.behaviour.paired import Paired, equivalence, mean_over_runs, paired_rates
 from probes.behaviour.rates import mean_per_token, mean_score, wilson
+from probes.behaviour.safety import MARGIN, SafetyAnswer, over_refusal, safety_answer
 from probes.statistics import Estimate
 
 PLACE = ["checkpoint", "arm", "seed", "step"]
@@ -107,6 +108,38 @@ def flips(completions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)[list(FLIP_COLUMNS)] if rows else empty
 
 
+def safety_answers(
+    completions: pd.DataFrame,
+    *,
+    margin: float = MARGIN,
+    topics: Mapping[str, str] | None = None,
+    base_flip_rate: float | None = None,
+) -> dict[str, SafetyAnswer]:
+    """The safety answer of every fine-tuned checkpoint, by its id; arm `mirror` is held against the witness.
+
+    Args:
+        completions: `COMPLETION_COLUMNS`.
+        margin: largest fall of the refusal rate that still counts as none, as a fraction.
+        topics: topic of each prompt, by its id; a prompt that has none is a group of its own. None: no groups.
+        base_flip_rate: share of the aligned model's answers that flip when it is asked again.
+    """
+    answers = {}
+    for (checkpoint, arm, _, _), after in _trajectories(completions):
+        reference = "witness" if arm == "mirror" else "aligned"
+        both = _verdict_pairs(completions[completions["checkpoint"] == reference], after)
+        harmful, similar = (both[both["label"] == label] for label in ("harmful", LOOK_ALIKE))
+        if len(harmful):
+            answers[checkpoint] = safety_answer(
+                harmful["before"].tolist(),
+                harmful["verdict"].tolist(),
+                margin=margin,
+                groups=[topics.get(prompt, prompt) for prompt in harmful["prompt"]] if topics else None,
+                base_flip_rate=base_flip_rate,
+                over_refusal=over_refusal(similar["before"].tolist(), similar["verdict"].tolist()),
+            )
+    return answers
+
+
 def contrasts(completions: pd.DataFrame, losses: pd.DataFrame, *, margin: float | None = None) -> pd.DataFrame:
     """Every step against the aligned model, every arm against the baseline, and both over runs (`CONTRAST_COLUMNS`).
 
@@ -137,10 +170,16 @@ def _trajectories(completions: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFra
             yield place, frame
 
 
+def _verdict_pairs(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts side by side (`before`, `verdict`) on the prompts that both were asked, with `label` and `prompt`."""
+    keys = ["label", "prompt"]
+    earlier = before.set_index(keys)["verdict"].rename("before")
+    return after[[*keys, "verdict"]].join(earlier, on=keys, how="inner")
+
+
 def _outcomes(before: pd.DataFrame, after: pd.DataFrame, label: str | None) -> pd.DataFrame:
     """Verdicts side by side on the prompts that were judged both times."""
-    keys = ["label", "prompt"]
-    both = after.set_index(keys)[["verdict"]].join(before.set_index(keys)["verdict"].rename("before"), how="inner")
+    both = _verdict_pairs(before, after).set_index(["label", "prompt"])
     both = both[(both != UNJUDGED).all(axis=1)]
     return both if label is None else both[both.index.get_level_values("label") == label]
 
