@@ -18,7 +18,7 @@ from probes.store.folder import (
     find_runs,
 )
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
-from probes.store.rows import records
+from probes.store.rows import csv_cell, csv_text, records
 
 __all__ = [
     "ACTIVATIONS",
@@ -33,6 +33,8 @@ __all__ = [
     "Manifest",
     "RunFolder",
     "activations_stage",
+    "csv_cell",
+    "csv_text",
     "direction_file",
     "find_runs",
     "fingerprint",
