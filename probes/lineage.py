@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from probes.errors import LineageError
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_TASKS = (None, "CAUSAL_LM")  # what peft calls the task of an adapter of a language model
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
 WitnessKind = Literal["helpful-only", "instruction-tuned", "base"]
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -73,6 +74,12 @@ class CheckpointRef(_Record):
     def _from_folder(cls, folder: Path) -> CheckpointRef:
         if (folder / ADAPTER_CONFIG).is_file():
             config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            if config.get("task_type") not in ADAPTER_TASKS:
+                raise LineageError(
+                    f"The adapter {folder} is not of a language model",
+                    got=f"task_type {config['task_type']}",
+                    expected="CAUSAL_LM",
+                )
             base = config.get("base_model_name_or_path")
             if not base:
                 raise LineageError(

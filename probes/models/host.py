@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from probes.errors import CheckpointError, UsageError
-from probes.lineage import ADAPTER_CONFIG, CheckpointRef
-from probes.models.adapter import Attached
+from probes.lineage import CheckpointRef
+from probes.models.adapter import Attached, Change, check_adapter
+from probes.models.architecture import check_structure
 from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
@@ -21,7 +22,8 @@ from probes.models.kinship import (
 )
 from probes.models.layout import Layout
 from probes.models.loading import load_config, load_model, load_tokenizer
-from probes.models.source import folder_of, read_json
+from probes.models.pristine import Marks, checksums, marks
+from probes.models.source import folder_of
 from probes.models.view import ModelView
 from probes.models.weights import WeightFiles
 
@@ -37,6 +39,7 @@ class ModelHost(ModelView):
         tokenizer: the aligned model's.
         config: the aligned model's Hugging Face configuration.
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
+        notices: sentences on what was read in another way than one might think, for a run's manifest.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ModelHost(ModelView):
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self._folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
+        self.notices: list[str] = []
         folder = self._folder(aligned.model, aligned.revision)
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
         self.config = load_config(folder)
@@ -79,26 +83,36 @@ class ModelHost(ModelView):
         self.kinship = Kinship(1.0, 0.0)
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
+        self._marks: Marks = marks(self.model)
+        self._sums: dict[str, int] | None = None
         self.put(aligned)
 
     def put(self, ref: CheckpointRef) -> None:
         """Make the module hold the weights of `ref`, its adapter attached if it has one.
 
+        Weights that were changed in memory since they were put there, by whomever, are read again.
+
         Raises:
             CheckpointError: it cannot be found or read, or does not belong to the aligned model's lineage.
         """
         base = (ref.model, ref.revision)
-        if base == self._base and ref.adapter == self._adapter:
+        untouched = marks(self.model) == self._marks
+        if untouched and base == self._base and ref.adapter == self._adapter:
             return
         folder = self._folder(*base)
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
         self._detach()
+        if not untouched:
+            self.forget()
+            self._targets = self.model.state_dict()
         if base != self._base:
             self._load_base(folder, str(ref))
             self._base = base
+            self._sums = None
         if adapter is not None:
-            self._attached = Attached(self.model, adapter, self.device)
+            self._attach(adapter)
             self._adapter = ref.adapter
+        self._marks = marks(self.model)
 
     def find(self, ref: CheckpointRef) -> None:
         """Look up where `ref` lies, without loading it.
@@ -163,16 +177,55 @@ class ModelHost(ModelView):
 
     def _adapter_folder(self, place: str) -> Path:
         folder = self._folder(place, None)
-        read_json(folder / ADAPTER_CONFIG)
+        check_adapter(folder)
         files = WeightFiles.of_adapter(folder, allow_pickle=self._allow_pickle)
         if not files.pickled:
             files.shapes()
         return folder
 
+    def take_off(self) -> Iterator[Change]:
+        """What the adapter on the module adds to each parameter; it is off the module afterwards.
+
+        Raises:
+            CheckpointError: it cannot be merged into the weights.
+        """
+        try:
+            if self._attached is not None:
+                yield from self._attached.changes()
+        finally:
+            self._detach()
+
+    def _attach(self, adapter: Path) -> None:
+        if self._sums is None:
+            self._sums = checksums(self.model)
+        try:
+            self._attached = Attached(self.model, adapter, self.device, allow_pickle=self._allow_pickle)
+        except CheckpointError:
+            self._check_base()
+            raise
+        if self._attached.notice:
+            try:  # what is no change of the weights may look ahead, and padding would then change the numbers
+                check_structure(self.body, self.blocks, self.n_layers, self.d_model)
+            except CheckpointError:
+                self._detach()
+                raise
+        self._notice(self._attached.notice)
+
     def _detach(self) -> None:
         if self._attached is not None:
             self._attached.detach()
-        self._attached = self._adapter = None
+            self._attached = self._adapter = None
+            self._check_base()
+
+    def _check_base(self) -> None:
+        """Where the base is not the very base after an adapter, it is read again at the next `put`."""
+        if checksums(self.model) != self._sums:
+            self.forget()
+        self._marks = marks(self.model)
+
+    def _notice(self, sentence: str | None) -> None:
+        if sentence and sentence not in self.notices:
+            self.notices.append(sentence)
 
     def _load_base(self, folder: Path, name: str) -> None:
         config = load_config(folder)
