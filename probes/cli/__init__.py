@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from probes import __version__
-from probes.cli import behaviour, directions, draw, look, measure, train, vectors
+from probes.cli import behaviour, directions, draw, keep, look, measure, train, vectors
 from probes.cli.command import stop
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ behaviour.register(app)
 directions.register(app)
 vectors.register(app)
 train.register(app)
+keep.register(app)
 
 
 def main() -> None:
