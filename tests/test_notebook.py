@@ -138,7 +138,7 @@ def test_a_direction_is_added_to_any_model_and_leaves_no_trace(home, run):
     ids, direction, layer = torch.tensor([[5, 6, 7, 8]]), run.direction("reversion"), 0
 
     def stream() -> torch.Tensor:
-        with torch.no_grad(), residuals(model.model.layers, [layer]) as streams:
+        with torch.no_grad(), residuals(list(model.model.layers), [layer]) as streams:
             model(ids)
         return streams[layer]
 

@@ -47,7 +47,7 @@ def refusal_scores(
 ) -> Float[np.ndarray, " prompt"]:
     """The refusal score of each rendered prompt at its last token, for the checkpoint in `host`."""
     order = sorted(range(len(token_ids)), key=lambda prompt: len(token_ids[prompt]))
-    found = np.empty(len(token_ids))
+    scores = np.empty(len(token_ids))
     for first in range(0, len(order), _ROWS):
         chosen = order[first : first + _ROWS]
         ids, mask = padded([token_ids[prompt] for prompt in chosen], host.device, side="left")
@@ -58,5 +58,5 @@ def refusal_scores(
             use_cache=False,
             logits_to_keep=1,
         ).logits[:, -1]
-        found[chosen] = score(logits, tokens)
-    return found
+        scores[chosen] = score(logits, tokens)
+    return scores

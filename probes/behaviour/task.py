@@ -30,11 +30,11 @@ def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item
     for request, answer in task:
         before, behind = _as_text(request, answer, tokenizer)
         special = tokenizer.chat_template is None
-        asked = tuple(tokenizer(before, add_special_tokens=special)["input_ids"])
-        answered = tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
-        if not answer.strip() or not answered or not asked:
+        request_ids = tuple(tokenizer(before, add_special_tokens=special)["input_ids"])
+        answer_ids = tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
+        if not answer.strip() or not answer_ids or not request_ids:
             raise PromptError("A task item needs a request and an answer", got=repr((request, answer)))
-        items.append((asked, answered))
+        items.append((request_ids, answer_ids))
     return items
 
 
@@ -63,14 +63,14 @@ def _as_text(request: str, answer: str, tokenizer: Any) -> tuple[str, str]:
 @torch.no_grad()
 def _losses(host: ModelView, items: Sequence[Item]) -> list[float]:
     """Summed loss of each item's answer; padded on the right, so that positions are each row's own."""
-    longest = max(len(asked) + len(answered) for asked, answered in items)
+    longest = max(len(request_ids) + len(answer_ids) for request_ids, answer_ids in items)
     ids = torch.zeros(len(items), longest, dtype=torch.long)
     mask, targets = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
-    for row, (asked, answered) in enumerate(items):
-        end = len(asked) + len(answered)
-        ids[row, :end] = torch.tensor([*asked, *answered])
+    for row, (request_ids, answer_ids) in enumerate(items):
+        end = len(request_ids) + len(answer_ids)
+        ids[row, :end] = torch.tensor([*request_ids, *answer_ids])
         mask[row, :end] = 1
-        targets[row, len(asked) - 1 : end - 1] = torch.tensor(answered)
+        targets[row, len(request_ids) - 1 : end - 1] = torch.tensor(answer_ids)
     positions = torch.arange(longest)[None].expand_as(ids)
     logits = host.model(
         input_ids=ids.to(host.device),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import RunFolderError
 
@@ -19,10 +20,10 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(summary)
-    app.command()(check)
-    app.command()(compare)
-    app.command(name="app")(open_app)
+    app.command(cls=Verb)(summary)
+    app.command(cls=Verb)(check)
+    app.command(cls=Verb)(compare)
+    app.command(name="app", cls=Verb)(open_app)
 
 
 def summary(
