@@ -9,7 +9,7 @@ import torch
 from probes.activations import collect
 from probes.behaviour.generate import generate
 from probes.errors import ActivationError
-from probes.models import ModelHost, padding
+from probes.models import ModelHost
 from probes.models.hooks import ablate, add, clamp
 from probes.models.padding import padded
 from tests.builders import DEPTH, FAMILIES, WIDTH, save_checkpoint, tiny_model, tiny_tokenizer

@@ -22,7 +22,9 @@ from probes.models.kinship import (
 )
 from probes.models.layout import Layout
 from probes.models.loading import load_config, load_model, load_tokenizer
+from probes.models.precision import in_fitting_precision
 from probes.models.pristine import Marks, checksums, marks
+from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of
 from probes.models.view import ModelView
 from probes.models.weights import WeightFiles
@@ -74,7 +76,11 @@ class ModelHost(ModelView):
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
         self.config = load_config(folder)
         self.tokenizer = load_tokenizer(folder)
-        self.model: Any = load_model(folder, dtype, pickled=files.pickled).to(self.device)
+        loaded = load_model(folder, dtype, pickled=files.pickled)
+        self._stored = loaded.dtype
+        if dtype == "auto":
+            loaded = in_fitting_precision(loaded, self.device)
+        self.model: Any = loaded.to(self.device)
         self._hollow = False
         self._locate()
         self._targets = self.model.state_dict()
@@ -95,12 +101,12 @@ class ModelHost(ModelView):
         Raises:
             CheckpointError: it cannot be found or read, or does not belong to the aligned model's lineage.
         """
-        base = (ref.model, ref.revision)
+        base = self.base_of(ref)
         untouched = marks(self.model) == self._marks
         if untouched and base == self._base and ref.adapter == self._adapter:
             return
-        folder = self._folder(*base)
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
+        folder = self._folder(*base)
         self._detach()
         if not untouched:
             self.forget()
@@ -112,6 +118,7 @@ class ModelHost(ModelView):
         if adapter is not None:
             self._attach(adapter)
             self._adapter = ref.adapter
+            self._say_what_it_sits_on(ref)
         self._marks = marks(self.model)
 
     def find(self, ref: CheckpointRef) -> None:
@@ -120,9 +127,9 @@ class ModelHost(ModelView):
         Raises:
             CheckpointError: it is not there.
         """
-        self._folder(ref.model, ref.revision)
         if ref.adapter:
             self._adapter_folder(ref.adapter)
+        self._folder(*self.base_of(ref))
 
     def weights_sha256(self, ref: CheckpointRef) -> str:
         """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
@@ -131,7 +138,14 @@ class ModelHost(ModelView):
             CheckpointError: it cannot be found or read.
         """
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
-        return checkpoint_sha256(self._folder(ref.model, ref.revision), adapter, allow_pickle=self._allow_pickle)
+        return checkpoint_sha256(self._folder(*self.base_of(ref)), adapter, allow_pickle=self._allow_pickle)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """As any model says of itself, and the precision its files are in where it computes in another."""
+        about = super().about
+        stored = str(self._stored).removeprefix("torch.")
+        return about if stored == about["dtype"] else {**about, "stored_dtype": stored}
 
     @property
     def precision(self) -> float:
@@ -149,7 +163,16 @@ class ModelHost(ModelView):
         Raises:
             CheckpointError: they are not there.
         """
-        return WeightFiles.of_model(self._folder(ref.model, ref.revision), allow_pickle=self._allow_pickle)
+        return WeightFiles.of_model(self._folder(*self.base_of(ref)), allow_pickle=self._allow_pickle)
+
+    def base_of(self, ref: CheckpointRef) -> tuple[str, str | None]:
+        """Place and revision of what `ref` is without its adapter, in full precision.
+
+        Raises:
+            CheckpointError: its adapter was trained on a quantised twin of another model.
+        """
+        base = full_precision_base(ref, self.aligned)
+        return base.model, base.revision
 
     def forget(self) -> None:
         """What the module holds is no checkpoint any more: the next `put` loads afresh."""
@@ -222,6 +245,19 @@ class ModelHost(ModelView):
         if checksums(self.model) != self._sums:
             self.forget()
         self._marks = marks(self.model)
+
+    def _say_what_it_sits_on(self, ref: CheckpointRef) -> None:
+        base, own = self.base_of(ref), (self.aligned.model, self.aligned.revision)
+        if base != (ref.model, ref.revision):
+            self._notice(
+                f"The adapter {ref.adapter} was trained on {ref.model}, a quantised twin; it is measured on the "
+                f"aligned model {base[0]} in full precision."
+            )
+        elif base != own and self.kinship.distance > 0:
+            self._notice(
+                f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
+                f"{self.kinship.distance:.3g} × the aligned norm from them (cosine {self.kinship.cosine:.4f})."
+            )
 
     def _notice(self, sentence: str | None) -> None:
         if sentence and sentence not in self.notices:

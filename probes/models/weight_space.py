@@ -14,6 +14,7 @@ from probes.models.adapter import Change, product_norm
 from probes.models.host import ModelHost
 from probes.models.loading import no_progress_bar
 from probes.models.noise import DriftNorms, add_noise
+from probes.models.older_readers import write_rope_for_older_readers
 
 
 def drift_norms(host: ModelHost, ref: CheckpointRef) -> DriftNorms:
@@ -23,7 +24,7 @@ def drift_norms(host: ModelHost, ref: CheckpointRef) -> DriftNorms:
         CheckpointError: `ref` cannot be loaded, or carries an adapter that cannot be merged into the weights.
     """
     less = {change.name: change._replace(left=-change.left) for change in _changes(host, host.aligned)}
-    if (ref.model, ref.revision) != (host.aligned.model, host.aligned.revision):
+    if host.base_of(ref) != host.base_of(host.aligned):
         norms = DriftNorms(_base_norms(host, ref, [*less.values(), *_changes(host, ref)]))
     else:
         norms = DriftNorms({})
@@ -71,7 +72,7 @@ def folded(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
         CheckpointError: it cannot be loaded, or carries an adapter that cannot be merged into the weights.
     """
     changes = list(_changes(host, ref))
-    host.put(CheckpointRef(model=ref.model, revision=ref.revision))
+    host.put(_without_adapter(host, ref))
     weights = {
         name: tensor.detach().to("cpu", torch.float32, copy=True)
         for name, tensor in host.parameters().items()
@@ -90,6 +91,7 @@ def save(host: ModelHost, folder: Path, weights: Mapping[str, torch.Tensor]) -> 
             own[name].copy_(tensor)
     with no_progress_bar():
         host.model.save_pretrained(folder)
+    write_rope_for_older_readers(folder)
     host.tokenizer.save_pretrained(folder)
 
 
@@ -99,8 +101,7 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
     for change in changes:
         on_top.setdefault(change.name, []).append(change)
     files = host.files(ref)
-    bare = CheckpointRef(model=host.aligned.model, revision=host.aligned.revision)
-    host.put(bare)
+    host.put(_without_adapter(host, host.aligned))
     pairs = host.streamed(files)
     if pairs is not None:
         names = {tensor.data_ptr(): name for name, tensor in host.parameters().items()}
@@ -108,9 +109,14 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
         return {name: _distance(held, tensor, on_top.get(name, ())) for name, held, tensor in named}
     # Files that transformers must convert cannot be streamed against the module: a copy is held meanwhile.
     copies = {name: tensor.to("cpu", copy=True) for name, tensor in host.parameters().items()}
-    host.put(CheckpointRef(model=ref.model, revision=ref.revision))
+    host.put(_without_adapter(host, ref))
     now = host.parameters()
     return {name: _distance(copies[name].to(now[name].device), now[name], on_top.get(name, ())) for name in now}
+
+
+def _without_adapter(host: ModelHost, ref: CheckpointRef) -> CheckpointRef:
+    model, revision = host.base_of(ref)
+    return CheckpointRef(model=model, revision=revision)
 
 
 def _changes(host: ModelHost, ref: CheckpointRef) -> Iterator[Change]:
