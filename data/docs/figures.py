@@ -35,6 +35,7 @@ def main() -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page()
+        page.evaluate("let s = 1; Math.random = () => (s = s * 16807 % 2147483647) / 2147483647")  # Plotly's ids
         for name, figure in figures.items():
             page.set_content(figure.to_html(include_plotlyjs=True))
             image = page.evaluate(
