@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,6 +24,8 @@ ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned c
 WitnessKind = Literal["helpful-only", "instruction-tuned", "base"]
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _TRAINER_STEP = re.compile(r"^checkpoint-(\d+)$")
+_NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
+_STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
 
 
 class _Record(BaseModel):
@@ -63,6 +65,11 @@ class CheckpointRef(_Record):
         )
 
     @classmethod
+    def of(cls, place: Place) -> CheckpointRef:
+        """A reference as it is, or read from text (see `parse`) or a folder's path."""
+        return place if isinstance(place, CheckpointRef) else cls.parse(str(place))
+
+    @classmethod
     def _from_folder(cls, folder: Path) -> CheckpointRef:
         if (folder / ADAPTER_CONFIG).is_file():
             config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
@@ -84,6 +91,9 @@ class CheckpointRef(_Record):
     def __str__(self) -> str:
         place = f"{self.model}@{self.revision}" if self.revision else self.model
         return f"{place} + {self.adapter}" if self.adapter else place
+
+
+Place: TypeAlias = str | Path | CheckpointRef
 
 
 class Witness(CheckpointRef):
@@ -136,6 +146,14 @@ class Trajectory(_Record):
             )
         steps = (_step_at(number, CheckpointRef._from_folder(found[number])) for number in sorted(found))
         return cls(arm=arm, seed=seed, checkpoints=tuple(steps))
+
+    @classmethod
+    def parse(cls, text: str) -> Trajectory:
+        """Read `FOLDER`, `ARM=FOLDER` or `ARM@SEED=FOLDER`; raises as `from_folder`."""
+        match = None if Path(text).exists() else _NAMED.match(text)
+        if match is None:
+            return cls.from_folder(text)
+        return cls.from_folder(match["place"], arm=match["arm"], seed=int(match["seed"] or 0))
 
     @model_validator(mode="after")
     def _steps_rise(self) -> Trajectory:
@@ -218,6 +236,47 @@ class Lineage(_Record):
             raise LineageError(f"{path}: {_first_fault(error)}") from None
         return lineage
 
+    @classmethod
+    def of(
+        cls,
+        aligned: Place,
+        witness: Place,
+        checkpoints: Place | Sequence[Place] = (),
+        *,
+        trajectories: Sequence[str | Path] = (),
+        pretrained: Place | None = None,
+        witness_kind: str = "helpful-only",
+    ) -> Lineage:
+        """A lineage from references, as a command line or a notebook gives them.
+
+        Args:
+            aligned: a folder, a hub id (`org/name@revision`), or a reference.
+            witness: likewise.
+            checkpoints: fine-tuned checkpoints, `REF` or `STEP=REF`; without steps they are numbered in their order.
+                A Trainer output folder among them is a trajectory of its own.
+            trajectories: Trainer output folders, `FOLDER` or `ARM=FOLDER` or `ARM@SEED=FOLDER`.
+            pretrained: the raw base model.
+            witness_kind: `helpful-only`, or what stands in for it.
+
+        Raises:
+            LineageError: a reference is none, a folder holds no checkpoint, or an arm and seed is there twice.
+        """
+        kinds = get_args(WitnessKind)
+        if witness_kind not in kinds:
+            raise LineageError("There is no such kind of witness", got=repr(witness_kind), expected=", ".join(kinds))
+        listed = [checkpoints] if isinstance(checkpoints, str | Path | CheckpointRef) else list(checkpoints)
+        folders = [place for place in listed if is_trainer_folder(place)]
+        single = _single_trajectory([place for place in listed if not is_trainer_folder(place)])
+        lineage = cls(
+            name=Path(str(aligned)).name.partition("@")[0],
+            pretrained=None if pretrained is None else CheckpointRef.of(pretrained),
+            witness=Witness(**dict(CheckpointRef.of(witness)), kind=witness_kind),  # type: ignore[arg-type]
+            aligned=CheckpointRef.of(aligned),
+        )
+        return lineage.with_trajectories(
+            (*single, *(Trajectory.parse(str(text)) for text in (*folders, *trajectories)))
+        )
+
     @model_validator(mode="after")
     def _trajectories_differ(self) -> Lineage:
         names = [trajectory.slug for trajectory in self.trajectories]
@@ -274,6 +333,22 @@ class Lineage(_Record):
         """The name and the place of every member."""
         for member in self.members():
             yield member.id, member.ref
+
+
+def is_trainer_folder(place: Place) -> bool:
+    """Whether a place is a folder with `checkpoint-N` in it."""
+    folder = Path(str(place)).expanduser()
+    return folder.is_dir() and any(_TRAINER_STEP.match(child.name) for child in folder.iterdir())
+
+
+def _single_trajectory(places: Sequence[Place]) -> tuple[Trajectory, ...]:
+    """Checkpoints given one by one, as one trajectory; without steps they are numbered in their order."""
+    steps = []
+    for number, place in enumerate(places, start=1):
+        match = _STEPPED.match(str(place)) if isinstance(place, str) else None
+        ref = CheckpointRef.parse(match["place"]) if match else CheckpointRef.of(place)
+        steps.append(_step_at(int(match["step"]) if match else number, ref))
+    return (Trajectory(checkpoints=tuple(sorted(steps, key=lambda step: step.step))),) if steps else ()
 
 
 def _step_at(step: int, ref: CheckpointRef) -> Step:

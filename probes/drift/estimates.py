@@ -93,6 +93,7 @@ def measure(
     splits: int = 50,
     bootstraps: int = 500,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """Every statistic of one checkpoint at one layer, each with a 95 % interval over prompts.
 
@@ -109,6 +110,7 @@ def measure(
         splits: number of random halvings, stratified by class.
         bootstraps: number of bootstrap draws of prompts, stratified by class; 0 for no intervals.
         seed: of splits and bootstraps.
+        groups: the topic of each prompt: halves and bootstraps then go by topic; None where prompts are independent.
 
     Returns:
         An estimate per name in `STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one, which is not
@@ -121,16 +123,22 @@ def measure(
     """
     check(aligned, witness, tuned, harmful)
     grams = Grams.of(aligned, witness, tuned, harmful)
-    return measure_grams(grams, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed)
+    return measure_grams(grams, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed, groups=groups)
 
 
 def measure_grams(
-    grams: Grams, *, noise: float | None = None, splits: int = 50, bootstraps: int = 500, seed: int = 0
+    grams: Grams,
+    *,
+    noise: float | None = None,
+    splits: int = 50,
+    bootstraps: int = 500,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """`measure`, from Gram matrices that are there already. The caller has run `check`."""
     rng = np.random.default_rng([seed, 0xD81F7])
-    halves = split_weights(grams.harmful, splits, rng)
-    resampled = bootstrap_weights(grams.harmful, bootstraps, rng)
+    halves = split_weights(grams.harmful, splits, rng, groups)
+    resampled = bootstrap_weights(grams.harmful, bootstraps, rng, groups)
     values, draws = _both(grams, halves, resampled)
     estimates = {name: _estimate(name, value, draws.get(name)) for name, value in values.items()}
     if noise is not None and values["displacement_norm"] <= NOISE_FACTOR * noise:
@@ -150,6 +158,7 @@ def crossfit(
     *,
     splits: int = 50,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> float:
     """The cross-fitted alignment alone; a sham's is computed with it, so that it compares with `measure`'s.
 
@@ -157,16 +166,20 @@ def crossfit(
         What `measure` gives as `alignment_crossfit` at the same seed and splits; NaN where a half is at rest.
     """
     keep = np.ones(int(harmful.sum()), dtype=bool)
-    return crossfit_grams(
-        Grams.of(aligned[harmful], witness[harmful], tuned[harmful], keep), harmful, splits=splits, seed=seed
-    )
+    grams = Grams.of(aligned[harmful], witness[harmful], tuned[harmful], keep)
+    return crossfit_grams(grams, harmful, splits=splits, seed=seed, groups=groups)
 
 
 def crossfit_grams(
-    grams: Grams, harmful: Bool[np.ndarray, " prompt_of_both_classes"], *, splits: int = 50, seed: int = 0
+    grams: Grams,
+    harmful: Bool[np.ndarray, " prompt_of_both_classes"],
+    *,
+    splits: int = 50,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> float:
     """`crossfit` from Gram matrices of the harmful prompts alone; `harmful` marks them among all prompts."""
-    first, second = split_weights(harmful, splits, np.random.default_rng([seed, 0xD81F7]))
+    first, second = split_weights(harmful, splits, np.random.default_rng([seed, 0xD81F7]), groups)
     return float(Products.of(grams, first[:, harmful], second[:, harmful]).crossfit().mean())
 
 

@@ -212,7 +212,7 @@ class ReversionGuard(TrainerCallback):
         if not self.readings or self.readings[-1].step != state.global_step:
             self._measure(state, control)
         if self._recorded:
-            self._record.save(self._attached(), state.global_step)
+            self._record.save(state.global_step)
         if self._alarm is None or not self._alarm.ringing:
             self.last_healthy = folder
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from probes.guard.guarded_direction import GuardError
 from probes.guard.step import Guard
+from probes.models.padding import padded
 
 IGNORED = -100  # what transformers and torch's cross entropy leave out
 
@@ -23,6 +24,11 @@ class Example:
 
     ids: tuple[int, ...]
     answer_start: int
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """At each token the next one, where the loss is taken on it, else `IGNORED`."""
+        return (*[IGNORED] * (self.answer_start - 1), *self.ids[self.answer_start :], IGNORED)
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,9 @@ class Batch:
     @classmethod
     def of(cls, examples: Sequence[Example], pad: int) -> Batch:
         """Pad examples to the longest."""
-        longest = max(len(example.ids) for example in examples)
-        ids = torch.full((len(examples), longest), pad)
-        targets = torch.full((len(examples), longest), IGNORED)
-        for row, example in enumerate(examples):
-            ids[row, : len(example.ids)] = torch.tensor(example.ids)
-            answer = example.ids[example.answer_start :]
-            targets[row, example.answer_start - 1 : len(example.ids) - 1] = torch.tensor(answer)
+        cpu = torch.device("cpu")
+        ids, _ = padded([example.ids for example in examples], cpu, fill=pad)
+        targets, _ = padded([example.targets for example in examples], cpu, fill=IGNORED)
         return cls(ids, targets)
 
 

@@ -17,6 +17,7 @@ from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.model_in_training import undisturbed
 from probes.lineage import Lineage
 from probes.models import ModelHost
+from probes.models.view import ModelView
 from probes.models.weight_space import drift_norms, folded, noised
 from probes.nulls.gaussian import Spectrum
 from probes.prompts import PromptSet, render
@@ -145,7 +146,7 @@ class Material:
         """The probe prompts, in the order of the activations."""
         return PromptSet.of(*self._asked())
 
-    def distance(self, live: ModelHost, layer: int) -> float:
+    def distance(self, live: ModelView, layer: int) -> float:
         """How far a model's mean activation is from the aligned model's at a layer, in units of the reversion."""
         rendered = render(self.prompts, live.tokenizer, live.context_length)
         with undisturbed(live.model, live.tokenizer):

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes.behaviour.generate import left_padded
 from probes.guard.guarded_direction import GuardError
 from probes.models.architecture import accepts
-from probes.models.streams import residuals
+from probes.models.hooks import residuals
+from probes.models.padding import padded, positions
 
 
 class Reader:
@@ -84,8 +84,8 @@ class Reader:
         """The last tokens' stream, everything before them from a cache that holds no gradient."""
         texts = [self.prompts[each] for each in chosen.tolist()]
         body, device = self.model.base_model, next(self.model.parameters()).device
-        ids, mask = left_padded([text[:-1] for text in texts], device)
-        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        ids, mask = padded([text[:-1] for text in texts], device, side="left")
+        places = positions(mask)
         positioned = accepts(body, "position_ids")
         with torch.no_grad():
             told = {"position_ids": places} if positioned else {}
@@ -123,7 +123,4 @@ class Reader:
 
     def padded(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Token ids [row, time] on the model's device, filled on the right."""
-        ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = torch.tensor(list(text))
-        return ids.to(next(self.model.parameters()).device)
+        return padded(texts, next(self.model.parameters()).device)[0]

@@ -21,6 +21,7 @@ from probes.guard.alarm import Reading
 from probes.guard.material import Material
 from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.lineage import Lineage, Member, Trajectory
+from probes.models.identity import weights_sha256
 from probes.progress import Report, silent
 from probes.prompts import PromptSet, Rendered, render
 from probes.run import Run
@@ -105,7 +106,7 @@ class Record:
         self._write(str(labels["checkpoint"]), stream, embed, live)
         return self._reading(step, found[self.layer + 1], rates)
 
-    def save(self, live: LiveModel, step: int) -> None:
+    def save(self, step: int) -> None:
         """A checkpoint of this step is on disk: it becomes part of the run's lineage."""
         self.saved = sorted({*self.saved, step})
         folder = self._output / f"checkpoint-{step}"
@@ -114,7 +115,7 @@ class Record:
         lineage = Lineage(
             **{**dict(self._material.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
         )
-        digest = live.weights_sha256(next(each for each in known if each.step == step))
+        digest = weights_sha256(next(checkpoint for checkpoint in known if checkpoint.step == step))
         with Run.writing(self._material.run.path) as open_run:
             open_run.place(lineage)
             name = run.checkpoint_id(step)

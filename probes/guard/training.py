@@ -23,6 +23,7 @@ from probes.guard.callback import ReversionGuard
 from probes.guard.guarded_direction import GuardError
 from probes.lineage import CheckpointRef
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
+from probes.models.padding import padded
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
 from probes.progress import Progress, Report, silent
@@ -100,14 +101,9 @@ class Answered(Dataset):
 
 def collated(items: Sequence[Item]) -> dict[str, Tensor]:
     """A batch [row, time], filled on the right."""
-    longest = max(len(asked) + len(answered) for asked, answered in items)
-    ids = torch.zeros(len(items), longest, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
-    for row, (asked, answered) in enumerate(items):
-        end = len(asked) + len(answered)
-        ids[row, :end] = torch.tensor([*asked, *answered])
-        mask[row, :end] = 1
-        labels[row, len(asked) : end] = torch.tensor(answered)
+    cpu = torch.device("cpu")
+    ids, mask = padded([[*request, *answer] for request, answer in items], cpu)
+    labels, _ = padded([[*[_IGNORED] * len(request), *answer] for request, answer in items], cpu, fill=_IGNORED)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 

@@ -14,8 +14,8 @@ from probes.behaviour.generate import generate
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
 from probes.directions.vectors import Vectors
 from probes.errors import PromptError, UsageError
-from probes.models import ModelHost
 from probes.models.hooks import ablate, add, clamp
+from probes.models.view import ModelView
 
 Mode = Literal["add", "ablate", "clamp"]
 MODES: tuple[Mode, ...] = ("add", "ablate", "clamp")
@@ -37,7 +37,7 @@ class Answer:
 
 
 def steered(
-    host: ModelHost,
+    host: ModelView,
     token_ids: Sequence[int],
     vectors: Vectors,
     layers: Sequence[int],
@@ -79,7 +79,7 @@ def steered(
 
 
 def intervention(
-    host: ModelHost, layers: Sequence[int], unit: np.ndarray, norms: np.ndarray, mode: str, coefficient: float
+    host: ModelView, layers: Sequence[int], unit: np.ndarray, norms: np.ndarray, mode: str, coefficient: float
 ) -> AbstractContextManager[None]:
     """A mode's context manager, for unit vectors [layer, d_model] and their norms.
 
@@ -101,7 +101,7 @@ def intervention(
 
 
 def _answer(
-    host: ModelHost, token_ids: Sequence[int], name: str, how: AbstractContextManager[None], max_new_tokens: int
+    host: ModelView, token_ids: Sequence[int], name: str, how: AbstractContextManager[None], max_new_tokens: int
 ) -> Answer:
     try:
         tokens = refusal_tokens(host.tokenizer)

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from probes.errors import CheckpointError, UsageError
 from probes.lineage import ADAPTER_CONFIG, CheckpointRef
 from probes.models.adapter import Attached
-from probes.models.architecture import check_structure, find_places, submodule
 from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
@@ -24,10 +22,11 @@ from probes.models.kinship import (
 from probes.models.layout import Layout
 from probes.models.loading import load_config, load_model, load_tokenizer
 from probes.models.source import folder_of, read_json
+from probes.models.view import ModelView
 from probes.models.weights import WeightFiles
 
 
-class ModelHost:
+class ModelHost(ModelView):
     """Holds the aligned model, and puts any other checkpoint of its lineage in its place.
 
     Weights are copied from their file straight into the module's parameters, so the module is built once and there
@@ -81,50 +80,6 @@ class ModelHost:
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
         self.put(aligned)
-
-    def _locate(self) -> None:
-        text = self.config.get_text_config()
-        self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
-        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
-        self._places = find_places(type(self.model).__name__, self.config)
-        check_structure(self.body, self.blocks, self.n_layers, self.d_model)
-
-    @property
-    def body(self) -> nn.Module:
-        """The transformer without the unembedding."""
-        return self.model.base_model
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer's blocks in order; what leaves block l is `resid_post` of layer l."""
-        blocks = submodule(self.model, self._places.blocks)
-        return list(blocks.children())
-
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        return submodule(self.model, self._places.embedding)
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm between the last block and the unembedding."""
-        return submodule(self.model, self._places.final_norm)
-
-    def writers(self, layer: int) -> list[nn.Module]:
-        """What a block adds to the residual stream: attention and MLP, or the norms behind them."""
-        return [submodule(self.blocks[layer], name) for name in self._places.writers]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Architecture, model type, depth, width, vocabulary and precision, for a run's manifest."""
-        return {
-            "architecture": type(self.model).__name__,
-            "model_type": self.config.model_type,
-            "n_layers": self.n_layers,
-            "d_model": self.d_model,
-            "vocabulary": int(self.config.get_text_config().vocab_size),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-        }
 
     def put(self, ref: CheckpointRef) -> None:
         """Make the module hold the weights of `ref`, its adapter attached if it has one.

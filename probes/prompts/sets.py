@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -112,6 +112,21 @@ class PromptSet:
             texts += chosen
             labels += [label] * len(chosen)
             sources.append((str(path), recognised.format))
+        return cls.of(texts, labels, tuple(sources))
+
+    @classmethod
+    def of_classes(cls, harmful: Path | str | Sequence[str], harmless: Path | str | Sequence[str]) -> PromptSet:
+        """Harmful and harmless prompts, each as texts or as a file; raises as `of` and `from_files`."""
+        texts: list[str] = []
+        labels: list[str] = []
+        sources: list[tuple[str, str]] = []
+        for given, label in ((harmful, HARMFUL), (harmless, HARMLESS)):
+            if isinstance(given, str | Path):
+                recognised = read_prompts(given, label)
+                sources.append((str(given), recognised.format))
+                given = recognised.texts
+            texts += given
+            labels += [label] * len(given)
         return cls.of(texts, labels, tuple(sources))
 
     @classmethod

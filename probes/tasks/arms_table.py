@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.behaviour.paired import clustered
+from probes.behaviour.paired import mean_over_runs
 from probes.errors import RunFolderError, UsageError
 from probes.run import Run
 from probes.tasks.arms import BASELINE, EVERY_ARM, mode_and_draw
@@ -207,7 +207,7 @@ def paired(units: Sequence[pd.Series]) -> dict[str, Any]:
     table = pd.concat(units, axis=1, join="inner").to_numpy(float).T if units else np.zeros((0, 0))
     if None in values or not table.size:
         return {"mean": None, "sd": None, "low": None, "high": None, "level": "not measured", "values": values}
-    found = clustered(table)
+    found = mean_over_runs(table)
     return {**spread(values), "low": found.low, "high": found.high, "level": found.reason or "runs and prompts"}
 
 

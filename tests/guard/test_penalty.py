@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from probes.guard import FORMS, Guard, GuardedDirection, GuardError, Projection, Reader
-from probes.models.streams import residuals
+from probes.models.hooks import residuals
 
 PROMPTS = ((3, 4, 5), (6, 7, 8, 9, 10), (11, 12), (13, 14, 15, 16))
 LAYERS = (0, 2)
