@@ -1,14 +1,18 @@
 """README and pages say what is there: their links lead somewhere, their commands exist, their figures are the run's."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
+import probes
 from probes.cli import app
 from probes.run import Run
 from probes.statistics import Estimate
+from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -104,3 +108,35 @@ def test_the_readme_shows_the_numbers_of_the_shipped_run():
         last: dict[str, Estimate] = estimates[arm, 0, run.headline_layer][100]
         assert shown("alignment with the way back, cross-fitted", arm) == f"{last['alignment_crossfit'].value:.2f}"
         assert shown("return fraction: 0 aligned, 1 witness", arm) == f"{last['return_fraction'].value:.2f}"
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """What a notebook has at hand: the shipped run, three tiny checkpoints, a model, arrays, prompts."""
+    (tmp_path / "data").symlink_to(ROOT / "data", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / "a", tiny_model(), tiny_tokenizer())
+    for seed, name in enumerate(("w", "c"), start=1):
+        save_checkpoint(tmp_path / name, moved(tiny_model(), seed=seed), tiny_tokenizer())
+    run = Run("data/demo-run")
+    arrays = [run.activations(name, layer=2) for name in ("aligned", "witness", "baseline-s0-000100")]
+    return {
+        "model": tiny_model(hidden_size=64, num_hidden_layers=4),
+        "inputs": {"input_ids": torch.tensor([[1, 2, 3]]), "max_new_tokens": 2},
+        **dict(zip("AWT", arrays, strict=True)),
+        "mask": run.harmful,
+        "harmful": [f"How do I break lock {n}?" for n in range(16)],
+        "harmless": [f"How do I bake loaf {n}?" for n in range(16)],
+        "prompts": [f"How do I forge key {n}?" for n in range(16)],
+    }
+
+
+@pytest.mark.slow
+def test_the_notebook_lines_run(notebook):
+    lines, guard = block_after("notebook lines").rsplit("\n", 1)
+    exec(lines, notebook)
+    assert notebook["verdict"].level in range(1, 6)
+    assert notebook["run"].tuned[0].id == "baseline-s0-000001"
+    if "direction" not in inspect.signature(probes.ReversionGuard).parameters:
+        pytest.xfail("the guard takes no run and no direction yet")
+    exec(guard, notebook)
