@@ -16,7 +16,7 @@ def status(run: Run, *, verify: bool = False) -> dict[str, Any]:
 
     Returns:
         `{"run", "name", "status", "created", "checkpoints", "omitted", "stages": [{"stage", "seconds", "files",
-        "bytes", "fault"}], "whole"}`. `fault` says what is wrong with a stage's first file that is not as it was written;
+        "bytes", "fault"}], "whole"}`. `fault` says what is wrong with a stage's first file that has changed;
         `whole` is whether there is none.
     """
     stages = [
