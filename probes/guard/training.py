@@ -42,8 +42,8 @@ class Training:
         method: `full`, or `lora` on every linear layer.
         steps: optimiser steps.
         learning_rate: its peak; None is 1e-5 for full, 2e-4 for LoRA.
-        rows: examples in a batch.
-        accumulation: batches in a step.
+        batch_size: examples in a batch.
+        gradient_accumulation_steps: batches in a step.
         max_length: tokens after which an example is cut; None is the model's context.
         warmup: steps of linear rise; the rate then stays.
         save_every: steps between checkpoints; None is a tenth of all.
@@ -57,8 +57,8 @@ class Training:
     method: Literal["full", "lora"] = "full"
     steps: int = 100
     learning_rate: float | None = None
-    rows: int = 8
-    accumulation: int = 1
+    batch_size: int = 8
+    gradient_accumulation_steps: int = 1
     max_length: int | None = None
     warmup: int = 0
     save_every: int | None = None
@@ -69,7 +69,7 @@ class Training:
     gradient_checkpointing: bool = False
 
     @property
-    def rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """The peak learning rate."""
         return self.learning_rate if self.learning_rate is not None else (1e-5 if self.method == "full" else 2e-4)
 
@@ -139,9 +139,10 @@ def fine_tune(
     """
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("Training needs accelerate", next_step="pip install 'gravity-probe[train]'")
-    if training.steps < 1 or training.rows < 1 or not training.rate > 0:
+    if training.steps < 1 or training.batch_size < 1 or not training.peak_learning_rate > 0:
         raise UsageError(
-            "This is no training", got=f"{training.steps} steps of {training.rows} rows at {training.rate}"
+            "This is no training",
+            got=f"{training.steps} steps of {training.batch_size} examples at {training.peak_learning_rate}",
         )
     _claim(out, {"training": dataclasses.asdict(training), "task": len(task), **about})
     folder = folder_of(aligned.model, aligned.revision, allow_pickle=False)
@@ -213,9 +214,9 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=training.steps,
-        learning_rate=training.rate,
-        per_device_train_batch_size=training.rows,
-        gradient_accumulation_steps=training.accumulation,
+        learning_rate=training.peak_learning_rate,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
         warmup_steps=training.warmup,
         lr_scheduler_type="constant_with_warmup",
         max_grad_norm=training.max_grad_norm,
