@@ -12,7 +12,7 @@ from probes.experiments.organism_bench import OrganismBench
 from probes.guard.callback import ReversionGuard
 from probes.guard.material import Material
 from probes.guard.modes import WATCH
-from probes.guard.training import CHECKPOINTS, Training, fine_tune
+from probes.guard.training import CHECKPOINTS, Training, fine_tune, is_finished
 from probes.lineage import Lineage
 from probes.organism.history import HISTORY
 from probes.progress import Progress, Report
@@ -78,10 +78,9 @@ class LineageBench:
         def report_step(progress: Progress) -> None:
             report(Progress(f"fine-tuning, {arm}", progress.step, progress.steps, f"seed {seed}"))
 
-        checkpoints = folder / CHECKPOINTS
-        if not (checkpoints / f"checkpoint-{self._steps}" / "trainer_state.json").is_file():
+        if not is_finished(folder):
             fine_tune(self.lineage.aligned, self._task, folder, training, make_guard, {"arm": arm}, report=report_step)
-        return checkpoints
+        return folder / CHECKPOINTS
 
 
 Bench = OrganismBench | LineageBench

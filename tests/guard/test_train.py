@@ -40,8 +40,11 @@ def labelled(path, chosen):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    return write_place(tmp_path_factory.mktemp("place"))
+
+
+def write_place(folder):
     """A lineage file, data, and prompts of every use."""
-    folder = tmp_path_factory.mktemp("place")
     lineage(folder)
     file = folder / "lineage.toml"
     file.write_text('[aligned]\nmodel = "./aligned"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
