@@ -20,6 +20,7 @@ from probes.errors import PromptError
 from probes.guard.alarm import Reading
 from probes.guard.material import Material
 from probes.guard.model_in_training import LiveModel, undisturbed
+from probes.guard.resuming import whole_checkpoints
 from probes.lineage import Lineage, Member, Trajectory
 from probes.models.identity import weights_sha256
 from probes.progress import Report, silent
@@ -56,7 +57,7 @@ class Record:
 
     Attributes:
         layer: the headline layer, at which readings are taken.
-        saved: steps of which a checkpoint is on disk.
+        saved: steps of which a whole checkpoint is on disk.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Record:
         self._tokenizer = tokenizer
         self._rendered: Rendered | None = None
         self._tables = {name: self._kept(name, resumed_at) for name in ("drift", "behaviour")}
-        self.saved: list[int] = []
+        self.saved = [checkpoint.step for checkpoint in whole_checkpoints(output) if checkpoint.step <= resumed_at]
         self._openings = _openings(tokenizer)
 
     def measure(self, live: LiveModel, step: int) -> Reading:
