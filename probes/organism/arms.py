@@ -9,6 +9,8 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from probes.activations import collect
+from probes.directions.controls import random_vectors
+from probes.directions.vectors import Vectors
 from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.loop import Schedule, shuffled, train
 from probes.guard.penalties.projection import Projection
@@ -90,9 +92,11 @@ def _guard(
     form, at_random = ARMS[arm]
     if form is None:
         return None
-    direction = GuardedDirection.from_vectors(vectors.numpy(), recipe.guard.layers)
+    direction = GuardedDirection.from_vectors(
+        Vectors.of_raw("reversion", tuple(range(len(vectors))), vectors.numpy()), recipe.guard.layers
+    )
     if at_random:
-        direction = direction.random(seed)
+        direction = direction.turned_along(random_vectors(direction.layers, len(vectors), vectors.shape[1], seed))
     strength = recipe.guard.push if form == "push" else recipe.guard.block
     prompts = [writer.prompt(request) for request in penalty_requests(make_world(recipe.size))]
     guard = Guard(Projection(direction, form, strength=strength), prompts, rows=recipe.guard.rows, seed=seed)

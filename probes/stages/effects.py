@@ -10,12 +10,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from probes.behaviour.evaluation import Evaluation
+from probes.directions.controls import control
 from probes.directions.vectors import Vectors
 from probes.interventions.trials import RATES, Trial, judge_trials
-from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.hooks import ablate, add
 from probes.progress import Report
@@ -40,8 +38,8 @@ class EffectTest:
         layer: where it is taken from, and where it is added.
         evaluation: what is asked and who judges.
         coefficients: strengths, in units of the direction's norm there.
-        draws: random directions of the same length.
-        seed: of them.
+        draws: directions `control:random` of the same length.
+        seed: the first draw of them.
     """
 
     checkpoint: str
@@ -80,11 +78,11 @@ def write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) -
     return table[mine].reset_index(drop=True)
 
 
-@stage("effects/{test.checkpoint}/{test.vectors.name}", version=2, needs=(activations_stage("{test.checkpoint}"),))
+@stage("effects/{test.checkpoint}/{test.vectors.name}", version=3, needs=(activations_stage("{test.checkpoint}"),))
 def _write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) -> None:
     import pandas as pd
 
-    trials = _trials(model, run.lineage.ref(test.checkpoint), test)
+    trials = _trials(run, model, test)
     rates = judge_trials(model, trials, test.evaluation, "trying a direction", report)
     name = test.vectors.name
     table = rates.assign(checkpoint=test.checkpoint, direction=name, layer=test.layer)[list(COLUMNS)]
@@ -95,13 +93,12 @@ def _write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) 
     run.write_table("effects", table)
 
 
-def _trials(model: ModelHost, ref: CheckpointRef, test: EffectTest) -> list[Trial]:
+def _trials(run: Run, model: ModelHost, test: EffectTest) -> list[Trial]:
+    ref = run.lineage.ref(test.checkpoint)
     unit, norm = test.vectors.at(test.layer)
-    rng = np.random.default_rng([test.seed, 0xEF])
     axes = {test.vectors.name: unit}
-    for draw in range(test.draws):
-        axis = rng.standard_normal(unit.shape)
-        axes[f"random:{draw}"] = axis / np.linalg.norm(axis)
+    for draw in range(test.seed, test.seed + test.draws):
+        axes[f"random:{draw}"] = control(run, "control:random", [test.layer], seed=draw).at(test.layer)[0]
     trials = [Trial(_labels(AS_IT_IS, AS_IT_IS, 0.0), ref, nullcontext())]
     for along, axis in axes.items():
         trials.append(Trial(_labels(along, "ablate", 0.0), ref, ablate(model, axis)))

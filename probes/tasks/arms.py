@@ -19,7 +19,7 @@ from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
 from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.loop import Schedule, shuffled, train
-from probes.guard.material import Material, layers_of
+from probes.guard.material import layers_of
 from probes.guard.modes import HARMLESS, MODES, WATCH, Options, make_effect
 from probes.guard.record import begin_run
 from probes.guard.step import Guard
@@ -143,7 +143,7 @@ class OrganismBench:
             (last,) if self._asked.last else tuple(sorted({*(n for n in self._recipe.checkpoints if n < last), last}))
         )
 
-    def train(self, arm: str, seed: int, material: Material, folder: Path, told: Told) -> Path:
+    def train(self, arm: str, seed: int, material: Run, folder: Path, told: Told) -> Path:
         """One training; returns the folder of its `checkpoint-N`."""
         phase, writer = self._recipe.benign, Writer(self._tokenizer)
         with single_thread(), whole(folder) as beside:
@@ -167,11 +167,12 @@ class OrganismBench:
             )
         return folder
 
-    def _guard(self, arm: str, seed: int, material: Material, writer: Writer) -> Guard | None:
+    def _guard(self, arm: str, seed: int, material: Run, writer: Writer) -> Guard | None:
         if arm == BASELINE:
             return None
         chosen = self._asked.layers or self._recipe.guard.layers
-        direction = GuardedDirection.from_vectors(material.vectors, layers_of(chosen, len(material.vectors)))
+        vectors = material.direction("reversion")
+        direction = GuardedDirection.from_vectors(vectors, layers_of(chosen, vectors, material.n_layers))
         effect = make_effect(mode_and_draw(arm)[0], material, direction, self._asked.options(arm, seed))
         asked = penalty_requests(self._world, harmful=arm != HARMLESS)
         ids = [writer.prompt(request) for request in asked]
@@ -194,7 +195,7 @@ class LineageBench:
         self._steps = asked.steps or 100
         self.about = {"lineage": str(file), "data": str(data), "task": len(task), "penalty": penalty and penalty.sha256}
 
-    def train(self, arm: str, seed: int, material: Material, folder: Path, told: Told) -> Path:
+    def train(self, arm: str, seed: int, material: Run, folder: Path, told: Told) -> Path:
         """One training; returns the folder of its `checkpoint-N`."""
         asked = self._asked
         training = Training(
@@ -209,7 +210,7 @@ class LineageBench:
         def make(_: Path) -> ReversionGuard:
             mode = WATCH if arm == BASELINE else mode_and_draw(arm)[0]
             return ReversionGuard(
-                material.run.path,
+                material.path,
                 mode=mode,
                 penalty=self._penalty,
                 layers=asked.layers,
@@ -270,7 +271,7 @@ def run_arms(
                 tuple(each for (name, _), each in found.items() if name == BASELINE)
             )
             _measure(known, bench, out, given)
-            material = Material.of_run(out)
+            material = Run(out)
         share = within(report, _TRAINING * number / len(runs), _TRAINING * (number + 1) / len(runs))
         found[arm, seed] = _trained(bench, arm, seed, material, out, found, share)
     every = {**before, **found}
@@ -298,7 +299,7 @@ def _trained(
     bench: OrganismBench | LineageBench,
     arm: str,
     seed: int,
-    material: Material,
+    material: Run,
     out: Path,
     found: Mapping[tuple[str, int], Trajectory],
     report: Report,
