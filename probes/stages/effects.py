@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from probes.behaviour.evaluation import Evaluation
 from probes.directions.controls import control
 from probes.directions.vectors import Vectors
@@ -93,14 +95,18 @@ def _write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) 
     run.write_table("effects", table)
 
 
-def _trials(run: Run, model: ModelHost, test: EffectTest) -> list[Trial]:
-    ref = run.lineage.ref(test.checkpoint)
-    unit, norm = test.vectors.at(test.layer)
-    axes = {test.vectors.name: unit}
+def _axes(run: Run, test: EffectTest) -> dict[str, np.ndarray]:
+    """By name, the unit vectors that are tried: the direction, and controls."""
+    axes = {test.vectors.name: test.vectors.at(test.layer)[0]}
     for draw in range(test.seed, test.seed + test.draws):
         axes[f"random:{draw}"] = control(run, "control:random", [test.layer], seed=draw).at(test.layer)[0]
+    return axes
+
+
+def _trials(run: Run, model: ModelHost, test: EffectTest) -> list[Trial]:
+    ref, norm = run.lineage.ref(test.checkpoint), test.vectors.at(test.layer)[1]
     trials = [Trial(_labels(AS_IT_IS, AS_IT_IS, 0.0), ref, nullcontext())]
-    for along, axis in axes.items():
+    for along, axis in _axes(run, test).items():
         trials.append(Trial(_labels(along, "ablate", 0.0), ref, ablate(model, axis)))
         trials += [
             Trial(_labels(along, "add", scale), ref, add(model, [test.layer], norm * axis[None], coefficient=scale))
