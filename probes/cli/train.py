@@ -35,9 +35,11 @@ MaxReturn = Annotated[float | None, typer.Option(help="Hold the return fraction 
 def _list_modes(mode: str) -> str:
     """Print what each mode is and end, where `list` is asked for."""
     if mode == "list":
-        from probes.guard.modes import MODES
+        from probes.guard.modes import describe_modes
 
-        typer.echo("\n".join(MODES))
+        modes = describe_modes()
+        width = max(map(len, modes))
+        typer.echo("\n".join(f"{name:<{width}}  {sentence}" for name, sentence in modes.items()))
         raise typer.Exit
     return mode
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from probes.directions.measured import MeasuredInMemory
 from probes.experiments.experiment import Experiment, arm_folder
-from probes.experiments.organism_bench import HistoryMaterial, OrganismBench
+from probes.experiments.organism_bench import OrganismBench
 from probes.organism.history import write_lineage
 from probes.progress import Progress, Report, silent
 
@@ -58,16 +59,16 @@ class Crew:
         """Train every arm that is still to do; returns the lineage file, which then names them all."""
         if self._to_do:
             shares = _Shares(len(self._folders), len(self._folders) - len(self._to_do), report)
-            material = OrganismBench(self._history, self._experiment).history_material()
+            measured = OrganismBench(self._history, self._experiment).measure_roles()
             if self._pool is None:
                 for arm in self._to_do:
-                    _train(self._history, self._experiment, arm, material, partial(shares.pass_on, arm))
+                    _train(self._history, self._experiment, arm, measured, partial(shares.pass_on, arm))
             else:
-                self._train_side_by_side(self._pool, material, shares)
+                self._train_side_by_side(self._pool, measured, shares)
         return write_lineage(self._history, [(*training, folder) for training, folder in self._folders.items()])
 
-    def _train_side_by_side(self, pool: ProcessPoolExecutor, material: HistoryMaterial, shares: _Shares) -> None:
-        futures = [pool.submit(_train_in_worker, self._history, self._experiment, arm, material) for arm in self._to_do]
+    def _train_side_by_side(self, pool: ProcessPoolExecutor, measured: MeasuredInMemory, shares: _Shares) -> None:
+        futures = [pool.submit(_train_in_worker, self._history, self._experiment, arm, measured) for arm in self._to_do]
         self._listen(futures, shares)
         for future in futures:
             future.result()
@@ -107,11 +108,11 @@ def _ready() -> None:
     """A task without work: its process has loaded everything once it has run."""
 
 
-def _train(history: Path, experiment: Experiment, arm: Arm, material: HistoryMaterial, report: Report) -> None:
-    OrganismBench(history, experiment).train(*arm, material, arm_folder(history / "arms", *arm), report)
+def _train(history: Path, experiment: Experiment, arm: Arm, measured: MeasuredInMemory, report: Report) -> None:
+    OrganismBench(history, experiment).train(*arm, measured, arm_folder(history / "arms", *arm), report)
 
 
-def _train_in_worker(history: Path, experiment: Experiment, arm: Arm, material: HistoryMaterial) -> None:
+def _train_in_worker(history: Path, experiment: Experiment, arm: Arm, measured: MeasuredInMemory) -> None:
     parent = multiprocessing.parent_process()
 
     def report(progress: Progress) -> None:
@@ -119,4 +120,4 @@ def _train_in_worker(history: Path, experiment: Experiment, arm: Arm, material: 
             raise SystemExit(1)  # Killed; whoever goes on with this history must find nobody else at work.
         _reports.put((arm, progress))
 
-    _train(history, experiment, arm, material, report)
+    _train(history, experiment, arm, measured, report)

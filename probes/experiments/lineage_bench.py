@@ -6,11 +6,12 @@ from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
+from probes.directions.measured import Measured
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
 from probes.experiments.organism_bench import OrganismBench
 from probes.guard.callback import ReversionGuard
-from probes.guard.material import Material
+from probes.guard.material import whole_run
 from probes.guard.modes import WATCH
 from probes.guard.training import CHECKPOINTS, Training, fine_tune, is_finished
 from probes.lineage import Lineage
@@ -50,7 +51,7 @@ class LineageBench:
         self._steps = experiment.steps or 100
         self.about = {"lineage": str(file), "data": str(data), "task": len(task), "penalty": penalty and penalty.sha256}
 
-    def train(self, arm: str, seed: int, material: Material, folder: Path, report: Report) -> Path:
+    def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
         """As `OrganismBench.train`, but for the place of the checkpoints, which is returned."""
         experiment = self.experiment
         training = Training(
@@ -64,7 +65,7 @@ class LineageBench:
 
         def make_guard(_: Path) -> ReversionGuard:
             return ReversionGuard(
-                material.run.path,
+                whole_run(measured),
                 mode=WATCH if arm == BASELINE else mode_and_draw(arm)[0],
                 penalty=self._penalty,
                 layers=experiment.layers,

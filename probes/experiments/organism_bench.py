@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from probes.activations import collect
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
+from probes.directions.measured import Measured, MeasuredInMemory
 from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
 from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.loop import Schedule, shuffled, train
-from probes.guard.material import Material, layers_of
+from probes.guard.material import layers_of
 from probes.guard.modes import HARMLESS, make_effect
 from probes.guard.step import Guard
 from probes.lineage import CheckpointRef, Lineage
@@ -32,19 +32,6 @@ from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import make_world, vocabulary
 from probes.progress import Progress, Report
 from probes.prompts import PromptSet
-
-
-class HistoryMaterial(Material):
-    """The reversion vectors of a history that no run has measured yet; block, push and random controls need no more."""
-
-    def __init__(self, vectors: Float[np.ndarray, "layer d_model"]) -> None:
-        """Keep raw vectors, float64."""
-        object.__setattr__(self, "_raw", vectors)  # what it derives from is frozen
-
-    @property
-    def vectors(self) -> Float[np.ndarray, "layer d_model"]:
-        """As `Material.vectors`."""
-        return self.__dict__["_raw"]
 
 
 class OrganismBench:
@@ -93,23 +80,26 @@ class OrganismBench:
         earlier = () if self.experiment.final_step_only else self._recipe.checkpoints
         return tuple(sorted({*(step for step in earlier if step < last), last}))
 
-    def history_material(self) -> HistoryMaterial:
-        """Witness − aligned, mean activations on the harmful probe prompts, before any run holds them; float64."""
+    def measure_roles(self) -> MeasuredInMemory:
+        """Activations of aligned and witness on the harmful probe prompts, before any run holds them.
+
+        Block, push and random controls need no more.
+        """
         writer = Writer(self._tokenizer)
         prompts = [writer.prompt(request) for request in probe_requests(self._world)["harmful"]]
         host = ModelHost(CheckpointRef(model=str(self._history / "aligned")), device="cpu")
         aligned, _ = collect(host, prompts)
         host.put(CheckpointRef(model=str(self._history / "witness")))
         witness, _ = collect(host, prompts)
-        return HistoryMaterial(witness.mean(axis=1, dtype="float64") - aligned.mean(axis=1, dtype="float64"))
+        return MeasuredInMemory({"aligned": aligned, "witness": witness}, np.ones(len(prompts), dtype=bool))
 
-    def train(self, arm: str, seed: int, material: Material, folder: Path, report: Report) -> Path:
+    def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
         """Train one arm at one seed; what is whole is left as it is.
 
         Args:
             arm: its name, with its draw.
             seed: of the data's order, the same for all arms, and of what an arm draws for itself.
-            material: what its effect is made from.
+            measured: what its effect is made from.
             folder: gets `checkpoint-N`; it appears once all of them are there.
             report: told about every step.
 
@@ -121,7 +111,7 @@ class OrganismBench:
         phase, writer = self._recipe.benign, Writer(self._tokenizer)
         with single_thread(), whole(folder) as beside:
             model = load(self._history / "aligned")
-            guard = self._guard(arm, seed, material, writer)
+            guard = self._guard(arm, seed, measured, writer)
             if guard is not None:
                 guard.attach(model, self._tokenizer)
 
@@ -140,13 +130,14 @@ class OrganismBench:
             )
         return folder
 
-    def _guard(self, arm: str, seed: int, material: Material, writer: Writer) -> Guard | None:
+    def _guard(self, arm: str, seed: int, measured: Measured, writer: Writer) -> Guard | None:
         if arm == BASELINE:
             return None
-        layers = layers_of(self.experiment.layers or self._recipe.guard.layers, len(material.vectors))
-        direction = GuardedDirection.from_vectors(material.vectors, layers)
+        vectors = measured.direction("reversion")
+        layers = layers_of(self.experiment.layers or self._recipe.guard.layers, vectors, measured.n_layers)
+        direction = GuardedDirection.from_vectors(vectors, layers)
         options = self.experiment.options(arm, seed)
-        effect = make_effect(mode_and_draw(arm)[0], material, direction, options)
+        effect = make_effect(mode_and_draw(arm)[0], measured, direction, options)
         requests = penalty_requests(self._world, harmful=arm != HARMLESS)
         return Guard(
             effect,

@@ -14,7 +14,6 @@ from typing import Any
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names
 from probes.experiments.lineage_bench import Bench
-from probes.guard.material import Material
 from probes.guard.record import begin_run
 from probes.guard.training import CHECKPOINTS
 from probes.lineage import CheckpointRef, Lineage, Trajectory
@@ -44,21 +43,21 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
     settings = {name: value for name, value in dataclasses.asdict(bench.experiment).items() if name not in _GROWING}
     given = {"arms": json.loads(json.dumps({**bench.about, **settings}))}
     _refuse_another(out, given)
-    material = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), given)
+    run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), given)
     # What earlier calls have trained in this run stays part of it.
-    earlier = {(trajectory.arm, trajectory.seed): trajectory for trajectory in material.lineage.trajectories}
+    earlier = {(trajectory.arm, trajectory.seed): trajectory for trajectory in run.lineage.trajectories}
     trained: dict[tuple[str, int], Trajectory] = {}
     for number, (arm, seed) in enumerate(trainings):
-        if arm == "control:drift" and BASELINE not in {trajectory.arm for trajectory in material.lineage.trajectories}:
+        if arm == "control:drift" and BASELINE not in {trajectory.arm for trajectory in run.lineage.trajectories}:
             baselines = {training: trajectory for training, trajectory in trained.items() if training[0] == BASELINE}
             _measure(_lineage(bench, baselines), bench, out, given, judged=False)
-            material = Material.of_run(out)
+            run = Run(out)
         share = within(report, _TRAINING * number / len(trainings), _TRAINING * (number + 1) / len(trainings))
         folder = arm_folder(out / CHECKPOINTS, arm, seed)
         if arm in RESTORED:
             _restore(bench, arm, trained[BASELINE, seed], folder)
         else:
-            folder = bench.train(arm, seed, material, folder, share)
+            folder = bench.train(arm, seed, run, folder, share)
         trained[arm, seed] = Trajectory.from_folder(folder, arm=arm, seed=seed)
     lineage = _lineage(bench, {**earlier, **trained})
     return _measure(lineage, bench, out, given, within(report, _TRAINING, 1.0))
