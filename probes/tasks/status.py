@@ -15,8 +15,8 @@ def status(run: Run, *, verify: bool = False) -> dict[str, Any]:
         verify: hash every file; without it files are looked at by their size alone.
 
     Returns:
-        `{"run", "name", "status", "created", "checkpoints", "omitted", "stages": [{"stage", "seconds", "files", "bytes",
-        "fault"}], "whole"}`. `fault` says what is wrong with a stage's first file that is not as it was written;
+        `{"run", "name", "status", "created", "checkpoints", "omitted", "stages": [{"stage", "seconds", "files",
+        "bytes", "fault"}], "whole"}`. `fault` says what is wrong with a stage's first file that has changed;
         `whole` is whether there is none.
     """
     stages = [
