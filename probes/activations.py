@@ -10,22 +10,19 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from probes.errors import ActivationError
-from probes.models.architecture import accepts, entering, first_tensor
+from probes.models.architecture import accepts
+from probes.models.hooks import ENTERING, hand_over
 from probes.models.padding import padded
 from probes.models.view import ModelView
 
-EMBEDDING = -1
+EMBEDDING = ENTERING
 Write = Callable[[int, Sequence[int], np.ndarray], None]
 Progress = Callable[[int, int], None]
 _CPU_BATCH_BYTES = 1 << 25
@@ -203,48 +200,23 @@ class _LastLayerReached(Exception):  # noqa: N818 - a way out of the forward pas
     """Raised by a hook: nothing behind this block is wanted."""
 
 
-@dataclass
 class _Reader:
-    """Hooks that keep, per wanted layer, one position of each prompt in the batch, or the mean of some."""
+    """Takes over, per wanted layer, one position of each prompt in the batch, or the mean of some."""
 
-    host: ModelView
-    spans: torch.Tensor
-    wanted: list[int]
-    kept: dict[int, torch.Tensor] = field(default_factory=dict)
-    _hooks: list[RemovableHandle] = field(default_factory=list)
+    def __init__(self, spans: torch.Tensor, last: int) -> None:
+        self.rows: dict[int, torch.Tensor] = {}
+        self._spans, self._last = spans, last
 
-    def __enter__(self) -> _Reader:
-        try:
-            blocks = self.host.blocks
-            if EMBEDDING in self.wanted:
-                self._hooks.append(blocks[0].register_forward_pre_hook(self._before_first, with_kwargs=True))
-            for layer in self.wanted:
-                if layer != EMBEDDING:
-                    self._hooks.append(blocks[layer].register_forward_hook(partial(self._after, layer)))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
-
-    def _before_first(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._keep(EMBEDDING, entering(args, kwargs))
-
-    def _after(self, layer: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        self._keep(layer, first_tensor(output))
-
-    def _keep(self, layer: int, stream: torch.Tensor) -> None:
-        first, end = self.spans.to(stream.device).T
+    def take(self, layer: int, stream: torch.Tensor) -> None:
+        """Read the stream [prompt, position, d_model] behind a layer; nothing behind the last one is computed."""
+        first, end = self._spans.to(stream.device).T
         if bool((end == first + 1).all()):
-            self.kept[layer] = stream[torch.arange(len(first), device=stream.device), first].float()
+            self.rows[layer] = stream[torch.arange(len(first), device=stream.device), first].float()
         else:
             places = torch.arange(stream.shape[1], device=stream.device)
             inside = ((places >= first[:, None]) & (places < end[:, None])).float()
-            self.kept[layer] = torch.einsum("rt,rtd->rd", inside / (end - first)[:, None], stream.float())
-        if layer == self.wanted[-1]:
+            self.rows[layer] = torch.einsum("rt,rtd->rd", inside / (end - first)[:, None], stream.float())
+        if layer == self._last:
             raise _LastLayerReached
 
 
@@ -254,10 +226,11 @@ def _run(
     """Activations of one batch by layer; None if it did not fit into memory."""
     try:
         inputs = _inputs(token_ids, host)
-        with torch.inference_mode(), _Reader(host, torch.tensor(where, device=host.device), wanted) as reader:
+        reader = _Reader(torch.tensor(where, device=host.device), wanted[-1])
+        with torch.inference_mode(), hand_over(host.blocks, wanted, reader.take):
             with contextlib.suppress(_LastLayerReached):
                 host.body(**inputs)
-            return {layer: rows.cpu().numpy() for layer, rows in reader.kept.items()}
+            return {layer: rows.cpu().numpy() for layer, rows in reader.rows.items()}
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,28 +21,43 @@ from probes.errors import ActivationError
 from probes.models.architecture import entering, first_tensor
 from probes.models.view import ModelView, view_of
 
+ENTERING = -1  # the layer before the first block
 Change = Callable[[Tensor], Tensor]
 Positions = Sequence[int] | None
 AnyModel = ModelView | nn.Module
 
 
 @contextlib.contextmanager
-def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """While open, each forward pass leaves the outputs of these blocks in the yielded mapping, by layer.
+def hand_over(
+    blocks: Sequence[nn.Module], layers: Sequence[int], take: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """While open, each forward pass gives `take` the stream behind these blocks, by layer, as the pass reaches them.
 
-    The outputs are the tensors themselves, with their gradient history; nothing is changed.
+    Layer −1 is what enters the first block. The streams are the tensors themselves, with their gradient history;
+    nothing is changed. `take` may end the pass by raising.
     """
-    streams: dict[int, Tensor] = {}
 
-    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            streams[layer] = first_tensor(output)
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        take(ENTERING, entering(args, kwargs))
 
-        return hook
+    def after(layer: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        take(layer, first_tensor(output))
 
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            stack.callback(blocks[layer].register_forward_hook(keep(layer)).remove)
+            if layer == ENTERING:
+                hook = blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+            else:
+                hook = blocks[layer].register_forward_hook(partial(after, layer))
+            stack.callback(hook.remove)
+        yield
+
+
+@contextlib.contextmanager
+def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """While open, each forward pass leaves the outputs of these blocks in the yielded mapping, by layer."""
+    streams: dict[int, Tensor] = {}
+    with hand_over(blocks, layers, streams.__setitem__):
         yield streams
 
 
