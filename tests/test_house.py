@@ -78,6 +78,7 @@ PARTICIPLES = {
     "probes/tasks/fit.py": {"_reached"},
     "probes/tasks/report.py": {"_nested"},
     "probes/tasks/restore.py": {"_judged", "_restored"},
+    "probes/tasks/safety.py": {"_paired"},
     "probes/terminal/show_run.py": {"_pooled"},
     "probes/verdict/causality.py": {"turned"},
     "probes/verdict/ladder.py": {"_described", "_intervened", "_untested"},
