@@ -45,6 +45,7 @@ from probes.guard.preparation import (
     tokenizer_of,
 )
 from probes.guard.record import Record
+from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
 from probes.guard.step import Guard, gradient_length
 from probes.lineage import Lineage
 from probes.prompts import PromptSet
@@ -153,6 +154,14 @@ class ReversionGuard(TrainerCallback):
         """Take edits of activations off the model; needed only after an exception inside a step."""
         self._edits.close()
 
+    def conclude(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
+        """End a training that was interrupted after its last checkpoint: only its record is left to be finished."""
+        self._take_up(checkpoints)
+        self.stopped = checkpoints[-1].stopped
+        if self._recorded:
+            with Run.writing(self._run.run.path) as run:
+                run.finish()
+
     # The Trainer's events ------------------------------------------------------------------------------------------
 
     def on_train_begin(
@@ -170,9 +179,12 @@ class ReversionGuard(TrainerCallback):
             self.guard.attach(model, tokenizer, kept)
         if state.is_world_process_zero:
             arm = self._arm if self._recorded else "live"
+            output = Path(str(args.output_dir))
+            forget_after(output, state.global_step)
+            self._take_up(whole_checkpoints(output))
             self._record = Record(
                 self._run,
-                Path(str(args.output_dir)),
+                output,
                 tokenizer,
                 arm=arm,
                 seed=self._seed,
@@ -229,8 +241,10 @@ class ReversionGuard(TrainerCallback):
             self._measure(state, control)
         if self._recorded:
             self._record.save(state.global_step)
-        if self._alarm is None or not self._alarm.ringing:
+        healthy = self._alarm is None or not self._alarm.ringing
+        if healthy:
             self.last_healthy = folder
+        mark_whole(folder, healthy=healthy, stopped=self.stopped)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -253,6 +267,12 @@ class ReversionGuard(TrainerCallback):
             out = Path(self._passing.name) / "run"
         given = {"guard": {"mode": self._mode, "arm": self._arm, "seed": self._seed}}
         return begin(source, probe, Path(out), settings, given)
+
+    def _take_up(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
+        healthy = [checkpoint.folder for checkpoint in checkpoints if checkpoint.healthy]
+        self.last_healthy = healthy[-1] if healthy else None
+        if self._alarm is not None and checkpoints:
+            self._alarm.ringing = not checkpoints[-1].healthy
 
     def _measure(self, state: TrainerState, control: TrainerControl) -> None:
         assert self._record is not None

@@ -19,6 +19,7 @@ from probes.drift import check_prompts
 from probes.errors import PromptError
 from probes.guard.alarm import Reading
 from probes.guard.model_in_training import LiveModel, undisturbed
+from probes.guard.resuming import whole_checkpoints
 from probes.lineage import Lineage, Member, Trajectory
 from probes.models.identity import weights_sha256
 from probes.progress import Report, silent
@@ -55,7 +56,7 @@ class Record:
 
     Attributes:
         layer: the headline layer, at which readings are taken.
-        saved: steps of which a checkpoint is on disk.
+        saved: steps of which a whole checkpoint is on disk.
     """
 
     def __init__(self, run: Run, output: Path, tokenizer: Any, *, arm: str, seed: int = 0, resumed_at: int = 0) -> None:
@@ -77,7 +78,7 @@ class Record:
         self._tokenizer = tokenizer
         self._rendered: Rendered | None = None
         self._tables = {name: self._kept(name, resumed_at) for name in ("drift", "behaviour")}
-        self.saved: list[int] = []
+        self.saved = [checkpoint.step for checkpoint in whole_checkpoints(output) if checkpoint.step <= resumed_at]
         self._openings = _openings(tokenizer)
 
     def measure(self, live: LiveModel, step: int) -> Reading:
