@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from probes.errors import RunFolderError
+from probes.lineage import ROLES
 from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.run import Run
@@ -127,7 +128,7 @@ def catalogue(key: Key, headline: int | None) -> Catalogue:
     """
     rows = table(key, "drift", ("checkpoint", "arm", "seed", "step", "layer")).drop_duplicates()
     layers = tuple(sorted(int(layer) for layer in rows["layer"].unique()))
-    rows = rows[~rows["arm"].isin(style.ROLES)].drop(columns="layer").drop_duplicates().sort_values("step")
+    rows = rows[~rows["arm"].isin(ROLES)].drop(columns="layer").drop_duplicates().sort_values("step")
     names = {(row.arm, int(row.seed), int(row.step)): row.checkpoint for row in rows.itertuples()}
     steps: dict[tuple[str, int], tuple[int, ...]] = {}
     for arm in style.in_order(rows["arm"]):

@@ -10,8 +10,8 @@ from app import cache, components
 from app.cache import Key
 from app.components import Context
 from probes.plots import behaviour, style
-from probes.plots.statistics import MEASURES, statistic_of
 from probes.plots.style import InkName
+from probes.statistics import MEASURES, statistic_of
 
 _FIRST = ("harmful_compliance", "refusal_harmful")
 _COLUMNS = ("checkpoint", "arm", "seed", "step", "measure", "value", "low", "high", "n")
@@ -39,7 +39,7 @@ def show(run: Context) -> None:
         index=measures.index(first),
         format_func=lambda name: statistic_of(name).title,
         key="behaviour-measure",
-        help=statistic_of(measure).help or None,
+        help=statistic_of(measure).reading or None,
     )
     own = rows[rows["measure"] == measure]
     with components.section():

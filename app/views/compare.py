@@ -13,6 +13,7 @@ import streamlit as st
 from app import cache, components, state
 from app.cache import Key
 from app.components import Context
+from probes.lineage import ROLES
 from probes.plots import by_layer, directions, style
 from probes.plots.style import InkName
 
@@ -67,7 +68,7 @@ def _places(run: Context) -> dict[str, str]:
 
 def _roles(run: Context) -> set[str]:
     known = set(run.manifest.checkpoints) or {"aligned", "witness"}
-    return known & set(style.ROLES)
+    return known & set(ROLES)
 
 
 def _rank(run: Context, place: tuple[str, int, int]) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from app.cache import Key
 from app.components import Context
 from probes.plots import directions as plots
 from probes.plots import matrix, style
-from probes.plots.statistics import DIRECTIONS
 from probes.plots.style import InkName
+from probes.statistics import DIRECTIONS
 
 ALIGNED = "aligned"
 _MAP = "chart-direction-map"
@@ -134,7 +134,7 @@ def _map(key: Key, here: str, direction: str, layer: int, where: str, ink: InkNa
         limits=(0.0, 1.0),
         tilted=False,
         clickable=True,
-        caption=f"{DIRECTIONS['refit'].definition} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
+        caption=f"{DIRECTIONS['refit'].meaning} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
         selected=(names.index(direction), layers.index(layer) if layer in layers else None),
         ink=ink,
     )
@@ -161,7 +161,7 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
             for low, high in zip(own["refit_low"], own["refit_high"], strict=True)
         ],
     )
-    number, help_ = st.column_config.NumberColumn, {name: each.help for name, each in DIRECTIONS.items()}
+    number, help_ = st.column_config.NumberColumn, {name: about.reading for name, about in DIRECTIONS.items()}
     columns = {
         "direction": st.column_config.TextColumn("direction", pinned=True, width=140),
         "refit": number("AUROC", format="%.2f", help=help_["refit"], width=68),

@@ -12,8 +12,8 @@ from app import cache, components, state
 from app.cache import Key
 from app.components import Context
 from probes.plots import roc, spectrum, style
-from probes.plots.statistics import DIRECTIONS, STATISTICS, statistic_of
 from probes.plots.style import InkName
+from probes.statistics import DIRECTIONS, STATISTICS, statistic_of
 
 _CHART = "chart-map"
 REVERSION = "reversion"
@@ -83,7 +83,7 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
             lambda name: state.change(statistic=name),
             name="statistic",
             format_func=lambda name: statistic_of(name).title,
-            help=statistic_of(statistic).help,
+            help=statistic_of(statistic).reading,
         )
     if known:
         with right:

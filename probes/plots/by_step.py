@@ -7,11 +7,12 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.labels import EndLabel, label_ends
-from probes.plots.statistics import null_name, statistic_of
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
+from probes.statistics import null_name, statistic_of
 
 ISOTROPIC = "isotropic"
 _HEIGHT, _TOP, _BOTTOM = 400, 84, 64
@@ -31,7 +32,7 @@ def by_step(
     Args:
         rows: arm, seed, step, value, low, high of that statistic at one layer; rows of the roles `aligned`,
             `witness` and `pretrained` (step 0) become a point at 0 and reference lines.
-        statistic: its key in `probes.plots.statistics`.
+        statistic: its key in `probes.statistics`.
         where: run, layer and direction, for the subtitle.
         nulls: null, step, p99 of one trajectory for that statistic. The isotropic null is left out when it is
             the only one: it cannot fail in a real activation space.
@@ -40,11 +41,11 @@ def by_step(
     about = statistic_of(statistic)
     rows = rows[rows["value"].notna()]
     nulls = _worth_showing(nulls)
-    caption = about.definition + "\n" + _reading(rows, nulls)
+    caption = about.meaning + "\n" + _reading(rows, nulls)
     fig = style.figure(about.title, where, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
     axis = StepAxis.of([0, *rows["step"]])
     limits = _limits(rows, nulls, statistic)
-    trajectories = rows[~rows["arm"].isin(style.ROLES)]
+    trajectories = rows[~rows["arm"].isin(ROLES)]
     labels = _draw_nulls(fig, nulls, axis, ink)
     labels += _draw_references(fig, rows, ink, statistic)
     for arm in style.in_order(trajectories["arm"])[::-1]:

@@ -9,10 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from probes.lineage import ROLES
 from probes.plots import style
-from probes.plots.statistics import statistic_of
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
+from probes.statistics import statistic_of
 
 # column of `direction_tracks`: panel title, axis limits
 _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
@@ -46,7 +47,7 @@ def turning(
     grid = make_subplots(
         2, 2, horizontal_spacing=0.1, vertical_spacing=0.17, subplot_titles=[text for _, text, _ in _PANELS]
     )
-    runs = rows[~rows["arm"].isin(style.ROLES)]
+    runs = rows[~rows["arm"].isin(ROLES)]
     axis, colours = StepAxis.of([0, *runs["step"]]), style.INKS[ink]
     traces: list[list[dict[str, Any]]] = []
     rules: list[dict[str, Any]] = []

@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from probes.plots import labels, style
-from probes.plots.statistics import null_name
 from probes.plots.style import InkName
+from probes.statistics import null_name
 
 _HEIGHT = 560
 _ALONG, _MAIN = "along the way back (return fraction)", "main off-axis direction (units of ‖v‖)"

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.style import InkName
 
@@ -27,7 +28,7 @@ def lineage_path(rows: pd.DataFrame, *, where: str, witness: str = "witness", in
         witness: the witness's label, which says when something stands in for it.
         ink: light or dark page.
     """
-    arms = style.in_order(set(rows["arm"]) - set(style.ROLES))
+    arms = style.in_order(set(rows["arm"]) - set(ROLES))
     height = _TOP + _BELOW + _LANE * (len(arms) + 1)
     left = max(84, 24 + 7 * max((len(_name(rows, arm)) for arm in arms), default=8))
     fig = style.figure(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import animation, clouds, style
 from probes.plots.clouds import Drawing
 from probes.plots.style import InkName
@@ -51,7 +52,7 @@ def manifold(
         left=20,
         below=44 if drawing.axes == 2 else 8,
     )
-    fixed = table["arm"].isin(style.ROLES)
+    fixed = table["arm"].isin(ROLES)
     steps = sorted({int(step) for step in table[~fixed]["step"]})
     shown = table[fixed] if drawing.moving and steps else table
     clouds.draw(fig, shown, drawing, steps, ink, witness)

@@ -7,7 +7,6 @@ A colour means one thing in the whole project (Okabe and Ito's palette), and a s
 from __future__ import annotations
 
 import html
-import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,9 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 import plotly.io as pio
+
+from probes.statistics import percent as percent
+from probes.statistics import signed as signed
 
 InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
@@ -60,20 +62,19 @@ MARKS: dict[str, Mark] = {
     "block": Mark("#009E73", "triangle-up"),
     "push": Mark("#CC79A7", "pentagon", "dashdot"),
 }
-ROLES = ("pretrained", "witness", "aligned")
 CONTROL = Mark("#ABABAB", "x", "dot", 1.4)
-_RIVAL_SHADES = ("#56B4E9", "#2F93CF", "#8CCDF1", "#1F78AD", "#B3DFF7")
-_RIVAL_SYMBOLS = ("hexagon", "star", "cross", "triangle-down", "star-square")
+_DEFENCE_SHADES = ("#56B4E9", "#2F93CF", "#8CCDF1", "#1F78AD", "#B3DFF7")
+_DEFENCE_SYMBOLS = ("hexagon", "star", "cross", "triangle-down", "star-square")
 
 
 def mark_of(arm: str) -> Mark:
-    """The mark of a role or arm: a `control:` is grey and dotted, any other unknown arm is a rival in sky blue."""
+    """The mark of a role or arm: a `control:` is grey and dotted, any other unknown arm is a defence in sky blue."""
     if arm in MARKS:
         return MARKS[arm]
     if is_control(arm):
         return CONTROL
-    place = sum(map(ord, arm)) % len(_RIVAL_SHADES)  # from the name alone, so that it is the same in every figure
-    return Mark(_RIVAL_SHADES[place], _RIVAL_SYMBOLS[place], "dot")
+    place = sum(map(ord, arm)) % len(_DEFENCE_SHADES)  # from the name alone, so that it is the same in every figure
+    return Mark(_DEFENCE_SHADES[place], _DEFENCE_SYMBOLS[place], "dot")
 
 
 def is_control(arm: str) -> bool:
@@ -82,7 +83,7 @@ def is_control(arm: str) -> bool:
 
 
 def in_order(arms: Iterable[str]) -> list[str]:
-    """Arms in the one order of every list: roles, baseline, block, push, rivals, controls; each once."""
+    """Arms in the one order of every list: roles, baseline, block, push, defences, controls; each once."""
     known = list(MARKS)
 
     def rank(arm: str) -> tuple[int, str]:
@@ -122,14 +123,6 @@ def _channels(colour: str) -> tuple[int, int, int]:
 def plain(text: object) -> str:
     """Text from a run, made harmless: Plotly reads a little HTML in every label."""
     return html.escape(str(text), quote=False)
-
-
-def signed(value: float | None, places: int = 2) -> str:
-    """A number with a true minus sign; what is not a number is an en dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:.{places}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")  # what rounds to 0 has no sign
 
 
 def template_name(ink: InkName) -> str:

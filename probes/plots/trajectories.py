@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import animation, labels, style
 from probes.plots.style import InkName
 
@@ -244,7 +245,7 @@ def _steps(table: pd.DataFrame) -> list[int]:
 
 
 def _paths(table: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
-    arms = style.in_order(set(table["arm"]) - set(style.ROLES))[::-1]
+    arms = style.in_order(set(table["arm"]) - set(ROLES))[::-1]
     return [
         (arm, int(seed), path.sort_values("step"))
         for arm in arms

@@ -11,8 +11,8 @@ from probes.plots.by_step import by_step
 from probes.plots.heatmap import CELLS, heatmap
 from probes.plots.lineage_path import lineage_path
 from probes.plots.projections import density, projections
-from probes.plots.statistics import MEASURES, STATISTICS, statistic_of
 from probes.plots.trajectories import plane, space
+from probes.statistics import MEASURES, STATISTICS, statistic_of
 
 EVIL = "<script>x</script>"
 
@@ -247,7 +247,7 @@ class TestProjections:
 @pytest.mark.parametrize("name", [*STATISTICS, *MEASURES])
 def test_every_statistic_has_a_title_an_axis_a_definition_and_help(name):
     about = statistic_of(name)
-    assert all([about.title, about.axis, about.definition, about.help])
+    assert all([about.title, about.axis, about.meaning, about.reading])
 
 
 def test_a_statistic_that_is_not_known_keeps_its_own_name():
