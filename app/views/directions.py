@@ -217,7 +217,8 @@ def _cosine_figure(key: Key, layer: int, here: str, direction: str, where: str, 
         axes=("", ""),
         limits=(-1.0, 1.0),
         caption="Cosine of each direction with each, fitted at this checkpoint and layer; limits fixed at −1 and 1. In "
-        "a space where activations share a few loud axes, random directions with their covariance are not at 0.",
+        "a space where activations share a few high-variance axes, random directions with their covariance are "
+        "not at 0.",
         selected=(names.index(direction), None),
         ink=ink,
     )

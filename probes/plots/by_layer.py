@@ -43,7 +43,7 @@ def by_layer(
         ink: light or dark page.
     """
     title = f"{style.plain(names[0])} against {style.plain(names[1])}"
-    kept = style.figure(title, where, ink, height=640, caption=_CAPTION, left=46).layout
+    base = style.figure(title, where, ink, height=640, caption=_CAPTION, left=46).layout
     grid = make_subplots(
         2,
         3,
@@ -80,15 +80,15 @@ def by_layer(
     grid.update_xaxes(title={"text": "layer", "standoff": 4}, nticks=8, tickformat="d", dtick=_every(rows))
     grid.update_yaxes(nticks=5)
     titles = list(grid.layout.annotations)
-    for each in titles[: len(_PANELS)]:
-        each.update(font={"size": 13, "color": colours.text})
+    for title in titles[: len(_PANELS)]:
+        title.update(font={"size": 13, "color": colours.text})
     grid.update_layout(
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
+        template=base.template,
+        title=base.title,
+        height=base.height,
         uirevision="keep",
-        margin={"l": 46, "r": 16, "t": 116, "b": kept.margin.b},
-        annotations=[*titles, *kept.annotations],
+        margin={"l": 46, "r": 16, "t": 116, "b": base.margin.b},
+        annotations=[*titles, *base.annotations],
     )
     return grid
 
@@ -141,7 +141,8 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
             mode="lines+markers",
             marker={"size": 6, "color": colour},
             line={"color": colour, "width": 1.8, "dash": dash},
-            hovertemplate=f"{name}, layer %{{x}}: %{{y:.2%}}<extra></extra>",
+            customdata=[style.percent(value, 2) for value in own],
+            hovertemplate=f"{name}, layer %{{x}}: %{{customdata}}<extra></extra>",
         )
         if own.index[-1] >= 0:
             labels.append(EndLabel(float(own.iloc[-1]), name, ink_of_it, 12))
@@ -157,7 +158,7 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
                 font={"size": 12, "color": ink_of_it},
             )
     fig.update_xaxes(title={"text": "layer (−1: outside the blocks)"}, dtick=max(1, int(rows["layer"].max()) // 8 or 1))
-    fig.update_yaxes(title={"text": "relative drift"}, range=[0, high], tickformat=".1%")
+    fig.update_yaxes(title={"text": "relative drift"}, range=[0, high], **style.percent_ticks(high))
     fig.update_layout(margin={"r": 150})
     label_ends(fig, labels, (0.0, high), 400 - 148)
     return fig

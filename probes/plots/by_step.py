@@ -140,10 +140,10 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
         return []
     labels = []
     for role in ("pretrained", "witness"):
-        found = rows[rows["arm"] == role]
-        if found.empty:
+        own = rows[rows["arm"] == role]
+        if own.empty:
             continue
-        mark, value = style.mark_of(role), float(found["value"].iloc[0])
+        mark, value = style.mark_of(role), float(own["value"].iloc[0])
         fig.add_hline(y=value, line={"color": style.faded(mark.colour, 0.7), "width": 1.2}, layer="below")
         fig.add_scatter(
             name=role,
@@ -159,9 +159,9 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
 
 def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str) -> None:
     """The aligned model at step 0: measured for a behaviour, 0 by definition for a displacement."""
-    found = rows[rows["arm"] == "aligned"]
-    if not found.empty:
-        value = float(found["value"].iloc[0])
+    aligned = rows[rows["arm"] == "aligned"]
+    if not aligned.empty:
+        value = float(aligned["value"].iloc[0])
     elif statistic in {"return_fraction", "did_return_fraction", "off_axis", "displacement_norm"}:
         value = 0.0
     else:

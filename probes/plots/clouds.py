@@ -164,13 +164,13 @@ def legend(table: pd.DataFrame, drawing: Drawing, witness: str) -> list[tuple[st
         return [(label, colour, "circle" if label == "harmful" else "circle-open") for label, colour in _LABELS.items()]
     roles = [arm for arm in style.in_order(set(table["arm"])) if arm in ROLES]
     arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in ROLES]
-    found = [(witness if role == "witness" else role, style.mark_of(role).colour, "circle") for role in roles]
+    entries = [(witness if role == "witness" else role, style.mark_of(role).colour, "circle") for role in roles]
     if drawing.colour == "step":
-        return found
+        return entries
     if drawing.colour == "role":
-        return [*found, *([("fine-tuned", _TUNED, "circle")] if arms else [])]
+        return [*entries, *([("fine-tuned", _TUNED, "circle")] if arms else [])]
     for arm in arms:
         steps = sorted({int(step) for step in table[table["arm"] == arm]["step"]})
         name = f"{arm}, step {steps[0]:,}" if len(steps) == 1 else f"{arm}, steps {steps[0]:,} to {steps[-1]:,}"
-        found.append((name, style.mark_of(arm).colour, "circle"))
-    return found
+        entries.append((name, style.mark_of(arm).colour, "circle"))
+    return entries

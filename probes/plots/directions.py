@@ -25,8 +25,9 @@ _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
 _TURN_HEIGHT = 662
 _CAPTION = (
     "Angle: between the direction fitted at each checkpoint and the one fitted at the aligned model. Gap: distance "
-    "of the two classes' means along it. AUROC: the chance that a positive prompt lies above a negative one, probes "
-    "fitted on one fold and read on the other; 0.5 tells nothing. Bands: 95 % intervals of the selected trajectory."
+    "of the two classes' means along it. AUROC: the probability that a positive prompt lies above a negative one, "
+    "probes fitted on one fold and read on the other; 0.5 tells nothing. Bands: 95 % intervals of the selected "
+    "trajectory."
 )
 
 
@@ -43,7 +44,7 @@ def turning(
         ink: light or dark page.
     """
     title = f"How {style.plain(direction)} turned"
-    kept = style.figure(title, where, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
+    base = style.figure(title, where, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
     grid = make_subplots(
         2, 2, horizontal_spacing=0.1, vertical_spacing=0.17, subplot_titles=[text for _, text, _ in _PANELS]
     )
@@ -80,13 +81,13 @@ def turning(
     titles = list(grid.layout.annotations)
     grid.update_layout(
         shapes=rules,
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
+        template=base.template,
+        title=base.title,
+        height=base.height,
         uirevision="keep",
         showlegend=True,
-        margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b},
-        annotations=[*titles, *kept.annotations],
+        margin={"l": 52, "r": 16, "t": 158, "b": base.margin.b},
+        annotations=[*titles, *base.annotations],
         legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
     )
     return grid
@@ -96,25 +97,25 @@ def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> l
     """Thin lines across a panel: where the witness and the pretrained model lie, and the half of an AUROC."""
     at = "" if place == 0 else str(place + 1)
     across = {"type": "line", "xref": f"x{at} domain", "yref": f"y{at}", "x0": 0, "x1": 1, "layer": "below"}
-    found = []
+    rules = []
     for role in ("pretrained", "witness"):
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
             value, line = float(values.iloc[0]), {"color": style.faded(style.mark_of(role).colour, 0.6), "width": 1.1}
-            found.append({**across, "y0": value, "y1": value, "line": line})
+            rules.append({**across, "y0": value, "y1": value, "line": line})
     if column in ("auroc", "refit"):
-        found.append({**across, "y0": 0.5, "y1": 0.5, "line": {"color": colours.rule, "width": 1, "dash": "dot"}})
-    return found
+        rules.append({**across, "y0": 0.5, "y1": 0.5, "line": {"color": colours.rule, "width": 1, "dash": "dot"}})
+    return rules
 
 
 def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool) -> list[dict[str, Any]]:
     """The marks of the roles, apart at the left."""
-    found = []
+    marks = []
     for role in ("pretrained", "witness", "aligned"):
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
             mark = style.mark_of(role)
-            found.append(
+            marks.append(
                 {
                     "type": "scatter",
                     "name": role,
@@ -128,7 +129,7 @@ def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool)
                     "hovertemplate": f"{role}<br>%{{y:.3f}}<extra></extra>",
                 }
             )
-    return found
+    return marks
 
 
 def _band(run: pd.DataFrame, arm: str, column: str, axis: StepAxis) -> list[dict[str, Any]]:
@@ -261,7 +262,7 @@ def _rates(
     """Shares of answers: a lane an intervention, a column a measure, a row of panels a group."""
     colours, groups = style.INKS[ink], list(dict.fromkeys(rows["group"]))
     height = 116 + 64 + len(groups) * (34 + _MEDIATION_ROW * len(lanes))
-    kept = style.figure(title, where, ink, height=height, caption=caption, left=150).layout
+    base = style.figure(title, where, ink, height=height, caption=caption, left=150).layout
     grid = make_subplots(
         max(1, len(groups)),
         len(measures),
@@ -269,7 +270,7 @@ def _rates(
         shared_xaxes=True,
         horizontal_spacing=0.075,
         vertical_spacing=0.14 if len(groups) > 1 else 0.0,
-        subplot_titles=[f"{group}: {_MEASURES[each]}".removeprefix(": ") for group in groups for each in measures],
+        subplot_titles=[f"{group}: {_MEASURES[name]}".removeprefix(": ") for group in groups for name in measures],
     )
     traces, spots = [], []
     for row, group in enumerate(groups, start=1):
@@ -287,18 +288,18 @@ def _rates(
         showline=False,
         ticks="",
     )
-    grid.update_xaxes(range=[-0.1, 1.06], tickformat=".0%", tickvals=[0, 0.5, 1])
+    grid.update_xaxes(range=[-0.1, 1.06], tickvals=[0, 0.5, 1], ticktext=["0 %", "50 %", "100 %"])
     grid.update_xaxes(title={"text": "share of requests", "standoff": 4}, row=max(1, len(groups)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
+        template=base.template,
+        title=base.title,
+        height=base.height,
         uirevision="keep",
         showlegend=False,
-        margin={"l": 150, "r": 16, "t": 116, "b": kept.margin.b},
-        annotations=[*titles, *kept.annotations],
+        margin={"l": 150, "r": 16, "t": 116, "b": base.margin.b},
+        annotations=[*titles, *base.annotations],
     )
     return grid
 
@@ -330,7 +331,7 @@ def _marks(part: pd.DataFrame, measure: str, height: int, *, own: bool) -> dict[
 def _share(name: str, value: float, count: int | None) -> str:
     """Under the pointer; the table counts the harmful requests only."""
     of = f" of {count}" if count is not None else ""
-    return f"{style.plain(name)}<br>{value:.0%}{of}" if math.isfinite(value) else ""
+    return f"{style.plain(name)}<br>{style.percent(value)}{of}" if math.isfinite(value) else ""
 
 
 _CARRIED_TOP = 146
@@ -365,13 +366,13 @@ def carried(
         mark = style.mark_of(arm)
         faint = arms[0] == arms[1] and fitted == "one"  # two steps of one arm: the earlier choice is the paler
         colour = style.faded(mark.colour, 0.5) if faint else mark.colour
-        for read, other in zip(("one", "other"), names, strict=True):
+        for read, place in zip(("one", "other"), names, strict=True):
             own = rows[(rows["fitted"] == fitted) & (rows["read"] == read)].set_index("direction")["auroc"]
             home = fitted == read
-            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(other)}'}"
+            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(place)}'}"
             fig.add_scatter(
                 name=title,
-                x=[own.get(each, math.nan) for each in directions],
+                x=[own.get(direction, math.nan) for direction in directions],
                 y=[len(directions) - 1 - row for row in range(len(directions))],
                 mode="markers",
                 cliponaxis=False,

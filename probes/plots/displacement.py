@@ -98,7 +98,7 @@ def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], s
     arrows, tips = [], []
     for (arm, seed), path in drawn.groupby(["arm", "seed"], sort=False):
         mark = style.mark_of(str(arm))
-        strong = [step == each for each in path["step"]]
+        strong = [step == own for own in path["step"]]
         for along, across, stands_out in zip(path["along"], path["across"], strong, strict=True):
             width = 2.6 if stands_out and (arm, seed) == chosen else 1.4
             arrows += _arrow(along, across, mark.colour, width, 1.0 if stands_out else 0.45)
@@ -112,10 +112,10 @@ def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], s
                 "marker": {
                     "color": mark.colour,
                     "symbol": mark.symbol,
-                    "size": [8 if each else 4 for each in strong],
+                    "size": [8 if selected else 4 for selected in strong],
                     "opacity": 0.9,
                 },
-                "customdata": [f"{each:,}" for each in path["step"]],
+                "customdata": [f"{own:,}" for own in path["step"]],
                 "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>"
                 "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
             }
@@ -366,19 +366,19 @@ def multiples(
         rows=[row + 1 for row, _ in places],
         cols=[column + 1 for _, column in places],
     )
-    kept = fig.layout
+    base = fig.layout
     wide, high = _limits(table, lowest=None)
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_annotations(font={"size": 12, "color": colours.muted})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
-        margin=kept.margin,
+        template=base.template,
+        title=base.title,
+        height=base.height,
+        margin=base.margin,
         uirevision="keep",
-        annotations=[*titles, *kept.annotations],
+        annotations=[*titles, *base.annotations],
     )
     return grid
 
@@ -400,16 +400,16 @@ def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:
     ways = [
         {
             "type": "scatter",
-            "x": [0, each.along],
-            "y": [0, each.across],
+            "x": [0, row.along],
+            "y": [0, row.across],
             "mode": "lines+markers",
             "line": {"color": mark.colour, "width": 2, "dash": mark.dash},
             "marker": {"color": mark.colour, "symbol": mark.symbol, "size": [0, 7]},
-            "hovertemplate": f"{style.plain(each.arm)}, seed {each.seed}, layer {layer}<br>"
+            "hovertemplate": f"{style.plain(row.arm)}, seed {row.seed}, layer {layer}<br>"
             "along %{x:.2f}, off it %{y:.2f}<extra></extra>",
         }
-        for each in table.itertuples()
-        for mark in [style.mark_of(each.arm)]
+        for row in table.itertuples()
+        for mark in [style.mark_of(row.arm)]
     ]
     return [roles, *ways]
 

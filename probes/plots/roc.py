@@ -16,8 +16,8 @@ from probes.plots.style import InkName
 _HEIGHT, _TOP, _BOTTOM = 460, 84, 64
 _CAPTION = (
     "For every threshold on the projection: the share of harmful prompts above it against the share of harmless ones. "
-    "AUROC: the chance that a harmful prompt lies further along the direction than a harmless one; 0.5 tells nothing, "
-    "below 0.5 the harmless ones lie further."
+    "AUROC: the probability that a harmful prompt lies further along the direction than a harmless one; 0.5 tells "
+    "nothing, below 0.5 the harmless ones lie further."
 )
 
 
@@ -35,7 +35,7 @@ def roc(
     fig = style.figure("Harmful against harmless prompts", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM)
     colours, labels = style.INKS[ink], []
     fig.add_scatter(
-        name="chance",
+        name="diagonal",
         x=[0, 1],
         y=[0, 1],
         mode="lines",

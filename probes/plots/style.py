@@ -7,6 +7,7 @@ A colour means one thing in the whole project (Okabe and Ito's palette), and a s
 from __future__ import annotations
 
 import html
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -106,7 +107,8 @@ def on_scale(scale: Sequence[tuple[float, str]], share: float) -> str:
     above = next(index for index, (place, _) in enumerate(scale) if place >= share)
     (low, first), (high, second) = scale[max(above - 1, 0)], scale[above]
     part = (share - low) / (high - low) if high > low else 0.0
-    mixed = (round(one + part * (two - one)) for one, two in zip(_channels(first), _channels(second), strict=True))
+    channels = zip(_channels(first), _channels(second), strict=True)
+    mixed = (round(start + part * (end - start)) for start, end in channels)
     return "#" + "".join(f"{channel:02X}" for channel in mixed)
 
 
@@ -214,11 +216,11 @@ def figure(
         left: pixels left of the plot, for the axis and its names; title and caption begin at the figure's edge.
     """
     caption = caption.replace(" %", "\u00a0%").replace(" / ", "\u00a0/ ")
-    caption = re.sub("⟨.*?⟩", lambda found: found.group().replace(" ", "\u00a0"), caption)
+    caption = re.sub("⟨.*?⟩", lambda match: match.group().replace(" ", "\u00a0"), caption)
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, CAPTION_WIDTH)]
     room = 16 * len(lines) + 10 if lines else 0
-    made = go.Figure()
-    made.update_layout(
+    fig = go.Figure()
+    fig.update_layout(
         template=template_name(ink),
         title={"text": title, "subtitle": {"text": where}},
         height=height + room,
@@ -226,7 +228,7 @@ def figure(
         uirevision="keep",
     )
     if lines:
-        made.add_annotation(
+        fig.add_annotation(
             name="caption",
             text="<br>".join(lines),
             xref="paper",
@@ -241,7 +243,17 @@ def figure(
             showarrow=False,
             font={"size": 12, "color": INKS[ink].muted},
         )
-    return made
+    return fig
+
+
+def percent_ticks(high: float) -> dict[str, list[Any]]:
+    """Tick values of an axis of shares from 0 to `high` and their texts, as `19 %`: three to six, at round numbers."""
+    high = high if math.isfinite(high) and high > 0 else 1.0
+    scale = 10.0 ** math.floor(math.log10(high))
+    step = next(factor * scale for factor in (0.2, 0.5, 1.0, 2.0) if high <= 5 * factor * scale)
+    places = max(0, -math.floor(math.log10(100 * step) + 1e-9))
+    values = [count * step for count in range(math.floor(high / step + 1e-9) + 1)]
+    return {"tickvals": values, "ticktext": [percent(value, places) for value in values]}
 
 
 def flat_points(count: int) -> str:

@@ -265,8 +265,8 @@ def _sizes(count: int) -> list[float]:
 def _roles(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple]:
     """Where the roles lie: aligned and witness by definition, the pretrained model where it was measured."""
     zeros = [0.0] * (len(columns) - 1)
-    found = table[table["arm"] == "pretrained"]
-    pretrained = [("pretrained", *(float(found[column].iloc[0]) for column in columns))] if len(found) else []
+    rows = table[table["arm"] == "pretrained"]
+    pretrained = [("pretrained", *(float(rows[column].iloc[0]) for column in columns))] if len(rows) else []
     return [*pretrained, ("witness", 1.0, *zeros), ("aligned", 0.0, *zeros)]
 
 
