@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from probes.errors import LineageError
+from probes.errors import LineageError, UsageError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
@@ -259,11 +259,12 @@ class Lineage(_Record):
             witness_kind: `helpful-only`, or what stands in for it.
 
         Raises:
+            UsageError: there is no such kind of witness.
             LineageError: a reference is none, a folder holds no checkpoint, or an arm and seed is there twice.
         """
         kinds = get_args(WitnessKind)
         if witness_kind not in kinds:
-            raise LineageError("There is no such kind of witness", got=repr(witness_kind), expected=", ".join(kinds))
+            raise UsageError("There is no such --witness-kind", got=repr(witness_kind), expected=", ".join(kinds))
         listed = [checkpoints] if isinstance(checkpoints, str | Path | CheckpointRef) else list(checkpoints)
         folders = [place for place in listed if is_trainer_folder(place)]
         single = _single_trajectory([place for place in listed if not is_trainer_folder(place)])

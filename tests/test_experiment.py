@@ -58,7 +58,17 @@ def test_each_draw_of_a_control_is_another_direction(history, tmp_path):
 
 
 def test_a_killed_experiment_goes_on_to_the_same_table(history, tmp_path):
-    words = [sys.executable, "-m", "probes.cli", "arms", str(history), "--arms", "block,push", "--last", "--out"]
+    words = [
+        sys.executable,
+        "-m",
+        "probes.cli",
+        "arms",
+        str(history),
+        "--arms",
+        "block,push",
+        "--final-step-only",
+        "--out",
+    ]
     whole = subprocess.run([*words, str(tmp_path / "whole"), "--json"], capture_output=True, text=True, check=False)
     assert whole.returncode == 0, whole.stderr
     broken = tmp_path / "broken"

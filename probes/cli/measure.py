@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -26,9 +27,9 @@ Set = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(demo)
-    app.command()(measure)
-    app.command()(verdict)
+    app.command(cls=Verb)(demo)
+    app.command(cls=Verb)(measure)
+    app.command(cls=Verb)(verdict)
 
 
 def demo(

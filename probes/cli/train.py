@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from probes.cli.command import TrainingVerb, Verb
 from probes.cli.output import print_json
 from probes.errors import GateTripped, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Rate = Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Peak; default by method.")]
+Rate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Peak learning rate; default 1e-5 for full, 2e-4 for LoRA.")
+]
 Method = Annotated[Literal["full", "lora"], typer.Option(help="Train every weight, or LoRA on every linear layer.")]
 Layers = Annotated[list[int] | None, typer.Option("--layer", min=0, help="Guarded layer; may be repeated.")]
 Penalty = Annotated[
@@ -19,15 +22,31 @@ Penalty = Annotated[
 ]
 Harmful = Annotated[Path | None, typer.Option(help="Harmful probe prompts in any known format.")]
 Harmless = Annotated[Path | None, typer.Option(help="Harmless probe prompts in any known format.")]
-Strength = Annotated[float | None, typer.Option(help="λ of the mode; default is the mode's own.")]
+PenaltyWeight = Annotated[
+    float | None, typer.Option("--penalty-weight", help="Weight λ of the penalty; default is the mode's own.")
+]
+GradientRatio = Annotated[
+    float | None,
+    typer.Option("--gradient-ratio", help="Rescale the penalty so that ‖g_penalty‖ ÷ ‖g_task‖ is this at every step."),
+]
 MaxReturn = Annotated[float | None, typer.Option(help="Hold the return fraction at or under this (block).")]
+
+
+def _list_modes(mode: str) -> str:
+    """Print what each mode is and end, where `list` is asked for."""
+    if mode == "list":
+        from probes.guard.modes import MODES
+
+        typer.echo("\n".join(MODES))
+        raise typer.Exit
+    return mode
 
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(train)
-    app.command()(arms)
-    app.command("arms-table")(arms_table)
+    app.command(cls=TrainingVerb)(train)
+    app.command(cls=TrainingVerb)(arms)
+    app.command("arms-table", cls=Verb)(arms_table)
 
 
 def train(
@@ -35,20 +54,23 @@ def train(
     data: Annotated[Path, typer.Option(help="Requests with answers, in any known format.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder: checkpoints, and the run that watches them.")],
     mode: Annotated[
-        str, typer.Option(help="watch, block, push, a rival or a control; an unknown one lists all.")
+        str,
+        typer.Option(help="watch, block, push, a defence or a control; `list` prints them all.", callback=_list_modes),
     ] = "block",
     method: Method = "full",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 100,
     learning_rate: Rate = None,
-    rows: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
-    accumulation: Annotated[int, typer.Option(min=1, help="Batches in a step.")] = 1,
+    rows: Annotated[int, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = 8,
+    accumulation: Annotated[
+        int, typer.Option("--gradient-accumulation-steps", min=1, help="Batches in an optimiser step.")
+    ] = 1,
     max_length: Annotated[int | None, typer.Option(min=8, help="Tokens after which an example is cut.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Measure every N steps; default 1, 2, 5, 10, 20 …")] = None,
     layers: Layers = None,
-    strength: Strength = None,
+    strength: PenaltyWeight = None,
     max_return: MaxReturn = None,
-    match: Annotated[float | None, typer.Option(help="Ratio of the penalty's gradient to the task's.")] = None,
+    match: GradientRatio = None,
     penalty: Penalty = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
@@ -153,15 +175,17 @@ def arms(
     method: Method = "full",
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the organism's, or 100.")] = None,
     learning_rate: Rate = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Examples in a batch.")] = None,
+    rows: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = None,
     layers: Layers = None,
-    strength: Strength = None,
+    strength: PenaltyWeight = None,
     max_return: MaxReturn = None,
-    match: Annotated[float | None, typer.Option(help="Same ratio of gradients in every arm.")] = None,
+    match: GradientRatio = None,
     penalty: Penalty = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
-    last: Annotated[bool, typer.Option("--last", help="Keep and measure the last step alone (quicker).")] = False,
+    last: Annotated[
+        bool, typer.Option("--final-step-only", help="Keep and measure the last step alone: quicker.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Fine-tune in several arms over seeds, with the same data order in each, and put the results side by side.

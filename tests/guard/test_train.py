@@ -26,7 +26,7 @@ def run(*told):
     if found.exception and not isinstance(found.exception, SystemExit):
         raise found.exception
     assert found.exit_code == 0, found.output
-    return found.output
+    return found.stdout
 
 
 def lines(path, rows):
@@ -157,8 +157,8 @@ def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
     file = tmp_path / "lineage.toml"
     file.write_text(f'[aligned]\nmodel = "{STORIES}"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
     out = tmp_path / "out"
-    options = ["--data", GSM8K, "--out", out, "--steps", 6, "--rows", 4, "--max-length", 192, "--save-every", 3]
-    found = json.loads(run(file, *options, "--method", method, "--lr", 1e-3, "--device", "cpu", "--json"))
+    options = ["--data", GSM8K, "--out", out, "--steps", 6, "--batch-size", 4, "--max-length", 192, "--save-every", 3]
+    found = json.loads(run(file, *options, "--method", method, "--learning-rate", 1e-3, "--device", "cpu", "--json"))
     assert [row["step"] for row in found["readings"]] == [0, 1, 2, 3, 5, 6]
     assert found["readings"][-1]["return_fraction"] is not None
     state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
