@@ -366,10 +366,10 @@ def carried(
         mark = style.mark_of(arm)
         faint = arms[0] == arms[1] and fitted == "one"  # two steps of one arm: the earlier choice is the paler
         colour = style.faded(mark.colour, 0.5) if faint else mark.colour
-        for read, place in zip(("one", "other"), names, strict=True):
+        for read, checkpoint in zip(("one", "other"), names, strict=True):
             own = rows[(rows["fitted"] == fitted) & (rows["read"] == read)].set_index("direction")["auroc"]
             home = fitted == read
-            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(place)}'}"
+            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(checkpoint)}'}"
             fig.add_scatter(
                 name=title,
                 x=[own.get(direction, math.nan) for direction in directions],
