@@ -60,7 +60,7 @@ def _choose(field: str, checkpoint: str) -> None:
 
 def _places(run: Context) -> dict[str, str]:
     """Every checkpoint of the run and its arm, roles first."""
-    found: dict[str, str] = {role: role for role in ("aligned", "witness", "pretrained") if role in _roles(run)}
+    found: dict[str, str] = {role: role for role in ROLES if role in _roles(run)}
     for (arm, _, _), name in sorted(run.catalogue.checkpoints.items(), key=lambda entry: _rank(run, entry[0])):
         found[name] = arm
     return found

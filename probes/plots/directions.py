@@ -111,7 +111,7 @@ def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> l
 def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool) -> list[dict[str, Any]]:
     """The marks of the roles, apart at the left."""
     marks = []
-    for role in ("pretrained", "witness", "aligned"):
+    for role in reversed(ROLES):
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
             mark = style.mark_of(role)
