@@ -43,8 +43,8 @@ def show(run: Context) -> None:
     )
     own = rows[rows["measure"] == measure]
     with components.section():
-        where = run.where(layer=False, direction=False)
-        figure = cache.behaviour_figure(run.key, measure, where, run.ink)
+        subtitle = run.where(layer=False, direction=False)
+        figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
         components.chart(figure, own, name="behaviour", alt=f"{measure} by optimiser step for every arm")
     with components.section():
         joined = _joined(run.key, run.layer, measure)
@@ -87,8 +87,10 @@ def _joined(key: Key, layer: int, measure: str) -> pd.DataFrame:
     return rows.assign(fraction=found.astype(float)).dropna(subset=["fraction", "value"])
 
 
-def _figure(key: Key, layer: int, measure: str, where: str, witness: str, ink: InkName) -> go.Figure:
-    return behaviour.behaviour(_joined(key, layer, measure), measure=measure, where=where, witness=witness, ink=ink)
+def _figure(key: Key, layer: int, measure: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
+    return behaviour.behaviour(
+        _joined(key, layer, measure), measure=measure, subtitle=subtitle, witness=witness, ink=ink
+    )
 
 
 @st.fragment

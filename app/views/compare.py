@@ -116,17 +116,17 @@ def _layers(run: Context, one: str, other: str, names: tuple[str, str], pair: pd
             f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
         )
         return
-    where = run.where(layer=False, direction=False)
-    figure = cache.drawn(_layers_figure, run.key, one, other, names, run.layer, where, run.ink)
+    subtitle = run.where(layer=False, direction=False)
+    figure = cache.drawn(_layers_figure, run.key, one, other, names, run.layer, subtitle, run.ink)
     components.chart(
         figure, pair, name="pairs", alt="Distance, cosine, CKA, overlap, principal angle and probe transfer by layer"
     )
 
 
 def _layers_figure(
-    key: Key, one: str, other: str, names: tuple[str, str], layer: int, where: str, ink: InkName
+    key: Key, one: str, other: str, names: tuple[str, str], layer: int, subtitle: str, ink: InkName
 ) -> go.Figure:
-    return by_layer.by_layer(_pair_rows(key, one, other), where=where, names=names, layer=layer, ink=ink)
+    return by_layer.by_layer(_pair_rows(key, one, other), subtitle=subtitle, names=names, layer=layer, ink=ink)
 
 
 def _carried(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
@@ -141,8 +141,8 @@ def _carried(run: Context, places: dict[str, str], one: str, other: str, names: 
         components.note(f"Probes were not fitted in both of them at the {components.layer_name(run.layer)}.")
         return
     arms = (places[one], places[other])
-    where = run.where(direction=False)
-    figure = cache.drawn(_carried_figure, run.key, run.layer, one, other, names, arms, where, run.ink)
+    subtitle = run.where(direction=False)
+    figure = cache.drawn(_carried_figure, run.key, run.layer, one, other, names, arms, subtitle, run.ink)
     components.chart(figure, rows, name="carried", alt="AUROC of each direction's probe at home and carried over")
 
 
@@ -161,10 +161,10 @@ def _carried_figure(
     other: str,
     names: tuple[str, str],
     arms: tuple[str, str],
-    where: str,
+    subtitle: str,
     ink: InkName,
 ) -> go.Figure:
-    return directions.carried(_carried_rows(key, layer, one, other), names=names, arms=arms, where=where, ink=ink)
+    return directions.carried(_carried_rows(key, layer, one, other), names=names, arms=arms, subtitle=subtitle, ink=ink)
 
 
 def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:
@@ -198,8 +198,8 @@ def _weights_name(one: str, other: str) -> str:
     return f"weights/{one}--{other}"
 
 
-def _weights_figure(key: Key, table: str, names: tuple[str, str], where: str, ink: InkName) -> go.Figure:
-    return by_layer.weights_by_kind(cache.table(key, table), where=where, names=names, ink=ink)
+def _weights_figure(key: Key, table: str, names: tuple[str, str], subtitle: str, ink: InkName) -> go.Figure:
+    return by_layer.weights_by_kind(cache.table(key, table), subtitle=subtitle, names=names, ink=ink)
 
 
 def _projections(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
@@ -230,10 +230,10 @@ def _projections_figure(
     other: str,
     arms: tuple[str, str],
     names: tuple[str, str],
-    where: str,
+    subtitle: str,
     ink: InkName,
 ) -> go.Figure:
-    return by_layer.side_by_side(_both(key, layer, one, other), arms=arms, names=names, where=where, ink=ink)
+    return by_layer.side_by_side(_both(key, layer, one, other), arms=arms, names=names, subtitle=subtitle, ink=ink)
 
 
 @st.fragment

@@ -75,7 +75,7 @@ def _figure(
     arms: tuple[str, ...],
     step: int | None,
     moving: bool,
-    where: str,
+    subtitle: str,
     witness: str,
     ink: InkName,
 ) -> go.Figure:
@@ -83,8 +83,8 @@ def _figure(
     rows = _whole(key, layer) if whole else cache.plane_rows(key, layer)
     rows = rows[rows["arm"].isin([*ROLES, *arms])]
     if view == "Space":
-        return trajectories.space(rows, where=where, witness=witness, step=step, moving=moving, ink=ink)
-    return trajectories.plane(rows, where=where, witness=witness, step=step, whole=whole, moving=moving, ink=ink)
+        return trajectories.space(rows, subtitle=subtitle, witness=witness, step=step, moving=moving, ink=ink)
+    return trajectories.plane(rows, subtitle=subtitle, witness=witness, step=step, whole=whole, moving=moving, ink=ink)
 
 
 def _whole(key: Key, layer: int) -> pd.DataFrame:

@@ -61,20 +61,20 @@ def _spearman(rows: pd.DataFrame) -> float | None:
     return float(rows["value"].rank().corr(rows["fraction"].rank()))
 
 
-def behaviour(rows: pd.DataFrame, *, measure: str, where: str, witness: str, ink: InkName = "light") -> go.Figure:
+def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, ink: InkName = "light") -> go.Figure:
     """Draw a behaviour measure against the return fraction.
 
     Args:
         rows: arm, seed, step, value, low, high, fraction; roles at step 0.
         measure: its key in `probes.statistics`.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         witness: the witness's label.
         ink: light or dark page.
     """
     about, colours = statistic_of(measure), style.INKS[ink]
     tuned = rows[~rows["arm"].isin(ROLES)]
     caption = f"{about.meaning}\n{association(tuned).words}"
-    fig = style.figure(f"{about.title} against the way back", where, ink, height=_HEIGHT, caption=caption)
+    fig = style.figure(f"{about.title} against the way back", subtitle, ink, height=_HEIGHT, caption=caption)
     for place in (0, 1):
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
     ends = []

@@ -23,7 +23,7 @@ def by_step(
     rows: pd.DataFrame,
     *,
     statistic: str,
-    where: str,
+    subtitle: str,
     nulls: pd.DataFrame | None = None,
     ink: InkName = "light",
 ) -> go.Figure:
@@ -33,7 +33,7 @@ def by_step(
         rows: arm, seed, step, value, low, high of that statistic at one layer; rows of the roles `aligned`,
             `witness` and `pretrained` (step 0) become a point at 0 and reference lines.
         statistic: its key in `probes.statistics`.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         nulls: null, step, p99 of one trajectory for that statistic. The isotropic null is left out when it is
             the only one: it cannot fail in a real activation space.
         ink: light or dark page.
@@ -42,7 +42,7 @@ def by_step(
     rows = rows[rows["value"].notna()]
     nulls = _worth_showing(nulls)
     caption = about.meaning + "\n" + _reading(rows, nulls)
-    fig = style.figure(about.title, where, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
+    fig = style.figure(about.title, subtitle, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
     axis = StepAxis.of([0, *rows["step"]])
     limits = _limits(rows, nulls, statistic)
     trajectories = rows[~rows["arm"].isin(ROLES)]

@@ -32,7 +32,7 @@ _CAPTION = (
 
 
 def turning(
-    rows: pd.DataFrame, *, direction: str, chosen: tuple[str, int], where: str, ink: InkName = "light"
+    rows: pd.DataFrame, *, direction: str, chosen: tuple[str, int], subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw angle, norm, and both AUROCs by step, every arm and seed.
 
@@ -40,11 +40,11 @@ def turning(
         rows: arm, seed, step and the columns of `direction_tracks` of one direction at one layer, roles included.
         direction: its name, for the title.
         chosen: arm and seed of which the intervals are drawn.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         ink: light or dark page.
     """
     title = f"How {style.plain(direction)} turned"
-    base = style.figure(title, where, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
+    base = style.figure(title, subtitle, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
     grid = make_subplots(
         2, 2, horizontal_spacing=0.1, vertical_spacing=0.17, subplot_titles=[text for _, text, _ in _PANELS]
     )
@@ -186,13 +186,13 @@ _MEASURES = {
 }
 
 
-def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light") -> go.Figure:
+def mediation(rows: pd.DataFrame, *, arm: str, subtitle: str, ink: InkName = "light") -> go.Figure:
     """Draw what harmful requests meet with and without the motion along the reversion, beside random directions.
 
     Args:
         rows: test, direction, refusal, compliance, incoherent, n of one checkpoint.
         arm: that checkpoint's, for its colour.
-        where: run, layers and checkpoint, for the subtitle.
+        subtitle: run, layers and checkpoint.
         ink: light or dark page.
     """
     kinds = rows["direction"].str.split(":").str[0]
@@ -210,7 +210,7 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
         lanes,
         ("refusal", "compliance", "incoherent"),
         "Is the way back what changes behaviour?",
-        where,
+        subtitle,
         _MEDIATION_CAPTION,
         ink,
     )
@@ -223,14 +223,14 @@ _EFFECT_CAPTION = (
 )
 
 
-def effects(rows: pd.DataFrame, *, direction: str, arm: str, where: str, ink: InkName = "light") -> go.Figure:
+def effects(rows: pd.DataFrame, *, direction: str, arm: str, subtitle: str, ink: InkName = "light") -> go.Figure:
     """Draw what a direction does to answers when it is ablated or added, beside random directions.
 
     Args:
         rows: mode, coefficient, along, refusal, compliance, over_refusal, n of one direction and checkpoint.
         direction: its name.
         arm: the checkpoint's, for its colour.
-        where: run, layer and checkpoint, for the subtitle.
+        subtitle: run, layer and checkpoint.
         ink: light or dark page.
     """
     untouched = rows["along"] == "none"
@@ -245,7 +245,7 @@ def effects(rows: pd.DataFrame, *, direction: str, arm: str, where: str, ink: In
     order = rows.sort_values(["mode", "coefficient"], key=lambda column: column.replace(_MODES))
     lanes = list(dict.fromkeys(order["lane"]))
     title = f"What {style.plain(direction)} does"
-    return _rates(rows, lanes, ("refusal", "compliance", "over_refusal"), title, where, _EFFECT_CAPTION, ink)
+    return _rates(rows, lanes, ("refusal", "compliance", "over_refusal"), title, subtitle, _EFFECT_CAPTION, ink)
 
 
 _MODES = {"none": 0, "ablate": 1, "add": 2}
@@ -257,12 +257,18 @@ def _lane(mode: str, amount: float) -> str:
 
 
 def _rates(
-    rows: pd.DataFrame, lanes: list[str], measures: tuple[str, ...], title: str, where: str, caption: str, ink: InkName
+    rows: pd.DataFrame,
+    lanes: list[str],
+    measures: tuple[str, ...],
+    title: str,
+    subtitle: str,
+    caption: str,
+    ink: InkName,
 ) -> go.Figure:
     """Shares of answers: a lane an intervention, a column a measure, a row of panels a group."""
     colours, groups = style.INKS[ink], list(dict.fromkeys(rows["group"]))
     height = 116 + 64 + len(groups) * (34 + _MEDIATION_ROW * len(lanes))
-    base = style.figure(title, where, ink, height=height, caption=caption, left=150).layout
+    base = style.figure(title, subtitle, ink, height=height, caption=caption, left=150).layout
     grid = make_subplots(
         max(1, len(groups)),
         len(measures),
@@ -338,7 +344,7 @@ _CARRIED_TOP = 146
 
 
 def carried(
-    rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], where: str, ink: InkName = "light"
+    rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw what each direction's probe reads in two checkpoints, at home and carried over.
 
@@ -346,14 +352,14 @@ def carried(
         rows: direction, fitted, read, auroc; `fitted` and `read` are `one` or `other`.
         names: of both checkpoints.
         arms: of both, for their colours.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         ink: light or dark page.
     """
     directions = list(dict.fromkeys(rows["direction"]))
     left = 30 + round(6.2 * max((len(name) for name in directions), default=6))
     fig = style.figure(
         "Probes carried over",
-        where,
+        subtitle,
         ink,
         height=_CARRIED_TOP + 64 + 24 * max(4, len(directions)),
         left=left,

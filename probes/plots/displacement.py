@@ -45,7 +45,7 @@ def vectors(
     *,
     chosen: tuple[str, int],
     step: int,
-    where: str,
+    subtitle: str,
     witness: str = "witness",
     cone: Cone | None = None,
     whole: bool = True,
@@ -57,14 +57,14 @@ def vectors(
         table: arm, seed, step, along, across, at one layer, without roles.
         chosen: arm and seed whose steps are all drawn.
         step: the step at which the others are drawn, and which stands out.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         witness: the witness's label.
         cone: the hardest null of the chosen trajectory at that step.
         whole: `across` is the length of all that lies off the axis, so that angles are true; else its part along
             the main off-axis direction, where an arrow looks nearer to the axis than it is.
         ink: light or dark page.
     """
-    fig = style.figure("Mean displacement", where, ink, height=_HEIGHT, caption=_caption(cone, whole))
+    fig = style.figure("Mean displacement", subtitle, ink, height=_HEIGHT, caption=_caption(cone, whole))
     colours = style.INKS[ink]
     own = (table["arm"] == chosen[0]) & (table["seed"] == chosen[1])
     drawn = pd.concat([table[own], table[~own & (table["step"] == step)]]).sort_values("step")
@@ -264,7 +264,7 @@ def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> lis
 
 
 def prompt_arrows(
-    before: pd.DataFrame, after: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light"
+    before: pd.DataFrame, after: pd.DataFrame, *, arm: str, subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw how each prompt's activation moved in the plane, from the aligned model to a checkpoint.
 
@@ -272,14 +272,14 @@ def prompt_arrows(
         before: prompt, label, projection, across, text in the aligned model.
         after: the same in the checkpoint.
         arm: its arm, for the colour.
-        where: run, layer, checkpoint, for the subtitle.
+        subtitle: run, layer, checkpoint.
         ink: light or dark page.
     """
     caption = (
         "Each arrow: one probe prompt, from where it lies in the aligned model to where it lies in the checkpoint. "
         "Filled ends: harmful prompts; open: harmless ones. The cross: the witness's mean over harmful prompts."
     )
-    fig = style.figure("Each prompt's way in the plane", where, ink, height=_HEIGHT, caption=caption)
+    fig = style.figure("Each prompt's way in the plane", subtitle, ink, height=_HEIGHT, caption=caption)
     both = before.merge(after[["prompt", "projection", "across"]], on="prompt", suffixes=("", "_after"))
     mark, colours = style.mark_of(arm), style.INKS[ink]
     for label, opacity in (("harmless", 0.35), ("harmful", 0.8)):
@@ -331,7 +331,7 @@ def prompt_arrows(
 
 
 def multiples(
-    table: pd.DataFrame, *, step: int, layers: Sequence[int], where: str, headline: int, ink: InkName = "light"
+    table: pd.DataFrame, *, step: int, layers: Sequence[int], subtitle: str, headline: int, ink: InkName = "light"
 ) -> go.Figure:
     """Draw every trajectory's arrow at one step, one small picture a layer, all to one scale.
 
@@ -339,7 +339,7 @@ def multiples(
         table: arm, seed, step, layer, along, across, without roles.
         step: the step.
         layers: which; of more than twelve, use `evenly`.
-        where: run and step, for the subtitle.
+        subtitle: run and step.
         headline: the layer declared in advance.
         ink: light or dark page.
     """
@@ -347,7 +347,9 @@ def multiples(
     rows = -(-len(layers) // _COLUMNS)
     height = 150 + 190 * rows
     caption = "Axes as above, to one scale: along the way back to the right, off it upwards; witness ◆ at (1, 0)."
-    fig = style.figure("Mean displacement at each layer", where, ink, height=height, caption=caption, below=40, left=30)
+    fig = style.figure(
+        "Mean displacement at each layer", subtitle, ink, height=height, caption=caption, below=40, left=30
+    )
     fig.update_layout(margin={"t": 104})
     grid = make_subplots(
         rows,

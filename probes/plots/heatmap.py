@@ -22,7 +22,7 @@ def heatmap(
     rows: pd.DataFrame,
     *,
     statistic: str,
-    where: str,
+    subtitle: str,
     selected: tuple[int, int] | None = None,
     headline: int | None = None,
     ink: InkName = "light",
@@ -33,7 +33,7 @@ def heatmap(
         rows: layer, step, value, reason of one statistic and one arm and seed; layer −1 is the embedding.
         statistic: its key in `probes.statistics`; the colour limits are the statistic's own, the same in
             every picture, and values beyond them take the end's colour.
-        where: run, arm and direction, for the subtitle.
+        subtitle: run, arm and direction.
         selected: the (layer, step) to be outlined.
         headline: the layer declared in advance, named on the axis.
         ink: light or dark page.
@@ -46,7 +46,7 @@ def heatmap(
     room = max(20, min(46, 560 // len(layers))) if layers else 46
     fig = style.figure(
         about.title,
-        where,
+        subtitle,
         ink,
         below=_BELOW,
         height=_TOP + _BELOW + max(160, room * len(layers)),

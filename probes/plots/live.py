@@ -33,7 +33,12 @@ def shown_token(text: str) -> str:
 
 
 def tokens(
-    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str, str]], *, push: float, where: str, ink: InkName = "light"
+    rows: pd.DataFrame,
+    checkpoints: Sequence[tuple[str, str, str]],
+    *,
+    push: float,
+    subtitle: str,
+    ink: InkName = "light",
 ) -> go.Figure:
     """Draw each token's projection as bars, one colour a checkpoint, with the push as an outline.
 
@@ -41,11 +46,11 @@ def tokens(
         rows: checkpoint, place, token, projection, pushed (NaN without a push).
         checkpoints: (checkpoint, arm, name) of each, in order.
         push: coefficient of the push; 0 is none.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         ink: light or dark page.
     """
     caption = _TOKENS_CAPTION + (f" Outlined: with the push of {style.signed(push)} at this layer." if push else "")
-    fig = style.figure("Token by token", where, ink, height=_TOKENS_HEIGHT, caption=caption, below=96)
+    fig = style.figure("Token by token", subtitle, ink, height=_TOKENS_HEIGHT, caption=caption, below=96)
     colours = style.INKS[ink]
     width = 0.8 / max(1, len(checkpoints))
     for index, (checkpoint, arm, name) in enumerate(checkpoints):
@@ -126,7 +131,12 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def next_tokens(
-    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str, str]], *, push: float, where: str, ink: InkName = "light"
+    rows: pd.DataFrame,
+    checkpoints: Sequence[tuple[str, str, str]],
+    *,
+    push: float,
+    subtitle: str,
+    ink: InkName = "light",
 ) -> go.Figure:
     """Draw the probabilities of the next token, one panel a checkpoint, the same tokens in every panel.
 
@@ -135,13 +145,13 @@ def next_tokens(
             every checkpoint.
         checkpoints: (checkpoint, arm, name) of each, in order.
         push: coefficient of the push; 0 is none.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         ink: light or dark page.
     """
     caption = _NEXT_CAPTION + (f"Outlined: with the push of {style.signed(push)}." if push else "")
     words = [shown_token(text) for text in rows[rows["checkpoint"] == checkpoints[0][0]]["token"]]
     height = _TOP + _BELOW + _NEXT_ROW * max(4, len(words))
-    base = style.figure("What comes next", where, ink, height=height, caption=caption, below=_BELOW, left=130).layout
+    base = style.figure("What comes next", subtitle, ink, height=height, caption=caption, below=_BELOW, left=130).layout
     grid = make_subplots(
         1,
         len(checkpoints),

@@ -24,7 +24,7 @@ def manifold(
     about: dict[str, Any],
     *,
     drawing: Drawing,
-    where: str,
+    subtitle: str,
     witness: str,
     whole: pd.DataFrame | None = None,
     ink: InkName = "light",
@@ -35,7 +35,7 @@ def manifold(
         table: checkpoint, arm, seed, step, label, text, and x, y or x3, y3, z3, of the checkpoints to be shown.
         about: the map's description: method, fitted_on, trustworthiness, neighbours, explained, seed.
         drawing: how.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         witness: the witness's label.
         whole: the map's places of every checkpoint, which fix the axes whatever is shown; None: the table's.
         ink: light or dark page.
@@ -45,7 +45,7 @@ def manifold(
     method = str(about["method"]).upper()
     fig = style.figure(
         f"{method} map of the prompts",
-        where,
+        subtitle,
         ink,
         height=_HEIGHT_3D if drawing.axes == 3 else _HEIGHT,
         caption=_caption(about, drawing),

@@ -22,17 +22,19 @@ _CAPTION = (
 
 
 def roc(
-    table: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, where: str, ink: InkName = "light"
+    table: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw the curves.
 
     Args:
         table: checkpoint, arm, label, projection at one layer.
         checkpoints: (checkpoint, name) of each curve.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         ink: light or dark page.
     """
-    fig = style.figure("Harmful against harmless prompts", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM)
+    fig = style.figure(
+        "Harmful against harmless prompts", subtitle, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM
+    )
     colours, labels = style.INKS[ink], []
     fig.add_scatter(
         name="diagonal",

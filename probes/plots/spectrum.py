@@ -20,7 +20,7 @@ _CAPTION = (
 
 
 def spectrum(
-    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, of: str, where: str, ink: InkName = "light"
+    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, of: str, subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw the spectra of some checkpoints at one layer.
 
@@ -28,10 +28,12 @@ def spectrum(
         rows: checkpoint, arm, of, component, share, participation_ratio at one layer.
         checkpoints: (checkpoint, name) of each line.
         of: `activations` or `displacements`.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         ink: light or dark page.
     """
-    fig = style.figure(f"Spread of the {_OF.get(of, of)}", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM)
+    fig = style.figure(
+        f"Spread of the {_OF.get(of, of)}", subtitle, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM
+    )
     rows, labels = rows[rows["of"] == of], []
     most = max(0.05, float(rows["share"].max()) if len(rows) else 1.0)
     for checkpoint, name in checkpoints:

@@ -202,13 +202,13 @@ for _name, _ink in INKS.items():
 
 
 def figure(
-    title: str, where: str, ink: InkName, *, height: int, caption: str = "", below: int = 64, left: int = 64
+    title: str, subtitle: str, ink: InkName, *, height: int, caption: str = "", below: int = 64, left: int = 64
 ) -> go.Figure:
     """An empty figure that will stand alone when saved.
 
     Args:
         title: what is shown.
-        where: run, layer and direction, under the title.
+        subtitle: run, layer and direction, under the title.
         ink: the page it goes on.
         height: of the whole figure in pixels, without the caption.
         caption: the statistic's definition and what the marks mean, in small type below the axes.
@@ -222,7 +222,7 @@ def figure(
     fig = go.Figure()
     fig.update_layout(
         template=template_name(ink),
-        title={"text": title, "subtitle": {"text": where}},
+        title={"text": title, "subtitle": {"text": subtitle}},
         height=height + room,
         margin={"b": below + room, "l": left},
         uirevision="keep",

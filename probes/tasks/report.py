@@ -113,15 +113,17 @@ def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
     from probes.plots.trajectories import plane
 
     witness = run.lineage.witness.label
-    where = f"{style.plain(run.manifest.name)} · layer {layer} · direction {style.plain(witness)} − aligned"
+    subtitle = f"{style.plain(run.manifest.name)} · layer {layer} · direction {style.plain(witness)} − aligned"
     yield "<h2>How far, and which way</h2>"
-    yield _figure(lineage_path(lineage_rows(drift), where=where, witness=witness))
+    yield _figure(lineage_path(lineage_rows(drift), subtitle=subtitle, witness=witness))
     arms = style.in_order(set(drift["arm"]) - set(ROLES))
     main = "baseline" if "baseline" in arms else arms[0]
     seed = int(drift[drift["arm"] == main]["seed"].min())
     for statistic in ("alignment_crossfit", "return_fraction"):
         rows = drift[drift["statistic"] == statistic]
-        yield _figure(by_step(rows, statistic=statistic, where=where, nulls=_nulls(run, layer, main, seed, statistic)))
+        yield _figure(
+            by_step(rows, statistic=statistic, subtitle=subtitle, nulls=_nulls(run, layer, main, seed, statistic))
+        )
     if run.has_table("nulls"):
         yield f'<p class="note">The nulls drawn are those of {html.escape(main)}, seed {seed}.</p>'
     everywhere = run.drift(arm=main, statistic="return_fraction", seed=seed)
@@ -131,13 +133,13 @@ def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
             everywhere,
             statistic="return_fraction",
             headline=layer,
-            where=f"{style.plain(run.manifest.name)} · {style.plain(main)}, seed {seed}",
+            subtitle=f"{style.plain(run.manifest.name)} · {style.plain(main)}, seed {seed}",
         )
     )
     if run.has_table("maps/plane"):
         places = run.read_table("maps/plane", filters=[("layer", "==", layer)])
         if len(places):
-            yield "<h2>The paths</h2>" + _figure(plane(places, where=where, witness=witness))
+            yield "<h2>The paths</h2>" + _figure(plane(places, subtitle=subtitle, witness=witness))
     yield "<h2>What the models do</h2>"
     if not run.has_table("behaviour"):
         yield f"<p class='note'>Not measured: <code>gravity-probe evaluate {html.escape(str(run.path))}</code></p>"
@@ -145,11 +147,11 @@ def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
     table = run.table("behaviour")
     measure = "harmful_compliance" if "harmful_compliance" in set(table["measure"]) else "refusal_harmful"
     rows = table[table["measure"] == measure]
-    yield _figure(by_step(rows, statistic=measure, where=where))
+    yield _figure(by_step(rows, statistic=measure, subtitle=subtitle))
     fraction = drift[drift["statistic"] == "return_fraction"].set_index("checkpoint")["value"]
     joined = rows.assign(fraction=rows["checkpoint"].map(fraction).where(rows["arm"] != "aligned", 0.0).astype(float))
     joined = joined.dropna(subset=["fraction", "value"])
-    yield _figure(behaviour(joined, measure=measure, where=where, witness=witness))
+    yield _figure(behaviour(joined, measure=measure, subtitle=subtitle, witness=witness))
 
 
 def _nulls(run: Run, layer: int, arm: str, seed: int, statistic: str) -> pd.DataFrame | None:
