@@ -35,9 +35,11 @@ MaxReturn = Annotated[float | None, typer.Option(help="Hold the return fraction 
 def _list_modes(mode: str) -> str:
     """Print what each mode is and end, where `list` is asked for."""
     if mode == "list":
-        from probes.guard.modes import MODES
+        from probes.guard.modes import describe_modes
 
-        typer.echo("\n".join(MODES))
+        modes = describe_modes()
+        width = max(map(len, modes))
+        typer.echo("\n".join(f"{name:<{width}}  {sentence}" for name, sentence in modes.items()))
         raise typer.Exit
     return mode
 
@@ -102,8 +104,8 @@ def train(
         method=method,
         steps=steps,
         learning_rate=learning_rate,
-        rows=rows,
-        accumulation=accumulation,
+        batch_size=rows,
+        gradient_accumulation_steps=accumulation,
         max_length=max_length,
         save_every=save_every,
         seed=seed,
@@ -193,27 +195,29 @@ def arms(
     Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
     specific the block is. Interrupted, the same command goes on.
     """
-    from probes.tasks.arms import Experiment, run_arms
+    from probes.experiments.experiment import Experiment
+    from probes.experiments.lineage_bench import open_bench
+    from probes.tasks.arms import run_arms
     from probes.terminal import progress_display
 
     chosen = tuple(dict.fromkeys(each.strip() for each in arms.split(",") if each.strip()))
-    asked = Experiment(
+    experiment = Experiment(
         arms=chosen,
         seeds=seeds,
         draws=draws,
         steps=steps,
         learning_rate=learning_rate,
-        rows=rows,
+        batch_size=rows,
         method=method,
         layers=tuple(layers) if layers else None,
-        strength=strength,
+        penalty_weight=strength,
         max_return=max_return,
-        match=match,
-        last=last,
+        gradient_ratio=match,
+        final_step_only=last,
     )
     probe, kept = (None, None) if data is None else _prompts(harmful, harmless, penalty)
     with progress_display() as report:
-        run = run_arms(history, out, asked, data=data, probe=probe, penalty=kept, report=report)
+        run = run_arms(open_bench(history, experiment, data, probe, kept), out, report)
     _show_arms([run], json_)
 
 
@@ -227,13 +231,13 @@ def arms_table(
     Several runs are averaged run by run, so that the standard deviation is that between histories. --json has every
     run's value and the intervals of the paired differences.
     """
-    from probes.tasks.arms_table import open_runs
+    from probes.experiments.outcome import open_runs
 
     _show_arms(open_runs(runs), json_, markdown)
 
 
 def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
-    from probes.tasks.arms_table import arms_table as tabulated
+    from probes.experiments.outcome import arms_table as tabulated
 
     found = tabulated(runs)
     if as_json:

@@ -77,7 +77,7 @@ class Reader:
         rows = [row for row, text in enumerate(texts) for _ in range(starts[row], len(text))]
         places = [place for start, text in zip(starts, texts, strict=True) for place in range(start, len(text))]
         with residuals(self.blocks, layers) as seen:
-            self.model.base_model(input_ids=self.padded(texts), use_cache=False)
+            self.model.base_model(input_ids=self.pad(texts), use_cache=False)
         return torch.stack([seen[layer][rows, places] for layer in layers]).float()
 
     def _ends(self, chosen: Tensor, layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
@@ -117,10 +117,10 @@ class Reader:
             for place in range(len(self.prompts[each]) - 1, len(texts[row]) - 1)
         ]
         rows, places = [row for row, _ in pairs], [place for _, place in pairs]
-        ids = self.padded(texts)
+        ids = self.pad(texts)
         logits = self.model(input_ids=ids, use_cache=False).logits[rows, places]
         return logits.float(), ids[rows, [place + 1 for place in places]]
 
-    def padded(self, texts: Sequence[Sequence[int]]) -> Tensor:
+    def pad(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Token ids [row, time] on the model's device, filled on the right."""
         return padded(texts, next(self.model.parameters()).device)[0]

@@ -7,7 +7,7 @@ Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled
 """
 
 from probes.store.activation_file import EMBED, RESID_POST, ActivationFile, ActivationWriter
-from probes.store.atomic import fingerprint, new_folder, write_json, write_text
+from probes.store.atomic import fingerprint, is_unfinished, new_folder, write_json, write_text
 from probes.store.folder import (
     ACTIVATIONS,
     ALIGNED,
@@ -37,6 +37,7 @@ __all__ = [
     "direction_file",
     "find_runs",
     "fingerprint",
+    "is_unfinished",
     "new_folder",
     "records",
     "write_json",
