@@ -42,7 +42,7 @@ def check(
 ) -> None:
     """Exit with 3 when a trajectory went further back than --max-return: a gate for pipelines."""
     from probes.run import Run
-    from probes.tasks.summarise import check_return
+    from probes.tasks.check import check_return
 
     typer.echo(check_return(Run(run), max_return, layer))
 
