@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.cache import Key
-from probes.store import Manifest, RunFolder
+from probes.run import Run
+from probes.store import Manifest
 
 if TYPE_CHECKING:
     from probes.tasks.ask import Bench, Read
@@ -75,7 +76,7 @@ def _made_of(manifest: Manifest) -> str:
 def _opened(path: str, made_of: str) -> Bench:  # noqa: ARG001 - a part of the key
     from probes.tasks.ask import Bench
 
-    return Bench.open(RunFolder(path))
+    return Bench.open(Run(path))
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
@@ -90,8 +91,7 @@ def _read(
     coefficient: float,
     new_tokens: int,
 ) -> Read:
-    from probes.stages.directions import read_direction
     from probes.tasks.ask import Asked
 
-    vectors = read_direction(RunFolder(key.path), direction)
+    vectors = Run(key.path).direction(direction)
     return _opened(key.path, made_of).read(checkpoint, vectors, Asked(prompt, layer, coefficient, new_tokens))

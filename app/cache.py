@@ -13,9 +13,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from probes.errors import RunFolderError
+from probes.lineage import ROLES
 from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
-from probes.store import MANIFEST, Manifest, RunFolder, direction_file
+from probes.run import Run
+from probes.store import MANIFEST, Manifest, direction_file
 
 Filters = tuple[tuple[str, str, Any], ...]
 _DRIFT = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
@@ -69,7 +71,7 @@ def open_run(path: Path) -> tuple[Key, Manifest]:
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _opened(path: str, changed: int, size: int) -> tuple[Key, Manifest]:
-    run = RunFolder(path)
+    run = Run(path, quick=True)
     return Key(path, f"{run.fingerprint}-{changed}-{size}"), run.manifest
 
 
@@ -80,7 +82,7 @@ def table(key: Key, name: str, columns: tuple[str, ...] | None = None, filters: 
     Raises:
         RunFolderError: the table is not there or is damaged, or lacks a column.
     """
-    return RunFolder(key.path).read_table(name, columns=columns, filters=list(filters) or None)
+    return Run(key.path, quick=True).read_table(name, columns=columns, filters=list(filters) or None)
 
 
 def has_table(key: Key, name: str) -> bool:
@@ -110,7 +112,7 @@ def verdicts(key: Key) -> list[dict[str, Any]]:
     """
     if not (Path(key.path) / "verdict.json").is_file():
         return []
-    found = RunFolder(key.path).read_json("verdict")
+    found = Run(key.path, quick=True).read_json("verdict")
     listed = found.get("trajectories") if isinstance(found, dict) else None
     if not isinstance(listed, list) or not all(isinstance(entry, dict) and "arm" in entry for entry in listed):
         raise RunFolderError("verdict.json is not as expected", next_step="Write it again: gravity-probe verdict RUN.")
@@ -126,7 +128,7 @@ def catalogue(key: Key, headline: int | None) -> Catalogue:
     """
     rows = table(key, "drift", ("checkpoint", "arm", "seed", "step", "layer")).drop_duplicates()
     layers = tuple(sorted(int(layer) for layer in rows["layer"].unique()))
-    rows = rows[~rows["arm"].isin(style.ROLES)].drop(columns="layer").drop_duplicates().sort_values("step")
+    rows = rows[~rows["arm"].isin(ROLES)].drop(columns="layer").drop_duplicates().sort_values("step")
     names = {(row.arm, int(row.seed), int(row.step)): row.checkpoint for row in rows.itertuples()}
     steps: dict[tuple[str, int], tuple[int, ...]] = {}
     for arm in style.in_order(rows["arm"]):
@@ -186,7 +188,7 @@ def document(key: Key, name: str) -> Any:
     """
     if not (Path(key.path) / f"{name}.json").is_file():
         return None
-    return RunFolder(key.path).read_json(name)
+    return Run(key.path, quick=True).read_json(name)
 
 
 def tracks(key: Key, filters: Filters) -> pd.DataFrame:
@@ -223,14 +225,14 @@ def told(key: Key) -> dict[str, dict[str, Any]]:
     told = found.get("directions", {}) if isinstance(found, dict) else None
     if not isinstance(told, dict) or not all(isinstance(about, dict) for about in told.values()):
         raise RunFolderError(
-            "directions.json is not as expected", next_step="Make it again: gravity-probe directions RUN fit."
+            "directions.json is not as expected", next_step="Make it again: gravity-probe directions fit RUN."
         )
     return told
 
 
 def has_direction(key: Key, direction: str, checkpoint: str) -> bool:
     """Whether a direction is kept as it was fitted at a checkpoint other than the aligned model."""
-    return RunFolder(key.path).direction_path(direction, checkpoint).is_file()
+    return Run(key.path, quick=True).direction_path(direction, checkpoint).is_file()
 
 
 def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) -> pd.DataFrame:
@@ -258,7 +260,7 @@ def drawn(draw: Callable[..., go.Figure], key: Key, *about: Any) -> go.Figure:
 
 @st.cache_data(show_spinner=False, max_entries=128)
 def step_figure(
-    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, where: str, ink: InkName
+    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, subtitle: str, ink: InkName
 ) -> go.Figure:
     """A statistic by step for every arm at one layer, with the nulls of one trajectory."""
     rows = drift(key, layer)
@@ -267,20 +269,22 @@ def step_figure(
         found = nulls(key, layer)
         of_trajectory = (found["arm"] == nulls_of[0]) & (found["seed"] == nulls_of[1])
         found = found[of_trajectory & (found["statistic"] == statistic)]
-    return by_step.by_step(rows[rows["statistic"] == statistic], statistic=statistic, where=where, nulls=found, ink=ink)
+    return by_step.by_step(
+        rows[rows["statistic"] == statistic], statistic=statistic, subtitle=subtitle, nulls=found, ink=ink
+    )
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
-def behaviour_figure(key: Key, measure: str, where: str, ink: InkName) -> go.Figure:
+def behaviour_figure(key: Key, measure: str, subtitle: str, ink: InkName) -> go.Figure:
     """A behaviour measure by step for every arm."""
     rows = table(key, "behaviour", None, (("measure", "==", measure),))
-    return by_step.by_step(rows, statistic=measure, where=where, ink=ink)
+    return by_step.by_step(rows, statistic=measure, subtitle=subtitle, ink=ink)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def lineage_figure(key: Key, layer: int, where: str, witness: str, ink: InkName) -> go.Figure:
+def lineage_figure(key: Key, layer: int, subtitle: str, witness: str, ink: InkName) -> go.Figure:
     """The lineage to scale at one layer."""
-    return lineage_path.lineage_path(lineage_rows(key, layer), where=where, witness=witness, ink=ink)
+    return lineage_path.lineage_path(lineage_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -310,14 +314,14 @@ def map_figure(
     direction: str,
     selected: tuple[int, int],
     headline: int,
-    where: str,
+    subtitle: str,
     ink: InkName,
 ) -> go.Figure:
     """The heat map of one statistic of one trajectory, of the drift or of a fitted direction."""
     return heatmap.heatmap(
         map_rows(key, statistic, arm, seed, direction),
         statistic=statistic,
-        where=where,
+        subtitle=subtitle,
         selected=selected,
         headline=headline,
         ink=ink,
@@ -326,11 +330,11 @@ def map_figure(
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def projections_figure(
-    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, where: str, ink: InkName
+    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
 ) -> go.Figure:
     """Densities and strips of chosen checkpoints at one layer, on the reversion or on another direction."""
     rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
-    return projections.projections(rows, checkpoints, where=where, direction=direction, ink=ink)
+    return projections.projections(rows, checkpoints, subtitle=subtitle, direction=direction, ink=ink)
 
 
 def plane_rows(key: Key, layer: int) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import torch
 
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.prompts import PromptSet
-from probes.stages.settings import Settings
-from probes.store import RunFolder
+from probes.run import Run
+from probes.store.settings import Settings
 from probes.tasks.measure import measure
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 
@@ -20,7 +20,7 @@ PROMPTS = PromptSet.of(
 FAST = Settings(bootstraps=20, splits=4, draws=99, permutations=99, nulls=False)
 
 
-def measured_run(home: Path) -> RunFolder:
+def measured_run(home: Path) -> Run:
     """Checkpoints in `home/checkpoints`, the run in `home/runs/tiny`."""
     places, tokenizer, model = home / "checkpoints", tiny_tokenizer(), tiny_model()
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}

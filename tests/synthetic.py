@@ -12,8 +12,10 @@ import pandas as pd
 
 from probes.directions.vectors import Vectors
 from probes.lineage import Trajectory
-from probes.stages.settings import Settings
-from probes.store import ActivationWriter, RunFolder
+from probes.run import Run
+from probes.store import ActivationWriter
+from probes.store.manifest import StageRecord
+from probes.store.settings import Settings
 
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 ARMS = ("baseline", "block", "push", "control:random")
@@ -63,7 +65,7 @@ def write_run(
         "behaviour": _behaviour(checkpoints, max(steps)),
         "completions": _completions(checkpoints, prompts, max(steps)),
     }
-    with RunFolder.writing(path) as run_folder:
+    with Run.writing(path) as run_folder:
         for name, frame in frames.items():
             if name not in without:
                 run_folder.write_table(name, frame)
@@ -81,7 +83,7 @@ def write_run(
         }
         if d_model:
             _activations(run_folder, checkpoints, n_layers, prompts, d_model, max(steps), rng)
-        manifest.stages = dict.fromkeys((name for name in frames if name not in without), "made up")
+        manifest.stages |= {name: StageRecord(made_from="made up") for name in frames if name not in without}
         if finished:
             run_folder.finish()
         else:
@@ -100,7 +102,7 @@ def _lineage(arms: Sequence[str], seeds: int, steps: Sequence[int]) -> dict[str,
 
 
 def _activations(
-    run: RunFolder,
+    run: Run,
     checkpoints: list[tuple],
     n_layers: int,
     prompts: int,
@@ -114,9 +116,7 @@ def _activations(
     for checkpoint, arm, _, step in [(role, role, 0, 0) for role in ("aligned", *_ROLES)] + checkpoints:
         writer = ActivationWriter(
             run.activations_path(checkpoint),
-            n_layers=n_layers,
-            n_prompts=2 * prompts,
-            d_model=d_model,
+            (n_layers, 2 * prompts, d_model),
             dtype="float16",
             about={"key": f"key of {checkpoint}"},
         )
@@ -257,7 +257,7 @@ def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
 
 
 def _directions(
-    run: RunFolder,
+    run: Run,
     checkpoints: list[tuple],
     names: Sequence[str],
     n_layers: int,

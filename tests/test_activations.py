@@ -315,9 +315,7 @@ def test_streams_into_an_activation_file(llama: ModelHost, tmp_path: Path) -> No
     prompts = prompts_of_unequal_length()
     writer = ActivationWriter(
         tmp_path / "aligned.safetensors",
-        n_layers=DEPTH,
-        n_prompts=len(prompts),
-        d_model=WIDTH,
+        (DEPTH, len(prompts), WIDTH),
         dtype="float32",
         about={},
     )

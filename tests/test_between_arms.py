@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from probes.run import Run
 from probes.stages.between_arms import between_arms
 from probes.statistics import Estimate
-from probes.store import RunFolder
 from probes.verdict.ladder import NO_ARMS
 
 ARMS = ("baseline", "block", "push", "control:random")
@@ -54,9 +54,9 @@ def draws(arm, step):
 
 @pytest.fixture
 def run(tmp_path):
-    with RunFolder.writing(tmp_path / "run") as opened, opened.stage("behaviour", "made up"):
+    with Run.writing(tmp_path / "run") as opened, opened.stage("behaviour", "made up"):
         opened.write_table("completions", completions())
-    return RunFolder(tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 def compared(run, by_arm, arm="baseline"):
@@ -85,7 +85,7 @@ def test_the_comparisons_are_those_of_the_last_common_step(run):
 
 def test_a_control_that_does_what_push_does_is_found(run):
     same = {**estimates(), "control:random": estimates()["push"]}
-    with RunFolder.writing(run.path) as writing:
+    with Run.writing(run.path) as writing:
         table = completions()
         pushed = table[table["arm"] == "push"]
         table = pd.concat([table[table["arm"] != "control:random"], pushed.assign(arm="control:random")])
@@ -97,7 +97,7 @@ def test_a_control_that_does_what_push_does_is_found(run):
 
 
 def test_what_was_not_judged_in_every_arm_does_not_count(run):
-    with RunFolder.writing(run.path) as writing:
+    with Run.writing(run.path) as writing:
         writing.write_table("completions", completions(unjudged=2))
     block, *_ = compared(run, estimates()).asked
     assert block.harm == (0.0, 10 / 18)
@@ -109,7 +109,7 @@ def test_where_something_is_missing_it_says_what(run):
     assert compared(run, estimates(steps=(7,))) == "no step at which every arm was judged"
     unknown = estimates(block=Estimate(None, reason="within noise"))
     assert compared(run, unknown) == "the displacement of block is not measurable at step 50"
-    with RunFolder.writing(run.path) as writing:
+    with Run.writing(run.path) as writing:
         del writing.manifest.stages["behaviour"]  # as a measurement of other weights leaves it
         writing.save()
-    assert compared(RunFolder(run.path), estimates()) == "behaviour was not judged, or on other weights"
+    assert compared(Run(run.path), estimates()) == "behaviour was not judged, or on other weights"

@@ -8,7 +8,7 @@ import torch
 
 from probes.directions.vectors import Vectors
 from probes.errors import CheckpointError, GravityError, PromptError, UsageError
-from probes.store import RunFolder
+from probes.run import Run
 from probes.tasks.ask import TOP, Asked, Bench
 from tests.builders import CONTEXT, moved, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import PROMPTS, measured_run
@@ -26,7 +26,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(home):
-    return RunFolder(home / "runs" / "tiny")
+    return Run(home / "runs" / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_last_token_projects_to_what_was_measured(run, bench, vectors, check
     unit, norm = vectors.at(LAYER)
     for place in (0, 17):
         read = bench.read(checkpoint, vectors, Asked(PROMPTS.prompts[place].text, LAYER))
-        kept = run.activations(checkpoint).layer(LAYER)[place].astype(np.float64)
+        kept = run.activations(checkpoint, LAYER)[place].astype(np.float64)
         assert read.projections[-1] == pytest.approx(kept @ unit / norm, abs=1e-4)
 
 
@@ -81,7 +81,7 @@ def test_a_push_by_one_equals_adding_the_difference_of_means(run, bench, vectors
     unit, norm = vectors.at(LAYER)
     harmful = [prompt.text for prompt in PROMPTS.prompts if prompt.label == "harmful"]
     pushed = np.mean([bench.read("aligned", vectors, Asked(text, LAYER, 1.0)).projections[-1] for text in harmful])
-    mean = run.activations("witness").layer(LAYER)[: len(harmful)].astype(np.float64).mean(axis=0)
+    mean = run.activations("witness", LAYER)[: len(harmful)].astype(np.float64).mean(axis=0)
     assert pushed == pytest.approx(mean @ unit / norm, abs=1e-3)
 
 
@@ -118,10 +118,10 @@ def test_a_place_that_holds_other_weights_by_now_is_refused(run, home, vectors, 
     manifest = again / "runs" / "tiny" / "run.json"
     manifest.write_text(manifest.read_text().replace(str(home), str(again)))
     save_checkpoint(again / "checkpoints" / "witness", moved(tiny_model(), seed=9, scale=0.02), tiny_tokenizer())
-    opened = Bench.open(RunFolder(again / "runs" / "tiny"))
+    opened = Bench.open(Run(again / "runs" / "tiny"))
     opened.read("aligned", vectors, Asked("x", LAYER))
     with pytest.raises(CheckpointError, match="other weights"):
         opened.read("witness", vectors, Asked("x", LAYER))
     shutil.rmtree(again / "checkpoints" / "aligned")
     with pytest.raises(GravityError):
-        Bench.open(RunFolder(again / "runs" / "tiny"))
+        Bench.open(Run(again / "runs" / "tiny"))

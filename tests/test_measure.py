@@ -21,13 +21,15 @@ from probes.directions.vectors import Vectors
 from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
 from probes.prompts import PromptSet
-from probes.stages.settings import Settings
-from probes.store import RunFolder
+from probes.run import Run
+from probes.store.manifest import StageRecord
+from probes.store.settings import Settings
 from probes.tasks.compare import compare
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.measured import measured_run
 
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
@@ -60,7 +62,7 @@ def history(tmp_path_factory) -> Lineage:
 
 
 @pytest.fixture(scope="module")
-def run(history, tmp_path_factory) -> RunFolder:
+def run(history, tmp_path_factory) -> Run:
     return measure(history, PROMPTS, tmp_path_factory.mktemp("runs") / "planted", settings=WITH_NULLS)
 
 
@@ -133,7 +135,7 @@ def test_the_plane_holds_the_return_fraction_and_the_off_axis_norm(run):
 def test_directions_are_unit_vectors_from_aligned_to_witness(run):
     found = Vectors.read(run.path / "directions" / "reversion.safetensors")
     harmful = PROMPTS.harmful
-    gap = run.activations("witness").layer(2) - run.activations("aligned").layer(2)
+    gap = run.activations("witness", 2) - run.activations("aligned", 2)
     mean = gap[harmful].astype(np.float64).mean(axis=0)
     assert np.linalg.norm(found.direction, axis=1) == pytest.approx(1)
     assert found.raw[2] == pytest.approx(mean, abs=1e-4)
@@ -160,7 +162,7 @@ def test_judging_behaviour_afterwards_writes_the_verdict_again(run, tmp_path):
     """Its last step hangs on behaviour; all else in it, made again from what is kept, is the same."""
     shutil.copytree(run.path, tmp_path / "run")
     before = run.read_json("verdict")
-    RunFolder(tmp_path / "run").path.joinpath("verdict.json").write_text(json.dumps({"trajectories": []}))
+    Run(tmp_path / "run").path.joinpath("verdict.json").write_text(json.dumps({"trajectories": []}))
     asked = PromptSet.of([f"mend roof {n}" for n in range(8)], ["harmful"] * 4 + ["harmless"] * 4)
     judged = evaluate(tmp_path / "run", Evaluation(asked, max_new_tokens=2))
     assert judged.read_json("verdict") == before
@@ -171,8 +173,8 @@ def test_behaviour_of_other_weights_no_longer_counts(history, tmp_path):
     folder = tmp_path / "tuned"
     save_checkpoint(folder, moved(tiny_model(), seed=5, scale=0.05), tiny_tokenizer())
     again = with_checkpoint(history, folder)
-    with RunFolder.writing(measure(again, PROMPTS, tmp_path / "run", settings=FAST).path) as writing:
-        writing.manifest.stages["behaviour"] = "of these weights"
+    with Run.writing(measure(again, PROMPTS, tmp_path / "run", settings=FAST).path) as writing:
+        writing.manifest.stages["behaviour"] = StageRecord(made_from="of these weights")
         writing.save()
     assert "behaviour" in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
     save_checkpoint(folder, moved(tiny_model(), seed=6, scale=0.05), tiny_tokenizer())
@@ -285,7 +287,7 @@ def test_unrelated_weights_are_refused_by_their_distance(history, tmp_path):
 
 
 def test_two_processes_do_not_write_one_run(history, tmp_path):
-    with RunFolder.writing(tmp_path / "run"), pytest.raises(RunFolderError, match="Another process"):
+    with Run.writing(tmp_path / "run"), pytest.raises(RunFolderError, match="Another process"):
         measure(history, PROMPTS, tmp_path / "run", settings=FAST)
 
 
@@ -325,7 +327,7 @@ def test_the_command_measures_without_a_line_of_code(history, tmp_path):
     assert done.returncode == 0, (done.stderr, time.monotonic() - started)
     document = json.loads(done.stdout)
     assert [(each["arm"], each["seed"]) for each in document["trajectories"]] == [("mine", 3)]
-    assert RunFolder(tmp_path / "run").manifest.config["bootstraps"] == 20
+    assert Run(tmp_path / "run").manifest.config["bootstraps"] == 20
 
 
 def test_comparing_two_checkpoints_shows_layers_and_weights(run):
@@ -350,7 +352,24 @@ def test_a_run_whose_checkpoints_are_gone_still_compares_its_layers(run, tmp_pat
     manifest = json.loads((tmp_path / "shipped" / "run.json").read_text())
     manifest["lineage"]["aligned"]["model"] = str(tmp_path / "gone")
     (tmp_path / "shipped" / "run.json").write_text(json.dumps(manifest))
-    found = compare(RunFolder(tmp_path / "shipped"), "aligned", "witness")
+    found = compare(Run(tmp_path / "shipped"), "aligned", "witness")
     assert found["weights"] == []
     assert "gone" in found["weights_missing"]
     assert found["layers"][0]["distance"] == pytest.approx(1)
+
+
+def test_what_is_gone_cut_off_or_changed_is_made_anew(tmp_path):
+    """Every file that a stage has written, deleted, cut or altered: the same command gives the same bytes again."""
+    path = measured_run(tmp_path).path
+    outputs = {name for record in Run(path).manifest.stages.values() for name in record.outputs}
+    before = {name: (path / name).read_bytes() for name in outputs}
+    assert {"drift.parquet", "noise.parquet", "prompts.parquet", "pairs.parquet", "spectra.parquet"} <= outputs
+    for number, name in enumerate(sorted(outputs)):
+        content = before[name]
+        damaged = (None, content[:-9], content[:-1] + bytes([content[-1] ^ 1]))[number % 3]
+        (path / name).unlink()
+        if damaged is not None:
+            (path / name).write_bytes(damaged)
+    assert measured_run(tmp_path).manifest.status == "finished"
+    changed = [name for name in outputs if (path / name).read_bytes() != before[name]]
+    assert not changed

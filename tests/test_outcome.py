@@ -10,8 +10,8 @@ import pytest
 
 from probes.cli import main
 from probes.errors import RunFolderError, UsageError
-from probes.store import RunFolder
-from probes.tasks.arms_table import arms_table, geometry_held_behaviour_lost, open_runs
+from probes.experiments.outcome import arms_table, geometry_held_behaviour_lost, open_runs
+from probes.run import Run
 
 PROMPTS, ITEMS = 8, 4
 START = 2.0  # loss of every task item before fine-tuning
@@ -51,7 +51,7 @@ def write_run(path, arms, *, before=0):
             }
             for number in range(PROMPTS)
         ]
-    with RunFolder.writing(path) as run:
+    with Run.writing(path) as run:
         run.manifest.lineage = {"name": "made up"}
         run.manifest.config = {"headline_layer": 0}
         run.write_table("drift", pd.DataFrame(drift).astype({"low": float, "high": float}))
@@ -60,7 +60,7 @@ def write_run(path, arms, *, before=0):
         for name, losses in tables.items():
             run.write_table(name, pd.DataFrame({"item": range(ITEMS), "loss": losses, "tokens": 1}))
         run.finish()
-    return RunFolder(path)
+    return Run(path)
 
 
 ARMS = {
@@ -134,7 +134,7 @@ def test_geometry_held_behaviour_lost(alignment, harm, lost):
 def test_the_finding_is_in_the_table_by_name(tmp_path, capsys, monkeypatch):
     arms = {**ARMS, "block:mean": (-0.4, 7, 1.0), "push": (-0.4, 8, 1.0)}
     write_run(tmp_path / "run", arms)
-    found = rows(arms_table([RunFolder(tmp_path / "run")]))
+    found = rows(arms_table([Run(tmp_path / "run")]))
     assert found["block:mean"]["finding"] == "geometry held, behaviour lost"
     assert found["block:mean"]["lost_in"] == 1
     assert found["block"]["finding"] is None
@@ -159,6 +159,6 @@ def test_what_cannot_be_put_side_by_side_is_refused(tmp_path):
         arms_table([write_run(tmp_path / "run", {"block": (0.1, 1, 1.0)})])
     (write_run(tmp_path / "unjudged", ARMS).path / "completions.parquet").unlink()
     with pytest.raises(RunFolderError, match="has not been judged"):
-        arms_table([RunFolder(tmp_path / "unjudged")])
+        arms_table([Run(tmp_path / "unjudged")])
     with pytest.raises(UsageError, match="named twice"):
         open_runs([tmp_path / "run", tmp_path / "run"])

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from probes.cli import app
-from probes.store import RunFolder
+from probes.run import Run
 from probes.tasks.report import how_to_reproduce, report_html
 from tests.synthetic import TRICKY, write_run
 
@@ -16,7 +16,7 @@ SMALL = {"n_layers": 2, "steps": (1, 100), "prompts": 6}
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    return report_html(RunFolder(write_run(tmp_path_factory.mktemp("report") / "run", **SMALL)))
+    return report_html(Run(write_run(tmp_path_factory.mktemp("report") / "run", **SMALL)))
 
 
 def test_it_opens_with_the_verdict_and_embeds_plotly_once(text):
@@ -34,12 +34,12 @@ def test_it_asks_nobody_for_anything(text):
 
 def test_text_of_a_run_is_never_markup(tmp_path):
     path = write_run(tmp_path / "run", **{**SMALL, "arms": (TRICKY,)})
-    assert "<script>alert" not in report_html(RunFolder(path))
+    assert "<script>alert" not in report_html(Run(path))
 
 
 def test_what_is_missing_is_named_with_its_command(tmp_path):
     path = write_run(tmp_path / "run", **SMALL, without=("verdict", "nulls", "behaviour", "maps/plane"))
-    text = report_html(RunFolder(path))
+    text = report_html(Run(path))
     assert "gravity-probe verdict" in text
     assert "gravity-probe evaluate" in text
 
@@ -53,6 +53,6 @@ def test_the_command_writes_it_beside_the_run(tmp_path):
 
 
 def test_a_demo_is_made_again_with_its_own_seeds(tmp_path):
-    manifest = RunFolder(write_run(tmp_path / "run", **SMALL)).manifest
+    manifest = Run(write_run(tmp_path / "run", **SMALL)).manifest
     manifest.config_given = {"demo": {"seed": 3, "seeds": 5, "quick": True}}
     assert "gravity-probe demo --seed 3 --seeds 5 --quick --no-app --out x" in how_to_reproduce(manifest, "x")

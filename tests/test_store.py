@@ -13,17 +13,24 @@ import pytest
 from safetensors import safe_open
 
 from probes.errors import RunFolderError
-from probes.store import ActivationFile, ActivationWriter, RunFolder, find_runs, fingerprint
+from probes.store import ActivationFile, ActivationWriter, RunFolder, activations_stage, find_runs, fingerprint
 from probes.store.atomic import write_tensors
 
 
 def activations(path: Path, seed: int = 0, dtype: str = "float32", key: str = "k") -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(3, 5, 4)).astype(np.float32)
-    writer = ActivationWriter(path, n_layers=2, n_prompts=5, d_model=4, dtype=dtype, about={"key": key})
+    writer = ActivationWriter(path, (2, 5, 4), dtype=dtype, about={"key": key})
     for place in (3, 0, 4, 1, 2):
         for layer in (-1, 0, 1):
             writer.write(layer, [place], rows[layer + 1, [place]])
     writer.close()
+    return rows
+
+
+def measured(run: RunFolder, checkpoint: str, key: str) -> np.ndarray:
+    with run.stage(activations_stage(checkpoint), key):
+        rows = activations(run.activations_path(checkpoint), key=key)
+        run.record(run.activations_path(checkpoint))
     return rows
 
 
@@ -45,7 +52,7 @@ def test_one_layer_is_read_at_a_time_as_float32(tmp_path):
 
 
 def test_a_writer_that_gives_up_leaves_nothing(tmp_path):
-    writer = ActivationWriter(tmp_path / "a.safetensors", n_layers=1, n_prompts=2, d_model=2, dtype="float32", about={})
+    writer = ActivationWriter(tmp_path / "a.safetensors", (1, 2, 2), dtype="float32", about={})
     writer.abort()
     assert list(tmp_path.iterdir()) == []
 
@@ -113,7 +120,7 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path):
         ("[]", "another run format"),
         ('{"format_version": 99}', "Update gravity-probe"),
         ('{"format_version": 0}', "Make the run again"),
-        ('{"format_version": 1, "name": "x"}', "created"),
+        ('{"format_version": 2, "name": "x"}', "created"),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted_is_refused(tmp_path, text, sentence):
@@ -129,22 +136,18 @@ def test_a_folder_without_manifest_says_how_to_make_one(tmp_path):
 
 def test_measured_activations_are_taken_over_from_a_neighbour_and_outlive_it(tmp_path):
     with RunFolder.writing(tmp_path / "first") as first:
-        rows = activations(first.activations_path("aligned"), key="same")
-        first.manifest.checkpoints["aligned"] = {"key": "same"}
-        first.save()
+        rows = measured(first, "aligned", "same")
     with RunFolder.writing(tmp_path / "second") as second:
         assert not second.adopt_activations("other", "unknown")
         assert second.adopt_activations("other", "same")
         first.activations_path("aligned").unlink()
-        assert np.array_equal(second.activations("other").layer(0), rows[1])
+        assert np.array_equal(second.activation_file("other").layer(0), rows[1])
 
 
 def test_a_damaged_neighbour_is_measured_again(tmp_path):
     with RunFolder.writing(tmp_path / "first") as first:
-        activations(first.activations_path("aligned"), key="same")
+        measured(first, "aligned", "same")
         first.activations_path("aligned").write_bytes(b"short")
-        first.manifest.checkpoints["aligned"] = {"key": "same"}
-        first.save()
     with RunFolder.writing(tmp_path / "second") as second:
         assert not second.adopt_activations("aligned", "same")
 
@@ -153,8 +156,7 @@ def test_a_killed_writer_leaves_a_run_that_goes_on(tmp_path):
     code = (
         "import sys, time; from probes.store import *\n"
         "with RunFolder.writing(sys.argv[1]) as run:\n"
-        "    size = dict(n_layers=1, n_prompts=1, d_model=4)\n"
-        "    ActivationWriter(run.activations_path('a'), **size, dtype='float32', about={})\n"
+        "    ActivationWriter(run.activations_path('a'), (1, 1, 4), dtype='float32', about={})\n"
         "    print('half', flush=True); time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
@@ -191,3 +193,44 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path):
             run.write_json("note", {"a": object()})
         assert run.read_json("note") == {"a": 1}
         assert json.loads((run.path / "note.json").read_text()) == {"a": 1}
+
+
+def test_a_stage_whose_file_is_gone_cut_or_changed_is_not_done(tmp_path):
+    frame = pd.DataFrame({"a": [1.0, 2.0]})
+    with RunFolder.writing(tmp_path / "run") as run:
+        with run.stage("drift", "inputs"):
+            run.write_table("drift", frame)
+        assert run.holds("drift", "inputs")
+        file = tmp_path / "run" / "drift.parquet"
+        whole = file.read_bytes()
+        for content in (None, whole[:-7], whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]):
+            file.unlink(missing_ok=True)
+            if content is not None:
+                file.write_bytes(content)
+            assert not run.holds("drift", "inputs")
+            with pytest.raises(RunFolderError, match=r"drift\.parquet"):
+                run.read_table("drift")
+        file.write_bytes(whole)
+        assert run.holds("drift", "inputs")
+        assert run.read_table("drift").equals(frame)
+
+
+def test_a_file_that_stages_share_counts_as_it_was_written_last(tmp_path):
+    with RunFolder.writing(tmp_path / "run") as run:
+        for number, name in enumerate(("effects/a", "effects/b")):
+            with run.stage(name, "inputs"):
+                run.write_table("effects", pd.DataFrame({"row": range(number + 1)}))
+        assert run.holds("effects/a", "inputs")
+        assert run.holds("effects/b", "inputs")
+    (tmp_path / "run" / "effects.parquet").unlink()
+    again = RunFolder(tmp_path / "run")
+    assert not again.holds("effects/a", "inputs")
+    assert not again.holds("effects/b", "inputs")
+
+
+def test_a_run_killed_on_its_very_first_write_is_gone_on_with(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".writing-run.json").write_text("{")
+    with RunFolder.writing(tmp_path / "run") as run:
+        assert run.manifest.status == "running"
+    assert [child.name for child in (tmp_path / "run").iterdir() if child.name.startswith(".writing")] == []

@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import components
 from app.components import Context
-from probes.store import RunFolder
+from probes.run import Run
 from probes.tasks.report import how_to_reproduce, report_html
 
 _MISSING = {
@@ -48,8 +48,8 @@ def show(run: Context) -> None:
     with left:
         st.subheader("Stages", anchor=False)
         stages = [
-            {"stage": name, "seconds": manifest.timings.get(name), "made from": made[:12]}
-            for name, made in manifest.stages.items()
+            {"stage": name, "seconds": record.seconds, "made from": record.made_from[:12]}
+            for name, record in manifest.stages.items()
         ]
         _table(pd.DataFrame(stages, columns=["stage", "seconds", "made from"]))
     with right:
@@ -68,7 +68,7 @@ def show(run: Context) -> None:
 def _report(run: Context) -> None:
     st.download_button(
         "Download the report (HTML)",
-        lambda: report_html(RunFolder(run.key.path)),
+        lambda: report_html(Run(run.key.path, quick=True)),
         f"{run.manifest.name}-report.html",
         "text/html",
         icon=":material/download:",

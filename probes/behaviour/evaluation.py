@@ -17,7 +17,7 @@ from probes.behaviour.judges import (
     cohens_kappa,
     majority,
 )
-from probes.models import ModelHost
+from probes.models.view import ModelView
 from probes.progress import Progress, Report, within
 from probes.prompts import PromptSet, render
 
@@ -94,7 +94,7 @@ class Evaluation:
 
 
 def answer_questions(
-    host: ModelHost, evaluation: Evaluation, done: Done | None = None
+    host: ModelView, evaluation: Evaluation, done: Done | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The answers of the checkpoint in `host` (prompt, completion, refusal_score); its losses (item, loss, tokens)."""
     import pandas as pd

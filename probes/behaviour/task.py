@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from probes.behaviour.rates import mean_per_token
 from probes.errors import PromptError
-from probes.models import ModelHost
+from probes.models.view import ModelView
 from probes.statistics import Estimate
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]
@@ -38,7 +38,7 @@ def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item
     return items
 
 
-def item_losses(host: ModelHost, items: Sequence[Item]) -> tuple[Float[np.ndarray, " item"], Int[np.ndarray, " item"]]:
+def item_losses(host: ModelView, items: Sequence[Item]) -> tuple[Float[np.ndarray, " item"], Int[np.ndarray, " item"]]:
     """Summed negative log-likelihood of each item's answer in nats, and its number of tokens."""
     sums: list[float] = []
     for first in range(0, len(items), _ROWS):
@@ -46,7 +46,7 @@ def item_losses(host: ModelHost, items: Sequence[Item]) -> tuple[Float[np.ndarra
     return np.array(sums, dtype=np.float64), np.array([len(answer) for _, answer in items], dtype=np.int64)
 
 
-def task_loss(host: ModelHost, items: Sequence[Item]) -> Estimate:
+def task_loss(host: ModelView, items: Sequence[Item]) -> Estimate:
     """Mean negative log-likelihood per answer token, in nats, of the checkpoint in `host`."""
     return mean_per_token(*item_losses(host, items))
 
@@ -61,7 +61,7 @@ def _as_text(request: str, answer: str, tokenizer: Any) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def _losses(host: ModelHost, items: Sequence[Item]) -> list[float]:
+def _losses(host: ModelView, items: Sequence[Item]) -> list[float]:
     """Summed loss of each item's answer; padded on the right, so that positions are each row's own."""
     longest = max(len(request_ids) + len(answer_ids) for request_ids, answer_ids in items)
     ids = torch.zeros(len(items), longest, dtype=torch.long)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
     from probes.behaviour.evaluation import Evaluation
-    from probes.store import RunFolder
+    from probes.run import Run
 
 JUDGES = "builtin, classifier:PLACE[#CLASS=label,…], generative:PLACE or endpoint:MODEL[@URL]; may be repeated."
 Judges = Annotated[list[str] | None, typer.Option("--judge", metavar="JUDGE", help=f"Who judges: {JUDGES}")]
@@ -28,9 +29,9 @@ Task = Annotated[Path | None, typer.Option(help="Requests with right answers, fo
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(evaluate)
-    app.command()(judge)
-    app.command()(restore)
+    app.command(cls=Verb)(evaluate)
+    app.command(cls=Verb)(judge)
+    app.command(cls=Verb)(restore)
 
 
 def evaluate(
@@ -56,11 +57,11 @@ def evaluate(
     Without prompts: those the run was judged on before, else our own 128 + 128 and 100 look-alikes. A stopped
     evaluation goes on where it was.
     """
-    from probes.store import RunFolder
+    from probes.run import Run
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
-    asked = _evaluation(RunFolder(run), harmful, harmless, look_alikes, task, limit)
+    asked = _evaluation(Run(run), harmful, harmless, look_alikes, task, limit)
     from dataclasses import replace
 
     changes: dict[str, Any] = {
@@ -74,8 +75,10 @@ def evaluate(
     if json_:
         print_json(_document(judged))
         return
+    from probes.cli.look import print_safety
     from probes.terminal.show_behaviour import behaviour_tables
 
+    print_safety(judged)
     for table in behaviour_tables(judged):
         console().print(table)
 
@@ -139,12 +142,12 @@ def restore(
     json_: Json = False,
 ) -> None:
     """Remove the return from a fine-tuned checkpoint's weight drift, and judge harm and task before and after."""
-    from probes.store import RunFolder
+    from probes.run import Run
     from probes.tasks.restore import Lineages
     from probes.tasks.restore import restore as write_restored
     from probes.terminal import console, progress_display
 
-    opened = RunFolder(run) if run else None
+    opened = Run(run) if run else None
     lineage = Lineages.of(checkpoint, opened, aligned, witness)
     evaluation = None
     if opened is not None or harmful is not None or task is not None:
@@ -163,7 +166,7 @@ def restore(
 
 
 def _evaluation(
-    run: RunFolder,
+    run: Run,
     harmful: Path | None,
     harmless: Path | None,
     with_look_alikes: bool | None,
@@ -176,9 +179,9 @@ def _evaluation(
     from probes.behaviour.evaluation import Evaluation
     from probes.behaviour.task_file import read_task
     from probes.prompts import PromptSet, data_folder, look_alikes
-    from probes.tasks.evaluate import kept_evaluation
+    from probes.tasks.evaluate import read_evaluation
 
-    kept = kept_evaluation(run)
+    kept = read_evaluation(run)
     if (harmful is None) != (harmless is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
     if harmful is None and kept is not None and limit is None:
@@ -196,7 +199,7 @@ def _evaluation(
 
 
 def _known_evaluation(
-    run: RunFolder | None, harmful: Path | None, harmless: Path | None, task: Path | None, judges: list[str] | None
+    run: Run | None, harmful: Path | None, harmless: Path | None, task: Path | None, judges: list[str] | None
 ) -> Evaluation | None:
     """What a restored checkpoint is judged on, where that is known."""
     from dataclasses import replace
@@ -204,9 +207,9 @@ def _known_evaluation(
     from probes.behaviour.evaluation import Evaluation
     from probes.behaviour.task_file import read_task
     from probes.prompts import PromptSet
-    from probes.tasks.evaluate import kept_evaluation
+    from probes.tasks.evaluate import read_evaluation
 
-    found = kept_evaluation(run) if run is not None else None
+    found = read_evaluation(run) if run is not None else None
     if harmful is not None and harmless is not None:
         found = Evaluation(PromptSet.from_files(harmful=harmful, harmless=harmless), max_new_tokens=128)
     elif harmful is not None or harmless is not None or (task is not None and found is None):
@@ -217,7 +220,7 @@ def _known_evaluation(
     return replace(found, judges=tuple(judges)) if judges else found
 
 
-def _document(run: RunFolder) -> dict[str, Any]:
+def _document(run: Run) -> dict[str, Any]:
     """The documented JSON of an evaluation: one list of rows a table."""
     from probes.store import records
 

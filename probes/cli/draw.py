@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -15,8 +16,8 @@ Run = Annotated[Path, typer.Argument(help="A run folder.")]
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command(name="map")(draw_maps)
-    app.command()(report)
+    app.command(name="map", cls=Verb)(draw_maps)
+    app.command(cls=Verb)(report)
 
 
 def draw_maps(
@@ -34,21 +35,22 @@ def draw_maps(
 ) -> None:
     """Make what the front end draws from the kept activations: maps of the prompts, spectra, pairs of checkpoints."""
     from probes.drift.geometry import Method
-    from probes.stages.maps import write_maps
+    from probes.run import Run
+    from probes.stages.maps import MapOptions, write_maps
     from probes.stages.pairs import write_pairs
     from probes.stages.spectra import write_spectra
-    from probes.store import RunFolder
     from probes.terminal import progress_display
 
-    RunFolder(run)  # refused before anything is written, where it is no run
+    Run(run)  # refused before anything is written, where it is no run
     methods: tuple[Method, ...] = ("pca", "umap") if method == "both" else (method,)
-    with RunFolder.writing(run) as open_run, progress_display() as tell:
-        depth = open_run.activations("aligned").n_layers
+    with Run.writing(run) as open_run, progress_display() as tell:
+        depth = open_run.activation_file("aligned").n_layers
         if layer and max(layer) >= depth:
             raise UsageError("No such layer", got=max(layer), expected=f"0 to {depth - 1}")
         write_spectra(open_run, tell)
         write_pairs(open_run, tell)
-        names = write_maps(open_run, methods=methods, layers=layer, fit=fit, seed=seed, report=tell)
+        options = MapOptions(methods, tuple(layer) if layer else None, fit, seed)
+        names = write_maps(open_run, options, tell)
         found = [open_run.read_json(name) for name in names]
     if json_:
         print_json(found)
@@ -67,11 +69,12 @@ def report(
     json_: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
 ) -> None:
     """Write a run as one HTML file that needs nothing else: verdict, lineage, charts, tables, how to make it again."""
-    from probes.store import RunFolder, write_text
+    from probes.run import Run
+    from probes.store import write_text
     from probes.tasks.report import report_html
 
     path = out or run / "report.html"
-    write_text(path, report_html(RunFolder(run)))
+    write_text(path, report_html(Run(run)))
     if json_:
         print_json({"report": str(path), "bytes": path.stat().st_size})
     else:

@@ -7,20 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from probes.cli.directions import Device, Json, Run
+from probes.cli.command import Verb
+from probes.cli.directions import Device, Json, RunPath
 from probes.cli.output import print_json
 
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(export)
-    app.command(name="import")(import_)
-    app.command()(steer)
+    app.command(cls=Verb)(export)
+    app.command(name="import", cls=Verb)(import_)
+    app.command(cls=Verb)(steer)
 
 
 def export(
-    run: Run,
-    direction: Annotated[str, typer.Option(help="Which direction; `directions RUN list` shows them.")],
+    run: RunPath,
+    direction: Annotated[str, typer.Option(help="Which direction; `directions list RUN` shows them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to be; or a folder that is there.")],
     form: Annotated[
         str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …")
@@ -38,13 +39,12 @@ def export(
     steering-vectors, tensorboard, embedding-atlas.
     """
     from probes.exchange import format_named, write_vectors
-    from probes.stages.directions import place_of, read_direction
-    from probes.store import RunFolder
+    from probes.run import Run
 
-    opened = RunFolder(run)
-    vectors = read_direction(opened, direction, checkpoint)
+    opened = Run(run)
+    vectors = opened.direction(direction, checkpoint)
     if layer is None and format_named(form).one_layer:
-        layer = place_of(opened, vectors)
+        layer = opened.layer_of(vectors)
     path, notes = write_vectors(vectors, form, out, layer)
     if format_named(form).one_layer:
         notes = [f"layer {layer}", *notes]
@@ -74,7 +74,7 @@ def import_(
 
 
 def steer(
-    run: Run,
+    run: RunPath,
     prompt: Annotated[str, typer.Option(help="One request; it gets the model's chat template.")],
     direction: Annotated[str, typer.Option(help="Which direction, as it is at the aligned model.")] = "refusal",
     coefficient: Annotated[float, typer.Option(help="In units of the direction's norm; may be negative.")] = 1.0,

@@ -7,25 +7,10 @@ from jaxtyping import Bool, Float
 
 from probes.drift.grams import Grams, Products, bootstrap_weights, cosine, split_weights
 from probes.errors import StatisticsError
-from probes.statistics import Estimate
+from probes.statistics import STATISTICS, Estimate
 
 MIN_PROMPTS = 16
 NOISE_FACTOR = 5.0
-STATISTICS = (
-    "alignment",
-    "alignment_crossfit",
-    "alignment_disattenuated",
-    "return_fraction",
-    "off_axis",
-    "displacement_norm",
-    "reversion_norm",
-    "share_moved",
-    "reliability",
-    "did_alignment",
-    "did_alignment_crossfit",
-    "did_return_fraction",
-    "did_reliability",
-)
 
 
 def check(
@@ -93,6 +78,7 @@ def measure(
     splits: int = 50,
     bootstraps: int = 500,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """Every statistic of one checkpoint at one layer, each with a 95 % interval over prompts.
 
@@ -109,28 +95,35 @@ def measure(
         splits: number of random halvings, stratified by class.
         bootstraps: number of bootstrap draws of prompts, stratified by class; 0 for no intervals.
         seed: of splits and bootstraps.
+        groups: the topic of each prompt: halves and bootstraps then go by topic; None where prompts are independent.
 
     Returns:
-        An estimate per name in `STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one, which is not
-        bounded; norms are in units of the residual stream; `return_fraction` and `off_axis` in units of the
-        reversion's norm; `share_moved` is the share of harmful prompts whose own displacement points towards
-        the mean reversion of the other harmful prompts.
+        An estimate per name in `probes.statistics.STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one,
+        which is not bounded; norms are in units of the residual stream; `return_fraction` and `off_axis` in units of
+        the reversion's norm; `share_moved` is the share of harmful prompts whose own displacement points towards the
+        mean reversion of the other harmful prompts.
 
     Raises:
         StatisticsError: see `check`.
     """
     check(aligned, witness, tuned, harmful)
     grams = Grams.of(aligned, witness, tuned, harmful)
-    return measure_grams(grams, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed)
+    return measure_grams(grams, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed, groups=groups)
 
 
 def measure_grams(
-    grams: Grams, *, noise: float | None = None, splits: int = 50, bootstraps: int = 500, seed: int = 0
+    grams: Grams,
+    *,
+    noise: float | None = None,
+    splits: int = 50,
+    bootstraps: int = 500,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """`measure`, from Gram matrices that are there already. The caller has run `check`."""
     rng = np.random.default_rng([seed, 0xD81F7])
-    halves = split_weights(grams.harmful, splits, rng)
-    resampled = bootstrap_weights(grams.harmful, bootstraps, rng)
+    halves = split_weights(grams.harmful, splits, rng, groups)
+    resampled = bootstrap_weights(grams.harmful, bootstraps, rng, groups)
     values, draws = _both(grams, halves, resampled)
     estimates = {name: _estimate(name, value, draws.get(name)) for name, value in values.items()}
     if noise is not None and values["displacement_norm"] <= NOISE_FACTOR * noise:
@@ -150,6 +143,7 @@ def crossfit(
     *,
     splits: int = 50,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> float:
     """The cross-fitted alignment alone; a sham's is computed with it, so that it compares with `measure`'s.
 
@@ -157,16 +151,20 @@ def crossfit(
         What `measure` gives as `alignment_crossfit` at the same seed and splits; NaN where a half is at rest.
     """
     keep = np.ones(int(harmful.sum()), dtype=bool)
-    return crossfit_grams(
-        Grams.of(aligned[harmful], witness[harmful], tuned[harmful], keep), harmful, splits=splits, seed=seed
-    )
+    grams = Grams.of(aligned[harmful], witness[harmful], tuned[harmful], keep)
+    return crossfit_grams(grams, harmful, splits=splits, seed=seed, groups=groups)
 
 
 def crossfit_grams(
-    grams: Grams, harmful: Bool[np.ndarray, " prompt_of_both_classes"], *, splits: int = 50, seed: int = 0
+    grams: Grams,
+    harmful: Bool[np.ndarray, " prompt_of_both_classes"],
+    *,
+    splits: int = 50,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> float:
     """`crossfit` from Gram matrices of the harmful prompts alone; `harmful` marks them among all prompts."""
-    first, second = split_weights(harmful, splits, np.random.default_rng([seed, 0xD81F7]))
+    first, second = split_weights(harmful, splits, np.random.default_rng([seed, 0xD81F7]), groups)
     return float(Products.of(grams, first[:, harmful], second[:, harmful]).crossfit().mean())
 
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from probes.errors import StatisticsError
+
+MIN_GROUPS = 6
+_TRIES = 100
+
 
 @dataclass(frozen=True)
 class Grams:
@@ -99,9 +104,14 @@ class Products:
 
 
 def split_weights(
-    harmful: Bool[np.ndarray, " prompt"], splits: int, rng: np.random.Generator
+    harmful: Bool[np.ndarray, " prompt"], splits: int, rng: np.random.Generator, groups: np.ndarray | None = None
 ) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
-    """Weights of the class means in random halves of each class; in a half, a class's weights sum to 1."""
+    """Weights of the class means in random halves of each class; in a half, a class's weights sum to 1.
+
+    With `groups`, the prompts of one group lie in the same half, whatever their class.
+    """
+    if groups is not None:
+        return _split_groups(harmful, splits, rng, groups)
     first, second = np.zeros((splits, harmful.size)), np.zeros((splits, harmful.size))
     for members in (np.flatnonzero(harmful), np.flatnonzero(~harmful)):
         order = rng.permuted(np.tile(members, (splits, 1)), axis=1)
@@ -111,15 +121,69 @@ def split_weights(
     return first, second
 
 
+def _split_groups(
+    harmful: np.ndarray, splits: int, rng: np.random.Generator, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Halves of the groups; drawn again where a half would have none of a class."""
+    names, member = np.unique(groups, return_inverse=True)
+    if len(names) < MIN_GROUPS:
+        raise StatisticsError(
+            "There are too few groups", got=len(names), expected=f"at least {MIN_GROUPS}, so that folds can go by group"
+        )
+    halves = np.zeros((splits, len(names)), dtype=bool)
+    for row in halves:
+        for _ in range(_TRIES):
+            row[:] = False
+            row[rng.permutation(len(names))[: (len(names) + 1) // 2]] = True
+            inside = row[member]
+            if all((inside & of_class).any() and (~inside & of_class).any() for of_class in (harmful, ~harmful)):
+                break
+        else:
+            raise StatisticsError("The groups cannot be halved so that both halves hold both classes")
+    first = halves[:, member]
+    return _class_weights(first, harmful), _class_weights(~first, harmful)
+
+
+def _class_weights(inside: np.ndarray, harmful: np.ndarray) -> np.ndarray:
+    weights = np.zeros(inside.shape)
+    for of_class in (harmful, ~harmful):
+        chosen = inside & of_class
+        weights += chosen / chosen.sum(axis=1, keepdims=True)
+    return weights
+
+
 def bootstrap_weights(
-    harmful: Bool[np.ndarray, " prompt"], bootstraps: int, rng: np.random.Generator
+    harmful: Bool[np.ndarray, " prompt"],
+    bootstraps: int,
+    rng: np.random.Generator,
+    groups: np.ndarray | None = None,
 ) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
     """Weights as of `split_weights`, with each half's prompts drawn again with replacement inside that half.
 
     Drawing inside a half keeps one prompt from standing on both sides of a cross-fitted product.
     """
-    first, second = split_weights(harmful, bootstraps, rng)
+    first, second = split_weights(harmful, bootstraps, rng, groups)
+    if groups is not None:
+        return _redrawn_groups(first, harmful, rng, groups), _redrawn_groups(second, harmful, rng, groups)
     return _redrawn(first, harmful, rng), _redrawn(second, harmful, rng)
+
+
+def _redrawn_groups(
+    weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator, groups: np.ndarray
+) -> np.ndarray:
+    """Weights with the groups of each half drawn again with replacement; a draw without a class is drawn once more."""
+    names, member = np.unique(groups, return_inverse=True)
+    drawn = np.zeros_like(weights)
+    for row, target in zip(weights, drawn, strict=True):
+        own = np.unique(member[row > 0])
+        for _ in range(_TRIES):
+            counts = np.bincount(rng.choice(own, len(own)), minlength=len(names))[member]
+            totals = [(counts * of_class).sum() for of_class in (harmful, ~harmful)]
+            if all(totals):
+                break
+        for of_class, total in zip((harmful, ~harmful), totals, strict=True):
+            target += counts * of_class / max(total, 1)
+    return drawn
 
 
 def _redrawn(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) -> np.ndarray:

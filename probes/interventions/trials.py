@@ -38,7 +38,9 @@ class Trial:
     under: AbstractContextManager[None]
 
 
-def tried(host: ModelHost, trials: Sequence[Trial], evaluation: Evaluation, phase: str, report: Report) -> pd.DataFrame:
+def judge_trials(
+    model: ModelHost, trials: Sequence[Trial], evaluation: Evaluation, phase: str, report: Report
+) -> pd.DataFrame:
     """Ask every trial, judge its answers, and give its rates: the labels' columns, and `RATES`.
 
     Refusal, compliance, incoherence and score are of harmful requests, over-refusal of the others.
@@ -48,9 +50,9 @@ def tried(host: ModelHost, trials: Sequence[Trial], evaluation: Evaluation, phas
     frames = []
     for number, trial in enumerate(trials):
         report(Progress(phase, number, len(trials), " ".join(map(str, trial.labels.values()))))
-        host.put(trial.ref)
+        model.put(trial.ref)
         with trial.under:
-            answers, _ = answer_questions(host, evaluation)
+            answers, _ = answer_questions(model, evaluation)
         frames.append(with_questions(answers, evaluation).assign(checkpoint=str(number), arm="", seed=0, step=0))
     judges = [open_judge(each) for each in evaluation.judges]
     verdicts, _ = judge_completions(pd.concat(frames, ignore_index=True), judges, JudgementCache(), silent)

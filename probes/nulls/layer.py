@@ -51,7 +51,7 @@ class LayerNulls:
         self._back_gram = self._back @ self._back.T
         direction = self._back[self._harmful].mean(axis=0)
         rng = np.random.default_rng([resampling.seed, 0xD81F7])
-        first, second = split_weights(self._harmful, splits, rng)
+        first, second = split_weights(self._harmful, splits, rng, resampling.groups)
         self._halves = (first[:, self._harmful], second[:, self._harmful])
         self.spectrum = Spectrum.of(self._aligned)
         differences = Spectrum.of(self._back, self._harmful)
@@ -102,6 +102,7 @@ def activation_nulls(
     draws: int = 10_000,
     permutations: int = 9_999,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> list[NullResult]:
     """Every activation-level null of one checkpoint at one layer.
 
@@ -115,11 +116,12 @@ def activation_nulls(
         draws: of each null.
         permutations: of the labels.
         seed: of everything random.
+        groups: the topic of each prompt; None where prompts are independent.
 
     Raises:
         StatisticsError: see `drift.check`.
     """
     check(aligned, witness, tuned, harmful)
-    resampling = Resampling.of(harmful, draws=draws, permutations=permutations, seed=seed)
+    resampling = Resampling.of(harmful, draws=draws, permutations=permutations, seed=seed, groups=groups)
     found = LayerNulls(aligned, witness, resampling).against(tuned)
     return [null.result() for null in found.values()]

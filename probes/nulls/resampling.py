@@ -25,6 +25,7 @@ class Resampling:
             harmful and -1/count on the others.
         fold: which prompts lie in the first fold.
         fold_labels: for either fold, contrasts of labels permuted inside it; row 0 is the true one.
+        groups: the topic of each prompt; None where prompts are independent.
     """
 
     harmful: Bool[np.ndarray, " prompt"]
@@ -35,6 +36,7 @@ class Resampling:
     labels: Float[np.ndarray, "permutation prompt"]
     fold: Bool[np.ndarray, " prompt"]
     fold_labels: tuple[np.ndarray, np.ndarray]
+    groups: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -44,32 +46,64 @@ class Resampling:
         draws: int = 10_000,
         permutations: int = 9_999,
         seed: int = 0,
+        groups: np.ndarray | None = None,
     ) -> Resampling:
-        """Draw everything for these prompts."""
+        """Draw everything for these prompts.
+
+        With `groups`, folds and sign flips go by group, and labels are permuted within groups that hold both labels,
+        the groups' labels else.
+        """
         rng = np.random.default_rng([seed, 0x2A11])
         count = harmful.size
         one = rng.integers(count, size=draws)
         other = (one + rng.integers(1, count, size=draws)) % count
-        fold = split_weights(harmful, 1, rng)[0][0] > 0
+        fold = split_weights(harmful, 1, rng, groups)[0][0] > 0
         return cls(
             harmful,
             seed,
             mixtures=rng.standard_normal((draws, count), dtype=np.float32),
             pairs=np.stack([one, other]),
-            signs=rng.choice(np.array([-1.0, 1.0], dtype=np.float32), (draws, int(harmful.sum()))),
-            labels=_contrasts(harmful, permutations, rng),
+            signs=_signs(harmful, draws, rng, groups),
+            labels=_contrasts(harmful, permutations, rng, groups),
             fold=fold,
             fold_labels=(
-                _contrasts(harmful[fold], permutations, rng),
-                _contrasts(harmful[~fold], permutations, rng),
+                _contrasts(harmful[fold], permutations, rng, None if groups is None else groups[fold]),
+                _contrasts(harmful[~fold], permutations, rng, None if groups is None else groups[~fold]),
             ),
+            groups=groups,
         )
 
 
-def _contrasts(harmful: np.ndarray, permutations: int, rng: np.random.Generator) -> np.ndarray:
-    called = rng.permuted(np.tile(harmful, (permutations + 1, 1)), axis=1)
+def _signs(harmful: np.ndarray, draws: int, rng: np.random.Generator, groups: np.ndarray | None) -> np.ndarray:
+    """−1 or 1 for each harmful prompt; one for all prompts of a group."""
+    values = np.array([-1.0, 1.0], dtype=np.float32)
+    if groups is None:
+        return rng.choice(values, (draws, int(harmful.sum())))
+    names, member = np.unique(groups[harmful], return_inverse=True)
+    return rng.choice(values, (draws, len(names)))[:, member]
+
+
+def _contrasts(
+    harmful: np.ndarray, permutations: int, rng: np.random.Generator, groups: np.ndarray | None = None
+) -> np.ndarray:
+    labels = np.tile(harmful, (permutations + 1, 1))
+    called = rng.permuted(labels, axis=1) if groups is None else _permute_in_groups(labels, rng, groups)
     called[0] = harmful
-    return np.where(called, 1 / harmful.sum(), -1 / (~harmful).sum()).astype(np.float32)
+    # Whole groups change their label where no group holds both, so the classes' sizes may change with it.
+    positive = called.sum(axis=1, keepdims=True)
+    return np.where(called, 1 / positive, -1 / (harmful.size - positive)).astype(np.float32)
+
+
+def _permute_in_groups(labels: np.ndarray, rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
+    """Labels permuted within each group; where every group has one label alone, the groups' labels permuted."""
+    names, member = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(member == place) for place in range(len(names))]
+    if any(len(set(labels[0, chosen])) > 1 for chosen in members):
+        for chosen in members:
+            labels[:, chosen] = rng.permuted(labels[:, chosen], axis=1)
+        return labels
+    of_group = np.tile(np.array([labels[0, chosen[0]] for chosen in members]), (len(labels), 1))
+    return rng.permuted(of_group, axis=1)[:, member]
 
 
 def random_difference(

@@ -48,6 +48,7 @@ def sham_drift_cosines(
     *,
     splits: int = 50,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> Float[np.ndarray, " draw"]:
     """Cross-fitted alignment of every sham drift with the true reversion direction.
 
@@ -58,8 +59,11 @@ def sham_drift_cosines(
         harmful: which prompts are harmful.
         splits: as for `drift.measure`.
         seed: as for `drift.measure`.
+        groups: as for `drift.measure`.
     """
-    return np.array([crossfit(aligned, witness, sham, harmful, splits=splits, seed=seed) for sham in shams])
+    return np.array(
+        [crossfit(aligned, witness, sham, harmful, splits=splits, seed=seed, groups=groups) for sham in shams]
+    )
 
 
 def sham_witness_cosines(
@@ -70,6 +74,9 @@ def sham_witness_cosines(
     *,
     splits: int = 50,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> Float[np.ndarray, " draw"]:
     """Cross-fitted alignment of the true displacement with the direction towards every sham witness."""
-    return np.array([crossfit(aligned, sham, tuned, harmful, splits=splits, seed=seed) for sham in shams])
+    return np.array(
+        [crossfit(aligned, sham, tuned, harmful, splits=splits, seed=seed, groups=groups) for sham in shams]
+    )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from probes.behaviour.evaluation import Evaluation, answer_questions, judge_completions, reporting, with_questions
 from probes.behaviour.judges import Judge, JudgementCache, open_judge
 from probes.errors import PromptError
-from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
 from probes.prompts import render
-from probes.store import RunFolder, fingerprint
+from probes.run import Run
+from probes.store import fingerprint
 
 if TYPE_CHECKING:
     pass
@@ -25,20 +25,13 @@ _GENERATING = 0.8  # share of the stage's time
 
 
 def write_behaviour(
-    run: RunFolder,
-    lineage: Lineage,
-    host: ModelHost,
-    evaluation: Evaluation,
-    report: Report,
-    *,
-    judges: list[Judge] | None = None,
+    run: Run, model: ModelHost, evaluation: Evaluation, report: Report, judges: list[Judge] | None = None
 ) -> None:
     """Ask every checkpoint, judge what it answers, and write rates, differences and flips.
 
     Args:
         run: with the checkpoints' hashes in its manifest.
-        lineage: whose checkpoints are asked.
-        host: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
+        model: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
         evaluation: what is asked and who judges.
         report: told after every checkpoint and every few judgements.
         judges: the evaluation's judges, already open; None opens them.
@@ -48,22 +41,20 @@ def write_behaviour(
         JudgeError: a judge cannot be opened.
     """
     _refuse_overlap(run, evaluation)
-    judges = judges if judges is not None else [open_judge(each) for each in evaluation.judges]
+    judges = judges if judges is not None else [open_judge(name) for name in evaluation.judges]
     run.write_json("evaluation", evaluation.document())
-    answered = write_answers(run, lineage, host, evaluation, within(report, 0.0, _GENERATING))
-    made_from = fingerprint([_VERSION, answered, list(evaluation.judges), evaluation.margin])
+    answers = write_answers(run, model, evaluation, within(report, 0.0, _GENERATING))
+    made_from = fingerprint([_VERSION, answers, list(evaluation.judges), evaluation.margin])
     if run.holds("behaviour", made_from) and not _unjudged(run):
         return
     with run.stage("behaviour", made_from):
-        _write_tables(run, lineage, evaluation, judges, within(report, _GENERATING, 1.0))
+        _write_tables(run, evaluation, judges, within(report, _GENERATING, 1.0))
 
 
-def write_answers(
-    run: RunFolder, lineage: Lineage, host: ModelHost, evaluation: Evaluation, report: Report
-) -> list[str]:
+def write_answers(run: Run, model: ModelHost, evaluation: Evaluation, report: Report) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints."""
-    rendered = render(evaluation.questions, host.tokenizer, host.context_length)
-    members, keys = list(lineage.members()), []
+    rendered = render(evaluation.questions, model.tokenizer, model.context_length)
+    members, keys = run.members, []
     for number, member in enumerate(members):
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
         given = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
@@ -72,46 +63,43 @@ def write_answers(
         share(Progress("asking", 0, 1, member.id))
         if not run.holds(f"answers/{member.id}", keys[-1]):
             with run.stage(f"answers/{member.id}", keys[-1]):
-                host.put(member.ref)
-                told = reporting(share, "asking", member.id)
-                answers, losses = answer_questions(host, evaluation, done=told)
+                model.put(member.ref)
+                answers, losses = answer_questions(model, evaluation, done=reporting(share, "asking", member.id))
                 run.write_table(f"answers/{member.id}", answers)
                 run.write_table(f"task/{member.id}", losses)
     return keys
 
 
-def _write_tables(
-    run: RunFolder, lineage: Lineage, evaluation: Evaluation, judges: list[Judge], report: Report
-) -> None:
+def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report: Report) -> None:
     import pandas as pd
 
     from probes.behaviour import rate_tables as tables
 
-    members = list(lineage.members())
     completions = pd.concat(
         [
             with_questions(run.read_table(f"answers/{member.id}"), evaluation).assign(**member.labels)
-            for member in members
+            for member in run.members
         ],
         ignore_index=True,
     )
     losses = pd.concat(
-        [run.read_table(f"task/{member.id}").assign(**member.labels) for member in members], ignore_index=True
+        [run.read_table(f"task/{member.id}").assign(**member.labels) for member in run.members], ignore_index=True
     )
-    completions, found = judge_completions(completions, judges, JudgementCache(run.path / "judgements.jsonl"), report)
-    run.write_json("judges", found)
+    cache = JudgementCache(run.path / "judgements.jsonl")
+    completions, agreement = judge_completions(completions, judges, cache, report)
+    run.write_json("judges", agreement)
     run.write_table("completions", completions)
     run.write_table("flips", tables.flips(completions))
     run.write_table("contrasts", tables.contrasts(completions, losses, margin=evaluation.margin))
     run.write_table("behaviour", tables.rates(completions, losses))
 
 
-def _unjudged(run: RunFolder) -> bool:
+def _unjudged(run: Run) -> bool:
     """Whether a judge left something open, which is asked again."""
     return any(run.read_json("judges")["unjudged"].values())
 
 
-def _refuse_overlap(run: RunFolder, evaluation: Evaluation) -> None:
+def _refuse_overlap(run: Run, evaluation: Evaluation) -> None:
     probes = run.read_table("prompts", columns=["id", "text"])
     shared = probes.loc[probes["text"].isin(evaluation.questions.texts), "id"].tolist()
     if shared:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from probes.behaviour.judges import UNJUDGED
 from probes.behaviour.paired import paired_rates
 from probes.drift import measurable
+from probes.run import Run
 from probes.statistics import Estimate
-from probes.store import RunFolder
 from probes.verdict.causality import Causal, Comparison
 from probes.verdict.ladder import NO_ARMS
 
@@ -24,7 +24,7 @@ Steps = Mapping[int, Mapping[str, Estimate]]
 Draws = Callable[[str, int], Float[np.ndarray, " draw"]]
 
 
-def between_arms(run: RunFolder, arm: str, seed: int, by_arm: Mapping[str, Steps], draws: Draws) -> Causal | str:
+def between_arms(run: Run, arm: str, seed: int, by_arm: Mapping[str, Steps], draws: Draws) -> Causal | str:
     """Block, push and every matched control beside an arm, at the last step that all have.
 
     Args:
@@ -69,9 +69,7 @@ def between_arms(run: RunFolder, arm: str, seed: int, by_arm: Mapping[str, Steps
     return Causal(asked, [held(one, arm, rises=rises) for one in controls for rises in (False, True)])
 
 
-def _answers(
-    run: RunFolder, seed: int, names: Sequence[str], by_arm: Mapping[str, Steps]
-) -> tuple[int, pd.DataFrame | None]:
+def _answers(run: Run, seed: int, names: Sequence[str], by_arm: Mapping[str, Steps]) -> tuple[int, pd.DataFrame | None]:
     """The last common step, and there the verdict on each harmful prompt by arm, of those judged in every arm."""
     asked = run.read_table(
         "completions",

@@ -1,103 +1,48 @@
-"""Stage `directions/`: the reversion and its twin, which every run has; and how any direction of a run is found.
+"""Stage `directions/`: the reversion and its twin, which every run has.
 
 The others are fitted by `probes.stages.tracks`, or brought in from elsewhere.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
 from probes.directions import METHODS
-from probes.directions.vectors import FORMAT_VERSION, Owner, Vectors
-from probes.errors import RunFolderError
-from probes.lineage import Lineage, Member
-from probes.store import ALIGNED, RunFolder, direction_file, fingerprint
+from probes.directions.measured import activations_by_layer
+from probes.directions.reversion import reversion_did_vectors, reversion_vectors
+from probes.directions.vectors import FORMAT_VERSION, Vectors
+from probes.lineage import Member
+from probes.run import Run
+from probes.stages import stage
+from probes.store import ALIGNED, activations_stage
 
-_VERSION = 1
 OF_EVERY_RUN = ("reversion", "reversion_did")
 _CONCEPTS = {name: "reversion towards the witness" for name in OF_EVERY_RUN}
 
 
-def read_direction(run: RunFolder, name: str, checkpoint: str = ALIGNED) -> Vectors:
-    """A direction of a run.
-
-    Raises:
-        RunFolderError: it is not there (those that are, are named), or is damaged.
-    """
-    path = run.direction_path(name, checkpoint)
-    if not path.is_file():
-        reason = _reason(run, name, checkpoint)
-        raise RunFolderError(
-            f"{run.path} has no direction {name!r} at {checkpoint}",
-            got=reason,
-            expected=", ".join(directions_of(run, checkpoint)) or "none is fitted there",
-            next_step=None if reason else f"Fit them: gravity-probe directions {run.path} fit.",
-        )
-    return Vectors.read(path)
-
-
-def _reason(run: RunFolder, name: str, checkpoint: str) -> str | None:
-    """Why a direction that was looked for is not defined at a checkpoint; None where it was not looked for."""
-    if not run.has_table("direction_tracks"):
-        return None
-    wanted = [("direction", "==", name), ("checkpoint", "==", checkpoint)]
-    found = run.read_table("direction_tracks", columns=["reason"], filters=wanted)["reason"].dropna()
-    return str(found.iloc[0]) if len(found) else None
-
-
-def place_of(run: RunFolder, vectors: Vectors) -> int:
-    """The layer that a direction is meant for: its selection's, else its only one, else the run's headline layer."""
-    if vectors.declared_layer is not None:
-        return vectors.declared_layer
-    return vectors.layers[0] if len(vectors.layers) == 1 else int(run.manifest.config["headline_layer"])
-
-
-def directions_of(run: RunFolder, checkpoint: str = ALIGNED) -> list[str]:
-    """Names of the directions that are kept for a checkpoint: fitted, and brought from elsewhere."""
-    folder = run.direction_path("any", checkpoint).parent
-    found = {path.stem for path in folder.glob("*.safetensors")}
-    ordered = {direction_file(name): name for name in METHODS}
-    return [name for stem, name in ordered.items() if stem in found] + sorted(found - set(ordered))
-
-
-def owner_of(run: RunFolder) -> Owner:
-    """The model that a run's directions belong to: any checkpoint of its lineage, which shares one basis."""
-    model, checkpoints = run.manifest.model, run.manifest.checkpoints
-    return Owner(
-        int(model["d_model"]),
-        int(model["n_layers"]),
-        frozenset(filter(None, (str(each.get("weights_sha256", "")) for each in checkpoints.values()))),
-        str(checkpoints.get(ALIGNED, {}).get("place", "the run's model")),
-    )
-
-
-def write_directions(run: RunFolder, lineage: Lineage, harmful: np.ndarray, keys: dict[str, str]) -> None:
+@stage("directions", version=1, needs=(activations_stage(ALIGNED), activations_stage("witness"), "prompts"))
+def write_directions(run: Run) -> None:
     """Write `directions/reversion` and its difference-in-differences twin: unit vectors [layer, d_model] and norms.
 
     v_rev(l) = mean over harmful prompts of (witness − aligned) at layer l, aligned towards witness (arXiv 2606.28525);
     the twin takes the same difference of (harmful − harmless) means, which cancels a shift common to all prompts.
     """
-    made_from = fingerprint([_VERSION, keys["aligned"], keys["witness"], run.manifest.stages.get("prompts")])
-    if run.holds("directions", made_from):
-        return
-    with run.stage("directions", made_from):
-        aligned, witness = run.activations("aligned"), run.activations("witness")
-        raw: dict[str, list[np.ndarray]] = {name: [] for name in OF_EVERY_RUN}
-        for layer in range(aligned.n_layers):
-            gap = witness.layer(layer).astype(np.float64) - aligned.layer(layer)
-            raw["reversion"].append(gap[harmful].mean(axis=0))
-            raw["reversion_did"].append(gap[harmful].mean(axis=0) - gap[~harmful].mean(axis=0))
-        members = {member.id: member for member in lineage.members()}
-        for name, rows in raw.items():
-            vectors = Vectors.of_raw(
-                name, tuple(range(len(rows))), np.stack(rows), described(run, lineage, name, members[ALIGNED], harmful)
-            )
-            vectors.write(run.direction_path(name))
+    for make in (reversion_vectors, reversion_did_vectors):
+        vectors = make(activations_by_layer(run, ALIGNED), activations_by_layer(run, "witness"), run.harmful)
+        about = describe_direction(run, vectors.name, run.members[0])
+        write_vectors(run, replace(vectors, about=about), ALIGNED)
 
 
-def described(run: RunFolder, lineage: Lineage, name: str, member: Member, harmful: np.ndarray) -> dict[str, str]:
+def write_vectors(run: Run, vectors: Vectors, checkpoint: str) -> None:
+    """Write a direction's native file for a checkpoint."""
+    path = run.direction_path(vectors.name, checkpoint)
+    vectors.write(path)
+    run.record(path)
+
+
+def describe_direction(run: Run, name: str, member: Member) -> dict[str, str]:
     """The description that every vector file carries; all strings, as safetensors wants."""
-    checkpoints, model = run.manifest.checkpoints, run.manifest.model
+    checkpoints, model, harmful = run.manifest.checkpoints, run.manifest.model, run.harmful
     contrast, control = METHODS[name].contrast, METHODS[name].control
     one_class = contrast in ("models", "drift")
     return {
@@ -108,7 +53,7 @@ def described(run: RunFolder, lineage: Lineage, name: str, member: Member, harmf
         "model_revision": member.ref.revision or "",
         "weights_sha256": checkpoints[member.id]["weights_sha256"],
         "witness_id": checkpoints["witness"]["place"],
-        "witness_kind": lineage.witness.kind,
+        "witness_kind": run.lineage.witness.kind,
         "witness_weights_sha256": checkpoints["witness"]["weights_sha256"],
         "model_type": str(model.get("model_type", "")),
         "checkpoint": member.id,
@@ -117,7 +62,7 @@ def described(run: RunFolder, lineage: Lineage, name: str, member: Member, harmf
         "index_base": "0",
         "n_layers": str(model.get("n_layers", "")),
         "final_norm_included": "false",
-        "position": "mean over the answer" if contrast == "responses" else str(run.manifest.config.get("position", -1)),
+        "position": "mean over the answer" if contrast == "responses" else str(run.settings.position),
         "n_positive": str(int(harmful.sum())),
         "n_negative": str(int(harmful.sum() if one_class else (~harmful).sum())),
         "prompts_sha256": run.manifest.prompts["sha256"],

@@ -6,56 +6,66 @@ direction steers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probes.behaviour.evaluation import Evaluation
+from probes.directions.controls import control
 from probes.directions.vectors import Vectors
-from probes.interventions.trials import RATES, Trial, tried
-from probes.lineage import CheckpointRef
+from probes.interventions.trials import RATES, Trial, judge_trials
 from probes.models import ModelHost
 from probes.models.hooks import ablate, add
-from probes.progress import Report, silent
-from probes.store import RunFolder, fingerprint
+from probes.progress import Report
+from probes.run import Run
+from probes.stages import stage
+from probes.store import activations_stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_VERSION = 1
 AS_IT_IS = "none"
 COLUMNS = ("checkpoint", "direction", "layer", "mode", "coefficient", "along", *RATES)
 
 
-def write_effect(
-    run: RunFolder,
-    host: ModelHost,
-    ref: CheckpointRef,
-    checkpoint: str,
-    vectors: Vectors,
-    evaluation: Evaluation,
-    *,
-    layer: int,
-    coefficients: Sequence[float] = (1.0,),
-    draws: int = 5,
-    seed: int = 0,
-    report: Report = silent,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class EffectTest:
+    """A direction, and how it is tried.
+
+    Attributes:
+        checkpoint: who answers, by its name in the run.
+        vectors: the direction.
+        layer: where it is taken from, and where it is added.
+        evaluation: what is asked and who judges.
+        coefficients: strengths, in units of the direction's norm there.
+        draws: directions `control:random` of the same length.
+        seed: the first draw of them.
+    """
+
+    checkpoint: str
+    vectors: Vectors
+    layer: int
+    evaluation: Evaluation
+    coefficients: tuple[float, ...] = (1.0,)
+    draws: int = 5
+    seed: int = 0
+
+    def document(self) -> list[Any]:
+        """What decides the result, for fingerprints."""
+        unit, norm = self.vectors.at(self.layer)
+        options = [self.layer, list(self.coefficients), self.draws, self.seed]
+        return [unit.tolist(), norm, self.evaluation.document(), *options]
+
+
+def write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) -> pd.DataFrame:
     """Ask a checkpoint as it is, with the direction ablated at every block, and with it added behind one.
 
     Args:
         run: measured, open for writing; rows of other directions and checkpoints are kept.
-        host: opened on the aligned model.
-        ref: the checkpoint that answers.
-        checkpoint: its name in the run.
-        vectors: the direction.
-        evaluation: what is asked and who judges.
-        layer: where the direction is taken from, and where it is added.
-        coefficients: strengths, in units of the direction's norm there.
-        draws: random directions of the same length.
-        seed: of them.
+        model: opened on the aligned model.
+        test: which direction, on whom, and how.
         report: told after every question set.
 
     Returns:
@@ -64,68 +74,46 @@ def write_effect(
     Raises:
         UsageError: the direction is not known or defined at the layer.
     """
-    unit, norm = vectors.at(layer)
-    made_from = fingerprint(
-        [
-            _VERSION,
-            run.manifest.checkpoints[checkpoint]["key"],
-            unit.tolist(),
-            norm,
-            evaluation.document(),
-            layer,
-            list(coefficients),
-            draws,
-            seed,
-        ]
-    )
-    stage = f"effects/{checkpoint}/{vectors.name}"
-    if run.holds(stage, made_from):
-        return _kept(run, checkpoint, vectors.name)
-    with run.stage(stage, made_from):
-        import pandas as pd
-
-        trials = _trials(host, ref, vectors.name, unit, norm, layer, coefficients, draws, seed)
-        found = tried(host, trials, evaluation, "trying a direction", report)
-        table = found.assign(checkpoint=checkpoint, direction=vectors.name, layer=layer)[list(COLUMNS)]
-        if run.has_table("effects"):
-            others = run.read_table("effects")
-            mine = (others["checkpoint"] == checkpoint) & (others["direction"] == vectors.name)
-            table = pd.concat([others[~mine], table], ignore_index=True)
-        run.write_table("effects", table)
-    return _kept(run, checkpoint, vectors.name)
+    _write_effect(run, model, test, report)
+    table = run.read_table("effects")
+    mine = (table["checkpoint"] == test.checkpoint) & (table["direction"] == test.vectors.name)
+    return table[mine].reset_index(drop=True)
 
 
-def _trials(
-    host: ModelHost,
-    ref: CheckpointRef,
-    name: str,
-    unit: np.ndarray,
-    norm: float,
-    layer: int,
-    coefficients: Sequence[float],
-    draws: int,
-    seed: int,
-) -> list[Trial]:
-    rng = np.random.default_rng([seed, 0xEF])
-    axes = {name: unit}
-    for draw in range(draws):
-        axis = rng.standard_normal(unit.shape)
-        axes[f"random:{draw}"] = axis / np.linalg.norm(axis)
+@stage("effects/{test.checkpoint}/{test.vectors.name}", version=3, needs=(activations_stage("{test.checkpoint}"),))
+def _write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) -> None:
+    import pandas as pd
+
+    trials = _trials(run, model, test)
+    rates = judge_trials(model, trials, test.evaluation, "trying a direction", report)
+    name = test.vectors.name
+    table = rates.assign(checkpoint=test.checkpoint, direction=name, layer=test.layer)[list(COLUMNS)]
+    if run.has_table("effects"):
+        before = run.read_table("effects")
+        mine = (before["checkpoint"] == test.checkpoint) & (before["direction"] == name)
+        table = pd.concat([before[~mine], table], ignore_index=True)
+    run.write_table("effects", table)
+
+
+def _axes(run: Run, test: EffectTest) -> dict[str, np.ndarray]:
+    """By name, the unit vectors that are tried: the direction, and controls."""
+    axes = {test.vectors.name: test.vectors.at(test.layer)[0]}
+    for draw in range(test.seed, test.seed + test.draws):
+        axes[f"random:{draw}"] = control(run, "control:random", [test.layer], seed=draw).at(test.layer)[0]
+    return axes
+
+
+def _trials(run: Run, model: ModelHost, test: EffectTest) -> list[Trial]:
+    ref, norm = run.lineage.ref(test.checkpoint), test.vectors.at(test.layer)[1]
     trials = [Trial(_labels(AS_IT_IS, AS_IT_IS, 0.0), ref, nullcontext())]
-    for along, axis in axes.items():
-        trials.append(Trial(_labels(along, "ablate", 0.0), ref, ablate(host, axis)))
+    for along, axis in _axes(run, test).items():
+        trials.append(Trial(_labels(along, "ablate", 0.0), ref, ablate(model, axis)))
         trials += [
-            Trial(_labels(along, "add", each), ref, add(host, [layer], norm * axis[None], coefficient=each))
-            for each in coefficients
+            Trial(_labels(along, "add", scale), ref, add(model, [test.layer], norm * axis[None], coefficient=scale))
+            for scale in test.coefficients
         ]
     return trials
 
 
 def _labels(along: str, mode: str, coefficient: float) -> dict[str, Any]:
     return {"along": along, "mode": mode, "coefficient": coefficient}
-
-
-def _kept(run: RunFolder, checkpoint: str, name: str) -> pd.DataFrame:
-    table = run.read_table("effects")
-    mine = (table["checkpoint"] == checkpoint) & (table["direction"] == name)
-    return table[mine].reset_index(drop=True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from probes.drift.geometry import NEIGHBOURS, Method, PromptMap
+from probes.drift.geometry import Method, PromptMap
 from probes.lineage import Member
 from probes.progress import Progress, Report, silent
-from probes.stages.present import present
-from probes.store import RunFolder, fingerprint
+from probes.run import Run
+from probes.stages import stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_VERSION = 1
 Fit = Literal["roles", "all"]
 ALL_LAYERS = 8  # models with at most as many layers get a UMAP map of each; larger ones of the headline layer
 COLUMNS = ("checkpoint", "arm", "seed", "step", "prompt", "label", "x", "y", "x3", "y3", "z3")
@@ -27,67 +27,60 @@ def map_name(method: str, fit: str, layer: int) -> str:
     return f"maps/{method}-{fit}-layer{layer}"
 
 
-def write_maps(
-    run: RunFolder,
-    *,
-    methods: Sequence[Method] = ("pca", "umap"),
-    layers: Sequence[int] | None = None,
-    fit: Fit = "roles",
-    seed: int = 0,
-    report: Report = silent,
-) -> list[str]:
-    """Write the maps that are not there yet.
+@dataclass(frozen=True)
+class MapOptions:
+    """Which maps.
 
-    Args:
-        run: a run with activations, open for writing.
-        methods: which maps.
-        layers: at which layers; None: PCA at every one, UMAP at every one of a small model, else at the headline layer.
+    Attributes:
+        methods: `pca`, `umap`.
+        layers: at which; None: PCA at every one, UMAP at every one of a small model, else at the headline layer.
         fit: `roles`: fitted on the aligned model and the witness; `all`: on every checkpoint. Either way every
             checkpoint is placed in the fitted map, one by one, so that another checkpoint moves none of the others.
         seed: of UMAP.
-        report: told where the work is.
-
-    Returns:
-        The names of the maps asked for, made now or before.
     """
-    members = present(run)
-    n_layers = run.activations("aligned").n_layers
-    places = [(method, layer) for method in methods for layer in _layers(run, method, layers, n_layers)]
+
+    methods: tuple[Method, ...] = ("pca", "umap")
+    layers: tuple[int, ...] | None = None
+    fit: Fit = "roles"
+    seed: int = 0
+
+
+def write_maps(run: Run, options: MapOptions, report: Report = silent) -> list[str]:
+    """Write the maps that are not there yet; returns the names of all that were asked for."""
+    places = [(method, layer) for method in options.methods for layer in _layers(run, method, options.layers)]
     for done, (method, layer) in enumerate(places):
         report(Progress(f"drawing {method.upper()} maps", done, len(places), f"layer {layer}"))
-        _write(run, members, method, fit, layer, seed)
-    return [map_name(method, fit, layer) for method, layer in places]
+        write_map(run, method, options.fit, layer, options.seed)
+    return [map_name(method, options.fit, layer) for method, layer in places]
 
 
-def _layers(run: RunFolder, method: Method, asked: Sequence[int] | None, n_layers: int) -> Sequence[int]:
-    if asked is not None:
-        return asked
+def _layers(run: Run, method: Method, chosen: Sequence[int] | None) -> Sequence[int]:
+    n_layers = run.activation_file("aligned").n_layers
+    if chosen is not None:
+        return chosen
     if method == "pca" or n_layers <= ALL_LAYERS:
         return range(n_layers)
-    return [int(run.manifest.config["headline_layer"])]
+    return [run.headline_layer]
 
 
-def _write(run: RunFolder, members: list[Member], method: Method, fit: Fit, layer: int, seed: int) -> None:
-    name = map_name(method, fit, layer)
-    keys = {member.id: run.manifest.checkpoints[member.id]["key"] for member in members}
-    made_from = fingerprint([_VERSION, sorted(keys.items()), method, fit, layer, seed, NEIGHBOURS])
-    if run.holds(name, made_from):
-        return
-    with run.stage(name, made_from):
-        import pandas as pd
+@stage("maps/{method}-{fit}-layer{layer}", version=2, needs=("measured", "prompts"))
+def write_map(run: Run, method: Method, fit: Fit, layer: int, seed: int) -> None:
+    """Write one map and its description: fitted on some checkpoints, with every checkpoint placed in it."""
+    import pandas as pd
 
-        asked = run.read_table("prompts", columns=["id", "label"])
-        values = {member.id: run.activations(member.id).layer(layer) for member in members}
-        fitted = list(values) if fit == "all" else ["aligned", "witness"]
-        made = PromptMap.fit(method, np.concatenate([values[each] for each in fitted]), seed=seed)
-        own = {
-            each: {axes: np.split(found, len(fitted))[place] for axes, found in made.places.items()}
-            for place, each in enumerate(fitted)
-        }
-        parts = [_frame(member, asked, own.get(member.id) or made.place(values[member.id])) for member in members]
-        table = pd.concat(parts, ignore_index=True)
-        run.write_table(name, table[list(COLUMNS)])
-        run.write_json(name, _about(made, fit, layer, fitted, table))
+    members, name = run.measured, map_name(method, fit, layer)
+    prompts = run.read_table("prompts", columns=["id", "label"])
+    values = {member.id: run.activations(member.id, layer) for member in members}
+    fitted = list(values) if fit == "all" else ["aligned", "witness"]
+    prompt_map = PromptMap.fit(method, np.concatenate([values[checkpoint] for checkpoint in fitted]), seed=seed)
+    own = {
+        checkpoint: {axes: np.split(rows, len(fitted))[place] for axes, rows in prompt_map.places.items()}
+        for place, checkpoint in enumerate(fitted)
+    }
+    parts = [_frame(member, prompts, own.get(member.id) or prompt_map.place(values[member.id])) for member in members]
+    table = pd.concat(parts, ignore_index=True)
+    run.write_table(name, table[list(COLUMNS)])
+    run.write_json(name, _about(prompt_map, fit, layer, fitted, table))
 
 
 def _frame(member: Member, asked: pd.DataFrame, places: dict[int, np.ndarray]) -> pd.DataFrame:

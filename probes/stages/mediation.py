@@ -1,47 +1,59 @@
 """Stage `mediation.parquet`: whether the motion along the reversion is what changes behaviour.
 
 Necessity: the fine-tuned model with that motion taken back. Sufficiency: the aligned model with it put in. Both
-beside random directions of the same length, isotropic and with the activations' covariance.
+beside controls of the same length (`probes.directions.controls`), isotropic and with the activations' covariance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probes.behaviour.evaluation import Evaluation
-from probes.errors import UsageError
-from probes.interventions.trials import RATES, Trial, tried
-from probes.lineage import Lineage, Member
+from probes.directions.controls import control
+from probes.interventions.trials import RATES, Trial, judge_trials
+from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.hooks import add
-from probes.nulls.gaussian import Spectrum
-from probes.progress import Report, silent
-from probes.store import RunFolder, fingerprint
+from probes.progress import Report
+from probes.run import Run
+from probes.stages import stage
+from probes.store import ALIGNED, activations_stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_VERSION = 1
 NECESSITY, SUFFICIENCY = "necessity", "sufficiency"
 AS_IT_IS, REVERSION = "none", "reversion"
 COLUMNS = ("checkpoint", "test", "direction", "layers", "length", *RATES)
 
 
-def write_mediation(
-    run: RunFolder,
-    lineage: Lineage,
-    host: ModelHost,
-    checkpoint: str,
-    evaluation: Evaluation,
-    *,
-    layers: Sequence[int],
-    draws: int = 5,
-    seed: int = 0,
-    report: Report = silent,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class MediationTest:
+    """A fine-tuned checkpoint, and where and how its motion is taken back.
+
+    Attributes:
+        checkpoint: its name in the run.
+        layers: behind which blocks.
+        evaluation: what is asked and who judges.
+        draws: controls of either kind, `control:random` and `control:covariance`.
+        seed: the first draw of them; a control's name in the table ends in its draw's number.
+    """
+
+    checkpoint: str
+    layers: tuple[int, ...]
+    evaluation: Evaluation
+    draws: int = 5
+    seed: int = 0
+
+    def document(self) -> list[Any]:
+        """What decides the result, for fingerprints."""
+        return [self.evaluation.document(), list(self.layers), self.draws, self.seed]
+
+
+def write_mediation(run: Run, model: ModelHost, test: MediationTest, report: Report) -> pd.DataFrame:
     """Ask a fine-tuned checkpoint without, and the aligned model with, the motion along the reversion.
 
     The motion is (δ·v̂)v̂ at each of the layers, δ the checkpoint's mean displacement on harmful probe prompts; it is
@@ -49,13 +61,8 @@ def write_mediation(
 
     Args:
         run: measured, open for writing; rows of other checkpoints are kept.
-        lineage: its checkpoints.
-        host: opened on the aligned model.
-        checkpoint: the fine-tuned one.
-        evaluation: what is asked and who judges.
-        layers: where.
-        draws: random directions of either kind.
-        seed: of them.
+        model: opened on the aligned model.
+        test: which checkpoint, and how.
         report: told after every question set.
 
     Returns:
@@ -64,41 +71,36 @@ def write_mediation(
     Raises:
         UsageError: it is no fine-tuned checkpoint of the run, or the reversion is not defined at a layer.
     """
-    member = _tuned(lineage, checkpoint)
-    made_from = fingerprint(
-        [
-            _VERSION,
-            [run.manifest.checkpoints[name]["key"] for name in ("aligned", "witness", checkpoint)],
-            run.manifest.stages.get("prompts"),
-            evaluation.document(),
-            list(layers),
-            draws,
-            seed,
-        ]
-    )
-    stage = f"mediation/{checkpoint}"
-    if run.holds(stage, made_from):
-        return _kept(run, checkpoint)
-    with run.stage(stage, made_from):
-        moves = _moves(run, checkpoint, layers, draws, seed)
-        trials = [
-            Trial(
-                {"test": test, "direction": name},
-                member.ref if test == NECESSITY else lineage.aligned,
-                add(host, layers, moves[name], coefficient=-1.0 if test == NECESSITY else 1.0),
-            )
-            for test in (NECESSITY, SUFFICIENCY)
-            for name in moves
-        ]
-        found = tried(host, trials, evaluation, "testing mediation", report)
-        lengths = [float(np.linalg.norm(moves[name], axis=1).mean()) for name in found["direction"]]
-        where = ",".join(map(str, layers))
-        table = found.assign(checkpoint=checkpoint, layers=where, length=lengths)[list(COLUMNS)]
-        import pandas as pd
+    member = run.tuned_member(test.checkpoint)
+    _write_mediation(run, model, member, test, report)
+    table = run.read_table("mediation")
+    return table[table["checkpoint"] == test.checkpoint].reset_index(drop=True)
 
-        others = run.read_table("mediation") if run.has_table("mediation") else table.iloc[:0]
-        run.write_table("mediation", pd.concat([others[others["checkpoint"] != checkpoint], table], ignore_index=True))
-    return _kept(run, checkpoint)
+
+@stage(
+    "mediation/{test.checkpoint}",
+    version=3,
+    needs=(activations_stage(ALIGNED), activations_stage("{test.checkpoint}"), "directions", "prompts"),
+)
+def _write_mediation(run: Run, model: ModelHost, member: Member, test: MediationTest, report: Report) -> None:
+    import pandas as pd
+
+    moves = _moves(run, test)
+    trials = [
+        Trial(
+            {"test": kind, "direction": name},
+            member.ref if kind == NECESSITY else run.lineage.aligned,
+            add(model, test.layers, moves[name], coefficient=-1.0 if kind == NECESSITY else 1.0),
+        )
+        for kind in (NECESSITY, SUFFICIENCY)
+        for name in moves
+    ]
+    rates = judge_trials(model, trials, test.evaluation, "testing mediation", report)
+    lengths = [float(np.linalg.norm(moves[name], axis=1).mean()) for name in rates["direction"]]
+    layers = ",".join(map(str, test.layers))
+    table = rates.assign(checkpoint=test.checkpoint, layers=layers, length=lengths)[list(COLUMNS)]
+    before = run.read_table("mediation") if run.has_table("mediation") else table.iloc[:0]
+    run.write_table("mediation", pd.concat([before[before["checkpoint"] != test.checkpoint], table], ignore_index=True))
 
 
 def effects(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -142,38 +144,23 @@ def _share(controls: pd.Series, effect: float) -> float | None:
     return float((1 + (controls >= effect).sum()) / (len(controls) + 1))
 
 
-def _tuned(lineage: Lineage, checkpoint: str) -> Member:
-    members = {member.id: member for member in lineage.members()}
-    found = members.get(checkpoint)
-    if found is None or found.step == 0:
-        tuned = [name for name, each in members.items() if each.step > 0]
-        raise UsageError("This is no fine-tuned checkpoint of the run", got=checkpoint, expected=", ".join(tuned[-6:]))
-    return found
-
-
-def _moves(run: RunFolder, checkpoint: str, layers: Sequence[int], draws: int, seed: int) -> dict[str, np.ndarray]:
+def _moves(run: Run, test: MediationTest) -> dict[str, np.ndarray]:
     """By name, what is added at each layer [layer, d_model]: nothing, the motion, and controls of its length."""
-    harmful = (run.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
-    files = {name: run.activations(name) for name in ("aligned", "witness", checkpoint)}
-    rng = np.random.default_rng([seed, 0x3ED])
-    found: dict[str, list[np.ndarray]] = {}
-    for layer in layers:
-        rows = {name: file.layer(layer).astype(np.float64) for name, file in files.items()}
-        aligned, witness, tuned = (rows[name][harmful].mean(axis=0) for name in ("aligned", "witness", checkpoint))
-        length = np.linalg.norm(witness - aligned)
-        if length == 0:
-            raise UsageError(f"The reversion is not defined at layer {layer}: aligned and witness do not differ there")
-        unit = (witness - aligned) / length
-        along = float((tuned - aligned) @ unit)
-        spectrum = Spectrum.of(rows["aligned"])
-        axes = {AS_IT_IS: 0 * unit, REVERSION: unit}
-        axes |= {f"random:{n}": rng.standard_normal(len(unit)) for n in range(draws)}
-        axes |= {f"covariance:{n}": spectrum.draw(rng) for n in range(draws)}
-        for name, axis in axes.items():
-            found.setdefault(name, []).append(along * axis / (np.linalg.norm(axis) or 1.0))
-    return {name: np.stack(parts) for name, parts in found.items()}
+    reversion, harmful = run.direction(REVERSION), run.harmful
+    unit = np.stack([reversion.at(layer)[0] for layer in test.layers])
+    along = np.array([_mean_motion(run, test.checkpoint, layer, harmful) for layer in test.layers])
+    along = (along * unit).sum(axis=1, keepdims=True)
+    axes = {AS_IT_IS: 0 * unit, REVERSION: unit}
+    for kind in ("random", "covariance"):
+        for draw in range(test.seed, test.seed + test.draws):
+            vectors = control(run, f"control:{kind}", test.layers, seed=draw)
+            axes[f"{kind}:{draw}"] = np.stack([vectors.at(layer)[0] for layer in test.layers])
+    return {name: along * axis for name, axis in axes.items()}
 
 
-def _kept(run: RunFolder, checkpoint: str) -> pd.DataFrame:
-    table = run.read_table("mediation")
-    return table[table["checkpoint"] == checkpoint].reset_index(drop=True)
+def _mean_motion(run: Run, checkpoint: str, layer: int, harmful: np.ndarray) -> np.ndarray:
+    """δ: mean displacement on harmful prompts from the aligned model, float64."""
+    tuned, aligned = (
+        run.activations(name, layer)[harmful].mean(axis=0, dtype=np.float64) for name in (checkpoint, ALIGNED)
+    )
+    return tuned - aligned

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from probes import drift
 from probes.errors import StatisticsError
-from probes.lineage import Lineage, Member
+from probes.lineage import Member
 from probes.models import ModelHost
 from probes.nulls import (
     LayerNulls,
@@ -21,53 +19,16 @@ from probes.nulls import (
     sham_witness,
 )
 from probes.progress import Progress, Report, within
-from probes.prompts import Rendered
-from probes.stages.drift import ByStep, estimates_by_step, typed
-from probes.stages.settings import Settings
+from probes.run import ByStep, Run
+from probes.stages import stage
+from probes.stages.drift import typed
 from probes.stages.shams import DRIFT, WITNESS, write_shams
-from probes.store import RunFolder, fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_VERSION = 1
 TRAJECTORY = {"checkpoint": "", "step": -1}  # how rows about a whole trajectory are marked
-
-
-def write_nulls(
-    run: RunFolder,
-    lineage: Lineage,
-    host: ModelHost,
-    harmful: np.ndarray,
-    rendered: Rendered,
-    keys: dict[str, str],
-    settings: Settings,
-    report: Report,
-) -> None:
-    """Write `nulls.parquet`: a row per checkpoint, layer and null, and a row per trajectory, layer and null.
-
-    `p_max` is the p-value against the largest statistic over all layers, for the map; the headline layer, declared
-    in advance, needs no correction.
-    """
-    asked = settings.model_dump(include={"draws", "permutations", "shams", "splits", "seed"})
-    made_from = fingerprint([_VERSION, sorted(keys.items()), asked])
-    if run.holds("nulls", made_from):
-        return
-    with run.stage("nulls", made_from):
-        import pandas as pd
-
-        members = [member for member in lineage.members() if member.id not in ("aligned", "witness", "pretrained")]
-        shams = write_shams(run, lineage, host, harmful, rendered, keys, settings, within(report, 0.0, 0.7))
-        found = _every_null(run, members, harmful, settings, shams, within(report, 0.7, 1.0))
-        rows = [row for member in members for row in _checkpoint_rows(member, found[member.id])]
-        by_layer = estimates_by_step(run)
-        for each in lineage.trajectories:
-            mine = [member for member in members if (member.arm, member.seed) == (each.arm, each.seed)]
-            rows += _trajectory_rows(mine, found, by_layer)
-        run.write_table("nulls", typed(pd.DataFrame(rows, columns=_COLUMNS)))
-
-
-_COLUMNS = [
+_COLUMNS = (
     "checkpoint",
     "arm",
     "seed",
@@ -81,42 +42,60 @@ _COLUMNS = [
     "p_max",
     "draws",
     "reason",
-]
+)
 _ByLayer = dict[str, dict[int, NullDraws]]  # null -> layer -> draws
 
 
-def _every_null(
-    run: RunFolder,
-    members: list[Member],
-    harmful: np.ndarray,
-    settings: Settings,
-    shams: pd.DataFrame,
-    report: Report,
-) -> dict[str, _ByLayer]:
+@stage(
+    "nulls",
+    version=1,
+    needs=("activations", "drift"),
+    settings=("draws", "permutations", "shams", "splits", "seed"),
+)
+def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
+    """Write `nulls.parquet`: a row per checkpoint, layer and null, and a row per trajectory, layer and null.
+
+    `p_max` is the p-value against the largest statistic over all layers, for the map; the headline layer, declared
+    in advance, needs no correction.
+    """
+    import pandas as pd
+
+    shams = write_shams(run, model, within(report, 0.0, 0.7))
+    nulls = _every_null(run, shams, within(report, 0.7, 1.0))
+    rows = [row for member in run.tuned for row in _checkpoint_rows(member, nulls[member.id])]
+    by_layer = run.estimates()
+    for trajectory in run.lineage.trajectories:
+        members = [member for member in run.tuned if (member.arm, member.seed) == (trajectory.arm, trajectory.seed)]
+        rows += _trajectory_rows(members, nulls, by_layer)
+    run.write_table("nulls", typed(pd.DataFrame(rows, columns=list(_COLUMNS))))
+
+
+def _every_null(run: Run, shams: pd.DataFrame, report: Report) -> dict[str, _ByLayer]:
     """Every null of every checkpoint; what a layer's nulls share over checkpoints is done once a layer."""
-    aligned, witness = run.activations("aligned"), run.activations("witness")
+    settings, harmful = run.settings, run.harmful
+    aligned, witness = run.activation_file("aligned"), run.activation_file("witness")
     resampling = Resampling.of(harmful, draws=settings.draws, permutations=settings.permutations, seed=settings.seed)
     cosines = {key: frame["cosine"].to_numpy() for key, frame in shams.groupby(["null", "checkpoint", "layer"])}
-    found: dict[str, _ByLayer] = {member.id: defaultdict(dict) for member in members}
+    nulls: dict[str, _ByLayer] = {member.id: defaultdict(dict) for member in run.tuned}
     for layer in range(aligned.n_layers):
         start, back = aligned.layer(layer), witness.layer(layer)
         prepared = None
-        for member in members:
+        for member in run.tuned:
             report(Progress("holding against nulls", layer, aligned.n_layers, member.id))
-            tuned = run.activations(member.id).layer(layer)
+            tuned = run.activations(member.id, layer)
             try:
                 drift.check(start, back, tuned, harmful)
             except StatisticsError:
                 continue  # drift.parquet says why nothing is defined here
             prepared = prepared or LayerNulls(start, back, resampling, layer=layer, splits=settings.splits)
-            nulls = prepared.against(tuned)
-            observed = nulls["isotropic"].observed
+            of_layer = prepared.against(tuned)
+            observed = of_layer["isotropic"].observed
             assert observed is not None
-            nulls[WITNESS] = sham_witness(observed, cosines[WITNESS, member.id, layer])
-            nulls[DRIFT] = sham_drift(observed, cosines[DRIFT, member.id, layer])
-            for name, null in nulls.items():
-                found[member.id][name][layer] = null
-    return found
+            of_layer[WITNESS] = sham_witness(observed, cosines[WITNESS, member.id, layer])
+            of_layer[DRIFT] = sham_drift(observed, cosines[DRIFT, member.id, layer])
+            for name, null in of_layer.items():
+                nulls[member.id][name][layer] = null
+    return nulls
 
 
 def _checkpoint_rows(member: Member, nulls: _ByLayer) -> list[dict[str, Any]]:

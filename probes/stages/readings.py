@@ -20,7 +20,10 @@ from probes.errors import RunFolderError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report
-from probes.store import ALIGNED, ActivationFile, ActivationWriter, RunFolder, fingerprint
+from probes.run import Run
+from probes.stages import stage
+from probes.stages.activations import about_activations
+from probes.store import ALIGNED, ActivationFile, activations_stage, fingerprint
 
 RESPONSES = "responses"
 SELECTED = "selected"
@@ -48,15 +51,21 @@ class Wanted:
         return fingerprint([[list(ids) for ids in self.token_ids], [list(span) for span in self.spans]])
 
 
-def answered(run: RunFolder, host: ModelHost, token_ids: Sequence[Sequence[int]], report: Report) -> Wanted:
-    """The aligned model's answers to the prompts, generated once; `host` holds the aligned model afterwards."""
-    made_from = fingerprint([_VERSION, run.manifest.checkpoints["aligned"]["key"], _LONGEST])
-    if not run.holds("readings/answers", made_from):
-        with run.stage("readings/answers", made_from):
-            host.put(host.aligned)
-            told = lambda done, count: report(Progress("asking the aligned model", done, count))  # noqa: E731
-            run.write_json("readings/answers", generate(host, token_ids, max_new_tokens=_LONGEST, done=told))
-    answers = run.read_json("readings/answers")
+@stage("readings/answers", version=3, needs=(activations_stage(ALIGNED),))
+def write_aligned_answers(run: Run, model: ModelHost, report: Report) -> None:
+    """Write `readings/answers.json`: the aligned model's greedy answers as token ids; `model` holds it afterwards."""
+
+    def show(done: int, count: int) -> None:
+        report(Progress("asking the aligned model", done, count))
+
+    model.put(model.aligned)
+    answers = generate(model, run.rendered.token_ids, max_new_tokens=_LONGEST, done=show)
+    run.write_json("readings/answers", answers)
+
+
+def over_answers(run: Run) -> Wanted:
+    """Each prompt with the aligned model's answer, to be averaged over the answer's tokens."""
+    token_ids, answers = run.rendered.token_ids, run.read_json("readings/answers")
     texts = [[*ids, *answer] for ids, answer in zip(token_ids, answers, strict=True)]
     # Where the model says nothing at all, the place where it would begin is read.
     spans = [
@@ -71,39 +80,24 @@ def at_position(name: str, token_ids: Sequence[Sequence[int]], position: int) ->
     return Wanted(name, token_ids, [(len(ids) + position, len(ids) + position + 1) for ids in token_ids])
 
 
-def write_reading(run: RunFolder, member: Member, host: ModelHost, wanted: Wanted) -> None:
-    """Read one checkpoint, unless the file is there; leaves the checkpoint in `host` where it was read."""
-    if _kept(run, wanted.name, member.id) == wanted.sha256:
+def write_reading(run: Run, member: Member, model: ModelHost, wanted: Wanted) -> None:
+    """Read one checkpoint, unless the file is there; leaves the checkpoint in `model` where it was read."""
+    if _reading_of(run, wanted.name, member.id) == wanted.sha256:
         return
-    host.put(member.ref)
-    writer = ActivationWriter(
-        _path(run, wanted.name, member.id),
-        n_layers=host.n_layers,
-        n_prompts=len(wanted.token_ids),
-        d_model=host.d_model,
-        dtype=run.manifest.config["store_dtype"],
-        about={
-            "key": _key(run, member.id, wanted.sha256),
-            "wanted": wanted.sha256,
-            "hook": "blocks.{l}.hook_resid_post",
-            "site": "resid_post",
-            "index_base": "0",
-            "n_layers": str(host.n_layers),
-            "final_norm_included": "false",
-            "reading": wanted.name,
-        },
-    )
-    try:
-        budget = run.manifest.model.get("batch_tokens")
-        extract(host, wanted.token_ids, writer.write, spans=wanted.spans, batch_tokens=budget)
-    except BaseException:
-        writer.abort()
-        raise
-    writer.close()
+    model.put(member.ref)
+    key = _key(run, member.id, wanted.sha256)
+    about = {**about_activations(run, model), "key": key, "wanted": wanted.sha256, "reading": wanted.name}
+    shape = (model.n_layers, len(wanted.token_ids), model.d_model)
+    path, budget = _path(run, wanted.name, member.id), run.manifest.model.get("batch_tokens")
+    with (
+        run.stage(f"readings/{wanted.name}/{member.id}", key),
+        run.writing_activations(path, shape, run.settings.store_dtype, about) as writer,
+    ):
+        extract(model, wanted.token_ids, writer.write, spans=wanted.spans, batch_tokens=budget)
 
 
 @dataclass(frozen=True)
-class Kept:
+class Readings:
     """The readings of a run that fit its checkpoints and prompts as they are now.
 
     Attributes:
@@ -116,14 +110,14 @@ class Kept:
     places: dict[tuple[str, str], Path]
 
     @classmethod
-    def of(cls, run: RunFolder, checkpoints: Sequence[str]) -> Kept:
+    def of(cls, run: Run, checkpoints: Sequence[str]) -> Readings:
         """Find them."""
-        wanted = {name: found for name in (RESPONSES, SELECTED) if (found := _kept(run, name, ALIGNED))}
+        wanted = {name: sha256 for name in (RESPONSES, SELECTED) if (sha256 := _reading_of(run, name, ALIGNED))}
         places = {
             (name, checkpoint): _path(run, name, checkpoint)
             for name, sha256 in wanted.items()
             for checkpoint in checkpoints
-            if _kept(run, name, checkpoint) == sha256
+            if _reading_of(run, name, checkpoint) == sha256
         }
         return cls(wanted, places)
 
@@ -134,31 +128,33 @@ class Kept:
             for name in self.wanted
         }
 
-    @property
-    def made_from(self) -> list[Any]:
-        """For fingerprints."""
+    def document(self) -> list[Any]:
+        """What was read where, for the fingerprint of what is made from it."""
         return [self.wanted, sorted(self.places)]
 
 
-def forget_reading(run: RunFolder, name: str) -> None:
+def forget_reading(run: Run, name: str) -> None:
     """Delete a reading that is no longer wanted."""
+    for stage_name in [each for each in run.manifest.stages if each.startswith(f"readings/{name}/")]:
+        run.forget(stage_name)
     shutil.rmtree(run.path / "readings" / name, ignore_errors=True)
 
 
-def _path(run: RunFolder, name: str, checkpoint: str) -> Path:
+def _path(run: Run, name: str, checkpoint: str) -> Path:
     return run.path / "readings" / name / f"{checkpoint}.safetensors"
 
 
-def _key(run: RunFolder, checkpoint: str, wanted: str) -> str:
+def _key(run: Run, checkpoint: str, wanted: str) -> str:
     return fingerprint([_VERSION, run.manifest.checkpoints[checkpoint]["key"], wanted])
 
 
-def _kept(run: RunFolder, name: str, checkpoint: str) -> str | None:
-    """What a reading's file was read for; None where there is none, or it is of other weights or prompts."""
+def _reading_of(run: Run, name: str, checkpoint: str) -> str | None:
+    """What a reading's file was read for; None where there is none, it has changed, or is of other weights."""
     path = _path(run, name, checkpoint)
     if not path.is_file():
         return None
     try:
+        run.check(path)
         about = ActivationFile(path).about
     except RunFolderError:
         return None

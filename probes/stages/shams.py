@@ -16,47 +16,32 @@ import numpy as np
 
 from probes.activations import collect
 from probes.drift import Grams, crossfit_grams
-from probes.lineage import CheckpointRef, Lineage, Member
+from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.weight_space import drift_norms, noised
 from probes.progress import Progress, Report
-from probes.prompts import Rendered
-from probes.stages.settings import Settings
-from probes.store import RunFolder, fingerprint
+from probes.run import Run
+from probes.stages import stage
+from probes.store import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DRIFT, WITNESS = "sham_drift", "sham_witness"
-_VERSION = 1
 _COLUMNS = ["null", "draw", "checkpoint", "layer", "cosine"]
 _FLUSH_SECONDS = 2.0
 
 
-def write_shams(
-    run: RunFolder,
-    lineage: Lineage,
-    host: ModelHost,
-    harmful: np.ndarray,
-    rendered: Rendered,
-    keys: dict[str, str],
-    settings: Settings,
-    report: Report,
-) -> pd.DataFrame:
+def write_shams(run: Run, model: ModelHost, report: Report) -> pd.DataFrame:
     """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept.
 
     Returns:
         Columns null, draw, checkpoint, layer, cosine: the cross-fitted alignment of that draw.
     """
-    import pandas as pd
-
-    made_from = fingerprint([_VERSION, sorted(keys.items()), settings.seed, settings.splits])
-    if not run.holds("shams", made_from):
-        with run.stage("shams", made_from):
-            run.write_table("shams", pd.DataFrame([], columns=_COLUMNS))
-    table = run.read_table("shams")
+    _begin_shams(run)
+    settings, table = run.settings, run.read_table("shams")
     there = set(table[["null", "draw", "checkpoint"]].itertuples(index=False, name=None))
-    bench = _Bench.of(run, lineage, host, harmful, rendered, settings)
+    bench = _Bench.of(run, model)
     rows = table.to_dict("records")
     saved = time.monotonic()
     wanted = [(source, draw) for source in bench.sources() for draw in range(settings.shams)]
@@ -65,7 +50,7 @@ def write_shams(
         report(Progress("drawing shams", done, len(wanted), f"{member.id} {draw + 1}/{settings.shams}"))
         if (null, draw, _owner(null, member, bench)) not in there:
             if member.id not in norms:
-                norms = {member.id: drift_norms(host, member.ref)}
+                norms = {member.id: drift_norms(model, member.ref)}
             rows += [dict(zip(_COLUMNS, row, strict=True)) for row in bench.draw(null, member, draw, norms[member.id])]
             if time.monotonic() - saved > _FLUSH_SECONDS:
                 run.write_table("shams", _ordered(rows))
@@ -73,6 +58,14 @@ def write_shams(
     ordered = _ordered(rows)
     run.write_table("shams", ordered)
     return ordered[ordered["draw"] < settings.shams]
+
+
+@stage("shams", version=1, needs=("activations",), settings=("seed", "splits"))
+def _begin_shams(run: Run) -> None:
+    """An empty table where there is none of these checkpoints: draws are added to it one by one."""
+    import pandas as pd
+
+    run.write_table("shams", pd.DataFrame([], columns=_COLUMNS))
 
 
 def _owner(null: str, member: Member, bench: _Bench) -> str:
@@ -94,44 +87,28 @@ def _ordered(rows: list[dict[str, Any]]) -> pd.DataFrame:
 class _Bench:
     """What every draw needs: the open model, the harmful prompts, and the true activations on them."""
 
-    run: RunFolder
-    host: ModelHost
-    witness_ref: CheckpointRef
+    run: Run
+    model: ModelHost
     members: tuple[Member, ...]
     tokens: tuple[tuple[int, ...], ...]
-    harmful: np.ndarray
     aligned: np.ndarray
     witness: np.ndarray
-    settings: Settings
 
     @classmethod
-    def of(
-        cls,
-        run: RunFolder,
-        lineage: Lineage,
-        host: ModelHost,
-        harmful: np.ndarray,
-        rendered: Rendered,
-        settings: Settings,
-    ) -> _Bench:
+    def of(cls, run: Run, model: ModelHost) -> _Bench:
         return cls(
             run=run,
-            host=host,
-            witness_ref=lineage.witness,
-            members=tuple(
-                member for member in lineage.members() if member.id not in ("aligned", "witness", "pretrained")
-            ),
-            tokens=tuple(ids for ids, keep in zip(rendered.token_ids, harmful, strict=True) if keep),
-            harmful=harmful,
-            aligned=_layers(run, "aligned", harmful),
-            witness=_layers(run, "witness", harmful),
-            settings=settings,
+            model=model,
+            members=run.tuned,
+            tokens=tuple(ids for ids, keep in zip(run.rendered.token_ids, run.harmful, strict=True) if keep),
+            aligned=_layers(run, "aligned"),
+            witness=_layers(run, "witness"),
         )
 
     def sources(self) -> Iterator[tuple[str, Member]]:
         """The witness first, then every fine-tuned checkpoint."""
         if self.members:
-            yield WITNESS, Member("witness", "witness", 0, 0, self.witness_ref)
+            yield WITNESS, Member("witness", "witness", 0, 0, self.run.lineage.witness)
         for member in self.members:
             yield DRIFT, member
 
@@ -139,34 +116,34 @@ class _Bench:
         self, null: str, member: Member, draw: int, norms: Mapping[str, float]
     ) -> Iterator[tuple[str, int, str, int, float]]:
         """One sham and its cosines: of itself (drift), or of every checkpoint towards it (witness)."""
-        with noised(self.host, norms, seed=self._seed(null, member, draw)):
+        with noised(self.model, norms, seed=self._seed(null, member, draw)):
             sham, _ = collect(
-                self.host,
+                self.model,
                 self.tokens,
-                position=self.settings.position,
-                batch_tokens=self.settings.batch_tokens,
+                position=self.run.settings.position,
+                batch_tokens=self.run.settings.batch_tokens,
             )
         if null == DRIFT:
             yield from self._cosines(null, draw, member.id, self.witness, sham)
         else:
             for each in self.members:
-                yield from self._cosines(null, draw, each.id, sham, _layers(self.run, each.id, self.harmful))
+                yield from self._cosines(null, draw, each.id, sham, _layers(self.run, each.id))
 
     def _cosines(
         self, null: str, draw: int, name: str, witness: np.ndarray, tuned: np.ndarray
     ) -> Iterator[tuple[str, int, str, int, float]]:
         every = np.ones(len(self.tokens), dtype=bool)
         for layer, (start, back, end) in enumerate(zip(self.aligned, witness, tuned, strict=True)):
-            grams = Grams.of(start, back, end, every)
-            cosine = crossfit_grams(grams, self.harmful, splits=self.settings.splits, seed=self.settings.seed)
+            grams, settings = Grams.of(start, back, end, every), self.run.settings
+            cosine = crossfit_grams(grams, self.run.harmful, splits=settings.splits, seed=settings.seed)
             yield null, draw, name, layer, cosine
 
     def _seed(self, null: str, member: Member, draw: int) -> int:
         """Its own for every draw, and the same in every run."""
-        return int(fingerprint([self.settings.seed, null, member.id, draw])[:12], 16)
+        return int(fingerprint([self.run.settings.seed, null, member.id, draw])[:12], 16)
 
 
-def _layers(run: RunFolder, checkpoint: str, harmful: np.ndarray) -> np.ndarray:
+def _layers(run: Run, checkpoint: str) -> np.ndarray:
     """Activations of the harmful prompts [layer, prompt, d_model]."""
-    file = run.activations(checkpoint)
-    return np.stack([file.layer(layer)[harmful] for layer in range(file.n_layers)])
+    file = run.activation_file(checkpoint)
+    return np.stack([file.layer(layer)[run.harmful] for layer in range(file.n_layers)])

@@ -9,42 +9,37 @@ import numpy as np
 from probes.drift.comparison import gram
 from probes.drift.geometry import spectrum
 from probes.progress import Progress, Report, silent
-from probes.stages.present import present
-from probes.store import RunFolder, fingerprint
+from probes.run import Run
+from probes.stages import stage
 
-_VERSION = 1
 _COMPONENTS = 24  # of each spectrum that are kept; the participation ratio is of all
 COLUMNS = ("checkpoint", "arm", "seed", "step", "layer", "of", "component", "variance", "share", "participation_ratio")
 
 
-def write_spectra(run: RunFolder, report: Report = silent) -> None:
+@stage("spectra", version=1, needs=("measured",))
+def write_spectra(run: Run, report: Report = silent) -> None:
     """Write the leading variances of each checkpoint's activations, and of its displacements, prompt by prompt.
 
     `of` is `activations` (h, about its mean over prompts) or `displacements` (h_T − h_S of the same prompt, about
     its mean). `share` is that of the whole variance. Layers are blocks; the embedding is left out.
     """
-    members = present(run)
-    keys = {member.id: run.manifest.checkpoints[member.id]["key"] for member in members}
-    made_from = fingerprint([_VERSION, sorted(keys.items())])
-    if run.holds("spectra", made_from):
-        return
-    with run.stage("spectra", made_from):
-        import pandas as pd
+    import pandas as pd
 
-        files = {member.id: run.activations(member.id) for member in members}
-        n_layers = files["aligned"].n_layers
-        rows: list[dict[str, Any]] = []
-        for layer in range(n_layers):
-            report(Progress("measuring spectra", layer, n_layers))
-            reference = files["aligned"].layer(layer).astype(np.float64)
-            for member in members:
-                values = files[member.id].layer(layer).astype(np.float64)
-                clouds = {"activations": values, "displacements": values - reference}
-                if member.id == "aligned":
-                    del clouds["displacements"]
-                for of, cloud in clouds.items():
-                    rows += [{**member.labels, "layer": layer, "of": of, **part} for part in _parts(cloud)]
-        run.write_table("spectra", pd.DataFrame(rows, columns=list(COLUMNS)), rows_per_group=len(rows) // n_layers or 1)
+    members = run.measured
+    files = {member.id: run.activation_file(member.id) for member in members}
+    n_layers = files["aligned"].n_layers
+    rows: list[dict[str, Any]] = []
+    for layer in range(n_layers):
+        report(Progress("measuring spectra", layer, n_layers))
+        reference = files["aligned"].layer(layer).astype(np.float64)
+        for member in members:
+            values = files[member.id].layer(layer).astype(np.float64)
+            clouds = {"activations": values, "displacements": values - reference}
+            if member.id == "aligned":
+                del clouds["displacements"]
+            for of, cloud in clouds.items():
+                rows += [{**member.labels, "layer": layer, "of": of, **part} for part in _parts(cloud)]
+    run.write_table("spectra", pd.DataFrame(rows, columns=list(COLUMNS)), rows_per_group=len(rows) // n_layers or 1)
 
 
 def _parts(cloud: np.ndarray) -> list[dict[str, float | int]]:

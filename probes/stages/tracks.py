@@ -17,15 +17,15 @@ from probes.directions.contrast import SIDES, Scene
 from probes.directions.scores import auroc_interval
 from probes.directions.tracking import Fit, Reading, cosines, fit_layer, read_layer
 from probes.directions.vectors import Vectors
-from probes.lineage import Lineage, Member
+from probes.lineage import Member
 from probes.progress import Progress, Report, silent
-from probes.stages.directions import OF_EVERY_RUN, described
-from probes.stages.present import present
-from probes.stages.readings import Kept
+from probes.run import Run
+from probes.stages import stage
+from probes.stages.directions import OF_EVERY_RUN, describe_direction, write_vectors
+from probes.stages.readings import Readings
 from probes.stages.readout import forget_readout
-from probes.store import ALIGNED, DIRECTIONS, RunFolder, fingerprint
+from probes.store import ALIGNED, DIRECTIONS
 
-_VERSION = 3
 TRACKS = (
     "direction",
     "checkpoint",
@@ -50,11 +50,7 @@ TRACKS = (
 
 
 def write_fits(
-    run: RunFolder,
-    *,
-    winsorise: float | None = None,
-    selected: Mapping[str, str] | None = None,
-    report: Report = silent,
+    run: Run, winsorise: float | None = None, selected: Mapping[str, str] | None = None, report: Report = silent
 ) -> None:
     """Fit every method at every checkpoint whose activations are kept, and write directions and tables.
 
@@ -64,63 +60,51 @@ def write_fits(
         selected: what a selection rule says of the refusal direction, for its metadata.
         report: told after each layer.
     """
-    members = present(run)
-    readings = Kept.of(run, [member.id for member in members])
-    made_from = _made_from(run, members, readings, winsorise, selected)
-    if run.holds("direction_tracks", made_from):
-        return
-    with run.stage("direction_tracks", made_from):
-        import pandas as pd
-
-        lineage = Lineage.opened(run.manifest.lineage, run.path)
-        asked = run.read_table("prompts", columns=["id", "label", "fold"])
-        harmful, fold = (asked["label"] == "harmful").to_numpy(), asked["fold"].to_numpy() == 1
-        n_layers = run.activations(ALIGNED).n_layers
-        fits: list[dict[str, Fit]] = []
-        parts: dict[str, list[pd.DataFrame]] = {"tracks": [], "transfer": [], "cosines": [], "projections": []}
-        for layer in range(n_layers):
-            report(Progress("fitting directions", layer, n_layers, f"layer {layer}"))
-            scenes = _scenes(run, members, readings, layer, harmful, fold, winsorise)
-            fitted = fit_layer(scenes, seed=int(run.manifest.config["seed"]))
-            read = read_layer(scenes, fitted)
-            fits.append(fitted)
-            parts["tracks"].append(_tracks(members, layer, fitted, read))
-            parts["transfer"].append(_transfer(members, layer, read))
-            parts["cosines"].append(_cosines(members, layer, fitted))
-            parts["projections"] += _projections(members, layer, scenes, fitted, asked)
-        for name, frames in parts.items():
-            table = pd.concat(frames, ignore_index=True)
-            run.write_table(f"direction_{name}", table, rows_per_group=max(1, len(table) // n_layers))
-        told = {"winsorise": "" if winsorise is None else f"{winsorise:g}"}
-        _write_files(run, lineage, members, fits, pd.concat(parts["tracks"]), harmful, told, selected or {})
-        run.write_json(DIRECTIONS, _document(run, members, winsorise, selected or {}))
-        forget_readout(run)  # which is of the vectors that were here before
+    readings = Readings.of(run, [member.id for member in run.measured])
+    _write_fits(run, readings, winsorise, dict(selected or {}), report)
 
 
-def _made_from(
-    run: RunFolder,
-    members: Sequence[Member],
-    readings: Kept,
-    winsorise: float | None,
-    selected: Mapping[str, str] | None,
-) -> str:
-    keys = sorted((member.id, run.manifest.checkpoints[member.id]["key"]) for member in members)
-    asked = [run.manifest.stages.get("prompts"), run.manifest.config["seed"]]
-    return fingerprint([_VERSION, keys, asked, list(METHODS), winsorise, dict(selected or {}), readings.made_from])
+@stage("direction_tracks", version=5, needs=("measured", "prompts"), settings=("seed",))
+def _write_fits(
+    run: Run, readings: Readings, winsorise: float | None, selected: dict[str, str], report: Report
+) -> None:
+    import pandas as pd
+
+    members, n_layers = run.measured, run.n_layers
+    prompts = run.read_table("prompts", columns=["id", "label", "fold"])
+    fits: list[dict[str, Fit]] = []
+    parts: dict[str, list[pd.DataFrame]] = {"tracks": [], "transfer": [], "cosines": [], "projections": []}
+    for layer in range(n_layers):
+        report(Progress("fitting directions", layer, n_layers, f"layer {layer}"))
+        scenes = _scenes(run, readings, layer, winsorise)
+        fitted = fit_layer(scenes, seed=run.settings.seed, layer=layer, n_layers=n_layers)
+        read = read_layer(scenes, fitted)
+        fits.append(fitted)
+        parts["tracks"].append(_tracks(members, layer, fitted, read))
+        parts["transfer"].append(_transfer(members, layer, read))
+        parts["cosines"].append(_cosines(members, layer, fitted))
+        parts["projections"] += _projections(members, layer, scenes, fitted, prompts)
+    for name, frames in parts.items():
+        table = pd.concat(frames, ignore_index=True)
+        run.write_table(f"direction_{name}", table, rows_per_group=max(1, len(table) // n_layers))
+    clipped = {"winsorise": "" if winsorise is None else f"{winsorise:g}"}
+    _write_files(run, fits, pd.concat(parts["tracks"]), clipped, selected)
+    run.write_json(DIRECTIONS, _document(run, winsorise, selected))
+    forget_readout(run)  # which is of the vectors that were here before
 
 
-def _scenes(
-    run: RunFolder,
-    members: Sequence[Member],
-    readings: Kept,
-    layer: int,
-    harmful: np.ndarray,
-    fold: np.ndarray,
-    winsorise: float | None,
-) -> dict[str, Scene]:
-    values = {member.id: run.activations(member.id).layer(layer) for member in members}
+def _scenes(run: Run, readings: Readings, layer: int, winsorise: float | None) -> dict[str, Scene]:
+    values = {member.id: run.activations(member.id, layer) for member in run.measured}
     return {
-        name: Scene(rows, values[ALIGNED], values["witness"], harmful, fold, readings.layer(name, layer), winsorise)
+        name: Scene(
+            rows,
+            values[ALIGNED],
+            values["witness"],
+            run.harmful,
+            run.fold,
+            readings.layer(name, layer),
+            winsorise,
+        )
         for name, rows in values.items()
     }
 
@@ -215,39 +199,37 @@ def _projections(
 
 
 def _write_files(
-    run: RunFolder,
-    lineage: Lineage,
-    members: Sequence[Member],
+    run: Run,
     fits: Sequence[Mapping[str, Fit]],
     tracks: Any,
-    harmful: np.ndarray,
-    told: Mapping[str, str],
+    clipped: Mapping[str, str],
     selected: Mapping[str, str],
 ) -> None:
     """One native file a direction and checkpoint; layers at which it is not defined are zeros."""
     metrics = {
         key: rows.set_index("layer")[["refit", "d_prime"]] for key, rows in tracks.groupby(["direction", "checkpoint"])
     }
-    for place, member in enumerate(members):
+    for place, member in enumerate(run.measured):
         for name in fits[0]:
             unit = np.stack([fit[name].vectors[2, place] for fit in fits])
             norm = np.array([fit[name].norm[place] for fit in fits])
             if member.id == ALIGNED and name in OF_EVERY_RUN:
                 continue  # `write_directions` has written those for every run, as published: never winsorised
             if not np.isfinite(norm).any():
-                run.direction_path(name, member.id).unlink(missing_ok=True)  # an earlier fit may have found one
+                run.direction_path(name, member.id).unlink(missing_ok=True)  # an earlier fit may have left one
                 continue
-            about = {**described(run, lineage, name, member, harmful), **told}
+            about = {**describe_direction(run, name, member), **clipped}
             about["metrics_json"] = _metrics(metrics[name, member.id])
             if name == "refusal":
                 about |= selected
-            Vectors(
+            vectors = Vectors(
                 name,
                 tuple(range(len(fits))),
                 np.nan_to_num(unit).astype(np.float32),
                 np.nan_to_num(norm).astype(np.float32),
                 about,
-            ).write(run.direction_path(name, member.id))
+            )
+            write_vectors(run, vectors, member.id)
 
 
 def _metrics(rows: Any) -> str:
@@ -258,12 +240,10 @@ def _metrics(rows: Any) -> str:
     return json.dumps(table)
 
 
-def _document(
-    run: RunFolder, members: Sequence[Member], winsorise: float | None, selected: Mapping[str, str]
-) -> dict[str, Any]:
+def _document(run: Run, winsorise: float | None, selected: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "layer": run.manifest.config["headline_layer"],
-        "checkpoints": [member.id for member in members],
+        "layer": run.headline_layer,
+        "checkpoints": [member.id for member in run.measured],
         "winsorise": winsorise,
         "selection": dict(selected),
         "directions": {

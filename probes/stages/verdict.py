@@ -9,54 +9,58 @@ import numpy as np
 
 from probes import drift
 from probes.errors import StatisticsError
-from probes.lineage import Lineage, Trajectory
+from probes.lineage import Trajectory
+from probes.run import ByStep, Run
 from probes.stages.between_arms import Steps, between_arms
-from probes.stages.drift import ByStep, estimates_by_step
-from probes.stages.settings import Settings
 from probes.statistics import Estimate, NullResult
-from probes.store import RunFolder
+from probes.store import fingerprint
 from probes.verdict.ladder import Evidence, judge
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def write_verdict(run: RunFolder, lineage: Lineage, harmful: np.ndarray, settings: Settings) -> None:
-    """Judge every trajectory at the headline layer by its own statistic (mean Fisher z over log-spaced steps)."""
-    layer = run.manifest.config["headline_layer"]
-    estimates = estimates_by_step(run, layer)
+def write_verdict(run: Run) -> None:
+    """Judge every trajectory at the headline layer by its own statistic (mean Fisher z over log-spaced steps).
+
+    Made anew each time: it hangs on drift, nulls and behaviour, and costs less than to find out whether they changed.
+    """
+    made_from = fingerprint([run.made_from(name) for name in ("drift", "nulls", "behaviour")])
+    with run.stage("verdict", made_from):
+        run.write_json("verdict", _document(run))
+
+
+def _document(run: Run) -> dict[str, Any]:
+    layer, trajectories = run.headline_layer, run.lineage.trajectories
+    estimates = run.estimates(layer)
     nulls = run.read_table("nulls", filters=[("layer", "==", layer), ("checkpoint", "==", "")])
     verdicts, draws = [], {}
-    places = {(each.arm, each.seed): each for each in lineage.trajectories}
+    places = {(trajectory.arm, trajectory.seed): trajectory for trajectory in trajectories}
 
     def drawn(seed: int, arm: str, step: int) -> np.ndarray:
-        return _draws(run, places[arm, seed], [step], layer, harmful, settings)
+        return _draws(run, places[arm, seed], [step])
 
-    for each in lineage.trajectories:
-        by_step = estimates[each.arm, each.seed, layer]
+    for trajectory in trajectories:
+        place = (trajectory.arm, trajectory.seed)
+        by_step = estimates[(*place, layer)]
         alignment, steps = drift.trajectory(by_step)
         if alignment.value is not None:
-            draws[each.arm, each.seed] = _draws(run, each, steps, layer, harmful, settings)
-            alignment = Estimate(alignment.value, *drift.interval(alignment.value, draws[each.arm, each.seed]))
-        verdicts.append(
-            judge(
-                Evidence(
-                    arm=each.arm,
-                    seed=each.seed,
-                    layer=layer,
-                    estimates=by_step[steps[-1] if steps else max(by_step)],
-                    nulls=_results(nulls[(nulls["arm"] == each.arm) & (nulls["seed"] == each.seed)]),
-                    alignment=alignment,
-                    runs=sum(other.arm == each.arm for other in lineage.trajectories),
-                    witness=lineage.witness.label,
-                    causal=between_arms(
-                        run, each.arm, each.seed, _beside(estimates, each.seed), partial(drawn, each.seed)
-                    ),
-                )
-            ).to_json()
-            | {"alignment": alignment.value, "low": alignment.low, "high": alignment.high, "steps": steps}
+            draws[place] = _draws(run, trajectory, steps)
+            alignment = Estimate(alignment.value, *drift.interval(alignment.value, draws[place]))
+        evidence = Evidence(
+            arm=trajectory.arm,
+            seed=trajectory.seed,
+            layer=layer,
+            estimates=by_step[steps[-1] if steps else max(by_step)],
+            nulls=_results(nulls[(nulls["arm"] == trajectory.arm) & (nulls["seed"] == trajectory.seed)]),
+            alignment=alignment,
+            runs=sum(other.arm == trajectory.arm for other in trajectories),
+            witness=run.lineage.witness.label,
+            causal=between_arms(run, *place, _beside(estimates, trajectory.seed), partial(drawn, trajectory.seed)),
         )
-    run.write_json("verdict", {"layer": layer, "trajectories": verdicts, "arms": _arms(verdicts, draws)})
+        numbers = {"alignment": alignment.value, "low": alignment.low, "high": alignment.high, "steps": steps}
+        verdicts.append(judge(evidence).to_json() | numbers)
+    return {"layer": layer, "trajectories": verdicts, "arms": _arms(verdicts, draws)}
 
 
 def _beside(estimates: ByStep, seed: int) -> dict[str, Steps]:
@@ -64,22 +68,16 @@ def _beside(estimates: ByStep, seed: int) -> dict[str, Steps]:
     return {arm: by_step for (arm, run, _), by_step in estimates.items() if run == seed}
 
 
-def _draws(
-    run: RunFolder,
-    trajectory: Trajectory,
-    steps: list[int],
-    layer: int,
-    harmful: np.ndarray,
-    settings: Settings,
-) -> np.ndarray:
+def _draws(run: Run, trajectory: Trajectory, steps: list[int]) -> np.ndarray:
     """Bootstrap draws over prompts of the trajectory's alignment; the same prompts at every step of a draw."""
-    aligned, witness = run.activations("aligned").layer(layer), run.activations("witness").layer(layer)
+    layer, settings = run.headline_layer, run.settings
+    aligned, witness = run.activations("aligned", layer), run.activations("witness", layer)
     by_step = [
         drift.crossfit_draws(
             aligned,
             witness,
-            run.activations(trajectory.checkpoint_id(step)).layer(layer),
-            harmful,
+            run.activations(trajectory.checkpoint_id(step), layer),
+            run.harmful,
             bootstraps=settings.bootstraps,
             seed=settings.seed,
         )

@@ -8,51 +8,47 @@ import numpy as np
 
 from probes.drift.geometry import reversion_frame
 from probes.errors import StatisticsError
-from probes.lineage import Lineage
-from probes.prompts import PromptSet
-from probes.store import ActivationFile, RunFolder, fingerprint
+from probes.lineage import ROLES
+from probes.run import Run
+from probes.stages import stage
+from probes.store import ActivationFile
 
-_VERSION = 2
 
-
-def write_views(run: RunFolder, lineage: Lineage, prompts: PromptSet, keys: dict[str, str]) -> None:
+@stage("views", version=2, needs=("activations",))
+def write_views(run: Run) -> None:
     """Write every prompt's and every checkpoint's place in the plane of its layer, along v_rev and across it.
 
     All are in units of the return fraction: 0 is the aligned model's mean over harmful prompts, 1 the witness's.
     A layer at which the witness stands where the aligned model stands has no rows.
     """
-    made_from = fingerprint([_VERSION, sorted(keys.items())])
-    if run.holds("views", made_from):
-        return
-    with run.stage("views", made_from):
-        import pandas as pd
+    import pandas as pd
 
-        members = list(lineage.members())
-        files = {member.id: run.activations(member.id) for member in members}
-        projections: list[pd.DataFrame] = []
-        plane: list[dict[str, Any]] = []
-        for layer in range(files["aligned"].n_layers):
-            means, places = _layer(files, prompts.harmful, layer)
-            if means is None:
-                continue
-            for member in members:
-                plane.append({**member.labels, "layer": layer, **dict(zip(_AXES, means[member.id], strict=True))})
-                projections.append(
-                    pd.DataFrame(
-                        {
-                            **member.labels,
-                            "layer": layer,
-                            "prompt": prompts.ids,
-                            "label": [prompt.label for prompt in prompts.prompts],
-                            "projection": places[member.id][:, 0].astype(np.float32),
-                            "across": places[member.id][:, 1].astype(np.float32),
-                        }
-                    )
+    members, prompts = run.members, run.prompts
+    files = {member.id: run.activation_file(member.id) for member in members}
+    projections: list[pd.DataFrame] = []
+    plane: list[dict[str, Any]] = []
+    for layer in range(files["aligned"].n_layers):
+        means, places = _layer(files, prompts.harmful, layer)
+        if means is None:
+            continue
+        for member in members:
+            plane.append({**member.labels, "layer": layer, **dict(zip(_AXES, means[member.id], strict=True))})
+            projections.append(
+                pd.DataFrame(
+                    {
+                        **member.labels,
+                        "layer": layer,
+                        "prompt": prompts.ids,
+                        "label": [prompt.label for prompt in prompts.prompts],
+                        "projection": places[member.id][:, 0].astype(np.float32),
+                        "across": places[member.id][:, 1].astype(np.float32),
+                    }
                 )
-        run.write_table("maps/plane", pd.DataFrame(plane, columns=[*_LABELS, *_AXES]))
-        table = pd.concat(projections, ignore_index=True) if projections else pd.DataFrame(columns=_PROMPT_COLUMNS)
-        # One group of rows a layer: a page reads one.
-        run.write_table("projections", table, rows_per_group=len(members) * len(prompts.prompts))
+            )
+    run.write_table("maps/plane", pd.DataFrame(plane, columns=[*_LABELS, *_AXES]))
+    table = pd.concat(projections, ignore_index=True) if projections else pd.DataFrame(columns=_PROMPT_COLUMNS)
+    # One group of rows a layer: a page reads one.
+    run.write_table("projections", table, rows_per_group=len(members) * len(prompts.prompts))
 
 
 _LABELS = ("checkpoint", "arm", "seed", "step", "layer")
@@ -68,7 +64,7 @@ def _layer(
     origin = rows["aligned"][harmful].mean(axis=0)
     means = {name: values[harmful].mean(axis=0) - origin for name, values in rows.items()}
     reversion = means["witness"]
-    moved = [mean for name, mean in means.items() if name not in ("aligned", "witness", "pretrained")]
+    moved = [mean for name, mean in means.items() if name not in ROLES]
     try:
         frame = reversion_frame(np.stack(moved or [reversion]), reversion)
     except StatisticsError:

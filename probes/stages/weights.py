@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from probes.store import RunFolder, fingerprint
+from probes.run import Run
+from probes.store import fingerprint
 
 _VERSION = 1
 _BLOCK = re.compile(r"(?:layers|h|blocks|layer)\.(\d+)\.")
@@ -31,7 +32,7 @@ def weights_name(one: str, other: str) -> str:
     return f"weights/{one}--{other}"
 
 
-def write_weights(run: RunFolder, one: str, other: str, rows: list[dict[str, Any]]) -> None:
+def write_weights(run: Run, one: str, other: str, rows: list[dict[str, Any]]) -> None:
     """Keep how far each tensor went between two checkpoints, with its kind and layer."""
     name = weights_name(one, other)
     places = [run.manifest.checkpoints[each]["weights_sha256"] for each in (one, other, "aligned", "witness")]

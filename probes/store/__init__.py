@@ -1,14 +1,23 @@
 """The run folder: manifest, stages, atomic writes, resume.
 
 A stage is written beside its place and renamed into it, so a reader never sees half of one. Each stage keeps the
-fingerprint of what it was made from; a run that is started again skips every stage whose fingerprint still holds,
-and ends with the same bytes. Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled.
+fingerprint of what it was made from and the hash of every file it wrote; a run that is started again skips every stage
+whose fingerprint still holds and whose files are whole, and ends with the same bytes.
+Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled.
 """
 
 from probes.store.activation_file import EMBED, RESID_POST, ActivationFile, ActivationWriter
-from probes.store.atomic import fingerprint, write_json, write_text
-from probes.store.folder import ACTIVATIONS, ALIGNED, DIRECTIONS, RunFolder, direction_file, find_runs
-from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from probes.store.atomic import fingerprint, is_unfinished, new_folder, write_json, write_text
+from probes.store.folder import (
+    ACTIVATIONS,
+    ALIGNED,
+    DIRECTIONS,
+    RunFolder,
+    activations_stage,
+    direction_file,
+    find_runs,
+)
+from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
 from probes.store.rows import records
 
 __all__ = [
@@ -21,11 +30,15 @@ __all__ = [
     "RESID_POST",
     "ActivationFile",
     "ActivationWriter",
+    "FileRecord",
     "Manifest",
     "RunFolder",
+    "activations_stage",
     "direction_file",
     "find_runs",
     "fingerprint",
+    "is_unfinished",
+    "new_folder",
     "records",
     "write_json",
     "write_text",

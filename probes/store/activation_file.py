@@ -57,13 +57,12 @@ class ActivationWriter:
     Its room on disk is taken at the start, so that a full disk is known before the work, not after.
     """
 
-    def __init__(
-        self, path: Path, *, n_layers: int, n_prompts: int, d_model: int, dtype: str, about: Mapping[str, str]
-    ) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], *, dtype: str, about: Mapping[str, str]) -> None:
+        """Take the file's room on disk and write its header; `shape` is [layer, prompt, d_model]."""
         self.path, self.dtype = path, np.dtype(dtype)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = place_beside(path)
-        self._shape = (n_layers, n_prompts, d_model)
+        self._shape = shape
         header, self._offsets, size = self._layout(about)
         self._file = open(self._beside, "wb", buffering=0)  # noqa: SIM115
         try:

@@ -8,10 +8,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from probes.errors import UsageError
 
 _BESIDE = ".writing-"
 
@@ -20,6 +23,24 @@ def fingerprint(value: Any) -> str:
     """Sha256 of a JSON-able value: equal values have equal fingerprints whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file's bytes; read once for as long as its size and its time of change stay what they are."""
+    about = path.stat()
+    return _sha256(str(path), about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=65536)
+def _sha256(path: str, inode: int, size: int, changed: int) -> str:
+    del inode, size, changed
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether this is what a killed process left half-written."""
+    return path.name.startswith(_BESIDE)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,6 +85,26 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Hand out a folder beside `path` to be filled; it takes its name once it is whole, or is removed.
+
+    Raises:
+        UsageError: `path` is there already.
+    """
+    if path.exists():
+        raise UsageError(f"{path} is already there", next_step="Give --out a new folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = place_beside(path)
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def sweep(path: Path) -> None:

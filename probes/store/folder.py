@@ -6,16 +6,16 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
 from probes.errors import RunFolderError
-from probes.store.activation_file import REDO, UNFINISHED, ActivationFile
-from probes.store.atomic import fingerprint, link_or_copy, replacing, sweep, write_json
-from probes.store.manifest import MANIFEST, new_manifest, read_manifest
+from probes.store.activation_file import REDO, UNFINISHED, ActivationFile, ActivationWriter
+from probes.store.atomic import file_sha256, fingerprint, is_unfinished, link_or_copy, replacing, sweep, write_json
+from probes.store.manifest import MANIFEST, FileRecord, StageRecord, new_manifest, read_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,20 +27,31 @@ _OWN_BEFORE_MANIFEST = {".lock", "checkpoints", "lineage.toml", "prompts.jsonl",
 
 
 class RunFolder:
-    """One run on disk. Open it to read with `RunFolder(path)`, to write with `RunFolder.writing(path)`."""
+    """One run on disk. Open it to read with `RunFolder(path)`, to write with `RunFolder.writing(path)`.
 
-    def __init__(self, path: Path | str) -> None:
+    What a stage writes is kept in the manifest with its hash. A file that a stage has written is checked against it
+    the first time that it is read, so that nothing computes on what was cut off or changed since.
+    """
+
+    def __init__(self, path: Path | str, *, quick: bool = False) -> None:
         """Open a run for reading.
+
+        Args:
+            path: the folder.
+            quick: check files by their size alone, for a front end that reads again and again.
 
         Raises:
             RunFolderError: there is no manifest, it is damaged, or it was written by another format version.
         """
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
+        self._quick = quick
+        self._writing = False
+        self._written: dict[str, FileRecord] | None = None  # by the stage that is under way
 
     @classmethod
     @contextlib.contextmanager
-    def writing(cls, path: Path | str, *, name: str | None = None) -> Iterator[RunFolder]:
+    def writing(cls, path: Path | str, *, name: str | None = None) -> Iterator[Self]:
         """Create the run, or open it to go on with it; no other process can write to it meanwhile.
 
         Raises:
@@ -48,7 +59,7 @@ class RunFolder:
         """
         path = Path(path)
         fresh = not (path / MANIFEST).exists()
-        if fresh and path.is_dir() and any(child.name not in _OWN_BEFORE_MANIFEST for child in path.iterdir()):
+        if fresh and path.is_dir() and any(not _is_own(child) for child in path.iterdir()):
             raise RunFolderError(
                 f"{path} is not empty and holds no {MANIFEST}", next_step="Give --out a new folder, or one of a run."
             )
@@ -64,26 +75,54 @@ class RunFolder:
             sweep(path)
             if fresh:
                 write_json(path / MANIFEST, new_manifest(name or path.name).model_dump())
-            yield cls(path)
+            run = cls(path)
+            run._writing = True
+            yield run
         finally:
             lock.release()
 
     # Stages --------------------------------------------------------------------------------------------------
 
     def holds(self, stage: str, made_from: str) -> bool:
-        """Whether `stage` is finished and was made from inputs with this fingerprint."""
-        return self.manifest.stages.get(stage) == made_from
+        """Whether `stage` was made from inputs with this fingerprint, and all of its files are there and whole."""
+        record = self.manifest.stages.get(stage)
+        return record is not None and record.made_from == made_from and self.damage(stage) is None
+
+    def damage(self, stage: str, *, quick: bool = False) -> str | None:
+        """What is wrong with the first file of a finished stage that is not as it was written; None where all are.
+
+        `quick` looks at sizes alone.
+        """
+        outputs = self.manifest.stages[stage].outputs
+        faults = ((name, self._fault(name, entry, quick=quick)) for name, entry in outputs.items())
+        return next((f"({name}) {fault}" for name, fault in faults if fault), None)
 
     @contextlib.contextmanager
     def stage(self, stage: str, made_from: str) -> Iterator[None]:
-        """Mark `stage` as finished, with its time, once the body has written everything."""
+        """Mark `stage` as finished, with its time and its files, once the body has written everything."""
         if self.manifest.stages.pop(stage, None) is not None:
             self.save()  # what is there is about to be overwritten: killed meanwhile, it must not count as finished
         started = time.monotonic()
-        yield
-        self.manifest.stages[stage] = made_from
-        self.manifest.timings[stage] = round(time.monotonic() - started, 3)
+        outer, self._written = self._written, {}
+        try:
+            yield
+            outputs = self._written
+        finally:
+            self._written = outer
+        seconds = round(time.monotonic() - started, 3)
+        self.manifest.stages[stage] = StageRecord(made_from=made_from, seconds=seconds, outputs=outputs)
         self.save()
+
+    def made_from(self, stage: str) -> str | None:
+        """The fingerprint that a finished stage was made from; None where it is not finished."""
+        record = self.manifest.stages.get(stage)
+        return None if record is None else record.made_from
+
+    def forget(self, stage: str) -> None:
+        """Take a stage back: it no longer counts as finished, and its files are deleted."""
+        record = self.manifest.stages.pop(stage, None)
+        for name in record.outputs if record else ():
+            (self.path / name).unlink(missing_ok=True)
 
     def save(self) -> None:
         """Write the manifest."""
@@ -97,25 +136,84 @@ class RunFolder:
     @property
     def fingerprint(self) -> str:
         """Changes when anything that a reader could see has changed: the key for caches of what was read."""
-        return fingerprint([self.manifest.stages, self.manifest.status])
+        return fingerprint([self.manifest.model_dump(include={"stages"}), self.manifest.status])
+
+    def record(self, path: Path) -> None:
+        """Keep the hash of a file that was just written, for the stage under way and for all that share the file."""
+        name = path.relative_to(self.path).as_posix()
+        sharing = [record.outputs for record in self.manifest.stages.values() if name in record.outputs]
+        if self._written is None and not sharing:
+            return
+        entry = FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
+        if self._written is not None:
+            self._written[name] = entry
+        for outputs in sharing:
+            outputs[name] = entry
+        if sharing:
+            self.save()
+
+    def check(self, path: Path) -> None:
+        """Refuse a file that is not what its stage has written.
+
+        Raises:
+            RunFolderError: it is missing, cut off or changed, or was left out of this packed run.
+        """
+        name = path.relative_to(self.path).as_posix()
+        if name in self.manifest.omitted and not path.exists():
+            raise RunFolderError(
+                f"{name} is left out of this packed run",
+                got=str(self.path),
+                next_step="Make the whole run: the commands are in its report.",
+            )
+        fault = self._fault_of(name)
+        if fault and not self._writing:
+            self.reload()  # another process may have gone on with the run since it was opened here
+            fault = self._fault_of(name)
+        if fault:
+            raise RunFolderError(f"{path} {fault}", next_step=UNFINISHED if "missing" in fault else REDO)
+
+    def reload(self) -> None:
+        """Read the manifest again."""
+        self.manifest = read_manifest(self.path)
+
+    def _fault_of(self, name: str) -> str | None:
+        """What is wrong with a file, by the stage that wrote it; None where nothing is, or no stage did."""
+        entries = (record.outputs[name] for record in self.manifest.stages.values() if name in record.outputs)
+        entry = next(entries, None)
+        return None if entry is None else self._fault(name, entry, quick=self._quick)
+
+    def _fault(self, name: str, entry: FileRecord, *, quick: bool) -> str | None:
+        path = self.path / name
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return None if self.manifest.omitted.get(name) == entry else "is missing"
+        if size != entry.size:
+            return f"has changed since it was written ({size:,} bytes for {entry.size:,})"
+        if quick or file_sha256(path) == entry.sha256:
+            return None
+        return "has changed since it was written (another sha256)"
 
     # Tables and documents ------------------------------------------------------------------------------------
 
     def write_table(self, name: str, frame: pd.DataFrame, *, rows_per_group: int | None = None) -> None:
         """Write `<name>.parquet`, atomically; a reader's filter skips whole groups of rows."""
-        with replacing(self.path / f"{name}.parquet") as beside:
+        path = self.path / f"{name}.parquet"
+        with replacing(path) as beside:
             frame.to_parquet(beside, index=False, **({"row_group_size": rows_per_group} if rows_per_group else {}))
+        self.record(path)
 
     def read_table(self, name: str, *, columns: Sequence[str] | None = None, filters: Any = None) -> pd.DataFrame:
         """Read `<name>.parquet`; `filters` as in pandas, so that only the wanted row groups are read.
 
         Raises:
-            RunFolderError: the table is not there or is damaged.
+            RunFolderError: the table is not there, is damaged, or is not what its stage has written.
         """
         import pandas as pd
         import pyarrow as pa
 
         path = self.path / f"{name}.parquet"
+        self.check(path)
         try:
             return pd.read_parquet(path, columns=list(columns) if columns else None, filters=filters)
         except FileNotFoundError:
@@ -129,7 +227,9 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `<name>.json`, atomically."""
-        write_json(self.path / f"{name}.json", value)
+        path = self.path / f"{name}.json"
+        write_json(path, value)
+        self.record(path)
 
     def has_json(self, name: str) -> bool:
         """Whether `<name>.json` is there."""
@@ -139,9 +239,10 @@ class RunFolder:
         """Read `<name>.json`.
 
         Raises:
-            RunFolderError: it is not there or is damaged.
+            RunFolderError: it is not there, is damaged, or is not what its stage has written.
         """
         path = self.path / f"{name}.json"
+        self.check(path)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -155,13 +256,29 @@ class RunFolder:
         """Where the activations of `checkpoint` lie, whether or not they are there yet."""
         return self.path / ACTIVATIONS / f"{checkpoint}.safetensors"
 
-    def activations(self, checkpoint: str) -> ActivationFile:
+    def activation_file(self, checkpoint: str) -> ActivationFile:
         """Open the activations of one checkpoint; layers are read one at a time.
 
         Raises:
-            RunFolderError: the file is not there or is damaged.
+            RunFolderError: the file is not there, is damaged, or is not what was measured.
         """
-        return ActivationFile(self.activations_path(checkpoint))
+        path = self.activations_path(checkpoint)
+        self.check(path)
+        return ActivationFile(path)
+
+    @contextlib.contextmanager
+    def writing_activations(
+        self, path: Path, shape: tuple[int, int, int], dtype: str, about: Mapping[str, str]
+    ) -> Iterator[ActivationWriter]:
+        """A writer for [layer, prompt, d_model] and the embedding; the file appears whole, or not at all."""
+        writer = ActivationWriter(path, shape, dtype=dtype, about=about)
+        try:
+            yield writer
+        except BaseException:
+            writer.abort()
+            raise
+        writer.close()
+        self.record(path)
 
     def direction_path(self, name: str, checkpoint: str = ALIGNED) -> Path:
         """Where a direction's file lies, whether or not it is there."""
@@ -169,27 +286,29 @@ class RunFolder:
         return (folder if checkpoint == ALIGNED else folder / checkpoint) / f"{direction_file(name)}.safetensors"
 
     def adopt_activations(self, checkpoint: str, key: str) -> bool:
-        """Take over activations that this run or a neighbour under the same root has measured already.
+        """Take over activations that a neighbour under the same root has measured already.
 
         Args:
-            checkpoint: the name the file gets here.
-            key: fingerprint of weights, prompts, positions and precision, as kept in the file's own description.
+            checkpoint: the name the file gets here; called inside its stage.
+            key: fingerprint of weights, prompts, positions and precision: what the neighbour's stage was made from.
 
         Returns:
-            Whether a file with that key is now in place.
+            Whether a whole file with that key is now in place.
         """
-        wanted = self.activations_path(checkpoint)
-        for candidate in [wanted, *_measured_elsewhere(self.path, key)]:
-            if not candidate.is_file():
-                continue
-            with contextlib.suppress(RunFolderError):
-                if ActivationFile(candidate).about.get("key") == key:
-                    if candidate != wanted:
-                        wanted.parent.mkdir(exist_ok=True)
-                        with replacing(wanted) as beside:
-                            link_or_copy(candidate, beside)
-                    return True
+        path = self.activations_path(checkpoint)
+        for candidate, entry in _measured_elsewhere(self.path, key):
+            if candidate.is_file() and file_sha256(candidate) == entry.sha256:
+                path.parent.mkdir(exist_ok=True)
+                with replacing(path) as beside:
+                    link_or_copy(candidate, beside)
+                self.record(path)
+                return True
         return False
+
+
+def activations_stage(checkpoint: str) -> str:
+    """The name of the stage that leaves the activations of a checkpoint."""
+    return f"{ACTIVATIONS}/{checkpoint}"
 
 
 def direction_file(name: str) -> str:
@@ -216,11 +335,17 @@ def find_runs(root: Path | str) -> list[Path]:
     )
 
 
-def _measured_elsewhere(run: Path, key: str) -> Iterator[Path]:
-    """Files of this run and of its neighbours whose manifest says that they hold activations with this key."""
-    for manifest in [run / MANIFEST, *sorted(run.parent.glob(f"*/{MANIFEST}"))]:
-        with contextlib.suppress(ValueError, OSError, AttributeError):
-            checkpoints = json.loads(manifest.read_text(encoding="utf-8")).get("checkpoints", {})
-            for name, about in checkpoints.items():
-                if about.get("key") == key:
-                    yield manifest.parent / ACTIVATIONS / f"{name}.safetensors"
+def _is_own(child: Path) -> bool:
+    """Whether a file in a folder without a manifest is one that a run has before its manifest, or was killed on."""
+    return child.name in _OWN_BEFORE_MANIFEST or is_unfinished(child)
+
+
+def _measured_elsewhere(run: Path, key: str) -> Iterator[tuple[Path, FileRecord]]:
+    """Activation files of the neighbours that their manifests say were made from this key, with their hashes."""
+    for manifest in sorted(run.parent.glob(f"*/{MANIFEST}")):
+        if manifest.parent == run:
+            continue
+        with contextlib.suppress(RunFolderError):
+            for stage, record in read_manifest(manifest.parent).stages.items():
+                if stage.startswith(f"{ACTIVATIONS}/") and record.made_from == key:
+                    yield from ((manifest.parent / name, entry) for name, entry in record.outputs.items())

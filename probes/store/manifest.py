@@ -14,13 +14,42 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from probes import __version__
 from probes.errors import RunFolderError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "run.json"
 _PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn", "safetensors", "peft")
 
 
+class FileRecord(BaseModel):
+    """One file as it was written: the sha256 of its bytes and their number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str
+    size: int
+
+
+class StageRecord(BaseModel):
+    """One finished stage.
+
+    Attributes:
+        made_from: fingerprint of its inputs.
+        seconds: how long it took.
+        outputs: its files, by their path in the run folder; a stage whose files are missing, cut off or changed is
+            not finished.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    made_from: str
+    seconds: float = 0.0
+    outputs: dict[str, FileRecord] = Field(default_factory=dict)
+
+
 class Manifest(BaseModel):
-    """`run.json`: what a run is made of and how far it has come."""
+    """`run.json`: what a run is made of and how far it has come.
+
+    `omitted` lists the files that a packed run leaves out on purpose; readers say so, and it cannot be measured on.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,8 +65,8 @@ class Manifest(BaseModel):
     prompts: dict[str, Any] = Field(default_factory=dict)
     model: dict[str, Any] = Field(default_factory=dict)
     checkpoints: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    stages: dict[str, str] = Field(default_factory=dict)
-    timings: dict[str, float] = Field(default_factory=dict)
+    stages: dict[str, StageRecord] = Field(default_factory=dict)
+    omitted: dict[str, FileRecord] = Field(default_factory=dict)
 
 
 def new_manifest(name: str) -> Manifest:

@@ -18,14 +18,11 @@ from jaxtyping import Float
 from probes.behaviour.generate import generate
 from probes.directions.vectors import Owner, Vectors
 from probes.errors import CheckpointError, LineageError, UsageError
-from probes.lineage import CheckpointRef, Lineage
+from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.hooks import add
-from probes.models.streams import residuals
+from probes.models.hooks import add, residuals
 from probes.prompts import Prompt, PromptSet, render
-from probes.stages.directions import owner_of
-from probes.stages.roles import open_aligned
-from probes.store import RunFolder
+from probes.run import Run
 
 TOP = 15
 AT_MOST = 2048  # tokens of a rendered prompt
@@ -93,7 +90,7 @@ class Bench:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, run: RunFolder) -> Bench:
+    def open(cls, run: Run) -> Bench:
         """Load the aligned model of a run.
 
         Raises:
@@ -102,9 +99,8 @@ class Bench:
         """
         if not run.manifest.lineage:
             raise LineageError(f"{run.path} names no checkpoints")
-        lineage = Lineage.opened(run.manifest.lineage, run.path)
         weights = {name: str(about.get("weights_sha256", "")) for name, about in run.manifest.checkpoints.items()}
-        bench = cls(open_aligned(run, lineage, "auto"), owner_of(run), dict(lineage.checkpoints()), weights)
+        bench = cls(run.model("auto"), run.owner, dict(run.lineage.checkpoints()), weights)
         bench._verify("aligned")
         return bench
 

@@ -12,19 +12,24 @@ import numpy as np
 from probes.directions.selection import Candidate, Rule, Selection, select
 from probes.errors import CheckpointError, PromptError, UsageError
 from probes.interventions.candidates import Asked, candidates, positions_of
-from probes.lineage import Lineage, Member
+from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
-from probes.prompts import PromptSet, render
-from probes.stages.present import present
-from probes.stages.readings import SELECTED, Kept, answered, at_position, forget_reading, write_reading
+from probes.run import Run
+from probes.stages import stage
+from probes.stages.readings import (
+    SELECTED,
+    Readings,
+    at_position,
+    forget_reading,
+    over_answers,
+    write_aligned_answers,
+    write_reading,
+)
 from probes.stages.readout import write_readout
-from probes.stages.roles import open_aligned
 from probes.stages.tracks import write_fits
-from probes.store import ALIGNED, DIRECTIONS, RunFolder, fingerprint
-from probes.tasks.measure import kept_prompts
+from probes.store import ALIGNED, DIRECTIONS, activations_stage
 
-_VERSION = 1
 CANDIDATES = "refusal_candidates"
 
 
@@ -38,7 +43,7 @@ class Fitted:
         left_out: what could not be done, in sentences; empty where everything was.
     """
 
-    run: RunFolder
+    run: Run
     selection: Selection | None
     left_out: tuple[str, ...]
 
@@ -69,27 +74,25 @@ def fit_directions(
     """
     if winsorise is not None and not winsorise > 0:
         raise UsageError("A limit of spreads must be positive", got=winsorise)
-    with RunFolder.writing(path) as run:
-        members = present(run)
-        lineage = Lineage.opened(run.manifest.lineage, run.path)
-        host, left_out = _host(run, lineage, device) if models else (None, ())
-        chosen: Selection | None = None
+    with Run.writing(path) as run:
+        model, left_out = _open_model(run, device) if models else (None, ())
+        selection: Selection | None = None
         reached: list[Member] = []
-        if host is not None:
-            reached, gone = _reached(host, members)
+        if model is not None:
+            reached, gone = _reached(model, run.measured)
             left_out += gone
-            chosen = _with_models(run, host, reached, rule or Rule(), within(report, 0.0, 0.5))
-        told = _told(chosen) if host is not None else _told_before(run)
-        write_fits(run, winsorise=winsorise, selected=told, report=within(report, 0.5, 0.85))
-        if host is not None:
-            write_readout(run, reached, host, within(report, 0.85, 1.0))
+            selection = _read_with_models(run, model, reached, rule or Rule(), within(report, 0.0, 0.5))
+        about = _describe(selection) if model is not None else _earlier_selection(run)
+        write_fits(run, winsorise, about, within(report, 0.5, 0.85))
+        if model is not None:
+            write_readout(run, reached, model, within(report, 0.85, 1.0))
         run.save()
-    return Fitted(RunFolder(path), chosen, left_out)
+    return Fitted(Run(path), selection, left_out)
 
 
-def _host(run: RunFolder, lineage: Lineage, device: str | None) -> tuple[ModelHost | None, tuple[str, ...]]:
+def _open_model(run: Run, device: str | None) -> tuple[ModelHost | None, tuple[str, ...]]:
     try:
-        return open_aligned(run, lineage, device), ()
+        return run.model(device), ()
     except CheckpointError as error:
         return None, (
             f"The aligned model cannot be opened ({error.what}); refusal candidates, answers and tokens are left out.",
@@ -109,49 +112,45 @@ def _reached(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], 
     return there, tuple(gone)
 
 
-def _with_models(
-    run: RunFolder, host: ModelHost, members: Sequence[Member], rule: Rule, report: Report
+def _read_with_models(
+    run: Run, model: ModelHost, members: Sequence[Member], rule: Rule, report: Report
 ) -> Selection | None:
     """Score the refusal candidates, and read what the kept activations do not hold."""
-    prompts = kept_prompts(run)
-    ids = render(prompts, host.tokenizer, host.context_length).token_ids
-    positions = positions_of(ids)
-    scored = _candidates(run, host, prompts, ids, positions, within(report, 0.0, 0.5))
-    chosen = select(scored, host.n_layers, rule) if scored else None
-    wanted = [answered(run, host, ids, within(report, 0.5, 0.6))]
-    place = chosen.chosen if chosen else None
-    if place is not None and place.position != int(run.manifest.config["position"]):
-        wanted.append(at_position(SELECTED, ids, place.position))
+    write_candidates(run, model, positions_of(run.rendered.token_ids), within(report, 0.0, 0.5))
+    scored = _read_candidates(run)
+    selection = select(scored, model.n_layers, rule) if scored else None
+    write_aligned_answers(run, model, within(report, 0.5, 0.6))
+    readings = [over_answers(run)]
+    place = selection.chosen if selection else None
+    if place is not None and place.position != run.settings.position:
+        readings.append(at_position(SELECTED, run.rendered.token_ids, place.position))
     else:
         forget_reading(run, SELECTED)  # of another selection
     for done, member in enumerate(members):
         report(Progress("reading answers", done, len(members), member.id, 0.6 + 0.4 * done / len(members)))
-        for each in wanted:
-            write_reading(run, member, host, each)
-    return chosen
+        for reading in readings:
+            write_reading(run, member, model, reading)
+    return selection
 
 
-def _candidates(
-    run: RunFolder,
-    host: ModelHost,
-    prompts: PromptSet,
-    ids: Sequence[Sequence[int]],
-    positions: Sequence[int],
-    report: Report,
-) -> list[Candidate]:
-    """The candidates' scores, all of which are kept."""
-    made_from = _scored_from(run, positions)
-    if not run.holds(CANDIDATES, made_from):
-        with run.stage(CANDIDATES, made_from):
-            fold = run.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1
-            asked = Asked(*(_folds(ids, of_class, fold) for of_class in (prompts.harmful, ~prompts.harmful)))
-            host.put(host.aligned)
-            told = lambda done, count: report(Progress("scoring refusal candidates", done, count))  # noqa: E731
-            try:
-                found, _ = candidates(host, asked, positions, told)
-            except PromptError:  # the tokenizer knows no word that begins a refusal
-                found = []
-            run.write_json(CANDIDATES, [each.published() for each in found])
+@stage(CANDIDATES, version=2, needs=(activations_stage(ALIGNED), "prompts"))
+def write_candidates(run: Run, model: ModelHost, positions: Sequence[int], report: Report) -> None:
+    """Write `refusal_candidates.json`: the scores of every candidate; none where no word begins a refusal."""
+    ids, harmful = run.rendered.token_ids, run.harmful
+    prompts = Asked(*(_folds(ids, of_class, run.fold) for of_class in (harmful, ~harmful)))
+    model.put(model.aligned)
+
+    def show(done: int, count: int) -> None:
+        report(Progress("scoring refusal candidates", done, count))
+
+    try:
+        scored, _ = candidates(model, prompts, positions, show)
+    except PromptError:  # the tokenizer knows no word that begins a refusal
+        scored = []
+    run.write_json(CANDIDATES, [candidate.published_row() for candidate in scored])
+
+
+def _read_candidates(run: Run) -> list[Candidate]:
     return [Candidate.of_published(row) for row in run.read_json(CANDIDATES)]
 
 
@@ -163,32 +162,27 @@ def _folds(
     return first, second
 
 
-def _told_before(run: RunFolder) -> Mapping[str, str]:
+def _earlier_selection(run: Run) -> Mapping[str, str]:
     """The selection of an earlier fit, while the model and the prompts are those that it was made on.
 
     One that reads another token than the run counts only where the activations at that token are kept.
     """
     if not (run.has_json(DIRECTIONS) and run.has_json(CANDIDATES)):
         return {}
-    positions = list(dict.fromkeys(int(row["position"]) for row in run.read_json(CANDIDATES)))
-    told = {str(name): str(value) for name, value in run.read_json(DIRECTIONS).get("selection", {}).items()}
-    place = told.get("position", str(run.manifest.config["position"]))
-    read = place == str(run.manifest.config["position"]) or SELECTED in Kept.of(run, [ALIGNED]).wanted
-    return told if read and run.holds(CANDIDATES, _scored_from(run, positions)) else {}
+    about = {str(name): str(value) for name, value in run.read_json(DIRECTIONS).get("selection", {}).items()}
+    own = str(run.settings.position)
+    place = about.get("position", own)
+    read = place == own or SELECTED in Readings.of(run, [ALIGNED]).wanted
+    positions = list(dict.fromkeys(candidate.position for candidate in _read_candidates(run)))
+    return about if read and run.holds(CANDIDATES, write_candidates.made_from(run, None, positions, None)) else {}
 
 
-def _scored_from(run: RunFolder, positions: Sequence[int]) -> str:
-    """What candidates' scores are made from."""
-    shown = run.manifest.stages.get("prompts")
-    return fingerprint([_VERSION, run.manifest.checkpoints[ALIGNED]["key"], list(positions), shown])
-
-
-def _told(selection: Selection | None) -> Mapping[str, str]:
+def _describe(selection: Selection | None) -> Mapping[str, str]:
     """The metadata of the refusal direction: the selected place, or what is nearest to one and fails."""
     if selection is None:
         return {}
     best, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
     if fails:  # nothing is selected, so whoever uses the direction takes the layer that was declared in advance
-        return {"selection_json": json.dumps({**best.published(), "fails": list(fails)})}
+        return {"selection_json": json.dumps({**best.published_row(), "fails": list(fails)})}
     place = {"selected_layer": str(best.layer), "position": str(best.position)}
-    return {**place, "selection_json": json.dumps(best.published())}
+    return {**place, "selection_json": json.dumps(best.published_row())}

@@ -15,8 +15,8 @@ from probes.lineage import CheckpointRef
 from probes.models.identity import checkpoint_sha256
 from probes.models.loading import load_config
 from probes.models.source import folder_of
-from probes.stages.directions import owner_of
-from probes.store import RunFolder, direction_file
+from probes.run import Run
+from probes.store import direction_file
 
 _NAME = re.compile(r"^[A-Za-z][\w.:-]*$")
 
@@ -69,11 +69,11 @@ def import_direction(
     if run is not None and out is not None:
         raise UsageError("A run keeps a direction in its own folder", next_step="Give --run or --out, not both.")
     vectors, found = read_vectors(file, name, form)
-    opened = RunFolder(run) if run is not None else None
-    owner = _owner_of_model(model) if model is not None else owner_of(opened)  # type: ignore[arg-type]
+    opened = Run(run) if run is not None else None
+    owner = _owner_of_model(model) if model is not None else opened.owner  # type: ignore[union-attr]
     owner.refuse_foreign(vectors)
     if opened is not None and model is not None:
-        owner_of(opened).refuse_foreign(vectors)
+        opened.owner.refuse_foreign(vectors)
     about = {key: "" for key in KEYS} | dict(vectors.about)
     about["n_layers"] = str(owner.n_layers or about["n_layers"])
     about["model_id"] = about["model_id"] or owner.name
@@ -85,10 +85,9 @@ def import_direction(
     if opened is None:
         kept.write(path)
     else:
-        with RunFolder.writing(opened.path) as writing:
+        with Run.writing(opened.path) as writing, writing.stage(f"directions/{name}", f"imported from {file.name}"):
             kept.write(path)
-            writing.manifest.stages[f"directions/{name}"] = "imported"
-            writing.save()
+            writing.record(path)
     return Imported(kept, path, found.says)
 
 

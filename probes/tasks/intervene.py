@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from probes.behaviour.evaluation import Evaluation
-from probes.errors import RunFolderError, UsageError
-from probes.lineage import Lineage
+from probes.errors import UsageError
 from probes.progress import Report, silent
 from probes.prompts import default_prompts
-from probes.stages.directions import owner_of, place_of, read_direction
-from probes.stages.effects import write_effect
-from probes.stages.mediation import effects, write_mediation
-from probes.stages.roles import open_aligned
-from probes.store import RunFolder
-from probes.tasks.evaluate import kept_evaluation
+from probes.run import Run
+from probes.stages.effects import EffectTest, write_effect
+from probes.stages.mediation import MediationTest, effects, write_mediation
+from probes.tasks.evaluate import read_evaluation
 
 
 def mediate(
@@ -48,32 +45,16 @@ def mediate(
     """
     if draws < 1:
         raise UsageError("A test needs controls", got=f"{draws} draws")
-    with RunFolder.writing(path) as run:
-        lineage = Lineage.opened(run.manifest.lineage, run.path)
-        if checkpoint is None:
-            if not lineage.trajectories:
-                raise RunFolderError(f"{path} has no fine-tuned checkpoint")
-            first = lineage.trajectories[0]
-            checkpoint = first.checkpoint_id(first.checkpoints[-1].step)
-        chosen = sorted(set(layers)) if layers else [int(run.manifest.config["headline_layer"])]
-        depth = int(run.manifest.model["n_layers"])
-        if max(chosen) >= depth:
-            raise UsageError("No such layer", got=max(chosen), expected=f"0 to {depth - 1}")
-        host = open_aligned(run, lineage, device)
-        rows = write_mediation(
-            run,
-            lineage,
-            host,
-            checkpoint,
-            _evaluation(run),
-            layers=chosen,
-            draws=draws,
-            seed=int(run.manifest.config["seed"]),
-            report=report,
-        )
+    with Run.writing(path) as run:
+        member = run.tuned_member(checkpoint)
+        chosen = sorted(set(layers)) if layers else [run.headline_layer]
+        if max(chosen) >= run.n_layers:
+            raise UsageError("No such layer", got=max(chosen), expected=f"0 to {run.n_layers - 1}")
+        test = MediationTest(member.id, tuple(chosen), _evaluation(run), draws, run.settings.seed)
+        rows = write_mediation(run, run.model(device), test, report)
         run.save()
     return {
-        "checkpoint": checkpoint,
+        "checkpoint": member.id,
         "layers": chosen,
         "effects": effects(rows),
         "rows": rows.drop(columns="checkpoint").to_dict("records"),
@@ -114,31 +95,19 @@ def try_direction(
     unfit = [each for each in coefficients if not math.isfinite(each)]
     if unfit:
         raise UsageError("A coefficient must be finite", got=unfit[0])
-    with RunFolder.writing(path) as run:
-        lineage = Lineage.opened(run.manifest.lineage, run.path)
-        ref = lineage.ref(checkpoint)
-        vectors = read_direction(run, direction)
-        owner_of(run).refuse_foreign(vectors)
-        where = place_of(run, vectors) if layer is None else layer
-        vectors.at(where)
-        rows = write_effect(
-            run,
-            open_aligned(run, lineage, device),
-            ref,
-            checkpoint,
-            vectors,
-            _evaluation(run),
-            layer=where,
-            coefficients=coefficients,
-            draws=draws,
-            seed=int(run.manifest.config["seed"]),
-            report=report,
-        )
+    with Run.writing(path) as run:
+        run.lineage.ref(checkpoint)
+        vectors = run.direction(direction)
+        run.owner.refuse_foreign(vectors)
+        place = run.layer_of(vectors) if layer is None else layer
+        vectors.at(place)
+        test = EffectTest(checkpoint, vectors, place, _evaluation(run), tuple(coefficients), draws, run.settings.seed)
+        rows = write_effect(run, run.model(device), test, report)
         run.save()
     kept = rows.drop(columns=["checkpoint", "direction", "layer"]).to_dict("records")
-    return {"checkpoint": checkpoint, "direction": direction, "layer": where, "rows": kept}
+    return {"checkpoint": checkpoint, "direction": direction, "layer": place, "rows": kept}
 
 
-def _evaluation(run: RunFolder) -> Evaluation:
+def _evaluation(run: Run) -> Evaluation:
     """What the run's behaviour is judged on; our own prompts where it never was."""
-    return kept_evaluation(run) or Evaluation(default_prompts("evaluation"))
+    return read_evaluation(run) or Evaluation(default_prompts("evaluation"))

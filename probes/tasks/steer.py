@@ -8,11 +8,8 @@ from pathlib import Path
 
 from probes.errors import UsageError
 from probes.interventions.steering import Answer, Mode, steered
-from probes.lineage import Lineage
 from probes.prompts import PromptSet, render
-from probes.stages.directions import owner_of, place_of, read_direction
-from probes.stages.roles import open_aligned
-from probes.store import RunFolder
+from probes.run import Run
 
 
 @dataclass(frozen=True)
@@ -74,17 +71,16 @@ def steer(
     """
     if not prompt.strip():
         raise UsageError("The prompt is empty", next_step="Give --prompt what the model shall be asked.")
-    run = RunFolder(path)
-    lineage = Lineage.opened(run.manifest.lineage, run.path)
-    ref = lineage.ref(checkpoint)
-    vectors = read_direction(run, direction)
-    owner_of(run).refuse_foreign(vectors)
-    where = tuple(layers) if layers else (place_of(run, vectors),)
-    norms = tuple(vectors.at(layer)[1] for layer in where)
-    host = open_aligned(run, lineage, device)
-    host.put(ref)
-    ids = render(PromptSet.of([prompt], ["harmful"]), host.tokenizer, host.context_length).token_ids[0]
+    run = Run(path)
+    ref = run.lineage.ref(checkpoint)
+    vectors = run.direction(direction)
+    run.owner.refuse_foreign(vectors)
+    places = tuple(layers) if layers else (run.layer_of(vectors),)
+    norms = tuple(vectors.at(layer)[1] for layer in places)
+    model = run.model(device)
+    model.put(ref)
+    ids = render(PromptSet.of([prompt], ["harmful"]), model.tokenizer, model.context_length).token_ids[0]
     answers = steered(
-        host, ids, vectors, where, mode=mode, coefficient=coefficient, max_new_tokens=max_new_tokens, seed=seed
+        model, ids, vectors, places, mode=mode, coefficient=coefficient, max_new_tokens=max_new_tokens, seed=seed
     )
-    return Steered(checkpoint, direction, where, mode, coefficient, norms, answers)
+    return Steered(checkpoint, direction, places, mode, coefficient, norms, answers)

@@ -11,7 +11,7 @@ from rich.text import Text
 from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
 if TYPE_CHECKING:
-    from probes.store import RunFolder
+    from probes.run import Run
 
 _FLIPS_SHOWN = 3
 _CONTRASTED = {"harmful_compliance": "harm", "over_refusal": "over-refusal", "task_loss": "task"}
@@ -21,7 +21,7 @@ _MEASURES = (
 )
 
 
-def behaviour_tables(run: RunFolder) -> Iterator[Table]:
+def behaviour_tables(run: Run) -> Iterator[Table]:
     """An evaluated run: rates by checkpoint, what changed against the aligned model and the baseline, flips."""
     judges, rates = run.read_json("judges"), run.read_table("behaviour")
     table = _rates_table("Behaviour of every checkpoint", rates.to_dict("records"))

@@ -101,6 +101,7 @@ class Verdict:
         decided_by: the statistic or null that decided: at 3 the null that explains the alignment best, from
             4 on the hardest null that was beaten.
         p: its p-value; None where no null decided.
+        power: of that test at the declared alternative, in [0, 1]; None where it was not computed.
         text: a paragraph in plain words.
         untested: what was not tested.
     """
@@ -113,6 +114,7 @@ class Verdict:
     p: float | None
     text: str
     untested: tuple[str, ...]
+    power: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """One entry of `trajectories` in `verdict.json`."""

@@ -7,10 +7,10 @@ import pytest
 
 from probes.directions.vectors import Vectors
 from probes.exchange import read_vectors
-from probes.stages.maps import write_maps
+from probes.run import Run
+from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
-from probes.store import RunFolder
 from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
 from tests.synthetic import write_run
 
@@ -33,10 +33,10 @@ def root(tmp_path_factory):
         d_model=8,
         directions=("reversion", "refusal", "control:drift"),
     )
-    with RunFolder.writing(path) as run:
+    with Run.writing(path) as run:
         write_spectra(run)
         write_pairs(run)
-        write_maps(run, methods=("pca",))
+        write_maps(run, MapOptions(methods=("pca",)))
     return root
 
 
@@ -136,7 +136,7 @@ def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
     waiting.value.save_as(tmp_path / "table.csv")
     import pandas as pd
 
-    drift = RunFolder(root / "demo").read_table("drift", filters=[("layer", "==", 2), ("arm", "==", "baseline")])
+    drift = Run(root / "demo").read_table("drift", filters=[("layer", "==", 2), ("arm", "==", "baseline")])
     expected = drift[drift["statistic"] == "return_fraction"].sort_values("step")["value"]
     assert list(pd.read_csv(tmp_path / "table.csv")["along"]) == pytest.approx(list(expected))
 
@@ -264,10 +264,10 @@ def test_a_run_that_is_still_being_written_is_followed(page, tmp_path):
         page.goto(f"{address}/?run=young")
         _heading(page, "of the way back to the witness")
         page.get_by_text("still being written").wait_for()
-        with RunFolder.writing(path) as run, run.stage("verdict", "made from"):
+        with Run.writing(path) as run, run.stage("verdict", "made from"):
             told = {"arm": "baseline", "seed": 0, "level": 2, "name": "not towards the witness", "text": "As told."}
             run.write_json("verdict", {"trajectories": [told]})
         _heading(page, "Baseline: not towards the witness")
-        with RunFolder.writing(path) as run:
+        with Run.writing(path) as run:
             run.finish()
         page.get_by_text("still being written").wait_for(state="detached")

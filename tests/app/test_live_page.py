@@ -104,14 +104,13 @@ def test_the_shown_numbers_are_the_bench_s(opened, home):
     at.selectbox(key="choose-other").set_value("").run()
     spots = next(each.value for each in at.dataframe if "place" in each.value)
     assert set(spots["checkpoint"]) == {"witness"}
-    from probes.stages.directions import read_direction
-    from probes.store import RunFolder
+    from probes.run import Run
     from probes.tasks.ask import Asked
 
-    run = RunFolder(home / "runs" / "tiny")
+    run = Run(home / "runs" / "tiny")
     layer = int(query(at)["layer"])
     asked = Asked(at.text_area(key="live-prompt").value, layer)
-    read = Bench.open(run).read("witness", read_direction(run, "reversion"), asked)
+    read = Bench.open(run).read("witness", run.direction("reversion"), asked)
     assert list(spots["projection"]) == pytest.approx(list(read.projections))
 
 

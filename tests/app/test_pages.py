@@ -10,10 +10,10 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import look
-from probes.stages.maps import write_maps
+from probes.run import Run
+from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
-from probes.store import RunFolder
 from tests.synthetic import TRICKY, write_run
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
@@ -39,10 +39,10 @@ def finished(tmp_path_factory):
     """A run that holds everything that pages draw."""
     root = tmp_path_factory.mktemp("runs")
     path = write_run(root / "demo", **{**SMALL, "arms": ("baseline", "block")}, d_model=8)
-    with RunFolder.writing(path) as run:
+    with Run.writing(path) as run:
         write_spectra(run)
         write_pairs(run)
-        write_maps(run, methods=("pca",))
+        write_maps(run, MapOptions(methods=("pca",)))
     return root
 
 
@@ -250,7 +250,7 @@ def test_a_damaged_file_is_a_sentence_and_no_traceback(opened, finished, tmp_pat
 
 def test_a_newer_format_is_refused_in_one_sentence(opened, tmp_path):
     path = write_run(tmp_path / "newer", **SMALL) / "run.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 99'))
     at = opened(tmp_path)
     assert "Update gravity-probe" in words(at)
 
@@ -282,7 +282,7 @@ def test_a_selection_the_run_does_not_have_becomes_its_default(opened, finished)
 
 def test_text_from_a_run_is_never_markup(opened, tmp_path):
     path = write_run(tmp_path / "tricky", **{**SMALL, "arms": (TRICKY,)})
-    with RunFolder.writing(path) as run:
+    with Run.writing(path) as run:
         verdict = {"arm": TRICKY, "seed": 0, "level": 2, "name": TRICKY, "text": TRICKY, "p": 0.1}
         run.write_json("verdict", {"trajectories": [verdict]})
     for page in PAGES:
@@ -297,7 +297,7 @@ def test_text_from_a_run_is_never_markup(opened, tmp_path):
 
 def test_only_the_isotropic_null_is_said_to_be_withheld(opened, tmp_path):
     path = write_run(tmp_path / "isotropic", **SMALL)
-    with RunFolder.writing(path) as run:
+    with Run.writing(path) as run:
         rows = run.read_table("nulls")
         run.write_table("nulls", rows[rows["null"] == "isotropic"])
     assert "not shown alone" in words(opened(tmp_path))
@@ -382,7 +382,7 @@ def test_a_direction_is_looked_at_on_every_page_that_knows_it(opened, finished):
 
 def test_the_map_of_directions_says_what_the_table_says(opened, finished):
     at = opened(finished, "views/directions.py", step="10", layer="1")
-    tracks = RunFolder(finished / "demo").read_table("direction_tracks")
+    tracks = Run(finished / "demo").read_table("direction_tracks")
     own = tracks[(tracks["checkpoint"] == "baseline-s0-000010") & (tracks["layer"] == 1)].set_index("direction")
     shown = next(each.value for each in at.dataframe if "by_layer" in each.value).set_index("direction")
     assert list(shown.index) == list(DIRECTIONS)
@@ -406,14 +406,14 @@ def test_a_made_file_is_offered_and_a_refusal_is_a_sentence(opened, finished, tm
 
 def test_interventions_are_drawn_where_they_were_tried(opened, tmp_path):
     path = write_run(tmp_path / "tried", **SMALL)
-    with RunFolder.writing(path) as run:
+    with Run.writing(path) as run:
         run.write_table("mediation", MEDIATION)
     at = opened(tmp_path, "views/directions.py")
     at.segmented_control(key="directions-view").set_value("Interventions").run()
     assert not at.error
     assert "It was tried at baseline step 10" in words(at)
     assert "effect --direction refusal" in commands(at)
-    with RunFolder.writing(path) as run, run.stage("effects", "made up"):
+    with Run.writing(path) as run, run.stage("effects", "made up"):
         run.write_table("effects", EFFECTS)
     at.run()
     assert not at.error

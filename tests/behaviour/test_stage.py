@@ -13,13 +13,12 @@ from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.judges import open_judge
 from probes.errors import PromptError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
-from probes.models import ModelHost
 from probes.progress import silent
 from probes.prompts import PromptSet, render
+from probes.run import Run
 from probes.stages.activations import write_activations, write_prompts
-from probes.stages.settings import Settings
-from probes.store import RunFolder
-from probes.tasks.evaluate import evaluate, kept_evaluation
+from probes.store.settings import Settings
+from probes.tasks.evaluate import evaluate, read_evaluation
 from tests.behaviour.servers import openai_server
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 
@@ -50,14 +49,12 @@ def tiny_lineage(home):
         aligned=CheckpointRef(model=aligned.model),
         trajectories=(Trajectory.from_folder(home / "baseline"), Trajectory.from_folder(home / "block", arm="block")),
     )
-    settings, host = Settings(), ModelHost(lineage.aligned, device="cpu")
-    rendered = render(PROBES, host.tokenizer, host.context_length)
-    with RunFolder.writing(home / "run") as writing:
-        writing.manifest.config = settings.model_dump()
-        writing.manifest.lineage = lineage.portable(writing.path).model_dump()
-        write_prompts(writing, PROBES, rendered, settings)
-        write_activations(writing, lineage, host, rendered, settings, silent)
-    return RunFolder(home / "run")
+    with Run.writing(home / "run") as writing:
+        writing.begin(lineage, Settings(device="cpu"))
+        host = writing.model()
+        write_prompts(writing, PROBES, render(PROBES, host.tokenizer, host.context_length))
+        write_activations(writing, host, silent)
+    return Run(home / "run")
 
 
 def test_a_measured_run_is_evaluated_and_nothing_is_asked_twice(run):
@@ -89,15 +86,15 @@ def test_a_measured_run_is_evaluated_and_nothing_is_asked_twice(run):
     times = {path: path.stat().st_mtime_ns for path in (done.path / "answers").iterdir()}
     evaluate(run.path, ASKED)
     assert (done.path / "behaviour.parquet").stat().st_mtime_ns == before
-    assert kept_evaluation(done) == ASKED
+    assert read_evaluation(done) == ASKED
     (done.path / "answers" / "witness.parquet").unlink()
-    with RunFolder.writing(run.path) as writing:
+    with Run.writing(run.path) as writing:
         del writing.manifest.stages["answers/witness"]
         writing.save()
     evaluate(run.path, ASKED)
     again = {path: path.stat().st_mtime_ns for path in (done.path / "answers").iterdir()}
     assert {path.stem for path in again if again[path] != times[path]} == {"witness"}
-    pd.testing.assert_frame_equal(RunFolder(run.path).read_table("completions"), completions)
+    pd.testing.assert_frame_equal(Run(run.path).read_table("completions"), completions)
 
 
 def test_another_judge_needs_no_new_answers_and_two_have_a_kappa(run):
@@ -125,16 +122,13 @@ def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
         judge.client.sleep = lambda _: None
         from probes.stages import behaviour as stage
 
-        with RunFolder.writing(run.path) as writing:
-            lineage = Lineage.opened(writing.manifest.lineage, writing.path)
-            from probes.tasks.evaluate import open_aligned
-
-            host = open_aligned(writing, lineage)
-            stage.write_behaviour(writing, lineage, host, failing, lambda _: None, judges=[judge])
+        with Run.writing(run.path) as writing:
+            host = writing.model()
+            stage.write_behaviour(writing, host, failing, lambda _: None, judges=[judge])
             first = len(server.asked)
-            stage.write_behaviour(writing, lineage, host, failing, lambda _: None, judges=[judge])
+            stage.write_behaviour(writing, host, failing, lambda _: None, judges=[judge])
         assert len(server.asked) > first
-    rates = RunFolder(run.path).read_table("behaviour")
+    rates = Run(run.path).read_table("behaviour")
     assert (rates[rates["measure"] == "unjudged"]["value"] == 1.0).all()
     assert not rates["measure"].isin(["refusal_harmful", "harmful_compliance"]).any()
 

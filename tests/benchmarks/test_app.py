@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from probes.directions import METHODS
+from probes.run import Run
 from probes.stages.maps import COLUMNS as MAP_COLUMNS
 from probes.stages.pairs import COLUMNS as PAIR_COLUMNS
 from probes.stages.spectra import COLUMNS as SPECTRUM_COLUMNS
-from probes.store import RunFolder
 from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
 from tests.synthetic import write_run
 
@@ -52,13 +52,13 @@ def served(tmp_path_factory):
         directions=tuple(METHODS),
         width=WIDTH,
     )
-    with RunFolder.writing(path) as run:
+    with Run.writing(path) as run:
         _write_large(run)
     with serve(root) as found:
         yield found
 
 
-def _write_large(run: RunFolder) -> None:
+def _write_large(run: Run) -> None:
     """What `gravity-probe map` would leave: the pages read these tables, not the activations."""
     rng, prompts = np.random.default_rng(0), run.read_table("prompts")
     drift = run.read_table("drift", columns=["checkpoint", "arm", "seed", "step"]).drop_duplicates()

@@ -64,8 +64,7 @@ folder, out, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 host = ModelHost(CheckpointRef(model=folder), device="cpu")
 before = peak()
 prompts = (chat_prompts(64) * (count // 64))[:count]
-writer = ActivationWriter(out / f"{count}.safetensors", n_layers=host.n_layers, n_prompts=count,
-                          d_model=host.d_model, dtype="float16", about={})
+writer = ActivationWriter(out / f"{count}.safetensors", (host.n_layers, count, host.d_model), dtype="float16", about={})
 extract(host, prompts, writer.write)
 writer.close()
 print(before, peak())

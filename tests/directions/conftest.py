@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from probes.lineage import Trajectory
-from probes.stages.settings import Settings
+from probes.store.settings import Settings
 from probes.tasks.fit import fit_directions
 from probes.tasks.measure import measure
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer

@@ -26,13 +26,9 @@ from probes.directions.tracking import fit_layer, read_layer
 from probes.interventions.candidates import positions_of
 from probes.lineage import Lineage
 from probes.models import ModelHost
-from probes.prompts import render
-from probes.stages.directions import directions_of, read_direction
-from probes.stages.readings import Kept
-from probes.stages.roles import open_aligned
-from probes.store import RunFolder
+from probes.run import Run
+from probes.stages.readings import Readings
 from probes.tasks.fit import fit_directions
-from probes.tasks.measure import kept_prompts
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
 TUNED = "baseline-s0-000002"
@@ -44,11 +40,11 @@ def classes(run):
 
 
 def test_every_direction_is_there_at_every_checkpoint(fitted):
-    run = RunFolder(fitted)
-    assert set(directions_of(run)) == set(METHODS) - {"control:drift"}
-    assert set(directions_of(run, TUNED)) == set(METHODS)
-    assert "reversion" not in directions_of(run, "witness")
-    found = read_direction(run, "refusal")
+    run = Run(fitted)
+    assert set(run.directions) == set(METHODS) - {"control:drift"}
+    assert set(run.directions_at(TUNED)) == set(METHODS)
+    assert "reversion" not in run.directions_at("witness")
+    found = run.direction("refusal")
     assert found.direction.shape == (3, 32)
     assert np.allclose(np.linalg.norm(found.direction, axis=1), 1, atol=1e-6)
     assert found.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
@@ -58,13 +54,13 @@ def test_every_direction_is_there_at_every_checkpoint(fitted):
 
 @pytest.mark.parametrize("name", ["lda", "refusal", "logistic"])
 def test_scores_are_those_of_the_other_fold(fitted, name):
-    run = RunFolder(fitted)
+    run = Run(fitted)
     harmful, fold = classes(run)
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])
     options = {"strength": 50.0} if name == "logistic" else {}
     for checkpoint, layer in (("aligned", 0), (TUNED, 2)):
-        rows = run.activations(checkpoint).layer(layer).astype(np.float64)
-        start = run.activations("aligned").layer(layer).astype(np.float64)
+        rows = run.activations(checkpoint, layer).astype(np.float64)
+        start = run.activations("aligned", layer).astype(np.float64)
         own, kept = [], []
         for half in (fold, ~fold):
             for fitted_on, into in ((rows, own), (start, kept)):
@@ -78,10 +74,10 @@ def test_scores_are_those_of_the_other_fold(fitted, name):
 
 
 def test_how_a_direction_turns(fitted):
-    run = RunFolder(fitted)
+    run = Run(fitted)
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])
     for layer in range(3):
-        one, other = (read_direction(run, "lda", each) for each in ("aligned", TUNED))
+        one, other = (run.direction("lda", each) for each in ("aligned", TUNED))
         cosine = float(one.direction[layer].astype(float) @ other.direction[layer].astype(float))
         row = tracks.loc[("lda", TUNED, layer)]
         assert row["cosine"] == pytest.approx(cosine, abs=1e-5)
@@ -92,22 +88,22 @@ def test_how_a_direction_turns(fitted):
 
 def test_what_is_left_of_the_way_back(fitted):
     """At a checkpoint the reversion is witness − checkpoint; at the witness itself there is none, with the reason."""
-    run = RunFolder(fitted)
+    run = Run(fitted)
     harmful, _ = classes(run)
-    gap = run.activations("witness").layer(1).astype(float) - run.activations(TUNED).layer(1)
+    gap = run.activations("witness", 1).astype(float) - run.activations(TUNED, 1)
     wanted = gap[harmful].mean(axis=0)
-    found = read_direction(run, "reversion", TUNED)
+    found = run.direction("reversion", TUNED)
     assert np.allclose(found.raw[1], wanted, atol=1e-4)
     tracks = run.read_table("direction_tracks")
     rows = tracks[(tracks["direction"] == "reversion") & (tracks["checkpoint"] == "witness")]
     assert rows["cosine"].isna().all()
     assert rows["reason"].str.contains("nothing is left of the way back").all()
-    twin = read_direction(run, "reversion_did", TUNED)
+    twin = run.direction("reversion_did", TUNED)
     assert np.allclose(twin.raw[1], wanted - gap[~harmful].mean(axis=0), atol=1e-4)
 
 
 def test_the_transfer_matrix_has_the_refits_on_its_diagonal(fitted):
-    run = RunFolder(fitted)
+    run = Run(fitted)
     transfer = run.read_table("direction_transfer")
     own = transfer[transfer["fitted_on"] == transfer["read_on"]].set_index(["direction", "read_on", "layer"])["auroc"]
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])["refit"]
@@ -117,28 +113,28 @@ def test_the_transfer_matrix_has_the_refits_on_its_diagonal(fitted):
 
 
 def test_cosines_and_projections(fitted):
-    run = RunFolder(fitted)
+    run = Run(fitted)
     frame = run.read_table("direction_cosines").set_index(["checkpoint", "layer", "one", "other"])["cosine"]
-    one, other = (read_direction(run, name, TUNED).direction[2].astype(float) for name in ("lda", "paired_pca"))
+    one, other = (run.direction(name, TUNED).direction[2].astype(float) for name in ("lda", "paired_pca"))
     assert frame[TUNED, 2, "lda", "paired_pca"] == pytest.approx(float(one @ other), abs=1e-5)
     places = run.read_table("direction_projections")
     rows = places[(places["direction"] == "lda") & (places["checkpoint"] == TUNED) & (places["layer"] == 2)]
-    axis = read_direction(run, "lda").direction[2].astype(float)
-    assert np.allclose(rows["projection"], run.activations(TUNED).layer(2) @ axis, atol=1e-3)
+    axis = run.direction("lda").direction[2].astype(float)
+    assert np.allclose(rows["projection"], run.activations(TUNED, 2) @ axis, atol=1e-3)
 
 
 def test_the_drift_control_is_off_the_reversion(fitted):
-    run = RunFolder(fitted)
-    drift, back = read_direction(run, "control:drift", TUNED), read_direction(run, "reversion")
+    run = Run(fitted)
+    drift, back = run.direction("control:drift", TUNED), run.direction("reversion")
     assert np.abs((drift.direction.astype(float) * back.direction).sum(axis=1)).max() < 1e-5
 
 
 def test_tokens_are_those_of_norm_and_unembedding(fitted):
     import torch
 
-    run = RunFolder(fitted)
-    host = open_aligned(run, Lineage.opened(run.manifest.lineage, run.path))
-    axis = read_direction(run, "refusal").direction[1].astype(float)
+    run = Run(fitted)
+    host = run.model()
+    axis = run.direction("refusal").direction[1].astype(float)
     scale = host.model.model.norm.weight.detach().double().numpy()
     for sign in (1, -1):
         row = sign * axis * np.sqrt(len(axis)) * scale / np.sqrt((axis**2).sum() + 1e-6)
@@ -169,7 +165,7 @@ def test_the_candidates_scores_are_kept_with_the_published_keys(fitted):
     assert set(rows[0]) == {"position", "layer", "refusal_score", "steering_score", "kl_div_score"}
     assert {row["layer"] for row in rows} == {0, 1, 2}
     found = select([Candidate.of_published(row) for row in rows], 3)
-    kept = read_direction(RunFolder(fitted), "refusal")
+    kept = Run(fitted).direction("refusal")
     place = json.loads(kept.about["selection_json"])
     if found.chosen is None:
         assert kept.declared_layer is None
@@ -184,7 +180,7 @@ def test_a_rule_that_selects_is_in_the_direction(own):
     rows = [Candidate.of_published(row) for row in json.loads((own / "refusal_candidates.json").read_text())]
     assert found is not None
     assert found.chosen == min(rows, key=lambda each: each.bypass)
-    assert read_direction(RunFolder(own), "refusal").declared_layer == found.chosen.layer
+    assert Run(own).direction("refusal").declared_layer == found.chosen.layer
 
 
 def test_positions_behind_the_instruction():
@@ -207,7 +203,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
     gone = ("direction_", "readings", "refusal_")
     manifest["stages"] = {name: key for name, key in manifest["stages"].items() if not name.startswith(gone)}
     (run / "run.json").write_text(json.dumps(manifest))
-    command = [sys.executable, "-m", "probes.cli", "directions", str(run), "fit"]
+    command = [sys.executable, "-m", "probes.cli", "directions", "fit", str(run)]
     for mark in ("readings", "direction_tracks.parquet"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ends = time.monotonic() + 60
@@ -234,7 +230,7 @@ def test_without_the_models_the_kept_activations_are_enough(measured, tmp_path):
     found = fit_directions(run)
     assert found.selection is None
     assert "cannot be opened" in found.left_out[0]
-    tracks = RunFolder(run).read_table("direction_tracks")
+    tracks = Run(run).read_table("direction_tracks")
     reasons = tracks.loc[tracks["direction"] == "response_mean", "reason"]
     assert reasons.str.contains("answers were not read").all()
     assert tracks.loc[tracks["direction"] == "lda", "refit"].notna().all()
@@ -251,7 +247,7 @@ def test_a_checkpoint_that_is_gone_is_named_and_the_rest_is_done(fitted, tmp_pat
     found = fit_directions(tmp_path / "run")
     assert len(found.left_out) == 1
     assert found.left_out[0].startswith(f"{TUNED}: ")
-    run = RunFolder(tmp_path / "run")
+    run = Run(tmp_path / "run")
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint"]).sort_index()
     assert tracks.loc[("lda", TUNED), "refit"].notna().all()
     assert tracks.loc[("response_mean", TUNED), "reason"].str.contains("not where it was").all()
@@ -276,7 +272,8 @@ def _choose(own, position, layer):
     for row in rows:
         best = (row["position"], row["layer"]) == (position, layer)
         row |= {"refusal_score": float(not best), "steering_score": 1.0, "kl_div_score": 0.0}
-    (own / "refusal_candidates.json").write_text(json.dumps(rows))
+    with Run.writing(own) as run:
+        run.write_json("refusal_candidates", rows)
 
 
 def test_an_earlier_selection_is_told_again_only_while_its_token_is_kept(own):
@@ -284,39 +281,39 @@ def test_an_earlier_selection_is_told_again_only_while_its_token_is_kept(own):
     _choose(own, -3, 1)
     fit_directions(own)
     fit_directions(own, models=False, winsorise=8.0)
-    found = read_direction(RunFolder(own), "refusal")
+    found = Run(own).direction("refusal")
     assert (found.about["position"], found.declared_layer) == ("-3", 1)
-    assert not RunFolder(own).has_table("direction_readout"), "tokens of other vectors stay"
+    assert not Run(own).has_table("direction_readout"), "tokens of other vectors stay"
     shutil.rmtree(own / "readings")
     fit_directions(own, models=False)
-    found = read_direction(RunFolder(own), "refusal")
+    found = Run(own).direction("refusal")
     assert (found.about["position"], found.declared_layer) == ("-1", None)
 
 
 def test_readings_of_other_weights_do_not_count(own):
     """A reading is used where its key is that of the checkpoint as it was measured last, and nowhere else."""
-    run = RunFolder(own)
-    assert Kept.of(run, ["aligned", TUNED]).places.keys() == {("responses", "aligned"), ("responses", TUNED)}
+    run = Run(own)
+    assert Readings.of(run, ["aligned", TUNED]).places.keys() == {("responses", "aligned"), ("responses", TUNED)}
     run.manifest.checkpoints[TUNED]["key"] = "of other weights"
-    assert Kept.of(run, ["aligned", TUNED]).places.keys() == {("responses", "aligned")}
-    assert Kept.of(run, [TUNED]).layer(TUNED, 0) == {"responses": None}
+    assert Readings.of(run, ["aligned", TUNED]).places.keys() == {("responses", "aligned")}
+    assert Readings.of(run, [TUNED]).layer(TUNED, 0) == {"responses": None}
     run.manifest.checkpoints["aligned"]["key"] = "of other weights"
-    assert not Kept.of(run, ["aligned", TUNED]).wanted
+    assert not Readings.of(run, ["aligned", TUNED]).wanted
 
 
 def test_the_refusal_direction_is_read_at_the_selected_token(own):
     """Where the rule chooses another token than the run's own, every checkpoint is read there."""
     _choose(own, -3, 1)
     fit_directions(own)
-    run = RunFolder(own)
-    found = read_direction(run, "refusal", TUNED)
-    host = open_aligned(run, Lineage.opened(run.manifest.lineage, run.path))
+    run = Run(own)
+    found = run.direction("refusal", TUNED)
+    host = run.model()
     host.put(Lineage.opened(run.manifest.lineage, run.path).ref(TUNED))
-    ids = render(kept_prompts(run), host.tokenizer, host.context_length).token_ids
+    ids = run.rendered.token_ids
     there, _ = collect(host, ids, position=-3)
     harmful, _ = classes(run)
     assert np.allclose(found.raw[1], there[1][harmful].mean(axis=0) - there[1][~harmful].mean(axis=0), atol=1e-4)
-    assert read_direction(run, "refusal").about["position"] == "-3"
+    assert run.direction("refusal").about["position"] == "-3"
 
 
 def test_a_layer_that_nothing_changes_leaves_a_reason():
@@ -338,12 +335,12 @@ def test_a_layer_that_nothing_changes_leaves_a_reason():
 
 
 def test_massive_activations_are_held_when_asked(own):
-    plain = RunFolder(own).read_table("direction_tracks")
+    plain = Run(own).read_table("direction_tracks")
     fit_directions(own, winsorise=1.0)
-    held = RunFolder(own).read_table("direction_tracks")
+    held = Run(own).read_table("direction_tracks")
     assert not np.allclose(plain["norm"], held["norm"], equal_nan=True)
     assert json.loads((own / "directions.json").read_text())["winsorise"] == 1.0
-    assert read_direction(RunFolder(own), "lda").about["winsorise"] == "1"
+    assert Run(own).direction("lda").about["winsorise"] == "1"
 
 
 def test_wide_models_are_fitted_in_the_span_of_their_prompts():

@@ -14,7 +14,7 @@ from probes.guard import GuardError
 from probes.guard.callback import STATE, ReversionGuard, is_log_spaced
 from probes.guard.model_in_training import undisturbed
 from probes.guard.modes import Options
-from probes.store import RunFolder
+from probes.run import Run
 from probes.tasks.summarise import summarise
 from tests.builders import moved, tiny_model, tiny_tokenizer
 from tests.guard.lineages import lineage, prompts, trainer
@@ -71,13 +71,13 @@ def test_the_record_is_a_run_that_can_be_read_while_training_goes_on(history, me
 
     class Reader(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            steps = [each.step for each in summarise(RunFolder(tmp_path / "run")).trajectories[0].checkpoints]
-            seen.append((state.global_step, steps, RunFolder(tmp_path / "run").manifest.status))
+            steps = [each.step for each in summarise(Run(tmp_path / "run")).trajectories[0].checkpoints]
+            seen.append((state.global_step, steps, Run(tmp_path / "run").manifest.status))
 
     watch = ReversionGuard(measured, out=tmp_path / "run")
     trainer(aligned(history), tmp_path / "out", [watch, Reader()]).train()
     assert seen[0] == (1, [0, 1], "running")
-    run = RunFolder(tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert run.manifest.status == "finished"
     found = summarise(run).trajectories[0]
     assert (found.arm, [each.step for each in found.checkpoints]) == ("watch", [0, 1, 2, 3, 5, 6])
@@ -87,7 +87,7 @@ def test_the_record_is_a_run_that_can_be_read_while_training_goes_on(history, me
 
 def test_readings_are_those_of_measuring_the_saved_checkpoints(history, measured, tmp_path):
     from probes.lineage import Trajectory
-    from probes.stages.settings import Settings
+    from probes.store.settings import Settings
     from probes.tasks.measure import measure
 
     watch = ReversionGuard(measured, out=tmp_path / "run", every=3)
@@ -135,7 +135,7 @@ def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
     )
     train.train()
     for step in (0, 2):
-        expected = by_hand(dress(aligned(history)), noted[step, "weights"], guard._material, history)
+        expected = by_hand(dress(aligned(history)), noted[step, "weights"], guard._run, history)
         before, after = noted[step, "before"], noted[step, "after"]
         assert set(after) >= set(expected)
         for name, gradient in expected.items():
@@ -157,7 +157,7 @@ def gradients(model):
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
-def by_hand(model, state, material, history):
+def by_hand(model, state, run, history):
     """∇ of λ · mean relu(⟨h_t − h_S, v⟩ / ⟨v, v⟩)², from transformers' hidden states, one prompt at a time."""
     reference = aligned(history)
     model.load_state_dict(state)
@@ -171,7 +171,7 @@ def by_hand(model, state, material, history):
         ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")["input_ids"]
         for layer in (1, 2):
             now, then = (hidden(each, ids, layer) for each in (body, reference))
-            vector = torch.tensor(material.vectors[layer], dtype=torch.float32)
+            vector = torch.tensor(run.direction("reversion").raw[layer], dtype=torch.float32)
             found.append((now - then.detach()) @ vector / (vector @ vector))
     loss = 10.0 * torch.stack(found).relu().square().mean()
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
@@ -210,7 +210,7 @@ def test_an_interrupted_training_goes_on_with_record_and_multiplier_to_the_same_
     multipliers = [each.guard.effect.kept["multiplier"] for each in (first, second)]
     assert torch.equal(*multipliers)
     assert multipliers[0].any()
-    tables = [RunFolder(tmp_path / name).read_table("drift") for name in ("whole", "again")]
+    tables = [Run(tmp_path / name).read_table("drift") for name in ("whole", "again")]
     assert tables[0].drop(columns="reason").equals(tables[1].drop(columns="reason"))
 
 
@@ -237,7 +237,7 @@ def test_a_budget_is_held_where_the_task_alone_would_pass_it(history, measured, 
 def taught(teacher, guard):
     """What the teacher writes behind the probe prompts, in rows of one length."""
     tokenizer = tiny_tokenizer()
-    texts = [f"<user> {text}</s><assistant>" for text in guard._material.prompts.texts]
+    texts = [f"<user> {text}</s><assistant>" for text in guard._run.prompts.texts]
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][-12:] for text in texts])
     for _ in range(6):
         ids = torch.cat([ids, teacher(ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
@@ -314,7 +314,7 @@ def test_the_alarm_rings_with_hysteresis_and_names_the_last_healthy_checkpoint(h
     assert all((reading.return_fraction or 0) < 0.3 for reading in guard.readings[:-1])
     assert guard.last_healthy == tmp_path / "out" / f"checkpoint-{rang.step - 1}"
     assert str(guard.last_healthy) in guard.stopped
-    assert RunFolder(tmp_path / "run").read_json("alarm")["step"] == rang.step
+    assert Run(tmp_path / "run").read_json("alarm")["step"] == rang.step
 
 
 def test_an_alarm_can_switch_the_block_on(history, measured, tmp_path):

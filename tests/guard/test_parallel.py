@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from probes.guard.record import begin_run
-from probes.stages.settings import Settings
+from probes.store.settings import Settings
 from tests.guard.lineages import lineage, prompts
 
 RANK = Path(__file__).with_name("rank.py")

@@ -8,7 +8,7 @@ import trl
 from transformers import AutoModelForCausalLM
 
 from probes.guard import ReversionGuard
-from probes.store import RunFolder
+from probes.run import Run
 from tests.builders import tiny_tokenizer
 from tests.guard.lineages import lineage, prompts
 
@@ -52,7 +52,7 @@ def _tuned(home, guarded):
 def test_one_line_watches_and_opposes_in_trl_too(tmp_path):
     guard, model = _tuned(tmp_path / "guarded", guarded=True)
     assert [reading.step for reading in guard.readings][-1] == 4
-    drift = RunFolder(tmp_path / "guarded" / "run").read_table("drift")
+    drift = Run(tmp_path / "guarded" / "run").read_table("drift")
     assert set(drift["step"]) >= {1, 2, 4}
     assert guard.last_healthy is not None
     _, bare = _tuned(tmp_path / "bare", guarded=False)

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from probes.cli import app
 from probes.drift.comparison import linear_cka, overlap
 from probes.errors import RunFolderError
-from probes.stages.maps import write_maps
+from probes.run import Run
+from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import transfer, write_pairs
 from probes.stages.spectra import write_spectra
-from probes.store import RunFolder
+from probes.tasks.compare import compare
 from tests.synthetic import write_run
 
 SMALL = {"n_layers": 2, "steps": (1, 100), "arms": ("baseline", "block"), "prompts": 12, "d_model": 16}
@@ -23,16 +24,16 @@ SMALL = {"n_layers": 2, "steps": (1, 100), "arms": ("baseline", "block"), "promp
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = write_run(tmp_path_factory.mktemp("pictures") / "run", **SMALL)
-    with RunFolder.writing(path) as open_run:
+    with Run.writing(path) as open_run:
         write_spectra(open_run)
         write_pairs(open_run)
-        write_maps(open_run, methods=("pca",))
-    return RunFolder(path)
+        write_maps(open_run, MapOptions(methods=("pca",)))
+    return Run(path)
 
 
 def test_pairs_agree_with_the_direct_comparison(run):
     pairs = run.read_table("pairs").set_index(["one", "other", "layer"])
-    one, other = (run.activations(name).layer(1).astype(np.float64) for name in ("aligned", "baseline-s0-000100"))
+    one, other = (run.activations(name, 1).astype(np.float64) for name in ("aligned", "baseline-s0-000100"))
     row = pairs.loc["aligned", "baseline-s0-000100", 1]
     assert row["cka"] == pytest.approx(linear_cka(one, other), abs=1e-9)
     leading = [np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:10] for rows in (one, other)]
@@ -40,6 +41,22 @@ def test_pairs_agree_with_the_direct_comparison(run):
     assert row["overlap"] == pytest.approx(same.value, abs=1e-6)
     assert row["overlap_random"] == pytest.approx(same.random)
     assert row["angle_most"] == pytest.approx(max(same.angles), abs=1e-6)
+
+
+PAIRS = [("aligned", "baseline-s0-000100"), ("baseline-s0-000001", "block-s0-000100"), ("witness", "witness")]
+
+
+@pytest.mark.parametrize(("start", "end"), PAIRS)
+def test_the_table_and_the_command_give_one_pair_the_same_numbers(run, start, end):
+    table = run.read_table("pairs").set_index(["one", "other", "layer"])
+    for row in compare(run, start, end, weights=False)["layers"]:
+        pair = table.loc[start, end, row["layer"]]
+        for name in ("distance", "cosine", "cka", "overlap", "overlap_random"):
+            defined = np.nan if row[name] is None else row[name]  # the aligned model has no displacement, so no cosine
+            assert pair[name] == pytest.approx(defined, abs=1e-9, nan_ok=True), name
+        assert [pair["angle_most"], pair["angle_least"]] == pytest.approx(
+            [row["angles"][0], row["angles"][-1]], abs=1e-9
+        )
 
 
 def test_the_witness_lies_at_distance_one_and_a_checkpoint_at_none_from_itself(run):
@@ -98,11 +115,11 @@ def test_a_second_run_writes_nothing_and_a_killed_one_ends_with_the_same_bytes(r
         if progress.step == 1:
             raise KilledError
 
-    with pytest.raises(KilledError), RunFolder.writing(path) as open_run:
-        write_maps(open_run, methods=("pca",), report=die)
-    with RunFolder.writing(path) as open_run:
+    with pytest.raises(KilledError), Run.writing(path) as open_run:
+        write_maps(open_run, MapOptions(methods=("pca",)), die)
+    with Run.writing(path) as open_run:
         first = (path / "maps/pca-roles-layer0.parquet").stat().st_mtime_ns
-        write_maps(open_run, methods=("pca",))
+        write_maps(open_run, MapOptions(methods=("pca",)))
     assert (path / "maps/pca-roles-layer0.parquet").stat().st_mtime_ns == first
     for layer in (0, 1):
         name = f"maps/pca-roles-layer{layer}.parquet"
@@ -112,11 +129,11 @@ def test_a_second_run_writes_nothing_and_a_killed_one_ends_with_the_same_bytes(r
 def test_a_shipped_run_that_lost_activations_is_drawn_as_far_as_they_go(tmp_path):
     path = write_run(tmp_path / "shipped", **SMALL)
     (path / "activations" / "block-s0-000001.safetensors").unlink()
-    with RunFolder.writing(path) as open_run:
+    with Run.writing(path) as open_run:
         write_pairs(open_run)
         assert "block-s0-000001" not in set(open_run.read_table("pairs")["other"])
     (path / "activations" / "witness.safetensors").unlink()
-    with RunFolder.writing(path) as open_run, pytest.raises(RunFolderError, match="no activations"):
+    with Run.writing(path) as open_run, pytest.raises(RunFolderError, match="no activations"):
         write_spectra(open_run)
 
 
@@ -127,7 +144,7 @@ def test_the_command_makes_maps_and_says_how_good_they_are(tmp_path):
     (about,) = json.loads(done.stdout)
     assert (about["method"], about["seed"], about["layer"]) == ("umap", 7, 1)
     assert 0.5 < about["trustworthiness"]["2"] <= 1
-    assert isinstance(RunFolder(path).read_table("maps/umap-roles-layer1"), pd.DataFrame)
-    assert RunFolder(path).has_table("pairs")
+    assert isinstance(Run(path).read_table("maps/umap-roles-layer1"), pd.DataFrame)
+    assert Run(path).has_table("pairs")
     with pytest.raises(Exception, match="No such layer"):
         CliRunner().invoke(app, ["map", str(path), "--layer", "9"], catch_exceptions=False)

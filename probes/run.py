@@ -1,0 +1,402 @@
+"""A run as an object: lineage, prompts, tables, directions, figures and model, each read when it is first asked for.
+
+    run = Run("runs/mine")
+    run.drift(arm="baseline", statistic="return_fraction")
+
+Stages write into a run (`probes.stages`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from probes.errors import RunFolderError, UsageError
+from probes.lineage import Lineage, Member
+from probes.prompts import Prompt, PromptSet, Rendered
+from probes.statistics import Estimate
+from probes.store import ACTIVATIONS, ALIGNED, RunFolder, direction_file
+from probes.store.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from probes.directions.vectors import Owner, Vectors
+    from probes.models import ModelHost
+
+DRIFT_COLUMNS = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
+ByStep = dict[tuple[str, int, int], dict[int, dict[str, Estimate]]]  # (arm, seed, layer) -> step -> statistic
+
+
+class Run(RunFolder):
+    """One run: open it to read with `Run(path)`, to write with `Run.writing(path)`."""
+
+    def __repr__(self) -> str:
+        model, config = self.manifest.model, self.manifest.config
+        depth = f"{model.get('n_layers', '?')} layers × {model.get('d_model', '?')}"
+        count = len(self.manifest.checkpoints)
+        return (
+            f"Run({self.manifest.name!r}, {self.manifest.status}, {count} checkpoints, {depth}, "
+            f"headline layer {config.get('headline_layer', '?')})"
+        )
+
+    @classmethod
+    @contextmanager
+    def writing(cls, path: Path | str, *, name: str | None = None) -> Iterator[Self]:
+        """As `RunFolder.writing`.
+
+        Raises:
+            RunFolderError: another process writes to it, it is packed, or the folder holds something that is no run.
+        """
+        with super().writing(path, name=name) as run:
+            if run.manifest.omitted:
+                raise RunFolderError(
+                    f"{path} is a packed run, which is only read",
+                    got=f"{len(run.manifest.omitted)} files left out",
+                    next_step="Make the whole run: the commands are in its report.",
+                )
+            yield run
+
+    # What it is made from ------------------------------------------------------------------------------------
+
+    def begin(self, lineage: Lineage, settings: Settings, given: Mapping[str, Any] | None = None) -> None:
+        """Put into the manifest what this run is made from, before any work.
+
+        Args:
+            lineage: the checkpoints by role, and the trajectories.
+            settings: of the measurement.
+            given: the options as the user wrote them, where they are not those of `settings`.
+        """
+        manifest = self.manifest
+        manifest.status = "running"
+        manifest.config_given = dict(given) if given is not None else settings.model_dump(exclude_unset=True)
+        headline = manifest.config.get("headline_layer") if settings.headline_layer is None else None
+        manifest.config = settings.model_dump() | ({"headline_layer": headline} if headline is not None else {})
+        self.place(lineage)
+
+    def place(self, lineage: Lineage) -> None:
+        """Keep a lineage, its folders written from the run's own so that the run can be moved."""
+        self.manifest.lineage = lineage.portable(self.path).model_dump()
+        self.save()
+        self.refresh()
+
+    def describe(self, model: ModelHost) -> None:
+        """Put into the manifest what the aligned model is, and the layer declared in advance."""
+        manifest = self.manifest
+        manifest.config["headline_layer"] = self.settings.headline(model.n_layers)
+        manifest.model = {**manifest.model, **model.about}
+        self.save()
+        self.refresh()
+
+    def reload(self) -> None:
+        """Read the manifest again, and forget what was read before."""
+        super().reload()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Forget what was read of the lineage and the prompts: they have been written anew."""
+        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "groups", "rendered"):
+            self.__dict__.pop(name, None)
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The settings of the measurement."""
+        return Settings.model_validate(self.manifest.config)
+
+    @functools.cached_property
+    def lineage(self) -> Lineage:
+        """The checkpoints by role, and the trajectories, with their places as they are from here.
+
+        Raises:
+            LineageError: the run names none.
+        """
+        return Lineage.opened(self.manifest.lineage, self.path)
+
+    @functools.cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Every checkpoint of the lineage once, the aligned model first."""
+        return tuple(self.lineage.members())
+
+    @property
+    def tuned(self) -> tuple[Member, ...]:
+        """The fine-tuned checkpoints, trajectory by trajectory."""
+        return tuple(member for member in self.members if not member.is_role)
+
+    @property
+    def measured(self) -> tuple[Member, ...]:
+        """The members whose activations are in the folder: a packed run may hold only some.
+
+        Raises:
+            RunFolderError: those of the aligned model or of the witness are not.
+        """
+        known = self.manifest.checkpoints
+        members = tuple(
+            member for member in self.members if member.id in known and self.activations_path(member.id).is_file()
+        )
+        if not {ALIGNED, "witness"} <= {member.id for member in members}:
+            raise RunFolderError(
+                f"{self.path} holds no activations of the aligned model and the witness",
+                next_step="Measure it again: gravity-probe measure.",
+            )
+        return members
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Of every measured member, the fingerprint of weights, token ids, position and precision."""
+        known = self.manifest.checkpoints
+        return {member.id: known[member.id]["key"] for member in self.members if member.id in known}
+
+    @functools.cached_property
+    def prompts(self) -> PromptSet:
+        """The probe prompts, in the order of the activations."""
+        frame = self.read_table("prompts", columns=["id", "text", "label"])
+        return PromptSet(tuple(Prompt(*row) for row in frame.itertuples(index=False, name=None)))
+
+    @functools.cached_property
+    def harmful(self) -> Bool[np.ndarray, " prompt"]:
+        """Which probe prompts are harmful."""
+        return (self.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
+
+    @functools.cached_property
+    def fold(self) -> Bool[np.ndarray, " prompt"]:
+        """Which probe prompts lie in the second fold."""
+        return self.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray | None:
+        """The topic of each probe prompt; None where the prompts have none."""
+        frame = self.read_table("prompts")
+        if "topic" not in frame or frame["topic"].isna().all():
+            return None
+        return frame["topic"].to_numpy()
+
+    @functools.cached_property
+    def rendered(self) -> Rendered:
+        """The token ids that every checkpoint got, as they were rendered once."""
+        ids = self.read_table("prompts", columns=["token_ids"])["token_ids"]
+        kept = self.manifest.prompts
+        return Rendered(tuple(tuple(map(int, row)) for row in ids), kept["rendered_sha256"], kept.get("chat_template"))
+
+    @property
+    def headline_layer(self) -> int:
+        """The layer declared in advance.
+
+        Raises:
+            RunFolderError: the run names none.
+        """
+        layer = self.manifest.config.get("headline_layer")
+        if not isinstance(layer, int):
+            raise RunFolderError(f"{self.path} names no headline layer", next_step="Measure it again.")
+        return layer
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks of its model."""
+        return int(self.manifest.model["n_layers"])
+
+    # What it holds -------------------------------------------------------------------------------------------
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the run folder, e.g. `drift`, `nulls`, `behaviour`, `completions`."""
+        return self.read_table(name)
+
+    def activations(self, checkpoint: str, layer: int) -> Float32[np.ndarray, "prompt d_model"]:
+        """Activations of a checkpoint behind block `layer`, in the order of the prompts; −1 is the embedding."""
+        return self.activation_file(checkpoint).layer(layer)
+
+    def drift(
+        self,
+        arm: str | None = None,
+        statistic: str | None = None,
+        *,
+        layer: int | None = None,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Every statistic of drift, a row a checkpoint, layer and statistic; arguments leave rows out.
+
+        Args:
+            arm: e.g. `baseline`.
+            statistic: e.g. `return_fraction`.
+            layer: a block; −1 is the embedding.
+            seed: of the trajectory.
+
+        Returns:
+            Columns checkpoint, arm, seed, step, layer, statistic, value, low, high (95 % interval over prompts), and
+            reason, which says why a statistic is not defined.
+        """
+        wanted = {"arm": arm, "statistic": statistic, "layer": layer, "seed": seed}
+        filters = [(name, "==", value) for name, value in wanted.items() if value is not None]
+        return self.read_table("drift", columns=DRIFT_COLUMNS, filters=filters or None)
+
+    def estimates(self, layer: int | None = None) -> ByStep:
+        """The drift table as estimates by (arm, seed, layer), then step, then statistic; of blocks, or of one layer.
+
+        Raises:
+            RunFolderError: the run has no drift table.
+        """
+        wanted = [("layer", ">=", 0) if layer is None else ("layer", "==", layer)]
+        columns = ["arm", "seed", "layer", "step", "statistic", "value", "low", "high", "reason"]
+        frame = self.read_table("drift", columns=columns, filters=wanted).astype(object)
+        frame = frame.where(frame.notna(), None)
+        by_step: ByStep = {}
+        for arm, seed, place, step, name, *numbers in frame.itertuples(index=False, name=None):
+            by_step.setdefault((arm, seed, place), {}).setdefault(step, {})[name] = Estimate(*numbers)
+        return by_step
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """The verdict of each trajectory; empty where none has been written.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        if not self.has_json("verdict"):
+            return []
+        document = self.read_json("verdict")
+        verdicts = document.get("trajectories") if isinstance(document, dict) else None
+        if not isinstance(verdicts, list) or not all(isinstance(entry, dict) and "arm" in entry for entry in verdicts):
+            raise RunFolderError(
+                f"{self.path / 'verdict.json'} is not as expected",
+                next_step="Write it again: gravity-probe verdict RUN.",
+            )
+        return verdicts
+
+    def figure(self, statistic: str = "return_fraction", *, layer: int | None = None) -> go.Figure:
+        """A statistic of every trajectory over its steps at a layer; None is the headline layer."""
+        from probes.plots import style
+        from probes.plots.by_step import by_step
+
+        layer = self.headline_layer if layer is None else layer
+        title = f"{style.plain(self.manifest.name)} · layer {layer}"
+        return by_step(self.drift(statistic=statistic, layer=layer), statistic=statistic, subtitle=title)
+
+    # Directions ----------------------------------------------------------------------------------------------
+
+    @property
+    def directions(self) -> list[str]:
+        """Names of the directions at the aligned model: fitted, and brought from elsewhere."""
+        return self.directions_at(ALIGNED)
+
+    def directions_at(self, checkpoint: str) -> list[str]:
+        """Names of the directions that are kept for a checkpoint."""
+        from probes.directions import METHODS
+
+        folder = self.direction_path("any", checkpoint).parent
+        stems = {path.stem for path in folder.glob("*.safetensors")}
+        ordered = {direction_file(name): name for name in METHODS}
+        return [name for stem, name in ordered.items() if stem in stems] + sorted(stems - set(ordered))
+
+    def direction(self, name: str, checkpoint: str = ALIGNED) -> Vectors:
+        """A direction as it is at a checkpoint.
+
+        Raises:
+            RunFolderError: it is not there (those that are, are named), is damaged or has changed.
+        """
+        from probes.directions.vectors import Vectors
+
+        path = self.direction_path(name, checkpoint)
+        self.check(path)
+        if not path.is_file():
+            reason = self._why_undefined(name, checkpoint)
+            raise RunFolderError(
+                f"{self.path} has no direction {name!r} at {checkpoint}",
+                got=reason,
+                expected=", ".join(self.directions_at(checkpoint)) or "none is fitted there",
+                next_step=None if reason else f"Fit them: gravity-probe directions fit {self.path}.",
+            )
+        return Vectors.read(path)
+
+    def _why_undefined(self, name: str, checkpoint: str) -> str | None:
+        """Why a direction that was looked for is not defined at a checkpoint; None where it was not looked for."""
+        if not self.has_table("direction_tracks"):
+            return None
+        wanted = [("direction", "==", name), ("checkpoint", "==", checkpoint)]
+        reasons = self.read_table("direction_tracks", columns=["reason"], filters=wanted)["reason"].dropna()
+        return str(reasons.iloc[0]) if len(reasons) else None
+
+    def layer_of(self, vectors: Vectors) -> int:
+        """The layer that a direction is meant for: its selection's, else its only one, else the headline layer."""
+        if vectors.declared_layer is not None:
+            return vectors.declared_layer
+        return vectors.layers[0] if len(vectors.layers) == 1 else self.headline_layer
+
+    @property
+    def owner(self) -> Owner:
+        """The model that the run's directions belong to: any checkpoint of its lineage, which shares one basis."""
+        from probes.directions.vectors import Owner
+
+        model, checkpoints = self.manifest.model, self.manifest.checkpoints
+        return Owner(
+            int(model["d_model"]),
+            int(model["n_layers"]),
+            frozenset(filter(None, (str(about.get("weights_sha256", "")) for about in checkpoints.values()))),
+            str(checkpoints.get(ALIGNED, {}).get("place", "the run's model")),
+        )
+
+    # Its model -----------------------------------------------------------------------------------------------
+
+    def model(self, device: str | None = None) -> ModelHost:
+        """The aligned model, opened as the run's settings say; any checkpoint of the lineage can be put in its place.
+
+        Args:
+            device: where it runs; None is as the run was measured.
+
+        Raises:
+            CheckpointError: it is no longer where it was, or cannot be read.
+        """
+        from probes.models import ModelHost
+
+        settings = self.settings
+        return ModelHost(
+            self.lineage.aligned,
+            device=device or settings.device,
+            dtype=settings.dtype,
+            allow_pickle=settings.allow_pickle,
+            allow_unrelated=settings.allow_unrelated,
+        )
+
+    def tuned_member(self, checkpoint: str | None) -> Member:
+        """A fine-tuned checkpoint by its name; None is the last step of the first trajectory.
+
+        Raises:
+            RunFolderError: the run has none.
+            UsageError: it has, and this is none of them.
+        """
+        if not self.tuned:
+            raise RunFolderError(f"{self.path} has no fine-tuned checkpoint")
+        if checkpoint is None:
+            first = self.lineage.trajectories[0]
+            checkpoint = first.checkpoint_id(first.checkpoints[-1].step)
+        by_name = {member.id: member for member in self.tuned}
+        if checkpoint not in by_name:
+            raise UsageError(
+                "This is no fine-tuned checkpoint of the run", got=checkpoint, expected=", ".join(list(by_name)[-6:])
+            )
+        return by_name[checkpoint]
+
+    # Stages --------------------------------------------------------------------------------------------------
+
+    def input_of(self, need: str) -> Any:
+        """The fingerprint of what a stage needs: a finished stage's, or `activations`, those of every member.
+
+        Raises:
+            RunFolderError: that stage is not finished.
+        """
+        if need == ACTIVATIONS:
+            return sorted(self.keys.items())
+        if need == "measured":
+            return sorted((member.id, self.keys[member.id]) for member in self.measured)
+        made_from = self.made_from(need)
+        if made_from is None:
+            raise RunFolderError(f"{self.path} has no {need} yet", next_step="Run gravity-probe measure first.")
+        return made_from
+
+
+__all__ = ["ByStep", "Run"]
