@@ -17,7 +17,7 @@ import streamlit as st
 from app import cache, state
 from app.cache import Catalogue, Key
 from probes.errors import GravityError
-from probes.lineage import Witness
+from probes.lineage import ROLES, Witness
 from probes.plots import style
 from probes.plots.style import InkName
 from probes.prompts.tokens import visible
@@ -76,7 +76,7 @@ def layer_name(layer: int) -> str:
 
 def checkpoint_name(checkpoint: str, run: Context) -> str:
     """A checkpoint in words."""
-    if checkpoint in style.ROLES:
+    if checkpoint in ROLES:
         return run.witness if checkpoint == "witness" else checkpoint
     for (arm, seed, step), name in run.catalogue.checkpoints.items():
         if name == checkpoint:

@@ -10,8 +10,8 @@ from app import cache, components
 from app.cache import Key
 from app.components import Context
 from probes.plots import behaviour, style
-from probes.plots.statistics import MEASURES, statistic_of
 from probes.plots.style import InkName
+from probes.statistics import MEASURES, statistic_of
 
 _FIRST = ("harmful_compliance", "refusal_harmful")
 _COLUMNS = ("checkpoint", "arm", "seed", "step", "measure", "value", "low", "high", "n")
@@ -39,12 +39,12 @@ def show(run: Context) -> None:
         index=measures.index(first),
         format_func=lambda name: statistic_of(name).title,
         key="behaviour-measure",
-        help=statistic_of(measure).help or None,
+        help=statistic_of(measure).reading or None,
     )
     own = rows[rows["measure"] == measure]
     with components.section():
-        where = run.where(layer=False, direction=False)
-        figure = cache.behaviour_figure(run.key, measure, where, run.ink)
+        subtitle = run.where(layer=False, direction=False)
+        figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
         components.chart(figure, own, name="behaviour", alt=f"{measure} by optimiser step for every arm")
     with components.section():
         joined = _joined(run.key, run.layer, measure)
@@ -87,8 +87,10 @@ def _joined(key: Key, layer: int, measure: str) -> pd.DataFrame:
     return rows.assign(fraction=found.astype(float)).dropna(subset=["fraction", "value"])
 
 
-def _figure(key: Key, layer: int, measure: str, where: str, witness: str, ink: InkName) -> go.Figure:
-    return behaviour.behaviour(_joined(key, layer, measure), measure=measure, where=where, witness=witness, ink=ink)
+def _figure(key: Key, layer: int, measure: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
+    return behaviour.behaviour(
+        _joined(key, layer, measure), measure=measure, subtitle=subtitle, witness=witness, ink=ink
+    )
 
 
 @st.fragment

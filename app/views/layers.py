@@ -12,8 +12,8 @@ from app import cache, components, state
 from app.cache import Key
 from app.components import Context
 from probes.plots import roc, spectrum, style
-from probes.plots.statistics import DIRECTIONS, STATISTICS, statistic_of
 from probes.plots.style import InkName
+from probes.statistics import DIRECTIONS, STATISTICS, statistic_of
 
 _CHART = "chart-map"
 REVERSION = "reversion"
@@ -83,7 +83,7 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
             lambda name: state.change(statistic=name),
             name="statistic",
             format_func=lambda name: statistic_of(name).title,
-            help=statistic_of(statistic).help,
+            help=statistic_of(statistic).reading,
         )
     if known:
         with right:
@@ -231,10 +231,10 @@ def _roc(run: Context, direction: str) -> None:
 
 
 def _roc_figure(
-    key: Key, layer: int, shown: tuple[tuple[str, str], ...], direction: str, where: str, ink: InkName
+    key: Key, layer: int, shown: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
 ) -> go.Figure:
     rows = cache.projected(key, layer, tuple(name for name, _ in shown), direction)
-    return roc.roc(rows, shown, where=where, ink=ink)
+    return roc.roc(rows, shown, subtitle=subtitle, ink=ink)
 
 
 def _spectrum(run: Context, _: str) -> None:
@@ -248,16 +248,16 @@ def _spectrum(run: Context, _: str) -> None:
     if rows.empty:
         components.note(f"No spectrum is kept at the {components.layer_name(run.layer)}; choose a block at the left.")
         return
-    where = run.where(direction=False)
-    figure = cache.drawn(_spectrum_figure, run.key, run.layer, shown, of, where, run.ink)
+    subtitle = run.where(direction=False)
+    figure = cache.drawn(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)
     components.chart(figure, rows[rows["of"] == of], name="spectrum", alt=f"Share of variance of the {of} by axis")
 
 
 def _spectrum_figure(
-    key: Key, layer: int, shown: tuple[tuple[str, str], ...], of: str, where: str, ink: InkName
+    key: Key, layer: int, shown: tuple[tuple[str, str], ...], of: str, subtitle: str, ink: InkName
 ) -> go.Figure:
     rows = cache.table(key, "spectra", None, (("layer", "==", layer),))
-    return spectrum.spectrum(rows, shown, of=of, where=where, ink=ink)
+    return spectrum.spectrum(rows, shown, of=of, subtitle=subtitle, ink=ink)
 
 
 def _movers(run: Context, direction: str) -> None:

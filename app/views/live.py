@@ -246,12 +246,12 @@ def _draw(
     with st.spinner("Asking …", show_time=False):
         spots, chances, answers = _read(run, checkpoints, direction, prompt, push, new_tokens)
     shown = tuple((name, _arm(name, run), components.checkpoint_name(name, run)) for name in checkpoints)
-    where = f"{run.where(direction=False)} · direction {style.plain(direction)}"
+    subtitle = f"{run.where(direction=False)} · direction {style.plain(direction)}"
     if new_tokens:
         _answers(answers, push)
-    figure = plots.next_tokens(chances, shown, push=push, where=where, ink=run.ink)
-    components.chart(figure, chances, name="next-tokens", alt="Chances of the likeliest next tokens")
-    figure = plots.tokens(spots, shown, push=push, where=where, ink=run.ink)
+    figure = plots.next_tokens(chances, shown, push=push, subtitle=subtitle, ink=run.ink)
+    components.chart(figure, chances, name="next-tokens", alt="Probabilities of the likeliest next tokens")
+    figure = plots.tokens(spots, shown, push=push, subtitle=subtitle, ink=run.ink)
     components.chart(figure, spots, name="tokens", alt="Each token's projection on the direction")
 
 
@@ -282,7 +282,7 @@ def _read(
         answers.append((shown, plain.answer or "", (pushed.answer or "") if pushed else ""))
     return (
         pd.DataFrame(spots, columns=["checkpoint", "place", "token", "projection", "pushed"]),
-        pd.DataFrame(chances, columns=["checkpoint", "token", "chance", "pushed"]),
+        pd.DataFrame(chances, columns=["checkpoint", "token", "probability", "pushed"]),
         pd.DataFrame(answers, columns=["checkpoint", "answer", "pushed"]),
     )
 

@@ -179,14 +179,20 @@ def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFr
 
 
 def _figure(
-    key: Key, name: str, checkpoints: tuple[str, ...] | None, drawing: Drawing, where: str, witness: str, ink: InkName
+    key: Key,
+    name: str,
+    checkpoints: tuple[str, ...] | None,
+    drawing: Drawing,
+    subtitle: str,
+    witness: str,
+    ink: InkName,
 ) -> go.Figure:
     axes = ("x", "y") if drawing.axes == 2 else ("x3", "y3", "z3")
     return manifold.manifold(
         _rows(key, name, checkpoints),
         cache.document(key, name),
         drawing=drawing,
-        where=where,
+        subtitle=subtitle,
         witness=witness,
         whole=cache.table(key, name, axes),
         ink=ink,

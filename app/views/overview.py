@@ -236,10 +236,10 @@ def _behaviour(run: Context) -> None:
             "It generates text with every checkpoint and judges it.",
         )
         return
-    where = run.where(layer=False, direction=False)
+    subtitle = run.where(layer=False, direction=False)
     kept = set(cache.table(run.key, "behaviour", ("measure",))["measure"])
     measure = "harmful_compliance" if "harmful_compliance" in kept else "refusal_harmful"
-    figure = cache.behaviour_figure(run.key, measure, where, run.ink)
+    figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
     data = cache.table(run.key, "behaviour", None, (("measure", "==", measure),))
     components.chart(figure, data, name="behaviour", alt=f"{measure} by optimiser step for every arm")
 

@@ -13,7 +13,6 @@ Reversion, arXiv 2606.28525 (displacement, alignment, return fraction); Spearman
 from probes.drift.estimates import (
     MIN_PROMPTS,
     NOISE_FACTOR,
-    STATISTICS,
     check,
     check_prompts,
     crossfit,
@@ -43,7 +42,6 @@ __all__ = [
     "MIN_RUNS",
     "NOISE_FACTOR",
     "PROMPT_LEVEL",
-    "STATISTICS",
     "Grams",
     "Products",
     "RunLevel",

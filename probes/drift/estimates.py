@@ -7,25 +7,10 @@ from jaxtyping import Bool, Float
 
 from probes.drift.grams import Grams, Products, bootstrap_weights, cosine, split_weights
 from probes.errors import StatisticsError
-from probes.statistics import Estimate
+from probes.statistics import STATISTICS, Estimate
 
 MIN_PROMPTS = 16
 NOISE_FACTOR = 5.0
-STATISTICS = (
-    "alignment",
-    "alignment_crossfit",
-    "alignment_disattenuated",
-    "return_fraction",
-    "off_axis",
-    "displacement_norm",
-    "reversion_norm",
-    "share_moved",
-    "reliability",
-    "did_alignment",
-    "did_alignment_crossfit",
-    "did_return_fraction",
-    "did_reliability",
-)
 
 
 def check(
@@ -113,10 +98,10 @@ def measure(
         groups: the topic of each prompt: halves and bootstraps then go by topic; None where prompts are independent.
 
     Returns:
-        An estimate per name in `STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one, which is not
-        bounded; norms are in units of the residual stream; `return_fraction` and `off_axis` in units of the
-        reversion's norm; `share_moved` is the share of harmful prompts whose own displacement points towards
-        the mean reversion of the other harmful prompts.
+        An estimate per name in `probes.statistics.STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one,
+        which is not bounded; norms are in units of the residual stream; `return_fraction` and `off_axis` in units of
+        the reversion's norm; `share_moved` is the share of harmful prompts whose own displacement points towards the
+        mean reversion of the other harmful prompts.
 
     Raises:
         StatisticsError: see `check`.

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.style import InkName
 
@@ -18,20 +19,20 @@ _CAPTION = (
 )
 
 
-def lineage_path(rows: pd.DataFrame, *, where: str, witness: str = "witness", ink: InkName = "light") -> go.Figure:
+def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness", ink: InkName = "light") -> go.Figure:
     """Draw the lineage along the way back.
 
     Args:
         rows: arm, seed, step, return_fraction, low, high, distance, at one layer; roles at step 0.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         witness: the witness's label, which says when something stands in for it.
         ink: light or dark page.
     """
-    arms = style.in_order(set(rows["arm"]) - set(style.ROLES))
+    arms = style.in_order(set(rows["arm"]) - set(ROLES))
     height = _TOP + _BELOW + _LANE * (len(arms) + 1)
     left = max(84, 24 + 7 * max((len(_name(rows, arm)) for arm in arms), default=8))
     fig = style.figure(
-        "From the aligned model, back", where, ink, height=height, caption=_CAPTION, below=_BELOW, left=left
+        "From the aligned model, back", subtitle, ink, height=height, caption=_CAPTION, below=_BELOW, left=left
     )
     colours = style.INKS[ink]
     for place in (0, 1):

@@ -22,7 +22,7 @@ def matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     title: str,
-    where: str,
+    subtitle: str,
     caption: str,
     axes: tuple[str, str],
     limits: tuple[float, float],
@@ -38,7 +38,7 @@ def matrix(
         rows: names of the rows, from the top.
         columns: names of the columns.
         title: what is shown.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         caption: what a number means.
         axes: titles of the rows' and the columns' axis.
         limits: fixed ends of the colour scale; its middle is the neutral colour.
@@ -52,7 +52,7 @@ def matrix(
     below = names + (44 if axes[1] else 22)
     room = max(16, min(30, 560 // max(1, len(rows))))
     fig = style.figure(
-        title, where, ink, height=_TOP + below + max(120, room * len(rows)), caption=caption, below=below, left=left
+        title, subtitle, ink, height=_TOP + below + max(120, room * len(rows)), caption=caption, below=below, left=left
     )
     shown = [[_defined(value) for value in row] for row in values]
     colours = style.INKS[ink]

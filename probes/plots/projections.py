@@ -27,7 +27,7 @@ def projections(
     table: pd.DataFrame,
     checkpoints: Sequence[tuple[str, str]],
     *,
-    where: str,
+    subtitle: str,
     direction: str = "",
     ink: InkName = "light",
 ) -> go.Figure:
@@ -36,7 +36,7 @@ def projections(
     Args:
         table: checkpoint, arm, label, projection, text, at one layer.
         checkpoints: (checkpoint, name) of each row, from the top.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         direction: what the projections are on, in the activations' units; empty for the reversion, whose unit is the
             return fraction.
         ink: light or dark page.
@@ -44,7 +44,7 @@ def projections(
     left = max(64, 26 + 7 * max((len(name) for _, name in checkpoints), default=8))
     height = _TOP + _BELOW + _ROW * max(1, len(checkpoints))
     fig = style.figure(
-        "Prompt by prompt", where, ink, height=height, caption=_caption(direction, table), below=_BELOW, left=left
+        "Prompt by prompt", subtitle, ink, height=height, caption=_caption(direction, table), below=_BELOW, left=left
     )
     colours = style.INKS[ink]
     for place in (0, 1) if not direction else ():
