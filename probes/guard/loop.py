@@ -70,7 +70,9 @@ class Schedule:
         return self.peak * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, way))))
 
 
-def shuffled(examples: Sequence[Example], *, batch_size: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
+def shuffle_batches(
+    examples: Sequence[Example], *, batch_size: int, steps: int, seed: int, pad: int
+) -> Iterator[Batch]:
     """`steps` batches, going through all examples in a new order each time; the order depends on the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []

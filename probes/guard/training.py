@@ -100,7 +100,7 @@ class Answered(Dataset):
         return self._rows[place]
 
 
-def collated(items: Sequence[Item]) -> dict[str, Tensor]:
+def collate(items: Sequence[Item]) -> dict[str, Tensor]:
     """A batch [row, time], filled on the right."""
     cpu = torch.device("cpu")
     ids, mask = padded([[*request, *answer] for request, answer in items], cpu)
@@ -255,7 +255,7 @@ def _trainer(
         model=model,
         args=arguments,
         train_dataset=data,
-        data_collator=collated,
+        data_collator=collate,
         processing_class=tokenizer,
         callbacks=[Told()],
     )
