@@ -30,12 +30,14 @@ class Places:
         embedding: of the token embedding.
         final_norm: of the norm between the last block and the unembedding.
         writers: inside a block, what is added to the residual stream: attention and MLP, or the norms behind them.
+        body: of the transformer without the unembedding; None is the model's own `base_model`.
     """
 
     blocks: str
     embedding: str
     final_norm: str
     writers: tuple[str, ...]
+    body: str | None = None
 
 
 # Importing transformer-lens brings in half a data-science stack, which takes longer than measuring a small model.
@@ -64,6 +66,19 @@ KNOWN: dict[str, Places] = {
     ),
 }
 
+# Wrappers that also see: the language model inside them is read.
+_INSIDE = "model.language_model"
+WRAPPERS: dict[str, Places] = dict.fromkeys(
+    [
+        "LlavaForConditionalGeneration",
+        "Mistral3ForConditionalGeneration",
+        "Qwen2VLForConditionalGeneration",
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen3VLForConditionalGeneration",
+    ],
+    Places(f"{_INSIDE}.layers", f"{_INSIDE}.embed_tokens", f"{_INSIDE}.norm", ("self_attn", "mlp"), _INSIDE),
+)
+
 
 def find_places(architecture: str, config: Any) -> Places:
     """Places of an architecture, named by its Hugging Face class.
@@ -71,7 +86,7 @@ def find_places(architecture: str, config: Any) -> Places:
     Raises:
         CheckpointError: transformer-lens does not know the architecture.
     """
-    return KNOWN.get(architecture) or ask_transformer_lens(architecture, config)
+    return KNOWN.get(architecture) or WRAPPERS.get(architecture) or ask_transformer_lens(architecture, config)
 
 
 def ask_transformer_lens(architecture: str, config: Any) -> Places:

@@ -15,7 +15,7 @@ _PICKLED_WEIGHTS = ["pytorch_model*.bin", "adapter_model.bin"]
 
 
 def folder_of(place: str, revision: str | None, *, allow_pickle: bool) -> Path:
-    """The folder of a checkpoint or adapter: itself if local, else its snapshot from the hub or its cache.
+    """The folder of a checkpoint or adapter: itself (or a GGUF file) if local, else its snapshot from the hub.
 
     Args:
         place: a folder, or a hub id.
@@ -25,7 +25,7 @@ def folder_of(place: str, revision: str | None, *, allow_pickle: bool) -> Path:
     Raises:
         CheckpointError: the hub cannot be reached, or does not have it, and the cache does not either.
     """
-    if Path(place).is_dir():
+    if Path(place).is_dir() or (place.endswith(".gguf") and Path(place).is_file()):
         return Path(place)
     # Imported here: a lineage of local folders needs no hub.
     from huggingface_hub import snapshot_download

@@ -42,7 +42,7 @@ class ModelView:
     @property
     def body(self) -> nn.Module:
         """The transformer without the unembedding."""
-        return self.model.base_model
+        return self.model.base_model if self._places.body is None else submodule(self.model, self._places.body)
 
     @property
     def blocks(self) -> list[nn.Module]:
