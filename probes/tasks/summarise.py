@@ -11,6 +11,7 @@ from probes.lineage import ROLES
 from probes.run import Run
 from probes.statistics import STATISTICS
 from probes.store import FORMAT_VERSION
+from probes.tasks.safety import safety_answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,11 +71,26 @@ class Checkpoint(_Record):
     behaviour: Behaviour
 
 
+class Safety(_Record):
+    """What the answers of a trajectory's last judged checkpoint say (METHODS, section 7); rates are fractions."""
+
+    answer: str
+    refusal_before: float | None
+    refusal_after: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    prompts: int
+    base_flip_rate: float | None
+
+
 class TrajectorySummary(_Record):
-    """One fine-tuning run."""
+    """One fine-tuning run; `safety` is None where its behaviour was not judged."""
 
     arm: str
     seed: int
+    safety: Safety | None
     checkpoints: tuple[Checkpoint, ...]
 
 
@@ -98,6 +114,7 @@ def summarise(run: Run) -> Summary:
     layers = _by_step(drift, ["layer", "statistic"], "value")
     nulls = _nulls(run)
     behaviours = behaviour_by_step(run)
+    answers = safety_answers(run)
     trajectories = []
     for (arm, seed), frame in drift.groupby(["arm", "seed"], sort=False):
         steps = sorted(frame["step"].unique())
@@ -109,7 +126,9 @@ def summarise(run: Run) -> Summary:
             )
             for step in map(int, steps)
         )
-        trajectories.append(TrajectorySummary(arm=str(arm), seed=int(seed), checkpoints=checkpoints))
+        answer = answers.get((arm, seed))
+        safety = None if answer is None else Safety(**answer.to_json())
+        trajectories.append(TrajectorySummary(arm=str(arm), seed=int(seed), safety=safety, checkpoints=checkpoints))
     return Summary(
         format_version=FORMAT_VERSION,
         lineage=run.lineage.name,
