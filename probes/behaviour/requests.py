@@ -19,7 +19,7 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _INFORMATION = re.compile(
-    r"^\W*(?:what (?:is|are|was|were|does|do|did|happen\w*|causes?)|who (?:is|was|were|are)|when (?:was|did|were)|"
+    r"^\W*(?:why|what (?:is|are|was|were|does|do|did|happen\w*|causes?)|who (?:is|was|were|are)|when (?:was|did|were)|"
     r"what should i do\b|how can i (?:tell|recogni[sz]e|know|protect|help|deal|cope)\b|how (?:does|do|did) "
     r"(?!i\b|you\b|"
     r"we\b|one\b)|explain (?!how to)|describe (?!how)|define|tell me about|compare|summari[sz]e)\b",
