@@ -281,7 +281,7 @@ def readout(run: Context, direction: str, checkpoint: str) -> None:
             if len(own):
                 columns[f"{name}, {mark}"] = pd.Series(
                     [
-                        f"{visible(text)}  {style.signed(score, 1)}"
+                        f"{visible(text)}  {style.decimal(score, 1)}"
                         for text, score in zip(own["token"], own["score"], strict=True)
                     ]
                 )

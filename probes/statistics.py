@@ -370,7 +370,7 @@ def null_name(name: str) -> str:
     return NULL_NAMES.get(name, name.replace("_", " "))
 
 
-def signed(value: float | None, places: int = 2) -> str:
+def decimal(value: float | None, places: int = 2) -> str:
     """A number with a true minus sign; what is not a number is an en dash."""
     if value is None or not math.isfinite(value):
         return "–"
@@ -380,4 +380,4 @@ def signed(value: float | None, places: int = 2) -> str:
 
 def percent(share: float | None, places: int = 0) -> str:
     """A share in per cent, as `19 %`, with a true minus sign; what is not a number is an en dash."""
-    return "–" if share is None or not math.isfinite(share) else f"{signed(100 * share, places)} %"
+    return "–" if share is None or not math.isfinite(share) else f"{decimal(100 * share, places)} %"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probes.behaviour.rate_tables import rates
-from probes.statistics import DIRECTIONS, MEASURES, STATISTICS, percent, signed, statistic_of
+from probes.statistics import DIRECTIONS, MEASURES, STATISTICS, decimal, percent, statistic_of
 from probes.tasks.summarise import Behaviour, Layer
 
 TABLES = (STATISTICS, MEASURES, DIRECTIONS)
@@ -61,7 +61,7 @@ def test_a_share_in_per_cent_has_a_space_and_a_true_minus_sign(value, places, te
 
 @pytest.mark.parametrize(("value", "text"), [(-0.25, "−0.25"), (-0.001, "0.00"), (None, "–"), (np.inf, "–")])
 def test_a_signed_number_has_a_true_minus_sign(value, text):
-    assert signed(value) == text
+    assert decimal(value) == text
 
 
 def test_the_table_needs_no_plotting_library():

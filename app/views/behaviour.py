@@ -75,7 +75,7 @@ def _answer(run: Context, rows: pd.DataFrame, measure: str) -> tuple[str, str]:
 
 
 def _shown(value: float, limits: tuple[float, float] | None) -> str:
-    return f"{100 * value:.0f} %" if limits == (0.0, 1.0) and pd.notna(value) else style.signed(value)
+    return f"{100 * value:.0f} %" if limits == (0.0, 1.0) and pd.notna(value) else style.decimal(value)
 
 
 def _joined(key: Key, layer: int, measure: str) -> pd.DataFrame:

@@ -98,9 +98,9 @@ def _lead(run: Context, pair: pd.DataFrame) -> str:
         return ""
     row = here.iloc[0]
     parts = [
-        (row["distance"], f"{style.signed(row['distance'])} ‖v‖ apart"),
-        (row["cosine"], f"cosine of their displacements {style.signed(row['cosine'])}"),
-        (row["cka"], f"CKA {style.signed(row['cka'])}"),
+        (row["distance"], f"{style.decimal(row['distance'])} ‖v‖ apart"),
+        (row["cosine"], f"cosine of their displacements {style.decimal(row['cosine'])}"),
+        (row["cka"], f"CKA {style.decimal(row['cka'])}"),
     ]
     words = ", ".join(text for value, text in parts if math.isfinite(value))
     return f"At {components.layer_name(run.layer)}: {words}." if words else ""
@@ -164,7 +164,9 @@ def _carried_figure(
     subtitle: str,
     ink: InkName,
 ) -> go.Figure:
-    return directions.carried(_carried_rows(key, layer, one, other), names=names, arms=arms, subtitle=subtitle, ink=ink)
+    return directions.probe_transfer(
+        _carried_rows(key, layer, one, other), names=names, arms=arms, subtitle=subtitle, ink=ink
+    )
 
 
 def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:

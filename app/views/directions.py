@@ -77,14 +77,14 @@ def _answer(run: Context, rows: pd.DataFrame, direction: str, here: str, about: 
         f"{_with_interval(own, 'auroc')}, one refitted there {_with_interval(own, 'refit')}"
     )
     if len(before) and math.isfinite(before.iloc[0]["refit"]):
-        words += f"; at the aligned model it was {style.signed(before.iloc[0]['refit'])}"
+        words += f"; at the aligned model it was {style.decimal(before.iloc[0]['refit'])}"
     return title, f"{words}. {what}"
 
 
 def _with_interval(row: pd.Series, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    inside = f" ({style.signed(low)} to {style.signed(high)})" if math.isfinite(low) and math.isfinite(high) else ""
-    return style.signed(row[name]) + inside
+    inside = f" ({style.decimal(low)} to {style.decimal(high)})" if math.isfinite(low) and math.isfinite(high) else ""
+    return style.decimal(row[name]) + inside
 
 
 def _turning(key: Key, layer: int, direction: str, chosen: tuple[str, int], subtitle: str, ink: InkName) -> go.Figure:
@@ -157,7 +157,7 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
         by_layer=[[0.5 if math.isnan(each) else each for each in by_layer.get(name, [])] for name in own["direction"]],
         says=[str(about.get(name, {}).get("says", "")) for name in own["direction"]],
         interval=[
-            f"{style.signed(low)} to {style.signed(high)}" if math.isfinite(low) else "–"
+            f"{style.decimal(low)} to {style.decimal(high)}" if math.isfinite(low) else "–"
             for low, high in zip(own["refit_low"], own["refit_high"], strict=True)
         ],
     )

@@ -112,8 +112,8 @@ def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, st
     at = here.iloc[0]
     title = f"{run.arm.capitalize()} moved at {at['angle']:.0f}° to the way back"
     lead = (
-        f"Seed {run.seed}, step {run.step:,}, {components.layer_name(run.layer)}: {style.signed(at['along'])} along "
-        f"the way back and {style.signed(at['off_axis'])} off it, in units of the distance to the witness. "
+        f"Seed {run.seed}, step {run.step:,}, {components.layer_name(run.layer)}: {style.decimal(at['along'])} along "
+        f"the way back and {style.decimal(at['off_axis'])} off it, in units of the distance to the witness. "
     )
     if cone is not None:
         inside = at["angle"] < math.degrees(cone.angle)

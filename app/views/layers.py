@@ -107,11 +107,11 @@ def _lead(run: Context, rows: pd.DataFrame) -> str:
     if at_step.empty:
         return ""
     own = at_step[at_step["layer"] == run.layer]["value"]
-    here = style.signed(float(own.iloc[0])) if len(own) else "not defined"
+    here = style.decimal(float(own.iloc[0])) if len(own) else "not defined"
     top = at_step.loc[at_step["value"].idxmax()]
     words = (
         f"{run.trajectory.capitalize()}, step {run.step:,}: {here} at {components.layer_name(run.layer)}; "
-        f"largest, {style.signed(float(top['value']))}, at {components.layer_name(int(top['layer']))}."
+        f"largest, {style.decimal(float(top['value']))}, at {components.layer_name(int(top['layer']))}."
     )
     if int(top["layer"]) != run.catalogue.headline:
         words += " The largest of many layers is no test: the headline layer was declared in advance."

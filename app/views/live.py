@@ -294,7 +294,7 @@ def _arm(checkpoint: str, run: Context) -> str:
 
 def _answers(rows: pd.DataFrame, push: float) -> None:
     """What they say, as text: nothing of it is markup."""
-    heads = ["", "greedy answer", *([f"with the push of {style.signed(push)}"] if push else [])]
+    heads = ["", "greedy answer", *([f"with the push of {style.decimal(push)}"] if push else [])]
     columns = ["checkpoint", "answer", *(["pushed"] if push else [])]
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
     body = "".join(

@@ -103,7 +103,7 @@ def _answer(run: Context, rows: pd.DataFrame) -> tuple[str, str]:
         return "Paths away from the aligned model", ""
     along, across = float(here["along"].iloc[0]), float(here["across"].iloc[0])
     return (
-        f"{run.arm.capitalize()}: {style.signed(along)} of the way back, {style.signed(abs(across))} off it",
+        f"{run.arm.capitalize()}: {style.decimal(along)} of the way back, {style.decimal(abs(across))} off it",
         f"Seed {run.seed} at step {run.step:,}, {components.layer_name(run.layer)}; both in units of the distance "
         "between the aligned model and the witness, off it along the main off-axis direction.",
     )

@@ -39,13 +39,13 @@ class Association:
         if self.over_checkpoints is None:
             return "A correlation is not defined: too few checkpoints, or nothing varies."
         text = (
-            f"Spearman ρ = {style.signed(self.over_checkpoints)} over {self.checkpoints} checkpoints, which are not "
+            f"Spearman ρ = {style.decimal(self.over_checkpoints)} over {self.checkpoints} checkpoints, which are not "
             f"independent: they come from {self.trajectories} "
             + ("trajectory" if self.trajectories == 1 else "trajectories")
         )
         if self.over_trajectories is None or self.trajectories < ENOUGH:
             return text + f". With fewer than {ENOUGH} trajectories this describes these runs and no others."
-        return text + f"; over their last steps ρ = {style.signed(self.over_trajectories)} (n = {self.trajectories})."
+        return text + f"; over their last steps ρ = {style.decimal(self.over_trajectories)} (n = {self.trajectories})."
 
 
 def association(rows: pd.DataFrame) -> Association:
@@ -89,7 +89,7 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
                 x=run["fraction"],
                 y=run["value"],
                 mode="markers" if role else "lines+markers",
-                line={"color": style.faded(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
+                line={"color": style.fade(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
                 marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes},
                 error_y={
                     "type": "data",
@@ -98,7 +98,7 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
                     "arrayminus": (run["value"] - run["low"]).clip(lower=0),
                     "thickness": 1,
                     "width": 0,
-                    "color": style.faded(mark.colour, 0.4),
+                    "color": style.fade(mark.colour, 0.4),
                 },
                 customdata=run["step"],
                 hovertemplate=f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"

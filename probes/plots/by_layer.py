@@ -70,7 +70,7 @@ def by_layer(
                 **cell,
             )
         if rows[column].notna().sum() == 0:
-            _undefined(grid, cell, place, colours.muted)
+            _note_undefined(grid, cell, place, colours.muted)
         grid.add_vline(x=layer, line={"color": colours.rule, "width": 5}, layer="below", **cell)
         if limits is not None:
             room = 0.04 * (limits[1] - limits[0])
@@ -93,7 +93,7 @@ def by_layer(
     return grid
 
 
-def _undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -> None:
+def _note_undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -> None:
     """Say so in a panel that would be empty."""
     axis = "" if place == 0 else str(place + 1)
     grid.add_annotation(

@@ -126,7 +126,7 @@ def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink:
             x=[axis.position(step) for step in rows["step"]],
             y=rows["p99"],
             mode="lines",
-            line={"color": style.faded(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
+            line={"color": style.fade(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
             customdata=rows["step"],
             hovertemplate=f"{title}<br>p99 %{{y:.3f}} at step %{{customdata}}<extra></extra>",
         )
@@ -144,7 +144,7 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
         if own.empty:
             continue
         mark, value = style.mark_of(role), float(own["value"].iloc[0])
-        fig.add_hline(y=value, line={"color": style.faded(mark.colour, 0.7), "width": 1.2}, layer="below")
+        fig.add_hline(y=value, line={"color": style.fade(mark.colour, 0.7), "width": 1.2}, layer="below")
         fig.add_scatter(
             name=role,
             x=[StepAxis.of([0, *rows["step"]]).zero],
@@ -204,8 +204,8 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
 
 def _hover(row: object) -> str:
     value, low, high, step = (getattr(row, name) for name in ("value", "low", "high", "step"))
-    interval = f" [{style.signed(low)}, {style.signed(high)}]" if _finite(low) and _finite(high) else ""
-    return f"step {step}: {style.signed(value, 3)}{interval}"
+    interval = f" [{style.decimal(low)}, {style.decimal(high)}]" if _finite(low) and _finite(high) else ""
+    return f"step {step}: {style.decimal(value, 3)}{interval}"
 
 
 def _draw_band(fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str, colour: str, opacity: float) -> None:
@@ -220,7 +220,7 @@ def _draw_band(fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str,
         y=high + low[::-1],
         mode="none",
         fill="toself",
-        fillcolor=style.faded(colour, opacity),
+        fillcolor=style.fade(colour, opacity),
         hoverinfo="skip",
         legendgroup=arm,
     )

@@ -101,7 +101,7 @@ def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> l
     for role in ("pretrained", "witness"):
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
-            value, line = float(values.iloc[0]), {"color": style.faded(style.mark_of(role).colour, 0.6), "width": 1.1}
+            value, line = float(values.iloc[0]), {"color": style.fade(style.mark_of(role).colour, 0.6), "width": 1.1}
             rules.append({**across, "y0": value, "y1": value, "line": line})
     if column in ("auroc", "refit"):
         rules.append({**across, "y0": 0.5, "y1": 0.5, "line": {"color": colours.rule, "width": 1, "dash": "dot"}})
@@ -144,7 +144,7 @@ def _band(run: pd.DataFrame, arm: str, column: str, axis: StepAxis) -> list[dict
             "y": [*known[f"{column}_high"], *known[f"{column}_low"][::-1]],
             "mode": "none",
             "fill": "toself",
-            "fillcolor": style.faded(style.mark_of(arm).colour, 0.15),
+            "fillcolor": style.fade(style.mark_of(arm).colour, 0.15),
             "hoverinfo": "skip",
             "legendgroup": arm,
             "showlegend": False,
@@ -164,7 +164,7 @@ def _line(run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, *
         "showlegend": named and seed == 0,
         "line": {"color": mark.colour, "dash": mark.dash, "width": mark.width},
         "marker": {"symbol": mark.symbol, "size": 6, "color": mark.colour},
-        "customdata": [[step, style.signed(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
+        "customdata": [[step, style.decimal(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
         "hovertemplate": f"{style.plain(arm)}, seed {seed}, step %{{customdata[0]}}<br>"
         f"{style.plain(statistic_of(column).title)} %{{y:.3f}} (cosine to the aligned model's %{{customdata[1]}})"
         "<extra></extra>",
@@ -253,7 +253,7 @@ _MODES = {"none": 0, "ablate": 1, "add": 2}
 
 def _lane(mode: str, amount: float) -> str:
     words = {"none": "as it is", "ablate": "ablated"}.get(mode, mode)
-    return words if mode in ("none", "ablate") else f"added × {style.signed(amount)}"
+    return words if mode in ("none", "ablate") else f"added × {style.decimal(amount)}"
 
 
 def _rates(
@@ -343,7 +343,7 @@ def _share(name: str, value: float, count: int | None) -> str:
 _CARRIED_TOP = 146
 
 
-def carried(
+def probe_transfer(
     rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw what each direction's probe reads in two checkpoints, at home and carried over.
@@ -371,7 +371,7 @@ def carried(
     for place, (fitted, name, arm) in enumerate(zip(("one", "other"), names, arms, strict=True)):
         mark = style.mark_of(arm)
         faint = arms[0] == arms[1] and fitted == "one"  # two steps of one arm: the earlier choice is the paler
-        colour = style.faded(mark.colour, 0.5) if faint else mark.colour
+        colour = style.fade(mark.colour, 0.5) if faint else mark.colour
         for read, checkpoint in zip(("one", "other"), names, strict=True):
             own = rows[(rows["fitted"] == fitted) & (rows["read"] == read)].set_index("direction")["auroc"]
             home = fitted == read

@@ -217,7 +217,7 @@ def _draw_cone(
             x=[0, far * math.cos(cone.angle)],
             y=[0, side * far * math.sin(cone.angle)],
             mode="lines",
-            line={"color": style.faded(colours.muted, 0.8), "width": 1, "dash": "2px,2px"},
+            line={"color": style.fade(colours.muted, 0.8), "width": 1, "dash": "2px,2px"},
             hoverinfo="skip",
         )
     (_, right), (_, top) = limits
@@ -258,7 +258,7 @@ def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> lis
             "arrowhead": 2,
             "arrowsize": 1,
             "arrowwidth": width,
-            "arrowcolor": style.faded(colour, opacity),
+            "arrowcolor": style.fade(colour, opacity),
         }
     ]
 
@@ -296,7 +296,7 @@ def prompt_arrows(
             "y": y,
             "mode": "lines",
             "hoverinfo": "skip",
-            "line": {"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
+            "line": {"color": style.fade(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
         }
         ends = {
             "type": kind,

@@ -77,7 +77,7 @@ def heatmap(
     )
     if len(layers) * len(steps) <= _WITH_NUMBERS:
         fig.data[0].update(
-            text=[[style.signed(value) for value in row] for row in values],
+            text=[[style.decimal(value) for value in row] for row in values],
             texttemplate="%{text}",
             textfont={"size": 12},
         )
@@ -123,7 +123,7 @@ def _from_zero(values: list[list[float | None]]) -> tuple[float, float]:
 def _limits_in_words(limits: tuple[float, float] | None) -> str:
     if limits is None:
         return "from 0 to the largest value shown. – : not defined."
-    return f"limits fixed at {style.signed(limits[0], 1)} and {style.signed(limits[1], 1)}. – : not defined."
+    return f"limits fixed at {style.decimal(limits[0], 1)} and {style.decimal(limits[1], 1)}. – : not defined."
 
 
 def _scale(diverging: bool, colours: style.Ink) -> list[tuple[float, str]]:
@@ -169,7 +169,7 @@ def _hover(spot: tuple[int, int], content: tuple[float | None, str | None]) -> s
     value, reason = content
     place = f"{'embedding' if layer == -1 else f'layer {layer}'}, step {step}"
     if value is not None and math.isfinite(value):
-        return f"{place}<br>{style.signed(value, 3)}"
+        return f"{place}<br>{style.decimal(value, 3)}"
     return f"{place}<br>not defined" + (f": {style.plain(reason)}" if reason else "")
 
 

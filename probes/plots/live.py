@@ -49,7 +49,7 @@ def tokens(
         subtitle: run, layer and direction.
         ink: light or dark page.
     """
-    caption = _TOKENS_CAPTION + (f" Outlined: with the push of {style.signed(push)} at this layer." if push else "")
+    caption = _TOKENS_CAPTION + (f" Outlined: with the push of {style.decimal(push)} at this layer." if push else "")
     fig = style.figure("Token by token", subtitle, ink, height=_TOKENS_HEIGHT, caption=caption, below=96)
     colours = style.INKS[ink]
     width = 0.8 / max(1, len(checkpoints))
@@ -59,7 +59,7 @@ def tokens(
         places = own["place"] + (index - (len(checkpoints) - 1) / 2) * width
         title = style.plain(name)
         hover = [
-            f"{title}<br>{shown_token(text)}: {style.signed(value, 3)}"
+            f"{title}<br>{shown_token(text)}: {style.decimal(value, 3)}"
             for text, value in zip(own["token"], own["projection"], strict=True)
         ]
         fig.add_bar(
@@ -68,7 +68,7 @@ def tokens(
             y=own["projection"],
             width=width * 0.86,
             hovertext=hover,
-            marker={"color": mark.colour if index == 0 else style.faded(mark.colour, 0.55), "line": {"width": 0}},
+            marker={"color": mark.colour if index == 0 else style.fade(mark.colour, 0.55), "line": {"width": 0}},
             hovertemplate="%{hovertext}<extra></extra>",
         )
         if push:
@@ -148,7 +148,7 @@ def next_tokens(
         subtitle: run, layer and direction.
         ink: light or dark page.
     """
-    caption = _NEXT_CAPTION + (f"Outlined: with the push of {style.signed(push)}." if push else "")
+    caption = _NEXT_CAPTION + (f"Outlined: with the push of {style.decimal(push)}." if push else "")
     words = [shown_token(text) for text in rows[rows["checkpoint"] == checkpoints[0][0]]["token"]]
     height = _TOP + _BELOW + _NEXT_ROW * max(4, len(words))
     base = style.figure("What comes next", subtitle, ink, height=height, caption=caption, below=_BELOW, left=130).layout
@@ -170,7 +170,7 @@ def next_tokens(
             width=0.74,
             row=1,
             col=column,
-            marker={"color": style.faded(mark.colour, 0.75), "line": {"width": 0}},
+            marker={"color": style.fade(mark.colour, 0.75), "line": {"width": 0}},
             hovertext=[
                 _hover(word, probability, pushed)
                 for word, probability, pushed in zip(words, own["probability"], own["pushed"], strict=True)

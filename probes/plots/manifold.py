@@ -41,7 +41,7 @@ def manifold(
         ink: light or dark page.
     """
     limits = {axis: _limits((table if whole is None else whole)[axis]) for axis in clouds.columns_of(drawing.axes)}
-    table = thinned(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
+    table = thin(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
     method = str(about["method"]).upper()
     fig = style.figure(
         f"{method} map of the prompts",
@@ -62,10 +62,10 @@ def manifold(
         _arrow(fig, table, drawing.axes, ink)
     _names(fig, table, drawing, witness, ink)
     _axes(fig, limits, drawing.axes, method, about)
-    return _played(fig, table[~fixed], drawing, steps, ink, witness) if drawing.moving and steps else fig
+    return _add_frames(fig, table[~fixed], drawing, steps, ink, witness) if drawing.moving and steps else fig
 
 
-def thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
+def thin(table: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows, taken evenly from every checkpoint and class."""
     if len(table) <= most:
         return table
@@ -246,7 +246,7 @@ def _axes(
     fig.update_layout(scene={**scene, "aspectmode": "cube"}, dragmode="orbit", margin={"r": 0})
 
 
-def _played(
+def _add_frames(
     fig: go.Figure, tuned: pd.DataFrame, drawing: Drawing, steps: list[int], ink: InkName, witness: str
 ) -> go.Figure:
     """A cloud for each arm, seed and class that takes the places of one step after another."""

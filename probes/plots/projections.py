@@ -127,10 +127,10 @@ def _half(
         y=[level, *curve, level],
         mode="lines",
         fill="toself",
-        fillcolor=style.faded(mark.colour, 0.42 if filled else 0.10),
+        fillcolor=style.fade(mark.colour, 0.42 if filled else 0.10),
         hoverinfo="skip",
         line={
-            "color": style.faded(mark.colour, 0.95 if filled else 0.6),
+            "color": style.fade(mark.colour, 0.95 if filled else 0.6),
             "width": 1.2,
             "dash": "solid" if filled else "dot",
         },
@@ -158,7 +158,7 @@ def _half(
         y=[level, level + side * 0.30],
         mode="lines",
         line={"color": mark.colour, "width": 2.4},
-        hovertemplate=f"{title}<br>mean {style.signed(mean, 3)}<extra></extra>",
+        hovertemplate=f"{title}<br>mean {style.decimal(mean, 3)}<extra></extra>",
     )
 
 

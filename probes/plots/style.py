@@ -17,8 +17,8 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from probes.statistics import decimal as decimal
 from probes.statistics import percent as percent
-from probes.statistics import signed as signed
 
 InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
@@ -95,7 +95,7 @@ def in_order(arms: Iterable[str]) -> list[str]:
     return sorted(set(arms), key=rank)
 
 
-def faded(colour: str, opacity: float) -> str:
+def fade(colour: str, opacity: float) -> str:
     """A `#rrggbb` colour with an opacity."""
     red, green, blue = _channels(colour)
     return f"rgba({red},{green},{blue},{opacity:g})"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from probes.errors import GateTripped, RunFolderError, UsageError
 from probes.lineage import ROLES
 from probes.run import Run
-from probes.statistics import signed
+from probes.statistics import decimal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ class ReturnGate(BaseModel):
     def sentence(self) -> str:
         """The result in words: the furthest checkpoint, and the first that has no return fraction."""
         limit = f"{self.max_return:g}".replace("-", "−")
-        reached = f"{self.where}: return fraction {signed(self.furthest, 3)} at layer {self.layer}"
+        reached = f"{self.where}: return fraction {decimal(self.furthest, 3)} at layer {self.layer}"
         if self.passed and self.where is None:
             return f"Within {limit}: every checkpoint is the aligned model itself."
         if self.passed:

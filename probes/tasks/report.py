@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from probes.errors import RunFolderError
 from probes.lineage import ROLES
 from probes.run import Run
-from probes.statistics import null_name, signed, statistic_of
+from probes.statistics import decimal, null_name, statistic_of
 from probes.store import Manifest
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def how_to_reproduce(manifest: Manifest, path: str) -> list[str]:
         start = f"gravity-probe demo --seed {demo.get('seed', 0)} --seeds {demo.get('seeds', 1)}{quick}{nulls}"
         return [f"# with gravity-probe {manifest.tool_version}", f"{start} --no-app --out {path}"]
     given = [
-        f"--set {shlex.quote(f'{key}={value}')}" for key, value in manifest.config_given.items() if not _nested(value)
+        f"--set {shlex.quote(f'{key}={value}')}"
+        for key, value in manifest.config_given.items()
+        if not _is_nested(value)
     ]
     return [
         f"# with gravity-probe {manifest.tool_version}",
@@ -77,7 +79,7 @@ def how_to_reproduce(manifest: Manifest, path: str) -> list[str]:
     ]
 
 
-def _nested(value: Any) -> bool:
+def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
@@ -196,7 +198,7 @@ def _made_from(run: Run) -> Iterator[str]:
 
 
 def _number(value: Any) -> str:
-    return signed(float(value), 3) if isinstance(value, int | float) else "–"
+    return decimal(float(value), 3) if isinstance(value, int | float) else "–"
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:

@@ -70,10 +70,10 @@ def test_a_moving_map_has_a_frame_a_step_and_fixed_axes(places):
 
 
 def test_thinning_keeps_every_checkpoint_and_class_alike(places):
-    kept = manifold.thinned(places, 60)
+    kept = manifold.thin(places, 60)
     assert len(kept) <= 60 + 10
     assert kept.groupby(["checkpoint", "label"]).size().nunique() == 1
-    assert len(manifold.thinned(places, 1000)) == len(places)
+    assert len(manifold.thin(places, 1000)) == len(places)
 
 
 def test_half_of_the_points_lie_inside_the_contour(places):

@@ -103,7 +103,7 @@ def test_text_of_a_run_is_no_markup():
 
 
 def test_numbers_have_true_minus_signs_and_absent_ones_a_dash():
-    assert (style.signed(-0.5), style.signed(None), style.signed(float("nan"))) == ("−0.50", "–", "–")
+    assert (style.decimal(-0.5), style.decimal(None), style.decimal(float("nan"))) == ("−0.50", "–", "–")
 
 
 def test_a_scale_is_its_own_colours_at_its_places_and_between_them_halfway():
