@@ -152,7 +152,7 @@ def nulls(key: Key, layer: int) -> pd.DataFrame:
     return table(key, "nulls", columns, (("layer", "==", layer), ("step", ">=", 0)))
 
 
-def projected(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
+def read_projections(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
     """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept.
 
     Without a direction: on the reversion, in units of the return fraction; on another, in the activations' units.
@@ -333,7 +333,7 @@ def projections_figure(
     key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
 ) -> go.Figure:
     """Densities and strips of chosen checkpoints at one layer, on the reversion or on another direction."""
-    rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
+    rows = read_projections(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
     return projections.projections(rows, checkpoints, subtitle=subtitle, direction=direction, ink=ink)
 
 

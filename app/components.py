@@ -177,10 +177,10 @@ def section() -> Iterator[None]:
     try:
         yield
     except GravityError as error:
-        failed(error)
+        show_failure(error)
 
 
-def failed(error: GravityError) -> None:
+def show_failure(error: GravityError) -> None:
     """Show a refusal as text."""
     st.error(as_text(str(error)), icon=":material/error:")
 
@@ -339,7 +339,7 @@ def sidebar_pictures() -> None:
     st.segmented_control("Pictures saved as", PICTURES, default=PICTURES[0], key="choose-pictures")
 
 
-def resolved(key: Key, manifest: Manifest, found: Catalogue, ink: InkName) -> Context:
+def resolve_selection(key: Key, manifest: Manifest, found: Catalogue, ink: InkName) -> Context:
     """The selection with the run's defaults where it says nothing, or something that the run does not have."""
     chosen = state.selection()
     of_arm = [entry for entry in found.trajectories if entry[0] == chosen.arm]

@@ -19,7 +19,7 @@ from jaxtyping import Float32
 from probes.errors import ActivationError
 from probes.models.architecture import accepts
 from probes.models.hooks import ENTERING, hand_over
-from probes.models.padding import padded
+from probes.models.padding import pad_tokens
 from probes.models.view import ModelView
 
 EMBEDDING = ENTERING
@@ -63,7 +63,7 @@ def extract(
         ActivationError: an activation is not finite (names layer and prompt), a prompt has no such position, or a
             single prompt does not fit into memory.
     """
-    wanted = _wanted(host, layers)
+    wanted = _layers_to_read(host, layers)
     where = _spans(host, token_ids, position, spans)
     lengths = [len(ids) for ids in token_ids]
     budget = batch_tokens or automatic_batch_tokens(host)
@@ -73,9 +73,9 @@ def extract(
         prompts = queue.popleft()
         rows = _run(host, [token_ids[each] for each in prompts], [where[each] for each in prompts], wanted)
         if rows is None:
-            budget = _halved(prompts, lengths)
+            budget = _half_of(prompts, lengths)
             remaining = [prompt for batch in (prompts, *queue) for prompt in batch]
-            queue = deque(_grouped(remaining, lengths, budget))
+            queue = deque(_group(remaining, lengths, budget))
             continue
         for layer, values in rows.items():
             _check_finite(values, layer, prompts)
@@ -144,10 +144,10 @@ def batches(lengths: Sequence[int], budget: int, *, reverse: bool = False) -> It
     `reverse` starts from the longest and makes smaller batches, so that no batch stays what it was.
     """
     order = sorted(range(len(lengths)), key=lambda prompt: (lengths[prompt], prompt), reverse=reverse)
-    yield from _grouped(order, lengths, min(budget, sum(lengths)) * 2 // 3 if reverse else budget)
+    yield from _group(order, lengths, min(budget, sum(lengths)) * 2 // 3 if reverse else budget)
 
 
-def _grouped(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def _group(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     group: list[int] = []
     for prompt in order:
         longest = max(lengths[each] for each in (*group[-1:], *group[:1], prompt))
@@ -159,7 +159,7 @@ def _grouped(order: Sequence[int], lengths: Sequence[int], budget: int) -> Itera
         yield group
 
 
-def _wanted(host: ModelView, layers: Sequence[int] | None) -> list[int]:
+def _layers_to_read(host: ModelView, layers: Sequence[int] | None) -> list[int]:
     wanted = sorted(set(range(EMBEDDING, host.n_layers) if layers is None else layers))
     if not wanted or wanted[0] < EMBEDDING or wanted[-1] >= host.n_layers:
         raise ActivationError(
@@ -245,7 +245,7 @@ def _inputs(token_ids: Sequence[Sequence[int]], host: ModelView) -> dict[str, An
 
     What stands in the padding does not matter: it comes after the prompt, and no token looks ahead.
     """
-    ids, mask = padded(token_ids, host.device)
+    ids, mask = pad_tokens(token_ids, host.device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if accepts(host.body, "position_ids"):
         inputs["position_ids"] = torch.arange(ids.shape[1], device=host.device).expand(len(token_ids), -1)
@@ -256,7 +256,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _halved(prompts: Sequence[int], lengths: Sequence[int]) -> int:
+def _half_of(prompts: Sequence[int], lengths: Sequence[int]) -> int:
     """Half of the tokens of a batch that did not fit."""
     longest = max(lengths[prompt] for prompt in prompts)
     if len(prompts) == 1:

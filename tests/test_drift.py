@@ -182,7 +182,7 @@ def test_sixteen_prompts_of_a_class_are_enough():
 
 
 def test_an_undefined_row_carries_its_reason_for_every_statistic():
-    rows = drift.undefined("it did not move")
+    rows = drift.undefined_statistics("it did not move")
     assert set(rows) == set(STATISTICS)
     assert all(row == Estimate(None, reason="it did not move") for row in rows.values())
 

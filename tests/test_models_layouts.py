@@ -16,7 +16,7 @@ from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.hooks import add
 from probes.models.learned import learned_nothing, next_token_loss
-from probes.models.weight_space import drift_norms, folded
+from probes.models.weight_space import drift_norms, merged_weights
 from tests.builders import DEPTH, VOCABULARY, WIDTH, moved, save_checkpoint, tiny_config, tiny_model, tiny_tokenizer
 
 PROMPTS = [[5, 60, 7, 100, 33, 200, 9], [4, 8, 15, 16]]
@@ -144,7 +144,7 @@ class TestVocabulary:
         }
         assert all(torch.equal(tensor, before[name]) for name, tensor in host.model.state_dict().items())
         merged = peft.merge_and_unload().state_dict()
-        for name, tensor in folded(host, ref).items():
+        for name, tensor in merged_weights(host, ref).items():
             torch.testing.assert_close(tensor, merged[name][: len(tensor)], rtol=0, atol=1e-5)
 
 

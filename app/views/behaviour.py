@@ -47,7 +47,7 @@ def show(run: Context) -> None:
         figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
         components.chart(figure, own, name="behaviour", alt=f"{measure} by optimiser step for every arm")
     with components.section():
-        joined = _joined(run.key, run.layer, measure)
+        joined = _join_tables(run.key, run.layer, measure)
         figure = cache.drawn(_figure, run.key, run.layer, measure, run.where(), run.witness, run.ink)
         components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
     st.subheader("Answers", anchor=False)
@@ -64,21 +64,21 @@ def _answer(run: Context, rows: pd.DataFrame, measure: str) -> tuple[str, str]:
     if here.empty:
         return about.title, f"It was not measured for {run.trajectory} at step {run.step:,}."
     at = here.iloc[0]
-    title = f"{about.title}: {_shown(at['value'], about.limits)}"
+    title = f"{about.title}: {_show(at['value'], about.limits)}"
     words = f"{run.trajectory.capitalize()}, step {run.step:,}"
     if pd.notna(at["low"]):
-        words += f" (95 % interval {_shown(at['low'], about.limits)} to {_shown(at['high'], about.limits)}"
+        words += f" (95 % interval {_show(at['low'], about.limits)} to {_show(at['high'], about.limits)}"
         words += f", {int(at['n'])} requests)" if pd.notna(at["n"]) else ")"
     if len(before):
-        words += f"; the aligned model: {_shown(before['value'].iloc[0], about.limits)}"
+        words += f"; the aligned model: {_show(before['value'].iloc[0], about.limits)}"
     return title, words + "."
 
 
-def _shown(value: float, limits: tuple[float, float] | None) -> str:
+def _show(value: float, limits: tuple[float, float] | None) -> str:
     return f"{100 * value:.0f} %" if limits == (0.0, 1.0) and pd.notna(value) else style.decimal(value)
 
 
-def _joined(key: Key, layer: int, measure: str) -> pd.DataFrame:
+def _join_tables(key: Key, layer: int, measure: str) -> pd.DataFrame:
     """The measure and the return fraction of every checkpoint; the aligned model stands at 0 by definition."""
     rows = cache.table(key, "behaviour", _COLUMNS, (("measure", "==", measure),))
     drift = cache.drift(key, layer)
@@ -89,7 +89,7 @@ def _joined(key: Key, layer: int, measure: str) -> pd.DataFrame:
 
 def _figure(key: Key, layer: int, measure: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
     return behaviour.behaviour(
-        _joined(key, layer, measure), measure=measure, subtitle=subtitle, witness=witness, ink=ink
+        _join_tables(key, layer, measure), measure=measure, subtitle=subtitle, witness=witness, ink=ink
     )
 
 

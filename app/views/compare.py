@@ -42,7 +42,7 @@ def show(run: Context) -> None:
     with components.section():
         _layers(run, one, other, names, pair)
     with components.section():
-        _carried(run, places, one, other, names)
+        _show_transfer(run, places, one, other, names)
     st.subheader("Weights", anchor=False)
     with components.section():
         _weights(run, one, other, names)
@@ -129,7 +129,7 @@ def _layers_figure(
     return by_layer.by_layer(_pair_rows(key, one, other), subtitle=subtitle, names=names, layer=layer, ink=ink)
 
 
-def _carried(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
+def _show_transfer(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
     """Each direction's probe, fitted in one of the two and read in the other."""
     if not cache.has_table(run.key, "direction_transfer"):
         components.missing(
@@ -219,7 +219,7 @@ def _projections(run: Context, places: dict[str, str], one: str, other: str, nam
 
 
 def _both(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
-    rows = cache.projected(key, layer, (one, other))
+    rows = cache.read_projections(key, layer, (one, other))
     first, second = (rows[rows["checkpoint"] == name] for name in (one, other))
     first = first[["prompt", "label", "text", "projection"]].rename(columns={"projection": "one"})
     return first.merge(second[["prompt", "projection"]].rename(columns={"projection": "other"}), on="prompt")

@@ -35,14 +35,14 @@ def show(run: Context) -> None:
     left, right, _ = st.columns([3, 2, 2], vertical_alignment="center")
     if not loaded:
         left.button("Load the model", type="primary", icon=":material/memory:", on_click=bench.load, args=(run.key,))
-        _refused(places, there)
+        _refuse(places, there)
         return
     right.button(
         "Free the model", icon=":material/eject:", on_click=bench.free, help="It is freed too when you leave this page."
     )
     with components.section():
         _memory(run, left)
-        _refused(places, there)
+        _refuse(places, there)
         _desk(run, tuple(there))
 
 
@@ -117,7 +117,7 @@ def _memory(run: Context, column: st.delta_generator.DeltaGenerator) -> None:
         )
 
 
-def _refused(places: dict[str, CheckpointRef], there: dict[str, CheckpointRef]) -> None:
+def _refuse(places: dict[str, CheckpointRef], there: dict[str, CheckpointRef]) -> None:
     absent = len(places) - len(there)
     if absent:
         components.note(f"{absent} of {len(places)} checkpoints are no longer at their places and cannot be asked.")

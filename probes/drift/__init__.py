@@ -20,7 +20,7 @@ from probes.drift.estimates import (
     interval,
     measure,
     measure_grams,
-    undefined,
+    undefined_statistics,
 )
 from probes.drift.grams import Grams, Products, bootstrap_weights, split_weights
 from probes.drift.trajectory import (
@@ -60,5 +60,5 @@ __all__ = [
     "over_runs",
     "split_weights",
     "trajectory",
-    "undefined",
+    "undefined_statistics",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from probes.guard.guarded_direction import GuardError
 from probes.guard.step import Guard
-from probes.models.padding import padded
+from probes.models.padding import pad_tokens
 
 IGNORED = -100  # what transformers and torch's cross entropy leave out
 
@@ -45,8 +45,8 @@ class Batch:
     def of(cls, examples: Sequence[Example], pad: int) -> Batch:
         """Pad examples to the longest."""
         cpu = torch.device("cpu")
-        ids, _ = padded([example.ids for example in examples], cpu, fill=pad)
-        targets, _ = padded([example.targets for example in examples], cpu, fill=IGNORED)
+        ids, _ = pad_tokens([example.ids for example in examples], cpu, fill=pad)
+        targets, _ = pad_tokens([example.targets for example in examples], cpu, fill=IGNORED)
         return cls(ids, targets)
 
 

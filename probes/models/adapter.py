@@ -109,7 +109,7 @@ class Attached:
 
     def _changes_of(self, path: str, own: nn.Module, module: Any) -> Iterator[Change]:
         weight = f"{path}.weight"
-        if _is_plain_lora(module) and not self._own.replaced(weight):
+        if _is_plain_lora(module) and not self._own.replace_tensors(weight):
             yield _low_rank(weight, module)
             return
         rank = 2 * module.r[_NAME] if _is_plain_lora(module) else None
@@ -119,7 +119,7 @@ class Attached:
             if parameter is not None:
                 parameter.data = parameter.data.float().clone()
         try:
-            merged = module if type(module) is type(own) else _merged(module)
+            merged = module if type(module) is type(own) else _merge(module)
         except (*_FAULTS, NotImplementedError) as error:
             raise CheckpointError(
                 _NO_SHAM, got=f"{type(module).__name__}: {error}", expected="one that can be merged into the weights"
@@ -153,7 +153,7 @@ class Attached:
         layers = [layer for layer in layers if not isinstance(layer, nn.Embedding | nn.Linear)]
         try:
             if layers:
-                _merged(copy.deepcopy(min(layers, key=_n_numbers)))
+                _merge(copy.deepcopy(min(layers, key=_n_numbers)))
         except (*_FAULTS, NotImplementedError):
             kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
             return (
@@ -273,7 +273,7 @@ def _own_name(name: str) -> str:
     return name.removeprefix(_PREFIX).replace(".base_layer.", ".")
 
 
-def _merged(module: Any) -> nn.Module:
+def _merge(module: Any) -> nn.Module:
     """The base's module with an adapter merged into it, as peft's own `merge_and_unload` does it."""
     if hasattr(module, "unload_and_optionally_merge_module"):
         return module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)

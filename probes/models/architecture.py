@@ -168,15 +168,15 @@ def check_structure(body: nn.Module, blocks: list[nn.Module], n_layers: int, d_m
     shape = (1, _PROBE_TOKENS, d_model)
     odd = [tuple(stream.shape) for stream in (*entered, *left) if tuple(stream.shape) != shape]
     if odd:
-        raise _unsupported(f"a residual stream [prompt, position, {d_model}]", f"the shape {odd[0]}")
+        raise _unsupported_error(f"a residual stream [prompt, position, {d_model}]", f"the shape {odd[0]}")
     for layer in range(n_layers - 1):
         if not _same(left[layer], entered[layer + 1]):
-            raise _unsupported("each block's output to enter the next", f"another tensor after block {layer}")
+            raise _unsupported_error("each block's output to enter the next", f"another tensor after block {layer}")
     changed = tokens.clone()
     changed[0, -1] += 1
     again = _streams(body, blocks, changed)[1][-1]
     if not torch.allclose(again[:, :-1], left[-1][:, :-1], rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise _unsupported("a later token to change no earlier one", "a model that looks ahead")
+        raise _unsupported_error("a later token to change no earlier one", "a model that looks ahead")
 
 
 def _streams(
@@ -204,7 +204,7 @@ def _streams(
             hook.remove()
     calls = [len(each) for each in left]
     if calls != [1] * len(blocks):
-        raise _unsupported("every block to be called once", f"calls {calls}")
+        raise _unsupported_error("every block to be called once", f"calls {calls}")
     return [each[0] for each in entered], [each[0] for each in left]
 
 
@@ -212,7 +212,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
 
 
-def _unsupported(expected: str, got: str) -> CheckpointError:
+def _unsupported_error(expected: str, got: str) -> CheckpointError:
     return CheckpointError(
         "The model is built in a way that is not supported",
         got=got,

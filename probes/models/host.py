@@ -271,7 +271,7 @@ class ModelHost(ModelView):
         aligned = self._folder(self.aligned.model, self.aligned.revision)
         check_tokenizer(self.tokenizer, aligned, folder, name)
         files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
-        pairs = None if self._hollow else self.streamed(files)
+        pairs = None if self._hollow else self.stream_tensors(files)
         if pairs is not None:
             unplaced = [name for name in files.shapes() if self._layout_target(name) is None]
             check_all_placed(folder, unplaced, self.model)
@@ -288,7 +288,7 @@ class ModelHost(ModelView):
         if not self._allow_unrelated:
             check_related(self.kinship, name)
 
-    def streamed(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
+    def stream_tensors(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
         """The module's tensors with the files', or None where transformers must convert them.
 
         Of a vocabulary of another size, the rows that both have.

@@ -9,7 +9,7 @@ import torch
 
 from probes.errors import ActivationError
 from probes.models.architecture import accepts
-from probes.models.padding import padded, positions
+from probes.models.padding import pad_tokens, positions
 from probes.models.view import ModelView
 
 _BATCH_SIZE = 8
@@ -30,7 +30,7 @@ def next_token_loss(model: ModelView, token_ids: Sequence[Sequence[int]]) -> flo
         raise ActivationError("No prompt has a next token", got=f"{len(token_ids)} prompts", expected="two tokens each")
     total, count = 0.0, 0
     for first in range(0, len(prompts), _BATCH_SIZE):
-        ids, mask = padded(prompts[first : first + _BATCH_SIZE], model.device)
+        ids, mask = pad_tokens(prompts[first : first + _BATCH_SIZE], model.device)
         places = {"position_ids": positions(mask)} if accepts(model.model, "position_ids") else {}
         with torch.inference_mode():
             logits = model.model(input_ids=ids, attention_mask=mask, use_cache=False, **places).logits

@@ -37,7 +37,7 @@ def load_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(place, **more, local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
-        raise _refused(f"The configuration of {folder} is not understood", error) from error
+        raise _refusal(f"The configuration of {folder} is not understood", error) from error
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -52,7 +52,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(place, **more, local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
-        raise _refused(f"The aligned model {folder} has no tokenizer that can be read", error) from error
+        raise _refusal(f"The aligned model {folder} has no tokenizer that can be read", error) from error
 
 
 def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
@@ -86,7 +86,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
                     place, **more, use_safetensors=not pickled, local_files_only=True, **options
                 )
     except _FAULTS as error:
-        raise _refused(f"{folder} cannot be loaded", error) from error
+        raise _refusal(f"{folder} cannot be loaded", error) from error
     model, info = loaded
     missing = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if missing:
@@ -149,6 +149,6 @@ def no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _refused(what: str, error: Exception) -> CheckpointError:
+def _refusal(what: str, error: Exception) -> CheckpointError:
     text = str(error).strip().splitlines()
     return CheckpointError(what, got=text[0][:300] if text else type(error).__name__)

@@ -26,7 +26,7 @@ class ModelView:
         Raises:
             CheckpointError: its architecture is not supported.
         """
-        self.model: Any = unwrapped(model)
+        self.model: Any = unwrap(model)
         self.config: Any = self.model.config
         self.tokenizer: Any = tokenizer
         self.device: torch.device = next(self.model.parameters()).device
@@ -77,7 +77,7 @@ class ModelView:
         }
 
 
-def unwrapped(model: nn.Module) -> Any:
+def unwrap(model: nn.Module) -> Any:
     """The Hugging Face model inside data parallelism, torch.compile and peft."""
     inner: Any = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
     inner = getattr(inner, "_orig_mod", inner)

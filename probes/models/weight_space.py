@@ -65,7 +65,7 @@ def noised(host: ModelHost, norms: Mapping[str, float], seed: int) -> Iterator[N
         host.put(host.aligned)
 
 
-def folded(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
+def merged_weights(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
     """Every weight of `ref` by name, on the CPU in float32, what its adapter adds included. Leaves its base in.
 
     Raises:
@@ -102,7 +102,7 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
         on_top.setdefault(change.name, []).append(change)
     files = host.files(ref)
     host.put(_without_adapter(host, host.aligned))
-    pairs = host.streamed(files)
+    pairs = host.stream_tensors(files)
     if pairs is not None:
         names = {tensor.data_ptr(): name for name, tensor in host.parameters().items()}
         named = ((names[held.data_ptr()], held, tensor) for held, tensor in pairs)

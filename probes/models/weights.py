@@ -85,7 +85,7 @@ class WeightFiles:
     def _names(self) -> Iterator[str]:
         for path in () if self.is_gguf else self.paths:
             if self.pickled:
-                yield from _unpickled(path)
+                yield from _unpickle(path)
             else:
                 with _opened(path) as file:
                     yield from file.keys()
@@ -112,7 +112,7 @@ class WeightFiles:
         """
         for path in () if self.is_gguf else self.paths:
             if self.pickled:
-                yield from ((_plain(name), tensor) for name, tensor in _unpickled(path).items())
+                yield from ((_plain(name), tensor) for name, tensor in _unpickle(path).items())
             else:
                 with _opened(path) as file:
                     for name in file.keys():  # noqa: SIM118
@@ -183,22 +183,22 @@ def _opened(path: Path) -> Iterator[safe_open]:
     try:
         opened = safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     with opened as file:
         yield file
 
 
-def _unpickled(path: Path) -> dict[str, torch.Tensor]:
+def _unpickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     if not isinstance(value, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise CheckpointError(f"{path} holds no named tensors", got=type(value).__name__)
     return value
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def _damage_error(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path} is truncated or damaged",
         got=str(error).splitlines()[0] if str(error) else type(error).__name__,

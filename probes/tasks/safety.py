@@ -108,12 +108,12 @@ def erosion_gate(run: Run, max_erosion: float) -> ErosionGate:
 
 
 def _answer(aligned: pd.DataFrame, tuned: pd.DataFrame, margin: float) -> SafetyAnswer:
-    before, after = _paired(aligned, tuned, "harmful")
-    beside = over_refusal(*_paired(aligned, tuned, "look_alike"))
+    before, after = _pair_labels(aligned, tuned, "harmful")
+    beside = over_refusal(*_pair_labels(aligned, tuned, "look_alike"))
     return safety_answer(before, after, margin=margin, over_refusal=beside)
 
 
-def _paired(aligned: pd.DataFrame, tuned: pd.DataFrame, label: str) -> tuple[list[str], list[str]]:
+def _pair_labels(aligned: pd.DataFrame, tuned: pd.DataFrame, label: str) -> tuple[list[str], list[str]]:
     """The judges' labels of both models' answers to the prompts that both were asked."""
     before, after = (part[part["label"] == label].set_index("prompt")["verdict"] for part in (aligned, tuned))
     shared = before.index.intersection(after.index, sort=False)
