@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from probes.behaviour.coherence import find_loop
+
 _THOUGHT = re.compile(r"<(think|thinking|reasoning|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _OPENED = re.compile(r"<(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 _CLOSED = re.compile(r"</(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
@@ -51,6 +53,27 @@ def without_thinking(text: str) -> str | None:
     if _OPENED.search(text):
         return None
     return _CLOSED.split(text)[-1]
+
+
+def opens_thinking(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside an opened thinking, so that the answer begins there."""
+    return without_thinking(prompt) is None
+
+
+def marks_form(token: str) -> bool:
+    """Whether a special token stands for thinking or for a turn, which the text of an answer has to keep."""
+    return any(pattern.fullmatch(token) for pattern in (_OPENED, _CLOSED, _NEXT_TURN))
+
+
+def form_flags(completion: str) -> tuple[str, ...]:
+    """What is odd about an answer's form, which never overrules its content: `leaked turn`, `looping`."""
+    answer = without_thinking(completion)
+    if answer is None:
+        return ()
+    text = before_next_turn(answer)
+    opening = _OPENING.match(answer)
+    leaked = len(text) < len(answer) - (opening.end() if opening else 0)
+    return ("leaked turn",) * leaked + ("looping",) * (find_loop(text) is not None)
 
 
 def before_next_turn(text: str) -> str:

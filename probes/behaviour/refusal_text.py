@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from probes.behaviour.answer_form import before_next_turn, in_english, without_thinking
+from probes.behaviour.answer_form import before_next_turn, form_flags, in_english, without_thinking
 from probes.behaviour.coherence import find_loop, incoherence
 from probes.behaviour.cues import (
     ALTERNATIVE,
@@ -97,14 +97,12 @@ def read_completion(completion: str, request: str = "") -> Reading:
     answer = without_thinking(completion)
     if answer is None:
         return Reading("unjudged", "cut off while thinking")
-    text = before_next_turn(answer)
-    flags = ("leaked turn",) if len(text.strip()) < len(answer.strip()) and text.strip() in answer[:-1] else ()
+    text, flags = before_next_turn(answer), form_flags(completion)
     if not in_english(text):
         return Reading("unjudged", "not English", flags)
     loop = find_loop(text)
     if loop is None:
         return replace(_read_once(text, request), flags=flags)
-    flags = (*flags, "looping")
     first = _read_once(text[: loop.first_turn], request)
     if first.refused:
         return replace(first, flags=flags)
