@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -28,9 +29,9 @@ Task = Annotated[Path | None, typer.Option(help="Requests with right answers, fo
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(evaluate)
-    app.command()(judge)
-    app.command()(restore)
+    app.command(cls=Verb)(evaluate)
+    app.command(cls=Verb)(judge)
+    app.command(cls=Verb)(restore)
 
 
 def evaluate(
@@ -74,8 +75,10 @@ def evaluate(
     if json_:
         print_json(_document(judged))
         return
+    from probes.cli.look import print_safety
     from probes.terminal.show_behaviour import behaviour_tables
 
+    print_safety(judged)
     for table in behaviour_tables(judged):
         console().print(table)
 

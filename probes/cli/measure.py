@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -26,9 +27,9 @@ Set = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(demo)
-    app.command()(measure)
-    app.command()(verdict)
+    app.command(cls=Verb)(demo)
+    app.command(cls=Verb)(measure)
+    app.command(cls=Verb)(verdict)
 
 
 def demo(
@@ -42,12 +43,12 @@ def demo(
     json_: Json = False,
 ) -> None:
     """Train a small model with a real history on the spot, and watch it fall back."""
-    from probes.tasks.demo import make_demo
+    from probes.tasks.demo import Demo, make_demo
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import published_table
 
     with progress_display() as report:
-        run = make_demo(out, seed=seed, seeds=seeds, quick=quick, nulls=nulls, fresh=fresh, report=report)
+        run = make_demo(out, Demo(seed, seeds, quick, nulls), fresh=fresh, report=report)
     summary = _show(run, as_json=json_)
     if not json_:
         console().print(published_table(summary))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,11 @@ class Vectors:
 
         unit, norm = self.at(layer)
         return hooks.clamp(model, [layer], unit[None], np.array([scale * norm]))
+
+    @property
+    def of_unit_norm(self) -> Vectors:
+        """The same, counted in its own unit vectors where it is defined."""
+        return replace(self, norm=(self.norm > 0).astype(np.float32))
 
     def only(self, layer: int) -> Vectors:
         """The same at one layer, which is then no longer said to be the selected one if it is not; raises as `at`."""

@@ -13,7 +13,6 @@ Reversion, arXiv 2606.28525 (displacement, alignment, return fraction); Spearman
 from probes.drift.estimates import (
     MIN_PROMPTS,
     NOISE_FACTOR,
-    STATISTICS,
     check,
     check_prompts,
     crossfit,
@@ -21,7 +20,7 @@ from probes.drift.estimates import (
     interval,
     measure,
     measure_grams,
-    undefined,
+    undefined_statistics,
 )
 from probes.drift.grams import Grams, Products, bootstrap_weights, split_weights
 from probes.drift.trajectory import (
@@ -43,7 +42,6 @@ __all__ = [
     "MIN_RUNS",
     "NOISE_FACTOR",
     "PROMPT_LEVEL",
-    "STATISTICS",
     "Grams",
     "Products",
     "RunLevel",
@@ -62,5 +60,5 @@ __all__ = [
     "over_runs",
     "split_weights",
     "trajectory",
-    "undefined",
+    "undefined_statistics",
 ]

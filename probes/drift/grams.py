@@ -165,7 +165,7 @@ def bootstrap_weights(
     first, second = split_weights(harmful, bootstraps, rng, groups)
     if groups is not None:
         return _redrawn_groups(first, harmful, rng, groups), _redrawn_groups(second, harmful, rng, groups)
-    return _redrawn(first, harmful, rng), _redrawn(second, harmful, rng)
+    return _redraw(first, harmful, rng), _redraw(second, harmful, rng)
 
 
 def _redrawn_groups(
@@ -186,7 +186,7 @@ def _redrawn_groups(
     return drawn
 
 
-def _redrawn(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _redraw(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     drawn = np.zeros_like(weights)
     for members in (harmful, ~harmful):
         for row, target in zip(weights[:, members], drawn, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
-from probes.exchange.format import DamagedDocumentError, Format, refused
+from probes.exchange.format import DamagedDocumentError, Format, refusal
 from probes.exchange.torch_files import METADATA, load_tensors
 from probes.store.documents import parse_json, read_text
 
@@ -47,9 +47,9 @@ class BareVector(Format):
         try:
             vector = _vector(path)
         except (ValueError, OSError, EOFError, KeyError) as error:
-            raise refused(path, error, "one vector") from error
+            raise refusal(path, error, "one vector") from error
         if vector.ndim != 1 or vector.size < 2 or not vector.any():
-            raise refused(path, f"an array of shape {list(vector.shape)}", "one vector that is not all zeros")
+            raise refusal(path, f"an array of shape {list(vector.shape)}", "one vector that is not all zeros")
         return Vectors.of_raw(name, (layer,), vector[None])
 
 
@@ -86,7 +86,7 @@ def _vector(path: Path) -> np.ndarray:
         return np.array(parse_json(text, str(path), error=DamagedDocumentError), dtype=np.float64)
     if path.suffix in _TEXT:
         return np.array(re.split(r"[\s,;]+", text.strip()), dtype=np.float64)
-    raise refused(path, f"a file of kind {path.suffix or path.name}", "one vector")
+    raise refusal(path, f"a file of kind {path.suffix or path.name}", "one vector")
 
 
 def _only(content: Any, path: Path) -> Any:
@@ -95,5 +95,5 @@ def _only(content: Any, path: Path) -> Any:
         return content.detach()
     values = list(content.values()) if isinstance(content, dict) else list(content)
     if len(values) != 1:
-        raise refused(path, f"{len(values)} arrays", "one vector")
+        raise refusal(path, f"{len(values)} arrays", "one vector")
     return values[0]

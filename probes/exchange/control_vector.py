@@ -10,7 +10,7 @@ import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
-from probes.exchange.format import DamagedDocumentError, Format, described, recovered, refused
+from probes.exchange.format import DamagedDocumentError, Format, describe, recover, refusal
 from probes.store.documents import parse_json
 
 _ARCHITECTURE = "controlvector"
@@ -45,7 +45,7 @@ class ControlVector(Format):
         writer = GGUFWriter(str(out), _ARCHITECTURE)
         writer.add_string(f"{_ARCHITECTURE}.model_hint", vectors.about.get("model_type") or "unknown")
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(places))
-        writer.add_string(_ABOUT, json.dumps(described(vectors), sort_keys=True))
+        writer.add_string(_ABOUT, json.dumps(describe(vectors), sort_keys=True))
         writer.add_array(_NORM, [float(vectors.norm[place]) for place in places])
         writer.add_array(_LAYERS, [vectors.layers[place] for place in places])
         writer.add_bool(_WHOLE, self.is_whole)
@@ -89,7 +89,7 @@ class ControlVector(Format):
             tensors = {tensor.name: np.array(tensor.data, dtype=np.float32) for tensor in reader.tensors}
             fields = {key: field.contents() for key, field in reader.fields.items()}
         except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
-            raise refused(path, error, "a GGUF control vector") from error
+            raise refusal(path, error, "a GGUF control vector") from error
         rows_by_layer = {
             int(key.removeprefix(_TENSOR)) - self.shift: value
             for key, value in tensors.items()
@@ -97,10 +97,10 @@ class ControlVector(Format):
         }
         architecture = fields.get("general.architecture")
         if architecture != _ARCHITECTURE or not rows_by_layer or min(rows_by_layer) < 0:
-            raise refused(path, f"architecture {architecture}", "a GGUF control vector")
+            raise refusal(path, f"architecture {architecture}", "a GGUF control vector")
         layers = tuple(sorted(rows_by_layer))
         rows = np.stack([rows_by_layer[layer] for layer in layers])
-        about = recovered(parse_json(str(fields.get(_ABOUT, "{}")), f"{_ABOUT} of {path}", error=DamagedDocumentError))
+        about = recover(parse_json(str(fields.get(_ABOUT, "{}")), f"{_ABOUT} of {path}", error=DamagedDocumentError))
         about.setdefault("model_type", str(fields.get(f"{_ARCHITECTURE}.model_hint", "")))
         if _NORM not in fields or fields.get(_WHOLE):
             return Vectors.of_raw(name, layers, rows, about)

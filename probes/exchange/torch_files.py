@@ -17,7 +17,7 @@ import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
-from probes.exchange.format import DamagedDocumentError, Format, beside, described, recovered, refused
+from probes.exchange.format import DamagedDocumentError, Format, beside, describe, recover, refusal
 from probes.store.documents import parse_json, read_json
 
 _DIRECTION, METADATA = "direction.pt", "direction_metadata.json"
@@ -63,7 +63,7 @@ class RefusalDirection(Format):
             place = read_json(folder / METADATA, error=DamagedDocumentError)
             layer, position = int(place["layer"]) - 1, int(place["pos"])
         except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise refused(folder / METADATA, error, '{"pos", "layer"}') from error
+            raise refusal(folder / METADATA, error, '{"pos", "layer"}') from error
         if layer < 0:
             raise UsageError(
                 f"{folder} holds a direction of the embeddings (layer 0 there is what enters block 0)",
@@ -105,7 +105,7 @@ class PersonaVectors(Format):
         about = _description(path)
         known = _layers(about, path) if "layers" in about else np.flatnonzero(rows.any(axis=1)).tolist()
         if not known:
-            raise refused(path, "zeros", "one row a layer and one for the embeddings")
+            raise refusal(path, "zeros", "one row a layer and one for the embeddings")
         about.setdefault("n_layers", str(len(rows)))
         return _exact(name, tuple(known), rows[known], about)
 
@@ -138,7 +138,7 @@ class SteeringVectors(Format):
         content = load_tensors(path)
         rows = content.get("layer_activations") if isinstance(content, dict) else None
         if not isinstance(rows, dict) or not rows or not all(isinstance(key, int) and key >= 0 for key in rows):
-            raise refused(path, type(content).__name__, "layer_activations by layer")
+            raise refusal(path, type(content).__name__, "layer_activations by layer")
         layers = tuple(sorted(rows))
         wide = np.stack([_vector(rows[layer], 1, path) for layer in layers])
         return _exact(name, layers, wide, _description(path))
@@ -155,7 +155,7 @@ def load_tensors(path: Path) -> Any:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
-        raise refused(path, "no such file", "a file saved by torch") from error
+        raise refusal(path, "no such file", "a file saved by torch") from error
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path} holds more than tensors and is not opened",
@@ -163,18 +163,18 @@ def load_tensors(path: Path) -> Any:
             expected="a file that torch loads with weights_only=True",
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise refused(path, error, "a file saved by torch") from error
+        raise refusal(path, error, "a file saved by torch") from error
 
 
 def _vector(tensor: Any, axes: int, path: Path) -> np.ndarray:
     if not hasattr(tensor, "detach") or tensor.ndim != axes:
-        raise refused(path, f"{type(tensor).__name__} with {getattr(tensor, 'ndim', 'no')} axes", f"{axes} axes")
+        raise refusal(path, f"{type(tensor).__name__} with {getattr(tensor, 'ndim', 'no')} axes", f"{axes} axes")
     return tensor.detach().double().numpy()
 
 
 def _describe(path: Path, vectors: Vectors) -> None:
     norms = {str(layer): float(norm) for layer, norm in zip(vectors.layers, vectors.norm, strict=True)}
-    about = {**described(vectors), "norms_json": json.dumps(norms), "file_sha256": _sha256(path)}
+    about = {**describe(vectors), "norms_json": json.dumps(norms), "file_sha256": _sha256(path)}
     beside(path).write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
 
 
@@ -184,7 +184,7 @@ def _description(path: Path) -> dict[str, str]:
         return {}
     document = read_json(beside(path), error=DamagedDocumentError)
     if not isinstance(document, dict):
-        raise refused(beside(path), type(document).__name__, "a description")
+        raise refusal(beside(path), type(document).__name__, "a description")
     about = {key: str(value) for key, value in document.items()}
     return about if about.pop("file_sha256", None) == _sha256(path) else {}
 
@@ -202,7 +202,7 @@ def _exact(name: str, layers: tuple[int, ...], raw: np.ndarray, about: dict[str,
     """Vectors of raw rows: with the lengths that were written, division gives back the very unit vectors."""
     norms = parse_json(about.pop("norms_json", "{}"), f"norms of {name}", error=DamagedDocumentError)
     if not {str(layer) for layer in layers} <= set(norms):
-        return Vectors.of_raw(name, layers, raw, recovered(about))
+        return Vectors.of_raw(name, layers, raw, recover(about))
     norm = np.array([norms[str(layer)] for layer in layers], dtype=np.float32)
     unit = raw / np.where(norm > 0, norm, 1.0).astype(np.float64)[:, None]
-    return Vectors(name, layers, unit.astype(np.float32), norm, recovered(about))
+    return Vectors(name, layers, unit.astype(np.float32), norm, recover(about))

@@ -18,14 +18,14 @@ from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
 from probes.drift import check_prompts
 from probes.errors import PromptError
 from probes.guard.alarm import Reading
-from probes.guard.material import Material
 from probes.guard.model_in_training import LiveModel, undisturbed
+from probes.guard.resuming import whole_checkpoints
 from probes.lineage import Lineage, Member, Trajectory
 from probes.models.identity import weights_sha256
 from probes.progress import Report, silent
 from probes.prompts import PromptSet, Rendered, render
 from probes.run import Run
-from probes.stages.drift import drift_rows, estimates, typed
+from probes.stages.drift import drift_rows, estimates, with_types
 from probes.stages.roles import write_roles
 from probes.statistics import Estimate
 from probes.store import activations_stage, fingerprint
@@ -36,7 +36,7 @@ _STATISTICS = ("alignment", "return_fraction", "off_axis", "displacement_norm")
 
 def begin_run(
     path: Path, lineage: Lineage, prompts: PromptSet, settings: Settings, given: dict[str, Any], report: Report = silent
-) -> Material:
+) -> Run:
     """Measure aligned and witness into the run folder `path`, or take up what is there.
 
     Raises:
@@ -48,7 +48,7 @@ def begin_run(
         if "directions" not in run.manifest.stages:
             run.begin(roles, settings, given)
             write_roles(run, run.model(), prompts, report)
-    return Material.of_run(path)
+    return Run(path)
 
 
 class Record:
@@ -56,24 +56,21 @@ class Record:
 
     Attributes:
         layer: the headline layer, at which readings are taken.
-        saved: steps of which a checkpoint is on disk.
+        saved: steps of which a whole checkpoint is on disk.
     """
 
-    def __init__(
-        self, material: Material, output: Path, tokenizer: Any, *, arm: str, seed: int = 0, resumed_at: int = 0
-    ) -> None:
-        """Take up the material's run.
+    def __init__(self, run: Run, output: Path, tokenizer: Any, *, arm: str, seed: int = 0, resumed_at: int = 0) -> None:
+        """Take up a run that has begun.
 
         Args:
-            material: of the run folder that is written.
+            run: the run folder that is written.
             output: where training saves its `checkpoint-N`.
             tokenizer: the aligned model's.
             arm: what this training is called.
             seed: of the training.
             resumed_at: training goes on from this step; what was recorded after it is dropped.
         """
-        self._material, self._output, self._arm, self._seed = material, output, arm, seed
-        run = material.run
+        self._run, self._output, self._arm, self._seed = run, output, arm, seed
         self.layer = run.headline_layer
         self._settings = run.settings
         self._noise = run.read_table("noise").set_index("layer")["noise"]
@@ -81,7 +78,7 @@ class Record:
         self._tokenizer = tokenizer
         self._rendered: Rendered | None = None
         self._tables = {name: self._kept(name, resumed_at) for name in ("drift", "behaviour")}
-        self.saved: list[int] = []
+        self.saved = [checkpoint.step for checkpoint in whole_checkpoints(output) if checkpoint.step <= resumed_at]
         self._openings = _openings(tokenizer)
 
     def measure(self, live: LiveModel, step: int) -> Reading:
@@ -99,7 +96,7 @@ class Record:
         labels = self._labels(step)
         found = [self._estimates(layer, embed if layer < 0 else stream[layer]) for layer in range(-1, len(stream))]
         rows = [row for layer, each in enumerate(found, start=-1) for row in drift_rows(labels, layer, each)]
-        self._append("drift", typed(pd.DataFrame(rows)), step)
+        self._append("drift", with_types(pd.DataFrame(rows)), step)
         rates = [] if scores is None else self._rates(labels, scores)
         if rates:
             self._append("behaviour", pd.DataFrame(rates, columns=list(RATE_COLUMNS)), step)
@@ -113,10 +110,10 @@ class Record:
         run = Trajectory.from_folder(self._output, arm=self._arm, seed=self._seed)
         known = tuple(each for each in run.checkpoints if each.step in self.saved)
         lineage = Lineage(
-            **{**dict(self._material.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
+            **{**dict(self._run.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
         )
         digest = weights_sha256(next(checkpoint for checkpoint in known if checkpoint.step == step))
-        with Run.writing(self._material.run.path) as open_run:
+        with Run.writing(self._run.path) as open_run:
             open_run.place(lineage)
             name = run.checkpoint_id(step)
             open_run.manifest.checkpoints[name] = {"place": str(folder), "weights_sha256": digest, "key": ""}
@@ -124,18 +121,18 @@ class Record:
 
     def finish(self) -> None:
         """Training has come to its end."""
-        with Run.writing(self._material.run.path) as run:
+        with Run.writing(self._run.path) as run:
             run.finish()
 
     def note(self, name: str, value: Any) -> None:
         """Write a document, such as the alarm's, into the run."""
-        with Run.writing(self._material.run.path) as run:
+        with Run.writing(self._run.path) as run:
             run.write_json(name, value)
 
     def _render(self, live: LiveModel) -> Rendered:
         if self._rendered is None:
             self._rendered = render(self._prompts, self._tokenizer, live.context_length)
-            kept = self._material.run.manifest.prompts["rendered_sha256"]
+            kept = self._run.manifest.prompts["rendered_sha256"]
             if self._rendered.sha256 != kept:
                 raise PromptError(
                     "The tokenizer in training renders the probe prompts in another way than the aligned model's",
@@ -145,19 +142,15 @@ class Record:
 
     def _labels(self, step: int) -> dict[str, str | int]:
         name = Trajectory.model_construct(arm=self._arm, seed=self._seed, checkpoints=()).checkpoint_id(step)
-        return Member(name, self._arm, self._seed, step, self._material.lineage.aligned).labels
+        return Member(name, self._arm, self._seed, step, self._run.lineage.aligned).labels
 
     def _estimates(self, layer: int, tuned: np.ndarray) -> dict[str, Estimate]:
-        run, made = self._material.run, self._material
-        if layer < 0:
-            aligned, witness = run.activations("aligned", -1), run.activations("witness", -1)
-        else:
-            aligned, witness = made.aligned[layer], made.witness[layer]
-        return estimates(aligned, witness, tuned, made.harmful, float(self._noise[layer]), self._settings)
+        aligned, witness = (self._run.activations(name, layer) for name in ("aligned", "witness"))
+        return estimates(aligned, witness, tuned, self._run.harmful, float(self._noise[layer]), self._settings)
 
     def _rates(self, labels: dict[str, str | int], scores: np.ndarray) -> list[dict[str, Any]]:
         found = []
-        for label, chosen in (("harmful", self._material.harmful), ("harmless", ~self._material.harmful)):
+        for label, chosen in (("harmful", self._run.harmful), ("harmless", ~self._run.harmful)):
             each = mean_score(scores[chosen])
             row = {"measure": f"refusal_score_{label}", "value": each.value, "low": each.low, "high": each.high}
             found.append({**labels, **row, "n": int(chosen.sum())})
@@ -169,7 +162,7 @@ class Record:
         return Reading(step, values[0], values[1], values[2], values[3], score)
 
     def _kept(self, name: str, resumed_at: int) -> pd.DataFrame | None:
-        run = self._material.run
+        run = self._run
         if not run.has_table(name):
             return None
         frame = run.read_table(name)
@@ -184,7 +177,7 @@ class Record:
     def _write(self, checkpoint: str, stream: np.ndarray, embed: np.ndarray, live: LiveModel) -> None:
         shape = (len(stream), stream.shape[1], stream.shape[2])
         everything = list(range(shape[1]))
-        with Run.writing(self._material.run.path) as run:
+        with Run.writing(self._run.path) as run:
             about = {**run.activation_file("aligned").about, "key": ""}
             path = run.activations_path(checkpoint)
             with (

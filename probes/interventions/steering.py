@@ -12,6 +12,7 @@ import numpy as np
 
 from probes.behaviour.generate import generate
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
+from probes.directions.controls import random_vectors
 from probes.directions.vectors import Vectors
 from probes.errors import PromptError, UsageError
 from probes.models.hooks import ablate, add, clamp
@@ -36,7 +37,7 @@ class Answer:
     score: float | None
 
 
-def steered(
+def answer_steered(
     host: ModelView,
     token_ids: Sequence[int],
     vectors: Vectors,
@@ -67,15 +68,15 @@ def steered(
         raise UsageError("A layer is named twice", got=", ".join(map(str, layers)))
     chosen = [vectors.at(layer) for layer in layers]
     own, norms = np.stack([unit for unit, _ in chosen]), np.array([norm for _, norm in chosen])
-    drawn = np.random.default_rng(seed).standard_normal(own.shape)
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    random = random_vectors(layers, host.n_layers, own.shape[1], seed)
+    drawn = np.stack([random.at(layer)[0] for layer in layers])
     changes: dict[str, AbstractContextManager[None]] = {
         "as it is": contextlib.nullcontext(),
         vectors.name: intervention(host, layers, own, norms, mode, coefficient),
         "random": intervention(host, layers, drawn, norms, mode, coefficient),
     }
-    plain, under, random = (_answer(host, token_ids, name, how, max_new_tokens) for name, how in changes.items())
-    return plain, under, random
+    plain, under, control = (_answer(host, token_ids, name, how, max_new_tokens) for name, how in changes.items())
+    return plain, under, control
 
 
 def intervention(

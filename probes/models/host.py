@@ -9,19 +9,24 @@ from typing import Any
 import torch
 
 from probes.errors import CheckpointError, UsageError
-from probes.lineage import ADAPTER_CONFIG, CheckpointRef
-from probes.models.adapter import Attached
+from probes.lineage import CheckpointRef
+from probes.models.adapter import Attached, Change, check_adapter
+from probes.models.architecture import check_structure
 from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
     WeightSample,
+    added_tokens,
     check_config,
     check_related,
     check_tokenizer,
 )
 from probes.models.layout import Layout
-from probes.models.loading import load_config, load_model, load_tokenizer
-from probes.models.source import folder_of, read_json
+from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer
+from probes.models.precision import in_fitting_precision
+from probes.models.pristine import Marks, checksums, marks
+from probes.models.quantised import full_precision_base
+from probes.models.source import folder_of
 from probes.models.view import ModelView
 from probes.models.weights import WeightFiles
 
@@ -37,6 +42,7 @@ class ModelHost(ModelView):
         tokenizer: the aligned model's.
         config: the aligned model's Hugging Face configuration.
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
+        notices: sentences on what was read in another way than one might think, for a run's manifest.
     """
 
     def __init__(
@@ -66,11 +72,16 @@ class ModelHost(ModelView):
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self._folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
+        self.notices: list[str] = []
         folder = self._folder(aligned.model, aligned.revision)
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
         self.config = load_config(folder)
         self.tokenizer = load_tokenizer(folder)
-        self.model: Any = load_model(folder, dtype, pickled=files.pickled).to(self.device)
+        loaded = load_model(folder, dtype, pickled=files.pickled)
+        self._stored = loaded.dtype
+        if dtype == "auto":
+            loaded = in_fitting_precision(loaded, self.device)
+        self.model: Any = loaded.to(self.device)
         self._hollow = False
         self._locate()
         self._targets = self.model.state_dict()
@@ -79,26 +90,38 @@ class ModelHost(ModelView):
         self.kinship = Kinship(1.0, 0.0)
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
+        self._shared = int(self.config.get_text_config().vocab_size)
+        self._marks: Marks = marks(self.model)
+        self._sums: dict[str, int] | None = None
         self.put(aligned)
 
     def put(self, ref: CheckpointRef) -> None:
         """Make the module hold the weights of `ref`, its adapter attached if it has one.
 
+        Weights that were changed in memory since they were put there, by whomever, are read again.
+
         Raises:
             CheckpointError: it cannot be found or read, or does not belong to the aligned model's lineage.
         """
-        base = (ref.model, ref.revision)
-        if base == self._base and ref.adapter == self._adapter:
+        base = self.base_of(ref)
+        untouched = marks(self.model) == self._marks
+        if untouched and base == self._base and ref.adapter == self._adapter:
             return
-        folder = self._folder(*base)
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
+        folder = self._folder(*base)
         self._detach()
+        if not untouched:
+            self.forget()
+            self._targets = self.model.state_dict()
         if base != self._base:
             self._load_base(folder, str(ref))
             self._base = base
+            self._sums = None
         if adapter is not None:
-            self._attached = Attached(self.model, adapter, self.device)
+            self._attach(adapter)
             self._adapter = ref.adapter
+            self._say_what_it_sits_on(ref)
+        self._marks = marks(self.model)
 
     def find(self, ref: CheckpointRef) -> None:
         """Look up where `ref` lies, without loading it.
@@ -106,9 +129,9 @@ class ModelHost(ModelView):
         Raises:
             CheckpointError: it is not there.
         """
-        self._folder(ref.model, ref.revision)
         if ref.adapter:
             self._adapter_folder(ref.adapter)
+        self._folder(*self.base_of(ref))
 
     def weights_sha256(self, ref: CheckpointRef) -> str:
         """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
@@ -117,7 +140,14 @@ class ModelHost(ModelView):
             CheckpointError: it cannot be found or read.
         """
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
-        return checkpoint_sha256(self._folder(ref.model, ref.revision), adapter, allow_pickle=self._allow_pickle)
+        return checkpoint_sha256(self._folder(*self.base_of(ref)), adapter, allow_pickle=self._allow_pickle)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """As any model says of itself, and the precision its files are in where it computes in another."""
+        about = super().about
+        stored = str(self._stored).removeprefix("torch.")
+        return about if stored == about["dtype"] else {**about, "stored_dtype": stored}
 
     @property
     def precision(self) -> float:
@@ -135,7 +165,16 @@ class ModelHost(ModelView):
         Raises:
             CheckpointError: they are not there.
         """
-        return WeightFiles.of_model(self._folder(ref.model, ref.revision), allow_pickle=self._allow_pickle)
+        return WeightFiles.of_model(self._folder(*self.base_of(ref)), allow_pickle=self._allow_pickle)
+
+    def base_of(self, ref: CheckpointRef) -> tuple[str, str | None]:
+        """Place and revision of what `ref` is without its adapter, in full precision.
+
+        Raises:
+            CheckpointError: its adapter was trained on a quantised twin of another model.
+        """
+        base = full_precision_base(ref, self.aligned)
+        return base.model, base.revision
 
     def forget(self) -> None:
         """What the module holds is no checkpoint any more: the next `put` loads afresh."""
@@ -163,16 +202,68 @@ class ModelHost(ModelView):
 
     def _adapter_folder(self, place: str) -> Path:
         folder = self._folder(place, None)
-        read_json(folder / ADAPTER_CONFIG)
+        check_adapter(folder)
         files = WeightFiles.of_adapter(folder, allow_pickle=self._allow_pickle)
         if not files.pickled:
             files.shapes()
         return folder
 
+    def take_off(self) -> Iterator[Change]:
+        """What the adapter on the module adds to each parameter; it is off the module afterwards.
+
+        Raises:
+            CheckpointError: it cannot be merged into the weights.
+        """
+        try:
+            if self._attached is not None:
+                yield from self._attached.changes()
+        finally:
+            self._detach()
+
+    def _attach(self, adapter: Path) -> None:
+        if self._sums is None:
+            self._sums = checksums(self.model)
+        try:
+            self._attached = Attached(self.model, adapter, self.device, allow_pickle=self._allow_pickle)
+        except CheckpointError:
+            self._check_base()
+            raise
+        if self._attached.notice:
+            try:  # what is no change of the weights may look ahead, and padding would then change the numbers
+                check_structure(self.body, self.blocks, self.n_layers, self.d_model)
+            except CheckpointError:
+                self._detach()
+                raise
+        self._notice(self._attached.notice)
+
     def _detach(self) -> None:
         if self._attached is not None:
             self._attached.detach()
-        self._attached = self._adapter = None
+            self._attached = self._adapter = None
+            self._check_base()
+
+    def _check_base(self) -> None:
+        """Where the base is not the very base after an adapter, it is read again at the next `put`."""
+        if checksums(self.model) != self._sums:
+            self.forget()
+        self._marks = marks(self.model)
+
+    def _say_what_it_sits_on(self, ref: CheckpointRef) -> None:
+        base, own = self.base_of(ref), (self.aligned.model, self.aligned.revision)
+        if base != (ref.model, ref.revision):
+            self._notice(
+                f"The adapter {ref.adapter} was trained on {ref.model}, a quantised twin; it is measured on the "
+                f"aligned model {base[0]} in full precision."
+            )
+        elif base != own and self.kinship.distance > 0:
+            self._notice(
+                f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
+                f"{self.kinship.distance:.3g} × the aligned norm from them (cosine {self.kinship.cosine:.4f})."
+            )
+
+    def _notice(self, sentence: str | None) -> None:
+        if sentence and sentence not in self.notices:
+            self.notices.append(sentence)
 
     def _load_base(self, folder: Path, name: str) -> None:
         config = load_config(folder)
@@ -180,41 +271,101 @@ class ModelHost(ModelView):
         aligned = self._folder(self.aligned.model, self.aligned.revision)
         check_tokenizer(self.tokenizer, aligned, folder, name)
         files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
-        pairs = None if self._hollow else self.streamed(files)
+        pairs = None if self._hollow else self.stream_tensors(files)
+        if pairs is not None:
+            unplaced = [name for name in files.shapes() if self._layout_target(name) is None]
+            check_all_placed(folder, unplaced, self.model)
         self._base = None
+        self._clear_vocabulary(config)
         if pairs is not None:
             with torch.no_grad():
                 for held, tensor in pairs:
                     held.copy_(tensor)
         else:
             self._rebuild(folder, pickled=files.pickled)
+        self._notice(self._vocabulary_notice(config, folder, name))
         self.kinship = self._sample.kinship(WeightSample.of(self.model))
         if not self._allow_unrelated:
             check_related(self.kinship, name)
 
-    def streamed(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
-        """The module's tensors with the files', or None where transformers must convert them."""
+    def stream_tensors(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
+        """The module's tensors with the files', or None where transformers must convert them.
+
+        Of a vocabulary of another size, the rows that both have.
+        """
         layout = self._layout
-        if layout is None or not layout.fits(files.shapes(), self._targets):
+        if layout is None or not layout.fits(files.shapes(), self._targets, self._vocabulary):
             return None
-        named = ((layout.target(name, self._targets), tensor) for name, tensor in files.tensors())
-        return ((self._targets[target], tensor) for target, tensor in named if target is not None)
+        named = ((self._layout_target(name), tensor) for name, tensor in files.tensors())
+        pairs = ((self._targets[target], tensor) for target, tensor in named if target is not None)
+        return (_shared_rows(held, tensor) for held, tensor in pairs)
+
+    def _layout_target(self, name: str) -> str | None:
+        return None if self._layout is None else self._layout.target(name, self._targets)
+
+    @property
+    def _vocabulary(self) -> tuple[str, ...]:
+        """Names of the tensors with a row for each token: the embedding, and what turns the stream into logits."""
+        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        weights = [id(end.weight) for end in ends if end is not None]
+        tensors = self.model.state_dict(keep_vars=True)
+        return tuple(name for name, tensor in tensors.items() if id(tensor) in weights)
+
+    def shared(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Of the parameter `name`, the rows that the checkpoint on the module has of its own."""
+        return tensor[: self._shared] if name in self._vocabulary else tensor
+
+    def _clear_vocabulary(self, config: Any) -> None:
+        """Rows that the next checkpoint does not have must not stay behind from the last one."""
+        rows = int(config.get_text_config().vocab_size)
+        if rows < int(self.config.get_text_config().vocab_size) and not self._hollow:
+            for name in self._vocabulary:
+                self._targets[name][rows:].zero_()
+
+    def _vocabulary_notice(self, config: Any, folder: Path, name: str) -> str | None:
+        rows, own = int(config.get_text_config().vocab_size), int(self.config.get_text_config().vocab_size)
+        self._shared = min(rows, own)
+        if rows == own:
+            return None
+        if rows < len(self.tokenizer):
+            raise CheckpointError(
+                f"The vocabulary of {name} is smaller than the tokenizer's", got=rows, expected=len(self.tokenizer)
+            )
+        added = added_tokens(folder, min(rows, own))
+        listed = f" Its tokens behind them: {', '.join(added)}." if added else ""
+        return (
+            f"{name} has {rows} rows in its vocabulary, the aligned model {own}: the first {min(rows, own)} are "
+            f"compared.{listed}"
+        )
 
     def _rebuild(self, folder: Path, *, pickled: bool) -> None:
         """Load through transformers, which knows every layout; the module's memory is given up before."""
         for parameter in self.model.parameters():
             parameter.data = parameter.data.new_empty(0)
         self._targets, self._hollow = {}, True
-        fresh = load_model(folder, self.model.dtype, pickled=pickled).to(self.device)
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
-            parameter.data = fresh.get_parameter(name).data
+        fresh = load_model(folder, self.model.dtype, pickled=pickled)
+        rows = int(self.config.get_text_config().vocab_size)
+        if fresh.get_input_embeddings().weight.shape[0] != rows:
+            held = int(fresh.config.get_text_config().vocab_size)
+            fresh.resize_token_embeddings(rows, mean_resizing=False)
+            for end in (fresh.get_input_embeddings(), fresh.get_output_embeddings()):
+                end.weight.data[held:].zero_()
+        fresh = fresh.requires_grad_(False).to(self.device)
+        # The very parameters are taken over, so that embedding and head are one where the checkpoint has one.
+        for name, parameter in list(fresh.named_parameters(remove_duplicate=False)):
+            owner, _, leaf = name.rpartition(".")
+            self.model.get_submodule(owner)._parameters[leaf] = parameter
         for name, buffer in self.model.named_buffers():
             buffer.copy_(fresh.get_buffer(name))
-        wanted = {name: tensor.data_ptr() for name, tensor in fresh.state_dict(keep_vars=True).items()}
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
-            if parameter.data_ptr() != wanted[name]:
-                raise CheckpointError(f"{folder} does not tie its embeddings as the aligned model does", got=name)
+        self.model.config.tie_word_embeddings = fresh.config.tie_word_embeddings
         self._targets, self._hollow = self.model.state_dict(), False
+
+
+def _shared_rows(held: torch.Tensor, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if held.shape == tensor.shape:
+        return held, tensor
+    rows = min(held.shape[0], tensor.shape[0])
+    return held[:rows], tensor[:rows]
 
 
 def _device(name: str) -> torch.device:

@@ -42,13 +42,13 @@ def apply_chat_template(jobs: Sequence[Job], tokenizer: Any, template: str, name
     from probes.prompts.template_shape import is_plain
 
     here = is_plain(template)
-    answers = list(_rendered(jobs, tokenizer, template)) if here else _rendered_apart(jobs, tokenizer, template)
+    answers = list(_render_here(jobs, tokenizer, template)) if here else _render_apart(jobs, tokenizer, template)
     if not answers[-1][0]:
         raise PromptError(f"The chat template fails on {name(len(answers) - 1)}", got=answers[-1][1])
     return [text for _, text in answers]
 
 
-def _rendered(jobs: Sequence[Job], tokenizer: Any, template: str) -> Iterator[Answer]:
+def _render_here(jobs: Sequence[Job], tokenizer: Any, template: str) -> Iterator[Answer]:
     for chat, options in jobs:
         try:
             text = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, **options)
@@ -62,11 +62,11 @@ def _rendered(jobs: Sequence[Job], tokenizer: Any, template: str) -> Iterator[An
         yield True, text
 
 
-def _rendered_apart(jobs: Sequence[Job], tokenizer: Any, template: str) -> list[Answer]:
+def _render_apart(jobs: Sequence[Job], tokenizer: Any, template: str) -> list[Answer]:
     """The same from a process of its own, which needs nothing of this one but Python and memory."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_all, args=(_rendered(jobs, tokenizer, template), sender))
+    process = context.Process(target=_send_all, args=(_render_here(jobs, tokenizer, template), sender))
     process.start()
     sender.close()
     answers: list[Answer] = []

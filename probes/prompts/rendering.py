@@ -13,7 +13,7 @@ from typing import Any
 from probes.errors import PromptError, UsageError
 from probes.prompts.chat import Chat, Job, apply_chat_template
 from probes.prompts.chat_template import read_template
-from probes.prompts.sets import LeftOut, Prompt, PromptSet, shown
+from probes.prompts.sets import LeftOut, Prompt, PromptSet, name_of
 
 _OPEN_THINKING = re.compile(r"<think>\s*$")
 
@@ -112,11 +112,11 @@ def render(prompts: PromptSet, tokenizer: Any, max_length: int | None, rendering
             the context holds (it is named).
     """
     template, texts, notices = _texts(prompts, tokenizer, rendering)
-    token_ids = tuple(_tokenised(prompts, texts, tokenizer, template))
+    token_ids = tuple(_tokenise(prompts, texts, tokenizer, template))
     for prompt, ids in zip(prompts.prompts, token_ids, strict=True):
         if max_length is not None and len(ids) > max_length:
             raise PromptError(
-                f"Prompt {shown(prompt)} is longer than the model's context",
+                f"Prompt {name_of(prompt)} is longer than the model's context",
                 got=f"{len(ids)} tokens",
                 expected=f"at most {max_length}",
                 next_step="Shorten it or take it out of the file.",
@@ -139,7 +139,7 @@ def fit_to_context(
         PromptError: no prompt of a label is left; or as `render`.
     """
     template, texts, _ = _texts(prompts, tokenizer, rendering)
-    lengths = [len(ids) for ids in _tokenised(prompts, texts, tokenizer, template)]
+    lengths = [len(ids) for ids in _tokenise(prompts, texts, tokenizer, template)]
     limit = max(lengths) if max_length is None else max_length
     sized = list(zip(prompts.prompts, lengths, strict=True))
     left_out = tuple((prompt.id, length) for prompt, length in sized if length > limit)
@@ -171,7 +171,7 @@ def _texts(prompts: PromptSet, tokenizer: Any, rendering: Rendering) -> tuple[st
     jobs.append(rendering.job(prompts.prompts[0].text, add_generation_prompt=not rendering.add_generation_prompt))
 
     def name(number: int) -> str:
-        return f"prompt {shown(prompts.prompts[number % len(prompts)])}"
+        return f"prompt {name_of(prompts.prompts[number % len(prompts)])}"
 
     *texts, turned = apply_chat_template(jobs, tokenizer, template, name)
     if rendering.system_prompt is not None and rendering.system_prompt.strip() not in texts[0]:
@@ -209,7 +209,7 @@ def own_template(tokenizer: Any) -> str | None:
         raise PromptError("The tokenizer has several chat templates", got=str(error).split("\n")[0]) from error
 
 
-def _tokenised(prompts: PromptSet, texts: Sequence[str], tokenizer: Any, template: str | None) -> list[tuple[int, ...]]:
+def _tokenise(prompts: PromptSet, texts: Sequence[str], tokenizer: Any, template: str | None) -> list[tuple[int, ...]]:
     # A chat template sets its special tokens itself; raw text needs those that the tokenizer adds.
     return [
         _ids(prompt, text, tokenizer, special=template is None)
@@ -221,9 +221,9 @@ def _ids(prompt: Prompt, text: str, tokenizer: Any, *, special: bool) -> tuple[i
     try:
         ids = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
     except Exception as error:
-        raise PromptError(f"The tokenizer fails on prompt {shown(prompt)}", got=str(error).split("\n")[0]) from error
+        raise PromptError(f"The tokenizer fails on prompt {name_of(prompt)}", got=str(error).split("\n")[0]) from error
     if not ids:
-        raise PromptError(f"Prompt {shown(prompt)} becomes no tokens at all")
+        raise PromptError(f"Prompt {name_of(prompt)} becomes no tokens at all")
     return tuple(map(int, ids))
 
 

@@ -79,7 +79,7 @@ def fit_directions(
         selection: Selection | None = None
         reached: list[Member] = []
         if model is not None:
-            reached, gone = _reached(model, run.measured)
+            reached, gone = _reachable_members(model, run.measured)
             left_out += gone
             selection = _read_with_models(run, model, reached, rule or Rule(), within(report, 0.0, 0.5))
         about = _describe(selection) if model is not None else _earlier_selection(run)
@@ -99,7 +99,7 @@ def _open_model(run: Run, device: str | None) -> tuple[ModelHost | None, tuple[s
         )
 
 
-def _reached(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
+def _reachable_members(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
     """The members whose checkpoints are still there, and a sentence about each that is not."""
     there, gone = [], []
     for member in members:
@@ -147,7 +147,7 @@ def write_candidates(run: Run, model: ModelHost, positions: Sequence[int], repor
         scored, _ = candidates(model, prompts, positions, show)
     except PromptError:  # the tokenizer knows no word that begins a refusal
         scored = []
-    run.write_json(CANDIDATES, [candidate.published() for candidate in scored])
+    run.write_json(CANDIDATES, [candidate.published_row() for candidate in scored])
 
 
 def _read_candidates(run: Run) -> list[Candidate]:
@@ -183,6 +183,6 @@ def _describe(selection: Selection | None) -> Mapping[str, str]:
         return {}
     best, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
     if fails:  # nothing is selected, so whoever uses the direction takes the layer that was declared in advance
-        return {"selection_json": json.dumps({**best.published(), "fails": list(fails)})}
+        return {"selection_json": json.dumps({**best.published_row(), "fails": list(fails)})}
     place = {"selected_layer": str(best.layer), "position": str(best.position)}
-    return {**place, "selection_json": json.dumps(best.published())}
+    return {**place, "selection_json": json.dumps(best.published_row())}

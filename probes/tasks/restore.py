@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +16,10 @@ from probes.drift.restoration import Restored, without_return
 from probes.errors import UsageError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.weight_space import folded, save
+from probes.models.weight_space import merged_weights, save
 from probes.progress import Progress, Report, silent, within
 from probes.run import Run
-from probes.store import records
+from probes.store import new_folder, records
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too
@@ -116,14 +113,12 @@ def restore(
         UsageError: `out` is there already, or the options are not what they must be.
         CheckpointError: a checkpoint cannot be loaded, or is of another lineage.
     """
-    if out.exists():
-        raise UsageError(f"{out} is already there", next_step="Give --out a new folder.")
     part = within(report, 0.0, _RESTORING if evaluation else 1.0)
     host = ModelHost(checkpoints.aligned, device=device)
     tensors: dict[str, dict[str, Any]] = {}
-    with _appearing(out) as folder:
+    with new_folder(out) as folder:
         restored = {}
-        for name, found in _restored(host, checkpoints, form, strength, part):
+        for name, found in _restore_tensors(host, checkpoints, form, strength, part):
             restored[name] = found.tensor
             tensors[name] = {"drift": found.drift, "left": found.left, "everywhere": found.everywhere}
         _save(host, folder, restored)
@@ -132,16 +127,16 @@ def restore(
     done = Restoration(out, form, strength, tensors)
     if evaluation is None:
         return done
-    return _judged(host, checkpoints, done, evaluation, within(report, _RESTORING, 1.0))
+    return _judge(host, checkpoints, done, evaluation, within(report, _RESTORING, 1.0))
 
 
-def _restored(
+def _restore_tensors(
     host: ModelHost, checkpoints: Lineages, form: str, strength: float, report: Report
 ) -> Iterator[tuple[str, Restored]]:
     weights = {}
     for number, name in enumerate(("aligned", "witness", "tuned")):
         report(Progress("reading weights", number, 6, name))
-        weights[name] = folded(host, getattr(checkpoints, name))
+        weights[name] = merged_weights(host, getattr(checkpoints, name))
     for number, name in enumerate(weights["tuned"]):
         report(Progress("restoring", len(weights["tuned"]) + number, 2 * len(weights["tuned"]), name[-22:]))
         arrays = [weights[each][name].numpy() for each in ("aligned", "tuned", "witness")]
@@ -154,21 +149,7 @@ def _save(host: ModelHost, folder: Path, tensors: dict[str, np.ndarray]) -> None
     save(host, folder, {name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
 
 
-@contextlib.contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name once it is whole, or is removed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".writing-{out.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _judged(
+def _judge(
     host: ModelHost, checkpoints: Lineages, done: Restoration, evaluation: Evaluation, report: Report
 ) -> Restoration:
     """Ask the aligned, the fine-tuned and the restored checkpoint, and compare."""

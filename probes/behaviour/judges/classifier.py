@@ -10,7 +10,7 @@ from probes.behaviour.coherence import incoherence
 from probes.behaviour.judges.judgement import LABELS, Exchange, JudgeError, Judgement
 from probes.errors import CheckpointError
 
-_ROWS = 16
+_BATCH_SIZE = 16
 _LONGEST = 512
 # Names that published classifiers of refusals give to their classes; the first that fits counts.
 _KNOWN = (
@@ -53,8 +53,8 @@ class ClassifierJudge:
 
     def label(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement for each exchange, in order; the reason is the class and its probability."""
-        for first in range(0, len(exchanges), _ROWS):
-            batch = exchanges[first : first + _ROWS]
+        for first in range(0, len(exchanges), _BATCH_SIZE):
+            batch = exchanges[first : first + _BATCH_SIZE]
             judgements = iter(
                 self._judge_batch([exchange for exchange in batch if incoherence(exchange.completion) is None])
             )
@@ -86,9 +86,13 @@ def _load_classifier(folder: Any, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"The classifier {folder} cannot be loaded", got=str(error).splitlines()[0]) from error
