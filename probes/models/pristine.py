@@ -58,7 +58,7 @@ class Pristine:
         """Names of the parameters that may have been written over in place."""
         return tuple(self._copies)
 
-    def replaced(self, name: str) -> bool:
+    def is_replaced(self, name: str) -> bool:
         """Whether the parameter `name` has other memory now."""
         return self.parameters[name].data_ptr() != self._data[name].data_ptr()
 
@@ -68,7 +68,7 @@ class Pristine:
             module.__class__ = kind
             _refill(module.__dict__, inside)
         for name, parameter in self.parameters.items():
-            if self.replaced(name):
+            if self.is_replaced(name):
                 parameter.data = self._data[name]
             if name in self._copies:
                 parameter.data.copy_(self._copies[name])
