@@ -21,9 +21,20 @@ from probes.drift.estimates import (
     interval,
     measure,
     measure_grams,
+    too_few_groups,
     undefined,
 )
-from probes.drift.grams import Grams, Products, bootstrap_weights, split_weights
+from probes.drift.grams import (
+    MIN_GROUPS,
+    Grams,
+    Groups,
+    Products,
+    bootstrap_weights,
+    cosine,
+    count_groups,
+    group_codes,
+    split_weights,
+)
 from probes.drift.trajectory import (
     MIN_RELIABILITY,
     MIN_RUNS,
@@ -38,6 +49,7 @@ from probes.drift.trajectory import (
 )
 
 __all__ = [
+    "MIN_GROUPS",
     "MIN_PROMPTS",
     "MIN_RELIABILITY",
     "MIN_RUNS",
@@ -45,14 +57,18 @@ __all__ = [
     "PROMPT_LEVEL",
     "STATISTICS",
     "Grams",
+    "Groups",
     "Products",
     "RunLevel",
     "bootstrap_weights",
     "check",
     "check_prompts",
+    "cosine",
+    "count_groups",
     "crossfit",
     "crossfit_draws",
     "crossfit_grams",
+    "group_codes",
     "interval",
     "log_spaced",
     "mean_cosine",
@@ -61,6 +77,7 @@ __all__ = [
     "measure_grams",
     "over_runs",
     "split_weights",
+    "too_few_groups",
     "trajectory",
     "undefined",
 ]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
+
+from probes.errors import StatisticsError
+
+MIN_GROUPS = 6
+Groups = Shaped[np.ndarray, " prompt"]
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,26 @@ class Products:
 
 
 def split_weights(
-    harmful: Bool[np.ndarray, " prompt"], splits: int, rng: np.random.Generator
+    harmful: Bool[np.ndarray, " prompt"],
+    splits: int,
+    rng: np.random.Generator,
+    groups: Groups | None = None,
 ) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
-    """Weights of the class means in random halves of each class; in a half, a class's weights sum to 1."""
+    """Weights of the class means in random halves of each class; in a half, a class's weights sum to 1.
+
+    Args:
+        harmful: which prompts are harmful.
+        splits: how many.
+        rng: of the halves.
+        groups: the topic of each prompt; the prompts of one topic then stay together.
+
+    Raises:
+        StatisticsError: the prompts of a class are all of one group.
+    """
+    if groups is not None:
+        codes = group_codes(groups)
+        first = _halve_groups(harmful, codes, splits, rng)[:, codes]
+        return _class_weights(first, harmful), _class_weights(~first, harmful)
     first, second = np.zeros((splits, harmful.size)), np.zeros((splits, harmful.size))
     for members in (np.flatnonzero(harmful), np.flatnonzero(~harmful)):
         order = rng.permuted(np.tile(members, (splits, 1)), axis=1)
@@ -112,14 +135,89 @@ def split_weights(
 
 
 def bootstrap_weights(
-    harmful: Bool[np.ndarray, " prompt"], bootstraps: int, rng: np.random.Generator
+    harmful: Bool[np.ndarray, " prompt"],
+    bootstraps: int,
+    rng: np.random.Generator,
+    groups: Groups | None = None,
 ) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
-    """Weights as of `split_weights`, with each half's prompts drawn again with replacement inside that half.
+    """Weights as of `split_weights`, with each half's prompts, or groups, drawn again with replacement inside it.
 
     Drawing inside a half keeps one prompt from standing on both sides of a cross-fitted product.
     """
+    if groups is not None:
+        codes = group_codes(groups)
+        first = _halve_groups(harmful, codes, bootstraps, rng)
+        kinds = _kinds(harmful, codes)
+        halves = [_redraw_groups(half, kinds, rng)[:, codes] for half in (first, ~first)]
+        return _class_weights(halves[0], harmful), _class_weights(halves[1], harmful)
     first, second = split_weights(harmful, bootstraps, rng)
     return _redrawn(first, harmful, rng), _redrawn(second, harmful, rng)
+
+
+def group_codes(groups: Groups) -> Int[np.ndarray, " prompt"]:
+    """Groups as numbers from 0; a prompt whose group is not known (None or NaN) is a group of its own."""
+    names: dict[Any, int] = {}
+    return np.array(
+        [
+            names.setdefault(index if name is None or name != name else ("group", name), len(names))
+            for index, name in enumerate(groups.tolist())
+        ]
+    )
+
+
+def count_groups(harmful: Bool[np.ndarray, " prompt"], groups: Groups) -> int:
+    """In how many groups the prompts of a class lie, of the class that lies in fewer."""
+    codes = group_codes(groups)
+    return min(np.unique(codes[members]).size for members in (harmful, ~harmful))
+
+
+def _kinds(harmful: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Of each group: 1 where it holds harmless prompts alone, 2 harmful ones alone, 3 both."""
+    return 1 * (np.bincount(codes, ~harmful) > 0) + 2 * (np.bincount(codes, harmful) > 0)
+
+
+def _halve_groups(harmful: np.ndarray, codes: np.ndarray, splits: int, rng: np.random.Generator) -> np.ndarray:
+    """Whether each group lies in the first half, [draw, group]; either half holds prompts of both classes."""
+    if count_groups(harmful, codes) < 2:
+        raise StatisticsError(
+            "The prompts of a class are all of one group, so they cannot be halved",
+            expected="two groups or more of each class, six for a test",
+            next_step="Give prompts of more topics, or leave the topics out.",
+        )
+    kinds, sizes = _kinds(harmful, codes), np.bincount(codes)
+    first = np.zeros((splits, kinds.size), dtype=bool)
+    missing = np.arange(splits)
+    while missing.size:
+        for kind in (1, 2, 3):
+            members = np.flatnonzero(kinds == kind)
+            order = rng.permuted(np.tile(members, (missing.size, 1)), axis=1)
+            middle = sizes[order].cumsum(axis=1) - sizes[order] / 2
+            near = (middle <= sizes[members].sum() / 2) ^ (rng.random((missing.size, 1)) < 0.5)
+            first[missing[:, None], order] = near
+        held = [half @ (kinds & bit > 0) for half in (first, ~first) for bit in (1, 2)]
+        missing = np.flatnonzero(np.min(held, axis=0) == 0)
+    return first
+
+
+def _redraw_groups(half: np.ndarray, kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each group of a half is drawn, [draw, group]; as many of each kind as the half holds."""
+    drawn = np.zeros(half.shape, dtype=int)
+    for kind in (1, 2, 3):
+        members = half[:, kinds == kind]
+        if members.size:
+            count = members.sum(axis=1, keepdims=True)
+            shares = np.where(count > 0, members / np.maximum(count, 1), 1 / members.shape[1])
+            drawn[:, kinds == kind] = rng.multinomial(count[:, 0], shares)
+    return drawn
+
+
+def _class_weights(counts: np.ndarray, harmful: np.ndarray) -> np.ndarray:
+    """Counts of prompts as weights that sum to 1 in either class."""
+    weights = np.zeros(counts.shape)
+    for members in (harmful, ~harmful):
+        own = counts[:, members]
+        weights[:, members] = own / own.sum(axis=1, keepdims=True)
+    return weights
 
 
 def _redrawn(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -3,28 +3,31 @@
 They answer the objection that the activation-level nulls cannot: displacement and reversion both start from
 the aligned model, so any perturbation that shrinks what is special about it points "back". Three unrelated
 points give a cosine of 0.5. A sham drift shares that endpoint, and the perturbation's size, with the real
-one.
+one. One noise is one draw: it is scaled to every checkpoint of a trajectory, never drawn anew for a step (averaging
+over steps would average the noise away), and the same draws serve as sham drifts and as sham witnesses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Float32
 
-from probes.drift import crossfit
 from probes.nulls.draws import NullDraws
+from probes.nulls.layer import LayerNulls
 
 _STATISTIC = "alignment_crossfit"
 
 
 def sham_drift(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDraws:
-    """The alignment against that of aligned checkpoints with noise of the same norm, tensor by tensor.
+    """The alignment against that of aligned checkpoints with weight noise that moves the activations as far.
 
     Args:
         observed: the checkpoint's `alignment_crossfit`.
-        cosines: the shams', as of `sham_drift_cosines`; 19 are the fewest that can give p = 0.05.
+        cosines: the shams', each with the true reversion; 19 are the fewest that can give p = 0.05.
     """
     return NullDraws("sham_drift", _STATISTIC, observed, np.asarray(cosines, dtype=float))
 
@@ -35,41 +38,54 @@ def sham_witness(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDr
 
     Args:
         observed: the checkpoint's `alignment_crossfit`.
-        cosines: the same displacement's alignment with each sham witness, as of `sham_witness_cosines`.
+        cosines: the same displacement's alignment with each sham in the place of the witness.
     """
     return NullDraws("sham_witness", _STATISTIC, observed, np.asarray(cosines, dtype=float))
 
 
-def sham_drift_cosines(
-    aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"],
-    shams: Iterable[Float[np.ndarray, "prompt d_model"]],
-    harmful: Bool[np.ndarray, " prompt"],
-    *,
-    splits: int = 50,
-    seed: int = 0,
-) -> Float[np.ndarray, " draw"]:
-    """Cross-fitted alignment of every sham drift with the true reversion direction.
+@dataclass(frozen=True)
+class Shams:
+    """Displacements of sham checkpoints at one layer, as means over the harmful prompts and over their halves.
 
-    Args:
-        aligned: the aligned model's activations.
-        witness: the witness's.
-        shams: activations of the noised copies, one after the other, so that not all need to be in memory.
-        harmful: which prompts are harmful.
-        splits: as for `drift.measure`.
-        seed: as for `drift.measure`.
+    Attributes:
+        layer: the tests of that layer.
+        whole: mean displacements.
+        halves: those of the first halves of the splits, and of the second.
     """
-    return np.array([crossfit(aligned, witness, sham, harmful, splits=splits, seed=seed) for sham in shams])
 
+    layer: LayerNulls
+    whole: Float32[np.ndarray, "sham d_model"]
+    halves: tuple[Float32[np.ndarray, "split sham d_model"], Float32[np.ndarray, "split sham d_model"]]
 
-def sham_witness_cosines(
-    aligned: Float[np.ndarray, "prompt d_model"],
-    shams: Iterable[Float[np.ndarray, "prompt d_model"]],
-    tuned: Float[np.ndarray, "prompt d_model"],
-    harmful: Bool[np.ndarray, " prompt"],
-    *,
-    splits: int = 50,
-    seed: int = 0,
-) -> Float[np.ndarray, " draw"]:
-    """Cross-fitted alignment of the true displacement with the direction towards every sham witness."""
-    return np.array([crossfit(aligned, sham, tuned, harmful, splits=splits, seed=seed) for sham in shams])
+    @classmethod
+    def of(cls, layer: LayerNulls, moved: Iterable[Float[np.ndarray, "harmful d_model"]]) -> Self:
+        """Take the means.
+
+        Args:
+            layer: the tests of the layer.
+            moved: displacements (sham - aligned) of the harmful prompts, one sham after the other.
+        """
+        weights = np.concatenate(layer.halves).astype(np.float32)
+        means, whole = [], []
+        for rows in moved:
+            means.append(weights @ rows.astype(np.float32))
+            whole.append(rows.mean(axis=0))
+        splits, both = len(layer.halves[0]), np.stack(means, axis=1)
+        return cls(layer, np.stack(whole).astype(np.float32), (both[:splits], both[splits:]))
+
+    def drift_cosines(self) -> Float[np.ndarray, " sham"]:
+        """Cross-fitted alignment of every sham with the true reversion, as of `drift.crossfit`."""
+        return self._cosines(self.layer.back[self.layer.harmful])
+
+    def witness_cosines(self, tuned: Float[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, " sham"]:
+        """Cross-fitted alignment of a checkpoint's displacement with every sham in the witness's place."""
+        return self._cosines((tuned - self.layer.aligned)[self.layer.harmful])
+
+    def _cosines(self, rows: np.ndarray) -> np.ndarray:
+        sums = np.zeros(len(self.whole))
+        for shams, weights in zip(self.halves, self.layer.halves[::-1], strict=True):
+            means = (weights @ rows).astype(np.float32)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                lengths = np.linalg.norm(shams, axis=2) * np.linalg.norm(means, axis=1)[:, None]
+                sums += (np.einsum("skd,sd->sk", shams, means) / lengths).mean(axis=0, dtype=float)
+        return sums / 2
