@@ -224,7 +224,7 @@ def told(key: Key) -> dict[str, dict[str, Any]]:
     told = found.get("directions", {}) if isinstance(found, dict) else None
     if not isinstance(told, dict) or not all(isinstance(about, dict) for about in told.values()):
         raise RunFolderError(
-            "directions.json is not as expected", next_step="Make it again: gravity-probe directions RUN fit."
+            "directions.json is not as expected", next_step="Make it again: gravity-probe directions fit RUN."
         )
     return told
 

@@ -265,7 +265,7 @@ def readout(run: Context, direction: str, checkpoint: str) -> None:
     if not cache.has_table(run.key, "direction_readout"):
         missing(
             "No tokens have been read out.",
-            f"gravity-probe directions {run.command_path} fit",
+            f"gravity-probe directions fit {run.command_path}",
             "That opens the checkpoints, which must still be where they were.",
         )
         return

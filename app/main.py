@@ -39,6 +39,10 @@ def main() -> None:
     state.read_url()
     if page.title != "Live":
         bench.free()
+    if not state.is_known_host(st.context.headers.get("Host")):
+        components.header(page.title, "This address is not served")
+        components.note("The app answers at localhost, or at the names in GRAVITY_PROBE_HOSTS (by commas).")
+        st.stop()
     with st.sidebar:
         ready, refusal = False, None
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -52,6 +54,17 @@ class Selection:
         """The query of a URL that shows this; defaults are left out."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def is_known_host(host: str | None) -> bool:
+    """Whether a request's Host header is this machine's own name for itself, or one that was allowed.
+
+    Any other page that a browser has open could point a name of its own at this machine and read what is served.
+    """
+    if host is None:
+        return True
+    allowed = {"localhost", "127.0.0.1", "[::1]", *filter(None, os.environ.get("GRAVITY_PROBE_HOSTS", "").split(","))}
+    return re.sub(r":\d+$", "", host).lower() in allowed
 
 
 def selection() -> Selection:

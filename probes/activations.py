@@ -22,7 +22,8 @@ from torch.utils.hooks import RemovableHandle
 
 from probes.errors import ActivationError
 from probes.models.architecture import accepts, entering, first_tensor
-from probes.models.host import ModelHost
+from probes.models.padding import padded
+from probes.models.view import ModelView
 
 EMBEDDING = -1
 Write = Callable[[int, Sequence[int], np.ndarray], None]
@@ -33,7 +34,7 @@ _FEWEST_TOKENS, _MOST_TOKENS = 256, 1 << 16
 
 
 def extract(
-    host: ModelHost,
+    host: ModelView,
     token_ids: Sequence[Sequence[int]],
     write: Write,
     *,
@@ -89,7 +90,7 @@ def extract(
 
 
 def collect(
-    host: ModelHost,
+    host: ModelView,
     token_ids: Sequence[Sequence[int]],
     *,
     position: int = -1,
@@ -124,7 +125,7 @@ def collect(
     return resid_post, embed
 
 
-def automatic_batch_tokens(host: ModelHost) -> int:
+def automatic_batch_tokens(host: ModelView) -> int:
     """Tokens per batch that this machine takes easily.
 
     On the CPU it depends on the model alone, so that a run made again has the same batches and the same bytes. On
@@ -161,7 +162,7 @@ def _grouped(order: Sequence[int], lengths: Sequence[int], budget: int) -> Itera
         yield group
 
 
-def _wanted(host: ModelHost, layers: Sequence[int] | None) -> list[int]:
+def _wanted(host: ModelView, layers: Sequence[int] | None) -> list[int]:
     wanted = sorted(set(range(EMBEDDING, host.n_layers) if layers is None else layers))
     if not wanted or wanted[0] < EMBEDDING or wanted[-1] >= host.n_layers:
         raise ActivationError(
@@ -171,7 +172,7 @@ def _wanted(host: ModelHost, layers: Sequence[int] | None) -> list[int]:
 
 
 def _spans(
-    host: ModelHost, token_ids: Sequence[Sequence[int]], position: int, spans: Sequence[tuple[int, int]] | None
+    host: ModelView, token_ids: Sequence[Sequence[int]], position: int, spans: Sequence[tuple[int, int]] | None
 ) -> list[tuple[int, int]]:
     """Of each prompt the wanted tokens, as (first, past the last)."""
     if spans is None:
@@ -184,7 +185,7 @@ def _spans(
     return list(spans)
 
 
-def _index(host: ModelHost, ids: Sequence[int], position: int, prompt: int) -> int:
+def _index(host: ModelView, ids: Sequence[int], position: int, prompt: int) -> int:
     """Where in the prompt the wanted position is, counted from its start."""
     if host.context_length is not None and len(ids) > host.context_length:
         raise ActivationError(
@@ -206,7 +207,7 @@ class _LastLayerReached(Exception):  # noqa: N818 - a way out of the forward pas
 class _Reader:
     """Hooks that keep, per wanted layer, one position of each prompt in the batch, or the mean of some."""
 
-    host: ModelHost
+    host: ModelView
     spans: torch.Tensor
     wanted: list[int]
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -248,11 +249,11 @@ class _Reader:
 
 
 def _run(
-    host: ModelHost, token_ids: Sequence[Sequence[int]], where: Sequence[tuple[int, int]], wanted: list[int]
+    host: ModelView, token_ids: Sequence[Sequence[int]], where: Sequence[tuple[int, int]], wanted: list[int]
 ) -> dict[int, np.ndarray] | None:
     """Activations of one batch by layer; None if it did not fit into memory."""
     try:
-        inputs = _padded(token_ids, host)
+        inputs = _inputs(token_ids, host)
         with torch.inference_mode(), _Reader(host, torch.tensor(where, device=host.device), wanted) as reader:
             with contextlib.suppress(_LastLayerReached):
                 host.body(**inputs)
@@ -266,20 +267,15 @@ def _run(
     return None
 
 
-def _padded(token_ids: Sequence[Sequence[int]], host: ModelHost) -> dict[str, Any]:
+def _inputs(token_ids: Sequence[Sequence[int]], host: ModelView) -> dict[str, Any]:
     """The body's arguments for a batch: [prompt, token], padded on the right, positions from each prompt's start.
 
     What stands in the padding does not matter: it comes after the prompt, and no token looks ahead.
     """
-    longest = max(map(len, token_ids))
-    ids = torch.zeros(len(token_ids), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(token_ids):
-        ids[row, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
-        mask[row, : len(prompt)] = 1
-    inputs: dict[str, Any] = {"input_ids": ids.to(host.device), "attention_mask": mask.to(host.device)}
+    ids, mask = padded(token_ids, host.device)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if accepts(host.body, "position_ids"):
-        inputs["position_ids"] = torch.arange(longest, device=host.device).expand(len(token_ids), -1)
+        inputs["position_ids"] = torch.arange(ids.shape[1], device=host.device).expand(len(token_ids), -1)
     return {**inputs, "use_cache": False}
 
 

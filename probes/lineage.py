@@ -10,24 +10,38 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from probes.errors import LineageError
+from probes.errors import LineageError, UsageError
+from probes.trainer_folder import is_trainer_folder as _is_trainer_folder
+from probes.trainer_folder import read_trainer_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_TASKS = (None, "CAUSAL_LM")  # what peft calls the task of an adapter of a language model
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
 WitnessKind = Literal["helpful-only", "instruction-tuned", "base"]
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_TRAINER_STEP = re.compile(r"^checkpoint-(\d+)$")
+_NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
+_PATH_LIKE = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
+_STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _no_path(name: str) -> str:
+    if _PATH_LIKE.search(name):
+        raise ValueError(f"{name!r} is no name: it must not be empty, begin with a dot, or hold a slash")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_no_path)]
 
 
 class CheckpointRef(_Record):
@@ -44,15 +58,21 @@ class CheckpointRef(_Record):
     adapter: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> CheckpointRef:
-        """Read `folder`, `org/name`, `org/name@revision` or an adapter's folder.
+    def parse(cls, text: str, base: str | None = None) -> CheckpointRef:
+        """Read `folder`, `org/name`, `org/name@revision`, a GGUF file, or an adapter's folder.
+
+        Args:
+            text: the place.
+            base: where an adapter's base is now, in place of what the adapter says.
 
         Raises:
             LineageError: the text is neither a folder that is there nor a hub id.
         """
         folder = Path(text).expanduser()
         if folder.is_dir():
-            return cls._from_folder(folder)
+            return cls._from_folder(folder, base)
+        if folder.is_file() and folder.suffix == ".gguf":
+            return cls(model=str(folder))
         name, _, revision = text.partition("@")
         if _HUB_ID.match(name):
             return cls(model=name, revision=revision or None)
@@ -63,17 +83,31 @@ class CheckpointRef(_Record):
         )
 
     @classmethod
-    def _from_folder(cls, folder: Path) -> CheckpointRef:
+    def of(cls, place: Place, base: str | None = None) -> CheckpointRef:
+        """A reference as it is, or read from text (see `parse`) or a folder's path."""
+        return place if isinstance(place, CheckpointRef) else cls.parse(str(place), base)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, base: str | None = None) -> CheckpointRef:
         if (folder / ADAPTER_CONFIG).is_file():
             config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-            base = config.get("base_model_name_or_path")
-            if not base:
+            if config.get("task_type") not in ADAPTER_TASKS:
+                raise LineageError(
+                    f"The adapter {folder} is not of a language model",
+                    got=f"task_type {config['task_type']}",
+                    expected="CAUSAL_LM",
+                )
+            if base is not None:
+                there = cls.parse(base)
+                return cls(model=there.model, revision=there.revision, adapter=str(folder))
+            named = config.get("base_model_name_or_path")
+            if not named:
                 raise LineageError(
                     f"The adapter {folder} does not say which base it belongs to",
                     expected=f"base_model_name_or_path in {ADAPTER_CONFIG}",
-                    next_step="Name the base in a lineage file: model = BASE, adapter = FOLDER.",
+                    next_step="Say where it is: base = BASE, in a lineage file or as an argument.",
                 )
-            return cls(model=str(base), adapter=str(folder), revision=config.get("revision"))
+            return cls(model=str(named), adapter=str(folder), revision=config.get("revision"))
         return cls(model=str(folder))
 
     @property
@@ -84,6 +118,9 @@ class CheckpointRef(_Record):
     def __str__(self) -> str:
         place = f"{self.model}@{self.revision}" if self.revision else self.model
         return f"{place} + {self.adapter}" if self.adapter else place
+
+
+Place: TypeAlias = str | Path | CheckpointRef
 
 
 class Witness(CheckpointRef):
@@ -109,33 +146,53 @@ class Trajectory(_Record):
     Attributes:
         arm: what that run did: `baseline`, `block`, `push`, or a control such as `control:random`.
         seed: the run's seed; runs of one arm differ in it.
+        notices: sentences on what was left out of its folder; not kept in files.
     """
 
-    arm: str = "baseline"
+    arm: Name = "baseline"
     seed: int = 0
     checkpoints: tuple[Step, ...]
+    notices: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
 
     @classmethod
-    def from_folder(cls, folder: Path | str, *, arm: str = "baseline", seed: int = 0) -> Trajectory:
-        """Find and order the `checkpoint-N` of a Trainer output folder.
+    def from_folder(
+        cls, folder: Path | str, *, arm: str = "baseline", seed: int = 0, base: str | None = None
+    ) -> Trajectory:
+        """Find and order the `checkpoint-N` of a Trainer output folder, the best one and the final model in its root.
+
+        What was cut off while it was written is left out; `notices` says so.
+
+        Args:
+            folder: a Trainer's output.
+            arm: what the run did.
+            seed: the run's.
+            base: where the base of its adapters is now, in place of what they say.
 
         Raises:
             LineageError: the folder is absent or holds no `checkpoint-N`.
         """
         folder = Path(folder).expanduser()
-        found = {
-            int(match.group(1)): child
-            for child in (folder.iterdir() if folder.is_dir() else ())
-            if (match := _TRAINER_STEP.match(child.name)) and child.is_dir()
-        }
-        if not found:
+        steps, notices = read_trainer_folder(folder)
+        if not steps:
             raise LineageError(
                 f"No checkpoint-N in {folder}",
+                got=notices[0] if notices else None,
                 expected="a Trainer output folder with checkpoint-10, checkpoint-20, …",
                 next_step="For a single checkpoint use --checkpoint.",
             )
-        steps = (_step_at(number, CheckpointRef._from_folder(found[number])) for number in sorted(found))
-        return cls(arm=arm, seed=seed, checkpoints=tuple(steps))
+        checkpoints = tuple(_step_at(step, CheckpointRef._from_folder(place, base)) for step, place in steps.items())
+        try:
+            return cls(arm=arm, seed=seed, checkpoints=checkpoints, notices=notices)
+        except ValidationError as error:
+            raise LineageError(_first_fault(error)) from None
+
+    @classmethod
+    def parse(cls, text: str, base: str | None = None) -> Trajectory:
+        """Read `FOLDER`, `ARM=FOLDER` or `ARM@SEED=FOLDER`; arguments and errors as `from_folder`."""
+        match = None if Path(text).exists() else _NAMED.match(text)
+        if match is None:
+            return cls.from_folder(text, base=base)
+        return cls.from_folder(match["place"], arm=match["arm"], seed=int(match["seed"] or 0), base=base)
 
     @model_validator(mode="after")
     def _steps_rise(self) -> Trajectory:
@@ -187,7 +244,7 @@ class Member(NamedTuple):
 class Lineage(_Record):
     """One model's history by role, and the trajectories that leave from its aligned member."""
 
-    name: str
+    name: Name
     description: str = ""
     pretrained: CheckpointRef | None = None
     witness: Witness
@@ -195,8 +252,13 @@ class Lineage(_Record):
     trajectories: tuple[Trajectory, ...] = ()
 
     @classmethod
-    def load(cls, path: Path | str) -> Lineage:
+    def load(cls, path: Path | str, base: str | None = None) -> Lineage:
         """Read a lineage file (TOML). Relative folders are taken from the file's own folder.
+
+        Args:
+            path: the file.
+            base: where the base of adapters is now; the file's key `base` says the same, for all of it or for one
+                trajectory given by its folder.
 
         Raises:
             LineageError: no such file, not TOML, an unknown key (the nearest known one is named),
@@ -211,12 +273,58 @@ class Lineage(_Record):
             raise LineageError(f"{path} is not TOML", got=str(error)) from error
         raw.setdefault("name", path.stem)
         raw = _anchored(raw, path.resolve().parent)
-        raw["trajectories"] = [_expanded(entry) for entry in raw.get("trajectories", ())]
+        named_base = raw.pop("base", None)
+        raw["trajectories"] = [_expanded(entry, base or named_base) for entry in raw.get("trajectories", ())]
         try:
             lineage = cls.model_validate(raw)
         except ValidationError as error:
             raise LineageError(f"{path}: {_first_fault(error)}") from None
         return lineage
+
+    @classmethod
+    def of(
+        cls,
+        aligned: Place,
+        witness: Place,
+        checkpoints: Place | Sequence[Place] = (),
+        *,
+        trajectories: Sequence[str | Path] = (),
+        pretrained: Place | None = None,
+        witness_kind: str = "helpful-only",
+        base: str | None = None,
+    ) -> Lineage:
+        """A lineage from references, as a command line or a notebook gives them.
+
+        Args:
+            aligned: a folder, a hub id (`org/name@revision`), or a reference.
+            witness: likewise.
+            checkpoints: fine-tuned checkpoints, `REF` or `STEP=REF`; without steps they are numbered in their order.
+                A Trainer output folder among them is a trajectory of its own.
+            trajectories: Trainer output folders, `FOLDER` or `ARM=FOLDER` or `ARM@SEED=FOLDER`.
+            pretrained: the raw base model.
+            witness_kind: `helpful-only`, or what stands in for it.
+            base: where the base of adapters among them is now, in place of what they say.
+
+        Raises:
+            UsageError: there is no such kind of witness.
+            LineageError: a reference is none, a folder holds no checkpoint, or an arm and seed is there twice.
+        """
+        kinds = get_args(WitnessKind)
+        if witness_kind not in kinds:
+            raise UsageError("There is no such --witness-kind", got=repr(witness_kind), expected=", ".join(kinds))
+        listed = [checkpoints] if isinstance(checkpoints, str | Path | CheckpointRef) else list(checkpoints)
+        folders = [place for place in listed if is_trainer_folder(place)]
+        single = _single_trajectory([place for place in listed if not is_trainer_folder(place)], base)
+        lineage = cls(
+            name=(Path(str(aligned)).name or Path(str(aligned)).resolve().name).partition("@")[0].lstrip(".")
+            or "lineage",
+            pretrained=None if pretrained is None else CheckpointRef.of(pretrained, base),
+            witness=Witness(**dict(CheckpointRef.of(witness, base)), kind=witness_kind),  # type: ignore[arg-type]
+            aligned=CheckpointRef.of(aligned, base),
+        )
+        return lineage.with_trajectories(
+            (*single, *(Trajectory.parse(str(text), base) for text in (*folders, *trajectories)))
+        )
 
     @model_validator(mode="after")
     def _trajectories_differ(self) -> Lineage:
@@ -236,6 +344,11 @@ class Lineage(_Record):
             return type(self)(**{**dict(self), "trajectories": (*self.trajectories, *more)})
         except ValidationError as error:
             raise LineageError(_first_fault(error)) from None
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences on what was left out of the folders that the trajectories came from."""
+        return tuple(sentence for run in self.trajectories for sentence in run.notices)
 
     def members(self) -> Iterator[Member]:
         """Every checkpoint once: aligned first, it is what the others are held against."""
@@ -276,20 +389,39 @@ class Lineage(_Record):
             yield member.id, member.ref
 
 
+def is_trainer_folder(place: Place) -> bool:
+    """Whether a place is a folder with `checkpoint-N` in it."""
+    return _is_trainer_folder(Path(str(place)).expanduser())
+
+
+def _name_of(place: Path) -> str:
+    return (place.name or place.resolve().name).partition("@")[0].lstrip(".") or "lineage"
+
+
+def _single_trajectory(places: Sequence[Place], base: str | None) -> tuple[Trajectory, ...]:
+    """Checkpoints given one by one, as one trajectory; without steps they are numbered in their order."""
+    steps = []
+    for number, place in enumerate(places, start=1):
+        match = _STEPPED.match(str(place)) if isinstance(place, str) else None
+        ref = CheckpointRef.parse(match["place"], base) if match else CheckpointRef.of(place, base)
+        steps.append(_step_at(int(match["step"]) if match else number, ref))
+    return (Trajectory(checkpoints=tuple(sorted(steps, key=lambda step: step.step))),) if steps else ()
+
+
 def _step_at(step: int, ref: CheckpointRef) -> Step:
     return Step(step=step, model=ref.model, revision=ref.revision, adapter=ref.adapter)
 
 
-def _expanded(entry: Any) -> Any:
+def _expanded(entry: Any, base: str | None) -> Any:
     """A `[[trajectories]]` entry with `folder` becomes one with its checkpoints listed."""
     if not isinstance(entry, dict) or "folder" not in entry:
         return entry
-    unknown = set(entry) - {"folder", "arm", "seed"}
+    unknown = set(entry) - {"folder", "arm", "seed", "base"}
     if unknown:
         raise LineageError(
-            f"A trajectory given by its folder takes no {sorted(unknown)[0]!r}", expected="folder, arm, seed"
+            f"A trajectory given by its folder takes no {sorted(unknown)[0]!r}", expected="folder, arm, seed, base"
         )
-    return Trajectory.from_folder(**entry)
+    return Trajectory.from_folder(**{"base": base, **entry})
 
 
 def _anchored(raw: Any, folder: Path) -> Any:
@@ -314,7 +446,7 @@ def _rewritten(value: Any, change: Callable[[str], str], key: str = "") -> Any:
         return {name: _rewritten(inner, change, name) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_rewritten(inner, change, key) for inner in value]
-    return change(value) if key in {"model", "adapter", "folder"} and isinstance(value, str) else value
+    return change(value) if key in {"model", "adapter", "folder", "base"} and isinstance(value, str) else value
 
 
 def _first_fault(error: ValidationError) -> str:
@@ -324,7 +456,10 @@ def _first_fault(error: ValidationError) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "the file"
     if fault["type"] == "extra_forbidden":
         key = str(fault["loc"][-1])
-        known = {name for model in (Lineage, Witness, Trajectory, Step) for name in model.model_fields} | {"folder"}
+        known = {name for model in (Lineage, Witness, Trajectory, Step) for name in model.model_fields} | {
+            "folder",
+            "base",
+        }
         nearest = get_close_matches(key, sorted(known), n=1)
         return f"unknown key {where!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if fault["type"] == "missing":

@@ -24,6 +24,13 @@ class Progress:
     note: str = ""
     fraction: float | None = None
 
+    @property
+    def share(self) -> float:
+        """Share of the whole job that is done, in [0, 1]; of this phase where only that is known."""
+        if self.fraction is not None:
+            return self.fraction
+        return self.step / self.steps if self.steps else 0.0
+
 
 Report = Callable[[Progress], None]
 
@@ -36,9 +43,6 @@ def within(report: Report, start: float, end: float) -> Report:
     """A report for one part of a job, which takes the whole from `start` to `end` (shares in [0, 1])."""
 
     def part(progress: Progress) -> None:
-        share = progress.fraction
-        if share is None:
-            share = progress.step / progress.steps if progress.steps else 0.0
-        report(replace(progress, fraction=start + (end - start) * share))
+        report(replace(progress, fraction=start + (end - start) * progress.share))
 
     return part

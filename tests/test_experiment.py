@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 from safetensors.torch import load_file
 
 from probes.errors import UsageError
+from probes.experiments.experiment import Experiment, current_names, mode_and_draw
+from probes.experiments.lineage_bench import open_bench
+from probes.experiments.outcome import arms_table
 from probes.organism import train_history
 from probes.organism.world import Size
-from probes.tasks.arms import Experiment, mode_and_draw, run_arms
-from probes.tasks.arms_table import arms_table
+from probes.tasks.arms import run_arms
 from tests.organism.test_history import TINY
 
 
@@ -24,7 +27,7 @@ from tests.organism.test_history import TINY
 def history(tmp_path_factory):
     folder = tmp_path_factory.mktemp("history")
     recipe = dataclasses.replace(TINY, size=Size(aligned=16, held_out=4, task=4))  # enough prompts to measure on
-    train_history(folder, recipe=recipe, processes=1, arm_seeds=())
+    train_history(folder, recipe)
     return folder
 
 
@@ -37,19 +40,25 @@ def equal(one, other):
 
 
 def test_every_arm_sees_the_same_data_in_the_same_order(history, tmp_path):
-    """A penalty of strength 0 leaves the very weights of the baseline; a real one does not, nor does another seed."""
-    asked = Experiment(arms=("baseline", "anchor", "rehearsal"), seeds=2, strength=0.0, last=True)
-    run = run_arms(history, tmp_path / "none", asked)
+    """A penalty of weight 0 leaves the very weights of the baseline; a real one does not, nor does another seed."""
+    experiment = Experiment(arms=("baseline", "anchor", "rehearsal"), seeds=2, penalty_weight=0.0, final_step_only=True)
+    run = run_arms(open_bench(history, experiment), tmp_path / "none")
     for seed in (0, 1):
         assert equal(weights(run, f"baseline-s{seed}"), weights(run, f"anchor-s{seed}"))
         assert equal(weights(run, f"baseline-s{seed}"), weights(run, f"rehearsal-s{seed}"))
     assert not equal(weights(run, "baseline-s0"), weights(run, "baseline-s1"))
-    some = run_arms(history, tmp_path / "some", Experiment(arms=("rehearsal",), strength=1.0, last=True))
+    some = run_arms(
+        open_bench(history, Experiment(arms=("rehearsal",), penalty_weight=1.0, final_step_only=True)),
+        tmp_path / "some",
+    )
     assert not equal(weights(some, "baseline-s0"), weights(some, "rehearsal-s0"))
 
 
 def test_each_draw_of_a_control_is_another_direction(history, tmp_path):
-    run = run_arms(history, tmp_path / "run", Experiment(arms=("control:random",), draws=2, strength=1e4, last=True))
+    run = run_arms(
+        open_bench(history, Experiment(arms=("control:random",), draws=2, penalty_weight=1e4, final_step_only=True)),
+        tmp_path / "run",
+    )
     assert not equal(weights(run, "control-random-0-s0"), weights(run, "control-random-1-s0"))
     row = next(row for row in arms_table([run])["arms"] if row["arm"] == "control:random")
     assert row["trainings"] == 2
@@ -58,7 +67,17 @@ def test_each_draw_of_a_control_is_another_direction(history, tmp_path):
 
 
 def test_a_killed_experiment_goes_on_to_the_same_table(history, tmp_path):
-    words = [sys.executable, "-m", "probes.cli", "arms", str(history), "--arms", "block,push", "--last", "--out"]
+    words = [
+        sys.executable,
+        "-m",
+        "probes.cli",
+        "arms",
+        str(history),
+        "--arms",
+        "block,push",
+        "--final-step-only",
+        "--out",
+    ]
     whole = subprocess.run([*words, str(tmp_path / "whole"), "--json"], capture_output=True, text=True, check=False)
     assert whole.returncode == 0, whole.stderr
     broken = tmp_path / "broken"
@@ -76,18 +95,34 @@ def test_a_killed_experiment_goes_on_to_the_same_table(history, tmp_path):
     assert after == kept, "what was trained is not trained again"
 
 
+def test_an_experiment_of_an_earlier_version_goes_on(history, tmp_path):
+    experiment = Experiment(arms=("baseline",), batch_size=4, final_step_only=True)
+    run = run_arms(open_bench(history, experiment), tmp_path / "run")
+    file = run.path / "run.json"
+    text = file.read_text(encoding="utf-8")
+    for new, old in (("batch_size", "rows"), ("penalty_weight", "strength"), ("gradient_ratio", "match")):
+        text = text.replace(f'"{new}"', f'"{old}"')
+    file.write_text(text.replace('"final_step_only"', '"last"'), encoding="utf-8")
+    assert json.loads(text)["config_given"]["arms"]["rows"] == 4
+    assert run_arms(open_bench(history, experiment), run.path).path == run.path
+    assert current_names({"phase": {"rows": 4}, "last": True}) == {"phase": {"batch_size": 4}, "final_step_only": True}
+
+
 def test_more_arms_go_on_with_a_run_and_another_training_does_not(history, tmp_path):
-    run = run_arms(history, tmp_path / "run", Experiment(arms=("baseline",), last=True))
+    run = run_arms(open_bench(history, Experiment(arms=("baseline",), final_step_only=True)), tmp_path / "run")
     before = (run.path / "checkpoints" / "baseline-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
-    run = run_arms(history, tmp_path / "run", Experiment(arms=("block:rehearsed",), last=True))
+    run = run_arms(open_bench(history, Experiment(arms=("block:rehearsed",), final_step_only=True)), tmp_path / "run")
     assert (
         run.path / "checkpoints" / "baseline-s0" / "checkpoint-3" / "model.safetensors"
     ).stat().st_mtime_ns == before
-    run = run_arms(history, tmp_path / "run", Experiment(arms=("block",), last=True))
+    run = run_arms(open_bench(history, Experiment(arms=("block",), final_step_only=True)), tmp_path / "run")
     assert [row["arm"] for row in arms_table([run])["arms"]] == ["baseline", "block", "block:rehearsed"]
     with pytest.raises(UsageError, match="holds another run"):
-        run_arms(history, tmp_path / "run", Experiment(arms=("baseline",), learning_rate=0.1, last=True))
+        run_arms(
+            open_bench(history, Experiment(arms=("baseline",), learning_rate=0.1, final_step_only=True)),
+            tmp_path / "run",
+        )
     with pytest.raises(UsageError, match="no such arm"):
-        run_arms(history, tmp_path / "other", Experiment(arms=("blok",)))
+        run_arms(open_bench(history, Experiment(arms=("blok",))), tmp_path / "other")
     with pytest.raises(UsageError, match="nothing to train arms on"):
-        run_arms(tmp_path / "absent", tmp_path / "other", Experiment())
+        run_arms(open_bench(tmp_path / "absent", Experiment()), tmp_path / "other")

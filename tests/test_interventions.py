@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from probes.activations import collect
-from probes.behaviour.generate import generate, left_padded
+from probes.behaviour.generate import generate
 from probes.errors import ActivationError
 from probes.models import ModelHost
 from probes.models.hooks import ablate, add, clamp
+from probes.models.padding import padded
 from tests.builders import DEPTH, FAMILIES, WIDTH, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = [[0, 20, 30, 40, 50], [0, 21, 31], [0, 22, 32, 42]]
@@ -106,11 +107,11 @@ def test_a_clamped_projection_has_that_value(host, vector):
     assert torch.allclose(found[2], torch.tensor(-1.5), atol=1e-3)
 
 
-@pytest.mark.parametrize("padded", ["left", "right"])
-def test_places_are_counted_from_each_prompts_own_end(llama, vector, padded):
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_places_are_counted_from_each_prompts_own_end(llama, vector, side):
     longest = max(map(len, PROMPTS))
-    if padded == "left":
-        ids, mask = left_padded(PROMPTS, llama.device)
+    if side == "left":
+        ids, mask = padded(PROMPTS, llama.device, side="left")
     else:
         ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in PROMPTS])
         mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in PROMPTS])
@@ -129,10 +130,10 @@ def test_places_are_counted_from_each_prompts_own_end(llama, vector, padded):
     finally:
         handle.remove()
     changed = (seen[1] - seen[0]).abs().amax(dim=-1) > 1e-3
-    ends = [longest - 1] * 3 if padded == "left" else [len(each) - 1 for each in PROMPTS]
+    ends = [longest - 1] * 3 if side == "left" else [len(each) - 1 for each in PROMPTS]
     for row, (end, ids_of) in enumerate(zip(ends, PROMPTS, strict=True)):
         own = {end - back for back in (0, 3) if end - back >= 0}
-        if padded == "right":
+        if side == "right":
             own = {place for place in own if place < len(ids_of)}
         assert set(changed[row].nonzero().flatten().tolist()) == own
 

@@ -29,6 +29,7 @@ from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.measured import measured_run
 
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
@@ -355,3 +356,20 @@ def test_a_run_whose_checkpoints_are_gone_still_compares_its_layers(run, tmp_pat
     assert found["weights"] == []
     assert "gone" in found["weights_missing"]
     assert found["layers"][0]["distance"] == pytest.approx(1)
+
+
+def test_what_is_gone_cut_off_or_changed_is_made_anew(tmp_path):
+    """Every file that a stage has written, deleted, cut or altered: the same command gives the same bytes again."""
+    path = measured_run(tmp_path).path
+    outputs = {name for record in Run(path).manifest.stages.values() for name in record.outputs}
+    before = {name: (path / name).read_bytes() for name in outputs}
+    assert {"drift.parquet", "noise.parquet", "prompts.parquet", "pairs.parquet", "spectra.parquet"} <= outputs
+    for number, name in enumerate(sorted(outputs)):
+        content = before[name]
+        damaged = (None, content[:-9], content[:-1] + bytes([content[-1] ^ 1]))[number % 3]
+        (path / name).unlink()
+        if damaged is not None:
+            (path / name).write_bytes(damaged)
+    assert measured_run(tmp_path).manifest.status == "finished"
+    changed = [name for name in outputs if (path / name).read_bytes() != before[name]]
+    assert not changed

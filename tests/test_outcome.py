@@ -10,8 +10,8 @@ import pytest
 
 from probes.cli import main
 from probes.errors import RunFolderError, UsageError
+from probes.experiments.outcome import arms_table, geometry_held_behaviour_lost, open_runs
 from probes.run import Run
-from probes.tasks.arms_table import arms_table, geometry_held_behaviour_lost, open_runs
 
 PROMPTS, ITEMS = 8, 4
 START = 2.0  # loss of every task item before fine-tuning

@@ -23,6 +23,7 @@ from probes.prompts import (
     default_prompts,
     folds,
     look_alikes,
+    read_pairs,
     read_prompts,
     render,
 )
@@ -116,6 +117,128 @@ def test_json_is_read_as_an_array_and_as_lines(tmp_path, name, record, text, lab
         assert (read.format, read.texts, read.labels) == (name, (text, text), (label, label))
 
 
+DOLLY = {"instruction": "Sum it up", "context": "A page.", "response": "A.", "category": "summarization"}
+SHARE = [{"from": "system", "value": "Be."}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "text"),
+    [
+        ("Dolly", DOLLY, "Sum it up\n\nA page."),
+        ("Dolly", {**DOLLY, "context": ""}, "Sum it up"),
+        ("ShareGPT", {"id": "a", "conversations": SHARE}, "Hi"),
+        ("prompt and response", {"category": "c", "prompt": "Say", "response": "so"}, "Say"),
+        ("preferences", {"prompt": "Say", "chosen": "so", "rejected": "no"}, "Say"),
+        ("prompts", {"prompt": "Say", "prompt_id": "x1", "score": 0.5}, "Say"),
+        ("texts", {"text": "Say", "tokens": "12"}, "Say"),
+        ("Alpaca", {"instruction": "Add", "input": "1", "output": "2", "text": "### Instruction: …"}, "Add\n\n1"),
+    ],
+)
+def test_a_format_is_read_whole(tmp_path, name, record, text):
+    read = read_prompts(write(tmp_path / "a.json", json.dumps([record, record])))
+    assert (read.format, read.texts) == (name, (text, text))
+
+
+@pytest.mark.parametrize(
+    ("records", "column", "count"),
+    [
+        ([{"instruction": "a", "passage": "b"}, {"instruction": "c", "passage": ""}], "passage", "1 of 2"),
+        ([{"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b", "system": "Be."}], "system", "1 of"),
+        ([{"instruction": "a", "input": "", "output": "b", "history": [["u", "v"]]}], "history", "1 of 1"),
+        ([{"question": "a", "answer": "b", "label": "harmless"}], "label", "1 of 1"),
+        ([{"prompt": "a", "completion": "b", "tools": [{"name": "t"}]}], "tools", "1 of 1"),
+    ],
+)
+def test_a_column_that_may_belong_to_the_prompt_is_never_passed_over(tmp_path, records, column, count):
+    path = write_lines(tmp_path / "a.jsonl", *records)
+    for read in (read_prompts, read_pairs):
+        with pytest.raises(UsageError, match=rf"files do not have: '{column}'; got text in {count}"):
+            read(path)
+
+
+def test_numbers_and_blanks_beside_a_prompt_are_no_part_of_it(tmp_path):
+    path = write_csv(tmp_path / "a.csv", "instruction,length,flag,more", ("Do it", "7.5", "True", " "))
+    assert read_prompts(path).texts == ("Do it",)
+
+
+def test_of_several_lists_one_is_named(tmp_path):
+    rows = {part: [{"question": f"{part} {n}?", "answer": "-"} for n in range(2)] for part in ("train", "test")}
+    path = write(tmp_path / "a.json", json.dumps({"version": 1, **rows}, indent=2))
+    with pytest.raises(UsageError, match=r"several lists of records; got train, test\. Name one: .*a\.json#train"):
+        read_prompts(path)
+    assert read_prompts(f"{path}#test").texts == ("test 0?", "test 1?")
+    with pytest.raises(UsageError, match=r"no list 'dev'; got train, test"):
+        read_prompts(f"{path}#dev")
+    found = PromptSet.from_files(f"{path}#train", f"{path}#test")
+    assert found.sources[0] == (f"{path}#train", "question and answer")
+    assert read_pairs(f"{path}#test", limit=1) == (("test 0?", "-"),)
+    odd = write(tmp_path / "a#b.txt", "x")
+    assert read_prompts(odd).texts == ("x",)
+    with pytest.raises(UsageError, match="has no parts; got #x"):
+        read_prompts(f"{write(tmp_path / 'plain.txt', 'y')}#x")
+
+
+def test_the_one_list_of_an_object_is_read(tmp_path):
+    records = [{"category": "c", "prompt": "Say", "response": "so"}]
+    path = write(tmp_path / "a.json", json.dumps({"rate": 0.5, "completions": records}, indent=1))
+    assert read_prompts(path).texts == ("Say",)
+    assert read_pairs(path) == (("Say", "so"),)
+
+
+def test_a_pretty_printed_record_is_one_record(tmp_path):
+    path = write(tmp_path / "a.jsonl", json.dumps({"question": "Why?", "answer": "So."}, indent=4))
+    assert read_prompts(path).texts == ("Why?",)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.txt"])
+def test_a_list_of_texts_is_a_list_of_prompts(tmp_path, name):
+    read = read_prompts(write(tmp_path / name, '["One, two", "three"]'), "harmful")
+    assert (read.format, read.texts, read.labels) == ("list of texts", ("One, two", "three"), ("harmful",) * 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "labels"),
+    [
+        ("harmful,Do it\nharmless,Say\n", ("Do it", "Say"), ("harmful", "harmless")),
+        ('"Do it, now",harmful\nSay,harmless\n', ("Do it, now", "Say"), ("harmful", "harmless")),
+        ("Do it now\nSay so\n", ("Do it now", "Say so"), (None, None)),
+    ],
+)
+def test_a_csv_file_without_a_header_is_read_where_its_shape_is_plain(tmp_path, content, texts, labels):
+    read = read_prompts(write(tmp_path / "a.csv", content))
+    assert (read.texts, read.labels) == (texts, labels)
+    assert read.format.endswith("without a header")
+
+
+def test_tabs_separate_columns_too(tmp_path):
+    for name in ("a.tsv", "a.txt"):
+        path = write(tmp_path / name, "instruction\tcontext\tresponse\nSum\tA, B\t-\n")
+        assert read_prompts(path).texts == ("Sum\n\nA, B",)
+
+
+def test_a_sentence_that_names_a_column_is_no_header(tmp_path):
+    read = read_prompts(write(tmp_path / "a.txt", "Write a very short text, prompt\nAnother, text\n"))
+    assert read.texts == ("Write a very short text, prompt", "Another, text")
+
+
+def test_request_and_answer_of_every_format(tmp_path):
+    chat = [{"role": "system", "content": "Be."}, user("One"), {"role": "assistant", "content": "2"}]
+    for record, pair in [
+        (DOLLY, ("Sum it up\n\nA page.", "A.")),
+        ({"messages": chat}, ("Be.\n\nOne", "2")),
+        ({"messages": chat[1:]}, ("One", "2")),
+        ({"conversations": SHARE}, ("Be.\n\nHi", "Hello.")),
+        ({"prompt": [user("Say")], "completion": [{"role": "assistant", "content": "so"}]}, ("Say", "so")),
+        ({"request": "r", "answer": "a"}, ("r", "a")),
+        ({"instruction": "i", "input": "j", "output": "o"}, ("i\n\nj", "o")),
+    ]:
+        assert read_pairs(write_lines(tmp_path / "a.jsonl", record)) == (pair,)
+    with pytest.raises(UsageError, match="no requests with answers"):
+        read_pairs(write(tmp_path / "a.txt", "x"))
+    with pytest.raises(PromptError, match=r"line 2, has no request or no answer"):
+        read_pairs(write_lines(tmp_path / "b.jsonl", {"question": "a", "answer": "b"}, {"question": "a", "answer": ""}))
+
+
 def test_harmbench_puts_the_context_before_the_behaviour(tmp_path):
     path = write_csv(
         tmp_path / "h.csv",
@@ -189,6 +312,15 @@ BROKEN = [
     ("a.jsonl", b'{"question": 7, "answer": "b"}\n', "no text under 'question'; got int"),
     ("a.json", b'[{"instruction": "a"}', "no whole JSON file"),
     ("a.jsonl", b'{"messages": [{"role": "assistant", "content": "a"}]}\n', "no turn of the user"),
+    ("a.csv", b"goal,target\na,b\nc\n", "line 3, has fewer cells than the header"),
+    ("a.csv", b"goal,target,goal\na,b,c\n", "two columns of one name; got 'goal'"),
+    ("a.json", b"7", "holds no records; got int"),
+    ("a.json", b"[" * 5000, "nested too deeply"),
+    ("a.jsonl", b'{"question": "a", "question": "c", "answer": "b"}', "the key 'question' for the second time"),
+    ("a.jsonl", b'{"question": "a", "answer": NaN}', "no finite number, at answer"),
+    ("a.jsonl", b'{"question": "\\ud800", "answer": "b"}', "half of a surrogate pair), at question"),
+    ("a.json", b'{"question": "a",\n "answer": }', "line 2, column 12"),
+    ("a.jsonl", b'{"text": "a", "label": "harmful", "topic": ["x"]}', "no single topic; got list"),
 ]
 
 
@@ -323,10 +455,92 @@ def test_the_limit_draws_the_same_prompts_whatever_the_order(tmp_path):
         PromptSet.from_files(forward, other, limit=0)
 
 
+def test_prompts_are_given_as_a_file_as_texts_or_as_a_set(tmp_path):
+    path = write(tmp_path / "a.txt", "a\nb\n")
+    wanted = PromptSet.of(["a", "b"], ["harmful", "harmful"])
+    for value in (path, str(path), ["a", "b"], ("a", "b"), wanted):
+        assert PromptSet.read(value, "harmful") == wanted
+    both = PromptSet.of_classes(["a", "b"], str(write(tmp_path / "c.txt", "c")))
+    assert both == PromptSet.of("abc", ["harmful", "harmful", "harmless"])
+    assert both.sources == ((str(tmp_path / "c.txt"), "plain text"),)
+    assert PromptSet.of_classes(both, both) == both
+    assert len(PromptSet.of_classes(["a", "b", "d"], path.parent / "c.txt", limit=2)) == 3
+    for value, sentence in [
+        ([], "list of harmful prompts is empty"),
+        (["a", " "], "Prompt 2 of a list is no text"),
+        (PromptSet.of(["c"], ["harmless"]), "There are no harmful prompts"),
+    ]:
+        with pytest.raises(PromptError, match=sentence):
+            PromptSet.of_classes(value, ["x"])
+    with pytest.raises(PromptError, match="does not say which prompts are harmful"):
+        PromptSet.read(["a"])
+    with pytest.raises(UsageError, match="no prompt file how do I"):
+        PromptSet.read("how do I", "harmful")
+
+
 def test_the_frame_has_one_row_a_prompt():
     frame = PromptSet.of(["a", "b"], ["harmful", "harmless"]).to_frame()
-    assert list(frame.columns) == ["id", "text", "label"]
+    assert list(frame.columns) == ["id", "text", "label", "topic", "pair"]
+    assert frame[["topic", "pair"]].isna().all(axis=None)
     assert frame["text"].tolist() == ["a", "b"]
+
+
+def test_a_list_of_something_else_is_refused_by_its_number():
+    # in a process of its own: under pytest the annotations are checked, before the code is reached
+    code = "import probes.prompts as p; p.PromptSet.read(['a', 7], 'harmful')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].endswith("Prompt 2 of a list is no text; got int; expected text, not blank.")
+
+
+def test_topics_and_pairs_are_carried_into_the_table():
+    prompts = default_prompts("probe")
+    frame = prompts.to_frame()
+    assert frame["topic"].nunique() == 16
+    assert frame.groupby("pair").size().eq(2).all()
+    assert list(prompts.groups) == list(frame["topic"])
+    assert list(prompts.pairs) == list(frame["pair"])
+    assert [vars(prompt) for prompt in prompts.prompts] == frame.to_dict("records")
+
+
+def test_a_prompt_without_a_topic_is_a_group_alone():
+    prompts = PromptSet.of("abc", ["harmful"] * 3, topics=["x", None, "x"], pairs=[None, None, "p"])
+    assert list(prompts.groups) == ["x", prompts.ids[1], "x"]
+    assert list(prompts.pairs) == [*prompts.ids[:2], "p"]
+    assert PromptSet.of("abc", ["harmful"] * 3).groups is PromptSet.of("abc", ["harmful"] * 3).pairs is None
+
+
+def test_any_column_may_name_the_topics(tmp_path):
+    rows = [("c1", "s", "a"), ("c2", "s", "b"), (" ", "s", "c")]
+    as_csv = write_csv(tmp_path / "a.csv", "category,source,forbidden_prompt", *rows)
+    as_json = write_lines(
+        tmp_path / "a.jsonl", *[{"instruction": text, "theme": group, "category": None} for group, _, text in rows]
+    )
+    assert read_prompts(as_csv).topics == (None,) * 3
+    for path, column in ((as_csv, "category"), (as_json, "theme")):
+        assert read_prompts(path, "harmful", group_column=column).topics == ("c1", "c2", None)
+        with pytest.raises(UsageError, match="has no column 'colour'; got"):
+            read_prompts(path, "harmful", group_column="colour")
+    found = PromptSet.read(as_csv, group_column="category")
+    assert [prompt.topic for prompt in found.prompts] == ["c1", "c2", None]
+
+
+def test_pairs_of_a_file_are_pairs_of_the_set(tmp_path):
+    found = PromptSet.read(write_csv(tmp_path / "a.csv", "positive,negative", ("bad", "good"), ("worse", "better")))
+    assert found.pairs[0] == found.pairs[1] != found.pairs[2] == found.pairs[3]
+
+
+def test_ids_and_hash_are_of_texts_and_labels_alone():
+    """A set that gets topics keeps its identity; what the topics are has a hash of its own."""
+    plain = PromptSet.of(["a", "b"], ["harmful", "harmless"])
+    grouped = PromptSet.of(["a", "b"], ["harmful", "harmless"], topics=["x", "y"])
+    # as they were before prompts had topics
+    assert plain.sha256 == "118597787c8b90e9243469ad711575be3e19a35c880340b34edb00dc2c4ebb0b"
+    assert default_prompts("probe").sha256 == "f2ac6e63fb9163a3bfbc8764d3cb0a7c078bdba02baa5737e7e6aa0a0108606a"
+    assert (plain.ids, plain.sha256) == (grouped.ids, grouped.sha256)
+    assert plain != grouped
+    assert plain.grouping_sha256 is None
+    other = PromptSet.of(["a", "b"], ["harmful", "harmless"], topics=["x", "z"])
+    assert None is not grouped.grouping_sha256 != other.grouping_sha256
 
 
 labelled = st.dictionaries(texts, st.sampled_from(LABELS), min_size=4, max_size=40).filter(
@@ -348,6 +562,53 @@ def test_folds_are_stratified_deterministic_and_blind_to_order(found, seed, rand
     random.shuffle(shuffled)
     other = PromptSet.of(*zip(*shuffled, strict=True))
     assert dict(zip(other.ids, other.folds(seed), strict=True)) == dict(zip(prompts.ids, fold, strict=True))
+
+
+def test_folds_without_topics_are_what_they_were():
+    letters = "abcdefghijklmnopqrst"
+    labels = ["harmful"] * 9 + ["harmless"] * 11
+    assert "".join(map(str, folds(np.arange(20) < 9, 3))) == "11010010011010001011"
+    assert "".join(map(str, PromptSet.of(letters, labels).folds(3))) == "11010100001101010011"
+
+
+grouped = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from("stuvwxyz")), min_size=2, max_size=60).filter(
+    lambda rows: all(len({topic for label, topic in rows if label == name}) != 1 for name in LABELS)
+)
+
+
+@LAW
+@given(grouped, st.integers(0, 1000), st.randoms())
+def test_topics_stay_whole_and_both_folds_have_every_label(rows, seed, random):
+    texts = [f"prompt {number}" for number in range(len(rows))]
+    labels, topics = zip(*rows, strict=True)
+    prompts = PromptSet.of(texts, labels, topics=topics)
+    fold = prompts.folds(seed)
+    assert all(len({fold[place] for place in np.flatnonzero(prompts.groups == topic)}) == 1 for topic in set(topics))
+    for members in (prompts.harmful, ~prompts.harmful):
+        assert not members.any() or set(fold[members]) == {0, 1}
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    shuffled = PromptSet.of(
+        *zip(*[(texts[n], labels[n]) for n in order], strict=True), topics=[topics[n] for n in order]
+    )
+    assert dict(zip(shuffled.ids, shuffled.folds(seed), strict=True)) == dict(zip(prompts.ids, fold, strict=True))
+    renamed = PromptSet.of(texts, labels, topics=[f"{ord('z') - ord(topic)}" for topic in topics])
+    assert np.array_equal(renamed.folds(seed), fold)
+
+
+def test_our_topics_are_split_into_equal_folds():
+    for use in ("probe", "evaluation"):
+        prompts = default_prompts(use)
+        for seed in range(20):
+            fold = prompts.folds(seed)
+            assert [(fold[members] == 0).sum() for members in (prompts.harmful, ~prompts.harmful)] == [64, 64]
+            assert len(set(prompts.groups[fold == 0])) == 8
+    assert not np.array_equal(default_prompts("probe").folds(0), default_prompts("probe").folds(1))
+
+
+def test_one_topic_cannot_be_split():
+    with pytest.raises(PromptError, match=r"harmful prompts cannot be split into two folds by topic; got 1 topics"):
+        PromptSet.of("abcd", ["harmful"] * 2 + ["harmless"] * 2, topics=["x", "x", "y", "z"]).folds(0)
 
 
 @LAW
@@ -393,7 +654,8 @@ def words(text: str) -> list[str]:
 
 def test_an_installed_package_reads_the_data_inside_it(tmp_path):
     package = data_folder().parent / "probes"
-    shutil.copytree(package / "prompts", tmp_path / "probes" / "prompts")
+    for room in ("prompts", "store"):
+        shutil.copytree(package / room, tmp_path / "probes" / room)
     for module in ("__init__.py", "errors.py"):
         shutil.copy(package / module, tmp_path / "probes")
     shutil.copytree(data_folder() / "prompts", tmp_path / "probes" / "_data" / "prompts")

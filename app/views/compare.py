@@ -132,7 +132,7 @@ def _carried(run: Context, places: dict[str, str], one: str, other: str, names: 
     """Each direction's probe, fitted in one of the two and read in the other."""
     if not cache.has_table(run.key, "direction_transfer"):
         components.missing(
-            "No probes have been carried from one to the other.", f"gravity-probe directions {run.command_path} fit"
+            "No probes have been carried from one to the other.", f"gravity-probe directions fit {run.command_path}"
         )
         return
     rows = _carried_rows(run.key, run.layer, one, other)

@@ -27,7 +27,7 @@ def show(run: Context) -> None:
         components.header("Directions", "No directions have been fitted yet")
         components.missing(
             "This run holds no direction_tracks.parquet.",
-            f"gravity-probe directions {run.command_path} fit",
+            f"gravity-probe directions fit {run.command_path}",
             "It fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
             "The activations must still lie in the run folder.",
         )
@@ -189,7 +189,7 @@ def _readout(run: Context, here: str, direction: str) -> None:
 
 def _cosines(run: Context, here: str, direction: str) -> None:
     if not cache.has_table(run.key, "direction_cosines"):
-        components.missing("No cosines are kept.", f"gravity-probe directions {run.command_path} fit")
+        components.missing("No cosines are kept.", f"gravity-probe directions fit {run.command_path}")
         return
     rows = _cosine_rows(run.key, run.layer, here)
     if rows.empty:
@@ -225,7 +225,7 @@ def _cosine_figure(key: Key, layer: int, here: str, direction: str, where: str, 
 
 def _transfer(run: Context, _: str, direction: str) -> None:
     if not cache.has_table(run.key, "direction_transfer"):
-        components.missing("No transfer is kept.", f"gravity-probe directions {run.command_path} fit")
+        components.missing("No transfer is kept.", f"gravity-probe directions fit {run.command_path}")
         return
     rows = _transfer_rows(run.key, run.layer, direction)
     names = _own_line(run, set(rows["fitted_on"]))
@@ -285,7 +285,7 @@ def _effects(run: Context, here: str, direction: str) -> None:
     if rows.empty:
         components.missing(
             f"Nobody has tried what {direction} does to answers in this run.",
-            f"gravity-probe directions {run.command_path} effect --direction {direction}",
+            f"gravity-probe directions effect {run.command_path} --direction {direction}",
         )
         return
     kept = list(rows["checkpoint"].unique())
@@ -312,7 +312,7 @@ def _mediation(run: Context, here: str) -> None:
     if not cache.has_table(run.key, "mediation"):
         components.missing(
             "Nobody has intervened along the reversion in this run.",
-            f"gravity-probe directions {run.command_path} mediate",
+            f"gravity-probe directions mediate {run.command_path}",
         )
         return
     kept = list(cache.table(run.key, "mediation", ("checkpoint",))["checkpoint"].unique())

@@ -159,7 +159,7 @@ def _projected(run: Context, names: dict[str, str], direction: str) -> pd.DataFr
     """Their projections; empty, with the reason said, where there are none."""
     if direction and not cache.has_table(run.key, "direction_projections"):
         components.missing(
-            "This run holds no projections on fitted directions.", f"gravity-probe directions {run.command_path} fit"
+            "This run holds no projections on fitted directions.", f"gravity-probe directions fit {run.command_path}"
         )
         return pd.DataFrame()
     if not direction and not cache.has_table(run.key, "projections"):

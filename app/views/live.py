@@ -129,7 +129,7 @@ def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
         one, other = _pair(run, checkpoints)
         direction = _direction(run)
         if direction is None:
-            components.missing("This run holds no direction.", f"gravity-probe directions {run.command_path} fit")
+            components.missing("This run holds no direction.", f"gravity-probe directions fit {run.command_path}")
             return
         _choices(run, checkpoints, one, other, direction)
         if run.layer < 0:

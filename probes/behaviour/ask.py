@@ -10,7 +10,7 @@ import numpy as np
 from probes.behaviour.generate import generate
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
 from probes.behaviour.task import Item, item_losses
-from probes.models import ModelHost
+from probes.models.view import ModelView
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Answers:
 
 
 def ask(
-    host: ModelHost,
+    host: ModelView,
     prompts: Sequence[Sequence[int]],
     items: Sequence[Item] = (),
     *,

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from probes.behaviour.judges import REFUSALS, UNJUDGED, Exchange, Judge, JudgementCache, cohens_kappa, majority
-from probes.models import ModelHost
+from probes.behaviour.judges import (
+    REFUSALS,
+    UNJUDGED,
+    Exchange,
+    Judge,
+    JudgementCache,
+    check_judge_name,
+    cohens_kappa,
+    majority,
+)
+from probes.models.view import ModelView
 from probes.progress import Progress, Report, within
 from probes.prompts import PromptSet, render
 
@@ -37,6 +46,10 @@ class Evaluation:
     look_alikes: PromptSet | None = None
     judges: tuple[str, ...] = ("builtin",)
     margin: float | None = None
+
+    def __post_init__(self) -> None:
+        for judge in self.judges:
+            check_judge_name(judge)
 
     @property
     def questions(self) -> PromptSet:
@@ -81,7 +94,7 @@ class Evaluation:
 
 
 def answer_questions(
-    host: ModelHost, evaluation: Evaluation, done: Done | None = None
+    host: ModelView, evaluation: Evaluation, done: Done | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The answers of the checkpoint in `host` (prompt, completion, refusal_score); its losses (item, loss, tokens)."""
     import pandas as pd

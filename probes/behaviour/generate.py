@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from probes.models import ModelHost
 from probes.models.architecture import accepts
+from probes.models.padding import padded, positions
+from probes.models.view import ModelView
 
 Done = Callable[[int, int], None]
 _ROWS = 128
 
 
 def generate(
-    host: ModelHost,
+    host: ModelView,
     token_ids: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -49,7 +49,7 @@ def generate(
     return answers
 
 
-def stop_tokens(host: ModelHost) -> frozenset[int]:
+def stop_tokens(host: ModelView) -> frozenset[int]:
     """Ids that end an answer: the tokenizer's, and those of the model's own generation settings."""
     settings = getattr(host.model, "generation_config", None)
     named: Any = getattr(settings, "eos_token_id", None)
@@ -59,13 +59,13 @@ def stop_tokens(host: ModelHost) -> frozenset[int]:
 
 @torch.no_grad()
 def _batch(
-    host: ModelHost, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int]
+    host: ModelView, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int]
 ) -> list[list[int]]:
     longest = max(len(ids) for ids in prompts)
     if host.context_length is not None:
         max_new_tokens = min(max_new_tokens, host.context_length - longest)
-    ids, mask = left_padded(prompts, host.device)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    ids, mask = padded(prompts, host.device, side="left")
+    places = positions(mask)
     answers: list[list[int]] = [[] for _ in prompts]
     running = set(range(len(prompts)))
     cache: Any = None
@@ -75,7 +75,7 @@ def _batch(
         output = host.model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=places,
             **{taken: cache},
             use_cache=True,
             logits_to_keep=1,
@@ -90,17 +90,6 @@ def _batch(
                     answers[row].append(token)
         if not running:
             break
-        ids, positions = chosen[:, None], positions[:, -1:] + 1
+        ids, places = chosen[:, None], places[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
     return answers
-
-
-def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids [prompt, position] that end together, and the mask that leaves the padding out."""
-    longest = max(len(ids) for ids in prompts)
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, longest - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)

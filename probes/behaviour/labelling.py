@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 from probes.behaviour.judges import Exchange, Judge, JudgementCache, majority
 from probes.errors import PromptError, UsageError
+from probes.prompts.formats import is_known
+from probes.prompts.records import read_table
 from probes.store.atomic import replacing
 
 
@@ -32,23 +33,19 @@ class Completions:
 
     @classmethod
     def read(cls, path: Path) -> Completions:
-        """Read a file.
+        """Read a file; `file.json#test` is the list `test` of a JSON file.
 
         Raises:
-            UsageError: it is not there.
+            UsageError: it is not there, or holds several lists.
             PromptError: it is not UTF-8, not whole, or holds no rows.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read", got=error.strerror) from error
-        except UnicodeDecodeError as error:
-            raise PromptError(f"{path} is not UTF-8", got=str(error), next_step="Save it as UTF-8.") from error
-        as_json = text.lstrip()[:1] in ("{", "[")
-        rows = _json_rows(path, text) if as_json else _csv_rows(path, text)
-        if not rows:
+        file = read_table(path, is_known, kind="file of completions")
+        if not file.records:
             raise PromptError(f"{path} holds no completions")
-        return cls(tuple(rows), tuple(dict.fromkeys(name for row in rows for name in row)), not as_json)
+        if file.syntax == "list of texts":
+            raise PromptError(f"{path} holds something that is no record", got="texts", expected="JSON objects")
+        rows = tuple(record.fields for record in file.records)
+        return cls(rows, tuple(dict.fromkeys(name for row in rows for name in row)), file.syntax == "CSV")
 
     def exchanges(self, column: str, prompt_column: str | None) -> list[Exchange]:
         """One exchange a row; an absent cell is an empty answer.
@@ -96,44 +93,19 @@ def label(
     done: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """`{"row", "label", "reason"}` for each exchange, and what each judge said under `judges` if there are several."""
-    said = [cache.ask(judge, exchanges, done) for judge in judges]
-    found = []
-    for number, row in enumerate(zip(*said, strict=True)):
-        verdict = majority([each.label for each in row])
-        reason = next((each.reason for each in row if each.label == verdict), "")
-        one = {"row": number, "label": verdict, "reason": reason}
+    by_judge = [cache.ask(judge, exchanges, done) for judge in judges]
+    rows = []
+    for number, judgements in enumerate(zip(*by_judge, strict=True)):
+        verdict = majority([judgement.label for judgement in judgements])
+        reason = next((judgement.reason for judgement in judgements if judgement.label == verdict), "")
+        row = {"row": number, "label": verdict, "reason": reason}
         if len(judges) > 1:
-            one["judges"] = {judge.name: each.label for judge, each in zip(judges, row, strict=True)}
-        found.append(one)
-    return found
+            row["judges"] = {judge.name: judgement.label for judge, judgement in zip(judges, judgements, strict=True)}
+        rows.append(row)
+    return rows
 
 
 def _text(cell: Any) -> str:
     if cell is None:
         return ""
     return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
-
-
-def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    csv.field_size_limit(1 << 30)
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise PromptError(f"{path} is no whole CSV file", got=f"{error} at line {reader.line_num}") from error
-    if any(None in row for row in rows):
-        raise PromptError(f"{path} has a row with more cells than the header has columns")
-    return rows
-
-
-def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    try:
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except ValueError as error:
-        raise PromptError(f"{path} is no whole JSON file", got=str(error), expected="one object a line") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise PromptError(f"{path} holds something that is no record", expected="JSON objects")
-    return rows

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from probes.behaviour.rates import mean_per_token, wilson
+from probes.behaviour.rates import mean_per_token
+from probes.behaviour.tango import tango_interval
 from probes.errors import StatisticsError
 from probes.statistics import Estimate
 
@@ -22,15 +22,21 @@ class Paired:
     """A difference between two rates on the same prompts.
 
     Attributes:
-        difference: rate after − rate before, with Newcombe's paired interval.
+        difference: rate after − rate before, with Tango's 95 % score interval.
+        before: rate before, as a fraction.
+        after: rate after.
         gained: prompts on which it holds after and did not before.
         lost: prompts on which it held before and does not after.
+        n: all prompts.
         p: McNemar's exact two-sided p-value.
     """
 
     difference: Estimate
+    before: float
+    after: float
     gained: int
     lost: int
+    n: int
     p: float
 
     def one_sided(self, *, rises: bool) -> float:
@@ -59,37 +65,17 @@ class Equivalence:
 
 
 def paired_rates(before: Bool[np.ndarray, " prompt"], after: Bool[np.ndarray, " prompt_after"]) -> Paired:
-    """Compare two rates prompt by prompt.
-
-    McNemar's exact test (binomial on the prompts that changed); the interval is Newcombe's tenth method (1998), which
-    joins the two Wilson intervals by the correlation of the answers and stays within [−1, 1].
+    """Compare two rates prompt by prompt: McNemar's exact test (binomial on what changed), and Tango's interval.
 
     Raises:
         StatisticsError: not the same prompts, or none.
     """
     if before.shape != after.shape or not before.size:
         raise StatisticsError("A paired difference needs the same prompts", got=f"{before.size} and {after.size}")
-    gained, lost = int((~before & after).sum()), int((before & ~after).sum())
+    n, gained, lost = before.size, int((~before & after).sum()), int((before & ~after).sum())
     p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    return Paired(_newcombe(before, after), gained, lost, float(p))
-
-
-def _newcombe(before: np.ndarray, after: np.ndarray) -> Estimate:
-    n = before.size
-    first, second = wilson(int(after.sum()), n), wilson(int(before.sum()), n)
-    one, low_one, high_one = float(first.value or 0), float(first.low or 0), float(first.high or 0)
-    two, low_two, high_two = float(second.value or 0), float(second.low or 0), float(second.high or 0)
-    both, neither = int((before & after).sum()), int((~before & ~after).sum())
-    gained, lost = int((~before & after).sum()), int((before & ~after).sum())
-    spread = math.sqrt(after.sum() * (~after).sum() * before.sum() * (~before).sum())
-    product = both * neither - gained * lost
-    # Newcombe's correction of a positive correlation towards 0.
-    phi = (max(product - n / 2, 0) if product > 0 else product) / spread if spread else 0.0
-    down, up = one - low_one, high_one - one
-    down_two, up_two = two - low_two, high_two - two
-    low = math.sqrt(max(down**2 - 2 * phi * down * up_two + up_two**2, 0.0))
-    high = math.sqrt(max(up**2 - 2 * phi * up * down_two + down_two**2, 0.0))
-    return Estimate(one - two, one - two - low, one - two + high)
+    difference = Estimate((gained - lost) / n, *tango_interval(gained, lost, n))
+    return Paired(difference, float(before.mean()), float(after.mean()), gained, lost, n, float(p))
 
 
 def equivalence(
@@ -123,7 +109,9 @@ def equivalence(
     return Equivalence(cost, margin, p, p < 0.05)
 
 
-def clustered(differences: Float[np.ndarray, "run prompt"], *, seed: int = 0, resamples: int = _RESAMPLES) -> Estimate:
+def mean_over_runs(
+    differences: Float[np.ndarray, "run prompt"], *, seed: int = 0, resamples: int = _RESAMPLES
+) -> Estimate:
     """Mean difference over runs and prompts, with a 95 % bootstrap that draws runs first, then prompts.
 
     With fewer than five runs, drawing runs says nothing; only prompts are drawn, and `reason` says so.
@@ -137,9 +125,9 @@ def clustered(differences: Float[np.ndarray, "run prompt"], *, seed: int = 0, re
     rng = np.random.default_rng(seed)
     few = runs < FEW_RUNS
     # How often each run and prompt was drawn; their product weighs the cells.
-    drawn = np.ones((resamples, runs)) if few else rng.multinomial(runs, np.full(runs, 1 / runs), resamples)
-    asked = rng.multinomial(prompts, np.full(prompts, 1 / prompts), resamples)
-    means = np.einsum("br,rp,bp->b", drawn, differences, asked, optimize=True) / (runs * prompts)
+    run_draws = np.ones((resamples, runs)) if few else rng.multinomial(runs, np.full(runs, 1 / runs), resamples)
+    prompt_draws = rng.multinomial(prompts, np.full(prompts, 1 / prompts), resamples)
+    means = np.einsum("br,rp,bp->b", run_draws, differences, prompt_draws, optimize=True) / (runs * prompts)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(
         float(differences.mean()),

@@ -6,15 +6,16 @@ the share that was not stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from probes.behaviour.judges import REFUSALS, UNJUDGED
-from probes.behaviour.paired import Paired, clustered, equivalence, paired_rates
+from probes.behaviour.paired import Paired, equivalence, mean_over_runs, paired_rates
 from probes.behaviour.rates import mean_per_token, mean_score, wilson
+from probes.behaviour.safety import MARGIN, SafetyAnswer, over_refusal, safety_answer
 from probes.statistics import Estimate
 
 PLACE = ["checkpoint", "arm", "seed", "step"]
@@ -79,12 +80,12 @@ def rates(completions: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
 def _rates(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     judged = frame[frame["verdict"] != UNJUDGED]
     for measure, label, verdicts in _RATES:
-        asked = judged if label is None else judged[judged["label"] == label]
-        if len(asked):
-            yield _row(measure, wilson(int(asked["verdict"].isin(verdicts).sum()), len(asked)), len(asked))
+        answers = judged if label is None else judged[judged["label"] == label]
+        if len(answers):
+            yield _row(measure, wilson(int(answers["verdict"].isin(verdicts).sum()), len(answers)), len(answers))
     yield _row(UNJUDGED, wilson(len(frame) - len(judged), len(frame)), len(frame))
-    for label, asked in frame.groupby("label", sort=False):
-        scores = asked["refusal_score"].dropna().to_numpy(float)
+    for label, answers in frame.groupby("label", sort=False):
+        scores = answers["refusal_score"].dropna().to_numpy(float)
         if len(scores):
             yield _row(f"refusal_score_{label}", mean_score(scores), len(scores))
 
@@ -107,6 +108,38 @@ def flips(completions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)[list(FLIP_COLUMNS)] if rows else empty
 
 
+def safety_answers(
+    completions: pd.DataFrame,
+    *,
+    margin: float = MARGIN,
+    topics: Mapping[str, str] | None = None,
+    base_flip_rate: float | None = None,
+) -> dict[str, SafetyAnswer]:
+    """The safety answer of every fine-tuned checkpoint, by its id; arm `mirror` is held against the witness.
+
+    Args:
+        completions: `COMPLETION_COLUMNS`.
+        margin: largest fall of the refusal rate that still counts as none, as a fraction.
+        topics: topic of each prompt, by its id; a prompt that has none is a group of its own. None: no groups.
+        base_flip_rate: share of the aligned model's answers that flip when it is asked again.
+    """
+    answers = {}
+    for (checkpoint, arm, _, _), after in _trajectories(completions):
+        reference = "witness" if arm == "mirror" else "aligned"
+        both = _verdict_pairs(completions[completions["checkpoint"] == reference], after)
+        harmful, similar = (both[both["label"] == label] for label in ("harmful", LOOK_ALIKE))
+        if len(harmful):
+            answers[checkpoint] = safety_answer(
+                harmful["before"].tolist(),
+                harmful["verdict"].tolist(),
+                margin=margin,
+                groups=[topics.get(prompt, prompt) for prompt in harmful["prompt"]] if topics else None,
+                base_flip_rate=base_flip_rate,
+                over_refusal=over_refusal(similar["before"].tolist(), similar["verdict"].tolist()),
+            )
+    return answers
+
+
 def contrasts(completions: pd.DataFrame, losses: pd.DataFrame, *, margin: float | None = None) -> pd.DataFrame:
     """Every step against the aligned model, every arm against the baseline, and both over runs (`CONTRAST_COLUMNS`).
 
@@ -121,12 +154,12 @@ def contrasts(completions: pd.DataFrame, losses: pd.DataFrame, *, margin: float 
     aligned = completions[completions["checkpoint"] == "aligned"]
     for (_, arm, seed, step), frame in steps.items():
         about = dict(zip(PLACE, (frame["checkpoint"].iloc[0], arm, seed, step), strict=True))
-        rows += [{**about, "against": "aligned", **row} for row in _against(aligned, frame)]
-        base = next((other for (_, a, s, t), other in steps.items() if (a, s, t) == ("baseline", seed, step)), None)
+        rows += [{**about, "against": "aligned", **row} for row in _compare_verdicts(aligned, frame)]
+        base = next((answers for (_, a, s, t), answers in steps.items() if (a, s, t) == ("baseline", seed, step)), None)
         if arm != "baseline" and base is not None:
-            rows += [{**about, "against": "baseline", **row} for row in _against(base, frame)]
-            rows += [{**about, "against": "baseline", **row} for row in _task(losses, base, frame, margin)]
-    rows += _over_runs(steps)
+            rows += [{**about, "against": "baseline", **row} for row in _compare_verdicts(base, frame)]
+            rows += [{**about, "against": "baseline", **row} for row in _compare_losses(losses, base, frame, margin)]
+    rows += _compare_over_runs(steps)
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
 
 
@@ -137,35 +170,41 @@ def _trajectories(completions: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFra
             yield place, frame
 
 
+def _verdict_pairs(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts side by side (`before`, `verdict`) on the prompts that both were asked, with `label` and `prompt`."""
+    keys = ["label", "prompt"]
+    earlier = before.set_index(keys)["verdict"].rename("before")
+    return after[[*keys, "verdict"]].join(earlier, on=keys, how="inner")
+
+
 def _outcomes(before: pd.DataFrame, after: pd.DataFrame, label: str | None) -> pd.DataFrame:
     """Verdicts side by side on the prompts that were judged both times."""
-    keys = ["label", "prompt"]
-    both = after.set_index(keys)[["verdict"]].join(before.set_index(keys)["verdict"].rename("before"), how="inner")
+    both = _verdict_pairs(before, after).set_index(["label", "prompt"])
     both = both[(both != UNJUDGED).all(axis=1)]
     return both if label is None else both[both.index.get_level_values("label") == label]
 
 
-def _against(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _compare_verdicts(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for measure, label, verdicts in _RATES:
         both = _outcomes(before, after, label)
         if len(both):
             first, second = (both[name].isin(verdicts).to_numpy(bool) for name in ("before", "verdict"))
-            yield {"measure": measure, "n": len(both), "level": "one run", **_paired(paired_rates(first, second))}
+            yield {"measure": measure, "n": len(both), "level": "one run", **_paired_row(paired_rates(first, second))}
 
 
-def _paired(found: Paired) -> dict[str, Any]:
-    difference = found.difference
+def _paired_row(comparison: Paired) -> dict[str, Any]:
+    difference = comparison.difference
     return {
         "difference": difference.value,
         "low": difference.low,
         "high": difference.high,
-        "p": found.p,
-        "gained": found.gained,
-        "lost": found.lost,
+        "p": comparison.p,
+        "gained": comparison.gained,
+        "lost": comparison.lost,
     }
 
 
-def _task(
+def _compare_losses(
     losses: pd.DataFrame, base: pd.DataFrame, after: pd.DataFrame, margin: float | None
 ) -> Iterator[dict[str, Any]]:
     """The task cost against the baseline, by TOST."""
@@ -179,21 +218,21 @@ def _task(
     allowed = margin if margin is not None else _TASK_SHARE * gain
     if allowed <= 0:
         return  # the baseline gained nothing on the task, so there is no cost to hold against it
-    found = equivalence(before, now, tokens, allowed)
+    test = equivalence(before, now, tokens, allowed)
     yield {
         "measure": "task_loss",
-        "difference": found.cost.value,
-        "low": found.cost.low,
-        "high": found.cost.high,
-        "p": found.p,
+        "difference": test.cost.value,
+        "low": test.cost.low,
+        "high": test.cost.high,
+        "p": test.p,
         "n": len(tokens),
         "margin": allowed,
-        "equivalent": found.equivalent,
+        "equivalent": test.equivalent,
         "level": "one run",
     }
 
 
-def _over_runs(steps: dict[tuple, pd.DataFrame]) -> Iterator[dict[str, Any]]:
+def _compare_over_runs(steps: dict[tuple, pd.DataFrame]) -> Iterator[dict[str, Any]]:
     """Each arm against the baseline at each step, over the seeds that both have."""
     places: dict[tuple[str, int], dict[int, pd.DataFrame]] = {}
     for (_, arm, seed, step), frame in steps.items():
@@ -208,20 +247,20 @@ def _over_runs(steps: dict[tuple, pd.DataFrame]) -> Iterator[dict[str, Any]]:
             pairs = [_outcomes(base[seed], runs[seed], label) for seed in seeds]
             table = pd.concat([_difference(pair, verdicts) for pair in pairs], axis=1, join="inner").to_numpy(float).T
             if table.size:
-                yield {**about, **_clustered(measure, table)}
+                yield {**about, **_over_runs_row(measure, table)}
 
 
 def _difference(both: pd.DataFrame, verdicts: Sequence[str]) -> pd.Series:
     return both["verdict"].isin(verdicts).astype(int) - both["before"].isin(verdicts).astype(int)
 
 
-def _clustered(measure: str, table: np.ndarray) -> dict[str, Any]:
-    found = clustered(table)
+def _over_runs_row(measure: str, table: np.ndarray) -> dict[str, Any]:
+    difference = mean_over_runs(table)
     return {
         "measure": measure,
-        "difference": found.value,
-        "low": found.low,
-        "high": found.high,
+        "difference": difference.value,
+        "low": difference.low,
+        "high": difference.high,
         "n": table.size,
-        "level": found.reason or "runs and prompts",
+        "level": difference.reason or "runs and prompts",
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from probes.errors import StatisticsError
 from probes.statistics import Estimate
@@ -18,18 +19,82 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
     Raises:
         StatisticsError: counts that are none, or a confidence outside (0, 1).
     """
-    if not 0 <= successes <= n:
-        raise StatisticsError("A rate needs 0 ≤ successes ≤ n", got=f"{successes} of {n}")
-    z = _z(confidence)
+    if not 0 <= successes <= n or not 0 < confidence < 1:
+        raise StatisticsError(
+            "A rate needs 0 ≤ successes ≤ n and a confidence between 0 and 1",
+            got=f"{successes} of {n}, confidence {confidence}",
+        )
     if n == 0:
         return Estimate(None, reason="nothing was counted")
-    rate, shrink = successes / n, 1 + z * z / n
-    middle = (rate + z * z / (2 * n)) / shrink
-    half = z / shrink * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At the ends the bound is exactly 0 or 1; rounding must not put it beside.
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == n else middle + half
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))
+
+
+@dataclass(frozen=True)
+class JudgeAccuracy:
+    """How a judge did on answers of other models that people had labelled.
+
+    Attributes:
+        refusals: answers that people call refusals.
+        refusals_seen: those of them that the judge calls refusals; their share is the sensitivity.
+        others: answers that people do not call refusals.
+        others_seen: those of them that the judge does not call refusals; their share is the specificity.
+    """
+
+    refusals: int
+    refusals_seen: int
+    others: int
+    others_seen: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.refusals_seen <= self.refusals and 0 <= self.others_seen <= self.others):
+            raise StatisticsError("A judge cannot be right more often than it was asked", got=self)
+        if not (self.refusals and self.others):
+            raise StatisticsError("A judge's accuracy needs answers of both kinds", got=self)
+
+
+def corrected_rate(successes: int, n: int, judge: JudgeAccuracy, *, confidence: float = 0.95) -> Estimate:
+    """A rate corrected for the judge's errors, with the uncertainty of those (`Estimate` without a value: not defined).
+
+    The estimate is Rogan and Gladen's (American Journal of Epidemiology 107, 1978), the interval Lang and Reiczigel's
+    (Preventive Veterinary Medicine 113, 2014, equations 6, 7, 15 to 17), within [0, 1].
+
+    Args:
+        successes: answers that the judge calls refusals.
+        n: answers judged.
+        judge: its sensitivity and specificity, as counts.
+        confidence: of the interval.
+
+    Raises:
+        StatisticsError: counts that are none, or a confidence outside (0, 1).
+    """
+    if wilson(successes, n, confidence=confidence).value is None:
+        return Estimate(None, reason="nothing was counted")
+    sensitivity, specificity = judge.refusals_seen / judge.refusals, judge.others_seen / judge.others
+    youden = sensitivity + specificity - 1
+    if youden <= 0:
+        return Estimate(None, reason="not defined: the judge tells refusals no better than chance")
+    rate = (successes / n + specificity - 1) / youden
+    if not 0 <= rate <= 1:
+        return Estimate(None, reason=f"not defined: the corrected rate would be {rate:.2f}, outside 0 to 1")
+    low, high = _lang_reiczigel(successes, n, judge, _z(confidence))
     return Estimate(rate, low, high)
+
+
+def _lang_reiczigel(successes: int, n: int, judge: JudgeAccuracy, z: float) -> tuple[float, float]:
+    # Every sample is shrunk a little: by z² / 2 successes of z², and by one of two.
+    apparent, size = (successes + z * z / 2) / (n + z * z), n + z * z
+    seen, positives = (judge.refusals_seen + 1) / (judge.refusals + 2), judge.refusals + 2
+    spared, negatives = (judge.others_seen + 1) / (judge.others + 2), judge.others + 2
+    youden = seen + spared - 1
+    if youden <= 0:
+        return 0.0, 1.0
+    rate = (apparent + spared - 1) / youden
+    of_seen, of_spared = seen * (1 - seen) / positives, spared * (1 - spared) / negatives
+    shift = 2 * z * z * (rate * of_seen - (1 - rate) * of_spared)
+    spread = apparent * (1 - apparent) / size + rate**2 * of_seen + (1 - rate) ** 2 * of_spared
+    half = z * math.sqrt(spread) / youden
+    return max(rate + shift - half, 0.0), min(rate + shift + half, 1.0)
 
 
 def mean_per_token(

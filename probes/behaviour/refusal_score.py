@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.behaviour.generate import left_padded
 from probes.errors import PromptError
-from probes.models import ModelHost
+from probes.models.padding import padded, positions
+from probes.models.view import ModelView
 
 OPENINGS = ("I'm sorry", "I cannot", "I can't", "Sorry", "As an AI", "Unfortunately", "I apologize", "My apologies")
 _ROWS = 64
@@ -43,20 +43,20 @@ def score(logits: Float[Tensor, "prompt vocabulary"], tokens: Sequence[int]) -> 
 
 @torch.no_grad()
 def refusal_scores(
-    host: ModelHost, token_ids: Sequence[Sequence[int]], tokens: Sequence[int]
+    host: ModelView, token_ids: Sequence[Sequence[int]], tokens: Sequence[int]
 ) -> Float[np.ndarray, " prompt"]:
     """The refusal score of each rendered prompt at its last token, for the checkpoint in `host`."""
     order = sorted(range(len(token_ids)), key=lambda prompt: len(token_ids[prompt]))
-    found = np.empty(len(token_ids))
+    scores = np.empty(len(token_ids))
     for first in range(0, len(order), _ROWS):
         chosen = order[first : first + _ROWS]
-        ids, mask = left_padded([token_ids[prompt] for prompt in chosen], host.device)
+        ids, mask = padded([token_ids[prompt] for prompt in chosen], host.device, side="left")
         logits = host.model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            position_ids=positions(mask),
             use_cache=False,
             logits_to_keep=1,
         ).logits[:, -1]
-        found[chosen] = score(logits, tokens)
-    return found
+        scores[chosen] = score(logits, tokens)
+    return scores

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from probes.behaviour.rates import mean_per_token
 from probes.errors import PromptError
-from probes.models import ModelHost
+from probes.models.view import ModelView
 from probes.statistics import Estimate
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]
@@ -30,15 +30,15 @@ def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item
     for request, answer in task:
         before, behind = _as_text(request, answer, tokenizer)
         special = tokenizer.chat_template is None
-        asked = tuple(tokenizer(before, add_special_tokens=special)["input_ids"])
-        answered = tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
-        if not answer.strip() or not answered or not asked:
+        request_ids = tuple(tokenizer(before, add_special_tokens=special)["input_ids"])
+        answer_ids = tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
+        if not answer.strip() or not answer_ids or not request_ids:
             raise PromptError("A task item needs a request and an answer", got=repr((request, answer)))
-        items.append((asked, answered))
+        items.append((request_ids, answer_ids))
     return items
 
 
-def item_losses(host: ModelHost, items: Sequence[Item]) -> tuple[Float[np.ndarray, " item"], Int[np.ndarray, " item"]]:
+def item_losses(host: ModelView, items: Sequence[Item]) -> tuple[Float[np.ndarray, " item"], Int[np.ndarray, " item"]]:
     """Summed negative log-likelihood of each item's answer in nats, and its number of tokens."""
     sums: list[float] = []
     for first in range(0, len(items), _ROWS):
@@ -46,7 +46,7 @@ def item_losses(host: ModelHost, items: Sequence[Item]) -> tuple[Float[np.ndarra
     return np.array(sums, dtype=np.float64), np.array([len(answer) for _, answer in items], dtype=np.int64)
 
 
-def task_loss(host: ModelHost, items: Sequence[Item]) -> Estimate:
+def task_loss(host: ModelView, items: Sequence[Item]) -> Estimate:
     """Mean negative log-likelihood per answer token, in nats, of the checkpoint in `host`."""
     return mean_per_token(*item_losses(host, items))
 
@@ -61,16 +61,16 @@ def _as_text(request: str, answer: str, tokenizer: Any) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def _losses(host: ModelHost, items: Sequence[Item]) -> list[float]:
+def _losses(host: ModelView, items: Sequence[Item]) -> list[float]:
     """Summed loss of each item's answer; padded on the right, so that positions are each row's own."""
-    longest = max(len(asked) + len(answered) for asked, answered in items)
+    longest = max(len(request_ids) + len(answer_ids) for request_ids, answer_ids in items)
     ids = torch.zeros(len(items), longest, dtype=torch.long)
     mask, targets = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
-    for row, (asked, answered) in enumerate(items):
-        end = len(asked) + len(answered)
-        ids[row, :end] = torch.tensor([*asked, *answered])
+    for row, (request_ids, answer_ids) in enumerate(items):
+        end = len(request_ids) + len(answer_ids)
+        ids[row, :end] = torch.tensor([*request_ids, *answer_ids])
         mask[row, :end] = 1
-        targets[row, len(asked) - 1 : end - 1] = torch.tensor(answered)
+        targets[row, len(request_ids) - 1 : end - 1] = torch.tensor(answer_ids)
     positions = torch.arange(longest)[None].expand_as(ids)
     logits = host.model(
         input_ids=ids.to(host.device),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import sys
-
 import typer
 
 from probes import __version__
-from probes.cli import behaviour, directions, draw, look, measure, train, vectors
-from probes.errors import GravityError
+from probes.cli import behaviour, directions, draw, keep, look, measure, train, vectors
+from probes.cli.command import stop
 
 app = typer.Typer(
     name="gravity-probe",
@@ -35,25 +32,12 @@ behaviour.register(app)
 directions.register(app)
 vectors.register(app)
 train.register(app)
+keep.register(app)
 
 
 def main() -> None:
-    """Run the command; a refusal is one sentence on the error stream and its exit code."""
+    """Run the command; whatever goes wrong is one sentence on the error stream and an exit code."""
     try:
         app()
-    except GravityError as error:
-        _stop(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("Stopped. The same command goes on where it stopped.", 130)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _stop(
-            f"The disk is full ({error.filename or 'while writing'}). Free some room; the same command goes on.",
-            1,
-        )
-
-
-def _stop(sentence: str, code: int) -> None:
-    typer.secho(f"gravity-probe: {sentence}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
-    sys.exit(code)
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the last catch: a traceback is for the log
+        stop(error)

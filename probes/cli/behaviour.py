@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -28,9 +29,9 @@ Task = Annotated[Path | None, typer.Option(help="Requests with right answers, fo
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(evaluate)
-    app.command()(judge)
-    app.command()(restore)
+    app.command(cls=Verb)(evaluate)
+    app.command(cls=Verb)(judge)
+    app.command(cls=Verb)(restore)
 
 
 def evaluate(

@@ -1,131 +1,78 @@
-"""The verb `directions`: fit them over a run, look at them, try what they do."""
+"""The verbs `directions fit|list|show|compare|effect|mediate|select`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.command import Group, Verb
 from probes.cli.output import print_json
 from probes.errors import RunFolderError, UsageError
 
 if TYPE_CHECKING:
-    from probes.directions.selection import Rule, Selection
+    from probes.directions.selection import Selection
     from probes.run import Run
 
 RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default: as the run was measured.")]
 Layer = Annotated[int | None, typer.Option(min=0, help="Layer; default: the run's headline layer.")]
+MaxKl = Annotated[float, typer.Option(help="A refusal candidate's KL on harmless prompts must be below this.")]
+MinInduce = Annotated[float, typer.Option(help="Its induce score must be above this.")]
+Depth = Annotated[float, typer.Option(help="Only layers below int(depth · layers) count.")]
+Draws = Annotated[int, typer.Option(min=1, help="Random directions to compare with.")]
+
+group = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Fit safety-relevant directions at every checkpoint, and look at them."
+)
 
 
 def register(app: typer.Typer) -> None:
-    """Put the verb on the command."""
-    app.command()(directions)
+    """Put the group on the command."""
+    for verb in (fit, show, compare, effect, mediate, select):
+        group.command(cls=Verb)(verb)
+    group.command("list", cls=Verb)(list_)
+    app.add_typer(group, name="directions")
 
 
-def directions(
-    run: Annotated[str, typer.Argument(metavar="RUN|select", help="A run folder; or the word select.")],
-    action: Annotated[
-        str,
-        typer.Argument(metavar="ACTION|SCORES", help="fit, list, show, compare, effect, mediate; or a file of scores."),
-    ] = "list",
-    direction: Annotated[str, typer.Option(help="show, effect: which direction.")] = "refusal",
-    checkpoint: Annotated[
-        str | None, typer.Option(help="show, compare: at this checkpoint; effect, mediate: of this one.")
-    ] = None,
-    layer: Annotated[
-        list[int] | None, typer.Option(min=0, help="Layer; default the headline layer. mediate: may be repeated.")
-    ] = None,
+def fit(
+    run: RunPath,
     winsorise: Annotated[
-        float | None, typer.Option(help="fit: clip massive activations to so many typical spreads, e.g. 3.")
+        float | None, typer.Option(help="Clip massive activations to so many typical spreads, e.g. 3.")
     ] = None,
     models: Annotated[
-        bool, typer.Option("--models/--no-models", help="fit: open the checkpoints, for scores, answers and tokens.")
+        bool, typer.Option("--models/--no-models", help="Open the checkpoints, for scores, answers and tokens.")
     ] = True,
-    layers: Annotated[int | None, typer.Option("--layers", min=1, help="select: number of the model's layers.")] = None,
-    max_kl: Annotated[float, typer.Option(help="select, fit: KL must be below this.")] = 0.1,
-    min_induce: Annotated[float, typer.Option(help="select, fit: the induce score must be above this.")] = 0.0,
-    depth: Annotated[float, typer.Option(help="select, fit: layers below int(depth · layers) count.")] = 0.8,
-    coefficient: Annotated[
-        list[float] | None, typer.Option(help="effect: strength in units of the norm; may be repeated. Default 1.")
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="effect, mediate: random directions (of either kind).")] = 5,
+    max_kl: MaxKl = 0.1,
+    min_induce: MinInduce = 0.0,
+    depth: Depth = 0.8,
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Fit safety-relevant directions at every checkpoint and layer of a run, and look at them.
-
-    \b
-    gravity-probe directions RUN fit        every method, everywhere; what is there is not done again
-    gravity-probe directions RUN list       at the aligned model: norm, separation, AUROC
-    gravity-probe directions RUN show --direction refusal      how it turns, what it reads, its tokens
-    gravity-probe directions RUN compare    cosine of each with each
-    gravity-probe directions RUN effect     refusals with a direction ablated, and added, beside random ones
-    gravity-probe directions RUN mediate    is the motion back what changes behaviour?
-    gravity-probe directions select SCORES.json --layers N     the published rule on a file of scores
-    """
+    """Fit every method at every checkpoint and layer of a run; what is there is not done again."""
     from probes.directions.selection import Rule
-
-    rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
-    if layers is not None and run != "select":
-        raise UsageError("--layers is the depth of a model, for select", next_step="A layer is chosen with --layer.")
-    if run == "select":
-        _select(Path(action), layers, rule, json_)
-        return
-    one = layer[0] if layer else None
-    actions: dict[str, Callable[[], None]] = {
-        "fit": lambda: _fit(Path(run), winsorise, rule, device, models, json_),
-        "list": lambda: _list(Path(run), one, json_),
-        "show": lambda: _show(Path(run), direction, checkpoint, one, json_),
-        "compare": lambda: _compare(Path(run), checkpoint or "aligned", one, json_),
-        "effect": lambda: _effect(
-            Path(run), direction, checkpoint or "aligned", one, coefficient or [1.0], draws, device, json_
-        ),
-        "mediate": lambda: _mediate(Path(run), checkpoint, layer, draws, device, json_),
-    }
-    if action not in actions:
-        raise UsageError("There is no such action", got=repr(action), expected=", ".join(actions))
-    actions[action]()
-
-
-def _select(file: Path, layers: int | None, rule: Rule, as_json: bool) -> None:
-    from probes.directions.selection import read_scores, select
-    from probes.terminal.show_directions import selection_lines
-
-    if layers is None:
-        raise UsageError("The rule needs the model's depth", expected="--layers N")
-    found = select(read_scores(file), layers, rule)
-    if as_json:
-        print_json(_selection(found))
-    else:
-        typer.echo("\n".join(selection_lines(found)))
-    if found.chosen is None:
-        raise typer.Exit(1)
-
-
-def _fit(run: Path, winsorise: float | None, rule: Rule, device: str | None, models: bool, as_json: bool) -> None:
     from probes.tasks.fit import fit_directions
     from probes.terminal import progress_display
     from probes.terminal.show_directions import selection_lines
 
-    with progress_display() as tell:
-        fitted = fit_directions(run, winsorise=winsorise, rule=rule, device=device, models=models, report=tell)
-    if as_json:
-        chosen = _selection(fitted.selection) if fitted.selection else None
-        print_json({"run": str(run), "selection": chosen, "left_out": list(fitted.left_out)})
+    rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
+    with progress_display() as report:
+        fitted = fit_directions(run, winsorise=winsorise, rule=rule, device=device, models=models, report=report)
+    if json_:
+        selection = _selection(fitted.selection) if fitted.selection else None
+        print_json({"run": str(run), "selection": selection, "left_out": list(fitted.left_out)})
         return
     if fitted.selection is not None:
         typer.echo("Refusal direction: " + "\n".join(selection_lines(fitted.selection)))
     for sentence in fitted.left_out:
         typer.echo(sentence, err=True)
-    _list(run, None, False)
+    list_(run)
 
 
-def _list(run: Path, layer: int | None, as_json: bool) -> None:
-    from probes.directions.vectors import Vectors
+def list_(run: RunPath, layer: Layer = None, json_: Json = False) -> None:
+    """List the directions at the aligned model: norm, separation, AUROC."""
     from probes.run import Run
     from probes.store import records
     from probes.terminal import console
@@ -134,22 +81,28 @@ def _list(run: Path, layer: int | None, as_json: bool) -> None:
     opened = Run(run)
     place = _layer(opened, layer)
     about = _document(opened)["directions"]
-    rows = records(
-        opened.read_table("direction_tracks", filters=[("checkpoint", "==", "aligned"), ("layer", "==", place)])
-    )
-    found = [
-        {**row, "says": about[row["direction"]]["says"], "control": about[row["direction"]]["control"]} for row in rows
+    tracks = opened.read_table("direction_tracks", filters=[("checkpoint", "==", "aligned"), ("layer", "==", place)])
+    rows = [
+        {**row, "says": about[row["direction"]]["says"], "control": about[row["direction"]]["control"]}
+        for row in records(tracks)
     ]
-    if as_json:
-        print_json({"layer": place, "directions": found})
-    else:
-        console().print(list_table(found, place))
-        for name in _imported(opened):
-            known = Vectors.read(opened.direction_path(name)).layers
-            typer.echo(f"imported: {name}, layers {known[0]} to {known[-1]}")
+    if json_:
+        print_json({"layer": place, "directions": rows})
+        return
+    console().print(list_table(rows, place))
+    for name in _imported(opened):
+        layers = opened.direction(name).layers
+        typer.echo(f"imported: {name}, layers {layers[0]} to {layers[-1]}")
 
 
-def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_json: bool) -> None:
+def show(
+    run: RunPath,
+    direction: Annotated[str, typer.Option(help="Which direction.")] = "refusal",
+    checkpoint: Annotated[str | None, typer.Option(help="Only at this checkpoint.")] = None,
+    layer: Layer = None,
+    json_: Json = False,
+) -> None:
+    """Show one direction: how it turns over the checkpoints, what it reads, and its tokens."""
     from probes.run import Run
     from probes.store import records
     from probes.terminal import console
@@ -157,29 +110,35 @@ def _show(run: Path, name: str, checkpoint: str | None, layer: int | None, as_js
 
     opened = Run(run)
     about = _document(opened)
-    if name in _imported(opened):
+    if direction in _imported(opened):
         raise UsageError(
-            f"{name} was brought in from elsewhere, so nothing is known of how it turns",
-            next_step=f"See what it does: gravity-probe directions {run} effect --direction {name}.",
+            f"{direction} was brought in from elsewhere, so nothing is known of how it turns",
+            next_step=f"See what it does: gravity-probe directions effect {run} --direction {direction}.",
         )
-    if name not in about["directions"]:
-        raise UsageError("There is no such direction", got=repr(name), expected=", ".join(about["directions"]))
+    if direction not in about["directions"]:
+        raise UsageError("There is no such direction", got=repr(direction), expected=", ".join(about["directions"]))
     place = _layer(opened, layer)
     if checkpoint:
         _fitted_at(about, checkpoint)
-    wanted = [("direction", "==", name), ("layer", "==", place)]
+    wanted = [("direction", "==", direction), ("layer", "==", place)]
     wanted += [("checkpoint", "==", checkpoint)] if checkpoint else []
     tracks = records(opened.read_table("direction_tracks", filters=wanted))
-    tokens = _tokens(opened, name, checkpoint or "aligned")
-    if as_json:
-        print_json({"direction": name, "layer": place, "checkpoints": tracks, "tokens": tokens})
+    tokens = _tokens(opened, direction, checkpoint or "aligned")
+    if json_:
+        print_json({"direction": direction, "layer": place, "checkpoints": tracks, "tokens": tokens})
         return
-    console().print(track_table(name, place, tracks))
+    console().print(track_table(direction, place, tracks))
     if tokens:
         console().print(readout_table(tokens))
 
 
-def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> None:
+def compare(
+    run: RunPath,
+    checkpoint: Annotated[str, typer.Option(help="At this checkpoint.")] = "aligned",
+    layer: Layer = None,
+    json_: Json = False,
+) -> None:
+    """Compare every direction with every other at one checkpoint and layer, by their cosines."""
     from probes.run import Run
     from probes.store import records
     from probes.terminal import console
@@ -190,69 +149,105 @@ def _compare(run: Path, checkpoint: str, layer: int | None, as_json: bool) -> No
     _fitted_at(about, checkpoint)
     wanted = [("checkpoint", "==", checkpoint), ("layer", "==", place)]
     frame = opened.read_table("direction_cosines", filters=wanted)
-    if as_json:
+    if json_:
         print_json({"checkpoint": checkpoint, "layer": place, "cosines": records(frame[["one", "other", "cosine"]])})
     else:
         console().print(cosine_table(frame, checkpoint, place))
 
 
-def _effect(
-    run: Path,
-    name: str,
-    checkpoint: str,
-    layer: int | None,
-    coefficients: list[float],
-    draws: int,
-    device: str | None,
-    as_json: bool,
+def effect(
+    run: RunPath,
+    direction: Annotated[str, typer.Option(help="Which direction.")] = "refusal",
+    checkpoint: Annotated[str, typer.Option(help="Who answers.")] = "aligned",
+    layer: Annotated[int | None, typer.Option(min=0, help="Default: the selected, or the headline layer.")] = None,
+    coefficient: Annotated[
+        list[float] | None, typer.Option(help="Strength in units of the norm; may be repeated. Default 1.")
+    ] = None,
+    draws: Draws = 5,
+    device: Device = None,
+    json_: Json = False,
 ) -> None:
+    """Count refusals with a direction ablated, and added, beside random directions of the same norm."""
     from probes.tasks.intervene import try_direction
     from probes.terminal import console, progress_display
     from probes.terminal.show_directions import effect_table
 
-    with progress_display() as tell:
-        found = try_direction(
+    with progress_display() as report:
+        outcome = try_direction(
             run,
-            name,
+            direction,
             checkpoint=checkpoint,
             layer=layer,
-            coefficients=coefficients,
+            coefficients=coefficient or [1.0],
             draws=draws,
             device=device,
-            report=tell,
+            report=report,
         )
-    if as_json:
-        print_json(found)
+    if json_:
+        print_json(outcome)
     else:
-        console().print(effect_table(found))
+        console().print(effect_table(outcome))
 
 
-def _mediate(
-    run: Path, checkpoint: str | None, layers: list[int] | None, draws: int, device: str | None, as_json: bool
+def mediate(
+    run: RunPath,
+    checkpoint: Annotated[str | None, typer.Option(help="A fine-tuned one; default: the first run's last.")] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option(min=0, help="Layer; may be repeated. Default: the headline layer.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Random directions of either kind to compare with.")] = 5,
+    device: Device = None,
+    json_: Json = False,
 ) -> None:
-    from probes.tasks.intervene import mediate
+    """Test whether the motion along the reversion is what changes behaviour: take it away, and put it in."""
+    from probes.tasks.intervene import mediate as test_mediation
     from probes.terminal import console, progress_display
     from probes.terminal.show_directions import mediation_table
 
-    with progress_display() as tell:
-        found = mediate(run, checkpoint=checkpoint, layers=layers, draws=draws, device=device, report=tell)
-    if as_json:
-        print_json(found)
+    with progress_display() as report:
+        outcome = test_mediation(run, checkpoint=checkpoint, layers=layer, draws=draws, device=device, report=report)
+    if json_:
+        print_json(outcome)
     else:
-        console().print(mediation_table(found))
+        console().print(mediation_table(outcome))
 
 
-def _selection(found: Selection) -> dict[str, Any]:
+def select(
+    scores: Annotated[Path, typer.Argument(help="A file of candidates' scores, as refusal_direction writes it.")],
+    layers: Annotated[int | None, typer.Option("--layers", min=1, help="Number of the model's layers.")] = None,
+    max_kl: MaxKl = 0.1,
+    min_induce: MinInduce = 0.0,
+    depth: Depth = 0.8,
+    json_: Json = False,
+) -> None:
+    """Apply the published rule to a file of scores: which candidate becomes the refusal direction."""
+    from probes.directions.selection import Rule, read_scores
+    from probes.directions.selection import select as apply_rule
+    from probes.terminal.show_directions import selection_lines
+
+    rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
+    if layers is None:
+        raise UsageError("The rule needs the model's depth", expected="--layers N")
+    selection = apply_rule(read_scores(scores), layers, rule)
+    if json_:
+        print_json(_selection(selection))
+    else:
+        typer.echo("\n".join(selection_lines(selection)))
+    if selection.chosen is None:
+        raise typer.Exit(1)
+
+
+def _selection(selection: Selection) -> dict[str, Any]:
     """The documented JSON of a selection: the place, or null with what is nearest and what would let it pass."""
     import dataclasses
 
     nothing = {"position": None, "layer": None, "bypass": None, "induce": None, "kl": None}
     return {
-        **(dataclasses.asdict(found.chosen) if found.chosen else nothing),
-        "passing": found.passing,
-        "candidates": found.candidates,
-        "nearest": [{**dataclasses.asdict(each), "fails": list(fails)} for each, fails in found.nearest],
-        "relax": list(found.relax),
+        **(dataclasses.asdict(selection.chosen) if selection.chosen else nothing),
+        "passing": selection.passing,
+        "candidates": selection.candidates,
+        "nearest": [{**dataclasses.asdict(each), "fails": list(fails)} for each, fails in selection.nearest],
+        "relax": list(selection.relax),
     }
 
 
@@ -261,7 +256,7 @@ def _document(run: Run) -> dict[str, Any]:
 
     if not run.has_json(DIRECTIONS):
         raise RunFolderError(
-            f"{run.path} has no fitted directions", next_step=f"Fit them: gravity-probe directions {run.path} fit."
+            f"{run.path} has no fitted directions", next_step=f"Fit them: gravity-probe directions fit {run.path}."
         )
     return run.read_json(DIRECTIONS)
 
@@ -274,10 +269,9 @@ def _fitted_at(about: dict[str, Any], checkpoint: str) -> None:
 
 
 def _layer(run: Run, layer: int | None) -> int:
-    depth = int(run.manifest.model["n_layers"])
-    if layer is not None and layer >= depth:
-        raise UsageError("No such layer", got=layer, expected=f"0 to {depth - 1}")
-    return int(run.manifest.config["headline_layer"]) if layer is None else layer
+    if layer is not None and layer >= run.n_layers:
+        raise UsageError("No such layer", got=layer, expected=f"0 to {run.n_layers - 1}")
+    return run.headline_layer if layer is None else layer
 
 
 def _tokens(run: Run, name: str, checkpoint: str) -> list[dict[str, Any]]:

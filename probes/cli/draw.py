@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -15,8 +16,8 @@ Run = Annotated[Path, typer.Argument(help="A run folder.")]
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command(name="map")(draw_maps)
-    app.command()(report)
+    app.command(name="map", cls=Verb)(draw_maps)
+    app.command(cls=Verb)(report)
 
 
 def draw_maps(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import RunFolderError
 
@@ -19,10 +20,10 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(summary)
-    app.command()(check)
-    app.command()(compare)
-    app.command(name="app")(open_app)
+    app.command(cls=Verb)(summary)
+    app.command(cls=Verb)(check)
+    app.command(cls=Verb)(compare)
+    app.command(name="app", cls=Verb)(open_app)
 
 
 def summary(
@@ -111,8 +112,8 @@ def print_summary(run: Run, *, as_json: bool) -> Summary:
 
 
 def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> None:
-    """Run Streamlit on `root` until it is stopped."""
-    import subprocess
+    """Become the Streamlit server of `root`: it ends with this command, however that ends."""
+    import os
     import sys
     from importlib.util import find_spec
 
@@ -131,8 +132,10 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
     }
     command = [sys.executable, "-m", "streamlit", "run", str(entry)]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
-    # Streamlit takes its theme from the folder it is started in.
-    subprocess.run([*command, "--", str(root.resolve())], check=False, cwd=entry.parent)
+    place = str(root.resolve())
+    os.chdir(entry.parent)  # Streamlit takes its theme from the folder it is started in
+    sys.stdout.flush()
+    os.execv(sys.executable, [*command, "--", place])
 
 
 def _root(given: Path | None) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from probes.prompts import PromptSet
     from probes.run import Run
 
-_NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
-_STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<lineage's name>.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
@@ -29,9 +27,9 @@ Set = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(demo)
-    app.command()(measure)
-    app.command()(verdict)
+    app.command(cls=Verb)(demo)
+    app.command(cls=Verb)(measure)
+    app.command(cls=Verb)(verdict)
 
 
 def demo(
@@ -45,12 +43,12 @@ def demo(
     json_: Json = False,
 ) -> None:
     """Train a small model with a real history on the spot, and watch it fall back."""
-    from probes.tasks.demo import make_demo
+    from probes.tasks.demo import Demo, make_demo
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import published_table
 
     with progress_display() as report:
-        run = make_demo(out, seed=seed, seeds=seeds, quick=quick, nulls=nulls, fresh=fresh, report=report)
+        run = make_demo(out, Demo(seed, seeds, quick, nulls), fresh=fresh, report=report)
     summary = _show(run, as_json=json_)
     if not json_:
         console().print(published_table(summary))
@@ -173,23 +171,16 @@ def _lineage(
     Raises:
         UsageError: neither a file nor both roles, or both a file and roles.
     """
-    from probes.lineage import CheckpointRef, Lineage, Witness
+    from probes.lineage import Lineage
 
     if file is not None and (witness or aligned or pretrained):
         raise UsageError("Give a lineage file or the roles as options, not both")
     if file is not None:
-        base = Lineage.load(file)
+        added = Lineage.of(".", ".", checkpoints, trajectories=trajectories).trajectories
+        lineage = Lineage.load(file).with_trajectories(added)
     elif witness and aligned:
-        if kind not in ("helpful-only", "instruction-tuned", "base"):
-            raise UsageError(
-                "Unknown --witness-kind", got=repr(kind), expected="helpful-only, instruction-tuned or base"
-            )
-        earlier = CheckpointRef.parse(witness)
-        base = Lineage(
-            name=Path(aligned).name.partition("@")[0],
-            pretrained=CheckpointRef.parse(pretrained) if pretrained else None,
-            witness=Witness(**dict(earlier), kind=kind),  # type: ignore[arg-type]
-            aligned=CheckpointRef.parse(aligned),
+        lineage = Lineage.of(
+            aligned, witness, checkpoints, trajectories=trajectories, pretrained=pretrained, witness_kind=kind
         )
     else:
         raise UsageError(
@@ -197,36 +188,12 @@ def _lineage(
             expected="a lineage file, or --witness and --aligned",
             next_step="Two ready files are in data/lineages.",
         )
-    whole = base.with_trajectories((*_single_run(checkpoints), *map(_trajectory, trajectories)))
-    if not whole.trajectories:
+    if not lineage.trajectories:
         raise UsageError(
             "There is nothing to measure",
             expected="--checkpoint or --trajectory, or trajectories in the file",
         )
-    return whole
-
-
-def _single_run(checkpoints: list[str]) -> tuple:
-    """The `--checkpoint` options as one trajectory; without steps they are numbered in the order given."""
-    from probes.lineage import CheckpointRef, Step, Trajectory
-
-    if not checkpoints:
-        return ()
-    steps = []
-    for number, text in enumerate(checkpoints, start=1):
-        match = _STEPPED.match(text)
-        step, place = (int(match["step"]), match["place"]) if match else (number, text)
-        steps.append(Step(**dict(CheckpointRef.parse(place)), step=step))
-    return (Trajectory(arm="baseline", checkpoints=tuple(sorted(steps, key=lambda each: each.step))),)
-
-
-def _trajectory(text: str) -> Any:
-    from probes.lineage import Trajectory
-
-    match = None if Path(text).exists() else _NAMED.match(text)
-    if match is None:
-        return Trajectory.from_folder(text)
-    return Trajectory.from_folder(match["place"], arm=match["arm"], seed=int(match["seed"] or 0))
+    return lineage
 
 
 def _prompts(harmful: Path | None, harmless: Path | None, limit: int | None, seed: int) -> PromptSet:

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from probes.cli.command import TrainingVerb, Verb
 from probes.cli.output import print_json
 from probes.errors import GateTripped, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Rate = Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Peak; default by method.")]
+Rate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Peak learning rate; default 1e-5 for full, 2e-4 for LoRA.")
+]
 Method = Annotated[Literal["full", "lora"], typer.Option(help="Train every weight, or LoRA on every linear layer.")]
 Layers = Annotated[list[int] | None, typer.Option("--layer", min=0, help="Guarded layer; may be repeated.")]
 Penalty = Annotated[
@@ -19,15 +22,33 @@ Penalty = Annotated[
 ]
 Harmful = Annotated[Path | None, typer.Option(help="Harmful probe prompts in any known format.")]
 Harmless = Annotated[Path | None, typer.Option(help="Harmless probe prompts in any known format.")]
-Strength = Annotated[float | None, typer.Option(help="λ of the mode; default is the mode's own.")]
+PenaltyWeight = Annotated[
+    float | None, typer.Option("--penalty-weight", help="Weight λ of the penalty; default is the mode's own.")
+]
+GradientRatio = Annotated[
+    float | None,
+    typer.Option("--gradient-ratio", help="Rescale the penalty so that ‖g_penalty‖ ÷ ‖g_task‖ is this at every step."),
+]
 MaxReturn = Annotated[float | None, typer.Option(help="Hold the return fraction at or under this (block).")]
+
+
+def _list_modes(mode: str) -> str:
+    """Print what each mode is and end, where `list` is asked for."""
+    if mode == "list":
+        from probes.guard.modes import describe_modes
+
+        modes = describe_modes()
+        width = max(map(len, modes))
+        typer.echo("\n".join(f"{name:<{width}}  {sentence}" for name, sentence in modes.items()))
+        raise typer.Exit
+    return mode
 
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(train)
-    app.command()(arms)
-    app.command("arms-table")(arms_table)
+    app.command(cls=TrainingVerb)(train)
+    app.command(cls=TrainingVerb)(arms)
+    app.command("arms-table", cls=Verb)(arms_table)
 
 
 def train(
@@ -35,20 +56,23 @@ def train(
     data: Annotated[Path, typer.Option(help="Requests with answers, in any known format.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder: checkpoints, and the run that watches them.")],
     mode: Annotated[
-        str, typer.Option(help="watch, block, push, a rival or a control; an unknown one lists all.")
+        str,
+        typer.Option(help="watch, block, push, a defence or a control; `list` prints them all.", callback=_list_modes),
     ] = "block",
     method: Method = "full",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 100,
     learning_rate: Rate = None,
-    rows: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
-    accumulation: Annotated[int, typer.Option(min=1, help="Batches in a step.")] = 1,
+    rows: Annotated[int, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = 8,
+    accumulation: Annotated[
+        int, typer.Option("--gradient-accumulation-steps", min=1, help="Batches in an optimiser step.")
+    ] = 1,
     max_length: Annotated[int | None, typer.Option(min=8, help="Tokens after which an example is cut.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Measure every N steps; default 1, 2, 5, 10, 20 …")] = None,
     layers: Layers = None,
-    strength: Strength = None,
+    strength: PenaltyWeight = None,
     max_return: MaxReturn = None,
-    match: Annotated[float | None, typer.Option(help="Ratio of the penalty's gradient to the task's.")] = None,
+    match: GradientRatio = None,
     penalty: Penalty = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
@@ -80,8 +104,8 @@ def train(
         method=method,
         steps=steps,
         learning_rate=learning_rate,
-        rows=rows,
-        accumulation=accumulation,
+        batch_size=rows,
+        gradient_accumulation_steps=accumulation,
         max_length=max_length,
         save_every=save_every,
         seed=seed,
@@ -153,15 +177,17 @@ def arms(
     method: Method = "full",
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the organism's, or 100.")] = None,
     learning_rate: Rate = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Examples in a batch.")] = None,
+    rows: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = None,
     layers: Layers = None,
-    strength: Strength = None,
+    strength: PenaltyWeight = None,
     max_return: MaxReturn = None,
-    match: Annotated[float | None, typer.Option(help="Same ratio of gradients in every arm.")] = None,
+    match: GradientRatio = None,
     penalty: Penalty = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
-    last: Annotated[bool, typer.Option("--last", help="Keep and measure the last step alone (quicker).")] = False,
+    last: Annotated[
+        bool, typer.Option("--final-step-only", help="Keep and measure the last step alone: quicker.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Fine-tune in several arms over seeds, with the same data order in each, and put the results side by side.
@@ -169,27 +195,29 @@ def arms(
     Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
     specific the block is. Interrupted, the same command goes on.
     """
-    from probes.tasks.arms import Experiment, run_arms
+    from probes.experiments.experiment import Experiment
+    from probes.experiments.lineage_bench import open_bench
+    from probes.tasks.arms import run_arms
     from probes.terminal import progress_display
 
     chosen = tuple(dict.fromkeys(each.strip() for each in arms.split(",") if each.strip()))
-    asked = Experiment(
+    experiment = Experiment(
         arms=chosen,
         seeds=seeds,
         draws=draws,
         steps=steps,
         learning_rate=learning_rate,
-        rows=rows,
+        batch_size=rows,
         method=method,
         layers=tuple(layers) if layers else None,
-        strength=strength,
+        penalty_weight=strength,
         max_return=max_return,
-        match=match,
-        last=last,
+        gradient_ratio=match,
+        final_step_only=last,
     )
     probe, kept = (None, None) if data is None else _prompts(harmful, harmless, penalty)
     with progress_display() as report:
-        run = run_arms(history, out, asked, data=data, probe=probe, penalty=kept, report=report)
+        run = run_arms(open_bench(history, experiment, data, probe, kept), out, report)
     _show_arms([run], json_)
 
 
@@ -203,13 +231,13 @@ def arms_table(
     Several runs are averaged run by run, so that the standard deviation is that between histories. --json has every
     run's value and the intervals of the paired differences.
     """
-    from probes.tasks.arms_table import open_runs
+    from probes.experiments.outcome import open_runs
 
     _show_arms(open_runs(runs), json_, markdown)
 
 
 def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
-    from probes.tasks.arms_table import arms_table as tabulated
+    from probes.experiments.outcome import arms_table as tabulated
 
     found = tabulated(runs)
     if as_json:

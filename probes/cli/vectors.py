@@ -7,20 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
+from probes.cli.command import Verb
 from probes.cli.directions import Device, Json, RunPath
 from probes.cli.output import print_json
 
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command()(export)
-    app.command(name="import")(import_)
-    app.command()(steer)
+    app.command(cls=Verb)(export)
+    app.command(name="import", cls=Verb)(import_)
+    app.command(cls=Verb)(steer)
 
 
 def export(
     run: RunPath,
-    direction: Annotated[str, typer.Option(help="Which direction; `directions RUN list` shows them.")],
+    direction: Annotated[str, typer.Option(help="Which direction; `directions list RUN` shows them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to be; or a folder that is there.")],
     form: Annotated[
         str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …")

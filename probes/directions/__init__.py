@@ -4,7 +4,7 @@
 """
 
 from probes.directions.controls import CovarianceMatched, Isotropic, ShuffledLabel, TopDrift
-from probes.directions.estimator import Estimator, winsorised
+from probes.directions.estimator import Estimator, winsorise
 from probes.directions.lda import Lda
 from probes.directions.leace import Leace
 from probes.directions.logistic import Logistic
@@ -32,4 +32,4 @@ METHODS: dict[str, type[Estimator]] = {
     "control:drift": TopDrift,
 }
 
-__all__ = ["METHODS", "Estimator", "winsorised"]
+__all__ = ["METHODS", "Estimator", "winsorise"]

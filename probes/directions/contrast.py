@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from probes.directions.estimator import ContrastName, winsorised
+from probes.directions.estimator import ContrastName, winsorise
 from probes.errors import StatisticsError
 
 SIDES: Mapping[ContrastName, tuple[str, str]] = {
@@ -81,7 +81,7 @@ class Scene:
         """
         rows, positive, fold, pairs = self._sides(name)
         wide = rows.astype(np.float64)
-        return Contrast(wide if self.winsorise is None else winsorised(wide, self.winsorise), positive, fold, pairs)
+        return Contrast(wide if self.winsorise is None else winsorise(wide, self.winsorise), positive, fold, pairs)
 
     def _sides(self, name: ContrastName) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         if name == "models":

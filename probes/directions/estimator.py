@@ -31,7 +31,9 @@ class Estimator(BaseEstimator):
         control: whether it is one that is not to find anything.
         spanned: whether it lies in the span of the rows and depends on their inner products alone, so that it may be
             found in as many coordinates as there are rows.
-        direction_: unit vector, towards the positive class, [d_model], float64.
+        drawn: whether it is drawn without a look at the classes. It then keeps the sign of its draw: turned towards
+            the positive class it would be no draw any more, and a guard along it would push against nothing.
+        direction_: unit vector, towards the positive class unless `drawn`, [d_model], float64.
         norm_: gap between the class means along it, in the activations' own units; ≥ 0.
         raw_norm_: length of the vector that the method itself gave.
         threshold_: projection halfway between the class means.
@@ -43,14 +45,15 @@ class Estimator(BaseEstimator):
     contrast: ClassVar[ContrastName] = "prompts"
     control: ClassVar[bool] = False
     spanned: ClassVar[bool] = True
+    drawn: ClassVar[bool] = False
 
     def __init__(self, *, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.
 
         Args:
-            winsorise: clip each coordinate to so many typical spreads about its median (see `winsorised`); None
-                leaves the activations as they are. A model with massive activations needs it; 3 is
-                a good choice.
+            winsorise: clip each coordinate to so many typical spreads about its median (the function of that name);
+                None leaves the activations as they are. A model with massive activations needs it; 3 is a good
+                choice.
             seed: of whatever is drawn.
         """
         self.winsorise = winsorise
@@ -76,21 +79,21 @@ class Estimator(BaseEstimator):
         Raises:
             StatisticsError: a class is empty, a number is not finite, or the classes do not differ.
         """
-        rows, positive = _checked(activations, labels)
+        rows, positive = _as_rows(activations, labels)
         if self.winsorise is not None:
-            rows = winsorised(rows, self.winsorise)
+            rows = winsorise(rows, self.winsorise)
         order = _order(rows)
         rows, positive = rows[order], positive[order]
         apart = mean_difference(rows, positive)
         if np.linalg.norm(apart) <= _RELATIVE_ZERO * np.abs(rows).max():
             raise StatisticsError("The classes do not differ, so no direction lies between them")
-        found = np.asarray(self._find(rows, positive, None if pairs is None else np.asarray(pairs)[order]))
-        self.raw_norm_ = float(np.linalg.norm(found))
+        vector = np.asarray(self._find(rows, positive, None if pairs is None else np.asarray(pairs)[order]))
+        self.raw_norm_ = float(np.linalg.norm(vector))
         if not (np.isfinite(self.raw_norm_) and self.raw_norm_ > 0):
             raise StatisticsError("The method finds no direction", got=f"length {self.raw_norm_}")
-        unit = found / self.raw_norm_
+        unit = vector / self.raw_norm_
         gap = float(apart @ unit)
-        self.direction_ = -unit if gap < 0 else unit
+        self.direction_ = -unit if gap < 0 and not self.drawn else unit
         self.norm_ = abs(gap)
         self._place_threshold(rows @ self.direction_, positive)
         return self
@@ -112,11 +115,12 @@ class Estimator(BaseEstimator):
         self.threshold_ = float(high.mean() + low.mean()) / 2
         freedom = max(1, len(projections) - 2)
         self.spread_ = float(np.sqrt((((high - high.mean()) ** 2).sum() + ((low - low.mean()) ** 2).sum()) / freedom))
-        slope = self.norm_ / self.spread_**2 if self.spread_ else float("inf")
+        side = -1.0 if self.drawn and high.mean() < low.mean() else 1.0
+        slope = side * (self.norm_ / self.spread_**2 if self.spread_ else float("inf"))
         self.line_ = (slope, self.threshold_, float(np.log(len(high) / len(low))))
 
 
-def winsorised(rows: Rows, limit: float) -> Rows:
+def winsorise(rows: Rows, limit: float) -> Rows:
     """Rows with every coordinate clipped to `limit` typical spreads about its own median.
 
     The spread of a coordinate is its median absolute deviation, as a standard deviation; the typical one is the median
@@ -166,7 +170,7 @@ def differences(
     return rows[high] - rows[low]
 
 
-def _checked(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _as_rows(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows, positive = np.asarray(activations, dtype=np.float64), np.asarray(labels).astype(bool)
     if not (positive.any() and (~positive).any()):
         raise StatisticsError(

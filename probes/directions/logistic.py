@@ -47,7 +47,7 @@ class Logistic(Estimator):
             return np.zeros(rows.shape[1])
         values = centred / spread
         self.strength_ = self.strength if self.strength is not None else self._found(values, positive)
-        return _fitted(values, positive, self.strength_).coef_[0]
+        return _fit_scaled(values, positive, self.strength_).coef_[0]
 
     def _found(self, values: np.ndarray, positive: np.ndarray) -> float:
         folds = min(_FOLDS, int(positive.sum()), int((~positive).sum()))
@@ -56,12 +56,12 @@ class Logistic(Estimator):
         losses = np.zeros(len(STRENGTHS))
         for train, test in StratifiedKFold(folds, shuffle=True, random_state=self.seed).split(values, positive):
             for place, strength in enumerate(STRENGTHS):
-                logits = _fitted(values[train], positive[train], strength).decision_function(values[test])
+                logits = _fit_scaled(values[train], positive[train], strength).decision_function(values[test])
                 losses[place] += np.logaddexp(0, np.where(positive[test], -logits, logits)).mean()  # log loss
         return STRENGTHS[int(losses.argmin())]
 
 
-def _fitted(values: np.ndarray, positive: np.ndarray, strength: float) -> LogisticRegression:
+def _fit_scaled(values: np.ndarray, positive: np.ndarray, strength: float) -> LogisticRegression:
     with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
         # Classes that can be told apart without error are approached for ever; the direction has long settled.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 
 from probes.errors import CheckpointError
-from probes.models import ModelHost
+from probes.models.view import ModelView
 
 _ROWS = 64  # directions whose logits are in memory at once
 
@@ -33,7 +33,7 @@ class Token:
 
 
 @torch.no_grad()
-def readout(host: ModelHost, vectors: Float[np.ndarray, "direction d_model"], *, top: int = 10) -> list[list[Token]]:
+def readout(host: ModelView, vectors: Float[np.ndarray, "direction d_model"], *, top: int = 10) -> list[list[Token]]:
     """The tokens that each direction raises most, and those that its opposite does (the logit lens, at a direction).
 
     The direction goes through the final norm as a residual stream would (its length is then that of the norm's own
@@ -74,7 +74,7 @@ def _best(logits: torch.Tensor, top: int) -> tuple[list[list[float]], list[list[
     return scores.tolist(), ids.tolist()
 
 
-def _tokens(host: ModelHost, sign: int, ids: Sequence[int], scores: Sequence[float]) -> list[Token]:
+def _tokens(host: ModelView, sign: int, ids: Sequence[int], scores: Sequence[float]) -> list[Token]:
     texts = [host.tokenizer.decode([each]) for each in ids]
     return [
         Token(sign, rank, text, value) for rank, (text, value) in enumerate(zip(texts, scores, strict=True), start=1)

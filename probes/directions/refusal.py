@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool
 
 from probes.directions.estimator import ContrastName, Estimator, mean_difference
+from probes.directions.reversion import Layers
+from probes.directions.vectors import Vectors
+
+
+def refusal_axis(aligned: Layers, harmful: Bool[np.ndarray, " prompt"]) -> Vectors:
+    """r: harmful − harmless mean of the aligned model, where its activations were read, at each layer.
+
+    Args:
+        aligned: the aligned model's activations, layer by layer from 0, or [layer, prompt, d_model].
+        harmful: which prompts are harmful.
+    """
+    raw = [mean_difference(rows.astype(np.float64), harmful) for rows in aligned]
+    return Vectors.of_raw("refusal", tuple(range(len(raw))), np.stack(raw))
 
 
 class Refusal(Estimator):

@@ -64,13 +64,14 @@ def chance(
 
     Args:
         projections: of the rows.
-        slope: gap of the means ÷ variance; infinite where the classes have no spread.
+        slope: gap of the means ÷ variance; infinite where the classes have no spread, negative where the positive
+            class lies below.
         threshold: halfway between the means.
         prior: log of the positive rows ÷ the negative ones.
     """
     beyond = projections - threshold
     if not np.isfinite(slope):
-        return np.where(beyond == 0, expit(prior), (beyond > 0).astype(np.float64))
+        return np.where(beyond == 0, expit(prior), (beyond * np.sign(slope) > 0).astype(np.float64))
     return expit(slope * beyond + prior)
 
 

@@ -53,7 +53,7 @@ class Candidate:
         )
         return cls(int(row[KEYS["position"]]), int(row[KEYS["layer"]]), bypass, induce, kl)
 
-    def published(self) -> dict[str, int | float | None]:
+    def published_row(self) -> dict[str, int | float | None]:
         """The same row again; a score that is not finite is null."""
         scores = {"bypass": self.bypass, "induce": self.induce, "kl": self.kl}
         finite = {KEYS[name]: value if math.isfinite(value) else None for name, value in scores.items()}
@@ -142,7 +142,7 @@ def select(candidates: Sequence[Candidate], n_layers: int, rule: Rule | None = N
         key=lambda pair: (len(pair[1]), "finite" in pair[1], _by_how_much(pair[1], rule), pair[0].bypass),
     )
     nearest = tuple((each, tuple(found)) for each, found in ranked[:_NEAREST])
-    return Selection(None, 0, len(candidates), nearest, _relaxed(faults))
+    return Selection(None, 0, len(candidates), nearest, _gates_to_relax(faults))
 
 
 def read_scores(path: Path) -> list[Candidate]:
@@ -180,7 +180,7 @@ def _by_how_much(faults: dict[str, float], rule: Rule) -> float:
     return sum(misses, 0.0)
 
 
-def _relaxed(faults: Sequence[dict[str, float]]) -> tuple[str, ...]:
+def _gates_to_relax(faults: Sequence[dict[str, float]]) -> tuple[str, ...]:
     """Single filters whose change would let one candidate pass."""
     single = {
         name: [found[name] for found in faults if set(found) == {name}] for name in ("max_kl", "min_induce", "depth")

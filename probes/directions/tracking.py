@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from probes.directions import METHODS
 from probes.directions.contrast import Contrast, Scene
-from probes.directions.controls import TopDrift
+from probes.directions.controls import Isotropic, TopDrift
 from probes.directions.estimator import ContrastName, Estimator, mean_difference
 from probes.directions.logistic import Logistic
 from probes.directions.scores import auroc, calibration_error, chance, separation
@@ -57,7 +57,7 @@ class Fit:
             return
         parts = _parts(view.contrast.fold)
         try:
-            fits = [view.fitted(method, told, chosen) for told, chosen in zip(options, parts, strict=True)]
+            fits = [view.fit(method, told, chosen) for told, chosen in zip(options, parts, strict=True)]
         except StatisticsError as error:
             self.reasons[place] = error.what
             return
@@ -88,7 +88,12 @@ class Reading:
 
 
 def fit_layer(
-    scenes: Mapping[str, Scene], methods: Mapping[str, type[Estimator]] = METHODS, *, seed: int = 0
+    scenes: Mapping[str, Scene],
+    methods: Mapping[str, type[Estimator]] = METHODS,
+    *,
+    seed: int = 0,
+    layer: int = 0,
+    n_layers: int = 1,
 ) -> dict[str, Fit]:
     """Fit every method at every checkpoint.
 
@@ -100,8 +105,13 @@ def fit_layer(
         scenes: of every checkpoint by name, `aligned` among them.
         methods: which ones.
         seed: of controls and folds.
+        layer: which of the model's layers this is, and
+        n_layers: of how many: the isotropic control has a vector of its own at each.
     """
     options = {name: _options(method, scenes["aligned"], seed) for name, method in methods.items()}
+    for name, method in methods.items():
+        if method is Isotropic:
+            options[name] = [{"seed": seed, "layer": layer, "n_layers": n_layers}] * 3
     found = {name: Fit.empty(len(scenes), scenes["aligned"].own.shape[1]) for name in methods}
     for place, scene in enumerate(scenes.values()):
         views: dict[str, _View | str] = {}
@@ -143,7 +153,7 @@ class _View:
         axes, corner = np.linalg.qr(contrast.rows.T)
         return cls(contrast, corner.T, axes)
 
-    def fitted(
+    def fit(
         self, method: type[Estimator], options: Mapping[str, Any], chosen: Bool[np.ndarray, " row"]
     ) -> tuple[Estimator, Float[np.ndarray, " d_model"]]:
         """The estimator on some of the rows, and its direction in the model's own basis."""
@@ -207,7 +217,9 @@ def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
         if fit.reasons[place] is None:
             own = [(scores[:, place], positive, line[place]) for scores, positive, line in folds]
             found.d_prime[place] = np.mean([separation(scores, positive) for scores, positive, _ in own])
-            found.accuracy[place] = np.mean([((z > line[1]) == positive).mean() for z, positive, line in own])
+            found.accuracy[place] = np.mean(
+                [((np.sign(line[0]) * (z - line[1]) > 0) == positive).mean() for z, positive, line in own]
+            )
             chances = np.concatenate([chance(scores, *line) for scores, _, line in own])
             found.calibration[place] = calibration_error(chances, np.concatenate([each for _, each, _ in own]))
     return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -116,6 +118,44 @@ class Vectors:
                 f"The direction {self.name} is not defined at layer {layer}: its classes do not differ there"
             )
         return self.direction[place].astype(np.float64), float(self.norm[place])
+
+    def add(
+        self, model: Any, layer: int, scale: float = 1.0, *, positions: Sequence[int] | None = None
+    ) -> AbstractContextManager[None]:
+        """While open, scale × norm × unit direction is added behind block `layer`: 1.0 is the raw difference.
+
+        Args:
+            model: any causal language model of transformers, also inside peft; or a run's own.
+            layer: the block.
+            scale: in units of the direction's norm at that layer.
+            positions: places in the prompt, counted from its end; None is every token.
+
+        Raises:
+            UsageError: the direction is not known or defined at the layer.
+            ActivationError: the model has no such layer, or another width.
+        """
+        from probes.models import hooks
+
+        unit, norm = self.at(layer)
+        return hooks.add(model, [layer], norm * unit[None], coefficient=scale, positions=positions)
+
+    def ablate(self, model: Any, layer: int) -> AbstractContextManager[None]:
+        """While open, the direction as it is at `layer` is taken out wherever a block reads or writes the stream."""
+        from probes.models import hooks
+
+        return hooks.ablate(model, self.at(layer)[0])
+
+    def clamp(self, model: Any, layer: int, scale: float) -> AbstractContextManager[None]:
+        """While open, the projection behind block `layer` is held at scale × norm."""
+        from probes.models import hooks
+
+        unit, norm = self.at(layer)
+        return hooks.clamp(model, [layer], unit[None], np.array([scale * norm]))
+
+    @property
+    def of_unit_norm(self) -> Vectors:
+        """The same, counted in its own unit vectors where it is defined."""
+        return replace(self, norm=(self.norm > 0).astype(np.float32))
 
     def only(self, layer: int) -> Vectors:
         """The same at one layer, which is then no longer said to be the selected one if it is not; raises as `at`."""

@@ -236,7 +236,7 @@ def _values(grams: Grams, halves: list[np.ndarray], whole: np.ndarray) -> dict[s
     return {
         **{name: float(value[0]) for name, value in _whole(dd, dv, vv).items()},
         "alignment_crossfit": float(products.crossfit().mean()),
-        "alignment_disattenuated": float(_disattenuated(products)[0]),
+        "alignment_disattenuated": float(_disattenuate(products)[0]),
         "reliability": float(products.agreement().mean()),
     }
 
@@ -265,7 +265,7 @@ def _whole(dd: np.ndarray, dv: np.ndarray, vv: np.ndarray) -> dict[str, np.ndarr
     }
 
 
-def _disattenuated(products: Products) -> np.ndarray:
+def _disattenuate(products: Products) -> np.ndarray:
     """Products are averaged over the splits before the division, which is steadier than averaging ratios."""
     shared = (products.davb.mean(keepdims=True) + products.dbva.mean(keepdims=True)) / 2
     lengths = [np.maximum(squared.mean(keepdims=True), 0) for squared in (products.dab, products.vab)]

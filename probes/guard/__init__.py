@@ -1,6 +1,6 @@
 """The guard: watches and opposes reversion while a model is fine-tuned.
 
-`forms` holds what it can do, `guard` acts between backward pass and optimiser, `loop` is a plain training loop that
+`modes` holds what it can do, `step` acts between backward pass and optimiser, `loop` is a plain training loop that
 takes it, `callback` the same for transformers' Trainer.
 """
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.loop import Batch, Example, Schedule, answer_loss, shuffled, train
-from probes.guard.material import Material
-from probes.guard.modes import FORMS, MODES, Options, Projection, make_effect
+from probes.guard.modes import FORMS, MODES, Options, Projection, describe_modes, make_effect
 from probes.guard.reading import Reader
 from probes.guard.step import Guard
 
@@ -31,13 +30,13 @@ __all__ = [
     "Guard",
     "GuardError",
     "GuardedDirection",
-    "Material",
     "Options",
     "Projection",
     "Reader",
     "ReversionGuard",
     "Schedule",
     "answer_loss",
+    "describe_modes",
     "make_effect",
     "shuffled",
     "train",

@@ -26,17 +26,30 @@ from safetensors.torch import load_file, save_file
 from torch.nn.utils import clip_grad_norm_
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from probes.directions.vectors import Vectors
 from probes.errors import UsageError
 from probes.guard.alarm import ACTIONS, Action, Reading
 from probes.guard.guarded_direction import GuardedDirection, GuardError
-from probes.guard.material import Material, layers_of
+from probes.guard.material import direction_of, layers_of
 from probes.guard.model_in_training import LiveModel
 from probes.guard.modes import WATCH, Options, make_effect
-from probes.guard.preparation import begin, calibrated, check_aligned, penalty_ids, tokenizer_of
+from probes.guard.preparation import (
+    Prompts,
+    Source,
+    begin,
+    calibrate_alarm,
+    check_aligned,
+    open_source,
+    penalty_ids,
+    prompt_set,
+    tokenizer_of,
+)
 from probes.guard.record import Record
+from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
 from probes.guard.step import Guard, gradient_length
 from probes.lineage import Lineage
 from probes.prompts import PromptSet
+from probes.run import Run
 from probes.store.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -55,13 +68,14 @@ class ReversionGuard(TrainerCallback):
 
     def __init__(
         self,
-        source: Lineage | Path | str,
+        source: Source,
         *,
         mode: str = WATCH,
+        direction: str | Vectors = "reversion",
         layers: Sequence[int] | None = None,
-        penalty: PromptSet | None = None,
-        evaluation: PromptSet | None = None,
-        probe: PromptSet | None = None,
+        penalty: Prompts | None = None,
+        evaluation: Prompts | None = None,
+        probe: Prompts | None = None,
         out: Path | str | None = None,
         options: Options | None = None,
         max_return: float | None = None,
@@ -77,13 +91,15 @@ class ReversionGuard(TrainerCallback):
         """Measure aligned and witness, and get ready.
 
         Args:
-            source: a lineage, a lineage file, or the folder of a measured run (its direction is then taken).
+            source: a lineage, a lineage file, or a measured run or its folder (its directions are then taken).
             mode: `watch`, or a name from `MODES`; `block` with `max_return` becomes `block:budget`.
-            layers: guarded blocks; None is all but the first fourth.
-            penalty: harmful prompts for the penalty; needed by every mode but `watch`. For `control:harmless`
-                its harmless prompts are taken.
+            direction: what is guarded: the name of a direction of the run, such as `refusal` or an imported one, or
+                vectors for its model.
+            layers: guarded blocks; None is all but the first fourth, where the direction is known.
+            penalty: harmful prompts for the penalty, as a set, as texts, or as a file; needed by every mode but
+                `watch`. For `control:harmless` its harmless prompts are taken.
             evaluation: prompts that behaviour is judged on, so that an overlap with the penalty's is refused.
-            probe: probe prompts where `source` is a lineage; None is our own.
+            probe: probe prompts where `source` is a lineage, of both labels; None is our own.
             out: run folder that the watch writes, new or of the training that is resumed; None keeps no record.
             options: strengths, seeds and sizes of the mode.
             max_return: hold the return fraction on the penalty prompts at or under this, with a strength that
@@ -110,15 +126,16 @@ class ReversionGuard(TrainerCallback):
         self._mode, self._arm, self._seed = mode, arm or mode.partition(":budget")[0], seed
         self._every, self._on_alarm = every, on_alarm
         self._recorded = out is not None
-        self._material = self._begin(source, probe, out, settings)
-        chosen = layers_of(layers, len(self._material.aligned))
-        direction = GuardedDirection.from_vectors(self._material.vectors, chosen)
-        self._ids = penalty_ids(self._material, mode, penalty, evaluation)
-        effect = make_effect(mode, self._material, direction, _with(options))
+        opened = open_source(source)
+        self._run = self._begin(opened, prompt_set(probe), out, settings)
+        vectors = direction_of(opened if isinstance(opened, Run) else self._run, direction)
+        guarded = GuardedDirection.from_vectors(vectors, layers_of(layers, vectors, self._run.n_layers))
+        self._ids = penalty_ids(self._run, mode, prompt_set(penalty), prompt_set(evaluation))
+        effect = make_effect(mode, self._run, guarded, _with(options))
         self.guard = None if mode == WATCH else Guard(effect, self._ids, rows=rows, seed=seed, match=match)
         if self.guard is not None and on_alarm == "block":
             self.guard.on = False
-        self._alarm = None if alarm is None else calibrated(self._material, alarm)
+        self._alarm = None if alarm is None else calibrate_alarm(self._run, alarm)
         self.readings: list[Reading] = []
         self.last_healthy: Path | None = None
         self.stopped: str | None = None
@@ -137,6 +154,14 @@ class ReversionGuard(TrainerCallback):
         """Take edits of activations off the model; needed only after an exception inside a step."""
         self._edits.close()
 
+    def conclude(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
+        """End a training that was interrupted after its last checkpoint: only its record is left to be finished."""
+        self._take_up(checkpoints)
+        self.stopped = checkpoints[-1].stopped
+        if self._recorded:
+            with Run.writing(self._run.run.path) as run:
+                run.finish()
+
     # The Trainer's events ------------------------------------------------------------------------------------------
 
     def on_train_begin(
@@ -145,18 +170,21 @@ class ReversionGuard(TrainerCallback):
         """Attach to the model, which is the aligned one or that of a checkpoint, and measure it."""
         if getattr(args, "deepspeed", None):
             raise GuardError("The guard does not support DeepSpeed, which keeps gradients to itself")
-        model, tokenizer = kwargs["model"], kwargs.get("processing_class") or tokenizer_of(self._material)
+        model, tokenizer = kwargs["model"], kwargs.get("processing_class") or tokenizer_of(self._run)
         self._live = LiveModel(model, tokenizer)
         kept = _kept_state(args, state.global_step) if self.guard is not None else None
         if state.global_step == 0:
-            check_aligned(self._material, self._live)
+            check_aligned(self._run, self._live)
         if self.guard is not None:
             self.guard.attach(model, tokenizer, kept)
         if state.is_world_process_zero:
             arm = self._arm if self._recorded else "live"
+            output = Path(str(args.output_dir))
+            forget_after(output, state.global_step)
+            self._take_up(whole_checkpoints(output))
             self._record = Record(
-                self._material,
-                Path(str(args.output_dir)),
+                self._run,
+                output,
                 tokenizer,
                 arm=arm,
                 seed=self._seed,
@@ -176,7 +204,7 @@ class ReversionGuard(TrainerCallback):
     ) -> None:
         """Refuse a gradient that is not finite; add the guard's; clip the sum."""
         self._edits.close()
-        model = self._attached().model
+        model = self._model_in_training().model
         scaled = getattr(kwargs.get("optimizer"), "scaler", None) is not None  # it skips such steps by itself
         if not scaled and not math.isfinite(gradient_length(model)):
             where = self.last_healthy or "the aligned model: nothing has been saved yet"
@@ -212,9 +240,11 @@ class ReversionGuard(TrainerCallback):
         if not self.readings or self.readings[-1].step != state.global_step:
             self._measure(state, control)
         if self._recorded:
-            self._record.save(self._attached(), state.global_step)
-        if self._alarm is None or not self._alarm.ringing:
+            self._record.save(state.global_step)
+        healthy = self._alarm is None or not self._alarm.ringing
+        if healthy:
             self.last_healthy = folder
+        mark_whole(folder, healthy=healthy, stopped=self.stopped)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -227,30 +257,36 @@ class ReversionGuard(TrainerCallback):
     # Inside --------------------------------------------------------------------------------------------------------
 
     def _begin(
-        self, source: Lineage | Path | str, probe: PromptSet | None, out: Path | str | None, settings: Settings | None
-    ) -> Material:
+        self, source: Run | Lineage, probe: PromptSet | None, out: Path | str | None, settings: Settings | None
+    ) -> Run:
         """The run that is written; without `out` one that is only read, or a passing one."""
         if out is None:
-            if not isinstance(source, Lineage) and Path(source).is_dir():
-                return Material.of_run(source)
+            if isinstance(source, Run):
+                return source
             self._passing = tempfile.TemporaryDirectory(prefix="gravity-probe-")
             out = Path(self._passing.name) / "run"
         given = {"guard": {"mode": self._mode, "arm": self._arm, "seed": self._seed}}
         return begin(source, probe, Path(out), settings, given)
 
+    def _take_up(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
+        healthy = [checkpoint.folder for checkpoint in checkpoints if checkpoint.healthy]
+        self.last_healthy = healthy[-1] if healthy else None
+        if self._alarm is not None and checkpoints:
+            self._alarm.ringing = not checkpoints[-1].healthy
+
     def _measure(self, state: TrainerState, control: TrainerControl) -> None:
         assert self._record is not None
         if not self._recorded and self._mode != WATCH and self._alarm is None and self._trainer is None:
             return  # nobody would see it
-        reading = self._record.measure(self._attached(), state.global_step)
+        reading = self._record.measure(self._model_in_training(), state.global_step)
         self.readings.append(reading)
         rang = self._alarm is not None and self._alarm.hears(reading)
         if self._trainer is not None:
-            self._trainer.log(self._logged(reading))
+            self._trainer.log(self._log_entries(reading))
         if rang:
             self._ring(reading, control)
 
-    def _logged(self, reading: Reading) -> dict[str, float]:
+    def _log_entries(self, reading: Reading) -> dict[str, float]:
         ratio = None if self.guard is None else self.guard.ratio
         found = {**vars(reading), "gradient_ratio": ratio}
         if self._alarm is not None:
@@ -278,7 +314,7 @@ class ReversionGuard(TrainerCallback):
             return step % self._every == 0
         return is_log_spaced(step)
 
-    def _attached(self) -> LiveModel:
+    def _model_in_training(self) -> LiveModel:
         if self._live is None:
             raise GuardError("The guard has not begun", next_step="It begins with the Trainer's train().")
         return self._live

@@ -1,19 +1,20 @@
-"""Where and along what the guard looks: unit vectors at some layers, and what controls put in their place.
+"""Where and along what the guard looks: a direction's unit vectors at some layers, as tensors.
 
-Every control keeps the layers and the length that counts as 1, so that it differs from the block in nothing but the
+A control keeps the layers and the length that counts as 1, so that it differs from the block in nothing but the
 direction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.directions.vectors import Vectors
 from probes.errors import GravityError
 
 
@@ -36,46 +37,33 @@ class GuardedDirection:
     norm: Float[Tensor, " layer"]
 
     @classmethod
-    def from_vectors(cls, vectors: Float[np.ndarray, "all_layers d_model"], layers: Sequence[int]) -> GuardedDirection:
-        """Take the raw reversion vectors of all layers and keep the guarded ones.
+    def from_vectors(cls, vectors: Vectors, layers: Sequence[int]) -> GuardedDirection:
+        """Take a direction at the guarded layers.
 
         Raises:
-            GuardError: a guarded layer is not there, or its vector is zero or not finite.
+            GuardError: the direction is not known at a guarded layer, or not defined there.
         """
         chosen = tuple(sorted(set(layers)))
-        if not chosen or chosen[0] < 0 or chosen[-1] >= len(vectors):
+        if not chosen or not set(chosen) <= set(vectors.layers):
             raise GuardError(
-                "These layers cannot be guarded", got=list(layers), expected=f"layers from 0 to {len(vectors) - 1}"
+                f"The direction {vectors.name} cannot be guarded at these layers",
+                got=list(layers),
+                expected=f"layers among {', '.join(map(str, vectors.layers))}",
             )
-        raw = np.asarray(vectors, dtype=np.float64)[list(chosen)]
-        norm = np.linalg.norm(raw, axis=1)
+        places = [vectors.layers.index(layer) for layer in chosen]
+        norm = vectors.norm[places]
         if not (np.isfinite(norm).all() and (norm > 0).all()):
             raise GuardError(
-                "The reversion direction is not defined",
+                f"The direction {vectors.name} is not defined at a guarded layer",
                 got=f"norms {norm.round(6).tolist()} at layers {list(chosen)}",
-                next_step="Take a witness that differs from the aligned model.",
+                next_step="Guard other layers, or take a witness that differs from the aligned model there.",
             )
-        unit = raw / norm[:, None]
-        return cls(chosen, torch.tensor(unit, dtype=torch.float32), torch.tensor(norm, dtype=torch.float32))
+        return cls(chosen, torch.tensor(vectors.direction[places]), torch.tensor(norm))
 
-    def random(self, seed: int) -> GuardedDirection:
-        """The control: isotropic unit vectors in the same layers, counted in the same length."""
-        generator = torch.Generator().manual_seed(seed)
-        return self.along(torch.randn(self.unit.shape, generator=generator))
-
-    def along(self, vectors: Tensor | np.ndarray) -> GuardedDirection:
-        """Other vectors [layer, d_model] in the same layers, counted in the same length.
+    def turned_along(self, vectors: Vectors) -> GuardedDirection:
+        """Another direction in the same layers, counted in this one's length: what a control is.
 
         Raises:
-            GuardError: one of them is zero or not finite.
+            GuardError: it is not known or not defined at a guarded layer.
         """
-        wide = torch.as_tensor(vectors, dtype=torch.float64)
-        length = wide.norm(dim=1, keepdim=True)
-        if not bool((torch.isfinite(length) & (length > 0)).all()):
-            raise GuardError("A control's direction is not defined", got=f"norms {length.flatten().tolist()}")
-        return GuardedDirection(self.layers, (wide / length).float(), self.norm)
-
-    def off(self, vectors: np.ndarray) -> GuardedDirection:
-        """The part of other vectors [layer, d_model] that is orthogonal to this direction; raises as `along`."""
-        wide, unit = torch.as_tensor(vectors, dtype=torch.float64), self.unit.double()
-        return self.along(wide - (wide * unit).sum(dim=1, keepdim=True) * unit)
+        return replace(GuardedDirection.from_vectors(vectors, self.layers), norm=self.norm)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from probes.guard.guarded_direction import GuardError
 from probes.guard.step import Guard
+from probes.models.padding import padded
 
 IGNORED = -100  # what transformers and torch's cross entropy leave out
 
@@ -23,6 +24,11 @@ class Example:
 
     ids: tuple[int, ...]
     answer_start: int
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """At each token the next one, where the loss is taken on it, else `IGNORED`."""
+        return (*[IGNORED] * (self.answer_start - 1), *self.ids[self.answer_start :], IGNORED)
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,9 @@ class Batch:
     @classmethod
     def of(cls, examples: Sequence[Example], pad: int) -> Batch:
         """Pad examples to the longest."""
-        longest = max(len(example.ids) for example in examples)
-        ids = torch.full((len(examples), longest), pad)
-        targets = torch.full((len(examples), longest), IGNORED)
-        for row, example in enumerate(examples):
-            ids[row, : len(example.ids)] = torch.tensor(example.ids)
-            answer = example.ids[example.answer_start :]
-            targets[row, example.answer_start - 1 : len(example.ids) - 1] = torch.tensor(answer)
+        cpu = torch.device("cpu")
+        ids, _ = padded([example.ids for example in examples], cpu, fill=pad)
+        targets, _ = padded([example.targets for example in examples], cpu, fill=IGNORED)
         return cls(ids, targets)
 
 
@@ -60,7 +62,7 @@ class Schedule:
     warmup: int = 0
     floor: float = 0.1
 
-    def rate(self, step: int) -> float:
+    def learning_rate(self, step: int) -> float:
         """The rate of optimiser step `step`, counted from 1."""
         if step <= self.warmup:
             return self.peak * step / self.warmup
@@ -68,15 +70,15 @@ class Schedule:
         return self.peak * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, way))))
 
 
-def shuffled(examples: Sequence[Example], *, rows: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
+def shuffled(examples: Sequence[Example], *, batch_size: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
     """`steps` batches, going through all examples in a new order each time; the order depends on the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
     for _ in range(steps):
-        while len(order) < rows:
+        while len(order) < batch_size:
             order += torch.randperm(len(examples), generator=generator).tolist()
-        yield Batch.of([examples[place] for place in order[:rows]], pad)
-        del order[:rows]
+        yield Batch.of([examples[place] for place in order[:batch_size]], pad)
+        del order[:batch_size]
 
 
 def answer_loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
@@ -111,7 +113,7 @@ def train(
     with contextlib.nullcontext() if guard is None else guard.editing():
         for step, batch in enumerate(batches, start=1):
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
+                group["lr"] = schedule.learning_rate(step)
             loss = answer_loss(model, batch)
             if not torch.isfinite(loss):
                 raise GuardError(

@@ -12,14 +12,11 @@ import torch
 from torch import nn
 
 from probes.guard.guarded_direction import GuardError
-from probes.models import ModelHost
+from probes.models.view import ModelView, unwrapped
 
 
-class LiveModel(ModelHost):
-    """A model in training, seen as a host is: its blocks and its body, adapters in their places.
-
-    It holds whatever training has made of the weights, so nothing can be put in or swapped.
-    """
+class LiveModel(ModelView):
+    """A model in training, adapters in their places; it holds whatever training has made of the weights."""
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         """Find the parts of `model`, which may be wrapped by data parallelism or peft.
@@ -29,22 +26,8 @@ class LiveModel(ModelHost):
             CheckpointError: its architecture is not supported.
         """
         refuse_sharded(model)
-        base = self.inside(model)
-        self.model = base
-        self._folders, self._allow_pickle = {}, False
-        self.config: Any = base.config
-        self.tokenizer = tokenizer
-        self.device = next(base.parameters()).device
-        with undisturbed(base):
-            self._locate()
-
-    @staticmethod
-    def inside(model: nn.Module) -> Any:
-        """The Hugging Face model inside data parallelism, torch.compile and peft."""
-        wrapped = isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
-        found: Any = model.module if wrapped else model
-        found = getattr(found, "_orig_mod", found)
-        return found.get_base_model() if hasattr(found, "get_base_model") else found
+        with undisturbed(unwrapped(model)):
+            super().__init__(model, tokenizer)
 
 
 def refuse_sharded(model: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""Everything that a guard can do, by name: block and its family, push, rivals and controls behind one interface.
+"""Everything that a guard can do, by name: block and its family, push, defences and controls behind one interface.
 
-`MODES[name](material, direction, options)` makes the effect. `block` is the form that measured best; the README says
-on what.
+`make_effect(name, run, direction, options)` makes the effect; `MODES[name].sentence` says what it is. `block` is the
+form that measured best; the README says on what.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+import torch
+
+from probes.directions.measured import Measured
+from probes.directions.reversion import reversions_by_prompt
+from probes.directions.vectors import Vectors
 from probes.guard.guarded_direction import GuardedDirection, GuardError
-from probes.guard.material import Material, as_tensor
+from probes.guard.material import control_of, refusal_of, weight_span, whole_run
 from probes.guard.penalties.defences import Anchor, Divergence, Rehearsal
 from probes.guard.penalties.edits import Ablation, Steering
 from probes.guard.penalties.effect import Displacement, Effect, Together
 from probes.guard.penalties.projection import FORMS, Budget, Cosine, Project, Projection, Subspace
 from probes.guard.penalties.weight_projection import SafeLora
+from probes.store import ALIGNED
 
 WATCH = "watch"
 HARMLESS = "control:harmless"
@@ -43,83 +49,169 @@ class Options:
     max_return: float = 0.0
 
 
-Make = Callable[[Material, GuardedDirection, Options], Effect]
+@dataclass(frozen=True)
+class Place:
+    """What a mode acts on.
+
+    Attributes:
+        run: measured, or activations alone, which is enough for what needs neither models nor a baseline.
+        direction: what is guarded, at the guarded layers.
+        options: strengths, seeds and sizes.
+    """
+
+    run: Measured
+    direction: GuardedDirection
+    options: Options
+
+    def along(self, vectors: Vectors) -> GuardedDirection:
+        """Another direction at the guarded layers, in its own length."""
+        return GuardedDirection.from_vectors(vectors, self.direction.layers)
+
+    def control(self, name: str) -> GuardedDirection:
+        """A control in place of the guarded direction, counted in its length."""
+        return self.direction.turned_along(control_of(self.run, name, self.direction.layers, self.options.seed))
+
+    def strength(self, default: float) -> float:
+        """λ as it was given, else the mode's own."""
+        return default if self.options.strength is None else self.options.strength
+
+    def light(self, default: float) -> float:
+        """λ of what stands beside the block."""
+        return default if self.options.light is None else self.options.light
 
 
-def _form(name: str, strength: float) -> Make:
-    return lambda _, where, told: Projection(where, name, strength=_or(told, strength))
+Make = Callable[[Place], Effect]
 
 
-def _control(turned: Callable[[Material, GuardedDirection, int], GuardedDirection]) -> Make:
-    return lambda made, where, told: Projection(turned(made, where, told.seed), strength=_or(told, 10.0))
+@dataclass(frozen=True)
+class Mode:
+    """A mode: what makes its effect, and what it is in one sentence."""
+
+    make: Make
+    sentence: str
 
 
-def _along(name: str, form: str) -> Make:
-    """A penalty along another direction of the material, in its own length."""
-
-    def make(made: Material, where: GuardedDirection, told: Options) -> Effect:
-        other = GuardedDirection.from_vectors(getattr(made, name), where.layers)
-        return Projection(other, form, strength=_or(told, 10.0))
-
-    return make
+def _project(form: str, strength: float) -> Make:
+    return lambda at: Projection(at.direction, form, strength=at.strength(strength))
 
 
-def _subspace(made: Material, where: GuardedDirection, told: Options, answer_tokens: int = 0) -> Effect:
-    returns = as_tensor(made.returns[list(where.layers)])
-    return Subspace(where, returns, rank=told.rank, strength=_or(told, 10.0), answer_tokens=answer_tokens)
+def _control(name: str) -> Mode:
+    return Mode(lambda at: Projection(at.control(name), strength=at.strength(10.0)), _CONTROLS[name])
 
 
-def _or(told: Options, strength: float) -> float:
-    return strength if told.strength is None else told.strength
+def _subspace(at: Place, answer_tokens: int = 0) -> Effect:
+    layers = at.direction.layers
+    aligned, witness = ([at.run.activations(name, layer) for layer in layers] for name in (ALIGNED, "witness"))
+    returns = torch.as_tensor(reversions_by_prompt(aligned, witness, at.run.harmful))
+    options = {"rank": at.options.rank, "strength": at.strength(10.0), "answer_tokens": answer_tokens}
+    return Subspace(at.direction, returns, **options)  # type: ignore[arg-type]
 
 
-def _light(told: Options, strength: float) -> float:
-    return strength if told.light is None else told.light
+_CONTROLS = {
+    "control:random": "Block along isotropic random directions, the weakest control.",
+    "control:covariance": "Block along random directions drawn with the covariance of the aligned model's activations.",
+    "control:drift": "Block along the leading axis of the baseline's own drift that is orthogonal to the reversion.",
+    "control:sham": "Block along the way to a sham witness, the aligned model with noise of the witness's own size.",
+}
 
-
-MODES: dict[str, Make] = {
-    WATCH: lambda *_: Effect(),
-    "block": _form("hinge", 10.0),
-    "block:mean": _form("hinge_of_mean", 10.0),
-    "block:signed": _form("signed", 1.0),
-    "block:cosine": lambda _, where, told: Cosine(where, strength=_or(told, 1.0)),
-    "block:project": lambda _, where, __: Project(where, strength=1.0),
-    "block:budget": lambda _, where, told: Budget(where, told.max_return, strength=_or(told, 10.0)),
-    "block:subspace": _subspace,
-    "block:did": _along("did", "hinge"),
-    "block:answers": lambda _, where, told: Projection(
-        where, strength=_or(told, 10.0), answer_tokens=told.answer_tokens
+MODES: dict[str, Mode] = {
+    WATCH: Mode(lambda _: Effect(), "Measure and do nothing else."),
+    "block": Mode(_project("hinge", 10.0), "Hold each penalty prompt back from moving along the direction."),
+    "block:mean": Mode(_project("hinge_of_mean", 10.0), "Hold back only the mean motion of the penalty prompts."),
+    "block:signed": Mode(_project("signed", 1.0), "Pull away from the witness without end."),
+    "block:cosine": Mode(
+        lambda at: Cosine(at.direction, strength=at.strength(1.0)),
+        "Hold down the cosine between the mean displacement and the direction.",
     ),
-    "block:subspace-answers": lambda made, where, told: _subspace(made, where, told, told.answer_tokens),
-    "block:spared": lambda _, where, told: Projection(where, strength=_or(told, 10.0), earlier=False),
-    "block:anchored": lambda _, where, told: Together(
-        Projection(where, strength=_or(told, 10.0)), Anchor(where, strength=_light(told, 0.1))
+    "block:project": Mode(
+        lambda at: Project(at.direction, strength=1.0),
+        "Take out of the task's gradient what moves the penalty prompts along the direction.",
     ),
-    "block:rehearsed": lambda _, where, told: Together(
-        Projection(where, strength=_or(told, 10.0)), Rehearsal(strength=_light(told, 0.03))
+    "block:budget": Mode(
+        lambda at: Budget(at.direction, at.options.max_return, strength=at.strength(10.0)),
+        "Hold the return fraction under a budget, with a strength that is found on the way.",
     ),
-    "push": _form("push", 1.0),
-    "anchor": lambda _, where, told: Anchor(where, strength=_or(told, 1.0)),
-    "anchor:answers": lambda _, where, told: Anchor(where, strength=_or(told, 1.0), answer_tokens=told.answer_tokens),
-    "kl": lambda _, __, told: Divergence(strength=_or(told, 1.0)),
-    "rehearsal": lambda _, __, told: Rehearsal(strength=_or(told, 1.0)),
-    "refusal-direction": _along("refusal", "squared"),
-    "safe-lora": lambda made, _, __: SafeLora(made.weight_span()),
-    "steering": lambda _, where, told: Steering(where, strength=_or(told, 1.0)),
-    "caft": lambda _, where, __: Ablation(where),
-    "control:random": _control(lambda _, where, seed: where.random(seed)),
-    "control:covariance": _control(lambda made, where, seed: made.covariance_draw(where, seed)),
-    "control:drift": _control(lambda made, where, _: made.drift_off(where)),
-    "control:sham": _control(lambda made, where, seed: made.sham(where, seed)),
-    HARMLESS: _form("hinge", 10.0),
+    "block:subspace": Mode(_subspace, "Block along the leading axes of the prompts' own ways to the witness."),
+    "block:did": Mode(
+        lambda at: Projection(at.along(at.run.direction("reversion_did")), strength=at.strength(10.0)),
+        "Block along the reversion less what harmless prompts do.",
+    ),
+    "block:answers": Mode(
+        lambda at: Projection(at.direction, strength=at.strength(10.0), answer_tokens=at.options.answer_tokens),
+        "Block also at the first tokens of the aligned model's answers.",
+    ),
+    "block:subspace-answers": Mode(
+        lambda at: _subspace(at, at.options.answer_tokens),
+        "Block along the leading axes, also at the first tokens of the aligned model's answers.",
+    ),
+    "block:spared": Mode(
+        lambda at: Projection(at.direction, strength=at.strength(10.0), earlier=False),
+        "Block with a gradient through the last token alone, at half the cost and with less hold.",
+    ),
+    "block:anchored": Mode(
+        lambda at: Together(
+            Projection(at.direction, strength=at.strength(10.0)), Anchor(at.direction, strength=at.light(0.1))
+        ),
+        "Block with a light anchor to the aligned model's activations beside it.",
+    ),
+    "block:rehearsed": Mode(
+        lambda at: Together(Projection(at.direction, strength=at.strength(10.0)), Rehearsal(strength=at.light(0.03))),
+        "Block with a light rehearsal of the aligned model's answers beside it.",
+    ),
+    "push": Mode(_project("push", 1.0), "Drive the penalty prompts along the direction towards the witness."),
+    "anchor": Mode(
+        lambda at: Anchor(at.direction, strength=at.strength(1.0)),
+        "Defence: hold the whole activation to the aligned model's (Safety Anchor, arXiv 2605.05995).",
+    ),
+    "anchor:answers": Mode(
+        lambda at: Anchor(at.direction, strength=at.strength(1.0), answer_tokens=at.options.answer_tokens),
+        "Defence: the anchor, also at the first tokens of the aligned model's answers.",
+    ),
+    "kl": Mode(
+        lambda at: Divergence(strength=at.strength(1.0)),
+        "Defence: hold the answers' token probabilities to the aligned model's by their KL divergence.",
+    ),
+    "rehearsal": Mode(
+        lambda at: Rehearsal(strength=at.strength(1.0)),
+        "Defence: train on the aligned model's own answers to the penalty prompts as well.",
+    ),
+    "refusal-direction": Mode(
+        lambda at: Projection(at.along(refusal_of(at.run)), "squared", strength=at.strength(10.0)),
+        "Defence: hold each prompt where it was along the refusal axis (ProCon, arXiv 2509.06795).",
+    ),
+    "safe-lora": Mode(
+        lambda at: SafeLora(weight_span(whole_run(at.run))),
+        "Defence: project each weight update onto the span of witness and aligned weights (after Safe LoRA).",
+    ),
+    "steering": Mode(
+        lambda at: Steering(at.direction, strength=at.strength(1.0)),
+        "Defence: add the direction while training, so that it need not be learnt (arXiv 2507.21509).",
+    ),
+    "caft": Mode(
+        lambda at: Ablation(at.direction),
+        "Defence: take the direction out of the activations while training (CAFT, arXiv 2507.16795).",
+    ),
+    **{name: _control(name) for name in _CONTROLS},
+    HARMLESS: Mode(_project("hinge", 10.0), "Block on harmless penalty prompts, which have no reversion to hold back."),
 }
 
 
-def make_effect(mode: str, material: Material, direction: GuardedDirection, options: Options) -> Effect:
+def describe_modes() -> dict[str, str]:
+    """What each mode is, in one sentence, by its name."""
+    return {name: mode.sentence for name, mode in MODES.items()}
+
+
+def make_effect(mode: str, run: Measured, direction: GuardedDirection, options: Options) -> Effect:
     """The effect of this name.
 
+    Args:
+        mode: a name from `MODES`.
+        run: measured, or activations alone, which is enough for what needs neither models nor a baseline.
+        direction: what is guarded, at the guarded layers.
+        options: strengths, seeds and sizes.
+
     Raises:
-        GuardError: there is none (the nearest is named), or it needs what the material does not hold.
+        GuardError: there is no such mode (the nearest is named), or it needs what the run does not hold.
     """
     if mode not in MODES:
         nearest = get_close_matches(mode, MODES, n=1)
@@ -128,7 +220,7 @@ def make_effect(mode: str, material: Material, direction: GuardedDirection, opti
             got=repr(mode),
             expected=", ".join(MODES),
         )
-    return MODES[mode](material, direction, options)
+    return MODES[mode].make(Place(run, direction, options))
 
 
 __all__ = [
@@ -143,6 +235,7 @@ __all__ = [
     "Displacement",
     "Divergence",
     "Effect",
+    "Mode",
     "Options",
     "Project",
     "Projection",
@@ -151,5 +244,6 @@ __all__ = [
     "Steering",
     "Subspace",
     "Together",
+    "describe_modes",
     "make_effect",
 ]

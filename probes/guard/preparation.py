@@ -9,44 +9,67 @@ from typing import Any
 from probes.errors import UsageError
 from probes.guard.alarm import Alarm
 from probes.guard.guarded_direction import GuardError
-from probes.guard.material import Material, refuse_shared
+from probes.guard.material import distance, refuse_overlap, refuse_shared
 from probes.guard.model_in_training import LiveModel
 from probes.guard.modes import HARMLESS, MODES, WATCH
 from probes.guard.record import begin_run
 from probes.lineage import Lineage
 from probes.models.loading import load_tokenizer
 from probes.models.source import folder_of
-from probes.prompts import PromptSet, default_prompts, render
+from probes.prompts import PromptSet, default_prompts, read_prompts, render
+from probes.run import Run
+from probes.store import ALIGNED
 from probes.store.settings import Settings
 
+Source = Run | Lineage | Path | str
 _SAME = 0.25  # share of the reversion's length by which a model may differ from the aligned one it claims to be
 
 
+Prompts = PromptSet | Sequence[str] | str | Path
+
+
+def prompt_set(prompts: Prompts | None) -> PromptSet | None:
+    """Prompts as a set: texts are harmful prompts, a path is a file in any known format, harmful where it is silent.
+
+    Raises:
+        UsageError: the file is absent or in no known format.
+        PromptError: it is damaged or empty, or a text has two labels.
+    """
+    if prompts is None or isinstance(prompts, PromptSet):
+        return prompts
+    if isinstance(prompts, str | Path):
+        recognised = read_prompts(prompts)
+        labels = [label or "harmful" for label in recognised.labels]
+        return PromptSet.of(recognised.texts, labels, ((str(prompts), recognised.format),))
+    return PromptSet.of(prompts, ["harmful"] * len(prompts))
+
+
+def open_source(source: Source) -> Run | Lineage:
+    """What a guard is made from: a measured run, or a lineage that is still to be measured."""
+    if isinstance(source, Run | Lineage):
+        return source
+    return Run(source) if Path(source).is_dir() else Lineage.load(source)
+
+
 def begin(
-    source: Lineage | Path | str, probe: PromptSet | None, out: Path, settings: Settings | None, given: dict[str, Any]
-) -> Material:
+    source: Run | Lineage, probe: PromptSet | None, out: Path, settings: Settings | None, given: dict[str, Any]
+) -> Run:
     """Measure aligned and witness into a run folder.
 
     Args:
-        source: a lineage, a lineage file, or the folder of a measured run, whose prompts are then taken.
+        source: a lineage, or a measured run, whose prompts are then taken.
         probe: probe prompts where `source` is a lineage; None is our own.
         out: the folder.
         settings: of the measurement; None takes fewer bootstraps than `measure` does.
         given: kept in the run's manifest.
     """
-    if isinstance(source, Lineage):
-        lineage, prompts = source, probe
-    elif Path(source).is_dir():
-        measured = Material.of_run(source)
-        lineage, prompts = measured.lineage, measured.prompts
-    else:
-        lineage, prompts = Lineage.load(source), probe
+    lineage, prompts = (source.lineage, source.prompts) if isinstance(source, Run) else (source, probe)
     prompts = prompts or default_prompts("probe")
     return begin_run(out, lineage, prompts, settings or Settings(nulls=False, splits=20, bootstraps=100), given)
 
 
 def penalty_ids(
-    made: Material, mode: str, penalty: PromptSet | None, evaluation: PromptSet | None
+    run: Run, mode: str, penalty: PromptSet | None, evaluation: PromptSet | None
 ) -> Sequence[Sequence[int]]:
     """The rendered penalty prompts, of the label that the mode looks at; none for a mode without a penalty.
 
@@ -62,44 +85,45 @@ def penalty_ids(
             got=f"mode {mode!r}",
             expected="prompts that are neither probe nor evaluation prompts",
         )
-    made.refuse_overlap(penalty)
+    refuse_overlap(run, penalty)
     if evaluation is not None:
         refuse_shared(penalty, evaluation.texts, "evaluation")
     label = "harmless" if mode == HARMLESS else "harmful"
-    kept = tuple(each for each in penalty.prompts if each.label == label)
-    if not kept:
+    prompts = tuple(prompt for prompt in penalty.prompts if prompt.label == label)
+    if not prompts:
         raise UsageError(f"There are no {label} penalty prompts")
-    return render(PromptSet(kept), tokenizer_of(made), None).token_ids
+    return render(PromptSet(prompts), tokenizer_of(run), None).token_ids
 
 
-def tokenizer_of(made: Material) -> Any:
+def tokenizer_of(run: Run) -> Any:
     """The aligned model's tokenizer."""
-    aligned = made.lineage.aligned
+    aligned = run.lineage.aligned
     return load_tokenizer(folder_of(aligned.model, aligned.revision, allow_pickle=False))
 
 
-def calibrated(made: Material, threshold: float) -> Alarm:
+def calibrate_alarm(run: Run, threshold: float) -> Alarm:
     """An alarm at a return fraction, that knows the noise and the covariance of the aligned model."""
-    layer = made.run.headline_layer
-    noise = float(made.run.read_table("noise").set_index("layer")["noise"][layer])
-    return Alarm(threshold, aligned=made.aligned[layer], direction=made.vectors[layer], noise=noise)
+    layer = run.headline_layer
+    noise = float(run.read_table("noise").set_index("layer")["noise"][layer])
+    direction = run.direction("reversion").at(layer)[0]
+    return Alarm(threshold, aligned=run.activations(ALIGNED, layer), direction=direction, noise=noise)
 
 
-def check_aligned(made: Material, live: LiveModel) -> None:
+def check_aligned(run: Run, live: LiveModel) -> None:
     """The model must be the one that the direction was made on.
 
     Raises:
         GuardError: it is another.
     """
-    n_layers, _, d_model = made.aligned.shape
+    n_layers, _, d_model = run.activation_file(ALIGNED).shape
     if (live.n_layers, live.d_model) != (n_layers, d_model):
         raise GuardError(
             "The direction is that of another model",
             got=f"{live.n_layers} layers of width {live.d_model} in training",
             expected=f"{n_layers} layers of width {d_model}",
         )
-    layer = made.run.headline_layer
-    apart = made.distance(live, layer)
+    layer = run.headline_layer
+    apart = distance(run, live, layer)
     if apart > _SAME:
         raise GuardError(
             "The direction is that of another model",

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes.behaviour.generate import left_padded
 from probes.guard.guarded_direction import GuardError
 from probes.models.architecture import accepts
-from probes.models.streams import residuals
+from probes.models.hooks import residuals
+from probes.models.padding import padded, positions
 
 
 class Reader:
@@ -77,15 +77,15 @@ class Reader:
         rows = [row for row, text in enumerate(texts) for _ in range(starts[row], len(text))]
         places = [place for start, text in zip(starts, texts, strict=True) for place in range(start, len(text))]
         with residuals(self.blocks, layers) as seen:
-            self.model.base_model(input_ids=self.padded(texts), use_cache=False)
+            self.model.base_model(input_ids=self.pad(texts), use_cache=False)
         return torch.stack([seen[layer][rows, places] for layer in layers]).float()
 
     def _ends(self, chosen: Tensor, layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
         """The last tokens' stream, everything before them from a cache that holds no gradient."""
         texts = [self.prompts[each] for each in chosen.tolist()]
         body, device = self.model.base_model, next(self.model.parameters()).device
-        ids, mask = left_padded([text[:-1] for text in texts], device)
-        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        ids, mask = padded([text[:-1] for text in texts], device, side="left")
+        places = positions(mask)
         positioned = accepts(body, "position_ids")
         with torch.no_grad():
             told = {"position_ids": places} if positioned else {}
@@ -117,13 +117,10 @@ class Reader:
             for place in range(len(self.prompts[each]) - 1, len(texts[row]) - 1)
         ]
         rows, places = [row for row, _ in pairs], [place for _, place in pairs]
-        ids = self.padded(texts)
+        ids = self.pad(texts)
         logits = self.model(input_ids=ids, use_cache=False).logits[rows, places]
         return logits.float(), ids[rows, [place + 1 for place in places]]
 
-    def padded(self, texts: Sequence[Sequence[int]]) -> Tensor:
+    def pad(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Token ids [row, time] on the model's device, filled on the right."""
-        ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = torch.tensor(list(text))
-        return ids.to(next(self.model.parameters()).device)
+        return padded(texts, next(self.model.parameters()).device)[0]

@@ -18,9 +18,10 @@ from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
 from probes.drift import check_prompts
 from probes.errors import PromptError
 from probes.guard.alarm import Reading
-from probes.guard.material import Material
 from probes.guard.model_in_training import LiveModel, undisturbed
+from probes.guard.resuming import whole_checkpoints
 from probes.lineage import Lineage, Member, Trajectory
+from probes.models.identity import weights_sha256
 from probes.progress import Report, silent
 from probes.prompts import PromptSet, Rendered, render
 from probes.run import Run
@@ -35,7 +36,7 @@ _STATISTICS = ("alignment", "return_fraction", "off_axis", "displacement_norm")
 
 def begin_run(
     path: Path, lineage: Lineage, prompts: PromptSet, settings: Settings, given: dict[str, Any], report: Report = silent
-) -> Material:
+) -> Run:
     """Measure aligned and witness into the run folder `path`, or take up what is there.
 
     Raises:
@@ -47,7 +48,7 @@ def begin_run(
         if "directions" not in run.manifest.stages:
             run.begin(roles, settings, given)
             write_roles(run, run.model(), prompts, report)
-    return Material.of_run(path)
+    return Run(path)
 
 
 class Record:
@@ -55,24 +56,21 @@ class Record:
 
     Attributes:
         layer: the headline layer, at which readings are taken.
-        saved: steps of which a checkpoint is on disk.
+        saved: steps of which a whole checkpoint is on disk.
     """
 
-    def __init__(
-        self, material: Material, output: Path, tokenizer: Any, *, arm: str, seed: int = 0, resumed_at: int = 0
-    ) -> None:
-        """Take up the material's run.
+    def __init__(self, run: Run, output: Path, tokenizer: Any, *, arm: str, seed: int = 0, resumed_at: int = 0) -> None:
+        """Take up a run that has begun.
 
         Args:
-            material: of the run folder that is written.
+            run: the run folder that is written.
             output: where training saves its `checkpoint-N`.
             tokenizer: the aligned model's.
             arm: what this training is called.
             seed: of the training.
             resumed_at: training goes on from this step; what was recorded after it is dropped.
         """
-        self._material, self._output, self._arm, self._seed = material, output, arm, seed
-        run = material.run
+        self._run, self._output, self._arm, self._seed = run, output, arm, seed
         self.layer = run.headline_layer
         self._settings = run.settings
         self._noise = run.read_table("noise").set_index("layer")["noise"]
@@ -80,7 +78,7 @@ class Record:
         self._tokenizer = tokenizer
         self._rendered: Rendered | None = None
         self._tables = {name: self._kept(name, resumed_at) for name in ("drift", "behaviour")}
-        self.saved: list[int] = []
+        self.saved = [checkpoint.step for checkpoint in whole_checkpoints(output) if checkpoint.step <= resumed_at]
         self._openings = _openings(tokenizer)
 
     def measure(self, live: LiveModel, step: int) -> Reading:
@@ -105,17 +103,17 @@ class Record:
         self._write(str(labels["checkpoint"]), stream, embed, live)
         return self._reading(step, found[self.layer + 1], rates)
 
-    def save(self, live: LiveModel, step: int) -> None:
+    def save(self, step: int) -> None:
         """A checkpoint of this step is on disk: it becomes part of the run's lineage."""
         self.saved = sorted({*self.saved, step})
         folder = self._output / f"checkpoint-{step}"
         run = Trajectory.from_folder(self._output, arm=self._arm, seed=self._seed)
         known = tuple(each for each in run.checkpoints if each.step in self.saved)
         lineage = Lineage(
-            **{**dict(self._material.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
+            **{**dict(self._run.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
         )
-        digest = live.weights_sha256(next(each for each in known if each.step == step))
-        with Run.writing(self._material.run.path) as open_run:
+        digest = weights_sha256(next(checkpoint for checkpoint in known if checkpoint.step == step))
+        with Run.writing(self._run.path) as open_run:
             open_run.place(lineage)
             name = run.checkpoint_id(step)
             open_run.manifest.checkpoints[name] = {"place": str(folder), "weights_sha256": digest, "key": ""}
@@ -123,18 +121,18 @@ class Record:
 
     def finish(self) -> None:
         """Training has come to its end."""
-        with Run.writing(self._material.run.path) as run:
+        with Run.writing(self._run.path) as run:
             run.finish()
 
     def note(self, name: str, value: Any) -> None:
         """Write a document, such as the alarm's, into the run."""
-        with Run.writing(self._material.run.path) as run:
+        with Run.writing(self._run.path) as run:
             run.write_json(name, value)
 
     def _render(self, live: LiveModel) -> Rendered:
         if self._rendered is None:
             self._rendered = render(self._prompts, self._tokenizer, live.context_length)
-            kept = self._material.run.manifest.prompts["rendered_sha256"]
+            kept = self._run.manifest.prompts["rendered_sha256"]
             if self._rendered.sha256 != kept:
                 raise PromptError(
                     "The tokenizer in training renders the probe prompts in another way than the aligned model's",
@@ -144,19 +142,15 @@ class Record:
 
     def _labels(self, step: int) -> dict[str, str | int]:
         name = Trajectory.model_construct(arm=self._arm, seed=self._seed, checkpoints=()).checkpoint_id(step)
-        return Member(name, self._arm, self._seed, step, self._material.lineage.aligned).labels
+        return Member(name, self._arm, self._seed, step, self._run.lineage.aligned).labels
 
     def _estimates(self, layer: int, tuned: np.ndarray) -> dict[str, Estimate]:
-        run, made = self._material.run, self._material
-        if layer < 0:
-            aligned, witness = run.activations("aligned", -1), run.activations("witness", -1)
-        else:
-            aligned, witness = made.aligned[layer], made.witness[layer]
-        return estimates(aligned, witness, tuned, made.harmful, float(self._noise[layer]), self._settings)
+        aligned, witness = (self._run.activations(name, layer) for name in ("aligned", "witness"))
+        return estimates(aligned, witness, tuned, self._run.harmful, float(self._noise[layer]), self._settings)
 
     def _rates(self, labels: dict[str, str | int], scores: np.ndarray) -> list[dict[str, Any]]:
         found = []
-        for label, chosen in (("harmful", self._material.harmful), ("harmless", ~self._material.harmful)):
+        for label, chosen in (("harmful", self._run.harmful), ("harmless", ~self._run.harmful)):
             each = mean_score(scores[chosen])
             row = {"measure": f"refusal_score_{label}", "value": each.value, "low": each.low, "high": each.high}
             found.append({**labels, **row, "n": int(chosen.sum())})
@@ -168,7 +162,7 @@ class Record:
         return Reading(step, values[0], values[1], values[2], values[3], score)
 
     def _kept(self, name: str, resumed_at: int) -> pd.DataFrame | None:
-        run = self._material.run
+        run = self._run
         if not run.has_table(name):
             return None
         frame = run.read_table(name)
@@ -183,7 +177,7 @@ class Record:
     def _write(self, checkpoint: str, stream: np.ndarray, embed: np.ndarray, live: LiveModel) -> None:
         shape = (len(stream), stream.shape[1], stream.shape[2])
         everything = list(range(shape[1]))
-        with Run.writing(self._material.run.path) as run:
+        with Run.writing(self._run.path) as run:
             about = {**run.activation_file("aligned").about, "key": ""}
             path = run.activations_path(checkpoint)
             with (

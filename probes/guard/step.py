@@ -18,6 +18,7 @@ from probes.guard.guarded_direction import GuardError
 from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.guard.penalties.effect import Effect
 from probes.guard.reading import Reader
+from probes.models.view import unwrapped
 
 _LONGEST_ANSWER = 16
 
@@ -44,7 +45,7 @@ class Guard:
         """Prepare a guard.
 
         Args:
-            effect: from `forms.make_effect`.
+            effect: from `modes.make_effect`.
             token_ids: the penalty prompts, rendered.
             rows: how many of them a step sees.
             seed: draws them; every process of a data-parallel training has the same, so all add the same gradient.
@@ -89,7 +90,7 @@ class Guard:
 
     def editing(self) -> AbstractContextManager[None]:
         """While open, the effect's edits of activations are in place."""
-        return self.effect.editing(self._attached().blocks)
+        return self.effect.editing(self._attached_model().blocks)
 
     def step(self, model: nn.Module | None = None) -> None:
         """Act on the gradients: call it after the backward pass (and clipping), before the optimiser's step.
@@ -103,7 +104,7 @@ class Guard:
         Raises:
             GuardError: the penalty is not finite, or no trained weight reaches it.
         """
-        live, reader = self._attached(model), self._reader
+        live, reader = self._attached_model(model), self._reader
         assert reader is not None
         chosen = torch.randperm(len(reader), generator=self._generator)[: self._rows]
         if not self.on:
@@ -116,7 +117,7 @@ class Guard:
     def after_step(self) -> None:
         """Act on the weights: call it after the optimiser's step."""
         if self.on:
-            self.effect.after_step(self._attached().model)
+            self.effect.after_step(self._attached_model().model)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumed training needs to go on as if it had not stopped."""
@@ -145,12 +146,12 @@ class Guard:
         self._generator.set_state(state["generator"].cpu().to(torch.uint8))
         self.on = bool(state["on"].item())
 
-    def _attached(self, model: nn.Module | None = None) -> LiveModel:
+    def _attached_model(self, model: nn.Module | None = None) -> LiveModel:
         if self._live is None:
             raise GuardError(
                 "The guard has no reference yet", next_step="Call attach() while the model is the aligned one."
             )
-        if model is not None and LiveModel.inside(model) is not self._live.model:
+        if model is not None and unwrapped(model) is not self._live.model:
             raise GuardError("The guard is attached to another model", next_step="Call attach() with this one first.")
         return self._live
 

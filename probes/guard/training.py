@@ -1,6 +1,6 @@
 """Fine-tuning under a guard, for people without a script: transformers' Trainer underneath, answers alone count.
 
-Interrupted, it goes on from its last checkpoint when it is started again with the same settings.
+Interrupted, it goes on from its last whole checkpoint when it is started again with the same settings.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from probes.behaviour.task import Item, rendered_items
 from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
 from probes.guard.guarded_direction import GuardError
+from probes.guard.resuming import whole_checkpoints
 from probes.lineage import CheckpointRef
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
+from probes.models.padding import padded
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
 from probes.progress import Progress, Report, silent
-from probes.store import write_json
+from probes.store import is_unfinished, write_json
 
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
@@ -41,8 +43,8 @@ class Training:
         method: `full`, or `lora` on every linear layer.
         steps: optimiser steps.
         learning_rate: its peak; None is 1e-5 for full, 2e-4 for LoRA.
-        rows: examples in a batch.
-        accumulation: batches in a step.
+        batch_size: examples in a batch.
+        gradient_accumulation_steps: batches in a step.
         max_length: tokens after which an example is cut; None is the model's context.
         warmup: steps of linear rise; the rate then stays.
         save_every: steps between checkpoints; None is a tenth of all.
@@ -56,8 +58,8 @@ class Training:
     method: Literal["full", "lora"] = "full"
     steps: int = 100
     learning_rate: float | None = None
-    rows: int = 8
-    accumulation: int = 1
+    batch_size: int = 8
+    gradient_accumulation_steps: int = 1
     max_length: int | None = None
     warmup: int = 0
     save_every: int | None = None
@@ -68,7 +70,7 @@ class Training:
     gradient_checkpointing: bool = False
 
     @property
-    def rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """The peak learning rate."""
         return self.learning_rate if self.learning_rate is not None else (1e-5 if self.method == "full" else 2e-4)
 
@@ -100,14 +102,9 @@ class Answered(Dataset):
 
 def collated(items: Sequence[Item]) -> dict[str, Tensor]:
     """A batch [row, time], filled on the right."""
-    longest = max(len(asked) + len(answered) for asked, answered in items)
-    ids = torch.zeros(len(items), longest, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
-    for row, (asked, answered) in enumerate(items):
-        end = len(asked) + len(answered)
-        ids[row, :end] = torch.tensor([*asked, *answered])
-        mask[row, :end] = 1
-        labels[row, len(asked) : end] = torch.tensor(answered)
+    cpu = torch.device("cpu")
+    ids, mask = padded([[*request, *answer] for request, answer in items], cpu)
+    labels, _ = padded([[*[_IGNORED] * len(request), *answer] for request, answer in items], cpu, fill=_IGNORED)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -143,44 +140,62 @@ def fine_tune(
     """
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("Training needs accelerate", next_step="pip install 'gravity-probe[train]'")
-    if training.steps < 1 or training.rows < 1 or not training.rate > 0:
+    if training.steps < 1 or training.batch_size < 1 or not training.peak_learning_rate > 0:
         raise UsageError(
-            "This is no training", got=f"{training.steps} steps of {training.rows} rows at {training.rate}"
+            "This is no training",
+            got=f"{training.steps} steps of {training.batch_size} examples at {training.peak_learning_rate}",
         )
     _claim(out, {"training": dataclasses.asdict(training), "task": len(task), **about})
+    guard = make_guard(out)
+    checkpoints = whole_checkpoints(out / CHECKPOINTS)
+    if checkpoints and (checkpoints[-1].step >= training.steps or checkpoints[-1].stopped):
+        guard.conclude(checkpoints)
+        _finish(out, guard)
+        return guard
     folder = folder_of(aligned.model, aligned.revision, allow_pickle=False)
     tokenizer = load_tokenizer(folder)
-    guard = make_guard(out)
     model = _model(folder, aligned, training)
     limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
     data = Answered(rendered_items(task, tokenizer), limit)
     trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report)
     guard.join(trainer)
-    last = _last_checkpoint(out / CHECKPOINTS)
     with no_progress_bar():
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
     _finish(out, guard)
     return guard
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a training in this folder has come to its end."""
+    file = out / _IDENTITY
+    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8"))["finished"])
 
 
 def _claim(out: Path, identity: dict[str, Any]) -> None:
     """Take a new folder, or the one that the same training has left."""
     file, identity = out / _IDENTITY, json.loads(json.dumps(identity, default=str))
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(is_unfinished(child) for child in out.iterdir())):
         write_json(file, {"identity": identity, "finished": False})
         return
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if found is None or found["identity"] != identity or found["finished"]:
+    claim = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if claim is None or _current_names(claim["identity"]) != identity or claim["finished"]:
         got = "a finished training"
-        if found is None or found["identity"] != identity:
-            got = "another folder" if found is None else "another training"
+        if claim is None or _current_names(claim["identity"]) != identity:
+            got = "another folder" if claim is None else "another training"
         raise UsageError(f"{out} is already there", got=got, next_step="Give --out a new folder.")
 
 
+def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
+    """Earlier versions wrote `rows` and `accumulation`."""
+    names = {"rows": "batch_size", "accumulation": "gradient_accumulation_steps"}
+    training = {names.get(name, name): value for name, value in identity["training"].items()}
+    return {**identity, "training": training}
+
+
 def _finish(out: Path, guard: ReversionGuard) -> None:
-    found = json.loads((out / _IDENTITY).read_text(encoding="utf-8"))
+    claim = json.loads((out / _IDENTITY).read_text(encoding="utf-8"))
     healthy = str(guard.last_healthy) if guard.last_healthy else None
-    write_json(out / _IDENTITY, {**found, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
+    write_json(out / _IDENTITY, {**claim, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
 
 
 def _model(folder: Path, aligned: CheckpointRef, training: Training) -> Any:
@@ -217,9 +232,9 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=training.steps,
-        learning_rate=training.rate,
-        per_device_train_batch_size=training.rows,
-        gradient_accumulation_steps=training.accumulation,
+        learning_rate=training.peak_learning_rate,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
         warmup_steps=training.warmup,
         lr_scheduler_type="constant_with_warmup",
         max_grad_norm=training.max_grad_norm,
@@ -246,9 +261,3 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint; the Trainer writes its state last."""
-    found = [each for each in folder.glob("checkpoint-*") if (each / "trainer_state.json").is_file()]
-    return max(found, key=lambda each: int(each.name.rpartition("-")[2]), default=None)

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.activations import collect
-from probes.behaviour.generate import left_padded
 from probes.behaviour.refusal_score import refusal_tokens, score
 from probes.directions.estimator import mean_difference
 from probes.directions.selection import Candidate
-from probes.models import ModelHost
+from probes.models import padding
 from probes.models.hooks import ablate, add
+from probes.models.view import ModelView
 
 _ROWS = 64
 _MOST_POSITIONS = 8
@@ -44,7 +44,7 @@ def positions_of(token_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def candidates(
-    host: ModelHost, asked: Asked, positions: Sequence[int], done: Done | None = None
+    host: ModelView, asked: Asked, positions: Sequence[int], done: Done | None = None
 ) -> tuple[list[Candidate], Float[np.ndarray, "position layer d_model"]]:
     """Difference of means at every position and layer of the model in `host`, and its three scores.
 
@@ -81,15 +81,15 @@ def candidates(
 
 
 @torch.no_grad()
-def last_logits(host: ModelHost, token_ids: Sequence[Sequence[int]]) -> Float[Tensor, "prompt vocabulary"]:
+def last_logits(host: ModelView, token_ids: Sequence[Sequence[int]]) -> Float[Tensor, "prompt vocabulary"]:
     """Logits of the token that follows each prompt, float32 on the CPU."""
     parts = []
     for first in range(0, len(token_ids), _ROWS):
-        ids, mask = left_padded(token_ids[first : first + _ROWS], host.device)
+        ids, mask = padding.padded(token_ids[first : first + _ROWS], host.device, side="left")
         output = host.model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            position_ids=padding.positions(mask),
             use_cache=False,
             logits_to_keep=1,
         )
@@ -97,7 +97,7 @@ def last_logits(host: ModelHost, token_ids: Sequence[Sequence[int]]) -> Float[Te
     return torch.cat(parts)
 
 
-def _differences(host: ModelHost, asked: Asked, position: int) -> Float[np.ndarray, "layer d_model"]:
+def _differences(host: ModelView, asked: Asked, position: int) -> Float[np.ndarray, "layer d_model"]:
     prompts = [*asked.harmful[0], *asked.harmless[0]]
     harmful = np.arange(len(prompts)) < len(asked.harmful[0])
     rows, _ = collect(host, prompts, position=position)

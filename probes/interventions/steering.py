@@ -12,10 +12,11 @@ import numpy as np
 
 from probes.behaviour.generate import generate
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
+from probes.directions.controls import random_vectors
 from probes.directions.vectors import Vectors
 from probes.errors import PromptError, UsageError
-from probes.models import ModelHost
 from probes.models.hooks import ablate, add, clamp
+from probes.models.view import ModelView
 
 Mode = Literal["add", "ablate", "clamp"]
 MODES: tuple[Mode, ...] = ("add", "ablate", "clamp")
@@ -37,7 +38,7 @@ class Answer:
 
 
 def steered(
-    host: ModelHost,
+    host: ModelView,
     token_ids: Sequence[int],
     vectors: Vectors,
     layers: Sequence[int],
@@ -67,19 +68,19 @@ def steered(
         raise UsageError("A layer is named twice", got=", ".join(map(str, layers)))
     chosen = [vectors.at(layer) for layer in layers]
     own, norms = np.stack([unit for unit, _ in chosen]), np.array([norm for _, norm in chosen])
-    drawn = np.random.default_rng(seed).standard_normal(own.shape)
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    random = random_vectors(layers, host.n_layers, own.shape[1], seed)
+    drawn = np.stack([random.at(layer)[0] for layer in layers])
     changes: dict[str, AbstractContextManager[None]] = {
         "as it is": contextlib.nullcontext(),
         vectors.name: intervention(host, layers, own, norms, mode, coefficient),
         "random": intervention(host, layers, drawn, norms, mode, coefficient),
     }
-    plain, under, random = (_answer(host, token_ids, name, how, max_new_tokens) for name, how in changes.items())
-    return plain, under, random
+    plain, under, control = (_answer(host, token_ids, name, how, max_new_tokens) for name, how in changes.items())
+    return plain, under, control
 
 
 def intervention(
-    host: ModelHost, layers: Sequence[int], unit: np.ndarray, norms: np.ndarray, mode: str, coefficient: float
+    host: ModelView, layers: Sequence[int], unit: np.ndarray, norms: np.ndarray, mode: str, coefficient: float
 ) -> AbstractContextManager[None]:
     """A mode's context manager, for unit vectors [layer, d_model] and their norms.
 
@@ -101,7 +102,7 @@ def intervention(
 
 
 def _answer(
-    host: ModelHost, token_ids: Sequence[int], name: str, how: AbstractContextManager[None], max_new_tokens: int
+    host: ModelView, token_ids: Sequence[int], name: str, how: AbstractContextManager[None], max_new_tokens: int
 ) -> Answer:
     try:
         tokens = refusal_tokens(host.tokenizer)

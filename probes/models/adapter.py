@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,84 +12,156 @@ import torch
 from torch import nn
 
 from probes.errors import CheckpointError
+from probes.lineage import ADAPTER_CONFIG, ADAPTER_TASKS
+from probes.models.pristine import Pristine
+from probes.models.source import read_json
+from probes.models.weights import WeightFiles
 
 _NAME = "default"
+_PREFIX = "base_model.model."
 _NO_SHAM = "A sham drift cannot be drawn for this adapter"
+_FAULTS = (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError)
+# Values of `init_lora_weights` that draw the factors alone; the others (PiSSA, OLoRA, LoftQ, …) rewrite the base.
+_LEAVE_THE_BASE = ("true", "false", "gaussian", "orthogonal", "eva")
+# What peft runs in its own wrapper around the model, so that the blocks alone would compute something else.
+_BOUND_TO_WRAPPER = {
+    "POLY": "mixes its parts by the id of a task",
+    "XLORA": "weighs its parts by a first pass of its own",
+    "SHADOW": "passes a second stream from block to block",
+}
 
 
 class Attached:
-    """An adapter on a model; `detach()` gives the model its own modules back."""
+    """An adapter on a model; `detach()` gives the model its own modules and weights back.
 
-    def __init__(self, model: nn.Module, folder: Path, device: torch.device) -> None:
+    Attributes:
+        notice: a sentence on how it is measured, where that needs saying; None otherwise.
+    """
+
+    def __init__(self, model: nn.Module, folder: Path, device: torch.device, *, allow_pickle: bool = False) -> None:
         """Attach the adapter in `folder` to `model`, in place.
 
         Raises:
-            CheckpointError: it is damaged, does not fit this base, or changes the prompt and not the weights.
+            CheckpointError: it is damaged, does not fit this base, or is no adapter of the weights.
         """
-        from peft import PeftConfig, PeftModel
-
+        names = WeightFiles.of_adapter(folder, allow_pickle=allow_pickle).shapes()
         self._model = model
-        self._own = dict(model.named_modules())
+        self._own = Pristine(model, {_own_name(name) for name in names})
         try:
-            config = PeftConfig.from_pretrained(str(folder))
-            if config.is_prompt_learning:
-                raise CheckpointError(
-                    f"The adapter {folder} puts trained tokens before the prompt",
-                    got=str(config.peft_type),
-                    expected="an adapter of the weights, such as LoRA",
-                )
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                PeftModel.from_pretrained(model, str(folder), config=config, torch_device=str(device))
-            absent = [str(each.message) for each in caught if "missing adapter keys" in str(each.message)]
-            if absent:
-                raise CheckpointError(f"The adapter {folder} does not fit its base", got=absent[0][:200])
+            check_adapter(folder)
+            self._give_memory(folder)
+            _attach(model, folder, device)
         except BaseException as error:
             self.detach()
-            if isinstance(error, ValueError | RuntimeError | OSError | KeyError | TypeError):
+            if isinstance(error, _FAULTS):
                 raise CheckpointError(
                     f"The adapter {folder} cannot be attached",
-                    got=str(error).splitlines()[0],
+                    got=(str(error).splitlines() or [type(error).__name__])[0],
                     next_step="Check that it was trained on this base.",
                 ) from error
             raise
         model.eval().requires_grad_(False)
+        self.notice = self._unmergeable(folder) or _drawn_anew(folder)
 
     def detach(self) -> None:
-        """Put every module of the model back where it was. (peft's own `unload` keeps `modules_to_save`.)"""
-        for path, module in self._own.items():
-            parent, _, child = path.rpartition(".")
-            if path and getattr(self._own[parent], child) is not module:
-                setattr(self._own[parent], child, module)
-        for left_over in ("peft_config", "_hf_peft_config_loaded"):
-            if left_over in vars(self._model):
-                delattr(self._model, left_over)
+        """Put every module and every weight of the model back. (peft's own `unload` keeps much of its own.)"""
+        self._own.restore()
 
     def changes(self) -> Iterator[Change]:
-        """What the adapter adds to each base parameter.
+        """What the adapter adds to each base parameter: the merged weight less the one before. The adapter is spent.
 
         Raises:
-            CheckpointError: it is no plain LoRA, so that its change is no product of two factors.
+            CheckpointError: it cannot be merged into the weights.
         """
-        from peft.tuners.lora import LoraLayer
-        from peft.utils import ModulesToSaveWrapper
+        for path, own in self._own.modules.items():
+            try:
+                module: Any = self._model.get_submodule(path)
+            except AttributeError as error:
+                raise CheckpointError(_NO_SHAM, got=str(error), expected="one that can be merged") from error
+            if module is not own:
+                yield from self._changes_of(path, own, module)
+        yield from self._overwritten()
 
-        for path in list(self._own):
-            module: Any = self._model.get_submodule(path)
-            if isinstance(module, ModulesToSaveWrapper):
-                yield from _replaced(path, module)
-            elif isinstance(module, LoraLayer):
-                yield _low_rank(path, module)
-            elif hasattr(module, "base_layer"):
-                raise CheckpointError(_NO_SHAM, got=type(module).__name__, expected="LoRA layers")
+    def _give_memory(self, folder: Path) -> None:
+        """Let an initialisation that writes over the base's weights do so in a copy of those that it targets."""
+        from peft import PeftConfig
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        if _initialisation(folder).startswith(_LEAVE_THE_BASE):
+            return
+        config = PeftConfig.from_pretrained(str(folder))
+        for path in self._own.modules:
+            name = f"{path}.weight"
+            if name in self._own.parameters and check_target_module_exists(config, path):
+                self._own.parameters[name].data = self._own.parameters[name].data.clone()
+
+    def _changes_of(self, path: str, own: nn.Module, module: Any) -> Iterator[Change]:
+        weight = f"{path}.weight"
+        if _is_plain_lora(module) and not self._own.replaced(weight):
+            yield _low_rank(weight, module)
+            return
+        rank = 2 * module.r[_NAME] if _is_plain_lora(module) else None
+        names = [name for name, _ in own.named_parameters(recurse=False)]
+        for name in names:
+            parameter = self._own.parameters.get(f"{path}.{name}")
+            if parameter is not None:
+                parameter.data = parameter.data.float().clone()
+        try:
+            merged = _merged(module)
+        except (*_FAULTS, NotImplementedError) as error:
+            raise CheckpointError(
+                _NO_SHAM, got=f"{type(module).__name__}: {error}", expected="one that can be merged into the weights"
+            ) from error
+        weights = dict(merged.named_parameters())
+        if weights.keys() - set(names):
+            raise CheckpointError(
+                _NO_SHAM, got=f"{path} with {sorted(weights.keys() - set(names))[0]}", expected="the base's parameters"
+            )
+        for name, trained in weights.items():
+            difference = trained.detach().float() - self._own.data(f"{path}.{name}").float()
+            yield Change(f"{path}.{name}", difference, None, rank if name == "weight" else None)
+
+    def _overwritten(self) -> Iterator[Change]:
+        """Parameters outside of all tuners that came with the adapter, such as biases."""
+        for name in self._own.copied:
+            path, _, _ = name.rpartition(".")
+            if self._model.get_submodule(path) is self._own.modules[path]:
+                difference = self._own.parameters[name].detach().float() - self._own.data(name).float()
+                if difference.any():
+                    yield Change(name, difference, None, None)
+
+    def _unmergeable(self, folder: Path) -> str | None:
+        """Whether one of its layers refuses to be merged, tried on a copy of it."""
+        layers = [self._model.get_submodule(path) for path in self._own.modules if self._is_wrapped(path)]
+        try:
+            if layers:
+                _merged(copy.deepcopy(min(layers, key=_n_numbers)))
+        except (*_FAULTS, NotImplementedError):
+            kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
+            return (
+                f"The adapter {folder.name} ({kind}) cannot be merged into the weights: it is measured as peft runs "
+                "it, and there is no weight difference of it, nor a sham drift of its size."
+            )
+        return None
+
+    def _is_wrapped(self, path: str) -> bool:
+        parent, _, child = path.rpartition(".")
+        own = self._own.modules
+        return bool(path) and getattr(own[parent], child) is not own[path]
 
 
 class Change(NamedTuple):
-    """What an adapter adds to the parameter `name`: `left @ right`, or `left` alone if it is of full rank."""
+    """What an adapter adds to the parameter `name`: `left @ right`, or `left` alone; its rank where that is known."""
 
     name: str
     left: torch.Tensor
     right: torch.Tensor | None
+    rank: int | None
+
+    @property
+    def full(self) -> torch.Tensor:
+        """The difference itself, in the parameter's shape."""
+        return self.left if self.right is None else self.left @ self.right
 
 
 def product_norm(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -97,18 +170,114 @@ def product_norm(left: torch.Tensor, right: torch.Tensor) -> float:
     return float(((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt())
 
 
-def _low_rank(path: str, module: Any) -> Change:
-    if module.use_dora.get(_NAME):
-        raise CheckpointError(_NO_SHAM, got="DoRA", expected="plain LoRA")
+def check_adapter(folder: Path) -> None:
+    """Refuse what is no adapter of a language model's weights, before its base is looked for.
+
+    Raises:
+        CheckpointError: it is of a classifier, puts tokens before the prompt, or runs only in peft's own wrapper.
+    """
+    config = read_json(folder / ADAPTER_CONFIG)
+    task = config.get("task_type")
+    if task not in ADAPTER_TASKS:
+        raise CheckpointError(
+            f"The adapter {folder} is not of a language model", got=f"task_type {task}", expected="CAUSAL_LM"
+        )
+    kind = str(config.get("peft_type"))
+    reason = _BOUND_TO_WRAPPER.get(kind)
+    if config.get("alora_invocation_tokens"):
+        kind, reason = "aLoRA", "begins at its invocation tokens"
+    if reason:
+        raise CheckpointError(
+            f"The adapter {folder} is more than weights",
+            got=f"{kind}, which {reason}",
+            expected="an adapter of the weights, such as LoRA",
+        )
+
+
+def _attach(model: nn.Module, folder: Path, device: torch.device) -> None:
+    from peft import PeftConfig, PeftModel
+
+    class Recording(PeftModel):
+        """Keeps what peft's loading says of tensors that have no place, which `from_pretrained` drops."""
+
+        unexpected: tuple[str, ...] = ()
+
+        def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().load_adapter(*args, **kwargs)
+            self.unexpected = tuple(result.unexpected_keys)
+            return result
+
+    config = PeftConfig.from_pretrained(str(folder))
+    if config.is_prompt_learning:
+        raise CheckpointError(
+            f"The adapter {folder} puts trained tokens before the prompt",
+            got=str(config.peft_type),
+            expected="an adapter of the weights, such as LoRA",
+        )
+    config.task_type = None  # has peft take the class given here; it matters to generation alone
+    with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng():
+        warnings.simplefilter("always")
+        torch.manual_seed(0)
+        wrapper = Recording.from_pretrained(model, str(folder), config=config, torch_device=str(device))
+    absent = [str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)]
+    if absent:
+        raise CheckpointError(f"The adapter {folder} does not fit its base", got=absent[0][:200])
+    if wrapper.unexpected:
+        raise CheckpointError(
+            f"The adapter {folder} holds tensors that have no place in its base",
+            got=", ".join(wrapper.unexpected[:5]),
+            expected="an adapter of this very architecture",
+        )
+
+
+def _initialisation(folder: Path) -> str:
+    return str(read_json(folder / ADAPTER_CONFIG).get("init_lora_weights", True)).lower()
+
+
+def _drawn_anew(folder: Path) -> str | None:
+    """A word on an adapter whose base is made by a randomised decomposition whenever it is attached."""
+    if "_niter_" not in _initialisation(folder):
+        return None
+    return (
+        f"The adapter {folder.name} starts from a randomised decomposition of its base, which peft draws anew at each "
+        "loading: it is drawn with seed 0 here, which need not be how it was trained."
+    )
+
+
+def _own_name(name: str) -> str:
+    """The base's name of a tensor in an adapter's file, if it is one of the base's own."""
+    return name.removeprefix(_PREFIX).replace(".base_layer.", ".")
+
+
+def _merged(module: Any) -> nn.Module:
+    """The base's module with an adapter merged into it, as peft's own `merge_and_unload` does it."""
+    if hasattr(module, "unload_and_optionally_merge_module"):
+        return module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+    module.merge()
+    return module.get_base_layer()
+
+
+def _n_numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _is_plain_lora(module: Any) -> bool:
+    """Whether a layer adds the product of two factors, and that alone."""
+    from peft.tuners import lora
+
+    return (
+        type(module) in (lora.Linear, lora.Embedding)
+        and _NAME not in module.lora_variant
+        and not module.lora_bias.get(_NAME)
+    )
+
+
+def _low_rank(name: str, module: Any) -> Change:
     scale = module.scaling[_NAME]
     if _NAME in module.lora_embedding_A:
         left, right = module.lora_embedding_A[_NAME].T, module.lora_embedding_B[_NAME].T
     else:
         left, right = module.lora_B[_NAME].weight, module.lora_A[_NAME].weight
-    return Change(f"{path}.weight", (left * scale).detach().float(), right.detach().float())
-
-
-def _replaced(path: str, module: Any) -> Iterator[Change]:
-    trained = dict(module.modules_to_save[_NAME].named_parameters())
-    for name, original in module.original_module.named_parameters():
-        yield Change(f"{path}.{name}", (trained[name] - original).detach().float(), None)
+        if module.fan_in_fan_out:  # GPT-2 keeps its matrices the other way round
+            left, right = right.T, left.T
+    return Change(name, (left * scale).detach().float(), right.detach().float(), right.shape[0])

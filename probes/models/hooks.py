@@ -1,13 +1,14 @@
-"""Interventions on the residual stream while a model runs: add a vector, ablate a direction, clamp it.
+"""The one module of hooks: read the residual stream, add a vector to it, ablate a direction, clamp it.
 
-Each is a context manager. Inside, forward passes and generation are changed; on leaving, also by an exception, no
-hook remains, and the model computes what it computed before, bit for bit. No activation is changed in place.
+Each is a context manager over any causal language model of transformers. Inside, forward passes and generation are
+read or changed; on leaving, also by an exception, no hook remains, and the model computes what it computed before, bit
+for bit. No activation is changed in place.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,55 @@ from torch import Tensor, nn
 
 from probes.errors import ActivationError
 from probes.models.architecture import entering, first_tensor
-from probes.models.host import ModelHost
+from probes.models.view import ModelView, view_of
 
 Change = Callable[[Tensor], Tensor]
 Positions = Sequence[int] | None
+AnyModel = ModelView | nn.Module
+
+
+@contextlib.contextmanager
+def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """While open, each forward pass leaves the outputs of these blocks in the yielded mapping, by layer.
+
+    The outputs are the tensors themselves, with their gradient history; nothing is changed.
+    """
+    streams: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            streams[layer] = first_tensor(output)
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(blocks[layer].register_forward_hook(keep(layer)).remove)
+        yield streams
+
+
+@contextlib.contextmanager
+def edit_in_training(blocks: Sequence[nn.Module], changes: Mapping[int, Change]) -> Iterator[None]:
+    """While open, what leaves these blocks is changed, by layer, in passes in training mode alone."""
+
+    def edit(change: Change) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
+            if not module.training:
+                return None
+            stream = change(first_tensor(output))
+            return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for layer, change in changes.items():
+            stack.callback(blocks[layer].register_forward_hook(edit(change)).remove)
+        yield
 
 
 @contextlib.contextmanager
 def add(
-    host: ModelHost,
+    model: AnyModel,
     layers: Sequence[int],
     vectors: Float[np.ndarray, "layer d_model"],
     *,
@@ -36,7 +77,7 @@ def add(
     """h ← h + coefficient · vector behind each of these blocks.
 
     Args:
-        host: holds the model.
+        model: a Hugging Face model, or one that is opened here.
         layers: blocks, each once.
         vectors: one for each of them, in the stream's own units.
         coefficient: what they are multiplied with.
@@ -46,6 +87,7 @@ def add(
     Raises:
         ActivationError: there is no such layer, a vector of another width, or a place that is not negative.
     """
+    host = view_of(model)
     places = _Places(host, positions, generated)
     moves = [_tensor(host, coefficient * each) for each in _checked(host, layers, vectors)]
 
@@ -61,7 +103,7 @@ def add(
 
 @contextlib.contextmanager
 def ablate(
-    host: ModelHost,
+    model: AnyModel,
     direction: Float[np.ndarray, " d_model"],
     *,
     layers: Sequence[int] | None = None,
@@ -74,7 +116,7 @@ def ablate(
     of the direction is left anywhere between the embedding and the final norm.
 
     Args:
-        host: holds the model.
+        model: a Hugging Face model, or one that is opened here.
         direction: of any length but 0.
         layers: blocks; None is all of them.
         positions: as of `add`.
@@ -83,6 +125,7 @@ def ablate(
     Raises:
         ActivationError: as `add`, or the direction is zero or not finite.
     """
+    host = view_of(model)
     chosen = range(host.n_layers) if layers is None else layers
     unit = _tensor(host, _unit(_checked(host, chosen, np.tile(direction, (len(chosen), 1)))[0]))
 
@@ -102,7 +145,7 @@ def ablate(
 
 @contextlib.contextmanager
 def clamp(
-    host: ModelHost,
+    model: AnyModel,
     layers: Sequence[int],
     directions: Float[np.ndarray, "layer d_model"],
     values: Float[np.ndarray, " layer"],
@@ -113,7 +156,7 @@ def clamp(
     """h ← h + (value − ⟨h, r̂⟩) r̂ behind each of these blocks: the projection is held at a value.
 
     Args:
-        host: holds the model.
+        model: a Hugging Face model, or one that is opened here.
         layers: blocks, each once.
         directions: one for each, of any length but 0.
         values: the projection on the unit vector that is held, for each.
@@ -123,6 +166,7 @@ def clamp(
     Raises:
         ActivationError: as `ablate`.
     """
+    host = view_of(model)
     units = [_tensor(host, _unit(each)) for each in _checked(host, layers, directions)]
 
     def held(unit: Tensor, value: float) -> Change:
@@ -143,7 +187,7 @@ def clamp(
 class _Places:
     """Which tokens of the pass that is under way are changed: some of the prompt's, and those that follow it."""
 
-    def __init__(self, host: ModelHost, positions: Positions, generated: bool) -> None:
+    def __init__(self, host: ModelView, positions: Positions, generated: bool) -> None:
         if positions is not None and any(each >= 0 for each in positions):
             raise ActivationError(
                 "Places are counted from the prompt's end", got=list(positions), expected="negative numbers"
@@ -207,7 +251,7 @@ def _before(module: nn.Module, places: _Places, change: Change) -> Iterator[None
         handle.remove()
 
 
-def _checked(host: ModelHost, layers: Sequence[int], vectors: np.ndarray) -> np.ndarray:
+def _checked(host: ModelView, layers: Sequence[int], vectors: np.ndarray) -> np.ndarray:
     chosen, rows = list(layers), np.asarray(vectors, dtype=np.float64)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= host.n_layers:
         raise ActivationError(
@@ -229,5 +273,5 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / length
 
 
-def _tensor(host: ModelHost, vector: np.ndarray) -> Tensor:
+def _tensor(host: ModelView, vector: np.ndarray) -> Tensor:
     return torch.tensor(vector, dtype=torch.float32, device=host.device)

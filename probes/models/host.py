@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from probes.errors import CheckpointError, UsageError
-from probes.lineage import ADAPTER_CONFIG, CheckpointRef
-from probes.models.adapter import Attached
-from probes.models.architecture import check_structure, find_places, submodule
+from probes.lineage import CheckpointRef
+from probes.models.adapter import Attached, Change, check_adapter
+from probes.models.architecture import check_structure
 from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
@@ -23,11 +22,15 @@ from probes.models.kinship import (
 )
 from probes.models.layout import Layout
 from probes.models.loading import load_config, load_model, load_tokenizer
-from probes.models.source import folder_of, read_json
+from probes.models.precision import in_fitting_precision
+from probes.models.pristine import Marks, checksums, marks
+from probes.models.quantised import full_precision_base
+from probes.models.source import folder_of
+from probes.models.view import ModelView
 from probes.models.weights import WeightFiles
 
 
-class ModelHost:
+class ModelHost(ModelView):
     """Holds the aligned model, and puts any other checkpoint of its lineage in its place.
 
     Weights are copied from their file straight into the module's parameters, so the module is built once and there
@@ -38,6 +41,7 @@ class ModelHost:
         tokenizer: the aligned model's.
         config: the aligned model's Hugging Face configuration.
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
+        notices: sentences on what was read in another way than one might think, for a run's manifest.
     """
 
     def __init__(
@@ -67,11 +71,16 @@ class ModelHost:
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self._folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
+        self.notices: list[str] = []
         folder = self._folder(aligned.model, aligned.revision)
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
         self.config = load_config(folder)
         self.tokenizer = load_tokenizer(folder)
-        self.model: Any = load_model(folder, dtype, pickled=files.pickled).to(self.device)
+        loaded = load_model(folder, dtype, pickled=files.pickled)
+        self._stored = loaded.dtype
+        if dtype == "auto":
+            loaded = in_fitting_precision(loaded, self.device)
+        self.model: Any = loaded.to(self.device)
         self._hollow = False
         self._locate()
         self._targets = self.model.state_dict()
@@ -80,70 +89,37 @@ class ModelHost:
         self.kinship = Kinship(1.0, 0.0)
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
+        self._marks: Marks = marks(self.model)
+        self._sums: dict[str, int] | None = None
         self.put(aligned)
-
-    def _locate(self) -> None:
-        text = self.config.get_text_config()
-        self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
-        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
-        self._places = find_places(type(self.model).__name__, self.config)
-        check_structure(self.body, self.blocks, self.n_layers, self.d_model)
-
-    @property
-    def body(self) -> nn.Module:
-        """The transformer without the unembedding."""
-        return self.model.base_model
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer's blocks in order; what leaves block l is `resid_post` of layer l."""
-        blocks = submodule(self.model, self._places.blocks)
-        return list(blocks.children())
-
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        return submodule(self.model, self._places.embedding)
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm between the last block and the unembedding."""
-        return submodule(self.model, self._places.final_norm)
-
-    def writers(self, layer: int) -> list[nn.Module]:
-        """What a block adds to the residual stream: attention and MLP, or the norms behind them."""
-        return [submodule(self.blocks[layer], name) for name in self._places.writers]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Architecture, model type, depth, width, vocabulary and precision, for a run's manifest."""
-        return {
-            "architecture": type(self.model).__name__,
-            "model_type": self.config.model_type,
-            "n_layers": self.n_layers,
-            "d_model": self.d_model,
-            "vocabulary": int(self.config.get_text_config().vocab_size),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-        }
 
     def put(self, ref: CheckpointRef) -> None:
         """Make the module hold the weights of `ref`, its adapter attached if it has one.
 
+        Weights that were changed in memory since they were put there, by whomever, are read again.
+
         Raises:
             CheckpointError: it cannot be found or read, or does not belong to the aligned model's lineage.
         """
-        base = (ref.model, ref.revision)
-        if base == self._base and ref.adapter == self._adapter:
+        base = self.base_of(ref)
+        untouched = marks(self.model) == self._marks
+        if untouched and base == self._base and ref.adapter == self._adapter:
             return
-        folder = self._folder(*base)
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
+        folder = self._folder(*base)
         self._detach()
+        if not untouched:
+            self.forget()
+            self._targets = self.model.state_dict()
         if base != self._base:
             self._load_base(folder, str(ref))
             self._base = base
+            self._sums = None
         if adapter is not None:
-            self._attached = Attached(self.model, adapter, self.device)
+            self._attach(adapter)
             self._adapter = ref.adapter
+            self._say_what_it_sits_on(ref)
+        self._marks = marks(self.model)
 
     def find(self, ref: CheckpointRef) -> None:
         """Look up where `ref` lies, without loading it.
@@ -151,9 +127,9 @@ class ModelHost:
         Raises:
             CheckpointError: it is not there.
         """
-        self._folder(ref.model, ref.revision)
         if ref.adapter:
             self._adapter_folder(ref.adapter)
+        self._folder(*self.base_of(ref))
 
     def weights_sha256(self, ref: CheckpointRef) -> str:
         """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
@@ -162,7 +138,14 @@ class ModelHost:
             CheckpointError: it cannot be found or read.
         """
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
-        return checkpoint_sha256(self._folder(ref.model, ref.revision), adapter, allow_pickle=self._allow_pickle)
+        return checkpoint_sha256(self._folder(*self.base_of(ref)), adapter, allow_pickle=self._allow_pickle)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """As any model says of itself, and the precision its files are in where it computes in another."""
+        about = super().about
+        stored = str(self._stored).removeprefix("torch.")
+        return about if stored == about["dtype"] else {**about, "stored_dtype": stored}
 
     @property
     def precision(self) -> float:
@@ -180,7 +163,16 @@ class ModelHost:
         Raises:
             CheckpointError: they are not there.
         """
-        return WeightFiles.of_model(self._folder(ref.model, ref.revision), allow_pickle=self._allow_pickle)
+        return WeightFiles.of_model(self._folder(*self.base_of(ref)), allow_pickle=self._allow_pickle)
+
+    def base_of(self, ref: CheckpointRef) -> tuple[str, str | None]:
+        """Place and revision of what `ref` is without its adapter, in full precision.
+
+        Raises:
+            CheckpointError: its adapter was trained on a quantised twin of another model.
+        """
+        base = full_precision_base(ref, self.aligned)
+        return base.model, base.revision
 
     def forget(self) -> None:
         """What the module holds is no checkpoint any more: the next `put` loads afresh."""
@@ -208,16 +200,68 @@ class ModelHost:
 
     def _adapter_folder(self, place: str) -> Path:
         folder = self._folder(place, None)
-        read_json(folder / ADAPTER_CONFIG)
+        check_adapter(folder)
         files = WeightFiles.of_adapter(folder, allow_pickle=self._allow_pickle)
         if not files.pickled:
             files.shapes()
         return folder
 
+    def take_off(self) -> Iterator[Change]:
+        """What the adapter on the module adds to each parameter; it is off the module afterwards.
+
+        Raises:
+            CheckpointError: it cannot be merged into the weights.
+        """
+        try:
+            if self._attached is not None:
+                yield from self._attached.changes()
+        finally:
+            self._detach()
+
+    def _attach(self, adapter: Path) -> None:
+        if self._sums is None:
+            self._sums = checksums(self.model)
+        try:
+            self._attached = Attached(self.model, adapter, self.device, allow_pickle=self._allow_pickle)
+        except CheckpointError:
+            self._check_base()
+            raise
+        if self._attached.notice:
+            try:  # what is no change of the weights may look ahead, and padding would then change the numbers
+                check_structure(self.body, self.blocks, self.n_layers, self.d_model)
+            except CheckpointError:
+                self._detach()
+                raise
+        self._notice(self._attached.notice)
+
     def _detach(self) -> None:
         if self._attached is not None:
             self._attached.detach()
-        self._attached = self._adapter = None
+            self._attached = self._adapter = None
+            self._check_base()
+
+    def _check_base(self) -> None:
+        """Where the base is not the very base after an adapter, it is read again at the next `put`."""
+        if checksums(self.model) != self._sums:
+            self.forget()
+        self._marks = marks(self.model)
+
+    def _say_what_it_sits_on(self, ref: CheckpointRef) -> None:
+        base, own = self.base_of(ref), (self.aligned.model, self.aligned.revision)
+        if base != (ref.model, ref.revision):
+            self._notice(
+                f"The adapter {ref.adapter} was trained on {ref.model}, a quantised twin; it is measured on the "
+                f"aligned model {base[0]} in full precision."
+            )
+        elif base != own and self.kinship.distance > 0:
+            self._notice(
+                f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
+                f"{self.kinship.distance:.3g} × the aligned norm from them (cosine {self.kinship.cosine:.4f})."
+            )
+
+    def _notice(self, sentence: str | None) -> None:
+        if sentence and sentence not in self.notices:
+            self.notices.append(sentence)
 
     def _load_base(self, folder: Path, name: str) -> None:
         config = load_config(folder)

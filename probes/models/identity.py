@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from probes.lineage import ADAPTER_CONFIG
+from probes.lineage import ADAPTER_CONFIG, CheckpointRef
 from probes.models.kinship import computation
 from probes.models.loading import load_config
-from probes.models.source import read_json
+from probes.models.source import folder_of, read_json
 from probes.models.weights import WeightFiles
 
 _NOT_THE_WEIGHTS = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
@@ -31,3 +31,15 @@ def checkpoint_sha256(folder: Path, adapter: Path | None = None, *, allow_pickle
         made_of["adapter"] = WeightFiles.of_adapter(adapter, allow_pickle=allow_pickle).digests()
         made_of["adapter_config"] = {name: config[name] for name in config.keys() - _NOT_THE_WEIGHTS}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def weights_sha256(ref: CheckpointRef, *, allow_pickle: bool = False) -> str:
+    """Hash of what `ref` computes with, found where it lives; see `checkpoint_sha256`.
+
+    Raises:
+        CheckpointError: it cannot be found or read.
+    """
+    adapter = folder_of(ref.adapter, None, allow_pickle=allow_pickle) if ref.adapter else None
+    return checkpoint_sha256(
+        folder_of(ref.model, ref.revision, allow_pickle=allow_pickle), adapter, allow_pickle=allow_pickle
+    )

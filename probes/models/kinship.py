@@ -80,7 +80,7 @@ def check_tokenizer(tokenizer: Any, aligned: Path, folder: Path, name: str) -> N
     from transformers import AutoTokenizer
 
     try:
-        other = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        other = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"The tokenizer of {name} cannot be read", got=str(error)[:300]) from error
     wanted, found = _vocabulary(tokenizer), _vocabulary(other)

@@ -27,7 +27,7 @@ def load_config(folder: Path) -> Any:
 
     read_json(folder / CONFIG)
     try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
         raise _refused(f"The configuration of {folder} is not understood", error) from error
 
@@ -41,7 +41,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
         raise _refused(f"The aligned model {folder} has no tokenizer that can be read", error) from error
 
@@ -67,6 +67,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
                 use_safetensors=not pickled,
                 weights_only=True,
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
     except _FAULTS as error:

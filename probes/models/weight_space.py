@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
-from probes.models.adapter import product_norm
+from probes.models.adapter import Change, product_norm
 from probes.models.host import ModelHost
 from probes.models.loading import no_progress_bar
 from probes.models.noise import DriftNorms, add_noise
-
-Factors = tuple[torch.Tensor, torch.Tensor | None]
+from probes.models.older_readers import write_rope_for_older_readers
 
 
 def drift_norms(host: ModelHost, ref: CheckpointRef) -> DriftNorms:
     """‖θ_ref − θ_aligned‖ by parameter, and the ranks of an adapter's changes. Leaves the aligned model in.
 
     Raises:
-        CheckpointError: `ref` cannot be loaded, or carries an adapter that is no plain LoRA.
+        CheckpointError: `ref` cannot be loaded, or carries an adapter that cannot be merged into the weights.
     """
-    norms: dict[str, float] = {}
-    if (ref.model, ref.revision) != (host.aligned.model, host.aligned.revision):
-        norms = _base_norms(host, ref)
-    factors = _factors(host, host.aligned, -1.0)
-    for name, parts in _factors(host, ref, 1.0).items():
-        factors.setdefault(name, []).extend(parts)
+    less = {change.name: change._replace(left=-change.left) for change in _changes(host, host.aligned)}
+    if host.base_of(ref) != host.base_of(host.aligned):
+        norms = DriftNorms(_base_norms(host, ref, [*less.values(), *_changes(host, ref)]))
+    else:
+        norms = DriftNorms({})
+        for change in _changes(host, ref):
+            _add_norm(norms, [change, *([less.pop(change.name)] if change.name in less else [])])
+        for change in less.values():
+            _add_norm(norms, [change])
     host.put(host.aligned)
-    ranks = {}
-    for name, parts in factors.items():
-        norm, rank = _joint_norm(parts)
-        if norm > 0 and name not in norms and rank is not None:
-            ranks[name] = rank
-        norms[name] = math.hypot(norms.get(name, 0.0), norm)
-    return DriftNorms(norms, ranks)
+    return norms
 
 
 @contextlib.contextmanager
@@ -74,18 +69,17 @@ def folded(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
     """Every weight of `ref` by name, on the CPU in float32, what its adapter adds included. Leaves its base in.
 
     Raises:
-        CheckpointError: it cannot be loaded, or carries an adapter that is no plain LoRA.
+        CheckpointError: it cannot be loaded, or carries an adapter that cannot be merged into the weights.
     """
-    factors = _factors(host, ref, 1.0)
-    host.put(CheckpointRef(model=ref.model, revision=ref.revision))
+    changes = list(_changes(host, ref))
+    host.put(_without_adapter(host, ref))
     weights = {
         name: tensor.detach().to("cpu", torch.float32, copy=True)
         for name, tensor in host.parameters().items()
         if tensor.is_floating_point()
     }
-    for name, parts in factors.items():
-        for left, right in parts:
-            weights[name] += (left if right is None else left @ right).to("cpu")
+    for change in changes:
+        weights[change.name] += change.full.to("cpu")
     return weights
 
 
@@ -97,42 +91,57 @@ def save(host: ModelHost, folder: Path, weights: Mapping[str, torch.Tensor]) -> 
             own[name].copy_(tensor)
     with no_progress_bar():
         host.model.save_pretrained(folder)
+    write_rope_for_older_readers(folder)
     host.tokenizer.save_pretrained(folder)
 
 
-def _base_norms(host: ModelHost, ref: CheckpointRef) -> dict[str, float]:
+def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) -> dict[str, float]:
+    """Norms from the aligned base to that of `ref`, with what adapters change on top."""
+    on_top: dict[str, list[Change]] = {}
+    for change in changes:
+        on_top.setdefault(change.name, []).append(change)
     files = host.files(ref)
-    bare = CheckpointRef(model=host.aligned.model, revision=host.aligned.revision)
-    host.put(bare)
+    host.put(_without_adapter(host, host.aligned))
     pairs = host.streamed(files)
     if pairs is not None:
-        own = {tensor.data_ptr(): name for name, tensor in host.parameters().items()}
-        return {own[held.data_ptr()]: _distance(held, tensor) for held, tensor in pairs}
-    # Files that transformers must convert cannot be streamed against the module: a copy is kept meanwhile.
-    kept = {name: tensor.to("cpu", copy=True) for name, tensor in host.parameters().items()}
-    host.put(CheckpointRef(model=ref.model, revision=ref.revision))
-    return {name: _distance(tensor, kept[name]) for name, tensor in host.parameters().items()}
+        names = {tensor.data_ptr(): name for name, tensor in host.parameters().items()}
+        named = ((names[held.data_ptr()], held, tensor) for held, tensor in pairs)
+        return {name: _distance(held, tensor, on_top.get(name, ())) for name, held, tensor in named}
+    # Files that transformers must convert cannot be streamed against the module: a copy is held meanwhile.
+    copies = {name: tensor.to("cpu", copy=True) for name, tensor in host.parameters().items()}
+    host.put(_without_adapter(host, ref))
+    now = host.parameters()
+    return {name: _distance(copies[name].to(now[name].device), now[name], on_top.get(name, ())) for name in now}
 
 
-def _factors(host: ModelHost, ref: CheckpointRef, sign: float) -> dict[str, list[Factors]]:
-    """What the adapter of `ref` adds, with `sign`, as factors by parameter name."""
-    if not ref.adapter:
-        return {}
-    host.put(ref)
-    assert host.attached is not None
-    return {change.name: [(sign * change.left, change.right)] for change in host.attached.changes()}
+def _without_adapter(host: ModelHost, ref: CheckpointRef) -> CheckpointRef:
+    model, revision = host.base_of(ref)
+    return CheckpointRef(model=model, revision=revision)
 
 
-def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    other = other.to(one.device, one.dtype)
-    return float((one.float() - other.float()).norm())
+def _changes(host: ModelHost, ref: CheckpointRef) -> Iterator[Change]:
+    """What the adapter of `ref` adds, by parameter; nothing where it has none."""
+    if ref.adapter:
+        host.put(ref)
+        yield from host.take_off()
 
 
-def _joint_norm(parts: list[Factors]) -> tuple[float, int | None]:
-    """Norm and rank of a sum of changes to one parameter; no rank where one of them is of full rank."""
-    if all(right is not None for _, right in parts):
-        left = torch.cat([left for left, _ in parts], dim=1)
-        right = torch.cat([right for _, right in parts if right is not None])
-        return product_norm(left, right), left.shape[1]
-    changes = [left if right is None else left @ right for left, right in parts]
-    return float(torch.stack(changes).sum(dim=0).norm()), None
+def _distance(start: torch.Tensor, end: torch.Tensor, changes: Iterable[Change]) -> float:
+    difference = end.to(start.device, start.dtype).float() - start.float()
+    for change in changes:
+        difference = difference + change.full.to(difference)
+    return float(difference.norm())
+
+
+def _add_norm(norms: DriftNorms, changes: list[Change]) -> None:
+    """Note norm and rank of a sum of changes to one parameter; no rank where one of them is of full rank."""
+    name = changes[0].name
+    if all(change.right is not None for change in changes):
+        left = torch.cat([change.left for change in changes], dim=1)
+        right = torch.cat([change.right for change in changes if change.right is not None])
+        norms[name] = product_norm(left, right)
+    else:
+        norms[name] = float(torch.stack([change.full for change in changes]).sum(dim=0).norm())
+    ranks = [change.rank for change in changes if change.rank is not None]
+    if norms[name] > 0 and len(ranks) == len(changes):
+        norms.ranks[name] = sum(ranks)

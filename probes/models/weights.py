@@ -114,6 +114,14 @@ class WeightFiles:
 
 def _shards(folder: Path, index: str) -> tuple[Path, ...]:
     mapping = read_json(folder / index).get("weight_map", {})
+    outside = [str(name) for name in mapping.values() if Path(str(name)).name != name]
+    if outside:
+        raise CheckpointError(
+            f"{index} of {folder} points out of its folder",
+            got=outside[0],
+            expected="names of files beside it",
+            next_step="Take this checkpoint from a source that you trust.",
+        )
     paths = tuple(folder / name for name in sorted(set(mapping.values())))
     missing = [path.name for path in paths if not path.is_file()]
     if missing or not paths:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -44,9 +43,9 @@ class ClassCovariance:
     gram: Float[np.ndarray, "prompt prompt"]
 
     @classmethod
-    def of(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> Self:
+    def of(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> ClassCovariance:
         """Centre the rows within each class."""
-        centred, varies = _centred(rows, (harmful, ~harmful))
+        centred, varies = _centre(rows, (harmful, ~harmful))
         centred *= varies
         return cls(centred, centred @ centred.T)
 
@@ -72,8 +71,11 @@ class ClassCovariance:
         """
         scale = 1 / np.sqrt(len(self.rows) - 2)
         along = (scale * (self.rows @ vectors.T)).astype(np.float32)
-        gram = (scale**2 * self.gram).astype(np.float32)
-        squared = np.einsum("ij,ij->i", mixtures @ gram, mixtures)
+        if self.rows.shape[1] < len(self.rows):
+            drawn = mixtures @ (scale * self.rows).astype(np.float32)
+            squared = np.einsum("ij,ij->i", drawn, drawn)
+        else:
+            squared = np.einsum("ij,ij->i", mixtures @ (scale**2 * self.gram).astype(np.float32), mixtures)
         return (mixtures @ along).T, np.maximum(squared, np.finfo(np.float32).tiny)
 
     def cosines(
@@ -125,12 +127,12 @@ class Spectrum:
         classes: Bool[np.ndarray, " prompt"] | None = None,
         *,
         shrinkage: float | None = None,
-    ) -> Self:
+    ) -> Spectrum:
         """Decompose the covariance of `rows`, centred here; with `classes`, centred in each class.
 
         `shrinkage` takes the place of Ledoit and Wolf's weight.
         """
-        rows, _ = _centred(rows, [slice(None)] if classes is None else [classes, ~classes])
+        rows, _ = _centre(rows, [slice(None)] if classes is None else [classes, ~classes])
         count, width = rows.shape
         gram = rows @ rows.T
         values, vectors = np.linalg.eigh(gram)
@@ -141,7 +143,7 @@ class Spectrum:
         return cls(rows, gram, vectors[:, keep], np.sqrt(values[keep]), variances, shrinkage * mean, shrinkage)
 
     @classmethod
-    def within_class(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> Self:
+    def within_class(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> Spectrum:
         """The sample covariance within the classes itself, not shrunk: what the tests draw from (`draw`)."""
         spectrum = cls.of(rows, harmful, shrinkage=0.0)
         return replace(spectrum, variances=spectrum.variances * len(rows) / (len(rows) - 2))
@@ -241,7 +243,7 @@ class Spectrum:
         )
 
 
-def _centred(rows: np.ndarray, classes: Sequence[np.ndarray | slice]) -> tuple[np.ndarray, bool]:
+def _centre(rows: np.ndarray, classes: Sequence[np.ndarray | slice]) -> tuple[np.ndarray, bool]:
     """Rows less the mean of their class, in float64, and whether that leaves more than rounding."""
     rows = rows.astype(np.float64)
     whole = float((rows**2).sum())

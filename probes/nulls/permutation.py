@@ -7,7 +7,7 @@ different size and spread do not count as a difference of means.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -44,7 +44,7 @@ class Permutations:
         pairs: Int[np.ndarray, " prompt"] | None,
         count: int,
         rng: np.random.Generator,
-    ) -> Self:
+    ) -> Permutations:
         """Deal the labels out `count` times.
 
         Args:
@@ -66,11 +66,11 @@ class Permutations:
         units /= units.sum(axis=1, keepdims=True)
         return cls(_deal(labels, together, count, rng), units, together, _arrangements(labels, together))
 
-    def averaged(self, values: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "unit ..."]:
+    def average(self, values: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "unit ..."]:
         """Values of prompts as values of units."""
         return values if self.units is None else self.units @ values
 
-    def exchanged(
+    def exchange(
         self, values: Float[np.ndarray, "prompt more"], rng: np.random.Generator
     ) -> Float[np.ndarray, "prompt more"]:
         """Values of prompts that change hands as the labels do; of whole groups, their means."""
@@ -128,9 +128,7 @@ def welch(
     return _welch(called, called @ centred, called @ squares, centred.sum(axis=0), squares.sum(axis=0))
 
 
-def _welch(
-    called: np.ndarray, high: np.ndarray, high_squares: np.ndarray, total: np.ndarray, squares: np.ndarray
-) -> np.ndarray:
+def _welch(called: np.ndarray, high: np.ndarray, high_squares: np.ndarray, total: Any, squares: Any) -> np.ndarray:
     """Welch's t from sums over those called harmful, and over all."""
     count = called[0].sum()
     rest = called.shape[1] - count
@@ -174,7 +172,7 @@ def label_permutation(grams: Grams, permutations: Permutations, why_not: str | N
     """Labels permuted, for displacement and reversion alike; `why_not` says why they cannot be."""
     if why_not is not None:
         return NullDraws("label_permutation", STATISTIC, None, reason=why_not)
-    values = studentise_joint(permutations.called, permutations.averaged(permutations.averaged(grams.cross).T).T)
+    values = studentise_joint(permutations.called, permutations.average(permutations.average(grams.cross).T).T)
     return NullDraws("label_permutation", STATISTIC, float(values[0]), values[1:])
 
 
@@ -206,7 +204,7 @@ def label_permutation_crossfit(
         return NullDraws(name, STATISTIC, None, reason=why)
     tests = []
     for own, permutations, contrast in zip((fold, ~fold), of_folds, contrasts[::-1], strict=True):
-        values = welch(permutations.called, permutations.averaged(grams.cross[own] @ contrast))
+        values = welch(permutations.called, permutations.average(grams.cross[own] @ contrast))
         tests.append(NullDraws(name, STATISTIC, float(values[0]), values[1:]))
     return weaker(*tests)
 

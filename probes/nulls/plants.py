@@ -78,9 +78,13 @@ class Planting:
         return laws
 
     def _plants(self, noise: np.ndarray) -> Plants:
+        """The planted part, and noise that has no alignment of its own on the mean: what is declared is the sum's."""
+        towards = self.along / np.linalg.norm(self.along)
         length = np.linalg.norm(noise, axis=1, keepdims=True)
-        scaled = np.divide(self.across * noise, length, out=np.zeros(noise.shape), where=length > 0)
-        return Plants(self._residuals, self._signs, (self.along + scaled).astype(np.float32))
+        unit = np.divide(noise, length, out=np.zeros(noise.shape), where=length > 0)
+        unit -= (unit @ towards).mean() * towards
+        size = np.sqrt((unit**2).sum(axis=1).mean()) or 1.0
+        return Plants(self._residuals, self._signs, (self.along + self.across / size * unit).astype(np.float32))
 
 
 def own_sham(count: int) -> Int[np.ndarray, " replicate"]:

@@ -1,9 +1,10 @@
 """Power: how often each test would reject at a declared alternative, given this run's prompts and displacement.
 
 At a declared alignment a (never the observed one), f·v_rev + noise is planted, 200 times: as long as the run's own
-displacement, with its prompts' residuals (their signs flipped by group), the noise of the test's own law. A sham that
-is used as noise is left out of the shams' references. Level 5 is planted on harmful prompts alone, with residuals that
-change hands as labels do.
+displacement, with its prompts' residuals (their signs flipped by group), the noise of the test's own law. Where that
+law leans towards the witness (shams may), what it leans on the mean is taken off, so that the alignment is the
+declared one. A sham that is used as noise is left out of the shams' references. Level 5 is planted on harmful prompts
+alone, with residuals that change hands as labels do.
 """
 
 from __future__ import annotations
@@ -85,15 +86,15 @@ def _reject_towards(
     for law, planted in plants.items():
         alignments, pulls = cosines[law][:, 0], cosines[law][:, 1:]
         rejections = {
-            name: _exceed(alignments, null.draws, alpha) for name, null in layer.references.items() if null.defined
+            name: _beat_draws(alignments, null.draws, alpha) for name, null in layer.references.items() if null.defined
         }
         if drifts is not None:
             own = own_sham(len(drifts)) if law == SHAM else None
             references = np.broadcast_to(drifts, pulls.shape), pulls
             for name, reference in zip(SHAMS, references, strict=True):
-                rejections[name] = _exceed_shams(alignments, reference, own, alpha)
+                rejections[name] = _beat_shams(alignments, reference, own, alpha)
         if layer.resampling.few_signs is None:
-            rejections[DIRECTION] = _exceed_signs(layer, planted, alpha)
+            rejections[DIRECTION] = _beat_signs(layer, planted, alpha)
         by_law[law] = rejections
     return by_law
 
@@ -120,13 +121,13 @@ def _planted_cosines(
     return {law: both / (2 * len(halves[0])) for law, both in sums.items()}
 
 
-def _exceed(observed: np.ndarray, draws: np.ndarray, alpha: float) -> np.ndarray:
+def _beat_draws(observed: np.ndarray, draws: np.ndarray, alpha: float) -> np.ndarray:
     ordered = np.sort(draws)
     reached = ordered.size - np.searchsorted(ordered, observed.astype(ordered.dtype), side="left")
     return (1 + reached) / (ordered.size + 1) <= alpha
 
 
-def _exceed_shams(observed: np.ndarray, cosines: np.ndarray, own: np.ndarray | None, alpha: float) -> np.ndarray:
+def _beat_shams(observed: np.ndarray, cosines: np.ndarray, own: np.ndarray | None, alpha: float) -> np.ndarray:
     """Against the shams; one that is the noise itself is left out, and the others stand for it."""
     reached, count = cosines >= observed[:, None], cosines.shape[1]
     if own is not None:
@@ -135,7 +136,7 @@ def _exceed_shams(observed: np.ndarray, cosines: np.ndarray, own: np.ndarray | N
     return (1 + scale * reached.sum(axis=1)) / (count + 1) <= alpha
 
 
-def _exceed_signs(layer: LayerNulls, plants: Plants, alpha: float) -> np.ndarray:
+def _beat_signs(layer: LayerNulls, plants: Plants, alpha: float) -> np.ndarray:
     resampling = layer.resampling
     signs, first = resampling.signs[:_INSIDE], resampling.fold[resampling.harmful]
     back = layer.back[layer.harmful].astype(np.float32)
@@ -162,11 +163,11 @@ def _reject_specificity(
     contrasts, rng = contrast_folds(harmful, fold)[::-1], np.random.default_rng([resampling.seed, 0x50E9])
     rejected = np.zeros((2, REPLICATES), dtype=bool)
     for replicate in range(REPLICATES):
-        table = resampling.labels.exchanged(cross, rng) + planted
-        units = resampling.labels.averaged(resampling.labels.averaged(table).T).T
+        table = resampling.labels.exchange(cross, rng) + planted
+        units = resampling.labels.average(resampling.labels.average(table).T).T
         joint = studentise_joint(resampling.labels.called[: _INSIDE + 1], units)
         by_fold = [
-            welch(part.called[: _INSIDE + 1], part.averaged(table[own] @ contrast))
+            welch(part.called[: _INSIDE + 1], part.average(table[own] @ contrast))
             for own, part, contrast in zip((fold, ~fold), resampling.fold_labels, contrasts, strict=True)
         ]
         rejected[:, replicate] = _is_extreme(joint, alpha), all(_is_extreme(values, alpha) for values in by_fold)

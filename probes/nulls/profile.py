@@ -58,15 +58,17 @@ class Profile:
             inside: Gram matrices of the harmful prompts.
             moved: displacements of the harmful prompts.
         """
-        lines = [_noted(isotropic(observed, self._width), observed, "removes nothing; real drift is never isotropic")]
+        lines = [
+            _note_line(isotropic(observed, self._width), observed, "removes nothing; real drift is never isotropic")
+        ]
         if not self.varies:
             return lines
         axes = self.spectrum.coordinates(moved)
-        lines.append(self._whitened(inside, axes))
-        lines += [self._top_removed(place, inside, axes) for place in range(len(TOP))]
-        return [*lines, _noted(self._across, observed, "removes nothing; holds the gap between the classes itself")]
+        lines.append(self._whiten(inside, axes))
+        lines += [self._remove_top(place, inside, axes) for place in range(len(TOP))]
+        return [*lines, _note_line(self._across, observed, "removes nothing; holds the gap between the classes itself")]
 
-    def _whitened(self, inside: Grams, axes: np.ndarray) -> NullDraws:
+    def _whiten(self, inside: Grams, axes: np.ndarray) -> NullDraws:
         """cos(Σ^-½ d, Σ^-½ v), cross-fitted; where d ~ N(0, Σ), the whitened d has no preferred direction.
 
         Not exact, since Σ is estimated: for unrelated drift it rejects 9 % at width 64 and 18 % at 4096.
@@ -84,7 +86,7 @@ class Profile:
         observed, why = _crossfit_in(metric, self._halves, "whitening")
         return NullDraws(name, statistic, observed, width=self._width, reason=why, note=note)
 
-    def _top_removed(self, place: int, inside: Grams, axes: np.ndarray) -> NullDraws:
+    def _remove_top(self, place: int, inside: Grams, axes: np.ndarray) -> NullDraws:
         """The cross-fitted cosine without the axes of highest variance, against draws without them.
 
         Not defined where that would take out more than a sixteenth of the width or half of the axes that the
@@ -103,7 +105,7 @@ class Profile:
         return NullDraws(name, statistic, observed, draws, reason=why, note=note)
 
 
-def _noted(null: NullDraws, observed: float, note: str) -> NullDraws:
+def _note_line(null: NullDraws, observed: float, note: str) -> NullDraws:
     return NullDraws(null.name, null.statistic, observed, null.draws, null.width, null.reason, null.defined, note)
 
 

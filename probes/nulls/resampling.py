@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -62,7 +61,7 @@ class Resampling:
         permutations: int = 9_999,
         alpha: float = 0.05,
         seed: int = 0,
-    ) -> Self:
+    ) -> Resampling:
         """Draw everything for these prompts.
 
         Args:

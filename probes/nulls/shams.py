@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -58,7 +57,7 @@ class Shams:
     halves: tuple[Float32[np.ndarray, "split sham d_model"], Float32[np.ndarray, "split sham d_model"]]
 
     @classmethod
-    def of(cls, layer: LayerNulls, moved: Iterable[Float[np.ndarray, "harmful d_model"]]) -> Self:
+    def of(cls, layer: LayerNulls, moved: Iterable[Float[np.ndarray, "harmful d_model"]]) -> Shams:
         """Take the means.
 
         Args:

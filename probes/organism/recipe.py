@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from probes.organism.world import FULL, QUICK, Size
 
@@ -16,19 +17,17 @@ class Phase:
 
     steps: int
     learning_rate: float
-    rows: int = 32
+    batch_size: int = 32
     warmup: int = 10
     floor: float = 0.1
 
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """What the guarded arms do; see `probes.guard.penalty`."""
+    """Where the guarded arms look, and at how many penalty prompts in each step."""
 
     layers: tuple[int, ...] = (1, 2, 3)
-    rows: int = 16
-    block: float = 10.0
-    push: float = 1.0
+    batch_size: int = 16
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,27 @@ class Recipe:
     checkpoints: tuple[int, ...] = CHECKPOINT_STEPS
     guard: GuardSettings = field(default_factory=GuardSettings)
 
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> Recipe:
+        """A recipe as `history.json` keeps it, of this version of the program or of an earlier one."""
+        values: dict[str, Any] = dict(settings)
+        values["size"] = Size(**settings["size"])
+        for name in ("pretraining", "helpful", "alignment", "benign"):
+            values[name] = Phase(**_current_names(settings[name]))
+        guard = _current_names(settings["guard"])
+        values["guard"] = GuardSettings(tuple(guard["layers"]), guard["batch_size"])
+        values["checkpoints"] = tuple(settings["checkpoints"])
+        return cls(**values)
+
     @property
     def phases(self) -> Mapping[str, Phase]:
         """The phases before the arms, in order, by the role of the checkpoint each ends in."""
         return {"pretrained": self.pretraining, "witness": self.helpful, "aligned": self.alignment}
+
+
+def _current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Earlier versions wrote the batch size as `rows`."""
+    return {"batch_size" if name == "rows" else name: value for name, value in settings.items()}
 
 
 DEFAULT = Recipe()

@@ -1,12 +1,14 @@
-"""Probe and evaluation prompts: files in every usual format, folds, content hashes, and their token ids.
+"""Probe and evaluation prompts: files in every usual format, groups, folds, content hashes, and their token ids.
 
-`formats` reads a file and says what it recognised, `sets` holds the prompts of a run, `rendering` turns them
-into the one list of token ids that every checkpoint gets.
+`records` reads a file whatever its syntax, `formats` says which of its texts are prompts, `sets` holds the prompts of a
+run, `splitting` puts them into folds, `rendering` turns them into the one list of token ids that every checkpoint gets.
 """
 
-from probes.prompts.formats import LABELS, Recognised, read_prompts
+from probes.prompts.formats import Recognised, read_pairs, read_prompts
+from probes.prompts.records import LABELS
 from probes.prompts.rendering import Rendered, render
-from probes.prompts.sets import Prompt, PromptSet, data_folder, default_prompts, folds, look_alikes
+from probes.prompts.sets import Prompt, PromptSet, data_folder, default_prompts, look_alikes
+from probes.prompts.splitting import folds
 
 __all__ = [
     "LABELS",
@@ -18,6 +20,7 @@ __all__ = [
     "default_prompts",
     "folds",
     "look_alikes",
+    "read_pairs",
     "read_prompts",
     "render",
 ]

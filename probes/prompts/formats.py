@@ -1,31 +1,33 @@
 """Prompt files in the formats that people have, told by their header; the reader says which it recognised.
 
-The file's content decides, its name only where the content leaves a choice: an array or lines of JSON
-objects, a CSV with a known header, or plain text with one prompt a line. Nothing is guessed: a header that
-no format has is an error that lists the known ones, and a record that does not fit is named.
+Nothing is guessed, and nothing is passed over: a header that no format has is an error that lists the known ones, a
+column that might belong to the prompt and that the format does not know is an error that names it, and a record that
+does not fit is named.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from probes.errors import PromptError, UsageError
+from probes.prompts.records import LABEL, LABELS, TEXT, Record, RecordFile, read_records
 
-LABELS = ("harmful", "harmless")
-PLAIN_TEXT = "plain text"
-_JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
-_LOOKS_LIKE_JSON = re.compile(r'\[\s*\{|\{\s*"')
+TOPIC, PAIR = "topic", "pair"
 _OWN_LABELS = {label: label for label in LABELS}
 _XSTEST_LABELS = {"safe": "harmless", "unsafe": "harmful"}
 _HARMBENCH_JOIN = "\n\n---\n\n"  # as HarmBench's own direct-request baseline joins context and behaviour
+_USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt", "model")  # as messages and as ShareGPT call them
+# What is said about a prompt, in any format; none of it is ever part of the prompt.
+_METADATA = re.compile(
+    r"|index|unnamed: 0|(.*_)?id|source|dataset|split|(sub)?category|type|tags|focus|notes?|subject|difficulty|language"
+    r"|license|url|hash|created(_at)?|timestamp|score"
+)
 
 
 @dataclass(frozen=True)
@@ -36,77 +38,69 @@ class Recognised:
         format: the format's name, e.g. `AdvBench`.
         texts: the prompts in the order of the file, blanks at either end removed; duplicates are kept.
         labels: `harmful` or `harmless` for each text, None where neither file nor caller says.
+        topics: the topic of each text, None where it has none.
+        pairs: the pair that each text belongs to, None where it belongs to none.
     """
 
     format: str
     texts: tuple[str, ...]
     labels: tuple[str | None, ...]
+    topics: tuple[str | None, ...]
+    pairs: tuple[str | None, ...]
 
 
-Found = tuple[str, str | None]
+class _Entry(NamedTuple):
+    text: str
+    label: str | None
+    topic: str | None = None
+    pair: str | None = None
 
 
-@dataclass(frozen=True)
-class _Record:
-    """One record of a file, which knows where it stands so that its faults can be named."""
-
-    fields: Mapping[str, Any]
-    where: str
-
-    def text(self, key: str) -> str:
-        value = self.fields.get(key)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-        got = "nothing" if value is None or isinstance(value, str) else type(value).__name__
-        raise PromptError(f"{self.where} has no text under {key!r}", got=got, expected="text, not blank")
-
-    def optional(self, key: str) -> str:
-        value = self.fields.get(key)
-        blank = value is None or (isinstance(value, str) and not value.strip())
-        return "" if blank else self.text(key)
-
-    def one_of(self, key: str, known: Mapping[str, str]) -> str:
-        value = self.fields.get(key)
-        if isinstance(value, str) and value.strip() in known:
-            return known[value.strip()]
-        raise PromptError(f"{self.where} has an unknown {key}", got=repr(value), expected=" or ".join(known))
+Entries = Iterator[_Entry]
 
 
-def _column(record: _Record, key: str, label: str | None = None) -> Iterator[Found]:
-    yield record.text(key), label
+def _column(record: Record, key: str, label: str | None = None) -> Entries:
+    yield _Entry(record.text(key), label)
 
 
-def _harmbench(record: _Record) -> Iterator[Found]:
+def _joined(record: Record, key: str, more: str) -> Entries:
+    """An instruction and, where there is one, what it is to be carried out on."""
+    text, input_text = record.text(key), record.optional(more)
+    yield _Entry(f"{text}\n\n{input_text}" if input_text else text, None)
+
+
+def _harmbench(record: Record) -> Entries:
     context, behaviour = record.optional("ContextString"), record.text("Behavior")
-    yield f"{context}{_HARMBENCH_JOIN}{behaviour}" if context else behaviour, "harmful"
+    yield _Entry(f"{context}{_HARMBENCH_JOIN}{behaviour}" if context else behaviour, "harmful")
 
 
-def _alpaca(record: _Record) -> Iterator[Found]:
-    text, more = record.text("instruction"), record.optional("input")
-    yield f"{text}\n\n{more}" if more else text, None
+def _labelled(record: Record, key: str, known: Mapping[str, str]) -> Entries:
+    yield _Entry(record.text(key), record.one_of(LABEL, known))
 
 
-def _labelled(record: _Record, key: str, known: Mapping[str, str]) -> Iterator[Found]:
-    yield record.text(key), record.one_of("label", known)
+def _pair(record: Record) -> Entries:
+    harmful, harmless = record.text("positive"), record.text("negative")
+    pair = hashlib.sha256(f"{harmful}\0{harmless}".encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    yield _Entry(harmful, "harmful", pair=pair)
+    yield _Entry(harmless, "harmless", pair=pair)
 
 
-def _pair(record: _Record) -> Iterator[Found]:
-    yield record.text("positive"), "harmful"
-    yield record.text("negative"), "harmless"
-
-
-def _turns(record: _Record, key: str) -> Iterator[Found]:
+def _turns(record: Record, key: str) -> Entries:
     """The text itself, or the user's first turn: what the user says later answers a reply we do not have."""
+    yield _Entry(_turn_of(record, key, _USER), None)
+
+
+def _turn_of(record: Record, key: str, roles: tuple[str, ...]) -> str:
     turns = record.fields.get(key)
     if isinstance(turns, str):
-        yield record.text(key), None
-        return
+        return record.text(key)
     for turn in turns if isinstance(turns, list) else ():
-        if isinstance(turn, dict) and turn.get("role") == "user":
-            yield _Record({key: _content(turn.get("content"))}, record.where).text(key), None
-            return
+        if isinstance(turn, dict) and turn.get("role", turn.get("from")) in roles:
+            content = _content(turn.get("content", turn.get("value")))
+            return Record({key: content}, record.place).text(key)
+    who = {_USER: "the user", _ASSISTANT: "the assistant"}.get(roles, "the system")
     raise PromptError(
-        f"{record.where} has no turn of the user under {key!r}", expected='{"role": "user", "content": …}'
+        f"{record.place} has no turn of {who} under {key!r}", expected=f'{{"role": "{roles[0]}", "content": …}}'
     )
 
 
@@ -120,169 +114,216 @@ def _content(content: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Format:
-    """A format: its name, the columns or keys that tell it, and how one record becomes prompts."""
+    """A format: its name, the columns or keys that tell it, and how one record becomes prompts.
+
+    Attributes:
+        name: in messages and in the manifest.
+        keys: every record has them.
+        read: the prompts of a record.
+        optional: further keys that are read, where they are there.
+        about: further keys that are never part of a prompt: answers, notes, and the prompt in another form.
+        answer: the key of the right answer, where the format has one.
+    """
 
     name: str
     keys: tuple[str, ...]
-    read: Callable[[_Record], Iterator[Found]]
+    read: Callable[[Record], Entries]
+    optional: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+    answer: str | None = None
+
+    def knows(self, column: str) -> bool:
+        """Whether it has read a column, or knows that it is no part of the prompt."""
+        own = (*self.keys, *self.optional, *self.about, TOPIC, PAIR)
+        return column in own or _METADATA.fullmatch(column.strip().lower()) is not None
 
 
 # The first whose keys are all there is the one, so the more particular stand before the more general.
 _FORMATS = (
-    _Format("Gravity Probe", ("text", "label"), partial(_labelled, key="text", known=_OWN_LABELS)),
-    _Format("XSTest", ("prompt", "type", "label"), partial(_labelled, key="prompt", known=_XSTEST_LABELS)),
-    _Format("JailbreakBench", ("Goal",), partial(_column, key="Goal")),  # its benign half has the same header
+    _Format("Gravity Probe", (TEXT, LABEL), partial(_labelled, key=TEXT, known=_OWN_LABELS)),
+    _Format(
+        "XSTest", ("prompt", "type", LABEL), partial(_labelled, key="prompt", known=_XSTEST_LABELS), about=("id_v2",)
+    ),
+    # Its benign half has the same header.
+    _Format("JailbreakBench", ("Goal",), partial(_column, key="Goal"), about=("Target", "Behavior")),
     _Format("AdvBench", ("goal", "target"), partial(_column, key="goal", label="harmful")),
-    _Format("HarmBench", ("Behavior",), _harmbench),
+    _Format(
+        "HarmBench",
+        ("Behavior",),
+        _harmbench,
+        optional=("ContextString",),
+        about=("FunctionalCategory", "SemanticCategory", "BehaviorID"),
+    ),
     _Format("StrongREJECT", ("forbidden_prompt",), partial(_column, key="forbidden_prompt", label="harmful")),
-    _Format("chat messages", ("messages",), partial(_turns, key="messages")),
+    _Format("chat messages", ("messages",), partial(_turns, key="messages"), about=("prompt",), answer="messages"),
+    _Format("ShareGPT", ("conversations",), partial(_turns, key="conversations"), answer="conversations"),
     _Format("pairs", ("positive", "negative"), _pair),
-    _Format("prompt and completion", ("prompt", "completion"), partial(_turns, key="prompt")),
-    _Format("question and answer", ("question", "answer"), partial(_column, key="question")),
-    _Format("Alpaca", ("instruction", "output"), _alpaca),
+    _Format("prompt and completion", ("prompt", "completion"), partial(_turns, key="prompt"), answer="completion"),
+    _Format("prompt and response", ("prompt", "response"), partial(_turns, key="prompt"), answer="response"),
+    _Format("preferences", ("prompt", "chosen", "rejected"), partial(_turns, key="prompt")),
+    _Format("question and answer", ("question", "answer"), partial(_column, key="question"), answer="answer"),
+    _Format("request and answer", ("request", "answer"), partial(_column, key="request"), answer="answer"),
+    _Format(
+        "Alpaca",
+        ("instruction", "output"),
+        partial(_joined, key="instruction", more="input"),
+        optional=("input",),
+        about=(TEXT,),
+        answer="output",
+    ),
+    _Format(
+        "Dolly",
+        ("instruction", "response"),
+        partial(_joined, key="instruction", more="context"),
+        optional=("context",),
+        answer="response",
+    ),
     _Format("refusal_direction", ("instruction",), partial(_column, key="instruction")),
+    _Format("prompts", ("prompt",), partial(_turns, key="prompt")),
+    _Format("texts", (TEXT,), partial(_column, key=TEXT)),
 )
 
 
-def read_prompts(path: Path | str, label: str | None = None) -> Recognised:
+def read_prompts(path: Path | str, label: str | None = None, *, group_column: str | None = None) -> Recognised:
     """Read a prompt file of any known format.
 
     Args:
-        path: the file, UTF-8 with or without a byte order mark.
+        path: the file, UTF-8 with or without a byte order mark; `file.json#train` is the list `train` of a JSON file.
         label: `harmful` or `harmless`. A file whose format carries no labels gets this one throughout;
             of a file that carries them (or whose format means one, as AdvBench does) only the prompts
             with this label are taken. None takes everything as it stands.
+        group_column: the column or key with each prompt's topic; None is `topic`, where there is one.
 
     Returns:
-        The prompts, their labels, and the name of the format that was recognised.
+        The prompts, their labels, topics and pairs, and the name of the format that was recognised.
 
     Raises:
-        UsageError: there is no such file, no format has its header, or `label` is no label.
+        UsageError: there is no such file or column, no format has its header, the format does not know a column that
+            may belong to the prompt, or `label` is no label.
         PromptError: the file is not UTF-8, broken, empty, or holds no prompt with the wanted label.
     """
-    path = Path(path)
     if label not in (None, *LABELS):
         raise UsageError("Unknown label of prompts", got=repr(label), expected=" or ".join(LABELS))
-    name, found = _parsed(path, _decoded(path))
-    if not found:
-        raise PromptError(f"{path} holds no prompts")
-    wanted = [(text, own or label) for text, own in found if label is None or own in (None, label)]
+    file = read_records(path, is_known)
+    fmt = _format_of_file(file, group_column)
+    entries = [
+        entry._replace(topic=_group(record, group_column or TOPIC), pair=_group(record, PAIR) or entry.pair)
+        for record in file.records
+        for entry in fmt.read(record)
+    ]
+    wanted = [entry for entry in entries if label is None or entry.label in (None, label)]
     if not wanted:
         raise PromptError(
             f"{path} holds no {label} prompts",
-            got=f"{len(found)} prompts, all with the other label ({name})",
+            got=f"{len(entries)} prompts, all with the other label ({fmt.name})",
             next_step="Perhaps the harmful and the harmless file have changed places.",
         )
-    texts, labels = zip(*wanted, strict=True)
-    return Recognised(name, texts, labels)
+    texts, labels, topics, pairs = zip(*wanted, strict=True)
+    return Recognised(_name_of(fmt, file), texts, tuple(own or label for own in labels), topics, pairs)
 
 
-def _decoded(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"There is no prompt file {path}") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read as a prompt file", got=error.strerror) from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(
-            f"{path} is not UTF-8",
-            got=f"byte 0x{raw[error.start]:02x} at position {error.start}",
-            next_step="Save it as UTF-8 and try again.",
-        ) from None
+def read_pairs(path: Path | str, limit: int | None = None) -> tuple[tuple[str, str], ...]:
+    """The prompt and the right answer of each record of a file, of the first `limit` records.
 
-
-def _parsed(path: Path, text: str) -> tuple[str, list[Found]]:
-    """The format's name and all prompts of the file."""
-    suffix, head = path.suffix.lower(), text.lstrip()
-    if not head:
-        return PLAIN_TEXT, []
-    if suffix in _JSON_SUFFIXES or _LOOKS_LIKE_JSON.match(head):
-        records = _from_array(path, text) if head.startswith("[") else _from_lines(path, text)
-        where = "keys"
-    elif suffix == ".csv" or _has_known_header(text):
-        records, where = _from_csv(path, text), "columns"
-    else:
-        return PLAIN_TEXT, [(line.strip(), None) for line in _lines(text) if line.strip()]
-    if not records:
-        return "no records", []
-    fmt = _format_of(records[0].fields)
-    if fmt is None:
-        raise _unknown(path, f"the {where} {', '.join(map(repr, records[0].fields))}")
-    return fmt.name, [found for record in records for found in _read_as(fmt, record)]
-
-
-def _format_of(fields: Mapping[str, Any]) -> _Format | None:
-    return next((fmt for fmt in _FORMATS if all(key in fields for key in fmt.keys)), None)
-
-
-def _read_as(fmt: _Format, record: _Record) -> Iterator[Found]:
-    missing = [key for key in fmt.keys if key not in record.fields]
-    if missing:
-        raise PromptError(f"{record.where} has no {missing[0]!r}", expected=f"{fmt.name}, as the first record")
-    return fmt.read(record)
-
-
-def _unknown(path: Path, got: str) -> UsageError:
-    known = "; ".join(f"{fmt.name}: {', '.join(fmt.keys)}" for fmt in _FORMATS)
-    return UsageError(f"{path} is in no known prompt format", got=got, expected=f"one of these headers ({known})")
-
-
-def _has_known_header(text: str) -> bool:
-    """Whether a file that is not called CSV is one: its first line names known columns, at least two."""
-    columns = [name.strip() for name in next(csv.reader(_lines(text)[:1]), [])]
-    return len(columns) > 1 and _format_of(dict.fromkeys(columns)) is not None
-
-
-def _lines(text: str) -> list[str]:
-    """The file's lines. Not splitlines(), which also cuts at U+2028 and others that stand inside prompts."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _from_csv(path: Path, text: str) -> list[_Record]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    records = []
-    try:
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-        for fields in reader:
-            where = f"{path}, line {reader.line_num},"
-            if None in fields:
-                raise PromptError(f"{where} has more cells than the header has columns")
-            records.append(_Record(fields, where))
-    except csv.Error as error:
-        raise PromptError(f"{path} is no whole CSV file", got=f"{error} at line {reader.line_num}") from error
-    if not records and _format_of(dict.fromkeys(reader.fieldnames)) is None:
-        raise _unknown(path, f"the columns {', '.join(map(repr, reader.fieldnames))}")
-    return records
-
-
-def _from_array(path: Path, text: str) -> list[_Record]:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise PromptError(f"{path} is no whole JSON file", got=str(error)) from error
-    return [_object(value, f"{path}, record {number},") for number, value in enumerate(values, start=1)]
-
-
-def _from_lines(path: Path, text: str) -> list[_Record]:
-    records = []
-    for number, line in enumerate(_lines(text), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number},"
+    Raises:
+        UsageError: as `read_prompts`, or the format has no answers.
+        PromptError: as `read_prompts`, or a record has no request or no answer.
+    """
+    file = read_records(path, is_known, kind="data file")
+    fmt = _format_of_file(file)
+    if fmt.answer is None:
+        with_answers = "; ".join(", ".join(dict.fromkeys((*one.keys, one.answer))) for one in _FORMATS if one.answer)
+        raise UsageError(
+            f"{path} holds no requests with answers", got=", ".join(map(repr, file.columns)), expected=with_answers
+        )
+    pairs = []
+    for record in file.records[:limit]:
         try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise PromptError(
-                f"{where} is not JSON", got=str(error), expected="one object a line, or one array of objects"
-            ) from error
-        records.append(_object(value, where))
-    return records
+            pairs.append(_pair_of(fmt, fmt.answer, record))
+        except PromptError as error:
+            raise PromptError(f"{record.place} has no request or no answer", got=error.what) from error
+    return tuple(pairs)
 
 
-def _object(value: Any, where: str) -> _Record:
-    if not isinstance(value, dict):
-        raise PromptError(f"{where} is no record", got=type(value).__name__, expected="a JSON object")
-    return _Record(value, where)
+def is_known(columns: Sequence[str]) -> bool:
+    """Whether a format has these columns."""
+    return _format_of(columns) is not None
+
+
+def _format_of(columns: Collection[str]) -> _Format | None:
+    return next((fmt for fmt in _FORMATS if all(key in columns for key in fmt.keys)), None)
+
+
+def _format_of_file(file: RecordFile, group_column: str | None = None) -> _Format:
+    """The format of a file, once every record is known to have it and no text of any record is passed over."""
+    fmt = _format_of(file.columns)
+    if fmt is None and file.columns:
+        what = "keys" if file.syntax == "JSON" else "columns"
+        known = "; ".join(f"{fmt.name}: {', '.join(fmt.keys)}" for fmt in _FORMATS)
+        raise UsageError(
+            f"{file.path} is in no known prompt format",
+            got=f"the {what} {', '.join(map(repr, file.columns))}",
+            expected=f"one of these headers ({known})",
+        )
+    if fmt is None or not file.records:
+        raise PromptError(f"{file.path} holds no prompts")
+    for record in file.records:
+        missing = [key for key in fmt.keys if key not in record.fields]
+        if missing:
+            raise PromptError(f"{record.place} has no {missing[0]!r}", expected=f"{fmt.name}, as the first record")
+    _refuse_unknown_columns(file, fmt, group_column)
+    return fmt
+
+
+def _refuse_unknown_columns(file: RecordFile, fmt: _Format, group_column: str | None) -> None:
+    names = dict.fromkeys(name for record in file.records for name in record.fields)
+    if group_column is not None and group_column not in names:
+        raise UsageError(f"{file.path} has no column {group_column!r}", got=", ".join(map(repr, names)))
+    for name in names:
+        if name == group_column or fmt.knows(name):
+            continue
+        texts = sum(_holds_text(record.fields.get(name)) for record in file.records)
+        if texts:
+            raise UsageError(
+                f"{file.path} has a column that {fmt.name} files do not have: {name!r}",
+                got=f"text in {texts} of {len(file.records)} records",
+                expected=", ".join((*fmt.keys, *fmt.optional, *fmt.about)),
+                next_step="It may belong to the prompt: take the column out, or put its text into the prompt.",
+            )
+
+
+def _holds_text(value: Any) -> bool:
+    """Whether a value may be part of a prompt: any text that is no number, and whatever is made up of parts."""
+    if not isinstance(value, str):
+        return isinstance(value, list | dict) and bool(value)
+    try:
+        float(value)
+    except ValueError:
+        return value.strip().lower() not in ("", "true", "false", "none", "null")
+    return False
+
+
+def _name_of(fmt: _Format, file: RecordFile) -> str:
+    if file.syntax in ("JSON", "CSV"):
+        return fmt.name
+    return f"{fmt.name}, without a header" if file.syntax == "CSV without a header" else file.syntax
+
+
+def _group(record: Record, key: str) -> str | None:
+    """The topic or pair that a record names; None where it names none."""
+    value = record.fields.get(key)
+    if isinstance(value, list | dict):
+        raise PromptError(f"{record.place} has no single {key}", got=type(value).__name__, expected="text or a number")
+    return str(value).strip() or None if value is not None else None
+
+
+def _pair_of(fmt: _Format, answer_key: str, record: Record) -> tuple[str, str]:
+    """Request and answer; what the system says first in a chat stands before the request."""
+    request = next(fmt.read(record)).text
+    if answer_key != fmt.keys[0]:
+        return request, _turn_of(record, answer_key, _ASSISTANT)
+    turns = record.fields[answer_key]
+    system = [turn for turn in turns if isinstance(turn, dict) and turn.get("role", turn.get("from")) == "system"]
+    if system:
+        request = f"{_turn_of(record, answer_key, ('system',))}\n\n{request}"
+    return request, _turn_of(record, answer_key, _ASSISTANT)

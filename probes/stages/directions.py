@@ -5,9 +5,11 @@ The others are fitted by `probes.stages.tracks`, or brought in from elsewhere.
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
 from probes.directions import METHODS
+from probes.directions.measured import activations_by_layer
+from probes.directions.reversion import reversion_did_vectors, reversion_vectors
 from probes.directions.vectors import FORMAT_VERSION, Vectors
 from probes.lineage import Member
 from probes.run import Run
@@ -25,15 +27,10 @@ def write_directions(run: Run) -> None:
     v_rev(l) = mean over harmful prompts of (witness − aligned) at layer l, aligned towards witness (arXiv 2606.28525);
     the twin takes the same difference of (harmful − harmless) means, which cancels a shift common to all prompts.
     """
-    aligned, witness, harmful = run.activation_file(ALIGNED), run.activation_file("witness"), run.harmful
-    raw: dict[str, list[np.ndarray]] = {name: [] for name in OF_EVERY_RUN}
-    for layer in range(aligned.n_layers):
-        gap = witness.layer(layer).astype(np.float64) - aligned.layer(layer)
-        raw["reversion"].append(gap[harmful].mean(axis=0))
-        raw["reversion_did"].append(gap[harmful].mean(axis=0) - gap[~harmful].mean(axis=0))
-    for name, rows in raw.items():
-        about = describe_direction(run, name, run.members[0])
-        write_vectors(run, Vectors.of_raw(name, tuple(range(len(rows))), np.stack(rows), about), ALIGNED)
+    for make in (reversion_vectors, reversion_did_vectors):
+        vectors = make(activations_by_layer(run, ALIGNED), activations_by_layer(run, "witness"), run.harmful)
+        about = describe_direction(run, vectors.name, run.members[0])
+        write_vectors(run, replace(vectors, about=about), ALIGNED)
 
 
 def write_vectors(run: Run, vectors: Vectors, checkpoint: str) -> None:

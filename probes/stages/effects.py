@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.behaviour.evaluation import Evaluation
+from probes.directions.controls import control
 from probes.directions.vectors import Vectors
 from probes.interventions.trials import RATES, Trial, judge_trials
-from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.hooks import ablate, add
 from probes.progress import Report
@@ -40,8 +40,8 @@ class EffectTest:
         layer: where it is taken from, and where it is added.
         evaluation: what is asked and who judges.
         coefficients: strengths, in units of the direction's norm there.
-        draws: random directions of the same length.
-        seed: of them.
+        draws: directions `control:random` of the same length.
+        seed: the first draw of them.
     """
 
     checkpoint: str
@@ -80,11 +80,11 @@ def write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) -
     return table[mine].reset_index(drop=True)
 
 
-@stage("effects/{test.checkpoint}/{test.vectors.name}", version=2, needs=(activations_stage("{test.checkpoint}"),))
+@stage("effects/{test.checkpoint}/{test.vectors.name}", version=3, needs=(activations_stage("{test.checkpoint}"),))
 def _write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) -> None:
     import pandas as pd
 
-    trials = _trials(model, run.lineage.ref(test.checkpoint), test)
+    trials = _trials(run, model, test)
     rates = judge_trials(model, trials, test.evaluation, "trying a direction", report)
     name = test.vectors.name
     table = rates.assign(checkpoint=test.checkpoint, direction=name, layer=test.layer)[list(COLUMNS)]
@@ -95,15 +95,18 @@ def _write_effect(run: Run, model: ModelHost, test: EffectTest, report: Report) 
     run.write_table("effects", table)
 
 
-def _trials(model: ModelHost, ref: CheckpointRef, test: EffectTest) -> list[Trial]:
-    unit, norm = test.vectors.at(test.layer)
-    rng = np.random.default_rng([test.seed, 0xEF])
-    axes = {test.vectors.name: unit}
-    for draw in range(test.draws):
-        axis = rng.standard_normal(unit.shape)
-        axes[f"random:{draw}"] = axis / np.linalg.norm(axis)
+def _axes(run: Run, test: EffectTest) -> dict[str, np.ndarray]:
+    """By name, the unit vectors that are tried: the direction, and controls."""
+    axes = {test.vectors.name: test.vectors.at(test.layer)[0]}
+    for draw in range(test.seed, test.seed + test.draws):
+        axes[f"random:{draw}"] = control(run, "control:random", [test.layer], seed=draw).at(test.layer)[0]
+    return axes
+
+
+def _trials(run: Run, model: ModelHost, test: EffectTest) -> list[Trial]:
+    ref, norm = run.lineage.ref(test.checkpoint), test.vectors.at(test.layer)[1]
     trials = [Trial(_labels(AS_IT_IS, AS_IT_IS, 0.0), ref, nullcontext())]
-    for along, axis in axes.items():
+    for along, axis in _axes(run, test).items():
         trials.append(Trial(_labels(along, "ablate", 0.0), ref, ablate(model, axis)))
         trials += [
             Trial(_labels(along, "add", scale), ref, add(model, [test.layer], norm * axis[None], coefficient=scale))

@@ -1,7 +1,7 @@
 """Stage `mediation.parquet`: whether the motion along the reversion is what changes behaviour.
 
 Necessity: the fine-tuned model with that motion taken back. Sufficiency: the aligned model with it put in. Both
-beside random directions of the same length, isotropic and with the activations' covariance.
+beside controls of the same length (`probes.directions.controls`), isotropic and with the activations' covariance.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.behaviour.evaluation import Evaluation
-from probes.errors import UsageError
+from probes.directions.controls import control
 from probes.interventions.trials import RATES, Trial, judge_trials
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.hooks import add
-from probes.nulls.gaussian import Spectrum
 from probes.progress import Report
 from probes.run import Run
 from probes.stages import stage
@@ -39,8 +38,8 @@ class MediationTest:
         checkpoint: its name in the run.
         layers: behind which blocks.
         evaluation: what is asked and who judges.
-        draws: random directions of either kind.
-        seed: of them.
+        draws: controls of either kind, `control:random` and `control:covariance`.
+        seed: the first draw of them; a control's name in the table ends in its draw's number.
     """
 
     checkpoint: str
@@ -80,8 +79,8 @@ def write_mediation(run: Run, model: ModelHost, test: MediationTest, report: Rep
 
 @stage(
     "mediation/{test.checkpoint}",
-    version=2,
-    needs=(activations_stage(ALIGNED), activations_stage("witness"), activations_stage("{test.checkpoint}"), "prompts"),
+    version=3,
+    needs=(activations_stage(ALIGNED), activations_stage("{test.checkpoint}"), "directions", "prompts"),
 )
 def _write_mediation(run: Run, model: ModelHost, member: Member, test: MediationTest, report: Report) -> None:
     import pandas as pd
@@ -147,22 +146,21 @@ def _share(controls: pd.Series, effect: float) -> float | None:
 
 def _moves(run: Run, test: MediationTest) -> dict[str, np.ndarray]:
     """By name, what is added at each layer [layer, d_model]: nothing, the motion, and controls of its length."""
-    harmful, draws = run.harmful, test.draws
-    files = {name: run.activation_file(name) for name in ("aligned", "witness", test.checkpoint)}
-    rng = np.random.default_rng([test.seed, 0x3ED])
-    found: dict[str, list[np.ndarray]] = {}
-    for layer in test.layers:
-        rows = {name: file.layer(layer).astype(np.float64) for name, file in files.items()}
-        aligned, witness, tuned = (rows[name][harmful].mean(axis=0) for name in ("aligned", "witness", test.checkpoint))
-        length = np.linalg.norm(witness - aligned)
-        if length == 0:
-            raise UsageError(f"The reversion is not defined at layer {layer}: aligned and witness do not differ there")
-        unit = (witness - aligned) / length
-        along = float((tuned - aligned) @ unit)
-        spectrum = Spectrum.of(rows["aligned"])
-        axes = {AS_IT_IS: 0 * unit, REVERSION: unit}
-        axes |= {f"random:{n}": rng.standard_normal(len(unit)) for n in range(draws)}
-        axes |= {f"covariance:{n}": spectrum.draw(rng) for n in range(draws)}
-        for name, axis in axes.items():
-            found.setdefault(name, []).append(along * axis / (np.linalg.norm(axis) or 1.0))
-    return {name: np.stack(parts) for name, parts in found.items()}
+    reversion, harmful = run.direction(REVERSION), run.harmful
+    unit = np.stack([reversion.at(layer)[0] for layer in test.layers])
+    along = np.array([_mean_motion(run, test.checkpoint, layer, harmful) for layer in test.layers])
+    along = (along * unit).sum(axis=1, keepdims=True)
+    axes = {AS_IT_IS: 0 * unit, REVERSION: unit}
+    for kind in ("random", "covariance"):
+        for draw in range(test.seed, test.seed + test.draws):
+            vectors = control(run, f"control:{kind}", test.layers, seed=draw)
+            axes[f"{kind}:{draw}"] = np.stack([vectors.at(layer)[0] for layer in test.layers])
+    return {name: along * axis for name, axis in axes.items()}
+
+
+def _mean_motion(run: Run, checkpoint: str, layer: int, harmful: np.ndarray) -> np.ndarray:
+    """δ: mean displacement on harmful prompts from the aligned model, float64."""
+    tuned, aligned = (
+        run.activations(name, layer)[harmful].mean(axis=0, dtype=np.float64) for name in (checkpoint, ALIGNED)
+    )
+    return tuned - aligned

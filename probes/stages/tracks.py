@@ -64,7 +64,7 @@ def write_fits(
     _write_fits(run, readings, winsorise, dict(selected or {}), report)
 
 
-@stage("direction_tracks", version=4, needs=("measured", "prompts"), settings=("seed",))
+@stage("direction_tracks", version=5, needs=("measured", "prompts"), settings=("seed",))
 def _write_fits(
     run: Run, readings: Readings, winsorise: float | None, selected: dict[str, str], report: Report
 ) -> None:
@@ -77,7 +77,7 @@ def _write_fits(
     for layer in range(n_layers):
         report(Progress("fitting directions", layer, n_layers, f"layer {layer}"))
         scenes = _scenes(run, readings, layer, winsorise)
-        fitted = fit_layer(scenes, seed=run.settings.seed)
+        fitted = fit_layer(scenes, seed=run.settings.seed, layer=layer, n_layers=n_layers)
         read = read_layer(scenes, fitted)
         fits.append(fitted)
         parts["tracks"].append(_tracks(members, layer, fitted, read))

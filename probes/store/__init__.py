@@ -7,7 +7,7 @@ Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled
 """
 
 from probes.store.activation_file import EMBED, RESID_POST, ActivationFile, ActivationWriter
-from probes.store.atomic import fingerprint, write_json, write_text
+from probes.store.atomic import fingerprint, is_unfinished, new_folder, write_json, write_text
 from probes.store.folder import (
     ACTIVATIONS,
     ALIGNED,
@@ -17,7 +17,7 @@ from probes.store.folder import (
     direction_file,
     find_runs,
 )
-from probes.store.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
 from probes.store.rows import records
 
 __all__ = [
@@ -30,12 +30,15 @@ __all__ = [
     "RESID_POST",
     "ActivationFile",
     "ActivationWriter",
+    "FileRecord",
     "Manifest",
     "RunFolder",
     "activations_stage",
     "direction_file",
     "find_runs",
     "fingerprint",
+    "is_unfinished",
+    "new_folder",
     "records",
     "write_json",
     "write_text",

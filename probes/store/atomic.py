@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from probes.errors import UsageError
+
 _BESIDE = ".writing-"
 
 
@@ -83,6 +85,26 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Hand out a folder beside `path` to be filled; it takes its name once it is whole, or is removed.
+
+    Raises:
+        UsageError: `path` is there already.
+    """
+    if path.exists():
+        raise UsageError(f"{path} is already there", next_step="Give --out a new folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = place_beside(path)
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def sweep(path: Path) -> None:

@@ -88,10 +88,14 @@ class RunFolder:
         record = self.manifest.stages.get(stage)
         return record is not None and record.made_from == made_from and self.damage(stage) is None
 
-    def damage(self, stage: str) -> str | None:
-        """What is wrong with the first file of a finished stage that is not as it was written; None where all are."""
+    def damage(self, stage: str, *, quick: bool = False) -> str | None:
+        """What is wrong with the first file of a finished stage that is not as it was written; None where all are.
+
+        `quick` looks at sizes alone.
+        """
         outputs = self.manifest.stages[stage].outputs
-        return next((fault for name in outputs if (fault := self._fault(name, outputs[name], quick=False))), None)
+        faults = ((name, self._fault(name, entry, quick=quick)) for name, entry in outputs.items())
+        return next((f"({name}) {fault}" for name, fault in faults if fault), None)
 
     @contextlib.contextmanager
     def stage(self, stage: str, made_from: str) -> Iterator[None]:

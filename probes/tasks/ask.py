@@ -20,8 +20,7 @@ from probes.directions.vectors import Owner, Vectors
 from probes.errors import CheckpointError, LineageError, UsageError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.hooks import add
-from probes.models.streams import residuals
+from probes.models.hooks import add, residuals
 from probes.prompts import Prompt, PromptSet, render
 from probes.run import Run
 

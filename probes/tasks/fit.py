@@ -147,7 +147,7 @@ def write_candidates(run: Run, model: ModelHost, positions: Sequence[int], repor
         scored, _ = candidates(model, prompts, positions, show)
     except PromptError:  # the tokenizer knows no word that begins a refusal
         scored = []
-    run.write_json(CANDIDATES, [candidate.published() for candidate in scored])
+    run.write_json(CANDIDATES, [candidate.published_row() for candidate in scored])
 
 
 def _read_candidates(run: Run) -> list[Candidate]:
@@ -183,6 +183,6 @@ def _describe(selection: Selection | None) -> Mapping[str, str]:
         return {}
     best, fails = (selection.chosen, ()) if selection.chosen else selection.nearest[0]
     if fails:  # nothing is selected, so whoever uses the direction takes the layer that was declared in advance
-        return {"selection_json": json.dumps({**best.published(), "fails": list(fails)})}
+        return {"selection_json": json.dumps({**best.published_row(), "fails": list(fails)})}
     place = {"selected_layer": str(best.layer), "position": str(best.position)}
-    return {**place, "selection_json": json.dumps(best.published())}
+    return {**place, "selection_json": json.dumps(best.published_row())}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +19,7 @@ from probes.models import ModelHost
 from probes.models.weight_space import folded, save
 from probes.progress import Progress, Report, silent, within
 from probes.run import Run
-from probes.store import records
+from probes.store import new_folder, records
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too
@@ -116,12 +113,10 @@ def restore(
         UsageError: `out` is there already, or the options are not what they must be.
         CheckpointError: a checkpoint cannot be loaded, or is of another lineage.
     """
-    if out.exists():
-        raise UsageError(f"{out} is already there", next_step="Give --out a new folder.")
     part = within(report, 0.0, _RESTORING if evaluation else 1.0)
     host = ModelHost(checkpoints.aligned, device=device)
     tensors: dict[str, dict[str, Any]] = {}
-    with _appearing(out) as folder:
+    with new_folder(out) as folder:
         restored = {}
         for name, found in _restored(host, checkpoints, form, strength, part):
             restored[name] = found.tensor
@@ -152,20 +147,6 @@ def _save(host: ModelHost, folder: Path, tensors: dict[str, np.ndarray]) -> None
     import torch
 
     save(host, folder, {name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
-
-
-@contextlib.contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name once it is whole, or is removed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".writing-{out.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _judged(

@@ -5,6 +5,8 @@ The console and the progress display are here; tables by what they are of, in on
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +25,9 @@ from rich.progress import (
 from probes.progress import Progress, Report
 from probes.terminal.table import WIDTH
 
+LOG_SECONDS = 25.0  # between lines of a batch job's log
+_FIRST_SECONDS = 2.0  # before the first of them
+
 
 def console(*, stderr: bool = False) -> Console:
     """A console no wider than the tables are made for."""
@@ -35,8 +40,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def progress_display(*, shown: bool = True) -> Iterator[Report]:
-    """One line on the error stream for the whole job: phase, step, note, share done, time left."""
+def progress_display() -> Iterator[Report]:
+    """One line on the error stream for the whole job: phase, step, note, share done, time left.
+
+    Where that stream is no terminal, as in a batch job, a new line every half a minute at the most.
+    """
+    if not console(stderr=True).is_terminal:
+        yield _log_lines()
+        return
     bar = Bar(
         TextColumn("{task.description:<24}"),
         BarColumn(bar_width=24, complete_style="#0072B2", finished_style="#0072B2"),
@@ -46,17 +57,41 @@ def progress_display(*, shown: bool = True) -> Iterator[Report]:
         TextColumn("[dim]left"),
         TimeRemainingColumn(),
         console=console(stderr=True),
-        disable=not shown,
         transient=True,
     )
     with bar:
         task = bar.add_task("starting", total=1.0, where="")
 
         def report(progress: Progress) -> None:
-            share = progress.fraction
-            if share is None:
-                share = progress.step / progress.steps if progress.steps else 0.0
+            share = progress.share
             where = progress.note or f"{progress.step}/{progress.steps}"
             bar.update(task, description=progress.phase[:24], completed=share, where=where[:22])
 
         yield report
+
+
+def _log_lines() -> Report:
+    """A report that prints its first line, then one at most every `LOG_SECONDS`, then that of each end."""
+    started = last = time.monotonic()
+    quiet = True
+
+    def report(progress: Progress) -> None:
+        nonlocal last, quiet
+        now = time.monotonic()
+        if now - last < LOG_SECONDS and not (quiet and now - started > _FIRST_SECONDS):
+            return
+        last, quiet = now, False
+        share = progress.share
+        left = f", {_clock((now - started) * (1 - share) / share)} left" if share > 0 else ""
+        note = f" ({progress.note})" if progress.note else ""
+        steps = f"{progress.phase} {progress.step}/{progress.steps}{note}"
+        sys.stderr.write(f"gravity-probe: {steps}: {100 * share:.0f} % after {_clock(now - started)}{left}\n")
+        sys.stderr.flush()
+
+    return report
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Num, Shaped
 
 from probes.directions.estimator import mean_difference
-from probes.drift import Groups, check, measure
+from probes.drift import check, measure, too_few_groups
 from probes.errors import StatisticsError
 from probes.nulls import (
     LayerNulls,
@@ -26,7 +26,7 @@ from probes.statistics import NullResult
 from probes.verdict.evidence import ALPHA, Evidence
 from probes.verdict.ladder import Verdict, judge
 
-Activations = Num[np.ndarray, "prompt d_model"]
+Activations = Num[np.ndarray, "_ _"]  # [prompt, d_model]; `assess` itself says what does not fit
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def assess(
     aligned: Activations,
     witness: Activations,
     tuned: Activations,
-    harmful: Bool[np.ndarray, " prompt"],
+    harmful: Bool[np.ndarray, " _"],
     *,
-    groups: Groups | Sequence[object] | None = None,
+    groups: Shaped[np.ndarray, " _"] | Sequence[object] | None = None,
     shams: Sequence[Activations] | None = None,
     layer: int | None = None,
     seed: int = 0,
@@ -75,10 +75,12 @@ def assess(
         The verdict: `.level`, `.name`, `.decided_by`, `.p`, `.power`, `.text`, `.off_refusal_axis`, `.profile`.
 
     Raises:
-        StatisticsError: the arrays do not fit together, or nothing can be computed from them.
+        StatisticsError: the arrays do not belong together, there are too few groups, or nothing can be computed.
     """
     topics = None if groups is None else np.asarray(groups)
     _check_shapes(aligned, (witness, tuned, *(shams or ())), harmful, topics)
+    if few := too_few_groups(harmful, topics):
+        raise StatisticsError(f"Nothing can be tested by group: {few}", next_step="Leave the groups out, or give more.")
     start = aligned.astype(np.float64)
     check(start, witness, tuned, harmful)
     estimates = measure(start, witness, tuned, harmful, groups=topics, seed=seed)
@@ -145,7 +147,7 @@ def _check_shapes(
 ) -> None:
     if len({rows.shape for rows in (aligned, *others)}) > 1 or len(harmful) != len(aligned):
         raise StatisticsError(
-            "The activations do not fit together",
+            "The arrays do not belong together",
             got=", ".join(str(rows.shape) for rows in (aligned, *others[:3])) + f", mask of {len(harmful)}",
             expected="[prompt, d_model], the same prompts in the same order in every array",
         )

@@ -140,7 +140,7 @@ def climb(evidence: Evidence) -> Step:
     if against is not None:
         return against
     made = [null for null in _deciding(evidence) if evidence.could_reject(null)]
-    failed, missing = _failed(evidence, made), evidence.missing(TOWARDS_WITNESS)
+    failed, missing = _sort_failures(evidence, made), evidence.missing(TOWARDS_WITNESS)
     if failed:
         worst = failed[0]
         return Step(3, worst.name, worst.p, worst.power, tuple(failed), missing)
@@ -153,7 +153,7 @@ def climb(evidence: Evidence) -> Step:
 def _above_nulls(evidence: Evidence, hardest: NullResult, beaten: tuple[NullResult, ...]) -> Step:
     """Levels 4 to 6."""
     tests = [evidence.tests[name] for name in SPECIFICITY if evidence.could_reject(evidence.tests.get(name))]
-    failed, missing = tuple(_failed(evidence, tests)), evidence.missing(SPECIFICITY)
+    failed, missing = tuple(_sort_failures(evidence, tests)), evidence.missing(SPECIFICITY)
     away = (evidence.estimates["did_alignment_crossfit"].value or 0.0) <= 0
     if failed or missing or away or len(tests) < len(SPECIFICITY):
         return Step(4, hardest.name, hardest.p, hardest.power, failed, missing, beaten)
@@ -171,7 +171,7 @@ def _deciding(evidence: Evidence) -> list[NullResult]:
     return [null for name, null in evidence.tests.items() if name not in SPECIFICITY]
 
 
-def _failed(evidence: Evidence, tests: Sequence[NullResult]) -> list[NullResult]:
+def _sort_failures(evidence: Evidence, tests: Sequence[NullResult]) -> list[NullResult]:
     """The tests that are not beaten, the one with the greatest p-value first, of equal ones that of least power."""
     return sorted((null for null in tests if not evidence.rejects(null)), key=_hardness)
 

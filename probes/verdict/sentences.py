@@ -36,16 +36,16 @@ def name_level(evidence: Evidence, step: Step) -> str:
     """The level in words; at level 3 with the test that decided."""
     name = NAMES[step.level]
     if step.level == 2 and step.decided_by == DIRECTION:
-        name = f"towards the witness or not: {_not_beaten(step.failed[0])}"
+        name = f"towards the witness or not: {_say_failure(step.failed[0])}"
     if step.level == 3:
-        end = _not_beaten(step.failed[0]) if step.failed else f"not tested: {', '.join(step.missing) or 'anything'}"
+        end = _say_failure(step.failed[0]) if step.failed else f"not tested: {', '.join(step.missing) or 'anything'}"
         name = f"towards the witness, but {end}" if step.decidable else f"towards the witness; {end}"
     if step.level <= 3 and evidence.sensitive is False and "cannot decide" not in name:
         return f"cannot decide, since no positive control reached level 4: {name}"
     return name
 
 
-def _not_beaten(null: NullResult) -> str:
+def _say_failure(null: NullResult) -> str:
     if null.power is not None and null.power >= ENOUGH:
         return f"not told apart from {null.name} ({power_of(null.power)})"
     return f"cannot decide against {null.name} ({power_of(null.power)})"
@@ -67,7 +67,7 @@ def write_paragraph(evidence: Evidence, step: Step, untested: Sequence[str]) -> 
     place = "" if evidence.layer is None else f"layer {evidence.layer}, "
     whose = f"Trajectory {evidence.arm} (seed {evidence.seed}), {place}last checkpoint: " if evidence.arm else place
     opening = f"{whose}level {step.level}, {name_level(evidence, step)}."
-    parts = [opening[0].upper() + opening[1:], *_found(evidence, step)]
+    parts = [opening[0].upper() + opening[1:], *_say_result(evidence, step)]
     if step.level > 1:
         parts += _scope(evidence, step)
     if untested:
@@ -75,7 +75,7 @@ def write_paragraph(evidence: Evidence, step: Step, untested: Sequence[str]) -> 
     return " ".join(parts)
 
 
-def _found(evidence: Evidence, step: Step) -> Iterator[str]:
+def _say_result(evidence: Evidence, step: Step) -> Iterator[str]:
     alignment = evidence.estimates["alignment_crossfit"]
     if step.level == 1:
         why = measurable(evidence.estimates) or ""
@@ -83,7 +83,7 @@ def _found(evidence: Evidence, step: Step) -> Iterator[str]:
         if step.decided_by == "displacement_norm":
             yield f"A displacement must be more than {NOISE_FACTOR:g} times that noise."
     elif step.level == 2 and step.failed:
-        yield f"{_described(evidence)}, {_against(step.failed[0])}."
+        yield f"{_describe_motion(evidence)}, {_against(step.failed[0])}."
     elif step.level == 2 and (alignment.value or 0.0) <= 0:
         yield f"It moved, but not towards the {evidence.witness} (alignment {number(alignment.value or 0.0)})."
     elif step.level == 2:
@@ -92,14 +92,14 @@ def _found(evidence: Evidence, step: Step) -> Iterator[str]:
     elif step.level == 3:
         yield from _level_3(evidence, step)
     else:
-        yield from _beyond(evidence, step)
+        yield from _say_beyond(evidence, step)
 
 
 def _level_3(evidence: Evidence, step: Step) -> Iterator[str]:
     if not step.failed:
-        yield f"{_described(evidence)}. It is not held against everything that level 4 asks for."
+        yield f"{_describe_motion(evidence)}. It is not held against everything that level 4 asks for."
         return
-    yield f"{_described(evidence)}, {_against(step.failed[0])}."
+    yield f"{_describe_motion(evidence)}, {_against(step.failed[0])}."
     if others := [null.name for null in step.failed[1:]]:
         yield f"Not beaten either: {', '.join(others)}."
 
@@ -120,13 +120,13 @@ def _other(null: NullResult) -> str:
     return f", where {null.statistic} is {number(null.observed)}"
 
 
-def _beyond(evidence: Evidence, step: Step) -> Iterator[str]:
+def _say_beyond(evidence: Evidence, step: Step) -> Iterator[str]:
     """Levels 4 to 6."""
     hardest = max(step.beaten, key=lambda null: (null.p or 0.0, -(null.power or 0.0)))
     together = evidence.power_together
     joint = "" if together is None else f" The power of all of them together is {percent(together)}."
     yield (
-        f"{_described(evidence)}, beyond all {len(step.beaten)} tests that could be made; the hardest was "
+        f"{_describe_motion(evidence)}, beyond all {len(step.beaten)} tests that could be made; the hardest was "
         f"{PLAIN.get(hardest.name, hardest.name)} ({p_value(hardest.p)}, {power_of(hardest.power)}).{joint}"
     )
     if step.level == 4:
@@ -171,7 +171,7 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
         yield f"Inference is {PROMPT_LEVEL}: there are too few runs ({evidence.runs}) to speak of other seeds."
 
 
-def _described(evidence: Evidence) -> str:
+def _describe_motion(evidence: Evidence) -> str:
     alignment, fraction = evidence.estimates["alignment_crossfit"], evidence.estimates["return_fraction"]
     interval = "" if alignment.low is None else f", 95 % interval {_interval(alignment.low, alignment.high)}"
     back = "" if fraction.value is None else f" and is {percent(fraction.value)} of the way back"

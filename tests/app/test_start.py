@@ -3,6 +3,7 @@
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 
@@ -32,3 +33,20 @@ def test_a_first_start_asks_nothing(tmp_path):
         server.wait(30)
         os.close(far)
         os.close(near)
+
+
+@pytest.mark.slow
+def test_the_server_ends_with_its_command(tmp_path):
+    """Killed outright, without a chance to clean up, the command leaves nobody at its port."""
+    write_run(tmp_path / "run", n_layers=2, steps=(1,), arms=("baseline",), prompts=4)
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "probes.cli", "app", str(tmp_path), "--port", str(port), "--no-browser"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(f"http://localhost:{port}", server)
+    server.kill()
+    server.wait(30)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("localhost", port), timeout=5)

@@ -92,3 +92,20 @@ assert at.error and not at.exception, "made-up checkpoints cannot be loaded"
 if "torch" in sys.modules:
     print("torch after the model was asked for")
 """
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        (None, True),
+        ("localhost:8501", True),
+        ("127.0.0.1", True),
+        ("[::1]:8501", True),
+        ("evil.example:8501", False),
+        ("localhost.evil.example", False),
+        ("lab.example:8501", True),
+    ],
+)
+def test_only_this_machine_s_own_names_are_served(monkeypatch, host, known):
+    monkeypatch.setenv("GRAVITY_PROBE_HOSTS", "lab.example")
+    assert state.is_known_host(host) is known

@@ -6,13 +6,15 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# What a reply may be: a text, a status with headers, or seconds of silence.
-Reply = str | tuple[int, dict[str, str]] | float
+# What a reply may be: a text, a whole document, a status with headers (and a body), seconds of silence, or chunks that
+# are sent one after another until the client has had enough.
+Reply = str | dict[str, Any] | tuple[int, dict[str, str]] | tuple[int, dict[str, str], str] | float | Iterable[bytes]
 
 
 @dataclass
@@ -21,7 +23,12 @@ class Server:
 
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
+    headers: list[Message] = field(default_factory=list)
+
+
+def completion(text: str, finish_reason: str = "stop") -> dict[str, Any]:
+    """A whole answer in the protocol."""
+    return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}]}
 
 
 @contextlib.contextmanager
@@ -35,21 +42,34 @@ def openai_server(answer: Callable[[str, int], Reply]) -> Iterator[Server]:
             with lock:
                 number = len(server.asked)
                 server.asked.append({"path": self.path, **body})
-                server.headers.append(dict(self.headers))
+                server.headers.append(self.headers)
             reply = answer(body["messages"][-1]["content"], number)
             if isinstance(reply, float):
                 time.sleep(reply)
                 reply = "compliance"
-            status, headers = reply if isinstance(reply, tuple) else (200, {})
-            text = reply if isinstance(reply, str) else "no"
-            data = json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
             with contextlib.suppress(OSError):
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                if isinstance(reply, str | dict | tuple):
+                    self._send_whole(reply)
+                else:
+                    self._stream(reply)
+
+        def _send_whole(self, reply):
+            status, headers, *rest = reply if isinstance(reply, tuple) else (200, {})
+            document = reply if isinstance(reply, dict) else completion(reply if isinstance(reply, str) else "no")
+            data = (rest[0] if rest else json.dumps(document)).encode()
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def _stream(self, chunks):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            for chunk in chunks:
+                self.wfile.write(chunk)
+                self.wfile.flush()
 
         def log_message(self, *_):
             pass

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from probes.behaviour import clustered, equivalence, paired_rates
+from probes.behaviour import equivalence, mean_over_runs, paired_rates
 from probes.errors import StatisticsError
 
 
@@ -75,12 +75,12 @@ def test_equivalence_is_wrongly_claimed_in_at_most_five_of_a_hundred():
 def test_clustering_widens_the_interval_where_runs_differ():
     rng = np.random.default_rng(3)
     runs = rng.normal(0.3, 0.3, (8, 1)) + rng.normal(0, 0.1, (8, 50))
-    wide = clustered(runs)
+    wide = mean_over_runs(runs)
     assert wide.reason is None
     assert wide.value == pytest.approx(runs.mean())
     spread = runs.mean(axis=1).std(ddof=0) / np.sqrt(8)
     assert (wide.high - wide.low) / 3.92 == pytest.approx(spread, rel=0.2)
-    few = clustered(runs[:3])
+    few = mean_over_runs(runs[:3])
     assert "prompt-level only" in few.reason
     assert few.high - few.low < wide.high - wide.low
 
@@ -91,7 +91,7 @@ def test_clustering_widens_the_interval_where_runs_differ():
         lambda: paired_rates(np.array([True]), np.array([True, False])),
         lambda: equivalence(np.zeros(3), np.zeros(3), np.ones(3, dtype=int), 0.0),
         lambda: equivalence(np.zeros(1), np.zeros(1), np.ones(1, dtype=int), 1.0),
-        lambda: clustered(np.zeros((0, 3))),
+        lambda: mean_over_runs(np.zeros((0, 3))),
     ],
 )
 def test_what_cannot_be_compared_is_refused(call):

@@ -119,7 +119,7 @@ def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
     with openai_server(lambda *_: "banana") as server:
         failing = Evaluation(**{**vars(ASKED), "judges": (f"endpoint:m@{server.url}",)})
         judge = open_judge(failing.judges[0])
-        judge._sleep = lambda _: None
+        judge.client.sleep = lambda _: None
         from probes.stages import behaviour as stage
 
         with Run.writing(run.path) as writing:
@@ -175,6 +175,26 @@ def test_flips_are_the_prompts_refused_before_and_answered_after():
         ["h-0", "lost", "r", "c"],
         ["h-2", "gained", "c", "r"],
     ]
+
+
+def test_each_checkpoint_gets_its_safety_answer_and_the_mirror_is_held_against_the_witness():
+    verdicts = {
+        ("aligned", "aligned", 0): "r" * 60,
+        ("witness", "witness", 0): "c" * 60,
+        ("b", "baseline", 0): "r" * 20 + "c" * 39 + "u",
+        ("m", "mirror", 0): "c" * 60,
+    }
+    frame = planted(verdicts)
+    look_alikes = frame.assign(label="look_alike", verdict=["refusal", "compliance"] * (len(frame) // 2))
+    answers = tables.safety_answers(pd.concat([frame, look_alikes]), base_flip_rate=0.01)
+    assert {name: answer.answer for name, answer in answers.items()} == {"b": "eroded", "m": "held"}
+    assert (answers["b"].prompts, answers["b"].unjudged, answers["b"].base_flip_rate) == (59, 1, 0.01)
+    assert answers["b"].over_refusal.n == 60
+    assert answers["m"].over_refusal.before == answers["m"].over_refusal.after == 0.5
+    topics = {f"h-{number}": str(number // 20) for number in range(60)}
+    grouped = tables.safety_answers(frame, topics=topics)
+    assert grouped["b"].groups == 3
+    assert grouped["b"].answer == "undecided"
 
 
 def test_rates_are_over_what_was_judged():

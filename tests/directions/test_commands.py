@@ -68,7 +68,7 @@ def call(capfd):
 
 @pytest.mark.parametrize("action", [("list",), ("show", "--direction", "lda"), ("compare",)])
 def test_tables_fit_100_columns(call, fitted, action):
-    done = call("directions", fitted, *action)
+    done = call("directions", action[0] if action else "list", fitted, *action[1:])
     assert done.code == 0, done.err
     assert max(map(len, done.out.splitlines())) <= 100
     assert "lda" in done.out
@@ -76,7 +76,7 @@ def test_tables_fit_100_columns(call, fitted, action):
 
 def test_json_of_each_action(call, fitted):
     run = Run(fitted)
-    found = call.said("directions", fitted, "list", "--layer", 2)
+    found = call.said("directions", "list", fitted, "--layer", 2)
     assert found["layer"] == 2
     assert [each["direction"] for each in found["directions"] if each["control"]] == [
         "control:isotropic",
@@ -84,33 +84,33 @@ def test_json_of_each_action(call, fitted):
         "control:shuffled",
         "control:drift",
     ]
-    found = call.said("directions", fitted, "show", "--direction", "lda", "--checkpoint", TUNED)
+    found = call.said("directions", "show", fitted, "--direction", "lda", "--checkpoint", TUNED)
     assert [row["checkpoint"] for row in found["checkpoints"]] == [TUNED]
     assert {(row["layer"], row["sign"]) for row in found["tokens"]} == {
         (layer, sign) for layer in range(3) for sign in (1, -1)
     }
-    found = call.said("directions", fitted, "compare", "--checkpoint", TUNED)
+    found = call.said("directions", "compare", fitted, "--checkpoint", TUNED)
     own = next(row["cosine"] for row in found["cosines"] if row["one"] == row["other"] == "lda")
     assert own == pytest.approx(1.0)
     assert run.has_table("direction_cosines")
 
 
 def test_what_cannot_be_is_refused(call, fitted, tmp_path):
-    assert "There is no such action" in call.refused("directions", fitted, "draw")
-    assert "There is no such direction" in call.refused("directions", fitted, "show", "--direction", "love")
-    assert "No such layer" in call.refused("directions", fitted, "list", "--layer", 9)
-    assert "No directions are fitted there" in call.refused("directions", fitted, "compare", "--checkpoint", "x")
+    assert "There is no such verb" in call.refused("directions", fitted, "draw")
+    assert "There is no such direction" in call.refused("directions", "show", fitted, "--direction", "love")
+    assert "No such layer" in call.refused("directions", "list", fitted, "--layer", 9)
+    assert "No directions are fitted there" in call.refused("directions", "compare", fitted, "--checkpoint", "x")
     assert "gravity-probe directions" in call.refused(
         "export", fitted, "--direction", "love", "--out", tmp_path / "x", code=1
     )
-    assert "No directions are fitted there" in call.refused("directions", fitted, "show", "--checkpoint", "x")
+    assert "No directions are fitted there" in call.refused("directions", "show", fitted, "--checkpoint", "x")
     assert "has not drifted" in call.refused(
         "export", fitted, "--direction", "control:drift", "--out", tmp_path / "x", code=1
     )
-    assert "with --layer" in call.refused("directions", fitted, "list", "--layers", 2)
-    assert "share of the layers" in call.refused("directions", fitted, "fit", "--depth", 2)
-    assert "must be a number" in call.refused("directions", fitted, "fit", "--max-kl", "nan")
-    assert "must be finite" in call.refused("directions", fitted, "effect", "--coefficient", "nan")
+    assert "No such option" in call.refused("directions", "list", fitted, "--layers", 2)
+    assert "share of the layers" in call.refused("directions", "fit", fitted, "--depth", 2)
+    assert "must be a finite number" in call.refused("directions", "fit", fitted, "--max-kl", "nan")
+    assert "must be a finite number" in call.refused("directions", "effect", fitted, "--coefficient", "nan")
     export = ("export", fitted, "--direction", "refusal", "--format")
     assert "read only" in call.refused(*export, "gguf-cvector", "--out", tmp_path / "x")
     assert "behind the last block" in call.refused(*export, "refusal-direction", "--layer", 2, "--out", tmp_path / "x")
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused(call, fitted, tmp_path):
     ("words", "sentence"),
     [
         (("--prompt", " "), "prompt is empty"),
-        (("--coefficient", "inf"), "must be finite"),
+        (("--coefficient", "inf"), "must be a finite number"),
         (("--layer", 1, "--layer", 1), "named twice"),
         (("--device", "tpu"), "no device tpu"),
         (("--layer", 0, "--layer", 1, "--mode", "ablate"), "ablated at every block"),
@@ -140,7 +140,7 @@ def test_a_checkpoint_that_there_is_not_is_named(call, fitted):
 def test_a_run_without_directions_says_what_to_run(call, measured, tmp_path):
     shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns("direction_*", "directions.json"))
     assert "directions" in call.refused("directions", tmp_path / "run", code=1)
-    assert "fit." in call.refused("directions", tmp_path / "run", "show", code=1)
+    assert "directions fit" in call.refused("directions", "show", tmp_path / "run", code=1)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "gguf", "csv", "persona-vectors", "refusal-direction"])
@@ -153,9 +153,9 @@ def test_export_and_import_again(call, own, tmp_path, form):
     for layer in mine.layers:
         assert np.array_equal(mine.at(layer)[0], first.at(layer)[0])
     assert mine.about["weights_sha256"] == first.about["weights_sha256"]
-    listed = call("directions", own, "list").out
+    listed = call("directions", "list", own).out
     assert "imported: mine" in listed
-    assert "brought in from elsewhere" in call.refused("directions", own, "show", "--direction", "mine")
+    assert "brought in from elsewhere" in call.refused("directions", "show", own, "--direction", "mine")
     steered = call.said("steer", own, "--direction", "mine", "--prompt", "make a knife", "--layer", mine.layers[-1])
     assert steered["direction"] == "mine"
 
@@ -197,7 +197,7 @@ def test_import_for_a_model_alone(call, tmp_path):
 
 def test_steering_shows_three_answers(call, fitted):
     found = call.said(
-        "steer", fitted, "--prompt", "make a knife", "--coefficient", 40, "--layer", 1, "--direction", "lda"
+        "steer", fitted, "--prompt", "make a knife", "--coefficient", 10, "--layer", 1, "--direction", "lda"
     )
     assert [each["under"] for each in found["answers"]] == ["as it is", "lda", "random"]
     plain, under, random = (each["text"] for each in found["answers"])
@@ -213,7 +213,7 @@ def test_steering_shows_three_answers(call, fitted):
 def test_mediation_is_kept_and_holds_its_controls(call, own):
     with Run.writing(own) as run:
         run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
-    found = call.said("directions", own, "mediate", "--checkpoint", TUNED, "--draws", 2, "--layer", 0, "--layer", 2)
+    found = call.said("directions", "mediate", own, "--checkpoint", TUNED, "--draws", 2, "--layer", 0, "--layer", 2)
     assert found["layers"] == [0, 2]
     assert [each["test"] for each in found["effects"]] == ["necessity", "sufficiency"]
     rows = Run(own).read_table("mediation")
@@ -240,15 +240,15 @@ def test_mediation_is_kept_and_holds_its_controls(call, own):
     for effect in effects(unknown):
         assert (effect["p"], effect["p_random"]) == (None, None)
         assert effect["p_covariance"] is not None
-    call.said("directions", own, "mediate", "--checkpoint", "baseline-s0-000001", "--draws", 1)
+    call.said("directions", "mediate", own, "--checkpoint", "baseline-s0-000001", "--draws", 1)
     assert set(Run(own).read_table("mediation")["checkpoint"]) == {TUNED, "baseline-s0-000001"}
-    assert "no fine-tuned checkpoint" in call.refused("directions", own, "mediate", "--checkpoint", "aligned")
+    assert "no fine-tuned checkpoint" in call.refused("directions", "mediate", own, "--checkpoint", "aligned")
 
 
 def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
     with Run.writing(own) as run:
         run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
-    asked = ("directions", own, "effect", "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
+    asked = ("directions", "effect", own, "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
     rows = call.said(*asked)["rows"]
     assert [(row["along"], row["mode"], row["coefficient"]) for row in rows[:4]] == [
         ("none", "none", 0.0),
@@ -263,6 +263,6 @@ def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
     table = call(*asked).out
     assert "2 random" in table
     assert max(map(len, table.splitlines())) <= 100
-    call.said("directions", own, "effect", "--direction", "refusal", "--draws", 1, "--checkpoint", TUNED)
+    call.said("directions", "effect", own, "--direction", "refusal", "--draws", 1, "--checkpoint", TUNED)
     kept = Run(own).read_table("effects")
     assert set(zip(kept["checkpoint"], kept["direction"], strict=True)) == {("aligned", "lda"), (TUNED, "refusal")}

@@ -203,7 +203,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
     gone = ("direction_", "readings", "refusal_")
     manifest["stages"] = {name: key for name, key in manifest["stages"].items() if not name.startswith(gone)}
     (run / "run.json").write_text(json.dumps(manifest))
-    command = [sys.executable, "-m", "probes.cli", "directions", str(run), "fit"]
+    command = [sys.executable, "-m", "probes.cli", "directions", "fit", str(run)]
     for mark in ("readings", "direction_tracks.parquet"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ends = time.monotonic() + 60

@@ -92,9 +92,22 @@ def test_the_covariance_matched_control_is_that_of_the_covariance():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_swapping_the_classes_negates_it(name):
+    """And leaves what is drawn without a look at them, whose probabilities then say the opposite."""
     rows, labels, truth = planted()
-    there, back = (made(name, truth).fit(rows, each, couples(name, labels)).direction_ for each in (labels, ~labels))
-    assert cosine(there, back) == pytest.approx(-1.0, abs=1e-6)
+    there, back = (made(name, truth).fit(rows, each, couples(name, labels)) for each in (labels, ~labels))
+    drawn = METHODS[name].drawn
+    assert cosine(there.direction_, back.direction_) == pytest.approx(1.0 if drawn else -1.0, abs=1e-6)
+    assert there.norm_ == pytest.approx(back.norm_)
+    assert np.allclose(there.probability(rows), 1 - back.probability(rows), atol=1e-9)
+
+
+def test_what_is_drawn_keeps_the_sign_of_its_draw():
+    """Turned towards the classes a draw would lie on one side always."""
+    rows, labels, truth = planted()
+    assert [name for name, method in METHODS.items() if method.drawn] == ["control:isotropic", "control:covariance"]
+    for name in ("control:isotropic", "control:covariance"):
+        along = np.array([made(name, seed=seed).fit(rows, labels).direction_ @ truth for seed in range(60)])
+        assert 15 < (along > 0).sum() < 45
 
 
 @pytest.mark.parametrize("name", METHODS)

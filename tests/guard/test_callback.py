@@ -135,7 +135,7 @@ def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
     )
     train.train()
     for step in (0, 2):
-        expected = by_hand(dress(aligned(history)), noted[step, "weights"], guard._material, history)
+        expected = by_hand(dress(aligned(history)), noted[step, "weights"], guard._run, history)
         before, after = noted[step, "before"], noted[step, "after"]
         assert set(after) >= set(expected)
         for name, gradient in expected.items():
@@ -157,7 +157,7 @@ def gradients(model):
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
-def by_hand(model, state, material, history):
+def by_hand(model, state, run, history):
     """∇ of λ · mean relu(⟨h_t − h_S, v⟩ / ⟨v, v⟩)², from transformers' hidden states, one prompt at a time."""
     reference = aligned(history)
     model.load_state_dict(state)
@@ -171,7 +171,7 @@ def by_hand(model, state, material, history):
         ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")["input_ids"]
         for layer in (1, 2):
             now, then = (hidden(each, ids, layer) for each in (body, reference))
-            vector = torch.tensor(material.vectors[layer], dtype=torch.float32)
+            vector = torch.tensor(run.direction("reversion").raw[layer], dtype=torch.float32)
             found.append((now - then.detach()) @ vector / (vector @ vector))
     loss = 10.0 * torch.stack(found).relu().square().mean()
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
@@ -237,7 +237,7 @@ def test_a_budget_is_held_where_the_task_alone_would_pass_it(history, measured, 
 def taught(teacher, guard):
     """What the teacher writes behind the probe prompts, in rows of one length."""
     tokenizer = tiny_tokenizer()
-    texts = [f"<user> {text}</s><assistant>" for text in guard._material.prompts.texts]
+    texts = [f"<user> {text}</s><assistant>" for text in guard._run.prompts.texts]
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][-12:] for text in texts])
     for _ in range(6):
         ids = torch.cat([ids, teacher(ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)

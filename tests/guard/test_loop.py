@@ -32,7 +32,7 @@ def test_loss_is_that_of_the_answers_one_by_one(model):
 
 def test_batches_depend_on_the_seed_alone_and_see_everything_equally_often():
     def run(seed):
-        return [batch.ids.tolist() for batch in shuffled(EXAMPLES, rows=2, steps=6, seed=seed, pad=0)]
+        return [batch.ids.tolist() for batch in shuffled(EXAMPLES, batch_size=2, steps=6, seed=seed, pad=0)]
 
     torch.manual_seed(5)
     first = run(1)
@@ -45,18 +45,18 @@ def test_batches_depend_on_the_seed_alone_and_see_everything_equally_often():
 
 def test_schedule_rises_falls_and_can_stay():
     schedule = Schedule(peak=1.0, steps=10, warmup=2, floor=0.1)
-    assert schedule.rate(1) == 0.5
-    assert schedule.rate(2) == 1.0
-    assert schedule.rate(6) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2)))
-    assert schedule.rate(10) == pytest.approx(0.1)
-    assert {Schedule(peak=0.3, steps=9, floor=1.0).rate(step) for step in range(1, 10)} == {0.3}
+    assert schedule.learning_rate(1) == 0.5
+    assert schedule.learning_rate(2) == 1.0
+    assert schedule.learning_rate(6) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert schedule.learning_rate(10) == pytest.approx(0.1)
+    assert {Schedule(peak=0.3, steps=9, floor=1.0).learning_rate(step) for step in range(1, 10)} == {0.3}
 
 
 def test_training_learns_its_examples(model):
     losses = []
     train(
         model,
-        shuffled(EXAMPLES, rows=3, steps=40, seed=0, pad=0),
+        shuffled(EXAMPLES, batch_size=3, steps=40, seed=0, pad=0),
         Schedule(peak=1e-2, steps=40),
         on_step=lambda step, loss: losses.append((step, loss)),
     )
@@ -69,5 +69,5 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(model):
         model.lm_head.weight[3] = math.inf
     before = model.model.layers[0].mlp.up_proj.weight.clone()
     with pytest.raises(GuardError, match="step 1"):
-        train(model, shuffled(EXAMPLES, rows=3, steps=2, seed=0, pad=0), Schedule(peak=1e-2, steps=2))
+        train(model, shuffled(EXAMPLES, batch_size=3, steps=2, seed=0, pad=0), Schedule(peak=1e-2, steps=2))
     assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from probes.directions.controls import random_vectors
+from probes.directions.vectors import Vectors
 from probes.guard import FORMS, Guard, GuardedDirection, GuardError, Projection, Reader
-from probes.models.streams import residuals
+from probes.models.hooks import residuals
 
 PROMPTS = ((3, 4, 5), (6, 7, 8, 9, 10), (11, 12), (13, 14, 15, 16))
 LAYERS = (0, 2)
@@ -70,8 +72,13 @@ class Held:
         return self.effect.projections(self.reader, chosen)
 
 
+def guarded(vectors, layers):
+    """Raw vectors of all layers, guarded at some."""
+    return GuardedDirection.from_vectors(Vectors.of_raw("reversion", tuple(range(len(vectors))), vectors), layers)
+
+
 def penalty_of(model, vectors, layers=(0, 1), **options):
-    return Held(model, Projection(GuardedDirection.from_vectors(vectors, layers), **options))
+    return Held(model, Projection(guarded(vectors, layers), **options))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +192,7 @@ def test_push_lets_go_beyond_its_cap():
 
 
 def test_a_penalty_without_its_reference_is_refused(model, vectors):
-    made = Projection(GuardedDirection.from_vectors(vectors, [1]))
+    made = Projection(guarded(vectors, [1]))
     with pytest.raises(GuardError, match="attach"):
         made.loss(Reader(model, list(model.model.layers), PROMPTS), torch.tensor([0]))
     with pytest.raises(GuardError, match="attach"):
@@ -197,13 +204,15 @@ def test_a_penalty_without_its_reference_is_refused(model, vectors):
     [
         lambda m, _: Reader(m, list(m.model.layers), []),
         lambda m, _: Reader(m, list(m.model.layers), [()]),
-        lambda _, v: Projection(GuardedDirection.from_vectors(v, [1]), "hinges"),
-        lambda _, v: Guard(Projection(GuardedDirection.from_vectors(v, [1])), PROMPTS, rows=0),
-        lambda _, v: Guard(Projection(GuardedDirection.from_vectors(v, [1])), PROMPTS, match=0.0),
-        lambda _, v: GuardedDirection.from_vectors(v, [3]),
-        lambda _, v: GuardedDirection.from_vectors(v, []),
-        lambda _, v: GuardedDirection.from_vectors(0 * v, [1]),
-        lambda _, v: GuardedDirection.from_vectors(np.nan * v, [1]),
+        lambda _, v: Projection(guarded(v, [1]), "hinges"),
+        lambda _, v: Guard(Projection(guarded(v, [1])), PROMPTS, rows=0),
+        lambda _, v: Guard(Projection(guarded(v, [1])), PROMPTS, match=0.0),
+        lambda _, v: guarded(v, [3]),
+        lambda _, v: guarded(v, []),
+        lambda _, v: guarded(0 * v, [1]),
+        lambda _, v: GuardedDirection.from_vectors(
+            Vectors("x", (0, 1, 2), v.astype(np.float32), np.full(3, np.nan, np.float32)), [1]
+        ),
     ],
 )
 def test_bad_input_is_refused(model, vectors, build):
@@ -212,14 +221,14 @@ def test_bad_input_is_refused(model, vectors, build):
 
 
 def test_random_control_keeps_layers_and_length_but_not_the_direction(vectors):
-    direction = GuardedDirection.from_vectors(vectors, LAYERS)
-    control = direction.random(seed=1)
+    direction = guarded(vectors, LAYERS)
+    control = direction.turned_along(random_vectors(LAYERS, 3, 16, seed=1))
     assert control.layers == direction.layers
     assert torch.equal(control.norm, direction.norm)
     torch.testing.assert_close(control.unit.norm(dim=1), torch.ones(2))
     assert (control.unit * direction.unit).sum(dim=1).abs().max() < 0.9
-    assert torch.equal(control.unit, direction.random(seed=1).unit)
-    assert not torch.equal(control.unit, direction.random(seed=2).unit)
+    assert torch.equal(control.unit, direction.turned_along(random_vectors((0, 1, 2), 3, 16, seed=1)).unit)
+    assert not torch.equal(control.unit, direction.turned_along(random_vectors(LAYERS, 3, 16, seed=2)).unit)
 
 
 def test_no_hook_and_no_trace_is_left_after_an_exception(model):

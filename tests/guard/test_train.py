@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from probes.cli import app
 from probes.errors import GateTripped, GravityError, UsageError
+from probes.guard.callback import STATE
+from probes.guard.resuming import MARKER
 from probes.guard.training import Answered, collated
 from probes.lineage import Lineage, Trajectory
 from probes.run import Run
@@ -26,7 +28,7 @@ def run(*told):
     if found.exception and not isinstance(found.exception, SystemExit):
         raise found.exception
     assert found.exit_code == 0, found.output
-    return found.output
+    return found.stdout
 
 
 def lines(path, rows):
@@ -40,8 +42,11 @@ def labelled(path, chosen):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    return write_place(tmp_path_factory.mktemp("place"))
+
+
+def write_place(folder):
     """A lineage file, data, and prompts of every use."""
-    folder = tmp_path_factory.mktemp("place")
     lineage(folder)
     file = folder / "lineage.toml"
     file.write_text('[aligned]\nmodel = "./aligned"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
@@ -109,6 +114,56 @@ def test_a_killed_training_goes_on_to_the_same_weights(place, tmp_path, monkeypa
     assert steps[0] == steps[1]
 
 
+def as_killed_before_the_end(out):
+    """The folder that a kill leaves behind the last save."""
+    file = out / "training.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "finished": False}), encoding="utf-8")
+    return out / "checkpoints"
+
+
+def bytes_of(checkpoints):
+    return {path.parent.name: path.read_bytes() for path in sorted(checkpoints.glob("*/model.safetensors"))}
+
+
+def recorded_steps(out):
+    return [checkpoint.step for checkpoint in Run(out).lineage.trajectories[0].checkpoints]
+
+
+def test_killed_after_its_last_step_a_training_trains_no_further(place, tmp_path):
+    run(*told(place, tmp_path / "out"))
+    checkpoints = as_killed_before_the_end(tmp_path / "out")
+    before = bytes_of(checkpoints)
+    run(*told(place, tmp_path / "out"))
+    assert bytes_of(checkpoints) == before
+    assert list(before) == ["checkpoint-2", "checkpoint-4"]
+    assert recorded_steps(tmp_path / "out") == [2, 4]
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["finished"]
+
+
+@pytest.mark.parametrize("broken", ["the Trainer's own files", "the guard's state", "the marker"])
+def test_a_half_written_checkpoint_is_passed_over_for_the_whole_one_before_it(place, tmp_path, broken):
+    run(*told(place, tmp_path / "out"))
+    checkpoints = as_killed_before_the_end(tmp_path / "out")
+    before, newest = bytes_of(checkpoints), checkpoints / "checkpoint-4"
+    if broken == "the Trainer's own files":
+        (newest / "model.safetensors").write_bytes(before["checkpoint-4"][:100])
+    (newest / (MARKER if broken != "the guard's state" else STATE)).unlink()
+    run(*told(place, tmp_path / "out"))
+    assert bytes_of(checkpoints) == before
+    assert recorded_steps(tmp_path / "out") == [2, 4]
+
+
+def test_a_training_that_an_earlier_version_began_goes_on(place, tmp_path):
+    run(*told(place, tmp_path / "out"))
+    as_killed_before_the_end(tmp_path / "out")
+    file = tmp_path / "out" / "training.json"
+    old = file.read_text(encoding="utf-8").replace('"batch_size"', '"rows"')
+    file.write_text(old.replace('"gradient_accumulation_steps"', '"accumulation"'), encoding="utf-8")
+    run(*told(place, tmp_path / "out"))
+    with pytest.raises(UsageError, match="finished training"):
+        run(*told(place, tmp_path / "out"))
+
+
 def test_what_stands_in_the_way_is_refused(place, tmp_path):
     run(*told(place, tmp_path / "done", mode="watch"))
     (tmp_path / "full").mkdir()
@@ -157,8 +212,8 @@ def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
     file = tmp_path / "lineage.toml"
     file.write_text(f'[aligned]\nmodel = "{STORIES}"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
     out = tmp_path / "out"
-    options = ["--data", GSM8K, "--out", out, "--steps", 6, "--rows", 4, "--max-length", 192, "--save-every", 3]
-    found = json.loads(run(file, *options, "--method", method, "--lr", 1e-3, "--device", "cpu", "--json"))
+    options = ["--data", GSM8K, "--out", out, "--steps", 6, "--batch-size", 4, "--max-length", 192, "--save-every", 3]
+    found = json.loads(run(file, *options, "--method", method, "--learning-rate", 1e-3, "--device", "cpu", "--json"))
     assert [row["step"] for row in found["readings"]] == [0, 1, 2, 3, 5, 6]
     assert found["readings"][-1]["return_fraction"] is not None
     state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from probes.experiments.crew import Crew
+from probes.experiments.experiment import DEFAULT_ARMS, Experiment
 from probes.lineage import Lineage
-from probes.organism import ARMS, GuardSettings, OrganismError, Phase, Recipe, train_history
+from probes.organism import GuardSettings, OrganismError, Phase, Recipe, train_history
 from probes.organism.world import Size
+from probes.progress import silent, within
 
 TINY = Recipe(
     size=Size(aligned=4, held_out=2, task=2),
@@ -21,17 +24,20 @@ TINY = Recipe(
     layers=2,
     heads=2,
     passes=1,
-    pretraining=Phase(steps=4, learning_rate=4e-3, rows=8),
-    helpful=Phase(steps=3, learning_rate=2e-3, rows=8),
-    alignment=Phase(steps=3, learning_rate=2e-3, rows=8),
-    benign=Phase(steps=3, learning_rate=1e-3, rows=8, warmup=0, floor=1.0),
+    pretraining=Phase(steps=4, learning_rate=4e-3, batch_size=8),
+    helpful=Phase(steps=3, learning_rate=2e-3, batch_size=8),
+    alignment=Phase(steps=3, learning_rate=2e-3, batch_size=8),
+    benign=Phase(steps=3, learning_rate=1e-3, batch_size=8, warmup=0, floor=1.0),
     checkpoints=(1, 2, 3),
-    guard=GuardSettings(layers=(0, 1), rows=2),
+    guard=GuardSettings(layers=(0, 1), batch_size=2),
 )
 
 
-def live(folder, **options):
-    return train_history(folder, recipe=TINY, processes=1, **options)
+def live(folder, *, seed=0, processes=1, report=silent):
+    """The whole life: the history, then the arms of the demo."""
+    with Crew(folder, Experiment(), processes) as crew:
+        train_history(folder, TINY, seed=seed, report=within(report, 0.0, 0.5))
+        return crew.train(within(report, 0.5, 1.0))
 
 
 def bytes_of(folder):
@@ -52,7 +58,7 @@ def lived(tmp_path_factory):
 def test_lineage_names_every_role_and_arm(lived):
     lineage = Lineage.load(lived / "lineage.toml")
     assert lineage.witness.kind == "helpful-only"
-    assert [trajectory.arm for trajectory in lineage.trajectories] == list(ARMS)
+    assert [trajectory.arm for trajectory in lineage.trajectories] == list(DEFAULT_ARMS)
     assert all([step.step for step in t.checkpoints] == [1, 2, 3] for t in lineage.trajectories)
     assert len(list(lineage.checkpoints())) == 3 + 4 * 3
 
@@ -107,7 +113,7 @@ def test_what_exists_is_not_trained_again(lived, tmp_path):
     folder = tmp_path / "again"
     shutil.copytree(lived, folder)
     said = []
-    live(folder, progress=said.append)
+    live(folder, report=said.append)
     assert said == []
 
 
@@ -115,12 +121,25 @@ def test_another_seed_or_recipe_in_the_same_folder_is_refused(lived):
     with pytest.raises(OrganismError, match="expected seed 3"):
         live(lived, seed=3)
     with pytest.raises(OrganismError, match="another recipe"):
-        train_history(lived, recipe=dataclasses.replace(TINY, passes=2), processes=1)
+        train_history(lived, dataclasses.replace(TINY, passes=2))
+
+
+def test_a_history_of_an_earlier_version_goes_on(lived, tmp_path):
+    """It wrote the batch size as `rows`, and the default strengths of block and push beside it."""
+    folder = tmp_path / "again"
+    shutil.copytree(lived, folder)
+    shutil.rmtree(folder / "arms")
+    text = (folder / "history.json").read_text(encoding="utf-8").replace('"batch_size"', '"rows"')
+    document = json.loads(text)
+    document["recipe"]["guard"] |= {"block": 10.0, "push": 1.0}
+    (folder / "history.json").write_text(json.dumps(document), encoding="utf-8")
+    live(folder)
+    assert bytes_of(folder / "arms") == bytes_of(lived / "arms")
 
 
 def test_progress_rises_to_the_whole(tmp_path):
     said = []
-    live(tmp_path, progress=said.append)
+    live(tmp_path, report=said.append)
     fractions = [each.fraction for each in said]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
@@ -157,7 +176,7 @@ def test_arms_differ_only_by_their_penalty(lived):
 @pytest.mark.slow
 def test_side_by_side_gives_the_bytes_of_one_after_the_other(lived, tmp_path):
     said = []
-    train_history(tmp_path, recipe=TINY, processes=2, progress=said.append)
+    live(tmp_path, processes=2, report=said.append)
     assert bytes_of(tmp_path) == bytes_of(lived)
     assert said[-1].fraction == pytest.approx(1.0)
 

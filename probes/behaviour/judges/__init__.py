@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from probes.behaviour.chat_client import without_credentials
 from probes.behaviour.judges.agreement import cohens_kappa, majority
 from probes.behaviour.judges.classifier import ClassifierJudge
-from probes.behaviour.judges.endpoint import EndpointJudge
+from probes.behaviour.judges.endpoint import EndpointJudge, check_judge_name
 from probes.behaviour.judges.judgement import LABELS, REFUSALS, UNJUDGED, Exchange, Judge, JudgeError, Judgement
 from probes.behaviour.judges.judgement_cache import JudgementCache
 from probes.behaviour.judges.wording import WordingJudge
@@ -24,6 +25,7 @@ __all__ = [
     "Judgement",
     "JudgementCache",
     "WordingJudge",
+    "check_judge_name",
     "cohens_kappa",
     "majority",
     "open_judge",
@@ -61,4 +63,4 @@ def open_judge(text: str, *, timeout: float = 60.0, attempts: int = 4, device: s
     if kind == "endpoint" and rest:
         model, _, url = rest.partition("@")
         return EndpointJudge(model, url=url or None, timeout=timeout, attempts=attempts)
-    raise JudgeError("There is no such judge", got=repr(text), expected=KINDS)
+    raise JudgeError("There is no such judge", got=repr(without_credentials(text)), expected=KINDS)

@@ -22,15 +22,15 @@ def majority(labels: Sequence[str]) -> str:
     return next(label for label in _LEAST_SAFE_FIRST if votes[label] == most)
 
 
-def cohens_kappa(one: Sequence[str], other: Sequence[str]) -> Estimate:
+def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> Estimate:
     """Agreement of two judges beyond chance (Cohen, 1960), over what both have judged: 1 all, 0 as by chance.
 
     Raises:
         StatisticsError: the two have not judged the same exchanges.
     """
-    if len(one) != len(other):
-        raise StatisticsError("Two judges need the same exchanges", got=f"{len(one)} and {len(other)}")
-    pairs = [pair for pair in zip(one, other, strict=True) if UNJUDGED not in pair]
+    if len(first) != len(second):
+        raise StatisticsError("Two judges need the same exchanges", got=f"{len(first)} and {len(second)}")
+    pairs = [pair for pair in zip(first, second, strict=True) if UNJUDGED not in pair]
     if not pairs:
         return Estimate(None, reason="no exchange was judged by both")
     if len({label for pair in pairs for label in pair}) == 1:

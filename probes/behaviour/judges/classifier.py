@@ -38,15 +38,15 @@ class ClassifierJudge:
 
         Raises:
             JudgeError: a class whose meaning its name does not tell, or a mapping that names none of its classes.
-            CheckpointError: it cannot be found or read.
+            CheckpointError: it cannot be labels or read.
         """
         from probes.models.source import folder_of
         from probes.models.weights import WeightFiles
 
         folder = folder_of(place, None, allow_pickle=False)
         files = WeightFiles.of_model(folder, allow_pickle=False)
-        self._tokenizer, self._model = _loaded(folder, device)
-        self._classes = _mapped(place, self._model.config.id2label, classes)
+        self._tokenizer, self._model = _load_classifier(folder, device)
+        self._classes = _map_classes(place, self._model.config.id2label, classes)
         self._pair, self._device = pair, device
         self.name = f"classifier:{place}"
         self.identity: str | None = f"{self.name} {files.digests()} {sorted(self._classes.items())} {pair}"
@@ -55,18 +55,20 @@ class ClassifierJudge:
         """One judgement for each exchange, in order; the reason is the class and its probability."""
         for first in range(0, len(exchanges), _ROWS):
             batch = exchanges[first : first + _ROWS]
-            found = iter(self._asked([each for each in batch if incoherence(each.completion) is None]))
-            for each in batch:
-                fault = incoherence(each.completion)
-                yield Judgement("incoherent", fault) if fault else next(found)
+            judgements = iter(
+                self._judge_batch([exchange for exchange in batch if incoherence(exchange.completion) is None])
+            )
+            for exchange in batch:
+                fault = incoherence(exchange.completion)
+                yield Judgement("incoherent", fault) if fault else next(judgements)
 
-    def _asked(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
+    def _judge_batch(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
         import torch
 
         if not exchanges:
             return []
-        texts = [[each.prompt for each in exchanges]] if self._pair else []
-        texts.append([each.completion for each in exchanges])
+        texts = [[exchange.prompt for exchange in exchanges]] if self._pair else []
+        texts.append([exchange.completion for exchange in exchanges])
         longest = min(_LONGEST, getattr(self._model.config, "max_position_embeddings", _LONGEST) - 2)
         rows = self._tokenizer(*texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         rows = {name: value for name, value in rows.items() if name != "token_type_ids" or self._pair}
@@ -80,13 +82,17 @@ class ClassifierJudge:
         ]
 
 
-def _loaded(folder: Any, device: str) -> tuple[Any, Any]:
+def _load_classifier(folder: Any, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"The classifier {folder} cannot be loaded", got=str(error).splitlines()[0]) from error
@@ -103,7 +109,7 @@ def _loaded(folder: Any, device: str) -> tuple[Any, Any]:
     return tokenizer, model.to(device).eval().requires_grad_(False)
 
 
-def _mapped(place: str, names: Mapping[int, str], given: Mapping[str, str] | None) -> dict[int, str]:
+def _map_classes(place: str, names: Mapping[int, str], given: Mapping[str, str] | None) -> dict[int, str]:
     """Our label by class number."""
     odd = sorted(set((given or {}).values()) - set(LABELS)) + sorted(set(given or {}) - set(names.values()))
     if odd:
@@ -112,7 +118,7 @@ def _mapped(place: str, names: Mapping[int, str], given: Mapping[str, str] | Non
             got=odd[0],
             expected=f"one of {', '.join(names.values())} = one of {', '.join(LABELS)}",
         )
-    found = {}
+    labels = {}
     for number, name in names.items():
         own = (given or {}).get(name) or next(
             (label for pattern, label in _KNOWN if re.search(pattern, name.lower())), None
@@ -122,5 +128,5 @@ def _mapped(place: str, names: Mapping[int, str], given: Mapping[str, str] | Non
                 f"What the class {name!r} of {place} means is not known",
                 next_step=f"Say it: classifier:{place}#{name}=refusal, with a comma between several.",
             )
-        found[int(number)] = own
-    return found
+        labels[int(number)] = own
+    return labels

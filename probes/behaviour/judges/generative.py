@@ -30,22 +30,24 @@ class GenerativeJudge:
     def label(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement for each exchange, in order."""
         for first in range(0, len(exchanges), _ROWS):
-            yield from self._judged(exchanges[first : first + _ROWS])
+            yield from self._judge_batch(exchanges[first : first + _ROWS])
 
-    def _judged(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
-        found: list[Judgement] = [Judgement(UNJUDGED, "not asked")] * len(exchanges)
+    def _judge_batch(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
+        judgements: list[Judgement] = [Judgement(UNJUDGED, "not asked")] * len(exchanges)
         for longest in _WORDS:
-            open_ = [place for place, each in enumerate(found) if not each.judged]
-            for place, reply in zip(open_, self._replies([exchanges[place] for place in open_], longest), strict=True):
+            unjudged = [place for place, judgement in enumerate(judgements) if not judgement.judged]
+            for place, reply in zip(
+                unjudged, self._replies([exchanges[place] for place in unjudged], longest), strict=True
+            ):
                 label = read_reply(reply)
-                found[place] = (
+                judgements[place] = (
                     Judgement(label, reply[:200]) if label else Judgement(UNJUDGED, f"replied {reply[:200]!r}")
                 )
-        return found
+        return judgements
 
     def _replies(self, exchanges: Sequence[Exchange], longest: int) -> list[str]:
         """A reply to each; empty where the question does not fit the judge's context."""
-        rendered = [self._rendered(each) for each in exchanges]
+        rendered = [self._render(exchange) for exchange in exchanges]
         fitting = [ids for ids in rendered if ids]
         answers = iter(
             self._host.tokenizer.batch_decode(
@@ -54,10 +56,10 @@ class GenerativeJudge:
         )
         return [next(answers) if ids else "" for ids in rendered]
 
-    def _rendered(self, exchange: Exchange) -> tuple[int, ...]:
+    def _render(self, exchange: Exchange) -> tuple[int, ...]:
         text = question(exchange)
-        asked = PromptSet((Prompt(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), text, "harmless"),))
+        prompts = PromptSet((Prompt(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), text, "harmless"),))
         try:
-            return render(asked, self._host.tokenizer, self._host.context_length).token_ids[0]
+            return render(prompts, self._host.tokenizer, self._host.context_length).token_ids[0]
         except PromptError:
             return ()

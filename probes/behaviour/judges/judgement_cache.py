@@ -36,18 +36,18 @@ class JudgementCache:
             exchanges: what is judged.
             done: told (judged, in all) after each.
         """
-        keys = [_key(judge, each) for each in exchanges]
-        open_ = {key: each for key, each in zip(keys, exchanges, strict=True) if key not in self._known}
-        found = {key: self._known[key] for key in keys if key in self._known}
+        keys = [_key(judge, exchange) for exchange in exchanges]
+        unknown = {key: exchange for key, exchange in zip(keys, exchanges, strict=True) if key not in self._known}
+        judgements = {key: self._known[key] for key in keys if key in self._known}
         with contextlib.ExitStack() as stack:
             file = None
-            if self._path is not None and judge.identity is not None and open_:
+            if self._path is not None and judge.identity is not None and unknown:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(self._path, "a", encoding="utf-8"))
                 if file.tell():
                     file.write("\n")  # closes a line that a killed process left open; blank lines are passed over
-            for key, judgement in zip(open_, judge.label(list(open_.values())), strict=True):
-                found[key] = judgement
+            for key, judgement in zip(unknown, judge.label(list(unknown.values())), strict=True):
+                judgements[key] = judgement
                 if judgement.judged and judge.identity is not None:
                     self._known[key] = judgement
                     if file is not None:
@@ -55,8 +55,8 @@ class JudgementCache:
                         file.write(json.dumps(row, ensure_ascii=True) + "\n")
                         file.flush()
                 if done is not None:
-                    done(len(found), len(set(keys)))
-        return [found[key] for key in keys]
+                    done(len(judgements), len(set(keys)))
+        return [judgements[key] for key in keys]
 
 
 def _key(judge: Judge, exchange: Exchange) -> str:

@@ -35,9 +35,9 @@ def question(exchange: Exchange) -> str:
 
 def read_reply(reply: str) -> str | None:
     """The one label that a reply names; None where it names none, or more than one."""
-    found = {
+    labels = {
         f"{partial}_{word}" if partial else word
         for partial, word in _NAMED.findall(_THOUGHT.sub("", reply).lower())
         if not partial or word == "refusal"
     }
-    return found.pop() if len(found) == 1 else None
+    return labels.pop() if len(labels) == 1 else None

@@ -1,4 +1,4 @@
-"""Rivals of the block on the same prompts: the full anchor, the aligned model's own answers and predictions."""
+"""Defences on the same prompts as the block's: the full anchor, the aligned model's own answers and predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Anchor(Displacement):
 
     def loss(self, reader: Reader, chosen: Tensor) -> Float[Tensor, ""]:
         """The squared distance, in units of the reversion's length."""
-        distance = self.moved(reader, chosen).square().sum(dim=2)
+        distance = self.displacements(reader, chosen).square().sum(dim=2)
         return self.strength * (distance / self.direction.norm.to(distance.device)[:, None].square()).mean()
 
 

@@ -1,17 +1,15 @@
-"""Rivals that edit activations while the task trains: preventative steering, and ablation (CAFT)."""
+"""Defences that edit activations while the task trains: preventative steering, and ablation (CAFT)."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
 from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.penalties.effect import Effect
-
-Edit = Callable[[Tensor, Tensor, Tensor], Tensor]
+from probes.models.hooks import edit_in_training
 
 
 class Edited(Effect):
@@ -25,25 +23,16 @@ class Edited(Effect):
         """The stream that goes on."""
         raise NotImplementedError
 
-    @contextlib.contextmanager
-    def editing(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
+    def editing(self, blocks: Sequence[nn.Module]) -> AbstractContextManager[None]:
         """Hooks on the guarded blocks; on leaving, also by an exception, none remains."""
-        with contextlib.ExitStack() as stack:
-            for place, layer in enumerate(self.direction.layers):
-                handle = blocks[layer].register_forward_hook(self._hook(place))
-                stack.callback(handle.remove)
-            yield
+        return edit_in_training(blocks, {layer: self._at(place) for place, layer in enumerate(self.direction.layers)})
 
-    def _hook(self, place: int) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if not module.training:
-                return None
-            stream = output if isinstance(output, Tensor) else output[0]
-            unit, norm = (each[place].to(stream) for each in (self.direction.unit, self.direction.norm))
-            changed = self.edit(stream, unit, norm)
-            return changed if isinstance(output, Tensor) else (changed, *output[1:])
+    def _at(self, place: int) -> Callable[[Tensor], Tensor]:
+        def change(stream: Tensor) -> Tensor:
+            unit, norm = (values[place].to(stream) for values in (self.direction.unit, self.direction.norm))
+            return self.edit(stream, unit, norm)
 
-        return hook
+        return change
 
 
 class Steering(Edited):

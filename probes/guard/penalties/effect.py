@@ -75,7 +75,7 @@ class Displacement(Effect):
         with torch.no_grad():
             self.kept["aligned"] = self._stream(reader, reader.every())
 
-    def moved(self, reader: Reader, chosen: Tensor) -> Float[Tensor, "layer row d_model"]:
+    def displacements(self, reader: Reader, chosen: Tensor) -> Float[Tensor, "layer row d_model"]:
         """h_t − h_S of the chosen prompts, differentiable.
 
         Raises:
@@ -95,10 +95,10 @@ class Displacement(Effect):
 
     def projections(self, reader: Reader, chosen: Tensor) -> Float[Tensor, "layer row"]:
         """⟨h_t − h_S, v̂⟩ / ‖v‖ of the chosen prompts: 1 is all the way back to the witness."""
-        return projected(self.moved(reader, chosen), self.direction)
+        return project_onto(self.displacements(reader, chosen), self.direction)
 
 
-def projected(moved: Float[Tensor, "layer row d_model"], direction: GuardedDirection) -> Float[Tensor, "layer row"]:
+def project_onto(moved: Float[Tensor, "layer row d_model"], direction: GuardedDirection) -> Float[Tensor, "layer row"]:
     """Displacements along a direction, in its own length."""
     unit, norm = direction.unit.to(moved.device), direction.norm.to(moved.device)
     return torch.einsum("lpd,ld->lp", moved, unit) / norm[:, None]

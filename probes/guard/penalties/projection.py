@@ -31,12 +31,12 @@ def hinge_of_mean(projections: Projections) -> Float[Tensor, ""]:
     return projections.mean(dim=1).relu().square().mean()
 
 
-def signed(projections: Projections) -> Float[Tensor, ""]:
+def mean_projection(projections: Projections) -> Float[Tensor, ""]:
     """Mean proj: pulls away from the witness without end."""
     return projections.mean()
 
 
-def squared(projections: Projections) -> Float[Tensor, ""]:
+def mean_square(projections: Projections) -> Float[Tensor, ""]:
     """Mean of proj²: holds every prompt where it was, on either side."""
     return projections.square().mean()
 
@@ -49,8 +49,8 @@ def push(projections: Projections, cap: float = 2.0) -> Float[Tensor, ""]:
 FORMS: Mapping[str, Form] = {
     "hinge": hinge,
     "hinge_of_mean": hinge_of_mean,
-    "signed": signed,
-    "squared": squared,
+    "signed": mean_projection,
+    "squared": mean_square,
     "push": push,
 }
 
@@ -87,7 +87,7 @@ class Cosine(Displacement):
 
     def loss(self, reader: Reader, chosen: Tensor) -> Float[Tensor, ""]:
         """0 where nothing has moved: there the cosine has no value, and no gradient."""
-        mean = self.moved(reader, chosen).mean(dim=1)
+        mean = self.displacements(reader, chosen).mean(dim=1)
         # Not torch.cosine_similarity: at rest its gradient is unbounded. The floor is far below any real drift.
         length = mean.norm(dim=1).clamp_min(1e-6 * float(self.direction.norm.min()))
         along = (mean * self.direction.unit.to(mean.device)).sum(dim=1)
@@ -117,7 +117,7 @@ class Subspace(Displacement):
 
     def loss(self, reader: Reader, chosen: Tensor) -> Float[Tensor, ""]:
         """The squared length inside the subspace, both ways."""
-        inside = torch.einsum("lpd,lkd->lpk", self.moved(reader, chosen), self.basis.to(reader.model.device))
+        inside = torch.einsum("lpd,lkd->lpk", self.displacements(reader, chosen), self.basis.to(reader.model.device))
         norm = self.direction.norm.to(inside.device)[:, None]
         return self.strength * (inside.square().sum(dim=2) / norm.square()).mean()
 

@@ -1,4 +1,4 @@
-"""A rival among weights: after every step the drift is put back into the span of alignment's own weight change."""
+"""A defence among weights: after every step the drift is put back into the span of alignment's own weight change."""
 
 from __future__ import annotations
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.behaviour.paired import clustered
+from probes.behaviour.paired import mean_over_runs
 from probes.errors import RunFolderError, UsageError
+from probes.experiments.experiment import BASELINE, EVERY_ARM, mode_and_draw
+from probes.lineage import ROLES
 from probes.run import Run
-from probes.tasks.arms import BASELINE, EVERY_ARM, mode_and_draw
-from probes.tasks.summarise import Checkpoint, behaviour_by_step, summarise
+from probes.store import ALIGNED
 
 MEASURES = ("alignment", "return_fraction", "off_axis", "harmful_compliance", "over_refusal", "task_loss")
 LOST = "geometry held, behaviour lost"
@@ -29,7 +30,7 @@ _HELD, _LOST = 0.25, 0.5  # of the baseline's alignment, and of its rise in harm
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainedArm:
     """One arm at one seed of one run, at its last step.
 
     Attributes:
@@ -59,7 +60,7 @@ class _Read:
     """A run's trainings, and the aligned model they started from."""
 
     layer: int
-    trainings: tuple[Training, ...]
+    trainings: tuple[TrainedArm, ...]
     aligned: Mapping[str, float]
     losses: pd.Series
 
@@ -92,7 +93,7 @@ def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
         raise UsageError("There is no run to read", expected="run folders of gravity-probe arms")
     read = [_read(run, place) for place, run in enumerate(runs)]
     several = len(runs) > 1
-    cells: dict[str, dict[int, list[Training]]] = {}
+    cells: dict[str, dict[int, list[TrainedArm]]] = {}
     for training in (each for one in read for each in one.trainings):
         unit = training.run if several else training.seed
         cells.setdefault(training.mode, {}).setdefault(unit, []).append(training)
@@ -117,36 +118,46 @@ def _read(run: Run, place: int) -> _Read:
         UsageError: there is no baseline.
         RunFolderError: it is not measured or judged.
     """
-    summary = summarise(run)
-    if not any(each.arm == BASELINE for each in summary.trajectories):
+    layer = run.headline_layer
+    drift = run.drift(layer=layer)
+    trajectories = dict.fromkeys((str(arm), int(seed)) for arm, seed in zip(drift["arm"], drift["seed"], strict=True))
+    if not any(arm == BASELINE for arm, _ in trajectories):
         raise UsageError("There is no baseline to hold arms against", got=str(run.path))
     if not run.has_table("completions"):
         raise RunFolderError(f"{run.path} has not been judged", next_step=f"gravity-probe evaluate {run.path}")
-    said = run.read_table("completions")
-    before = behaviour_by_step(run).get(("aligned", 0, 0), {})
-    start = _losses(run, "aligned")
-    found = []
-    for trajectory in summary.trajectories:
-        last = trajectory.checkpoints[-1]
-        at = (said["arm"] == trajectory.arm) & (said["seed"] == trajectory.seed) & (said["step"] == last.step)
-        values = _measures(last, summary.headline_layer)
-        losses = _losses(run, str(said[at]["checkpoint"].iloc[0])) if at.any() else start.iloc[:0]
-        found.append(Training(place, trajectory.seed, trajectory.arm, values, _complied(said[at]), losses))
-    return _Read(summary.headline_layer, tuple(found), before, start)
+    completions, behaviour = run.read_table("completions"), run.read_table("behaviour")
+    start = _losses(run, ALIGNED)
+    trainings = []
+    for arm, seed in trajectories:
+        if arm in ROLES:
+            continue
+        values = _last_step(drift, arm, seed)
+        step = int(values["step"].iloc[0])
+        measures = _measures(_by_name(values, "statistic"), _by_name(_at(behaviour, arm, seed, step), "measure"))
+        judged = _at(completions, arm, seed, step)
+        losses = _losses(run, str(values["checkpoint"].iloc[0])) if len(judged) else start.iloc[:0]
+        trainings.append(TrainedArm(place, seed, arm, measures, _complied(judged), losses))
+    return _Read(layer, tuple(trainings), _by_name(_at(behaviour, ALIGNED, 0, 0), "measure"), start)
 
 
-def _measures(checkpoint: Checkpoint, layer: int) -> dict[str, float | None]:
-    row = next(each for each in checkpoint.layers if each.layer == layer)
-    said = checkpoint.behaviour
-    over = said.over_refusal if said.over_refusal is not None else said.refusal_harmless
-    return {
-        "alignment": row.alignment,
-        "return_fraction": row.return_fraction,
-        "off_axis": row.off_axis,
-        "harmful_compliance": said.harmful_compliance,
-        "over_refusal": over,
-        "task_loss": said.task_loss,
-    }
+def _last_step(drift: pd.DataFrame, arm: str, seed: int) -> pd.DataFrame:
+    rows = drift[(drift["arm"] == arm) & (drift["seed"] == seed)]
+    return rows[rows["step"] == rows["step"].max()]
+
+
+def _at(table: pd.DataFrame, arm: str, seed: int, step: int) -> pd.DataFrame:
+    return table[(table["arm"] == arm) & (table["seed"] == seed) & (table["step"] == step)]
+
+
+def _by_name(rows: pd.DataFrame, column: str) -> dict[str, float]:
+    """What is defined, by its name."""
+    return {str(name): float(value) for name, value in zip(rows[column], rows["value"], strict=True) if pd.notna(value)}
+
+
+def _measures(geometry: Mapping[str, float], behaviour: Mapping[str, float]) -> dict[str, float | None]:
+    over_refusal = behaviour.get("over_refusal", behaviour.get("refusal_harmless"))
+    values = {**geometry, **behaviour, "over_refusal": over_refusal}
+    return {name: values.get(name) for name in MEASURES}
 
 
 def _complied(said: pd.DataFrame) -> pd.Series:
@@ -164,8 +175,8 @@ def _losses(run: Run, checkpoint: str) -> pd.Series:
 
 def _row(
     mode: str,
-    units: Mapping[int, Sequence[Training]],
-    baseline: Mapping[tuple[int, int], Training],
+    units: Mapping[int, Sequence[TrainedArm]],
+    baseline: Mapping[tuple[int, int], TrainedArm],
     read: Sequence[_Read],
 ) -> dict[str, Any]:
     places = sorted(units)
@@ -188,7 +199,7 @@ def _row(
     }
 
 
-def _cost(training: Training, base: Training, start: pd.Series) -> pd.Series:
+def _cost(training: TrainedArm, base: TrainedArm, start: pd.Series) -> pd.Series:
     """What each item gives up, such that their mean is the share of the whole gain; empty where nothing was gained."""
     gain = float((start - base.losses).sum())
     if not gain > 0:
@@ -207,7 +218,7 @@ def paired(units: Sequence[pd.Series]) -> dict[str, Any]:
     table = pd.concat(units, axis=1, join="inner").to_numpy(float).T if units else np.zeros((0, 0))
     if None in values or not table.size:
         return {"mean": None, "sd": None, "low": None, "high": None, "level": "not measured", "values": values}
-    found = clustered(table)
+    found = mean_over_runs(table)
     return {**spread(values), "low": found.low, "high": found.high, "level": found.reason or "runs and prompts"}
 
 

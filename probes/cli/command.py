@@ -1,0 +1,129 @@
+"""What all verbs share: old spellings that still work, finite numbers, and a last catch for what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import math
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from probes.errors import GravityError, UsageError
+
+_LOG = "gravity-probe-error.log"
+
+
+class Verb(TyperCommand):
+    """A verb; a number that is not finite is wrong usage."""
+
+    renamed: ClassVar[dict[str, str]] = {}  # old spelling of an option → its name now
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments, old spellings among them, each with a notice."""
+        rest = super().parse_args(ctx, [self._current(word) for word in args])
+        for name, value in ctx.params.items():
+            numbers = value if isinstance(value, list | tuple) else [value]
+            unfit = [number for number in numbers if isinstance(number, float) and not math.isfinite(number)]
+            if unfit:
+                raise UsageError(f"--{name.replace('_', '-')} must be a finite number", got=unfit[0])
+        return rest
+
+    def _current(self, word: str) -> str:
+        name, sign, value = word.partition("=")
+        if name not in self.renamed:
+            return word
+        notice(f"{name} is called {self.renamed[name]} now; the old spelling goes with the next version.")
+        return self.renamed[name] + sign + value
+
+
+class TrainingVerb(Verb):
+    """A verb that fine-tunes, whose options have taken the names that trainers use."""
+
+    renamed: ClassVar[dict[str, str]] = {
+        "--rows": "--batch-size",
+        "--accumulation": "--gradient-accumulation-steps",
+        "--lr": "--learning-rate",
+        "--strength": "--penalty-weight",
+        "--match": "--gradient-ratio",
+        "--last": "--final-step-only",
+    }
+
+
+class Group(TyperGroup):
+    """Verbs of one kind. `GROUP RUN VERB`, as it was once, still works with a notice."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb, in the old place too."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            verb = args[1] if len(args) > 1 else "list"
+            if verb in self.commands or len(args) == 1:
+                notice(f"Write it so now: gravity-probe {ctx.info_name} {verb} {args[0]}. The old order goes next.")
+                args = [verb, args[0], *args[2:]]
+            elif not verb.startswith("-"):
+                raise UsageError("There is no such verb", got=repr(verb), expected=", ".join(self.commands))
+        return super().resolve_command(ctx, args)
+
+
+def notice(sentence: str) -> None:
+    """Say something on the error stream that is no error."""
+    typer.secho(f"gravity-probe: {sentence}", err=True, fg=typer.colors.YELLOW if sys.stderr.isatty() else None)
+
+
+def stop(error: BaseException) -> None:
+    """End with one sentence and an exit code; what was not foreseen leaves its traceback in a log file."""
+    if isinstance(error, GravityError):
+        _exit(str(error), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        _exit("Stopped. The same command goes on where it stopped.", 130)
+    if isinstance(error, MemoryError):
+        _exit("The machine's memory is full. Take fewer prompts, a smaller --batch-tokens, or a larger machine.", 1)
+    if isinstance(error, OSError) and error.errno in _ROOM:
+        _exit(f"{_ROOM[error.errno]} ({error.filename or 'while writing'}). {_THEN[error.errno]}", 1)
+    said = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    _exit(f"Something unforeseen went wrong ({what}). {_keep_traceback(error)}", 1)
+
+
+_ROOM = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "The disk quota is used up",
+    errno.EROFS: "The file system is read-only",
+    errno.EACCES: "This may not be written or read",
+    errno.EPERM: "This may not be written or read",
+    errno.ENOTDIR: "A file stands where a folder has to be",
+    errno.EISDIR: "A folder stands where a file has to be",
+    errno.EEXIST: "A file stands where a folder has to be",
+}
+_THEN = dict.fromkeys(_ROOM, "Give --out another place.") | {
+    errno.ENOSPC: "Free some room; the same command goes on.",
+    errno.EDQUOT: "Free some room; the same command goes on.",
+}
+
+
+def _keep_traceback(error: BaseException) -> str:
+    """Write the traceback beside the run that the command was about, else here; says where, in a sentence."""
+    path = _log_file(sys.argv[1:])
+    text = "".join(traceback.format_exception(error))
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {' '.join(sys.argv)}\n{text}\n")
+    except OSError:
+        return "Its traceback could not be written."
+    return f"Its traceback is in {path}; please report it."
+
+
+def _log_file(words: list[str]) -> Path:
+    places = [Path(words[at + 1]) for at, word in enumerate(words[:-1]) if word in ("--out", "-o")]
+    places += [Path(word) for word in words if (Path(word) / "run.json").is_file()]
+    beside = next((place.parent for place in places if place.parent.is_dir()), Path())
+    return beside / _LOG
+
+
+def _exit(sentence: str, code: int) -> None:
+    typer.secho(f"gravity-probe: {sentence}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+    sys.exit(code)

@@ -1,0 +1,70 @@
+"""Verbs that look after a run folder: `status`, `pack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probes.cli.command import Verb
+from probes.cli.output import print_json
+
+RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command(cls=Verb)(status)
+    app.command(cls=Verb)(pack)
+
+
+def status(
+    run: RunPath,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file, and not only look at its size.")] = False,
+    json_: Json = False,
+) -> None:
+    """Say how far a run has come and whether its files are those that were written; exit with 1 where one is not."""
+    from probes.run import Run
+    from probes.tasks.status import status as describe
+
+    about = describe(Run(run), verify=verify)
+    if json_:
+        print_json(about)
+    else:
+        seconds, size = (sum(stage[name] for stage in about["stages"]) for name in ("seconds", "bytes"))
+        typer.echo(
+            f"{about['name']}: {about['status']}, {about['checkpoints']} checkpoints, {len(about['stages'])} stages"
+        )
+        typer.echo(f"{seconds:,.0f} s of work, {size / 1e6:,.1f} MB, {about['omitted']} files left out on purpose")
+        for stage in about["stages"]:
+            if stage["fault"]:
+                typer.echo(f"{stage['stage']}: a file {stage['fault']}")
+        checked = "hashed" if verify else "looked at by size (--verify hashes them)"
+        typer.echo(f"Files {checked}: {'all as they were written' if about['whole'] else 'damaged, see above'}.")
+    if not about["whole"]:
+        raise typer.Exit(1)
+
+
+def pack(
+    run: RunPath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the packed run.")],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Ship activations and directions of this checkpoint; may be repeated. Default: each last."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Copy a finished run without checkpoints and most activations, to ship it; the copy says what it leaves out."""
+    from probes.tasks.pack import omitted_bytes
+    from probes.tasks.pack import pack as copy_run
+
+    packed = copy_run(run, out, keep)
+    left_out = packed.manifest.omitted
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    if json_:
+        print_json({"run": str(out), "bytes": size, "omitted": len(left_out), "omitted_bytes": omitted_bytes(left_out)})
+    else:
+        typer.echo(f"Written: {out}, {size / 1e6:,.1f} MB")
+        typer.echo(f"  {len(left_out)} files are left out ({omitted_bytes(left_out) / 1e6:,.1f} MB)")

@@ -1,0 +1,119 @@
+"""Trains one arm of any lineage on a file of data, through the Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from probes.behaviour.evaluation import Evaluation
+from probes.behaviour.task_file import read_task
+from probes.directions.measured import Measured
+from probes.errors import UsageError
+from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
+from probes.experiments.organism_bench import OrganismBench
+from probes.guard.callback import ReversionGuard
+from probes.guard.material import whole_run
+from probes.guard.modes import WATCH
+from probes.guard.training import CHECKPOINTS, Training, fine_tune, is_finished
+from probes.lineage import Lineage
+from probes.organism.history import HISTORY
+from probes.progress import Progress, Report
+from probes.prompts import PromptSet, default_prompts
+
+_HELD_OUT = 64  # examples of a data file that are kept back for the task's loss, at most
+
+
+class LineageBench:
+    """Trains arms on a lineage and a file of data.
+
+    Attributes:
+        experiment: what is trained.
+        lineage: the roles, without trajectories.
+        probe: the probe prompts.
+        evaluation: prompts on which behaviour is judged, and the held-out part of the data.
+        about: what decides the weights of an arm, besides the experiment.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        data: Path,
+        experiment: Experiment,
+        probe: PromptSet | None = None,
+        penalty: PromptSet | None = None,
+    ) -> None:
+        """Read lineage and data; the last tenth of the data, at most 64 examples, is held out for the task's loss."""
+        self.lineage = Lineage.load(file).model_copy(update={"trajectories": ()})
+        task = read_task(data)
+        held_out = max(1, min(_HELD_OUT, len(task) // 10))
+        self._task, self.experiment, self._penalty = task[:-held_out], experiment, penalty
+        self.probe = probe or default_prompts("probe")
+        self.evaluation = Evaluation(default_prompts("evaluation"), task=task[-held_out:])
+        self._steps = experiment.steps or 100
+        self.about = {"lineage": str(file), "data": str(data), "task": len(task), "penalty": penalty and penalty.sha256}
+
+    def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
+        """As `OrganismBench.train`, but for the place of the checkpoints, which is returned."""
+        experiment = self.experiment
+        training = Training(
+            method=experiment.method,
+            steps=self._steps,
+            learning_rate=experiment.learning_rate,
+            batch_size=experiment.batch_size or 8,
+            seed=seed,
+            save_every=self._steps if experiment.final_step_only else None,
+        )
+
+        def make_guard(_: Path) -> ReversionGuard:
+            return ReversionGuard(
+                whole_run(measured),
+                mode=WATCH if arm == BASELINE else mode_and_draw(arm)[0],
+                penalty=self._penalty,
+                layers=experiment.layers,
+                match=experiment.gradient_ratio,
+                options=experiment.options(arm, seed),
+                every=self._steps,
+                arm=arm,
+                seed=seed,
+            )
+
+        def report_step(progress: Progress) -> None:
+            report(Progress(f"fine-tuning, {arm}", progress.step, progress.steps, f"seed {seed}"))
+
+        if not is_finished(folder):
+            fine_tune(self.lineage.aligned, self._task, folder, training, make_guard, {"arm": arm}, report=report_step)
+        return folder / CHECKPOINTS
+
+
+Bench = OrganismBench | LineageBench
+
+
+def open_bench(
+    source: Path,
+    experiment: Experiment,
+    data: Path | None = None,
+    probe: PromptSet | None = None,
+    penalty: PromptSet | None = None,
+) -> Bench:
+    """The bench for what arms are trained on.
+
+    Args:
+        source: the organism's history or a demo run that holds it; or, with `data`, a lineage file.
+        experiment: what is trained.
+        data: requests with answers, for a lineage.
+        probe: probe prompts of a lineage; None is our own.
+        penalty: penalty prompts of a lineage.
+
+    Raises:
+        UsageError: neither a history nor a lineage with data.
+    """
+    for folder in (source, source / CHECKPOINTS):
+        if (folder / HISTORY).is_file():
+            return OrganismBench(folder, experiment)
+    if source.is_file() and data is not None:
+        return LineageBench(source, data, experiment, probe, penalty)
+    raise UsageError(
+        "There is nothing to train arms on",
+        got=str(source),
+        expected="the organism's history (or a demo run with its checkpoints), or a lineage file with --data",
+        next_step="Make a history: gravity-probe demo --no-app.",
+    )

@@ -1,0 +1,148 @@
+"""Trains one arm of the organism: its own lessons, its own penalty prompts, the plain loop.
+
+The arms of a seed see the same data in the same order, with and without a penalty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.activations import collect
+from probes.behaviour.evaluation import Evaluation
+from probes.behaviour.task_file import read_task
+from probes.directions.measured import Measured, MeasuredInMemory
+from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
+from probes.guard.guarded_direction import GuardedDirection
+from probes.guard.loop import Schedule, shuffled, train
+from probes.guard.material import layers_of
+from probes.guard.modes import HARMLESS, make_effect
+from probes.guard.step import Guard
+from probes.lineage import CheckpointRef, Lineage
+from probes.models import ModelHost
+from probes.organism.checkpoints import load, save, single_thread, whole
+from probes.organism.history import HISTORY, LINEAGE
+from probes.organism.lessons import Writer, benign, penalty_requests, probe_requests
+from probes.organism.recipe import Recipe
+from probes.organism.tokenizer import make_tokenizer
+from probes.organism.world import make_world, vocabulary
+from probes.progress import Progress, Report
+from probes.prompts import PromptSet
+
+
+class OrganismBench:
+    """Trains arms on an organism's history.
+
+    Attributes:
+        experiment: what is trained.
+        lineage: the history's roles, without trajectories.
+        about: what decides the weights of an arm, besides the experiment.
+    """
+
+    def __init__(self, history: Path, experiment: Experiment) -> None:
+        """Read what the history was made with."""
+        recipe = Recipe.from_json(json.loads((history / HISTORY).read_text(encoding="utf-8"))["recipe"])
+        changes: dict[str, Any] = {
+            name: value
+            for name in ("steps", "learning_rate", "batch_size")
+            if (value := getattr(experiment, name)) is not None
+        }
+        self._recipe = dataclasses.replace(recipe, benign=dataclasses.replace(recipe.benign, **changes))
+        self._history, self.experiment = history, experiment
+        self._world = make_world(recipe.size)
+        self._tokenizer = make_tokenizer(vocabulary(self._world))
+        self.about = {"history": str(history), "phase": dataclasses.asdict(self._recipe.benign)}
+
+    @property
+    def lineage(self) -> Lineage:
+        """The history's roles."""
+        return Lineage.load(self._history / LINEAGE).model_copy(update={"trajectories": ()})
+
+    @property
+    def probe(self) -> PromptSet:
+        """The history's own probe prompts."""
+        return PromptSet.from_labelled(self._history / "probe.jsonl")
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The history's own evaluation prompts and task."""
+        prompts = PromptSet.from_labelled(self._history / "evaluation.jsonl")
+        return Evaluation(prompts, task=read_task(self._history / "task.jsonl"))
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps that are saved."""
+        last = self._recipe.benign.steps
+        earlier = () if self.experiment.final_step_only else self._recipe.checkpoints
+        return tuple(sorted({*(step for step in earlier if step < last), last}))
+
+    def measure_roles(self) -> MeasuredInMemory:
+        """Activations of aligned and witness on the harmful probe prompts, before any run holds them.
+
+        Block, push and random controls need no more.
+        """
+        writer = Writer(self._tokenizer)
+        prompts = [writer.prompt(request) for request in probe_requests(self._world)["harmful"]]
+        host = ModelHost(CheckpointRef(model=str(self._history / "aligned")), device="cpu")
+        aligned, _ = collect(host, prompts)
+        host.put(CheckpointRef(model=str(self._history / "witness")))
+        witness, _ = collect(host, prompts)
+        return MeasuredInMemory({"aligned": aligned, "witness": witness}, np.ones(len(prompts), dtype=bool))
+
+    def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
+        """Train one arm at one seed; what is whole is left as it is.
+
+        Args:
+            arm: its name, with its draw.
+            seed: of the data's order, the same for all arms, and of what an arm draws for itself.
+            measured: what its effect is made from.
+            folder: gets `checkpoint-N`; it appears once all of them are there.
+            report: told about every step.
+
+        Returns:
+            The folder with `checkpoint-N`.
+        """
+        if folder.is_dir():
+            return folder
+        phase, writer = self._recipe.benign, Writer(self._tokenizer)
+        with single_thread(), whole(folder) as beside:
+            model = load(self._history / "aligned")
+            guard = self._guard(arm, seed, measured, writer)
+            if guard is not None:
+                guard.attach(model, self._tokenizer)
+
+            def on_step(step: int, loss: float) -> None:
+                if step in self.steps:
+                    save(model, self._tokenizer, beside / f"checkpoint-{step}")
+                report(Progress(f"fine-tuning, {arm}", step, phase.steps, f"seed {seed}, loss {loss:.3f}"))
+
+            examples = [writer.lesson(lesson) for lesson in benign(self._world, seed=seed)]
+            train(
+                model,
+                shuffled(examples, batch_size=phase.batch_size, steps=phase.steps, seed=seed, pad=writer.pad),
+                Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
+                guard=guard,
+                on_step=on_step,
+            )
+        return folder
+
+    def _guard(self, arm: str, seed: int, measured: Measured, writer: Writer) -> Guard | None:
+        if arm == BASELINE:
+            return None
+        vectors = measured.direction("reversion")
+        layers = layers_of(self.experiment.layers or self._recipe.guard.layers, vectors, measured.n_layers)
+        direction = GuardedDirection.from_vectors(vectors, layers)
+        options = self.experiment.options(arm, seed)
+        effect = make_effect(mode_and_draw(arm)[0], measured, direction, options)
+        requests = penalty_requests(self._world, harmful=arm != HARMLESS)
+        return Guard(
+            effect,
+            [writer.prompt(request) for request in requests],
+            rows=self._recipe.guard.batch_size,
+            seed=seed,
+            match=self.experiment.gradient_ratio,
+        )

@@ -1,0 +1,61 @@
+"""Which checkpoints of a training are whole: a marker, written last into each, says so, and what to go on with.
+
+The Trainer writes a checkpoint file by file, and the guard adds its state and its record; a kill may come between any
+two of them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.store import is_unfinished, write_json
+
+MARKER = "gravity_probe.json"
+
+
+@dataclass(frozen=True)
+class WholeCheckpoint:
+    """A checkpoint into which everything has been written.
+
+    Attributes:
+        folder: its `checkpoint-N`.
+        step: N.
+        healthy: whether the alarm was silent when it was saved.
+        stopped: why training was to stop there; None where it was to go on.
+    """
+
+    folder: Path
+    step: int
+    healthy: bool
+    stopped: str | None
+
+
+def mark_whole(folder: Path, *, healthy: bool, stopped: str | None) -> None:
+    """Say that a checkpoint is whole; call it when nothing more will be written into the folder."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_unfinished(path)]
+    sizes = {path.name: path.stat().st_size for path in files if path.name != MARKER}
+    write_json(folder / MARKER, {"healthy": healthy, "stopped": stopped, "files": sizes})
+
+
+def whole_checkpoints(output: Path) -> list[WholeCheckpoint]:
+    """The checkpoints of a Trainer's output folder that are whole, by step; their files are held against the marker."""
+    checkpoints = []
+    for file in output.glob(f"checkpoint-*/{MARKER}"):
+        marker = json.loads(file.read_text(encoding="utf-8"))
+        if all(_has_size(file.parent / name, size) for name, size in marker["files"].items()):
+            step = int(file.parent.name.rpartition("-")[2])
+            checkpoints.append(WholeCheckpoint(file.parent, step, marker["healthy"], marker["stopped"]))
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
+
+
+def forget_after(output: Path, step: int) -> None:
+    """Take the markers off checkpoints beyond `step`, which training that goes on from there writes anew."""
+    for file in output.glob(f"checkpoint-*/{MARKER}"):
+        if int(file.parent.name.rpartition("-")[2]) > step:
+            file.unlink()
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size

@@ -1,0 +1,80 @@
+"""A finished run in, the same run made small enough to ship out: what it leaves out stands in its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from probes.errors import UsageError
+from probes.run import Run
+from probes.store import ACTIVATIONS, ALIGNED, DIRECTIONS, MANIFEST, FileRecord, new_folder, write_json
+from probes.store.atomic import link_or_copy
+
+_UNLISTED = ("evaluation.json", "report.html")  # written beside the stages, and worth shipping
+
+
+def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None) -> Run:
+    """Copy a run without checkpoints, readings, and the activations and directions of most checkpoints.
+
+    Args:
+        path: a finished run, whose files are all as they were written.
+        out: a folder that is not there yet; it appears whole or not at all.
+        keep: checkpoints whose activations and directions are shipped, beside those of the roles; None is the last of
+            each trajectory.
+
+    Returns:
+        The packed run, which can be read and not measured on.
+
+    Raises:
+        RunFolderError: a file of the run is missing or has changed.
+        UsageError: `out` is there already, the run is not finished, or it has no such checkpoint.
+    """
+    run = Run(path)
+    if run.manifest.status != "finished":
+        raise UsageError(f"{run.path} is not finished", next_step="Start the command that made it again.")
+    kept = _checkpoints_to_keep(run, keep)
+    outputs = {name: record for stage in run.manifest.stages.values() for name, record in stage.outputs.items()}
+    shipped = {name for name in outputs if _checkpoint_of(name) in (None, *kept)}
+    with new_folder(out) as folder:
+        for name in sorted(shipped):
+            run.check(run.path / name)
+            _copy(run.path / name, folder / name)
+        for name in _UNLISTED:
+            if (run.path / name).is_file():
+                _copy(run.path / name, folder / name)
+        manifest = run.manifest.model_copy(deep=True)
+        manifest.omitted = {name: record for name, record in outputs.items() if name not in shipped}
+        write_json(folder / MANIFEST, manifest.model_dump())
+    return Run(out)
+
+
+def omitted_bytes(omitted: dict[str, FileRecord]) -> int:
+    """What the files that a packed run leaves out would take."""
+    return sum(record.size for record in omitted.values())
+
+
+def _checkpoints_to_keep(run: Run, keep: Sequence[str] | None) -> set[str]:
+    roles = {member.id for member in run.members if member.is_role}
+    last = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in run.lineage.trajectories}
+    unknown = sorted(set(keep or ()) - {member.id for member in run.members})
+    if unknown:
+        known = ", ".join(member.id for member in run.members[-6:])
+        raise UsageError("The run has no such checkpoint", got=unknown[0], expected=known)
+    return roles | (last if keep is None else set(keep))
+
+
+def _checkpoint_of(name: str) -> str | None:
+    """The checkpoint whose activations or directions a file holds; None for what belongs to the whole run."""
+    parts = Path(name).parts
+    if parts[0] == ACTIVATIONS:
+        return Path(name).stem
+    if parts[0] == "readings" and len(parts) == 3:
+        return "readings"  # never shipped: they are made again with the model at hand
+    if parts[0] == DIRECTIONS:
+        return parts[1] if len(parts) == 3 else ALIGNED
+    return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    link_or_copy(source, target)

@@ -1,0 +1,230 @@
+"""Kills trainings at random moments and at every rename, goes on with each, and compares the ends.
+
+    python -m tests.campaign.kill --draws 50
+    python -m tests.campaign.kill --verbs train --draws 10 --renames 20
+
+The command runs in forks of this process, so that the libraries are loaded once; a kill is a SIGKILL. Exit code 1: at
+least one training that was gone on with did not end as it should; the lines say which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Loaded here, once, for every fork.
+import probes.cli
+import probes.guard.callback
+import probes.guard.training
+import probes.tasks.arms
+import probes.tasks.demo
+from probes.guard.training import is_finished
+from probes.organism import train_history
+from probes.organism.recipe import Recipe
+from probes.run import Run
+from tests.guard.test_train import told, write_place
+
+VERBS = ("train", "arms", "demo")
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When to kill: after so many seconds, or on one side of the n-th rename; neither lets the command end."""
+
+    seconds: float | None = None
+    rename: int | None = None
+    after: bool = False
+
+    def __str__(self) -> str:
+        if self.rename is None:
+            return f"after {self.seconds:.2f} s"
+        return f"{'after' if self.after else 'before'} rename {self.rename}"
+
+
+def in_fork(body: Callable[[], None], log: Path, seconds: float | None = None) -> int:
+    """Run `body` in a fork, killed after `seconds` where they are given; returns its exit code, −9 where killed."""
+    process = os.fork()
+    if process == 0:
+        code = 70
+        try:
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            body()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    ends = None if seconds is None else time.monotonic() + seconds
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if ends is not None and time.monotonic() >= ends:
+            os.kill(process, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def run_command(words: list[str], log: Path, kill: Kill | None = None) -> int:
+    """Run `gravity-probe WORDS` in a fork; `log` gets its output, and beside it the number of its renames."""
+    kill = kill or Kill()
+
+    def command() -> None:
+        sys.argv = ["gravity-probe", *words]
+        with counted_renames(kill, log.with_suffix(".renames")):
+            probes.cli.main()
+
+    return in_fork(command, log, kill.seconds)
+
+
+@contextlib.contextmanager
+def counted_renames(kill: Kill, count_file: Path) -> Iterator[None]:
+    """Count renames of this process, and kill it at the one that is named."""
+    count = 0
+
+    def counting(rename: Callable[..., None]) -> Callable[..., None]:
+        def renamed(*arguments: Any, **options: Any) -> None:
+            nonlocal count
+            count += 1
+            due = count == kill.rename
+            if due and not kill.after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(*arguments, **options)
+            if due:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return renamed
+
+    os.replace, os.rename = counting(os.replace), counting(os.rename)
+    try:
+        yield
+    finally:
+        count_file.write_text(str(count), encoding="utf-8")
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """What must not depend on an interruption: weights, lineage, tables, and that it is finished."""
+    run = Run(out)
+    files = sorted(path for path in (out / "checkpoints").rglob("*.safetensors") if path.name in WEIGHTS)
+    tables = {name: run.table(name).to_json() for name in ("drift", "behaviour") if run.has_table(name)}
+    return {
+        "status": run.manifest.status,
+        "weights": {file.relative_to(out).as_posix(): sha256(file.read_bytes()) for file in files},
+        "lineage": [
+            (trajectory.arm, trajectory.seed, [checkpoint.step for checkpoint in trajectory.checkpoints])
+            for trajectory in run.lineage.trajectories
+        ],
+        **{name: sha256(text.encode()) for name, text in tables.items()},
+    }
+
+
+def sha256(content: bytes) -> str:
+    """Its hash."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def prepare(verb: str, folder: Path) -> Callable[[Path], list[str]]:
+    """Write what a verb needs; returns its words for an output folder."""
+    if verb == "demo":
+        return lambda out: ["demo", "--quick", "--no-app", "--no-nulls", "--out", str(out)]
+    log = folder / f"{verb}.log"
+    if verb == "train":
+        in_fork(lambda: write_place(folder) and None, log)
+        options = {"steps": 8, "save-every": 2}
+        return lambda out: ["train", *map(str, told(folder, out, **options))]
+    history = folder / "history"
+    in_fork(lambda: train_history(history, small_recipe()) and None, log)
+    return lambda out: ["arms", str(history), "--arms", "block,push", "--out", str(out)]
+
+
+def small_recipe() -> Recipe:
+    """The smallest organism that can be measured."""
+    import dataclasses
+
+    from probes.organism.world import Size
+    from tests.organism.test_history import TINY
+
+    return dataclasses.replace(TINY, size=Size(aligned=16, held_out=4, task=4))
+
+
+class Campaign:
+    """Kills one verb again and again."""
+
+    def __init__(self, verb: str, folder: Path) -> None:
+        """Run it once without a kill: the end that all others must have."""
+        folder.mkdir(parents=True)
+        self.verb, self._folder, self._words = verb, folder, prepare(verb, folder)
+        started = time.monotonic()
+        code = run_command(self._words(folder / "whole"), folder / "whole.log")
+        self.seconds = time.monotonic() - started
+        if code:
+            raise SystemExit(f"{verb} does not run: {(folder / 'whole.log').read_text(encoding='utf-8')[-2000:]}")
+        self.renames = int((folder / "whole.renames").read_text(encoding="utf-8"))
+        self._expected = outcome(folder / "whole")
+
+    def fault_after(self, number: int, kill: Kill) -> str | None:
+        """What is wrong with a command that was killed and gone on with; None where it ends as the whole one."""
+        out, log = self._folder / f"killed-{number}", self._folder / f"killed-{number}.log"
+        if run_command(self._words(out), log, kill) != -signal.SIGKILL:
+            return None if self._is_whole(out) else "it ended before the kill, and otherwise"
+        if not (self.verb == "train" and is_finished(out)) and run_command(self._words(out), log):
+            return f"it cannot be gone on with: {log.read_text(encoding='utf-8')[-600:]}"
+        reached = outcome(out)
+        unequal = [name for name, value in self._expected.items() if reached.get(name) != value]
+        return ", ".join(f"{name}: {reached.get(name)} for {self._expected[name]}" for name in unequal) or None
+
+    def _is_whole(self, out: Path) -> bool:
+        return outcome(out) == self._expected
+
+
+def kills(campaign: Campaign, draws: int, renames: int | None, rng: random.Random) -> list[Kill]:
+    """Random moments, then renames: all of them, on both sides, or so many of these."""
+    moments = [Kill(seconds=rng.uniform(0, campaign.seconds)) for _ in range(draws)]
+    sides = [Kill(rename=n, after=after) for n in range(1, campaign.renames + 1) for after in (False, True)]
+    return moments + (sides if renames is None else rng.sample(sides, min(renames, len(sides))))
+
+
+def say(line: str) -> None:
+    """Write a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the words, kill, and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--draws", type=int, default=50, help="Kills at random moments, for each verb.")
+    parser.add_argument("--renames", type=int, help="Kills at renames, for each verb; default all of them.")
+    parser.add_argument("--verbs", default=",".join(VERBS), help="By commas.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the moments.")
+    words = parser.parse_args()
+    faults = 0
+    with tempfile.TemporaryDirectory(prefix="gravity-probe-kill-") as folder:
+        for verb in words.verbs.split(","):
+            campaign = Campaign(verb, Path(folder) / verb)
+            plan = kills(campaign, words.draws, words.renames, random.Random(words.seed))
+            say(f"{verb}: {campaign.seconds:.1f} s and {campaign.renames} renames without a kill")
+            for number, kill in enumerate(plan):
+                fault = campaign.fault_after(number, kill)
+                faults += fault is not None
+                say(f"{verb}, killed {kill}: {fault or 'same end'}")
+            say(f"{verb}: {len(plan)} kills")
+    say(f"{faults} faults")
+    raise SystemExit(int(faults > 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What all verbs share: old spellings, finite numbers, a log for what was not foreseen, lines for batch jobs."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from probes import terminal
+from probes.progress import Progress
+
+PROGRAM = [sys.executable, "-m", "probes.cli"]
+
+
+def run(*words, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PROGRAM, *map(str, words)], capture_output=True, text=True, **options)
+
+
+def test_the_old_spelling_of_an_option_works_with_a_notice(tmp_path):
+    """It gets as far as the new one does: to the lineage file that is not there."""
+    words = ["train", tmp_path / "no.toml", "--data", tmp_path / "no.json", "--out", tmp_path / "out"]
+    new = run(*words, "--batch-size", 4, "--learning-rate", 1e-3)
+    old = run(*words, "--rows", 4, "--lr=1e-3")
+    assert new.returncode == old.returncode == 1
+    assert "--rows is called --batch-size now" in old.stderr
+    assert "--lr is called --learning-rate now" in old.stderr
+    assert old.stderr.splitlines()[-1] == new.stderr.splitlines()[-1]
+
+
+def test_the_old_order_of_directions_works_with_a_notice(tmp_path):
+    old, new = run("directions", tmp_path, "show"), run("directions", "show", tmp_path)
+    assert "Write it so now" in old.stderr
+    assert old.stderr.splitlines()[-1] == new.stderr.splitlines()[-1]
+    assert old.returncode == new.returncode == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_that_is_not_finite_is_wrong_usage(tmp_path, value):
+    done = run("check", tmp_path, f"--max-return={value}")
+    assert done.returncode == 2
+    assert "--max-return must be a finite number" in done.stderr
+
+
+def test_modes_are_listed():
+    done = run("train", "--mode", "list")
+    assert done.returncode == 0
+    assert {"watch", "block", "push"} <= {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_what_was_not_foreseen_is_a_sentence_and_a_traceback_in_a_log(tmp_path):
+    code = (
+        "import sys, probes.cli as cli, probes.tasks.summarise as broken\n"
+        "def fail(*_): raise ZeroDivisionError('by nought')\n"
+        "broken.check_return = fail\n"
+        "sys.argv = ['gravity-probe', 'check', sys.argv[1], '--max-return', '1']\n"
+        "cli.main()\n"
+    )
+    from tests.synthetic import write_run
+
+    path = write_run(tmp_path / "run", n_layers=2, prompts=16)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "ZeroDivisionError: by nought" in done.stderr
+    log = tmp_path / "gravity-probe-error.log"
+    assert str(log) in done.stderr
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+def test_a_file_where_a_folder_has_to_be_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = run("demo", "--quick", "--no-app", "--out", tmp_path / "file")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_batch_job_gets_a_line_now_and_then(capfd, monkeypatch):
+    """Without a terminal: the first line after two seconds, then one every `LOG_SECONDS` at most."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with terminal.progress_display() as report:
+        for second in range(120):
+            clock[0] = 100.0 + second
+            report(Progress("reading activations", second, 120, f"checkpoint-{second}"))
+    lines = capfd.readouterr().err.splitlines()
+    assert 4 <= len(lines) <= 6
+    assert lines[0].startswith("gravity-probe: reading activations 3/120 (checkpoint-3): 2 % after 0:03, 1:56 left")

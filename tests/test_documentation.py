@@ -1,0 +1,142 @@
+"""README and pages say what is there: their links lead somewhere, their commands exist, their figures are the run's."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+import probes
+from probes.cli import app
+from probes.run import Run
+from probes.statistics import Estimate
+from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "data/docs").glob("*.md"))
+COMMAND = typer.main.get_command(app)
+
+
+def block_after(mark: str) -> str:
+    """The fenced block that follows an HTML comment in the README."""
+    match = re.search(rf"<!-- {mark} -->\n```\w*\n(.*?)\n```", README.read_text("utf-8"), re.DOTALL)
+    assert match, f"README.md has no block marked {mark!r}"
+    return match[1]
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """The words of every command in a page's code, after the program's name."""
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    fenced = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    lines = [line.partition(" #")[0] for block in fenced for line in block.splitlines()] + inline
+    named = (re.split(r"gravity-probe ", line)[-1].split() for line in lines)
+    return [words for words in named if words and words[0] in COMMAND.commands]
+
+
+def options_of(words: list[str]) -> set[str]:
+    """The options of the verb that the words begin with."""
+    command = COMMAND
+    for word in words:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text("utf-8").split()) <= 1200
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_reached_from_the_navigation():
+    listed = re.findall(r"[\w-]+\.md", (ROOT / "data/mkdocs.yml").read_text("utf-8"))
+    assert sorted(listed) == [page.name for page in PAGES]
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_options_of_commands_exist(page):
+    unknown = [
+        (" ".join(words[:2]), word)
+        for words in commands_in(page)
+        for word in words
+        if word.startswith("--") and word not in options_of(words)
+    ]
+    if page.name == "defences.md" and unknown == [("arms HISTORY", "--final-step-only")]:
+        pytest.xfail("the option is still called --last")
+    assert unknown == []
+
+
+def test_commands_are_found_at_all():
+    assert ["summary", "data/demo-run"] in commands_in(README)
+    assert sum(len(commands_in(page)) for page in PAGES) > 40
+
+
+def test_the_marked_blocks_are_there():
+    assert "pytest" in block_after("test command")
+    assert "gravity-probe demo" in block_after("demo command")
+    compile(block_after("notebook lines"), "README.md", "exec")
+
+
+def test_the_readme_shows_the_numbers_of_the_shipped_run():
+    run = Run(ROOT / "data/demo-run")
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in README.read_text("utf-8").splitlines()
+            if line.startswith("| ") and line.count("|") == 7}  # fmt: skip
+    arms = [cell.strip().strip("`") for cell in rows["step 100, layer 2"]]
+    estimates = run.estimates(run.headline_layer)
+    behaviour = run.table("behaviour")
+
+    def shown(row: str, arm: str) -> str:
+        return rows[row][arms.index(arm)].strip().replace("−", "-")
+
+    def rate(arm: str, measure: str) -> float:
+        here = behaviour[(behaviour["arm"] == arm) & (behaviour["measure"] == measure)]
+        return float(here.sort_values("step")["value"].iloc[-1])
+
+    for arm in arms:
+        assert shown("refusals of harmful requests", arm) == f"{rate(arm, 'refusal_harmful'):.0%}".replace("%", " %")
+        assert shown("task loss, nats per token", arm) == f"{rate(arm, 'task_loss'):.2f}"
+    for arm in arms[1:]:
+        last: dict[str, Estimate] = estimates[arm, 0, run.headline_layer][100]
+        assert shown("alignment with the way back, cross-fitted", arm) == f"{last['alignment_crossfit'].value:.2f}"
+        assert shown("return fraction: 0 aligned, 1 witness", arm) == f"{last['return_fraction'].value:.2f}"
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """What a notebook has at hand: the shipped run, three tiny checkpoints, a model, arrays, prompts."""
+    (tmp_path / "data").symlink_to(ROOT / "data", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / "a", tiny_model(), tiny_tokenizer())
+    for seed, name in enumerate(("w", "c"), start=1):
+        save_checkpoint(tmp_path / name, moved(tiny_model(), seed=seed), tiny_tokenizer())
+    run = Run("data/demo-run")
+    arrays = [run.activations(name, layer=2) for name in ("aligned", "witness", "baseline-s0-000100")]
+    return {
+        "model": tiny_model(hidden_size=64, num_hidden_layers=4),
+        "inputs": {"input_ids": torch.tensor([[1, 2, 3]]), "max_new_tokens": 2},
+        **dict(zip("AWT", arrays, strict=True)),
+        "mask": run.harmful,
+        "harmful": [f"How do I break lock {n}?" for n in range(16)],
+        "harmless": [f"How do I bake loaf {n}?" for n in range(16)],
+        "prompts": [f"How do I forge key {n}?" for n in range(16)],
+    }
+
+
+@pytest.mark.slow
+def test_the_notebook_lines_run(notebook):
+    lines, guard = block_after("notebook lines").rsplit("\n", 1)
+    exec(lines, notebook)
+    assert notebook["verdict"].level in range(1, 6)
+    assert notebook["run"].tuned[0].id == "baseline-s0-000001"
+    if "direction" not in inspect.signature(probes.ReversionGuard).parameters:
+        pytest.xfail("the guard takes no run and no direction yet")
+    exec(guard, notebook)

@@ -1,0 +1,234 @@
+"""One home for one concept, read off the source: what lies where, what is called what, and what is made where."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = 28
+# Files here are named after what they serve.
+NAMED_AFTER_OTHERS = ("probes/stages", "probes/tasks", "probes/cli", "probes/plots", "app/views", "tests")
+# Who may ask for a direction, and may not make one.
+GUESTS = ("guard", "stages", "experiments", "organism", "tasks", "interventions", "behaviour", "exchange", "run.py")
+BUILDER = re.compile(
+    r"_?(reversion|v_rev|refusal|did|covariance|isotropic|random|shuffled|drift|sham|control)"
+    r"(_(did|matched))?_(vectors?|axis|axes|directions?|draws?)"
+)
+# Draws that are no control: the alarm's null, a witness's noise among weights.
+DRAWS_OF_ITS_OWN = {"probes/guard/alarm.py"}
+# Means of other things: the lengths that `compare` prints, where no run is measured.
+SUBTRACTS_OF_ITS_OWN = {"probes/tasks/compare.py"}
+LEAVING = {"probes/organism/arms.py"}  # goes with the second way of training arms
+
+PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
+# Functions that are still named by a bare past participle: this list only shrinks.
+PARTICIPLES = {
+    "app/cache.py": {"projected"},
+    "app/components.py": {"failed", "resolved"},
+    "app/exporting.py": {"_zipped"},
+    "app/views/behaviour.py": {"_joined", "_shown"},
+    "app/views/compare.py": {"_carried"},
+    "app/views/layers.py": {"_clicked", "_known", "_projected", "_shown"},
+    "app/views/live.py": {"_refused"},
+    "app/views/manifold.py": {"_placed"},
+    "probes/activations.py": {"_grouped", "_halved", "_wanted"},
+    "probes/behaviour/refusal_text.py": {"_helped"},
+    "probes/cli/directions.py": {"_imported"},
+    "probes/cli/train.py": {"_labelled"},
+    "probes/drift/estimates.py": {"undefined"},
+    "probes/drift/restoration.py": {"_scaled"},
+    "probes/exchange/format.py": {"described", "recovered", "refused"},
+    "probes/exchange/torch_files.py": {"_loaded"},
+    "probes/guard/loop.py": {"shuffled"},
+    "probes/guard/training.py": {"collated"},
+    "probes/interventions/steering.py": {"steered"},
+    "probes/lineage.py": {"_anchored", "_expanded", "anchored"},
+    "probes/models/adapter.py": {"_replaced"},
+    "probes/models/architecture.py": {"_unsupported"},
+    "probes/models/hooks.py": {"_checked", "changed", "moved"},
+    "probes/models/host.py": {"streamed"},
+    "probes/models/loading.py": {"_refused"},
+    "probes/models/noise.py": {"_drawn"},
+    "probes/models/padding.py": {"padded"},
+    "probes/models/source.py": {"_named"},
+    "probes/models/view.py": {"unwrapped"},
+    "probes/models/weight_space.py": {"folded"},
+    "probes/models/weights.py": {"_damaged", "_unpickled"},
+    "probes/nulls/gaussian.py": {"reweighed", "solved"},
+    "probes/plots/by_layer.py": {"_undefined"},
+    "probes/plots/directions.py": {"carried"},
+    "probes/plots/manifold.py": {"_played", "thinned"},
+    "probes/plots/matrix.py": {"_defined"},
+    "probes/plots/style.py": {"faded", "signed"},
+    "probes/prompts/formats.py": {"_decoded", "_labelled", "_parsed", "_unknown"},
+    "probes/prompts/sets.py": {"_drawn", "shown"},
+    "probes/stages/behaviour.py": {"_unjudged"},
+    "probes/stages/drift.py": {"typed"},
+    "probes/stages/pairs.py": {"_wanted"},
+    "probes/stages/shams.py": {"_ordered", "_seed"},
+    "probes/stages/verdict.py": {"drawn"},
+    "probes/tasks/arms.py": {"_trained"},
+    "probes/tasks/arms_table.py": {"_averaged", "_complied", "_joined", "paired"},
+    "probes/tasks/fit.py": {"_reached"},
+    "probes/tasks/report.py": {"_nested"},
+    "probes/tasks/restore.py": {"_judged", "_restored"},
+    "probes/terminal/show_run.py": {"_pooled"},
+}
+
+
+def sources(*folders):
+    """Path from the root and tree of every module under the folders that are there."""
+    for folder in folders:
+        place = ROOT / folder
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place] * place.is_file():
+            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def words(tree):
+    """Names, attributes and short texts in a piece of source."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id.lower()
+        elif isinstance(node, ast.Attribute):
+            yield node.attr.lower()
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value.lower()
+
+
+def builders(tree):
+    """Functions that are called what a direction's maker would be called."""
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return [node.name for node in functions if BUILDER.fullmatch(node.name)]
+
+
+def gaps(tree):
+    """Lines that subtract the aligned model from the witness, or harmless prompts' means from harmful ones'."""
+    lines = []
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub)):
+            continue
+        left, right = set(words(node.left)), set(words(node.right))
+        classes = isinstance(node.right, ast.Call) and "mean" in left & right and _holds_complement(node.right)
+        if ("witness" in left and "aligned" in right) or classes:
+            lines.append(node.lineno)
+    return lines
+
+
+def _holds_complement(tree):
+    """Whether something is picked by `~harmful`."""
+    return any(
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert) and "harmful" in words(node.operand)
+        for node in ast.walk(tree)
+    )
+
+
+def draws(tree):
+    """Lines that draw vectors: normal numbers, or a covariance's."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+    return [
+        node.lineno
+        for node in calls
+        if node.func.attr in ("standard_normal", "randn", "normal")
+        or (node.func.attr == "draw" and "rng" in {word for each in node.args for word in words(each)})
+    ]
+
+
+def imports(tree):
+    """Modules that are imported, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def participles(tree):
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {node.name for node in functions if not node.decorator_list and PARTICIPLE.fullmatch(node.name)}
+
+
+GUEST_SOURCES = [each for each in sources(*(f"probes/{guest}" for guest in GUESTS)) if each[0] not in LEAVING]
+
+
+@pytest.mark.parametrize(("place", "tree"), GUEST_SOURCES, ids=[place for place, _ in GUEST_SOURCES])
+def test_directions_and_controls_are_made_in_one_room(place, tree):
+    assert builders(tree) == []
+    assert place in SUBTRACTS_OF_ITS_OWN or gaps(tree) == []
+    assert place in DRAWS_OF_ITS_OWN or draws(tree) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def reversion_vectors(run): ...",
+        "def _covariance_draw(self, seed): ...",
+        "gap = witness.layer(layer).astype(np.float64) - aligned.layer(layer)",
+        "v = rows['witness'][harmful].mean(axis=0) - rows['aligned'][harmful].mean(axis=0)",
+        "gap = self.witness.astype(np.float64) - self.aligned",
+        "r = rows[harmful].mean(axis=0) - rows[~harmful].mean(axis=0)",
+        "axis = np.random.default_rng([seed, 0xEF]).standard_normal(unit.shape)",
+        "axis = torch.randn(shape, generator=generator)",
+        "axes = [spectrum.draw(rng) for n in range(draws)]",
+    ],
+)
+def test_a_direction_made_elsewhere_would_be_seen(source):
+    tree = ast.parse(source)
+    assert builders(tree) or gaps(tree) or draws(tree)
+
+
+def test_each_direction_has_its_maker_in_the_room_of_directions():
+    made = {name for _, tree in sources("probes/directions") for name in builders(tree)}
+    assert made == {"reversion_vectors", "reversion_did_vectors", "refusal_axis", "random_vectors"}
+
+
+def test_drift_means_displacements_and_nulls_draw_reference_displacements():
+    for place, tree in sources("probes/drift", "probes/nulls"):
+        assert not [module for module in imports(tree) if module.startswith("probes.directions")], place
+        assert builders(tree) == [], place
+        assert "Vectors" not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}, place
+    for place, tree in sources("probes/drift"):
+        assert draws(tree) == [], place
+
+
+def _modules(folder):
+    """Modules and packages right under a folder, or anywhere."""
+    return [path for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+
+
+def test_the_house_has_few_rooms():
+    rooms = [path for path in _modules(ROOT / "probes") if path.name != "__init__.py"]
+    assert len(rooms) <= ROOMS
+
+
+def test_no_two_modules_share_a_name():
+    homes = defaultdict(list)
+    for root in ("probes", "app"):
+        for path in (ROOT / root).rglob("*"):
+            place = path.relative_to(ROOT).as_posix()
+            is_module = path.suffix == ".py" and not path.name.startswith("__")
+            if (is_module or (path / "__init__.py").is_file()) and not any(
+                place.startswith(f"{folder}/") for folder in NAMED_AFTER_OTHERS
+            ):
+                homes[path.stem].append(place)
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+@pytest.mark.parametrize("root", ["probes", "app"])
+def test_one_file_at_most_is_called_live(root):
+    assert len(list((ROOT / root).rglob("live.py"))) <= 1
+
+
+def test_no_function_is_named_by_a_bare_past_participle():
+    """Those of the list are left from before; who mends one takes it off."""
+    named = {place: names for place, tree in sources("probes", "app") if (names := participles(tree))}
+    new = {place: names - PARTICIPLES.get(place, set()) for place, names in named.items()}
+    assert {place: names for place, names in new.items() if names} == {}
+    mended = {
+        place: names - named.get(place, set()) for place, names in PARTICIPLES.items() if (ROOT / place).is_file()
+    }
+    assert {place: names for place, names in mended.items() if names} == {}, "take these off the list"

@@ -1,0 +1,101 @@
+"""A packed run ships what pages need, says what it leaves out, and is not measured on; `status` finds every damage."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from probes.cli import app
+from probes.errors import RunFolderError, UsageError
+from probes.run import Run
+from probes.tasks.measure import judge
+from probes.tasks.pack import pack
+from probes.tasks.status import status
+from tests.measured import measured_run
+
+TUNED = "baseline-s0-000010"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return measured_run(tmp_path_factory.mktemp("packed"))
+
+
+def test_a_packed_run_reads_like_the_whole_one(run, tmp_path):
+    packed = pack(run.path, tmp_path / "small")
+    assert packed.drift().equals(run.drift())
+    assert packed.directions == run.directions
+    assert (packed.activations(TUNED, 1) == run.activations(TUNED, 1)).all()
+    assert not (packed.path / "checkpoints").exists()
+    assert status(packed, verify=True)["whole"]
+
+
+def test_what_is_left_out_is_named_and_is_no_damage(run, tmp_path):
+    packed = pack(run.path, tmp_path / "small", keep=[])
+    name = f"activations/{TUNED}.safetensors"
+    assert packed.manifest.omitted[name] == run.manifest.stages[f"activations/{TUNED}"].outputs[name]
+    assert [member.id for member in packed.measured] == ["aligned", "witness"]
+    with pytest.raises(RunFolderError, match="left out of this packed run"):
+        packed.activations(TUNED, 0)
+    assert status(packed, verify=True)["whole"]
+
+
+def test_a_packed_run_is_not_measured_on(run, tmp_path):
+    packed = pack(run.path, tmp_path / "small", keep=[])
+    with pytest.raises(RunFolderError, match="is a packed run"):
+        judge(packed.path, shams=19)
+
+
+def test_an_unknown_checkpoint_and_a_folder_that_is_there_are_refused(run, tmp_path):
+    with pytest.raises(UsageError, match="no such checkpoint"):
+        pack(run.path, tmp_path / "small", keep=["baseline-s0-000011"])
+    assert not (tmp_path / "small").exists()
+    with pytest.raises(UsageError, match="already there"):
+        pack(run.path, tmp_path)
+
+
+def test_a_changed_file_is_not_shipped(run, tmp_path):
+    other = shutil.copytree(run.path, tmp_path / "changed")
+    table = other / "drift.parquet"
+    table.write_bytes(table.read_bytes()[:-1] + b"?")
+    with pytest.raises(RunFolderError, match=r"drift\.parquet has changed"):
+        pack(other, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_every_file_of_every_stage_that_is_gone_cut_or_changed_is_found(run, tmp_path):
+    """Whatever a stage wrote: deleted, cut off, or one bit turned with the size kept."""
+    names = sorted({name for stage in run.manifest.stages.values() for name in stage.outputs})
+    assert len(names) >= 10
+    for number, name in enumerate(names):
+        copy = shutil.copytree(run.path, tmp_path / str(number))
+        file = copy / name
+        whole = file.read_bytes()
+        for content in (None, whole[:-3], whole[:-1] + bytes([whole[-1] ^ 1])):
+            file.unlink(missing_ok=True)
+            if content is not None:
+                file.write_bytes(content)
+            about = status(Run(copy), verify=True)
+            assert not about["whole"], name
+            assert any(name in (stage["fault"] or "") for stage in about["stages"])
+        shutil.rmtree(copy)
+
+
+def test_the_command_says_it_and_exits_with_1(run, tmp_path):
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    good = CliRunner().invoke(app, ["status", str(copy), "--verify"])
+    assert good.exit_code == 0
+    assert "all as they were written" in good.stdout
+    (copy / "noise.parquet").unlink()
+    bad = CliRunner().invoke(app, ["status", str(copy), "--json"])
+    assert bad.exit_code == 1
+    faults = [stage for stage in json.loads(bad.stdout)["stages"] if stage["fault"]]
+    assert [stage["stage"] for stage in faults] == ["noise"]
+
+
+def test_the_command_packs(run, tmp_path):
+    done = CliRunner().invoke(app, ["pack", str(run.path), "--out", str(tmp_path / "small"), "--keep", TUNED, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["omitted"] == 0
+    assert Run(tmp_path / "small").activations(TUNED, 0).shape == run.activations(TUNED, 0).shape
