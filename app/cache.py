@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from probes.errors import RunFolderError
+from probes.lineage import ROLES
 from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.run import Run
@@ -127,7 +128,7 @@ def catalogue(key: Key, headline: int | None) -> Catalogue:
     """
     rows = table(key, "drift", ("checkpoint", "arm", "seed", "step", "layer")).drop_duplicates()
     layers = tuple(sorted(int(layer) for layer in rows["layer"].unique()))
-    rows = rows[~rows["arm"].isin(style.ROLES)].drop(columns="layer").drop_duplicates().sort_values("step")
+    rows = rows[~rows["arm"].isin(ROLES)].drop(columns="layer").drop_duplicates().sort_values("step")
     names = {(row.arm, int(row.seed), int(row.step)): row.checkpoint for row in rows.itertuples()}
     steps: dict[tuple[str, int], tuple[int, ...]] = {}
     for arm in style.in_order(rows["arm"]):
@@ -151,7 +152,7 @@ def nulls(key: Key, layer: int) -> pd.DataFrame:
     return table(key, "nulls", columns, (("layer", "==", layer), ("step", ">=", 0)))
 
 
-def projected(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
+def read_projections(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
     """Every prompt's projection at one layer in these checkpoints, with the prompt's text where that is kept.
 
     Without a direction: on the reversion, in units of the return fraction; on another, in the activations' units.
@@ -259,7 +260,7 @@ def drawn(draw: Callable[..., go.Figure], key: Key, *about: Any) -> go.Figure:
 
 @st.cache_data(show_spinner=False, max_entries=128)
 def step_figure(
-    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, where: str, ink: InkName
+    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, subtitle: str, ink: InkName
 ) -> go.Figure:
     """A statistic by step for every arm at one layer, with the nulls of one trajectory."""
     rows = drift(key, layer)
@@ -268,20 +269,22 @@ def step_figure(
         found = nulls(key, layer)
         of_trajectory = (found["arm"] == nulls_of[0]) & (found["seed"] == nulls_of[1])
         found = found[of_trajectory & (found["statistic"] == statistic)]
-    return by_step.by_step(rows[rows["statistic"] == statistic], statistic=statistic, where=where, nulls=found, ink=ink)
+    return by_step.by_step(
+        rows[rows["statistic"] == statistic], statistic=statistic, subtitle=subtitle, nulls=found, ink=ink
+    )
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
-def behaviour_figure(key: Key, measure: str, where: str, ink: InkName) -> go.Figure:
+def behaviour_figure(key: Key, measure: str, subtitle: str, ink: InkName) -> go.Figure:
     """A behaviour measure by step for every arm."""
     rows = table(key, "behaviour", None, (("measure", "==", measure),))
-    return by_step.by_step(rows, statistic=measure, where=where, ink=ink)
+    return by_step.by_step(rows, statistic=measure, subtitle=subtitle, ink=ink)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def lineage_figure(key: Key, layer: int, where: str, witness: str, ink: InkName) -> go.Figure:
+def lineage_figure(key: Key, layer: int, subtitle: str, witness: str, ink: InkName) -> go.Figure:
     """The lineage to scale at one layer."""
-    return lineage_path.lineage_path(lineage_rows(key, layer), where=where, witness=witness, ink=ink)
+    return lineage_path.lineage_path(lineage_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -311,14 +314,14 @@ def map_figure(
     direction: str,
     selected: tuple[int, int],
     headline: int,
-    where: str,
+    subtitle: str,
     ink: InkName,
 ) -> go.Figure:
     """The heat map of one statistic of one trajectory, of the drift or of a fitted direction."""
     return heatmap.heatmap(
         map_rows(key, statistic, arm, seed, direction),
         statistic=statistic,
-        where=where,
+        subtitle=subtitle,
         selected=selected,
         headline=headline,
         ink=ink,
@@ -327,11 +330,11 @@ def map_figure(
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def projections_figure(
-    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, where: str, ink: InkName
+    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
 ) -> go.Figure:
     """Densities and strips of chosen checkpoints at one layer, on the reversion or on another direction."""
-    rows = projected(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
-    return projections.projections(rows, checkpoints, where=where, direction=direction, ink=ink)
+    rows = read_projections(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
+    return projections.projections(rows, checkpoints, subtitle=subtitle, direction=direction, ink=ink)
 
 
 def plane_rows(key: Key, layer: int) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import streamlit as st
 from app import cache, state
 from app.cache import Catalogue, Key
 from probes.errors import GravityError
-from probes.lineage import Witness
+from probes.lineage import ROLES, Witness
 from probes.plots import style
 from probes.plots.style import InkName
 from probes.prompts.tokens import visible
@@ -76,7 +76,7 @@ def layer_name(layer: int) -> str:
 
 def checkpoint_name(checkpoint: str, run: Context) -> str:
     """A checkpoint in words."""
-    if checkpoint in style.ROLES:
+    if checkpoint in ROLES:
         return run.witness if checkpoint == "witness" else checkpoint
     for (arm, seed, step), name in run.catalogue.checkpoints.items():
         if name == checkpoint:
@@ -177,10 +177,10 @@ def section() -> Iterator[None]:
     try:
         yield
     except GravityError as error:
-        failed(error)
+        show_failure(error)
 
 
-def failed(error: GravityError) -> None:
+def show_failure(error: GravityError) -> None:
     """Show a refusal as text."""
     st.error(as_text(str(error)), icon=":material/error:")
 
@@ -281,7 +281,7 @@ def readout(run: Context, direction: str, checkpoint: str) -> None:
             if len(own):
                 columns[f"{name}, {mark}"] = pd.Series(
                     [
-                        f"{visible(text)}  {style.signed(score, 1)}"
+                        f"{visible(text)}  {style.decimal(score, 1)}"
                         for text, score in zip(own["token"], own["score"], strict=True)
                     ]
                 )
@@ -339,7 +339,7 @@ def sidebar_pictures() -> None:
     st.segmented_control("Pictures saved as", PICTURES, default=PICTURES[0], key="choose-pictures")
 
 
-def resolved(key: Key, manifest: Manifest, found: Catalogue, ink: InkName) -> Context:
+def resolve_selection(key: Key, manifest: Manifest, found: Catalogue, ink: InkName) -> Context:
     """The selection with the run's defaults where it says nothing, or something that the run does not have."""
     chosen = state.selection()
     of_arm = [entry for entry in found.trajectories if entry[0] == chosen.arm]

@@ -125,7 +125,7 @@ def written(key: Key, direction: str, form: str, layer: int | None, checkpoint: 
         name = direction_file(direction)
         if len(files) == 1:
             return Written(f"{name}{files[0].suffix}", files[0].read_bytes(), remarks)
-        return Written(f"{name}-{form}.zip", _zipped(files, out), remarks)
+        return Written(f"{name}-{form}.zip", _zip(files, out), remarks)
 
 
 def _command(asked: list[str]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _command(asked: list[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _zipped(files: list[Path], home: Path) -> bytes:
+def _zip(files: list[Path], home: Path) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:

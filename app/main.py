@@ -52,14 +52,14 @@ def main() -> None:
     state.write_url()
     if refusal is not None:
         components.header(page.title, "This run cannot be read")
-        components.failed(refusal)
+        components.show_failure(refusal)
     elif ready:
         try:
             page.run()
         except GravityError as error:
             # A page reads what its heading needs before it draws anything, and guards the rest by sections.
             components.header(page.title, "This page cannot be drawn")
-            components.failed(error)
+            components.show_failure(error)
     else:
         _nothing_yet(page.title)
     st.html(look.CAMERAS, unsafe_allow_javascript=True)  # our own text, always the same; behind the page: it has a gap
@@ -82,7 +82,7 @@ def _prepare() -> bool:
     catalogue = components.catalogue_of(key, manifest)
     if catalogue is None:
         return False
-    ready = components.resolved(key, manifest, catalogue, _ink())
+    ready = components.resolve_selection(key, manifest, catalogue, _ink())
     components.keep(ready)
     components.sidebar_place(catalogue, ready.arm, ready.seed, ready.step, ready.layer)
     state.change(arm=ready.arm, seed=ready.seed, step=ready.step, layer=ready.layer)

@@ -10,22 +10,19 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from probes.errors import ActivationError
-from probes.models.architecture import accepts, entering, first_tensor
-from probes.models.padding import padded
+from probes.models.architecture import accepts
+from probes.models.hooks import ENTERING, hand_over
+from probes.models.padding import pad_tokens
 from probes.models.view import ModelView
 
-EMBEDDING = -1
+EMBEDDING = ENTERING
 Write = Callable[[int, Sequence[int], np.ndarray], None]
 Progress = Callable[[int, int], None]
 _CPU_BATCH_BYTES = 1 << 25
@@ -66,7 +63,7 @@ def extract(
         ActivationError: an activation is not finite (names layer and prompt), a prompt has no such position, or a
             single prompt does not fit into memory.
     """
-    wanted = _wanted(host, layers)
+    wanted = _layers_to_read(host, layers)
     where = _spans(host, token_ids, position, spans)
     lengths = [len(ids) for ids in token_ids]
     budget = batch_tokens or automatic_batch_tokens(host)
@@ -76,9 +73,9 @@ def extract(
         prompts = queue.popleft()
         rows = _run(host, [token_ids[each] for each in prompts], [where[each] for each in prompts], wanted)
         if rows is None:
-            budget = _halved(prompts, lengths)
+            budget = _half_of(prompts, lengths)
             remaining = [prompt for batch in (prompts, *queue) for prompt in batch]
-            queue = deque(_grouped(remaining, lengths, budget))
+            queue = deque(_group(remaining, lengths, budget))
             continue
         for layer, values in rows.items():
             _check_finite(values, layer, prompts)
@@ -147,10 +144,10 @@ def batches(lengths: Sequence[int], budget: int, *, reverse: bool = False) -> It
     `reverse` starts from the longest and makes smaller batches, so that no batch stays what it was.
     """
     order = sorted(range(len(lengths)), key=lambda prompt: (lengths[prompt], prompt), reverse=reverse)
-    yield from _grouped(order, lengths, min(budget, sum(lengths)) * 2 // 3 if reverse else budget)
+    yield from _group(order, lengths, min(budget, sum(lengths)) * 2 // 3 if reverse else budget)
 
 
-def _grouped(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def _group(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     group: list[int] = []
     for prompt in order:
         longest = max(lengths[each] for each in (*group[-1:], *group[:1], prompt))
@@ -162,7 +159,7 @@ def _grouped(order: Sequence[int], lengths: Sequence[int], budget: int) -> Itera
         yield group
 
 
-def _wanted(host: ModelView, layers: Sequence[int] | None) -> list[int]:
+def _layers_to_read(host: ModelView, layers: Sequence[int] | None) -> list[int]:
     wanted = sorted(set(range(EMBEDDING, host.n_layers) if layers is None else layers))
     if not wanted or wanted[0] < EMBEDDING or wanted[-1] >= host.n_layers:
         raise ActivationError(
@@ -203,48 +200,23 @@ class _LastLayerReached(Exception):  # noqa: N818 - a way out of the forward pas
     """Raised by a hook: nothing behind this block is wanted."""
 
 
-@dataclass
 class _Reader:
-    """Hooks that keep, per wanted layer, one position of each prompt in the batch, or the mean of some."""
+    """Takes over, per wanted layer, one position of each prompt in the batch, or the mean of some."""
 
-    host: ModelView
-    spans: torch.Tensor
-    wanted: list[int]
-    kept: dict[int, torch.Tensor] = field(default_factory=dict)
-    _hooks: list[RemovableHandle] = field(default_factory=list)
+    def __init__(self, spans: torch.Tensor, last: int) -> None:
+        self.rows: dict[int, torch.Tensor] = {}
+        self._spans, self._last = spans, last
 
-    def __enter__(self) -> _Reader:
-        try:
-            blocks = self.host.blocks
-            if EMBEDDING in self.wanted:
-                self._hooks.append(blocks[0].register_forward_pre_hook(self._before_first, with_kwargs=True))
-            for layer in self.wanted:
-                if layer != EMBEDDING:
-                    self._hooks.append(blocks[layer].register_forward_hook(partial(self._after, layer)))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
-
-    def _before_first(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._keep(EMBEDDING, entering(args, kwargs))
-
-    def _after(self, layer: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        self._keep(layer, first_tensor(output))
-
-    def _keep(self, layer: int, stream: torch.Tensor) -> None:
-        first, end = self.spans.to(stream.device).T
+    def take(self, layer: int, stream: torch.Tensor) -> None:
+        """Read the stream [prompt, position, d_model] behind a layer; nothing behind the last one is computed."""
+        first, end = self._spans.to(stream.device).T
         if bool((end == first + 1).all()):
-            self.kept[layer] = stream[torch.arange(len(first), device=stream.device), first].float()
+            self.rows[layer] = stream[torch.arange(len(first), device=stream.device), first].float()
         else:
             places = torch.arange(stream.shape[1], device=stream.device)
             inside = ((places >= first[:, None]) & (places < end[:, None])).float()
-            self.kept[layer] = torch.einsum("rt,rtd->rd", inside / (end - first)[:, None], stream.float())
-        if layer == self.wanted[-1]:
+            self.rows[layer] = torch.einsum("rt,rtd->rd", inside / (end - first)[:, None], stream.float())
+        if layer == self._last:
             raise _LastLayerReached
 
 
@@ -254,10 +226,11 @@ def _run(
     """Activations of one batch by layer; None if it did not fit into memory."""
     try:
         inputs = _inputs(token_ids, host)
-        with torch.inference_mode(), _Reader(host, torch.tensor(where, device=host.device), wanted) as reader:
+        reader = _Reader(torch.tensor(where, device=host.device), wanted[-1])
+        with torch.inference_mode(), hand_over(host.blocks, wanted, reader.take):
             with contextlib.suppress(_LastLayerReached):
                 host.body(**inputs)
-            return {layer: rows.cpu().numpy() for layer, rows in reader.kept.items()}
+            return {layer: rows.cpu().numpy() for layer, rows in reader.rows.items()}
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -272,7 +245,7 @@ def _inputs(token_ids: Sequence[Sequence[int]], host: ModelView) -> dict[str, An
 
     What stands in the padding does not matter: it comes after the prompt, and no token looks ahead.
     """
-    ids, mask = padded(token_ids, host.device)
+    ids, mask = pad_tokens(token_ids, host.device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if accepts(host.body, "position_ids"):
         inputs["position_ids"] = torch.arange(ids.shape[1], device=host.device).expand(len(token_ids), -1)
@@ -283,7 +256,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _halved(prompts: Sequence[int], lengths: Sequence[int]) -> int:
+def _half_of(prompts: Sequence[int], lengths: Sequence[int]) -> int:
     """Half of the tokens of a batch that did not fit."""
     longest = max(lengths[prompt] for prompt in prompts)
     if len(prompts) == 1:

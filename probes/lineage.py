@@ -272,9 +272,9 @@ class Lineage(_Record):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise LineageError(f"{path} is not TOML", got=str(error)) from error
         raw.setdefault("name", path.stem)
-        raw = _anchored(raw, path.resolve().parent)
+        raw = _anchor(raw, path.resolve().parent)
         named_base = raw.pop("base", None)
-        raw["trajectories"] = [_expanded(entry, base or named_base) for entry in raw.get("trajectories", ())]
+        raw["trajectories"] = [_expand(entry, base or named_base) for entry in raw.get("trajectories", ())]
         try:
             lineage = cls.model_validate(raw)
         except ValidationError as error:
@@ -370,7 +370,7 @@ class Lineage(_Record):
     @classmethod
     def opened(cls, raw: Mapping[str, Any], home: Path) -> Lineage:
         """A lineage as kept in the run folder `home`, its relative folders taken from there."""
-        return cls.model_validate(_anchored(dict(raw), home.resolve()))
+        return cls.model_validate(_anchor(dict(raw), home.resolve()))
 
     def ref(self, name: str) -> CheckpointRef:
         """The place of the member with this name.
@@ -412,7 +412,7 @@ def _step_at(step: int, ref: CheckpointRef) -> Step:
     return Step(step=step, model=ref.model, revision=ref.revision, adapter=ref.adapter)
 
 
-def _expanded(entry: Any, base: str | None) -> Any:
+def _expand(entry: Any, base: str | None) -> Any:
     """A `[[trajectories]]` entry with `folder` becomes one with its checkpoints listed."""
     if not isinstance(entry, dict) or "folder" not in entry:
         return entry
@@ -424,14 +424,14 @@ def _expanded(entry: Any, base: str | None) -> Any:
     return Trajectory.from_folder(**{"base": base, **entry})
 
 
-def _anchored(raw: Any, folder: Path) -> Any:
+def _anchor(raw: Any, folder: Path) -> Any:
     """Relative folders of a lineage file, made absolute; hub ids stay as they are."""
 
-    def anchored(place: str) -> str:
+    def anchor(place: str) -> str:
         found = folder / Path(place).expanduser()
         return str(found) if found.exists() or place.startswith((".", "/", "~")) else place
 
-    return _rewritten(raw, anchored)
+    return _rewritten(raw, anchor)
 
 
 def _from_home(place: str, home: Path) -> str:

@@ -275,7 +275,7 @@ class Run(RunFolder):
 
         layer = self.headline_layer if layer is None else layer
         title = f"{style.plain(self.manifest.name)} · layer {layer}"
-        return by_step(self.drift(statistic=statistic, layer=layer), statistic=statistic, where=title)
+        return by_step(self.drift(statistic=statistic, layer=layer), statistic=statistic, subtitle=title)
 
     # Directions ----------------------------------------------------------------------------------------------
 

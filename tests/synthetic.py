@@ -20,6 +20,7 @@ from probes.store.settings import Settings
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 ARMS = ("baseline", "block", "push", "control:random")
 TRICKY = "<b>bold</b> & <script>alert('x')</script> **not markdown** $x$ [a](javascript:alert(1))"
+TRICKY_ARM = TRICKY.replace("/", "")  # the name of an arm holds no slash
 _GOAL = {"baseline": 0.8, "block": 0.1, "push": 1.3, "control:random": 0.75}
 _ROLES = {"pretrained": 0.7, "witness": 1.0}
 _NULLS = {"isotropic": 0.26, "covariance_aligned": 0.52, "covariance_difference": 0.61, "sham_drift": 0.48}

@@ -49,9 +49,9 @@ def test_modes_are_listed():
 
 def test_what_was_not_foreseen_is_a_sentence_and_a_traceback_in_a_log(tmp_path):
     code = (
-        "import sys, probes.cli as cli, probes.tasks.summarise as broken\n"
+        "import sys, probes.cli as cli, probes.tasks.check as broken\n"
         "def fail(*_): raise ZeroDivisionError('by nought')\n"
-        "broken.check_return = fail\n"
+        "broken.return_gate = fail\n"
         "sys.argv = ['gravity-probe', 'check', sys.argv[1], '--max-return', '1']\n"
         "cli.main()\n"
     )

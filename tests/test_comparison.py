@@ -79,6 +79,34 @@ def test_the_best_rotation_is_that_of_scipy(rng):
         assert comparison.basis_check(x, y).rotated == pytest.approx(expected)
 
 
+def test_two_layers_compared_are_the_definitions(rng):
+    """Equality with the textbook: numpy's means, scipy's angles of the SVD's axes, CKA from the activations."""
+    from scipy.linalg import subspace_angles
+
+    harmful = np.arange(60) < 30
+    aligned, tuned, witness = rng.standard_normal((3, 60, 40)).astype(np.float32)
+    origin = aligned[harmful].mean(axis=0, dtype=np.float64)
+    start, end = (comparison.Portrait.of(rows, harmful, origin) for rows in (tuned, witness))
+    compared = comparison.compare_layers(start, end, reversion=2.0)
+    gone, back = (rows[harmful].astype(np.float64).mean(axis=0) - origin for rows in (tuned, witness))
+    assert compared.distance == pytest.approx(np.linalg.norm(back - gone) / 2, abs=1e-9)
+    assert compared.cosine == pytest.approx(gone @ back / np.linalg.norm(gone) / np.linalg.norm(back), abs=1e-9)
+    assert compared.cka == pytest.approx(comparison.linear_cka(tuned, witness), abs=1e-9)
+    axes = [np.linalg.svd(rows - rows.mean(axis=0, dtype=np.float64))[2][:10].T for rows in (tuned, witness)]
+    np.testing.assert_allclose(compared.overlap.angles, subspace_angles(*axes), atol=1e-9)
+    assert compared.overlap.random == pytest.approx(10 / 40)
+
+
+def test_a_layer_at_rest_has_only_the_numbers_that_are_defined(rng):
+    harmful = np.arange(8) < 4
+    rows, still = rng.standard_normal((8, 5)), np.ones((8, 5))
+    portraits = [comparison.Portrait.of(values, harmful, np.ones(5)) for values in (rows, still)]
+    compared = comparison.compare_layers(*portraits, reversion=1.0)
+    assert (compared.cosine, compared.cka, compared.overlap) == (None, None, None)
+    assert compared.distance == pytest.approx(np.linalg.norm(rows[harmful].mean(axis=0) - 1))
+    assert comparison.compare_layers(*portraits, reversion=0.0).distance is None
+
+
 def test_weight_drift_inside_the_span_of_alignment(rng):
     aligned = rng.standard_normal((12, 20))
     factor = rng.standard_normal((12, 2))

@@ -5,7 +5,7 @@ import pytest
 
 from probes import drift
 from probes.errors import StatisticsError
-from probes.statistics import Estimate
+from probes.statistics import STATISTICS, Estimate
 from tests.worlds import World
 
 HARMFUL = np.repeat([True, False], 16)
@@ -287,8 +287,8 @@ def test_sixteen_prompts_of_a_class_are_enough():
 
 
 def test_an_undefined_row_carries_its_reason_for_every_statistic():
-    rows = drift.undefined("it did not move")
-    assert set(rows) == set(drift.STATISTICS)
+    rows = drift.undefined_statistics("it did not move")
+    assert set(rows) == set(STATISTICS)
     assert all(row == Estimate(None, reason="it did not move") for row in rows.values())
 
 

@@ -11,7 +11,7 @@ from probes.behaviour.generate import generate
 from probes.errors import ActivationError
 from probes.models import ModelHost
 from probes.models.hooks import ablate, add, clamp
-from probes.models.padding import padded
+from probes.models.padding import pad_tokens
 from tests.builders import DEPTH, FAMILIES, WIDTH, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = [[0, 20, 30, 40, 50], [0, 21, 31], [0, 22, 32, 42]]
@@ -111,7 +111,7 @@ def test_a_clamped_projection_has_that_value(host, vector):
 def test_places_are_counted_from_each_prompts_own_end(llama, vector, side):
     longest = max(map(len, PROMPTS))
     if side == "left":
-        ids, mask = padded(PROMPTS, llama.device, side="left")
+        ids, mask = pad_tokens(PROMPTS, llama.device, side="left")
     else:
         ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in PROMPTS])
         mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in PROMPTS])

@@ -15,7 +15,7 @@ from probes.activations import collect
 from probes.errors import CheckpointError, GravityError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.weight_space import drift_norms, folded, noised
+from probes.models.weight_space import drift_norms, merged_weights, noised
 from tests.builders import DEPTH, moved, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = [[5, 60, 7, 100, 33, 200, 9], [4, 8, 15, 16, 23, 42]]
@@ -215,7 +215,7 @@ def test_weight_differences_are_those_of_the_merged_model(name: str, adapter: An
     norms = drift_norms(host, ref)
     for key, difference in differences.items():
         assert norms.get(key, 0.0) == pytest.approx(difference.norm().item(), rel=1e-3, abs=2e-6)
-    weights = folded(host, ref)
+    weights = merged_weights(host, ref)
     for key in before:
         torch.testing.assert_close(weights[key], merged[key], rtol=0, atol=1e-5)
     start = {key: tensor.clone() for key, tensor in host.model.state_dict().items()}
@@ -265,7 +265,7 @@ def test_differences_in_matrices_that_gpt2_keeps_the_other_way_round(tmp_path: P
     base = save_checkpoint(tmp_path / "base", tiny_model("gpt2"), tiny_tokenizer())
     ref = save_adapter(tmp_path / "adapter", base, targets=["c_proj", "c_attn"], fan_in_fan_out=True)
     merged = plain(ref).merge_and_unload().state_dict()
-    weights = folded(ModelHost(base, device="cpu"), ref)
+    weights = merged_weights(ModelHost(base, device="cpu"), ref)
     for key, tensor in weights.items():
         torch.testing.assert_close(tensor, merged[key], rtol=0, atol=1e-5)
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from probes.cli import app
 from probes.run import Run
 from probes.tasks.report import how_to_reproduce, report_html
-from tests.synthetic import TRICKY, write_run
+from tests.synthetic import TRICKY_ARM, write_run
 
 SMALL = {"n_layers": 2, "steps": (1, 100), "prompts": 6}
 
@@ -33,7 +33,7 @@ def test_it_asks_nobody_for_anything(text):
 
 
 def test_text_of_a_run_is_never_markup(tmp_path):
-    path = write_run(tmp_path / "run", **{**SMALL, "arms": (TRICKY,)})
+    path = write_run(tmp_path / "run", **{**SMALL, "arms": (TRICKY_ARM,)})
     assert "<script>alert" not in report_html(Run(path))
 
 

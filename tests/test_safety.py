@@ -1,12 +1,16 @@
 """The safety answer of a run, and the gate on it: from completions on disk to a sentence and an exit code."""
 
+import json
+
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from probes.behaviour.safety import safety_answer
-from probes.errors import GateTripped
+from probes.cli import app
+from probes.errors import GateTripped, UsageError
 from probes.run import Run
-from probes.tasks.safety import check_erosion, safety_answers
+from probes.tasks.safety import erosion_gate, safety_answers, safety_lines
 from tests.synthetic import write_run
 
 N = 120
@@ -41,17 +45,39 @@ def test_the_answer_is_that_of_the_last_step_of_each_trajectory(tmp_path):
 
 
 def test_the_gate_passes_where_erosion_is_ruled_out_and_trips_elsewhere(tmp_path):
-    assert "Within 5 points" in check_erosion(judged_run(tmp_path / "held", block=0), 5.0)
-    with pytest.raises(GateTripped, match="Eroded"):
-        check_erosion(judged_run(tmp_path / "eroded", baseline=60), 5.0)
-    with pytest.raises(GateTripped, match="Undecided"):
-        check_erosion(judged_run(tmp_path / "undecided", baseline=3), 5.0)
-    assert "Within 10 points" in check_erosion(Run(tmp_path / "undecided"), 10.0)
+    assert "Within 5 points" in erosion_gate(judged_run(tmp_path / "held", block=0), 5.0).sentence
+    eroded = erosion_gate(judged_run(tmp_path / "eroded", baseline=60), 5.0)
+    assert not eroded.passed
+    assert "Eroded" in eroded.sentence
+    undecided = judged_run(tmp_path / "undecided", baseline=3)
+    assert "Undecided" in erosion_gate(undecided, 5.0).sentence
+    assert erosion_gate(undecided, 10.0).passed
+    with pytest.raises(UsageError, match="number of points"):
+        erosion_gate(undecided, 0.0)
 
 
 def test_what_was_not_judged_trips_the_gate(tmp_path):
     write_run(tmp_path / "run", n_layers=2, prompts=16, without=("behaviour", "completions"))
     run = Run(tmp_path / "run")
     assert safety_answers(run) == {}
-    with pytest.raises(GateTripped, match="was not judged"):
-        check_erosion(run, 5.0)
+    assert not erosion_gate(run, 5.0).passed
+    assert "gravity-probe evaluate" in safety_lines(run)[0]
+
+
+def test_the_command_has_both_gates_and_json(tmp_path):
+    run = judged_run(tmp_path / "run", baseline=60)
+    tripped = CliRunner().invoke(app, ["check", str(run.path), "--max-erosion", "5", "--json"])
+    assert isinstance(tripped.exception, GateTripped)
+    document = json.loads(tripped.stdout)
+    assert document["passed"] is document["erosion"]["passed"] is False
+    assert document["erosion"]["lower_limits"]["baseline (seed 0)"] < -50
+    neither = CliRunner().invoke(app, ["check", str(run.path)])
+    assert isinstance(neither.exception, UsageError)
+
+
+def test_the_answer_is_the_first_line_of_a_summary_and_in_its_json(tmp_path):
+    run = judged_run(tmp_path / "run", baseline=60)
+    first = CliRunner().invoke(app, ["summary", str(run.path)]).stdout.splitlines()[0]
+    assert first.startswith("baseline (seed 0): Eroded: it refuses 100 % of harmful requests before and 50 % after")
+    document = json.loads(CliRunner().invoke(app, ["summary", str(run.path), "--json"]).stdout)
+    assert document["trajectories"][0]["safety"] == safety_answers(run)["baseline", 0].to_json()

@@ -1,12 +1,12 @@
-"""The documented JSON of a run and the gate on it."""
+"""The documented JSON of a run."""
 
 import json
 
 import pytest
 
-from probes.errors import GateTripped, RunFolderError, UsageError
+from probes.errors import RunFolderError
 from probes.run import Run
-from probes.tasks.summarise import check_return, summarise
+from probes.tasks.summarise import summarise
 from tests.synthetic import STEPS, write_run
 
 
@@ -82,33 +82,3 @@ def test_a_run_without_drift_says_that_it_is_unfinished(tmp_path):
     run = Run(write_run(tmp_path / "run", without=("drift",)))
     with pytest.raises(RunFolderError, match="goes on where it stopped"):
         summarise(run)
-
-
-def test_the_gate_names_the_furthest_fall(run):
-    furthest = max(drift_value(run, "push", step, 2, "return_fraction") for step in STEPS)
-    with pytest.raises(GateTripped, match="push") as caught:
-        check_return(run, 0.1, layer=2)
-    assert f"{furthest:.3f}" in str(caught.value)
-    assert caught.value.exit_code == 3
-    assert "Within" in check_return(run, furthest + 1e-6, layer=2)
-
-
-def test_the_gate_passes_at_exactly_the_limit_and_trips_just_under_it(run):
-    furthest = max(drift_value(run, "push", step, 2, "return_fraction") for step in STEPS)
-    check_return(run, furthest, layer=2)
-    with pytest.raises(GateTripped):
-        check_return(run, furthest - 1e-9, layer=2)
-
-
-def test_a_layer_that_is_not_there_is_a_usage_error(run):
-    with pytest.raises(UsageError, match="No such layer"):
-        check_return(run, 0.5, layer=99)
-
-
-def test_a_gate_on_nothing_measurable_does_not_pass(run):
-    with Run.writing(run.path) as writing:
-        frame = writing.read_table("drift")
-        frame.loc[frame.statistic == "return_fraction", "value"] = None
-        writing.write_table("drift", frame)
-    with pytest.raises(RunFolderError, match="not defined"):
-        check_return(run, 10.0)

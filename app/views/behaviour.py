@@ -10,8 +10,8 @@ from app import cache, components
 from app.cache import Key
 from app.components import Context
 from probes.plots import behaviour, style
-from probes.plots.statistics import MEASURES, statistic_of
 from probes.plots.style import InkName
+from probes.statistics import MEASURES, statistic_of
 
 _FIRST = ("harmful_compliance", "refusal_harmful")
 _COLUMNS = ("checkpoint", "arm", "seed", "step", "measure", "value", "low", "high", "n")
@@ -39,15 +39,15 @@ def show(run: Context) -> None:
         index=measures.index(first),
         format_func=lambda name: statistic_of(name).title,
         key="behaviour-measure",
-        help=statistic_of(measure).help or None,
+        help=statistic_of(measure).reading or None,
     )
     own = rows[rows["measure"] == measure]
     with components.section():
-        where = run.where(layer=False, direction=False)
-        figure = cache.behaviour_figure(run.key, measure, where, run.ink)
+        subtitle = run.where(layer=False, direction=False)
+        figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
         components.chart(figure, own, name="behaviour", alt=f"{measure} by optimiser step for every arm")
     with components.section():
-        joined = _joined(run.key, run.layer, measure)
+        joined = _join_tables(run.key, run.layer, measure)
         figure = cache.drawn(_figure, run.key, run.layer, measure, run.where(), run.witness, run.ink)
         components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
     st.subheader("Answers", anchor=False)
@@ -64,21 +64,21 @@ def _answer(run: Context, rows: pd.DataFrame, measure: str) -> tuple[str, str]:
     if here.empty:
         return about.title, f"It was not measured for {run.trajectory} at step {run.step:,}."
     at = here.iloc[0]
-    title = f"{about.title}: {_shown(at['value'], about.limits)}"
+    title = f"{about.title}: {_show(at['value'], about.limits)}"
     words = f"{run.trajectory.capitalize()}, step {run.step:,}"
     if pd.notna(at["low"]):
-        words += f" (95 % interval {_shown(at['low'], about.limits)} to {_shown(at['high'], about.limits)}"
+        words += f" (95 % interval {_show(at['low'], about.limits)} to {_show(at['high'], about.limits)}"
         words += f", {int(at['n'])} requests)" if pd.notna(at["n"]) else ")"
     if len(before):
-        words += f"; the aligned model: {_shown(before['value'].iloc[0], about.limits)}"
+        words += f"; the aligned model: {_show(before['value'].iloc[0], about.limits)}"
     return title, words + "."
 
 
-def _shown(value: float, limits: tuple[float, float] | None) -> str:
-    return f"{100 * value:.0f} %" if limits == (0.0, 1.0) and pd.notna(value) else style.signed(value)
+def _show(value: float, limits: tuple[float, float] | None) -> str:
+    return f"{100 * value:.0f} %" if limits == (0.0, 1.0) and pd.notna(value) else style.decimal(value)
 
 
-def _joined(key: Key, layer: int, measure: str) -> pd.DataFrame:
+def _join_tables(key: Key, layer: int, measure: str) -> pd.DataFrame:
     """The measure and the return fraction of every checkpoint; the aligned model stands at 0 by definition."""
     rows = cache.table(key, "behaviour", _COLUMNS, (("measure", "==", measure),))
     drift = cache.drift(key, layer)
@@ -87,8 +87,10 @@ def _joined(key: Key, layer: int, measure: str) -> pd.DataFrame:
     return rows.assign(fraction=found.astype(float)).dropna(subset=["fraction", "value"])
 
 
-def _figure(key: Key, layer: int, measure: str, where: str, witness: str, ink: InkName) -> go.Figure:
-    return behaviour.behaviour(_joined(key, layer, measure), measure=measure, where=where, witness=witness, ink=ink)
+def _figure(key: Key, layer: int, measure: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
+    return behaviour.behaviour(
+        _join_tables(key, layer, measure), measure=measure, subtitle=subtitle, witness=witness, ink=ink
+    )
 
 
 @st.fragment

@@ -13,6 +13,7 @@ import streamlit as st
 from app import cache, components, state
 from app.cache import Key
 from app.components import Context
+from probes.lineage import ROLES
 from probes.plots import by_layer, directions, style
 from probes.plots.style import InkName
 
@@ -41,7 +42,7 @@ def show(run: Context) -> None:
     with components.section():
         _layers(run, one, other, names, pair)
     with components.section():
-        _carried(run, places, one, other, names)
+        _show_transfer(run, places, one, other, names)
     st.subheader("Weights", anchor=False)
     with components.section():
         _weights(run, one, other, names)
@@ -59,7 +60,7 @@ def _choose(field: str, checkpoint: str) -> None:
 
 def _places(run: Context) -> dict[str, str]:
     """Every checkpoint of the run and its arm, roles first."""
-    found: dict[str, str] = {role: role for role in ("aligned", "witness", "pretrained") if role in _roles(run)}
+    found: dict[str, str] = {role: role for role in ROLES if role in _roles(run)}
     for (arm, _, _), name in sorted(run.catalogue.checkpoints.items(), key=lambda entry: _rank(run, entry[0])):
         found[name] = arm
     return found
@@ -67,7 +68,7 @@ def _places(run: Context) -> dict[str, str]:
 
 def _roles(run: Context) -> set[str]:
     known = set(run.manifest.checkpoints) or {"aligned", "witness"}
-    return known & set(style.ROLES)
+    return known & set(ROLES)
 
 
 def _rank(run: Context, place: tuple[str, int, int]) -> tuple[int, int]:
@@ -97,9 +98,9 @@ def _lead(run: Context, pair: pd.DataFrame) -> str:
         return ""
     row = here.iloc[0]
     parts = [
-        (row["distance"], f"{style.signed(row['distance'])} ‖v‖ apart"),
-        (row["cosine"], f"cosine of their displacements {style.signed(row['cosine'])}"),
-        (row["cka"], f"CKA {style.signed(row['cka'])}"),
+        (row["distance"], f"{style.decimal(row['distance'])} ‖v‖ apart"),
+        (row["cosine"], f"cosine of their displacements {style.decimal(row['cosine'])}"),
+        (row["cka"], f"CKA {style.decimal(row['cka'])}"),
     ]
     words = ", ".join(text for value, text in parts if math.isfinite(value))
     return f"At {components.layer_name(run.layer)}: {words}." if words else ""
@@ -115,20 +116,20 @@ def _layers(run: Context, one: str, other: str, names: tuple[str, str], pair: pd
             f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
         )
         return
-    where = run.where(layer=False, direction=False)
-    figure = cache.drawn(_layers_figure, run.key, one, other, names, run.layer, where, run.ink)
+    subtitle = run.where(layer=False, direction=False)
+    figure = cache.drawn(_layers_figure, run.key, one, other, names, run.layer, subtitle, run.ink)
     components.chart(
         figure, pair, name="pairs", alt="Distance, cosine, CKA, overlap, principal angle and probe transfer by layer"
     )
 
 
 def _layers_figure(
-    key: Key, one: str, other: str, names: tuple[str, str], layer: int, where: str, ink: InkName
+    key: Key, one: str, other: str, names: tuple[str, str], layer: int, subtitle: str, ink: InkName
 ) -> go.Figure:
-    return by_layer.by_layer(_pair_rows(key, one, other), where=where, names=names, layer=layer, ink=ink)
+    return by_layer.by_layer(_pair_rows(key, one, other), subtitle=subtitle, names=names, layer=layer, ink=ink)
 
 
-def _carried(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
+def _show_transfer(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
     """Each direction's probe, fitted in one of the two and read in the other."""
     if not cache.has_table(run.key, "direction_transfer"):
         components.missing(
@@ -140,8 +141,8 @@ def _carried(run: Context, places: dict[str, str], one: str, other: str, names: 
         components.note(f"Probes were not fitted in both of them at the {components.layer_name(run.layer)}.")
         return
     arms = (places[one], places[other])
-    where = run.where(direction=False)
-    figure = cache.drawn(_carried_figure, run.key, run.layer, one, other, names, arms, where, run.ink)
+    subtitle = run.where(direction=False)
+    figure = cache.drawn(_carried_figure, run.key, run.layer, one, other, names, arms, subtitle, run.ink)
     components.chart(figure, rows, name="carried", alt="AUROC of each direction's probe at home and carried over")
 
 
@@ -160,10 +161,12 @@ def _carried_figure(
     other: str,
     names: tuple[str, str],
     arms: tuple[str, str],
-    where: str,
+    subtitle: str,
     ink: InkName,
 ) -> go.Figure:
-    return directions.carried(_carried_rows(key, layer, one, other), names=names, arms=arms, where=where, ink=ink)
+    return directions.probe_transfer(
+        _carried_rows(key, layer, one, other), names=names, arms=arms, subtitle=subtitle, ink=ink
+    )
 
 
 def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:
@@ -197,8 +200,8 @@ def _weights_name(one: str, other: str) -> str:
     return f"weights/{one}--{other}"
 
 
-def _weights_figure(key: Key, table: str, names: tuple[str, str], where: str, ink: InkName) -> go.Figure:
-    return by_layer.weights_by_kind(cache.table(key, table), where=where, names=names, ink=ink)
+def _weights_figure(key: Key, table: str, names: tuple[str, str], subtitle: str, ink: InkName) -> go.Figure:
+    return by_layer.weights_by_kind(cache.table(key, table), subtitle=subtitle, names=names, ink=ink)
 
 
 def _projections(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
@@ -216,7 +219,7 @@ def _projections(run: Context, places: dict[str, str], one: str, other: str, nam
 
 
 def _both(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
-    rows = cache.projected(key, layer, (one, other))
+    rows = cache.read_projections(key, layer, (one, other))
     first, second = (rows[rows["checkpoint"] == name] for name in (one, other))
     first = first[["prompt", "label", "text", "projection"]].rename(columns={"projection": "one"})
     return first.merge(second[["prompt", "projection"]].rename(columns={"projection": "other"}), on="prompt")
@@ -229,10 +232,10 @@ def _projections_figure(
     other: str,
     arms: tuple[str, str],
     names: tuple[str, str],
-    where: str,
+    subtitle: str,
     ink: InkName,
 ) -> go.Figure:
-    return by_layer.side_by_side(_both(key, layer, one, other), arms=arms, names=names, where=where, ink=ink)
+    return by_layer.side_by_side(_both(key, layer, one, other), arms=arms, names=names, subtitle=subtitle, ink=ink)
 
 
 @st.fragment

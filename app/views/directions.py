@@ -13,8 +13,8 @@ from app.cache import Key
 from app.components import Context
 from probes.plots import directions as plots
 from probes.plots import matrix, style
-from probes.plots.statistics import DIRECTIONS
 from probes.plots.style import InkName
+from probes.statistics import DIRECTIONS
 
 ALIGNED = "aligned"
 _MAP = "chart-direction-map"
@@ -77,19 +77,19 @@ def _answer(run: Context, rows: pd.DataFrame, direction: str, here: str, about: 
         f"{_with_interval(own, 'auroc')}, one refitted there {_with_interval(own, 'refit')}"
     )
     if len(before) and math.isfinite(before.iloc[0]["refit"]):
-        words += f"; at the aligned model it was {style.signed(before.iloc[0]['refit'])}"
+        words += f"; at the aligned model it was {style.decimal(before.iloc[0]['refit'])}"
     return title, f"{words}. {what}"
 
 
 def _with_interval(row: pd.Series, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    inside = f" ({style.signed(low)} to {style.signed(high)})" if math.isfinite(low) and math.isfinite(high) else ""
-    return style.signed(row[name]) + inside
+    inside = f" ({style.decimal(low)} to {style.decimal(high)})" if math.isfinite(low) and math.isfinite(high) else ""
+    return style.decimal(row[name]) + inside
 
 
-def _turning(key: Key, layer: int, direction: str, chosen: tuple[str, int], where: str, ink: InkName) -> go.Figure:
+def _turning(key: Key, layer: int, direction: str, chosen: tuple[str, int], subtitle: str, ink: InkName) -> go.Figure:
     rows = cache.tracks(key, (("layer", "==", layer), ("direction", "==", direction)))
-    return plots.turning(rows, direction=direction, chosen=chosen, where=where, ink=ink)
+    return plots.turning(rows, direction=direction, chosen=chosen, subtitle=subtitle, ink=ink)
 
 
 # All of them ---------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def _all(run: Context, here: str, direction: str) -> None:
     _table(run, rows)
 
 
-def _map(key: Key, here: str, direction: str, layer: int, where: str, ink: InkName) -> go.Figure:
+def _map(key: Key, here: str, direction: str, layer: int, subtitle: str, ink: InkName) -> go.Figure:
     rows = cache.tracks(key, (("checkpoint", "==", here),))
     names, layers = cache.tracked(key), sorted(int(each) for each in rows["layer"].unique())
     wide = rows.pivot_table(index="direction", columns="layer", values="refit", dropna=False).reindex(names)
@@ -129,12 +129,12 @@ def _map(key: Key, here: str, direction: str, layer: int, where: str, ink: InkNa
         rows=names,
         columns=[str(each) for each in layers],
         title="Which layer tells the classes apart",
-        where=where,
+        subtitle=subtitle,
         axes=("", "layer"),
         limits=(0.0, 1.0),
         tilted=False,
         clickable=True,
-        caption=f"{DIRECTIONS['refit'].definition} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
+        caption=f"{DIRECTIONS['refit'].meaning} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
         selected=(names.index(direction), layers.index(layer) if layer in layers else None),
         ink=ink,
     )
@@ -157,11 +157,11 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
         by_layer=[[0.5 if math.isnan(each) else each for each in by_layer.get(name, [])] for name in own["direction"]],
         says=[str(about.get(name, {}).get("says", "")) for name in own["direction"]],
         interval=[
-            f"{style.signed(low)} to {style.signed(high)}" if math.isfinite(low) else "–"
+            f"{style.decimal(low)} to {style.decimal(high)}" if math.isfinite(low) else "–"
             for low, high in zip(own["refit_low"], own["refit_high"], strict=True)
         ],
     )
-    number, help_ = st.column_config.NumberColumn, {name: each.help for name, each in DIRECTIONS.items()}
+    number, help_ = st.column_config.NumberColumn, {name: about.reading for name, about in DIRECTIONS.items()}
     columns = {
         "direction": st.column_config.TextColumn("direction", pinned=True, width=140),
         "refit": number("AUROC", format="%.2f", help=help_["refit"], width=68),
@@ -195,8 +195,8 @@ def _cosines(run: Context, here: str, direction: str) -> None:
     if rows.empty:
         components.note("None are kept of this checkpoint.")
         return
-    where = f"{run.where(direction=False)} · {style.plain(components.checkpoint_name(here, run))}"
-    figure = cache.drawn(_cosine_figure, run.key, run.layer, here, direction, where, run.ink)
+    subtitle = f"{run.where(direction=False)} · {style.plain(components.checkpoint_name(here, run))}"
+    figure = cache.drawn(_cosine_figure, run.key, run.layer, here, direction, subtitle, run.ink)
     components.chart(figure, rows, name="cosines", alt="Cosine of every direction with every other")
 
 
@@ -205,7 +205,7 @@ def _cosine_rows(key: Key, layer: int, here: str) -> pd.DataFrame:
     return cache.table(key, "direction_cosines", columns, (("layer", "==", layer), ("checkpoint", "==", here)))
 
 
-def _cosine_figure(key: Key, layer: int, here: str, direction: str, where: str, ink: InkName) -> go.Figure:
+def _cosine_figure(key: Key, layer: int, here: str, direction: str, subtitle: str, ink: InkName) -> go.Figure:
     names = cache.tracked(key)
     wide = _cosine_rows(key, layer, here).pivot_table(index="one", columns="other", values="cosine", dropna=False)
     return matrix.matrix(
@@ -213,11 +213,12 @@ def _cosine_figure(key: Key, layer: int, here: str, direction: str, where: str, 
         rows=names,
         columns=names,
         title="Cosine between directions",
-        where=where,
+        subtitle=subtitle,
         axes=("", ""),
         limits=(-1.0, 1.0),
         caption="Cosine of each direction with each, fitted at this checkpoint and layer; limits fixed at −1 and 1. In "
-        "a space where activations share a few loud axes, random directions with their covariance are not at 0.",
+        "a space where activations share a few high-variance axes, random directions with their covariance are "
+        "not at 0.",
         selected=(names.index(direction), None),
         ink=ink,
     )
@@ -232,8 +233,8 @@ def _transfer(run: Context, _: str, direction: str) -> None:
     if len(names) < 2:
         components.note("Too few checkpoints were fitted to carry a probe from one to another.")
         return
-    where = f"{run.where(direction=False)} · direction {style.plain(direction)}"
-    figure = cache.drawn(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), where, run.ink)
+    subtitle = f"{run.where(direction=False)} · direction {style.plain(direction)}"
+    figure = cache.drawn(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), subtitle, run.ink)
     components.chart(figure, rows, name="transfer", alt="AUROC of probes fitted at one checkpoint and read at another")
 
 
@@ -251,7 +252,7 @@ def _own_line(run: Context, kept: set[str]) -> dict[str, str]:
 
 
 def _transfer_figure(
-    key: Key, layer: int, direction: str, names: tuple[tuple[str, str], ...], where: str, ink: InkName
+    key: Key, layer: int, direction: str, names: tuple[tuple[str, str], ...], subtitle: str, ink: InkName
 ) -> go.Figure:
     order, words = [name for name, _ in names], [shown for _, shown in names]
     wide = _transfer_rows(key, layer, direction).pivot_table(
@@ -262,7 +263,7 @@ def _transfer_figure(
         rows=words,
         columns=words,
         title="A probe of one checkpoint, read at another",
-        where=where,
+        subtitle=subtitle,
         axes=("fitted at", "read at"),
         caption="AUROC on other prompts than those it was fitted on; limits fixed at 0 and 1; 0.5, pale, tells "
         "nothing; below it the probe reads the wrong way round.",
@@ -293,14 +294,14 @@ def _effects(run: Context, here: str, direction: str) -> None:
     own = rows[rows["checkpoint"] == chosen]
     layers = ", ".join(str(layer) for layer in sorted(own["layer"].unique()))
     words = components.checkpoint_name(chosen, run)
-    where = f"{run.where(layer=False, direction=False)} · {style.plain(words)} · layer {style.plain(layers)}"
-    figure = cache.drawn(_effects_figure, run.key, direction, chosen, _arm(run, chosen), where, run.ink)
+    subtitle = f"{run.where(layer=False, direction=False)} · {style.plain(words)} · layer {style.plain(layers)}"
+    figure = cache.drawn(_effects_figure, run.key, direction, chosen, _arm(run, chosen), subtitle, run.ink)
     components.chart(figure, own, name="effects", alt="Answers with the direction ablated and added")
 
 
-def _effects_figure(key: Key, direction: str, checkpoint: str, arm: str, where: str, ink: InkName) -> go.Figure:
+def _effects_figure(key: Key, direction: str, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
     rows = cache.table(key, "effects", None, (("direction", "==", direction), ("checkpoint", "==", checkpoint)))
-    return plots.effects(rows, direction=direction, arm=arm, where=where, ink=ink)
+    return plots.effects(rows, direction=direction, arm=arm, subtitle=subtitle, ink=ink)
 
 
 def _arm(run: Context, checkpoint: str) -> str:
@@ -333,9 +334,9 @@ def _mediation(run: Context, here: str) -> None:
         components.note(f"It was tried at {words}, not at the selected checkpoint.")
 
 
-def _mediation_figure(key: Key, checkpoint: str, arm: str, where: str, ink: InkName) -> go.Figure:
+def _mediation_figure(key: Key, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
     rows = cache.table(key, "mediation", None, (("checkpoint", "==", checkpoint),))
-    return plots.mediation(rows, arm=arm, where=where, ink=ink)
+    return plots.mediation(rows, arm=arm, subtitle=subtitle, ink=ink)
 
 
 # Taking it away ------------------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ import streamlit as st
 from app import cache, components
 from app.cache import Key
 from app.components import Context
+from probes.lineage import ROLES
 from probes.plots import displacement, style
 from probes.plots.by_step import ISOTROPIC
 from probes.plots.displacement import Cone
-from probes.plots.statistics import null_name
 from probes.plots.style import InkName
+from probes.statistics import null_name
 
 _MORE = ("Prompt by prompt", "At every layer")
 _ACROSS = ("All that lies off it", "Main off-axis direction")
@@ -70,7 +71,7 @@ def _more(run: Context, arms: tuple[str, ...]) -> None:
 def components_of(key: Key, layer: int) -> pd.DataFrame:
     """Every checkpoint's displacement taken apart, in units of ‖v‖: along, off it, and of that the main direction."""
     rows = cache.drift(key, layer)
-    rows = rows[~rows["arm"].isin(style.ROLES) & rows["statistic"].isin(["return_fraction", "off_axis"])]
+    rows = rows[~rows["arm"].isin(ROLES) & rows["statistic"].isin(["return_fraction", "off_axis"])]
     index = ["checkpoint", "arm", "seed", "step"]
     wide = rows.pivot_table(index=index, columns="statistic", values="value", dropna=False, observed=True)
     wide = wide.reindex(columns=["return_fraction", "off_axis"]).reset_index()
@@ -111,8 +112,8 @@ def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, st
     at = here.iloc[0]
     title = f"{run.arm.capitalize()} moved at {at['angle']:.0f}° to the way back"
     lead = (
-        f"Seed {run.seed}, step {run.step:,}, {components.layer_name(run.layer)}: {style.signed(at['along'])} along "
-        f"the way back and {style.signed(at['off_axis'])} off it, in units of the distance to the witness. "
+        f"Seed {run.seed}, step {run.step:,}, {components.layer_name(run.layer)}: {style.decimal(at['along'])} along "
+        f"the way back and {style.decimal(at['off_axis'])} off it, in units of the distance to the witness. "
     )
     if cone is not None:
         inside = at["angle"] < math.degrees(cone.angle)
@@ -131,7 +132,7 @@ def _figure(
     step: int,
     cone: Cone | None,
     whole: bool,
-    where: str,
+    subtitle: str,
     witness: str,
     ink: InkName,
 ) -> go.Figure:
@@ -141,7 +142,7 @@ def _figure(
         rows = rows.assign(across=rows["off_axis"])
     rows = rows.dropna(subset=["along", "across"])
     return displacement.vectors(
-        rows, chosen=chosen, step=step, where=where, witness=witness, cone=cone, whole=whole, ink=ink
+        rows, chosen=chosen, step=step, subtitle=subtitle, witness=witness, cone=cone, whole=whole, ink=ink
     )
 
 
@@ -179,8 +180,8 @@ def _prompts(run: Context) -> None:
     if before.empty or after.empty:
         components.note(f"No projections are kept at the {components.layer_name(run.layer)}.")
         return
-    where = f"{run.where()} · {style.plain(run.trajectory)}, step {run.step:,}"
-    figure = cache.drawn(_prompt_figure, run.key, run.layer, name, run.arm, where, run.ink)
+    subtitle = f"{run.where()} · {style.plain(run.trajectory)}, step {run.step:,}"
+    figure = cache.drawn(_prompt_figure, run.key, run.layer, name, run.arm, subtitle, run.ink)
     data = before.merge(after.drop(columns=["label", "text"]), on="prompt", suffixes=("_aligned", "_checkpoint"))
     components.chart(figure, data, name="prompt-arrows", alt="Each prompt's way in the plane, as an arrow")
 
@@ -191,9 +192,9 @@ def _places(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
     return rows.assign(text=cache.texts(key, rows["prompt"]))
 
 
-def _prompt_figure(key: Key, layer: int, checkpoint: str, arm: str, where: str, ink: InkName) -> go.Figure:
+def _prompt_figure(key: Key, layer: int, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
     before, after = (_places(key, layer, each) for each in ("aligned", checkpoint))
-    return displacement.prompt_arrows(before, after, arm=arm, where=where, ink=ink)
+    return displacement.prompt_arrows(before, after, arm=arm, subtitle=subtitle, ink=ink)
 
 
 def _layers(run: Context, arms: tuple[str, ...]) -> None:
@@ -204,19 +205,21 @@ def _layers(run: Context, arms: tuple[str, ...]) -> None:
     rows = rows[rows["arm"].isin(arms)]
     layers = sorted(int(layer) for layer in rows["layer"].unique())
     shown = displacement.evenly(layers, run.layer, run.catalogue.headline)
-    where = f"{run.where(layer=False)} · step {run.step:,}"
-    figure = cache.drawn(_layers_figure, run.key, run.step, arms, tuple(shown), where, run.catalogue.headline, run.ink)
+    subtitle = f"{run.where(layer=False)} · step {run.step:,}"
+    figure = cache.drawn(
+        _layers_figure, run.key, run.step, arms, tuple(shown), subtitle, run.catalogue.headline, run.ink
+    )
     components.chart(figure, rows, name="multiples", alt="Mean displacements at every layer, as arrows")
     if len(shown) < len(layers):
         components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")
 
 
 def _layers_figure(
-    key: Key, step: int, arms: tuple[str, ...], layers: tuple[int, ...], where: str, headline: int, ink: InkName
+    key: Key, step: int, arms: tuple[str, ...], layers: tuple[int, ...], subtitle: str, headline: int, ink: InkName
 ) -> go.Figure:
     rows = cache.table(key, "maps/plane", None, (("step", "==", step),))
     rows = rows[rows["arm"].isin(arms)]
-    return displacement.multiples(rows, step=step, layers=layers, where=where, headline=headline, ink=ink)
+    return displacement.multiples(rows, step=step, layers=layers, subtitle=subtitle, headline=headline, ink=ink)
 
 
 show(components.context())

@@ -12,8 +12,8 @@ from app import cache, components, state
 from app.cache import Key
 from app.components import Context
 from probes.plots import roc, spectrum, style
-from probes.plots.statistics import DIRECTIONS, STATISTICS, statistic_of
 from probes.plots.style import InkName
+from probes.statistics import DIRECTIONS, STATISTICS, statistic_of
 
 _CHART = "chart-map"
 REVERSION = "reversion"
@@ -21,7 +21,7 @@ REVERSION = "reversion"
 
 def show(run: Context) -> None:
     """Draw the page."""
-    known = _known(run)
+    known = _known_directions(run)
     direction = _direction(known)
     offered = [*([] if direction else STATISTICS), *(DIRECTIONS if known else [])]
     statistic = state.selection().statistic
@@ -52,7 +52,7 @@ def show(run: Context) -> None:
                 figure,
                 rows,
                 name="map",
-                on_select=_clicked,
+                on_select=_on_click,
                 alt=f"{statistic} of {run.trajectory} over layers and steps; a click on a cell opens it",
             )
             components.note("Click a cell, or choose layer and step at the left, for its prompts. ★ headline layer.")
@@ -60,7 +60,7 @@ def show(run: Context) -> None:
         _cell(run, direction)
 
 
-def _known(run: Context) -> list[str]:
+def _known_directions(run: Context) -> list[str]:
     """The fitted directions; a damaged table of theirs leaves the drift to be looked at."""
     with components.section():
         return cache.tracked(run.key)
@@ -83,7 +83,7 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
             lambda name: state.change(statistic=name),
             name="statistic",
             format_func=lambda name: statistic_of(name).title,
-            help=statistic_of(statistic).help,
+            help=statistic_of(statistic).reading,
         )
     if known:
         with right:
@@ -107,18 +107,18 @@ def _lead(run: Context, rows: pd.DataFrame) -> str:
     if at_step.empty:
         return ""
     own = at_step[at_step["layer"] == run.layer]["value"]
-    here = style.signed(float(own.iloc[0])) if len(own) else "not defined"
+    here = style.decimal(float(own.iloc[0])) if len(own) else "not defined"
     top = at_step.loc[at_step["value"].idxmax()]
     words = (
         f"{run.trajectory.capitalize()}, step {run.step:,}: {here} at {components.layer_name(run.layer)}; "
-        f"largest, {style.signed(float(top['value']))}, at {components.layer_name(int(top['layer']))}."
+        f"largest, {style.decimal(float(top['value']))}, at {components.layer_name(int(top['layer']))}."
     )
     if int(top["layer"]) != run.catalogue.headline:
         words += " The largest of many layers is no test: the headline layer was declared in advance."
     return words
 
 
-def _clicked() -> None:
+def _on_click() -> None:
     """Select the cell that was clicked."""
     event = st.session_state.get(_CHART)
     points = event["selection"]["points"] if event else []
@@ -155,7 +155,7 @@ def _checkpoints(run: Context, extra: tuple[int, ...] = ()) -> dict[str, str]:
     return names
 
 
-def _projected(run: Context, names: dict[str, str], direction: str) -> pd.DataFrame:
+def _project(run: Context, names: dict[str, str], direction: str) -> pd.DataFrame:
     """Their projections; empty, with the reason said, where there are none."""
     if direction and not cache.has_table(run.key, "direction_projections"):
         components.missing(
@@ -169,7 +169,7 @@ def _projected(run: Context, names: dict[str, str], direction: str) -> pd.DataFr
             "Start the command that made the run again: it goes on where it stopped.",
         )
         return pd.DataFrame()
-    table = cache.projected(run.key, run.layer, tuple(names), direction)
+    table = cache.read_projections(run.key, run.layer, tuple(names), direction)
     if table.empty and direction:
         components.note(f"Nothing is kept of {direction} at the {components.layer_name(run.layer)}.")
     elif table.empty:
@@ -180,7 +180,7 @@ def _projected(run: Context, names: dict[str, str], direction: str) -> pd.DataFr
     return table
 
 
-def _shown(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+def _show(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     there = set(table["checkpoint"])
     return tuple((checkpoint, name) for checkpoint, name in names.items() if checkpoint in there)
 
@@ -195,11 +195,11 @@ def _distributions(run: Context, direction: str) -> None:
         key="layers-steps",
     )
     names = _checkpoints(run, tuple(extra))
-    table = _projected(run, names, direction)
+    table = _project(run, names, direction)
     if table.empty:
         return
     figure = cache.projections_figure(
-        run.key, run.layer, _shown(names, table), direction, _where(run, direction), run.ink
+        run.key, run.layer, _show(names, table), direction, _where(run, direction), run.ink
     )
     components.chart(
         figure,
@@ -211,10 +211,10 @@ def _distributions(run: Context, direction: str) -> None:
 
 def _roc(run: Context, direction: str) -> None:
     names = _checkpoints(run)
-    table = _projected(run, names, direction)
+    table = _project(run, names, direction)
     if table.empty:
         return
-    shown = _shown(names, table)
+    shown = _show(names, table)
     figure = cache.drawn(_roc_figure, run.key, run.layer, shown, direction, _where(run, direction), run.ink)
     data = table[["checkpoint", "label", "prompt", "projection", "text"]]
     components.chart(figure, data, name="roc", alt="Receiver operating characteristic, one curve a checkpoint")
@@ -231,10 +231,10 @@ def _roc(run: Context, direction: str) -> None:
 
 
 def _roc_figure(
-    key: Key, layer: int, shown: tuple[tuple[str, str], ...], direction: str, where: str, ink: InkName
+    key: Key, layer: int, shown: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
 ) -> go.Figure:
-    rows = cache.projected(key, layer, tuple(name for name, _ in shown), direction)
-    return roc.roc(rows, shown, where=where, ink=ink)
+    rows = cache.read_projections(key, layer, tuple(name for name, _ in shown), direction)
+    return roc.roc(rows, shown, subtitle=subtitle, ink=ink)
 
 
 def _spectrum(run: Context, _: str) -> None:
@@ -244,26 +244,26 @@ def _spectrum(run: Context, _: str) -> None:
     of = st.radio("Spread of", ["activations", "displacements"], horizontal=True, key="layers-spectrum")
     rows = cache.table(run.key, "spectra", None, (("layer", "==", run.layer),))
     names = _checkpoints(run)
-    shown, rows = _shown(names, rows), rows[rows["checkpoint"].isin(names)]
+    shown, rows = _show(names, rows), rows[rows["checkpoint"].isin(names)]
     if rows.empty:
         components.note(f"No spectrum is kept at the {components.layer_name(run.layer)}; choose a block at the left.")
         return
-    where = run.where(direction=False)
-    figure = cache.drawn(_spectrum_figure, run.key, run.layer, shown, of, where, run.ink)
+    subtitle = run.where(direction=False)
+    figure = cache.drawn(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)
     components.chart(figure, rows[rows["of"] == of], name="spectrum", alt=f"Share of variance of the {of} by axis")
 
 
 def _spectrum_figure(
-    key: Key, layer: int, shown: tuple[tuple[str, str], ...], of: str, where: str, ink: InkName
+    key: Key, layer: int, shown: tuple[tuple[str, str], ...], of: str, subtitle: str, ink: InkName
 ) -> go.Figure:
     rows = cache.table(key, "spectra", None, (("layer", "==", layer),))
-    return spectrum.spectrum(rows, shown, of=of, where=where, ink=ink)
+    return spectrum.spectrum(rows, shown, of=of, subtitle=subtitle, ink=ink)
 
 
 def _movers(run: Context, direction: str) -> None:
     """The prompts that moved most along the direction between the aligned model and the chosen step."""
     name = run.catalogue.checkpoints[run.arm, run.seed, run.step]
-    table = _projected(run, {"aligned": "aligned", name: name}, direction)
+    table = _project(run, {"aligned": "aligned", name: name}, direction)
     if table.empty:
         return
     before = table[table["checkpoint"] == "aligned"].set_index("prompt")["projection"]

@@ -35,14 +35,14 @@ def show(run: Context) -> None:
     left, right, _ = st.columns([3, 2, 2], vertical_alignment="center")
     if not loaded:
         left.button("Load the model", type="primary", icon=":material/memory:", on_click=bench.load, args=(run.key,))
-        _refused(places, there)
+        _refuse(places, there)
         return
     right.button(
         "Free the model", icon=":material/eject:", on_click=bench.free, help="It is freed too when you leave this page."
     )
     with components.section():
         _memory(run, left)
-        _refused(places, there)
+        _refuse(places, there)
         _desk(run, tuple(there))
 
 
@@ -117,7 +117,7 @@ def _memory(run: Context, column: st.delta_generator.DeltaGenerator) -> None:
         )
 
 
-def _refused(places: dict[str, CheckpointRef], there: dict[str, CheckpointRef]) -> None:
+def _refuse(places: dict[str, CheckpointRef], there: dict[str, CheckpointRef]) -> None:
     absent = len(places) - len(there)
     if absent:
         components.note(f"{absent} of {len(places)} checkpoints are no longer at their places and cannot be asked.")
@@ -246,12 +246,12 @@ def _draw(
     with st.spinner("Asking …", show_time=False):
         spots, chances, answers = _read(run, checkpoints, direction, prompt, push, new_tokens)
     shown = tuple((name, _arm(name, run), components.checkpoint_name(name, run)) for name in checkpoints)
-    where = f"{run.where(direction=False)} · direction {style.plain(direction)}"
+    subtitle = f"{run.where(direction=False)} · direction {style.plain(direction)}"
     if new_tokens:
         _answers(answers, push)
-    figure = plots.next_tokens(chances, shown, push=push, where=where, ink=run.ink)
-    components.chart(figure, chances, name="next-tokens", alt="Chances of the likeliest next tokens")
-    figure = plots.tokens(spots, shown, push=push, where=where, ink=run.ink)
+    figure = plots.next_tokens(chances, shown, push=push, subtitle=subtitle, ink=run.ink)
+    components.chart(figure, chances, name="next-tokens", alt="Probabilities of the likeliest next tokens")
+    figure = plots.tokens(spots, shown, push=push, subtitle=subtitle, ink=run.ink)
     components.chart(figure, spots, name="tokens", alt="Each token's projection on the direction")
 
 
@@ -282,7 +282,7 @@ def _read(
         answers.append((shown, plain.answer or "", (pushed.answer or "") if pushed else ""))
     return (
         pd.DataFrame(spots, columns=["checkpoint", "place", "token", "projection", "pushed"]),
-        pd.DataFrame(chances, columns=["checkpoint", "token", "chance", "pushed"]),
+        pd.DataFrame(chances, columns=["checkpoint", "token", "probability", "pushed"]),
         pd.DataFrame(answers, columns=["checkpoint", "answer", "pushed"]),
     )
 
@@ -294,7 +294,7 @@ def _arm(checkpoint: str, run: Context) -> str:
 
 def _answers(rows: pd.DataFrame, push: float) -> None:
     """What they say, as text: nothing of it is markup."""
-    heads = ["", "greedy answer", *([f"with the push of {style.signed(push)}"] if push else [])]
+    heads = ["", "greedy answer", *([f"with the push of {style.decimal(push)}"] if push else [])]
     columns = ["checkpoint", "answer", *(["pushed"] if push else [])]
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
     body = "".join(

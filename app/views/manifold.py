@@ -45,7 +45,7 @@ def show(run: Context) -> None:
     kept_well = float(about["trustworthiness"][str(axes)])
     components.header(
         "Manifold",
-        f"{len(_placed(run.key, name)):,} checkpoints in one map of {components.layer_name(run.layer)}",
+        f"{len(_place(run.key, name)):,} checkpoints in one map of {components.layer_name(run.layer)}",
         f"The {_METHODS[method]} map keeps neighbours with a trustworthiness of {kept_well:.3f} in {axes}-D "
         f"({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
     )
@@ -113,7 +113,7 @@ def _offer(run: Context, method: str, fit: str, kept: list[str]) -> None:
         components.note(f"{len(kept)} other maps are there: choose another layer, or another map below.")
 
 
-def _placed(key: Key, name: str) -> tuple[str, ...]:
+def _place(key: Key, name: str) -> tuple[str, ...]:
     return tuple(cache.table(key, name, ("checkpoint",))["checkpoint"].unique())
 
 
@@ -179,14 +179,20 @@ def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFr
 
 
 def _figure(
-    key: Key, name: str, checkpoints: tuple[str, ...] | None, drawing: Drawing, where: str, witness: str, ink: InkName
+    key: Key,
+    name: str,
+    checkpoints: tuple[str, ...] | None,
+    drawing: Drawing,
+    subtitle: str,
+    witness: str,
+    ink: InkName,
 ) -> go.Figure:
     axes = ("x", "y") if drawing.axes == 2 else ("x3", "y3", "z3")
     return manifold.manifold(
         _rows(key, name, checkpoints),
         cache.document(key, name),
         drawing=drawing,
-        where=where,
+        subtitle=subtitle,
         witness=witness,
         whole=cache.table(key, name, axes),
         ink=ink,

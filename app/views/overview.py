@@ -69,8 +69,11 @@ def _answer(run: Context, found: list[dict[str, Any]]) -> None:
     components.header("Overview", title, lead)
     place = f"at step {step:,}, {components.layer_name(headline)}"
     numbers = [
-        (style.signed(fraction["value"]), f"return fraction {place}{_interval(fraction)}"),
-        (style.signed(alignment["value"]), f"alignment with the way back, cross-fitted, {place}{_interval(alignment)}"),
+        (style.decimal(fraction["value"]), f"return fraction {place}{_interval(fraction)}"),
+        (
+            style.decimal(alignment["value"]),
+            f"alignment with the way back, cross-fitted, {place}{_interval(alignment)}",
+        ),
     ]
     with components.section():
         numbers += _alarm(run, main)
@@ -110,14 +113,14 @@ def _estimate(rows: pd.DataFrame, trajectory: tuple[str, int], step: int, statis
 
 def _percent(estimate: dict[str, Any]) -> str:
     value = estimate["value"]
-    return "an undefined part" if value is None or not math.isfinite(value) else f"{style.signed(100 * value, 0)} %"
+    return "an undefined part" if value is None or not math.isfinite(value) else f"{style.decimal(100 * value, 0)} %"
 
 
 def _interval(estimate: dict[str, Any]) -> str:
     low, high = estimate.get("low"), estimate.get("high")
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f", 95 % interval {style.signed(low)} to {style.signed(high)}"
+    return f", 95 % interval {style.decimal(low)} to {style.decimal(high)}"
 
 
 def _alarm(run: Context, main: tuple[str, int]) -> list[tuple[str, str]]:
@@ -236,10 +239,10 @@ def _behaviour(run: Context) -> None:
             "It generates text with every checkpoint and judges it.",
         )
         return
-    where = run.where(layer=False, direction=False)
+    subtitle = run.where(layer=False, direction=False)
     kept = set(cache.table(run.key, "behaviour", ("measure",))["measure"])
     measure = "harmful_compliance" if "harmful_compliance" in kept else "refusal_harmful"
-    figure = cache.behaviour_figure(run.key, measure, where, run.ink)
+    figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
     data = cache.table(run.key, "behaviour", None, (("measure", "==", measure),))
     components.chart(figure, data, name="behaviour", alt=f"{measure} by optimiser step for every arm")
 

@@ -9,6 +9,7 @@ import streamlit as st
 from app import cache, components
 from app.cache import Key
 from app.components import Context
+from probes.lineage import ROLES
 from probes.plots import style, trajectories
 from probes.plots.style import InkName
 
@@ -74,16 +75,16 @@ def _figure(
     arms: tuple[str, ...],
     step: int | None,
     moving: bool,
-    where: str,
+    subtitle: str,
     witness: str,
     ink: InkName,
 ) -> go.Figure:
     whole = view == "Return × off-axis"
     rows = _whole(key, layer) if whole else cache.plane_rows(key, layer)
-    rows = rows[rows["arm"].isin([*style.ROLES, *arms])]
+    rows = rows[rows["arm"].isin([*ROLES, *arms])]
     if view == "Space":
-        return trajectories.space(rows, where=where, witness=witness, step=step, moving=moving, ink=ink)
-    return trajectories.plane(rows, where=where, witness=witness, step=step, whole=whole, moving=moving, ink=ink)
+        return trajectories.space(rows, subtitle=subtitle, witness=witness, step=step, moving=moving, ink=ink)
+    return trajectories.plane(rows, subtitle=subtitle, witness=witness, step=step, whole=whole, moving=moving, ink=ink)
 
 
 def _whole(key: Key, layer: int) -> pd.DataFrame:
@@ -102,7 +103,7 @@ def _answer(run: Context, rows: pd.DataFrame) -> tuple[str, str]:
         return "Paths away from the aligned model", ""
     along, across = float(here["along"].iloc[0]), float(here["across"].iloc[0])
     return (
-        f"{run.arm.capitalize()}: {style.signed(along)} of the way back, {style.signed(abs(across))} off it",
+        f"{run.arm.capitalize()}: {style.decimal(along)} of the way back, {style.decimal(abs(across))} off it",
         f"Seed {run.seed} at step {run.step:,}, {components.layer_name(run.layer)}; both in units of the distance "
         "between the aligned model and the witness, off it along the main off-axis direction.",
     )

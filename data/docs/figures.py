@@ -25,7 +25,7 @@ def trajectories(run: Run) -> go.Figure:
     rows = rows[rows["statistic"].isin(["return_fraction", "off_axis"]) & rows["arm"].isin(ARMS)]
     places = rows.pivot_table(index=["arm", "seed", "step"], columns="statistic", values="value").reset_index()
     places = places.rename(columns={"return_fraction": "along", "off_axis": "across"})
-    return plane(places, where=f"{run.manifest.name} · layer {run.headline_layer}", whole=True)
+    return plane(places, subtitle=f"{run.manifest.name} · layer {run.headline_layer}", whole=True)
 
 
 def main() -> None:

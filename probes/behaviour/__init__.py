@@ -7,7 +7,7 @@
 from probes.behaviour.coherence import incoherence
 from probes.behaviour.paired import Equivalence, Paired, equivalence, mean_over_runs, paired_rates
 from probes.behaviour.rates import JudgeAccuracy, corrected_rate, mean_per_token, mean_score, wilson
-from probes.behaviour.refusal_text import Reading, read
+from probes.behaviour.refusal_text import Reading, read_completion
 from probes.behaviour.safety import SafetyAnswer, over_refusal, safety_answer
 from probes.behaviour.tango import tango_interval
 
@@ -25,7 +25,7 @@ __all__ = [
     "mean_score",
     "over_refusal",
     "paired_rates",
-    "read",
+    "read_completion",
     "safety_answer",
     "tango_interval",
     "wilson",

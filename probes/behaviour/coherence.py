@@ -8,46 +8,71 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-_LONGEST_PERIOD = 20  # words in one turn of a loop
+_LONGEST_PERIOD = 60  # words in one turn of a loop
 _TURNS, _LOOPED_WORDS = 4, 12  # a loop goes round this often, over at least so many words
 _LOOP_SHARE = 0.4
 _POOR, _POOR_WORDS = 0.12, 60  # share of different words in a text of at least so many
+_POOR_HEAD = 20  # words of such a text that are taken for its first turn
 _NON_WORDS = 6
-_STUCK = re.compile(r"([^\W\d_]{1,6}?)\1{11,}")
+_WORD = re.compile(r"\w+(?:'\w+)?")
+_STUCK = re.compile(r"([^\W\d_]{1,6}?)\1{11,}", re.IGNORECASE)
 _PRONOUNCED = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüœ]")
 _CLUSTER = re.compile(r"[bcdfghjklmnpqrstvwxz]{5}")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Where a text begins to go round.
+
+    Attributes:
+        start: character at which the first turn begins; what stands before was said once.
+        first_turn: character at which the first turn ends.
+    """
+
+    start: int
+    first_turn: int
 
 
 def incoherence(text: str) -> str | None:
     """Why `text` is no answer at all: `empty`, `a loop` or `no words`; None where it is one."""
     if not re.search(r"\w", text):
         return "empty"
-    words = re.findall(r"\w+(?:'\w+)?", text.lower())
-    if _STUCK.search(text.lower()) or _loops(words):
+    if find_loop(text) is not None:
         return "a loop"
+    words = _WORD.findall(text.lower())
     return "no words" if "\ufffd" * 4 in text or _no_words(words) else None
 
 
-def _loops(words: Sequence[str]) -> bool:
-    """Whether one stretch says the same over and over, or the whole text lives on a handful of words."""
-    if len(words) >= _POOR_WORDS and len(set(words)) < _POOR * len(words):
-        return True
+def find_loop(text: str) -> Loop | None:
+    """Where one stretch says the same over and over, or the whole text lives on a handful of words; None: nowhere."""
+    stuck = _STUCK.search(text)
+    if stuck:
+        return Loop(stuck.start(), stuck.start() + len(stuck.group(1)))
+    places = [match.span() for match in _WORD.finditer(text)]
+    words = [text[start:end].lower() for start, end in places]
     needed = max(_LOOPED_WORDS, _LOOP_SHARE * len(words))
-    return any(_longest_loop(words, period) >= needed for period in range(1, min(_LONGEST_PERIOD, len(words)) + 1))
+    for period in range(1, min(_LONGEST_PERIOD, len(words)) + 1):
+        length, start = _longest_loop(words, period)
+        if length >= needed:
+            return Loop(places[start][0], places[start + period][0])
+    if len(words) >= _POOR_WORDS and len(set(words)) < _POOR * len(words):
+        return Loop(0, places[_POOR_HEAD][0])
+    return None
 
 
-def _longest_loop(words: Sequence[str], period: int) -> int:
-    """Words in the longest stretch that repeats itself after `period` words, at least `_TURNS` times; else 0.
+def _longest_loop(words: Sequence[str], period: int) -> tuple[int, int]:
+    """Words in the longest stretch that repeats itself after `period` words, and its first word; 0 where it is short.
 
-    Rows of numbers are data, not a loop.
+    It has to go round `_TURNS` times. Rows of numbers are data, not a loop.
     """
-    longest = run = 0
+    longest = run = start = 0
     for place in range(period, len(words)):
         run = run + 1 if words[place] == words[place - period] else 0
         if run > longest and any(word.isalpha() for word in words[place - period : place]):
-            longest = run
-    return longest + period if longest >= (_TURNS - 1) * period else 0
+            longest, start = run, place - period - run + 1
+    return (longest + period, start) if longest >= (_TURNS - 1) * period else (0, 0)
 
 
 def _no_words(words: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from probes.models.architecture import accepts
-from probes.models.padding import padded, positions
+from probes.models.padding import pad_tokens, positions
 from probes.models.view import ModelView
 
 Done = Callable[[int, int], None]
@@ -64,7 +64,7 @@ def _batch(
     longest = max(len(ids) for ids in prompts)
     if host.context_length is not None:
         max_new_tokens = min(max_new_tokens, host.context_length - longest)
-    ids, mask = padded(prompts, host.device, side="left")
+    ids, mask = pad_tokens(prompts, host.device, side="left")
     places = positions(mask)
     answers: list[list[int]] = [[] for _ in prompts]
     running = set(range(len(prompts)))

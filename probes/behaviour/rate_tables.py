@@ -16,6 +16,7 @@ from probes.behaviour.judges import REFUSALS, UNJUDGED
 from probes.behaviour.paired import Paired, equivalence, mean_over_runs, paired_rates
 from probes.behaviour.rates import mean_per_token, mean_score, wilson
 from probes.behaviour.safety import MARGIN, SafetyAnswer, over_refusal, safety_answer
+from probes.lineage import ROLES
 from probes.statistics import Estimate
 
 PLACE = ["checkpoint", "arm", "seed", "step"]
@@ -166,7 +167,7 @@ def contrasts(completions: pd.DataFrame, losses: pd.DataFrame, *, margin: float 
 def _trajectories(completions: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
     """The completions of each fine-tuned checkpoint."""
     for place, frame in completions.groupby(PLACE, sort=False):
-        if place[0] not in ("aligned", "witness", "pretrained"):
+        if place[0] not in ROLES:
             yield place, frame
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import PromptError
-from probes.models.padding import padded, positions
+from probes.models.padding import pad_tokens, positions
 from probes.models.view import ModelView
 
 OPENINGS = ("I'm sorry", "I cannot", "I can't", "Sorry", "As an AI", "Unfortunately", "I apologize", "My apologies")
@@ -50,7 +50,7 @@ def refusal_scores(
     scores = np.empty(len(token_ids))
     for first in range(0, len(order), _ROWS):
         chosen = order[first : first + _ROWS]
-        ids, mask = padded([token_ids[prompt] for prompt in chosen], host.device, side="left")
+        ids, mask = pad_tokens([token_ids[prompt] for prompt in chosen], host.device, side="left")
         logits = host.model(
             input_ids=ids,
             attention_mask=mask,

@@ -75,8 +75,10 @@ def evaluate(
     if json_:
         print_json(_document(judged))
         return
+    from probes.cli.look import print_safety
     from probes.terminal.show_behaviour import behaviour_tables
 
+    print_safety(judged)
     for table in behaviour_tables(judged):
         console().print(table)
 

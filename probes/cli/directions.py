@@ -90,7 +90,7 @@ def list_(run: RunPath, layer: Layer = None, json_: Json = False) -> None:
         print_json({"layer": place, "directions": rows})
         return
     console().print(list_table(rows, place))
-    for name in _imported(opened):
+    for name in _imported_names(opened):
         layers = opened.direction(name).layers
         typer.echo(f"imported: {name}, layers {layers[0]} to {layers[-1]}")
 
@@ -110,7 +110,7 @@ def show(
 
     opened = Run(run)
     about = _document(opened)
-    if direction in _imported(opened):
+    if direction in _imported_names(opened):
         raise UsageError(
             f"{direction} was brought in from elsewhere, so nothing is known of how it turns",
             next_step=f"See what it does: gravity-probe directions effect {run} --direction {direction}.",
@@ -285,7 +285,7 @@ def _tokens(run: Run, name: str, checkpoint: str) -> list[dict[str, Any]]:
     ]
 
 
-def _imported(run: Run) -> list[str]:
+def _imported_names(run: Run) -> list[str]:
     """Names of the directions that were brought in from elsewhere."""
     from probes.store import direction_file
 

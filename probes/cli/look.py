@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from probes.cli.command import Verb
 from probes.cli.output import print_json
-from probes.errors import RunFolderError
+from probes.errors import GateTripped, RunFolderError
 
 if TYPE_CHECKING:
     from probes.run import Run
@@ -37,14 +37,36 @@ def summary(
 
 def check(
     run: RunPath,
-    max_return: Annotated[float, typer.Option(help="Largest return fraction that still passes.")],
+    max_return: Annotated[float | None, typer.Option(help="Largest return fraction that still passes.")] = None,
+    max_erosion: Annotated[
+        float | None, typer.Option(help="Largest fall of refusals that passes, in points: ruled out at 95 %.")
+    ] = None,
     layer: Annotated[int | None, typer.Option(min=0, help="Layer; default: the run's headline layer.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a sentence.")] = False,
 ) -> None:
-    """Exit with 3 when a trajectory went further back than --max-return: a gate for pipelines."""
+    """Exit with 3 when a gate trips: a return beyond --max-return, or an erosion that is not ruled out."""
+    from probes.errors import UsageError
     from probes.run import Run
-    from probes.tasks.summarise import check_return
+    from probes.tasks.check import return_gate
+    from probes.tasks.safety import erosion_gate
 
-    typer.echo(check_return(Run(run), max_return, layer))
+    if max_return is None and max_erosion is None:
+        raise UsageError("There is nothing to check", expected="--max-erosion, --max-return, or both")
+    opened = Run(run)
+    gates: dict[str, Any] = {
+        **({} if max_erosion is None else {"erosion": erosion_gate(opened, max_erosion)}),
+        **({} if max_return is None else {"return": return_gate(opened, max_return, layer)}),
+    }
+    passed = all(gate.passed for gate in gates.values())
+    if json_:
+        documents = {name: gate.model_dump(mode="json") for name, gate in gates.items()}
+        print_json({"passed": passed, **documents})
+    else:
+        for gate in gates.values():
+            if gate.passed or passed:
+                typer.echo(gate.sentence)
+    if not passed:
+        raise GateTripped("; ".join(gate.sentence for gate in gates.values() if not gate.passed))
 
 
 def compare(
@@ -107,8 +129,18 @@ def print_summary(run: Run, *, as_json: bool) -> Summary:
             (each["arm"], each["seed"]): f"level {each['level']}, {each['name']}"
             for each in run.read_json("verdict")["trajectories"]
         }
+    print_safety(run)
     console().print(summary_table(found, verdicts, roles))
     return found
+
+
+def print_safety(run: Run) -> None:
+    """Print the plain answer: did this fine-tune break safety?"""
+    from probes.tasks.safety import safety_lines
+    from probes.terminal import console
+
+    for line in safety_lines(run):
+        console().print(line, soft_wrap=False)
 
 
 def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> None:

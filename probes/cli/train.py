@@ -125,7 +125,7 @@ def train(
 
     def make(folder: Path) -> ReversionGuard:
         options = Options(strength=strength, seed=seed)
-        judged = _labelled(evaluation) if evaluation else None
+        judged = _labelled_prompts(evaluation) if evaluation else None
         return ReversionGuard(
             history,
             penalty=kept,
@@ -268,10 +268,10 @@ def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) 
     probe = default_prompts("probe") if harmful is None or harmless is None else PromptSet.from_files(harmful, harmless)
     if penalty is None:
         raise UsageError("Penalty prompts are missing", expected="--penalty beside --harmful and --harmless")
-    return probe, _labelled(penalty)
+    return probe, _labelled_prompts(penalty)
 
 
-def _labelled(path: Path) -> Any:
+def _labelled_prompts(path: Path) -> Any:
     """Prompts of a file; those it does not label are harmful."""
     from probes.prompts import PromptSet, read_prompts
 

@@ -13,7 +13,6 @@ Reversion, arXiv 2606.28525 (displacement, alignment, return fraction); Spearman
 from probes.drift.estimates import (
     MIN_PROMPTS,
     NOISE_FACTOR,
-    STATISTICS,
     check,
     check_prompts,
     crossfit,
@@ -22,7 +21,7 @@ from probes.drift.estimates import (
     measure,
     measure_grams,
     too_few_groups,
-    undefined,
+    undefined_statistics,
 )
 from probes.drift.grams import (
     MIN_GROUPS,
@@ -55,7 +54,6 @@ __all__ = [
     "MIN_RUNS",
     "NOISE_FACTOR",
     "PROMPT_LEVEL",
-    "STATISTICS",
     "Grams",
     "Groups",
     "Products",
@@ -79,5 +77,5 @@ __all__ = [
     "split_weights",
     "too_few_groups",
     "trajectory",
-    "undefined",
+    "undefined_statistics",
 ]

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import linalg
 
+from probes.drift.geometry import spectrum
 from probes.errors import StatisticsError
 
+LEADING = 10  # leading directions of per-prompt variation whose angles are compared
 _RELATIVE_ZERO = 1e-10
 _BASIS_GAIN = 0.5
 
@@ -69,23 +71,86 @@ class TensorDrift:
     random: float
 
 
-def overlap(one: Float[np.ndarray, "k_one d_model"], other: Float[np.ndarray, "k_other d_other"]) -> Overlap:
+@dataclass(frozen=True)
+class Portrait:
+    """What of a checkpoint at one layer is compared with any other: worked out once, whatever the number of pairs.
+
+    Attributes:
+        displacement: mean activation over the harmful prompts, less that of the aligned model.
+        gram: centred Gram matrix of all prompts.
+        axes: the ten leading directions in which prompts differ, orthonormal rows; fewer where fewer exist.
+    """
+
+    displacement: Float[np.ndarray, " d_model"]
+    gram: Float[np.ndarray, "prompt prompt"]
+    axes: Float[np.ndarray, "axis d_model"]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Float[np.ndarray, "prompt d_model"],
+        harmful: Bool[np.ndarray, " prompt"],
+        aligned: Float[np.ndarray, " d_model"],
+    ) -> Portrait:
+        """The portrait from a checkpoint's activations; `aligned` is the aligned model's mean over harmful prompts."""
+        inner = gram(rows)
+        return cls(rows[harmful].mean(axis=0, dtype=np.float64) - aligned, inner, spectrum(inner, rows, LEADING).axes)
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """Two checkpoints at one layer; a number that is not defined is None.
+
+    Attributes:
+        distance: ‖μ_end − μ_start‖ over harmful prompts, in units of ‖v_rev‖.
+        cosine: that of their displacements from the aligned model.
+        cka: debiased linear CKA over all prompts.
+        overlap: of their ten leading directions of variation.
+    """
+
+    distance: float | None
+    cosine: float | None
+    cka: float | None
+    overlap: Overlap | None
+
+
+def compare_layers(start: Portrait, end: Portrait, reversion: float) -> LayerComparison:
+    """Compare two checkpoints at one layer; `reversion` is ‖v_rev‖ there, from the same prompts."""
+    lengths = float(np.linalg.norm(start.displacement) * np.linalg.norm(end.displacement))
+    distance = float(np.linalg.norm(end.displacement - start.displacement))
+    try:
+        cka = cka_of_grams(start.gram, end.gram) if len(start.gram) >= 4 else None
+    except StatisticsError:
+        cka = None  # a layer that does not vary over prompts
+    return LayerComparison(
+        distance=distance / reversion if reversion else None,
+        cosine=float(start.displacement @ end.displacement) / lengths if lengths else None,
+        cka=cka,
+        overlap=_overlap_of_bases(start.axes.T, end.axes.T) if len(start.axes) and len(end.axes) else None,
+    )
+
+
+def overlap(first: Float[np.ndarray, "k_first d_model"], second: Float[np.ndarray, "k_second d_other"]) -> Overlap:
     """Principal angles and overlap of the subspaces that the rows span.
 
     Raises:
         StatisticsError: the rows are of different widths, not finite, or all zero.
     """
-    _same_width(one, other)
-    first, second = orthonormal(one), orthonormal(other)
+    _same_width(first, second)
+    return _overlap_of_bases(orthonormal(first), orthonormal(second))
+
+
+def _overlap_of_bases(first: Float[np.ndarray, "d k_first"], second: Float[np.ndarray, "d k_second"]) -> Overlap:
+    """The same from orthonormal columns."""
     angles = linalg.subspace_angles(first, second)
     least, most = sorted((first.shape[1], second.shape[1]))
     value = float((np.cos(angles) ** 2).sum() / least)
-    return Overlap(min(value, 1.0), most / one.shape[1], tuple(float(angle) for angle in angles))
+    return Overlap(min(value, 1.0), most / len(first), tuple(float(angle) for angle in angles))
 
 
 def linear_cka(
-    one: Float[np.ndarray, "prompt d_one"],
-    other: Float[np.ndarray, "prompt_other d_other"],
+    first: Float[np.ndarray, "prompt d_first"],
+    second: Float[np.ndarray, "prompt_second d_second"],
     *,
     debiased: bool = True,
 ) -> float:
@@ -101,17 +166,17 @@ def linear_cka(
     Raises:
         StatisticsError: fewer than 4 prompts, not the same number of prompts, or representations that do not vary.
     """
-    if one.shape[0] != other.shape[0] or one.shape[0] < 4:
+    if first.shape[0] != second.shape[0] or first.shape[0] < 4:
         raise StatisticsError(
             "These representations cannot be compared",
-            got=f"{one.shape[0]} and {other.shape[0]} prompts",
+            got=f"{first.shape[0]} and {second.shape[0]} prompts",
             expected="the same prompts in both, 4 or more",
         )
-    return cka_of_grams(gram(one), gram(other), debiased=debiased)
+    return cka_of_grams(gram(first), gram(second), debiased=debiased)
 
 
 def cka_of_grams(
-    one: Float[np.ndarray, "prompt prompt"], other: Float[np.ndarray, "prompt prompt"], *, debiased: bool = True
+    first: Float[np.ndarray, "prompt prompt"], second: Float[np.ndarray, "prompt prompt"], *, debiased: bool = True
 ) -> float:
     """`linear_cka` from the centred Gram matrices, for whoever compares many representations with each other.
 
@@ -119,30 +184,30 @@ def cka_of_grams(
         StatisticsError: a representation does not vary over the prompts.
     """
     hsic = _unbiased_hsic if debiased else _biased_hsic
-    own = hsic(one, one) * hsic(other, other)
+    own = hsic(first, first) * hsic(second, second)
     if not own > 0:
         raise StatisticsError("A representation does not vary over the prompts", expected="prompts that differ")
-    return float(hsic(one, other) / np.sqrt(own))
+    return float(hsic(first, second) / np.sqrt(own))
 
 
 def basis_check(
-    one: Float[np.ndarray, "prompt d_model"], other: Float[np.ndarray, "prompt_other d_other"]
+    first: Float[np.ndarray, "prompt d_model"], second: Float[np.ndarray, "prompt_second d_second"]
 ) -> BasisCheck:
     """Do two checkpoints write in the same basis? Raw differences, and every statistic of drift, need that they do.
 
-    With fewer prompts than dimensions a rotation can fit much by chance, so what counts is how little of the
+    With fewer prompts than dimensions a rotation can fit much by accident, so what counts is how little of the
     difference a rotation takes away, not how small the rest is.
 
     Raises:
         StatisticsError: the widths or the prompts differ, or the activations are not finite.
     """
-    _same_width(one, other)
-    if one.shape[0] != other.shape[0]:
+    _same_width(first, second)
+    if first.shape[0] != second.shape[0]:
         raise StatisticsError(
-            "Activations of different prompts cannot be held against each other",
-            got=f"{one.shape[0]} and {other.shape[0]} prompts",
+            "Activations of different prompts cannot be compared",
+            got=f"{first.shape[0]} and {second.shape[0]} prompts",
         )
-    x, y = (rows - rows.mean(axis=0, dtype=np.float64) for rows in (one, other))
+    x, y = (rows - rows.mean(axis=0, dtype=np.float64) for rows in (first, second))
     total = float((x**2).sum() + (y**2).sum())
     if total == 0:
         raise StatisticsError("The activations do not vary over the prompts", expected="prompts that differ")
@@ -186,12 +251,12 @@ def matrix_of(tensor: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "row col
     return tensor.astype(np.float64).reshape(tensor.shape[0] if tensor.ndim else 1, -1)
 
 
-def _same_width(one: np.ndarray, other: np.ndarray) -> None:
-    if one.shape[1] != other.shape[1]:
+def _same_width(first: np.ndarray, second: np.ndarray) -> None:
+    if first.shape[1] != second.shape[1]:
         raise StatisticsError(
-            "Vectors of different widths live in different spaces", got=f"{one.shape[1]} and {other.shape[1]}"
+            "Vectors of different widths live in different spaces", got=f"{first.shape[1]} and {second.shape[1]}"
         )
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise StatisticsError("A vector is not finite", expected="numbers only")
 
 
@@ -213,17 +278,17 @@ def gram(rows: Float[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, "prompt
     return centred @ centred.T
 
 
-def _biased_hsic(k: np.ndarray, other: np.ndarray) -> float:
-    return float((k * other).sum())
+def _biased_hsic(k: np.ndarray, g: np.ndarray) -> float:
+    return float((k * g).sum())
 
 
-def _unbiased_hsic(k: np.ndarray, other: np.ndarray) -> float:
+def _unbiased_hsic(k: np.ndarray, g: np.ndarray) -> float:
     """Song et al. (2012), equation 5; the common factor 1 / n(n-3) is left out, as CKA divides it away."""
     count = k.shape[0]
-    k, other = k - np.diag(np.diag(k)), other - np.diag(np.diag(other))
-    sums, other_sums = k.sum(axis=0), other.sum(axis=0)
-    product = (k * other).sum() + sums.sum() * other_sums.sum() / (count - 1) / (count - 2)
-    return float(product - 2 * (sums @ other_sums) / (count - 2))
+    k, g = k - np.diag(np.diag(k)), g - np.diag(np.diag(g))
+    k_sums, g_sums = k.sum(axis=0), g.sum(axis=0)
+    product = (k * g).sum() + k_sums.sum() * g_sums.sum() / (count - 1) / (count - 2)
+    return float(product - 2 * (k_sums @ g_sums) / (count - 2))
 
 
 def _nuclear_norm_of_product(x: np.ndarray, y: np.ndarray) -> float:

@@ -19,25 +19,10 @@ from probes.drift.grams import (
     split_weights,
 )
 from probes.errors import StatisticsError
-from probes.statistics import Estimate
+from probes.statistics import STATISTICS, Estimate
 
 MIN_PROMPTS = 16
 NOISE_FACTOR = 5.0
-STATISTICS = (
-    "alignment",
-    "alignment_crossfit",
-    "alignment_disattenuated",
-    "return_fraction",
-    "off_axis",
-    "displacement_norm",
-    "reversion_norm",
-    "share_moved",
-    "reliability",
-    "did_alignment",
-    "did_alignment_crossfit",
-    "did_return_fraction",
-    "did_reliability",
-)
 
 
 def check(
@@ -90,7 +75,7 @@ def check_prompts(harmful: Bool[np.ndarray, " prompt"]) -> None:
             )
 
 
-def undefined(reason: str) -> dict[str, Estimate]:
+def undefined_statistics(reason: str) -> dict[str, Estimate]:
     """Every statistic of `measure`, not defined for this reason."""
     return {name: Estimate(None, reason=reason) for name in STATISTICS}
 
@@ -126,10 +111,10 @@ def measure(
         seed: of splits and bootstraps.
 
     Returns:
-        An estimate per name in `STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one, which is not
-        bounded; norms are in units of the residual stream; `return_fraction` and `off_axis` in units of the
-        reversion's norm; `share_moved` is the share of harmful prompts whose own displacement points towards
-        the mean reversion of the other harmful prompts.
+        An estimate per name in `probes.statistics.STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one,
+        which is not bounded; norms are in units of the residual stream; `return_fraction` and `off_axis` in units of
+        the reversion's norm; `share_moved` is the share of harmful prompts whose own displacement points towards the
+        mean reversion of the other harmful prompts.
 
     Raises:
         StatisticsError: see `check`; or the prompts of a class are all of one group.
@@ -236,7 +221,7 @@ def _values(grams: Grams, halves: list[np.ndarray], whole: np.ndarray) -> dict[s
     return {
         **{name: float(value[0]) for name, value in _whole(dd, dv, vv).items()},
         "alignment_crossfit": float(products.crossfit().mean()),
-        "alignment_disattenuated": float(_disattenuate(products)[0]),
+        "alignment_disattenuated": float(_disattenuated_alignment(products)[0]),
         "reliability": float(products.agreement().mean()),
     }
 
@@ -265,7 +250,7 @@ def _whole(dd: np.ndarray, dv: np.ndarray, vv: np.ndarray) -> dict[str, np.ndarr
     }
 
 
-def _disattenuate(products: Products) -> np.ndarray:
+def _disattenuated_alignment(products: Products) -> np.ndarray:
     """Products are averaged over the splits before the division, which is steadier than averaging ratios."""
     shared = (products.davb.mean(keepdims=True) + products.dbva.mean(keepdims=True)) / 2
     lengths = [np.maximum(squared.mean(keepdims=True), 0) for squared in (products.dab, products.vab)]

@@ -151,7 +151,7 @@ def bootstrap_weights(
         halves = [_redraw_groups(half, kinds, rng)[:, codes] for half in (first, ~first)]
         return _class_weights(halves[0], harmful), _class_weights(halves[1], harmful)
     first, second = split_weights(harmful, bootstraps, rng)
-    return _redraw_prompts(first, harmful, rng), _redraw_prompts(second, harmful, rng)
+    return _redraw(first, harmful, rng), _redraw(second, harmful, rng)
 
 
 def group_codes(groups: Groups) -> Int[np.ndarray, " prompt"]:
@@ -220,7 +220,7 @@ def _class_weights(counts: np.ndarray, harmful: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _redraw_prompts(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _redraw(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     drawn = np.zeros_like(weights)
     for members in (harmful, ~harmful):
         for row, target in zip(weights[:, members], drawn, strict=True):

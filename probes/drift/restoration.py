@@ -94,7 +94,7 @@ def _exact(moved: np.ndarray, back: np.ndarray, floor: float) -> np.ndarray:
     return basis @ (basis.T @ moved)
 
 
-def _scaled(moved: np.ndarray, back: np.ndarray, _: float) -> np.ndarray:
+def _scaled_removal(moved: np.ndarray, back: np.ndarray, _: float) -> np.ndarray:
     return back @ (back.T @ moved) / np.linalg.norm(back, 2) ** 2
 
 
@@ -102,4 +102,4 @@ def _along(moved: np.ndarray, back: np.ndarray, _: float) -> np.ndarray:
     return max(float((moved * back).sum() / (back**2).sum()), 0.0) * back
 
 
-FORMS: dict[str, Removal] = {"exact": _exact, "scaled": _scaled, "along": _along}
+FORMS: dict[str, Removal] = {"exact": _exact, "scaled": _scaled_removal, "along": _along}

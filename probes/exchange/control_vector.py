@@ -9,7 +9,7 @@ import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
-from probes.exchange.format import Format, described, recovered, refused
+from probes.exchange.format import Format, describe, recover, refusal
 
 _ARCHITECTURE = "controlvector"
 _ABOUT, _NORM = "gravity_probe.about_json", "gravity_probe.norm"
@@ -38,7 +38,7 @@ class ControlVector(Format):
         writer = GGUFWriter(str(out), _ARCHITECTURE)
         writer.add_string(f"{_ARCHITECTURE}.model_hint", vectors.about.get("model_type") or "unknown")
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(kept))
-        writer.add_string(_ABOUT, json.dumps(described(vectors), sort_keys=True))
+        writer.add_string(_ABOUT, json.dumps(describe(vectors), sort_keys=True))
         writer.add_array(_NORM, [float(vectors.norm[place]) for place in kept])
         for place in kept:
             writer.add_tensor(f"{_TENSOR}{vectors.layers[place]}", np.ascontiguousarray(vectors.direction[place]))
@@ -66,17 +66,17 @@ class ControlVector(Format):
             tensors = {each.name: np.array(each.data, dtype=np.float32) for each in reader.tensors}
             fields = {key: field.contents() for key, field in reader.fields.items()}
         except (ValueError, OSError, IndexError, KeyError) as error:
-            raise refused(path, error, "a GGUF control vector") from error
+            raise refusal(path, error, "a GGUF control vector") from error
         found = {
             int(key.removeprefix(_TENSOR)) - self.shift: value
             for key, value in tensors.items()
             if key.startswith(_TENSOR) and key.removeprefix(_TENSOR).isdigit()
         }
         if fields.get("general.architecture") != _ARCHITECTURE or not found or min(found) < 0:
-            raise refused(path, f"architecture {fields.get('general.architecture')}", "a GGUF control vector")
+            raise refusal(path, f"architecture {fields.get('general.architecture')}", "a GGUF control vector")
         layers = tuple(sorted(found))
         rows = np.stack([found[layer] for layer in layers])
-        about = recovered(json.loads(str(fields.get(_ABOUT, "{}"))))
+        about = recover(json.loads(str(fields.get(_ABOUT, "{}"))))
         about.setdefault("model_type", str(fields.get(f"{_ARCHITECTURE}.model_hint", "")))
         if _NORM in fields:
             return Vectors(name, layers, rows, np.array(fields[_NORM], dtype=np.float32), about)

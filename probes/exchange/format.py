@@ -52,7 +52,7 @@ class Format:
         raise NotImplementedError
 
 
-def described(vectors: Vectors) -> dict[str, str]:
+def describe(vectors: Vectors) -> dict[str, str]:
     """What a file says of its vectors, all strings: everything known, and the place in any case."""
     place = {
         "hook": "blocks.{l}.hook_resid_post",
@@ -64,7 +64,7 @@ def described(vectors: Vectors) -> dict[str, str]:
     return {**place, **vectors.about, "name": vectors.name, "layers": json.dumps(list(vectors.layers))}
 
 
-def recovered(about: Mapping[str, str]) -> dict[str, str]:
+def recover(about: Mapping[str, str]) -> dict[str, str]:
     """The description of a file without what `Vectors` keeps in fields of its own."""
     return {key: str(value) for key, value in about.items() if key not in ("name", "layers")}
 
@@ -74,7 +74,7 @@ def beside(path: Path) -> Path:
     return path.with_suffix(".about.json")
 
 
-def refused(path: Path, why: object, expected: str) -> UsageError:
+def refusal(path: Path, why: object, expected: str) -> UsageError:
     """The error of a file that is not what it must be."""
     said = str(why).strip().splitlines()
     return UsageError(

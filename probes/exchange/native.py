@@ -7,7 +7,7 @@ from pathlib import Path
 
 from probes.directions.vectors import Vectors
 from probes.errors import RunFolderError
-from probes.exchange.format import Format, described, recovered, refused
+from probes.exchange.format import Format, describe, recover, refusal
 
 
 class Native(Format):
@@ -19,7 +19,7 @@ class Native(Format):
 
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write it."""
-        dataclasses.replace(vectors, about=recovered(described(vectors))).write(out)
+        dataclasses.replace(vectors, about=recover(describe(vectors))).write(out)
         return []
 
     def recognises(self, path: Path) -> bool:
@@ -31,4 +31,4 @@ class Native(Format):
         try:
             return dataclasses.replace(Vectors.read(path), name=name)
         except RunFolderError as error:
-            raise refused(path, error.got or error.what, "tensors direction and norm") from error
+            raise refusal(path, error.got or error.what, "tensors direction and norm") from error

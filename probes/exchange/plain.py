@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from probes.directions.vectors import Vectors
-from probes.exchange.format import Format, described, recovered, refused
+from probes.exchange.format import Format, describe, recover, refusal
 
 _FORMAT = "gravity-probe direction"
 _SAYS = "layer l is block l (resid_post), counted from 0; unit vectors, their lengths in `norm`"
@@ -31,7 +31,7 @@ class Npz(Format):
                 direction=vectors.direction,
                 norm=vectors.norm,
                 layers=np.array(vectors.layers),
-                about=np.array(json.dumps(described(vectors), sort_keys=True)),
+                about=np.array(json.dumps(describe(vectors), sort_keys=True)),
             )
         return []
 
@@ -45,9 +45,9 @@ class Npz(Format):
             with np.load(path, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 layers = tuple(int(each) for each in file["layers"])
-                return Vectors(name, layers, file["direction"], file["norm"], recovered(about))
+                return Vectors(name, layers, file["direction"], file["norm"], recover(about))
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise refused(path, error, "arrays direction, norm, layers and about") from error
+            raise refusal(path, error, "arrays direction, norm, layers and about") from error
 
 
 class Csv(Format):
@@ -60,7 +60,7 @@ class Csv(Format):
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write it; nine digits bring a float32 back exactly."""
         with open(out, "w", encoding="utf-8", newline="") as file:
-            file.write(f"# {json.dumps({'format': _FORMAT, **described(vectors)}, sort_keys=True)}\n")
+            file.write(f"# {json.dumps({'format': _FORMAT, **describe(vectors)}, sort_keys=True)}\n")
             writer = csv.writer(file)
             writer.writerow(["layer", "norm", *range(vectors.width)])
             for layer, norm, row in zip(vectors.layers, vectors.norm, vectors.direction, strict=True):
@@ -83,9 +83,9 @@ class Csv(Format):
             norm = np.array([row[1] for row in rows], dtype=np.float32)
             direction = np.array([row[2:] for row in rows], dtype=np.float32)
             about.pop("format", None)
-            return Vectors(name, layers, direction, norm, recovered(about))
+            return Vectors(name, layers, direction, norm, recover(about))
         except (ValueError, IndexError, OSError, UnicodeDecodeError) as error:
-            raise refused(path, error, "columns layer, norm, 0, 1, …") from error
+            raise refusal(path, error, "columns layer, norm, 0, 1, …") from error
 
 
 class Json(Format):
@@ -101,7 +101,7 @@ class Json(Format):
             {"layer": layer, "norm": float(norm), "direction": [float(each) for each in row]}
             for layer, norm, row in zip(vectors.layers, vectors.norm, vectors.direction, strict=True)
         ]
-        out.write_text(json.dumps({"format": _FORMAT, "about": described(vectors), "layers": rows}), encoding="utf-8")
+        out.write_text(json.dumps({"format": _FORMAT, "about": describe(vectors), "layers": rows}), encoding="utf-8")
         return []
 
     def recognises(self, path: Path) -> bool:
@@ -118,10 +118,10 @@ class Json(Format):
                 tuple(int(row["layer"]) for row in rows),
                 np.array([row["direction"] for row in rows], dtype=np.float32),
                 np.array([row["norm"] for row in rows], dtype=np.float32),
-                recovered(document["about"]),
+                recover(document["about"]),
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise refused(path, error, f"an object with format {_FORMAT!r}, about and layers") from error
+            raise refusal(path, error, f"an object with format {_FORMAT!r}, about and layers") from error
 
 
 def _digits(value: np.floating) -> str:

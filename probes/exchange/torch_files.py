@@ -16,7 +16,7 @@ import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
-from probes.exchange.format import Format, beside, described, recovered, refused
+from probes.exchange.format import Format, beside, describe, recover, refusal
 
 _DIRECTION, _METADATA = "direction.pt", "direction_metadata.json"
 
@@ -60,13 +60,13 @@ class RefusalDirection(Format):
             place = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
             layer, position = int(place["layer"]) - 1, int(place["pos"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise refused(folder / _METADATA, error, '{"pos", "layer"}') from error
+            raise refusal(folder / _METADATA, error, '{"pos", "layer"}') from error
         if layer < 0:
             raise UsageError(
                 f"{folder} holds a direction of the embeddings (layer 0 there is what enters block 0)",
                 expected="one that is read behind a block",
             )
-        vector = _vector(_loaded(folder / _DIRECTION), 1, folder / _DIRECTION)
+        vector = _vector(_load(folder / _DIRECTION), 1, folder / _DIRECTION)
         about = _description(folder / _DIRECTION)
         about.setdefault("position", str(position))
         return _exact(name, (layer,), vector[None], about)
@@ -93,15 +93,15 @@ class PersonaVectors(Format):
 
     def recognises(self, path: Path) -> bool:
         """A tensor with two axes."""
-        return path.suffix == self.suffix and getattr(_loaded(path), "ndim", 0) == 2
+        return path.suffix == self.suffix and getattr(_load(path), "ndim", 0) == 2
 
     def read(self, path: Path, name: str) -> Vectors:
         """Read it; without a description, rows of zeros are layers that are not known."""
-        rows = _vector(_loaded(path), 2, path)[1:]
+        rows = _vector(_load(path), 2, path)[1:]
         about = _description(path)
         known = np.flatnonzero(rows.any(axis=1)) if "layers" not in about else json.loads(about["layers"])
         if not len(known):
-            raise refused(path, "zeros", "one row a layer and one for the embeddings")
+            raise refusal(path, "zeros", "one row a layer and one for the embeddings")
         about.setdefault("n_layers", str(len(rows)))
         return _exact(name, tuple(int(each) for each in known), rows[list(known)], about)
 
@@ -125,21 +125,21 @@ class SteeringVectors(Format):
 
     def recognises(self, path: Path) -> bool:
         """A mapping with that key."""
-        found = _loaded(path) if path.suffix == self.suffix else None
+        found = _load(path) if path.suffix == self.suffix else None
         return isinstance(found, dict) and "layer_activations" in found
 
     def read(self, path: Path, name: str) -> Vectors:
         """Read it."""
-        found = _loaded(path)
+        found = _load(path)
         rows = found.get("layer_activations") if isinstance(found, dict) else None
         if not isinstance(rows, dict) or not rows or not all(isinstance(key, int) and key >= 0 for key in rows):
-            raise refused(path, type(found).__name__, "layer_activations by layer")
+            raise refusal(path, type(found).__name__, "layer_activations by layer")
         layers = tuple(sorted(rows))
         wide = np.stack([_vector(rows[layer], 1, path) for layer in layers])
         return _exact(name, layers, wide, _description(path))
 
 
-def _loaded(path: Path) -> Any:
+def _load(path: Path) -> Any:
     """What a `.pt` file holds, if that is tensors and plain containers; it may have been saved on any device.
 
     Raises:
@@ -150,7 +150,7 @@ def _loaded(path: Path) -> Any:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
-        raise refused(path, "no such file", "a file saved by torch") from error
+        raise refusal(path, "no such file", "a file saved by torch") from error
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path} holds more than tensors and is not opened",
@@ -158,18 +158,18 @@ def _loaded(path: Path) -> Any:
             expected="a file that torch loads with weights_only=True",
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise refused(path, error, "a file saved by torch") from error
+        raise refusal(path, error, "a file saved by torch") from error
 
 
 def _vector(found: Any, axes: int, path: Path) -> np.ndarray:
     if not hasattr(found, "detach") or found.ndim != axes:
-        raise refused(path, f"{type(found).__name__} with {getattr(found, 'ndim', 'no')} axes", f"{axes} axes")
+        raise refusal(path, f"{type(found).__name__} with {getattr(found, 'ndim', 'no')} axes", f"{axes} axes")
     return found.detach().double().numpy()
 
 
 def _describe(path: Path, vectors: Vectors) -> None:
     norms = {str(layer): float(norm) for layer, norm in zip(vectors.layers, vectors.norm, strict=True)}
-    about = {**described(vectors), "norms_json": json.dumps(norms), "file_sha256": _sha256(path)}
+    about = {**describe(vectors), "norms_json": json.dumps(norms), "file_sha256": _sha256(path)}
     beside(path).write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
 
 
@@ -180,7 +180,7 @@ def _description(path: Path) -> dict[str, str]:
     try:
         found = {str(key): str(value) for key, value in json.loads(beside(path).read_text(encoding="utf-8")).items()}
     except (ValueError, AttributeError) as error:
-        raise refused(beside(path), error, "a description") from error
+        raise refusal(beside(path), error, "a description") from error
     return found if found.pop("file_sha256", None) == _sha256(path) else {}
 
 
@@ -192,7 +192,7 @@ def _exact(name: str, layers: tuple[int, ...], raw: np.ndarray, about: dict[str,
     """Vectors of raw rows: with the lengths that were written, division gives back the very unit vectors."""
     norms = json.loads(about.pop("norms_json", "{}"))
     if not {str(layer) for layer in layers} <= set(norms):
-        return Vectors.of_raw(name, layers, raw, recovered(about))
+        return Vectors.of_raw(name, layers, raw, recover(about))
     norm = np.array([norms[str(layer)] for layer in layers], dtype=np.float32)
     unit = raw / np.where(norm > 0, norm, 1.0).astype(np.float64)[:, None]
-    return Vectors(name, layers, unit.astype(np.float32), norm, recovered(about))
+    return Vectors(name, layers, unit.astype(np.float32), norm, recover(about))

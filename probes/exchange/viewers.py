@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from probes.directions.vectors import Vectors
-from probes.exchange.format import Format, beside, described, recovered, refused
+from probes.exchange.format import Format, beside, describe, recover, refusal
 
 _TENSORS, _METADATA = "tensors.tsv", "metadata.tsv"
 _ABOUT = b"gravity_probe"
@@ -30,7 +30,7 @@ class Tensorboard(Format):
         _write_tsv(out / _TENSORS, rows)
         labels = [[vectors.name, layer, norm] for layer, norm in zip(vectors.layers, norms, strict=True)]
         _write_tsv(out / _METADATA, [["name", "layer", "norm"], *labels])
-        beside(out / _TENSORS).write_text(json.dumps(described(vectors), indent=1, sort_keys=True), encoding="utf-8")
+        beside(out / _TENSORS).write_text(json.dumps(describe(vectors), indent=1, sort_keys=True), encoding="utf-8")
         return []
 
     def recognises(self, path: Path) -> bool:
@@ -46,9 +46,9 @@ class Tensorboard(Format):
             norm = np.array([each[head.index("norm")] for each in labels], dtype=np.float32)
             file = beside(path / _TENSORS)
             about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-            return Vectors(name, layers, rows, norm, recovered(about))
+            return Vectors(name, layers, rows, norm, recover(about))
         except (OSError, ValueError, IndexError) as error:
-            raise refused(path, error, "tensors.tsv, and metadata.tsv with layer and norm") from error
+            raise refusal(path, error, "tensors.tsv, and metadata.tsv with layer and norm") from error
 
 
 class EmbeddingAtlas(Format):
@@ -73,7 +73,7 @@ class EmbeddingAtlas(Format):
                 "x": places[:, 0],
                 "y": places[:, 1],
             },
-            metadata={_ABOUT: json.dumps(described(vectors), sort_keys=True).encode()},
+            metadata={_ABOUT: json.dumps(describe(vectors), sort_keys=True).encode()},
         )
         pq.write_table(table, out)
         return []
@@ -95,10 +95,10 @@ class EmbeddingAtlas(Format):
                 tuple(table["layer"].to_pylist()),
                 np.array(table["vector"].to_pylist(), dtype=np.float32),
                 np.array(table["norm"].to_pylist(), dtype=np.float32),
-                recovered(about),
+                recover(about),
             )
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            raise refused(path, error, "columns layer, norm and vector") from error
+            raise refusal(path, error, "columns layer, norm and vector") from error
 
 
 def _plane(rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured, MeasuredInMemory
 from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
 from probes.guard.guarded_direction import GuardedDirection
-from probes.guard.loop import Schedule, shuffled, train
+from probes.guard.loop import Schedule, shuffle_batches, train
 from probes.guard.material import layers_of
 from probes.guard.modes import HARMLESS, make_effect
 from probes.guard.step import Guard
@@ -123,7 +123,7 @@ class OrganismBench:
             examples = [writer.lesson(lesson) for lesson in benign(self._world, seed=seed)]
             train(
                 model,
-                shuffled(examples, batch_size=phase.batch_size, steps=phase.steps, seed=seed, pad=writer.pad),
+                shuffle_batches(examples, batch_size=phase.batch_size, steps=phase.steps, seed=seed, pad=writer.pad),
                 Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
                 guard=guard,
                 on_step=on_step,

@@ -94,11 +94,11 @@ def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
     read = [_read(run, place) for place, run in enumerate(runs)]
     several = len(runs) > 1
     cells: dict[str, dict[int, list[TrainedArm]]] = {}
-    for training in (each for one in read for each in one.trainings):
+    for training in (training for history in read for training in history.trainings):
         unit = training.run if several else training.seed
         cells.setdefault(training.mode, {}).setdefault(unit, []).append(training)
     order = sorted(cells, key=lambda mode: EVERY_ARM.index(mode) if mode in EVERY_ARM else len(EVERY_ARM))
-    baseline = {(each.run, each.seed): each for units in cells[BASELINE].values() for each in units}
+    baseline = {(base.run, base.seed): base for units in cells[BASELINE].values() for base in units}
     rows = {mode: _row(mode, cells[mode], baseline, read) for mode in order}
     for mode, row in rows.items():
         row.update(_against(mode, rows, [read[unit if several else 0].aligned for unit in sorted(cells[mode])]))
@@ -106,7 +106,7 @@ def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
         "runs": [str(run.path) for run in runs],
         "unit": "run" if several else "seed",
         "layer": read[0].layer,
-        "aligned": _averaged([one.aligned for one in read]),
+        "aligned": _mean_measures([history.aligned for history in read]),
         "arms": list(rows.values()),
     }
 
@@ -136,7 +136,7 @@ def _read(run: Run, place: int) -> _Read:
         measures = _measures(_by_name(values, "statistic"), _by_name(_at(behaviour, arm, seed, step), "measure"))
         judged = _at(completions, arm, seed, step)
         losses = _losses(run, str(values["checkpoint"].iloc[0])) if len(judged) else start.iloc[:0]
-        trainings.append(TrainedArm(place, seed, arm, measures, _complied(judged), losses))
+        trainings.append(TrainedArm(place, seed, arm, measures, _compliance(judged), losses))
     return _Read(layer, tuple(trainings), _by_name(_at(behaviour, ALIGNED, 0, 0), "measure"), start)
 
 
@@ -160,9 +160,9 @@ def _measures(geometry: Mapping[str, float], behaviour: Mapping[str, float]) -> 
     return {name: values.get(name) for name in MEASURES}
 
 
-def _complied(said: pd.DataFrame) -> pd.Series:
+def _compliance(completions: pd.DataFrame) -> pd.Series:
     """1 where a harmful prompt was complied with, 0 elsewhere; what nobody could judge is left out."""
-    harmful = said[(said["label"] == "harmful") & (said["verdict"] != "unjudged")]
+    harmful = completions[(completions["label"] == "harmful") & (completions["verdict"] != "unjudged")]
     return (harmful.set_index("prompt")["verdict"] == "compliance").astype(float)
 
 
@@ -180,22 +180,23 @@ def _row(
     read: Sequence[_Read],
 ) -> dict[str, Any]:
     places = sorted(units)
-    trainings = [each for unit in places for each in units[unit]]
+    trainings = [training for unit in places for training in units[unit]]
     measures = {
-        name: spread([_mean([each.values[name] for each in units[unit]]) for unit in places]) for name in MEASURES
+        name: spread([_mean([training.values[name] for training in units[unit]]) for unit in places])
+        for name in MEASURES
     }
     harm, cost = [], []
     for unit in places:
-        pairs = [(each, baseline[each.run, each.seed]) for each in units[unit] if (each.run, each.seed) in baseline]
-        harm.append(_joined([each.complied - base.complied for each, base in pairs]))
-        cost.append(_joined([_cost(each, base, read[each.run].losses) for each, base in pairs]))
+        pairs = [(arm, baseline[arm.run, arm.seed]) for arm in units[unit] if (arm.run, arm.seed) in baseline]
+        harm.append(_mean_by_item([arm.complied - base.complied for arm, base in pairs]))
+        cost.append(_mean_by_item([_cost(arm, base, read[arm.run].losses) for arm, base in pairs]))
     return {
         "arm": mode,
         "n": len(places),
         "trainings": len(trainings),
         **measures,
-        "task_cost": paired(cost),
-        "harm_change": paired(harm),
+        "task_cost": paired_mean(cost),
+        "harm_change": paired_mean(harm),
     }
 
 
@@ -207,36 +208,36 @@ def _cost(training: TrainedArm, base: TrainedArm, start: pd.Series) -> pd.Series
     return (training.losses - base.losses) * len(start) / gain
 
 
-def _joined(series: Sequence[pd.Series]) -> pd.Series:
+def _mean_by_item(series: Sequence[pd.Series]) -> pd.Series:
     """Mean over trainings, item by item, of the items that all of them have."""
     return pd.concat(series, axis=1, join="inner").mean(axis=1) if series else pd.Series(dtype=float)
 
 
-def paired(units: Sequence[pd.Series]) -> dict[str, Any]:
+def paired_mean(units: Sequence[pd.Series]) -> dict[str, Any]:
     """Mean over units and items with its bootstrap, and the mean of each unit; `mean` is None where a unit has none."""
-    values = [float(each.mean()) if len(each) else None for each in units]
+    values = [float(unit.mean()) if len(unit) else None for unit in units]
     table = pd.concat(units, axis=1, join="inner").to_numpy(float).T if units else np.zeros((0, 0))
     if None in values or not table.size:
         return {"mean": None, "sd": None, "low": None, "high": None, "level": "not measured", "values": values}
-    found = mean_over_runs(table)
-    return {**spread(values), "low": found.low, "high": found.high, "level": found.reason or "runs and prompts"}
+    mean = mean_over_runs(table)
+    return {**spread(values), "low": mean.low, "high": mean.high, "level": mean.reason or "runs and prompts"}
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
     """Mean and standard deviation of what is known, and every value."""
-    known = [each for each in values if each is not None]
+    known = [value for value in values if value is not None]
     mean = statistics.fmean(known) if known else None
     return {"mean": mean, "sd": statistics.stdev(known) if len(known) > 1 else None, "values": list(values)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
+    known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
 
 
-def _averaged(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for each in found for name in each)
-    return {name: statistics.fmean(each[name] for each in found if name in each) for name in names}
+def _mean_measures(measures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for values in measures for name in values)
+    return {name: statistics.fmean(values[name] for values in measures if name in values) for name in names}
 
 
 def _against(mode: str, rows: Mapping[str, Mapping[str, Any]], before: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -249,7 +250,7 @@ def _against(mode: str, rows: Mapping[str, Mapping[str, Any]], before: Sequence[
         specificity = (harmed - harm) / (harmed - anchor)
     if not mode.startswith("block"):
         return {"specificity": specificity, "finding": None, "lost_in": 0}
-    start = _mean([each.get("harmful_compliance") for each in before])
+    start = _mean([measures.get("harmful_compliance") for measures in before])
     lost = geometry_held_behaviour_lost((own["alignment"]["mean"], base["alignment"]["mean"]), (start, harm, harmed))
     lost_in = sum(
         geometry_held_behaviour_lost(aligned, (one.get("harmful_compliance"), *harms))
@@ -286,7 +287,7 @@ def open_runs(paths: Sequence[Path]) -> list[Run]:
     Raises:
         UsageError: one is named twice.
     """
-    twice = [path for place, path in enumerate(paths) if path.resolve() in {each.resolve() for each in paths[:place]}]
+    twice = [path for place, path in enumerate(paths) if path.resolve() in {first.resolve() for first in paths[:place]}]
     if twice:
         raise UsageError("A run is named twice", got=str(twice[0]))
     return [Run(path) for path in paths]

@@ -7,7 +7,7 @@ takes it, `callback` the same for transformers' Trainer.
 from typing import Any
 
 from probes.guard.guarded_direction import GuardedDirection, GuardError
-from probes.guard.loop import Batch, Example, Schedule, answer_loss, shuffled, train
+from probes.guard.loop import Batch, Example, Schedule, answer_loss, shuffle_batches, train
 from probes.guard.modes import FORMS, MODES, Options, Projection, describe_modes, make_effect
 from probes.guard.reading import Reader
 from probes.guard.step import Guard
@@ -38,6 +38,6 @@ __all__ = [
     "answer_loss",
     "describe_modes",
     "make_effect",
-    "shuffled",
+    "shuffle_batches",
     "train",
 ]

@@ -159,7 +159,7 @@ class ReversionGuard(TrainerCallback):
         self._take_up(checkpoints)
         self.stopped = checkpoints[-1].stopped
         if self._recorded:
-            with Run.writing(self._run.run.path) as run:
+            with Run.writing(self._run.path) as run:
                 run.finish()
 
     # The Trainer's events ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from probes.guard.guarded_direction import GuardError
 from probes.guard.step import Guard
-from probes.models.padding import padded
+from probes.models.padding import pad_tokens
 
 IGNORED = -100  # what transformers and torch's cross entropy leave out
 
@@ -45,8 +45,8 @@ class Batch:
     def of(cls, examples: Sequence[Example], pad: int) -> Batch:
         """Pad examples to the longest."""
         cpu = torch.device("cpu")
-        ids, _ = padded([example.ids for example in examples], cpu, fill=pad)
-        targets, _ = padded([example.targets for example in examples], cpu, fill=IGNORED)
+        ids, _ = pad_tokens([example.ids for example in examples], cpu, fill=pad)
+        targets, _ = pad_tokens([example.targets for example in examples], cpu, fill=IGNORED)
         return cls(ids, targets)
 
 
@@ -70,7 +70,9 @@ class Schedule:
         return self.peak * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, way))))
 
 
-def shuffled(examples: Sequence[Example], *, batch_size: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
+def shuffle_batches(
+    examples: Sequence[Example], *, batch_size: int, steps: int, seed: int, pad: int
+) -> Iterator[Batch]:
     """`steps` batches, going through all examples in a new order each time; the order depends on the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []

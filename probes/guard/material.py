@@ -19,7 +19,7 @@ from probes.errors import PromptError
 from probes.guard.guarded_direction import GuardError
 from probes.guard.model_in_training import undisturbed
 from probes.models.view import ModelView
-from probes.models.weight_space import drift_norms, folded, noised
+from probes.models.weight_space import drift_norms, merged_weights, noised
 from probes.prompts import PromptSet, render
 from probes.run import Run
 from probes.store import ALIGNED
@@ -105,8 +105,8 @@ def sham_activations(run: Run, layers: Sequence[int], seed: int) -> Float[np.nda
 def weight_span(run: Run) -> dict[str, Tensor]:
     """θ_H − θ_S of every weight by name, in float32 on the CPU."""
     host = run.model()
-    aligned = folded(host, run.lineage.aligned)
-    return {name: tensor - aligned[name] for name, tensor in folded(host, run.lineage.witness).items()}
+    aligned = merged_weights(host, run.lineage.aligned)
+    return {name: tensor - aligned[name] for name, tensor in merged_weights(host, run.lineage.witness).items()}
 
 
 def distance(run: Run, live: ModelView, layer: int) -> float:

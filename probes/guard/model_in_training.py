@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from probes.guard.guarded_direction import GuardError
-from probes.models.view import ModelView, unwrapped
+from probes.models.view import ModelView, unwrap
 
 
 class LiveModel(ModelView):
@@ -26,7 +26,7 @@ class LiveModel(ModelView):
             CheckpointError: its architecture is not supported.
         """
         refuse_sharded(model)
-        with undisturbed(unwrapped(model)):
+        with undisturbed(unwrap(model)):
             super().__init__(model, tokenizer)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from probes.guard.guarded_direction import GuardError
 from probes.models.architecture import accepts
 from probes.models.hooks import residuals
-from probes.models.padding import padded, positions
+from probes.models.padding import pad_tokens, positions
 
 
 class Reader:
@@ -84,7 +84,7 @@ class Reader:
         """The last tokens' stream, everything before them from a cache that holds no gradient."""
         texts = [self.prompts[each] for each in chosen.tolist()]
         body, device = self.model.base_model, next(self.model.parameters()).device
-        ids, mask = padded([text[:-1] for text in texts], device, side="left")
+        ids, mask = pad_tokens([text[:-1] for text in texts], device, side="left")
         places = positions(mask)
         positioned = accepts(body, "position_ids")
         with torch.no_grad():
@@ -123,4 +123,4 @@ class Reader:
 
     def pad(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Token ids [row, time] on the model's device, filled on the right."""
-        return padded(texts, next(self.model.parameters()).device)[0]
+        return pad_tokens(texts, next(self.model.parameters()).device)[0]

@@ -25,7 +25,7 @@ from probes.models.identity import weights_sha256
 from probes.progress import Report, silent
 from probes.prompts import PromptSet, Rendered, render
 from probes.run import Run
-from probes.stages.drift import drift_rows, estimates, typed
+from probes.stages.drift import drift_rows, estimates, with_types
 from probes.stages.roles import write_roles
 from probes.statistics import Estimate
 from probes.store import activations_stage, fingerprint
@@ -96,7 +96,7 @@ class Record:
         labels = self._labels(step)
         found = [self._estimates(layer, embed if layer < 0 else stream[layer]) for layer in range(-1, len(stream))]
         rows = [row for layer, each in enumerate(found, start=-1) for row in drift_rows(labels, layer, each)]
-        self._append("drift", typed(pd.DataFrame(rows)), step)
+        self._append("drift", with_types(pd.DataFrame(rows)), step)
         rates = [] if scores is None else self._rates(labels, scores)
         if rates:
             self._append("behaviour", pd.DataFrame(rates, columns=list(RATE_COLUMNS)), step)

@@ -18,7 +18,7 @@ from probes.guard.guarded_direction import GuardError
 from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.guard.penalties.effect import Effect
 from probes.guard.reading import Reader
-from probes.models.view import unwrapped
+from probes.models.view import unwrap
 
 _LONGEST_ANSWER = 16
 
@@ -151,7 +151,7 @@ class Guard:
             raise GuardError(
                 "The guard has no reference yet", next_step="Call attach() while the model is the aligned one."
             )
-        if model is not None and unwrapped(model) is not self._live.model:
+        if model is not None and unwrap(model) is not self._live.model:
             raise GuardError("The guard is attached to another model", next_step="Call attach() with this one first.")
         return self._live
 

@@ -24,7 +24,7 @@ from probes.guard.guarded_direction import GuardError
 from probes.guard.resuming import whole_checkpoints
 from probes.lineage import CheckpointRef
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
-from probes.models.padding import padded
+from probes.models.padding import pad_tokens
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
 from probes.progress import Progress, Report, silent
@@ -100,11 +100,11 @@ class Answered(Dataset):
         return self._rows[place]
 
 
-def collated(items: Sequence[Item]) -> dict[str, Tensor]:
+def collate(items: Sequence[Item]) -> dict[str, Tensor]:
     """A batch [row, time], filled on the right."""
     cpu = torch.device("cpu")
-    ids, mask = padded([[*request, *answer] for request, answer in items], cpu)
-    labels, _ = padded([[*[_IGNORED] * len(request), *answer] for request, answer in items], cpu, fill=_IGNORED)
+    ids, mask = pad_tokens([[*request, *answer] for request, answer in items], cpu)
+    labels, _ = pad_tokens([[*[_IGNORED] * len(request), *answer] for request, answer in items], cpu, fill=_IGNORED)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -255,7 +255,7 @@ def _trainer(
         model=model,
         args=arguments,
         train_dataset=data,
-        data_collator=collated,
+        data_collator=collate,
         processing_class=tokenizer,
         callbacks=[Told()],
     )

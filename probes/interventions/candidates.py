@@ -85,7 +85,7 @@ def last_logits(host: ModelView, token_ids: Sequence[Sequence[int]]) -> Float[Te
     """Logits of the token that follows each prompt, float32 on the CPU."""
     parts = []
     for first in range(0, len(token_ids), _ROWS):
-        ids, mask = padding.padded(token_ids[first : first + _ROWS], host.device, side="left")
+        ids, mask = padding.pad_tokens(token_ids[first : first + _ROWS], host.device, side="left")
         output = host.model(
             input_ids=ids,
             attention_mask=mask,

@@ -37,7 +37,7 @@ class Answer:
     score: float | None
 
 
-def steered(
+def answer_steered(
     host: ModelView,
     token_ids: Sequence[int],
     vectors: Vectors,

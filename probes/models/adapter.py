@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,13 +45,14 @@ class Attached:
         Raises:
             CheckpointError: it is damaged, does not fit this base, or is no adapter of the weights.
         """
-        names = WeightFiles.of_adapter(folder, allow_pickle=allow_pickle).shapes()
+        shapes = WeightFiles.of_adapter(folder, allow_pickle=allow_pickle).shapes()
         self._model = model
-        self._own = Pristine(model, {_own_name(name) for name in names})
+        self._own = Pristine(model, {_own_name(name) for name in shapes})
         try:
             check_adapter(folder)
+            self._resize(shapes)
             self._give_memory(folder)
-            _attach(model, folder, device)
+            _attach(model, folder, device, shapes.keys())
         except BaseException as error:
             self.detach()
             if isinstance(error, _FAULTS):
@@ -82,6 +84,16 @@ class Attached:
                 yield from self._changes_of(path, own, module)
         yield from self._overwritten()
 
+    def _resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Give the vocabulary as many rows as an adapter has that was saved with its embeddings."""
+        model: Any = self._model
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        weights = [id(end.weight) for end in ends if end is not None]
+        vocabulary = {name for name, each in model.named_parameters(remove_duplicate=False) if id(each) in weights}
+        rows = {shape[0] for name, shape in shapes.items() if _own_name(name) in vocabulary}
+        if len(rows) == 1 and rows != {ends[0].weight.shape[0]}:
+            model.resize_token_embeddings(rows.pop(), mean_resizing=False)
+
     def _give_memory(self, folder: Path) -> None:
         """Let an initialisation that writes over the base's weights do so in a copy of those that it targets."""
         from peft import PeftConfig
@@ -97,7 +109,7 @@ class Attached:
 
     def _changes_of(self, path: str, own: nn.Module, module: Any) -> Iterator[Change]:
         weight = f"{path}.weight"
-        if _is_plain_lora(module) and not self._own.replaced(weight):
+        if _is_plain_lora(module) and not self._own.replace_tensors(weight):
             yield _low_rank(weight, module)
             return
         rank = 2 * module.r[_NAME] if _is_plain_lora(module) else None
@@ -107,7 +119,7 @@ class Attached:
             if parameter is not None:
                 parameter.data = parameter.data.float().clone()
         try:
-            merged = _merged(module)
+            merged = module if type(module) is type(own) else _merge(module)
         except (*_FAULTS, NotImplementedError) as error:
             raise CheckpointError(
                 _NO_SHAM, got=f"{type(module).__name__}: {error}", expected="one that can be merged into the weights"
@@ -118,24 +130,30 @@ class Attached:
                 _NO_SHAM, got=f"{path} with {sorted(weights.keys() - set(names))[0]}", expected="the base's parameters"
             )
         for name, trained in weights.items():
-            difference = trained.detach().float() - self._own.data(f"{path}.{name}").float()
-            yield Change(f"{path}.{name}", difference, None, rank if name == "weight" else None)
+            whole = f"{path}.{name}"
+            if whole in self._own.parameters:  # a tied head is the embedding's and comes with it
+                before = self._own.data(whole)
+                # Of a vocabulary that has grown, the rows that both have.
+                difference = trained.detach()[: before.shape[0]].float() - before.float()
+                yield Change(whole, difference, None, rank if name == "weight" else None)
 
     def _overwritten(self) -> Iterator[Change]:
         """Parameters outside of all tuners that came with the adapter, such as biases."""
         for name in self._own.copied:
             path, _, _ = name.rpartition(".")
             if self._model.get_submodule(path) is self._own.modules[path]:
-                difference = self._own.parameters[name].detach().float() - self._own.data(name).float()
+                before = self._own.data(name)
+                difference = self._own.parameters[name].detach()[: before.shape[0]].float() - before.float()
                 if difference.any():
                     yield Change(name, difference, None, None)
 
     def _unmergeable(self, folder: Path) -> str | None:
         """Whether one of its layers refuses to be merged, tried on a copy of it."""
         layers = [self._model.get_submodule(path) for path in self._own.modules if self._is_wrapped(path)]
+        layers = [layer for layer in layers if not isinstance(layer, nn.Embedding | nn.Linear)]
         try:
             if layers:
-                _merged(copy.deepcopy(min(layers, key=_n_numbers)))
+                _merge(copy.deepcopy(min(layers, key=_n_numbers)))
         except (*_FAULTS, NotImplementedError):
             kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
             return (
@@ -194,7 +212,7 @@ def check_adapter(folder: Path) -> None:
         )
 
 
-def _attach(model: nn.Module, folder: Path, device: torch.device) -> None:
+def _attach(model: nn.Module, folder: Path, device: torch.device, names: Collection[str]) -> None:
     from peft import PeftConfig, PeftModel
 
     class Recording(PeftModel):
@@ -222,10 +240,11 @@ def _attach(model: nn.Module, folder: Path, device: torch.device) -> None:
     absent = [str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)]
     if absent:
         raise CheckpointError(f"The adapter {folder} does not fit its base", got=absent[0][:200])
-    if wrapper.unexpected:
+    left = [name for name in wrapper.unexpected if _trained_name(name) == name or _trained_name(name) not in names]
+    if left:
         raise CheckpointError(
             f"The adapter {folder} holds tensors that have no place in its base",
-            got=", ".join(wrapper.unexpected[:5]),
+            got=", ".join(left[:5]),
             expected="an adapter of this very architecture",
         )
 
@@ -244,12 +263,17 @@ def _drawn_anew(folder: Path) -> str | None:
     )
 
 
+def _trained_name(name: str) -> str:
+    """The name under which peft writes what it also writes as a copy, where embeddings were resized and trained."""
+    return re.sub(r"\.(modules_to_save|original_module)\.", ".", name)
+
+
 def _own_name(name: str) -> str:
     """The base's name of a tensor in an adapter's file, if it is one of the base's own."""
     return name.removeprefix(_PREFIX).replace(".base_layer.", ".")
 
 
-def _merged(module: Any) -> nn.Module:
+def _merge(module: Any) -> nn.Module:
     """The base's module with an adapter merged into it, as peft's own `merge_and_unload` does it."""
     if hasattr(module, "unload_and_optionally_merge_module"):
         return module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)

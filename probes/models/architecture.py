@@ -30,12 +30,14 @@ class Places:
         embedding: of the token embedding.
         final_norm: of the norm between the last block and the unembedding.
         writers: inside a block, what is added to the residual stream: attention and MLP, or the norms behind them.
+        body: of the transformer without the unembedding; None is the model's own `base_model`.
     """
 
     blocks: str
     embedding: str
     final_norm: str
     writers: tuple[str, ...]
+    body: str | None = None
 
 
 # Importing transformer-lens brings in half a data-science stack, which takes longer than measuring a small model.
@@ -64,6 +66,19 @@ KNOWN: dict[str, Places] = {
     ),
 }
 
+# Wrappers that also see: the language model inside them is read.
+_INSIDE = "model.language_model"
+WRAPPERS: dict[str, Places] = dict.fromkeys(
+    [
+        "LlavaForConditionalGeneration",
+        "Mistral3ForConditionalGeneration",
+        "Qwen2VLForConditionalGeneration",
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen3VLForConditionalGeneration",
+    ],
+    Places(f"{_INSIDE}.layers", f"{_INSIDE}.embed_tokens", f"{_INSIDE}.norm", ("self_attn", "mlp"), _INSIDE),
+)
+
 
 def find_places(architecture: str, config: Any) -> Places:
     """Places of an architecture, named by its Hugging Face class.
@@ -71,7 +86,7 @@ def find_places(architecture: str, config: Any) -> Places:
     Raises:
         CheckpointError: transformer-lens does not know the architecture.
     """
-    return KNOWN.get(architecture) or ask_transformer_lens(architecture, config)
+    return KNOWN.get(architecture) or WRAPPERS.get(architecture) or ask_transformer_lens(architecture, config)
 
 
 def ask_transformer_lens(architecture: str, config: Any) -> Places:
@@ -153,15 +168,15 @@ def check_structure(body: nn.Module, blocks: list[nn.Module], n_layers: int, d_m
     shape = (1, _PROBE_TOKENS, d_model)
     odd = [tuple(stream.shape) for stream in (*entered, *left) if tuple(stream.shape) != shape]
     if odd:
-        raise _unsupported(f"a residual stream [prompt, position, {d_model}]", f"the shape {odd[0]}")
+        raise _unsupported_error(f"a residual stream [prompt, position, {d_model}]", f"the shape {odd[0]}")
     for layer in range(n_layers - 1):
         if not _same(left[layer], entered[layer + 1]):
-            raise _unsupported("each block's output to enter the next", f"another tensor after block {layer}")
+            raise _unsupported_error("each block's output to enter the next", f"another tensor after block {layer}")
     changed = tokens.clone()
     changed[0, -1] += 1
     again = _streams(body, blocks, changed)[1][-1]
     if not torch.allclose(again[:, :-1], left[-1][:, :-1], rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise _unsupported("a later token to change no earlier one", "a model that looks ahead")
+        raise _unsupported_error("a later token to change no earlier one", "a model that looks ahead")
 
 
 def _streams(
@@ -189,7 +204,7 @@ def _streams(
             hook.remove()
     calls = [len(each) for each in left]
     if calls != [1] * len(blocks):
-        raise _unsupported("every block to be called once", f"calls {calls}")
+        raise _unsupported_error("every block to be called once", f"calls {calls}")
     return [each[0] for each in entered], [each[0] for each in left]
 
 
@@ -197,7 +212,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
 
 
-def _unsupported(expected: str, got: str) -> CheckpointError:
+def _unsupported_error(expected: str, got: str) -> CheckpointError:
     return CheckpointError(
         "The model is built in a way that is not supported",
         got=got,

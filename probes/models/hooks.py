@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,28 +21,43 @@ from probes.errors import ActivationError
 from probes.models.architecture import entering, first_tensor
 from probes.models.view import ModelView, view_of
 
+ENTERING = -1  # the layer before the first block
 Change = Callable[[Tensor], Tensor]
 Positions = Sequence[int] | None
 AnyModel = ModelView | nn.Module
 
 
 @contextlib.contextmanager
-def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """While open, each forward pass leaves the outputs of these blocks in the yielded mapping, by layer.
+def hand_over(
+    blocks: Sequence[nn.Module], layers: Sequence[int], take: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """While open, each forward pass gives `take` the stream behind these blocks, by layer, as the pass reaches them.
 
-    The outputs are the tensors themselves, with their gradient history; nothing is changed.
+    Layer −1 is what enters the first block. The streams are the tensors themselves, with their gradient history;
+    nothing is changed. `take` may end the pass by raising.
     """
-    streams: dict[int, Tensor] = {}
 
-    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            streams[layer] = first_tensor(output)
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        take(ENTERING, entering(args, kwargs))
 
-        return hook
+    def after(layer: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        take(layer, first_tensor(output))
 
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            stack.callback(blocks[layer].register_forward_hook(keep(layer)).remove)
+            if layer == ENTERING:
+                hook = blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+            else:
+                hook = blocks[layer].register_forward_hook(partial(after, layer))
+            stack.callback(hook.remove)
+        yield
+
+
+@contextlib.contextmanager
+def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """While open, each forward pass leaves the outputs of these blocks in the yielded mapping, by layer."""
+    streams: dict[int, Tensor] = {}
+    with hand_over(blocks, layers, streams.__setitem__):
         yield streams
 
 
@@ -89,15 +105,15 @@ def add(
     """
     host = view_of(model)
     places = _Places(host, positions, generated)
-    moves = [_tensor(host, coefficient * each) for each in _checked(host, layers, vectors)]
+    moves = [_tensor(host, coefficient * each) for each in _check(host, layers, vectors)]
 
-    def moved(move: Tensor) -> Change:
+    def shift(move: Tensor) -> Change:
         return lambda stream: stream + move.to(stream)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(places.counting())
         for layer, move in zip(layers, moves, strict=True):
-            stack.enter_context(_after(host.blocks[layer], places, moved(move)))
+            stack.enter_context(_after(host.blocks[layer], places, shift(move)))
         yield
 
 
@@ -127,7 +143,7 @@ def ablate(
     """
     host = view_of(model)
     chosen = range(host.n_layers) if layers is None else layers
-    unit = _tensor(host, _unit(_checked(host, chosen, np.tile(direction, (len(chosen), 1)))[0]))
+    unit = _tensor(host, _unit(_check(host, chosen, np.tile(direction, (len(chosen), 1)))[0]))
 
     def change(stream: Tensor) -> Tensor:
         axis = unit.to(stream)
@@ -167,7 +183,7 @@ def clamp(
         ActivationError: as `ablate`.
     """
     host = view_of(model)
-    units = [_tensor(host, _unit(each)) for each in _checked(host, layers, directions)]
+    units = [_tensor(host, _unit(each)) for each in _check(host, layers, directions)]
 
     def held(unit: Tensor, value: float) -> Change:
         def change(stream: Tensor) -> Tensor:
@@ -212,7 +228,7 @@ class _Places:
         # Padding may stand on either side: a prompt ends at its own last token.
         self._ends = None if mask is None or mask.ndim != 2 else mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
 
-    def changed(self, stream: Tensor, change: Change) -> Tensor:
+    def apply(self, stream: Tensor, change: Change) -> Tensor:
         """The stream [prompt, position, d_model] with its chosen places changed."""
         if self._follows:
             return change(stream) if self._generated else stream
@@ -228,7 +244,7 @@ class _Places:
 @contextlib.contextmanager
 def _after(module: nn.Module, places: _Places, change: Change) -> Iterator[None]:
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        stream = places.changed(first_tensor(output), change)
+        stream = places.apply(first_tensor(output), change)
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
     handle = module.register_forward_hook(hook)
@@ -241,7 +257,7 @@ def _after(module: nn.Module, places: _Places, change: Change) -> Iterator[None]
 @contextlib.contextmanager
 def _before(module: nn.Module, places: _Places, change: Change) -> Iterator[None]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        stream = places.changed(entering(args, kwargs), change)
+        stream = places.apply(entering(args, kwargs), change)
         return ((stream, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": stream})
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -251,7 +267,7 @@ def _before(module: nn.Module, places: _Places, change: Change) -> Iterator[None
         handle.remove()
 
 
-def _checked(host: ModelView, layers: Sequence[int], vectors: np.ndarray) -> np.ndarray:
+def _check(host: ModelView, layers: Sequence[int], vectors: np.ndarray) -> np.ndarray:
     chosen, rows = list(layers), np.asarray(vectors, dtype=np.float64)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= host.n_layers:
         raise ActivationError(

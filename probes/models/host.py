@@ -16,12 +16,13 @@ from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
     WeightSample,
+    added_tokens,
     check_config,
     check_related,
     check_tokenizer,
 )
 from probes.models.layout import Layout
-from probes.models.loading import load_config, load_model, load_tokenizer
+from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer
 from probes.models.precision import in_fitting_precision
 from probes.models.pristine import Marks, checksums, marks
 from probes.models.quantised import full_precision_base
@@ -89,6 +90,7 @@ class ModelHost(ModelView):
         self.kinship = Kinship(1.0, 0.0)
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
+        self._shared = int(self.config.get_text_config().vocab_size)
         self._marks: Marks = marks(self.model)
         self._sums: dict[str, int] | None = None
         self.put(aligned)
@@ -269,41 +271,101 @@ class ModelHost(ModelView):
         aligned = self._folder(self.aligned.model, self.aligned.revision)
         check_tokenizer(self.tokenizer, aligned, folder, name)
         files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
-        pairs = None if self._hollow else self.streamed(files)
+        pairs = None if self._hollow else self.stream_tensors(files)
+        if pairs is not None:
+            unplaced = [name for name in files.shapes() if self._layout_target(name) is None]
+            check_all_placed(folder, unplaced, self.model)
         self._base = None
+        self._clear_vocabulary(config)
         if pairs is not None:
             with torch.no_grad():
                 for held, tensor in pairs:
                     held.copy_(tensor)
         else:
             self._rebuild(folder, pickled=files.pickled)
+        self._notice(self._vocabulary_notice(config, folder, name))
         self.kinship = self._sample.kinship(WeightSample.of(self.model))
         if not self._allow_unrelated:
             check_related(self.kinship, name)
 
-    def streamed(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
-        """The module's tensors with the files', or None where transformers must convert them."""
+    def stream_tensors(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
+        """The module's tensors with the files', or None where transformers must convert them.
+
+        Of a vocabulary of another size, the rows that both have.
+        """
         layout = self._layout
-        if layout is None or not layout.fits(files.shapes(), self._targets):
+        if layout is None or not layout.fits(files.shapes(), self._targets, self._vocabulary):
             return None
-        named = ((layout.target(name, self._targets), tensor) for name, tensor in files.tensors())
-        return ((self._targets[target], tensor) for target, tensor in named if target is not None)
+        named = ((self._layout_target(name), tensor) for name, tensor in files.tensors())
+        pairs = ((self._targets[target], tensor) for target, tensor in named if target is not None)
+        return (_shared_rows(held, tensor) for held, tensor in pairs)
+
+    def _layout_target(self, name: str) -> str | None:
+        return None if self._layout is None else self._layout.target(name, self._targets)
+
+    @property
+    def _vocabulary(self) -> tuple[str, ...]:
+        """Names of the tensors with a row for each token: the embedding, and what turns the stream into logits."""
+        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        weights = [id(end.weight) for end in ends if end is not None]
+        tensors = self.model.state_dict(keep_vars=True)
+        return tuple(name for name, tensor in tensors.items() if id(tensor) in weights)
+
+    def shared(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Of the parameter `name`, the rows that the checkpoint on the module has of its own."""
+        return tensor[: self._shared] if name in self._vocabulary else tensor
+
+    def _clear_vocabulary(self, config: Any) -> None:
+        """Rows that the next checkpoint does not have must not stay behind from the last one."""
+        rows = int(config.get_text_config().vocab_size)
+        if rows < int(self.config.get_text_config().vocab_size) and not self._hollow:
+            for name in self._vocabulary:
+                self._targets[name][rows:].zero_()
+
+    def _vocabulary_notice(self, config: Any, folder: Path, name: str) -> str | None:
+        rows, own = int(config.get_text_config().vocab_size), int(self.config.get_text_config().vocab_size)
+        self._shared = min(rows, own)
+        if rows == own:
+            return None
+        if rows < len(self.tokenizer):
+            raise CheckpointError(
+                f"The vocabulary of {name} is smaller than the tokenizer's", got=rows, expected=len(self.tokenizer)
+            )
+        added = added_tokens(folder, min(rows, own))
+        listed = f" Its tokens behind them: {', '.join(added)}." if added else ""
+        return (
+            f"{name} has {rows} rows in its vocabulary, the aligned model {own}: the first {min(rows, own)} are "
+            f"compared.{listed}"
+        )
 
     def _rebuild(self, folder: Path, *, pickled: bool) -> None:
         """Load through transformers, which knows every layout; the module's memory is given up before."""
         for parameter in self.model.parameters():
             parameter.data = parameter.data.new_empty(0)
         self._targets, self._hollow = {}, True
-        fresh = load_model(folder, self.model.dtype, pickled=pickled).to(self.device)
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
-            parameter.data = fresh.get_parameter(name).data
+        fresh = load_model(folder, self.model.dtype, pickled=pickled)
+        rows = int(self.config.get_text_config().vocab_size)
+        if fresh.get_input_embeddings().weight.shape[0] != rows:
+            held = int(fresh.config.get_text_config().vocab_size)
+            fresh.resize_token_embeddings(rows, mean_resizing=False)
+            for end in (fresh.get_input_embeddings(), fresh.get_output_embeddings()):
+                end.weight.data[held:].zero_()
+        fresh = fresh.requires_grad_(False).to(self.device)
+        # The very parameters are taken over, so that embedding and head are one where the checkpoint has one.
+        for name, parameter in list(fresh.named_parameters(remove_duplicate=False)):
+            owner, _, leaf = name.rpartition(".")
+            self.model.get_submodule(owner)._parameters[leaf] = parameter
         for name, buffer in self.model.named_buffers():
             buffer.copy_(fresh.get_buffer(name))
-        wanted = {name: tensor.data_ptr() for name, tensor in fresh.state_dict(keep_vars=True).items()}
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
-            if parameter.data_ptr() != wanted[name]:
-                raise CheckpointError(f"{folder} does not tie its embeddings as the aligned model does", got=name)
+        self.model.config.tie_word_embeddings = fresh.config.tie_word_embeddings
         self._targets, self._hollow = self.model.state_dict(), False
+
+
+def _shared_rows(held: torch.Tensor, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if held.shape == tensor.shape:
+        return held, tensor
+    rows = min(held.shape[0], tensor.shape[0])
+    return held[:rows], tensor[:rows]
 
 
 def _device(name: str) -> torch.device:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from probes.errors import CheckpointError
 
 RELATED = 0.1
 _SAMPLE = 4096
+VOCABULARY = "vocab_size"
 _SIZES = {"hidden_size": "width", "num_hidden_layers": "depth", "vocab_size": "vocabulary"}
 _COMPUTATION = (
     "num_attention_heads",
@@ -52,7 +55,7 @@ def computation(config: Any) -> dict[str, Any]:
 
 
 def check_config(aligned: Any, other: Any, name: str) -> None:
-    """Refuse a checkpoint whose blocks are of another size, or compute something else.
+    """Refuse a checkpoint whose blocks are of another size, or compute something else. Its vocabulary may differ.
 
     Raises:
         CheckpointError: names the first field that differs.
@@ -61,7 +64,7 @@ def check_config(aligned: Any, other: Any, name: str) -> None:
         raise _differs(name, "architecture", other.model_type, aligned.model_type)
     wanted, found = computation(aligned), computation(other)
     for field in (*_SIZES, *_COMPUTATION):
-        if found.get(field) != wanted.get(field):
+        if field != VOCABULARY and not _agree(found.get(field), wanted.get(field)):
             raise _differs(name, _SIZES.get(field, field), found.get(field), wanted.get(field))
 
 
@@ -93,6 +96,16 @@ def check_tokenizer(tokenizer: Any, aligned: Path, folder: Path, name: str) -> N
             raise _other_tokenizer(name, f"{ids[0]} for {text!r}", f"{ids[1]}")
 
 
+def added_tokens(folder: Path, first: int) -> list[str]:
+    """The tokens of a checkpoint's own tokenizer from the id `first` on; none where it has no tokenizer."""
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        return []
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return sorted(token for token, index in tokenizer.get_vocab().items() if index >= first)
+
+
 @dataclass(frozen=True)
 class Kinship:
     """How near a checkpoint's weights are to the aligned model's.
@@ -110,16 +123,16 @@ class Kinship:
 class WeightSample:
     """Some 4,096 evenly spaced numbers of every weight matrix: enough to tell kin from stranger at no cost."""
 
-    matrices: tuple[torch.Tensor, ...]
+    matrices: Mapping[str, torch.Tensor]
 
     @classmethod
     def of(cls, model: nn.Module) -> WeightSample:
         """Sample the parameters of two or more dimensions (norms and biases start out alike in all models)."""
-        return cls(tuple(_evenly(parameter) for parameter in model.parameters() if parameter.ndim >= 2))
+        return cls({name: _evenly(each) for name, each in model.named_parameters() if each.ndim >= 2})
 
     def kinship(self, other: WeightSample) -> Kinship:
-        """Nearness of `other` to this sample, taken from the same parameters."""
-        pairs = list(zip(self.matrices, other.matrices, strict=True))
+        """Nearness of `other` to this sample, taken from the parameters that both have."""
+        pairs = [(self.matrices[name], other.matrices[name]) for name in self.matrices if name in other.matrices]
         cosines = [torch.cosine_similarity(mine, theirs, dim=0).item() for mine, theirs in pairs]
         distances = [((theirs - mine).norm() / mine.norm().clamp_min(1e-12)).item() for mine, theirs in pairs]
         return Kinship(_median(cosines), _median(distances))
@@ -140,6 +153,15 @@ def check_related(kinship: Kinship, name: str) -> None:
             next_step="Differences between activations of unrelated models mean nothing; "
             "use --allow-unrelated to take them anyway.",
         )
+
+
+def _agree(one: Any, same: Any) -> bool:
+    """Equality, but for the rounding of numbers that were kept in single precision, as in GGUF files."""
+    if isinstance(one, dict) and isinstance(same, dict):
+        return one.keys() == same.keys() and all(_agree(one[name], same[name]) for name in one)
+    if isinstance(one, float) and isinstance(same, float):
+        return math.isclose(one, same, rel_tol=1e-6)
+    return bool(one == same)
 
 
 def _evenly(parameter: torch.Tensor) -> torch.Tensor:

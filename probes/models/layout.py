@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,11 +41,16 @@ class Layout:
         layout = cls(names)
         return layout if layout.fits(shapes, targets) else None
 
-    def fits(self, shapes: Mapping[str, tuple[int, ...]], targets: Tensors) -> bool:
-        """Whether files with tensors of these names and shapes hold each tensor of the module exactly once."""
+    def fits(self, shapes: Mapping[str, tuple[int, ...]], targets: Tensors, vocabulary: Collection[str] = ()) -> bool:
+        """Whether files with tensors of these names and shapes hold each tensor of the module exactly once.
+
+        The tensors in `vocabulary` may have another number of rows.
+        """
         mapped = [(target, shape) for name, shape in shapes.items() if (target := self.target(name, targets))]
-        if any(tuple(targets[target].shape) != shape for target, shape in mapped):
-            return False
+        for target, shape in mapped:
+            first = 1 if target in vocabulary and shape else 0
+            if tuple(targets[target].shape)[first:] != shape[first:]:
+                return False
         filled = [targets[target].data_ptr() for target, _ in mapped]
         return len(filled) == len(set(filled)) and set(filled) == {each.data_ptr() for each in targets.values()}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from safetensors import SafetensorError
 
 from probes.errors import CheckpointError
 from probes.models.source import CONFIG, read_json
+from probes.models.weights import WeightFiles
 
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
+
+
+# Buffers that old versions saved and that no version reads.
+_PASSED_OVER = (r"rotary_emb\.inv_freq$", r"\.attn\.(masked_)?bias$", r"position_ids$")
 
 
 def load_config(folder: Path) -> Any:
@@ -25,11 +31,13 @@ def load_config(folder: Path) -> Any:
     # transformers takes seconds to import, so only what loads a model does it.
     from transformers import AutoConfig
 
-    read_json(folder / CONFIG)
+    place, more = _place(folder)
+    if not more:
+        read_json(folder / CONFIG)
     try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(place, **more, local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
-        raise _refused(f"The configuration of {folder} is not understood", error) from error
+        raise _refusal(f"The configuration of {folder} is not understood", error) from error
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -40,38 +48,45 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    place, more = _place(folder)
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(place, **more, local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
-        raise _refused(f"The aligned model {folder} has no tokenizer that can be read", error) from error
+        raise _refusal(f"The aligned model {folder} has no tokenizer that can be read", error) from error
 
 
 def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
-    """The causal language model on the CPU, in evaluation mode and without gradients.
+    """The language model on the CPU, in evaluation mode and without gradients.
 
     Args:
-        folder: a Hugging Face folder.
+        folder: a Hugging Face folder, or a GGUF file.
         dtype: `auto` for as stored, else a precision.
         pickled: whether its weights are pickled (the caller has decided that this is allowed).
 
     Raises:
-        CheckpointError: it cannot be read, or lacks weights, which would be left at random numbers.
+        CheckpointError: it cannot be read, lacks weights, which would be left at random numbers, or has weights that
+            find no place.
     """
-    from transformers import AutoModelForCausalLM
-
+    files = WeightFiles.of_model(folder, allow_pickle=pickled)
+    place, more = _place(folder)
+    config = load_config(folder)
+    options = {"dtype": dtype, "weights_only": True, "trust_remote_code": False, "output_loading_info": True}
     try:
         with no_progress_bar():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(folder),
-                dtype=dtype,
-                use_safetensors=not pickled,
-                weights_only=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            if files.wrapped:
+                # The names must be cleaned before transformers sees them.
+                tensors = dict(files.tensors())
+                model_class = _auto_class(config)._model_mapping[type(config)]
+                if dtype == "auto":
+                    options["dtype"] = config.dtype or next(iter(tensors.values())).dtype
+                del options["trust_remote_code"]
+                loaded: Any = model_class.from_pretrained(None, config=config, state_dict=tensors, **options)
+            else:
+                loaded = _auto_class(config).from_pretrained(
+                    place, **more, use_safetensors=not pickled, local_files_only=True, **options
+                )
     except _FAULTS as error:
-        raise _refused(f"{folder} cannot be loaded", error) from error
+        raise _refusal(f"{folder} cannot be loaded", error) from error
     model, info = loaded
     missing = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if missing:
@@ -80,7 +95,44 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
             got=f"no usable weights for {missing[0]}, {len(missing)} in all",
             expected="weights for every parameter",
         )
+    check_all_placed(folder, map(str, info["unexpected_keys"]), model)
     return model.eval().requires_grad_(False)
+
+
+def check_all_placed(folder: Path, names: Iterable[str], model: Any) -> None:
+    """Refuse weights that have no place in the model, but for what transformers passes over itself.
+
+    Args:
+        folder: the checkpoint.
+        names: of its tensors that found no place.
+        model: the model.
+
+    Raises:
+        CheckpointError: names them.
+    """
+    patterns = (*_PASSED_OVER, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()))
+    left = sorted(name for name in names if not any(re.search(pattern, name) for pattern in patterns))
+    if left:
+        raise CheckpointError(
+            f"{folder} holds weights that have no place in {type(model).__name__}",
+            got=", ".join(left[:5]) + (f", … {len(left)} in all" if len(left) > 5 else ""),
+            expected="a language model of this architecture, and nothing on top",
+            next_step="A head of another task, or an adapter that was not merged, would be dropped unsaid.",
+        )
+
+
+def _place(folder: Path) -> tuple[str, dict[str, str]]:
+    """What transformers' loaders take for a folder, or for a GGUF file."""
+    return (str(folder.parent), {"gguf_file": folder.name}) if folder.is_file() else (str(folder), {})
+
+
+def _auto_class(config: Any) -> Any:
+    """The family of loaders for a configuration: language models, or wrappers that also see."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    causal = type(config) in AutoModelForCausalLM._model_mapping
+    seeing = type(config) in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if seeing and not causal else AutoModelForCausalLM
 
 
 @contextlib.contextmanager
@@ -97,6 +149,6 @@ def no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _refused(what: str, error: Exception) -> CheckpointError:
+def _refusal(what: str, error: Exception) -> CheckpointError:
     text = str(error).strip().splitlines()
     return CheckpointError(what, got=text[0][:300] if text else type(error).__name__)

@@ -33,7 +33,7 @@ def add_noise(parameters: Mapping[str, torch.Tensor], norms: Mapping[str, float]
     for name in sorted(norms):
         if norms[name] > 0:
             parameter = parameters[name]
-            noise = _drawn(tuple(parameter.shape), ranks.get(name), norms[name], _generator(seed, name))
+            noise = _draw(tuple(parameter.shape), ranks.get(name), norms[name], _generator(seed, name))
             parameter.copy_(parameter.float() + noise.to(parameter.device))
 
 
@@ -42,7 +42,7 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
-def _drawn(shape: tuple[int, ...], rank: int | None, norm: float, generator: torch.Generator) -> torch.Tensor:
+def _draw(shape: tuple[int, ...], rank: int | None, norm: float, generator: torch.Generator) -> torch.Tensor:
     if rank is None:
         noise = torch.randn(shape, generator=generator)
         return noise * (norm / noise.norm())

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 
-def padded(
+def pad_tokens(
     token_ids: Sequence[Sequence[int]],
     device: torch.device,
     *,

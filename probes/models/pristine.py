@@ -58,7 +58,7 @@ class Pristine:
         """Names of the parameters that may have been written over in place."""
         return tuple(self._copies)
 
-    def replaced(self, name: str) -> bool:
+    def replace_tensors(self, name: str) -> bool:
         """Whether the parameter `name` has other memory now."""
         return self.parameters[name].data_ptr() != self._data[name].data_ptr()
 
@@ -68,7 +68,7 @@ class Pristine:
             module.__class__ = kind
             _refill(module.__dict__, inside)
         for name, parameter in self.parameters.items():
-            if self.replaced(name):
+            if self.replace_tensors(name):
                 parameter.data = self._data[name]
             if name in self._copies:
                 parameter.data.copy_(self._copies[name])
@@ -90,7 +90,7 @@ class _Register:
     def __init__(self, register: dict[Any, Any]) -> None:
         self.register, self.content = register, dict(register)
 
-    def refilled(self) -> dict[Any, Any]:
+    def refill(self) -> dict[Any, Any]:
         self.register.clear()
         self.register.update(self.content)
         return self.register
@@ -100,7 +100,7 @@ def _refill(attributes: dict[str, Any], inside: Mapping[str, Any]) -> None:
     for name in attributes.keys() - inside.keys():
         del attributes[name]
     for name, value in inside.items():
-        attributes[name] = value.refilled() if isinstance(value, _Register) else value
+        attributes[name] = value.refill() if isinstance(value, _Register) else value
 
 
 def _bit_sum(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ _PICKLED_WEIGHTS = ["pytorch_model*.bin", "adapter_model.bin"]
 
 
 def folder_of(place: str, revision: str | None, *, allow_pickle: bool) -> Path:
-    """The folder of a checkpoint or adapter: itself if local, else its snapshot from the hub or its cache.
+    """The folder of a checkpoint or adapter: itself (or a GGUF file) if local, else its snapshot from the hub.
 
     Args:
         place: a folder, or a hub id.
@@ -25,7 +25,7 @@ def folder_of(place: str, revision: str | None, *, allow_pickle: bool) -> Path:
     Raises:
         CheckpointError: the hub cannot be reached, or does not have it, and the cache does not either.
     """
-    if Path(place).is_dir():
+    if Path(place).is_dir() or (place.endswith(".gguf") and Path(place).is_file()):
         return Path(place)
     # Imported here: a lineage of local folders needs no hub.
     from huggingface_hub import snapshot_download
@@ -68,13 +68,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _named(place: str, revision: str | None) -> str:
+def _hub_error(place: str, revision: str | None) -> str:
     return f"{place}@{revision}" if revision else place
 
 
 def _not_reached(place: str, revision: str | None) -> CheckpointError:
     return CheckpointError(
-        f"{_named(place, revision)} is not in the local cache, and the hub cannot be reached",
+        f"{_hub_error(place, revision)} is not in the local cache, and the hub cannot be reached",
         next_step="Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a folder that holds it.",
     )
 
@@ -87,7 +87,7 @@ def _not_given(place: str, revision: str | None, error: Exception) -> Checkpoint
         404: "Check the id and the revision.",
     }
     return CheckpointError(
-        f"The hub does not give {_named(place, revision)}",
+        f"The hub does not give {_hub_error(place, revision)}",
         got=f"{type(error).__name__} (status {status})",
         next_step=steps.get(status or 0, "Try again later, or check HF_ENDPOINT."),
     )

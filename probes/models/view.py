@@ -26,7 +26,7 @@ class ModelView:
         Raises:
             CheckpointError: its architecture is not supported.
         """
-        self.model: Any = unwrapped(model)
+        self.model: Any = unwrap(model)
         self.config: Any = self.model.config
         self.tokenizer: Any = tokenizer
         self.device: torch.device = next(self.model.parameters()).device
@@ -42,7 +42,7 @@ class ModelView:
     @property
     def body(self) -> nn.Module:
         """The transformer without the unembedding."""
-        return self.model.base_model
+        return self.model.base_model if self._places.body is None else submodule(self.model, self._places.body)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -77,7 +77,7 @@ class ModelView:
         }
 
 
-def unwrapped(model: nn.Module) -> Any:
+def unwrap(model: nn.Module) -> Any:
     """The Hugging Face model inside data parallelism, torch.compile and peft."""
     inner: Any = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
     inner = getattr(inner, "_orig_mod", inner)

@@ -65,7 +65,7 @@ def noised(host: ModelHost, norms: Mapping[str, float], seed: int) -> Iterator[N
         host.put(host.aligned)
 
 
-def folded(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
+def merged_weights(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
     """Every weight of `ref` by name, on the CPU in float32, what its adapter adds included. Leaves its base in.
 
     Raises:
@@ -102,7 +102,7 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
         on_top.setdefault(change.name, []).append(change)
     files = host.files(ref)
     host.put(_without_adapter(host, host.aligned))
-    pairs = host.streamed(files)
+    pairs = host.stream_tensors(files)
     if pairs is not None:
         names = {tensor.data_ptr(): name for name, tensor in host.parameters().items()}
         named = ((names[held.data_ptr()], held, tensor) for held, tensor in pairs)
@@ -110,8 +110,9 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
     # Files that transformers must convert cannot be streamed against the module: a copy is held meanwhile.
     copies = {name: tensor.to("cpu", copy=True) for name, tensor in host.parameters().items()}
     host.put(_without_adapter(host, ref))
-    now = host.parameters()
-    return {name: _distance(copies[name].to(now[name].device), now[name], on_top.get(name, ())) for name in now}
+    now = {name: host.shared(name, tensor) for name, tensor in host.parameters().items()}
+    starts = {name: host.shared(name, copies[name]).to(tensor.device) for name, tensor in now.items()}
+    return {name: _distance(starts[name], now[name], on_top.get(name, ())) for name in now}
 
 
 def _without_adapter(host: ModelHost, ref: CheckpointRef) -> CheckpointRef:

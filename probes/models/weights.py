@@ -21,6 +21,8 @@ _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _CHUNK = 1 << 22
+_GGUF = ".gguf"
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # of data parallelism and torch.compile
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class WeightFiles:
 
     @classmethod
     def of_model(cls, folder: Path, *, allow_pickle: bool) -> WeightFiles:
-        """Find a model's weights.
+        """Find a model's weights in its folder, or in the GGUF file that `folder` is.
 
         Raises:
             CheckpointError: there are none, a shard is absent, or they are pickled and that is not allowed.
         """
+        if folder.is_file():
+            return cls(folder, (folder,))
         return cls._find(folder, _MODEL_FILES, allow_pickle)
 
     @classmethod
@@ -61,12 +65,30 @@ class WeightFiles:
                 expected=safe,
                 next_step="Convert them to safetensors, or use --allow-pickle if you trust their source.",
             )
-        raise CheckpointError(f"{folder} is no checkpoint", got="a folder without weights", expected=safe)
+        raise _without_weights(folder, safe)
 
     @property
     def pickled(self) -> bool:
         """Whether the tensors come from pickled files."""
         return self.paths[0].suffix == ".bin"
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether names begin as inside data parallelism or torch.compile; these beginnings are left out everywhere."""
+        return any(_plain(name) != name for name in self._names())
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether this is a GGUF file, which transformers alone reads; it has no names or shapes here."""
+        return self.paths[0].suffix == _GGUF
+
+    def _names(self) -> Iterator[str]:
+        for path in () if self.is_gguf else self.paths:
+            if self.pickled:
+                yield from _unpickle(path)
+            else:
+                with _opened(path) as file:
+                    yield from file.keys()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape by tensor name, from the headers alone where the files are safetensors.
@@ -77,9 +99,9 @@ class WeightFiles:
         if self.pickled:
             return {name: tuple(tensor.shape) for name, tensor in self.tensors()}
         found: dict[str, tuple[int, ...]] = {}
-        for path in self.paths:
+        for path in () if self.is_gguf else self.paths:
             with _opened(path) as file:
-                found.update((name, tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+                found.update((_plain(name), tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
         return found
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -88,28 +110,49 @@ class WeightFiles:
         Raises:
             CheckpointError: a file is truncated or damaged.
         """
-        for path in self.paths:
+        for path in () if self.is_gguf else self.paths:
             if self.pickled:
-                yield from _unpickled(path).items()
+                yield from ((_plain(name), tensor) for name, tensor in _unpickle(path).items())
             else:
                 with _opened(path) as file:
                     for name in file.keys():  # noqa: SIM118
-                        yield name, file.get_tensor(name)
+                        yield _plain(name), file.get_tensor(name)
 
     def heads(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The first row (or number) of each tensor, as a cheap sample of the whole; raises as `tensors`."""
         if self.pickled:
             yield from ((name, tensor[:1] if tensor.ndim else tensor) for name, tensor in self.tensors())
             return
-        for path in self.paths:
+        for path in () if self.is_gguf else self.paths:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118
                     piece = file.get_slice(name)
-                    yield name, piece[:1] if piece.get_shape() else file.get_tensor(name)
+                    yield _plain(name), piece[:1] if piece.get_shape() else file.get_tensor(name)
 
     def digests(self) -> list[str]:
         """Sha256 of each file, sorted; the hub's cache names its blobs by it, so those need no reading."""
         return sorted(_digest(path) for path in self.paths)
+
+
+def _plain(name: str) -> str:
+    return _WRAPPERS.sub("", name)
+
+
+def _without_weights(folder: Path, expected: str) -> CheckpointError:
+    """The error for a folder without weights; what DeepSpeed and FSDP leave is named, and how to convert it."""
+    what, command = "a folder without weights", None
+    if (folder / "zero_to_fp32.py").is_file() or any(folder.glob("global_step*")):
+        what = "the shards of DeepSpeed"
+        command = f"python {folder}/zero_to_fp32.py {folder} {folder} --safe_serialization"
+    elif pieces := sorted(path for path in folder.glob("pytorch_model_fsdp*")) or sorted(folder.glob("*.distcp")):
+        what = "the shards of FSDP"
+        command = f"accelerate merge-weights {pieces[0] if pieces[0].is_dir() else folder} {folder}"
+    return CheckpointError(
+        f"{folder} is no checkpoint",
+        got=what,
+        expected=expected,
+        next_step=None if command is None else f"Convert them: {command}",
+    )
 
 
 def _shards(folder: Path, index: str) -> tuple[Path, ...]:
@@ -140,22 +183,22 @@ def _opened(path: Path) -> Iterator[safe_open]:
     try:
         opened = safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     with opened as file:
         yield file
 
 
-def _unpickled(path: Path) -> dict[str, torch.Tensor]:
+def _unpickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     if not isinstance(value, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise CheckpointError(f"{path} holds no named tensors", got=type(value).__name__)
     return value
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def _damage_error(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path} is truncated or damaged",
         got=str(error).splitlines()[0] if str(error) else type(error).__name__,

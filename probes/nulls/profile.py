@@ -12,6 +12,7 @@ from probes.nulls.catalogue import TOP
 from probes.nulls.draws import NullDraws
 from probes.nulls.gaussian import Spectrum, isotropic
 from probes.nulls.resampling import random_difference
+from probes.statistics import percent
 
 Halves = tuple[np.ndarray, np.ndarray]
 
@@ -95,7 +96,7 @@ class Profile:
         """
         count, rank = TOP[place], self.spectrum.scale.size
         name, statistic = f"top_{count}_removed", f"alignment_top_{count}_removed"
-        note = f"removes {self._shares[count]:.0%} of the reversion direction's squared length".replace("%", " %")
+        note = f"removes {percent(self._shares[count])} of the reversion direction's squared length"
         if count > min(self._width // 16, rank // 2):
             too_many = f"{count} of {self._width} dimensions, {rank} of them reached by prompts, are more than a few"
             return NullDraws(name, statistic, None, reason=too_many, note=note)

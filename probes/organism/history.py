@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from probes.errors import GravityError
-from probes.guard.loop import Example, Schedule, shuffled, train
+from probes.guard.loop import Example, Schedule, shuffle_batches, train
 from probes.organism import lessons
 from probes.organism.checkpoints import load, new_model, save, single_thread, whole
 from probes.organism.recipe import DEFAULT, Recipe
@@ -61,7 +61,7 @@ def _train_phases(folder: Path, world: World, recipe: Recipe, seed: int, meter: 
             model = new_model(recipe, tokenizer, seed) if before is None else load(before)
             train(
                 model,
-                shuffled(
+                shuffle_batches(
                     _examples(role, world, writer, recipe, seed),
                     batch_size=phase.batch_size,
                     steps=phase.steps,

@@ -86,9 +86,9 @@ def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: 
 
 def _until(trace: Any, step: int) -> dict[str, Any]:
     """The part of a path up to a step, as what a frame changes."""
-    kept = sum(1 for own in trace.customdata if own <= step)
-    part = {"type": trace.type, "customdata": list(trace.customdata[:kept])}
-    part |= {axis: list(trace[axis][:kept]) for axis in "xyz" if axis in trace and trace[axis] is not None}
+    count = sum(1 for own in trace.customdata if own <= step)
+    part = {"type": trace.type, "customdata": list(trace.customdata[:count])}
+    part |= {axis: list(trace[axis][:count]) for axis in "xyz" if axis in trace and trace[axis] is not None}
     size = trace.marker.size
-    part["marker"] = {"size": list(size[:kept])} if isinstance(size, tuple | list) else {}
+    part["marker"] = {"size": list(size[:count])} if isinstance(size, tuple | list) else {}
     return part

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.labels import EndLabel, label_ends
-from probes.plots.statistics import statistic_of
 from probes.plots.style import InkName
+from probes.statistics import statistic_of
 
 _HEIGHT = 500
 ENOUGH = 5  # trajectories below which a correlation over them says nothing
@@ -38,13 +39,13 @@ class Association:
         if self.over_checkpoints is None:
             return "A correlation is not defined: too few checkpoints, or nothing varies."
         text = (
-            f"Spearman ρ = {style.signed(self.over_checkpoints)} over {self.checkpoints} checkpoints, which are not "
+            f"Spearman ρ = {style.decimal(self.over_checkpoints)} over {self.checkpoints} checkpoints, which are not "
             f"independent: they come from {self.trajectories} "
             + ("trajectory" if self.trajectories == 1 else "trajectories")
         )
         if self.over_trajectories is None or self.trajectories < ENOUGH:
             return text + f". With fewer than {ENOUGH} trajectories this describes these runs and no others."
-        return text + f"; over their last steps ρ = {style.signed(self.over_trajectories)} (n = {self.trajectories})."
+        return text + f"; over their last steps ρ = {style.decimal(self.over_trajectories)} (n = {self.trajectories})."
 
 
 def association(rows: pd.DataFrame) -> Association:
@@ -60,26 +61,26 @@ def _spearman(rows: pd.DataFrame) -> float | None:
     return float(rows["value"].rank().corr(rows["fraction"].rank()))
 
 
-def behaviour(rows: pd.DataFrame, *, measure: str, where: str, witness: str, ink: InkName = "light") -> go.Figure:
+def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, ink: InkName = "light") -> go.Figure:
     """Draw a behaviour measure against the return fraction.
 
     Args:
         rows: arm, seed, step, value, low, high, fraction; roles at step 0.
-        measure: its key in `probes.plots.statistics`.
-        where: run, layer and direction, for the subtitle.
+        measure: its key in `probes.statistics`.
+        subtitle: run, layer and direction.
         witness: the witness's label.
         ink: light or dark page.
     """
     about, colours = statistic_of(measure), style.INKS[ink]
-    tuned = rows[~rows["arm"].isin(style.ROLES)]
-    caption = f"{about.definition}\n{association(tuned).words}"
-    fig = style.figure(f"{about.title} against the way back", where, ink, height=_HEIGHT, caption=caption)
+    tuned = rows[~rows["arm"].isin(ROLES)]
+    caption = f"{about.meaning}\n{association(tuned).words}"
+    fig = style.figure(f"{about.title} against the way back", subtitle, ink, height=_HEIGHT, caption=caption)
     for place in (0, 1):
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
     ends = []
     for arm in style.in_order(rows["arm"])[::-1]:
         own, mark = rows[rows["arm"] == arm].sort_values("step"), style.mark_of(arm)
-        role = arm in style.ROLES
+        role = arm in ROLES
         name = witness if arm == "witness" else arm
         for seed, run in own.groupby("seed"):
             sizes = [14.0] if role else [6 + 7 * (rank + 1) / len(run) for rank in range(len(run))]
@@ -88,7 +89,7 @@ def behaviour(rows: pd.DataFrame, *, measure: str, where: str, witness: str, ink
                 x=run["fraction"],
                 y=run["value"],
                 mode="markers" if role else "lines+markers",
-                line={"color": style.faded(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
+                line={"color": style.fade(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
                 marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes},
                 error_y={
                     "type": "data",
@@ -97,7 +98,7 @@ def behaviour(rows: pd.DataFrame, *, measure: str, where: str, witness: str, ink
                     "arrayminus": (run["value"] - run["low"]).clip(lower=0),
                     "thickness": 1,
                     "width": 0,
-                    "color": style.faded(mark.colour, 0.4),
+                    "color": style.fade(mark.colour, 0.4),
                 },
                 customdata=run["step"],
                 hovertemplate=f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"

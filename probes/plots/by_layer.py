@@ -31,19 +31,19 @@ _CAPTION = (
 
 
 def by_layer(
-    rows: pd.DataFrame, *, where: str, names: tuple[str, str], layer: int, ink: InkName = "light"
+    rows: pd.DataFrame, *, subtitle: str, names: tuple[str, str], layer: int, ink: InkName = "light"
 ) -> go.Figure:
     """Draw how two checkpoints differ at each layer.
 
     Args:
         rows: layer and the columns of `pairs.parquet`, of one pair, `one` first.
-        where: run, for the subtitle.
+        subtitle: run.
         names: of the two checkpoints.
         layer: the selected layer, marked.
         ink: light or dark page.
     """
     title = f"{style.plain(names[0])} against {style.plain(names[1])}"
-    kept = style.figure(title, where, ink, height=640, caption=_CAPTION, left=46).layout
+    base = style.figure(title, subtitle, ink, height=640, caption=_CAPTION, left=46).layout
     grid = make_subplots(
         2,
         3,
@@ -70,7 +70,7 @@ def by_layer(
                 **cell,
             )
         if rows[column].notna().sum() == 0:
-            _undefined(grid, cell, place, colours.muted)
+            _note_undefined(grid, cell, place, colours.muted)
         grid.add_vline(x=layer, line={"color": colours.rule, "width": 5}, layer="below", **cell)
         if limits is not None:
             room = 0.04 * (limits[1] - limits[0])
@@ -80,20 +80,20 @@ def by_layer(
     grid.update_xaxes(title={"text": "layer", "standoff": 4}, nticks=8, tickformat="d", dtick=_every(rows))
     grid.update_yaxes(nticks=5)
     titles = list(grid.layout.annotations)
-    for each in titles[: len(_PANELS)]:
-        each.update(font={"size": 13, "color": colours.text})
+    for title in titles[: len(_PANELS)]:
+        title.update(font={"size": 13, "color": colours.text})
     grid.update_layout(
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
+        template=base.template,
+        title=base.title,
+        height=base.height,
         uirevision="keep",
-        margin={"l": 46, "r": 16, "t": 116, "b": kept.margin.b},
-        annotations=[*titles, *kept.annotations],
+        margin={"l": 46, "r": 16, "t": 116, "b": base.margin.b},
+        annotations=[*titles, *base.annotations],
     )
     return grid
 
 
-def _undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -> None:
+def _note_undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -> None:
     """Say so in a panel that would be empty."""
     axis = "" if place == 0 else str(place + 1)
     grid.add_annotation(
@@ -113,12 +113,12 @@ def _every(rows: pd.DataFrame) -> int:
     return max(1, len(rows) // 6)
 
 
-def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], ink: InkName = "light") -> go.Figure:
+def weights_by_kind(rows: pd.DataFrame, *, subtitle: str, names: tuple[str, str], ink: InkName = "light") -> go.Figure:
     """Draw the relative weight drift of each tensor, one line a kind of tensor.
 
     Args:
         rows: kind, layer (−1 outside the blocks), relative, of one pair of checkpoints.
-        where: run, for the subtitle.
+        subtitle: run.
         names: of the two checkpoints.
         ink: light or dark page.
     """
@@ -127,7 +127,7 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
         "Tensors outside the blocks stand at the left."
     )
     title = f"How far the weights went, {style.plain(names[0])} to {style.plain(names[1])}"
-    fig = style.figure(title, where, ink, height=400, caption=caption)
+    fig = style.figure(title, subtitle, ink, height=400, caption=caption)
     labels = []
     high = 1.08 * float(rows["relative"].max() or 1.0)
     for place, (kind, own) in enumerate(rows.groupby("kind")):
@@ -141,7 +141,8 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
             mode="lines+markers",
             marker={"size": 6, "color": colour},
             line={"color": colour, "width": 1.8, "dash": dash},
-            hovertemplate=f"{name}, layer %{{x}}: %{{y:.2%}}<extra></extra>",
+            customdata=[style.percent(value, 2) for value in own],
+            hovertemplate=f"{name}, layer %{{x}}: %{{customdata}}<extra></extra>",
         )
         if own.index[-1] >= 0:
             labels.append(EndLabel(float(own.iloc[-1]), name, ink_of_it, 12))
@@ -157,7 +158,7 @@ def weights_by_kind(rows: pd.DataFrame, *, where: str, names: tuple[str, str], i
                 font={"size": 12, "color": ink_of_it},
             )
     fig.update_xaxes(title={"text": "layer (−1: outside the blocks)"}, dtick=max(1, int(rows["layer"].max()) // 8 or 1))
-    fig.update_yaxes(title={"text": "relative drift"}, range=[0, high], tickformat=".1%")
+    fig.update_yaxes(title={"text": "relative drift"}, range=[0, high], **style.percent_ticks(high))
     fig.update_layout(margin={"r": 150})
     label_ends(fig, labels, (0.0, high), 400 - 148)
     return fig
@@ -167,7 +168,7 @@ _KINDS = ("#4477AA", "#66CCEE", "#228833", "#CCBB44", "#EE6677", "#AA3377", "#88
 
 
 def side_by_side(
-    rows: pd.DataFrame, *, arms: tuple[str, str], names: tuple[str, str], where: str, ink: InkName = "light"
+    rows: pd.DataFrame, *, arms: tuple[str, str], names: tuple[str, str], subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw each prompt's projection in one checkpoint against that in the other.
 
@@ -175,7 +176,7 @@ def side_by_side(
         rows: label, text, one, other: projections on the reversion direction.
         arms: of both, for the colour of the second.
         names: of both.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         ink: light or dark page.
     """
     caption = (
@@ -183,7 +184,7 @@ def side_by_side(
         "witness's). On the line it has not moved; above it lies further back in the second. "
         "Filled: harmful; open: harmless."
     )
-    fig = style.figure("Where each prompt lies in both", where, ink, height=520, caption=caption)
+    fig = style.figure("Where each prompt lies in both", subtitle, ink, height=520, caption=caption)
     colours, mark = style.INKS[ink], style.mark_of(arms[1])
     ends = [float(rows[["one", "other"]].min().min()), float(rows[["one", "other"]].max().max())]
     fig.add_scatter(

@@ -7,11 +7,12 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.labels import EndLabel, label_ends
-from probes.plots.statistics import null_name, statistic_of
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
+from probes.statistics import null_name, statistic_of
 
 ISOTROPIC = "isotropic"
 _HEIGHT, _TOP, _BOTTOM = 400, 84, 64
@@ -22,7 +23,7 @@ def by_step(
     rows: pd.DataFrame,
     *,
     statistic: str,
-    where: str,
+    subtitle: str,
     nulls: pd.DataFrame | None = None,
     ink: InkName = "light",
 ) -> go.Figure:
@@ -31,8 +32,8 @@ def by_step(
     Args:
         rows: arm, seed, step, value, low, high of that statistic at one layer; rows of the roles `aligned`,
             `witness` and `pretrained` (step 0) become a point at 0 and reference lines.
-        statistic: its key in `probes.plots.statistics`.
-        where: run, layer and direction, for the subtitle.
+        statistic: its key in `probes.statistics`.
+        subtitle: run, layer and direction.
         nulls: null, step, p99 of one trajectory for that statistic. The isotropic null is left out when it is
             the only one: it cannot fail in a real activation space.
         ink: light or dark page.
@@ -40,11 +41,11 @@ def by_step(
     about = statistic_of(statistic)
     rows = rows[rows["value"].notna()]
     nulls = _worth_showing(nulls)
-    caption = about.definition + "\n" + _reading(rows, nulls)
-    fig = style.figure(about.title, where, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
+    caption = about.meaning + "\n" + _reading(rows, nulls)
+    fig = style.figure(about.title, subtitle, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
     axis = StepAxis.of([0, *rows["step"]])
     limits = _limits(rows, nulls, statistic)
-    trajectories = rows[~rows["arm"].isin(style.ROLES)]
+    trajectories = rows[~rows["arm"].isin(ROLES)]
     labels = _draw_nulls(fig, nulls, axis, ink)
     labels += _draw_references(fig, rows, ink, statistic)
     for arm in style.in_order(trajectories["arm"])[::-1]:
@@ -125,7 +126,7 @@ def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink:
             x=[axis.position(step) for step in rows["step"]],
             y=rows["p99"],
             mode="lines",
-            line={"color": style.faded(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
+            line={"color": style.fade(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
             customdata=rows["step"],
             hovertemplate=f"{title}<br>p99 %{{y:.3f}} at step %{{customdata}}<extra></extra>",
         )
@@ -139,11 +140,11 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
         return []
     labels = []
     for role in ("pretrained", "witness"):
-        found = rows[rows["arm"] == role]
-        if found.empty:
+        own = rows[rows["arm"] == role]
+        if own.empty:
             continue
-        mark, value = style.mark_of(role), float(found["value"].iloc[0])
-        fig.add_hline(y=value, line={"color": style.faded(mark.colour, 0.7), "width": 1.2}, layer="below")
+        mark, value = style.mark_of(role), float(own["value"].iloc[0])
+        fig.add_hline(y=value, line={"color": style.fade(mark.colour, 0.7), "width": 1.2}, layer="below")
         fig.add_scatter(
             name=role,
             x=[StepAxis.of([0, *rows["step"]]).zero],
@@ -158,9 +159,9 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
 
 def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str) -> None:
     """The aligned model at step 0: measured for a behaviour, 0 by definition for a displacement."""
-    found = rows[rows["arm"] == "aligned"]
-    if not found.empty:
-        value = float(found["value"].iloc[0])
+    aligned = rows[rows["arm"] == "aligned"]
+    if not aligned.empty:
+        value = float(aligned["value"].iloc[0])
     elif statistic in {"return_fraction", "did_return_fraction", "off_axis", "displacement_norm"}:
         value = 0.0
     else:
@@ -203,8 +204,8 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
 
 def _hover(row: object) -> str:
     value, low, high, step = (getattr(row, name) for name in ("value", "low", "high", "step"))
-    interval = f" [{style.signed(low)}, {style.signed(high)}]" if _finite(low) and _finite(high) else ""
-    return f"step {step}: {style.signed(value, 3)}{interval}"
+    interval = f" [{style.decimal(low)}, {style.decimal(high)}]" if _finite(low) and _finite(high) else ""
+    return f"step {step}: {style.decimal(value, 3)}{interval}"
 
 
 def _draw_band(fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str, colour: str, opacity: float) -> None:
@@ -219,7 +220,7 @@ def _draw_band(fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str,
         y=high + low[::-1],
         mode="none",
         fill="toself",
-        fillcolor=style.faded(colour, opacity),
+        fillcolor=style.fade(colour, opacity),
         hoverinfo="skip",
         legendgroup=arm,
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.style import InkName
 
@@ -51,7 +52,7 @@ def draw(
     """Put the clouds of all these checkpoints on a figure, the roles above the rest."""
     order, traces = style.in_order(set(table["arm"])), []
     kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(table))
-    for arm in [arm for arm in order if arm not in style.ROLES] + [arm for arm in order if arm in style.ROLES]:
+    for arm in [arm for arm in order if arm not in ROLES] + [arm for arm in order if arm in ROLES]:
         own = table[table["arm"] == arm]
         for (_, step), cloud in own.groupby(["seed", "step"]):
             for label in ("harmless", "harmful"):
@@ -66,15 +67,15 @@ def draw(
 
 def name_of(arm: str, step: int, witness: str) -> str:
     """What a checkpoint is called."""
-    return (witness if arm == "witness" else arm) if arm in style.ROLES else f"{arm} {step:,}"
+    return (witness if arm == "witness" else arm) if arm in ROLES else f"{arm} {step:,}"
 
 
 def _colour(arm: str, step: int, label: str, colour: Colour, steps: Sequence[int], ink: InkName) -> str:
     if colour == "label":
         return _LABELS.get(label, style.CONTROL.colour)
-    if colour == "role" and arm not in style.ROLES:
+    if colour == "role" and arm not in ROLES:
         return _TUNED
-    if colour == "step" and arm not in style.ROLES and steps:
+    if colour == "step" and arm not in ROLES and steps:
         return style.on_scale(_STEPS_DARK if ink == "dark" else _STEPS, _rank(step, steps))
     return style.mark_of(arm).colour
 
@@ -99,7 +100,7 @@ def points(
     deep = drawing.axes == 3
     places = dict(zip("xyz", (part[axis] for axis in columns_of(drawing.axes)), strict=False))
     faint = 0.9
-    if drawing.colour == "checkpoint" and arm not in style.ROLES and len(steps) > 1:
+    if drawing.colour == "checkpoint" and arm not in ROLES and len(steps) > 1:
         faint = 0.25 + 0.65 * _rank(step, steps)  # later steps stand out
     marker = {
         "color": colour,
@@ -161,15 +162,15 @@ def legend(table: pd.DataFrame, drawing: Drawing, witness: str) -> list[tuple[st
     """Name, colour and symbol of everything that a colour says, in the one order."""
     if drawing.colour == "label":
         return [(label, colour, "circle" if label == "harmful" else "circle-open") for label, colour in _LABELS.items()]
-    roles = [arm for arm in style.in_order(set(table["arm"])) if arm in style.ROLES]
-    arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in style.ROLES]
-    found = [(witness if role == "witness" else role, style.mark_of(role).colour, "circle") for role in roles]
+    roles = [arm for arm in style.in_order(set(table["arm"])) if arm in ROLES]
+    arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in ROLES]
+    entries = [(witness if role == "witness" else role, style.mark_of(role).colour, "circle") for role in roles]
     if drawing.colour == "step":
-        return found
+        return entries
     if drawing.colour == "role":
-        return [*found, *([("fine-tuned", _TUNED, "circle")] if arms else [])]
+        return [*entries, *([("fine-tuned", _TUNED, "circle")] if arms else [])]
     for arm in arms:
         steps = sorted({int(step) for step in table[table["arm"] == arm]["step"]})
         name = f"{arm}, step {steps[0]:,}" if len(steps) == 1 else f"{arm}, steps {steps[0]:,} to {steps[-1]:,}"
-        found.append((name, style.mark_of(arm).colour, "circle"))
-    return found
+        entries.append((name, style.mark_of(arm).colour, "circle"))
+    return entries

@@ -9,10 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from probes.lineage import ROLES
 from probes.plots import style
-from probes.plots.statistics import statistic_of
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
+from probes.statistics import statistic_of
 
 # column of `direction_tracks`: panel title, axis limits
 _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
@@ -24,13 +25,14 @@ _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
 _TURN_HEIGHT = 662
 _CAPTION = (
     "Angle: between the direction fitted at each checkpoint and the one fitted at the aligned model. Gap: distance "
-    "of the two classes' means along it. AUROC: the chance that a positive prompt lies above a negative one, probes "
-    "fitted on one fold and read on the other; 0.5 tells nothing. Bands: 95 % intervals of the selected trajectory."
+    "of the two classes' means along it. AUROC: the probability that a positive prompt lies above a negative one, "
+    "probes fitted on one fold and read on the other; 0.5 tells nothing. Bands: 95 % intervals of the selected "
+    "trajectory."
 )
 
 
 def turning(
-    rows: pd.DataFrame, *, direction: str, chosen: tuple[str, int], where: str, ink: InkName = "light"
+    rows: pd.DataFrame, *, direction: str, chosen: tuple[str, int], subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw angle, norm, and both AUROCs by step, every arm and seed.
 
@@ -38,15 +40,15 @@ def turning(
         rows: arm, seed, step and the columns of `direction_tracks` of one direction at one layer, roles included.
         direction: its name, for the title.
         chosen: arm and seed of which the intervals are drawn.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         ink: light or dark page.
     """
     title = f"How {style.plain(direction)} turned"
-    kept = style.figure(title, where, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
+    base = style.figure(title, subtitle, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
     grid = make_subplots(
         2, 2, horizontal_spacing=0.1, vertical_spacing=0.17, subplot_titles=[text for _, text, _ in _PANELS]
     )
-    runs = rows[~rows["arm"].isin(style.ROLES)]
+    runs = rows[~rows["arm"].isin(ROLES)]
     axis, colours = StepAxis.of([0, *runs["step"]]), style.INKS[ink]
     traces: list[list[dict[str, Any]]] = []
     rules: list[dict[str, Any]] = []
@@ -79,13 +81,13 @@ def turning(
     titles = list(grid.layout.annotations)
     grid.update_layout(
         shapes=rules,
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
+        template=base.template,
+        title=base.title,
+        height=base.height,
         uirevision="keep",
         showlegend=True,
-        margin={"l": 52, "r": 16, "t": 158, "b": kept.margin.b},
-        annotations=[*titles, *kept.annotations],
+        margin={"l": 52, "r": 16, "t": 158, "b": base.margin.b},
+        annotations=[*titles, *base.annotations],
         legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
     )
     return grid
@@ -95,25 +97,25 @@ def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> l
     """Thin lines across a panel: where the witness and the pretrained model lie, and the half of an AUROC."""
     at = "" if place == 0 else str(place + 1)
     across = {"type": "line", "xref": f"x{at} domain", "yref": f"y{at}", "x0": 0, "x1": 1, "layer": "below"}
-    found = []
+    rules = []
     for role in ("pretrained", "witness"):
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
-            value, line = float(values.iloc[0]), {"color": style.faded(style.mark_of(role).colour, 0.6), "width": 1.1}
-            found.append({**across, "y0": value, "y1": value, "line": line})
+            value, line = float(values.iloc[0]), {"color": style.fade(style.mark_of(role).colour, 0.6), "width": 1.1}
+            rules.append({**across, "y0": value, "y1": value, "line": line})
     if column in ("auroc", "refit"):
-        found.append({**across, "y0": 0.5, "y1": 0.5, "line": {"color": colours.rule, "width": 1, "dash": "dot"}})
-    return found
+        rules.append({**across, "y0": 0.5, "y1": 0.5, "line": {"color": colours.rule, "width": 1, "dash": "dot"}})
+    return rules
 
 
 def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool) -> list[dict[str, Any]]:
     """The marks of the roles, apart at the left."""
-    found = []
-    for role in ("pretrained", "witness", "aligned"):
+    marks = []
+    for role in reversed(ROLES):
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
             mark = style.mark_of(role)
-            found.append(
+            marks.append(
                 {
                     "type": "scatter",
                     "name": role,
@@ -127,7 +129,7 @@ def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool)
                     "hovertemplate": f"{role}<br>%{{y:.3f}}<extra></extra>",
                 }
             )
-    return found
+    return marks
 
 
 def _band(run: pd.DataFrame, arm: str, column: str, axis: StepAxis) -> list[dict[str, Any]]:
@@ -142,7 +144,7 @@ def _band(run: pd.DataFrame, arm: str, column: str, axis: StepAxis) -> list[dict
             "y": [*known[f"{column}_high"], *known[f"{column}_low"][::-1]],
             "mode": "none",
             "fill": "toself",
-            "fillcolor": style.faded(style.mark_of(arm).colour, 0.15),
+            "fillcolor": style.fade(style.mark_of(arm).colour, 0.15),
             "hoverinfo": "skip",
             "legendgroup": arm,
             "showlegend": False,
@@ -162,7 +164,7 @@ def _line(run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, *
         "showlegend": named and seed == 0,
         "line": {"color": mark.colour, "dash": mark.dash, "width": mark.width},
         "marker": {"symbol": mark.symbol, "size": 6, "color": mark.colour},
-        "customdata": [[step, style.signed(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
+        "customdata": [[step, style.decimal(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
         "hovertemplate": f"{style.plain(arm)}, seed {seed}, step %{{customdata[0]}}<br>"
         f"{style.plain(statistic_of(column).title)} %{{y:.3f}} (cosine to the aligned model's %{{customdata[1]}})"
         "<extra></extra>",
@@ -184,13 +186,13 @@ _MEASURES = {
 }
 
 
-def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light") -> go.Figure:
+def mediation(rows: pd.DataFrame, *, arm: str, subtitle: str, ink: InkName = "light") -> go.Figure:
     """Draw what harmful requests meet with and without the motion along the reversion, beside random directions.
 
     Args:
         rows: test, direction, refusal, compliance, incoherent, n of one checkpoint.
         arm: that checkpoint's, for its colour.
-        where: run, layers and checkpoint, for the subtitle.
+        subtitle: run, layers and checkpoint.
         ink: light or dark page.
     """
     kinds = rows["direction"].str.split(":").str[0]
@@ -208,7 +210,7 @@ def mediation(rows: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light
         lanes,
         ("refusal", "compliance", "incoherent"),
         "Is the way back what changes behaviour?",
-        where,
+        subtitle,
         _MEDIATION_CAPTION,
         ink,
     )
@@ -221,14 +223,14 @@ _EFFECT_CAPTION = (
 )
 
 
-def effects(rows: pd.DataFrame, *, direction: str, arm: str, where: str, ink: InkName = "light") -> go.Figure:
+def effects(rows: pd.DataFrame, *, direction: str, arm: str, subtitle: str, ink: InkName = "light") -> go.Figure:
     """Draw what a direction does to answers when it is ablated or added, beside random directions.
 
     Args:
         rows: mode, coefficient, along, refusal, compliance, over_refusal, n of one direction and checkpoint.
         direction: its name.
         arm: the checkpoint's, for its colour.
-        where: run, layer and checkpoint, for the subtitle.
+        subtitle: run, layer and checkpoint.
         ink: light or dark page.
     """
     untouched = rows["along"] == "none"
@@ -243,7 +245,7 @@ def effects(rows: pd.DataFrame, *, direction: str, arm: str, where: str, ink: In
     order = rows.sort_values(["mode", "coefficient"], key=lambda column: column.replace(_MODES))
     lanes = list(dict.fromkeys(order["lane"]))
     title = f"What {style.plain(direction)} does"
-    return _rates(rows, lanes, ("refusal", "compliance", "over_refusal"), title, where, _EFFECT_CAPTION, ink)
+    return _rates(rows, lanes, ("refusal", "compliance", "over_refusal"), title, subtitle, _EFFECT_CAPTION, ink)
 
 
 _MODES = {"none": 0, "ablate": 1, "add": 2}
@@ -251,16 +253,22 @@ _MODES = {"none": 0, "ablate": 1, "add": 2}
 
 def _lane(mode: str, amount: float) -> str:
     words = {"none": "as it is", "ablate": "ablated"}.get(mode, mode)
-    return words if mode in ("none", "ablate") else f"added × {style.signed(amount)}"
+    return words if mode in ("none", "ablate") else f"added × {style.decimal(amount)}"
 
 
 def _rates(
-    rows: pd.DataFrame, lanes: list[str], measures: tuple[str, ...], title: str, where: str, caption: str, ink: InkName
+    rows: pd.DataFrame,
+    lanes: list[str],
+    measures: tuple[str, ...],
+    title: str,
+    subtitle: str,
+    caption: str,
+    ink: InkName,
 ) -> go.Figure:
     """Shares of answers: a lane an intervention, a column a measure, a row of panels a group."""
     colours, groups = style.INKS[ink], list(dict.fromkeys(rows["group"]))
     height = 116 + 64 + len(groups) * (34 + _MEDIATION_ROW * len(lanes))
-    kept = style.figure(title, where, ink, height=height, caption=caption, left=150).layout
+    base = style.figure(title, subtitle, ink, height=height, caption=caption, left=150).layout
     grid = make_subplots(
         max(1, len(groups)),
         len(measures),
@@ -268,7 +276,7 @@ def _rates(
         shared_xaxes=True,
         horizontal_spacing=0.075,
         vertical_spacing=0.14 if len(groups) > 1 else 0.0,
-        subplot_titles=[f"{group}: {_MEASURES[each]}".removeprefix(": ") for group in groups for each in measures],
+        subplot_titles=[f"{group}: {_MEASURES[name]}".removeprefix(": ") for group in groups for name in measures],
     )
     traces, spots = [], []
     for row, group in enumerate(groups, start=1):
@@ -286,18 +294,18 @@ def _rates(
         showline=False,
         ticks="",
     )
-    grid.update_xaxes(range=[-0.1, 1.06], tickformat=".0%", tickvals=[0, 0.5, 1])
+    grid.update_xaxes(range=[-0.1, 1.06], tickvals=[0, 0.5, 1], ticktext=["0 %", "50 %", "100 %"])
     grid.update_xaxes(title={"text": "share of requests", "standoff": 4}, row=max(1, len(groups)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
+        template=base.template,
+        title=base.title,
+        height=base.height,
         uirevision="keep",
         showlegend=False,
-        margin={"l": 150, "r": 16, "t": 116, "b": kept.margin.b},
-        annotations=[*titles, *kept.annotations],
+        margin={"l": 150, "r": 16, "t": 116, "b": base.margin.b},
+        annotations=[*titles, *base.annotations],
     )
     return grid
 
@@ -329,14 +337,14 @@ def _marks(part: pd.DataFrame, measure: str, height: int, *, own: bool) -> dict[
 def _share(name: str, value: float, count: int | None) -> str:
     """Under the pointer; the table counts the harmful requests only."""
     of = f" of {count}" if count is not None else ""
-    return f"{style.plain(name)}<br>{value:.0%}{of}" if math.isfinite(value) else ""
+    return f"{style.plain(name)}<br>{style.percent(value)}{of}" if math.isfinite(value) else ""
 
 
 _CARRIED_TOP = 146
 
 
-def carried(
-    rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], where: str, ink: InkName = "light"
+def probe_transfer(
+    rows: pd.DataFrame, *, names: tuple[str, str], arms: tuple[str, str], subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw what each direction's probe reads in two checkpoints, at home and carried over.
 
@@ -344,14 +352,14 @@ def carried(
         rows: direction, fitted, read, auroc; `fitted` and `read` are `one` or `other`.
         names: of both checkpoints.
         arms: of both, for their colours.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         ink: light or dark page.
     """
     directions = list(dict.fromkeys(rows["direction"]))
     left = 30 + round(6.2 * max((len(name) for name in directions), default=6))
     fig = style.figure(
         "Probes carried over",
-        where,
+        subtitle,
         ink,
         height=_CARRIED_TOP + 64 + 24 * max(4, len(directions)),
         left=left,
@@ -363,14 +371,14 @@ def carried(
     for place, (fitted, name, arm) in enumerate(zip(("one", "other"), names, arms, strict=True)):
         mark = style.mark_of(arm)
         faint = arms[0] == arms[1] and fitted == "one"  # two steps of one arm: the earlier choice is the paler
-        colour = style.faded(mark.colour, 0.5) if faint else mark.colour
-        for read, other in zip(("one", "other"), names, strict=True):
+        colour = style.fade(mark.colour, 0.5) if faint else mark.colour
+        for read, checkpoint in zip(("one", "other"), names, strict=True):
             own = rows[(rows["fitted"] == fitted) & (rows["read"] == read)].set_index("direction")["auroc"]
             home = fitted == read
-            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(other)}'}"
+            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(checkpoint)}'}"
             fig.add_scatter(
                 name=title,
-                x=[own.get(each, math.nan) for each in directions],
+                x=[own.get(direction, math.nan) for direction in directions],
                 y=[len(directions) - 1 - row for row in range(len(directions))],
                 mode="markers",
                 cliponaxis=False,

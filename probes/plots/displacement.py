@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from probes.plots import labels, style
-from probes.plots.statistics import null_name
 from probes.plots.style import InkName
+from probes.statistics import null_name
 
 _HEIGHT = 560
 _ALONG, _MAIN = "along the way back (return fraction)", "main off-axis direction (units of ‖v‖)"
@@ -45,7 +45,7 @@ def vectors(
     *,
     chosen: tuple[str, int],
     step: int,
-    where: str,
+    subtitle: str,
     witness: str = "witness",
     cone: Cone | None = None,
     whole: bool = True,
@@ -57,14 +57,14 @@ def vectors(
         table: arm, seed, step, along, across, at one layer, without roles.
         chosen: arm and seed whose steps are all drawn.
         step: the step at which the others are drawn, and which stands out.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         witness: the witness's label.
         cone: the hardest null of the chosen trajectory at that step.
         whole: `across` is the length of all that lies off the axis, so that angles are true; else its part along
             the main off-axis direction, where an arrow looks nearer to the axis than it is.
         ink: light or dark page.
     """
-    fig = style.figure("Mean displacement", where, ink, height=_HEIGHT, caption=_caption(cone, whole))
+    fig = style.figure("Mean displacement", subtitle, ink, height=_HEIGHT, caption=_caption(cone, whole))
     colours = style.INKS[ink]
     own = (table["arm"] == chosen[0]) & (table["seed"] == chosen[1])
     drawn = pd.concat([table[own], table[~own & (table["step"] == step)]]).sort_values("step")
@@ -98,7 +98,7 @@ def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], s
     arrows, tips = [], []
     for (arm, seed), path in drawn.groupby(["arm", "seed"], sort=False):
         mark = style.mark_of(str(arm))
-        strong = [step == each for each in path["step"]]
+        strong = [step == own for own in path["step"]]
         for along, across, stands_out in zip(path["along"], path["across"], strong, strict=True):
             width = 2.6 if stands_out and (arm, seed) == chosen else 1.4
             arrows += _arrow(along, across, mark.colour, width, 1.0 if stands_out else 0.45)
@@ -112,10 +112,10 @@ def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], s
                 "marker": {
                     "color": mark.colour,
                     "symbol": mark.symbol,
-                    "size": [8 if each else 4 for each in strong],
+                    "size": [8 if selected else 4 for selected in strong],
                     "opacity": 0.9,
                 },
-                "customdata": [f"{each:,}" for each in path["step"]],
+                "customdata": [f"{own:,}" for own in path["step"]],
                 "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>"
                 "along %{x:.3f}, off it %{y:.3f}<extra></extra>",
             }
@@ -217,7 +217,7 @@ def _draw_cone(
             x=[0, far * math.cos(cone.angle)],
             y=[0, side * far * math.sin(cone.angle)],
             mode="lines",
-            line={"color": style.faded(colours.muted, 0.8), "width": 1, "dash": "2px,2px"},
+            line={"color": style.fade(colours.muted, 0.8), "width": 1, "dash": "2px,2px"},
             hoverinfo="skip",
         )
     (_, right), (_, top) = limits
@@ -258,13 +258,13 @@ def _arrow(x: float, y: float, colour: str, width: float, opacity: float) -> lis
             "arrowhead": 2,
             "arrowsize": 1,
             "arrowwidth": width,
-            "arrowcolor": style.faded(colour, opacity),
+            "arrowcolor": style.fade(colour, opacity),
         }
     ]
 
 
 def prompt_arrows(
-    before: pd.DataFrame, after: pd.DataFrame, *, arm: str, where: str, ink: InkName = "light"
+    before: pd.DataFrame, after: pd.DataFrame, *, arm: str, subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw how each prompt's activation moved in the plane, from the aligned model to a checkpoint.
 
@@ -272,14 +272,14 @@ def prompt_arrows(
         before: prompt, label, projection, across, text in the aligned model.
         after: the same in the checkpoint.
         arm: its arm, for the colour.
-        where: run, layer, checkpoint, for the subtitle.
+        subtitle: run, layer, checkpoint.
         ink: light or dark page.
     """
     caption = (
         "Each arrow: one probe prompt, from where it lies in the aligned model to where it lies in the checkpoint. "
         "Filled ends: harmful prompts; open: harmless ones. The cross: the witness's mean over harmful prompts."
     )
-    fig = style.figure("Each prompt's way in the plane", where, ink, height=_HEIGHT, caption=caption)
+    fig = style.figure("Each prompt's way in the plane", subtitle, ink, height=_HEIGHT, caption=caption)
     both = before.merge(after[["prompt", "projection", "across"]], on="prompt", suffixes=("", "_after"))
     mark, colours = style.mark_of(arm), style.INKS[ink]
     for label, opacity in (("harmless", 0.35), ("harmful", 0.8)):
@@ -296,7 +296,7 @@ def prompt_arrows(
             "y": y,
             "mode": "lines",
             "hoverinfo": "skip",
-            "line": {"color": style.faded(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
+            "line": {"color": style.fade(colour, 0.5 * opacity) if colour.startswith("#") else colour, "width": 1},
         }
         ends = {
             "type": kind,
@@ -331,7 +331,7 @@ def prompt_arrows(
 
 
 def multiples(
-    table: pd.DataFrame, *, step: int, layers: Sequence[int], where: str, headline: int, ink: InkName = "light"
+    table: pd.DataFrame, *, step: int, layers: Sequence[int], subtitle: str, headline: int, ink: InkName = "light"
 ) -> go.Figure:
     """Draw every trajectory's arrow at one step, one small picture a layer, all to one scale.
 
@@ -339,7 +339,7 @@ def multiples(
         table: arm, seed, step, layer, along, across, without roles.
         step: the step.
         layers: which; of more than twelve, use `evenly`.
-        where: run and step, for the subtitle.
+        subtitle: run and step.
         headline: the layer declared in advance.
         ink: light or dark page.
     """
@@ -347,7 +347,9 @@ def multiples(
     rows = -(-len(layers) // _COLUMNS)
     height = 150 + 190 * rows
     caption = "Axes as above, to one scale: along the way back to the right, off it upwards; witness ◆ at (1, 0)."
-    fig = style.figure("Mean displacement at each layer", where, ink, height=height, caption=caption, below=40, left=30)
+    fig = style.figure(
+        "Mean displacement at each layer", subtitle, ink, height=height, caption=caption, below=40, left=30
+    )
     fig.update_layout(margin={"t": 104})
     grid = make_subplots(
         rows,
@@ -366,19 +368,19 @@ def multiples(
         rows=[row + 1 for row, _ in places],
         cols=[column + 1 for _, column in places],
     )
-    kept = fig.layout
+    base = fig.layout
     wide, high = _limits(table, lowest=None)
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_annotations(font={"size": 12, "color": colours.muted})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
-        margin=kept.margin,
+        template=base.template,
+        title=base.title,
+        height=base.height,
+        margin=base.margin,
         uirevision="keep",
-        annotations=[*titles, *kept.annotations],
+        annotations=[*titles, *base.annotations],
     )
     return grid
 
@@ -400,16 +402,16 @@ def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:
     ways = [
         {
             "type": "scatter",
-            "x": [0, each.along],
-            "y": [0, each.across],
+            "x": [0, row.along],
+            "y": [0, row.across],
             "mode": "lines+markers",
             "line": {"color": mark.colour, "width": 2, "dash": mark.dash},
             "marker": {"color": mark.colour, "symbol": mark.symbol, "size": [0, 7]},
-            "hovertemplate": f"{style.plain(each.arm)}, seed {each.seed}, layer {layer}<br>"
+            "hovertemplate": f"{style.plain(row.arm)}, seed {row.seed}, layer {layer}<br>"
             "along %{x:.2f}, off it %{y:.2f}<extra></extra>",
         }
-        for each in table.itertuples()
-        for mark in [style.mark_of(each.arm)]
+        for row in table.itertuples()
+        for mark in [style.mark_of(row.arm)]
     ]
     return [roles, *ways]
 

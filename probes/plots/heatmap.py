@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import style
-from probes.plots.statistics import statistic_of
 from probes.plots.style import InkName
+from probes.statistics import statistic_of
 
 Cells = dict[tuple[int, int], tuple[float | None, str | None]]  # (layer, step) -> (value, why it is not defined)
 CELLS = "cells"  # the trace whose points answer a click: [layer, step] in customdata
@@ -22,7 +22,7 @@ def heatmap(
     rows: pd.DataFrame,
     *,
     statistic: str,
-    where: str,
+    subtitle: str,
     selected: tuple[int, int] | None = None,
     headline: int | None = None,
     ink: InkName = "light",
@@ -31,9 +31,9 @@ def heatmap(
 
     Args:
         rows: layer, step, value, reason of one statistic and one arm and seed; layer −1 is the embedding.
-        statistic: its key in `probes.plots.statistics`; the colour limits are the statistic's own, the same in
+        statistic: its key in `probes.statistics`; the colour limits are the statistic's own, the same in
             every picture, and values beyond them take the end's colour.
-        where: run, arm and direction, for the subtitle.
+        subtitle: run, arm and direction.
         selected: the (layer, step) to be outlined.
         headline: the layer declared in advance, named on the axis.
         ink: light or dark page.
@@ -46,11 +46,11 @@ def heatmap(
     room = max(20, min(46, 560 // len(layers))) if layers else 46
     fig = style.figure(
         about.title,
-        where,
+        subtitle,
         ink,
         below=_BELOW,
         height=_TOP + _BELOW + max(160, room * len(layers)),
-        caption=f"{about.definition}\nColour: {about.axis}, {_limits_in_words(about.limits)}",
+        caption=f"{about.meaning}\nColour: {about.axis}, {_limits_in_words(about.limits)}",
         left=76,
     )
     colours, (low, high) = style.INKS[ink], about.limits or _from_zero(values)
@@ -77,7 +77,7 @@ def heatmap(
     )
     if len(layers) * len(steps) <= _WITH_NUMBERS:
         fig.data[0].update(
-            text=[[style.signed(value) for value in row] for row in values],
+            text=[[style.decimal(value) for value in row] for row in values],
             texttemplate="%{text}",
             textfont={"size": 12},
         )
@@ -123,7 +123,7 @@ def _from_zero(values: list[list[float | None]]) -> tuple[float, float]:
 def _limits_in_words(limits: tuple[float, float] | None) -> str:
     if limits is None:
         return "from 0 to the largest value shown. – : not defined."
-    return f"limits fixed at {style.signed(limits[0], 1)} and {style.signed(limits[1], 1)}. – : not defined."
+    return f"limits fixed at {style.decimal(limits[0], 1)} and {style.decimal(limits[1], 1)}. – : not defined."
 
 
 def _scale(diverging: bool, colours: style.Ink) -> list[tuple[float, str]]:
@@ -169,7 +169,7 @@ def _hover(spot: tuple[int, int], content: tuple[float | None, str | None]) -> s
     value, reason = content
     place = f"{'embedding' if layer == -1 else f'layer {layer}'}, step {step}"
     if value is not None and math.isfinite(value):
-        return f"{place}<br>{style.signed(value, 3)}"
+        return f"{place}<br>{style.decimal(value, 3)}"
     return f"{place}<br>not defined" + (f": {style.plain(reason)}" if reason else "")
 
 

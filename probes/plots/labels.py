@@ -137,7 +137,7 @@ def beside(
     notes = []
     for spot in spots:
         tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
-        side, lift = next((each for each in tries if _is_free(spot, *each, full)), tries[0])
+        side, lift = next((place for place in tries if _is_free(spot, *place, full)), tries[0])
         for scale in scales:
             full[scale] = np.concatenate([full[scale], _name(spot, side, lift, scale)])
         notes.append(

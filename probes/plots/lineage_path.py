@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.style import InkName
 
@@ -18,20 +19,20 @@ _CAPTION = (
 )
 
 
-def lineage_path(rows: pd.DataFrame, *, where: str, witness: str = "witness", ink: InkName = "light") -> go.Figure:
+def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness", ink: InkName = "light") -> go.Figure:
     """Draw the lineage along the way back.
 
     Args:
         rows: arm, seed, step, return_fraction, low, high, distance, at one layer; roles at step 0.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         witness: the witness's label, which says when something stands in for it.
         ink: light or dark page.
     """
-    arms = style.in_order(set(rows["arm"]) - set(style.ROLES))
+    arms = style.in_order(set(rows["arm"]) - set(ROLES))
     height = _TOP + _BELOW + _LANE * (len(arms) + 1)
     left = max(84, 24 + 7 * max((len(_name(rows, arm)) for arm in arms), default=8))
     fig = style.figure(
-        "From the aligned model, back", where, ink, height=height, caption=_CAPTION, below=_BELOW, left=left
+        "From the aligned model, back", subtitle, ink, height=height, caption=_CAPTION, below=_BELOW, left=left
     )
     colours = style.INKS[ink]
     for place in (0, 1):
@@ -90,8 +91,8 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
             y=[0],
             mode="markers",
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 15},
-            hovertemplate=f"{role}<br>return fraction {style.signed(place)}"
-            f"<br>‖δ‖ {style.signed(distance.get(role, 0.0))}<extra></extra>",
+            hovertemplate=f"{role}<br>return fraction {style.decimal(place)}"
+            f"<br>‖δ‖ {style.decimal(distance.get(role, 0.0))}<extra></extra>",
         )
         label = style.plain(witness) if role == "witness" else role
         side = {"pretrained": "left", "witness": "right"}.get(role, "center") if near else "center"
@@ -115,7 +116,7 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
             x=0,
             xref="paper",
             y=0,
-            text=f"‖v‖ = {style.signed(distance['witness'])}",
+            text=f"‖v‖ = {style.decimal(distance['witness'])}",
             showarrow=False,
             xshift=-12,
             yshift=-16,
@@ -161,8 +162,8 @@ def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkN
     end, distance = float(mean["return_fraction"].iloc[-1]), float(mean["distance"].iloc[-1])
     for text, place, shift, side, colour in (
         (name, 0, -12, "right", style.legible(mark.colour, colours)),
-        (style.signed(end), 1, 76, "right", colours.text),
-        (style.signed(distance), 1, 168, "right", colours.muted),
+        (style.decimal(end), 1, 76, "right", colours.text),
+        (style.decimal(distance), 1, 168, "right", colours.muted),
     ):
         fig.add_annotation(
             name="lane",
@@ -190,8 +191,8 @@ def _whisker(fig: go.Figure, last: pd.DataFrame, lane: int, colour: str) -> list
         y=[lane, lane],
         mode="lines+markers",
         hoverinfo="skip",
-        line={"color": style.faded(colour, 0.55), "width": 1.2},
-        marker={"symbol": "line-ns-open", "size": 10, "color": style.faded(colour, 0.8)},
+        line={"color": style.fade(colour, 0.55), "width": 1.2},
+        marker={"symbol": "line-ns-open", "size": 10, "color": style.fade(colour, 0.8)},
     )
     return ends
 

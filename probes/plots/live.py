@@ -33,7 +33,12 @@ def shown_token(text: str) -> str:
 
 
 def tokens(
-    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str, str]], *, push: float, where: str, ink: InkName = "light"
+    rows: pd.DataFrame,
+    checkpoints: Sequence[tuple[str, str, str]],
+    *,
+    push: float,
+    subtitle: str,
+    ink: InkName = "light",
 ) -> go.Figure:
     """Draw each token's projection as bars, one colour a checkpoint, with the push as an outline.
 
@@ -41,11 +46,11 @@ def tokens(
         rows: checkpoint, place, token, projection, pushed (NaN without a push).
         checkpoints: (checkpoint, arm, name) of each, in order.
         push: coefficient of the push; 0 is none.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         ink: light or dark page.
     """
-    caption = _TOKENS_CAPTION + (f" Outlined: with the push of {style.signed(push)} at this layer." if push else "")
-    fig = style.figure("Token by token", where, ink, height=_TOKENS_HEIGHT, caption=caption, below=96)
+    caption = _TOKENS_CAPTION + (f" Outlined: with the push of {style.decimal(push)} at this layer." if push else "")
+    fig = style.figure("Token by token", subtitle, ink, height=_TOKENS_HEIGHT, caption=caption, below=96)
     colours = style.INKS[ink]
     width = 0.8 / max(1, len(checkpoints))
     for index, (checkpoint, arm, name) in enumerate(checkpoints):
@@ -54,7 +59,7 @@ def tokens(
         places = own["place"] + (index - (len(checkpoints) - 1) / 2) * width
         title = style.plain(name)
         hover = [
-            f"{title}<br>{shown_token(text)}: {style.signed(value, 3)}"
+            f"{title}<br>{shown_token(text)}: {style.decimal(value, 3)}"
             for text, value in zip(own["token"], own["projection"], strict=True)
         ]
         fig.add_bar(
@@ -63,7 +68,7 @@ def tokens(
             y=own["projection"],
             width=width * 0.86,
             hovertext=hover,
-            marker={"color": mark.colour if index == 0 else style.faded(mark.colour, 0.55), "line": {"width": 0}},
+            marker={"color": mark.colour if index == 0 else style.fade(mark.colour, 0.55), "line": {"width": 0}},
             hovertemplate="%{hovertext}<extra></extra>",
         )
         if push:
@@ -126,22 +131,27 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def next_tokens(
-    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str, str]], *, push: float, where: str, ink: InkName = "light"
+    rows: pd.DataFrame,
+    checkpoints: Sequence[tuple[str, str, str]],
+    *,
+    push: float,
+    subtitle: str,
+    ink: InkName = "light",
 ) -> go.Figure:
-    """Draw the chances of the next token, one panel a checkpoint, the same tokens in every panel.
+    """Draw the probabilities of the next token, one panel a checkpoint, the same tokens in every panel.
 
     Args:
-        rows: checkpoint, token, chance, pushed (NaN without a push); tokens in the order of the rows, the same for
+        rows: checkpoint, token, probability, pushed (NaN without a push); tokens in the order of the rows, the same for
             every checkpoint.
         checkpoints: (checkpoint, arm, name) of each, in order.
         push: coefficient of the push; 0 is none.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         ink: light or dark page.
     """
-    caption = _NEXT_CAPTION + (f"Outlined: with the push of {style.signed(push)}." if push else "")
+    caption = _NEXT_CAPTION + (f"Outlined: with the push of {style.decimal(push)}." if push else "")
     words = [shown_token(text) for text in rows[rows["checkpoint"] == checkpoints[0][0]]["token"]]
     height = _TOP + _BELOW + _NEXT_ROW * max(4, len(words))
-    kept = style.figure("What comes next", where, ink, height=height, caption=caption, below=_BELOW, left=130).layout
+    base = style.figure("What comes next", subtitle, ink, height=height, caption=caption, below=_BELOW, left=130).layout
     grid = make_subplots(
         1,
         len(checkpoints),
@@ -149,21 +159,21 @@ def next_tokens(
         horizontal_spacing=0.1,
         subplot_titles=[style.plain(name) for _, _, name in checkpoints],
     )
-    colours, high = style.INKS[ink], float(rows[["chance", "pushed"]].max().max() or 1.0)
+    colours, high = style.INKS[ink], float(rows[["probability", "pushed"]].max().max() or 1.0)
     places = list(range(len(words)))[::-1]
     for column, (checkpoint, arm, _) in enumerate(checkpoints, start=1):
         own, mark = rows[rows["checkpoint"] == checkpoint], style.mark_of(arm)
         grid.add_bar(
-            x=own["chance"],
+            x=own["probability"],
             y=places,
             orientation="h",
             width=0.74,
             row=1,
             col=column,
-            marker={"color": style.faded(mark.colour, 0.75), "line": {"width": 0}},
+            marker={"color": style.fade(mark.colour, 0.75), "line": {"width": 0}},
             hovertext=[
-                _hover(word, chance, pushed)
-                for word, chance, pushed in zip(words, own["chance"], own["pushed"], strict=True)
+                _hover(word, probability, pushed)
+                for word, probability, pushed in zip(words, own["probability"], own["pushed"], strict=True)
             ],
             hovertemplate="%{hovertext}<extra></extra>",
         )
@@ -178,7 +188,8 @@ def next_tokens(
                 hoverinfo="skip",
                 marker={"color": "rgba(0,0,0,0)", "line": {"color": colours.text, "width": 1.4}},
             )
-    grid.update_xaxes(title={"text": "probability", "standoff": 6}, range=[0, 1.04 * high], nticks=5, tickformat=".0%")
+    high *= 1.04
+    grid.update_xaxes(title={"text": "probability", "standoff": 6}, range=[0, high], **style.percent_ticks(high))
     grid.update_yaxes(
         tickvals=places,
         ticktext=[f"{word}\u2002" for word in words],
@@ -190,17 +201,17 @@ def next_tokens(
     grid.update_annotations(font={"size": 13, "color": colours.text})
     titles = list(grid.layout.annotations)
     grid.update_layout(
-        template=kept.template,
-        title=kept.title,
-        height=kept.height,
+        template=base.template,
+        title=base.title,
+        height=base.height,
         uirevision="keep",
         barmode="overlay",
-        margin={"l": 130, "r": 16, "t": _TOP, "b": kept.margin.b},
-        annotations=[*titles, *kept.annotations],
+        margin={"l": 130, "r": 16, "t": _TOP, "b": base.margin.b},
+        annotations=[*titles, *base.annotations],
     )
     return grid
 
 
-def _hover(word: str, chance: float, pushed: float) -> str:
-    more = f"<br>{pushed:.2%} {_PUSHED}" if pd.notna(pushed) else ""
-    return f"{word}: {chance:.2%}{more}"
+def _hover(word: str, probability: float, pushed: float) -> str:
+    more = f"<br>{style.percent(pushed, 2)} {_PUSHED}" if pd.notna(pushed) else ""
+    return f"{word}: {style.percent(probability, 2)}{more}"

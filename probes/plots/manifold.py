@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import animation, clouds, style
 from probes.plots.clouds import Drawing
 from probes.plots.style import InkName
@@ -23,7 +24,7 @@ def manifold(
     about: dict[str, Any],
     *,
     drawing: Drawing,
-    where: str,
+    subtitle: str,
     witness: str,
     whole: pd.DataFrame | None = None,
     ink: InkName = "light",
@@ -34,24 +35,24 @@ def manifold(
         table: checkpoint, arm, seed, step, label, text, and x, y or x3, y3, z3, of the checkpoints to be shown.
         about: the map's description: method, fitted_on, trustworthiness, neighbours, explained, seed.
         drawing: how.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         witness: the witness's label.
         whole: the map's places of every checkpoint, which fix the axes whatever is shown; None: the table's.
         ink: light or dark page.
     """
     limits = {axis: _limits((table if whole is None else whole)[axis]) for axis in clouds.columns_of(drawing.axes)}
-    table = thinned(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
+    table = thin(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
     method = str(about["method"]).upper()
     fig = style.figure(
         f"{method} map of the prompts",
-        where,
+        subtitle,
         ink,
         height=_HEIGHT_3D if drawing.axes == 3 else _HEIGHT,
         caption=_caption(about, drawing),
         left=20,
         below=44 if drawing.axes == 2 else 8,
     )
-    fixed = table["arm"].isin(style.ROLES)
+    fixed = table["arm"].isin(ROLES)
     steps = sorted({int(step) for step in table[~fixed]["step"]})
     shown = table[fixed] if drawing.moving and steps else table
     clouds.draw(fig, shown, drawing, steps, ink, witness)
@@ -61,10 +62,10 @@ def manifold(
         _arrow(fig, table, drawing.axes, ink)
     _names(fig, table, drawing, witness, ink)
     _axes(fig, limits, drawing.axes, method, about)
-    return _played(fig, table[~fixed], drawing, steps, ink, witness) if drawing.moving and steps else fig
+    return _add_frames(fig, table[~fixed], drawing, steps, ink, witness) if drawing.moving and steps else fig
 
 
-def thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
+def thin(table: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows, taken evenly from every checkpoint and class."""
     if len(table) <= most:
         return table
@@ -80,10 +81,10 @@ def _limits(values: pd.Series) -> tuple[float, float]:
 
 def _caption(about: dict[str, Any], drawing: Drawing) -> str:
     fitted = "every checkpoint" if about.get("fit") == "all" else "the aligned model and the witness"
-    kept = about["trustworthiness"].get(str(drawing.axes))
+    share = about["trustworthiness"].get(str(drawing.axes))
     parts = [
         f"Fitted once on {fitted}; every checkpoint is placed in that map, so pictures can be compared.",
-        f"Trustworthiness {kept:.3f} ({about['neighbours']} neighbours; 1: every neighbour in the map is a true one).",
+        f"Trustworthiness {share:.3f} ({about['neighbours']} neighbours; 1: every neighbour in the map is a true one).",
         "Filled: harmful prompts; open: harmless ones.",
     ]
     if drawing.contours and drawing.axes == 2:
@@ -101,10 +102,10 @@ def _contours(fig: go.Figure, table: pd.DataFrame, ink: InkName) -> None:
     last = harmful.groupby("arm")["step"].transform("max")
     harmful = harmful[harmful["step"] == last]
     for arm, cloud in harmful.groupby("arm"):
-        found = _density(cloud[["x", "y"]].to_numpy(float))
-        if found is None:
+        density = _density(cloud[["x", "y"]].to_numpy(float))
+        if density is None:
             continue
-        x, y, z, half = found
+        x, y, z, half = density
         fig.add_contour(
             name=f"density {arm}",
             x=x,
@@ -226,7 +227,8 @@ def _axes(
 ) -> None:
     explained = about.get("explained") or []
     titles = [
-        f"{method} {place + 1}" + (f" ({100 * explained[place]:.0f} % of variance)" if place < len(explained) else "")
+        f"{method} {place + 1}"
+        + (f" ({style.percent(explained[place])} of variance)" if place < len(explained) else "")
         for place in range(axes)
     ]
     if axes == 2:
@@ -244,7 +246,7 @@ def _axes(
     fig.update_layout(scene={**scene, "aspectmode": "cube"}, dragmode="orbit", margin={"r": 0})
 
 
-def _played(
+def _add_frames(
     fig: go.Figure, tuned: pd.DataFrame, drawing: Drawing, steps: list[int], ink: InkName, witness: str
 ) -> go.Figure:
     """A cloud for each arm, seed and class that takes the places of one step after another."""
@@ -258,15 +260,15 @@ def _played(
     kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(tuned))
 
     def places(step: int) -> list[dict[str, Any]]:
-        found = []
+        traces = []
         for arm, seed, label in slots:
             own = tuned[(tuned["arm"] == arm) & (tuned["seed"] == seed) & (tuned["label"] == label)]
             now = own[own["step"] == step]
             name = clouds.name_of(arm, step, witness)
-            found.append(clouds.points(now, label, name, arm, step, drawing, steps, ink, kind))
-        for each in found:
-            each["marker"]["opacity"] = 0.9
-        return found
+            traces.append(clouds.points(now, label, name, arm, step, drawing, steps, ink, kind))
+        for trace in traces:
+            trace["marker"]["opacity"] = 0.9
+        return traces
 
     first = len(fig.data)
     fig.add_traces(places(steps[-1]))

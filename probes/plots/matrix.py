@@ -22,7 +22,7 @@ def matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     title: str,
-    where: str,
+    subtitle: str,
     caption: str,
     axes: tuple[str, str],
     limits: tuple[float, float],
@@ -38,7 +38,7 @@ def matrix(
         rows: names of the rows, from the top.
         columns: names of the columns.
         title: what is shown.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         caption: what a number means.
         axes: titles of the rows' and the columns' axis.
         limits: fixed ends of the colour scale; its middle is the neutral colour.
@@ -52,9 +52,9 @@ def matrix(
     below = names + (44 if axes[1] else 22)
     room = max(16, min(30, 560 // max(1, len(rows))))
     fig = style.figure(
-        title, where, ink, height=_TOP + below + max(120, room * len(rows)), caption=caption, below=below, left=left
+        title, subtitle, ink, height=_TOP + below + max(120, room * len(rows)), caption=caption, below=below, left=left
     )
-    shown = [[_defined(value) for value in row] for row in values]
+    shown = [[_finite_or_none(value) for value in row] for row in values]
     colours = style.INKS[ink]
     fig.add_heatmap(
         name="map",
@@ -79,7 +79,7 @@ def matrix(
     )
     if len(rows) * len(columns) <= _WITH_NUMBERS:
         fig.data[0].update(
-            text=[[style.signed(value) for value in row] for row in shown],
+            text=[[style.decimal(value) for value in row] for row in shown],
             texttemplate="%{text}",
             textfont={"size": 11},
         )
@@ -115,12 +115,12 @@ def matrix(
     return fig
 
 
-def _defined(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _hover(row: str, column: str, value: float | None) -> str:
-    shown = style.signed(value, 3) if value is not None else "not defined"
+    shown = style.decimal(value, 3) if value is not None else "not defined"
     return f"{style.plain(row)} · {style.plain(column)}<br>{shown}"
 
 

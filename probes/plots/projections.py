@@ -27,7 +27,7 @@ def projections(
     table: pd.DataFrame,
     checkpoints: Sequence[tuple[str, str]],
     *,
-    where: str,
+    subtitle: str,
     direction: str = "",
     ink: InkName = "light",
 ) -> go.Figure:
@@ -36,7 +36,7 @@ def projections(
     Args:
         table: checkpoint, arm, label, projection, text, at one layer.
         checkpoints: (checkpoint, name) of each row, from the top.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         direction: what the projections are on, in the activations' units; empty for the reversion, whose unit is the
             return fraction.
         ink: light or dark page.
@@ -44,7 +44,7 @@ def projections(
     left = max(64, 26 + 7 * max((len(name) for _, name in checkpoints), default=8))
     height = _TOP + _BELOW + _ROW * max(1, len(checkpoints))
     fig = style.figure(
-        "Prompt by prompt", where, ink, height=height, caption=_caption(direction, table), below=_BELOW, left=left
+        "Prompt by prompt", subtitle, ink, height=height, caption=_caption(direction, table), below=_BELOW, left=left
     )
     colours = style.INKS[ink]
     for place in (0, 1) if not direction else ():
@@ -127,10 +127,10 @@ def _half(
         y=[level, *curve, level],
         mode="lines",
         fill="toself",
-        fillcolor=style.faded(mark.colour, 0.42 if filled else 0.10),
+        fillcolor=style.fade(mark.colour, 0.42 if filled else 0.10),
         hoverinfo="skip",
         line={
-            "color": style.faded(mark.colour, 0.95 if filled else 0.6),
+            "color": style.fade(mark.colour, 0.95 if filled else 0.6),
             "width": 1.2,
             "dash": "solid" if filled else "dot",
         },
@@ -158,7 +158,7 @@ def _half(
         y=[level, level + side * 0.30],
         mode="lines",
         line={"color": mark.colour, "width": 2.4},
-        hovertemplate=f"{title}<br>mean {style.signed(mean, 3)}<extra></extra>",
+        hovertemplate=f"{title}<br>mean {style.decimal(mean, 3)}<extra></extra>",
     )
 
 

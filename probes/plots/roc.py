@@ -16,26 +16,28 @@ from probes.plots.style import InkName
 _HEIGHT, _TOP, _BOTTOM = 460, 84, 64
 _CAPTION = (
     "For every threshold on the projection: the share of harmful prompts above it against the share of harmless ones. "
-    "AUROC: the chance that a harmful prompt lies further along the direction than a harmless one; 0.5 tells nothing, "
-    "below 0.5 the harmless ones lie further."
+    "AUROC: the probability that a harmful prompt lies further along the direction than a harmless one; 0.5 tells "
+    "nothing, below 0.5 the harmless ones lie further."
 )
 
 
 def roc(
-    table: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, where: str, ink: InkName = "light"
+    table: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw the curves.
 
     Args:
         table: checkpoint, arm, label, projection at one layer.
         checkpoints: (checkpoint, name) of each curve.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         ink: light or dark page.
     """
-    fig = style.figure("Harmful against harmless prompts", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM)
+    fig = style.figure(
+        "Harmful against harmless prompts", subtitle, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM
+    )
     colours, labels = style.INKS[ink], []
     fig.add_scatter(
-        name="chance",
+        name="diagonal",
         x=[0, 1],
         y=[0, 1],
         mode="lines",

@@ -15,12 +15,12 @@ _HEIGHT, _TOP, _BOTTOM = 420, 84, 64
 _OF = {"activations": "activations", "displacements": "displacements from the aligned model"}
 _CAPTION = (
     "Share of the variance over prompts along each principal axis. PR, the participation ratio tr(Σ)² / tr(Σ²), says "
-    "in about how many directions the cloud is spread; the fewer, the easier two displacements agree by chance."
+    "in about how many directions the cloud is spread; the fewer, the easier two displacements agree by accident."
 )
 
 
 def spectrum(
-    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, of: str, where: str, ink: InkName = "light"
+    rows: pd.DataFrame, checkpoints: Sequence[tuple[str, str]], *, of: str, subtitle: str, ink: InkName = "light"
 ) -> go.Figure:
     """Draw the spectra of some checkpoints at one layer.
 
@@ -28,10 +28,12 @@ def spectrum(
         rows: checkpoint, arm, of, component, share, participation_ratio at one layer.
         checkpoints: (checkpoint, name) of each line.
         of: `activations` or `displacements`.
-        where: run and layer, for the subtitle.
+        subtitle: run and layer.
         ink: light or dark page.
     """
-    fig = style.figure(f"Spread of the {_OF.get(of, of)}", where, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM)
+    fig = style.figure(
+        f"Spread of the {_OF.get(of, of)}", subtitle, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM
+    )
     rows, labels = rows[rows["of"] == of], []
     most = max(0.05, float(rows["share"].max()) if len(rows) else 1.0)
     for checkpoint, name in checkpoints:
@@ -46,14 +48,15 @@ def spectrum(
             mode="lines+markers",
             line={"color": mark.colour, "width": 1.6, "dash": mark.dash},
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 6},
-            hovertemplate=f"{style.plain(name)}<br>axis %{{x}}: %{{y:.1%}}<extra></extra>",
+            customdata=[style.percent(share, 1) for share in own["share"]],
+            hovertemplate=f"{style.plain(name)}<br>axis %{{x}}: %{{customdata}}<extra></extra>",
         )
         ratio = float(own["participation_ratio"].iloc[0])
         text = f"{style.plain(name)}: PR {ratio:.1f}"
         labels.append(EndLabel(float(own["share"].iloc[-1]), text, style.legible(mark.colour, style.INKS[ink])))
     limits = (0.0, 1.06 * most)
     fig.update_xaxes(title={"text": "principal axis, by variance"}, rangemode="tozero")
-    fig.update_yaxes(title={"text": "share of variance"}, range=list(limits), tickformat=".0%")
+    fig.update_yaxes(title={"text": "share of variance"}, range=list(limits), **style.percent_ticks(limits[1]))
     fig.update_layout(margin={"r": 30 + 7 * max((len(label.text) for label in labels), default=0)})
     label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
     return fig

@@ -17,6 +17,9 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from probes.statistics import decimal as decimal
+from probes.statistics import percent as percent
+
 InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
@@ -60,20 +63,19 @@ MARKS: dict[str, Mark] = {
     "block": Mark("#009E73", "triangle-up"),
     "push": Mark("#CC79A7", "pentagon", "dashdot"),
 }
-ROLES = ("pretrained", "witness", "aligned")
 CONTROL = Mark("#ABABAB", "x", "dot", 1.4)
-_RIVAL_SHADES = ("#56B4E9", "#2F93CF", "#8CCDF1", "#1F78AD", "#B3DFF7")
-_RIVAL_SYMBOLS = ("hexagon", "star", "cross", "triangle-down", "star-square")
+_DEFENCE_SHADES = ("#56B4E9", "#2F93CF", "#8CCDF1", "#1F78AD", "#B3DFF7")
+_DEFENCE_SYMBOLS = ("hexagon", "star", "cross", "triangle-down", "star-square")
 
 
 def mark_of(arm: str) -> Mark:
-    """The mark of a role or arm: a `control:` is grey and dotted, any other unknown arm is a rival in sky blue."""
+    """The mark of a role or arm: a `control:` is grey and dotted, any other unknown arm is a defence in sky blue."""
     if arm in MARKS:
         return MARKS[arm]
     if is_control(arm):
         return CONTROL
-    place = sum(map(ord, arm)) % len(_RIVAL_SHADES)  # from the name alone, so that it is the same in every figure
-    return Mark(_RIVAL_SHADES[place], _RIVAL_SYMBOLS[place], "dot")
+    place = sum(map(ord, arm)) % len(_DEFENCE_SHADES)  # from the name alone, so that it is the same in every figure
+    return Mark(_DEFENCE_SHADES[place], _DEFENCE_SYMBOLS[place], "dot")
 
 
 def is_control(arm: str) -> bool:
@@ -82,7 +84,7 @@ def is_control(arm: str) -> bool:
 
 
 def in_order(arms: Iterable[str]) -> list[str]:
-    """Arms in the one order of every list: roles, baseline, block, push, rivals, controls; each once."""
+    """Arms in the one order of every list: roles, baseline, block, push, defences, controls; each once."""
     known = list(MARKS)
 
     def rank(arm: str) -> tuple[int, str]:
@@ -93,7 +95,7 @@ def in_order(arms: Iterable[str]) -> list[str]:
     return sorted(set(arms), key=rank)
 
 
-def faded(colour: str, opacity: float) -> str:
+def fade(colour: str, opacity: float) -> str:
     """A `#rrggbb` colour with an opacity."""
     red, green, blue = _channels(colour)
     return f"rgba({red},{green},{blue},{opacity:g})"
@@ -105,7 +107,8 @@ def on_scale(scale: Sequence[tuple[float, str]], share: float) -> str:
     above = next(index for index, (place, _) in enumerate(scale) if place >= share)
     (low, first), (high, second) = scale[max(above - 1, 0)], scale[above]
     part = (share - low) / (high - low) if high > low else 0.0
-    mixed = (round(one + part * (two - one)) for one, two in zip(_channels(first), _channels(second), strict=True))
+    channels = zip(_channels(first), _channels(second), strict=True)
+    mixed = (round(start + part * (end - start)) for start, end in channels)
     return "#" + "".join(f"{channel:02X}" for channel in mixed)
 
 
@@ -122,14 +125,6 @@ def _channels(colour: str) -> tuple[int, int, int]:
 def plain(text: object) -> str:
     """Text from a run, made harmless: Plotly reads a little HTML in every label."""
     return html.escape(str(text), quote=False)
-
-
-def signed(value: float | None, places: int = 2) -> str:
-    """A number with a true minus sign; what is not a number is an en dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:.{places}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")  # what rounds to 0 has no sign
 
 
 def template_name(ink: InkName) -> str:
@@ -207,13 +202,13 @@ for _name, _ink in INKS.items():
 
 
 def figure(
-    title: str, where: str, ink: InkName, *, height: int, caption: str = "", below: int = 64, left: int = 64
+    title: str, subtitle: str, ink: InkName, *, height: int, caption: str = "", below: int = 64, left: int = 64
 ) -> go.Figure:
     """An empty figure that will stand alone when saved.
 
     Args:
         title: what is shown.
-        where: run, layer and direction, under the title.
+        subtitle: run, layer and direction, under the title.
         ink: the page it goes on.
         height: of the whole figure in pixels, without the caption.
         caption: the statistic's definition and what the marks mean, in small type below the axes.
@@ -221,19 +216,19 @@ def figure(
         left: pixels left of the plot, for the axis and its names; title and caption begin at the figure's edge.
     """
     caption = caption.replace(" %", "\u00a0%").replace(" / ", "\u00a0/ ")
-    caption = re.sub("⟨.*?⟩", lambda found: found.group().replace(" ", "\u00a0"), caption)
+    caption = re.sub("⟨.*?⟩", lambda match: match.group().replace(" ", "\u00a0"), caption)
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, CAPTION_WIDTH)]
     room = 16 * len(lines) + 10 if lines else 0
-    made = go.Figure()
-    made.update_layout(
+    fig = go.Figure()
+    fig.update_layout(
         template=template_name(ink),
-        title={"text": title, "subtitle": {"text": where}},
+        title={"text": title, "subtitle": {"text": subtitle}},
         height=height + room,
         margin={"b": below + room, "l": left},
         uirevision="keep",
     )
     if lines:
-        made.add_annotation(
+        fig.add_annotation(
             name="caption",
             text="<br>".join(lines),
             xref="paper",
@@ -248,7 +243,17 @@ def figure(
             showarrow=False,
             font={"size": 12, "color": INKS[ink].muted},
         )
-    return made
+    return fig
+
+
+def percent_ticks(high: float) -> dict[str, list[Any]]:
+    """Tick values of an axis of shares from 0 to `high` and their texts, as `19 %`: three to six, at round numbers."""
+    high = high if math.isfinite(high) and high > 0 else 1.0
+    scale = 10.0 ** math.floor(math.log10(high))
+    step = next(factor * scale for factor in (0.2, 0.5, 1.0, 2.0) if high <= 5 * factor * scale)
+    places = max(0, -math.floor(math.log10(100 * step) + 1e-9))
+    values = [count * step for count in range(math.floor(high / step + 1e-9) + 1)]
+    return {"tickvals": values, "ticktext": [percent(value, places) for value in values]}
 
 
 def flat_points(count: int) -> str:

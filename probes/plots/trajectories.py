@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import animation, labels, style
 from probes.plots.style import InkName
 
@@ -36,7 +37,7 @@ _SYMBOLS_3D = {"circle": "circle", "diamond": "diamond", "square": "square", "x"
 def plane(
     table: pd.DataFrame,
     *,
-    where: str,
+    subtitle: str,
     witness: str = "witness",
     step: int | None = None,
     whole: bool = False,
@@ -47,7 +48,7 @@ def plane(
 
     Args:
         table: arm, seed, step, along, across of one layer; roles at step 0.
-        where: run, layer and direction, for the subtitle.
+        subtitle: run, layer and direction.
         witness: the witness's label.
         step: a step to be ringed on every path.
         whole: `across` is the length of all that lies off the axis, not the part along its main direction.
@@ -55,7 +56,7 @@ def plane(
         ink: light or dark page.
     """
     title = "Return fraction against what lies off it" if whole else "Paths away from the aligned model"
-    fig = style.figure(title, where, ink, height=_HEIGHT, caption=_CAPTION_WHOLE if whole else _CAPTION)
+    fig = style.figure(title, subtitle, ink, height=_HEIGHT, caption=_CAPTION_WHOLE if whole else _CAPTION)
     colours = style.INKS[ink]
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
@@ -105,7 +106,7 @@ def plane(
 def space(
     table: pd.DataFrame,
     *,
-    where: str,
+    subtitle: str,
     witness: str = "witness",
     step: int | None = None,
     moving: bool = False,
@@ -113,7 +114,7 @@ def space(
 ) -> go.Figure:
     """Draw the paths in three dimensions; the arguments are those of `plane`, the table also has `third`."""
     title = "Paths away from the aligned model, in space"
-    fig = style.figure(title, where, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
+    fig = style.figure(title, subtitle, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
     colours = style.INKS[ink]
     fig.add_scatter3d(
         name="way back",
@@ -244,7 +245,7 @@ def _steps(table: pd.DataFrame) -> list[int]:
 
 
 def _paths(table: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
-    arms = style.in_order(set(table["arm"]) - set(style.ROLES))[::-1]
+    arms = style.in_order(set(table["arm"]) - set(ROLES))[::-1]
     return [
         (arm, int(seed), path.sort_values("step"))
         for arm in arms
@@ -264,8 +265,8 @@ def _sizes(count: int) -> list[float]:
 def _roles(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple]:
     """Where the roles lie: aligned and witness by definition, the pretrained model where it was measured."""
     zeros = [0.0] * (len(columns) - 1)
-    found = table[table["arm"] == "pretrained"]
-    pretrained = [("pretrained", *(float(found[column].iloc[0]) for column in columns))] if len(found) else []
+    rows = table[table["arm"] == "pretrained"]
+    pretrained = [("pretrained", *(float(rows[column].iloc[0]) for column in columns))] if len(rows) else []
     return [*pretrained, ("witness", 1.0, *zeros), ("aligned", 0.0, *zeros)]
 
 

@@ -45,7 +45,7 @@ def write_behaviour(
     run.write_json("evaluation", evaluation.document())
     answers = write_answers(run, model, evaluation, within(report, 0.0, _GENERATING))
     made_from = fingerprint([_VERSION, answers, list(evaluation.judges), evaluation.margin])
-    if run.holds("behaviour", made_from) and not _unjudged(run):
+    if run.holds("behaviour", made_from) and not _has_unjudged(run):
         return
     with run.stage("behaviour", made_from):
         _write_tables(run, evaluation, judges, within(report, _GENERATING, 1.0))
@@ -94,7 +94,7 @@ def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report:
     run.write_table("behaviour", tables.rates(completions, losses))
 
 
-def _unjudged(run: Run) -> bool:
+def _has_unjudged(run: Run) -> bool:
     """Whether a judge left something open, which is asked again."""
     return any(run.read_json("judges")["unjudged"].values())
 

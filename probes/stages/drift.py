@@ -35,7 +35,7 @@ def write_drift(run: Run, report: Report) -> None:
             tuned = run.activations(member.id, layer)
             statistics = estimates(reference, earlier, tuned, run.harmful, float(noise[layer]), run.settings)
             rows += drift_rows(member.labels, layer, statistics)
-    run.write_table("drift", typed(pd.DataFrame(rows)))
+    run.write_table("drift", with_types(pd.DataFrame(rows)))
 
 
 def drift_rows(labels: Mapping[str, Any], layer: int, found: Mapping[str, Estimate]) -> list[dict[str, Any]]:
@@ -64,14 +64,14 @@ def estimates(
             seed=settings.seed,
         )
     except StatisticsError as error:
-        return drift.undefined(error.what)
+        return drift.undefined_statistics(error.what)
 
 
 def _columns(estimate: Estimate) -> dict[str, Any]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "reason": estimate.reason}
 
 
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
+def with_types(frame: pd.DataFrame) -> pd.DataFrame:
     """Numbers as float64 and reasons as text, also where a column is empty, so that equal runs give equal bytes."""
     numbers = [name for name in ("value", "low", "high", "observed", "p99", "p", "p_max") if name in frame]
     frame[numbers] = frame[numbers].astype("float64")

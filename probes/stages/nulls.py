@@ -21,7 +21,7 @@ from probes.nulls import (
 from probes.progress import Progress, Report, within
 from probes.run import ByStep, Run
 from probes.stages import stage
-from probes.stages.drift import typed
+from probes.stages.drift import with_types
 from probes.stages.shams import DRIFT, WITNESS, write_shams
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
     for trajectory in run.lineage.trajectories:
         members = [member for member in run.tuned if (member.arm, member.seed) == (trajectory.arm, trajectory.seed)]
         rows += _trajectory_rows(members, nulls, by_layer)
-    run.write_table("nulls", typed(pd.DataFrame(rows, columns=list(_COLUMNS))))
+    run.write_table("nulls", with_types(pd.DataFrame(rows, columns=list(_COLUMNS))))
 
 
 def _every_null(run: Run, shams: pd.DataFrame, report: Report) -> dict[str, _ByLayer]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from probes.drift.comparison import cka_of_grams, gram
-from probes.drift.geometry import spectrum
-from probes.errors import StatisticsError
+from probes.drift.comparison import Portrait, compare_layers
 from probes.lineage import Member
 from probes.progress import Progress, Report, silent
 from probes.run import Run
 from probes.stages import stage
 
-SUBSPACE = 10  # leading directions of per-prompt variation whose angles are compared
-AT_MOST = 64  # checkpoints of which all pairs are kept; with more, those with a role
+AT_MOST = 64  # checkpoints of which all pairs are written; with more, those with a role
 COLUMNS = (
     "one",
     "other",
@@ -34,15 +30,6 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class _Portrait:
-    """What of a checkpoint at one layer is held against every other."""
-
-    displacement: np.ndarray
-    gram: np.ndarray
-    axes: np.ndarray
-
-
 @stage("pairs", version=1, needs=("measured", "prompts"))
 def write_pairs(run: Run, report: Report = silent) -> None:
     """Write how every two checkpoints differ at every layer.
@@ -57,68 +44,51 @@ def write_pairs(run: Run, report: Report = silent) -> None:
 
     members = list(run.measured)
     files = {member.id: run.activation_file(member.id) for member in members}
-    n_layers, wanted = files["aligned"].n_layers, _wanted(members)
+    n_layers, names = files["aligned"].n_layers, _pairs_of(members)
     rows: list[tuple] = []
     for layer in range(n_layers):
         report(Progress("comparing checkpoints", layer, n_layers))
         values = {name: file.layer(layer) for name, file in files.items()}
-        rows += [(*pair[:2], layer, *pair[2:]) for pair in _layer(values, wanted, run.harmful, run.fold)]
+        rows += [(*row[:2], layer, *row[2:]) for row in _layer(values, names, run.harmful, run.fold)]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[3:], "float64"))
-    run.write_table("pairs", table, rows_per_group=max(1, len(wanted)))
+    run.write_table("pairs", table, rows_per_group=max(1, len(names)))
 
 
-def _wanted(members: list[Member]) -> list[tuple[str, str]]:
-    every = [(one, other) for place, one in enumerate(members) for other in members[place:]]
+def _pairs_of(members: list[Member]) -> list[tuple[str, str]]:
+    pairs = [(start, end) for place, start in enumerate(members) for end in members[place:]]
     if len(members) > AT_MOST:
-        every = [(one, other) for one, other in every if one.arm == one.id or one == other]
-    return [(one.id, other.id) for one, other in every]
+        pairs = [(start, end) for start, end in pairs if start.arm == start.id or start == end]
+    return [(start.id, end.id) for start, end in pairs]
 
 
 def _layer(
-    values: dict[str, np.ndarray], wanted: list[tuple[str, str]], harmful: np.ndarray, fold: np.ndarray
+    values: dict[str, np.ndarray], pairs: list[tuple[str, str]], harmful: np.ndarray, fold: np.ndarray
 ) -> list[tuple[Any, ...]]:
-    origin = values["aligned"][harmful].mean(axis=0, dtype=np.float64)
-    portraits = {name: _portrait(rows, origin, harmful) for name, rows in values.items()}
+    aligned = values["aligned"][harmful].mean(axis=0, dtype=np.float64)
+    portraits = {name: Portrait.of(rows, harmful, aligned) for name, rows in values.items()}
     scores = transfer(np.stack(list(values.values())), harmful, fold)
     place = {name: index for index, name in enumerate(values)}
     reversion = float(np.linalg.norm(portraits["witness"].displacement))
-    width = len(origin)
     return [
         (
-            one,
-            other,
-            *_pair(portraits[one], portraits[other], reversion, width),
-            scores[place[one], place[other]],
-            scores[place[other], place[one]],
+            start,
+            end,
+            *_numbers(portraits[start], portraits[end], reversion),
+            scores[place[start], place[end]],
+            scores[place[end], place[start]],
         )
-        for one, other in wanted
+        for start, end in pairs
     ]
 
 
-def _portrait(rows: np.ndarray, origin: np.ndarray, harmful: np.ndarray) -> _Portrait:
-    inner = gram(rows)
-    axes = spectrum(inner, rows, SUBSPACE).axes
-    return _Portrait(rows[harmful].mean(axis=0, dtype=np.float64) - origin, inner, axes)
-
-
-def _pair(one: _Portrait, other: _Portrait, reversion: float, width: int) -> tuple[float | None, ...]:
-    sizes = float(np.linalg.norm(one.displacement) * np.linalg.norm(other.displacement))
-    gap = float(np.linalg.norm(other.displacement - one.displacement))
-    try:
-        cka = cka_of_grams(one.gram, other.gram) if len(one.gram) >= 4 else None
-    except StatisticsError:
-        cka = None
-    few, many = sorted((len(one.axes), len(other.axes)))
-    cosines = np.linalg.svd(one.axes @ other.axes.T, compute_uv=False).clip(0.0, 1.0) if few else None
-    angles = (None, None) if cosines is None else (float(np.arccos(cosines[0])), float(np.arccos(cosines[-1])))
-    return (
-        gap / reversion if reversion else None,
-        float(one.displacement @ other.displacement) / sizes if sizes else None,
-        cka,
-        None if cosines is None else float((cosines**2).mean()),
-        many / width if few else None,
-        *angles,
-    )
+def _numbers(start: Portrait, end: Portrait, reversion: float) -> tuple[float | None, ...]:
+    """The columns `distance` to `angle_most` of one pair."""
+    compared = compare_layers(start, end, reversion)
+    numbers = (compared.distance, compared.cosine, compared.cka)
+    if compared.overlap is None:
+        return (*numbers, None, None, None, None)
+    angles = compared.overlap.angles
+    return (*numbers, compared.overlap.value, compared.overlap.random, angles[-1], angles[0])
 
 
 def transfer(
@@ -133,22 +103,21 @@ def transfer(
     Returns:
         [i, j]: the probe of i on the activations of j; NaN where a fold lacks a class.
     """
-    found = [_one_way(values, harmful, fold), _one_way(values, harmful, ~fold)]
-    return np.mean(found, axis=0)
+    return np.mean([_fold_transfer(values, harmful, fitted) for fitted in (fold, ~fold)], axis=0)
 
 
-def _one_way(values: np.ndarray, harmful: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+def _fold_transfer(values: np.ndarray, harmful: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     count = len(values)
     classes = [fitted & harmful, fitted & ~harmful, ~fitted & harmful, ~fitted & ~harmful]
-    if not all(each.any() for each in classes):
+    if not all(prompts.any() for prompts in classes):
         return np.full((count, count), np.nan)
     probes = values[:, classes[0]].mean(axis=1, dtype=np.float64) - values[:, classes[1]].mean(axis=1, dtype=np.float64)
     positive = harmful[~fitted]
     above, below = int(positive.sum()), int((~positive).sum())
-    found = np.empty((count, count))
+    aurocs = np.empty((count, count))
     for index in range(count):
         ranks = rankdata(values[index][~fitted] @ probes.T, axis=0)
-        found[:, index] = (ranks[positive].sum(axis=0) - above * (above + 1) / 2) / (above * below)
-    return found
+        aurocs[:, index] = (ranks[positive].sum(axis=0) - above * (above + 1) / 2) / (above * below)
+    return aurocs

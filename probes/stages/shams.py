@@ -53,9 +53,9 @@ def write_shams(run: Run, model: ModelHost, report: Report) -> pd.DataFrame:
                 norms = {member.id: drift_norms(model, member.ref)}
             rows += [dict(zip(_COLUMNS, row, strict=True)) for row in bench.draw(null, member, draw, norms[member.id])]
             if time.monotonic() - saved > _FLUSH_SECONDS:
-                run.write_table("shams", _ordered(rows))
+                run.write_table("shams", _in_order(rows))
                 saved = time.monotonic()
-    ordered = _ordered(rows)
+    ordered = _in_order(rows)
     run.write_table("shams", ordered)
     return ordered[ordered["draw"] < settings.shams]
 
@@ -73,7 +73,7 @@ def _owner(null: str, member: Member, bench: _Bench) -> str:
     return member.id if null == DRIFT else bench.members[0].id
 
 
-def _ordered(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _in_order(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The same rows in the same order, whatever order they were drawn in."""
     import pandas as pd
 

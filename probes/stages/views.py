@@ -8,6 +8,7 @@ import numpy as np
 
 from probes.drift.geometry import reversion_frame
 from probes.errors import StatisticsError
+from probes.lineage import ROLES
 from probes.run import Run
 from probes.stages import stage
 from probes.store import ActivationFile
@@ -63,7 +64,7 @@ def _layer(
     origin = rows["aligned"][harmful].mean(axis=0)
     means = {name: values[harmful].mean(axis=0) - origin for name, values in rows.items()}
     reversion = means["witness"]
-    moved = [mean for name, mean in means.items() if name not in ("aligned", "witness", "pretrained")]
+    moved = [mean for name, mean in means.items() if name not in ROLES]
     try:
         frame = reversion_frame(np.stack(moved or [reversion]), reversion)
     except StatisticsError:

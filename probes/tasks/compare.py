@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.drift.comparison import basis_check, linear_cka, overlap, weight_drift
+from probes.drift.comparison import BasisCheck, LayerComparison, Portrait, basis_check, compare_layers, weight_drift
 from probes.errors import GravityError, StatisticsError, UsageError
 from probes.lineage import CheckpointRef
 from probes.run import Run
@@ -16,8 +16,6 @@ from probes.store import ActivationFile
 
 if TYPE_CHECKING:
     import torch
-
-SUBSPACE = 10  # leading directions of per-prompt variation whose angles are compared
 
 
 def compare(run: Run, one: str, other: str, *, weights: bool = True) -> dict[str, Any]:
@@ -44,45 +42,42 @@ def compare(run: Run, one: str, other: str, *, weights: bool = True) -> dict[str
     for name in (one, other):
         if name not in names:
             raise UsageError(f"The run has no checkpoint {name!r}", expected=", ".join(names))
-    harmful = run.harmful
     files = {name: run.activation_file(name) for name in ("aligned", "witness", one, other)}
-    layers = [_layer(files, one, other, harmful, layer) for layer in range(files[one].n_layers)]
+    layers = [_layer(files, one, other, run.harmful, layer) for layer in range(files[one].n_layers)]
     rows, missing = _weights(run, one, other) if weights else ([], "not asked for")
     return {"one": one, "other": other, "layers": layers, "weights": rows, "weights_missing": missing}
 
 
 def _layer(files: dict[str, ActivationFile], one: str, other: str, harmful: np.ndarray, layer: int) -> dict[str, Any]:
-    rows = {name: file.layer(layer).astype(np.float64) for name, file in files.items()}
-    means = {name: values[harmful].mean(axis=0) for name, values in rows.items()}
-    reversion = float(np.linalg.norm(means["witness"] - means["aligned"]))
-    first, second = means[one] - means["aligned"], means[other] - means["aligned"]
-    sizes = float(np.linalg.norm(first) * np.linalg.norm(second))
-    found: dict[str, Any] = {
-        "layer": layer,
-        "distance": float(np.linalg.norm(second - first)) / reversion if reversion else None,
-        "cosine": float(first @ second) / sizes if sizes else None,
-        "cka": None,
-        "overlap": None,
-        "overlap_random": None,
-        "angles": [],
-        "basis_raw": None,
-        "basis_rotated": None,
-        "basis_shared": None,
-    }
+    rows = {name: file.layer(layer) for name, file in files.items()}
+    aligned, witness = (rows[name][harmful].mean(axis=0, dtype=np.float64) for name in ("aligned", "witness"))
+    start, end = (Portrait.of(rows[name], harmful, aligned) for name in (one, other))
+    compared = compare_layers(start, end, float(np.linalg.norm(witness - aligned)))
     try:
-        found["cka"] = linear_cka(rows[one], rows[other])
-        lies = overlap(_leading(rows[one]), _leading(rows[other]))
-        basis = basis_check(rows[one], rows[other])
+        basis = basis_check(rows[one].astype(np.float64), rows[other].astype(np.float64))
     except StatisticsError:
-        return found  # a layer that does not vary over prompts: its numbers stay not defined
-    found |= {"overlap": lies.value, "overlap_random": lies.random, "angles": list(lies.angles)}
-    return found | {"basis_raw": basis.raw, "basis_rotated": basis.rotated, "basis_shared": basis.shared}
+        basis = None  # a layer that does not vary over prompts
+    return {"layer": layer, **_numbers(compared), **_basis_numbers(basis)}
 
 
-def _leading(rows: np.ndarray) -> np.ndarray:
-    """The leading directions in which prompts differ, as rows."""
-    centred = rows - rows.mean(axis=0)
-    return np.linalg.svd(centred, full_matrices=False)[2][:SUBSPACE]
+def _numbers(compared: LayerComparison) -> dict[str, Any]:
+    overlap = compared.overlap
+    return {
+        "distance": compared.distance,
+        "cosine": compared.cosine,
+        "cka": compared.cka,
+        "overlap": overlap.value if overlap else None,
+        "overlap_random": overlap.random if overlap else None,
+        "angles": list(overlap.angles) if overlap else [],
+    }
+
+
+def _basis_numbers(basis: BasisCheck | None) -> dict[str, Any]:
+    return {
+        "basis_raw": basis.raw if basis else None,
+        "basis_rotated": basis.rotated if basis else None,
+        "basis_shared": basis.shared if basis else None,
+    }
 
 
 def _weights(run: Run, one: str, other: str) -> tuple[list[dict[str, Any]], str | None]:
@@ -114,7 +109,7 @@ def _side_by_side(refs: list[CheckpointRef]) -> Iterator[tuple[str, list[np.ndar
     files = [
         WeightFiles.of_model(folder_of(ref.model, ref.revision, allow_pickle=False), allow_pickle=False) for ref in refs
     ]
-    for parts in zip(*(each.tensors() for each in files), strict=True):
+    for parts in zip(*(weights.tensors() for weights in files), strict=True):
         names = {name for name, _ in parts}
         if len(names) > 1:
             raise UsageError("The checkpoints' files hold different tensors", got=" and ".join(sorted(names)))

@@ -79,7 +79,7 @@ def fit_directions(
         selection: Selection | None = None
         reached: list[Member] = []
         if model is not None:
-            reached, gone = _reached(model, run.measured)
+            reached, gone = _reachable_members(model, run.measured)
             left_out += gone
             selection = _read_with_models(run, model, reached, rule or Rule(), within(report, 0.0, 0.5))
         about = _describe(selection) if model is not None else _earlier_selection(run)
@@ -99,7 +99,7 @@ def _open_model(run: Run, device: str | None) -> tuple[ModelHost | None, tuple[s
         )
 
 
-def _reached(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
+def _reachable_members(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
     """The members whose checkpoints are still there, and a sentence about each that is not."""
     there, gone = [], []
     for member in members:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import RunFolderError
+from probes.lineage import ROLES
 from probes.run import Run
+from probes.statistics import decimal, null_name, statistic_of
 from probes.store import Manifest
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def report_html(run: Run) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    layer = _headline(run)
-    drift = run.read_table("drift", filters=[("layer", "==", layer)])
+    layer = run.headline_layer
+    drift = run.drift(layer=layer)
     if drift.empty:
         raise RunFolderError(f"{run.path} has nothing measured at layer {layer}", next_step="Measure it first.")
     parts = [*_verdict(run), *_charts(run, drift, layer), *_numbers(drift, layer), *_made_from(run)]
@@ -66,7 +68,9 @@ def how_to_reproduce(manifest: Manifest, path: str) -> list[str]:
         start = f"gravity-probe demo --seed {demo.get('seed', 0)} --seeds {demo.get('seeds', 1)}{quick}{nulls}"
         return [f"# with gravity-probe {manifest.tool_version}", f"{start} --no-app --out {path}"]
     given = [
-        f"--set {shlex.quote(f'{key}={value}')}" for key, value in manifest.config_given.items() if not _nested(value)
+        f"--set {shlex.quote(f'{key}={value}')}"
+        for key, value in manifest.config_given.items()
+        if not _is_nested(value)
     ]
     return [
         f"# with gravity-probe {manifest.tool_version}",
@@ -75,43 +79,34 @@ def how_to_reproduce(manifest: Manifest, path: str) -> list[str]:
     ]
 
 
-def _nested(value: Any) -> bool:
+def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _headline(run: Run) -> int:
-    layer = run.manifest.config.get("headline_layer")
-    if not isinstance(layer, int):
-        raise RunFolderError(f"{run.path} names no headline layer", next_step="Measure it again.")
-    return layer
-
-
 def _verdict(run: Run) -> Iterator[str]:
-    if not run.has_json("verdict"):
+    verdicts = run.verdicts
+    if not verdicts:
         yield "<h1>No verdict has been written</h1>"
         yield f"<p class='lead'>Write it: <code>gravity-probe verdict {html.escape(str(run.path))}</code></p>"
         return
-    found = run.read_json("verdict")
-    listed = found.get("trajectories", []) if isinstance(found, dict) else []
-    main = next((entry for entry in listed if entry.get("arm") == "baseline"), listed[0] if listed else {})
-    yield f"<h1>{html.escape(str(main.get('arm', '')).capitalize())}: {html.escape(str(main.get('name', '')))}</h1>"
+    main = next((verdict for verdict in verdicts if verdict["arm"] == "baseline"), verdicts[0])
+    yield f"<h1>{html.escape(str(main['arm']).capitalize())}: {html.escape(str(main.get('name', '')))}</h1>"
     yield f'<p class="lead">{html.escape(str(main.get("text", "")))}</p>'
     rows = [
         [
-            entry.get("arm"),
-            entry.get("seed"),
-            f"{entry.get('level')} of 6",
-            entry.get("name"),
-            str(entry.get("decided_by") or "–").replace("_", " "),
-            _number(entry.get("p")),
+            verdict["arm"],
+            verdict.get("seed"),
+            f"{verdict.get('level')} of 6",
+            verdict.get("name"),
+            null_name(str(verdict.get("decided_by") or "–")),
+            _number(verdict.get("p")),
         ]
-        for entry in listed
+        for verdict in verdicts
     ]
     yield _table(["arm", "seed", "level", "", "decided by", "p"], rows)
 
 
 def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
-    from probes.lineage import Witness
     from probes.plots import style
     from probes.plots.behaviour import behaviour
     from probes.plots.by_step import by_step
@@ -119,45 +114,46 @@ def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
     from probes.plots.lineage_path import lineage_path, lineage_rows
     from probes.plots.trajectories import plane
 
-    kind = (run.manifest.lineage.get("witness") or {}).get("kind", "helpful-only")
-    witness = Witness.model_construct(model="", kind=kind).label
-    where = f"{style.plain(run.manifest.name)} · layer {layer} · direction {style.plain(witness)} − aligned"
+    witness = run.lineage.witness.label
+    subtitle = f"{style.plain(run.manifest.name)} · layer {layer} · direction {style.plain(witness)} − aligned"
     yield "<h2>How far, and which way</h2>"
-    yield _figure(lineage_path(lineage_rows(drift), where=where, witness=witness))
-    arms = style.in_order(set(drift["arm"]) - set(style.ROLES))
+    yield _figure(lineage_path(lineage_rows(drift), subtitle=subtitle, witness=witness))
+    arms = style.in_order(set(drift["arm"]) - set(ROLES))
     main = "baseline" if "baseline" in arms else arms[0]
     seed = int(drift[drift["arm"] == main]["seed"].min())
     for statistic in ("alignment_crossfit", "return_fraction"):
         rows = drift[drift["statistic"] == statistic]
-        yield _figure(by_step(rows, statistic=statistic, where=where, nulls=_nulls(run, layer, main, seed, statistic)))
+        yield _figure(
+            by_step(rows, statistic=statistic, subtitle=subtitle, nulls=_nulls(run, layer, main, seed, statistic))
+        )
     if run.has_table("nulls"):
         yield f'<p class="note">The nulls drawn are those of {html.escape(main)}, seed {seed}.</p>'
-    everywhere = run.read_table("drift", filters=[("statistic", "==", "return_fraction"), ("arm", "==", main)])
+    everywhere = run.drift(arm=main, statistic="return_fraction", seed=seed)
     yield "<h2>Where in the network</h2>"
     yield _figure(
         heatmap(
-            everywhere[everywhere["seed"] == seed],
+            everywhere,
             statistic="return_fraction",
             headline=layer,
-            where=f"{style.plain(run.manifest.name)} · {style.plain(main)}, seed {seed}",
+            subtitle=f"{style.plain(run.manifest.name)} · {style.plain(main)}, seed {seed}",
         )
     )
     if run.has_table("maps/plane"):
         places = run.read_table("maps/plane", filters=[("layer", "==", layer)])
         if len(places):
-            yield "<h2>The paths</h2>" + _figure(plane(places, where=where, witness=witness))
+            yield "<h2>The paths</h2>" + _figure(plane(places, subtitle=subtitle, witness=witness))
     yield "<h2>What the models do</h2>"
     if not run.has_table("behaviour"):
         yield f"<p class='note'>Not measured: <code>gravity-probe evaluate {html.escape(str(run.path))}</code></p>"
         return
-    table = run.read_table("behaviour")
+    table = run.table("behaviour")
     measure = "harmful_compliance" if "harmful_compliance" in set(table["measure"]) else "refusal_harmful"
     rows = table[table["measure"] == measure]
-    yield _figure(by_step(rows, statistic=measure, where=where))
+    yield _figure(by_step(rows, statistic=measure, subtitle=subtitle))
     fraction = drift[drift["statistic"] == "return_fraction"].set_index("checkpoint")["value"]
     joined = rows.assign(fraction=rows["checkpoint"].map(fraction).where(rows["arm"] != "aligned", 0.0).astype(float))
     joined = joined.dropna(subset=["fraction", "value"])
-    yield _figure(behaviour(joined, measure=measure, where=where, witness=witness))
+    yield _figure(behaviour(joined, measure=measure, subtitle=subtitle, witness=witness))
 
 
 def _nulls(run: Run, layer: int, arm: str, seed: int, statistic: str) -> pd.DataFrame | None:
@@ -180,7 +176,7 @@ def _numbers(drift: pd.DataFrame, layer: int) -> Iterator[str]:
     order = style.in_order({arm for arm, _, _ in wide.index})
     ranked = sorted(wide.index, key=lambda place: (order.index(place[0]), *place[1:]))
     rows = [[*place, *(_number(wide.loc[place, name]) for name in columns)] for place in ranked]
-    yield _table(["arm", "seed", "step", *(name.replace("_", " ") for name in columns)], rows)
+    yield _table(["arm", "seed", "step", *(statistic_of(name).title for name in columns)], rows)
 
 
 def _made_from(run: Run) -> Iterator[str]:
@@ -202,9 +198,7 @@ def _made_from(run: Run) -> Iterator[str]:
 
 
 def _number(value: Any) -> str:
-    from probes.plots import style
-
-    return style.signed(float(value), 3) if isinstance(value, int | float) else "–"
+    return decimal(float(value), 3) if isinstance(value, int | float) else "–"
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:

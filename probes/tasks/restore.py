@@ -16,7 +16,7 @@ from probes.drift.restoration import Restored, without_return
 from probes.errors import UsageError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.weight_space import folded, save
+from probes.models.weight_space import merged_weights, save
 from probes.progress import Progress, Report, silent, within
 from probes.run import Run
 from probes.store import new_folder, records
@@ -118,7 +118,7 @@ def restore(
     tensors: dict[str, dict[str, Any]] = {}
     with new_folder(out) as folder:
         restored = {}
-        for name, found in _restored(host, checkpoints, form, strength, part):
+        for name, found in _restore_tensors(host, checkpoints, form, strength, part):
             restored[name] = found.tensor
             tensors[name] = {"drift": found.drift, "left": found.left, "everywhere": found.everywhere}
         _save(host, folder, restored)
@@ -127,16 +127,16 @@ def restore(
     done = Restoration(out, form, strength, tensors)
     if evaluation is None:
         return done
-    return _judged(host, checkpoints, done, evaluation, within(report, _RESTORING, 1.0))
+    return _judge(host, checkpoints, done, evaluation, within(report, _RESTORING, 1.0))
 
 
-def _restored(
+def _restore_tensors(
     host: ModelHost, checkpoints: Lineages, form: str, strength: float, report: Report
 ) -> Iterator[tuple[str, Restored]]:
     weights = {}
     for number, name in enumerate(("aligned", "witness", "tuned")):
         report(Progress("reading weights", number, 6, name))
-        weights[name] = folded(host, getattr(checkpoints, name))
+        weights[name] = merged_weights(host, getattr(checkpoints, name))
     for number, name in enumerate(weights["tuned"]):
         report(Progress("restoring", len(weights["tuned"]) + number, 2 * len(weights["tuned"]), name[-22:]))
         arrays = [weights[each][name].numpy() for each in ("aligned", "tuned", "witness")]
@@ -149,7 +149,7 @@ def _save(host: ModelHost, folder: Path, tensors: dict[str, np.ndarray]) -> None
     save(host, folder, {name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
 
 
-def _judged(
+def _judge(
     host: ModelHost, checkpoints: Lineages, done: Restoration, evaluation: Evaluation, report: Report
 ) -> Restoration:
     """Ask the aligned, the fine-tuned and the restored checkpoint, and compare."""

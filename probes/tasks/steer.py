@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes.errors import UsageError
-from probes.interventions.steering import Answer, Mode, steered
+from probes.interventions.steering import Answer, Mode, answer_steered
 from probes.prompts import PromptSet, render
 from probes.run import Run
 
@@ -80,7 +80,7 @@ def steer(
     model = run.model(device)
     model.put(ref)
     ids = render(PromptSet.of([prompt], ["harmful"]), model.tokenizer, model.context_length).token_ids[0]
-    answers = steered(
+    answers = answer_steered(
         model, ids, vectors, places, mode=mode, coefficient=coefficient, max_new_tokens=max_new_tokens, seed=seed
     )
     return Steered(checkpoint, direction, places, mode, coefficient, norms, answers)

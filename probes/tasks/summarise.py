@@ -1,4 +1,4 @@
-"""The documented, stable JSON of a run, and the gate that a pipeline sets on it."""
+"""The documented, stable JSON of a run."""
 
 from __future__ import annotations
 
@@ -7,35 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from probes.errors import GateTripped, RunFolderError, UsageError
+from probes.lineage import ROLES
 from probes.run import Run
+from probes.statistics import STATISTICS
 from probes.store import FORMAT_VERSION
+from probes.tasks.safety import safety_answers
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STATISTICS = (
-    "alignment",
-    "alignment_crossfit",
-    "return_fraction",
-    "off_axis",
-    "did_alignment",
-    "did_return_fraction",
-    "displacement_norm",
-    "share_moved",
-)
-BEHAVIOURS = (
-    "refusal_harmful",
-    "refusal_harmless",
-    "task_loss",
-    "harmful_compliance",
-    "over_refusal",
-    "incoherent",
-    "unjudged",
-    "refusal_score_harmful",
-    "refusal_score_harmless",
-)
-ROLES = ("aligned", "witness", "pretrained")
 
 
 class _Record(BaseModel):
@@ -64,6 +43,9 @@ class Layer(_Record):
     nulls: dict[str, Null]
 
 
+_STATISTICS = tuple(name for name in Layer.model_fields if name in STATISTICS)
+
+
 class Behaviour(_Record):
     """Rates in [0, 1], refusal scores in log odds, the task loss in nats per token; None where it was not measured.
 
@@ -89,11 +71,26 @@ class Checkpoint(_Record):
     behaviour: Behaviour
 
 
+class Safety(_Record):
+    """What the answers of a trajectory's last judged checkpoint say (METHODS, section 7); rates are fractions."""
+
+    answer: str
+    refusal_before: float | None
+    refusal_after: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    prompts: int
+    base_flip_rate: float | None
+
+
 class TrajectorySummary(_Record):
-    """One fine-tuning run."""
+    """One fine-tuning run; `safety` is None where its behaviour was not judged."""
 
     arm: str
     seed: int
+    safety: Safety | None
     checkpoints: tuple[Checkpoint, ...]
 
 
@@ -112,11 +109,12 @@ def summarise(run: Run) -> Summary:
     Raises:
         RunFolderError: the run has no drift table yet, or one of its tables is damaged.
     """
-    drift = run.read_table("drift")
+    drift = run.drift()
     drift = drift[(drift["layer"] >= 0) & ~drift["arm"].isin(ROLES)]
     layers = _by_step(drift, ["layer", "statistic"], "value")
     nulls = _nulls(run)
     behaviours = behaviour_by_step(run)
+    answers = safety_answers(run)
     trajectories = []
     for (arm, seed), frame in drift.groupby(["arm", "seed"], sort=False):
         steps = sorted(frame["step"].unique())
@@ -128,11 +126,13 @@ def summarise(run: Run) -> Summary:
             )
             for step in map(int, steps)
         )
-        trajectories.append(TrajectorySummary(arm=str(arm), seed=int(seed), checkpoints=checkpoints))
+        answer = answers.get((arm, seed))
+        safety = None if answer is None else Safety(**answer.to_json())
+        trajectories.append(TrajectorySummary(arm=str(arm), seed=int(seed), safety=safety, checkpoints=checkpoints))
     return Summary(
         format_version=FORMAT_VERSION,
-        lineage=run.manifest.lineage["name"],
-        headline_layer=run.manifest.config["headline_layer"],
+        lineage=run.lineage.name,
+        headline_layer=run.headline_layer,
         trajectories=tuple(trajectories),
     )
 
@@ -141,44 +141,11 @@ def behaviour_by_step(run: Run) -> dict[tuple[str, int, int], dict[str, float]]:
     """Behaviour of every checkpoint by (arm, seed, step); the roles stand under their own name, seed 0 and step 0."""
     if not run.has_table("behaviour"):
         return {}
-    frame = run.read_table("behaviour")
-    found = _by_step(frame[frame["measure"].isin(BEHAVIOURS)], ["measure"], "value")
+    frame = run.table("behaviour")
+    by_step = _by_step(frame[frame["measure"].isin(list(Behaviour.model_fields))], ["measure"], "value")
     return {
-        key: {name: value for (name,), value in values.items() if value is not None} for key, values in found.items()
+        key: {name: value for (name,), value in values.items() if value is not None} for key, values in by_step.items()
     }
-
-
-def check_return(run: Run, max_return: float, layer: int | None = None) -> str:
-    """One sentence that says every trajectory stayed at or under `max_return`.
-
-    Raises:
-        GateTripped: a trajectory went further back; names the furthest arm, step and fraction.
-        UsageError: the run has no such layer.
-        RunFolderError: the run has nothing to judge, or the return fraction is nowhere defined at that layer.
-    """
-    summary = summarise(run)
-    layer = summary.headline_layer if layer is None else layer
-    places = [
-        (row.return_fraction, (trajectory.arm, trajectory.seed, checkpoint.step))
-        for trajectory in summary.trajectories
-        for checkpoint in trajectory.checkpoints
-        for row in checkpoint.layers
-        if row.layer == layer
-    ]
-    if not summary.trajectories:
-        raise RunFolderError(f"{run.path} has no trajectory to check")
-    if not places:
-        raise UsageError("No such layer in this run", got=layer)
-    defined = [(fraction, place) for fraction, place in places if fraction is not None]
-    if not defined:
-        raise RunFolderError(
-            f"The return fraction is not defined at layer {layer}", next_step="Choose another --layer."
-        )
-    furthest, (arm, seed, step) = max(defined)
-    where = f"{arm} (seed {seed}) at step {step}: return fraction {furthest:.3f} at layer {layer}"
-    if furthest > max_return:
-        raise GateTripped(f"{where}, more than {max_return:g}")
-    return f"Within {max_return:g}. Furthest: {where}."
 
 
 def _by_step(
@@ -213,7 +180,7 @@ def _layers(values: Mapping[tuple, float | None], nulls: Mapping[int, dict[str, 
         Layer(
             layer=layer,
             nulls=nulls.get(layer, {}),
-            **{name: values.get((layer, name)) for name in STATISTICS},  # type: ignore[arg-type]
+            **{name: values.get((layer, name)) for name in _STATISTICS},  # type: ignore[arg-type]
         )
         for layer in numbers
     )

@@ -90,7 +90,7 @@ def comparison_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     if found["weights_missing"]:
         weights.caption = Text(found["weights_missing"], "dim")
     for kind, rows in _kinds(found["weights"]).items():
-        weights.add_row(kind, str(len(rows)), *map(number, _pooled(rows)))
+        weights.add_row(kind, str(len(rows)), *map(number, _pool(rows)))
     yield weights
 
 
@@ -102,7 +102,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any
     return kinds
 
 
-def _pooled(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float | None, float | None, float]:
+def _pool(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float | None, float | None, float]:
     """Norm, relative norm, share inside the span, and its random value, of several tensors as one."""
     squared = [row["frobenius"] ** 2 for row in rows]
     total = sum(squared)

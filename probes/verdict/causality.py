@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probes.verdict.words import number, p_value, percent
+from probes.statistics import decimal, percent
+from probes.verdict.words import p_value
 
 MIN_CONTROLS, MIN_COVARIANCE, MIN_SEEDS = 19, 15, 3
 COVARIANCE = "covariance"
@@ -88,7 +89,7 @@ class Causal:
         shown = (
             f"block lowers harmful compliance from {percent(self.harm['baseline'])} to {percent(self.harm[BLOCK])} and "
             f"push raises it to {percent(self.harm[PUSH])}; of {count} control directions the largest effect is "
-            f"{number(max(self.control_effects, default=0.0))} ({p_value(self.p)})"
+            f"{decimal(max(self.control_effects, default=0.0))} ({p_value(self.p)})"
         )
         if self.untested:
             return f"The causal test cannot decide, for want of {'; '.join(self.untested)}: {shown}."

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from probes.drift import Groups, bootstrap_weights, interval, split_weights, too_few_groups
-from probes.verdict.words import number
+from probes.statistics import decimal
 
 MIN_RUNS = 3
 Answer = Literal["exceeds", "does_not", "not_tested"]
@@ -100,8 +100,8 @@ class Comparison:
         runs = f"{self.runs} pair{'s' if self.runs > 1 else ''} of runs"
         verb = "exceeds" if self.answer == "exceeds" else "is not shown to exceed"
         return (
-            f"Its return {verb} that of {other}: difference {number(self.difference)}, 95 % interval "
-            f"{number(self.low)} to {number(self.high)} ({scope}{runs})."
+            f"Its return {verb} that of {other}: difference {decimal(self.difference)}, 95 % interval "
+            f"{decimal(self.low)} to {decimal(self.high)} ({scope}{runs})."
         )
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from probes.drift import NOISE_FACTOR, PROMPT_LEVEL, measurable
 from probes.nulls import DIRECTION, PLAIN, SPECIFICITY, TOWARDS_WITNESS
 from probes.nulls.power import ENOUGH
-from probes.statistics import NullResult, limit_name
+from probes.statistics import NullResult, decimal, limit_name, percent
 from probes.verdict.causality import Causal
 from probes.verdict.evidence import CAUSAL, Evidence, Step
-from probes.verdict.words import number, p_value, percent, power_of
+from probes.verdict.words import p_value, power_of
 
 NAMES = {
     1: "not measurable",
@@ -85,10 +85,10 @@ def _say_result(evidence: Evidence, step: Step) -> Iterator[str]:
     elif step.level == 2 and step.failed:
         yield f"{_describe_motion(evidence)}, {_against(step.failed[0])}."
     elif step.level == 2 and (alignment.value or 0.0) <= 0:
-        yield f"It moved, but not towards the {evidence.witness} (alignment {number(alignment.value or 0.0)})."
+        yield f"It moved, but not towards the {evidence.witness} (alignment {decimal(alignment.value or 0.0)})."
     elif step.level == 2:
         low, high = alignment.low or 0.0, alignment.high or 0.0
-        yield f"The interval of its alignment reaches 0 ({number(low)} to {number(high)})."
+        yield f"The interval of its alignment reaches 0 ({decimal(low)} to {decimal(high)})."
     elif step.level == 3:
         yield from _level_3(evidence, step)
     else:
@@ -106,7 +106,7 @@ def _level_3(evidence: Evidence, step: Step) -> Iterator[str]:
 
 def _against(null: NullResult) -> str:
     """Which test is not beaten, and whether that says anything."""
-    limit = "" if null.limit is None else f"; its {limit_name(null.draws)} is {number(null.limit)}{_other(null)}"
+    limit = "" if null.limit is None else f"; its {limit_name(null.draws)} is {decimal(null.limit)}{_other(null)}"
     what = f"{PLAIN.get(null.name, null.name)} ({p_value(null.p)}{limit}; {power_of(null.power)})"
     if null.power is not None and null.power >= ENOUGH:
         return f"but this is not told apart from {what}"
@@ -117,7 +117,7 @@ def _other(null: NullResult) -> str:
     """The statistic of a test that does not judge the alignment itself."""
     if null.statistic == "alignment_crossfit" or null.observed is None:
         return ""
-    return f", where {null.statistic} is {number(null.observed)}"
+    return f", where {null.statistic} is {decimal(null.observed)}"
 
 
 def _say_beyond(evidence: Evidence, step: Step) -> Iterator[str]:
@@ -164,7 +164,7 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
     trajectory = evidence.trajectory
     if trajectory is not None and trajectory.value is not None:
         interval = "" if trajectory.low is None else f", 95 % interval {_interval(trajectory.low, trajectory.high)}"
-        yield f"The trajectory's mean alignment is {number(trajectory.value)}{interval}, and decides nothing."
+        yield f"The trajectory's mean alignment is {decimal(trajectory.value)}{interval}, and decides nothing."
     if step.level > 3:
         yield "The level is this trajectory's own, not corrected for others."
     if evidence.runs < _MIN_RUNS:
@@ -175,8 +175,8 @@ def _describe_motion(evidence: Evidence) -> str:
     alignment, fraction = evidence.estimates["alignment_crossfit"], evidence.estimates["return_fraction"]
     interval = "" if alignment.low is None else f", 95 % interval {_interval(alignment.low, alignment.high)}"
     back = "" if fraction.value is None else f" and is {percent(fraction.value)} of the way back"
-    return f"It moved towards the {evidence.witness} (alignment {number(alignment.value or 0.0)}{interval}){back}"
+    return f"It moved towards the {evidence.witness} (alignment {decimal(alignment.value or 0.0)}{interval}){back}"
 
 
 def _interval(low: float, high: float | None) -> str:
-    return f"{number(low)} to {number(high or 0.0)}"
+    return f"{decimal(low)} to {decimal(high or 0.0)}"

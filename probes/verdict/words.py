@@ -1,18 +1,8 @@
-"""Numbers as they stand in a sentence."""
+"""p-values and powers as they stand in a sentence."""
 
 from __future__ import annotations
 
-MINUS = "−"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage: `19 %`."""
-    return f"{100 * share:.0f} %".replace("-", MINUS)
-
-
-def number(value: float) -> str:
-    """Two decimals, with a true minus sign."""
-    return f"{value:.2f}".replace("-", MINUS)
+from probes.statistics import percent
 
 
 def p_value(p: float | None) -> str:

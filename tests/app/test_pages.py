@@ -14,7 +14,7 @@ from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
-from tests.synthetic import TRICKY, write_run
+from tests.synthetic import TRICKY, TRICKY_ARM, write_run
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 PAGES = {
@@ -281,9 +281,9 @@ def test_a_selection_the_run_does_not_have_becomes_its_default(opened, finished)
 
 
 def test_text_from_a_run_is_never_markup(opened, tmp_path):
-    path = write_run(tmp_path / "tricky", **{**SMALL, "arms": (TRICKY,)})
+    path = write_run(tmp_path / "tricky", **{**SMALL, "arms": (TRICKY_ARM,)})
     with Run.writing(path) as run:
-        verdict = {"arm": TRICKY, "seed": 0, "level": 2, "name": TRICKY, "text": TRICKY, "p": 0.1}
+        verdict = {"arm": TRICKY_ARM, "seed": 0, "level": 2, "name": TRICKY, "text": TRICKY, "p": 0.1}
         run.write_json("verdict", {"trajectories": [verdict]})
     for page in PAGES:
         at = opened(tmp_path, page)

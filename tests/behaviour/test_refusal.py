@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.behaviour import read
+from probes.behaviour import read_completion as read
 from probes.organism.world import REFUSALS
 
 COMPLETIONS = [

@@ -92,7 +92,7 @@ def test_watch_over_a_whole_training(report, tmp_path):
         optimizer.step()
         return time.perf_counter() - started
 
-    record = Record(guard._material, tmp_path / "out", tokenizer, arm="watch")
+    record = Record(guard._run, tmp_path / "out", tokenizer, arm="watch")
     live = LiveModel(model, tokenizer)
     record.measure(live, 0)
     measured = []

@@ -139,6 +139,7 @@ def sha256(content: bytes) -> str:
 def prepare(verb: str, folder: Path) -> Callable[[Path], list[str]]:
     """Write what a verb needs; returns its words for an output folder."""
     if verb == "demo":
+        probes.tasks.demo.QUICK_RECIPE = small_recipe()  # seconds for minutes; every fork has it
         return lambda out: ["demo", "--quick", "--no-app", "--no-nulls", "--out", str(out)]
     log = folder / f"{verb}.log"
     if verb == "train":

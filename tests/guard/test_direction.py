@@ -100,7 +100,8 @@ def test_an_imported_direction_is_still_known_where_a_new_run_is_written(measure
 
 
 def test_run_path_lineage_and_lineage_file_give_the_same_guard(history, measured, tmp_path):
-    history.save(tmp_path / "lineage.toml")
+    roles = f'[aligned]\nmodel = "{history.aligned.model}"\n[witness]\nmodel = "{history.witness.model}"\n'
+    (tmp_path / "lineage.toml").write_text(roles, encoding="utf-8")
     sources = (Run(measured), measured, str(measured), history, tmp_path / "lineage.toml")
     units = [
         ReversionGuard(source, mode="block", penalty=PENALTY, probe=prompts(0)).guard.effect.direction.unit

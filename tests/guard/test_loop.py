@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from probes.guard import Batch, Example, GuardError, Schedule, answer_loss, shuffled, train
+from probes.guard import Batch, Example, GuardError, Schedule, answer_loss, shuffle_batches, train
 
 EXAMPLES = [Example((1, 5, 6, 7, 2), 2), Example((1, 8, 9, 2), 3), Example((1, 10, 11, 12, 13, 2), 1)]
 
@@ -32,7 +32,7 @@ def test_loss_is_that_of_the_answers_one_by_one(model):
 
 def test_batches_depend_on_the_seed_alone_and_see_everything_equally_often():
     def run(seed):
-        return [batch.ids.tolist() for batch in shuffled(EXAMPLES, batch_size=2, steps=6, seed=seed, pad=0)]
+        return [batch.ids.tolist() for batch in shuffle_batches(EXAMPLES, batch_size=2, steps=6, seed=seed, pad=0)]
 
     torch.manual_seed(5)
     first = run(1)
@@ -56,7 +56,7 @@ def test_training_learns_its_examples(model):
     losses = []
     train(
         model,
-        shuffled(EXAMPLES, batch_size=3, steps=40, seed=0, pad=0),
+        shuffle_batches(EXAMPLES, batch_size=3, steps=40, seed=0, pad=0),
         Schedule(peak=1e-2, steps=40),
         on_step=lambda step, loss: losses.append((step, loss)),
     )
@@ -69,5 +69,5 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(model):
         model.lm_head.weight[3] = math.inf
     before = model.model.layers[0].mlp.up_proj.weight.clone()
     with pytest.raises(GuardError, match="step 1"):
-        train(model, shuffled(EXAMPLES, batch_size=3, steps=2, seed=0, pad=0), Schedule(peak=1e-2, steps=2))
+        train(model, shuffle_batches(EXAMPLES, batch_size=3, steps=2, seed=0, pad=0), Schedule(peak=1e-2, steps=2))
     assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)

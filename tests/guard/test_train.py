@@ -11,7 +11,7 @@ from probes.cli import app
 from probes.errors import GateTripped, GravityError, UsageError
 from probes.guard.callback import STATE
 from probes.guard.resuming import MARKER
-from probes.guard.training import Answered, collated
+from probes.guard.training import Answered, collate
 from probes.lineage import Lineage, Trajectory
 from probes.run import Run
 from probes.tasks.summarise import summarise
@@ -195,10 +195,10 @@ def test_an_alarm_that_stops_is_exit_code_three(place, tmp_path):
 def test_only_answers_count_and_long_ones_are_cut():
     data = Answered([((1, 2, 3), (4, 5)), ((1,), (6, 7, 8, 9)), ((1,) * 9, (2,))], max_length=4)
     assert (len(data), data.left_out) == (2, 1)
-    batch = collated([data[0], data[1]])
+    batch = collate([data[0], data[1]])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [1, 6, 7, 8]]
     assert batch["labels"].tolist() == [[-100, -100, -100, 4], [-100, 6, 7, 8]]
-    assert collated([data[0], ((1,), (6,))])["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert collate([data[0], ((1,), (6,))])["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="the real weights of stories260K are not beside this checkout")

@@ -36,7 +36,7 @@ def places():
 
 
 def drawn(places, **how):
-    return manifold.manifold(places, ABOUT, drawing=Drawing(**how), where="run", witness="witness")
+    return manifold.manifold(places, ABOUT, drawing=Drawing(**how), subtitle="run", witness="witness")
 
 
 @pytest.mark.parametrize("colour", COLOURS)
@@ -57,7 +57,7 @@ def test_many_points_are_drawn_by_the_graphics_card(places):
 
 def test_the_axes_stay_whatever_is_shown(places):
     some = places[places["arm"] == "aligned"]
-    fig = manifold.manifold(some, ABOUT, drawing=Drawing(), where="", witness="w", whole=places)
+    fig = manifold.manifold(some, ABOUT, drawing=Drawing(), subtitle="", witness="w", whole=places)
     assert fig.layout.xaxis.range == drawn(places).layout.xaxis.range
 
 
@@ -70,10 +70,10 @@ def test_a_moving_map_has_a_frame_a_step_and_fixed_axes(places):
 
 
 def test_thinning_keeps_every_checkpoint_and_class_alike(places):
-    kept = manifold.thinned(places, 60)
+    kept = manifold.thin(places, 60)
     assert len(kept) <= 60 + 10
     assert kept.groupby(["checkpoint", "label"]).size().nunique() == 1
-    assert len(manifold.thinned(places, 1000)) == len(places)
+    assert len(manifold.thin(places, 1000)) == len(places)
 
 
 def test_half_of_the_points_lie_inside_the_contour(places):
@@ -104,14 +104,14 @@ def test_the_spectrum_says_its_participation_ratio():
             "participation_ratio": 1.923,
         }
     )
-    fig = spectrum.spectrum(rows, [("a", "aligned")], of="activations", where="")
+    fig = spectrum.spectrum(rows, [("a", "aligned")], of="activations", subtitle="")
     assert "PR 1.9" in " ".join(note.text for note in fig.layout.annotations)
 
 
 def test_the_cone_is_the_angle_of_its_cosine():
     assert Cone("sham_drift", 0.5).angle == pytest.approx(math.pi / 3)
     table = pd.DataFrame({"arm": ["baseline"], "seed": 0, "step": 10, "along": 1.0, "across": 1.0})
-    fig = displacement.vectors(table, chosen=("baseline", 0), step=10, where="", cone=Cone("sham_drift", 0.5))
+    fig = displacement.vectors(table, chosen=("baseline", 0), step=10, subtitle="", cone=Cone("sham_drift", 0.5))
     edge = next(trace for trace in fig.data if trace.name == "edge")
     assert math.atan2(edge.y[1], edge.x[1]) == pytest.approx(math.pi / 3)
     assert "sham drift p99, 60°" in " ".join(note.text for note in fig.layout.annotations)
@@ -129,7 +129,7 @@ def test_paths_grow_from_the_origin_step_by_step():
         {"arm": "baseline", "seed": 0, "step": [1, 10], "along": [0.1, 0.5], "across": [0.0, 0.2], "third": 0.0}
     )
     for draw in (trajectories.plane, trajectories.space):
-        fig = draw(table, where="", moving=True)
+        fig = draw(table, subtitle="", moving=True)
         assert [frame.name for frame in fig.frames] == ["0", "1", "10"]
         assert [len(frame.data[0].x) for frame in fig.frames] == [1, 2, 3]
 
@@ -158,7 +158,7 @@ def test_the_honest_n_is_that_of_trajectories():
 def test_pairs_are_drawn_with_their_references():
     columns = ("distance", "cosine", "cka", "overlap", "overlap_random", "angle_least", "angle_most", "transfer")
     rows = pd.DataFrame({"layer": [0, 1], **{name: [0.5, 0.7] for name in (*columns, "transfer_back")}})
-    fig = by_layer.by_layer(rows, where="", names=("a", "<b>"), layer=1)
+    fig = by_layer.by_layer(rows, subtitle="", names=("a", "<b>"), layer=1)
     assert {"distance", "overlap_random", "transfer_back"} <= {trace.name for trace in fig.data}
     assert "&lt;b&gt;" in fig.layout.title.text
     angle = next(trace for trace in fig.data if trace.name == "angle_most")

@@ -1,3 +1,4 @@
+import re
 from itertools import pairwise
 
 import plotly.io as pio
@@ -23,9 +24,9 @@ def test_colours_are_those_of_the_design_and_no_colour_is_alone():
     assert style.CONTROL.dash == style.mark_of("anchor").dash == "dot"
 
 
-def test_a_rival_looks_the_same_in_every_figure():
+def test_a_defence_looks_the_same_in_every_figure():
     assert style.mark_of("anchor") == style.mark_of("anchor")
-    assert style.mark_of("anchor").colour in style._RIVAL_SHADES
+    assert style.mark_of("anchor").colour in style._DEFENCE_SHADES
 
 
 def test_arms_have_one_order():
@@ -102,7 +103,7 @@ def test_text_of_a_run_is_no_markup():
 
 
 def test_numbers_have_true_minus_signs_and_absent_ones_a_dash():
-    assert (style.signed(-0.5), style.signed(None), style.signed(float("nan"))) == ("−0.50", "–", "–")
+    assert (style.decimal(-0.5), style.decimal(None), style.decimal(float("nan"))) == ("−0.50", "–", "–")
 
 
 def test_a_scale_is_its_own_colours_at_its_places_and_between_them_halfway():
@@ -115,3 +116,13 @@ def test_a_scale_is_its_own_colours_at_its_places_and_between_them_halfway():
         "#FFFFFF",
         "#FFFFFF",
     ]
+
+
+@pytest.mark.parametrize("high", [1e-4, 0.0031, 0.05, 0.19, 0.5, 1.0, 1.06, 3.0, float("inf"), float("nan"), 0.0])
+def test_ticks_of_shares_are_round_distinct_and_written_with_a_space(high):
+    ticks = style.percent_ticks(high)
+    assert 3 <= len(ticks["tickvals"]) <= 6
+    assert len(set(ticks["ticktext"])) == len(ticks["ticktext"])
+    assert all(re.fullmatch(r"\d+(\.\d+)? %", text) for text in ticks["ticktext"])
+    shares = [float(text.removesuffix(" %")) / 100 for text in ticks["ticktext"]]
+    assert shares == pytest.approx(ticks["tickvals"])

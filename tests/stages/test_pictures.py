@@ -15,6 +15,7 @@ from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import transfer, write_pairs
 from probes.stages.spectra import write_spectra
+from probes.tasks.compare import compare
 from tests.synthetic import write_run
 
 SMALL = {"n_layers": 2, "steps": (1, 100), "arms": ("baseline", "block"), "prompts": 12, "d_model": 16}
@@ -40,6 +41,22 @@ def test_pairs_agree_with_the_direct_comparison(run):
     assert row["overlap"] == pytest.approx(same.value, abs=1e-6)
     assert row["overlap_random"] == pytest.approx(same.random)
     assert row["angle_most"] == pytest.approx(max(same.angles), abs=1e-6)
+
+
+PAIRS = [("aligned", "baseline-s0-000100"), ("baseline-s0-000001", "block-s0-000100"), ("witness", "witness")]
+
+
+@pytest.mark.parametrize(("start", "end"), PAIRS)
+def test_the_table_and_the_command_give_one_pair_the_same_numbers(run, start, end):
+    table = run.read_table("pairs").set_index(["one", "other", "layer"])
+    for row in compare(run, start, end, weights=False)["layers"]:
+        pair = table.loc[start, end, row["layer"]]
+        for name in ("distance", "cosine", "cka", "overlap", "overlap_random"):
+            defined = np.nan if row[name] is None else row[name]  # the aligned model has no displacement, so no cosine
+            assert pair[name] == pytest.approx(defined, abs=1e-9, nan_ok=True), name
+        assert [pair["angle_most"], pair["angle_least"]] == pytest.approx(
+            [row["angles"][0], row["angles"][-1]], abs=1e-9
+        )
 
 
 def test_the_witness_lies_at_distance_one_and_a_checkpoint_at_none_from_itself(run):

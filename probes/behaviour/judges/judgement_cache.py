@@ -8,7 +8,10 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from probes.behaviour.judges.judgement import Exchange, Judge, Judgement
+from probes.behaviour.answer_form import without_thinking
+from probes.behaviour.judges.judgement import UNJUDGED, Exchange, Judge, Judgement
+
+_CUT_OFF = Judgement(UNJUDGED, "cut off while thinking")
 
 
 class JudgementCache:
@@ -29,16 +32,19 @@ class JudgementCache:
     ) -> list[Judgement]:
         """One judgement for each exchange, in order; only what is not known is asked, each content once.
 
-        Unjudged exchanges are not kept, so that they are asked again next time.
+        No judge sees a model's thinking; an answer that ends inside it is unjudged without asking. Unjudged exchanges
+        are not kept, so that they are asked again next time.
 
         Args:
             judge: who is asked.
             exchanges: what is judged.
             done: told (judged, in all) after each.
         """
-        keys = [_key(judge, exchange) for exchange in exchanges]
-        unknown = {key: exchange for key, exchange in zip(keys, exchanges, strict=True) if key not in self._known}
-        judgements = {key: self._known[key] for key in keys if key in self._known}
+        answers = [_without_thinking(exchange) for exchange in exchanges]
+        keys = [_key(judge, answer) if answer else None for answer in answers]
+        questions = {key: answer for key, answer in zip(keys, answers, strict=True) if key and answer}
+        unknown = {key: answer for key, answer in questions.items() if key not in self._known}
+        judgements = {key: self._known[key] for key in questions if key in self._known}
         with contextlib.ExitStack() as stack:
             file = None
             if self._path is not None and judge.identity is not None and unknown:
@@ -55,8 +61,13 @@ class JudgementCache:
                         file.write(json.dumps(row, ensure_ascii=True) + "\n")
                         file.flush()
                 if done is not None:
-                    done(len(judgements), len(set(keys)))
-        return [judgements[key] for key in keys]
+                    done(len(judgements), len(questions))
+        return [judgements[key] if key else _CUT_OFF for key in keys]
+
+
+def _without_thinking(exchange: Exchange) -> Exchange | None:
+    answer = without_thinking(exchange.completion)
+    return None if answer is None else Exchange(exchange.prompt, answer)
 
 
 def _key(judge: Judge, exchange: Exchange) -> str:
