@@ -356,17 +356,18 @@ def test_an_undefined_observation_has_a_reason_and_no_p_value():
 def test_a_sham_that_did_not_move_is_refused(world, layer, checkpoints):
     with pytest.raises(StatisticsError, match="draws that are not finite"):
         nulls.sham_drift(0.5, np.array([0.1, np.nan]))
-    still = nulls.Shams.of(layer, [np.zeros((24, 96))])
+    still = nulls.Shams.of(layer, checkpoints[2], [np.zeros((24, 96))])
     with pytest.raises(StatisticsError, match="draws that are not finite"):
-        nulls.sham_drift(0.5, still.drift_cosines())
+        still.tests(0.5)
 
 
 def test_sham_cosines_are_the_cross_fitted_alignment(world, checkpoints, layer):
     aligned, witness, tuned = checkpoints
     true = drift.crossfit(aligned, witness, tuned, world.harmful, seed=1)
-    moved = nulls.Shams.of(layer, [(end - aligned)[world.harmful] for end in (tuned, witness)])
-    assert moved.drift_cosines()[0] == pytest.approx(true, abs=1e-6)
-    assert moved.witness_cosines(tuned)[1] == pytest.approx(true, abs=1e-6)
+    shams = nulls.Shams.of(layer, tuned, [(end - aligned)[world.harmful] for end in (tuned, witness)])
+    assert shams.drift[0] == pytest.approx(true, abs=1e-9)
+    assert shams.witness[1] == pytest.approx(true, abs=1e-9)
+    np.testing.assert_allclose(shams.moves[0], (tuned - aligned)[world.harmful].mean(axis=0), rtol=1e-5)
 
 
 def test_sign_flip_is_small_for_a_reversion_and_not_for_prompts_that_do_not_agree(layer, checkpoints):

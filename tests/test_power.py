@@ -36,7 +36,7 @@ def test_plants_have_the_declared_alignment_and_the_runs_own_norm():
     world, aligned, witness, tuned, shams = run_of(0, per_class=64, noise=0.1)
     layer = layer_of(world, aligned, witness)
     size = np.linalg.norm((tuned - aligned)[world.harmful].mean(axis=0))
-    for law, plants in Planting(layer, tuned, 0.5).by_law(nulls.Shams.of(layer, shams).whole).items():
+    for law, plants in Planting(layer, tuned, 0.5).by_law(nulls.Shams.of(layer, tuned, shams).moves).items():
         along = plants.moves @ layer.reversion / np.linalg.norm(layer.reversion)
         if law == "sign_flip":
             np.testing.assert_allclose(along, 0.5 * size, rtol=1e-4)
@@ -50,7 +50,7 @@ def test_plants_have_the_declared_alignment_and_the_runs_own_norm():
 def test_power_never_looks_at_the_direction_that_was_observed():
     world, aligned, witness, tuned, shams = run_of(1)
     layer, size = layer_of(world, aligned, witness), tuned - aligned
-    moved = nulls.Shams.of(layer, shams)
+    moved = nulls.Shams.of(layer, tuned, shams)
     mean = size[world.harmful].mean(axis=0)
     turned = np.roll(mean, 7)
     elsewhere = tuned + world.only_harmful(turned - mean)
@@ -65,10 +65,9 @@ def test_power_is_how_often_the_tests_reject_at_that_alignment():
     for seed in range(RUNS):
         world, aligned, witness, tuned, shams = run_of(seed, alignment=0.35, width=48)
         layer = layer_of(world, aligned, witness, seed)
-        moved = nulls.Shams.of(layer, shams)
+        moved = nulls.Shams.of(layer, tuned, shams)
         found = layer.test(layer.grams(tuned))
-        observed = layer.observe(layer.grams(tuned).only_harmful())
-        found["sham_drift"] = nulls.sham_drift(observed, moved.drift_cosines())
+        found |= moved.tests(layer.observe(layer.grams(tuned).only_harmful()))
         power = nulls.measure_power(layer, tuned, moved, alignment=0.35).tests
         names = ("covariance_aligned", "random_difference", "sham_drift")
         rejected.append([found[name].p_value() <= 0.05 for name in names])
@@ -81,13 +80,13 @@ def test_power_is_how_often_the_tests_reject_at_that_alignment():
 def test_power_grows_with_the_alignment_and_falls_with_the_noise_of_the_shams():
     world, aligned, witness, tuned, shams = run_of(3)
     layer = layer_of(world, aligned, witness)
-    moved = nulls.Shams.of(layer, shams)
+    moved = nulls.Shams.of(layer, tuned, shams)
     weak, strong = (nulls.measure_power(layer, tuned, moved, alignment=alignment) for alignment in (0.2, 0.7))
     assert all(strong.tests[name] >= weak.tests[name] for name in strong.tests)
     assert strong.together > weak.together
     assert all(weak.together <= weak.tests[name] + 0.1 for name in nulls.TOWARDS_WITNESS)
     towards = layer.reversion / np.linalg.norm(layer.reversion)
-    pulled = nulls.Shams.of(layer, [sham + 3 * np.linalg.norm(sham.mean(axis=0)) * towards for sham in shams])
+    pulled = nulls.Shams.of(layer, tuned, [sham + 3 * np.linalg.norm(sham.mean(axis=0)) * towards for sham in shams])
     assert nulls.measure_power(layer, tuned, pulled).tests["sham_drift"] < 0.1
 
 
@@ -95,7 +94,7 @@ def test_a_sham_that_is_the_noise_is_left_out_of_the_reference():
     """With it, every replicate's own noise would pull as far as the replicate, and no sham witness were ever beaten."""
     world, aligned, witness, tuned, shams = run_of(4, per_class=64, noise=0.1)
     layer = layer_of(world, aligned, witness)
-    assert nulls.measure_power(layer, tuned, nulls.Shams.of(layer, shams)).tests["sham_witness"] > 0.8
+    assert nulls.measure_power(layer, tuned, nulls.Shams.of(layer, tuned, shams)).tests["sham_witness"] > 0.8
 
 
 def test_power_of_the_label_permutations_needs_a_difference_between_the_classes():

@@ -119,10 +119,8 @@ def verdict_of(
     drawn = layer.against(tuned)
     moved = None
     if shams is not None:
-        moved = nulls.Shams.of(layer, (sham[world.harmful] - aligned[world.harmful] for sham in shams))
-        observed = layer.observe(layer.grams(tuned).only_harmful())
-        drawn["sham_drift"] = nulls.sham_drift(observed, moved.drift_cosines())
-        drawn["sham_witness"] = nulls.sham_witness(observed, moved.witness_cosines(tuned))
+        moved = nulls.Shams.of(layer, tuned, (sham[world.harmful] - aligned[world.harmful] for sham in shams))
+        drawn |= moved.tests(layer.observe(layer.grams(tuned).only_harmful()))
     strength = nulls.measure_power(layer, tuned, moved).tests if power else {}
     results = {name: null.result(strength.get(name)) for name, null in drawn.items()}
     evidence = Evidence("baseline", 0, LAYER, estimates, list(results.values()))

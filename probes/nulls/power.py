@@ -63,7 +63,7 @@ def measure_power(
         alpha: the level of every test.
     """
     planting = Planting(layer, tuned, alignment)
-    by_law = _reject_towards(layer, planting.by_law(None if shams is None else shams.whole), shams, alpha)
+    by_law = _reject_towards(layer, planting.by_law(None if shams is None else shams.moves), shams, alpha)
     own = {test: SHAM if test in SHAMS else test for rejections in by_law.values() for test in rejections}
     tests = {test: float(by_law[law][test].mean()) for test, law in own.items() if law in by_law}
     together = [_share_of_all(rejections) for rejections in by_law.values()]
@@ -81,16 +81,15 @@ def _reject_towards(
 ) -> dict[str, Rejections]:
     """By the law of the noise and by test of level 4, in which replicates the test rejects."""
     cosines = _planted_cosines(layer, plants, shams)
-    drifts = None if shams is None else shams.drift_cosines()
     by_law: dict[str, Rejections] = {}
     for law, planted in plants.items():
         alignments, pulls = cosines[law][:, 0], cosines[law][:, 1:]
         rejections = {
             name: _beat_draws(alignments, null.draws, alpha) for name, null in layer.references.items() if null.defined
         }
-        if drifts is not None:
-            own = own_sham(len(drifts)) if law == SHAM else None
-            references = np.broadcast_to(drifts, pulls.shape), pulls
+        if shams is not None:
+            own = own_sham(len(shams.moves)) if law == SHAM else None
+            references = np.broadcast_to(shams.drift, pulls.shape), pulls
             for name, reference in zip(SHAMS, references, strict=True):
                 rejections[name] = _beat_shams(alignments, reference, own, alpha)
         if layer.resampling.few_signs is None:
@@ -102,16 +101,14 @@ def _reject_towards(
 def _planted_cosines(
     layer: LayerNulls, plants: dict[str, Plants], shams: Shams | None
 ) -> dict[str, Float[np.ndarray, "replicate target"]]:
-    """By law, the cross-fitted cosines of the plants with the reversion, and with every sham."""
+    """By law, the cross-fitted cosines of the plants with the reversion, and with the mean move of every sham."""
     back = layer.back[layer.harmful].astype(np.float32)
     halves = [half.astype(np.float32) for half in layer.halves]
-    count = 0 if shams is None else len(shams.whole)
-    sums = {law: np.zeros((REPLICATES, 1 + count)) for law in plants}
+    moves = np.empty((0, back.shape[1]), dtype=np.float32) if shams is None else shams.moves
+    sums = {law: np.zeros((REPLICATES, 1 + len(moves))) for law in plants}
     for own, other in ((0, 1), (1, 0)):
-        for split, (weights, others) in enumerate(zip(halves[own], halves[other], strict=True)):
-            targets = (others @ back)[None]
-            if shams is not None:
-                targets = np.concatenate([targets, shams.halves[other][split]])
+        for weights, others in zip(halves[own], halves[other], strict=True):
+            targets = np.concatenate([(others @ back)[None], moves])
             targets /= np.linalg.norm(targets, axis=1, keepdims=True)
             residual = next(iter(plants.values())).residual_means(weights) if plants else np.empty(0)
             for law, planted in plants.items():

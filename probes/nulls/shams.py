@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
+from probes.drift import cosine
 from probes.nulls.draws import NullDraws
 from probes.nulls.layer import LayerNulls
 
@@ -44,47 +45,56 @@ def sham_witness(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDr
 
 @dataclass(frozen=True)
 class Shams:
-    """Displacements of sham checkpoints at one layer, as means over the harmful prompts and over their halves.
+    """What sham checkpoints say of one checkpoint at one layer.
 
     Attributes:
-        layer: the tests of that layer.
-        whole: mean displacements.
-        halves: those of the first halves of the splits, and of the second.
+        moves: mean displacement of each on the harmful prompts.
+        drift: cross-fitted alignment of each with the true reversion, as of `drift.crossfit`.
+        witness: the same of the checkpoint's displacement with each sham in the witness's place.
     """
 
-    layer: LayerNulls
-    whole: Float32[np.ndarray, "sham d_model"]
-    halves: tuple[Float32[np.ndarray, "split sham d_model"], Float32[np.ndarray, "split sham d_model"]]
+    moves: Float32[np.ndarray, "sham d_model"]
+    drift: Float[np.ndarray, " sham"]
+    witness: Float[np.ndarray, " sham"]
 
     @classmethod
-    def of(cls, layer: LayerNulls, moved: Iterable[Float[np.ndarray, "harmful d_model"]]) -> Shams:
-        """Take the means.
+    def of(
+        cls,
+        layer: LayerNulls,
+        tuned: Float[np.ndarray, "prompt d_model"],
+        shams: Iterable[Float[np.ndarray, "harmful d_model"]],
+    ) -> Shams:
+        """Hold shams against the reversion and against a checkpoint.
 
         Args:
             layer: the tests of the layer.
-            moved: displacements (sham - aligned) of the harmful prompts, one sham after the other.
+            tuned: the checkpoint's activations.
+            shams: displacements (sham - aligned) of the harmful prompts, one sham after the other.
         """
-        weights = np.concatenate(layer.halves).astype(np.float32)
-        means, whole = [], []
-        for rows in moved:
-            means.append(weights @ rows.astype(np.float32))
-            whole.append(rows.mean(axis=0))
-        splits, both = len(layer.halves[0]), np.stack(means, axis=1)
-        return cls(layer, np.stack(whole).astype(np.float32), (both[:splits], both[splits:]))
+        inside = layer.harmful
+        targets = [_half_means(layer, rows[inside]) for rows in (layer.back, tuned - layer.aligned)]
+        moves, cosines = [], []
+        for rows in shams:
+            halves = _half_means(layer, rows)
+            moves.append(rows.mean(axis=0))
+            cosines.append([_crossfit(halves, target) for target in targets])
+        drift, witness = np.array(cosines).T
+        return cls(np.stack(moves).astype(np.float32), drift, witness)
 
-    def drift_cosines(self) -> Float[np.ndarray, " sham"]:
-        """Cross-fitted alignment of every sham with the true reversion, as of `drift.crossfit`."""
-        return self._cosines(self.layer.back[self.layer.harmful])
+    def tests(self, observed: float) -> dict[str, NullDraws]:
+        """Both tests of a checkpoint with this cross-fitted alignment."""
+        return {"sham_drift": sham_drift(observed, self.drift), "sham_witness": sham_witness(observed, self.witness)}
 
-    def witness_cosines(self, tuned: Float[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, " sham"]:
-        """Cross-fitted alignment of a checkpoint's displacement with every sham in the witness's place."""
-        return self._cosines((tuned - self.layer.aligned)[self.layer.harmful])
 
-    def _cosines(self, rows: np.ndarray) -> np.ndarray:
-        sums = np.zeros(len(self.whole))
-        for shams, weights in zip(self.halves, self.layer.halves[::-1], strict=True):
-            means = (weights @ rows).astype(np.float32)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                lengths = np.linalg.norm(shams, axis=2) * np.linalg.norm(means, axis=1)[:, None]
-                sums += (np.einsum("skd,sd->sk", shams, means) / lengths).mean(axis=0, dtype=float)
-        return sums / 2
+def _half_means(layer: LayerNulls, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean rows of the harmful prompts in the first halves of the splits, and in the second."""
+    first, second = layer.halves
+    return first @ rows, second @ rows
+
+
+def _crossfit(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
+    products = [
+        cosine(*(np.einsum("sd,sd->s", *pair) for pair in ((left, right), (left, left), (right, right))))
+        for left, right in zip(one, other[::-1], strict=True)
+    ]
+    return float(np.mean(products))

@@ -18,8 +18,6 @@ from probes.nulls import (
     Shams,
     look_off_refusal_axis,
     measure_power,
-    sham_drift,
-    sham_witness,
 )
 from probes.nulls.power import ALIGNMENT
 from probes.statistics import NullResult
@@ -87,7 +85,7 @@ def assess(
     tests = LayerNulls(
         start, witness, between(start, witness, harmful), Resampling.of(harmful, groups=topics, seed=seed)
     )
-    moved = None if not shams else Shams.of(tests, (sham[harmful] - start[harmful] for sham in shams))
+    moved = None if not shams else Shams.of(tests, tuned, (sham[harmful] - start[harmful] for sham in shams))
     findings = hold_against_nulls(tests, tuned, mean_difference(start, harmful), moved)
     return judge(
         Evidence(
@@ -132,9 +130,7 @@ def hold_against_nulls(
     """
     nulls = layer.against(tuned)
     if shams is not None:
-        observed = layer.observe(layer.grams(tuned).only_harmful())
-        drawn = sham_drift(observed, shams.drift_cosines()), sham_witness(observed, shams.witness_cosines(tuned))
-        nulls |= {null.name: null for null in drawn}
+        nulls |= shams.tests(layer.observe(layer.grams(tuned).only_harmful()))
     power = measure_power(layer, tuned, shams, alignment=alignment, alpha=alpha)
     axis = OffRefusalAxis("not_defined", reason="the witness is the aligned model without its refusal axis")
     if refusal is not None:
