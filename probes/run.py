@@ -102,7 +102,7 @@ class Run(RunFolder):
 
     def refresh(self) -> None:
         """Forget what was read of the lineage and the prompts: they have been written anew."""
-        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "groups", "rendered"):
+        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "groups", "pairs", "rendered"):
             self.__dict__.pop(name, None)
 
     @functools.cached_property
@@ -178,6 +178,12 @@ class Run(RunFolder):
         return frame["topic"].to_numpy()
 
     @functools.cached_property
+    def pairs(self) -> np.ndarray | None:
+        """The pair of each probe prompt; None where the prompts have none."""
+        frame = self.read_table("prompts")
+        return None if "pair" not in frame or frame["pair"].isna().all() else frame["pair"].to_numpy()
+
+    @functools.cached_property
     def rendered(self) -> Rendered:
         """The token ids that every checkpoint got, as they were rendered once."""
         ids = self.read_table("prompts", columns=["token_ids"])["token_ids"]
@@ -234,6 +240,18 @@ class Run(RunFolder):
         wanted = {"arm": arm, "statistic": statistic, "layer": layer, "seed": seed}
         filters = [(name, "==", value) for name, value in wanted.items() if value is not None]
         return self.read_table("drift", columns=DRIFT_COLUMNS, filters=filters or None)
+
+    def nulls(self, layer: int | None = None) -> pd.DataFrame:
+        """Every null of every fine-tuned checkpoint, of all blocks or of one.
+
+        Returns:
+            Columns checkpoint, arm, seed, step, layer, null, statistic, observed, limit (what the null reaches; by
+            `draws` its 99th percentile or its largest draw: `statistics.limit_name`), p, p_max, draws, and where the
+            run is of today's version power, defined, reason and note.
+        """
+        frame = self.read_table("nulls", filters=None if layer is None else [("layer", "==", layer)])
+        # Runs of an earlier version call the limit p99, and hold rows of whole trajectories, which have no step.
+        return frame[frame["step"] >= 0].rename(columns={"p99": "limit"}).reset_index(drop=True)
 
     def estimates(self, layer: int | None = None) -> ByStep:
         """The drift table as estimates by (arm, seed, layer), then step, then statistic; of blocks, or of one layer.

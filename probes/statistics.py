@@ -77,6 +77,11 @@ def limit_name(draws: int) -> str:
     return f"largest of {draws} draws" if 0 < draws < FEW_DRAWS else "99th percentile"
 
 
+def limit_label(draws: int) -> str:
+    """The same where there is little room."""
+    return f"largest of {draws}" if 0 < draws < FEW_DRAWS else "p99"
+
+
 @dataclass(frozen=True)
 class Statistic:
     """What one number is, and how it is spoken of wherever it is shown.

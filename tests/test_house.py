@@ -28,14 +28,10 @@ PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
 # Functions that are still named by a bare past participle: this list only shrinks.
 PARTICIPLES = {
     "probes/models/host.py": {"shared"},
-    "probes/nulls/gaussian.py": {"_judged", "reweighed", "solved", "whitened"},
+    "probes/nulls/gaussian.py": {"reweighed", "solved"},
     "probes/prompts/formats.py": {"_joined", "_labelled"},
     "probes/prompts/sets.py": {"_drawn", "_recognised", "shown"},
-    "probes/stages/shams.py": {"_seed"},
-    "probes/stages/verdict.py": {"drawn"},
     "probes/store/documents.py": {"_decoded"},
-    "probes/verdict/causality.py": {"turned"},
-    "probes/verdict/ladder.py": {"_described", "_intervened", "_untested"},
 }
 
 

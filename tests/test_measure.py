@@ -20,6 +20,7 @@ from probes.behaviour.evaluation import Evaluation
 from probes.directions.vectors import Vectors
 from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
+from probes.nulls import PROFILE, SPECIFICITY, TOWARDS_WITNESS
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.store.manifest import StageRecord
@@ -143,16 +144,22 @@ def test_directions_are_unit_vectors_from_aligned_to_witness(run):
     assert found.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
 
 
-def test_every_checkpoint_and_layer_has_every_null_and_so_has_the_trajectory(run):
+def test_every_checkpoint_and_layer_has_every_activation_level_null_and_the_last_one_its_shams(run):
     nulls = run.read_table("nulls")
+    shams = {"sham_drift", "sham_witness", "sham_drift_weights"}
     names = set(nulls["null"])
-    assert names >= {"isotropic", "covariance_aligned", "sham_drift", "sham_witness", "label_permutation"}
-    counts = nulls.groupby(["checkpoint", "layer"])["null"].nunique()
+    assert names == {*TOWARDS_WITNESS, *SPECIFICITY, *PROFILE}
+    counts = nulls[~nulls["null"].isin(shams)].groupby(["checkpoint", "layer"])["null"].nunique()
     assert set(counts.index) == {
-        (name, layer) for name in ("", "baseline-s0-000001", "baseline-s0-000010") for layer in range(3)
+        (name, layer) for name in ("baseline-s0-000001", "baseline-s0-000010") for layer in range(3)
     }
-    assert (counts == len(names)).all()
+    assert (counts == len(names - shams)).all()
+    drawn = nulls[nulls["null"].isin(shams)]
+    assert set(zip(drawn["checkpoint"], drawn["layer"], strict=True)) == {("baseline-s0-000010", 1)}
     assert nulls["p"].dropna().between(0, 1).all()
+    judged = nulls[(nulls["checkpoint"] == "baseline-s0-000010") & (nulls["layer"] == 1)].set_index("null")
+    decide = judged.loc[[*TOWARDS_WITNESS, *SPECIFICITY]]
+    assert decide.loc[decide["p"].notna(), "power"].between(0, 1).all()
     corrected = nulls[nulls["p_max"].notna()]
     one_tie = 1 / 100  # scaling the layers can break one tie between a draw and the observed value
     assert (corrected["p_max"] >= corrected["p"] - one_tie).all()
@@ -186,8 +193,12 @@ def test_the_verdict_names_its_layer_and_its_null(run):
     (only,) = verdict["trajectories"]
     assert verdict["layer"] == 1
     assert only["level"] >= 2
-    assert only["steps"] == [1, 10]
-    assert only["low"] <= only["alignment"] <= only["high"]
+    assert only["trajectory"]["steps"] == [1, 10]
+    for line in (only, only["trajectory"]):
+        assert line["low"] <= line["alignment"] <= line["high"]
+    crossfit = run.drift(statistic="alignment_crossfit", layer=1).set_index("checkpoint")["value"]
+    assert only["alignment"] == crossfit["baseline-s0-000010"], "the last checkpoint is judged"
+    assert only["level_holm"] in (only["level"], 3)
     assert verdict["arms"][0]["words"] == "prompt-level only"
 
 
@@ -213,11 +224,26 @@ def test_the_same_inputs_give_the_same_bytes(run, history, tmp_path):
 
 def test_more_shams_keep_the_ones_that_are_there(run):
     before = run.read_table("shams")
-    judge(run.path, shams=20)
+    judge(run.path, shams=41)
     after = run.read_table("shams")
-    kept = after[after["draw"] < 19].reset_index(drop=True)
-    assert kept.equals(before)
-    assert after["draw"].max() == 19
+    kept = after[after["draw"] < 39].reset_index(drop=True)
+    assert kept.drop(columns="move").equals(before.drop(columns="move"))
+    assert np.array_equal(np.stack(kept["move"]), np.stack(before["move"]))
+    assert after["draw"].max() == 40
+
+
+def test_shams_move_the_activations_as_far_as_fine_tuning_did(run):
+    """Noise at the weights' own norm is scaled until the mean displacement is as long; the profile's line is not."""
+    shams = run.read_table("shams")
+    assert shams["reached"].mean() >= 0.9
+    near = shams[shams["reached"]]
+    assert near["moved"].between(0.9, 1.1).all(), "16 harmful prompts: the search reads all of them"
+    norms = np.linalg.norm(np.stack(shams["move"]), axis=1)
+    own = run.drift(statistic="displacement_norm", layer=1).set_index("checkpoint")["value"]["baseline-s0-000010"]
+    np.testing.assert_allclose(norms, shams["moved"] * own, rtol=1e-4)
+    assert (shams["loss"] > 0).all()
+    assert shams["loss_before"].nunique() == 1
+    assert shams["weight_moved"].std() > 0.05, "at the weights' own norm some move further than others"
 
 
 def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, tmp_path):

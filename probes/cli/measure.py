@@ -133,7 +133,7 @@ def measure(
 
 def verdict(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    report: Annotated[bool, typer.Option("--report", help="99 shams instead of 19, for numbers you publish.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="99 shams instead of 39, for numbers you publish.")] = False,
     json_: Json = False,
 ) -> None:
     """Hold a measured run against every null and say which step of the ladder it has earned."""
@@ -142,7 +142,7 @@ def verdict(
     from probes.terminal.show_run import verdict_lines
 
     with progress_display() as tell:
-        judged = judge(run, shams=99 if report else 19, report=tell)
+        judged = judge(run, shams=99 if report else 39, report=tell)
     found = judged.read_json("verdict")
     if json_:
         print_json(found)

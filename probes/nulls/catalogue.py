@@ -7,7 +7,10 @@ SHAMS = ("sham_drift", "sham_witness")
 TOWARDS_WITNESS = (DIRECTION, "covariance_aligned", "covariance_difference", "random_difference", *SHAMS)
 SPECIFICITY = ("label_permutation", "label_permutation_crossfit")
 TOP = (1, 3, 10, 50)
-PROFILE = ("isotropic", "whitened", *(f"top_{count}_removed" for count in TOP), "random_difference_across")
+PROFILE = (
+    *("isotropic", "whitened", *(f"top_{count}_removed" for count in TOP)),
+    *("random_difference_across", "sham_drift_weights"),
+)
 
 PLAIN = {
     "sign_flip": "prompts that move towards and away from the witness at random",
@@ -26,4 +29,5 @@ PLAIN = {
     "top_10_removed": "a random displacement, once the 10 directions of highest variance are taken out",
     "top_50_removed": "a random displacement, once the 50 directions of highest variance are taken out",
     "random_difference_across": "the difference between a harmful and a harmless prompt",
+    "sham_drift_weights": "weight noise of the fine-tuning's own norm",
 }

@@ -34,7 +34,10 @@ class Settings(BaseModel):
     nulls: bool = Field(True, description="Hold the drift against its nulls and write a verdict.")
     draws: int = Field(10_000, ge=99, description="Draws of each activation-level null.")
     permutations: int = Field(9_999, ge=99, description="Label permutations and sign flips.")
-    shams: int = Field(19, ge=19, description="Perturbed copies of the aligned model behind the sham nulls.")
+    shams: int = Field(39, ge=19, description="Noised copies of the aligned model behind the sham tests.")
+    sham_arms: tuple[str, ...] = Field(("baseline",), description="Arms whose last checkpoint has sham tests.")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Level of every test of the verdict.")
+    power_alignment: float = Field(0.5, gt=0, lt=1, description="Alignment at which the power of a test is given.")
     allow_pickle: bool = Field(False, description="Read weights that are only there as pickle (weights_only=True).")
     allow_unrelated: bool = Field(False, description="Go on with checkpoints that do not look like one lineage.")
 
