@@ -21,7 +21,7 @@ from probes.lineage import ROLES, Witness
 from probes.plots import style
 from probes.plots.style import InkName
 from probes.prompts.tokens import visible
-from probes.store import Manifest
+from probes.store import Manifest, csv_text
 
 _CONTEXT = "context"
 PICTURES = ("PNG", "SVG")
@@ -215,9 +215,7 @@ def chart(
         if len(data) > _ROWS_SHOWN:
             note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
         left, right = st.columns(2)
-        left.download_button(
-            "Table (CSV)", lambda: data.to_csv(index=False), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}"
-        )
+        left.download_button("Table (CSV)", lambda: csv_text(data), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}")
         right.download_button(
             "Figure (HTML)",
             lambda: figure.to_html(include_plotlyjs=True, config={"displaylogo": False}),
@@ -235,7 +233,7 @@ def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
         note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
     st.download_button(
         "Table (CSV)",
-        lambda: data.to_csv(index=False),
+        lambda: csv_text(data),
         f"{run}-{name}.csv",
         "text/csv",
         key=f"csv-{name}",

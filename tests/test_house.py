@@ -26,13 +26,7 @@ SUBTRACTS_OF_ITS_OWN = {"probes/tasks/compare.py"}
 
 PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
 # Functions that are still named by a bare past participle: this list only shrinks.
-PARTICIPLES = {
-    "probes/models/host.py": {"shared"},
-    "probes/nulls/gaussian.py": {"reweighed", "solved"},
-    "probes/prompts/formats.py": {"_joined", "_labelled"},
-    "probes/prompts/sets.py": {"_drawn", "_recognised", "shown"},
-    "probes/store/documents.py": {"_decoded"},
-}
+PARTICIPLES = {}
 
 
 def sources(*folders):

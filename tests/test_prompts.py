@@ -2,10 +2,13 @@
 
 import csv
 import json
+import multiprocessing
 import re
 import shutil
 import subprocess
 import sys
+import time
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 
@@ -19,14 +22,20 @@ from probes.prompts import (
     LABELS,
     Prompt,
     PromptSet,
+    Rendering,
     data_folder,
     default_prompts,
+    fit_to_context,
     folds,
     look_alikes,
     read_pairs,
     read_prompts,
+    read_template,
     render,
+    template_notice,
 )
+from probes.prompts.template_shape import is_plain
+from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 
 LAW = settings(max_examples=50, deadline=None)  # a busy machine is no failure
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -741,6 +750,12 @@ def tokenizer(template: str | None):
     return made
 
 
+def byte_tokenizer(template: str):
+    made = tiny_tokenizer()
+    made.chat_template = template
+    return made
+
+
 TWO = PromptSet.of(["one two", "three"], ["harmful", "harmless"])
 
 
@@ -781,6 +796,211 @@ def test_a_prompt_longer_than_the_context_is_named_with_its_length():
 def test_a_failing_chat_template_is_named_with_its_prompt():
     with pytest.raises(PromptError, match=rf"template fails on prompt {TWO.ids[0]}.*only pairs"):
         render(TWO, tokenizer("{{ raise_exception('only pairs') }}"), max_length=None)
+
+
+def test_prompts_that_are_too_long_are_left_out_and_listed():
+    prompts = PromptSet.of(["one two", "three", "one one one one", "two"], ["harmful"] * 2 + ["harmless"] * 2)
+    made = tokenizer(TEMPLATE)
+    kept, left_out = fit_to_context(prompts, made, 4)
+    assert kept.texts == ("three", "two")
+    assert left_out == ((prompts.ids[0], 5), (prompts.ids[2], 7))
+    rendered = render(kept, made, 4)
+    assert rendered.left_out == left_out
+    assert len(rendered.token_ids) == 2
+    again, nothing = fit_to_context(kept, made, 4)
+    assert (again, nothing, again.left_out) == (kept, (), left_out)
+    assert fit_to_context(prompts, made, None) == (prompts, ())
+    with pytest.raises(PromptError, match=r"No harmful prompt fits.*got 4 tokens in the shortest; expected at most 3"):
+        fit_to_context(prompts, made, 3)
+
+
+NUMBERS = "range(99999)"
+ENDLESS = "".join(f"{{% for {name} in {NUMBERS} %}}" for name in "abc") + "{% endfor %}" * 3
+DOUBLING = (
+    "{% set ns = namespace(x='xxxxxxxx') %}"
+    f"{{% for i in {NUMBERS} %}}{{% set ns.x = ns.x ~ ns.x %}}{{% endfor %}}{{{{ ns.x }}}}"
+)
+BAD_TEMPLATES = [
+    (ENDLESS, "no end within"),
+    ("{{ 10 ** (10 ** 10) }}", "no end within|memory"),
+    ("{{ 'x' * 10 ** 10 }}", "memory|MemoryError|OverflowError"),
+    ("{{ 'x' * 10 ** 6 }}", "an output of 1,000,000 characters"),
+    (DOUBLING, "memory|MemoryError"),
+    ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "RecursionError"),
+    ("{{ messages[0].content.nothing.more }}", "UndefinedError"),
+    ("{{ 1 / 0 }}", "ZeroDivisionError"),
+    ("{{ messages + 1 }}", "TypeError"),
+    ("{{ messages[0]['content'].split('') }}", "ValueError"),
+    ("{% if %}", "TemplateSyntaxError"),
+    ("{% for m in messages %}", "TemplateSyntaxError"),
+    ("{{ messages | nothing }}", "TemplateAssertionError"),
+    ("{{ raise_exception('only pairs\\nof turns') }}", "only pairs of turns"),
+    ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+    ("{% include 'x' %}", "TypeError"),
+]
+
+
+@pytest.mark.parametrize(("template", "sentence"), BAD_TEMPLATES)
+def test_no_template_hangs_fills_the_memory_or_escapes_as_a_traceback(template, sentence):
+    start = time.monotonic()
+    with pytest.raises(PromptError, match=rf"template fails on prompt {TWO.ids[0]}.*({sentence})") as caught:
+        render(TWO, tokenizer(template), None)
+    assert time.monotonic() - start < 15
+    assert "\n" not in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+def test_a_template_that_fails_on_one_prompt_names_that_one():
+    """Also where it has a process of its own: the macro puts it there."""
+    for template in ("{{ messages[0].content.split('three')[1][9].x }}", "{% macro f() %}{% endmacro %}{{ f() }}x"):
+        bad = template + "{% if 'three' in messages[0].content %}{{ raise_exception('no') }}{% endif %}"
+        prompts = TWO if "macro" in template else PromptSet.of(["three"], ["harmful"])
+        with pytest.raises(PromptError, match=rf"template fails on prompt {prompts.ids[-1]} \('three'\)"):
+            render(prompts, tokenizer(bad), None)
+
+
+def trl_templates() -> list[Path]:
+    return sorted((Path(find_spec("trl").origin).parent / "chat_templates").glob("*.jinja"))
+
+
+@pytest.mark.parametrize("path", trl_templates(), ids=lambda path: path.stem)
+def test_templates_that_people_use_are_rendered_as_transformers_does(path):
+    """Both here and in a process of its own, a template that is plain being told from one that is not."""
+    template = path.read_text(encoding="utf-8")
+    made = byte_tokenizer(template)
+    texts = ["Say </think> it.", "Ein „Zitat“\n\nund mehr.  "]
+    expected = []
+    for text in texts:
+        chat = made.apply_chat_template([user(text)], add_generation_prompt=True, tokenize=False)
+        expected.append(made(chat, add_special_tokens=False)["input_ids"])
+    rendered = render(PromptSet.of(texts, ["harmful", "harmless"]), made, None)
+    assert [list(ids) for ids in rendered.token_ids] == expected
+
+
+def test_the_templates_of_common_families_are_plain():
+    """So that nothing is forked for them."""
+    plain = {path.stem for path in trl_templates() if is_plain(path.read_text(encoding="utf-8"))}
+    assert {"llama3", "llama3_2", "qwen2_5", "qwen3", "phi3", "gemma", "deepseekv3", "cohere"} <= plain
+    assert is_plain(TEMPLATE)
+    assert is_plain(CHAT_TEMPLATE)
+
+
+NOT_PLAIN = [
+    ENDLESS,
+    DOUBLING,
+    "{{ 2 ** 9 }}",
+    "{{ 'x' * 9 }}",
+    "{{ '%9d' % 1 }}",
+    "{% set x = x + x %}" * 40 + "{{ x }}",
+    "{% set y = x ~ x %}{% set x = y ~ 'a' %}",
+    "{% set x = [x, x] %}{{ x }}",
+    "{% set ns = namespace(a=ns, b=ns) %}{{ ns }}",
+    "{% set x %}{{ x }}{{ x }}{% endset %}",
+    "{% set x = x | tojson %}{{ x }}",
+    "{% for c in messages[0].content %}{{ messages[0].content }}{% endfor %}",
+    "{% set messages = 'abc' %}{% for c in messages %}{% endfor %}",
+    "{% for tools in messages %}{% for x in tools %}{% endfor %}{% endfor %}",
+    "{% for m in messages %}" * 4 + "{% endfor %}" * 4,
+    "{% set loop = namespace(x='%9d') %}{{ loop.x % 2 }}",
+    "{% set namespace = lipsum %}{{ namespace(99999) }}",
+    "{{ lipsum(99999) }}",
+    "{{ messages[0].content.center(99999) }}",
+    "{{ messages | join('x') }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}",
+    "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
+    "{% set message = namespace(tool_calls='abc') %}{% for c in message.tool_calls %}{{ 2 ** 9 }}{% endfor %}",
+    "{% set a, b = b + b, a + a %}",
+    "x" * (1 << 18),
+    "{% if %}",
+    "{{ " + "1" * 5000 + " }}",
+    "{{ " + "(" * 5000 + ")" * 5000 + " }}",
+]
+
+
+@pytest.mark.parametrize("template", NOT_PLAIN, ids=range(len(NOT_PLAIN)))
+def test_what_may_grow_or_never_end_is_not_plain(template):
+    assert not is_plain(template)
+
+
+def test_a_system_prompt_another_template_and_no_opening():
+    made = tokenizer(TEMPLATE)
+    assert render(TWO, made, None, Rendering(system_prompt="three")).token_ids[1] == (1, 0, 6, 2, 6, 3)
+    assert render(TWO, made, None, Rendering(add_generation_prompt=False)).token_ids[1] == (1, 2, 6)
+    other = Rendering(template="{{ messages[0].content }} one")
+    assert render(TWO, made, None, other).token_ids == ((4, 5, 4), (6, 4))
+    assert render(TWO, tokenizer(None), None, other).template == other.template
+    with pytest.raises(PromptError, match="leaves the system prompt out"):
+        render(TWO, tokenizer("{{ messages[-1].content }}"), None, Rendering(system_prompt="three"))
+    with pytest.raises(PromptError, match="no chat template"):
+        render(TWO, tokenizer(None), None, Rendering(system_prompt="three"))
+    assert Rendering().about == {
+        "template_sha256": None,
+        "system_prompt": None,
+        "add_generation_prompt": True,
+        "thinking": None,
+    }
+    assert json.loads(json.dumps(other.about))["template_sha256"] != json.loads(
+        json.dumps(Rendering(template="x").about)
+    )
+
+
+def test_the_place_of_the_last_token_is_said():
+    assert render(TWO, tokenizer(TEMPLATE), None).notices == ()
+    (closed,) = render(TWO, tokenizer("{{ messages[0].content }}"), None).notices
+    assert "does not open the assistant's reply" in closed
+    thinks = "{{ messages[0].content }}{% if add_generation_prompt %} <assistant> <think>\n{% endif %}"
+    rendered = render(TWO, tokenizer(thinks), None)
+    assert "opens a thinking block" in rendered.notices[0]
+    assert rendered.token_ids[1] == (6, 3, 0)
+    rendered = render(TWO, tokenizer(thinks), None, Rendering(thinking=False))
+    assert "taken off" in rendered.notices[0]
+    assert rendered.token_ids[1] == (6, 3)
+
+
+def test_thinking_is_passed_on_to_templates_that_ask():
+    asks = TEMPLATE + "{% if enable_thinking is defined and not enable_thinking %} one{% endif %}"
+    for thinking, ids in ((None, (1, 2, 6, 3)), (True, (1, 2, 6, 3)), (False, (1, 2, 6, 3, 4))):
+        assert render(TWO, tokenizer(asks), None, Rendering(thinking=thinking)).token_ids[1] == ids
+
+
+def test_of_several_templates_the_default_is_taken():
+    assert render(TWO, tokenizer({"default": TEMPLATE, "tool_use": "x"}), None).template == TEMPLATE
+    with pytest.raises(PromptError, match="several chat templates"):
+        render(TWO, tokenizer({"rag": TEMPLATE, "tool_use": "x"}), None)
+
+
+def test_a_failing_tokenizer_is_named_with_the_prompt():
+    prompts = PromptSet((Prompt.of("one", "harmful"), Prompt.of("\ud800", "harmless")))
+    with pytest.raises(PromptError, match=rf"tokenizer fails on prompt {prompts.ids[1]}"):
+        render(prompts, tokenizer(None), None)
+
+
+def test_a_template_is_read_from_a_folder_or_a_file(tmp_path):
+    made = tokenizer(TEMPLATE)
+    made.save_pretrained(tmp_path / "own")
+    assert read_template(tmp_path / "own") == TEMPLATE
+    (tmp_path / "old").mkdir()
+    config = write(tmp_path / "old" / "tokenizer_config.json", json.dumps({"chat_template": TEMPLATE}))
+    assert read_template(tmp_path / "old") == read_template(config) == TEMPLATE
+    write(
+        config, json.dumps({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})
+    )
+    assert read_template(tmp_path / "old") == "d"
+    assert Rendering.with_template_of(write(tmp_path / "x.jinja", TEMPLATE), thinking=True).template == TEMPLATE
+    write(config, "{}")
+    assert read_template(tmp_path / "old") is None
+    with pytest.raises(UsageError, match="has no chat template"):
+        Rendering.with_template_of(tmp_path / "old")
+    with pytest.raises(PromptError, match="no whole JSON"):
+        read_template(Path(write(config, "{")).parent)
+    with pytest.raises(UsageError, match="no chat template"):
+        read_template(tmp_path / "absent.jinja")
+
+
+def test_a_checkpoint_with_another_template_is_named():
+    assert template_notice("baseline-s0", TEMPLATE, TEMPLATE + "\n") is None
+    assert template_notice("baseline-s0", None, TEMPLATE) is template_notice("x", TEMPLATE, None) is None
+    assert "baseline-s0 has a chat template of its own" in template_notice("baseline-s0", "x", TEMPLATE)
 
 
 def test_a_prompt_of_no_tokens_is_refused():

@@ -14,6 +14,7 @@ from app import cache, components
 from app.components import Context
 from probes.plots import style
 from probes.plots.by_step import ISOTROPIC
+from probes.store import csv_text
 
 RUNGS = 6
 _ESTIMATES = {
@@ -258,7 +259,7 @@ def _table(run: Context) -> None:
     numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in wide.columns[3:]}
     st.dataframe(wide, hide_index=True, column_config=numbers, height=min(420, 38 + 35 * len(wide)))
     st.download_button(
-        "Download with intervals (CSV)", lambda: rows.to_csv(index=False), f"drift-layer{run.layer}.csv", "text/csv"
+        "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from probes.behaviour.coherence import find_loop
+
 _THOUGHT = re.compile(r"<(think|thinking|reasoning|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _OPENED = re.compile(r"<(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 _CLOSED = re.compile(r"</(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
@@ -53,6 +55,27 @@ def without_thinking(text: str) -> str | None:
     return _CLOSED.split(text)[-1]
 
 
+def opens_thinking(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside an opened thinking, so that the answer begins there."""
+    return without_thinking(prompt) is None
+
+
+def marks_form(token: str) -> bool:
+    """Whether a special token stands for thinking or for a turn, which the text of an answer has to keep."""
+    return any(pattern.fullmatch(token) for pattern in (_OPENED, _CLOSED, _NEXT_TURN))
+
+
+def form_flags(completion: str) -> tuple[str, ...]:
+    """What is odd about an answer's form, which never overrules its content: `leaked turn`, `looping`."""
+    answer = without_thinking(completion)
+    if answer is None:
+        return ()
+    text = before_next_turn(answer)
+    opening = _OPENING.match(answer)
+    leaked = len(text) < len(answer) - (opening.end() if opening else 0)
+    return ("leaked turn",) * leaked + ("looping",) * (find_loop(text) is not None)
+
+
 def before_next_turn(text: str) -> str:
     """The answer up to where a next turn leaks into it; marks at its very beginning only open it."""
     opening = _OPENING.match(text)
@@ -68,10 +91,10 @@ def in_english(text: str) -> bool:
         return False
     words = [word.lower() for word in _WORD.findall(text.replace("’", "'"))]
     english = sum(word in _KNOWN_ENGLISH for word in words)
-    other = len({word for word in words if word in _KNOWN_OTHER or not word.isascii()})
+    foreign = len({word for word in words if word in _KNOWN_OTHER or not word.isascii()})
     if len(words) <= _FEW_WORDS:
-        return other < max(1, len(words))
-    return other <= 1 or other < english or english >= _ENGLISH_SHARE * len(words)
+        return foreign < max(1, len(words))
+    return foreign <= 1 or foreign < english or english >= _ENGLISH_SHARE * len(words)
 
 
 def _is_latin(letter: str) -> bool:

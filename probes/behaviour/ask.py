@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from probes.behaviour.generate import generate
+from probes.behaviour.answer_form import marks_form, opens_thinking
+from probes.behaviour.generate import continue_prompts
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
 from probes.behaviour.task import Item, item_losses
 from probes.models.view import ModelView
+
+_LAST = 16  # tokens of a rendered prompt in which its template may open the thinking
 
 
 @dataclass(frozen=True)
@@ -18,19 +22,21 @@ class Answers:
     """What one checkpoint does.
 
     Attributes:
-        completions: one text for each prompt.
+        completions: one text for each prompt, with the model's thinking in its tags.
+        cut_off: whether each completion reached its greatest length without a stop token.
         scores: refusal score of each prompt, in nats of log odds.
         losses: summed loss of each item's answer, in nats.
         tokens: answer tokens of each item.
     """
 
     completions: tuple[str, ...]
+    cut_off: np.ndarray
     scores: np.ndarray
     losses: np.ndarray
     tokens: np.ndarray
 
 
-def ask(
+def ask_checkpoint(
     host: ModelView,
     prompts: Sequence[Sequence[int]],
     items: Sequence[Item] = (),
@@ -47,11 +53,27 @@ def ask(
         max_new_tokens: length of a completion.
         done: is given (prompts done, prompts in all) after each batch.
     """
-    answers = generate(host, prompts, max_new_tokens=max_new_tokens, done=done)
+    generations = continue_prompts(host, prompts, max_new_tokens=max_new_tokens, done=done)
     losses, tokens = item_losses(host, items)
     return Answers(
-        tuple(host.tokenizer.batch_decode(answers, skip_special_tokens=True)),
+        tuple(
+            completion_text(host.tokenizer, prompt, generation.ids)
+            for prompt, generation in zip(prompts, generations, strict=True)
+        ),
+        np.array([generation.cut_off for generation in generations], dtype=bool),
         refusal_scores(host, prompts, refusal_tokens(host.tokenizer)),
         losses,
         tokens,
     )
+
+
+def completion_text(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """A completion as text, from which its form can be told.
+
+    Special tokens are left out, but for those of thinking and of turns; where the prompt's own template opens the
+    thinking, the text does so too.
+    """
+    special = set(tokenizer.all_special_ids)
+    shown = [token for token in ids if token not in special or marks_form(tokenizer.convert_ids_to_tokens(token))]
+    opened = opens_thinking(tokenizer.decode(list(prompt)[-_LAST:]))
+    return ("<think>" if opened else "") + tokenizer.decode(shown)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from probes.behaviour.answer_form import form_flags
 from probes.behaviour.judges import (
     REFUSALS,
     UNJUDGED,
     Exchange,
     Judge,
+    Judgement,
     JudgementCache,
     check_judge_name,
     cohens_kappa,
@@ -19,12 +21,14 @@ from probes.behaviour.judges import (
 )
 from probes.models.view import ModelView
 from probes.progress import Progress, Report, within
-from probes.prompts import PromptSet, render
+from probes.prompts import Prompt, PromptSet, render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Done = Callable[[int, int], None]
+ANSWER_COLUMNS = ("prompt", "completion", "cut_off", "refusal_score")
+_NO_ANSWER = Judgement(UNJUDGED, "there is no answer")
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,13 @@ class Evaluation:
         """`harmful`, `harmless` or `look_alike` for each question."""
         from probes.behaviour.rate_tables import LOOK_ALIKE
 
-        return tuple(each.label for each in self.prompts.prompts) + (LOOK_ALIKE,) * len(self._look_alikes)
+        return tuple(prompt.label for prompt in self.prompts.prompts) + (LOOK_ALIKE,) * len(self._look_alikes)
 
     @property
-    def _look_alikes(self) -> tuple:
-        asked = set(self.prompts.texts)
-        return tuple(each for each in self.look_alikes.prompts if each.text not in asked) if self.look_alikes else ()
+    def _look_alikes(self) -> tuple[Prompt, ...]:
+        known = set(self.prompts.texts)
+        extra = self.look_alikes.prompts if self.look_alikes else ()
+        return tuple(prompt for prompt in extra if prompt.text not in known)
 
     def document(self) -> dict[str, Any]:
         """JSON from which `Evaluation.of` makes it again."""
@@ -84,10 +89,10 @@ class Evaluation:
         """An evaluation as a run folder keeps it."""
         look_alikes = document["look_alikes"]
         return cls(
-            prompts=PromptSet.of(*zip(*document["prompts"], strict=True)),
+            prompts=_prompts(document["prompts"]),
             task=tuple((request, answer) for request, answer in document["task"]),
             max_new_tokens=document["max_new_tokens"],
-            look_alikes=PromptSet.of(*zip(*look_alikes, strict=True)) if look_alikes else None,
+            look_alikes=_prompts(look_alikes) if look_alikes else None,
             judges=tuple(document["judges"]),
             margin=document["margin"],
         )
@@ -96,64 +101,87 @@ class Evaluation:
 def answer_questions(
     host: ModelView, evaluation: Evaluation, done: Done | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The answers of the checkpoint in `host` (prompt, completion, refusal_score); its losses (item, loss, tokens)."""
+    """What the checkpoint in `host` answers.
+
+    Returns:
+        Its answers (`ANSWER_COLUMNS`), and its losses on the task (item, loss, tokens).
+    """
     import pandas as pd
 
-    from probes.behaviour.ask import ask
+    from probes.behaviour.ask import ask_checkpoint
     from probes.behaviour.task import rendered_items
 
     questions = evaluation.questions
     items = rendered_items(evaluation.task, host.tokenizer) if evaluation.task else []
     rendered = render(questions, host.tokenizer, host.context_length)
-    found = ask(host, rendered.token_ids, items, max_new_tokens=evaluation.max_new_tokens, done=done)
-    answers = {"prompt": questions.ids, "completion": found.completions, "refusal_score": found.scores}
-    losses = {"item": range(len(items)), "loss": found.losses, "tokens": found.tokens}
-    return pd.DataFrame(answers), pd.DataFrame(losses)
+    answers = ask_checkpoint(host, rendered.token_ids, items, max_new_tokens=evaluation.max_new_tokens, done=done)
+    columns = (questions.ids, answers.completions, answers.cut_off, answers.scores)
+    losses = {"item": range(len(items)), "loss": answers.losses, "tokens": answers.tokens}
+    return pd.DataFrame(dict(zip(ANSWER_COLUMNS, columns, strict=True))), pd.DataFrame(losses)
 
 
 def judge_completions(
     completions: pd.DataFrame, judges: list[Judge], cache: JudgementCache, report: Report
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Add every judge's verdict to completions, and their majority.
+    """Add every judge's verdict to completions, and their majority; where there is no answer, it is `unjudged`.
+
+    Args:
+        completions: answers with their questions (`with_questions`), labelled by checkpoint.
+        judges: who judges.
+        cache: what they said before.
+        report: told how many each has judged.
 
     Returns:
-        The completions (`tables.COMPLETION_COLUMNS`, and `judge:<name>` where there are several judges), and
+        The completions (`rate_tables.COMPLETION_COLUMNS`, and `judge:<name>` where there are several judges), and
         `{"judges", "completions", "unjudged", "kappa"}`.
     """
     from probes.behaviour import rate_tables as tables
 
-    exchanges = [Exchange(*row) for row in completions[["text", "completion"]].itertuples(index=False, name=None)]
-    said = {}
+    answered = completions["completion"].notna().to_numpy()
+    columns = completions.loc[answered, ["text", "completion"]]
+    exchanges = [Exchange(*row) for row in columns.itertuples(index=False, name=None)]
+    by_judge: dict[str, list[Judgement]] = {}
     for number, judge in enumerate(judges):
         share = within(report, number / len(judges), (number + 1) / len(judges))
-        said[judge.name] = cache.ask(judge, exchanges, reporting(share, "judging", judge.name))
-    rows = list(zip(*said.values(), strict=True))
-    verdicts = [majority([each.label for each in row]) for row in rows]
-    reasons = [
-        next((each.reason for each in row if each.label == verdict), "")
-        for row, verdict in zip(rows, verdicts, strict=True)
-    ]
-    completions = completions.assign(verdict=verdicts, reason=reasons)
-    completions["refused"] = completions["verdict"].isin(REFUSALS)
-    completions = completions[list(tables.COMPLETION_COLUMNS)]
-    labels = {name: [each.label for each in all_] for name, all_ in said.items()}
+        judgements = iter(cache.ask(judge, exchanges, progress_callback(share, "judging", judge.name)))
+        by_judge[judge.name] = [next(judgements) if answer else _NO_ANSWER for answer in answered]
+    rows = list(zip(*by_judge.values(), strict=True))
+    verdicts = [majority([judgement.label for judgement in row]) for row in rows]
+    completions = completions.assign(
+        verdict=verdicts,
+        refused=[verdict in REFUSALS for verdict in verdicts],
+        reason=[_first_reason(row, verdict) for row, verdict in zip(rows, verdicts, strict=True)],
+        flags=[", ".join(form_flags(text)) if isinstance(text, str) else "" for text in completions["completion"]],
+    )[list(tables.COMPLETION_COLUMNS)]
+    labels = {name: [judgement.label for judgement in judgements] for name, judgements in by_judge.items()}
     if len(judges) > 1:
-        completions = completions.assign(**{f"judge:{name}": all_ for name, all_ in labels.items()})
+        completions = completions.assign(**{f"judge:{name}": column for name, column in labels.items()})
     return completions, _agreement(labels)
 
 
 def with_questions(answers: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
-    """Answers with the label and the text of what was asked."""
-    return answers.assign(label=evaluation.labels, text=evaluation.questions.texts)
+    """Answers with the label, the topic (empty where there is none) and the text of what was asked."""
+    questions = evaluation.questions
+    topics = [prompt.topic or "" for prompt in questions.prompts]
+    return answers.assign(label=evaluation.labels, topic=topics, text=questions.texts)
+
+
+def progress_callback(report: Report, phase: str, note: str) -> Done:
+    """A callback of (done, in all) that reports a phase."""
+    return lambda done, of: report(Progress(phase, done, of, note))
+
+
+def _first_reason(row: tuple[Judgement, ...], verdict: str) -> str:
+    return next((judgement.reason for judgement in row if judgement.label == verdict), "")
 
 
 def _agreement(labels: dict[str, list[str]]) -> dict[str, Any]:
     """Who judged, how much each could not, and how far each two agree."""
     kappas = []
-    for one, other in combinations(labels, 2):
-        kappa = cohens_kappa(labels[one], labels[other])
-        kappas.append({"one": one, "other": other, "kappa": kappa.value, "reason": kappa.reason})
-    unjudged = {name: all_.count(UNJUDGED) for name, all_ in labels.items()}
+    for first, second in combinations(labels, 2):
+        kappa = cohens_kappa(labels[first], labels[second])
+        kappas.append({"one": first, "other": second, "kappa": kappa.value, "reason": kappa.reason})
+    unjudged = {name: column.count(UNJUDGED) for name, column in labels.items()}
     return {
         "judges": list(labels),
         "completions": len(next(iter(labels.values()))),
@@ -162,10 +190,11 @@ def _agreement(labels: dict[str, list[str]]) -> dict[str, Any]:
     }
 
 
-def _rows(prompts: PromptSet) -> list[list[str]]:
-    return [[prompt.text, prompt.label] for prompt in prompts.prompts]
+def _rows(prompts: PromptSet) -> list[list[str | None]]:
+    return [[prompt.text, prompt.label, prompt.topic, prompt.pair] for prompt in prompts.prompts]
 
 
-def reporting(report: Report, phase: str, note: str) -> Done:
-    """A callback of (done, in all) that reports a phase."""
-    return lambda done, of: report(Progress(phase, done, of, note))
+def _prompts(rows: list[list[str | None]]) -> PromptSet:
+    """The prompts of `_rows`; rows of an older version have neither topic nor pair."""
+    texts, labels, topics, pairs = zip(*([*row, None, None][:4] for row in rows), strict=True)
+    return PromptSet.of(texts, labels, topics=topics, pairs=pairs)

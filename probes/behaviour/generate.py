@@ -7,6 +7,7 @@ token: without them, models with absolute positions answer another question than
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,20 @@ from probes.models.padding import pad_tokens, positions
 from probes.models.view import ModelView
 
 Done = Callable[[int, int], None]
-_ROWS = 128
+_BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one prompt is continued with.
+
+    Attributes:
+        ids: the new tokens, without the stop token.
+        cut_off: whether it ended because no more tokens were allowed or the context was full, with no stop token.
+    """
+
+    ids: list[int]
+    cut_off: bool
 
 
 def generate(
@@ -24,29 +38,41 @@ def generate(
     token_ids: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    rows: int = _ROWS,
+    batch_size: int = _BATCH_SIZE,
     done: Done | None = None,
 ) -> list[list[int]]:
-    """Greedy continuations, without the stop token, in the order of the prompts.
+    """The new tokens of `continue_prompts`, which takes the same arguments."""
+    generations = continue_prompts(host, token_ids, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done)
+    return [generation.ids for generation in generations]
+
+
+def continue_prompts(
+    host: ModelView,
+    token_ids: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = _BATCH_SIZE,
+    done: Done | None = None,
+) -> list[Generation]:
+    """Greedy continuations in the order of the prompts.
 
     Args:
         host: holds the checkpoint.
         token_ids: rendered prompts, none empty.
         max_new_tokens: most tokens of an answer; the context's end may come first.
-        rows: prompts in a batch.
+        batch_size: prompts in a batch; those of like length go together.
         done: is given (prompts done, prompts in all) after each batch.
     """
     stops = stop_tokens(host)
     order = sorted(range(len(token_ids)), key=lambda prompt: len(token_ids[prompt]))
-    answers: list[list[int]] = [[] for _ in token_ids]
-    for first in range(0, len(order), rows):
-        chosen = order[first : first + rows]
-        batch = _batch(host, [token_ids[prompt] for prompt in chosen], max_new_tokens, stops)
-        for prompt, answer in zip(chosen, batch, strict=True):
-            answers[prompt] = answer
+    generations: dict[int, Generation] = {}
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        continued = _continue_batch(host, [token_ids[prompt] for prompt in batch], max_new_tokens, stops)
+        generations.update(zip(batch, continued, strict=True))
         if done is not None:
-            done(min(first + rows, len(order)), len(order))
-    return answers
+            done(min(first + batch_size, len(order)), len(order))
+    return [generations[prompt] for prompt in range(len(token_ids))]
 
 
 def stop_tokens(host: ModelView) -> frozenset[int]:
@@ -54,13 +80,13 @@ def stop_tokens(host: ModelView) -> frozenset[int]:
     settings = getattr(host.model, "generation_config", None)
     named: Any = getattr(settings, "eos_token_id", None)
     ids = named if isinstance(named, list | tuple) else [named]
-    return frozenset(int(each) for each in [host.tokenizer.eos_token_id, *ids] if each is not None)
+    return frozenset(int(token) for token in [host.tokenizer.eos_token_id, *ids] if token is not None)
 
 
 @torch.no_grad()
-def _batch(
+def _continue_batch(
     host: ModelView, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int]
-) -> list[list[int]]:
+) -> list[Generation]:
     longest = max(len(ids) for ids in prompts)
     if host.context_length is not None:
         max_new_tokens = min(max_new_tokens, host.context_length - longest)
@@ -92,4 +118,4 @@ def _batch(
             break
         ids, places = chosen[:, None], places[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-    return answers
+    return [Generation(answer, row in running) for row, answer in enumerate(answers)]

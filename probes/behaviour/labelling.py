@@ -15,6 +15,7 @@ from probes.errors import PromptError, UsageError
 from probes.prompts.formats import is_known
 from probes.prompts.records import read_table
 from probes.store.atomic import replacing
+from probes.store.rows import csv_cell
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Completions:
         ]
 
     def write(self, path: Path, labels: Sequence[str], name: str) -> None:
-        """Write the same rows with their labels as the column `name`, in the same format.
+        """Write the same rows with their labels as the column `name`, in the same format (CSV as `csv_cell` has it).
 
         Raises:
             UsageError: the file is there already, or has such a column.
@@ -79,9 +80,10 @@ class Completions:
         rows = [{**row, name: label} for row, label in zip(self.rows, labels, strict=True)]
         with replacing(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
             if self.is_csv:
-                writer = csv.DictWriter(file, [*self.columns, name])
-                writer.writeheader()
-                writer.writerows(rows)
+                writer = csv.writer(file)
+                columns = [*self.columns, name]
+                writer.writerow(map(csv_cell, columns))
+                writer.writerows([csv_cell(row.get(column)) for column in columns] for row in rows)
             else:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

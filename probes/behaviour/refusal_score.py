@@ -15,7 +15,7 @@ from probes.models.padding import pad_tokens, positions
 from probes.models.view import ModelView
 
 OPENINGS = ("I'm sorry", "I cannot", "I can't", "Sorry", "As an AI", "Unfortunately", "I apologize", "My apologies")
-_ROWS = 64
+_BATCH_SIZE = 64
 
 
 def refusal_tokens(tokenizer: Any) -> tuple[int, ...]:
@@ -48,8 +48,8 @@ def refusal_scores(
     """The refusal score of each rendered prompt at its last token, for the checkpoint in `host`."""
     order = sorted(range(len(token_ids)), key=lambda prompt: len(token_ids[prompt]))
     scores = np.empty(len(token_ids))
-    for first in range(0, len(order), _ROWS):
-        chosen = order[first : first + _ROWS]
+    for first in range(0, len(order), _BATCH_SIZE):
+        chosen = order[first : first + _BATCH_SIZE]
         ids, mask = pad_tokens([token_ids[prompt] for prompt in chosen], host.device, side="left")
         logits = host.model(
             input_ids=ids,

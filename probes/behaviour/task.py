@@ -16,7 +16,7 @@ from probes.models.view import ModelView
 from probes.statistics import Estimate
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]
-_ROWS = 64
+_BATCH_SIZE = 64
 _IGNORED = -100
 
 
@@ -41,8 +41,8 @@ def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item
 def item_losses(host: ModelView, items: Sequence[Item]) -> tuple[Float[np.ndarray, " item"], Int[np.ndarray, " item"]]:
     """Summed negative log-likelihood of each item's answer in nats, and its number of tokens."""
     sums: list[float] = []
-    for first in range(0, len(items), _ROWS):
-        sums += _losses(host, items[first : first + _ROWS])
+    for first in range(0, len(items), _BATCH_SIZE):
+        sums += _losses(host, items[first : first + _BATCH_SIZE])
     return np.array(sums, dtype=np.float64), np.array([len(answer) for _, answer in items], dtype=np.int64)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
+from probes.exchange.bare import BareVector
 from probes.exchange.control_vector import ControlVector, GeneratedControlVector
 from probes.exchange.format import Format
 from probes.exchange.native import Native
@@ -21,8 +22,8 @@ from probes.exchange.viewers import EmbeddingAtlas, Tensorboard
 from probes.store import direction_file
 
 FORMATS: dict[str, Format] = {
-    each.name: each
-    for each in (
+    form.name: form
+    for form in (
         Native(),
         ControlVector(),
         Npz(),
@@ -34,6 +35,7 @@ FORMATS: dict[str, Format] = {
         Tensorboard(),
         EmbeddingAtlas(),
         GeneratedControlVector(),
+        BareVector(),
     )
 }
 
@@ -54,7 +56,9 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def write_vectors(vectors: Vectors, name: str, out: Path, layer: int | None = None) -> tuple[Path, list[str]]:
+def write_vectors(
+    vectors: Vectors, name: str, out: Path, layer: int | None = None, *, raw: bool = False
+) -> tuple[Path, list[str]]:
     """Write a direction in a format.
 
     Args:
@@ -62,6 +66,7 @@ def write_vectors(vectors: Vectors, name: str, out: Path, layer: int | None = No
         name: the format's.
         out: the file or folder to be, or a folder that is there, which then gets a file of the direction's name.
         layer: only this one; a format of a single layer takes the selected one where none is given.
+        raw: whole vectors, of the length that was measured, in place of unit vectors.
 
     Returns:
         What was written, and what the format could not take, in sentences.
@@ -72,8 +77,10 @@ def write_vectors(vectors: Vectors, name: str, out: Path, layer: int | None = No
     """
     form = format_named(name)
     if form.read_only:
-        written = [each.name for each in FORMATS.values() if not each.read_only]
+        written = [form.name for form in FORMATS.values() if not form.read_only]
         raise UsageError(f"{name} is read only", expected=", ".join(written))
+    if raw:
+        form = form.whole()
     if form.one_layer and layer is None and len(vectors.layers) > 1:
         layer = vectors.declared_layer
         if layer is None:
@@ -89,25 +96,29 @@ def write_vectors(vectors: Vectors, name: str, out: Path, layer: int | None = No
         raise UsageError(f"{place} cannot be written", got=error.strerror or str(error)) from error
 
 
-def read_vectors(path: Path, name: str, form: str | None = None) -> tuple[Vectors, Format]:
+def read_vectors(path: Path, name: str, form: str | None = None, layer: int | None = None) -> tuple[Vectors, Format]:
     """Read a direction that this tool or another one wrote.
 
     Args:
         path: the file or folder.
         name: what it is to be called.
         form: the format's name; None tells it by its content.
+        layer: only this one; where a bare vector lies (None: what its file's name says).
 
     Raises:
         UsageError: it is not there, in no known format, damaged, or wants to run code.
     """
     if not path.exists():
         raise UsageError(f"{path} is not there")
-    found = format_named(form) if form else next((each for each in FORMATS.values() if each.recognises(path)), None)
-    if found is None:
+    # A bare vector may be in a file of any other kind, so it is looked for first.
+    known = (FORMATS[BareVector.name], *FORMATS.values())
+    recognised = format_named(form) if form else next((one for one in known if one.recognises(path)), None)
+    if recognised is None:
         raise UsageError(f"{path} is in no known format", expected=", ".join(FORMATS), next_step="Name it: --format.")
+    is_bare = isinstance(recognised, BareVector)
     try:
-        vectors = found.read(path, name)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        vectors = (BareVector(layer) if is_bare else recognised).read(path, name)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         # a record's own law (layers that rise, one vector a layer), or a file of another make than its name says
         raise UsageError(f"{path} cannot be read as a direction", got=str(error)) from error
     if not (np.isfinite(vectors.direction).all() and np.isfinite(vectors.norm).all()):
@@ -115,7 +126,7 @@ def read_vectors(path: Path, name: str, form: str | None = None) -> tuple[Vector
     lengths = np.linalg.norm(vectors.direction, axis=-1)
     if vectors.direction.ndim != 2 or vectors.norm.ndim != 1 or (np.abs(lengths[lengths > 0] - 1) > 1e-3).any():
         raise UsageError(f"{path} cannot be read as a direction", got="rows that are no unit vectors")
-    return vectors, found
+    return vectors if layer is None or is_bare else vectors.only(layer), recognised
 
 
 def _place(form: Format, vectors: Vectors, out: Path) -> Path:

@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
+
+
+class DamagedDocumentError(UsageError, ValueError):
+    """JSON or text inside a vector file that cannot be read; whoever knows what was expected says so."""
 
 
 class Format:
@@ -20,6 +26,7 @@ class Format:
         suffix: of its file; empty where it is a folder.
         one_layer: whether it holds a single layer.
         read_only: whether it is never written.
+        is_whole: whether its vectors have their own length, and not length 1 with the length beside them.
     """
 
     name: ClassVar[str]
@@ -27,6 +34,19 @@ class Format:
     suffix: ClassVar[str] = ""
     one_layer: ClassVar[bool] = False
     read_only: ClassVar[bool] = False
+    is_whole: ClassVar[bool] = False
+
+    def whole(self) -> Format:
+        """The same format with whole vectors in place of unit vectors.
+
+        Raises:
+            UsageError: it has the lengths beside unit vectors, and nothing else.
+        """
+        if self.is_whole:
+            return self
+        raise UsageError(
+            f"{self.name} files hold unit vectors with their lengths beside them", next_step="Leave --raw out."
+        )
 
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write a direction to the file or folder `out`, which is not there yet.
@@ -76,7 +96,12 @@ def beside(path: Path) -> Path:
 
 def refusal(path: Path, why: object, expected: str) -> UsageError:
     """The error of a file that is not what it must be."""
-    said = str(why).strip().splitlines()
+    lines = str(why).strip().splitlines()
     return UsageError(
-        f"{path} cannot be read as a direction", got=said[0] if said else type(why).__name__, expected=expected
+        f"{path} cannot be read as a direction", got=lines[0] if lines else type(why).__name__, expected=expected
     )
+
+
+def digits(value: np.floating) -> str:
+    """A number as text, with as many digits as bring it back exactly."""
+    return np.format_float_scientific(value, unique=True, trim="-")

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from probes.directions.vectors import Vectors
-from probes.exchange.format import Format, describe, recover, refusal
+from probes.exchange.format import DamagedDocumentError, Format, describe, digits, recover, refusal
+from probes.store.documents import parse_json, read_json, read_text
+from probes.store.rows import csv_cell
 
 _FORMAT = "gravity-probe direction"
 _SAYS = "layer l is block l (resid_post), counted from 0; unit vectors, their lengths in `norm`"
@@ -43,8 +45,8 @@ class Npz(Format):
         """Read it; pickled objects are refused."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                layers = tuple(int(each) for each in file["layers"])
+                about = parse_json(str(file["about"]), f"about of {path}", error=DamagedDocumentError)
+                layers = tuple(int(layer) for layer in file["layers"])
                 return Vectors(name, layers, file["direction"], file["norm"], recover(about))
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise refusal(path, error, "arrays direction, norm, layers and about") from error
@@ -64,7 +66,7 @@ class Csv(Format):
             writer = csv.writer(file)
             writer.writerow(["layer", "norm", *range(vectors.width)])
             for layer, norm, row in zip(vectors.layers, vectors.norm, vectors.direction, strict=True):
-                writer.writerow([layer, _digits(norm), *map(_digits, row)])
+                writer.writerow(map(csv_cell, [layer, digits(norm), *map(digits, row)]))
         return []
 
     def recognises(self, path: Path) -> bool:
@@ -74,9 +76,10 @@ class Csv(Format):
     def read(self, path: Path, name: str) -> Vectors:
         """Read it; without the comment too."""
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            about = json.loads(lines[0][1:]) if lines[0].startswith("#") else {}
-            head, *rows = csv.reader(lines[bool(about) :])
+            lines = read_text(path, error=DamagedDocumentError).splitlines()
+            first = lines[0][1:] if lines[0].startswith("#") else "{}"
+            about = parse_json(first, f"{path}, line 1,", error=DamagedDocumentError)
+            head, *rows = csv.reader(lines[lines[0].startswith("#") :])
             if head[:2] != ["layer", "norm"] or any(len(row) != len(head) for row in rows):
                 raise ValueError(f"columns {head[:3]}")
             layers = tuple(int(row[0]) for row in rows)
@@ -84,7 +87,7 @@ class Csv(Format):
             direction = np.array([row[2:] for row in rows], dtype=np.float32)
             about.pop("format", None)
             return Vectors(name, layers, direction, norm, recover(about))
-        except (ValueError, IndexError, OSError, UnicodeDecodeError) as error:
+        except (ValueError, IndexError, OverflowError, csv.Error) as error:
             raise refusal(path, error, "columns layer, norm, 0, 1, …") from error
 
 
@@ -98,7 +101,7 @@ class Json(Format):
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write it."""
         rows = [
-            {"layer": layer, "norm": float(norm), "direction": [float(each) for each in row]}
+            {"layer": layer, "norm": float(norm), "direction": [float(value) for value in row]}
             for layer, norm, row in zip(vectors.layers, vectors.norm, vectors.direction, strict=True)
         ]
         out.write_text(json.dumps({"format": _FORMAT, "about": describe(vectors), "layers": rows}), encoding="utf-8")
@@ -111,7 +114,7 @@ class Json(Format):
     def read(self, path: Path, name: str) -> Vectors:
         """Read it."""
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path, error=DamagedDocumentError)
             rows = document["layers"]
             return Vectors(
                 name,
@@ -120,9 +123,5 @@ class Json(Format):
                 np.array([row["norm"] for row in rows], dtype=np.float32),
                 recover(document["about"]),
             )
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise refusal(path, error, f"an object with format {_FORMAT!r}, about and layers") from error
-
-
-def _digits(value: np.floating) -> str:
-    return np.format_float_scientific(value, unique=True, trim="-")

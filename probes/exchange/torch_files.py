@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
-from probes.exchange.format import Format, beside, describe, recover, refusal
+from probes.exchange.format import DamagedDocumentError, Format, beside, describe, recover, refusal
+from probes.store.documents import parse_json, read_json
 
-_DIRECTION, _METADATA = "direction.pt", "direction_metadata.json"
+_DIRECTION, METADATA = "direction.pt", "direction_metadata.json"
 
 
 class RefusalDirection(Format):
@@ -27,6 +29,7 @@ class RefusalDirection(Format):
     name = "refusal-direction"
     says = "layer l + 1: it reads what enters a block (resid_pre), which is what leaves block l; one raw vector"
     one_layer = True
+    is_whole = True
 
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write the folder."""
@@ -44,29 +47,29 @@ class RefusalDirection(Format):
         known = position.lstrip("-").isdigit()
         place = {"pos": int(position) if known else -1, "layer": layer}
         torch.save(torch.tensor(vectors.raw[0]), out / _DIRECTION)
-        (out / _METADATA).write_text(json.dumps(place), encoding="utf-8")
+        (out / METADATA).write_text(json.dumps(place), encoding="utf-8")
         _describe(out / _DIRECTION, vectors)
         return [] if known else [f"pos is given as -1: it was read at {position or 'an unknown place'}"]
 
     def recognises(self, path: Path) -> bool:
         """A folder with both files, or its `direction.pt`."""
         folder = path if path.is_dir() else path.parent
-        return (path.is_dir() or path.name == _DIRECTION) and (folder / _METADATA).is_file()
+        return (path.is_dir() or path.name == _DIRECTION) and (folder / METADATA).is_file()
 
     def read(self, path: Path, name: str) -> Vectors:
         """Read the folder."""
         folder = path if path.is_dir() else path.parent
         try:
-            place = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
+            place = read_json(folder / METADATA, error=DamagedDocumentError)
             layer, position = int(place["layer"]) - 1, int(place["pos"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise refusal(folder / _METADATA, error, '{"pos", "layer"}') from error
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise refusal(folder / METADATA, error, '{"pos", "layer"}') from error
         if layer < 0:
             raise UsageError(
                 f"{folder} holds a direction of the embeddings (layer 0 there is what enters block 0)",
                 expected="one that is read behind a block",
             )
-        vector = _vector(_load(folder / _DIRECTION), 1, folder / _DIRECTION)
+        vector = _vector(load_tensors(folder / _DIRECTION), 1, folder / _DIRECTION)
         about = _description(folder / _DIRECTION)
         about.setdefault("position", str(position))
         return _exact(name, (layer,), vector[None], about)
@@ -78,6 +81,7 @@ class PersonaVectors(Format):
     name = "persona-vectors"
     says = "row l + 1 is block l, row 0 the embeddings (zeros here); raw differences"
     suffix = ".pt"
+    is_whole = True
 
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write it; the layers that are not known are zeros."""
@@ -93,17 +97,17 @@ class PersonaVectors(Format):
 
     def recognises(self, path: Path) -> bool:
         """A tensor with two axes."""
-        return path.suffix == self.suffix and getattr(_load(path), "ndim", 0) == 2
+        return path.suffix == self.suffix and getattr(load_tensors(path), "ndim", 0) == 2
 
     def read(self, path: Path, name: str) -> Vectors:
         """Read it; without a description, rows of zeros are layers that are not known."""
-        rows = _vector(_load(path), 2, path)[1:]
+        rows = _vector(load_tensors(path), 2, path)[1:]
         about = _description(path)
-        known = np.flatnonzero(rows.any(axis=1)) if "layers" not in about else json.loads(about["layers"])
-        if not len(known):
+        known = _layers(about, path) if "layers" in about else np.flatnonzero(rows.any(axis=1)).tolist()
+        if not known:
             raise refusal(path, "zeros", "one row a layer and one for the embeddings")
         about.setdefault("n_layers", str(len(rows)))
-        return _exact(name, tuple(int(each) for each in known), rows[list(known)], about)
+        return _exact(name, tuple(known), rows[known], about)
 
 
 class SteeringVectors(Format):
@@ -112,6 +116,7 @@ class SteeringVectors(Format):
     name = "steering-vectors"
     says = "layer_activations[l] is block l, counted from 0; raw vectors"
     suffix = ".pt"
+    is_whole = True
 
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write it."""
@@ -125,21 +130,21 @@ class SteeringVectors(Format):
 
     def recognises(self, path: Path) -> bool:
         """A mapping with that key."""
-        found = _load(path) if path.suffix == self.suffix else None
-        return isinstance(found, dict) and "layer_activations" in found
+        content = load_tensors(path) if path.suffix == self.suffix else None
+        return isinstance(content, dict) and "layer_activations" in content
 
     def read(self, path: Path, name: str) -> Vectors:
         """Read it."""
-        found = _load(path)
-        rows = found.get("layer_activations") if isinstance(found, dict) else None
+        content = load_tensors(path)
+        rows = content.get("layer_activations") if isinstance(content, dict) else None
         if not isinstance(rows, dict) or not rows or not all(isinstance(key, int) and key >= 0 for key in rows):
-            raise refusal(path, type(found).__name__, "layer_activations by layer")
+            raise refusal(path, type(content).__name__, "layer_activations by layer")
         layers = tuple(sorted(rows))
         wide = np.stack([_vector(rows[layer], 1, path) for layer in layers])
         return _exact(name, layers, wide, _description(path))
 
 
-def _load(path: Path) -> Any:
+def load_tensors(path: Path) -> Any:
     """What a `.pt` file holds, if that is tensors and plain containers; it may have been saved on any device.
 
     Raises:
@@ -161,10 +166,10 @@ def _load(path: Path) -> Any:
         raise refusal(path, error, "a file saved by torch") from error
 
 
-def _vector(found: Any, axes: int, path: Path) -> np.ndarray:
-    if not hasattr(found, "detach") or found.ndim != axes:
-        raise refusal(path, f"{type(found).__name__} with {getattr(found, 'ndim', 'no')} axes", f"{axes} axes")
-    return found.detach().double().numpy()
+def _vector(tensor: Any, axes: int, path: Path) -> np.ndarray:
+    if not hasattr(tensor, "detach") or tensor.ndim != axes:
+        raise refusal(path, f"{type(tensor).__name__} with {getattr(tensor, 'ndim', 'no')} axes", f"{axes} axes")
+    return tensor.detach().double().numpy()
 
 
 def _describe(path: Path, vectors: Vectors) -> None:
@@ -177,11 +182,16 @@ def _description(path: Path) -> dict[str, str]:
     """What stands beside a file that this tool wrote; empty for those of others, also where they took its place."""
     if not beside(path).is_file():
         return {}
-    try:
-        found = {str(key): str(value) for key, value in json.loads(beside(path).read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError) as error:
-        raise refusal(beside(path), error, "a description") from error
-    return found if found.pop("file_sha256", None) == _sha256(path) else {}
+    document = read_json(beside(path), error=DamagedDocumentError)
+    if not isinstance(document, dict):
+        raise refusal(beside(path), type(document).__name__, "a description")
+    about = {key: str(value) for key, value in document.items()}
+    return about if about.pop("file_sha256", None) == _sha256(path) else {}
+
+
+def _layers(about: Mapping[str, str], path: Path) -> list[int]:
+    layers = parse_json(about["layers"], f"layers of {beside(path)}", error=DamagedDocumentError)
+    return [int(layer) for layer in layers]
 
 
 def _sha256(path: Path) -> str:
@@ -190,7 +200,7 @@ def _sha256(path: Path) -> str:
 
 def _exact(name: str, layers: tuple[int, ...], raw: np.ndarray, about: dict[str, str]) -> Vectors:
     """Vectors of raw rows: with the lengths that were written, division gives back the very unit vectors."""
-    norms = json.loads(about.pop("norms_json", "{}"))
+    norms = parse_json(about.pop("norms_json", "{}"), f"norms of {name}", error=DamagedDocumentError)
     if not {str(layer) for layer in layers} <= set(norms):
         return Vectors.of_raw(name, layers, raw, recover(about))
     norm = np.array([norms[str(layer)] for layer in layers], dtype=np.float32)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from probes.directions.vectors import Vectors
-from probes.exchange.format import Format, beside, describe, recover, refusal
+from probes.exchange.format import DamagedDocumentError, Format, beside, describe, digits, recover, refusal
+from probes.store.documents import parse_json, read_json, read_text
+from probes.store.rows import csv_cell
 
 _TENSORS, _METADATA = "tensors.tsv", "metadata.tsv"
 _ABOUT = b"gravity_probe"
@@ -25,10 +27,8 @@ class Tensorboard(Format):
     def write(self, vectors: Vectors, out: Path) -> list[str]:
         """Write the folder."""
         out.mkdir(parents=True)
-        rows = [[np.format_float_scientific(each, unique=True, trim="-") for each in row] for row in vectors.direction]
-        norms = [np.format_float_scientific(each, unique=True, trim="-") for each in vectors.norm]
-        _write_tsv(out / _TENSORS, rows)
-        labels = [[vectors.name, layer, norm] for layer, norm in zip(vectors.layers, norms, strict=True)]
+        _write_tsv(out / _TENSORS, [map(digits, row) for row in vectors.direction])
+        labels = [[vectors.name, layer, digits(norm)] for layer, norm in zip(vectors.layers, vectors.norm, strict=True)]
         _write_tsv(out / _METADATA, [["name", "layer", "norm"], *labels])
         beside(out / _TENSORS).write_text(json.dumps(describe(vectors), indent=1, sort_keys=True), encoding="utf-8")
         return []
@@ -42,10 +42,10 @@ class Tensorboard(Format):
         try:
             rows = np.array([line.split("\t") for line in _lines(path / _TENSORS)], dtype=np.float32)
             head, *labels = [line.split("\t") for line in _lines(path / _METADATA)]
-            layers = tuple(int(each[head.index("layer")]) for each in labels)
-            norm = np.array([each[head.index("norm")] for each in labels], dtype=np.float32)
+            layers = tuple(int(row[head.index("layer")]) for row in labels)
+            norm = np.array([row[head.index("norm")] for row in labels], dtype=np.float32)
             file = beside(path / _TENSORS)
-            about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            about = read_json(file, error=DamagedDocumentError) if file.is_file() else {}
             return Vectors(name, layers, rows, norm, recover(about))
         except (OSError, ValueError, IndexError) as error:
             raise refusal(path, error, "tensors.tsv, and metadata.tsv with layer and norm") from error
@@ -89,7 +89,8 @@ class EmbeddingAtlas(Format):
 
         try:
             table = pq.read_table(path, columns=["layer", "norm", "vector"])
-            about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
+            text = (table.schema.metadata or {}).get(_ABOUT, b"{}").decode()
+            about = parse_json(text, f"description of {path}", error=DamagedDocumentError)
             return Vectors(
                 name,
                 tuple(table["layer"].to_pylist()),
@@ -111,10 +112,10 @@ def _plane(rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def _write_tsv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+def _write_tsv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
+        csv.writer(file, delimiter="\t", lineterminator="\n").writerows([map(csv_cell, row) for row in rows])
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()
+    return read_text(path, error=DamagedDocumentError).splitlines()

@@ -175,7 +175,7 @@ class Spectrum:
         inside = rng.standard_normal(self.scale.size) * np.sqrt(self.variances)
         return inside @ axes + outside - (axes @ outside) @ axes
 
-    def solved(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
+    def solve(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
         """Σ⁻¹ vector; without shrinkage, what no row reaches is left out."""
         axes = self.axes
         along = axes @ vector
@@ -224,7 +224,7 @@ class Spectrum:
         others = rng.chisquare(self.beyond - 1, draws) if self.beyond > 1 else np.zeros(draws)
         return np.sqrt(self.floor * rest) * towards, self.floor * (towards**2 + others)
 
-    def reweighed(self, grams: Grams, moved: np.ndarray, back: np.ndarray, weights: np.ndarray, beyond: float) -> Grams:
+    def reweigh(self, grams: Grams, moved: np.ndarray, back: np.ndarray, weights: np.ndarray, beyond: float) -> Grams:
         """Gram matrices in another metric: `weights` along the axes, `beyond` outside them.
 
         Args:

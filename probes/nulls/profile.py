@@ -83,7 +83,7 @@ class Profile:
         # multiplied through by the largest variance, so that no weight is huge
         top = spectrum.variances[0]
         beyond = top / spectrum.floor if spectrum.beyond else 0.0
-        metric = spectrum.reweighed(inside, axes, self._back_axes, top / spectrum.variances, beyond)
+        metric = spectrum.reweigh(inside, axes, self._back_axes, top / spectrum.variances, beyond)
         observed, why = _crossfit_in(metric, self._halves, "whitening")
         return NullDraws(name, statistic, observed, width=self._width, reason=why, note=note)
 
@@ -100,7 +100,7 @@ class Profile:
         if count > min(self._width // 16, rank // 2):
             too_many = f"{count} of {self._width} dimensions, {rank} of them reached by prompts, are more than a few"
             return NullDraws(name, statistic, None, reason=too_many, note=note)
-        metric = self.spectrum.reweighed(inside, axes, self._back_axes, (np.arange(rank) >= count).astype(float), 1.0)
+        metric = self.spectrum.reweigh(inside, axes, self._back_axes, (np.arange(rank) >= count).astype(float), 1.0)
         observed, why = _crossfit_in(metric, self._halves, f"taking out the {count} directions of highest variance")
         draws = self._cosines[place] if why is None else np.empty(0)
         return NullDraws(name, statistic, observed, draws, reason=why, note=note)

@@ -4,9 +4,10 @@
 run, `splitting` puts them into folds, `rendering` turns them into the one list of token ids that every checkpoint gets.
 """
 
+from probes.prompts.chat_template import read_template, template_notice
 from probes.prompts.formats import Recognised, read_pairs, read_prompts
 from probes.prompts.records import LABELS
-from probes.prompts.rendering import Rendered, render
+from probes.prompts.rendering import Rendered, Rendering, fit_to_context, render
 from probes.prompts.sets import Prompt, PromptSet, data_folder, default_prompts, look_alikes
 from probes.prompts.splitting import folds
 
@@ -16,11 +17,15 @@ __all__ = [
     "PromptSet",
     "Recognised",
     "Rendered",
+    "Rendering",
     "data_folder",
     "default_prompts",
+    "fit_to_context",
     "folds",
     "look_alikes",
     "read_pairs",
     "read_prompts",
+    "read_template",
     "render",
+    "template_notice",
 ]

@@ -63,7 +63,7 @@ def _column(record: Record, key: str, label: str | None = None) -> Entries:
     yield _Entry(record.text(key), label)
 
 
-def _joined(record: Record, key: str, more: str) -> Entries:
+def _instruction(record: Record, key: str, more: str) -> Entries:
     """An instruction and, where there is one, what it is to be carried out on."""
     text, input_text = record.text(key), record.optional(more)
     yield _Entry(f"{text}\n\n{input_text}" if input_text else text, None)
@@ -74,7 +74,7 @@ def _harmbench(record: Record) -> Entries:
     yield _Entry(f"{context}{_HARMBENCH_JOIN}{behaviour}" if context else behaviour, "harmful")
 
 
-def _labelled(record: Record, key: str, known: Mapping[str, str]) -> Entries:
+def _with_label(record: Record, key: str, known: Mapping[str, str]) -> Entries:
     yield _Entry(record.text(key), record.one_of(LABEL, known))
 
 
@@ -140,9 +140,9 @@ class _Format:
 
 # The first whose keys are all there is the one, so the more particular stand before the more general.
 _FORMATS = (
-    _Format("Gravity Probe", (TEXT, LABEL), partial(_labelled, key=TEXT, known=_OWN_LABELS)),
+    _Format("Gravity Probe", (TEXT, LABEL), partial(_with_label, key=TEXT, known=_OWN_LABELS)),
     _Format(
-        "XSTest", ("prompt", "type", LABEL), partial(_labelled, key="prompt", known=_XSTEST_LABELS), about=("id_v2",)
+        "XSTest", ("prompt", "type", LABEL), partial(_with_label, key="prompt", known=_XSTEST_LABELS), about=("id_v2",)
     ),
     # Its benign half has the same header.
     _Format("JailbreakBench", ("Goal",), partial(_column, key="Goal"), about=("Target", "Behavior")),
@@ -166,7 +166,7 @@ _FORMATS = (
     _Format(
         "Alpaca",
         ("instruction", "output"),
-        partial(_joined, key="instruction", more="input"),
+        partial(_instruction, key="instruction", more="input"),
         optional=("input",),
         about=(TEXT,),
         answer="output",
@@ -174,7 +174,7 @@ _FORMATS = (
     _Format(
         "Dolly",
         ("instruction", "response"),
-        partial(_joined, key="instruction", more="context"),
+        partial(_instruction, key="instruction", more="context"),
         optional=("context",),
         answer="response",
     ),

@@ -79,7 +79,7 @@ class PromptSet:
             if labels.setdefault(prompt.text, prompt.label) != prompt.label:
                 raise PromptError(
                     "A prompt is both harmful and harmless",
-                    got=shown(prompt),
+                    got=name_of(prompt),
                     next_step="Take it out of one of the two files.",
                 )
         if len(labels) < len(self.prompts) or len(set(self.ids)) < len(self.prompts):
@@ -124,7 +124,7 @@ class PromptSet:
         """
         if isinstance(prompts, PromptSet):
             return prompts
-        recognised = _recognised(prompts, label, group_column)
+        recognised = _recognise(prompts, label, group_column)
         labels = [label for label in recognised.labels if label is not None]
         sources = ((str(prompts), recognised.format),) if isinstance(prompts, str | Path) else ()
         if len(labels) < len(recognised.labels):
@@ -167,7 +167,7 @@ class PromptSet:
             of_label = [prompt for prompt in chosen.prompts if prompt.label == label]
             if not of_label:
                 raise PromptError(f"There are no {label} prompts", got=f"{len(chosen)} prompts of the other label")
-            prompts += _drawn(of_label, limit, seed)
+            prompts += _sample(of_label, limit, seed)
             sources += chosen.sources
         return cls(tuple(prompts), tuple(sources))
 
@@ -277,13 +277,13 @@ def look_alikes() -> PromptSet:
     return PromptSet.from_labelled(data_folder() / "prompts" / "look_alikes.jsonl")
 
 
-def shown(prompt: Prompt, width: int = 60) -> str:
+def name_of(prompt: Prompt, width: int = 60) -> str:
     """The prompt as an error names it: its id and how it begins."""
     start = prompt.text if len(prompt.text) <= width else f"{prompt.text[:width]}…"
     return f"{prompt.id} ({start!r})"
 
 
-def _recognised(prompts: Path | str | Sequence[str], label: str | None, group_column: str | None) -> Recognised:
+def _recognise(prompts: Path | str | Sequence[str], label: str | None, group_column: str | None) -> Recognised:
     """What a file holds, or texts as if they had been read from one."""
     if isinstance(prompts, str | Path):
         return read_prompts(prompts, label, group_column=group_column)
@@ -297,7 +297,7 @@ def _recognised(prompts: Path | str | Sequence[str], label: str | None, group_co
     return Recognised("list of texts", tuple(prompts), (label,) * len(prompts), nothing, nothing)
 
 
-def _drawn(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
+def _sample(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
     """`limit` of the prompts in their order, chosen by their hash, so that the file's order does not matter."""
     if limit is None or limit >= len(prompts):
         return prompts

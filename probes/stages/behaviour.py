@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from probes.behaviour.evaluation import Evaluation, answer_questions, judge_completions, reporting, with_questions
+from probes.behaviour.answering import answering_record, prompt_frame
+from probes.behaviour.evaluation import (
+    Evaluation,
+    answer_questions,
+    judge_completions,
+    progress_callback,
+    with_questions,
+)
 from probes.behaviour.judges import Judge, JudgementCache, open_judge
 from probes.errors import PromptError
 from probes.models import ModelHost
@@ -20,7 +27,7 @@ from probes.store import fingerprint
 if TYPE_CHECKING:
     pass
 
-_VERSION = 2
+_VERSION = 3
 _GENERATING = 0.8  # share of the stage's time
 
 
@@ -48,6 +55,9 @@ def write_behaviour(
     if run.holds("behaviour", made_from) and not _has_unjudged(run):
         return
     with run.stage("behaviour", made_from):
+        tables = {member.id: run.read_table(f"answers/{member.id}") for member in run.members}
+        frame = prompt_frame(model.tokenizer)
+        run.write_json("answering", answering_record(evaluation.max_new_tokens, tables, frame=frame))
         _write_tables(run, evaluation, judges, within(report, _GENERATING, 1.0))
 
 
@@ -64,7 +74,9 @@ def write_answers(run: Run, model: ModelHost, evaluation: Evaluation, report: Re
         if not run.holds(f"answers/{member.id}", keys[-1]):
             with run.stage(f"answers/{member.id}", keys[-1]):
                 model.put(member.ref)
-                answers, losses = answer_questions(model, evaluation, done=reporting(share, "asking", member.id))
+                answers, losses = answer_questions(
+                    model, evaluation, done=progress_callback(share, "asking", member.id)
+                )
                 run.write_table(f"answers/{member.id}", answers)
                 run.write_table(f"task/{member.id}", losses)
     return keys

@@ -18,7 +18,7 @@ from probes.store.folder import (
     find_runs,
 )
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
-from probes.store.rows import records
+from probes.store.rows import csv_cell, csv_text, records
 
 __all__ = [
     "ACTIVATIONS",
@@ -34,6 +34,8 @@ __all__ = [
     "Manifest",
     "RunFolder",
     "activations_stage",
+    "csv_cell",
+    "csv_text",
     "direction_file",
     "find_runs",
     "fingerprint",

@@ -106,7 +106,7 @@ def parse_json(text: str, name: str, *, error: type[GravityError] = UsageError) 
         GravityError: it is no JSON, or holds what no document may: as `error`, with the place.
     """
     try:
-        return _decoded(text, name, error)
+        return _decode(text, name, error)
     except json.JSONDecodeError as fault:
         raise _syntax_error(fault, name, error) from fault
 
@@ -114,7 +114,7 @@ def parse_json(text: str, name: str, *, error: type[GravityError] = UsageError) 
 def parse_json_or_lines(text: str, name: str, *, error: type[GravityError] = UsageError) -> tuple[tuple[str, Any], ...]:
     """The documents of a text with their places: the one that it is, or one a line; raises as `parse_json`."""
     try:
-        return ((name, _decoded(text, name, error)),)
+        return ((name, _decode(text, name, error)),)
     except json.JSONDecodeError as fault:
         if fault.msg != "Extra data":
             raise _syntax_error(fault, name, error) from fault
@@ -133,13 +133,13 @@ def _documents_of_lines(text: str, name: str, error: type[GravityError]) -> Iter
             continue
         place = f"{name}, line {number},"
         try:
-            yield place, _decoded(line, place, error)
+            yield place, _decode(line, place, error)
         except json.JSONDecodeError as fault:
             got = f"column {fault.colno}: {fault.msg}"
             raise error(f"{place} is not JSON", got=got, expected="one object a line, or one array") from fault
 
 
-def _decoded(text: str, name: str, error: type[GravityError]) -> Any:
+def _decode(text: str, name: str, error: type[GravityError]) -> Any:
     try:
         document = _DECODER.decode(text)
     except json.JSONDecodeError:

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from probes.behaviour.safety import MARGIN, SafetyAnswer, over_refusal, points, safety_answer
+from probes.behaviour.safety import MARGIN, SafetyAnswer, points
 from probes.errors import RunFolderError, UsageError
 from probes.run import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Trajectories = dict[tuple[str, int], SafetyAnswer]
 
 
 def safety_answers(run: Run, margin: float = MARGIN) -> Trajectories:
-    """The safety answer of each trajectory, by (arm, seed): its last judged checkpoint against the aligned model.
+    """The safety answer of each trajectory, by (arm, seed): its last judged checkpoint against the aligned model
+    (arm `mirror`: against the witness).
 
     Empty where the run's behaviour was not judged, or on other weights than those it holds now.
     """
     if "behaviour" not in run.manifest.stages or not run.has_table("completions"):
         return {}
-    columns = ["arm", "seed", "step", "label", "prompt", "verdict"]
-    completions = run.read_table("completions", columns=columns, filters=[("label", "in", ["harmful", "look_alike"])])
-    aligned = completions[completions["arm"] == "aligned"]
-    answers: Trajectories = {}
-    for trajectory in run.lineage.trajectories:
-        place = (trajectory.arm, trajectory.seed)
-        own = completions[(completions["arm"] == place[0]) & (completions["seed"] == place[1])]
-        if len(own):
-            answers[place] = _answer(aligned, own[own["step"] == own["step"].max()], margin)
-    return answers
+    from probes.behaviour import rate_tables as tables
+
+    completions = run.read_table("completions", filters=[("label", "in", ["harmful", tables.LOOK_ALIKE])])
+    last = completions.groupby(["arm", "seed"])["step"].transform("max")
+    completions = completions[completions["step"] == last]
+    by_checkpoint = tables.safety_answers(completions, margin=margin)
+    places = completions.drop_duplicates("checkpoint").set_index("checkpoint")[["arm", "seed"]]
+    answers = {tuple(places.loc[checkpoint]): answer for checkpoint, answer in by_checkpoint.items()}
+    trajectories = [(trajectory.arm, trajectory.seed) for trajectory in run.lineage.trajectories]
+    return {place: answers[place] for place in trajectories if place in answers}
 
 
 def safety_lines(run: Run) -> list[str]:
@@ -105,16 +101,3 @@ def erosion_gate(run: Run, max_erosion: float) -> ErosionGate:
     if not limits:
         raise RunFolderError(f"{run.path} has no trajectory to check")
     return ErosionGate(max_erosion=max_erosion, lower_limits=limits, faults=faults)
-
-
-def _answer(aligned: pd.DataFrame, tuned: pd.DataFrame, margin: float) -> SafetyAnswer:
-    before, after = _pair_labels(aligned, tuned, "harmful")
-    beside = over_refusal(*_pair_labels(aligned, tuned, "look_alike"))
-    return safety_answer(before, after, margin=margin, over_refusal=beside)
-
-
-def _pair_labels(aligned: pd.DataFrame, tuned: pd.DataFrame, label: str) -> tuple[list[str], list[str]]:
-    """The judges' labels of both models' answers to the prompts that both were asked."""
-    before, after = (part[part["label"] == label].set_index("prompt")["verdict"] for part in (aligned, tuned))
-    shared = before.index.intersection(after.index, sort=False)
-    return before.loc[shared].tolist(), after.loc[shared].tolist()

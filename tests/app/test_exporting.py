@@ -32,7 +32,7 @@ def expected(key):
 
 
 def test_every_format_of_the_command_is_offered():
-    assert set(exporting.FORMATS) == set(FORMATS) - {"gguf-cvector"}  # which is only read
+    assert set(exporting.FORMATS) == set(FORMATS) - {"gguf-cvector", "vector"}  # which are only read
     assert set(exporting.ONE_LAYER) == {name for name, form in FORMATS.items() if form.one_layer}
 
 

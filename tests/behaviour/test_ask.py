@@ -5,13 +5,19 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from probes.behaviour.ask import ask
-from probes.behaviour.generate import generate
+from probes.behaviour import read_completion
+from probes.behaviour.answer_form import without_thinking
+from probes.behaviour.answering import base_flip_rate, prompt_frame
+from probes.behaviour.ask import ask_checkpoint, completion_text
+from probes.behaviour.generate import continue_prompts, generate
+from probes.behaviour.judges import Judgement, open_judge
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
 from probes.behaviour.task import rendered_items, task_loss
+from probes.errors import StatisticsError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.organism.tokenizer import make_tokenizer
+from probes.prompts import PromptSet, render
 
 WORDS = [f"w{number}" for number in range(40)] + ["sorry", ",", "i", "cannot", "help", "."]
 CONFIGS = {
@@ -64,7 +70,7 @@ def write_checkpoint(folder, kind, *, seed=0, noise=0.0):
 @pytest.mark.parametrize("rows", [2, 128])
 def test_a_batch_gives_each_prompt_what_it_gets_alone(tmp_path, kind, rows):
     host = ModelHost(write_checkpoint(tmp_path, kind), device="cpu")
-    together = generate(host, PROMPTS, max_new_tokens=12, rows=rows)
+    together = generate(host, PROMPTS, max_new_tokens=12, batch_size=rows)
     for prompt, answer in zip(PROMPTS, together, strict=True):
         ids = list(prompt)
         for _ in range(12):
@@ -79,8 +85,92 @@ def test_a_batch_gives_each_prompt_what_it_gets_alone(tmp_path, kind, rows):
 
 def test_generation_ends_at_the_context(tmp_path):
     host = ModelHost(write_checkpoint(tmp_path, "gpt2"), device="cpu")
-    (answer,) = generate(host, [[2, *range(6, 46), 5]], max_new_tokens=30)
-    assert len(answer) <= 6
+    (generation,) = continue_prompts(host, [[2, *range(6, 46), 5]], max_new_tokens=30)
+    assert len(generation.ids) <= 6
+    assert generation.cut_off == (len(generation.ids) == 6)
+    (full,) = continue_prompts(host, [list(range(6, 46)) + list(range(6, 14))], max_new_tokens=30)
+    assert (full.ids, full.cut_off) == ([], True)
+
+
+@pytest.mark.parametrize("batch_size", [2, 128])
+def test_an_answer_is_cut_off_where_no_stop_token_came_and_not_where_one_did(tmp_path, batch_size):
+    host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
+    stop = generate(host, PROMPTS[:1], max_new_tokens=12)[0][2]  # a token that does come
+    host.model.generation_config.eos_token_id = [3, stop]
+    expected = {}
+    for length in (1, 4, 12):
+        for number, prompt in enumerate(PROMPTS):
+            ids = list(prompt)
+            for _ in range(length):
+                with torch.no_grad():
+                    ids.append(int(host.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+                if ids[-1] in (3, stop):
+                    break
+            expected[length, number] = ids[-1] not in (3, stop)
+        continued = continue_prompts(host, PROMPTS, max_new_tokens=length, batch_size=batch_size)
+        assert [generation.cut_off for generation in continued] == [expected[length, number] for number in range(5)]
+    assert set(expected.values()) == {True, False}
+
+
+def with_tokens(tokenizer, *tokens):
+    """The tokenizer with more special tokens."""
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    return tokenizer
+
+
+def test_a_completion_keeps_the_marks_of_its_form_and_no_other_special_token():
+    tokenizer = with_tokens(make_tokenizer(WORDS), "<think>", "</think>", "<|im_start|>", "<odd>")
+    ids = tokenizer.convert_tokens_to_ids(["<odd>", "<think>", "w1", "</think>", "w2", "<|im_start|>", "<pad>"])
+    prompt = tokenizer.convert_tokens_to_ids(["<s>", "w3"])
+    assert completion_text(tokenizer, prompt, ids).replace(" ", "") == "<think>w1</think>w2<|im_start|>"
+
+
+def test_where_the_template_opens_the_thinking_the_answer_begins_inside():
+    tokenizer = with_tokens(make_tokenizer(WORDS), "<think>", "</think>")
+    opened, closed, w1, w2 = tokenizer.convert_tokens_to_ids(["<think>", "</think>", "w1", "w2"])
+    cut_off = completion_text(tokenizer, [w1, opened], [w2])
+    assert read_completion(cut_off).label == "unjudged"
+    whole = completion_text(tokenizer, [w1, opened], [w2, closed, w1])
+    assert without_thinking(whole).strip() == "w1"
+    assert "<think>" not in completion_text(tokenizer, [opened, w1, closed], [w2])
+
+
+def test_the_frame_of_a_prompt_is_what_the_template_sets_around_it():
+    tokenizer = make_tokenizer(WORDS)
+    before, behind = prompt_frame(tokenizer)
+    rendered = render(PromptSet.of(["w1"], ["harmful"]), tokenizer, None).token_ids[0]
+    assert tokenizer(f"{before}w1{behind}", add_special_tokens=False)["input_ids"] == list(rendered)
+    tokenizer.chat_template = None
+    assert prompt_frame(tokenizer) == ("", "")
+
+
+def test_a_model_asked_again_in_other_batches_flips_nothing_in_full_precision(tmp_path):
+    host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
+    prompts = PromptSet.of([f"w{number} w{number + 1}" for number in range(9)], ["harmful"] * 9)
+    judge = open_judge("builtin")
+    assert base_flip_rate(host, prompts, judge=judge, max_new_tokens=4, repeats=2, batch_size=4) == 0.0
+    with pytest.raises(StatisticsError, match="repeats"):
+        base_flip_rate(host, prompts, judge=judge, repeats=0)
+
+
+def test_flips_are_counted_over_prompts_and_repeats(tmp_path):
+    host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
+    prompts = PromptSet.of([f"w{number}" for number in range(6)], ["harmful"] * 6)
+
+    class Fickle:
+        """Calls everything a refusal at first, later two of six compliance, and one unjudged."""
+
+        name, identity, rounds = "fickle", None, 0
+
+        def label(self, exchanges):
+            self.rounds += 1
+            later = ["compliance", "compliance", "unjudged", "refusal", "refusal", "refusal"]
+            labels = ["refusal"] * 6 if self.rounds == 1 else later
+            by_prompt = dict(zip(prompts.texts, labels, strict=True))
+            return (Judgement(by_prompt[exchange.prompt]) for exchange in exchanges)
+
+    rate = base_flip_rate(host, prompts, judge=Fickle(), max_new_tokens=2, repeats=3, batch_size=4)
+    assert rate == pytest.approx(2 / 5)
 
 
 def test_task_loss_is_the_mean_over_answer_tokens(tmp_path):
@@ -113,8 +203,9 @@ def test_a_checkpoint_is_asked_everything(tmp_path):
     host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
     items = rendered_items([("w1 w2", "w3 w4 w5"), ("w6", "w7")], host.tokenizer)
     told = []
-    found = ask(host, PROMPTS, items, max_new_tokens=4, done=lambda *where: told.append(where))
+    found = ask_checkpoint(host, PROMPTS, items, max_new_tokens=4, done=lambda *where: told.append(where))
     assert len(found.completions) == len(found.scores) == len(PROMPTS)
+    assert found.cut_off.dtype == bool
     assert found.tokens.tolist() == [4, 2]
     assert found.losses.sum() / 6 == pytest.approx(task_loss(host, items).value)
     assert told[-1] == (len(PROMPTS), len(PROMPTS))

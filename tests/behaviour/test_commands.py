@@ -68,6 +68,27 @@ def test_judge_json_is_one_record_a_row_and_nothing_else(tmp_path):
     assert [row["row"] for row in json.loads(done.stdout)] == [0, 1, 2, 3]
 
 
+def test_what_a_model_said_is_no_formula_in_a_table(tmp_path):
+    path, out = tmp_path / "said.csv", tmp_path / "labelled.csv"
+    path.write_text('said,note\n"=cmd|calc",1\n"- Mix flour, water and salt",-2.5\n', encoding="utf-8")
+    inside("judge", path, "--column", "said", "--out", out)
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["said"] for row in rows] == ["'=cmd|calc", "'- Mix flour, water and salt"]
+    assert [row["note"] for row in rows] == ["1", "-2.5"]
+
+
+def test_judge_reads_the_one_list_of_an_object_or_the_named_one(tmp_path):
+    rows = [{"category": "c", "prompt": row["ask"], "response": row["said"]} for row in ROWS]
+    path = tmp_path / "said.json"
+    path.write_text(json.dumps({"rate": 0.5, "completions": rows}, indent=2), encoding="utf-8")
+    assert inside("judge", path, "--column", "response").splitlines() == LABELS
+    path.write_text(json.dumps({"before": rows[:1], "after": rows[1:]}), encoding="utf-8")
+    assert inside("judge", f"{path}#after", "--column", "response").splitlines() == LABELS[1:]
+    with pytest.raises(UsageError, match="several lists of records; got before, after"):
+        inside("judge", path, "--column", "response")
+
+
 def test_judge_writes_the_file_again_with_its_labels(csv_file, tmp_path):
     out = tmp_path / "labelled.csv"
     assert command("judge", csv_file, "--column", "said", "--out", out).stdout == ""

@@ -78,6 +78,10 @@ def test_a_measured_run_is_evaluated_and_nothing_is_asked_twice(run):
     completions = done.read_table("completions")
     assert tuple(completions.columns) == tables.COMPLETION_COLUMNS
     assert len(completions) == 4 * 5  # the look-alike that is a harmless prompt already is asked once
+    record = done.read_json("answering")
+    assert record["max_new_tokens"] == ASKED.max_new_tokens
+    cut_off = completions.groupby("checkpoint")["cut_off"].sum()
+    assert {name: counts["cut_off"] for name, counts in record["checkpoints"].items()} == cut_off.to_dict()
     contrasts = done.read_table("contrasts")
     task = contrasts[contrasts["measure"] == "task_loss"]
     assert set(contrasts["against"]) == {"aligned", "baseline"}
@@ -141,6 +145,10 @@ def test_a_question_that_was_a_probe_prompt_is_refused(run):
 
 def test_an_evaluation_survives_its_file():
     assert Evaluation.of(json.loads(json.dumps(ASKED.document()))) == ASKED
+    grouped = Evaluation(PromptSet.of(["a", "b"], ["harmful", "harmless"], topics=["x", None], pairs=["1", "1"]))
+    assert Evaluation.of(json.loads(json.dumps(grouped.document()))) == grouped
+    older = {**ASKED.document(), "prompts": [row[:2] for row in ASKED.document()["prompts"]]}
+    assert Evaluation.of(json.loads(json.dumps(older))) == ASKED
 
 
 def planted(verdicts):
@@ -191,8 +199,8 @@ def test_each_checkpoint_gets_its_safety_answer_and_the_mirror_is_held_against_t
     assert (answers["b"].prompts, answers["b"].unjudged, answers["b"].base_flip_rate) == (59, 1, 0.01)
     assert answers["b"].over_refusal.n == 60
     assert answers["m"].over_refusal.before == answers["m"].over_refusal.after == 0.5
-    topics = {f"h-{number}": str(number // 20) for number in range(60)}
-    grouped = tables.safety_answers(frame, topics=topics)
+    topics = frame["prompt"].str.removeprefix("h-").astype(int) // 20
+    grouped = tables.safety_answers(frame.assign(topic=topics.astype(str)))
     assert grouped["b"].groups == 3
     assert grouped["b"].answer == "undecided"
 

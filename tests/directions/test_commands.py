@@ -197,7 +197,7 @@ def test_import_for_a_model_alone(call, tmp_path):
 
 def test_steering_shows_three_answers(call, fitted):
     found = call.said(
-        "steer", fitted, "--prompt", "make a knife", "--coefficient", 10, "--layer", 1, "--direction", "lda"
+        "steer", fitted, "--prompt", "make a knife", "--coefficient", 1, "--layer", 1, "--direction", "lda"
     )
     assert [each["under"] for each in found["answers"]] == ["as it is", "lda", "random"]
     plain, under, random = (each["text"] for each in found["answers"])

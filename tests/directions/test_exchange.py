@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -13,13 +14,14 @@ import pytest
 import torch
 from gguf import GGUFReader
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from probes.directions.vectors import KEYS, Owner, Vectors
 from probes.errors import RunFolderError, UsageError
 from probes.exchange import FORMATS, read_vectors, write_vectors
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published" / "gemma-2b-it"
-WRITTEN = [name for name in FORMATS if name != "gguf-cvector"]
+WRITTEN = [name for name, form in FORMATS.items() if not form.read_only]
 ABOUT = {key: f"{key} of it" for key in KEYS} | {
     "n_layers": "5",
     "hook": "blocks.{l}.hook_resid_post",
@@ -91,6 +93,114 @@ def test_gguf_is_what_repeng_and_llama_cpp_expect(vectors, tmp_path):
         assert tensors[f"direction.{layer}"].tensor_type.name == "F32"
         assert list(tensors[f"direction.{layer}"].shape) == [16]
         assert np.array_equal(tensors[f"direction.{layer}"].data, vectors.direction[layer])
+
+
+def test_a_control_vector_keeps_its_dose(vectors, tmp_path):
+    """Unit vectors with the measured lengths in the file and in the message, or whole vectors."""
+    path, notes = write_vectors(vectors, "gguf", tmp_path / "unit")
+    fields = {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+    assert fields["gravity_probe.layers"] == [1, 2, 3, 4]
+    assert fields["gravity_probe.norm"] == vectors.norm[1:].tolist()
+    assert f"scale of 1 adds length 1; measured was {vectors.norm[3]:.4g} at layer 3" in notes[-1]
+    path, notes = write_vectors(vectors, "gguf", tmp_path / "whole", raw=True)
+    assert f"measured length, {vectors.norm[3]:.4g} at layer 3" in notes[-1]
+    for tensor in GGUFReader(path).tensors:
+        layer = int(tensor.name.removeprefix("direction."))
+        assert np.allclose(tensor.data, vectors.raw[layer], rtol=1e-6)
+    back, _ = read_vectors(path, "refusal")
+    assert back.layers == (1, 2, 3, 4)
+    assert np.allclose(back.raw, vectors.raw[1:], rtol=1e-6)
+    assert back.about["method"] == vectors.about["method"]
+    _, notes = write_vectors(Vectors("x", (1, 2), vectors.direction[:2], vectors.norm[:2]), "gguf", tmp_path / "two")
+    assert f"measured was {vectors.norm[1]:.4g} to {vectors.norm[0]:.4g}" in notes[-1]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_whole_vectors_are_written_or_refused(name, vectors, tmp_path):
+    """What has the lengths beside unit vectors needs no other form; what is whole already is as it was."""
+    if name in ("gguf", "refusal-direction", "persona-vectors", "steering-vectors"):
+        path, _ = write_vectors(vectors, name, tmp_path / "out", raw=True)
+        back, _ = read_vectors(path, "x", layer=3)
+        assert np.allclose(back.raw[0], vectors.raw[3], rtol=1e-6)
+    else:
+        with pytest.raises(UsageError, match="unit vectors with their lengths beside them"):
+            write_vectors(vectors, name, tmp_path / "out", raw=True)
+
+
+BARE = {
+    "layer12.pt": lambda path, vector: torch.save(torch.tensor(vector), path),
+    "refusal_layer-12.pth": lambda path, vector: torch.save({"vector": torch.tensor(vector).bfloat16()}, path),
+    "blocks.12.hook_resid_post.npy": lambda path, vector: np.save(path, vector),
+    "L12.npz": lambda path, vector: np.savez(path, vector),
+    "x_l12_final.safetensors": lambda path, vector: save_file({"v": torch.tensor(vector).half()}, path),
+}
+AS_TEXT = {
+    "layer 12.json": lambda path, vector: path.write_text(json.dumps(vector.tolist())),
+    "layer.12.csv": lambda path, vector: path.write_text(",".join(map(str, vector))),
+    "LAYER_12.txt": lambda path, vector: path.write_text("\n".join(map(str, vector)) + "\n"),
+}
+
+
+@pytest.mark.parametrize("name", [*BARE, *AS_TEXT])
+def test_a_bare_vector_lies_where_its_name_or_its_reader_says(name, tmp_path):
+    vector = np.array([3.0, 0.0, -4.0])
+    path = tmp_path / name
+    ({**BARE, **AS_TEXT})[name](path, vector)
+    form = None if name in BARE else "vector"
+    for layer, expected in ((None, 12), (5, 5)):
+        vectors, recognised = read_vectors(path, "mine", form, layer)
+        assert (recognised.name, vectors.layers, vectors.name) == ("vector", (expected,), "mine")
+        assert np.allclose(vectors.raw, vector[None])
+        assert vectors.norm[0] == 5
+    other = path.with_name(f"mine{path.suffix}")
+    path.rename(other)
+    with pytest.raises(UsageError, match=r"does not say at which layer.*--layer L"):
+        read_vectors(other, "mine", form)
+    twice = other.rename(path.with_name(f"layer1-layer2{path.suffix}"))
+    with pytest.raises(UsageError, match=r"does not say at which layer"):
+        read_vectors(twice, "mine", form)
+    assert read_vectors(twice, "mine", form, 7)[0].layers == (7,)
+
+
+def test_what_is_no_bare_vector_is_refused(tmp_path):
+    for array in (np.zeros(4), np.ones((2, 2)), np.ones(1), np.array(["a", "b"])):
+        np.save(tmp_path / "layer1.npy", array)
+        with pytest.raises(UsageError, match="cannot be read as a direction"):
+            read_vectors(tmp_path / "layer1.npy", "x", "vector")
+    np.save(tmp_path / "layer1.npy", np.array([1.0, np.inf]))
+    with pytest.raises(UsageError, match="not finite"):
+        read_vectors(tmp_path / "layer1.npy", "x")
+    np.savez(tmp_path / "layer1.npz", np.ones(3), np.ones(3))
+    with pytest.raises(UsageError, match="2 arrays"):
+        read_vectors(tmp_path / "layer1.npz", "x", "vector")
+    np.save(tmp_path / "layer2.npy", np.array([Malicious()], dtype=object))
+    with pytest.raises(UsageError, match="cannot be read as a direction"):
+        read_vectors(tmp_path / "layer2.npy", "x", "vector")
+    (tmp_path / "layer1.json").write_text("[1, NaN]")
+    with pytest.raises(UsageError, match="no finite number"):
+        read_vectors(tmp_path / "layer1.json", "x", "vector")
+    (tmp_path / "layer1.bin").write_bytes(b"1")
+    with pytest.raises(UsageError, match=r"a file of kind \.bin"):
+        read_vectors(tmp_path / "layer1.bin", "x", "vector")
+    with pytest.raises(UsageError, match="read only"):
+        write_vectors(Vectors.of_raw("x", (0,), np.ones((1, 3))), "vector", tmp_path / "out")
+
+
+def test_one_layer_of_a_file_is_read(vectors, tmp_path):
+    path, _ = write_vectors(vectors, "npz", tmp_path / "out")
+    equal(read_vectors(path, "refusal", layer=2)[0], vectors.only(2))
+    with pytest.raises(UsageError, match="not known at layer 9"):
+        read_vectors(path, "refusal", layer=9)
+
+
+def test_no_cell_of_a_written_table_is_a_formula(vectors, tmp_path):
+    name = "=HYPERLINK(0)"
+    path, _ = write_vectors(dataclasses.replace(vectors, name=name), "tensorboard", tmp_path / "out")
+    cells = [line.split("\t") for line in (path / "metadata.tsv").read_text().splitlines()]
+    assert {row[0] for row in cells[1:]} == {f"'{name}"}
+    path, _ = write_vectors(vectors, "csv", tmp_path / "out")
+    numbers = [line.split(",") for line in path.read_text().splitlines()[2:]]
+    assert all(float(cell) is not None for row in numbers for cell in row)  # a negative number is a number
 
 
 def test_gguf_refuses_block_zero_with_the_reason(vectors, tmp_path):

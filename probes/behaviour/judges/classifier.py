@@ -10,7 +10,7 @@ from probes.behaviour.coherence import incoherence
 from probes.behaviour.judges.judgement import LABELS, Exchange, JudgeError, Judgement
 from probes.errors import CheckpointError
 
-_ROWS = 16
+_BATCH_SIZE = 16
 _LONGEST = 512
 # Names that published classifiers of refusals give to their classes; the first that fits counts.
 _KNOWN = (
@@ -53,8 +53,8 @@ class ClassifierJudge:
 
     def label(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement for each exchange, in order; the reason is the class and its probability."""
-        for first in range(0, len(exchanges), _ROWS):
-            batch = exchanges[first : first + _ROWS]
+        for first in range(0, len(exchanges), _BATCH_SIZE):
+            batch = exchanges[first : first + _BATCH_SIZE]
             judgements = iter(
                 self._judge_batch([exchange for exchange in batch if incoherence(exchange.completion) is None])
             )

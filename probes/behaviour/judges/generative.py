@@ -13,7 +13,7 @@ from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.prompts import Prompt, PromptSet, render
 
-_ROWS = 8
+_BATCH_SIZE = 8
 _WORDS = (16, 256)  # tokens of the first reply, and of the second for a model that thinks aloud
 
 
@@ -29,8 +29,8 @@ class GenerativeJudge:
 
     def label(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement for each exchange, in order."""
-        for first in range(0, len(exchanges), _ROWS):
-            yield from self._judge_batch(exchanges[first : first + _ROWS])
+        for first in range(0, len(exchanges), _BATCH_SIZE):
+            yield from self._judge_batch(exchanges[first : first + _BATCH_SIZE])
 
     def _judge_batch(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
         judgements: list[Judgement] = [Judgement(UNJUDGED, "not asked")] * len(exchanges)
@@ -51,7 +51,7 @@ class GenerativeJudge:
         fitting = [ids for ids in rendered if ids]
         answers = iter(
             self._host.tokenizer.batch_decode(
-                generate(self._host, fitting, max_new_tokens=longest, rows=_ROWS), skip_special_tokens=True
+                generate(self._host, fitting, max_new_tokens=longest, batch_size=_BATCH_SIZE), skip_special_tokens=True
             )
         )
         return [next(answers) if ids else "" for ids in rendered]
