@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from probes.directions.vectors import Owner, Vectors
     from probes.models import ModelHost
 
+HEADLINE = "headline"
 DRIFT_COLUMNS = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
 ByStep = dict[tuple[str, int, int], dict[int, dict[str, Estimate]]]  # (arm, seed, layer) -> step -> statistic
 
@@ -78,6 +79,8 @@ class Run(RunFolder):
         manifest.status = "running"
         manifest.config_given = dict(given) if given is not None else settings.model_dump(exclude_unset=True)
         headline = manifest.config.get("headline_layer") if settings.headline_layer is None else None
+        if settings.headline_layer is not None:
+            self.forget(HEADLINE)  # declared, and not chosen
         manifest.config = settings.model_dump() | ({"headline_layer": headline} if headline is not None else {})
         self.place(lineage)
 
@@ -88,9 +91,10 @@ class Run(RunFolder):
         self.refresh()
 
     def describe(self, model: ModelHost) -> None:
-        """Put into the manifest what the aligned model is, and the layer declared in advance."""
+        """Put into the manifest what the aligned model is; a layer that was declared must be one of its own."""
         manifest = self.manifest
-        manifest.config["headline_layer"] = self.settings.headline(model.n_layers)
+        if self.settings.headline_layer is not None:
+            manifest.config["headline_layer"] = self.settings.headline(model.n_layers)
         manifest.model = {**manifest.model, **model.about}
         self.save()
         self.refresh()

@@ -29,6 +29,7 @@ from probes.tasks.compare import compare
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
+from probes.verdict.headline import choose_headline_layer
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import measured_run
 
@@ -186,6 +187,24 @@ def test_behaviour_of_other_weights_no_longer_counts(history, tmp_path):
     assert "behaviour" in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
     save_checkpoint(folder, moved(tiny_model(), seed=6, scale=0.05), tiny_tokenizer())
     assert "behaviour" not in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
+
+
+def test_the_headline_is_chosen_from_aligned_and_witness_before_any_checkpoint_is_read(history, tmp_path):
+    layers = range(3)
+    run = measure(history, PROMPTS, tmp_path / "run", settings=FAST)
+    chosen = run.read_json("headline")
+    assert chosen["layer"] == run.headline_layer == run.manifest.config["headline_layer"]
+    blocks = [(run.activations("aligned", layer), run.activations("witness", layer)) for layer in layers]
+    again = choose_headline_layer(blocks, run.harmful, run.fold, seed=0)
+    assert [again.layer, *again.d_prime.values()] == [chosen["layer"], *chosen["d_prime"]]
+    stages = list(run.manifest.stages)
+    first = min(stages.index(f"activations/{member.id}") for member in run.tuned)
+    assert stages.index("headline") < first
+    declared = measure(history, PROMPTS, tmp_path / "run", settings=FAST.model_copy(update={"headline_layer": 0}))
+    assert declared.headline_layer == 0
+    assert "headline" not in declared.manifest.stages
+    with pytest.raises(UsageError, match="No such layer"):
+        measure(history, PROMPTS, tmp_path / "run", settings=FAST.model_copy(update={"headline_layer": 9}))
 
 
 def test_the_verdict_names_its_layer_and_its_null(run):
