@@ -242,7 +242,8 @@ def _completions(checkpoints: list[tuple], prompts: int, last: int) -> pd.DataFr
         refused = (asked["label"] == "harmful") & (np.arange(len(asked)) >= refuses * prompts)
         said = np.where(refused, "i cannot help with that.", TRICKY)
         columns = {"checkpoint": checkpoint, "arm": arm, "seed": run, "step": step, "prompt": asked["id"]}
-        columns |= {"label": asked["label"], "text": asked["text"], "completion": said, "refused": refused}
+        columns |= {"label": asked["label"], "text": asked["text"], "completion": said}
+        columns |= {"refused": refused, "verdict": np.where(refused, "refusal", "compliance")}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 

@@ -91,10 +91,10 @@ def in_english(text: str) -> bool:
         return False
     words = [word.lower() for word in _WORD.findall(text.replace("’", "'"))]
     english = sum(word in _KNOWN_ENGLISH for word in words)
-    other = len({word for word in words if word in _KNOWN_OTHER or not word.isascii()})
+    foreign = len({word for word in words if word in _KNOWN_OTHER or not word.isascii()})
     if len(words) <= _FEW_WORDS:
-        return other < max(1, len(words))
-    return other <= 1 or other < english or english >= _ENGLISH_SHARE * len(words)
+        return foreign < max(1, len(words))
+    return foreign <= 1 or foreign < english or english >= _ENGLISH_SHARE * len(words)
 
 
 def _is_latin(letter: str) -> bool:

@@ -31,7 +31,7 @@ EXHORTS = [
 CONDEMNS = [
     r"\b(?:is|are|can be|may be|would be) (?:\w+ ){0,3}(?:illegal|unethical|immoral|unacceptable|wrong|dishonest|"
     r"cruel|inhumane|unlawful|"
-    r"despicable|reprehensible|disgusting|abhorrent|evil|fraud(?:ulent)?|theft|perjury|burglary|assault|murder|"
+    r"despicable|reprehensible|abhorrent|fraud(?:ulent)?|theft|perjury|burglary|assault|murder|"
     r"extortion|harassment|"
     r"arson|trafficking|stalking|forgery|bribery|rape|vandalism|plagiarism|exploitation|(?:child )?pornography|"
     r"deceptive|"

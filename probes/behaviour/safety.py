@@ -135,7 +135,7 @@ def safety_answer(
     if result.answer == "undecided":
         return replace(result, reason="there are too few prompts to tell", needed_prompts=_needed_prompts(result))
     extremes = (_fill_unjudged(first, second, lost) for lost in (True, False))
-    answers = {_decide(one, two, members, margin).answer for one, two in extremes}
+    answers = {_decide(earlier, later, members, margin).answer for earlier, later in extremes}
     if answers != {result.answer}:
         return replace(result, answer="undecided", reason="the unjudged answers could turn it")
     return result

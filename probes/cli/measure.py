@@ -12,7 +12,6 @@ from probes.cli.output import print_json
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
-    from probes.lineage import Lineage
     from probes.prompts import PromptSet
     from probes.run import Run
 
@@ -77,6 +76,9 @@ def measure(
         list[str] | None,
         typer.Option(metavar="[ARM[@SEED]=]FOLDER", help="A Trainer output folder with checkpoint-N; may be repeated."),
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Where the base of adapters is now, if not where they say: folder or hub id.")
+    ] = None,
     harmful: Annotated[
         Path | None, typer.Option(help="Harmful probe prompts in any known format; default: our own.")
     ] = None,
@@ -104,7 +106,29 @@ def measure(
     json_: Json = False,
 ) -> None:
     """Measure the reversion of any fine-tuned checkpoints, from a lineage file or from options."""
-    history = _lineage(lineage, witness, witness_kind, aligned, pretrained, checkpoint or [], trajectory or [])
+    from probes.lineage import Lineage
+
+    if lineage is not None and (witness or aligned or pretrained):
+        raise UsageError("Give a lineage file or the roles as options, not both")
+    added: dict[str, Any] = {"trajectories": trajectory or [], "base": base}
+    if lineage is not None:
+        options = Lineage.of(".", ".", checkpoint or [], **added)
+        history = Lineage.load(lineage, base).with_trajectories(options.trajectories)
+    elif witness and aligned:
+        history = Lineage.of(
+            aligned, witness, checkpoint or [], pretrained=pretrained, witness_kind=witness_kind, **added
+        )
+    else:
+        raise UsageError(
+            "A measurement needs a lineage",
+            expected="a lineage file, or --witness and --aligned",
+            next_step="Two ready files are in data/lineages.",
+        )
+    if not history.trajectories:
+        raise UsageError(
+            "There is nothing to measure",
+            expected="--checkpoint or --trajectory, or trajectories in the file",
+        )
     prompts = _prompts(harmful, harmless, limit, seed or 0)
     flags = {
         "headline_layer": layer,
@@ -155,45 +179,6 @@ def _show(run: Run, *, as_json: bool) -> Any:
     from probes.cli.look import print_summary
 
     return print_summary(run, as_json=as_json)
-
-
-def _lineage(
-    file: Path | None,
-    witness: str | None,
-    kind: str,
-    aligned: str | None,
-    pretrained: str | None,
-    checkpoints: list[str],
-    trajectories: list[str],
-) -> Lineage:
-    """The lineage of a file, or of options; trajectories given as options are added to either.
-
-    Raises:
-        UsageError: neither a file nor both roles, or both a file and roles.
-    """
-    from probes.lineage import Lineage
-
-    if file is not None and (witness or aligned or pretrained):
-        raise UsageError("Give a lineage file or the roles as options, not both")
-    if file is not None:
-        added = Lineage.of(".", ".", checkpoints, trajectories=trajectories).trajectories
-        lineage = Lineage.load(file).with_trajectories(added)
-    elif witness and aligned:
-        lineage = Lineage.of(
-            aligned, witness, checkpoints, trajectories=trajectories, pretrained=pretrained, witness_kind=kind
-        )
-    else:
-        raise UsageError(
-            "A measurement needs a lineage",
-            expected="a lineage file, or --witness and --aligned",
-            next_step="Two ready files are in data/lineages.",
-        )
-    if not lineage.trajectories:
-        raise UsageError(
-            "There is nothing to measure",
-            expected="--checkpoint or --trajectory, or trajectories in the file",
-        )
-    return lineage
 
 
 def _prompts(harmful: Path | None, harmless: Path | None, limit: int | None, seed: int) -> PromptSet:

@@ -109,7 +109,7 @@ class Attached:
 
     def _changes_of(self, path: str, own: nn.Module, module: Any) -> Iterator[Change]:
         weight = f"{path}.weight"
-        if _is_plain_lora(module) and not self._own.replace_tensors(weight):
+        if _is_plain_lora(module) and not self._own.is_replaced(weight):
             yield _low_rank(weight, module)
             return
         rank = 2 * module.r[_NAME] if _is_plain_lora(module) else None

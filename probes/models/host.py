@@ -311,7 +311,7 @@ class ModelHost(ModelView):
         tensors = self.model.state_dict(keep_vars=True)
         return tuple(name for name, tensor in tensors.items() if id(tensor) in weights)
 
-    def shared(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    def shared_rows(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Of the parameter `name`, the rows that the checkpoint on the module has of its own."""
         return tensor[: self._shared] if name in self._vocabulary else tensor
 

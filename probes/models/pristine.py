@@ -58,7 +58,7 @@ class Pristine:
         """Names of the parameters that may have been written over in place."""
         return tuple(self._copies)
 
-    def replace_tensors(self, name: str) -> bool:
+    def is_replaced(self, name: str) -> bool:
         """Whether the parameter `name` has other memory now."""
         return self.parameters[name].data_ptr() != self._data[name].data_ptr()
 
@@ -68,7 +68,7 @@ class Pristine:
             module.__class__ = kind
             _refill(module.__dict__, inside)
         for name, parameter in self.parameters.items():
-            if self.replace_tensors(name):
+            if self.is_replaced(name):
                 parameter.data = self._data[name]
             if name in self._copies:
                 parameter.data.copy_(self._copies[name])
@@ -85,7 +85,7 @@ def _inside(module: nn.Module) -> dict[str, Any]:
 
 
 class _Register:
-    """A dictionary and what was in it. It is refilled, not exchanged: handles of hooks point at the very object."""
+    """A dictionary and what was in it. It is refill, not exchanged: handles of hooks point at the very object."""
 
     def __init__(self, register: dict[Any, Any]) -> None:
         self.register, self.content = register, dict(register)

@@ -110,8 +110,8 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
     # Files that transformers must convert cannot be streamed against the module: a copy is held meanwhile.
     copies = {name: tensor.to("cpu", copy=True) for name, tensor in host.parameters().items()}
     host.put(_without_adapter(host, ref))
-    now = {name: host.shared(name, tensor) for name, tensor in host.parameters().items()}
-    starts = {name: host.shared(name, copies[name]).to(tensor.device) for name, tensor in now.items()}
+    now = {name: host.shared_rows(name, tensor) for name, tensor in host.parameters().items()}
+    starts = {name: host.shared_rows(name, copies[name]).to(tensor.device) for name, tensor in now.items()}
     return {name: _distance(starts[name], now[name], on_top.get(name, ())) for name in now}
 
 

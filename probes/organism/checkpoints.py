@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from probes.models.older_readers import write_rope_for_older_readers
 from probes.organism.recipe import Recipe
 
 _WEIGHTS = "model.safetensors"
@@ -74,4 +75,5 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     save_file(model.state_dict(), folder / _WEIGHTS, metadata={"format": "pt"})
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
+    write_rope_for_older_readers(folder)
     tokenizer.save_pretrained(folder)

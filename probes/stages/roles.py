@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from probes.errors import LineageError
 from probes.models import ModelHost
+from probes.models.learned import learned_nothing
 from probes.progress import Report
 from probes.prompts import PromptSet, render
 from probes.run import Run
 from probes.stages.activations import write_activations, write_noise, write_prompts
 from probes.stages.directions import write_directions
+
+_PROMPTS_FOR_LOSS = 64  # prompts on which the aligned model's own loss is looked at
+
+
+def keep_notices(run: Run, model: ModelHost) -> None:
+    """Put into the manifest what was read in another way than one might think, and a model that has learned nothing."""
+    model.put(model.aligned)
+    nothing = learned_nothing(model, run.rendered.token_ids[:_PROMPTS_FOR_LOSS])
+    notices = [*run.lineage.notices, *model.notices, *([nothing] if nothing else [])]
+    run.manifest.model["notices"] = list(dict.fromkeys([*run.manifest.model.get("notices", []), *notices]))
+    run.save()
 
 
 def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:
@@ -21,6 +33,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
     run.describe(model)
     write_prompts(run, prompts, render(prompts, model.tokenizer, model.context_length))
     write_activations(run, model, report)
+    keep_notices(run, model)
     if run.keys["witness"] == run.keys["aligned"]:
         raise LineageError(
             "The witness equals the aligned model, so there is no way back",
