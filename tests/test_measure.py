@@ -168,6 +168,27 @@ def test_judging_behaviour_afterwards_writes_the_verdict_again(run, tmp_path):
     assert judged.read_json("verdict") == before
 
 
+def test_a_prompt_beyond_the_context_is_left_out_of_the_run_and_listed(history, tmp_path):
+    long = PromptSet.of(["break " + "lock " * 40], ["harmful"]).prompts
+    run = measure(history, PromptSet(long + PROMPTS.prompts), tmp_path / "run", settings=FAST)
+    assert run.prompts.texts == PROMPTS.texts
+    ((prompt, tokens),) = run.manifest.prompts["left_out"]
+    assert (prompt, tokens > 64) == (long[0].id, True)
+    assert len(run.activations("witness", 0)) == len(PROMPTS) == len(run.harmful)
+
+
+def test_other_topics_are_another_run_of_the_same_prompts(history, tmp_path):
+    """The hash of the texts stays, so what was read stays; the folds are made anew."""
+    topics = [f"t{number % 8}" for number in range(16)] * 2
+    measured = measure(history, PROMPTS, tmp_path / "run", settings=FAST)
+    alone, keys = measured.fold.tolist(), measured.keys
+    grouped = PromptSet.of(PROMPTS.texts, [prompt.label for prompt in PROMPTS.prompts], topics=topics)
+    measured = measure(history, grouped, tmp_path / "run", settings=FAST)
+    assert measured.fold.astype(int).tolist() == grouped.folds(0).tolist() != alone
+    assert measured.groups.tolist() == topics
+    assert measured.keys == keys
+
+
 def test_behaviour_of_other_weights_no_longer_counts(history, tmp_path):
     """Trained again into the same folder and measured again: what was judged before was another model."""
     folder = tmp_path / "tuned"

@@ -31,6 +31,8 @@ def write_prompts(run: Run, prompts: PromptSet, rendered: Rendered) -> None:
         "template": "chat template of the aligned model" if rendered.template else "none: raw text",
         "harmful": int(prompts.harmful.sum()),
         "harmless": int((~prompts.harmful).sum()),
+        "left_out": [list(pair) for pair in rendered.left_out],  # id and tokens of those the context does not hold
+        "notices": list(rendered.notices),
     }
     run.write_table("prompts", frame)
     run.refresh()

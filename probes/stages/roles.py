@@ -6,7 +6,7 @@ from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
 from probes.progress import Report
-from probes.prompts import PromptSet, render
+from probes.prompts import PromptSet, fit_to_context, render
 from probes.run import Run
 from probes.stages.activations import write_activations, write_noise, write_prompts
 from probes.stages.directions import write_directions
@@ -24,13 +24,14 @@ def keep_notices(run: Run, model: ModelHost) -> None:
 
 
 def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:
-    """Describe the model, render the prompts, read every member's activations, and write the directions.
+    """Describe the model, render the prompts that its context holds, read every member, and write the directions.
 
     Raises:
         LineageError: the witness equals the aligned model.
         GravityError: a checkpoint or a prompt is not what it must be.
     """
     run.describe(model)
+    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length)
     write_prompts(run, prompts, render(prompts, model.tokenizer, model.context_length))
     write_activations(run, model, report)
     keep_notices(run, model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probes.errors import UsageError
+from probes.store.documents import read_toml
 
 
 class Settings(BaseModel):
@@ -45,10 +45,7 @@ class Settings(BaseModel):
         Raises:
             UsageError: not TOML, an unknown key (the nearest known one is named), or a value out of range.
         """
-        try:
-            from_file = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"The settings file {path} cannot be read", got=str(error)) from error
+        from_file = read_toml(path, kind="settings file") if path else {}
         try:
             return cls.model_validate({**from_file, **given})
         except ValidationError as error:

@@ -39,13 +39,15 @@ class Case:
         name: of the case.
         file: what is changed, in the folder of inputs.
         words: of the command; `HOME` stands for that folder.
-        hashed: whether the file's hash is on record, so that a change has to be refused.
+        hashed: whether the file's hash is on record, so that no number may follow from a change.
+        verifies: whether the command has nothing else to do than to see a change.
     """
 
     name: str
     file: str
     words: tuple[str, ...]
     hashed: bool = False
+    verifies: bool = False
 
 
 def _measure(*words: str) -> tuple[str, ...]:
@@ -95,9 +97,11 @@ CASES = [
         )
     ),
     Case("run run.json", "runs/run/run.json", ("summary", *_RUN)),
-    Case("run verdict.json", "runs/run/verdict.json", ("summary", *_RUN), hashed=True),
+    *(
+        Case(f"run {file}", f"runs/run/{file}", ("status", *_RUN, "--verify"), verifies=True)
+        for file in ("verdict.json", "noise.parquet", "activations/aligned.safetensors")
+    ),
     Case("run drift.parquet", "runs/run/drift.parquet", ("summary", *_RUN), hashed=True),
-    Case("run noise.parquet", "runs/run/noise.parquet", ("verdict", *_RUN), hashed=True),
     Case("run prompts.parquet", "runs/run/prompts.parquet", ("verdict", *_RUN), hashed=True),
     Case("run activations", "runs/run/activations/witness.safetensors", ("verdict", *_RUN), hashed=True),
     Case(
