@@ -55,8 +55,10 @@ def read_text(path: Path, *, kind: str = "file", limit: int = MAX_BYTES, error: 
         GravityError: it is not UTF-8 or has more than `limit` bytes: as `error`.
     """
     try:
+        raw = bytearray()  # grown with the file: read(limit) would take all of that room at once
         with open(path, "rb") as file:
-            raw = file.read(limit + 1)
+            while len(raw) <= limit and (chunk := file.read(1 << 20)):
+                raw += chunk
     except FileNotFoundError:
         raise UsageError(f"There is no {kind} {path}") from None
     except (OSError, ValueError) as fault:  # ValueError: a name that no file can have
