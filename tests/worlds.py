@@ -31,7 +31,9 @@ class World:
         spectrum: variances of the content along its axes.
         noise: spread of a checkpoint's own noise on each prompt, in spreads of the content.
         gap: share of the variance of all prompts that lies between the classes.
-        topic: prompts in a topic; harmful and harmless ones alternate. 0 without topics.
+        tail: degrees of freedom of a heavy-tailed content (multivariate t); 0 is Gaussian.
+        topic: prompts in a topic, half of them harmful, in pairs of either class. 0 without topics.
+        of_one_class: whether the prompts of a topic are all of one class, and in no pairs.
     """
 
     rng: np.random.Generator
@@ -40,14 +42,16 @@ class World:
     noise: float = 0.5
     gap: float = 0.0
     topic: int = 0
+    of_one_class: bool = False
+    tail: float = 0.0
 
     def __post_init__(self) -> None:
         high, low = (self.per_class, self.per_class) if isinstance(self.per_class, int) else self.per_class
         self.harmful = np.repeat([True, False], [high, low])
         self.scale = np.sqrt(self.spectrum / self.spectrum.mean())
-        ranks = np.r_[np.arange(high), np.arange(low)]
-        self.groups = ranks // max(self.topic // 2, 1) if self.topic else None
-        self.pairs = ranks if self.topic else None
+        ranks = np.arange(high + low) if self.of_one_class else np.r_[np.arange(high), np.arange(low)]
+        self.groups = ranks // max(self.topic // (1 if self.of_one_class else 2), 1) if self.topic else None
+        self.pairs = ranks if self.topic and not self.of_one_class else None
         self.apart = np.zeros(self.width)
         if self.gap:
             shares = high * low / (high + low) ** 2
@@ -70,7 +74,10 @@ class World:
     def like_content(self, count: int | None = None) -> np.ndarray:
         """Vectors with the covariance of the prompts' content."""
         shape = (self.width,) if count is None else (count, self.width)
-        return self.rng.standard_normal(shape) * self.scale
+        rows = self.rng.standard_normal(shape) * self.scale
+        if not self.tail:
+            return rows
+        return rows * np.sqrt(self.tail / self.rng.chisquare(self.tail, (*shape[:-1], 1)))
 
     def checkpoint(self, place: np.ndarray | float, noise: float | None = None) -> np.ndarray:
         """Activations [prompt, width] of a checkpoint that lies at `place` (one vector, or one per prompt)."""
