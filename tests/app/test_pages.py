@@ -412,12 +412,12 @@ def test_interventions_are_drawn_where_they_were_tried(opened, tmp_path):
     at.segmented_control(key="directions-view").set_value("Interventions").run()
     assert not at.error
     assert "It was tried at baseline step 10" in words(at)
-    assert "effect --direction refusal" in commands(at)
+    assert "directions effect" in commands(at)
     with Run.writing(path) as run, run.stage("effects", "made up"):
         run.write_table("effects", EFFECTS)
     at.run()
     assert not at.error
-    assert "effect --direction refusal" not in commands(at)
+    assert "directions effect" not in commands(at)
     assert any("What refusal does" in chart.proto.spec for chart in at.get("plotly_chart"))
 
 
