@@ -54,13 +54,17 @@ class ReturnPair:
         """
         return cls(moved @ back.T, (-other if mirrored else other) @ back.T, back @ back.T)
 
-    def differences(
-        self, first: Float[np.ndarray, "draw harmful"], second: Float[np.ndarray, "draw harmful"]
-    ) -> Float[np.ndarray, " draw"]:
-        """Difference of the cross-fitted return fractions for the weights of two halves."""
+    def difference(
+        self, first: Float[np.ndarray, "split harmful"], second: Float[np.ndarray, "split harmful"]
+    ) -> float:
+        """Difference of the cross-fitted return fractions, products averaged over the splits before the division."""
         gap = self.own - self.other
-        shared = _forms(first, gap, second) + _forms(second, gap, first)
-        return shared / (2 * _forms(first, self.back, second))
+        shared = (_forms(first, gap, second) + _forms(second, gap, first)).mean() / 2
+        return float(shared / _forms(first, self.back, second).mean())
+
+    def draws(self, weights: Float[np.ndarray, "draw harmful"]) -> Float[np.ndarray, " draw"]:
+        """Difference of the plain return fractions for the weights of prompts: its spread is what counts."""
+        return _forms(weights, self.own - self.other, weights) / _forms(weights, self.back, weights)
 
 
 def _forms(left: np.ndarray, table: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -129,15 +133,13 @@ def compare_returns(
         return Comparison("not_tested", reason=few or "there are no two runs of one seed", runs=len(pairs))
     rng = np.random.default_rng([seed, 0x3188])
     halves = [half[:, harmful] for half in split_weights(harmful, splits, rng, groups)]
-    value = float(np.mean([pair.differences(halves[0], halves[1]) for pair in pairs]))
-    weights = [half[:, harmful] for half in bootstrap_weights(harmful, bootstraps, rng, groups)]
-    draws = np.stack([pair.differences(weights[0], weights[1]) for pair in pairs])
+    value = float(np.mean([pair.difference(halves[0], halves[1]) for pair in pairs]))
+    first, second = bootstrap_weights(harmful, bootstraps, rng, groups)
+    draws = np.stack([pair.draws((first + second)[:, harmful] / 2) for pair in pairs])
     if len(pairs) >= MIN_RUNS:
         chosen = rng.integers(len(pairs), size=(len(pairs), bootstraps))
         draws = np.take_along_axis(draws, chosen, axis=0)
     low, high = interval(value, draws.mean(axis=0))
     if low is None:
-        return Comparison(
-            "not_tested", reason="the reversion does not agree with itself across halves", runs=len(pairs)
-        )
+        return Comparison("not_tested", reason="the reversion has no length in many draws of prompts", runs=len(pairs))
     return Comparison("exceeds" if low > 0 else "does_not", value, low, high, len(pairs))
