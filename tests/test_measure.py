@@ -246,8 +246,9 @@ def test_more_shams_keep_the_ones_that_are_there(run):
     judge(run.path, shams=41)
     after = run.read_table("shams")
     kept = after[after["draw"] < 39].reset_index(drop=True)
-    assert kept.drop(columns="move").equals(before.drop(columns="move"))
-    assert np.array_equal(np.stack(kept["move"]), np.stack(before["move"]))
+    moves = ["first", "second"]
+    assert kept.drop(columns=moves).equals(before.drop(columns=moves))
+    assert all(np.array_equal(np.stack(kept[name]), np.stack(before[name])) for name in moves)
     assert after["draw"].max() == 40
 
 
@@ -257,7 +258,7 @@ def test_shams_move_the_activations_as_far_as_fine_tuning_did(run):
     assert shams["reached"].mean() >= 0.9
     near = shams[shams["reached"]]
     assert near["moved"].between(0.9, 1.1).all(), "16 harmful prompts: the search reads all of them"
-    norms = np.linalg.norm(np.stack(shams["move"]), axis=1)
+    norms = np.linalg.norm((np.stack(shams["first"]) + np.stack(shams["second"])) / 2, axis=1)
     own = run.drift(statistic="displacement_norm", layer=1).set_index("checkpoint")["value"]["baseline-s0-000010"]
     np.testing.assert_allclose(norms, shams["moved"] * own, rtol=1e-4)
     assert (shams["loss"] > 0).all()

@@ -367,7 +367,8 @@ def test_sham_cosines_are_the_cross_fitted_alignment(world, checkpoints, layer):
     shams = nulls.Shams.of(layer, tuned, [(end - aligned)[world.harmful] for end in (tuned, witness)])
     assert shams.drift[0] == pytest.approx(true, abs=1e-9)
     assert shams.witness[1] == pytest.approx(true, abs=1e-9)
-    np.testing.assert_allclose(shams.moves[0], (tuned - aligned)[world.harmful].mean(axis=0), rtol=1e-5)
+    mean = (tuned - aligned)[world.harmful].mean(axis=0)
+    np.testing.assert_allclose(shams.moves[0].mean(axis=0), mean, rtol=1e-4, atol=1e-6)
 
 
 def test_sign_flip_is_small_for_a_reversion_and_not_for_prompts_that_do_not_agree(layer, checkpoints):

@@ -36,7 +36,7 @@ def test_plants_have_the_declared_alignment_and_the_runs_own_norm():
     world, aligned, witness, tuned, shams = run_of(0, per_class=64, noise=0.1)
     layer = layer_of(world, aligned, witness)
     size = np.linalg.norm((tuned - aligned)[world.harmful].mean(axis=0))
-    for law, plants in Planting(layer, tuned, 0.5).by_law(nulls.Shams.of(layer, tuned, shams).moves).items():
+    for law, plants in Planting(layer, tuned, 0.5).by_law(nulls.Shams.of(layer, tuned, shams).moves[:, 0]).items():
         along = plants.moves @ layer.reversion / np.linalg.norm(layer.reversion)
         if law == "sign_flip":
             np.testing.assert_allclose(along, 0.5 * size, rtol=1e-4)
@@ -69,7 +69,7 @@ def test_power_is_how_often_the_tests_reject_at_that_alignment():
         found = layer.test(layer.grams(tuned))
         found |= moved.tests(layer.observe(layer.grams(tuned).only_harmful()))
         power = nulls.measure_power(layer, tuned, moved, alignment=0.35).tests
-        names = ("covariance_aligned", "random_difference", "sham_drift")
+        names = ("covariance_aligned", "covariance_difference", "random_difference", "sham_drift", "sham_witness")
         rejected.append([found[name].p_value() <= 0.05 for name in names])
         said.append([power[name] for name in names])
     for name, share, expected in zip(names, np.mean(rejected, axis=0), np.mean(said, axis=0), strict=True):

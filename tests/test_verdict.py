@@ -301,6 +301,12 @@ def test_the_refusal_axis_is_a_qualifier_beside_the_level(answer, words):
     assert verdict.to_json()["off_refusal_axis"] == {"answer": answer, "p": 0.01, "power": 0.9}
 
 
+def test_where_there_is_no_return_it_is_neither_off_the_axis_nor_along_it():
+    away = judge(evidence(estimates=estimates(alignment=-0.3), off_refusal_axis=OffRefusalAxis("also_off", 0.01, 0.9)))
+    assert away.to_json()["off_refusal_axis"] == {"answer": "not_defined", "p": None, "power": None}
+    assert "refusal axis" not in away.text
+
+
 def test_the_mirror_is_a_qualifier_beside_the_level():
     verdict = judge(evidence(mirror=Comparison("exceeds", 0.1, 0.04, 0.16, 3)))
     assert verdict.level == 5

@@ -33,6 +33,7 @@ from probes.drift.grams import (
     count_groups,
     group_codes,
     split_weights,
+    splits_of_seed,
 )
 from probes.drift.trajectory import (
     MIN_RELIABILITY,
@@ -75,6 +76,7 @@ __all__ = [
     "measure_grams",
     "over_runs",
     "split_weights",
+    "splits_of_seed",
     "too_few_groups",
     "trajectory",
     "undefined_statistics",

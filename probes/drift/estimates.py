@@ -15,8 +15,10 @@ from probes.drift.grams import (
     bootstrap_weights,
     cosine,
     count_groups,
+    fold_generator,
     group_codes,
     split_weights,
+    splits_of_seed,
 )
 from probes.errors import StatisticsError
 from probes.statistics import STATISTICS, Estimate
@@ -134,7 +136,7 @@ def measure_grams(
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """`measure`, from Gram matrices that are there already. The caller has run `check`."""
-    rng = np.random.default_rng([seed, 0xD81F7])
+    rng = fold_generator(seed)
     few = too_few_groups(grams.harmful, groups)
     halves = split_weights(grams.harmful, splits, rng, groups)
     resampled = bootstrap_weights(grams.harmful, 0 if few else bootstraps, rng, groups)
@@ -187,7 +189,7 @@ def crossfit_grams(
     seed: int = 0,
 ) -> float:
     """`crossfit` from Gram matrices of the harmful prompts alone; `harmful` marks them among all prompts."""
-    first, second = split_weights(harmful, splits, np.random.default_rng([seed, 0xD81F7]), groups)
+    first, second = splits_of_seed(harmful, splits, seed, groups)
     return float(Products.of(grams, first[:, harmful], second[:, harmful]).crossfit().mean())
 
 

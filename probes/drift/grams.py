@@ -134,6 +134,18 @@ def split_weights(
     return first, second
 
 
+def splits_of_seed(
+    harmful: Bool[np.ndarray, " prompt"], splits: int, seed: int, groups: Groups | None = None
+) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
+    """The halves that every cross-fitted statistic of a seed shares, as of `split_weights`."""
+    return split_weights(harmful, splits, fold_generator(seed), groups)
+
+
+def fold_generator(seed: int) -> np.random.Generator:
+    """The random numbers behind the halves of a seed."""
+    return np.random.default_rng([seed, 0xD81F7])
+
+
 def bootstrap_weights(
     harmful: Bool[np.ndarray, " prompt"],
     bootstraps: int,

@@ -33,7 +33,7 @@ from probes.nulls.permutation import Permutations
 from probes.nulls.power import Power, measure_power
 from probes.nulls.refusal_axis import OffRefusalAxis, look_off_refusal_axis
 from probes.nulls.resampling import Resampling
-from probes.nulls.shams import Shams, sham_drift, sham_witness
+from probes.nulls.shams import Sham, Shams, sham_drift, sham_witness
 
 __all__ = [
     "DIRECTION",
@@ -49,6 +49,7 @@ __all__ = [
     "Permutations",
     "Power",
     "Resampling",
+    "Sham",
     "Shams",
     "Spectrum",
     "isotropic",

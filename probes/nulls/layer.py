@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from probes.drift import Grams, Products, split_weights
+from probes.drift import Grams, Products, splits_of_seed
 from probes.nulls.draws import NullDraws
 from probes.nulls.gaussian import ClassCovariance, covariance
 from probes.nulls.permutation import label_permutation, label_permutation_crossfit
@@ -54,8 +54,7 @@ class LayerNulls:
         self.aligned = aligned.astype(np.float64)
         self.back = witness - self.aligned
         self._back_gram = self.back @ self.back.T
-        rng = np.random.default_rng([resampling.seed, 0xD81F7])
-        self.splits = split_weights(self.harmful, splits, rng, resampling.groups)
+        self.splits = splits_of_seed(self.harmful, splits, resampling.seed, resampling.groups)
         self.covariances = {
             "covariance_aligned": ClassCovariance.of(self.aligned, self.harmful),
             "covariance_difference": ClassCovariance.of(self.back, self.harmful),

@@ -63,7 +63,7 @@ def measure_power(
         alpha: the level of every test.
     """
     planting = Planting(layer, tuned, alignment)
-    by_law = _reject_towards(layer, planting.by_law(None if shams is None else shams.moves), shams, alpha)
+    by_law = _reject_towards(layer, planting.by_law(None if shams is None else shams.moves[:, 0]), shams, alpha)
     own = {test: SHAM if test in SHAMS else test for rejections in by_law.values() for test in rejections}
     tests = {test: float(by_law[law][test].mean()) for test, law in own.items() if law in by_law}
     together = [_share_of_all(rejections) for rejections in by_law.values()]
@@ -83,12 +83,13 @@ def _reject_towards(
     cosines = _planted_cosines(layer, plants, shams)
     by_law: dict[str, Rejections] = {}
     for law, planted in plants.items():
-        alignments, pulls = cosines[law][:, 0], cosines[law][:, 1:]
+        alignments = cosines[law][:, 0]
         rejections = {
             name: _beat_draws(alignments, null.draws, alpha) for name, null in layer.references.items() if null.defined
         }
         if shams is not None:
             own = own_sham(len(shams.moves)) if law == SHAM else None
+            pulls = cosines[law][:, 1:]
             references = np.broadcast_to(shams.drift, pulls.shape), pulls
             for name, reference in zip(SHAMS, references, strict=True):
                 rejections[name] = _beat_shams(alignments, reference, own, alpha)
@@ -101,10 +102,14 @@ def _reject_towards(
 def _planted_cosines(
     layer: LayerNulls, plants: dict[str, Plants], shams: Shams | None
 ) -> dict[str, Float[np.ndarray, "replicate target"]]:
-    """By law, the cross-fitted cosines of the plants with the reversion, and with the mean move of every sham."""
+    """By law, the cross-fitted cosines of the plants with the reversion, and with every sham.
+
+    Where a sham is the noise, its mean over one half of the prompts is planted; the shams that the plant is held
+    against are taken over the other: what they share through the aligned model's prompts is no pull.
+    """
     back = layer.back[layer.harmful].astype(np.float32)
     halves = [half.astype(np.float32) for half in layer.halves]
-    moves = np.empty((0, back.shape[1]), dtype=np.float32) if shams is None else shams.moves
+    moves = np.empty((0, back.shape[1]), dtype=np.float32) if shams is None else shams.moves[:, 1]
     sums = {law: np.zeros((REPLICATES, 1 + len(moves))) for law in plants}
     for own, other in ((0, 1), (1, 0)):
         for weights, others in zip(halves[own], halves[other], strict=True):

@@ -9,7 +9,7 @@ over steps would average the noise away), and the same draws serve as sham drift
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from probes.nulls.draws import NullDraws
 from probes.nulls.layer import LayerNulls
 
 _STATISTIC = "alignment_crossfit"
+Rows = Float[np.ndarray, "harmful d_model"]
+Halves = tuple[Float[np.ndarray, "split harmful"], Float[np.ndarray, "split harmful"]]
 
 
 def sham_drift(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDraws:
@@ -44,26 +46,58 @@ def sham_witness(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDr
 
 
 @dataclass(frozen=True)
-class Shams:
-    """What sham checkpoints say of one checkpoint at one layer.
+class Sham:
+    """One sham, held against the reversion and against a checkpoint.
 
     Attributes:
-        moves: mean displacement of each on the harmful prompts.
-        drift: cross-fitted alignment of each with the true reversion, as of `drift.crossfit`.
-        witness: the same of the checkpoint's displacement with each sham in the witness's place.
+        moves: mean displacements of the harmful prompts in either half of the first split, whose noise is apart.
+        drift: cross-fitted alignment with the true reversion, as of `drift.crossfit`.
+        witness: the same of the checkpoint's displacement with the sham in the witness's place.
     """
 
-    moves: Float32[np.ndarray, "sham d_model"]
+    moves: Float[np.ndarray, "half d_model"]
+    drift: float
+    witness: float
+
+    @classmethod
+    def of(cls, sham: Rows, back: Rows, moved: Rows, halves: Halves) -> Sham:
+        """Hold displacements of the harmful prompts against each other.
+
+        Args:
+            sham: of the sham (sham - aligned).
+            back: of the witness.
+            moved: of the checkpoint.
+            halves: weights of the harmful prompts in the halves of the splits.
+        """
+        own = [half @ sham for half in halves]
+        cosines = [_crossfit(own, [half @ rows for half in halves]) for rows in (back, moved)]
+        return cls(np.stack([own[0][0], own[1][0]]), cosines[0], cosines[1])
+
+
+def _crossfit(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    products = [
+        cosine(*(np.einsum("sd,sd->s", *pair) for pair in ((left, right), (left, left), (right, right))))
+        for left, right in zip(one, other[::-1], strict=True)
+    ]
+    return float(np.mean(products))
+
+
+@dataclass(frozen=True)
+class Shams:
+    """What sham checkpoints say of one checkpoint at one layer; arrays of what `Sham` holds.
+
+    Attributes:
+        moves: mean displacements of either half.
+        drift: alignments with the reversion.
+        witness: alignments of the checkpoint with the shams.
+    """
+
+    moves: Float32[np.ndarray, "sham half d_model"]
     drift: Float[np.ndarray, " sham"]
     witness: Float[np.ndarray, " sham"]
 
     @classmethod
-    def of(
-        cls,
-        layer: LayerNulls,
-        tuned: Float[np.ndarray, "prompt d_model"],
-        shams: Iterable[Float[np.ndarray, "harmful d_model"]],
-    ) -> Shams:
+    def of(cls, layer: LayerNulls, tuned: Float[np.ndarray, "prompt d_model"], shams: Iterable[Rows]) -> Shams:
         """Hold shams against the reversion and against a checkpoint.
 
         Args:
@@ -71,30 +105,14 @@ class Shams:
             tuned: the checkpoint's activations.
             shams: displacements (sham - aligned) of the harmful prompts, one sham after the other.
         """
-        inside = layer.harmful
-        targets = [_half_means(layer, rows[inside]) for rows in (layer.back, tuned - layer.aligned)]
-        moves, cosines = [], []
-        for rows in shams:
-            halves = _half_means(layer, rows)
-            moves.append(rows.mean(axis=0))
-            cosines.append([_crossfit(halves, target) for target in targets])
-        drift, witness = np.array(cosines).T
-        return cls(np.stack(moves).astype(np.float32), drift, witness)
+        back, moved = layer.back[layer.harmful], (tuned - layer.aligned)[layer.harmful]
+        drawn = [Sham.of(rows, back, moved, layer.halves) for rows in shams]
+        return cls(
+            np.stack([sham.moves for sham in drawn]).astype(np.float32),
+            np.array([sham.drift for sham in drawn]),
+            np.array([sham.witness for sham in drawn]),
+        )
 
     def tests(self, observed: float) -> dict[str, NullDraws]:
         """Both tests of a checkpoint with this cross-fitted alignment."""
         return {"sham_drift": sham_drift(observed, self.drift), "sham_witness": sham_witness(observed, self.witness)}
-
-
-def _half_means(layer: LayerNulls, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean rows of the harmful prompts in the first halves of the splits, and in the second."""
-    first, second = layer.halves
-    return first @ rows, second @ rows
-
-
-def _crossfit(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
-    products = [
-        cosine(*(np.einsum("sd,sd->s", *pair) for pair in ((left, right), (left, left), (right, right))))
-        for left, right in zip(one, other[::-1], strict=True)
-    ]
-    return float(np.mean(products))

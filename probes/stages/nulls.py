@@ -39,7 +39,10 @@ _ByLayer = dict[str, dict[int, NullDraws]]  # null -> layer -> draws
     "nulls",
     version=2,
     needs=("activations", "drift"),
-    settings=("draws", "permutations", "shams", "sham_arms", "splits", "seed", "alpha", "power_alignment"),
+    settings=(
+        *("draws", "permutations", "shams", "sham_arms", "splits", "seed", "alpha", "power_alignment"),
+        "headline_layer",
+    ),
 )
 def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
     """Write `nulls.parquet`: a row per fine-tuned checkpoint, layer and null.
@@ -122,7 +125,7 @@ def _findings(
 
 
 def _shams(rows: pd.DataFrame) -> Shams:
-    moves = np.stack(rows["move"].to_list()).astype(np.float32)
+    moves = np.stack([np.stack(rows[name].to_list()) for name in ("first", "second")], axis=1).astype(np.float32)
     return Shams(moves, rows["drift"].to_numpy(dtype=float), rows["witness"].to_numpy(dtype=float))
 
 

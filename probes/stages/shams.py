@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.activations import collect
-from probes.drift import Grams, crossfit_grams
+from probes.directions.reversion import reversions_by_prompt
+from probes.drift import splits_of_seed
 from probes.errors import ActivationError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.learned import next_token_loss
 from probes.models.noise import DriftNorms
 from probes.models.weight_space import drift_norms, noised
+from probes.nulls import Sham
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
@@ -48,9 +50,10 @@ class ShamRow:
         draw: which noise.
         drift: cross-fitted alignment of the sham with the reversion, at the headline layer.
         witness: the same of the checkpoint's displacement with the sham in the witness's place.
-        move: the sham's mean displacement on the harmful prompts there.
+        first: the sham's mean displacement on half of the harmful prompts there, as of `nulls.Sham`.
+        second: on the other half.
         scale: of the noise, in units of the fine-tuning's own weight norms.
-        moved: length of `move`, in units of the checkpoint's displacement.
+        moved: length of its mean displacement on all harmful prompts, in units of the checkpoint's displacement.
         reached: whether the search came within 5 % of that displacement.
         loss: next-token loss on harmless prompts, in nats; a broken model is no null.
         loss_before: the aligned model's own.
@@ -62,7 +65,8 @@ class ShamRow:
     draw: int
     drift: float
     witness: float
-    move: list[float]
+    first: list[float]
+    second: list[float]
     scale: float
     moved: float
     reached: bool
@@ -125,9 +129,11 @@ class _Bench:
         tokens = list(zip(run.rendered.token_ids, harmful, strict=True))
         self.tokens = [ids for ids, is_harmful in tokens if is_harmful]
         self.harmless = [ids for ids, is_harmful in tokens if not is_harmful][:_SEARCH_PROMPTS]
-        self.aligned, self.witness, self.tuned = (
-            run.activations(name, self.layer)[harmful].astype(np.float64) for name in (ALIGNED, "witness", member.id)
-        )
+        aligned, witness, tuned = (run.activations(name, self.layer) for name in (ALIGNED, "witness", member.id))
+        self.aligned, self.tuned = aligned[harmful].astype(np.float64), tuned[harmful].astype(np.float64)
+        self.back = reversions_by_prompt([aligned], [witness], harmful)[0]
+        first, second = splits_of_seed(harmful, run.settings.splits, run.settings.seed, run.groups)
+        self.halves = first[:, harmful], second[:, harmful]
 
     @cached_property
     def norms(self) -> DriftNorms:
@@ -155,12 +161,14 @@ class _Bench:
         with noised(self.model, self._scaled_norms(scale), seed):
             rows = self._collect(every)
             loss = next_token_loss(self.model, self.harmless)
+        sham = Sham.of(rows - self.aligned, self.back, self.tuned - self.aligned, self.halves)
         return ShamRow(
             checkpoint=self.member.id,
             draw=draw,
-            drift=self._crossfit(self.witness, rows, every),
-            witness=self._crossfit(rows, self.tuned, every),
-            move=(rows - self.aligned).mean(axis=0).astype(np.float32).tolist(),
+            drift=sham.drift,
+            witness=sham.witness,
+            first=sham.moves[0].astype(np.float32).tolist(),
+            second=sham.moves[1].astype(np.float32).tolist(),
             scale=scale,
             moved=self._length(rows, every),
             reached=reached,
@@ -214,12 +222,6 @@ class _Bench:
             np.linalg.norm((ahead - self.aligned[prompts]).mean(axis=0)) for ahead in (rows, self.tuned[prompts])
         )
         return float(own / whole)
-
-    def _crossfit(self, witness: np.ndarray, tuned: np.ndarray, prompts: np.ndarray) -> float:
-        settings = self.run.settings
-        grams = Grams.of(self.aligned, witness, tuned, np.ones(len(prompts), dtype=bool))
-        groups = self.run.groups
-        return crossfit_grams(grams, self.run.harmful, groups=groups, splits=settings.splits, seed=settings.seed)
 
     def _cosine_with_reversion(self, move: np.ndarray) -> float:
         return float(move @ self.run.direction("reversion").at(self.layer)[0] / np.linalg.norm(move))

@@ -28,6 +28,8 @@ from probes.verdict.comparisons import Comparison
 from probes.verdict.evidence import CAUSAL, Evidence, Step
 from probes.verdict.sentences import list_untested, name_level, write_paragraph
 
+NO_RETURN = OffRefusalAxis("not_defined", reason="it is not shown to have moved towards the witness")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -65,8 +67,8 @@ class Verdict:
 
     @property
     def off_refusal_axis(self) -> OffRefusalAxis:
-        """Whether the return is more than motion along the refusal axis."""
-        return self.evidence.off_refusal_axis
+        """Whether the return is more than motion along the refusal axis; not defined where there is no return."""
+        return self.evidence.off_refusal_axis if self.level > 2 else NO_RETURN
 
     @property
     def mirror(self) -> Comparison:
