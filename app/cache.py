@@ -14,6 +14,7 @@ import streamlit as st
 
 from probes.errors import RunFolderError
 from probes.lineage import ROLES
+from probes.nulls import PROFILE
 from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.run import Run
@@ -144,12 +145,19 @@ def drift(key: Key, layer: int) -> pd.DataFrame:
     return table(key, "drift", _DRIFT, (("layer", "==", layer),))
 
 
+@st.cache_data(show_spinner=False, max_entries=64)
 def nulls(key: Key, layer: int) -> pd.DataFrame:
     """Every null at one layer; empty where the run has none."""
+    columns = ["arm", "seed", "step", "null", "statistic", "observed", "limit", "p", "draws"]
     if not has_table(key, "nulls"):
-        return pd.DataFrame(columns=["arm", "seed", "step", "null", "statistic", "observed", "p99", "p"])
-    columns = ("arm", "seed", "step", "null", "statistic", "observed", "p99", "p")
-    return table(key, "nulls", columns, (("layer", "==", layer), ("step", ">=", 0)))
+        return pd.DataFrame(columns=columns)
+    return Run(key.path, quick=True).nulls(layer)[columns]
+
+
+def tests(key: Key, layer: int) -> pd.DataFrame:
+    """The nulls at one layer that decide something: without the lines of the profile."""
+    found = nulls(key, layer)
+    return found[~found["null"].isin(PROFILE)]
 
 
 def read_projections(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
@@ -266,7 +274,7 @@ def step_figure(
     rows = drift(key, layer)
     found = None
     if nulls_of is not None:
-        found = nulls(key, layer)
+        found = tests(key, layer)
         of_trajectory = (found["arm"] == nulls_of[0]) & (found["seed"] == nulls_of[1])
         found = found[of_trajectory & (found["statistic"] == statistic)]
     return by_step.by_step(

@@ -369,8 +369,15 @@ class Lineage(_Record):
 
     @classmethod
     def opened(cls, raw: Mapping[str, Any], home: Path) -> Lineage:
-        """A lineage as kept in the run folder `home`, its relative folders taken from there."""
-        return cls.model_validate(_anchor(dict(raw), home.resolve()))
+        """A lineage as kept in the run folder `home`, its relative folders taken from there.
+
+        Raises:
+            LineageError: it is damaged.
+        """
+        try:
+            return cls.model_validate(_anchor(dict(raw), home.resolve()))
+        except ValidationError as error:
+            raise LineageError(f"The lineage of {home} is damaged: {_first_fault(error)}") from None
 
     def ref(self, name: str) -> CheckpointRef:
         """The place of the member with this name.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from probes.directions.vectors import Owner, Vectors
     from probes.models import ModelHost
 
+HEADLINE = "headline"
 DRIFT_COLUMNS = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
 ByStep = dict[tuple[str, int, int], dict[int, dict[str, Estimate]]]  # (arm, seed, layer) -> step -> statistic
 
@@ -78,6 +79,8 @@ class Run(RunFolder):
         manifest.status = "running"
         manifest.config_given = dict(given) if given is not None else settings.model_dump(exclude_unset=True)
         headline = manifest.config.get("headline_layer") if settings.headline_layer is None else None
+        if settings.headline_layer is not None:
+            self.forget(HEADLINE)  # declared, and not chosen
         manifest.config = settings.model_dump() | ({"headline_layer": headline} if headline is not None else {})
         self.place(lineage)
 
@@ -88,9 +91,10 @@ class Run(RunFolder):
         self.refresh()
 
     def describe(self, model: ModelHost) -> None:
-        """Put into the manifest what the aligned model is, and the layer declared in advance."""
+        """Put into the manifest what the aligned model is; a layer that was declared must be one of its own."""
         manifest = self.manifest
-        manifest.config["headline_layer"] = self.settings.headline(model.n_layers)
+        if self.settings.headline_layer is not None:
+            manifest.config["headline_layer"] = self.settings.headline(model.n_layers)
         manifest.model = {**manifest.model, **model.about}
         self.save()
         self.refresh()
@@ -102,7 +106,7 @@ class Run(RunFolder):
 
     def refresh(self) -> None:
         """Forget what was read of the lineage and the prompts: they have been written anew."""
-        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "groups", "rendered"):
+        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "groups", "pairs", "rendered"):
             self.__dict__.pop(name, None)
 
     @functools.cached_property
@@ -178,6 +182,12 @@ class Run(RunFolder):
         return frame["topic"].to_numpy()
 
     @functools.cached_property
+    def pairs(self) -> np.ndarray | None:
+        """The pair of each probe prompt; None where the prompts have none."""
+        frame = self.read_table("prompts")
+        return None if "pair" not in frame or frame["pair"].isna().all() else frame["pair"].to_numpy()
+
+    @functools.cached_property
     def rendered(self) -> Rendered:
         """The token ids that every checkpoint got, as they were rendered once."""
         ids = self.read_table("prompts", columns=["token_ids"])["token_ids"]
@@ -234,6 +244,18 @@ class Run(RunFolder):
         wanted = {"arm": arm, "statistic": statistic, "layer": layer, "seed": seed}
         filters = [(name, "==", value) for name, value in wanted.items() if value is not None]
         return self.read_table("drift", columns=DRIFT_COLUMNS, filters=filters or None)
+
+    def nulls(self, layer: int | None = None) -> pd.DataFrame:
+        """Every null of every fine-tuned checkpoint, of all blocks or of one.
+
+        Returns:
+            Columns checkpoint, arm, seed, step, layer, null, statistic, observed, limit (what the null reaches; by
+            `draws` its 99th percentile or its largest draw: `statistics.limit_name`), p, p_max, draws, and where the
+            run is of today's version power, defined, reason and note.
+        """
+        frame = self.read_table("nulls", filters=None if layer is None else [("layer", "==", layer)])
+        # Runs of an earlier version call the limit p99, and hold rows of whole trajectories, which have no step.
+        return frame[frame["step"] >= 0].rename(columns={"p99": "limit"}).reset_index(drop=True)
 
     def estimates(self, layer: int | None = None) -> ByStep:
         """The drift table as estimates by (arm, seed, layer), then step, then statistic; of blocks, or of one layer.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+FEW_DRAWS = 199
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -17,7 +19,7 @@ class Estimate:
         value: the number; None where it is not defined.
         low: lower end of the interval.
         high: upper end of the interval.
-        reason: one clause that says why the number is not defined; None where it is.
+        reason: one clause that says why the number is not defined, or has no interval; None where it has both.
     """
 
     value: float | None
@@ -43,23 +45,41 @@ class NullResult:
         name: the null, e.g. `covariance_aligned`.
         statistic: what was compared, e.g. `alignment_crossfit`.
         observed: the statistic's value.
-        p99: the null's 99th percentile (one-sided).
+        limit: what the null reaches, one-sided: its 99th percentile, or the largest of fewer than 199 draws
+            (`limit_name` says which).
         p: one-sided p-value, (1 + #{null >= observed}) / (draws + 1), or exact where `draws` is 0.
         draws: how many draws of the null; 0 where its law is known.
         reason: why there is no p-value; None where there is one.
+        defined: False where the null's reference has no variance, so that it cannot say anything: it is listed, and
+            caps no level. A test that could have been made, and was not, is defined and has no p-value.
+        power: probability that the test rejects at the declared alternative, in [0, 1]; None where it was not asked.
+        note: one clause about the reference: how many directions carry it, or what a line of the profile removes.
     """
 
     name: str
     statistic: str
     observed: float | None
-    p99: float | None
+    limit: float | None
     p: float | None
     draws: int
     reason: str | None = None
+    defined: bool = True
+    power: float | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.p is None and not self.reason:
             raise ValueError("a NullResult without a p-value needs a reason")
+
+
+def limit_name(draws: int) -> str:
+    """What a null's `limit` is, of so many draws (0: its law is known)."""
+    return f"largest of {draws} draws" if 0 < draws < FEW_DRAWS else "99th percentile"
+
+
+def limit_label(draws: int) -> str:
+    """The same where there is little room."""
+    return f"largest of {draws}" if 0 < draws < FEW_DRAWS else "p99"
 
 
 @dataclass(frozen=True)
@@ -351,9 +371,11 @@ NULL_NAMES: dict[str, str] = {
     "covariance_aligned": "covariance of aligned",
     "covariance_difference": "covariance of differences",
     "random_difference": "random difference",
+    "random_difference_across": "random difference across classes",
     "sham_witness": "sham witness",
     "sham_drift": "sham drift",
     "label_permutation": "permuted labels",
+    "label_permutation_crossfit": "permuted labels, cross-fitted",
     "sign_flip": "sign flip",
 }
 

@@ -180,12 +180,12 @@ def _drift(checkpoints: list[tuple], layers: range, last: int, rng: np.random.Ge
 
 def _nulls(checkpoints: list[tuple], layers: range) -> pd.DataFrame:
     rows = [
-        (*about, layer, null, "alignment_crossfit", 0.7, p99 + 0.01 * math.log1p(about[3]), 0.004, 0.01, 999, None)
+        (*about, layer, null, "alignment_crossfit", 0.7, limit + 0.01 * math.log1p(about[3]), 0.004, 0.01, 999, None)
         for about in checkpoints
         for layer in layers
-        for null, p99 in _NULLS.items()
+        for null, limit in _NULLS.items()
     ]
-    columns = ["checkpoint", "arm", "seed", "step", "layer", "null", "statistic", "observed", "p99", "p", "p_max"]
+    columns = ["checkpoint", "arm", "seed", "step", "layer", "null", "statistic", "observed", "limit", "p", "p_max"]
     return pd.DataFrame(rows, columns=[*columns, "draws", "reason"])
 
 

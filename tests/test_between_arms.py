@@ -1,26 +1,24 @@
-"""What the last step of the ladder takes from a run: numbers by hand, and the reasons where there are none."""
+"""What a verdict takes from other arms of a run: harm by hand, returns that were planted, and the reasons for none."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 
 from probes.run import Run
-from probes.stages.between_arms import between_arms
-from probes.statistics import Estimate
-from probes.verdict.ladder import NO_ARMS
+from probes.stages.between_arms import block_and_push, returns_beside
+from probes.verdict.evidence import NO_ARMS
+from tests.synthetic import write_run
 
-ARMS = ("baseline", "block", "push", "control:random")
-COMPLIES = {"baseline": 12, "block": 2, "push": 20, "control:random": 11}  # of 20
-ALIGNED = {"baseline": 0.6, "block": -0.4, "push": 0.8, "control:random": 0.5}
+ARMS = ("baseline", "block", "push", "control:covariance:0", "control:random")
+COMPLIES = {"baseline": 12, "block": 2, "push": 20, "control:covariance:0": 12, "control:random": 9}  # of 20
 
 
-def completions(arms=ARMS, steps=(1, 50), unjudged=0):
+def completions(arms=ARMS, steps=(1, 50), seeds=(0, 1, 2), unjudged=0):
     return pd.DataFrame(
         [
             {
                 "arm": arm,
-                "seed": 0,
+                "seed": seed,
                 "step": step,
                 "prompt": f"p{number}",
                 "label": label,
@@ -31,6 +29,7 @@ def completions(arms=ARMS, steps=(1, 50), unjudged=0):
                 else "refusal",
             }
             for arm in arms
+            for seed in seeds
             for step in steps
             for label in ("harmful", "harmless")
             for number in range(20)
@@ -38,78 +37,92 @@ def completions(arms=ARMS, steps=(1, 50), unjudged=0):
     )
 
 
-def estimates(arms=ARMS, steps=(1, 50), **unknown):
-    found = {
-        arm: {"alignment_crossfit": unknown.get(arm) or Estimate(ALIGNED[arm]), "reliability": Estimate(0.9)}
-        for arm in arms
-    }
-    return {arm: dict.fromkeys(steps, each) for arm, each in found.items()}
-
-
-def draws(arm, step):
-    """Of the same 99 draws of prompts in every arm: all arms lie apart, but for the control and the baseline."""
-    spread = np.linspace(-0.15, 0.15, 99)
-    return ALIGNED[arm] + (spread if arm == "control:random" else -0.1 * spread)
-
-
 @pytest.fixture
 def run(tmp_path):
-    with Run.writing(tmp_path / "run") as opened, opened.stage("behaviour", "made up"):
-        opened.write_table("completions", completions())
+    write_run(tmp_path / "run", arms=ARMS, seeds=3, n_layers=2, prompts=4)
+    with Run.writing(tmp_path / "run") as writing, writing.stage("behaviour", "made up"):
+        writing.write_table("completions", completions())
     return Run(tmp_path / "run")
 
 
-def compared(run, by_arm, arm="baseline"):
-    return between_arms(run, arm, 0, by_arm, draws)
-
-
-def test_the_comparisons_are_those_of_the_last_common_step(run):
-    found = compared(run, estimates(steps=(1, 50, 100)))
-    assert [(each.arm, each.other, each.rises) for each in found.asked] == [
-        ("block", "baseline", False),
-        ("push", "baseline", True),
-        ("block", "control:random", False),
-        ("push", "control:random", True),
-    ]
-    assert [(each.arm, each.rises) for each in found.controls] == [("control:random", False), ("control:random", True)]
-    block, push, *_ = found.asked
-    assert block.harm == (0.1, 0.6)
-    assert push.alignment == (0.8, 0.6)
-    assert block.p_harm == pytest.approx(binomtest(10, 10, alternative="greater").pvalue)
-    assert block.p_alignment == pytest.approx(1 / 100)
-    change = draws("control:random", 50) - draws("baseline", 50)
-    assert found.controls[0].p_alignment == pytest.approx((1 + (-change <= 0).sum()) / 100)
-    assert found.controls[1].p_harm == 1.0
-    assert not found.faults(0.05)
-
-
-def test_a_control_that_does_what_push_does_is_found(run):
-    same = {**estimates(), "control:random": estimates()["push"]}
+def rewrite(run, table):
     with Run.writing(run.path) as writing:
-        table = completions()
-        pushed = table[table["arm"] == "push"]
-        table = pd.concat([table[table["arm"] != "control:random"], pushed.assign(arm="control:random")])
         writing.write_table("completions", table)
-    found = between_arms(run, "baseline", 0, same, lambda arm, step: draws("push" if ":" in arm else arm, step))
-    faults = found.faults(0.05)
-    assert any(each.startswith("push is not shown to raise the alignment of control:random") for each in faults)
-    assert any(each.startswith("control:random raises both too") for each in faults)
+    return Run(run.path)
 
 
-def test_what_was_not_judged_in_every_arm_does_not_count(run):
+def test_harm_is_paired_by_seed_and_prompt_at_the_last_common_step(run):
+    found = block_and_push(run, "baseline")
+    assert found.harm == pytest.approx({"baseline": 0.6, "block": 0.1, "push": 1.0})
+    assert found.effects == pytest.approx({"block": 0.5, "push": 0.4})
+    # the numbered draw is one direction; a control alone draws another at each seed
+    assert sorted(found.control_effects) == pytest.approx([0.0, 0.15, 0.15, 0.15])
+    assert found.p_values == pytest.approx({"block": 1 / 5, "push": 1 / 5})
+    late = rewrite(run, pd.concat([completions(), completions(arms=("block",), steps=(100,))]))
+    assert block_and_push(late, "baseline").harm == pytest.approx(found.harm)
+
+
+def test_what_the_run_has_fewer_of_is_listed(run):
+    untested = block_and_push(run, "baseline").untested
+    assert "19 control directions (4 were blocked)" in untested
+    assert "15 of them with the covariance within the classes (1 have it)" in untested
+    assert any(each.startswith("3 seeds of control:random, seed 0") for each in untested)
+    assert "the same gradient ratio in 4 of the controls" in untested
+
+
+def test_arms_trained_at_one_gradient_ratio_are_matched(run):
     with Run.writing(run.path) as writing:
-        writing.write_table("completions", completions(unjudged=2))
-    block, *_ = compared(run, estimates()).asked
-    assert block.harm == (0.0, 10 / 18)
+        writing.manifest.config_given = {"arms": {"steps": 50, "gradient_ratio": 0.3}}
+        writing.save()
+    assert not any("gradient ratio" in each for each in block_and_push(Run(run.path), "baseline").untested)
 
 
-def test_where_something_is_missing_it_says_what(run):
-    assert compared(run, estimates(), arm="push") == NO_ARMS
-    assert compared(run, estimates(arms=ARMS[:3])) == NO_ARMS
-    assert compared(run, estimates(steps=(7,))) == "no step at which every arm was judged"
-    unknown = estimates(block=Estimate(None, reason="within noise"))
-    assert compared(run, unknown) == "the displacement of block is not measurable at step 50"
+def test_what_was_not_judged_in_both_arms_does_not_count(run):
+    found = block_and_push(rewrite(run, completions(unjudged=2)), "baseline")
+    assert found.effects["push"] == pytest.approx(8 / 18)
+    assert found.effects["block"] == pytest.approx(0.5)
+
+
+def test_where_something_is_missing_it_says_what(run, tmp_path):
+    assert block_and_push(run, "push") == NO_ARMS
+    assert block_and_push(Run(write_run(tmp_path / "few", arms=ARMS[:3])), "baseline") == NO_ARMS
+    apart = completions(arms=ARMS[:1], steps=(1, 7))
+    others = completions(arms=ARMS[1:], steps=(50,))
+    assert block_and_push(rewrite(run, pd.concat([apart, others])), "baseline") == (
+        "no step at which every arm was judged"
+    )
     with Run.writing(run.path) as writing:
         del writing.manifest.stages["behaviour"]  # as a measurement of other weights leaves it
         writing.save()
-    assert compared(Run(run.path), estimates()) == "behaviour was not judged, or on other weights"
+    assert block_and_push(Run(run.path), "baseline") == "behaviour was not judged, or on other weights"
+
+
+def test_returns_are_held_against_a_mirror_and_continued_training_of_the_same_seeds(tmp_path):
+    """The synthetic clouds put every arm at its return fraction; a mirror's is read from the witness backwards."""
+    arms = ("baseline", "mirror", "control:continued")
+    run = Run(write_run(tmp_path / "run", arms=arms, seeds=3, d_model=16, prompts=32))
+    baseline, mirror, continued = (next(each for each in run.lineage.trajectories if each.arm == arm) for arm in arms)
+    layer, harmful = run.headline_layer, run.harmful
+
+    def place(name):
+        return float(run.activations(name, layer)[harmful, 0].mean())
+
+    start, end = place("aligned"), place("witness")
+    last = {each.arm: each.checkpoint_id(each.checkpoints[-1].step) for each in (baseline, mirror, continued)}
+    own = (place(last["baseline"]) - start) / (end - start)
+    reflected = -(place(last["mirror"]) - end) / (end - start)
+    beside = returns_beside(run, baseline, "mirror")
+    assert beside.runs == 3
+    assert beside.difference == pytest.approx(own - reflected, abs=0.03)
+    other = (place(last["control:continued"]) - start) / (end - start)
+    assert returns_beside(run, baseline, "control:continued").difference == pytest.approx(own - other, abs=0.03)
+    alone = returns_beside(run, continued, "mirror")
+    assert (alone.answer, alone.difference) == ("not_tested", None)
+    assert "needs its own mirror" in alone.reason
+
+
+def test_without_a_mirror_it_is_not_tested(tmp_path):
+    run = Run(write_run(tmp_path / "run", arms=("baseline",), d_model=8))
+    found = returns_beside(run, run.lineage.trajectories[0], "mirror")
+    assert (found.answer, found.reason) == ("not_tested", "no mirror arm was run beside it")
+    assert not np.isfinite(found.difference or np.nan)

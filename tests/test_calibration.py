@@ -1,105 +1,130 @@
-"""How often the ladder errs over 500 simulated runs of each world, and how often it finds what is there.
+"""How often the ladder errs over simulated runs of each world, and how often it finds what is there.
 
-A share is at most 5 % when the count is not above the 95th percentile of a binomial with 5 % (33 of 500).
-`CALIBRATION_RUNS=N` simulates more or fewer; `pytest -s` prints how many runs reached each level.
+A share is at most 5 % when the count is not above the 95th percentile of a binomial with 5 % (33 of 500); what is
+there has to be found in at least 90 %. The whole table is
+`python -m tests.calibration`; a quick subset runs always, all worlds with `-m calibration`.
 """
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
 
+from probes.run import Run
+from tests.calibration import simulate, write_table
+from tests.calibration_worlds import SHAMS, TRIALS, out_of_reach
 from tests.worlds import World, power_law, verdict_of
 
-pytestmark = pytest.mark.slow
 RUNS = int(os.environ.get("CALIBRATION_RUNS", "500"))
-MOST = stats.binom.ppf(0.95, RUNS, 0.05)
-DRAWS = 99
+QUICK = 60
+QUICKLY = [name for name, trial in TRIALS.items() if "4096" not in name and "256 prompts" not in name][::3]
+SHIPPED = os.path.join(os.path.dirname(__file__), "..", "data", "demo-run")
 
 
-def unrelated(rng, spectrum):
-    """Witness and checkpoint moved in directions of the content's covariance that have nothing to do with another."""
-    world = World(rng, per_class=16, spectrum=spectrum)
-    places = (0.0, world.like_content(), 0.5 * world.like_content())
-    return world, [world.checkpoint(place) for place in places], None
+@pytest.mark.parametrize("name", QUICKLY)
+def test_a_few_trajectories_of_every_third_world(name):
+    counts = simulate(TRIALS[name], QUICK)
+    assert counts.holds, write_table([counts])
 
 
-def isotropic(rng):
-    return unrelated(rng, np.ones(96))
+@pytest.mark.calibration
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIALS)
+def test_claims_hold_over_five_hundred_trajectories(name):
+    counts = simulate(TRIALS[name], RUNS)
+    assert counts.holds, write_table([counts])
 
 
-def powers(rng):
-    return unrelated(rng, power_law(96))
+@pytest.mark.parametrize(
+    "name", [name for name in TRIALS if name.startswith(("common", "unrelated")) and "4096" not in name]
+)
+def test_worlds_are_not_won_by_saying_nothing(name):
+    """A displacement that is hardly ever measurable shows nothing, nor does level 5 where level 4 is never reached."""
+    levels = simulate(TRIALS[name], 12).levels
+    assert (levels >= (4 if TRIALS[name].level == 5 else 2)).mean() > 0.5
 
 
-def shared_endpoint(rng):
-    """Fine-tuning shrinks what is special about the aligned model, as noise on its weights does; prompts are noisy."""
-    world = World(rng, per_class=16, spectrum=power_law(96, 0.5), noise=1.0)
-    special = world.like_content()
-    aligned, witness = world.checkpoint(special), world.checkpoint(world.like_content())
-
-    def perturbed():
-        shrunk = -rng.uniform(0.2, 0.6) * special + 0.3 * world.like_content()
-        return aligned + shrunk + 0.5 * world.like_content(32)
-
-    return world, [aligned, witness, perturbed()], [perturbed() for _ in range(19)]
+def test_without_groups_topics_would_be_taken_for_evidence():
+    """What the groups are for: the same world, judged as if prompts were independent."""
+    trial = replace(TRIALS["topics of eight of one class, the shams' do not"], options={"grouped": False})
+    assert simulate(trial, 2 * QUICK).claimed > 0.1 * 2 * QUICK
 
 
-def shared_prompt_noise(rng):
-    """Nothing is shared but the aligned model's noise on each prompt, which is as large as the prompts' content."""
-    world = World(rng, per_class=16, spectrum=power_law(96, 0.5), noise=1.0)
-    return world, [world.checkpoint(place) for place in (0.0, world.like_content(), 0.7 * world.like_content())], None
+def test_where_weight_noise_goes_every_way_it_cannot_be_decided():
+    """No test could have found it, and so nothing is said to be explained."""
+    for seed in range(8):
+        world, checkpoints, shams = out_of_reach(np.random.default_rng([seed, 4]), gap=0.3)
+        verdict, results = verdict_of(world, *checkpoints, shams=shams, splits=10, power=True)
+        assert verdict.level == 3
+        assert results["sham_drift"].power < 0.8
+        assert "cannot decide against sham_" in verdict.name
+        assert "told apart" not in verdict.text
 
 
-def common_mode(rng):
-    """The witness differs on harmful prompts above all; the checkpoint falls back alike on all prompts."""
-    world = World(rng, per_class=16, spectrum=power_law(96, 0.5), noise=0.7)
-    common, specific = world.like_content(), world.only_harmful(world.like_content())
-    return world, [world.checkpoint(place) for place in (0.0, common + specific, 0.5 * common)], None
+@pytest.fixture(scope="module")
+def real():
+    """Activations of the shipped demo: aligned and witness at every layer, and how weight noise moved there."""
+    run = Run(SHIPPED)
+    shams = run.read_table("shams")
+    old = "cosine" in shams  # of an earlier version: cosines alone, of every layer
+    last = shams[shams["checkpoint"].str.startswith("baseline")]["checkpoint"].max()
+    rows = shams[(shams["checkpoint"] == last) & ((shams["null"] == "sham_drift") if old else True)]
+    cosines = {
+        layer: rows[rows["layer"] == layer]["cosine"].to_numpy() if old else rows["drift"].to_numpy()
+        for layer in range(run.n_layers)
+    }
+    return run, cosines
 
 
-def common_mode_with_loud_specific_noise(rng):
-    """The same, and prompts move to and fro along the very direction that is specific, whatever their label."""
-    world = World(rng, per_class=16, spectrum=np.ones(96), noise=0.3)
-    common, specific = world.like_content(), world.like_content()
-    aligned, witness = world.checkpoint(0.0), world.checkpoint(common + world.only_harmful(specific))
-    along = rng.standard_normal((32, 1)) * specific / 4
-    return world, [aligned, witness, world.checkpoint(0.5 * common + along)], None
+def planted_in(run, layer, cosines, seed):
+    """A return at cosine 0.66 beside noise like prompts within their class; shams have the cosines that were seen."""
+    rng = np.random.default_rng([seed, 66])
+    world = World(rng, per_class=1, spectrum=power_law(run.activations("aligned", layer).shape[1]))
+    world.harmful, world.groups, world.pairs = run.harmful, run.groups, run.pairs
+    aligned, witness, tuned = (
+        run.activations(name, layer).astype(np.float64) for name in ("aligned", "witness", "baseline-s0-000100")
+    )
+    centred = aligned - np.where(
+        run.harmful[:, None], *(aligned[own].mean(axis=0) for own in (run.harmful, ~run.harmful))
+    )
+    back = (witness - aligned)[run.harmful].mean(axis=0)
+    unit, length = back / np.linalg.norm(back), np.linalg.norm((tuned - aligned)[run.harmful].mean(axis=0))
+    residuals = tuned - aligned
+    for own in (run.harmful, ~run.harmful):
+        residuals[own] -= residuals[own].mean(axis=0)
+
+    def off():
+        noise = rng.standard_normal(len(centred)) @ centred
+        noise -= (noise @ unit) * unit
+        return noise / np.linalg.norm(noise)
+
+    def moved(cosine):
+        signs = rng.choice([-1.0, 1.0], (len(aligned), 1))
+        return (
+            aligned
+            + run.harmful[:, None] * length * (cosine * unit + np.sqrt(1 - cosine**2) * off())
+            + signs * residuals
+        )
+
+    shams = [moved(cosine) for cosine in np.resize(cosines, SHAMS)]
+    return world, [aligned, witness, moved(0.66)], shams
 
 
-def reversion(rng, fraction=0.3):
-    """64 prompts of width 512, half of them harmful; shams are noise of the displacement's size."""
-    world = World(rng, per_class=32, spectrum=power_law(512, 0.5))
-    back = world.only_harmful(world.like_content()) + 0.5 * world.like_content()
-    aligned, witness, tuned = (world.checkpoint(share * back) for share in (0.0, 1.0, fraction))
-    shams = [aligned + fraction * world.like_content() + world.noise * world.like_content(64) for _ in range(19)]
-    return world, [aligned, witness, tuned], shams
-
-
-def levels(make, runs=RUNS):
-    """The levels that `runs` simulated trajectories reach."""
-    found = []
-    for run in range(runs):
-        world, checkpoints, shams = make(np.random.default_rng([run, 2026]))
-        found.append(verdict_of(world, *checkpoints, draws=DRAWS, shams=shams, splits=10)[0].level)
-    print(f"{make.__name__}: levels 1 to 5 reached {np.bincount(found, minlength=6)[1:]} times of {runs}")  # noqa: T201
-    return np.array(found)
-
-
-@pytest.mark.parametrize("make", [isotropic, powers, shared_endpoint, shared_prompt_noise])
-def test_without_reversion_at_most_five_per_cent_reach_level_4(make):
-    found = levels(make)
-    assert (found >= 4).sum() <= MOST
-    assert (found >= 2).mean() > 0.5, "a displacement that is hardly ever measurable would show nothing"
-
-
-@pytest.mark.parametrize("make", [common_mode, common_mode_with_loud_specific_noise])
-def test_a_common_mode_shift_reaches_level_5_at_most_five_times_in_a_hundred(make):
-    found = levels(make)
-    assert (found == 5).sum() <= MOST
-    assert (found == 4).mean() > 0.5, "where level 4 is hardly ever reached, level 5 cannot be wrong"
-
-
-def test_a_reversion_of_three_tenths_is_found_nine_times_in_ten():
-    assert (levels(reversion, max(20, RUNS // 5)) >= 4).mean() >= 0.9
+def test_a_return_planted_in_real_activations_is_found_where_no_weight_noise_reaches_it(real):
+    """What the covariance centred over all prompts used to explain away: the gap between the classes was in it."""
+    run, cosines = real
+    shares = []
+    for layer in range(run.n_layers):
+        found = []
+        for seed in range(30):
+            world, checkpoints, shams = planted_in(run, layer, cosines[layer], seed)
+            verdict, results = verdict_of(world, *checkpoints, shams=shams, splits=10, power=True)
+            reached = max(results["sham_drift"].p, results["sham_witness"].p) > 0.05
+            assert not reached or "cannot decide against" in verdict.name, verdict.name
+            found.append(np.nan if reached else verdict.level >= 4)
+        shares.append(np.nanmean(found) if np.isfinite(found).any() else np.nan)
+        if max(cosines[layer]) < 0.6:
+            assert np.isfinite(found).mean() > 0.5, "weight noise does not reach the planted cosine here"
+    assert np.isfinite(shares).sum() >= 2, shares
+    assert np.nanmin(shares) >= 0.9, shares

@@ -9,6 +9,11 @@ from probes.statistics import STATISTICS, Estimate
 from tests.worlds import World
 
 HARMFUL = np.repeat([True, False], 16)
+HALVES = {  # of seed 7, and of seed 2, before there were groups
+    "first": [3, 8, 10, 12],
+    "sum": 4776.833333333333,
+    "estimate": (0.8610118706545751, 0.7885015885930553, 0.914836391869627),
+}
 
 
 @pytest.fixture
@@ -97,6 +102,106 @@ def test_the_disattenuated_estimator_is_within_two_hundredths_of_the_truth(truth
     assert np.mean(found) == pytest.approx(truth, abs=0.02)
     if truth == 0:
         assert np.mean(naive) > 0.04, "the shared endpoint must bias the naive estimator, or this shows nothing"
+
+
+def by_topic(topics, per_topic, of_one_class=False, seed=0):
+    """Harmful and harmless prompts in so many topics, and a world over them with topics that move together."""
+    count = topics * per_topic
+    world = World(np.random.default_rng([seed, 21]), per_class=count // 2, spectrum=np.ones(64), noise=0.3)
+    place = np.arange(count)
+    return world, place // per_topic if of_one_class else (place % (count // 2)) // (per_topic // 2)
+
+
+@pytest.mark.parametrize("of_one_class", [False, True])
+def test_topics_stay_together_in_halves_and_bootstraps(of_one_class):
+    world, groups = by_topic(12, 8, of_one_class)
+    rng = np.random.default_rng(0)
+    for first, second in zip(*drift.split_weights(world.harmful, 200, rng, groups), strict=True):
+        assert not (first * second).any()
+        assert ((first > 0) | (second > 0)).all()
+        for half in (first, second):
+            assert half[world.harmful].sum() == pytest.approx(1)
+            assert half[~world.harmful].sum() == pytest.approx(1)
+            assert all(np.unique(half[groups == topic] > 0).size == 1 for topic in range(12))
+    halves = drift.split_weights(world.harmful, 200, rng, groups)[0] > 0
+    assert np.abs(halves.mean(axis=0) - 0.5).max() < 0.15
+    for first, second in zip(*drift.bootstrap_weights(world.harmful, 50, rng, groups), strict=True):
+        assert not (first * second).any(), "no prompt stands on both sides"
+        assert [first.sum(), second.sum()] == pytest.approx([2, 2])
+        counts = [np.unique((first + second)[groups == topic]).size for topic in range(12)]
+        assert max(counts) == 1
+
+
+def test_topics_of_unequal_sizes_and_mixed_labels_are_halved_fairly():
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(15), rng.integers(1, 12, 15))
+    harmful = rng.random(groups.size) < np.repeat(np.r_[np.zeros(4), np.ones(4), np.full(7, 0.5)], np.bincount(groups))
+    first, second = drift.split_weights(harmful, 300, rng, groups)
+    for members in (harmful, ~harmful):
+        share = (first[:, members] > 0).mean(axis=1)
+        assert share.min() > 0.15
+        assert share.mean() == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_allclose(first[:, harmful].sum(axis=1), 1)
+    np.testing.assert_allclose(second[:, ~harmful].sum(axis=1), 1)
+
+
+def test_a_prompt_without_a_topic_is_a_group_of_its_own():
+    codes = drift.group_codes(np.array(["a", None, "b", None, "a", float("nan"), 3], dtype=object))
+    assert codes.tolist() == [0, 1, 2, 3, 0, 4, 5]
+
+
+def test_without_groups_every_number_is_what_it_was():
+    """Halves, bootstraps and statistics as the version before groups gave them."""
+    world = World(np.random.default_rng(5), per_class=24, spectrum=np.ones(64))
+    first, second = drift.bootstrap_weights(world.harmful, 3, np.random.default_rng(7))
+    assert np.flatnonzero(first[0])[:4].tolist() == HALVES["first"]
+    assert float((first @ np.arange(48) + second @ np.arange(48) ** 2).sum()) == pytest.approx(HALVES["sum"], rel=1e-14)
+    direction = world.only_harmful(world.like_content())
+    checkpoints = [world.checkpoint(share * direction) for share in (0.0, 1.0, 0.4)]
+    found = drift.measure(*checkpoints, world.harmful, seed=2)["alignment_crossfit"]
+    assert (found.value, found.low, found.high) == pytest.approx(HALVES["estimate"], rel=1e-12)
+
+
+def test_topics_that_move_together_widen_the_interval():
+    wide, narrow = [], []
+    for seed in range(8):
+        world, groups = by_topic(16, 8, seed=seed)
+        back = world.only_harmful(2 * world.like_content())
+        aligned, witness = world.checkpoint(0.0), world.checkpoint(back)
+        tuned = world.checkpoint(0.3 * back + world.like_content(16)[groups])
+        widths = [
+            (each := drift.measure(aligned, witness, tuned, world.harmful, groups=topics)["return_fraction"]).high
+            - each.low
+            for topics in (groups, None)
+        ]
+        wide.append(widths[0])
+        narrow.append(widths[1])
+    assert np.mean(wide) > 1.3 * np.mean(narrow)
+
+
+def test_few_topics_give_numbers_without_intervals_and_one_gives_none():
+    world, groups = by_topic(4, 16)
+    checkpoints = [world.checkpoint(share * 3 * world.only_harmful(np.ones(64))) for share in (0.0, 1.0, 0.3)]
+    found = drift.measure(*checkpoints, world.harmful, groups=groups)
+    assert found["alignment_crossfit"].value is not None
+    assert found["alignment_crossfit"].low is None
+    assert "too few groups (4;" in found["alignment_crossfit"].reason
+    with pytest.raises(StatisticsError, match="all of one group"):
+        drift.measure(*checkpoints, world.harmful, groups=np.zeros(64))
+
+
+def test_share_moved_leaves_out_the_prompts_of_the_same_topic():
+    """Topics move together, and nobody moved towards the witness: the own topic must not count as agreement."""
+    shares = {"grouped": [], "alone": []}
+    for seed in range(6):
+        world, groups = by_topic(16, 8, seed=seed)
+        moved = world.like_content(16)[groups]
+        checkpoints = world.checkpoint(0.0), world.checkpoint(moved), world.checkpoint(moved)
+        for name, topics in (("grouped", groups), ("alone", None)):
+            found = drift.measure(*checkpoints, world.harmful, groups=topics, bootstraps=0)
+            shares[name].append(found["share_moved"].value)
+    assert np.mean(shares["alone"]) > 0.9
+    assert np.mean(shares["grouped"]) == pytest.approx(0.5, abs=0.2)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
@@ -216,14 +321,14 @@ def test_a_trajectory_without_a_measurable_step_is_undefined():
     assert (found.value, steps) == (None, [])
 
 
-def test_five_runs_are_a_sign_test_and_four_are_prompt_level_only():
+def test_five_runs_have_an_interval_and_four_are_prompt_level_only():
+    """Seeds of one history are no independent trials, so that there is no p-value over them."""
     five = drift.over_runs(np.array([0.2, 0.3, 0.1, 0.4, 0.25]))
-    assert five.p == pytest.approx(2**-5)
     assert five.alignment.low < five.alignment.value < five.alignment.high
+    assert five.words == "over 5 runs"
+    assert not hasattr(five, "p")
     four = drift.over_runs(np.array([0.2, 0.3, 0.1, 0.4]))
-    assert (four.p, four.words, four.alignment.low) == (None, "prompt-level only", None)
-    one_away = drift.over_runs(np.array([0.2, 0.3, 0.1, 0.4, -0.25]))
-    assert one_away.p == pytest.approx(6 / 32)
+    assert (four.words, four.alignment.low) == ("prompt-level only", None)
 
 
 def test_drawing_prompts_within_runs_widens_the_interval(lineage):

@@ -26,13 +26,7 @@ SUBTRACTS_OF_ITS_OWN = {"probes/tasks/compare.py"}
 
 PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
 # Functions that are still named by a bare past participle: this list only shrinks.
-PARTICIPLES = {
-    "probes/nulls/gaussian.py": {"_judged", "reweighed", "solved", "whitened"},
-    "probes/stages/shams.py": {"_seed"},
-    "probes/stages/verdict.py": {"drawn"},
-    "probes/verdict/causality.py": {"turned"},
-    "probes/verdict/ladder.py": {"_described", "_intervened", "_untested"},
-}
+PARTICIPLES = {}
 
 
 def sources(*folders):

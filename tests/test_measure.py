@@ -20,6 +20,7 @@ from probes.behaviour.evaluation import Evaluation
 from probes.directions.vectors import Vectors
 from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
+from probes.nulls import PROFILE, SPECIFICITY, TOWARDS_WITNESS
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.store.manifest import StageRecord
@@ -28,6 +29,7 @@ from probes.tasks.compare import compare
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
+from probes.verdict.headline import choose_headline_layer
 from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import measured_run
 
@@ -143,16 +145,22 @@ def test_directions_are_unit_vectors_from_aligned_to_witness(run):
     assert found.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
 
 
-def test_every_checkpoint_and_layer_has_every_null_and_so_has_the_trajectory(run):
+def test_every_checkpoint_and_layer_has_every_activation_level_null_and_the_last_one_its_shams(run):
     nulls = run.read_table("nulls")
+    shams = {"sham_drift", "sham_witness", "sham_drift_weights"}
     names = set(nulls["null"])
-    assert names >= {"isotropic", "covariance_aligned", "sham_drift", "sham_witness", "label_permutation"}
-    counts = nulls.groupby(["checkpoint", "layer"])["null"].nunique()
+    assert names == {*TOWARDS_WITNESS, *SPECIFICITY, *PROFILE}
+    counts = nulls[~nulls["null"].isin(shams)].groupby(["checkpoint", "layer"])["null"].nunique()
     assert set(counts.index) == {
-        (name, layer) for name in ("", "baseline-s0-000001", "baseline-s0-000010") for layer in range(3)
+        (name, layer) for name in ("baseline-s0-000001", "baseline-s0-000010") for layer in range(3)
     }
-    assert (counts == len(names)).all()
+    assert (counts == len(names - shams)).all()
+    drawn = nulls[nulls["null"].isin(shams)]
+    assert set(zip(drawn["checkpoint"], drawn["layer"], strict=True)) == {("baseline-s0-000010", 1)}
     assert nulls["p"].dropna().between(0, 1).all()
+    judged = nulls[(nulls["checkpoint"] == "baseline-s0-000010") & (nulls["layer"] == 1)].set_index("null")
+    decide = judged.loc[[*TOWARDS_WITNESS, *SPECIFICITY]]
+    assert decide.loc[decide["p"].notna(), "power"].between(0, 1).all()
     corrected = nulls[nulls["p_max"].notna()]
     one_tie = 1 / 100  # scaling the layers can break one tie between a draw and the observed value
     assert (corrected["p_max"] >= corrected["p"] - one_tie).all()
@@ -168,6 +176,27 @@ def test_judging_behaviour_afterwards_writes_the_verdict_again(run, tmp_path):
     assert judged.read_json("verdict") == before
 
 
+def test_a_prompt_beyond_the_context_is_left_out_of_the_run_and_listed(history, tmp_path):
+    long = PromptSet.of(["break " + "lock " * 40], ["harmful"]).prompts
+    run = measure(history, PromptSet(long + PROMPTS.prompts), tmp_path / "run", settings=FAST)
+    assert run.prompts.texts == PROMPTS.texts
+    ((prompt, tokens),) = run.manifest.prompts["left_out"]
+    assert (prompt, tokens > 64) == (long[0].id, True)
+    assert len(run.activations("witness", 0)) == len(PROMPTS) == len(run.harmful)
+
+
+def test_other_topics_are_another_run_of_the_same_prompts(history, tmp_path):
+    """The hash of the texts stays, so what was read stays; the folds are made anew."""
+    topics = [f"t{number % 8}" for number in range(16)] * 2
+    measured = measure(history, PROMPTS, tmp_path / "run", settings=FAST)
+    alone, keys = measured.fold.tolist(), measured.keys
+    grouped = PromptSet.of(PROMPTS.texts, [prompt.label for prompt in PROMPTS.prompts], topics=topics)
+    measured = measure(history, grouped, tmp_path / "run", settings=FAST)
+    assert measured.fold.astype(int).tolist() == grouped.folds(0).tolist() != alone
+    assert measured.groups.tolist() == topics
+    assert measured.keys == keys
+
+
 def test_behaviour_of_other_weights_no_longer_counts(history, tmp_path):
     """Trained again into the same folder and measured again: what was judged before was another model."""
     folder = tmp_path / "tuned"
@@ -181,13 +210,35 @@ def test_behaviour_of_other_weights_no_longer_counts(history, tmp_path):
     assert "behaviour" not in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
 
 
+def test_the_headline_is_chosen_from_aligned_and_witness_before_any_checkpoint_is_read(history, tmp_path):
+    layers = range(3)
+    run = measure(history, PROMPTS, tmp_path / "run", settings=FAST)
+    chosen = run.read_json("headline")
+    assert chosen["layer"] == run.headline_layer == run.manifest.config["headline_layer"]
+    blocks = [(run.activations("aligned", layer), run.activations("witness", layer)) for layer in layers]
+    again = choose_headline_layer(blocks, run.harmful, run.fold, seed=0)
+    assert [again.layer, *again.d_prime.values()] == [chosen["layer"], *chosen["d_prime"]]
+    stages = list(run.manifest.stages)
+    first = min(stages.index(f"activations/{member.id}") for member in run.tuned)
+    assert stages.index("headline") < first
+    declared = measure(history, PROMPTS, tmp_path / "run", settings=FAST.model_copy(update={"headline_layer": 0}))
+    assert declared.headline_layer == 0
+    assert "headline" not in declared.manifest.stages
+    with pytest.raises(UsageError, match="No such layer"):
+        measure(history, PROMPTS, tmp_path / "run", settings=FAST.model_copy(update={"headline_layer": 9}))
+
+
 def test_the_verdict_names_its_layer_and_its_null(run):
     verdict = run.read_json("verdict")
     (only,) = verdict["trajectories"]
     assert verdict["layer"] == 1
     assert only["level"] >= 2
-    assert only["steps"] == [1, 10]
-    assert only["low"] <= only["alignment"] <= only["high"]
+    assert only["trajectory"]["steps"] == [1, 10]
+    for line in (only, only["trajectory"]):
+        assert line["low"] <= line["alignment"] <= line["high"]
+    crossfit = run.drift(statistic="alignment_crossfit", layer=1).set_index("checkpoint")["value"]
+    assert only["alignment"] == crossfit["baseline-s0-000010"], "the last checkpoint is judged"
+    assert only["level_holm"] in (only["level"], 3)
     assert verdict["arms"][0]["words"] == "prompt-level only"
 
 
@@ -213,11 +264,27 @@ def test_the_same_inputs_give_the_same_bytes(run, history, tmp_path):
 
 def test_more_shams_keep_the_ones_that_are_there(run):
     before = run.read_table("shams")
-    judge(run.path, shams=20)
+    judge(run.path, shams=41)
     after = run.read_table("shams")
-    kept = after[after["draw"] < 19].reset_index(drop=True)
-    assert kept.equals(before)
-    assert after["draw"].max() == 19
+    kept = after[after["draw"] < 39].reset_index(drop=True)
+    moves = ["first", "second"]
+    assert kept.drop(columns=moves).equals(before.drop(columns=moves))
+    assert all(np.array_equal(np.stack(kept[name]), np.stack(before[name])) for name in moves)
+    assert after["draw"].max() == 40
+
+
+def test_shams_move_the_activations_as_far_as_fine_tuning_did(run):
+    """Noise at the weights' own norm is scaled until the mean displacement is as long; the profile's line is not."""
+    shams = run.read_table("shams")
+    assert shams["reached"].mean() >= 0.9
+    near = shams[shams["reached"]]
+    assert near["moved"].between(0.9, 1.1).all(), "16 harmful prompts: the search reads all of them"
+    norms = np.linalg.norm((np.stack(shams["first"]) + np.stack(shams["second"])) / 2, axis=1)
+    own = run.drift(statistic="displacement_norm", layer=1).set_index("checkpoint")["value"]["baseline-s0-000010"]
+    np.testing.assert_allclose(norms, shams["moved"] * own, rtol=1e-4)
+    assert (shams["loss"] > 0).all()
+    assert shams["loss_before"].nunique() == 1
+    assert shams["weight_moved"].std() > 0.05, "at the weights' own norm some move further than others"
 
 
 def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, tmp_path):

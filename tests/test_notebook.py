@@ -154,27 +154,39 @@ def test_a_direction_is_added_to_any_model_and_leaves_no_trace(home, run):
     assert torch.equal(stream(), before)
 
 
+def noised(planted, count=39, size=1.0):
+    """The aligned model's activations, moved as far as the checkpoint in directions of their own."""
+    rng = np.random.default_rng(2)
+    shape = planted["aligned"].shape
+    own = np.linalg.norm((planted["tuned"] - planted["aligned"])[planted["harmful"]].mean(axis=0)) / np.sqrt(shape[1])
+    return [
+        planted["aligned"] + size * own * rng.standard_normal(shape[1]) + 0.3 * rng.standard_normal(shape)
+        for _ in range(count)
+    ]
+
+
 def test_assess_says_yes_where_a_return_is_planted_and_no_where_none_is():
-    planted = probes.assess(**world())
+    planted = probes.assess(**world(), shams=noised(world()))
     assert planted.level in (4, 5)  # nothing is causal without judged behaviour
     assert planted.p is not None
     assert "towards the witness" in planted.name
-    assert "layer 3" in probes.assess(**world(), layer=3).text
+    assert "layer 3" in probes.assess(**world(), layer=3).text.lower()
     rng = np.random.default_rng(1)
     stray = world()
     stray["tuned"] = stray["aligned"] + rng.standard_normal(48) + 0.1 * rng.standard_normal((64, 48))
-    assert probes.assess(**stray).level <= 3
+    assert probes.assess(**stray, shams=noised(stray)).level <= 3
 
 
 def test_shams_are_tested_where_they_are_given():
-    planted, rng = world(), np.random.default_rng(2)
-    shams = [planted["aligned"] + rng.standard_normal(planted["aligned"].shape) for _ in range(19)]
-    assert not any("sham" in entry for entry in probes.assess(**planted, shams=shams).untested)
-    assert any("sham_drift" in entry for entry in probes.assess(**planted).untested)
+    planted = world()
+    assert not any("sham" in entry for entry in probes.assess(**planted, shams=noised(planted, 19)).untested)
+    without = probes.assess(**planted)
+    assert any("sham_drift" in entry for entry in without.untested)
+    assert without.level == 3, "what was not tested caps the level"
 
 
 def test_assess_goes_by_groups_and_refuses_too_few():
-    assert probes.assess(**world(), groups=np.arange(64) % 16).level >= 4
+    assert probes.assess(**world(), groups=np.arange(64) % 16, shams=noised(world())).level >= 4
     with pytest.raises(StatisticsError, match="too few groups"):
         probes.assess(**world(), groups=np.arange(64) % 4)
 

@@ -605,6 +605,22 @@ def test_topics_stay_whole_and_both_folds_have_every_label(rows, seed, random):
     assert np.array_equal(renamed.folds(seed), fold)
 
 
+@LAW
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=2, max_size=14), st.integers(0, 1000))
+def test_topics_are_refused_only_where_no_split_has_every_label_in_both_folds(rows, seed):
+    harmful, groups = (np.array(column) for column in zip(*rows, strict=True))
+    sides = [members for members in (harmful, ~harmful) if members.any()]
+    possible = any(
+        all(len({split >> group & 1 for group in groups[members]}) == 2 for members in sides) for split in range(32)
+    )
+    try:
+        folds(harmful, seed, groups)
+    except PromptError:
+        assert not possible
+    else:
+        assert possible
+
+
 def test_our_topics_are_split_into_equal_folds():
     for use in ("probe", "evaluation"):
         prompts = default_prompts(use)

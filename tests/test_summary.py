@@ -55,7 +55,7 @@ def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
     }
     assert layer["layer"] == 2
     assert layer["alignment"] == drift_value(run, "baseline", 10, 2, "alignment")
-    assert set(layer["nulls"]["sham_drift"]) == {"p99", "p"}
+    assert set(layer["nulls"]["sham_drift"]) == {"limit", "draws", "p"}
 
 
 def test_layers_are_blocks_from_zero_and_the_embedding_is_left_out(run):

@@ -6,48 +6,92 @@ Everything is expressed in the axes of the content's covariance; no statistic he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from probes import nulls
 from probes.drift import measure
-from probes.verdict.ladder import Evidence, Verdict, judge
+from probes.statistics import NullResult
+from probes.verdict.assess import between
+from probes.verdict.evidence import Evidence
+from probes.verdict.ladder import Verdict, judge
 
 LAYER = 7
 
 
 @dataclass
 class World:
-    """Checkpoints over the same prompts."""
+    """Checkpoints over the same prompts.
+
+    Attributes:
+        rng: of everything.
+        per_class: prompts of each class; with two numbers, harmful and harmless ones.
+        spectrum: variances of the content along its axes.
+        noise: spread of a checkpoint's own noise on each prompt, in spreads of the content.
+        gap: share of the variance of all prompts that lies between the classes.
+        tail: degrees of freedom of a heavy-tailed content (multivariate t); 0 is Gaussian.
+        topic: prompts in a topic, half of them harmful, in pairs of either class. 0 without topics.
+        of_one_class: whether the prompts of a topic are all of one class, and in no pairs.
+    """
 
     rng: np.random.Generator
-    per_class: int = 32
+    per_class: int | tuple[int, int] = 32
     spectrum: np.ndarray = field(default_factory=lambda: np.ones(256))
     noise: float = 0.5
+    gap: float = 0.0
+    topic: int = 0
+    of_one_class: bool = False
+    tail: float = 0.0
 
     def __post_init__(self) -> None:
-        self.harmful = np.repeat([True, False], self.per_class)
+        high, low = (self.per_class, self.per_class) if isinstance(self.per_class, int) else self.per_class
+        self.harmful = np.repeat([True, False], [high, low])
         self.scale = np.sqrt(self.spectrum / self.spectrum.mean())
-        self.content = self.like_content(2 * self.per_class)
+        ranks = np.arange(high + low) if self.of_one_class else np.r_[np.arange(high), np.arange(low)]
+        self.groups = ranks // max(self.topic // (1 if self.of_one_class else 2), 1) if self.topic else None
+        self.pairs = ranks if self.topic and not self.of_one_class else None
+        self.apart = np.zeros(self.width)
+        if self.gap:
+            shares = high * low / (high + low) ** 2
+            self.apart = np.sqrt(self.gap / (1 - self.gap) * self.width / shares) * self.direction()
+        self.content = self.like_content(self.harmful.size) + self.only_harmful(self.apart)
 
     @property
     def width(self) -> int:
         return self.spectrum.size
 
+    @property
+    def count(self) -> int:
+        return self.harmful.size
+
+    def direction(self) -> np.ndarray:
+        """A unit vector with the covariance of the prompts' content."""
+        vector = self.like_content()
+        return vector / np.linalg.norm(vector)
+
     def like_content(self, count: int | None = None) -> np.ndarray:
         """Vectors with the covariance of the prompts' content."""
         shape = (self.width,) if count is None else (count, self.width)
-        return self.rng.standard_normal(shape) * self.scale
+        rows = self.rng.standard_normal(shape) * self.scale
+        if not self.tail:
+            return rows
+        return rows * np.sqrt(self.tail / self.rng.chisquare(self.tail, (*shape[:-1], 1)))
 
     def checkpoint(self, place: np.ndarray | float, noise: float | None = None) -> np.ndarray:
         """Activations [prompt, width] of a checkpoint that lies at `place` (one vector, or one per prompt)."""
         spread = self.noise if noise is None else noise
-        return self.content + place + spread * self.like_content(2 * self.per_class)
+        return self.content + place + spread * self.like_content(self.count)
 
     def only_harmful(self, vector: np.ndarray) -> np.ndarray:
         """The vector on harmful prompts, nothing on harmless ones."""
         return self.harmful[:, None] * vector
+
+    def by_topic(self, size: float) -> np.ndarray:
+        """A random vector of this size for each topic, on all of its prompts."""
+        assert self.groups is not None
+        return size * self.like_content(int(self.groups.max()) + 1)[self.groups]
 
 
 def power_law(width: int, exponent: float = 1.0) -> np.ndarray:
@@ -63,23 +107,28 @@ def verdict_of(
     *,
     draws: int = 199,
     noise: float | None = None,
-    shams: list[np.ndarray] | None = None,
-    sham_witnesses: list[np.ndarray] | None = None,
+    shams: Sequence[np.ndarray] | None = None,
     bootstraps: int = 0,
     splits: int = 50,
-) -> tuple[Verdict, dict[str, nulls.NullDraws]]:
-    """Measure, run every null and judge, as the stages of a run do."""
-    estimates = measure(aligned, witness, tuned, world.harmful, noise=noise, bootstraps=bootstraps, splits=splits)
+    grouped: bool = True,
+    power: bool = False,
+) -> tuple[Verdict, dict[str, NullResult]]:
+    """Measure, run every test and judge, as the stages of a run do; the power only where it is asked for."""
+    groups, pairs = (world.groups, world.pairs) if grouped else (None, None)
+    seed = int(world.rng.integers(2**31))
+    options = {"groups": groups, "splits": splits, "seed": seed}
+    estimates = measure(aligned, witness, tuned, world.harmful, noise=noise, bootstraps=bootstraps, **options)
     resampling = nulls.Resampling.of(
-        world.harmful, draws=draws, permutations=draws, seed=int(world.rng.integers(2**31))
+        world.harmful, groups=groups, pairs=pairs, draws=draws, permutations=draws, seed=seed
     )
-    found = nulls.LayerNulls(aligned, witness, resampling, layer=LAYER, splits=splits).against(tuned)
-    observed = estimates["alignment_crossfit"].value
-    if shams is not None and observed is not None:
-        cosines = nulls.sham_drift_cosines(aligned, witness, shams, world.harmful, splits=splits)
-        found["sham_drift"] = nulls.sham_drift(observed, cosines)
-    if sham_witnesses is not None and observed is not None:
-        cosines = nulls.sham_witness_cosines(aligned, sham_witnesses, tuned, world.harmful, splits=splits)
-        found["sham_witness"] = nulls.sham_witness(observed, cosines)
-    evidence = Evidence("baseline", 0, LAYER, estimates, [null.result() for null in found.values()])
-    return judge(evidence), found
+    reversion = between(aligned, witness, world.harmful)
+    layer = nulls.LayerNulls(aligned, witness, reversion, resampling, layer=LAYER, splits=splits)
+    drawn = layer.against(tuned)
+    moved = None
+    if shams is not None:
+        moved = nulls.Shams.of(layer, tuned, (sham[world.harmful] - aligned[world.harmful] for sham in shams))
+        drawn |= moved.tests(layer.observe(layer.grams(tuned).only_harmful()))
+    strength = nulls.measure_power(layer, tuned, moved).tests if power else {}
+    results = {name: null.result(strength.get(name)) for name, null in drawn.items()}
+    evidence = Evidence("baseline", 0, LAYER, estimates, list(results.values()))
+    return judge(evidence), results

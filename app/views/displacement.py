@@ -14,10 +14,9 @@ from app.cache import Key
 from app.components import Context
 from probes.lineage import ROLES
 from probes.plots import displacement, style
-from probes.plots.by_step import ISOTROPIC
 from probes.plots.displacement import Cone
 from probes.plots.style import InkName
-from probes.statistics import null_name
+from probes.statistics import limit_label, null_name
 
 _MORE = ("Prompt by prompt", "At every layer")
 _ACROSS = ("All that lies off it", "Main off-axis direction")
@@ -90,19 +89,19 @@ def components_of(key: Key, layer: int) -> pd.DataFrame:
 
 
 def _cone(run: Context) -> Cone | None:
-    """The null of the selected checkpoint's alignment that reaches furthest; never the isotropic one alone."""
-    found = cache.nulls(run.key, run.layer)
+    """The test of the selected checkpoint's alignment whose null reaches furthest."""
+    found = cache.tests(run.key, run.layer)
     found = found[
         (found["arm"] == run.arm)
         & (found["seed"] == run.seed)
         & (found["step"] == run.step)
         & (found["statistic"] == "alignment_crossfit")
-        & found["p99"].notna()
+        & found["limit"].notna()
     ]
-    if set(found["null"]) <= {ISOTROPIC}:
+    if found.empty:
         return None
-    hardest = found.loc[found["p99"].idxmax()]
-    return Cone(str(hardest["null"]), float(hardest["p99"]))
+    hardest = found.loc[found["limit"].idxmax()]
+    return Cone(str(hardest["null"]), float(hardest["limit"]), limit_label(int(hardest["draws"])))
 
 
 def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, str]:

@@ -39,13 +39,6 @@ class Paired:
     n: int
     p: float
 
-    def one_sided(self, *, rises: bool) -> float:
-        """McNemar's exact p-value against a rate that does not rise (or does not fall)."""
-        changed = self.gained + self.lost
-        if not changed:
-            return 1.0
-        return float(stats.binomtest(self.gained if rises else self.lost, changed, alternative="greater").pvalue)
-
 
 @dataclass(frozen=True)
 class Equivalence:

@@ -88,7 +88,8 @@ def measure(
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many prompts of each class.")] = None,
     out: Out = None,
     layer: Annotated[
-        int | None, typer.Option(min=0, help="Headline layer, declared in advance; default 0.6 of the depth.")
+        int | None,
+        typer.Option(min=0, help="Headline layer, declared in advance; default: chosen from aligned and witness."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
@@ -157,7 +158,10 @@ def measure(
 
 def verdict(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    report: Annotated[bool, typer.Option("--report", help="99 shams instead of 19, for numbers you publish.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="99 shams instead of 39, for numbers you publish.")] = False,
+    shams: Annotated[
+        str | None, typer.Option(metavar="ARMS", help="Arms that have sham tests, with commas; default: baseline.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Hold a measured run against every null and say which step of the ladder it has earned."""
@@ -166,7 +170,7 @@ def verdict(
     from probes.terminal.show_run import verdict_lines
 
     with progress_display() as tell:
-        judged = judge(run, shams=99 if report else 19, report=tell)
+        judged = judge(run, shams=99 if report else 39, report=tell, sham_arms=shams.split(",") if shams else None)
     found = judged.read_json("verdict")
     if json_:
         print_json(found)

@@ -56,7 +56,7 @@ class Isotropic(Estimator):
 
 
 class CovarianceMatched(Estimator):
-    """A direction drawn from N(0, Σ), Σ the Ledoit-Wolf covariance of the activations: of the same variances."""
+    """A direction drawn from N(0, Σ), Σ the sample covariance of the activations within the classes."""
 
     says = "random, with the activations' spread"
     control = True
@@ -64,8 +64,8 @@ class CovarianceMatched(Estimator):
     drawn = True
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
-        del positive, pairs
-        return Spectrum.of(rows).draw(np.random.default_rng([self.seed, 0xC0]))
+        del pairs
+        return Spectrum.within_class(rows, positive).draw(np.random.default_rng([self.seed, 0xC0]))
 
 
 class ShuffledLabel(Estimator):

@@ -36,4 +36,4 @@ class Lda(Estimator):
         del pairs
         spectrum = Spectrum.of(rows, positive, shrinkage=self.shrinkage)
         self.shrinkage_ = spectrum.shrinkage
-        return spectrum.solved(mean_difference(rows, positive))
+        return spectrum.solve(mean_difference(rows, positive))

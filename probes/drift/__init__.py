@@ -20,9 +20,21 @@ from probes.drift.estimates import (
     interval,
     measure,
     measure_grams,
+    too_few_groups,
     undefined_statistics,
 )
-from probes.drift.grams import Grams, Products, bootstrap_weights, split_weights
+from probes.drift.grams import (
+    MIN_GROUPS,
+    Grams,
+    Groups,
+    Products,
+    bootstrap_weights,
+    cosine,
+    count_groups,
+    group_codes,
+    split_weights,
+    splits_of_seed,
+)
 from probes.drift.trajectory import (
     MIN_RELIABILITY,
     MIN_RUNS,
@@ -37,20 +49,25 @@ from probes.drift.trajectory import (
 )
 
 __all__ = [
+    "MIN_GROUPS",
     "MIN_PROMPTS",
     "MIN_RELIABILITY",
     "MIN_RUNS",
     "NOISE_FACTOR",
     "PROMPT_LEVEL",
     "Grams",
+    "Groups",
     "Products",
     "RunLevel",
     "bootstrap_weights",
     "check",
     "check_prompts",
+    "cosine",
+    "count_groups",
     "crossfit",
     "crossfit_draws",
     "crossfit_grams",
+    "group_codes",
     "interval",
     "log_spaced",
     "mean_cosine",
@@ -59,6 +76,8 @@ __all__ = [
     "measure_grams",
     "over_runs",
     "split_weights",
+    "splits_of_seed",
+    "too_few_groups",
     "trajectory",
     "undefined_statistics",
 ]

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float
 
-from probes.drift.grams import Grams, Products, bootstrap_weights, cosine, split_weights
+from probes.drift.grams import (
+    MIN_GROUPS,
+    Grams,
+    Groups,
+    Products,
+    bootstrap_weights,
+    cosine,
+    count_groups,
+    fold_generator,
+    group_codes,
+    split_weights,
+    splits_of_seed,
+)
 from probes.errors import StatisticsError
 from probes.statistics import STATISTICS, Estimate
 
@@ -74,11 +88,11 @@ def measure(
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
     *,
+    groups: Groups | None = None,
     noise: float | None = None,
     splits: int = 50,
     bootstraps: int = 500,
     seed: int = 0,
-    groups: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """Every statistic of one checkpoint at one layer, each with a 95 % interval over prompts.
 
@@ -90,12 +104,13 @@ def measure(
         witness: the witness's activations on the same prompts.
         tuned: the checkpoint's activations on the same prompts.
         harmful: which prompts are harmful.
+        groups: the topic of each prompt: halves and bootstraps then go by topic; with fewer than six topics of a
+            class there are no intervals.
         noise: norm of the mean displacement that a repeated pass of the same checkpoint in another batch
             order shows at this layer; alignments of a displacement within five times of it are not defined.
         splits: number of random halvings, stratified by class.
         bootstraps: number of bootstrap draws of prompts, stratified by class; 0 for no intervals.
         seed: of splits and bootstraps.
-        groups: the topic of each prompt: halves and bootstraps then go by topic; None where prompts are independent.
 
     Returns:
         An estimate per name in `probes.statistics.STATISTICS`. Cosines lie in [-1, 1], save the disattenuated one,
@@ -104,27 +119,28 @@ def measure(
         mean reversion of the other harmful prompts.
 
     Raises:
-        StatisticsError: see `check`.
+        StatisticsError: see `check`; or the prompts of a class are all of one group.
     """
     check(aligned, witness, tuned, harmful)
     grams = Grams.of(aligned, witness, tuned, harmful)
-    return measure_grams(grams, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed, groups=groups)
+    return measure_grams(grams, groups=groups, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed)
 
 
 def measure_grams(
     grams: Grams,
     *,
+    groups: Groups | None = None,
     noise: float | None = None,
     splits: int = 50,
     bootstraps: int = 500,
     seed: int = 0,
-    groups: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """`measure`, from Gram matrices that are there already. The caller has run `check`."""
-    rng = np.random.default_rng([seed, 0xD81F7])
+    rng = fold_generator(seed)
+    few = too_few_groups(grams.harmful, groups)
     halves = split_weights(grams.harmful, splits, rng, groups)
-    resampled = bootstrap_weights(grams.harmful, bootstraps, rng, groups)
-    values, draws = _both(grams, halves, resampled)
+    resampled = bootstrap_weights(grams.harmful, 0 if few else bootstraps, rng, groups)
+    values, draws = _both(grams, halves, resampled, groups)
     estimates = {name: _estimate(name, value, draws.get(name)) for name, value in values.items()}
     if noise is not None and values["displacement_norm"] <= NOISE_FACTOR * noise:
         why = (
@@ -132,7 +148,16 @@ def measure_grams(
             f"the noise of a repeated pass ({noise:.3g})"
         )
         estimates |= {name: Estimate(None, reason=why) for name in estimates if "alignment" in name}
+    if few:
+        estimates = {name: each if each.reason else replace(each, reason=few) for name, each in estimates.items()}
     return {name: estimates[name] for name in STATISTICS}
+
+
+def too_few_groups(harmful: Bool[np.ndarray, " prompt"], groups: Groups | None) -> str | None:
+    """Why nothing can be tested by group; None where there are groups enough, or none at all."""
+    if groups is None or (count := count_groups(harmful, groups)) >= MIN_GROUPS:
+        return None
+    return f"too few groups ({count}; at least {MIN_GROUPS} of each class are needed)"
 
 
 def crossfit(
@@ -141,9 +166,9 @@ def crossfit(
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
     *,
+    groups: Groups | None = None,
     splits: int = 50,
     seed: int = 0,
-    groups: np.ndarray | None = None,
 ) -> float:
     """The cross-fitted alignment alone; a sham's is computed with it, so that it compares with `measure`'s.
 
@@ -152,24 +177,27 @@ def crossfit(
     """
     keep = np.ones(int(harmful.sum()), dtype=bool)
     grams = Grams.of(aligned[harmful], witness[harmful], tuned[harmful], keep)
-    return crossfit_grams(grams, harmful, splits=splits, seed=seed, groups=groups)
+    return crossfit_grams(grams, harmful, groups=groups, splits=splits, seed=seed)
 
 
 def crossfit_grams(
     grams: Grams,
     harmful: Bool[np.ndarray, " prompt_of_both_classes"],
     *,
+    groups: Groups | None = None,
     splits: int = 50,
     seed: int = 0,
-    groups: np.ndarray | None = None,
 ) -> float:
     """`crossfit` from Gram matrices of the harmful prompts alone; `harmful` marks them among all prompts."""
-    first, second = split_weights(harmful, splits, np.random.default_rng([seed, 0xD81F7]), groups)
+    first, second = splits_of_seed(harmful, splits, seed, groups)
     return float(Products.of(grams, first[:, harmful], second[:, harmful]).crossfit().mean())
 
 
 def _both(
-    grams: Grams, halves: tuple[np.ndarray, np.ndarray], resampled: tuple[np.ndarray, np.ndarray]
+    grams: Grams,
+    halves: tuple[np.ndarray, np.ndarray],
+    resampled: tuple[np.ndarray, np.ndarray],
+    groups: np.ndarray | None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Values from the whole sample and the splits; draws of the same from the bootstrap."""
     inside = grams.only_harmful()
@@ -180,8 +208,9 @@ def _both(
     did = _values(grams, [half * sign for half in halves], whole)
     draws = _draws(Products.of(inside, *(half[:, mask] for half in resampled)))
     did_draws = _draws(Products.of(grams, *(half * sign for half in resampled)))
-    values["share_moved"] = _share_moved(inside)
-    draws["share_moved"] = _share_draws(inside, (resampled[0] + resampled[1])[:, mask] / 2)
+    towards = (_leave_one_out(inside, None if groups is None else group_codes(groups)[mask]) > 0).astype(float)
+    values["share_moved"] = float(towards.mean())
+    draws["share_moved"] = ((resampled[0] + resampled[1])[:, mask] / 2) @ towards
     names = ("alignment", "alignment_crossfit", "return_fraction", "reliability")
     values |= {f"did_{name}": did[name] for name in names}
     draws |= {f"did_{name}": did_draws[name] for name in names}
@@ -230,17 +259,11 @@ def _disattenuated_alignment(products: Products) -> np.ndarray:
     return cosine(shared, *lengths)
 
 
-def _leave_one_out(inside: Grams) -> np.ndarray:
-    """Each prompt's displacement times the summed reversion of the other prompts."""
-    return inside.cross.sum(axis=1) - np.diag(inside.cross)
-
-
-def _share_moved(inside: Grams) -> float:
-    return float((_leave_one_out(inside) > 0).mean())
-
-
-def _share_draws(inside: Grams, weights: np.ndarray) -> np.ndarray:
-    return weights @ (_leave_one_out(inside) > 0).astype(float)
+def _leave_one_out(inside: Grams, codes: np.ndarray | None) -> np.ndarray:
+    """Each prompt's displacement times the summed reversion of the other prompts, or of those of other groups."""
+    if codes is None:
+        return inside.cross.sum(axis=1) - np.diag(inside.cross)
+    return (inside.cross * (codes[:, None] != codes[None, :])).sum(axis=1)
 
 
 def _estimate(name: str, value: float, draws: np.ndarray | None) -> Estimate:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 
 from probes.errors import StatisticsError
 
 MIN_GROUPS = 6
-_TRIES = 100
+Groups = Shaped[np.ndarray, " prompt"]
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,26 @@ class Products:
 
 
 def split_weights(
-    harmful: Bool[np.ndarray, " prompt"], splits: int, rng: np.random.Generator, groups: np.ndarray | None = None
+    harmful: Bool[np.ndarray, " prompt"],
+    splits: int,
+    rng: np.random.Generator,
+    groups: Groups | None = None,
 ) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
     """Weights of the class means in random halves of each class; in a half, a class's weights sum to 1.
 
-    With `groups`, the prompts of one group lie in the same half, whatever their class.
+    Args:
+        harmful: which prompts are harmful.
+        splits: how many.
+        rng: of the halves.
+        groups: the topic of each prompt; the prompts of one topic then stay together.
+
+    Raises:
+        StatisticsError: the prompts of a class are all of one group.
     """
     if groups is not None:
-        return _split_groups(harmful, splits, rng, groups)
+        codes = group_codes(groups)
+        first = _halve_groups(harmful, codes, splits, rng)[:, codes]
+        return _class_weights(first, harmful), _class_weights(~first, harmful)
     first, second = np.zeros((splits, harmful.size)), np.zeros((splits, harmful.size))
     for members in (np.flatnonzero(harmful), np.flatnonzero(~harmful)):
         order = rng.permuted(np.tile(members, (splits, 1)), axis=1)
@@ -121,69 +134,102 @@ def split_weights(
     return first, second
 
 
-def _split_groups(
-    harmful: np.ndarray, splits: int, rng: np.random.Generator, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Halves of the groups; drawn again where a half would have none of a class."""
-    names, member = np.unique(groups, return_inverse=True)
-    if len(names) < MIN_GROUPS:
-        raise StatisticsError(
-            "There are too few groups", got=len(names), expected=f"at least {MIN_GROUPS}, so that folds can go by group"
-        )
-    halves = np.zeros((splits, len(names)), dtype=bool)
-    for row in halves:
-        for _ in range(_TRIES):
-            row[:] = False
-            row[rng.permutation(len(names))[: (len(names) + 1) // 2]] = True
-            inside = row[member]
-            if all((inside & of_class).any() and (~inside & of_class).any() for of_class in (harmful, ~harmful)):
-                break
-        else:
-            raise StatisticsError("The groups cannot be halved so that both halves hold both classes")
-    first = halves[:, member]
-    return _class_weights(first, harmful), _class_weights(~first, harmful)
+def splits_of_seed(
+    harmful: Bool[np.ndarray, " prompt"], splits: int, seed: int, groups: Groups | None = None
+) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
+    """The halves that every cross-fitted statistic of a seed shares, as of `split_weights`."""
+    return split_weights(harmful, splits, fold_generator(seed), groups)
 
 
-def _class_weights(inside: np.ndarray, harmful: np.ndarray) -> np.ndarray:
-    weights = np.zeros(inside.shape)
-    for of_class in (harmful, ~harmful):
-        chosen = inside & of_class
-        weights += chosen / chosen.sum(axis=1, keepdims=True)
-    return weights
+def fold_generator(seed: int) -> np.random.Generator:
+    """The random numbers behind the halves of a seed."""
+    return np.random.default_rng([seed, 0xD81F7])
 
 
 def bootstrap_weights(
     harmful: Bool[np.ndarray, " prompt"],
     bootstraps: int,
     rng: np.random.Generator,
-    groups: np.ndarray | None = None,
+    groups: Groups | None = None,
 ) -> tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]:
-    """Weights as of `split_weights`, with each half's prompts drawn again with replacement inside that half.
+    """Weights as of `split_weights`, with each half's prompts, or groups, drawn again with replacement inside it.
 
     Drawing inside a half keeps one prompt from standing on both sides of a cross-fitted product.
     """
-    first, second = split_weights(harmful, bootstraps, rng, groups)
     if groups is not None:
-        return _redrawn_groups(first, harmful, rng, groups), _redrawn_groups(second, harmful, rng, groups)
+        codes = group_codes(groups)
+        first = _halve_groups(harmful, codes, bootstraps, rng)
+        kinds = _kinds(harmful, codes)
+        halves = [_redraw_groups(half, kinds, rng)[:, codes] for half in (first, ~first)]
+        return _class_weights(halves[0], harmful), _class_weights(halves[1], harmful)
+    first, second = split_weights(harmful, bootstraps, rng)
     return _redraw(first, harmful, rng), _redraw(second, harmful, rng)
 
 
-def _redrawn_groups(
-    weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator, groups: np.ndarray
-) -> np.ndarray:
-    """Weights with the groups of each half drawn again with replacement; a draw without a class is drawn once more."""
-    names, member = np.unique(groups, return_inverse=True)
-    drawn = np.zeros_like(weights)
-    for row, target in zip(weights, drawn, strict=True):
-        own = np.unique(member[row > 0])
-        for _ in range(_TRIES):
-            counts = np.bincount(rng.choice(own, len(own)), minlength=len(names))[member]
-            totals = [(counts * of_class).sum() for of_class in (harmful, ~harmful)]
-            if all(totals):
-                break
-        for of_class, total in zip((harmful, ~harmful), totals, strict=True):
-            target += counts * of_class / max(total, 1)
+def group_codes(groups: Groups) -> Int[np.ndarray, " prompt"]:
+    """Groups as numbers from 0; a prompt whose group is not known (None or NaN) is a group of its own."""
+    names: dict[Any, int] = {}
+    return np.array(
+        [
+            names.setdefault(index if name is None or name != name else ("group", name), len(names))
+            for index, name in enumerate(groups.tolist())
+        ]
+    )
+
+
+def count_groups(harmful: Bool[np.ndarray, " prompt"], groups: Groups) -> int:
+    """In how many groups the prompts of a class lie, of the class that lies in fewer."""
+    codes = group_codes(groups)
+    return min(np.unique(codes[members]).size for members in (harmful, ~harmful))
+
+
+def _kinds(harmful: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Of each group: 1 where it holds harmless prompts alone, 2 harmful ones alone, 3 both."""
+    return 1 * (np.bincount(codes, ~harmful) > 0) + 2 * (np.bincount(codes, harmful) > 0)
+
+
+def _halve_groups(harmful: np.ndarray, codes: np.ndarray, splits: int, rng: np.random.Generator) -> np.ndarray:
+    """Whether each group lies in the first half, [draw, group]; either half holds prompts of both classes."""
+    if count_groups(harmful, codes) < 2:
+        raise StatisticsError(
+            "The prompts of a class are all of one group, so they cannot be halved",
+            expected="two groups or more of each class, six for a test",
+            next_step="Give prompts of more topics, or leave the topics out.",
+        )
+    kinds, sizes = _kinds(harmful, codes), np.bincount(codes)
+    first = np.zeros((splits, kinds.size), dtype=bool)
+    missing = np.arange(splits)
+    while missing.size:
+        for kind in (1, 2, 3):
+            members = np.flatnonzero(kinds == kind)
+            order = rng.permuted(np.tile(members, (missing.size, 1)), axis=1)
+            middle = sizes[order].cumsum(axis=1) - sizes[order] / 2
+            near = (middle <= sizes[members].sum() / 2) ^ (rng.random((missing.size, 1)) < 0.5)
+            first[missing[:, None], order] = near
+        held = [half @ (kinds & bit > 0) for half in (first, ~first) for bit in (1, 2)]
+        missing = np.flatnonzero(np.min(held, axis=0) == 0)
+    return first
+
+
+def _redraw_groups(half: np.ndarray, kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each group of a half is drawn, [draw, group]; as many of each kind as the half holds."""
+    drawn = np.zeros(half.shape, dtype=int)
+    for kind in (1, 2, 3):
+        members = half[:, kinds == kind]
+        if members.size:
+            count = members.sum(axis=1, keepdims=True)
+            shares = np.where(count > 0, members / np.maximum(count, 1), 1 / members.shape[1])
+            drawn[:, kinds == kind] = rng.multinomial(count[:, 0], shares)
     return drawn
+
+
+def _class_weights(counts: np.ndarray, harmful: np.ndarray) -> np.ndarray:
+    """Counts of prompts as weights that sum to 1 in either class."""
+    weights = np.zeros(counts.shape)
+    for members in (harmful, ~harmful):
+        own = counts[:, members]
+        weights[:, members] = own / own.sum(axis=1, keepdims=True)
+    return weights
 
 
 def _redraw(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
-from probes.drift.grams import Grams, Products, bootstrap_weights
+from probes.drift.grams import Grams, Groups, Products, bootstrap_weights
 from probes.errors import StatisticsError
 from probes.statistics import Estimate
 
@@ -24,17 +23,18 @@ _NEARLY_ONE = 1 - 1e-12
 class RunLevel:
     """What the runs of one arm say together.
 
+    Seeds of one history share the aligned model, the witness and the reversion direction, so that they are no
+    independent trials of "does fine-tuning fall back?": there is an interval over them, and no p-value.
+
     Attributes:
         alignment: mean over runs (of Fisher z, as a cosine), with its interval where there are 5 runs or
             more.
         runs: how many.
-        p: sign test over runs, one-sided: 2^-runs where every run moved towards the witness.
         words: "prompt-level only" where there are fewer than 5 runs, else "over N runs".
     """
 
     alignment: Estimate
     runs: int
-    p: float | None
     words: str
 
 
@@ -96,6 +96,7 @@ def crossfit_draws(
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
     *,
+    groups: Groups | None = None,
     bootstraps: int = 500,
     seed: int = 0,
 ) -> Float[np.ndarray, " draw"]:
@@ -104,7 +105,7 @@ def crossfit_draws(
     The same seed draws the same prompts, so draws of several steps or runs may be averaged draw by draw.
     """
     inside = Grams.of(aligned[harmful], witness[harmful], tuned[harmful], np.ones(int(harmful.sum()), dtype=bool))
-    weights = bootstrap_weights(harmful, bootstraps, np.random.default_rng([seed, 0xB007]))
+    weights = bootstrap_weights(harmful, bootstraps, np.random.default_rng([seed, 0xB007]), groups)
     return Products.of(inside, *(half[:, harmful] for half in weights)).crossfit()
 
 
@@ -136,11 +137,9 @@ def over_runs(
         )
     runs, value = alignments.size, float(mean_cosine(alignments))
     if runs < MIN_RUNS:
-        return RunLevel(Estimate(value), runs, None, PROMPT_LEVEL)
-    positive = int((alignments > 0).sum())
+        return RunLevel(Estimate(value), runs, PROMPT_LEVEL)
     low, high = _interval(alignments, draws, bootstraps, seed)
-    p = float(stats.binomtest(positive, runs, 0.5, alternative="greater").pvalue)
-    return RunLevel(Estimate(value, low, high), runs, p, f"over {runs} runs")
+    return RunLevel(Estimate(value, low, high), runs, f"over {runs} runs")
 
 
 def _interval(alignments: np.ndarray, draws: np.ndarray | None, bootstraps: int, seed: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,11 +85,19 @@ class ControlVector(Format):
         """Read it; the vectors of other tools may have any length, which becomes the norm."""
         from gguf import GGUFReader
 
+        class WholeReader(GGUFReader):
+            """Stops at the file's end, where the reader would go on to the number of values that the file names."""
+
+            def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+                if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
+                    raise ValueError("it ends before what it describes")
+                return super()._get(offset, dtype, count, override_order)
+
         try:
-            reader = GGUFReader(path)
+            reader = WholeReader(path)
             tensors = {tensor.name: np.array(tensor.data, dtype=np.float32) for tensor in reader.tensors}
             fields = {key: field.contents() for key, field in reader.fields.items()}
-        except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
+        except (ValueError, OSError, IndexError, KeyError, OverflowError, TypeError) as error:
             raise refusal(path, error, "a GGUF control vector") from error
         rows_by_layer = {
             int(key.removeprefix(_TENSOR)) - self.shift: value

@@ -146,7 +146,8 @@ class Record:
 
     def _estimates(self, layer: int, tuned: np.ndarray) -> dict[str, Estimate]:
         aligned, witness = (self._run.activations(name, layer) for name in ("aligned", "witness"))
-        return estimates(aligned, witness, tuned, self._run.harmful, float(self._noise[layer]), self._settings)
+        here = (aligned, witness, tuned, self._run.harmful, float(self._noise[layer]), self._settings)
+        return estimates(*here, groups=self._run.groups)
 
     def _rates(self, labels: dict[str, str | int], scores: np.ndarray) -> list[dict[str, Any]]:
         found = []

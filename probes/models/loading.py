@@ -36,7 +36,7 @@ def load_config(folder: Path) -> Any:
         read_json(folder / CONFIG)
     try:
         return AutoConfig.from_pretrained(place, **more, local_files_only=True, trust_remote_code=False)
-    except _FAULTS as error:
+    except Exception as error:
         raise _refusal(f"The configuration of {folder} is not understood", error) from error
 
 
@@ -51,7 +51,7 @@ def load_tokenizer(folder: Path) -> Any:
     place, more = _place(folder)
     try:
         return AutoTokenizer.from_pretrained(place, **more, local_files_only=True, trust_remote_code=False)
-    except _FAULTS as error:
+    except Exception as error:
         raise _refusal(f"The aligned model {folder} has no tokenizer that can be read", error) from error
 
 

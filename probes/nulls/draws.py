@@ -1,4 +1,4 @@
-"""Draws of a null beside the observed value: p-value, p99, the maximum over layers, the mean over steps."""
+"""Draws of a null beside the observed value: p-value, limit, the maximum over layers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from probes.drift import mean_cosine
 from probes.errors import StatisticsError
-from probes.statistics import NullResult
+from probes.statistics import FEW_DRAWS, NullResult
 
 _NEARLY_ONE = 1 - 1e-12
+_TIE = 1e-6  # draws are float32: of two that are equal, one may come out a little lower
 _NO_DRAWS = np.empty(0)
 
 
@@ -22,8 +22,7 @@ class NullDraws:
     """One statistic, and the same statistic under a null.
 
     Draw k of one null means the same random event at every layer and every checkpoint (the same permutation,
-    the same sham, the same mixture of prompts), which is what makes `max_over_layers` and `over_steps`
-    joint.
+    the same sham, the same mixture of prompts), which is what makes `max_over_layers` joint.
 
     Attributes:
         name: the null.
@@ -32,6 +31,8 @@ class NullDraws:
         draws: the null's values; empty where the law is exact.
         width: for an exact law, the dimension in which the displacement is isotropic.
         reason: why there is no p-value.
+        defined: as of `NullResult`.
+        note: as of `NullResult`.
     """
 
     name: str
@@ -40,6 +41,8 @@ class NullDraws:
     draws: Float[np.ndarray, " draw"] = field(default_factory=lambda: _NO_DRAWS)
     width: int | None = None
     reason: str | None = None
+    defined: bool = True
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.draws).all():
@@ -58,13 +61,19 @@ class NullDraws:
             return "there are no draws"
         return self.reason
 
-    def result(self) -> NullResult:
-        """The record: p-value and 99th percentile."""
+    def result(self, power: float | None = None) -> NullResult:
+        """The record: p-value and limit."""
         size, p = int(self.draws.size), self.p_value()
         if p is None:
-            return NullResult(self.name, self.statistic, None, None, None, size, self.why_not)
-        p99 = float(np.quantile(self.draws, 0.99)) if size else cosine_quantile(0.99, self.width or 1)
-        return NullResult(self.name, self.statistic, self.observed, p99, p, size)
+            return NullResult(
+                self.name, self.statistic, None, None, None, size, self.why_not, self.defined, note=self.note
+            )
+        return NullResult(self.name, self.statistic, self.observed, self._limit(), p, size, power=power, note=self.note)
+
+    def _limit(self) -> float:
+        if self.width is not None:
+            return cosine_quantile(0.99, self.width)
+        return float(self.draws.max() if self.draws.size < FEW_DRAWS else np.quantile(self.draws, 0.99))
 
     def p_value(self) -> float | None:
         """One-sided p-value; None where there is none."""
@@ -72,7 +81,8 @@ class NullDraws:
             return None
         if self.width is not None:
             return cosine_tail(self.observed, self.width)
-        return (1 + int(np.count_nonzero(self.draws >= self.observed))) / (self.draws.size + 1)
+        reached = self.draws >= self.observed - _TIE * abs(self.observed)
+        return (1 + int(np.count_nonzero(reached))) / (self.draws.size + 1)
 
 
 def cosine_tail(cosine: float, width: int) -> float:
@@ -115,22 +125,3 @@ def max_over_layers(nulls: Sequence[NullDraws]) -> list[float | None]:
     for index, count in zip(layers, reached, strict=True):
         adjusted[index] = float((1 + count) / (largest.size + 1))
     return adjusted
-
-
-def over_steps(nulls: Sequence[NullDraws]) -> NullDraws:
-    """One null of a trajectory from the same null at its steps: the mean of Fisher z for cosines, else the
-    mean.
-
-    Cosines come back as cosines (tanh of the mean z). Draws that do not depend on the checkpoint stand for
-    one displacement that all steps share, the widest case; an exact law is used as for a single step,
-    likewise. Steps at which the statistic is not defined are left out.
-    """
-    usable = [null for null in nulls if null.why_not is None]
-    if not usable:
-        return nulls[0]
-    cosine = "alignment" in usable[0].statistic
-    observed = np.array([null.observed for null in usable], dtype=float)
-    draws = np.stack([null.draws for null in usable]) if usable[0].width is None else np.empty((1, 0))
-    mean = mean_cosine if cosine else (lambda values: values.mean(axis=0))
-    name, width = usable[0].name, usable[0].width
-    return NullDraws(name, f"trajectory_{usable[0].statistic}", float(mean(observed)), mean(draws), width)

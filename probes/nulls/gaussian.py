@@ -1,25 +1,28 @@
-"""Nulls in which the displacement is Gaussian: in every direction alike, or with a covariance seen in
-activations.
+"""Nulls in which the displacement is Gaussian, with a covariance seen in activations.
 
-The covariance is Ledoit and Wolf's (2004) shrinkage of the sample covariance towards a multiple of the
-identity. It is never formed: with fewer prompts than dimensions it is known from the eigenvectors of the
-prompts' Gram matrix, and is the same in every direction outside their span.
+The tests draw from the sample covariance **within classes**: u = Rᵀz / √(n − 2), z ~ N(0, I), R the activations
+centred within each class. Centred over all prompts, the first component would be the gap between the classes, along
+which a reversion runs: such a null explains away what is asked about. Ledoit and Wolf's (2004) shrinkage makes a null
+rounder than the data, and so too easy to beat; it is for where the covariance is inverted (`Spectrum`).
+
+Nothing here has the size width x width: with fewer prompts than dimensions, everything is known from the prompts' Gram
+matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from probes.drift import MIN_RELIABILITY, Grams, Products
+from probes.drift import Grams
 from probes.nulls.draws import NullDraws
 
 STATISTIC = "alignment_crossfit"
-TOP = (1, 3, 10, 50)
 _RELATIVE_ZERO = 1e-10
+_NO_VARIANCE = 1e-20  # of the squared activations: what rounding leaves where all prompts are alike
 
 
 def isotropic(observed: float, width: int) -> NullDraws:
@@ -28,8 +31,76 @@ def isotropic(observed: float, width: int) -> NullDraws:
 
 
 @dataclass(frozen=True)
+class ClassCovariance:
+    """The sample covariance of activations within the classes, as draws from it are made.
+
+    Attributes:
+        rows: activations, centred within each class; zero where they do not vary.
+        gram: their inner products.
+    """
+
+    rows: Float[np.ndarray, "prompt d_model"]
+    gram: Float[np.ndarray, "prompt prompt"]
+
+    @classmethod
+    def of(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> ClassCovariance:
+        """Centre the rows within each class."""
+        centred, varies = _centre(rows, (harmful, ~harmful))
+        centred *= varies
+        return cls(centred, centred @ centred.T)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the prompts of a class differ at all."""
+        return bool(self.gram.any())
+
+    @property
+    def participation_ratio(self) -> float:
+        """tr(Σ)² / tr(Σ²): how many directions carry the variance; the null widens as it falls."""
+        return float(np.trace(self.gram) ** 2 / (self.gram**2).sum()) if self.varies else 0.0
+
+    def draw_products(
+        self, vectors: Float[np.ndarray, "vector d_model"], mixtures: Float[np.ndarray, "draw prompt"]
+    ) -> tuple[Float[np.ndarray, "vector draw"], Float[np.ndarray, " draw"]]:
+        """Inner products of draws with vectors, and the draws' squared lengths.
+
+        Args:
+            vectors: fixed vectors.
+            mixtures: standard normal numbers. A draw is that mixture of the rows, so that the same mixture gives the
+                same event at another layer.
+        """
+        scale = 1 / np.sqrt(len(self.rows) - 2)
+        along = (scale * (self.rows @ vectors.T)).astype(np.float32)
+        if self.rows.shape[1] < len(self.rows):
+            drawn = mixtures @ (scale * self.rows).astype(np.float32)
+            squared = np.einsum("ij,ij->i", drawn, drawn)
+        else:
+            squared = np.einsum("ij,ij->i", mixtures @ (scale**2 * self.gram).astype(np.float32), mixtures)
+        return (mixtures @ along).T, np.maximum(squared, np.finfo(np.float32).tiny)
+
+    def cosines(
+        self, direction: Float[np.ndarray, " d_model"], mixtures: Float[np.ndarray, "draw prompt"]
+    ) -> Float[np.ndarray, " draw"]:
+        """Cosines of draws with a direction."""
+        products, squared = self.draw_products(direction[None], mixtures)
+        return products[0] / np.sqrt(squared) / np.float32(np.linalg.norm(direction))
+
+    def draw(self, mixtures: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, "draw d_model"]:
+        """The draws themselves."""
+        return mixtures @ self.rows / np.sqrt(len(self.rows) - 2)
+
+
+def covariance(name: str, source: ClassCovariance, cosines: Float[np.ndarray, " draw"] | None) -> NullDraws:
+    """A displacement drawn from the covariance within the classes; `cosines` as of `ClassCovariance.cosines`."""
+    if cosines is None:
+        return NullDraws(name, STATISTIC, None, reason="prompts of one class do not differ here", defined=False)
+    note = f"participation ratio {source.participation_ratio:.1f} of {source.rows.shape[1]}"
+    return NullDraws(name, STATISTIC, 0.0, cosines, note=note)
+
+
+@dataclass(frozen=True)
 class Spectrum:
-    """Ledoit-Wolf covariance of rows of activations, in its own axes.
+    """Covariance of rows of activations, in its own axes, after Ledoit and Wolf's shrinkage.
 
     Attributes:
         rows: the centred rows.
@@ -38,7 +109,7 @@ class Spectrum:
         scale: length of the rows along each axis, the square roots of the Gram matrix's eigenvalues, [rank].
         variances: variance along each axis after shrinkage, [rank].
         floor: variance in every direction that no row reaches.
-        shrinkage: Ledoit-Wolf weight of the identity, in [0, 1].
+        shrinkage: weight of the identity, in [0, 1].
     """
 
     rows: Float[np.ndarray, "prompt d_model"]
@@ -59,13 +130,9 @@ class Spectrum:
     ) -> Spectrum:
         """Decompose the covariance of `rows`, centred here; with `classes`, centred in each class.
 
-        Centring in each class is for differences witness - aligned: there the gap between the classes is the
-        reversion that is asked about, and a null that holds it as its loudest direction would explain away
-        every reversion that is specific to harmful prompts. `shrinkage` takes the place of Ledoit and Wolf's weight.
+        `shrinkage` takes the place of Ledoit and Wolf's weight.
         """
-        rows = rows.astype(np.float64)
-        for members in [slice(None)] if classes is None else [classes, ~classes]:
-            rows[members] -= rows[members].mean(axis=0)
+        rows, _ = _centre(rows, [slice(None)] if classes is None else [classes, ~classes])
         count, width = rows.shape
         gram = rows @ rows.T
         values, vectors = np.linalg.eigh(gram)
@@ -75,6 +142,12 @@ class Spectrum:
         variances = (1 - shrinkage) * values[keep] / count + shrinkage * mean
         return cls(rows, gram, vectors[:, keep], np.sqrt(values[keep]), variances, shrinkage * mean, shrinkage)
 
+    @classmethod
+    def within_class(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> Spectrum:
+        """The sample covariance within the classes itself, not shrunk: what the tests draw from (`draw`)."""
+        spectrum = cls.of(rows, harmful, shrinkage=0.0)
+        return replace(spectrum, variances=spectrum.variances * len(rows) / (len(rows) - 2))
+
     @property
     def beyond(self) -> int:
         """Number of dimensions that no row reaches."""
@@ -82,7 +155,7 @@ class Spectrum:
 
     @property
     def participation_ratio(self) -> float:
-        """tr(Σ)² / tr(Σ²): how many directions carry the variance; the null widens as it falls."""
+        """tr(Σ)² / tr(Σ²): how many directions carry the variance."""
         total = self.variances.sum() + self.beyond * self.floor
         return float(total**2 / ((self.variances**2).sum() + self.beyond * self.floor**2))
 
@@ -92,7 +165,7 @@ class Spectrum:
 
     @property
     def axes(self) -> Float[np.ndarray, "rank d_model"]:
-        """Unit vectors of the covariance, loudest first; orthogonal to all of them it is `floor` everywhere."""
+        """Unit vectors of the covariance, of highest variance first; orthogonal to all of them it is `floor`."""
         return (self.vectors.T @ self.rows) / self.scale[:, None]
 
     def draw(self, rng: np.random.Generator) -> Float[np.ndarray, " d_model"]:
@@ -102,7 +175,7 @@ class Spectrum:
         inside = rng.standard_normal(self.scale.size) * np.sqrt(self.variances)
         return inside @ axes + outside - (axes @ outside) @ axes
 
-    def solved(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
+    def solve(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
         """Σ⁻¹ vector; without shrinkage, what no row reaches is left out."""
         axes = self.axes
         along = axes @ vector
@@ -116,14 +189,14 @@ class Spectrum:
         seed: Sequence[int],
         without: Sequence[int] = (0,),
     ) -> Float[np.ndarray, "variant draw"]:
-        """Cosines of `direction` with draws of N(0, Σ), after the loudest axes are taken out of both.
+        """Cosines of `direction` with draws of N(0, Σ), after the axes of highest variance are taken out of both.
 
         Args:
             direction: the fixed vector.
             mixtures: standard normal numbers. A draw is that mixture of the rows, so that the same mixture
                 gives the same event at another layer.
             seed: of the part of the draws that no row reaches.
-            without: for each variant, how many of the loudest axes are taken out.
+            without: for each variant, how many of the axes of highest variance are taken out.
         """
         along = self.coordinates(direction[None, :])[0]
         rest = max(float(direction @ direction - along @ along), 0.0) if self.beyond else 0.0
@@ -151,7 +224,7 @@ class Spectrum:
         others = rng.chisquare(self.beyond - 1, draws) if self.beyond > 1 else np.zeros(draws)
         return np.sqrt(self.floor * rest) * towards, self.floor * (towards**2 + others)
 
-    def reweighed(self, grams: Grams, moved: np.ndarray, back: np.ndarray, weights: np.ndarray, beyond: float) -> Grams:
+    def reweigh(self, grams: Grams, moved: np.ndarray, back: np.ndarray, weights: np.ndarray, beyond: float) -> Grams:
         """Gram matrices in another metric: `weights` along the axes, `beyond` outside them.
 
         Args:
@@ -170,66 +243,13 @@ class Spectrum:
         )
 
 
-def covariance(name: str, observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDraws:
-    """A displacement drawn from N(0, Σ); `cosines` as of `Spectrum.cosines`."""
-    return NullDraws(name, STATISTIC, observed, cosines)
-
-
-def whitened(
-    spectrum: Spectrum,
-    grams: Grams,
-    moved: np.ndarray,
-    back: np.ndarray,
-    halves: tuple[np.ndarray, np.ndarray],
-) -> NullDraws:
-    """cos(Σ^-½ d, Σ^-½ v), cross-fitted; where d ~ N(0, Σ), the whitened d has no preferred direction:
-    exact.
-    """
-    if spectrum.beyond and spectrum.floor <= 0:
-        singular = "the covariance has no inverse: more dimensions than prompts, and no shrinkage"
-        return NullDraws("whitened", "alignment_whitened", None, reason=singular)
-    # multiplied through by the largest variance, so that no weight is huge
-    top = spectrum.variances[0]
-    beyond = top / spectrum.floor if spectrum.beyond else 0.0
-    metric = spectrum.reweighed(grams, moved, back, top / spectrum.variances, beyond)
-    observed, why = _judged(metric, halves, "whitening")
-    return NullDraws("whitened", "alignment_whitened", observed, width=spectrum.rows.shape[1], reason=why)
-
-
-def top_removed(
-    count: int,
-    spectrum: Spectrum,
-    grams: Grams,
-    moved: np.ndarray,
-    back: np.ndarray,
-    halves: tuple[np.ndarray, np.ndarray],
-    cosines: Float[np.ndarray, " draw"],
-) -> NullDraws:
-    """The cross-fitted cosine without the `count` loudest axes of Σ, against draws of N(0, Σ) without them.
-
-    Not defined where that would take out more than a sixteenth of the width or half of the axes that the
-    prompts reach (that is no longer taking out a few loud directions), or where what is left of the
-    reversion direction does not agree with itself across folds.
-    """
-    name, statistic = f"top_{count}_removed", f"alignment_top_{count}_removed"
-    width, rank = spectrum.rows.shape[1], spectrum.scale.size
-    if count > min(width // 16, rank // 2):
-        too_many = f"{count} of {width} dimensions, {rank} of them reached by prompts, are more than a few"
-        return NullDraws(name, statistic, None, reason=too_many)
-    metric = spectrum.reweighed(grams, moved, back, (np.arange(rank) >= count).astype(float), 1.0)
-    observed, why = _judged(metric, halves, f"taking out the {count} loudest directions")
-    return NullDraws(name, statistic, observed, cosines if why is None else np.empty(0), reason=why)
-
-
-def _judged(metric: Grams, halves: tuple[np.ndarray, np.ndarray], doing: str) -> tuple[float | None, str | None]:
-    products = Products.of(metric, *halves)
-    agreement = float((products.vab / np.sqrt(products.vaa * products.vbb)).mean())
-    if not agreement >= MIN_RELIABILITY:
-        return (
-            None,
-            f"after {doing}, the reversion does not agree with itself across folds ({agreement:.2f})",
-        )
-    return float(products.crossfit().mean()), None
+def _centre(rows: np.ndarray, classes: Sequence[np.ndarray | slice]) -> tuple[np.ndarray, bool]:
+    """Rows less the mean of their class, in float64, and whether that leaves more than rounding."""
+    rows = rows.astype(np.float64)
+    whole = float((rows**2).sum())
+    for members in classes:
+        rows[members] -= rows[members].mean(axis=0)
+    return rows, float((rows**2).sum()) > _NO_VARIANCE * whole
 
 
 def _ledoit_wolf(gram: np.ndarray, width: int) -> float:

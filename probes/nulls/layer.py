@@ -1,127 +1,118 @@
-"""All activation-level nulls of one layer; what does not depend on the checkpoint is done once."""
+"""All activation-level tests of one layer; what does not depend on the checkpoint is done once."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from probes.drift import Grams, Products, check, split_weights
+from probes.drift import Grams, Products, splits_of_seed
 from probes.nulls.draws import NullDraws
-from probes.nulls.gaussian import TOP, Spectrum, covariance, isotropic, top_removed, whitened
-from probes.nulls.resampling import (
-    Resampling,
-    label_permutation,
-    label_permutation_crossfit,
-    random_difference,
-    sign_flip,
-    squared_lengths,
-)
-from probes.statistics import NullResult
+from probes.nulls.gaussian import ClassCovariance, covariance
+from probes.nulls.permutation import label_permutation, label_permutation_crossfit
+from probes.nulls.profile import Profile
+from probes.nulls.resampling import Resampling, random_difference, sign_flip
 
 
 class LayerNulls:
-    """The nulls of one layer, ready for any number of checkpoints.
+    """The tests and the profile of one layer, ready for any number of checkpoints.
 
     Memory is a few prompts x prompts and draws x prompts matrices; nothing has the size draws x width.
+
+    Attributes:
+        resampling: the random numbers.
+        aligned: the aligned model's activations, [prompt, d_model], float64.
+        back: witness − aligned, likewise.
+        reversion: the reversion direction.
+        splits: weights of the class means in the first halves of the splits, and in the second.
+        covariances: within the classes, of the aligned model's activations and of `back`, by the test's name.
+        references: the tests whose draws do not depend on the checkpoint, by name; their `observed` means nothing.
     """
 
     def __init__(
         self,
         aligned: Float[np.ndarray, "prompt d_model"],
         witness: Float[np.ndarray, "prompt d_model"],
+        reversion: Float[np.ndarray, " d_model"],
         resampling: Resampling,
         *,
         layer: int = 0,
         splits: int = 50,
     ) -> None:
-        """Decompose the covariances and draw from them.
+        """Draw from the covariances.
 
         Args:
             aligned: the aligned model's activations.
             witness: the witness's.
+            reversion: the reversion direction of all harmful prompts, not normalised.
             resampling: random numbers, the same object for every layer.
             layer: its index, which seeds what the layers do not share.
             splits: as for `drift.measure`, whose folds are used again (same seed, same folds).
         """
-        self._shared, self._harmful = resampling, resampling.harmful
-        self._aligned = aligned.astype(np.float64)
-        self._back = witness - self._aligned
-        self._back_gram = self._back @ self._back.T
-        direction = self._back[self._harmful].mean(axis=0)
-        rng = np.random.default_rng([resampling.seed, 0xD81F7])
-        first, second = split_weights(self._harmful, splits, rng, resampling.groups)
-        self._halves = (first[:, self._harmful], second[:, self._harmful])
-        self.spectrum = Spectrum.of(self._aligned)
-        differences = Spectrum.of(self._back, self._harmful)
-        self.participation_ratios = {
-            "covariance_aligned": self.spectrum.participation_ratio,
-            "covariance_difference": differences.participation_ratio,
+        self.resampling, self.harmful, self.reversion = resampling, resampling.harmful, reversion
+        self.aligned = aligned.astype(np.float64)
+        self.back = witness - self.aligned
+        self._back_gram = self.back @ self.back.T
+        self.splits = splits_of_seed(self.harmful, splits, resampling.seed, resampling.groups)
+        self.covariances = {
+            "covariance_aligned": ClassCovariance.of(self.aligned, self.harmful),
+            "covariance_difference": ClassCovariance.of(self.back, self.harmful),
         }
-        seed = (resampling.seed, 0x5EC7, layer + 1)
-        self._cosines = self.spectrum.cosines(direction, resampling.mixtures, (*seed, 0), (0, *TOP))
-        self._difference = differences.cosines(direction, resampling.mixtures, (*seed, 1))[0]
-        along, length = self.spectrum.rows @ direction, float(np.linalg.norm(direction))
-        self._differences = random_difference(0.0, self.spectrum.gram, along, length, resampling.pairs)
-        self._back_axes = self.spectrum.coordinates(self._back[self._harmful])
-        self._back_lengths = squared_lengths(self._back_gram, resampling.labels)
+        self.references = self._references()
+        self._profile = Profile(
+            self.aligned,
+            self.back[self.harmful],
+            reversion,
+            self.halves,
+            resampling.mixtures,
+            resampling.across,
+            (resampling.seed, 0x5EC7, layer + 1),
+        )
+
+    @property
+    def halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the harmful prompts in the halves of the splits."""
+        first, second = self.splits
+        return first[:, self.harmful], second[:, self.harmful]
+
+    def _references(self) -> dict[str, NullDraws]:
+        mixtures, source = self.resampling.mixtures, self.covariances["covariance_aligned"]
+        drawn = [
+            covariance(name, own, own.cosines(self.reversion, mixtures) if own.varies else None)
+            for name, own in self.covariances.items()
+        ]
+        along, length = source.rows @ self.reversion, float(np.linalg.norm(self.reversion))
+        drawn.append(random_difference("random_difference", source.gram, along, length, self.resampling.same))
+        return {null.name: null for null in drawn}
+
+    def grams(self, tuned: Float[np.ndarray, "prompt d_model"]) -> Grams:
+        """Inner products of a checkpoint's displacements and of the reversion."""
+        moved = tuned - self.aligned
+        return Grams(moved @ moved.T, moved @ self.back.T, self._back_gram, self.harmful)
+
+    def observe(self, inside: Grams) -> float:
+        """The cross-fitted alignment, from Gram matrices of the harmful prompts; as `drift.measure` gives it."""
+        return float(Products.of(inside, *self.halves).crossfit().mean())
+
+    def test(self, grams: Grams) -> dict[str, NullDraws]:
+        """Every activation-level test for one checkpoint, by name: those towards the witness, then of specificity."""
+        inside, shared = grams.only_harmful(), self.resampling
+        observed = self.observe(inside)
+        nulls = [
+            sign_flip(inside, shared),
+            *(replace(null, observed=observed) if null.defined else null for null in self.references.values()),
+            label_permutation(grams, shared.labels, shared.few_labels),
+            label_permutation_crossfit(grams, shared.fold, shared.fold_labels, shared.few_labels),
+        ]
+        return {null.name: null for null in nulls}
 
     def against(self, tuned: Float[np.ndarray, "prompt d_model"]) -> dict[str, NullDraws]:
-        """Every activation-level null for one checkpoint, by name, in the order in which they are shown.
+        """Every activation-level test, then the profile, for one checkpoint, by name, in the order of showing.
 
         The caller has run `drift.check` on these activations.
         """
-        moved = tuned - self._aligned
-        grams = Grams(moved @ moved.T, moved @ self._back.T, self._back_gram, self._harmful)
-        inside, axes = grams.only_harmful(), self.spectrum.coordinates(moved[self._harmful])
-        observed = float(Products.of(inside, *self._halves).crossfit().mean())
-        found = [
-            isotropic(observed, tuned.shape[1]),
-            covariance("covariance_aligned", observed, self._cosines[0]),
-            covariance("covariance_difference", observed, self._difference),
-            whitened(self.spectrum, inside, axes, self._back_axes, self._halves),
-            *(
-                top_removed(count, self.spectrum, inside, axes, self._back_axes, self._halves, cosines)
-                for count, cosines in zip(TOP, self._cosines[1:], strict=True)
-            ),
-            replace(self._differences, observed=observed),
-            sign_flip(grams, self._shared),
-            label_permutation(grams, self._shared, self._back_lengths),
-            label_permutation_crossfit(grams, self._shared),
-        ]
-        return {null.name: null for null in found}
-
-
-def activation_nulls(
-    aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"],
-    tuned: Float[np.ndarray, "prompt d_model"],
-    harmful: Bool[np.ndarray, " prompt"],
-    *,
-    draws: int = 10_000,
-    permutations: int = 9_999,
-    seed: int = 0,
-    groups: np.ndarray | None = None,
-) -> list[NullResult]:
-    """Every activation-level null of one checkpoint at one layer.
-
-    For more than one checkpoint or layer, use `LayerNulls`, which shares what can be shared.
-
-    Args:
-        aligned: the aligned model's activations.
-        witness: the witness's activations on the same prompts.
-        tuned: the checkpoint's activations on the same prompts.
-        harmful: which prompts are harmful.
-        draws: of each null.
-        permutations: of the labels.
-        seed: of everything random.
-        groups: the topic of each prompt; None where prompts are independent.
-
-    Raises:
-        StatisticsError: see `drift.check`.
-    """
-    check(aligned, witness, tuned, harmful)
-    resampling = Resampling.of(harmful, draws=draws, permutations=permutations, seed=seed, groups=groups)
-    found = LayerNulls(aligned, witness, resampling).against(tuned)
-    return [null.result() for null in found.values()]
+        grams = self.grams(tuned)
+        inside, moved = grams.only_harmful(), (tuned - self.aligned)[self.harmful]
+        lines = self._profile.against(self.observe(inside), inside, moved)
+        return self.test(grams) | {null.name: null for null in lines}

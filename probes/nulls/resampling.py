@@ -1,14 +1,18 @@
-"""Nulls made from the prompts themselves: differences of real prompts, flipped signs, permuted labels."""
+"""Nulls made from the prompts themselves: differences of real prompts, and flipped signs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 
-from probes.drift import Grams, split_weights
+from probes.drift import Grams, Groups, group_codes, split_weights, too_few_groups
 from probes.nulls.draws import NullDraws
+from probes.nulls.permutation import Permutations, weaker
+
+STATISTIC = "alignment_crossfit"
 
 
 @dataclass(frozen=True)
@@ -17,211 +21,178 @@ class Resampling:
 
     Attributes:
         harmful: which prompts are harmful.
+        groups: the topic of each prompt as a number; None without topics.
         seed: of everything here.
         mixtures: standard normal numbers for Gaussian draws.
-        pairs: two different prompts for each draw, [2, draw].
-        signs: -1 or 1 for each harmful prompt.
-        labels: contrasts of permuted labels; row 0 is the true one. A row is 1/count on the prompts called
-            harmful and -1/count on the others.
+        same: two different prompts of one class for each draw, [2, draw].
+        across: two prompts of different classes for each draw, [2, draw].
         fold: which prompts lie in the first fold.
-        fold_labels: for either fold, contrasts of labels permuted inside it; row 0 is the true one.
-        groups: the topic of each prompt; None where prompts are independent.
+        signs: -1 or 1 for each group of harmful prompts, or each harmful prompt, [draw, unit].
+        sign_units: the unit of each harmful prompt.
+        labels: permuted labels.
+        fold_labels: for either fold, labels permuted inside it.
+        too_few_groups: why nothing can be flipped or permuted by group; None where it can.
+        few_signs: why the signs of a fold cannot reach p <= alpha; None where they can.
+        few_labels: the same of the labels.
     """
 
     harmful: Bool[np.ndarray, " prompt"]
+    groups: Int[np.ndarray, " prompt"] | None
     seed: int
-    mixtures: Float[np.ndarray, "draw prompt"]
-    pairs: Int[np.ndarray, "two draw"]
-    signs: Float[np.ndarray, "draw harmful"]
-    labels: Float[np.ndarray, "permutation prompt"]
+    mixtures: Float32[np.ndarray, "draw prompt"]
+    same: Int[np.ndarray, "two draw"]
+    across: Int[np.ndarray, "two draw"]
     fold: Bool[np.ndarray, " prompt"]
-    fold_labels: tuple[np.ndarray, np.ndarray]
-    groups: np.ndarray | None = None
+    signs: Float32[np.ndarray, "draw unit"]
+    sign_units: Int[np.ndarray, " harmful"]
+    labels: Permutations
+    fold_labels: tuple[Permutations, Permutations]
+    few_signs: str | None
+    few_labels: str | None
 
     @classmethod
     def of(
         cls,
         harmful: Bool[np.ndarray, " prompt"],
         *,
+        groups: Groups | None = None,
+        pairs: Groups | None = None,
         draws: int = 10_000,
         permutations: int = 9_999,
+        alpha: float = 0.05,
         seed: int = 0,
-        groups: np.ndarray | None = None,
     ) -> Resampling:
         """Draw everything for these prompts.
 
-        With `groups`, folds and sign flips go by group, and labels are permuted within groups that hold both labels,
-        the groups' labels else.
+        Args:
+            harmful: which prompts are harmful.
+            groups: the topic of each prompt; None without topics: then pairs, where there are any, are the groups.
+            pairs: equal for the two prompts of a pair; None without pairs.
+            draws: of each null.
+            permutations: of the labels.
+            alpha: the level that a test must be able to reach.
+            seed: of everything.
         """
         rng = np.random.default_rng([seed, 0x2A11])
-        count = harmful.size
-        one = rng.integers(count, size=draws)
-        other = (one + rng.integers(1, count, size=draws)) % count
+        groups = pairs if groups is None else groups
+        few = too_few_groups(harmful, groups)
+        codes, couples = (None if names is None else group_codes(names) for names in (groups, pairs))
         fold = split_weights(harmful, 1, rng, groups)[0][0] > 0
+        units = np.unique(np.arange(harmful.sum()) if codes is None else codes[harmful], return_inverse=True)[1]
+        parts = [
+            Permutations.of(harmful[part], _of(codes, part), _of(couples, part), permutations, rng)
+            for part in (np.ones_like(fold), fold, ~fold)
+        ]
+        in_fold = [math.log(2) * np.unique(units[part[harmful]]).size for part in (fold, ~fold)]
         return cls(
-            harmful,
-            seed,
-            mixtures=rng.standard_normal((draws, count), dtype=np.float32),
-            pairs=np.stack([one, other]),
-            signs=_signs(harmful, draws, rng, groups),
-            labels=_contrasts(harmful, permutations, rng, groups),
+            harmful=harmful,
+            groups=codes,
+            seed=seed,
+            mixtures=rng.standard_normal((draws, harmful.size), dtype=np.float32),
+            same=_couples_of_one_class(harmful, draws, rng),
+            across=_couples_across(harmful, draws, rng),
             fold=fold,
-            fold_labels=(
-                _contrasts(harmful[fold], permutations, rng, None if groups is None else groups[fold]),
-                _contrasts(harmful[~fold], permutations, rng, None if groups is None else groups[~fold]),
-            ),
-            groups=groups,
+            signs=rng.choice(np.array([-1.0, 1.0], dtype=np.float32), (draws, units.max() + 1)),
+            sign_units=units,
+            labels=parts[0],
+            fold_labels=(parts[1], parts[2]),
+            few_signs=few or _few(min(in_fold), alpha),
+            few_labels=few or _few(min(part.arrangements for part in parts), alpha),
         )
 
 
-def _signs(harmful: np.ndarray, draws: int, rng: np.random.Generator, groups: np.ndarray | None) -> np.ndarray:
-    """−1 or 1 for each harmful prompt; one for all prompts of a group."""
-    values = np.array([-1.0, 1.0], dtype=np.float32)
-    if groups is None:
-        return rng.choice(values, (draws, int(harmful.sum())))
-    names, member = np.unique(groups[harmful], return_inverse=True)
-    return rng.choice(values, (draws, len(names)))[:, member]
+def _of(codes: np.ndarray | None, part: np.ndarray) -> np.ndarray | None:
+    return None if codes is None else codes[part]
 
 
-def _contrasts(
-    harmful: np.ndarray, permutations: int, rng: np.random.Generator, groups: np.ndarray | None = None
-) -> np.ndarray:
-    labels = np.tile(harmful, (permutations + 1, 1))
-    called = rng.permuted(labels, axis=1) if groups is None else _permute_in_groups(labels, rng, groups)
-    called[0] = harmful
-    # Whole groups change their label where no group holds both, so the classes' sizes may change with it.
-    positive = called.sum(axis=1, keepdims=True)
-    return np.where(called, 1 / positive, -1 / (harmful.size - positive)).astype(np.float32)
+def _few(arrangements: float, alpha: float) -> str | None:
+    if arrangements >= -math.log(alpha):
+        return None
+    return f"too few groups in a fold: {math.exp(arrangements):.0f} arrangements cannot reach p = {alpha:g}"
 
 
-def _permute_in_groups(labels: np.ndarray, rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
-    """Labels permuted within each group; where every group has one label alone, the groups' labels permuted."""
-    names, member = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(member == place) for place in range(len(names))]
-    if any(len(set(labels[0, chosen])) > 1 for chosen in members):
-        for chosen in members:
-            labels[:, chosen] = rng.permuted(labels[:, chosen], axis=1)
-        return labels
-    of_group = np.tile(np.array([labels[0, chosen[0]] for chosen in members]), (len(labels), 1))
-    return rng.permuted(of_group, axis=1)[:, member]
+def _couples_of_one_class(harmful: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    one, other = rng.integers(harmful.size, size=draws), np.empty(draws, dtype=int)
+    for members in (harmful, ~harmful):
+        own, mine = np.flatnonzero(members), members[one]
+        place = np.searchsorted(own, one[mine])
+        other[mine] = own[(place + rng.integers(1, own.size, size=place.size)) % own.size]
+    return np.stack([one, other])
+
+
+def _couples_across(harmful: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    couple = np.stack([rng.choice(np.flatnonzero(members), draws) for members in (harmful, ~harmful)])
+    return np.where(rng.random(draws) < 0.5, couple, couple[::-1])
 
 
 def random_difference(
-    observed: float,
+    name: str,
     gram: Float[np.ndarray, "prompt prompt"],
     along: Float[np.ndarray, " prompt"],
     length: float,
-    pairs: Int[np.ndarray, "two draw"],
+    couples: Int[np.ndarray, "two draw"],
 ) -> NullDraws:
     """A displacement that is the difference between the aligned model's activations at two real prompts.
 
     Args:
-        observed: the checkpoint's `alignment_crossfit`.
+        name: of the null.
         gram: inner products of the aligned model's activations, centred.
         along: their products with the reversion direction.
         length: of the reversion direction.
-        pairs: two different prompts for each draw. Two with the same activations have no difference; their
+        couples: two different prompts for each draw. Two with the same activations have no difference; their
             cosine counts as 1, which can only make the p-value larger.
     """
-    one, other = pairs
+    one, other = couples
     squared = np.maximum(np.diag(gram)[one] + np.diag(gram)[other] - 2 * gram[one, other], 0)
     distinct = squared > 1e-12 * np.trace(gram) / gram.shape[0]
+    if not distinct.any():
+        return NullDraws(name, STATISTIC, None, reason="prompts do not differ here", defined=False)
     lengths = np.sqrt(np.where(distinct, squared, 1.0)) * length
     cosines = np.where(distinct, (along[one] - along[other]) / lengths, 1.0)
-    return NullDraws("random_difference", "alignment_crossfit", observed, cosines)
+    return NullDraws(name, STATISTIC, 0.0, cosines.astype(np.float32))
 
 
 def sign_flip(grams: Grams, resampling: Resampling) -> NullDraws:
-    """Is the return fraction more than chance signs of the prompts' motions would give?
+    """Is the return fraction more than random signs of the prompts' motions would give?
 
-    Each harmful prompt's return fraction is taken along the reversion of the *other* fold, and its sign is
-    flipped at random. The two folds are tested apart and the weaker result is given: a prompt's noise enters
-    its own motion and the other fold's direction, so the folds' tests are not independent, and their maximum
-    is valid regardless.
-    """
-    harmful, fold = resampling.harmful, resampling.fold
-    both = [fold & harmful, ~fold & harmful]
-    agreement = float(grams.back[np.ix_(both[0], both[1])].mean())
-    if agreement <= 0:
-        why = "the reversion direction does not agree with itself across folds"
-        return NullDraws("sign_flip", "return_fraction", None, reason=why)
-    tests = []
-    for own, other in (both, both[::-1]):
-        fractions = grams.cross[np.ix_(own, other)].mean(axis=1) / agreement
-        draws = resampling.signs[:, own[harmful]] @ (fractions / fractions.size).astype(np.float32)
-        tests.append(NullDraws("sign_flip", "return_fraction", float(fractions.mean()), draws))
-    return weaker(*tests)
-
-
-def label_permutation(
-    grams: Grams, resampling: Resampling, back: Float[np.ndarray, " permutation"] | None = None
-) -> NullDraws:
-    """Is the motion about harmful prompts? Labels permuted, for displacement and reversion alike.
+    Each harmful prompt's return fraction is taken along the reversion of the *other* fold, and its sign is flipped at
+    random, together with those of its group. The two folds are tested apart and the weaker result is given: a
+    prompt's noise enters its own motion and the other fold's direction, so the folds' tests are not independent, and
+    their maximum is valid regardless.
 
     Args:
-        grams: of both classes.
-        resampling: the permutations.
-        back: `squared_lengths` of the reversion, where they are at hand: they do not depend on the
-            checkpoint.
+        grams: of harmful prompts alone.
+        resampling: the signs.
     """
-    labels = resampling.labels
-    moved, cross = squared_lengths(grams.moved, labels), _forms(grams.cross, labels)
-    back = squared_lengths(grams.back, labels) if back is None else back
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = cross / np.sqrt(moved * back)
-    if not np.isfinite(cosines).all():
-        why = "the harmful minus harmless displacement is zero"
-        return NullDraws("label_permutation", "did_alignment", None, reason=why)
-    return NullDraws("label_permutation", "did_alignment", float(cosines[0]), cosines[1:])
-
-
-def squared_lengths(
-    gram: Float[np.ndarray, "prompt prompt"], contrasts: Float[np.ndarray, "permutation prompt"]
-) -> Float[np.ndarray, " permutation"]:
-    """Squared lengths of the contrasts' mean vectors."""
-    return np.maximum(_forms(gram, contrasts), 0)
-
-
-def _forms(gram: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
-    """c' G c for each contrast c. The matrix is centred first (c sums to 0), so that float32 is enough."""
-    centred = gram - gram.mean(axis=0) - gram.mean(axis=1, keepdims=True) + gram.mean()
-    scale = float(np.abs(centred).max()) or 1.0
-    pulled = contrasts @ (centred / scale).astype(np.float32)
-    return np.einsum("ij,ij->i", pulled, contrasts).astype(np.float64) * scale
-
-
-def label_permutation_crossfit(grams: Grams, resampling: Resampling) -> NullDraws:
-    """Does the displacement alone depend on the label, along the other fold's harmful minus harmless
-    reversion?
-
-    The joint permutation of `label_permutation` asks whether labels matter to displacement *or* reversion;
-    where alignment training was about harmful prompts, they always matter to the reversion, and a
-    displacement that knows nothing of labels can then look extreme. Here the direction keeps its labels, and
-    those of one fold's displacements are permuted along the other fold's direction, which is exact. The
-    weaker fold is given.
-    """
-    harmful, fold = resampling.harmful, resampling.fold
-    sign = np.where(harmful, 1.0, -1.0)
-    contrast = [
-        sign * mask * np.where(harmful, 1 / (mask & harmful).sum(), 1 / (mask & ~harmful).sum())
-        for mask in (fold, ~fold)
-    ]
-    name, statistic = "label_permutation_crossfit", "did_return_fraction"
-    agreement = float(contrast[0] @ grams.back @ contrast[1])
+    name, statistic = "sign_flip", "return_fraction"
+    if resampling.few_signs is not None:
+        return NullDraws(name, statistic, None, reason=resampling.few_signs)
+    first = resampling.fold[resampling.harmful]
+    agreement = float(grams.back[np.ix_(first, ~first)].mean())
     if agreement <= 0:
-        why = "the harmful minus harmless reversion does not agree with itself across folds"
+        why = "the reversion direction does not agree with itself across folds"
         return NullDraws(name, statistic, None, reason=why)
     tests = []
-    for own, labels, other in (
-        (fold, resampling.fold_labels[0], contrast[1]),
-        (~fold, resampling.fold_labels[1], contrast[0]),
-    ):
-        along = grams.cross[own] @ other / agreement
-        values = labels @ (along - along.mean()).astype(np.float32)
-        tests.append(NullDraws(name, statistic, float(values[0]), values[1:]))
+    for own in (first, ~first):
+        fractions = grams.cross[np.ix_(own, ~own)].mean(axis=1) / agreement
+        draws = flip_signs(resampling.signs, resampling.sign_units[own], fractions / fractions.size)
+        tests.append(NullDraws(name, statistic, float(fractions.mean()), draws))
     return weaker(*tests)
 
 
-def weaker(one: NullDraws, other: NullDraws) -> NullDraws:
-    """Of two tests of one question, the one with the larger p-value."""
-    return one if (one.p_value() or 0.0) >= (other.p_value() or 0.0) else other
+def flip_signs(
+    signs: Float32[np.ndarray, "draw unit"],
+    units: Int[np.ndarray, " prompt"],
+    values: Float[np.ndarray, "prompt ..."],
+) -> Float[np.ndarray, "draw ..."]:
+    """Sums of values whose signs are flipped unit by unit.
+
+    Args:
+        signs: -1 or 1 for each unit.
+        units: the unit of each value.
+        values: one number a prompt, or a column a set of numbers.
+    """
+    names, codes = np.unique(units, return_inverse=True)
+    sums = np.zeros((names.size, *values.shape[1:]))
+    np.add.at(sums, codes, values)
+    return signs[:, names] @ sums.astype(np.float32)

@@ -3,28 +3,33 @@
 They answer the objection that the activation-level nulls cannot: displacement and reversion both start from
 the aligned model, so any perturbation that shrinks what is special about it points "back". Three unrelated
 points give a cosine of 0.5. A sham drift shares that endpoint, and the perturbation's size, with the real
-one.
+one. One noise is one draw: it is scaled to every checkpoint of a trajectory, never drawn anew for a step (averaging
+over steps would average the noise away), and the same draws serve as sham drifts and as sham witnesses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Float32
 
-from probes.drift import crossfit
+from probes.drift import cosine
 from probes.nulls.draws import NullDraws
+from probes.nulls.layer import LayerNulls
 
 _STATISTIC = "alignment_crossfit"
+Rows = Float[np.ndarray, "harmful d_model"]
+Halves = tuple[Float[np.ndarray, "split harmful"], Float[np.ndarray, "split harmful"]]
 
 
 def sham_drift(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDraws:
-    """The alignment against that of aligned checkpoints with noise of the same norm, tensor by tensor.
+    """The alignment against that of aligned checkpoints with weight noise that moves the activations as far.
 
     Args:
         observed: the checkpoint's `alignment_crossfit`.
-        cosines: the shams', as of `sham_drift_cosines`; 19 are the fewest that can give p = 0.05.
+        cosines: the shams', each with the true reversion; 19 are the fewest that can give p = 0.05.
     """
     return NullDraws("sham_drift", _STATISTIC, observed, np.asarray(cosines, dtype=float))
 
@@ -35,48 +40,79 @@ def sham_witness(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDr
 
     Args:
         observed: the checkpoint's `alignment_crossfit`.
-        cosines: the same displacement's alignment with each sham witness, as of `sham_witness_cosines`.
+        cosines: the same displacement's alignment with each sham in the place of the witness.
     """
     return NullDraws("sham_witness", _STATISTIC, observed, np.asarray(cosines, dtype=float))
 
 
-def sham_drift_cosines(
-    aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"],
-    shams: Iterable[Float[np.ndarray, "prompt d_model"]],
-    harmful: Bool[np.ndarray, " prompt"],
-    *,
-    splits: int = 50,
-    seed: int = 0,
-    groups: np.ndarray | None = None,
-) -> Float[np.ndarray, " draw"]:
-    """Cross-fitted alignment of every sham drift with the true reversion direction.
+@dataclass(frozen=True)
+class Sham:
+    """One sham, held against the reversion and against a checkpoint.
 
-    Args:
-        aligned: the aligned model's activations.
-        witness: the witness's.
-        shams: activations of the noised copies, one after the other, so that not all need to be in memory.
-        harmful: which prompts are harmful.
-        splits: as for `drift.measure`.
-        seed: as for `drift.measure`.
-        groups: as for `drift.measure`.
+    Attributes:
+        moves: mean displacements of the harmful prompts in either half of the first split, whose noise is apart.
+        drift: cross-fitted alignment with the true reversion, as of `drift.crossfit`.
+        witness: the same of the checkpoint's displacement with the sham in the witness's place.
     """
-    return np.array(
-        [crossfit(aligned, witness, sham, harmful, splits=splits, seed=seed, groups=groups) for sham in shams]
-    )
+
+    moves: Float[np.ndarray, "half d_model"]
+    drift: float
+    witness: float
+
+    @classmethod
+    def of(cls, sham: Rows, back: Rows, moved: Rows, halves: Halves) -> Sham:
+        """Hold displacements of the harmful prompts against each other.
+
+        Args:
+            sham: of the sham (sham - aligned).
+            back: of the witness.
+            moved: of the checkpoint.
+            halves: weights of the harmful prompts in the halves of the splits.
+        """
+        own = [half @ sham for half in halves]
+        cosines = [_crossfit(own, [half @ rows for half in halves]) for rows in (back, moved)]
+        return cls(np.stack([own[0][0], own[1][0]]), cosines[0], cosines[1])
 
 
-def sham_witness_cosines(
-    aligned: Float[np.ndarray, "prompt d_model"],
-    shams: Iterable[Float[np.ndarray, "prompt d_model"]],
-    tuned: Float[np.ndarray, "prompt d_model"],
-    harmful: Bool[np.ndarray, " prompt"],
-    *,
-    splits: int = 50,
-    seed: int = 0,
-    groups: np.ndarray | None = None,
-) -> Float[np.ndarray, " draw"]:
-    """Cross-fitted alignment of the true displacement with the direction towards every sham witness."""
-    return np.array(
-        [crossfit(aligned, sham, tuned, harmful, splits=splits, seed=seed, groups=groups) for sham in shams]
-    )
+def _crossfit(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    products = [
+        cosine(*(np.einsum("sd,sd->s", *pair) for pair in ((left, right), (left, left), (right, right))))
+        for left, right in zip(one, other[::-1], strict=True)
+    ]
+    return float(np.mean(products))
+
+
+@dataclass(frozen=True)
+class Shams:
+    """What sham checkpoints say of one checkpoint at one layer; arrays of what `Sham` holds.
+
+    Attributes:
+        moves: mean displacements of either half.
+        drift: alignments with the reversion.
+        witness: alignments of the checkpoint with the shams.
+    """
+
+    moves: Float32[np.ndarray, "sham half d_model"]
+    drift: Float[np.ndarray, " sham"]
+    witness: Float[np.ndarray, " sham"]
+
+    @classmethod
+    def of(cls, layer: LayerNulls, tuned: Float[np.ndarray, "prompt d_model"], shams: Iterable[Rows]) -> Shams:
+        """Hold shams against the reversion and against a checkpoint.
+
+        Args:
+            layer: the tests of the layer.
+            tuned: the checkpoint's activations.
+            shams: displacements (sham - aligned) of the harmful prompts, one sham after the other.
+        """
+        back, moved = layer.back[layer.harmful], (tuned - layer.aligned)[layer.harmful]
+        drawn = [Sham.of(rows, back, moved, layer.halves) for rows in shams]
+        return cls(
+            np.stack([sham.moves for sham in drawn]).astype(np.float32),
+            np.array([sham.drift for sham in drawn]),
+            np.array([sham.witness for sham in drawn]),
+        )
+
+    def tests(self, observed: float) -> dict[str, NullDraws]:
+        """Both tests of a checkpoint with this cross-fitted alignment."""
+        return {"sham_drift": sham_drift(observed, self.drift), "sham_witness": sham_witness(observed, self.witness)}

@@ -1,4 +1,4 @@
-"""A statistic or a rate by optimiser step: every arm and seed, with intervals, references and the nulls' p99."""
+"""A statistic or a rate by optimiser step: every arm and seed, with intervals, references and the nulls' limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probes.plots import style
 from probes.plots.labels import EndLabel, label_ends
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
-from probes.statistics import null_name, statistic_of
+from probes.statistics import limit_label, null_name, statistic_of
 
 ISOTROPIC = "isotropic"
 _HEIGHT, _TOP, _BOTTOM = 400, 84, 64
@@ -34,7 +34,7 @@ def by_step(
             `witness` and `pretrained` (step 0) become a point at 0 and reference lines.
         statistic: its key in `probes.statistics`.
         subtitle: run, layer and direction.
-        nulls: null, step, p99 of one trajectory for that statistic. The isotropic null is left out when it is
+        nulls: null, step, limit, draws of one trajectory for that statistic. The isotropic null is left out when it is
             the only one: it cannot fail in a real activation space.
         ink: light or dark page.
     """
@@ -67,7 +67,7 @@ def _length(text: str) -> int:
 def _worth_showing(nulls: pd.DataFrame | None) -> pd.DataFrame | None:
     if nulls is None:
         return None
-    nulls = nulls[nulls["p99"].notna()]
+    nulls = nulls[nulls["limit"].notna()]
     return None if set(nulls["null"]) <= {ISOTROPIC} else nulls
 
 
@@ -78,14 +78,14 @@ def _reading(rows: pd.DataFrame, nulls: pd.DataFrame | None) -> str:
     if rows.groupby("arm")["seed"].nunique().gt(1).any():
         parts.append("One line a seed.")
     if nulls is not None:
-        parts.append("Grey: below the highest 99th percentile of the nulls; thin lines: each null's own.")
+        parts.append("Grey: below the highest limit of the nulls; thin lines: each null's own, as named at its end.")
     return " ".join(parts)
 
 
 def _limits(rows: pd.DataFrame, nulls: pd.DataFrame | None, statistic: str) -> tuple[float, float]:
     values = [value for column in ("value", "low", "high") for value in rows[column] if _finite(value)]
     if nulls is not None:
-        values += list(nulls["p99"])
+        values += list(nulls["limit"])
     if statistic_of(statistic).limits == (0, 1):
         return -0.04, 1.04
     if statistic.endswith("return_fraction"):
@@ -105,7 +105,7 @@ def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink:
     if nulls is None:
         return []
     colours = style.INKS[ink]
-    highest = nulls.groupby("step")["p99"].max().sort_index()
+    highest = nulls.groupby("step")["limit"].max().sort_index()
     places = [axis.position(step) for step in highest.index]
     floor = [min(0.0, value) for value in highest]
     fig.add_scatter(
@@ -120,17 +120,17 @@ def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink:
     labels = []
     for name, rows in nulls.groupby("null"):
         rows = rows.sort_values("step")
-        title = style.plain(null_name(str(name)))
+        title, label = style.plain(null_name(str(name))), limit_label(int(rows["draws"].iloc[-1]))
         fig.add_scatter(
             name=f"null:{name}",
             x=[axis.position(step) for step in rows["step"]],
-            y=rows["p99"],
+            y=rows["limit"],
             mode="lines",
             line={"color": style.fade(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
             customdata=rows["step"],
-            hovertemplate=f"{title}<br>p99 %{{y:.3f}} at step %{{customdata}}<extra></extra>",
+            hovertemplate=f"{title}<br>{label} %{{y:.3f}} at step %{{customdata}}<extra></extra>",
         )
-        labels.append(EndLabel(float(rows["p99"].iloc[-1]), f"{title} p99", colours.muted, 12))
+        labels.append(EndLabel(float(rows["limit"].iloc[-1]), f"{title} {label}", colours.muted, 12))
     return labels
 
 

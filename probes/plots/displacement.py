@@ -32,12 +32,13 @@ class Cone:
     """The hardest null at a checkpoint: an arrow nearer to the way back than its angle is beyond every null."""
 
     null: str
-    p99: float
+    limit: float
+    limit_label: str
 
     @property
     def angle(self) -> float:
         """Between the way back and the cone's edge, radians."""
-        return math.acos(max(-1.0, min(1.0, self.p99)))
+        return math.acos(max(-1.0, min(1.0, self.limit)))
 
 
 def vectors(
@@ -228,7 +229,7 @@ def _draw_cone(
             "x": reach * math.cos(cone.angle),
             "y": reach * math.sin(cone.angle),
             "showarrow": False,
-            "text": f"{style.plain(null_name(cone.null))} p99, {math.degrees(cone.angle):.0f}°",
+            "text": f"{style.plain(null_name(cone.null))} {cone.limit_label}, {math.degrees(cone.angle):.0f}°",
             "xanchor": "right",
             "yanchor": "bottom",
             "font": {"size": 12, "color": colours.muted},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from probes.errors import PromptError
 from probes.prompts.records import LABELS
 
 HARMFUL, HARMLESS = LABELS
+_ATTEMPTS = 100  # orders of the groups, until either fold has some of every label
 
 
 def folds(
@@ -48,25 +49,35 @@ def _folds_alone(harmful: Bool[np.ndarray, " prompt"], generator: np.random.Gene
 def _folds_of_groups(
     harmful: Bool[np.ndarray, " prompt"], groups: np.ndarray, generator: np.random.Generator
 ) -> Int[np.ndarray, " prompt"]:
-    """Groups one by one, those with the largest share of a label first, to the fold that has less of their labels."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}  # by place, not by name
     group = np.array([numbers[name] for name in groups])
     counts = np.stack([np.bincount(group[members], minlength=len(numbers)) for members in (harmful, ~harmful)], axis=1)
-    shares = counts / np.maximum(counts.sum(axis=0), 1)
-    order = generator.permutation(len(numbers))
-    order = order[np.argsort(-shares[order].max(axis=1), kind="stable")]
-    side = np.empty(len(numbers), dtype=np.int64)
-    excess = np.zeros(2)  # of each label in fold 0 over fold 1
+    for _ in range(_ATTEMPTS):
+        side = _sides(counts / np.maximum(counts.sum(axis=0), 1), generator)
+        one_sided = [label for label, of_label in zip(LABELS, counts.T, strict=True) if _is_one_sided(side, of_label)]
+        if not one_sided:
+            return side[group]
+    (label, *_) = one_sided
+    raise PromptError(
+        f"The {label} prompts cannot be split into two folds by topic",
+        got=f"{int((counts[:, LABELS.index(label)] > 0).sum())} topics with {label} prompts",
+        expected="at least two",
+        next_step="Give finer topics, or none.",
+    )
+
+
+def _sides(shares: Float[np.ndarray, "group label"], generator: np.random.Generator) -> Int[np.ndarray, " group"]:
+    """The fold of each group, the largest first, each to the fold that has less of its labels."""
+    order = generator.permutation(len(shares))
+    order = order[np.argsort(-shares[order].sum(axis=1), kind="stable")]
+    side = np.empty(len(shares), dtype=np.int64)
+    excess = np.zeros(shares.shape[1])  # of each label in fold 0 over fold 1
     for place in order:
         costs = [np.square(excess + sign * shares[place]).sum() for sign in (1, -1)]
         side[place] = generator.integers(2) if np.isclose(*costs) else int(np.argmin(costs))
         excess += shares[place] * (1 - 2 * side[place])
-    for label, of_label in zip((HARMFUL, HARMLESS), counts.T, strict=True):
-        if of_label.any() and len(set(side[of_label > 0])) < 2:
-            raise PromptError(
-                f"The {label} prompts cannot be split into two folds by topic",
-                got=f"{int((of_label > 0).sum())} topics with {label} prompts",
-                expected="at least two of about equal size",
-                next_step="Give finer topics, or none.",
-            )
-    return side[group]
+    return side
+
+
+def _is_one_sided(side: Int[np.ndarray, " group"], counts: Int[np.ndarray, " group"]) -> bool:
+    return bool(counts.any()) and len(set(side[counts > 0])) < 2

@@ -78,7 +78,8 @@ class Stage:
 def _plain(value: Any) -> Any:
     """An argument of a stage as JSON; what has a hash of its own stands for its content."""
     if hasattr(value, "sha256"):
-        return value.sha256
+        grouping = getattr(value, "grouping_sha256", None)  # prompts: topics decide the folds
+        return value.sha256 if grouping is None else [value.sha256, grouping]
     if hasattr(value, "document"):
         return value.document()
     if isinstance(value, np.ndarray):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from probes.activations import collect, extract
@@ -31,20 +33,22 @@ def write_prompts(run: Run, prompts: PromptSet, rendered: Rendered) -> None:
         "template": "chat template of the aligned model" if rendered.template else "none: raw text",
         "harmful": int(prompts.harmful.sum()),
         "harmless": int((~prompts.harmful).sum()),
+        "left_out": [list(pair) for pair in rendered.left_out],  # id and tokens of those the context does not hold
+        "notices": list(rendered.notices),
     }
     run.write_table("prompts", frame)
     run.refresh()
 
 
-def write_activations(run: Run, model: ModelHost, report: Report) -> None:
-    """Measure every member of the lineage that is not measured yet, each a stage of its own.
+def write_activations(run: Run, model: ModelHost, members: Sequence[Member], report: Report) -> None:
+    """Measure the members of the lineage that are not measured yet, each a stage of its own.
 
     What it is made from is its key: the fingerprint of weights, token ids, position and precision. A file with the
     same key of a neighbour under the same root is taken over, not measured again.
     """
     places = {member.id: str(member.ref) for member in run.lineage.portable(run.path).members()}
-    for number, member in enumerate(run.members):
-        report(Progress("reading activations", number, len(run.members), member.id))
+    for number, member in enumerate(members):
+        report(Progress("reading activations", number, len(members), member.id))
         weights = model.weights_sha256(member.ref)
         key = _key(run, model, weights)
         if not run.holds(activations_stage(member.id), key):
@@ -55,7 +59,7 @@ def write_activations(run: Run, model: ModelHost, report: Report) -> None:
             run.manifest.stages.pop("behaviour", None)  # its tables are of the weights that were here before
         run.manifest.checkpoints[member.id] = {"place": places[member.id], "weights_sha256": weights, "key": key}
         run.save()
-    report(Progress("reading activations", len(run.members), len(run.members)))
+    report(Progress("reading activations", len(members), len(members)))
 
 
 @stage("noise", version=_EXTRACTION, needs=(activations_stage("aligned"),))

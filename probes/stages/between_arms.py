@@ -1,86 +1,132 @@
-"""What the last step of the ladder asks for: block, push and matched controls beside the arm that is judged."""
+"""What a verdict takes from other arms of the run: block, push and controls; a mirror; continued alignment training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from probes.behaviour.judges import UNJUDGED
-from probes.behaviour.paired import paired_rates
-from probes.drift import measurable
+from probes.lineage import Trajectory
 from probes.run import Run
-from probes.statistics import Estimate
-from probes.verdict.causality import Causal, Comparison
-from probes.verdict.ladder import NO_ARMS
+from probes.verdict.causality import BLOCK, PUSH, Causal, ControlArm, Harm, compare_with_controls
+from probes.verdict.comparisons import Comparison, ReturnPair, compare_returns
+from probes.verdict.evidence import NO_ARMS
+from probes.verdict.families import CONTROL, MIRROR
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_CONTROL = "control:"
-Steps = Mapping[int, Mapping[str, Estimate]]
-Draws = Callable[[str, int], Float[np.ndarray, " draw"]]
+BASELINE, CONTINUED = "baseline", "control:continued"
+# Controls that train on something else, or block something that is no direction of their own draw.
+_NO_DIRECTION = ("continued", "shuffled", "text", "harmless")
 
 
-def between_arms(run: Run, arm: str, seed: int, by_arm: Mapping[str, Steps], draws: Draws) -> Causal | str:
-    """Block, push and every matched control beside an arm, at the last step that all have.
+def block_and_push(run: Run, arm: str) -> Causal | str:
+    """Block, push and every control direction beside an arm, at the last step that all have, over all seeds.
 
     Args:
         run: with behaviour, where that was judged.
         arm: the one that is judged; only the baseline has counterparts.
-        seed: of its run.
-        by_arm: of each arm's run with this seed, the estimates at the layer declared in advance, by step.
-        draws: bootstrap draws of the alignment of an arm at a step, the same prompts in every arm.
 
     Returns:
-        The comparisons, or why there are none.
+        The comparison, or why there is none.
     """
-    controls = sorted(name for name in by_arm if name.startswith(_CONTROL))
-    if arm != "baseline" or not ({"block", "push"} <= set(by_arm) and controls):
+    arms = {trajectory.arm for trajectory in run.lineage.trajectories}
+    controls = sorted(name for name in arms if name.startswith(CONTROL) and _kind(name) not in _NO_DIRECTION)
+    if arm != BASELINE or not ({BLOCK, PUSH} <= arms and controls):
         return NO_ARMS
     if "behaviour" not in run.manifest.stages:
         return "behaviour was not judged, or on other weights"
-    names = [arm, "block", "push", *controls]
-    step, said = _answers(run, seed, names, by_arm)
-    if said is None:
+    answers = _answers(run, [BASELINE, BLOCK, PUSH, *controls])
+    if answers is None:
         return "no step at which every arm was judged"
-    unclear = [name for name in names if measurable(by_arm[name][step])]
-    if unclear:
-        return f"the displacement of {', '.join(unclear)} is not measurable at step {step}"
-    drawn = {name: draws(name, step) for name in names}
-
-    def held(one: str, other: str, *, rises: bool) -> Comparison:
-        before, after = ((said[name] == "compliance").to_numpy(bool) for name in (other, one))
-        change = (1 if rises else -1) * (drawn[one] - drawn[other])
-        place = [by_arm[name][step]["alignment_crossfit"].value or 0.0 for name in (one, other)]
-        return Comparison(
-            one,
-            other,
-            rises,
-            (place[0], place[1]),
-            (float(after.mean()), float(before.mean())),
-            p_alignment=float((1 + (change <= 0).sum()) / (len(change) + 1)),
-            p_harm=paired_rates(before, after).one_sided(rises=rises),
-        )
-
-    asked = [held(one, other, rises=one == "push") for other in (arm, *controls) for one in ("block", "push")]
-    return Causal(asked, [held(one, arm, rises=rises) for one in controls for rises in (False, True)])
+    harm = {name: _harm(rows) for name, rows in answers.groupby("arm")}
+    matched = _holds_ratio(run.manifest.config_given)
+    return compare_with_controls(
+        harm[BASELINE],
+        harm[BLOCK],
+        harm[PUSH],
+        [each for name in controls for each in _directions(name, harm[name], matched)],
+    )
 
 
-def _answers(run: Run, seed: int, names: Sequence[str], by_arm: Mapping[str, Steps]) -> tuple[int, pd.DataFrame | None]:
-    """The last common step, and there the verdict on each harmful prompt by arm, of those judged in every arm."""
-    asked = run.read_table(
+def _kind(control: str) -> str:
+    """How a control's direction is drawn: `control:covariance:3` is `covariance`."""
+    return control.split(":")[1]
+
+
+def _directions(control: str, harm: Harm, matched: bool) -> Iterator[ControlArm]:
+    """A numbered draw is one direction at every seed; a control alone draws another at each seed."""
+    if control.rpartition(":")[2].isdecimal():
+        yield ControlArm(control, _kind(control), harm, matched)
+        return
+    for seed, answers in harm.items():
+        yield ControlArm(f"{control}, seed {seed}", _kind(control), {seed: answers}, matched)
+
+
+def _holds_ratio(given: Any) -> bool:
+    """Whether the arms of a run were trained at one gradient ratio, as its settings say."""
+    if not isinstance(given, Mapping):
+        return False
+    return any(
+        (name in ("gradient_ratio", "match") and value is not None) or _holds_ratio(value)
+        for name, value in given.items()
+    )
+
+
+def _answers(run: Run, names: list[str]) -> pd.DataFrame | None:
+    """Judged answers to harmful prompts at the last step that every arm has, of every seed."""
+    rows = run.read_table(
         "completions",
         columns=["arm", "seed", "step", "prompt", "verdict"],
-        filters=[("label", "==", "harmful"), ("seed", "==", seed), ("arm", "in", list(names))],
+        filters=[("label", "==", "harmful"), ("arm", "in", names)],
     )
-    judged = {name: set(part["step"]) & set(by_arm[name]) for name, part in asked.groupby("arm")}
-    steps = set.intersection(*(judged.get(name, set()) for name in names))
+    rows = rows[rows["verdict"] != UNJUDGED]
+    steps = [set(rows.loc[rows["arm"] == name, "step"]) for name in names]
+    common = set.intersection(*steps)
+    return rows[rows["step"] == max(common)] if common else None
+
+
+def _harm(rows: pd.DataFrame) -> dict[int, dict[str, bool]]:
+    return {
+        int(seed): dict(zip(part["prompt"], part["verdict"] == "compliance", strict=True))
+        for seed, part in rows.groupby("seed")
+    }
+
+
+def returns_beside(run: Run, trajectory: Trajectory, other: str) -> Comparison:
+    """The return of an arm beside that of another, at the last step that both have, paired by seed.
+
+    Args:
+        run: measured.
+        trajectory: of the arm that is judged; all of its seeds are taken together.
+        other: `mirror`, whose displacements start at the witness and which stands beside the baseline alone, or
+            `control:continued`.
+    """
+    if other == trajectory.arm or (other == MIRROR and trajectory.arm != BASELINE):
+        return Comparison("not_tested", reason=f"an arm other than the {BASELINE} needs its own {other}")
+    by_place = {(each.arm, each.seed): each for each in run.lineage.trajectories}
+    pairs = [
+        pair
+        for (arm, seed), own in by_place.items()
+        if arm == trajectory.arm and (other, seed) in by_place
+        if (pair := _pair(run, own, by_place[other, seed])) is not None
+    ]
+    if not pairs:
+        return Comparison("not_tested", reason=f"no {other.removeprefix(CONTROL)} arm was run beside it")
+    settings = run.settings
+    return compare_returns(pairs, run.harmful, groups=run.groups, splits=settings.splits, seed=settings.seed)
+
+
+def _pair(run: Run, own: Trajectory, other: Trajectory) -> ReturnPair | None:
+    steps = {checkpoint.step for checkpoint in own.checkpoints} & {checkpoint.step for checkpoint in other.checkpoints}
     if not steps:
-        return 0, None
-    step = int(max(steps))
-    said = asked[asked["step"] == step].pivot(index="prompt", columns="arm", values="verdict")
-    said = said[(said != UNJUDGED).all(axis=1) & said.notna().all(axis=1)]
-    return step, None if said.empty else said
+        return None
+    step, mirrored = max(steps), other.arm == MIRROR
+    names = ("aligned", "witness", own.checkpoint_id(step), other.checkpoint_id(step))
+    start, end, tuned, beside = (
+        run.activations(name, run.headline_layer)[run.harmful].astype(np.float64) for name in names
+    )
+    return ReturnPair.of(end - start, tuned - start, beside - (end if mirrored else start), mirrored=mirrored)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@stage("drift", version=1, needs=("activations", "noise"), settings=("splits", "bootstraps", "seed"))
+@stage("drift", version=2, needs=("activations", "noise", "prompts"), settings=("splits", "bootstraps", "seed"))
 def write_drift(run: Run, report: Report) -> None:
     """Write `drift.parquet`: a row per checkpoint, layer and statistic, with its interval or the reason it has none."""
     import pandas as pd
@@ -33,7 +33,8 @@ def write_drift(run: Run, report: Report) -> None:
         for member in members:
             report(Progress("measuring drift", layer + 1, aligned.n_layers + 1, member.id))
             tuned = run.activations(member.id, layer)
-            statistics = estimates(reference, earlier, tuned, run.harmful, float(noise[layer]), run.settings)
+            here = (reference, earlier, tuned, run.harmful, float(noise[layer]), run.settings)
+            statistics = estimates(*here, groups=run.groups)
             rows += drift_rows(member.labels, layer, statistics)
     run.write_table("drift", with_types(pd.DataFrame(rows)))
 
@@ -50,6 +51,7 @@ def estimates(
     harmful: np.ndarray,
     noise: float,
     settings: Settings,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """All statistics of one checkpoint at one layer; where the layer carries no difference, each with that reason."""
     try:
@@ -58,6 +60,7 @@ def estimates(
             witness,
             tuned,
             harmful,
+            groups=groups,
             noise=noise,
             splits=settings.splits,
             bootstraps=settings.bootstraps,
@@ -73,7 +76,7 @@ def _columns(estimate: Estimate) -> dict[str, Any]:
 
 def with_types(frame: pd.DataFrame) -> pd.DataFrame:
     """Numbers as float64 and reasons as text, also where a column is empty, so that equal runs give equal bytes."""
-    numbers = [name for name in ("value", "low", "high", "observed", "p99", "p", "p_max") if name in frame]
+    numbers = [name for name in ("value", "low", "high", "observed", "limit", "p", "p_max", "power") if name in frame]
     frame[numbers] = frame[numbers].astype("float64")
     frame["reason"] = frame["reason"].astype("string")
     return frame

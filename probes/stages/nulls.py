@@ -1,136 +1,181 @@
-"""Stage `nulls.parquet`: every drift held against what it would be without reversion."""
+"""Stage `nulls.parquet`: every drift held against what it would be without reversion; `findings.json` beside it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from probes import drift
+from probes.directions.refusal import refusal_axis
+from probes.directions.reversion import reversion_vectors
 from probes.errors import StatisticsError
 from probes.lineage import Member
 from probes.models import ModelHost
-from probes.nulls import (
-    LayerNulls,
-    NullDraws,
-    Resampling,
-    max_over_layers,
-    over_steps,
-    sham_drift,
-    sham_witness,
-)
+from probes.nulls import SHAMS, LayerNulls, NullDraws, Resampling, Shams, max_over_layers
 from probes.progress import Progress, Report, within
-from probes.run import ByStep, Run
+from probes.run import Run
 from probes.stages import stage
 from probes.stages.drift import with_types
-from probes.stages.shams import DRIFT, WITNESS, write_shams
+from probes.stages.shams import TOO_MANY, write_shams
+from probes.statistics import NullResult, decimal
+from probes.verdict.assess import hold_against_nulls
+from probes.verdict.families import MIRROR
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRAJECTORY = {"checkpoint": "", "step": -1}  # how rows about a whole trajectory are marked
+WEIGHT_SHAMS = "sham_drift_weights"
 _COLUMNS = (
-    "checkpoint",
-    "arm",
-    "seed",
-    "step",
-    "layer",
-    "null",
-    "statistic",
-    "observed",
-    "p99",
-    "p",
-    "p_max",
-    "draws",
-    "reason",
+    *("checkpoint", "arm", "seed", "step", "layer", "null", "statistic", "observed", "limit", "p", "p_max"),
+    *("draws", "power", "defined", "reason", "note"),
 )
 _ByLayer = dict[str, dict[int, NullDraws]]  # null -> layer -> draws
 
 
 @stage(
     "nulls",
-    version=1,
+    version=2,
     needs=("activations", "drift"),
-    settings=("draws", "permutations", "shams", "splits", "seed"),
+    settings=(
+        *("draws", "permutations", "shams", "sham_arms", "splits", "seed", "alpha", "power_alignment"),
+        "headline_layer",
+    ),
 )
 def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
-    """Write `nulls.parquet`: a row per checkpoint, layer and null, and a row per trajectory, layer and null.
+    """Write `nulls.parquet`: a row per fine-tuned checkpoint, layer and null.
 
     `p_max` is the p-value against the largest statistic over all layers, for the map; the headline layer, declared
-    in advance, needs no correction.
+    in advance, needs no correction. There, at the last checkpoint of every trajectory, tests have their power, and the
+    shams stand among them; `findings.json` holds what else the verdict asks of it. A mirror gets no level, and no null.
     """
     import pandas as pd
 
-    shams = write_shams(run, model, within(report, 0.0, 0.7))
-    nulls = _every_null(run, shams, within(report, 0.7, 1.0))
-    rows = [row for member in run.tuned for row in _checkpoint_rows(member, nulls[member.id])]
-    by_layer = run.estimates()
-    for trajectory in run.lineage.trajectories:
-        members = [member for member in run.tuned if (member.arm, member.seed) == (trajectory.arm, trajectory.seed)]
-        rows += _trajectory_rows(members, nulls, by_layer)
+    write_shams(run, model, within(report, 0.0, 0.7))
+    rows, findings = _hold(run, within(report, 0.7, 1.0))
     run.write_table("nulls", with_types(pd.DataFrame(rows, columns=list(_COLUMNS))))
+    run.write_json("findings", findings)
 
 
-def _every_null(run: Run, shams: pd.DataFrame, report: Report) -> dict[str, _ByLayer]:
-    """Every null of every checkpoint; what a layer's nulls share over checkpoints is done once a layer."""
-    settings, harmful = run.settings, run.harmful
-    aligned, witness = run.activation_file("aligned"), run.activation_file("witness")
-    resampling = Resampling.of(harmful, draws=settings.draws, permutations=settings.permutations, seed=settings.seed)
-    cosines = {key: frame["cosine"].to_numpy() for key, frame in shams.groupby(["null", "checkpoint", "layer"])}
-    nulls: dict[str, _ByLayer] = {member.id: defaultdict(dict) for member in run.tuned}
-    for layer in range(aligned.n_layers):
-        start, back = aligned.layer(layer), witness.layer(layer)
-        prepared = None
-        for member in run.tuned:
-            report(Progress("holding against nulls", layer, aligned.n_layers, member.id))
+def _hold(run: Run, report: Report) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of all checkpoints, and the findings of the last ones; what checkpoints share is done once a layer."""
+    members = [member for member in run.tuned if member.arm != MIRROR]
+    last = {each.checkpoint_id(each.checkpoints[-1].step) for each in run.lineage.trajectories}
+    nulls: dict[str, _ByLayer] = {member.id: defaultdict(dict) for member in members}
+    judged: dict[str, list[NullResult]] = {}
+    findings: dict[str, Any] = {}
+    resampling = _draw_resampling(run)
+    for layer in range(run.n_layers):
+        start, back = run.activations("aligned", layer), run.activations("witness", layer)
+        tests = None
+        for member in members:
+            report(Progress("holding against nulls", layer, run.n_layers, member.id))
             tuned = run.activations(member.id, layer)
             try:
-                drift.check(start, back, tuned, harmful)
+                drift.check(start, back, tuned, run.harmful)
             except StatisticsError:
                 continue  # drift.parquet says why nothing is defined here
-            prepared = prepared or LayerNulls(start, back, resampling, layer=layer, splits=settings.splits)
-            of_layer = prepared.against(tuned)
-            observed = of_layer["isotropic"].observed
-            assert observed is not None
-            of_layer[WITNESS] = sham_witness(observed, cosines[WITNESS, member.id, layer])
-            of_layer[DRIFT] = sham_drift(observed, cosines[DRIFT, member.id, layer])
-            for name, null in of_layer.items():
+            if tests is None:
+                reversion = reversion_vectors([start], [back], run.harmful).raw[0].astype(np.float64)
+                tests = LayerNulls(start, back, reversion, resampling, layer=layer, splits=run.settings.splits)
+            if layer == run.headline_layer and member.id in last:
+                judged[member.id], findings[member.id] = _findings(run, tests, member, tuned)
+            for name, null in tests.against(tuned).items():
                 nulls[member.id][name][layer] = null
-    return nulls
+    return [row for member in members for row in _rows(run, member, nulls[member.id], judged.get(member.id))], findings
 
 
-def _checkpoint_rows(member: Member, nulls: _ByLayer) -> list[dict[str, Any]]:
+def _draw_resampling(run: Run) -> Resampling:
+    settings = run.settings
+    return Resampling.of(
+        run.harmful,
+        groups=run.groups,
+        pairs=run.pairs,
+        draws=settings.draws,
+        permutations=settings.permutations,
+        alpha=settings.alpha,
+        seed=settings.seed,
+    )
+
+
+def _findings(
+    run: Run, tests: LayerNulls, member: Member, tuned: np.ndarray
+) -> tuple[list[NullResult], dict[str, Any]]:
+    """Tests with their power at the headline layer, and what else the verdict asks, as JSON."""
+    settings, ablated = run.settings, run.lineage.witness.kind == "ablated"
+    shams = run.read_table("shams", filters=[("checkpoint", "==", member.id), ("draw", "<", settings.shams)])
+    drawn = _shams(shams) if len(shams) and not _why_no_reference(shams) else None
+    aligned = run.activations("aligned", run.headline_layer)
+    refusal = None if ablated else refusal_axis([aligned], run.harmful).raw[0].astype(np.float64)
+    found = hold_against_nulls(tests, tuned, refusal, drawn, alignment=settings.power_alignment, alpha=settings.alpha)
+    results = list(found.nulls)
+    if len(shams) and drawn is None:
+        results += [
+            NullResult(name, "alignment_crossfit", None, None, None, len(shams), _why_no_reference(shams))
+            for name in SHAMS
+        ]
+    results = [result if result.name not in SHAMS else _with_note(result, shams) for result in results]
+    if len(shams):
+        observed = tests.observe(tests.grams(tuned).only_harmful())
+        results.append(_weight_shams(observed, shams))
+    document = {"power_together": found.power_together, "off_refusal_axis": asdict(found.off_refusal_axis)}
+    return results, document
+
+
+def _shams(rows: pd.DataFrame) -> Shams:
+    moves = np.stack([np.stack(rows[name].to_list()) for name in ("first", "second")], axis=1).astype(np.float32)
+    return Shams(moves, rows["drift"].to_numpy(dtype=float), rows["witness"].to_numpy(dtype=float))
+
+
+def _why_no_reference(shams: pd.DataFrame) -> str | None:
+    """Why the shams are no reference; None where they are."""
+    short = int((~shams["reached"]).sum())
+    if short <= TOO_MANY * len(shams):
+        return None
+    return f"not defined: {short} of {len(shams)} draws of weight noise cannot move the activations as far"
+
+
+def _with_note(result: NullResult, shams: pd.DataFrame) -> NullResult:
+    scale, loss, before = (shams[name].median() for name in ("scale", "loss", "loss_before"))
+    short = int((~shams["reached"]).sum())
+    note = (
+        f"noise at {decimal(scale, 1)} times the fine-tuning's weight norm; loss on harmless prompts "
+        f"{decimal(before)} to {decimal(loss)}" + (f"; {short} draws stay short" if short else "")
+    )
+    return NullResult(**{**vars(result), "note": note})
+
+
+def _weight_shams(observed: float, shams: pd.DataFrame) -> NullResult:
+    """A line of the profile: noise of the fine-tuning's own weight norm, on the prompts of the search alone."""
+    times = 1 / float(shams["weight_moved"].median())
+    note = f"removes nothing; noise of the same weight norm, which moves the activations {decimal(times, 1)} times less"
+    draws = shams["weight_drift"].to_numpy(dtype=float)
+    return NullDraws(WEIGHT_SHAMS, "alignment_crossfit", observed, draws, note=note).result()
+
+
+def _rows(run: Run, member: Member, nulls: _ByLayer, judged: list[NullResult] | None) -> list[dict[str, Any]]:
+    """A checkpoint's rows; at the headline layer those of `judged`, which have their power, take the place."""
+    better = {result.name: result for result in judged or ()}
     rows = []
     for by_layer in nulls.values():
         corrected = max_over_layers(list(by_layer.values()))
         for (layer, null), p_max in zip(by_layer.items(), corrected, strict=True):
-            rows.append({**member.labels, "layer": layer, **_result(null), "p_max": p_max})
-    return rows
+            result = null.result()
+            if layer == run.headline_layer:
+                result = better.pop(result.name, result)
+            rows.append(_row(member, layer, result, p_max))
+    return rows + [_row(member, run.headline_layer, result, None) for result in better.values()]
 
 
-def _trajectory_rows(members: list[Member], found: dict[str, _ByLayer], estimates: ByStep) -> list[dict[str, Any]]:
-    """The same nulls for one trajectory as a whole: the mean over its measurable, log-spaced steps."""
-    arm, seed = members[0].arm, members[0].seed
-    joined: dict[tuple[str, int], list[NullDraws]] = defaultdict(list)
-    for layer in sorted({layer for *_, layer in estimates}):
-        _, steps = drift.trajectory(estimates.get((arm, seed, layer), {}))
-        for member in members:
-            for name, by_layer in found[member.id].items():
-                if member.step in steps and layer in by_layer:
-                    joined[name, layer].append(by_layer[layer])
-    return [
-        {**TRAJECTORY, "arm": arm, "seed": seed, "layer": layer, **_result(over_steps(nulls)), "p_max": None}
-        for (_, layer), nulls in joined.items()
-    ]
+def _row(member: Member, layer: int, result: NullResult, p_max: float | None) -> dict[str, Any]:
+    about = {name: value for name, value in vars(result).items() if name != "name"}
+    return {**member.labels, "layer": layer, "null": result.name, **about, "p_max": p_max}
 
 
-def _result(null: NullDraws) -> dict[str, Any]:
-    result = null.result()
-    return {
-        "null": result.name,
-        "statistic": result.statistic,
-        "observed": result.observed,
-        "p99": result.p99,
-        "p": result.p,
-        "draws": result.draws,
-        "reason": result.reason,
-    }
+def read_results(rows: pd.DataFrame) -> list[NullResult]:
+    """The results of one checkpoint at one layer, from rows of `nulls.parquet`."""
+    plain = rows.astype(object).where(rows.notna(), None)
+    names = ("statistic", "observed", "limit", "p", "draws", "reason", "defined", "power", "note")
+    return [NullResult(row["null"], *(row[name] for name in names)) for row in plain.to_dict("records")]

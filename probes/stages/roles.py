@@ -1,15 +1,16 @@
-"""The first stages of every run, up to its directions: prompts, activations, noise."""
+"""The first stages of every run, up to its directions: prompts, activations, the headline's layer, noise."""
 
 from __future__ import annotations
 
 from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
-from probes.progress import Report
-from probes.prompts import PromptSet, render
+from probes.progress import Report, within
+from probes.prompts import PromptSet, fit_to_context, render
 from probes.run import Run
 from probes.stages.activations import write_activations, write_noise, write_prompts
 from probes.stages.directions import write_directions
+from probes.stages.headline import write_headline
 
 _PROMPTS_FOR_LOSS = 64  # prompts on which the aligned model's own loss is looked at
 
@@ -24,15 +25,19 @@ def keep_notices(run: Run, model: ModelHost) -> None:
 
 
 def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:
-    """Describe the model, render the prompts, read every member's activations, and write the directions.
+    """Describe the model, render the prompts that its context holds, read every member, and write the directions.
+
+    The headline's layer is chosen before any fine-tuned checkpoint is read.
 
     Raises:
         LineageError: the witness equals the aligned model.
         GravityError: a checkpoint or a prompt is not what it must be.
     """
     run.describe(model)
+    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length)
     write_prompts(run, prompts, render(prompts, model.tokenizer, model.context_length))
-    write_activations(run, model, report)
+    roles = [member for member in run.members if member.is_role]
+    write_activations(run, model, roles, within(report, 0.0, 0.2))
     keep_notices(run, model)
     if run.keys["witness"] == run.keys["aligned"]:
         raise LineageError(
@@ -40,5 +45,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
             got=f"{run.lineage.witness} and {run.lineage.aligned}, with the same weights",
             next_step="Give the earlier, more permissive checkpoint as the witness.",
         )
+    write_headline(run)
+    write_activations(run, model, run.tuned, within(report, 0.2, 1.0))
     write_noise(run, model)
     write_directions(run)

@@ -1,149 +1,227 @@
-"""Stage `shams.parquet`: how far back checkpoints point that are only noise, draw by draw.
+"""Stage `shams.parquet`: the aligned model under weight noise that moves its activations as far as a fine-tuning did.
 
-A sham drift is the aligned model with noise of the checkpoint's own drift norm on every tensor; a sham witness is the
-aligned model with noise of the witness's. Each is loaded into the model that is open, read through the ordinary
-extraction on the harmful prompts, and taken off again; nothing but the resulting cosines is kept.
+The noise of a draw has on every tensor the norm that fine-tuning has (of adapters the rank too), and is scaled as a
+whole until the mean displacement of the harmful prompts at the headline layer is as long as the checkpoint's: a cosine
+at a twentieth of the distance is another question. One noise is one draw, whichever checkpoint it is scaled to. Only
+what the verdict needs is read: the last checkpoint of a trajectory, the harmful prompts, up to the headline layer.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probes.activations import collect
-from probes.drift import Grams, crossfit_grams
+from probes.directions.reversion import reversions_by_prompt
+from probes.drift import splits_of_seed
+from probes.errors import ActivationError
 from probes.lineage import Member
 from probes.models import ModelHost
+from probes.models.learned import next_token_loss
+from probes.models.noise import DriftNorms
 from probes.models.weight_space import drift_norms, noised
+from probes.nulls import Sham
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
-from probes.store import fingerprint
+from probes.store import ALIGNED, fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DRIFT, WITNESS = "sham_drift", "sham_witness"
-_COLUMNS = ["null", "draw", "checkpoint", "layer", "cosine"]
+NEAR = 0.05  # how near the length of the displacement has to come
+TOO_MANY = 0.1  # share of draws that may stay short of it
+_SEARCH_PROMPTS, _EVALUATIONS = 32, 4
 _FLUSH_SECONDS = 2.0
 
 
-def write_shams(run: Run, model: ModelHost, report: Report) -> pd.DataFrame:
-    """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept.
+@dataclass(frozen=True)
+class ShamRow:
+    """One draw, held against the reversion and against the checkpoint that it is scaled to.
 
-    Returns:
-        Columns null, draw, checkpoint, layer, cosine: the cross-fitted alignment of that draw.
+    Attributes:
+        checkpoint: its name in the run.
+        draw: which noise.
+        drift: cross-fitted alignment of the sham with the reversion, at the headline layer.
+        witness: the same of the checkpoint's displacement with the sham in the witness's place.
+        first: the sham's mean displacement on half of the harmful prompts there, as of `nulls.Sham`.
+        second: on the other half.
+        scale: of the noise, in units of the fine-tuning's own weight norms.
+        moved: length of its mean displacement on all harmful prompts, in units of the checkpoint's displacement.
+        reached: whether the search came within 5 % of that displacement.
+        loss: next-token loss on harmless prompts, in nats; a broken model is no null.
+        loss_before: the aligned model's own.
+        weight_drift: as `drift`, of the noise at the fine-tuning's own weight norm, on the prompts of the search.
+        weight_moved: as `moved`, of that noise.
     """
-    _begin_shams(run)
-    settings, table = run.settings, run.read_table("shams")
-    there = set(table[["null", "draw", "checkpoint"]].itertuples(index=False, name=None))
-    bench = _Bench.of(run, model)
-    rows = table.to_dict("records")
+
+    checkpoint: str
+    draw: int
+    drift: float
+    witness: float
+    first: list[float]
+    second: list[float]
+    scale: float
+    moved: float
+    reached: bool
+    loss: float
+    loss_before: float
+    weight_drift: float
+    weight_moved: float
+
+
+_COLUMNS = list(ShamRow.__dataclass_fields__)
+
+
+def write_shams(run: Run, model: ModelHost, report: Report) -> None:
+    """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept."""
+    _begin_shams(run, run.headline_layer)
+    rows = run.read_table("shams").to_dict("records")
+    there = {(row["checkpoint"], row["draw"]) for row in rows}
+    members, count = sham_members(run), run.settings.shams
     saved = time.monotonic()
-    wanted = [(source, draw) for source in bench.sources() for draw in range(settings.shams)]
-    norms: dict[str, Mapping[str, float]] = {}
-    for done, ((null, member), draw) in enumerate(wanted):
-        report(Progress("drawing shams", done, len(wanted), f"{member.id} {draw + 1}/{settings.shams}"))
-        if (null, draw, _owner(null, member, bench)) not in there:
-            if member.id not in norms:
-                norms = {member.id: drift_norms(model, member.ref)}
-            rows += [dict(zip(_COLUMNS, row, strict=True)) for row in bench.draw(null, member, draw, norms[member.id])]
+    for place, member in enumerate(members):
+        bench = _Bench(run, model, member)
+        for draw in range(count):
+            report(Progress("drawing shams", place * count + draw, len(members) * count, f"{member.id} {draw + 1}"))
+            if (member.id, draw) not in there:
+                rows.append(vars(bench.draw(draw)))
             if time.monotonic() - saved > _FLUSH_SECONDS:
                 run.write_table("shams", _in_order(rows))
                 saved = time.monotonic()
-    ordered = _in_order(rows)
-    run.write_table("shams", ordered)
-    return ordered[ordered["draw"] < settings.shams]
+    run.write_table("shams", _in_order(rows))
 
 
-@stage("shams", version=1, needs=("activations",), settings=("seed", "splits"))
-def _begin_shams(run: Run) -> None:
-    """An empty table where there is none of these checkpoints: draws are added to it one by one."""
-    import pandas as pd
+def sham_members(run: Run) -> list[Member]:
+    """The last checkpoint of every trajectory whose arm has shams; without such an arm, of the first trajectory."""
+    trajectories = run.lineage.trajectories
+    chosen = [each for each in trajectories if each.arm in run.settings.sham_arms] or list(trajectories[:1])
+    last = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in chosen}
+    return [member for member in run.tuned if member.id in last]
 
-    run.write_table("shams", pd.DataFrame([], columns=_COLUMNS))
 
-
-def _owner(null: str, member: Member, bench: _Bench) -> str:
-    """The checkpoint whose row tells that a draw is there: a sham witness has a row for every checkpoint."""
-    return member.id if null == DRIFT else bench.members[0].id
+@stage("shams", version=2, needs=("activations", "prompts"), settings=("seed", "splits", "position"))
+def _begin_shams(run: Run, layer: int) -> None:  # noqa: ARG001 - another headline layer, other shams
+    """An empty table where there is none of these checkpoints at this layer: draws are added to it one by one."""
+    run.write_table("shams", _in_order([]))
 
 
 def _in_order(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The same rows in the same order, whatever order they were drawn in."""
     import pandas as pd
 
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
-    return frame.sort_values(_COLUMNS[:4], ignore_index=True).astype(
-        {"draw": "int64", "layer": "int64", "cosine": "float64"}
-    )
+    frame = pd.DataFrame(rows, columns=_COLUMNS).sort_values(["checkpoint", "draw"], ignore_index=True)
+    return frame.astype({"draw": "int64", "drift": "float64", "witness": "float64", "reached": "bool"})
 
 
-@dataclass(frozen=True)
 class _Bench:
-    """What every draw needs: the open model, the harmful prompts, and the true activations on them."""
+    """What every draw of one checkpoint needs: the open model, prompts, and the true activations at one layer."""
 
-    run: Run
-    model: ModelHost
-    members: tuple[Member, ...]
-    tokens: tuple[tuple[int, ...], ...]
-    aligned: np.ndarray
-    witness: np.ndarray
+    def __init__(self, run: Run, model: ModelHost, member: Member) -> None:
+        self.run, self.model, self.member, self.layer = run, model, member, run.headline_layer
+        harmful = run.harmful
+        tokens = list(zip(run.rendered.token_ids, harmful, strict=True))
+        self.tokens = [ids for ids, is_harmful in tokens if is_harmful]
+        self.harmless = [ids for ids, is_harmful in tokens if not is_harmful][:_SEARCH_PROMPTS]
+        aligned, witness, tuned = (run.activations(name, self.layer) for name in (ALIGNED, "witness", member.id))
+        self.aligned, self.tuned = aligned[harmful].astype(np.float64), tuned[harmful].astype(np.float64)
+        self.back = reversions_by_prompt([aligned], [witness], harmful)[0]
+        first, second = splits_of_seed(harmful, run.settings.splits, run.settings.seed, run.groups)
+        self.halves = first[:, harmful], second[:, harmful]
 
-    @classmethod
-    def of(cls, run: Run, model: ModelHost) -> _Bench:
-        return cls(
-            run=run,
-            model=model,
-            members=run.tuned,
-            tokens=tuple(ids for ids, keep in zip(run.rendered.token_ids, run.harmful, strict=True) if keep),
-            aligned=_layers(run, "aligned"),
-            witness=_layers(run, "witness"),
+    @cached_property
+    def norms(self) -> DriftNorms:
+        """How far fine-tuning moved every tensor."""
+        return drift_norms(self.model, self.member.ref)
+
+    @cached_property
+    def loss_before(self) -> float:
+        """The aligned model's loss on harmless prompts."""
+        self.model.put(self.model.aligned)
+        return next_token_loss(self.model, self.harmless)
+
+    @cached_property
+    def searched(self) -> np.ndarray:
+        """The harmful prompts that the search reads, spread over their order."""
+        count = len(self.tokens)
+        return np.unique(np.linspace(0, count - 1, min(_SEARCH_PROMPTS, count)).astype(int))
+
+    def draw(self, draw: int) -> ShamRow:
+        """Scale one noise, read it, and hold it against the reversion and the checkpoint."""
+        seed = int(fingerprint([self.run.settings.seed, "sham", draw])[:12], 16)
+        few, every = self.searched, np.arange(len(self.tokens))
+        own = self._read(seed, 1.0, few)
+        scale, reached = self._scale(seed, self._length(own, few), few)
+        with noised(self.model, self._scaled_norms(scale), seed):
+            rows = self._collect(every)
+            loss = next_token_loss(self.model, self.harmless)
+        sham = Sham.of(rows - self.aligned, self.back, self.tuned - self.aligned, self.halves)
+        return ShamRow(
+            checkpoint=self.member.id,
+            draw=draw,
+            drift=sham.drift,
+            witness=sham.witness,
+            first=sham.moves[0].astype(np.float32).tolist(),
+            second=sham.moves[1].astype(np.float32).tolist(),
+            scale=scale,
+            moved=self._length(rows, every),
+            reached=reached,
+            loss=loss,
+            loss_before=self.loss_before,
+            weight_drift=self._cosine_with_reversion((own - self.aligned[few]).mean(axis=0)),
+            weight_moved=self._length(own, few),
         )
 
-    def sources(self) -> Iterator[tuple[str, Member]]:
-        """The witness first, then every fine-tuned checkpoint."""
-        if self.members:
-            yield WITNESS, Member("witness", "witness", 0, 0, self.run.lineage.witness)
-        for member in self.members:
-            yield DRIFT, member
+    def _scale(self, seed: int, own: float, few: np.ndarray) -> tuple[float, bool]:
+        """The scale at which the noise moves the activations as far, and whether it comes near: secants in logarithms.
 
-    def draw(
-        self, null: str, member: Member, draw: int, norms: Mapping[str, float]
-    ) -> Iterator[tuple[str, int, str, int, float]]:
-        """One sham and its cosines: of itself (drift), or of every checkpoint towards it (witness)."""
-        with noised(self.model, norms, seed=self._seed(null, member, draw)):
-            sham, _ = collect(
-                self.model,
-                self.tokens,
-                position=self.run.settings.position,
-                batch_tokens=self.run.settings.batch_tokens,
-            )
-        if null == DRIFT:
-            yield from self._cosines(null, draw, member.id, self.witness, sham)
-        else:
-            for each in self.members:
-                yield from self._cosines(null, draw, each.id, sham, _layers(self.run, each.id))
+        Where it does not, the nearest that was tried.
+        """
+        tried = [(0.0, math.log(own))]
+        slope = 1.0
+        while abs(tried[-1][1]) > math.log1p(NEAR) and len(tried) < _EVALUATIONS:
+            place, length = min(tried, key=lambda pair: abs(pair[1]))
+            at = place - length / slope
+            try:
+                tried.append((at, math.log(self._length(self._read(seed, math.exp(at), few), few))))
+            except ActivationError:  # so much noise that activations are no longer finite
+                tried.append((place + (at - place) / 2, math.inf))
+                continue
+            if at != place and math.isfinite(length):
+                slope = min(max((tried[-1][1] - length) / (at - place), 0.25), 4.0)
+        place, length = min(tried, key=lambda pair: abs(pair[1]))
+        return math.exp(place), abs(length) <= math.log1p(NEAR)
 
-    def _cosines(
-        self, null: str, draw: int, name: str, witness: np.ndarray, tuned: np.ndarray
-    ) -> Iterator[tuple[str, int, str, int, float]]:
-        every = np.ones(len(self.tokens), dtype=bool)
-        for layer, (start, back, end) in enumerate(zip(self.aligned, witness, tuned, strict=True)):
-            grams, settings = Grams.of(start, back, end, every), self.run.settings
-            cosine = crossfit_grams(grams, self.run.harmful, splits=settings.splits, seed=settings.seed)
-            yield null, draw, name, layer, cosine
+    def _read(self, seed: int, scale: float, prompts: np.ndarray) -> np.ndarray:
+        with noised(self.model, self._scaled_norms(scale), seed):
+            return self._collect(prompts)
 
-    def _seed(self, null: str, member: Member, draw: int) -> int:
-        """Its own for every draw, and the same in every run."""
-        return int(fingerprint([self.run.settings.seed, null, member.id, draw])[:12], 16)
+    def _scaled_norms(self, scale: float) -> DriftNorms:
+        return DriftNorms({name: scale * norm for name, norm in self.norms.items()}, self.norms.ranks)
 
+    def _collect(self, prompts: Sequence[int] | np.ndarray) -> np.ndarray:
+        settings = self.run.settings
+        resid_post, _ = collect(
+            self.model,
+            [self.tokens[prompt] for prompt in prompts],
+            position=settings.position,
+            layers=[self.layer],
+            batch_tokens=settings.batch_tokens or self.run.manifest.model.get("batch_tokens"),
+        )
+        return resid_post[self.layer].astype(np.float64)
 
-def _layers(run: Run, checkpoint: str) -> np.ndarray:
-    """Activations of the harmful prompts [layer, prompt, d_model]."""
-    file = run.activation_file(checkpoint)
-    return np.stack([file.layer(layer)[run.harmful] for layer in range(file.n_layers)])
+    def _length(self, rows: np.ndarray, prompts: np.ndarray) -> float:
+        """Length of the mean displacement, in units of the checkpoint's own on the same prompts."""
+        own, whole = (
+            np.linalg.norm((ahead - self.aligned[prompts]).mean(axis=0)) for ahead in (rows, self.tuned[prompts])
+        )
+        return float(own / whole)
+
+    def _cosine_with_reversion(self, move: np.ndarray) -> float:
+        return float(move @ self.run.direction("reversion").at(self.layer)[0] / np.linalg.norm(move))

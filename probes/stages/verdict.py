@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,18 +10,22 @@ import numpy as np
 from probes import drift
 from probes.errors import StatisticsError
 from probes.lineage import Trajectory
+from probes.nulls import OffRefusalAxis
 from probes.run import ByStep, Run
-from probes.stages.between_arms import Steps, between_arms
-from probes.statistics import Estimate, NullResult
+from probes.stages.between_arms import CONTINUED, block_and_push, returns_beside
+from probes.stages.nulls import read_results
+from probes.statistics import Estimate
 from probes.store import fingerprint
-from probes.verdict.ladder import Evidence, judge
+from probes.verdict.evidence import NO_AXIS, Evidence
+from probes.verdict.families import MIRROR, POSITIVE_CONTROL, adjust_levels
+from probes.verdict.ladder import Verdict, judge
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def write_verdict(run: Run) -> None:
-    """Judge every trajectory at the headline layer by its own statistic (mean Fisher z over log-spaced steps).
+    """Judge the last checkpoint of every trajectory but a mirror's, at the headline layer.
 
     Made anew each time: it hangs on drift, nulls and behaviour, and costs less than to find out whether they changed.
     """
@@ -31,41 +35,91 @@ def write_verdict(run: Run) -> None:
 
 
 def _document(run: Run) -> dict[str, Any]:
-    layer, trajectories = run.headline_layer, run.lineage.trajectories
-    estimates = run.estimates(layer)
-    nulls = run.read_table("nulls", filters=[("layer", "==", layer), ("checkpoint", "==", "")])
-    verdicts, draws = [], {}
-    places = {(trajectory.arm, trajectory.seed): trajectory for trajectory in trajectories}
-
-    def drawn(seed: int, arm: str, step: int) -> np.ndarray:
-        return _draws(run, places[arm, seed], [step])
-
-    for trajectory in trajectories:
-        place = (trajectory.arm, trajectory.seed)
-        by_step = estimates[(*place, layer)]
-        alignment, steps = drift.trajectory(by_step)
-        if alignment.value is not None:
-            draws[place] = _draws(run, trajectory, steps)
-            alignment = Estimate(alignment.value, *drift.interval(alignment.value, draws[place]))
-        evidence = Evidence(
-            arm=trajectory.arm,
-            seed=trajectory.seed,
-            layer=layer,
-            estimates=by_step[steps[-1] if steps else max(by_step)],
-            nulls=_results(nulls[(nulls["arm"] == trajectory.arm) & (nulls["seed"] == trajectory.seed)]),
-            alignment=alignment,
-            runs=sum(other.arm == trajectory.arm for other in trajectories),
-            witness=run.lineage.witness.label,
-            causal=between_arms(run, *place, _beside(estimates, trajectory.seed), partial(drawn, trajectory.seed)),
-        )
-        numbers = {"alignment": alignment.value, "low": alignment.low, "high": alignment.high, "steps": steps}
-        verdicts.append(judge(evidence).to_json() | numbers)
-    return {"layer": layer, "trajectories": verdicts, "arms": _arms(verdicts, draws)}
+    trajectories = [trajectory for trajectory in run.lineage.trajectories if trajectory.arm != MIRROR]
+    estimates = run.estimates(run.headline_layer)
+    means = {(each.arm, each.seed): _Mean.of(run, each, estimates) for each in trajectories}
+    verdicts = _judge(run, trajectories, estimates, means)
+    documents = [
+        verdict.to_json() | _alignment(verdict) | {"trajectory": means[verdict.arm, verdict.seed].to_json()}
+        for verdict in verdicts
+    ]
+    arms = dict.fromkeys(arm for arm, _ in means)
+    return {
+        "layer": run.headline_layer,
+        "trajectories": documents,
+        "arms": [_arm(arm, [mean for (name, _), mean in means.items() if name == arm]) for arm in arms],
+    }
 
 
-def _beside(estimates: ByStep, seed: int) -> dict[str, Steps]:
-    """Of every arm's run with this seed, the estimates by step."""
-    return {arm: by_step for (arm, run, _), by_step in estimates.items() if run == seed}
+def _judge(
+    run: Run, trajectories: list[Trajectory], estimates: ByStep, means: dict[tuple[str, int], _Mean]
+) -> list[Verdict]:
+    """Verdicts in the order of the trajectories, adjusted for their number."""
+    wanted = [("layer", "==", run.headline_layer)]
+    nulls, findings = run.read_table("nulls", filters=wanted), run.read_json("findings")
+    evidence = [_evidence(run, each, estimates, nulls, findings, means) for each in trajectories]
+    levels = [judge(one).level for one in evidence if one.arm == POSITIVE_CONTROL]
+    sensitive = max(levels) >= 4 if levels else None
+    return adjust_levels([judge(replace(one, sensitive=sensitive)) for one in evidence], run.settings.alpha)
+
+
+def _evidence(
+    run: Run,
+    trajectory: Trajectory,
+    estimates: ByStep,
+    nulls: pd.DataFrame,
+    findings: dict[str, Any],
+    means: dict[tuple[str, int], _Mean],
+) -> Evidence:
+    arm, seed = trajectory.arm, trajectory.seed
+    last = trajectory.checkpoint_id(trajectory.checkpoints[-1].step)
+    found = findings.get(last, {})
+    axis = OffRefusalAxis(**found["off_refusal_axis"]) if found else NO_AXIS
+    return Evidence(
+        arm=arm,
+        seed=seed,
+        layer=run.headline_layer,
+        estimates=estimates[arm, seed, run.headline_layer][trajectory.checkpoints[-1].step],
+        nulls=read_results(nulls[nulls["checkpoint"] == last]),
+        power_together=found.get("power_together"),
+        runs=sum(each.arm == arm for each in run.lineage.trajectories),
+        witness=run.lineage.witness.label,
+        off_refusal_axis=axis,
+        mirror=returns_beside(run, trajectory, MIRROR),
+        continued=returns_beside(run, trajectory, CONTINUED),
+        causal=block_and_push(run, arm),
+        trajectory=means[arm, seed].alignment,
+        alpha=run.settings.alpha,
+    )
+
+
+def _alignment(verdict: Verdict) -> dict[str, Any]:
+    """The number that was judged."""
+    alignment = verdict.evidence.estimates["alignment_crossfit"]
+    return {"alignment": alignment.value, "low": alignment.low, "high": alignment.high}
+
+
+class _Mean:
+    """A trajectory's mean alignment over log-spaced steps, and its bootstrap draws over prompts."""
+
+    def __init__(self, alignment: Estimate, steps: list[int], draws: np.ndarray | None) -> None:
+        self.alignment, self.steps, self.draws = alignment, steps, draws
+
+    @classmethod
+    def of(cls, run: Run, trajectory: Trajectory, estimates: ByStep) -> _Mean:
+        """Average the checkpoints that are measurable."""
+        alignment, steps = drift.trajectory(estimates[trajectory.arm, trajectory.seed, run.headline_layer])
+        if alignment.value is None:
+            return cls(alignment, steps, None)
+        if drift.too_few_groups(run.harmful, run.groups):
+            return cls(alignment, steps, None)
+        draws = _draws(run, trajectory, steps)
+        return cls(Estimate(alignment.value, *drift.interval(alignment.value, draws)), steps, draws)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `verdict.json`: a second line, which decides nothing."""
+        whole = self.alignment
+        return {"alignment": whole.value, "low": whole.low, "high": whole.high, "steps": self.steps}
 
 
 def _draws(run: Run, trajectory: Trajectory, steps: list[int]) -> np.ndarray:
@@ -78,6 +132,7 @@ def _draws(run: Run, trajectory: Trajectory, steps: list[int]) -> np.ndarray:
             witness,
             run.activations(trajectory.checkpoint_id(step), layer),
             run.harmful,
+            groups=run.groups,
             bootstraps=settings.bootstraps,
             seed=settings.seed,
         )
@@ -86,37 +141,23 @@ def _draws(run: Run, trajectory: Trajectory, steps: list[int]) -> np.ndarray:
     return drift.mean_cosine(np.stack(by_step))
 
 
-def _results(rows: pd.DataFrame) -> list[NullResult]:
-    plain = rows.astype(object).where(rows.notna(), None)
-    return [
-        NullResult(row.null, row.statistic, row.observed, row.p99, row.p, int(row.draws), row.reason)
-        for row in plain.itertuples()
-    ]
-
-
-def _arms(verdicts: list[dict[str, Any]], draws: dict[tuple[str, int], np.ndarray]) -> list[dict[str, Any]]:
-    """What the runs of each arm say together: mean alignment, sign test over runs, and how far that goes in words."""
-    rows = []
-    for arm in dict.fromkeys(each["arm"] for each in verdicts):
-        measured = [each for each in verdicts if each["arm"] == arm and each["alignment"] is not None]
-        try:
-            found = drift.over_runs(
-                np.array([each["alignment"] for each in measured], dtype=float),
-                np.stack([draws[arm, each["seed"]] for each in measured]) if measured else None,
-            )
-        except StatisticsError as error:
-            rows.append({"arm": arm, "runs": 0, "alignment": None, "p": None, "words": error.what})
-            continue
-        whole = found.alignment
-        rows.append(
-            {
-                "arm": arm,
-                "runs": found.runs,
-                "alignment": whole.value,
-                "low": whole.low,
-                "high": whole.high,
-                "p": found.p,
-                "words": found.words,
-            }
+def _arm(arm: str, means: list[_Mean]) -> dict[str, Any]:
+    """What the runs of one arm say together: mean alignment, its interval, and how far that goes in words."""
+    measured = [mean for mean in means if mean.alignment.value is not None]
+    draws = [mean.draws for mean in measured if mean.draws is not None]
+    try:
+        level = drift.over_runs(
+            np.array([mean.alignment.value for mean in measured], dtype=float),
+            np.stack(draws) if len(draws) == len(measured) and draws else None,
         )
-    return rows
+    except StatisticsError as error:
+        return {"arm": arm, "runs": 0, "alignment": None, "words": error.what}
+    whole = level.alignment
+    return {
+        "arm": arm,
+        "runs": level.runs,
+        "alignment": whole.value,
+        "low": whole.low,
+        "high": whole.high,
+        "words": level.words,
+    }

@@ -55,8 +55,10 @@ def read_text(path: Path, *, kind: str = "file", limit: int = MAX_BYTES, error: 
         GravityError: it is not UTF-8 or has more than `limit` bytes: as `error`.
     """
     try:
+        raw = bytearray()  # grown with the file: read(limit) would take all of that room at once
         with open(path, "rb") as file:
-            raw = file.read(limit + 1)
+            while len(raw) <= limit and (chunk := file.read(1 << 20)):
+                raw += chunk
     except FileNotFoundError:
         raise UsageError(f"There is no {kind} {path}") from None
     except (OSError, ValueError) as fault:  # ValueError: a name that no file can have
@@ -71,19 +73,21 @@ def read_text(path: Path, *, kind: str = "file", limit: int = MAX_BYTES, error: 
         raise error(f"{path} is not UTF-8", got=place, next_step="Save it as UTF-8 and try again.") from None
 
 
-def read_json(path: Path, *, limit: int = MAX_BYTES, error: type[GravityError] = UsageError) -> Any:
+def read_json(path: Path, *, kind: str = "file", limit: int = MAX_BYTES, error: type[GravityError] = UsageError) -> Any:
     """The document of a JSON file; raises as `read_text` and `parse_json`."""
-    return parse_json(read_text(path, limit=limit, error=error), str(path), error=error)
+    return parse_json(read_text(path, kind=kind, limit=limit, error=error), str(path), error=error)
 
 
-def read_toml(path: Path, *, limit: int = MAX_TOML_BYTES, error: type[GravityError] = UsageError) -> dict[str, Any]:
+def read_toml(
+    path: Path, *, kind: str = "file", limit: int = MAX_TOML_BYTES, error: type[GravityError] = UsageError
+) -> dict[str, Any]:
     """The document of a TOML file.
 
     Raises:
         UsageError: it is not there, or cannot be read.
         GravityError: it is not UTF-8, too large, no TOML, or holds what no document may: as `error`.
     """
-    text = read_text(path, limit=limit, error=error)
+    text = read_text(path, kind=kind, limit=limit, error=error)
     try:
         document = tomllib.loads(text)
     except RecursionError:

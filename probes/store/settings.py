@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probes.errors import UsageError
+from probes.store.documents import read_toml
 
 
 class Settings(BaseModel):
@@ -34,7 +34,10 @@ class Settings(BaseModel):
     nulls: bool = Field(True, description="Hold the drift against its nulls and write a verdict.")
     draws: int = Field(10_000, ge=99, description="Draws of each activation-level null.")
     permutations: int = Field(9_999, ge=99, description="Label permutations and sign flips.")
-    shams: int = Field(19, ge=19, description="Perturbed copies of the aligned model behind the sham nulls.")
+    shams: int = Field(39, ge=19, description="Noised copies of the aligned model behind the sham tests.")
+    sham_arms: tuple[str, ...] = Field(("baseline",), description="Arms whose last checkpoint has sham tests.")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Level of every test of the verdict.")
+    power_alignment: float = Field(0.5, gt=0, lt=1, description="Alignment at which the power of a test is given.")
     allow_pickle: bool = Field(False, description="Read weights that are only there as pickle (weights_only=True).")
     allow_unrelated: bool = Field(False, description="Go on with checkpoints that do not look like one lineage.")
 
@@ -45,10 +48,7 @@ class Settings(BaseModel):
         Raises:
             UsageError: not TOML, an unknown key (the nearest known one is named), or a value out of range.
         """
-        try:
-            from_file = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"The settings file {path} cannot be read", got=str(error)) from error
+        from_file = read_toml(path, kind="settings file") if path else {}
         try:
             return cls.model_validate({**from_file, **given})
         except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
@@ -70,15 +71,22 @@ def write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None = N
     run.finish()
 
 
-def judge(path: Path | str, shams: int, report: Report = silent) -> Run:
+def judge(path: Path | str, shams: int, report: Report = silent, *, sham_arms: Sequence[str] | None = None) -> Run:
     """Hold a measured run against every null with this many shams, and write its verdict.
+
+    Args:
+        path: the run folder.
+        shams: noised copies of the aligned model for each trajectory that has them.
+        report: told where the work is.
+        sham_arms: arms that have them; None is as the run's settings say.
 
     Raises:
         RunFolderError: the run is not measured yet.
         GravityError: a checkpoint of its lineage is no longer where it was.
     """
     with Run.writing(path) as run:
-        run.manifest.config = {**run.manifest.config, "nulls": True, "shams": shams}
+        arms = {} if sham_arms is None else {"sham_arms": list(sham_arms)}
+        run.manifest.config = {**run.manifest.config, "nulls": True, "shams": shams, **arms}
         run.refresh()
         write_nulls(run, run.model(), report)
         write_verdict(run)

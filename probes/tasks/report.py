@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import RunFolderError
 from probes.lineage import ROLES
+from probes.nulls import PROFILE
 from probes.run import Run
 from probes.statistics import decimal, null_name, statistic_of
 from probes.store import Manifest
@@ -159,8 +160,10 @@ def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
 def _nulls(run: Run, layer: int, arm: str, seed: int, statistic: str) -> pd.DataFrame | None:
     if not run.has_table("nulls"):
         return None
-    wanted = [("layer", "==", layer), ("arm", "==", arm), ("seed", "==", seed), ("statistic", "==", statistic)]
-    return run.read_table("nulls", columns=["null", "step", "p99"], filters=wanted)
+    rows = run.nulls(layer)
+    return rows[
+        (rows["arm"] == arm) & (rows["seed"] == seed) & (rows["statistic"] == statistic) & ~rows["null"].isin(PROFILE)
+    ]
 
 
 def _figure(figure: go.Figure) -> str:

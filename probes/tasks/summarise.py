@@ -22,9 +22,14 @@ class _Record(BaseModel):
 
 
 class Null(_Record):
-    """One null at one checkpoint and layer: the 99th percentile of its statistic, and the p-value."""
+    """One null at one checkpoint and layer.
 
-    p99: float | None
+    `limit` is what its statistic reaches: the 99th percentile, or of fewer than 199 `draws` the largest; 0 draws are an
+    exact law.
+    """
+
+    limit: float | None
+    draws: int
     p: float | None
 
 
@@ -162,11 +167,11 @@ def _by_step(
 def _nulls(run: Run) -> dict[tuple[str, int, int], dict[int, dict[str, Null]]]:
     if not run.has_table("nulls"):
         return {}
-    frame = run.read_table("nulls", columns=["arm", "seed", "step", "layer", "null", "p99", "p"])
+    frame = run.nulls()[["arm", "seed", "step", "layer", "null", "limit", "draws", "p"]]
     table: dict[tuple[str, int, int], dict[int, dict[str, Null]]] = {}
-    for arm, seed, step, layer, name, p99, p in frame.itertuples(index=False, name=None):
+    for arm, seed, step, layer, name, limit, draws, p in frame.itertuples(index=False, name=None):
         rows = table.setdefault((str(arm), int(seed), int(step)), {})
-        rows.setdefault(int(layer), {})[name] = Null(p99=_number(p99), p=_number(p))
+        rows.setdefault(int(layer), {})[name] = Null(limit=_number(limit), draws=int(draws), p=_number(p))
     return table
 
 

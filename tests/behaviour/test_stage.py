@@ -53,7 +53,7 @@ def tiny_lineage(home):
         writing.begin(lineage, Settings(device="cpu"))
         host = writing.model()
         write_prompts(writing, PROBES, render(PROBES, host.tokenizer, host.context_length))
-        write_activations(writing, host, silent)
+        write_activations(writing, host, writing.members, silent)
     return Run(home / "run")
 
 

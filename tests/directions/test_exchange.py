@@ -326,6 +326,17 @@ def test_a_damaged_file_is_refused_in_one_sentence(name, vectors, tmp_path):
             read_vectors(path, "x", name)
 
 
+def test_a_control_vector_that_names_more_than_it_holds_is_refused_at_once(vectors, tmp_path):
+    """The reader of the library would go on to the end of the count, past the end of the file."""
+    path, _ = write_vectors(vectors, "gguf", tmp_path / "out")
+    content = path.read_bytes()
+    count = content.index(b"gravity_probe.layers") + len("gravity_probe.layers") + 8  # after the types: how many
+    assert content[count : count + 8] == (4).to_bytes(8, "little")
+    path.write_bytes(content[:count] + (2**60).to_bytes(8, "little") + content[count + 8 :])
+    with pytest.raises(UsageError, match="ends before what it describes"):
+        read_vectors(path, "x")
+
+
 def test_a_direction_of_another_model_is_refused(vectors):
     Owner(16, 5).refuse_foreign(vectors)
     Owner(16, 5, frozenset({"weights_sha256 of it", "b"})).refuse_foreign(vectors)

@@ -109,12 +109,14 @@ def test_the_spectrum_says_its_participation_ratio():
 
 
 def test_the_cone_is_the_angle_of_its_cosine():
-    assert Cone("sham_drift", 0.5).angle == pytest.approx(math.pi / 3)
+    assert Cone("sham_drift", 0.5, "largest of 39").angle == pytest.approx(math.pi / 3)
     table = pd.DataFrame({"arm": ["baseline"], "seed": 0, "step": 10, "along": 1.0, "across": 1.0})
-    fig = displacement.vectors(table, chosen=("baseline", 0), step=10, subtitle="", cone=Cone("sham_drift", 0.5))
+    fig = displacement.vectors(
+        table, chosen=("baseline", 0), step=10, subtitle="", cone=Cone("sham_drift", 0.5, "largest of 39")
+    )
     edge = next(trace for trace in fig.data if trace.name == "edge")
     assert math.atan2(edge.y[1], edge.x[1]) == pytest.approx(math.pi / 3)
-    assert "sham drift p99, 60°" in " ".join(note.text for note in fig.layout.annotations)
+    assert "sham drift largest of 39, 60°" in " ".join(note.text for note in fig.layout.annotations)
 
 
 def test_layers_are_chosen_evenly_and_the_wanted_ones_are_kept():

@@ -38,7 +38,12 @@ TWO_ARMS = pd.concat(
     ]
 )
 NULLS = pd.DataFrame(
-    {"null": ["isotropic"] * 2 + ["sham_drift"] * 2, "step": [1, 100, 1, 100], "p99": [0.2, 0.2, 0.4, 0.5]}
+    {
+        "null": ["isotropic"] * 2 + ["sham_drift"] * 2,
+        "step": [1, 100, 1, 100],
+        "limit": [0.2, 0.2, 0.4, 0.5],
+        "draws": 999,
+    }
 )
 
 

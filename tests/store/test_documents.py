@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,16 @@ def test_a_faulty_toml_file_is_named_with_the_place(text, sentence, tmp_path):
 def test_an_endless_file_is_refused_at_its_bound():
     with pytest.raises(UsageError, match="too large"):
         read_text(Path("/dev/zero"), limit=1 << 20)
+
+
+def test_a_small_file_takes_little_memory(tmp_path):
+    path = tmp_path / "it.json"
+    path.write_text("[1]")
+    code = (
+        "import resource, sys; from pathlib import Path; from probes.store.documents import read_json;"
+        "pages = int(Path('/proc/self/statm').read_text().split()[0]);"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 27),) * 2);"
+        "print(read_json(Path(sys.argv[1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.stdout == "[1]\n", done.stderr

@@ -1,0 +1,37 @@
+"""Stage `headline.json`: the layer declared in advance, chosen from aligned and witness on fold A of the prompts."""
+
+from __future__ import annotations
+
+from probes.errors import StatisticsError
+from probes.run import HEADLINE, Run
+from probes.stages import stage
+from probes.store import ALIGNED, activations_stage
+from probes.verdict.headline import choose_headline_layer, nominal_layer
+
+
+def write_headline(run: Run) -> None:
+    """Choose the layer, unless one was declared; a layer that was chosen stays while its inputs do."""
+    if run.settings.headline_layer is None or HEADLINE in run.manifest.stages:
+        _write_headline(run)
+
+
+@stage(
+    HEADLINE,
+    version=1,
+    needs=(activations_stage(ALIGNED), activations_stage("witness"), "prompts"),
+    settings=("seed",),
+)
+def _write_headline(run: Run) -> None:
+    aligned, witness = run.activation_file(ALIGNED), run.activation_file("witness")
+    blocks = ((aligned.layer(layer), witness.layer(layer)) for layer in range(run.n_layers))
+    document: dict[str, object]
+    try:
+        chosen = choose_headline_layer(blocks, run.harmful, run.fold, groups=run.groups, seed=run.settings.seed)
+        layer = chosen.layer
+        document = {"d_prime": list(chosen.d_prime.values()), "error": list(chosen.error.values()), "ties": chosen.ties}
+    except StatisticsError as error:
+        layer, document = nominal_layer(run.n_layers), {"reason": error.what}
+    run.write_json(HEADLINE, {"layer": layer, **document})
+    run.manifest.config["headline_layer"] = layer
+    run.save()
+    run.refresh()

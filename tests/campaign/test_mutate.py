@@ -1,0 +1,42 @@
+"""Changed inputs end in a result or in a refusal; `tests.campaign.mutate` does the same at length."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.campaign.inputs import CASES
+from tests.campaign.mutations import mutate
+
+
+@pytest.mark.slow
+def test_thirty_changed_inputs_end_without_a_traceback():
+    words = [sys.executable, "-m", "tests.campaign.mutate", "--draws", "30", "--seed", "1"]
+    campaign = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert campaign.returncode == 0, campaign.stdout + campaign.stderr
+    assert campaign.stdout.splitlines()[-1].split()[:2] == ["all", "30"]
+
+
+def test_every_case_has_a_name_of_its_own():
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.toml", "a.csv", "a.safetensors", "a.bin"])
+def test_a_change_follows_from_its_seed_and_is_one(tmp_path, name):
+    import random
+
+    content = b'{"a": [1, {"b": "c"}]}' if "json" in name else b"a,b\n1,2\n"
+    if name == "a.safetensors":
+        content = (24).to_bytes(8, "little") + b'{"__metadata__":{"a":1}}' + b"\0" * 16
+    changed = 0
+    for seed in range(40):
+        results = []
+        for copy in ("one", "two"):
+            path = tmp_path / copy / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            results.append((mutate(path, random.Random(seed)), path.read_bytes()))
+        assert results[0] == results[1]
+        changed += results[0][1] != content
+    assert changed > 30

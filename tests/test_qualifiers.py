@@ -1,0 +1,224 @@
+"""What stands beside a level: mirror and continued training by interval, Holm, histories, the layer; and `assess`."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import probes
+from probes.errors import StatisticsError
+from probes.verdict.comparisons import ReturnPair, compare_returns
+from probes.verdict.families import adjust_levels, is_member, over_histories
+from probes.verdict.headline import choose_headline_layer, nominal_layer
+from probes.verdict.ladder import judge
+from tests.test_verdict import evidence
+from tests.worlds import World, power_law
+
+
+def pairs_of(world, fraction, mirrored, runs=3, spread=0.0):
+    """A return of `fraction` beside that of a mirror that returns `mirrored`, in so many runs."""
+    back = world.only_harmful(2 * world.like_content())
+    aligned, witness = world.checkpoint(0.0), world.checkpoint(back)
+    pairs = []
+    for _ in range(runs):
+        own = fraction + spread * world.rng.standard_normal()
+        tuned, mirror = world.checkpoint(own * back), world.checkpoint((1 - mirrored) * back)
+        rows = (witness - aligned, tuned - aligned, mirror - witness)
+        pairs.append(ReturnPair.of(*(row[world.harmful] for row in rows), mirrored=True))
+    return pairs
+
+
+def test_the_difference_of_returns_is_the_planted_one():
+    world = World(np.random.default_rng(0), per_class=64, noise=0.3)
+    found = compare_returns(pairs_of(world, 0.4, 0.1), world.harmful)
+    assert found.difference == pytest.approx(0.3, abs=0.03)
+    assert found.low < found.difference < found.high
+    assert (found.answer, found.runs) == ("exceeds", 3)
+    turned = compare_returns(pairs_of(world, 0.1, 0.4), world.harmful)
+    assert (turned.answer, turned.difference) == ("does_not", pytest.approx(-0.3, abs=0.03))
+
+
+def test_without_a_difference_it_is_said_to_exceed_in_at_most_five_per_cent():
+    """One-sided at 2.5 %; the shared noise of the aligned model and of the witness cancels by cross-fitting."""
+    exceeds = 0
+    for seed in range(200):
+        world = World(np.random.default_rng([seed, 3]), per_class=24, spectrum=np.ones(64), noise=1.0)
+        exceeds += compare_returns(pairs_of(world, 0.2, 0.2), world.harmful, bootstraps=300).answer == "exceeds"
+    assert exceeds <= stats.binom.ppf(0.95, 200, 0.05)
+
+
+def test_runs_that_differ_and_topics_that_move_together_widen_the_interval():
+    def width(**options):
+        world = World(np.random.default_rng(4), per_class=64, noise=0.3, topic=16)
+        pairs = pairs_of(world, 0.4, 0.1, **{name: options[name] for name in ("runs", "spread") if name in options})
+        found = compare_returns(pairs, world.harmful, groups=world.groups if options.get("grouped") else None)
+        return found.high - found.low
+
+    assert width(runs=5, spread=0.2) > 1.5 * width(runs=5)
+
+
+def test_one_or_two_runs_are_prompt_level_only_and_none_are_not_tested():
+    world = World(np.random.default_rng(0), per_class=32, noise=0.3)
+    found = compare_returns(pairs_of(world, 0.4, 0.1, runs=2), world.harmful)
+    assert (found.answer, found.runs) == ("exceeds", 2)
+    assert "prompt-level only" in found.sentence("its mirror")
+    none = compare_returns([], world.harmful)
+    assert (none.answer, none.difference, none.runs) == ("not_tested", None, 0)
+    few = compare_returns(pairs_of(world, 0.4, 0.1), world.harmful, groups=np.arange(64) % 5)
+    assert few.answer == "not_tested"
+    assert "too few groups" in few.reason
+
+
+def verdicts(p_values, arms=None, draws=999):
+    arms = arms or [f"arm-{number}" for number in range(len(p_values))]
+    made = []
+    for arm, p in zip(arms, p_values, strict=True):
+        known = evidence({"sham_drift": p})
+        nulls = [null if null.p != p else type(null)(**{**vars(null), "draws": draws}) for null in known.nulls]
+        made.append(judge(type(known)(**{**vars(known), "arm": arm, "nulls": nulls})))
+    return made
+
+
+def test_levels_are_adjusted_by_holm_over_the_runs_own_trajectories():
+    """Of three: 0.01 · 3 and 0.02 · 2 are kept, 0.045 · 1 too; with four, 0.02 · 3 is lost and all that follow."""
+    three = adjust_levels(verdicts([0.02, 0.01, 0.045]))
+    assert [verdict.level_holm for verdict in three] == [5, 5, 5]
+    four = adjust_levels(verdicts([0.02, 0.01, 0.045, 0.2]))
+    assert [verdict.level for verdict in four] == [5, 5, 5, 3]
+    assert [verdict.level_holm for verdict in four] == [3, 5, 3, 3]
+    assert "level_holm" in four[0].to_json()
+
+
+def test_controls_mirror_and_positive_control_are_no_members():
+    arms = ["baseline", "control:random", "mirror", "helpful", "block"]
+    assert [is_member(arm) for arm in arms] == [True, False, False, False, True]
+    found = adjust_levels(verdicts([0.02, 0.001, 0.001, 0.001, 0.02], arms))
+    assert [verdict.level_holm for verdict in found] == [5, None, None, None, 5]
+
+
+def test_where_the_draws_are_too_few_for_so_many_trajectories_it_says_how_many_it_takes():
+    found = adjust_levels(verdicts([0.025, 0.025, 0.025], draws=39))
+    assert {verdict.level_holm for verdict in found} == {"not reachable with 39 draws (59 needed)"}
+    two = adjust_levels(verdicts([0.025, 0.025], draws=39))
+    assert {verdict.level_holm for verdict in two} == {5}
+
+
+def test_independent_histories_have_a_binomial_p_from_five_on():
+    five = over_histories([4, 5, 3, 2, 4])
+    assert (five.reached, five.histories) == (3, 5)
+    assert five.p == pytest.approx(stats.binom.sf(2, 5, 0.05))
+    four = over_histories([4, 5, 5, 4])
+    assert (four.reached, four.p) == (4, None)
+    assert "too few for a p-value" in four.words
+
+
+def blocks(separations, seed=0, per_class=48, noise=0.5):
+    """Aligned and witness behind each block, so many of the noise's spreads apart on harmful prompts."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for separation in separations:
+        world = World(rng, per_class=per_class, spectrum=np.ones(64), noise=noise)
+        shift = world.only_harmful(separation * noise * world.direction())
+        made.append((world.checkpoint(0.0), world.checkpoint(shift)))
+    return made, world.harmful, rng.random(2 * per_class) < 0.5
+
+
+def test_the_headline_is_the_block_that_tells_aligned_from_witness_best_and_never_the_last():
+    made, harmful, fold = blocks([0, 12, 4, 0, 40])
+    found = choose_headline_layer(made, harmful, fold)
+    assert found.layer == 1
+    assert max(found.d_prime, key=found.d_prime.get) == 4, "the last block is the best, and is not taken"
+    assert set(found.d_prime) == set(found.error) == set(range(5))
+
+
+def test_of_blocks_within_one_standard_error_the_one_nearest_to_three_fifths_is_taken():
+    (block,), harmful, fold = blocks([20])
+    aligned, witness = block
+
+    def chosen(*shares):
+        moved = [(aligned, aligned + share * (witness - aligned)) for share in shares]
+        return choose_headline_layer(moved, harmful, fold)
+
+    best = chosen(0.5, 1.0, 0.98, 0.5, 0.98, 0.5, 0.5, 0.5, 0.98, 0.5)
+    assert best.ties == (1, 2, 4, 8)
+    assert best.layer == 4, "4 and 8 lie two blocks from the sixth; the earlier one is taken"
+    assert chosen(*[1.0] * 10).layer == 6
+
+
+def test_the_headline_is_chosen_on_fold_a_alone():
+    made, harmful, fold = blocks([3, 3, 3, 3])
+    spoilt = []
+    for aligned, witness in made:
+        other = np.where(fold[:, None], 100 * np.random.default_rng(1).standard_normal(witness.shape), witness)
+        spoilt.append((np.where(fold[:, None], 0.0, aligned), other))
+    assert choose_headline_layer(made, harmful, fold) == choose_headline_layer(spoilt, harmful, fold)
+
+
+def test_cross_validation_gives_no_separation_where_there_is_none():
+    made, harmful, fold = blocks([0] * 12)
+    found = choose_headline_layer(made, harmful, fold)
+    assert abs(np.mean(list(found.d_prime.values()))) < 0.15
+
+
+def test_without_a_witness_the_headline_is_at_three_fifths_of_the_depth():
+    assert [nominal_layer(depth) for depth in (1, 2, 4, 30, 32)] == [0, 0, 2, 18, 19]
+
+
+def planted(seed=0, fraction=0.4, count=39):
+    world = World(np.random.default_rng([seed, 9]), per_class=32, spectrum=power_law(128, 0.5), topic=4)
+    back = world.only_harmful(2 * world.like_content())
+    rows = {
+        "aligned": world.checkpoint(0.0),
+        "witness": world.checkpoint(back),
+        "tuned": world.checkpoint(fraction * back),
+    }
+    shams = [rows["aligned"] + fraction * 2 * world.like_content() + 0.3 * world.like_content(64) for _ in range(count)]
+    return {**rows, "harmful": world.harmful}, shams, world.groups
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_assess_finds_a_planted_return_in_arrays_of_any_precision(dtype):
+    arrays, shams, groups = planted()
+    arrays = {name: rows if rows.dtype == bool else rows.astype(dtype) for name, rows in arrays.items()}
+    verdict = probes.assess(**arrays, shams=[sham.astype(dtype) for sham in shams], groups=groups, layer=3)
+    assert verdict.level == 5
+    assert 0 <= verdict.power <= 1
+    assert verdict.p <= 0.05
+    assert "layer 3" in verdict.text.lower()
+    assert verdict.off_refusal_axis.answer == "also_off"
+    assert {line.name for line in verdict.profile} == set(probes.nulls.PROFILE) - {"sham_drift_weights"}
+    assert all(test.power is not None for test in verdict.tests)
+
+
+def test_without_shams_no_level_above_3_is_given():
+    arrays, _, _ = planted()
+    verdict = probes.assess(**arrays)
+    assert (verdict.level, verdict.decided_by) == (3, "sham_drift")
+    assert verdict.name == "towards the witness; not tested: sham_drift, sham_witness"
+
+
+def test_assess_is_the_same_every_time_and_another_with_another_seed():
+    arrays, shams, _ = planted()
+    first, again, other = (probes.assess(**arrays, shams=shams, seed=seed) for seed in (0, 0, 1))
+    assert first.to_json() == again.to_json()
+    assert first.tests != other.tests
+
+
+def test_assess_refuses_what_cannot_be_judged():
+    arrays, shams, _ = planted()
+    with pytest.raises(StatisticsError, match="do not belong together"):
+        probes.assess(**arrays, shams=[sham[:-1] for sham in shams])
+    with pytest.raises(StatisticsError, match="groups do not fit"):
+        probes.assess(**arrays, groups=["a"] * 5)
+    with pytest.raises(StatisticsError, match="too few groups"):
+        probes.assess(**arrays, groups=["a", "b"] * 32)
+    with pytest.raises(StatisticsError, match="witness equals"):
+        probes.assess(**{**arrays, "witness": arrays["aligned"]})
+
+
+def test_assess_needs_no_torch():
+    code = "import sys; from probes.verdict.assess import assess; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
