@@ -225,7 +225,7 @@ def _run(
 ) -> dict[int, np.ndarray] | None:
     """Activations of one batch by layer; None if it did not fit into memory."""
     try:
-        inputs = _inputs(token_ids, host)
+        inputs = body_inputs(token_ids, host)
         reader = _Reader(torch.tensor(where, device=host.device), wanted[-1])
         with torch.inference_mode(), hand_over(host.blocks, wanted, reader.take):
             with contextlib.suppress(_LastLayerReached):
@@ -240,7 +240,7 @@ def _run(
     return None
 
 
-def _inputs(token_ids: Sequence[Sequence[int]], host: ModelView) -> dict[str, Any]:
+def body_inputs(token_ids: Sequence[Sequence[int]], host: ModelView) -> dict[str, Any]:
     """The body's arguments for a batch: [prompt, token], padded on the right, positions from each prompt's start.
 
     What stands in the padding does not matter: it comes after the prompt, and no token looks ahead.
