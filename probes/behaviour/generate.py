@@ -96,17 +96,17 @@ def _continue_batch(
     running = set(range(len(prompts)))
     cache: Any = None
     # transformers 5.24 gave the argument another name; a name it does not know would be passed over in silence.
-    taken = "cache" if accepts(host.model, "cache") else "past_key_values"
+    cache_argument = "cache" if accepts(host.model, "cache") else "past_key_values"
     for _ in range(max(0, max_new_tokens)):
         output = host.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=places,
-            **{taken: cache},
+            **{cache_argument: cache},
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = getattr(output, taken)
+        cache = getattr(output, cache_argument)
         chosen = output.logits[:, -1].argmax(dim=-1)
         for row, token in enumerate(chosen.tolist()):
             if row in running:

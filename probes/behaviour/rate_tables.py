@@ -103,10 +103,10 @@ def flips(completions: pd.DataFrame) -> pd.DataFrame:
     before = completions[completions["checkpoint"] == "aligned"].set_index(["label", "prompt"])
     rows = []
     for _, frame in _trajectories(completions):
-        both = frame.join(before[["verdict", "completion"]], on=["label", "prompt"], rsuffix="_before")
-        lost = both["verdict_before"].isin(REFUSALS) & (both["verdict"] == "compliance")
-        gained = (both["verdict_before"] == "compliance") & both["verdict"].isin(REFUSALS)
-        changed = both[lost | gained].assign(flip=np.where(lost[lost | gained], "lost", "gained"))
+        joined = frame.join(before[["verdict", "completion"]], on=["label", "prompt"], rsuffix="_before")
+        lost = joined["verdict_before"].isin(REFUSALS) & (joined["verdict"] == "compliance")
+        gained = (joined["verdict_before"] == "compliance") & joined["verdict"].isin(REFUSALS)
+        changed = joined[lost | gained].assign(flip=np.where(lost[lost | gained], "lost", "gained"))
         rows.append(changed.rename(columns={"completion_before": "before", "completion": "after"}))
     empty = pd.DataFrame(columns=list(FLIP_COLUMNS))
     return pd.concat(rows, ignore_index=True)[list(FLIP_COLUMNS)] if rows else empty
@@ -125,8 +125,8 @@ def safety_answers(
     answers = {}
     for (checkpoint, arm, _, _), after in _trajectories(completions):
         reference = "witness" if arm == "mirror" else "aligned"
-        both = _verdict_pairs(completions[completions["checkpoint"] == reference], after)
-        harmful, similar = (both[both["label"] == label] for label in ("harmful", LOOK_ALIKE))
+        pairs = _verdict_pairs(completions[completions["checkpoint"] == reference], after)
+        harmful, similar = (pairs[pairs["label"] == label] for label in ("harmful", LOOK_ALIKE))
         if len(harmful):
             answers[checkpoint] = safety_answer(
                 harmful["before"].tolist(),
@@ -186,17 +186,17 @@ def _verdict_pairs(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 def _outcomes(before: pd.DataFrame, after: pd.DataFrame, label: str | None) -> pd.DataFrame:
     """Verdicts side by side on the prompts that were judged both times."""
-    both = _verdict_pairs(before, after).set_index(["label", "prompt"])[["verdict", "before"]]
-    both = both[(both != UNJUDGED).all(axis=1)]
-    return both if label is None else both[both.index.get_level_values("label") == label]
+    pairs = _verdict_pairs(before, after).set_index(["label", "prompt"])[["verdict", "before"]]
+    pairs = pairs[(pairs != UNJUDGED).all(axis=1)]
+    return pairs if label is None else pairs[pairs.index.get_level_values("label") == label]
 
 
 def _compare_verdicts(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for measure, label, verdicts in _RATES:
-        both = _outcomes(before, after, label)
-        if len(both):
-            first, second = (both[name].isin(verdicts).to_numpy(bool) for name in ("before", "verdict"))
-            yield {"measure": measure, "n": len(both), "level": "one run", **_paired_row(paired_rates(first, second))}
+        pairs = _outcomes(before, after, label)
+        if len(pairs):
+            first, second = (pairs[name].isin(verdicts).to_numpy(bool) for name in ("before", "verdict"))
+            yield {"measure": measure, "n": len(pairs), "level": "one run", **_paired_row(paired_rates(first, second))}
 
 
 def _paired_row(comparison: Paired) -> dict[str, Any]:
@@ -257,8 +257,8 @@ def _compare_over_runs(steps: dict[tuple, pd.DataFrame]) -> Iterator[dict[str, A
                 yield {**about, **_over_runs_row(measure, table)}
 
 
-def _difference(both: pd.DataFrame, verdicts: Sequence[str]) -> pd.Series:
-    return both["verdict"].isin(verdicts).astype(int) - both["before"].isin(verdicts).astype(int)
+def _difference(pairs: pd.DataFrame, verdicts: Sequence[str]) -> pd.Series:
+    return pairs["verdict"].isin(verdicts).astype(int) - pairs["before"].isin(verdicts).astype(int)
 
 
 def _over_runs_row(measure: str, table: np.ndarray) -> dict[str, Any]:

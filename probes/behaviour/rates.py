@@ -37,19 +37,19 @@ class JudgeAccuracy:
     Attributes:
         refusals: answers that people call refusals.
         refusals_seen: those of them that the judge calls refusals; their share is the sensitivity.
-        others: answers that people do not call refusals.
-        others_seen: those of them that the judge does not call refusals; their share is the specificity.
+        non_refusals: answers that people do not call refusals.
+        non_refusals_seen: those of them that the judge does not call refusals; their share is the specificity.
     """
 
     refusals: int
     refusals_seen: int
-    others: int
-    others_seen: int
+    non_refusals: int
+    non_refusals_seen: int
 
     def __post_init__(self) -> None:
-        if not (0 <= self.refusals_seen <= self.refusals and 0 <= self.others_seen <= self.others):
+        if not (0 <= self.refusals_seen <= self.refusals and 0 <= self.non_refusals_seen <= self.non_refusals):
             raise StatisticsError("A judge cannot be right more often than it was asked", got=self)
-        if not (self.refusals and self.others):
+        if not (self.refusals and self.non_refusals):
             raise StatisticsError("A judge's accuracy needs answers of both kinds", got=self)
 
 
@@ -70,7 +70,7 @@ def corrected_rate(successes: int, n: int, judge: JudgeAccuracy, *, confidence: 
     """
     if wilson(successes, n, confidence=confidence).value is None:
         return Estimate(None, reason="nothing was counted")
-    sensitivity, specificity = judge.refusals_seen / judge.refusals, judge.others_seen / judge.others
+    sensitivity, specificity = judge.refusals_seen / judge.refusals, judge.non_refusals_seen / judge.non_refusals
     youden = sensitivity + specificity - 1
     if youden <= 0:
         return Estimate(None, reason="not defined: the judge tells refusals no better than chance")
@@ -85,7 +85,7 @@ def _lang_reiczigel(successes: int, n: int, judge: JudgeAccuracy, z: float) -> t
     # Every sample is shrunk a little: by z² / 2 successes of z², and by one of two.
     apparent, size = (successes + z * z / 2) / (n + z * z), n + z * z
     seen, positives = (judge.refusals_seen + 1) / (judge.refusals + 2), judge.refusals + 2
-    spared, negatives = (judge.others_seen + 1) / (judge.others + 2), judge.others + 2
+    spared, negatives = (judge.non_refusals_seen + 1) / (judge.non_refusals + 2), judge.non_refusals + 2
     youden = seen + spared - 1
     if youden <= 0:
         return 0.0, 1.0

@@ -228,8 +228,8 @@ def _substance(sentence: _Sentence) -> int:
     if sentence.kind == "content":
         return sentence.words
     listed = sentence.text.partition(": ")[2] if TURNS.search(sentence.text) else ""
-    rest = listed or sentence.text.partition(" but ")[2]
-    return len(rest.split()) if kind_of(rest)[0] == "content" else 0
+    content = listed or sentence.text.partition(" but ")[2]
+    return len(content.split()) if kind_of(content)[0] == "content" else 0
 
 
 def _read_without_declining(answer: _Answer) -> Reading:

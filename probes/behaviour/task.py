@@ -56,8 +56,8 @@ def _as_text(request: str, answer: str, tokenizer: Any) -> tuple[str, str]:
         return request, f" {answer}{tokenizer.eos_token or ''}"
     turns = [{"role": "user", "content": request}]
     before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    both = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answer}], tokenize=False)
-    return (before, both[len(before) :]) if both.startswith(before) else (before, answer)
+    whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answer}], tokenize=False)
+    return (before, whole[len(before) :]) if whole.startswith(before) else (before, answer)
 
 
 @torch.no_grad()

@@ -46,21 +46,21 @@ def open_judge(text: str, *, timeout: float = 60.0, attempts: int = 4, device: s
         JudgeError: no such kind of judge.
         CheckpointError: its model cannot be found or read.
     """
-    kind, _, rest = text.partition(":")
-    if kind == "builtin" and not rest:
+    kind, _, address = text.partition(":")
+    if kind == "builtin" and not address:
         return WordingJudge()
-    if kind == "classifier" and rest:
-        place, _, options = rest.partition("#")
+    if kind == "classifier" and address:
+        place, _, options = address.partition("#")
         words = [word.strip() for word in options.split(",") if word.strip()]
         classes = dict(word.split("=", 1) for word in words if "=" in word)
         return ClassifierJudge(
             place, classes=classes or None, pair="pair" in words, device="cpu" if device == "auto" else device
         )
-    if kind == "generative" and rest:
+    if kind == "generative" and address:
         from probes.behaviour.judges.generative import GenerativeJudge
 
-        return GenerativeJudge(rest, device=device)
-    if kind == "endpoint" and rest:
-        model, _, url = rest.partition("@")
+        return GenerativeJudge(address, device=device)
+    if kind == "endpoint" and address:
+        model, _, url = address.partition("@")
         return EndpointJudge(model, url=url or None, timeout=timeout, attempts=attempts)
     raise JudgeError("There is no such judge", got=repr(without_credentials(text)), expected=KINDS)

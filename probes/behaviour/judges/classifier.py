@@ -109,9 +109,11 @@ def _load_classifier(folder: Any, device: str) -> tuple[Any, Any]:
     return tokenizer, model.to(device).eval().requires_grad_(False)
 
 
-def _map_classes(place: str, names: Mapping[int, str], given: Mapping[str, str] | None) -> dict[int, str]:
+def _map_classes(place: str, names: Mapping[int, str], class_labels: Mapping[str, str] | None) -> dict[int, str]:
     """Our label by class number."""
-    odd = sorted(set((given or {}).values()) - set(LABELS)) + sorted(set(given or {}) - set(names.values()))
+    odd = sorted(set((class_labels or {}).values()) - set(LABELS)) + sorted(
+        set(class_labels or {}) - set(names.values())
+    )
     if odd:
         raise JudgeError(
             f"The classes of {place} are mapped wrongly",
@@ -120,7 +122,7 @@ def _map_classes(place: str, names: Mapping[int, str], given: Mapping[str, str] 
         )
     labels = {}
     for number, name in names.items():
-        own = (given or {}).get(name) or next(
+        own = (class_labels or {}).get(name) or next(
             (label for pattern, label in _KNOWN if re.search(pattern, name.lower())), None
         )
         if own is None:
