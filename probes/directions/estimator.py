@@ -149,8 +149,8 @@ def leading(rows: Float[np.ndarray, "row d_model"], count: int) -> Float[np.ndar
     if rows.shape[1] <= rows.shape[0]:
         return np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count].T
     values, vectors = np.linalg.eigh(rows @ rows.T)
-    kept = np.flatnonzero(values > 1e-12 * max(values[-1], 1e-300))[::-1][:count]
-    return (vectors[:, kept].T @ rows) / np.sqrt(values[kept])[:, None]
+    nonzero = np.flatnonzero(values > 1e-12 * max(values[-1], 1e-300))[::-1][:count]
+    return (vectors[:, nonzero].T @ rows) / np.sqrt(values[nonzero])[:, None]
 
 
 def differences(

@@ -46,10 +46,10 @@ class Logistic(Estimator):
         if spread == 0:
             return np.zeros(rows.shape[1])
         values = centred / spread
-        self.strength_ = self.strength if self.strength is not None else self._found(values, positive)
+        self.strength_ = self.strength if self.strength is not None else self._best_strength(values, positive)
         return _fit_scaled(values, positive, self.strength_).coef_[0]
 
-    def _found(self, values: np.ndarray, positive: np.ndarray) -> float:
+    def _best_strength(self, values: np.ndarray, positive: np.ndarray) -> float:
         folds = min(_FOLDS, int(positive.sum()), int((~positive).sum()))
         if folds < 2:
             return 1.0

@@ -28,5 +28,5 @@ class MassMean(Estimator):
 def pseudo_solved(centred: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Σ⁺ vector, Σ the covariance of centred rows."""
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    kept = sizes > _RELATIVE_ZERO * sizes[0]
-    return ((axes[kept] @ vector) * len(centred) / sizes[kept] ** 2) @ axes[kept]
+    nonzero = sizes > _RELATIVE_ZERO * sizes[0]
+    return ((axes[nonzero] @ vector) * len(centred) / sizes[nonzero] ** 2) @ axes[nonzero]

@@ -54,18 +54,18 @@ def readout(host: ModelView, vectors: Float[np.ndarray, "direction d_model"], *,
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = torch.tensor(unit * np.sqrt(host.d_model), dtype=host.model.dtype, device=host.device)
     bias = unembedding(host.final_norm(torch.zeros_like(rows[:1]))).float()
-    found: list[list[Token]] = []
+    tokens: list[list[Token]] = []
     for part in rows.split(_ROWS):
-        both = [_best(unembedding(host.final_norm(sign * part)).float() - bias, top) for sign in (1, -1)]
-        found += [
+        best = [_best(unembedding(host.final_norm(sign * part)).float() - bias, top) for sign in (1, -1)]
+        tokens += [
             [
                 token
-                for sign, (scores, ids) in zip((1, -1), both, strict=True)
+                for sign, (scores, ids) in zip((1, -1), best, strict=True)
                 for token in _tokens(host, sign, ids[row], scores[row])
             ]
             for row in range(len(part))
         ]
-    return found
+    return tokens
 
 
 def _best(logits: torch.Tensor, top: int) -> tuple[list[list[float]], list[list[int]]]:
@@ -75,7 +75,7 @@ def _best(logits: torch.Tensor, top: int) -> tuple[list[list[float]], list[list[
 
 
 def _tokens(host: ModelView, sign: int, ids: Sequence[int], scores: Sequence[float]) -> list[Token]:
-    texts = [host.tokenizer.decode([each]) for each in ids]
+    texts = [host.tokenizer.decode([token]) for token in ids]
     return [
         Token(sign, rank, text, value) for rank, (text, value) in enumerate(zip(texts, scores, strict=True), start=1)
     ]

@@ -17,8 +17,8 @@ def auroc(scores: Float[np.ndarray, "row probe"], positive: Bool[np.ndarray, " r
     if not (above and below):
         return np.full(scores.shape[1], np.nan)
     ranks = rankdata(scores, axis=0)
-    found = (ranks[positive].sum(axis=0) - above * (above + 1) / 2) / (above * below)
-    return np.where(np.isfinite(scores).all(axis=0), found, np.nan)
+    areas = (ranks[positive].sum(axis=0) - above * (above + 1) / 2) / (above * below)
+    return np.where(np.isfinite(scores).all(axis=0), areas, np.nan)
 
 
 def auroc_interval(
@@ -79,7 +79,7 @@ def calibration_error(chance: Float[np.ndarray, " row"], positive: Bool[np.ndarr
     """Expected calibration error over ten equal bins (Naeini et al., 2015): 0 is calibrated, in [0, 1]."""
     bins = np.minimum((chance * _BINS).astype(int), _BINS - 1)
     gaps = [
-        abs(float(chance[bins == each].mean()) - float(positive[bins == each].mean())) * (bins == each).mean()
-        for each in np.unique(bins)
+        abs(float(chance[bins == number].mean()) - float(positive[bins == number].mean())) * (bins == number).mean()
+        for number in np.unique(bins)
     ]
     return float(sum(gaps))

@@ -84,16 +84,16 @@ class Rule:
 
     def faults(self, candidate: Candidate, n_layers: int) -> dict[str, float]:
         """What a candidate fails, by filter: the value at which it would just not pass."""
-        if not all(math.isfinite(each) for each in (candidate.bypass, candidate.induce, candidate.kl)):
+        if not all(math.isfinite(score) for score in (candidate.bypass, candidate.induce, candidate.kl)):
             return {"finite": math.nan}
-        found: dict[str, float] = {}
+        failed: dict[str, float] = {}
         if candidate.layer >= int(self.depth * n_layers):
-            found["depth"] = (candidate.layer + 1) / n_layers
+            failed["depth"] = (candidate.layer + 1) / n_layers
         if not candidate.kl < self.max_kl:
-            found["max_kl"] = candidate.kl
+            failed["max_kl"] = candidate.kl
         if not candidate.induce > self.min_induce:
-            found["min_induce"] = candidate.induce
-        return found
+            failed["min_induce"] = candidate.induce
+        return failed
 
 
 @dataclass(frozen=True)
@@ -130,18 +130,18 @@ def select(candidates: Sequence[Candidate], n_layers: int, rule: Rule | None = N
     rule = rule or Rule()
     if not candidates:
         raise StatisticsError("There are no candidates to select from")
-    outside = [each.layer for each in candidates if not 0 <= each.layer < n_layers]
+    outside = [candidate.layer for candidate in candidates if not 0 <= candidate.layer < n_layers]
     if outside:
         raise StatisticsError("A candidate lies outside of the model", got=f"layer {outside[0]} of {n_layers}")
-    faults = [rule.faults(each, n_layers) for each in candidates]
-    passing = [each for each, found in zip(candidates, faults, strict=True) if not found]
+    faults = [rule.faults(candidate, n_layers) for candidate in candidates]
+    passing = [candidate for candidate, failed in zip(candidates, faults, strict=True) if not failed]
     if passing:
-        return Selection(min(passing, key=lambda each: each.bypass), len(passing), len(candidates))
+        return Selection(min(passing, key=lambda candidate: candidate.bypass), len(passing), len(candidates))
     ranked = sorted(
         zip(candidates, faults, strict=True),
         key=lambda pair: (len(pair[1]), "finite" in pair[1], _by_how_much(pair[1], rule), pair[0].bypass),
     )
-    nearest = tuple((each, tuple(found)) for each, found in ranked[:_NEAREST])
+    nearest = tuple((candidate, tuple(failed)) for candidate, failed in ranked[:_NEAREST])
     return Selection(None, 0, len(candidates), nearest, _gates_to_relax(faults))
 
 
@@ -173,9 +173,9 @@ def _candidate(path: Path, number: int, row: dict[str, Any]) -> Candidate:
 
 def _by_how_much(faults: dict[str, float], rule: Rule) -> float:
     """How far a candidate is from passing, as the sum of relative misses."""
-    wanted = {"max_kl": rule.max_kl, "min_induce": rule.min_induce, "depth": rule.depth}
+    limits = {"max_kl": rule.max_kl, "min_induce": rule.min_induce, "depth": rule.depth}
     misses = [
-        abs(value - wanted[name]) / max(abs(wanted[name]), 1.0) for name, value in faults.items() if name in wanted
+        abs(value - limits[name]) / max(abs(limits[name]), 1.0) for name, value in faults.items() if name in limits
     ]
     return sum(misses, 0.0)
 
@@ -183,7 +183,7 @@ def _by_how_much(faults: dict[str, float], rule: Rule) -> float:
 def _gates_to_relax(faults: Sequence[dict[str, float]]) -> tuple[str, ...]:
     """Single filters whose change would let one candidate pass."""
     single = {
-        name: [found[name] for found in faults if set(found) == {name}] for name in ("max_kl", "min_induce", "depth")
+        name: [failed[name] for failed in faults if set(failed) == {name}] for name in ("max_kl", "min_induce", "depth")
     }
     offers = []
     if single["max_kl"]:

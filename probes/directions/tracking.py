@@ -57,7 +57,7 @@ class Fit:
             return
         parts = _parts(view.contrast.fold)
         try:
-            fits = [view.fit(method, told, chosen) for told, chosen in zip(options, parts, strict=True)]
+            fits = [view.fit(method, settings, chosen) for settings, chosen in zip(options, parts, strict=True)]
         except StatisticsError as error:
             self.reasons[place] = error.what
             return
@@ -112,14 +112,14 @@ def fit_layer(
     for name, method in methods.items():
         if method is Isotropic:
             options[name] = [{"seed": seed, "layer": layer, "n_layers": n_layers}] * 3
-    found = {name: Fit.empty(len(scenes), scenes["aligned"].own.shape[1]) for name in methods}
+    fits = {name: Fit.empty(len(scenes), scenes["aligned"].own.shape[1]) for name in methods}
     for place, scene in enumerate(scenes.values()):
         views: dict[str, _View | str] = {}
         for name, method in methods.items():
             if method.contrast not in views:
                 views[method.contrast] = _View.of(scene, method.contrast)
-            found[name].put(place, views[method.contrast], method, options[name])
-    return found
+            fits[name].put(place, views[method.contrast], method, options[name])
+    return fits
 
 
 def read_layer(scenes: Mapping[str, Scene], fits: Mapping[str, Fit]) -> dict[str, Reading]:
@@ -158,12 +158,12 @@ class _View:
     ) -> tuple[Estimator, Float[np.ndarray, " d_model"]]:
         """The estimator on some of the rows, and its direction in the model's own basis."""
         contrast, axes = self.contrast, self.axes if method.spanned else None
-        told = dict(options)
-        if axes is not None and told.get("off") is not None:
-            told["off"] = axes.T @ told["off"]
+        settings = dict(options)
+        if axes is not None and settings.get("off") is not None:
+            settings["off"] = axes.T @ settings["off"]
         rows = contrast.rows if axes is None else self.rows
         pairs = None if contrast.pairs is None else contrast.pairs[chosen]
-        estimator = method(**told).fit(rows[chosen], contrast.positive[chosen], pairs)
+        estimator = method(**settings).fit(rows[chosen], contrast.positive[chosen], pairs)
         return estimator, estimator.direction_ if axes is None else axes @ estimator.direction_
 
     def strength(self, seed: int, chosen: Bool[np.ndarray, " row"]) -> dict[str, float]:
@@ -192,7 +192,7 @@ def _options(method: type[Estimator], aligned: Scene, seed: int) -> list[dict[st
 
 def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
     count = len(scenes)
-    found = Reading(
+    reading = Reading(
         auroc=np.full((count, count), np.nan),
         d_prime=np.full(count, np.nan),
         accuracy=np.full(count, np.nan),
@@ -205,7 +205,7 @@ def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
         except StatisticsError:
             continue
         # Both folds' scores hang on the same two probes: together they say little more than one fold's rows do.
-        found.classes[place] = [
+        reading.classes[place] = [
             min(int((contrast.positive == side)[fold].sum()) for fold in (contrast.fold, ~contrast.fold))
             for side in (True, False)
         ]
@@ -213,16 +213,18 @@ def _read(scenes: Mapping[str, Scene], name: ContrastName, fit: Fit) -> Reading:
             (contrast.rows[fold] @ fit.vectors[part].T, contrast.positive[fold], fit.line[part])
             for part, fold in ((0, contrast.fold), (1, ~contrast.fold))
         ]
-        found.auroc[:, place] = np.mean([auroc(scores, positive) for scores, positive, _ in folds], axis=0)
+        reading.auroc[:, place] = np.mean([auroc(scores, positive) for scores, positive, _ in folds], axis=0)
         if fit.reasons[place] is None:
             own = [(scores[:, place], positive, line[place]) for scores, positive, line in folds]
-            found.d_prime[place] = np.mean([separation(scores, positive) for scores, positive, _ in own])
-            found.accuracy[place] = np.mean(
+            reading.d_prime[place] = np.mean([separation(scores, positive) for scores, positive, _ in own])
+            reading.accuracy[place] = np.mean(
                 [((np.sign(line[0]) * (z - line[1]) > 0) == positive).mean() for z, positive, line in own]
             )
             chances = np.concatenate([chance(scores, *line) for scores, _, line in own])
-            found.calibration[place] = calibration_error(chances, np.concatenate([each for _, each, _ in own]))
-    return found
+            reading.calibration[place] = calibration_error(
+                chances, np.concatenate([positive for _, positive, _ in own])
+            )
+    return reading
 
 
 def _reversion(aligned: Scene) -> Float[np.ndarray, " d_model"] | None:

@@ -223,14 +223,14 @@ class Owner:
             raise self._foreign(vectors, f"layer {vectors.layers[-1]}", f"{self.n_layers} layers")
         own = vectors.about.get("weights_sha256", "")
         if own and self.weights and own not in self.weights:
-            known = ", ".join(sorted(each[:12] for each in self.weights)[:3])
+            known = ", ".join(sorted(digest[:12] for digest in self.weights)[:3])
             raise self._foreign(
                 vectors, f"weights {own[:12]}", f"weights {known}{' …' if len(self.weights) > 3 else ''}"
             )
 
-    def _foreign(self, vectors: Vectors, got: str, expected: str) -> UsageError:
+    def _foreign(self, vectors: Vectors, property_text: str, expected: str) -> UsageError:
         return UsageError(
             f"The direction {vectors.name} is that of another model",
-            got=got,
+            got=property_text,
             expected=f"{expected}, as {self.name} has",
         )
