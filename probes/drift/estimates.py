@@ -140,7 +140,7 @@ def measure_grams(
     few = too_few_groups(grams.harmful, groups)
     halves = split_weights(grams.harmful, splits, rng, groups)
     resampled = bootstrap_weights(grams.harmful, 0 if few else bootstraps, rng, groups)
-    values, draws = _both(grams, halves, resampled, groups)
+    values, draws = _values_and_draws(grams, halves, resampled, groups)
     estimates = {name: _estimate(name, value, draws.get(name)) for name, value in values.items()}
     if noise is not None and values["displacement_norm"] <= NOISE_FACTOR * noise:
         why = (
@@ -149,7 +149,9 @@ def measure_grams(
         )
         estimates |= {name: Estimate(None, reason=why) for name in estimates if "alignment" in name}
     if few:
-        estimates = {name: each if each.reason else replace(each, reason=few) for name, each in estimates.items()}
+        estimates = {
+            name: estimate if estimate.reason else replace(estimate, reason=few) for name, estimate in estimates.items()
+        }
     return {name: estimates[name] for name in STATISTICS}
 
 
@@ -193,7 +195,7 @@ def crossfit_grams(
     return float(Products.of(grams, first[:, harmful], second[:, harmful]).crossfit().mean())
 
 
-def _both(
+def _values_and_draws(
     grams: Grams,
     halves: tuple[np.ndarray, np.ndarray],
     resampled: tuple[np.ndarray, np.ndarray],

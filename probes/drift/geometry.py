@@ -76,8 +76,8 @@ def spectrum(
     """
     values, vectors = np.linalg.eigh(gram)
     values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1]
-    kept = min(axes, int((values > 1e-10 * max(values[0], np.finfo(np.float64).tiny)).sum()))
-    leading = (vectors[:, :kept].T @ (rows - rows.mean(axis=0, dtype=np.float64))) / np.sqrt(values[:kept])[:, None]
+    count = min(axes, int((values > 1e-10 * max(values[0], np.finfo(np.float64).tiny)).sum()))
+    leading = (vectors[:, :count].T @ (rows - rows.mean(axis=0, dtype=np.float64))) / np.sqrt(values[:count])[:, None]
     return Spectrum(values / max(len(rows) - 1, 1), leading)
 
 
@@ -128,12 +128,12 @@ class PromptMap:
         from sklearn.manifold import trustworthiness
 
         some = slice(None, None, -(-len(rows) // _JUDGED))
-        kept = {
-            axes: float(trustworthiness(rows[some], found[some], n_neighbors=neighbours))
-            for axes, found in places.items()
+        trust = {
+            axes: float(trustworthiness(rows[some], positions[some], n_neighbors=neighbours))
+            for axes, positions in places.items()
         }
         explained = tuple(float(share) for share in models[3].explained_variance_ratio_) if method == "pca" else ()
-        return cls(method, seed, places, kept, neighbours, explained, models)
+        return cls(method, seed, places, trust, neighbours, explained, models)
 
     def place(self, rows: Float[np.ndarray, "prompt d_model"]) -> dict[int, np.ndarray]:
         """Coordinates of other activations in the map, for 2 and 3 dimensions."""

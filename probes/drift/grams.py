@@ -246,11 +246,13 @@ def _forms(gram: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.
     return _dot(pulled, first), _dot(pulled, second), _dot(second @ gram, second)
 
 
-def _dot(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", rows, others)
+def _dot(rows: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", rows, partners)
 
 
-def cosine(product: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def cosine(product: np.ndarray, first_square: np.ndarray, second_square: np.ndarray) -> np.ndarray:
     """A cosine from its three inner products; NaN where a length is zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((one > 0) & (other > 0), product / np.sqrt(one * other), np.nan)
+        return np.where(
+            (first_square > 0) & (second_square > 0), product / np.sqrt(first_square * second_square), np.nan
+        )
