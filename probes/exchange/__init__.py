@@ -112,7 +112,9 @@ def read_vectors(path: Path, name: str, form: str | None = None, layer: int | No
         raise UsageError(f"{path} is not there")
     # A bare vector may be in a file of any other kind, so it is looked for first.
     known = (FORMATS[BareVector.name], *FORMATS.values())
-    recognised = format_named(form) if form else next((one for one in known if one.recognises(path)), None)
+    recognised = (
+        format_named(form) if form else next((candidate for candidate in known if candidate.recognises(path)), None)
+    )
     if recognised is None:
         raise UsageError(f"{path} is in no known format", expected=", ".join(FORMATS), next_step="Name it: --format.")
     is_bare = isinstance(recognised, BareVector)

@@ -122,10 +122,12 @@ class SteeringVectors(Format):
         """Write it."""
         import torch
 
-        kept = {layer: torch.tensor(row) for layer, row in zip(vectors.layers, vectors.raw, strict=True) if row.any()}
-        torch.save({"layer_activations": kept, "layer_type": "decoder_block"}, out)
+        tensors = {
+            layer: torch.tensor(row) for layer, row in zip(vectors.layers, vectors.raw, strict=True) if row.any()
+        }
+        torch.save({"layer_activations": tensors, "layer_type": "decoder_block"}, out)
         _describe(out, vectors)
-        left = len(vectors.layers) - len(kept)
+        left = len(vectors.layers) - len(tensors)
         return [f"{left} layers at which it is not defined are left out"] if left else []
 
     def recognises(self, path: Path) -> bool:

@@ -106,10 +106,10 @@ def _plane(rows: np.ndarray) -> np.ndarray:
     """First two principal components of the rows [layer, 2]; zeros where there are fewer."""
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    found = np.zeros((len(rows), 2))
+    plane = np.zeros((len(rows), 2))
     count = min(2, sizes.size)
-    found[:, :count] = left[:, :count] * sizes[:count]
-    return found
+    plane[:, :count] = left[:, :count] * sizes[:count]
+    return plane
 
 
 def _write_tsv(path: Path, rows: Iterable[Iterable[object]]) -> None:
