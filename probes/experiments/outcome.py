@@ -253,8 +253,8 @@ def _against(mode: str, rows: Mapping[str, Mapping[str, Any]], before: Sequence[
     start = _mean([measures.get("harmful_compliance") for measures in before])
     lost = geometry_held_behaviour_lost((own["alignment"]["mean"], base["alignment"]["mean"]), (start, harm, harmed))
     lost_in = sum(
-        geometry_held_behaviour_lost(aligned, (one.get("harmful_compliance"), *harms))
-        for aligned, harms, one in zip(
+        geometry_held_behaviour_lost(aligned, (measures.get("harmful_compliance"), *harms))
+        for aligned, harms, measures in zip(
             _pairs(own, base, "alignment"), _pairs(own, base, "harmful_compliance"), before, strict=True
         )
     )
