@@ -172,11 +172,11 @@ class ReversionGuard(TrainerCallback):
             raise GuardError("The guard does not support DeepSpeed, which keeps gradients to itself")
         model, tokenizer = kwargs["model"], kwargs.get("processing_class") or tokenizer_of(self._run)
         self._live = LiveModel(model, tokenizer)
-        kept = _kept_state(args, state.global_step) if self.guard is not None else None
+        saved_state = _kept_state(args, state.global_step) if self.guard is not None else None
         if state.global_step == 0:
             check_aligned(self._run, self._live)
         if self.guard is not None:
-            self.guard.attach(model, tokenizer, kept)
+            self.guard.attach(model, tokenizer, saved_state)
         if state.is_world_process_zero:
             arm = self._arm if self._recorded else "live"
             output = Path(str(args.output_dir))
@@ -207,11 +207,11 @@ class ReversionGuard(TrainerCallback):
         model = self._model_in_training().model
         scaled = getattr(kwargs.get("optimizer"), "scaler", None) is not None  # it skips such steps by itself
         if not scaled and not math.isfinite(gradient_length(model)):
-            where = self.last_healthy or "the aligned model: nothing has been saved yet"
+            healthy = self.last_healthy or "the aligned model: nothing has been saved yet"
             raise GuardError(
                 f"The loss of step {state.global_step + 1} is not finite",
                 got="a gradient that is not finite; the weights are still those of the step before",
-                next_step=f"Last healthy checkpoint: {where}. Lower the learning rate or the penalty.",
+                next_step=f"Last healthy checkpoint: {healthy}. Lower the learning rate or the penalty.",
             )
         if self.guard is not None:
             self.guard.step(kwargs.get("model"))
@@ -265,8 +265,8 @@ class ReversionGuard(TrainerCallback):
                 return source
             self._passing = tempfile.TemporaryDirectory(prefix="gravity-probe-")
             out = Path(self._passing.name) / "run"
-        given = {"guard": {"mode": self._mode, "arm": self._arm, "seed": self._seed}}
-        return begin(source, probe, Path(out), settings, given)
+        config = {"guard": {"mode": self._mode, "arm": self._arm, "seed": self._seed}}
+        return begin(source, probe, Path(out), settings, config)
 
     def _take_up(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
         healthy = [checkpoint.folder for checkpoint in checkpoints if checkpoint.healthy]
@@ -288,23 +288,23 @@ class ReversionGuard(TrainerCallback):
 
     def _log_entries(self, reading: Reading) -> dict[str, float]:
         ratio = None if self.guard is None else self.guard.ratio
-        found = {**vars(reading), "gradient_ratio": ratio}
+        entries = {**vars(reading), "gradient_ratio": ratio}
         if self._alarm is not None:
-            found["alarm"] = float(self._alarm.ringing)
-        return {f"guard/{name}": value for name, value in found.items() if name != "step" and value is not None}
+            entries["alarm"] = float(self._alarm.ringing)
+        return {f"guard/{name}": value for name, value in entries.items() if name != "step" and value is not None}
 
     def _ring(self, reading: Reading, control: TrainerControl) -> None:
         assert self._alarm is not None
         healthy = self.last_healthy or "none was saved; the aligned model is"
-        said = (
+        sentence = (
             f"Return fraction {reading.return_fraction:.3f} at step {reading.step} (alarm at "
             f"{self._alarm.threshold:g}). Last healthy checkpoint: {healthy}."
         )
-        _log.warning("gravity-probe: %s", said)
+        _log.warning("gravity-probe: %s", sentence)
         if self._recorded and self._record is not None:
-            self._record.note("alarm", {"said": said, "action": self._on_alarm, **vars(reading)})
+            self._record.note("alarm", {"said": sentence, "action": self._on_alarm, **vars(reading)})
         if self._on_alarm == "stop":
-            self.stopped = said
+            self.stopped = sentence
             control.should_training_stop = True
         elif self._on_alarm == "block" and self.guard is not None:
             self.guard.on = True

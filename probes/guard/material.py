@@ -127,8 +127,8 @@ def refuse_overlap(run: Run, penalty: PromptSet) -> None:
     refuse_shared(penalty, run.prompts.texts, "probe")
     if run.has_json("evaluation"):
         document = run.read_json("evaluation")
-        asked = [*document["prompts"], *(document["look_alikes"] or [])]
-        refuse_shared(penalty, (text for text, _ in asked), "evaluation")
+        questions = [*document["prompts"], *(document["look_alikes"] or [])]
+        refuse_shared(penalty, (text for text, _ in questions), "evaluation")
 
 
 def refuse_shared(penalty: PromptSet, texts: Iterable[str], use: str) -> None:
@@ -148,13 +148,13 @@ def refuse_shared(penalty: PromptSet, texts: Iterable[str], use: str) -> None:
         )
 
 
-def layers_of(asked: Sequence[int] | None, vectors: Vectors, n_layers: int) -> tuple[int, ...]:
+def layers_of(layers: Sequence[int] | None, vectors: Vectors, n_layers: int) -> tuple[int, ...]:
     """The guarded layers: as asked; else all but the first fourth, where a prompt is still being read.
 
     Of a direction that is known at some layers alone, those of them; where all lie in the first fourth, all of them.
     """
-    if asked is not None:
-        return tuple(asked)
+    if layers is not None:
+        return tuple(layers)
     defined = [layer for layer, norm in zip(vectors.layers, vectors.norm, strict=True) if norm > 0]
     if len(vectors.layers) == n_layers:
         defined = list(vectors.layers)

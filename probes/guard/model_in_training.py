@@ -36,18 +36,18 @@ def refuse_sharded(model: nn.Module) -> None:
     Raises:
         GuardError: it is wrapped by FSDP, its parameters are distributed tensors, or DeepSpeed ZeRO-3 has them.
     """
-    found = None
+    sharding = None
     if any(type(module).__name__ in ("FullyShardedDataParallel", "FSDPModule") for module in model.modules()):
-        found = "FSDP"
+        sharding = "FSDP"
     for parameter in model.parameters():
         if hasattr(parameter, "ds_id") or hasattr(parameter, "ds_shape"):
-            found = "DeepSpeed ZeRO-3"
+            sharding = "DeepSpeed ZeRO-3"
         elif hasattr(parameter, "device_mesh") and hasattr(parameter, "placements"):
-            found = "FSDP or tensor parallelism (distributed tensors)"
-    if found is not None:
+            sharding = "FSDP or tensor parallelism (distributed tensors)"
+    if sharding is not None:
         raise GuardError(
             "The guard does not support sharded parameters",
-            got=found,
+            got=sharding,
             expected="whole parameters on every process: one device, or DistributedDataParallel",
             next_step="Train with LoRA under DistributedDataParallel, or measure the checkpoints afterwards.",
         )

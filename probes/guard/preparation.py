@@ -52,7 +52,7 @@ def open_source(source: Source) -> Run | Lineage:
 
 
 def begin(
-    source: Run | Lineage, probe: PromptSet | None, out: Path, settings: Settings | None, given: dict[str, Any]
+    source: Run | Lineage, probe: PromptSet | None, out: Path, settings: Settings | None, config: dict[str, Any]
 ) -> Run:
     """Measure aligned and witness into a run folder.
 
@@ -61,11 +61,11 @@ def begin(
         probe: probe prompts where `source` is a lineage; None is our own.
         out: the folder.
         settings: of the measurement; None takes fewer bootstraps than `measure` does.
-        given: kept in the run's manifest.
+        config: kept in the run's manifest.
     """
     lineage, prompts = (source.lineage, source.prompts) if isinstance(source, Run) else (source, probe)
     prompts = prompts or default_prompts("probe")
-    return begin_run(out, lineage, prompts, settings or Settings(nulls=False, splits=20, bootstraps=100), given)
+    return begin_run(out, lineage, prompts, settings or Settings(nulls=False, splits=20, bootstraps=100), config)
 
 
 def penalty_ids(

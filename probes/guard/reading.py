@@ -70,10 +70,10 @@ class Reader:
                 they count as fixed (the values of the stream are the same), and the backward pass costs one token
                 a prompt; answer tokens are always read with it.
         """
-        if not earlier and answer_tokens == 0 and all(len(self.prompts[each]) > 1 for each in chosen.tolist()):
+        if not earlier and answer_tokens == 0 and all(len(self.prompts[prompt]) > 1 for prompt in chosen.tolist()):
             return self._ends(chosen, layers)
-        texts = [self.prompts[each] + self.answers[each][:answer_tokens] for each in chosen.tolist()]
-        starts = [len(self.prompts[each]) - 1 for each in chosen.tolist()]
+        texts = [self.prompts[prompt] + self.answers[prompt][:answer_tokens] for prompt in chosen.tolist()]
+        starts = [len(self.prompts[prompt]) - 1 for prompt in chosen.tolist()]
         rows = [row for row, text in enumerate(texts) for _ in range(starts[row], len(text))]
         places = [place for start, text in zip(starts, texts, strict=True) for place in range(start, len(text))]
         with residuals(self.blocks, layers) as seen:
@@ -82,39 +82,39 @@ class Reader:
 
     def _ends(self, chosen: Tensor, layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
         """The last tokens' stream, everything before them from a cache that holds no gradient."""
-        texts = [self.prompts[each] for each in chosen.tolist()]
+        texts = [self.prompts[prompt] for prompt in chosen.tolist()]
         body, device = self.model.base_model, next(self.model.parameters()).device
         ids, mask = pad_tokens([text[:-1] for text in texts], device, side="left")
         places = positions(mask)
         positioned = accepts(body, "position_ids")
         with torch.no_grad():
-            told = {"position_ids": places} if positioned else {}
-            cache = body(input_ids=ids, attention_mask=mask, use_cache=True, **told)
+            place_argument = {"position_ids": places} if positioned else {}
+            cache = body(input_ids=ids, attention_mask=mask, use_cache=True, **place_argument)
         # transformers 5.24 gave the argument another name.
-        taken = "cache" if accepts(body, "cache") else "past_key_values"
-        told = {"position_ids": places[:, -1:] + 1} if positioned else {}
+        cache_argument = "cache" if accepts(body, "cache") else "past_key_values"
+        place_argument = {"position_ids": places[:, -1:] + 1} if positioned else {}
         with residuals(self.blocks, layers) as seen:
             body(
                 input_ids=torch.tensor([[text[-1]] for text in texts], device=device),
                 attention_mask=torch.cat([mask, mask.new_ones(len(texts), 1)], dim=1),
                 use_cache=True,
-                **{taken: getattr(cache, taken)},
-                **told,
+                **{cache_argument: getattr(cache, cache_argument)},
+                **place_argument,
             )
         return torch.stack([seen[layer][:, 0] for layer in layers]).float()
 
     def owners(self, chosen: Tensor, answer_tokens: int = 0) -> Tensor:
         """For each row of `stream`, the place of its prompt among all prompts."""
-        counts = [1 + len(self.answers[each][:answer_tokens]) for each in chosen.tolist()]
+        counts = [1 + len(self.answers[prompt][:answer_tokens]) for prompt in chosen.tolist()]
         return chosen.repeat_interleave(torch.tensor(counts))
 
     def answer_logits(self, chosen: Tensor) -> tuple[Float[Tensor, "row vocabulary"], Tensor]:
         """Logits where each token of the chosen prompts' answers is decided, and those tokens, prompt by prompt."""
-        texts = [self.prompts[each] + self.answers[each] for each in chosen.tolist()]
+        texts = [self.prompts[prompt] + self.answers[prompt] for prompt in chosen.tolist()]
         pairs = [
             (row, place)
-            for row, each in enumerate(chosen.tolist())
-            for place in range(len(self.prompts[each]) - 1, len(texts[row]) - 1)
+            for row, prompt in enumerate(chosen.tolist())
+            for place in range(len(self.prompts[prompt]) - 1, len(texts[row]) - 1)
         ]
         rows, places = [row for row, _ in pairs], [place for _, place in pairs]
         ids = self.pad(texts)

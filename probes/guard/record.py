@@ -35,7 +35,12 @@ _STATISTICS = ("alignment", "return_fraction", "off_axis", "displacement_norm")
 
 
 def begin_run(
-    path: Path, lineage: Lineage, prompts: PromptSet, settings: Settings, given: dict[str, Any], report: Report = silent
+    path: Path,
+    lineage: Lineage,
+    prompts: PromptSet,
+    settings: Settings,
+    config: dict[str, Any],
+    report: Report = silent,
 ) -> Run:
     """Measure aligned and witness into the run folder `path`, or take up what is there.
 
@@ -46,7 +51,7 @@ def begin_run(
     roles = Lineage(**{**dict(lineage), "trajectories": ()})
     with Run.writing(path) as run:
         if "directions" not in run.manifest.stages:
-            run.begin(roles, settings, given)
+            run.begin(roles, settings, config)
             write_roles(run, run.model(), prompts, report)
     return Run(path)
 
@@ -77,7 +82,7 @@ class Record:
         self._prompts = run.prompts
         self._tokenizer = tokenizer
         self._rendered: Rendered | None = None
-        self._tables = {name: self._kept(name, resumed_at) for name in ("drift", "behaviour")}
+        self._tables = {name: self._earlier_rows(name, resumed_at) for name in ("drift", "behaviour")}
         self.saved = [checkpoint.step for checkpoint in whole_checkpoints(output) if checkpoint.step <= resumed_at]
         self._openings = _openings(tokenizer)
 
@@ -94,21 +99,25 @@ class Record:
             )
             scores = refusal_scores(live, rendered.token_ids, self._openings) if self._openings else None
         labels = self._labels(step)
-        found = [self._estimates(layer, embed if layer < 0 else stream[layer]) for layer in range(-1, len(stream))]
-        rows = [row for layer, each in enumerate(found, start=-1) for row in drift_rows(labels, layer, each)]
+        by_layer = [self._estimates(layer, embed if layer < 0 else stream[layer]) for layer in range(-1, len(stream))]
+        rows = [
+            row
+            for layer, layer_estimates in enumerate(by_layer, start=-1)
+            for row in drift_rows(labels, layer, layer_estimates)
+        ]
         self._append("drift", with_types(pd.DataFrame(rows)), step)
         rates = [] if scores is None else self._rates(labels, scores)
         if rates:
             self._append("behaviour", pd.DataFrame(rates, columns=list(RATE_COLUMNS)), step)
         self._write(str(labels["checkpoint"]), stream, embed, live)
-        return self._reading(step, found[self.layer + 1], rates)
+        return self._reading(step, by_layer[self.layer + 1], rates)
 
     def save(self, step: int) -> None:
         """A checkpoint of this step is on disk: it becomes part of the run's lineage."""
         self.saved = sorted({*self.saved, step})
         folder = self._output / f"checkpoint-{step}"
         run = Trajectory.from_folder(self._output, arm=self._arm, seed=self._seed)
-        known = tuple(each for each in run.checkpoints if each.step in self.saved)
+        known = tuple(checkpoint for checkpoint in run.checkpoints if checkpoint.step in self.saved)
         lineage = Lineage(
             **{**dict(self._run.lineage), "trajectories": (run.model_copy(update={"checkpoints": known}),)}
         )
@@ -132,8 +141,8 @@ class Record:
     def _render(self, live: LiveModel) -> Rendered:
         if self._rendered is None:
             self._rendered = render(self._prompts, self._tokenizer, live.context_length)
-            kept = self._run.manifest.prompts["rendered_sha256"]
-            if self._rendered.sha256 != kept:
+            digest = self._run.manifest.prompts["rendered_sha256"]
+            if self._rendered.sha256 != digest:
                 raise PromptError(
                     "The tokenizer in training renders the probe prompts in another way than the aligned model's",
                     next_step="Train with the aligned model's tokenizer and chat template.",
@@ -146,23 +155,23 @@ class Record:
 
     def _estimates(self, layer: int, tuned: np.ndarray) -> dict[str, Estimate]:
         aligned, witness = (self._run.activations(name, layer) for name in ("aligned", "witness"))
-        here = (aligned, witness, tuned, self._run.harmful, float(self._noise[layer]), self._settings)
-        return estimates(*here, groups=self._run.groups)
+        arguments = (aligned, witness, tuned, self._run.harmful, float(self._noise[layer]), self._settings)
+        return estimates(*arguments, groups=self._run.groups)
 
     def _rates(self, labels: dict[str, str | int], scores: np.ndarray) -> list[dict[str, Any]]:
-        found = []
+        rows = []
         for label, chosen in (("harmful", self._run.harmful), ("harmless", ~self._run.harmful)):
-            each = mean_score(scores[chosen])
-            row = {"measure": f"refusal_score_{label}", "value": each.value, "low": each.low, "high": each.high}
-            found.append({**labels, **row, "n": int(chosen.sum())})
-        return found
+            mean = mean_score(scores[chosen])
+            row = {"measure": f"refusal_score_{label}", "value": mean.value, "low": mean.low, "high": mean.high}
+            rows.append({**labels, **row, "n": int(chosen.sum())})
+        return rows
 
-    def _reading(self, step: int, found: dict[str, Estimate], rates: list[dict[str, Any]]) -> Reading:
-        values: Any = [found[name].value for name in _STATISTICS]
+    def _reading(self, step: int, of_layer: dict[str, Estimate], rates: list[dict[str, Any]]) -> Reading:
+        values: Any = [of_layer[name].value for name in _STATISTICS]
         score = next((row["value"] for row in rates if row["measure"] == "refusal_score_harmful"), None)
         return Reading(step, values[0], values[1], values[2], values[3], score)
 
-    def _kept(self, name: str, resumed_at: int) -> pd.DataFrame | None:
+    def _earlier_rows(self, name: str, resumed_at: int) -> pd.DataFrame | None:
         run = self._run
         if not run.has_table(name):
             return None

@@ -66,13 +66,13 @@ class Guard:
         self._live: LiveModel | None = None
         self._reader: Reader | None = None
 
-    def attach(self, model: nn.Module, tokenizer: Any = None, kept: dict[str, Tensor] | None = None) -> None:
+    def attach(self, model: nn.Module, tokenizer: Any = None, saved_state: dict[str, Tensor] | None = None) -> None:
         """Read what the effect needs of the aligned model.
 
         Args:
-            model: holds the aligned weights now, unless `kept` is given.
+            model: holds the aligned weights now, unless `saved_state` is given.
             tokenizer: needed by effects that look at the aligned model's answers.
-            kept: from `state()` of the training that goes on here, in place of reading.
+            saved_state: from `state()` of the training that goes on here, in place of reading.
 
         Raises:
             GuardError: sharded parameters, or answers are needed and there is no tokenizer.
@@ -80,8 +80,8 @@ class Guard:
         live = LiveModel(model, tokenizer)
         reader = Reader(live.model, live.blocks, self._ids)
         with undisturbed(live.model, tokenizer):
-            if kept is not None:
-                self._restore(reader, kept)
+            if saved_state is not None:
+                self._restore(reader, saved_state)
             else:
                 if self.effect.needs_answers:
                     reader.answers = _answers(live, self._ids)
@@ -124,9 +124,9 @@ class Guard:
         reader = self._reader
         answers = [] if reader is None else reader.answers
         return {
-            **{f"kept.{name}": value.contiguous() for name, value in self.effect.kept.items()},
-            "answers": torch.tensor([token for each in answers for token in each], dtype=torch.long),
-            "answer_lengths": torch.tensor([len(each) for each in answers], dtype=torch.long),
+            **{f"kept.{name}": value.contiguous() for name, value in self.effect.tensors.items()},
+            "answers": torch.tensor([token for answer in answers for token in answer], dtype=torch.long),
+            "answer_lengths": torch.tensor([len(answer) for answer in answers], dtype=torch.long),
             "generator": self._generator.get_state(),
             "on": torch.tensor([int(self.on)]),
         }
@@ -139,8 +139,8 @@ class Guard:
                 got=len(reader),
                 expected=f"{len(lengths)} of them",
             )
-        reader.answers = [each.tolist() for each in state["answers"].split(lengths)] if lengths else []
-        self.effect.kept.update(
+        reader.answers = [answer.tolist() for answer in state["answers"].split(lengths)] if lengths else []
+        self.effect.tensors.update(
             {name.removeprefix("kept."): value for name, value in state.items() if name.startswith("kept.")}
         )
         self._generator.set_state(state["generator"].cpu().to(torch.uint8))
@@ -158,7 +158,7 @@ class Guard:
     def _add(self, model: nn.Module, loss: Tensor) -> None:
         if not bool(torch.isfinite(loss)):
             raise GuardError("The penalty is not finite", got=loss.item(), next_step="Lower its strength.")
-        weights = [each for each in model.parameters() if each.requires_grad]
+        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not loss.requires_grad:
             raise GuardError("No trained weight reaches the guarded layers", next_step="Guard later layers.")
         added = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -173,7 +173,7 @@ class Guard:
         """What the penalty's gradient is multiplied with; notes the ratio."""
         if self.match is None:
             return 1.0
-        task = _length([each.grad for each in weights])
+        task = _length([weight.grad for weight in weights])
         own = _length(added)
         if not (task > 0 and own > 0):
             self.ratio = None
@@ -184,11 +184,11 @@ class Guard:
 
 def gradient_length(model: nn.Module) -> float:
     """‖g‖ over all trained weights together."""
-    return _length([each.grad for each in model.parameters()])
+    return _length([weight.grad for weight in model.parameters()])
 
 
 def _length(gradients: Sequence[Tensor | None]) -> float:
-    norms = [each.detach().float().norm() for each in gradients if each is not None]
+    norms = [gradient.detach().float().norm() for gradient in gradients if gradient is not None]
     return float(torch.stack(norms).norm()) if norms else 0.0
 
 
@@ -198,9 +198,11 @@ def _answers(live: LiveModel, token_ids: Sequence[Sequence[int]]) -> list[list[i
         raise GuardError("This mode looks at the model's answers and needs its tokenizer")
     from probes.behaviour.generate import generate
 
-    found = generate(live, token_ids, max_new_tokens=_LONGEST_ANSWER)
+    generations = generate(live, token_ids, max_new_tokens=_LONGEST_ANSWER)
     stop = live.tokenizer.eos_token_id
-    ended = [[*each, stop] if stop is not None and len(each) < _LONGEST_ANSWER else each for each in found]
+    ended = [
+        [*answer, stop] if stop is not None and len(answer) < _LONGEST_ANSWER else answer for answer in generations
+    ]
     if not all(ended):
         raise GuardError("The aligned model answers a penalty prompt with nothing", next_step="Leave that prompt out.")
     return ended

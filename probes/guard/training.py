@@ -80,9 +80,9 @@ class Answered(Dataset):
 
     def __init__(self, items: Sequence[Item], max_length: int | None) -> None:
         room = [
-            (asked, answered[: max_length - len(asked)] if max_length else answered)
-            for asked, answered in items
-            if max_length is None or len(asked) < max_length
+            (request, answered[: max_length - len(request)] if max_length else answered)
+            for request, answered in items
+            if max_length is None or len(request) < max_length
         ]
         if not room:
             raise UsageError(
@@ -179,10 +179,10 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
         return
     claim = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if claim is None or _current_names(claim["identity"]) != identity or claim["finished"]:
-        got = "a finished training"
+        occupant = "a finished training"
         if claim is None or _current_names(claim["identity"]) != identity:
-            got = "another folder" if claim is None else "another training"
-        raise UsageError(f"{out} is already there", got=got, next_step="Give --out a new folder.")
+            occupant = "another folder" if claim is None else "another training"
+        raise UsageError(f"{out} is already there", got=occupant, next_step="Give --out a new folder.")
 
 
 def _current_names(identity: dict[str, Any]) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def test_an_interrupted_training_goes_on_with_record_and_multiplier_to_the_same_
     second, rest = guard("again"), dress(aligned(history))
     trainer(rest, tmp_path / "b", [second]).train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-3"))
     assert same(weights(whole), weights(rest))
-    multipliers = [each.guard.effect.kept["multiplier"] for each in (first, second)]
+    multipliers = [each.guard.effect.tensors["multiplier"] for each in (first, second)]
     assert torch.equal(*multipliers)
     assert multipliers[0].any()
     tables = [Run(tmp_path / name).read_table("drift") for name in ("whole", "again")]

@@ -50,18 +50,18 @@ class Divergence(Effect):
     def prepare(self, reader: Reader) -> None:
         """Keep the aligned model's log-probabilities, [row, vocabulary], on the CPU."""
         with torch.no_grad():
-            rows = [reader.answer_logits(torch.tensor([each]))[0].log_softmax(dim=-1).cpu() for each in reader.every()]
-        self.kept["aligned"] = torch.cat(rows)
+            rows = [reader.answer_logits(torch.tensor([row]))[0].log_softmax(dim=-1).cpu() for row in reader.every()]
+        self.tensors["aligned"] = torch.cat(rows)
 
     def loss(self, reader: Reader, chosen: Tensor) -> Float[Tensor, ""]:
         """In nats a token."""
-        if "aligned" not in self.kept:
+        if "aligned" not in self.tensors:
             raise GuardError(
                 "The penalty has no reference yet", next_step="Call attach() while the model is the aligned one."
             )
         logits, _ = reader.answer_logits(chosen)
         counts = [len(answer) for answer in reader.answers]
-        starts = [sum(counts[:each]) for each in range(len(counts))]
-        rows = [row for each in chosen.tolist() for row in range(starts[each], starts[each] + counts[each])]
-        aligned = self.kept["aligned"][rows].to(logits.device)
+        starts = [sum(counts[:place]) for place in range(len(counts))]
+        rows = [row for prompt in chosen.tolist() for row in range(starts[prompt], starts[prompt] + counts[prompt])]
+        aligned = self.tensors["aligned"][rows].to(logits.device)
         return self.strength * (aligned.exp() * (aligned - logits.log_softmax(dim=-1))).sum(dim=-1).mean()

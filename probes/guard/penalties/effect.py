@@ -27,7 +27,7 @@ class Effect:
     has_loss: bool = False
 
     def __init__(self) -> None:
-        self.kept: dict[str, Tensor] = {}
+        self.tensors: dict[str, Tensor] = {}
 
     def prepare(self, reader: Reader) -> None:
         """Read what is needed of the aligned model, which is what `reader` reads now."""
@@ -73,7 +73,7 @@ class Displacement(Effect):
     def prepare(self, reader: Reader) -> None:
         """Read h_S once."""
         with torch.no_grad():
-            self.kept["aligned"] = self._stream(reader, reader.every())
+            self.tensors["aligned"] = self._stream(reader, reader.every())
 
     def displacements(self, reader: Reader, chosen: Tensor) -> Float[Tensor, "layer row d_model"]:
         """h_t − h_S of the chosen prompts, differentiable.
@@ -81,14 +81,14 @@ class Displacement(Effect):
         Raises:
             GuardError: h_S has not been read.
         """
-        if "aligned" not in self.kept:
+        if "aligned" not in self.tensors:
             raise GuardError(
                 "The penalty has no reference yet", next_step="Call attach() while the model is the aligned one."
             )
         now = self._stream(reader, chosen)
         owners = reader.owners(reader.every(), self.answer_tokens)
-        rows = torch.cat([(owners == each).nonzero().flatten() for each in chosen])
-        return now - self.kept["aligned"].to(now.device)[:, rows.to(now.device)]
+        rows = torch.cat([(owners == prompt).nonzero().flatten() for prompt in chosen])
+        return now - self.tensors["aligned"].to(now.device)[:, rows.to(now.device)]
 
     def _stream(self, reader: Reader, chosen: Tensor) -> Float[Tensor, "layer row d_model"]:
         return reader.stream(chosen, self.direction.layers, self.answer_tokens, earlier=self.earlier)
@@ -112,17 +112,19 @@ class Together(Effect):
     def __init__(self, *effects: Effect) -> None:
         super().__init__()
         self.effects = effects
-        self.needs_answers = any(each.needs_answers for each in effects)
+        self.needs_answers = any(effect.needs_answers for effect in effects)
 
     def prepare(self, reader: Reader) -> None:
         """Prepare each."""
         for effect in self.effects:
             effect.prepare(reader)
-        self.kept = {f"{n}.{name}": value for n, one in enumerate(self.effects) for name, value in one.kept.items()}
+        self.tensors = {
+            f"{n}.{name}": value for n, part in enumerate(self.effects) for name, value in part.tensors.items()
+        }
 
     def loss(self, reader: Reader, chosen: Tensor) -> Float[Tensor, ""]:
         """The sum of the losses."""
-        for name, value in self.kept.items():
+        for name, value in self.tensors.items():
             number, _, inner = name.partition(".")
-            self.effects[int(number)].kept[inner] = value
-        return torch.stack([each.loss(reader, chosen) for each in self.effects]).sum()
+            self.effects[int(number)].tensors[inner] = value
+        return torch.stack([effect.loss(reader, chosen) for effect in self.effects]).sum()

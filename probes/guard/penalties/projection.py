@@ -134,14 +134,14 @@ class Budget(Displacement):
         """Set the budget `max_return`, a return fraction, and λ, the speed at which multipliers grow."""
         super().__init__(direction, strength=strength)
         self.max_return = max_return
-        self.kept["multiplier"] = torch.zeros(len(direction.layers))
+        self.tensors["multiplier"] = torch.zeros(len(direction.layers))
 
     def loss(self, reader: Reader, chosen: Tensor) -> Float[Tensor, ""]:
         """The augmented Lagrangian; the multipliers it leaves are those of the next step."""
         over = self.projections(reader, chosen) - self.max_return
         mean = over.mean(dim=1)
-        multiplier = self.kept["multiplier"].to(mean.device)
-        self.kept["multiplier"] = (multiplier + 2 * self.strength * mean.detach()).clamp_min(0).cpu()
+        multiplier = self.tensors["multiplier"].to(mean.device)
+        self.tensors["multiplier"] = (multiplier + 2 * self.strength * mean.detach()).clamp_min(0).cpu()
         return (multiplier * mean).mean() + self.strength * hinge(over)
 
 
@@ -155,9 +155,9 @@ class Project(Displacement):
 
         The optimiser's own scaling (Adam) comes after this, so its step is not exactly orthogonal to r.
         """
-        weights = [each for each in reader.model.parameters() if each.requires_grad and each.grad is not None]
+        weights = [weight for weight in reader.model.parameters() if weight.requires_grad and weight.grad is not None]
         pulls = torch.autograd.grad(self.projections(reader, chosen).mean(), weights, allow_unused=True)
-        pairs = [(each.grad, pull) for each, pull in zip(weights, pulls, strict=True) if pull is not None]
+        pairs = [(weight.grad, pull) for weight, pull in zip(weights, pulls, strict=True) if pull is not None]
         product = sum(float((grad.double() * pull.double()).sum()) for grad, pull in pairs if grad is not None)
         size = sum(float(pull.double().square().sum()) for _, pull in pairs)
         if product < 0 < size:

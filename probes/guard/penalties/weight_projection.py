@@ -36,12 +36,12 @@ class SafeLora(Effect):
 
     def prepare(self, reader: Reader) -> None:
         """Keep θ_S of the trained matrices."""
-        trained = {_base_name(name) for name, each in reader.model.named_parameters() if each.requires_grad}
+        trained = {_base_name(name) for name, tensor in reader.model.named_parameters() if tensor.requires_grad}
         if not trained & set(self._spans):
             raise GuardError("None of the trained weights was moved by alignment", expected="matrices that were")
         for name, parameter in reader.model.named_parameters():
             if parameter.requires_grad and name in self._spans:
-                self.kept[name] = parameter.detach().clone()
+                self.tensors[name] = parameter.detach().clone()
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
@@ -53,8 +53,8 @@ class SafeLora(Effect):
             span = span.to(parameter)
             if name.endswith(_LORA):
                 parameter.copy_(span @ (span.T @ parameter))
-            elif name in self.kept:
-                base = self.kept[name].to(parameter)
+            elif name in self.tensors:
+                base = self.tensors[name].to(parameter)
                 parameter.copy_(base + span @ (span.T @ (parameter - base)))
 
 
