@@ -44,29 +44,29 @@ def positions_of(token_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def candidates(
-    host: ModelView, asked: Asked, positions: Sequence[int], done: Done | None = None
+    host: ModelView, questions: Asked, positions: Sequence[int], done: Done | None = None
 ) -> tuple[list[Candidate], Float[np.ndarray, "position layer d_model"]]:
     """Difference of means at every position and layer of the model in `host`, and its three scores.
 
     Args:
         host: holds the aligned model.
-        asked: the prompts.
+        questions: the prompts.
         positions: counted from the end.
         done: is given (candidates done, candidates in all).
 
     Returns:
         The scores, and the vectors that were scored (those of the first fold).
     """
-    vectors = np.stack([_differences(host, asked, position) for position in positions])
+    vectors = np.stack([_differences(host, questions, position) for position in positions])
     tokens = refusal_tokens(host.tokenizer)
-    harmful, harmless = asked.harmful[1], asked.harmless[1]
+    harmful, harmless = questions.harmful[1], questions.harmless[1]
     plain = last_logits(host, harmless).double().log_softmax(dim=-1)
     places = [(row, layer) for row in range(len(positions)) for layer in range(host.n_layers)]
-    found = []
+    scored = []
     for number, (row, layer) in enumerate(places):
         vector = vectors[row, layer]
         if not vector.any():
-            found.append(Candidate(positions[row], layer, *3 * [float("nan")]))
+            scored.append(Candidate(positions[row], layer, *3 * [float("nan")]))
             continue
         with ablate(host, vector):
             bypass = float(score(last_logits(host, harmful), tokens).mean())
@@ -74,10 +74,10 @@ def candidates(
         with add(host, [layer], vector[None]):
             induce = float(score(last_logits(host, harmless), tokens).mean())
         divergence = float((plain.exp() * (plain - changed)).sum(dim=-1).mean())
-        found.append(Candidate(positions[row], layer, bypass, induce, divergence))
+        scored.append(Candidate(positions[row], layer, bypass, induce, divergence))
         if done is not None:
             done(number + 1, len(places))
-    return found, vectors
+    return scored, vectors
 
 
 @torch.no_grad()
@@ -97,8 +97,8 @@ def last_logits(host: ModelView, token_ids: Sequence[Sequence[int]]) -> Float[Te
     return torch.cat(parts)
 
 
-def _differences(host: ModelView, asked: Asked, position: int) -> Float[np.ndarray, "layer d_model"]:
-    prompts = [*asked.harmful[0], *asked.harmless[0]]
-    harmful = np.arange(len(prompts)) < len(asked.harmful[0])
+def _differences(host: ModelView, questions: Asked, position: int) -> Float[np.ndarray, "layer d_model"]:
+    prompts = [*questions.harmful[0], *questions.harmless[0]]
+    harmful = np.arange(len(prompts)) < len(questions.harmful[0])
     rows, _ = collect(host, prompts, position=position)
     return np.stack([mean_difference(layer.astype(np.float64), harmful) for layer in rows])

@@ -54,7 +54,7 @@ def judge_trials(
         with trial.under:
             answers, _ = answer_questions(model, evaluation)
         frames.append(with_questions(answers, evaluation).assign(checkpoint=str(number), arm="", seed=0, step=0))
-    judges = [open_judge(each) for each in evaluation.judges]
+    judges = [open_judge(judge) for judge in evaluation.judges]
     verdicts, _ = judge_completions(pd.concat(frames, ignore_index=True), judges, JudgementCache(), silent)
     rows = [
         {**trial.labels, **_rates(verdicts[verdicts["checkpoint"] == str(number)])}
@@ -63,13 +63,13 @@ def judge_trials(
     return pd.DataFrame(rows)
 
 
-def _rates(said: pd.DataFrame) -> dict[str, float | int]:
-    harmful = said[said["label"] == "harmful"]
+def _rates(verdicts: pd.DataFrame) -> dict[str, float | int]:
+    harmful = verdicts[verdicts["label"] == "harmful"]
     return {
         "refusal": float(harmful["refused"].mean()),
         "compliance": float((harmful["verdict"] == "compliance").mean()),
         "incoherent": float((harmful["verdict"] == "incoherent").mean()),
-        "over_refusal": float(said.loc[said["label"] != "harmful", "refused"].mean()),
+        "over_refusal": float(verdicts.loc[verdicts["label"] != "harmful", "refused"].mean()),
         "refusal_score": float(harmful["refusal_score"].mean()),
         "n": len(harmful),
     }
