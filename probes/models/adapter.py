@@ -89,7 +89,9 @@ class Attached:
         model: Any = self._model
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
         weights = [id(end.weight) for end in ends if end is not None]
-        vocabulary = {name for name, each in model.named_parameters(remove_duplicate=False) if id(each) in weights}
+        vocabulary = {
+            name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in weights
+        }
         rows = {shape[0] for name, shape in shapes.items() if _own_name(name) in vocabulary}
         if len(rows) == 1 and rows != {ends[0].weight.shape[0]}:
             model.resize_token_embeddings(rows.pop(), mean_resizing=False)

@@ -114,7 +114,7 @@ def ask_transformer_lens(architecture: str, config: Any) -> Places:
         )
     parts = getattr(mapping["blocks"], "submodules", {})
     writers = (_name(parts, "ln1_post") or _name(parts, "attn"), _name(parts, "ln2_post") or _name(parts, "mlp"))
-    return Places(blocks, embed, norm, tuple(each for each in writers if each))
+    return Places(blocks, embed, norm, tuple(name for name in writers if name))
 
 
 def _name(parts: Mapping[str, Any], part: str) -> str | None:
@@ -202,20 +202,20 @@ def _streams(
     finally:
         for hook in hooks:
             hook.remove()
-    calls = [len(each) for each in left]
+    calls = [len(tensors) for tensors in left]
     if calls != [1] * len(blocks):
         raise _unsupported_error("every block to be called once", f"calls {calls}")
-    return [each[0] for each in entered], [each[0] for each in left]
+    return [tensors[0] for tensors in entered], [tensors[0] for tensors in left]
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
+def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return torch.equal(torch.nan_to_num(first), torch.nan_to_num(second))
 
 
-def _unsupported_error(expected: str, got: str) -> CheckpointError:
+def _unsupported_error(expected: str, fault: str) -> CheckpointError:
     return CheckpointError(
         "The model is built in a way that is not supported",
-        got=got,
+        got=fault,
         expected=expected,
         next_step="Activations of it would be named wrongly, so none are taken.",
     )

@@ -105,7 +105,7 @@ def add(
     """
     host = view_of(model)
     places = _Places(host, positions, generated)
-    moves = [_tensor(host, coefficient * each) for each in _check(host, layers, vectors)]
+    moves = [_tensor(host, coefficient * vector) for vector in _check(host, layers, vectors)]
 
     def shift(move: Tensor) -> Change:
         return lambda stream: stream + move.to(stream)
@@ -183,7 +183,7 @@ def clamp(
         ActivationError: as `ablate`.
     """
     host = view_of(model)
-    units = [_tensor(host, _unit(each)) for each in _check(host, layers, directions)]
+    units = [_tensor(host, _unit(direction)) for direction in _check(host, layers, directions)]
 
     def held(unit: Tensor, value: float) -> Change:
         def change(stream: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ class _Places:
     """Which tokens of the pass that is under way are changed: some of the prompt's, and those that follow it."""
 
     def __init__(self, host: ModelView, positions: Positions, generated: bool) -> None:
-        if positions is not None and any(each >= 0 for each in positions):
+        if positions is not None and any(position >= 0 for position in positions):
             raise ActivationError(
                 "Places are counted from the prompt's end", got=list(positions), expected="negative numbers"
             )
@@ -236,8 +236,8 @@ class _Places:
             return change(stream)
         count, length = stream.shape[:2]
         ends = torch.full((count,), length - 1) if self._ends is None else self._ends
-        wanted = ends.to(stream.device)[:, None] + 1 + torch.tensor(self._positions, device=stream.device)
-        chosen = (torch.arange(length, device=stream.device)[None, :, None] == wanted[:, None]).any(dim=2)
+        indices = ends.to(stream.device)[:, None] + 1 + torch.tensor(self._positions, device=stream.device)
+        chosen = (torch.arange(length, device=stream.device)[None, :, None] == indices[:, None]).any(dim=2)
         return torch.where(chosen[..., None], change(stream), stream)
 
 

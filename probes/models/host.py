@@ -371,13 +371,13 @@ def _shared_rows(held: torch.Tensor, tensor: torch.Tensor) -> tuple[torch.Tensor
 def _device(name: str) -> torch.device:
     if name != "auto":
         try:
-            found = torch.device(name)
-            torch.empty(0, device=found)
+            device = torch.device(name)
+            torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise UsageError(
                 f"There is no device {name} here", got=str(error).splitlines()[0], expected="auto, cpu, cuda or mps"
             ) from error
-        return found
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

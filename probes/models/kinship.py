@@ -54,18 +54,18 @@ def computation(config: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def check_config(aligned: Any, other: Any, name: str) -> None:
+def check_config(aligned: Any, config: Any, name: str) -> None:
     """Refuse a checkpoint whose blocks are of another size, or compute something else. Its vocabulary may differ.
 
     Raises:
         CheckpointError: names the first field that differs.
     """
-    if other.model_type != aligned.model_type:
-        raise _differs(name, "architecture", other.model_type, aligned.model_type)
-    wanted, found = computation(aligned), computation(other)
+    if config.model_type != aligned.model_type:
+        raise _differs(name, "architecture", config.model_type, aligned.model_type)
+    expected, actual = computation(aligned), computation(config)
     for field in (*_SIZES, *_COMPUTATION):
-        if field != VOCABULARY and not _agree(found.get(field), wanted.get(field)):
-            raise _differs(name, _SIZES.get(field, field), found.get(field), wanted.get(field))
+        if field != VOCABULARY and not _agree(actual.get(field), expected.get(field)):
+            raise _differs(name, _SIZES.get(field, field), actual.get(field), expected.get(field))
 
 
 def check_tokenizer(tokenizer: Any, aligned: Path, folder: Path, name: str) -> None:
@@ -83,15 +83,15 @@ def check_tokenizer(tokenizer: Any, aligned: Path, folder: Path, name: str) -> N
     from transformers import AutoTokenizer
 
     try:
-        other = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        own_tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"The tokenizer of {name} cannot be read", got=str(error)[:300]) from error
-    wanted, found = _vocabulary(tokenizer), _vocabulary(other)
-    if wanted != found:
-        token = min(wanted.items() ^ found.items(), key=lambda item: (item[1], item[0]))[0]
-        raise _other_tokenizer(name, f"token {token!r} as {found.get(token)}", f"{wanted.get(token)}")
+    expected, actual = _vocabulary(tokenizer), _vocabulary(own_tokenizer)
+    if expected != actual:
+        token = min(expected.items() ^ actual.items(), key=lambda item: (item[1], item[0]))[0]
+        raise _other_tokenizer(name, f"token {token!r} as {actual.get(token)}", f"{expected.get(token)}")
     for text in _PROBE_TEXTS:
-        ids = [each.encode(text, add_special_tokens=False) for each in (other, tokenizer)]
+        ids = [reader.encode(text, add_special_tokens=False) for reader in (own_tokenizer, tokenizer)]
         if ids[0] != ids[1]:
             raise _other_tokenizer(name, f"{ids[0]} for {text!r}", f"{ids[1]}")
 
@@ -128,11 +128,11 @@ class WeightSample:
     @classmethod
     def of(cls, model: nn.Module) -> WeightSample:
         """Sample the parameters of two or more dimensions (norms and biases start out alike in all models)."""
-        return cls({name: _evenly(each) for name, each in model.named_parameters() if each.ndim >= 2})
+        return cls({name: _evenly(parameter) for name, parameter in model.named_parameters() if parameter.ndim >= 2})
 
-    def kinship(self, other: WeightSample) -> Kinship:
-        """Nearness of `other` to this sample, taken from the parameters that both have."""
-        pairs = [(self.matrices[name], other.matrices[name]) for name in self.matrices if name in other.matrices]
+    def kinship(self, sample: WeightSample) -> Kinship:
+        """Nearness of `sample` to this sample, taken from the parameters that both have."""
+        pairs = [(self.matrices[name], sample.matrices[name]) for name in self.matrices if name in sample.matrices]
         cosines = [torch.cosine_similarity(mine, theirs, dim=0).item() for mine, theirs in pairs]
         distances = [((theirs - mine).norm() / mine.norm().clamp_min(1e-12)).item() for mine, theirs in pairs]
         return Kinship(_median(cosines), _median(distances))
@@ -155,13 +155,13 @@ def check_related(kinship: Kinship, name: str) -> None:
         )
 
 
-def _agree(one: Any, same: Any) -> bool:
+def _agree(first: Any, second: Any) -> bool:
     """Equality, but for the rounding of numbers that were kept in single precision, as in GGUF files."""
-    if isinstance(one, dict) and isinstance(same, dict):
-        return one.keys() == same.keys() and all(_agree(one[name], same[name]) for name in one)
-    if isinstance(one, float) and isinstance(same, float):
-        return math.isclose(one, same, rel_tol=1e-6)
-    return bool(one == same)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_agree(first[name], second[name]) for name in first)
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=1e-6)
+    return bool(first == second)
 
 
 def _evenly(parameter: torch.Tensor) -> torch.Tensor:
@@ -179,27 +179,27 @@ def _vocabulary(tokenizer: Any) -> dict[str, int]:
     return {token: index for token, index in tokenizer.get_vocab().items() if token not in added}
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    return one.is_file() and _digest(one) == _digest(other)
+def _same_file(first: Path, second: Path) -> bool:
+    return first.is_file() and _digest(first) == _digest(second)
 
 
 def _digest(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def _differs(name: str, what: str, got: object, expected: object) -> CheckpointError:
+def _differs(name: str, property_name: str, value: object, expected: object) -> CheckpointError:
     return CheckpointError(
-        f"The {what} of {name} differs from the aligned model's",
-        got=got,
+        f"The {property_name} of {name} differs from the aligned model's",
+        got=value,
         expected=expected,
         next_step="All checkpoints of a lineage must be of one architecture.",
     )
 
 
-def _other_tokenizer(name: str, got: str, expected: str) -> CheckpointError:
+def _other_tokenizer(name: str, reading: str, expected: str) -> CheckpointError:
     return CheckpointError(
         f"{name} has another tokenizer than the aligned model",
-        got=got,
+        got=reading,
         expected=expected,
         next_step="The same token ids go to every checkpoint, so all of them must read text alike.",
     )

@@ -52,7 +52,7 @@ class Layout:
             if tuple(targets[target].shape)[first:] != shape[first:]:
                 return False
         filled = [targets[target].data_ptr() for target, _ in mapped]
-        return len(filled) == len(set(filled)) and set(filled) == {each.data_ptr() for each in targets.values()}
+        return len(filled) == len(set(filled)) and set(filled) == {tensor.data_ptr() for tensor in targets.values()}
 
     def target(self, name: str, targets: Tensors) -> str | None:
         """The module's name of the files' tensor `name`; None for what the module has no use for."""

@@ -149,6 +149,6 @@ def no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _refusal(what: str, error: Exception) -> CheckpointError:
+def _refusal(summary: str, error: Exception) -> CheckpointError:
     text = str(error).strip().splitlines()
-    return CheckpointError(what, got=text[0][:300] if text else type(error).__name__)
+    return CheckpointError(summary, got=text[0][:300] if text else type(error).__name__)

@@ -98,11 +98,11 @@ class WeightFiles:
         """
         if self.pickled:
             return {name: tuple(tensor.shape) for name, tensor in self.tensors()}
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for path in () if self.is_gguf else self.paths:
             with _opened(path) as file:
-                found.update((_plain(name), tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-        return found
+                shapes.update((_plain(name), tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+        return shapes
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Each tensor once, on the CPU, mapped from its file: no second copy of the model comes to be.
@@ -140,16 +140,16 @@ def _plain(name: str) -> str:
 
 def _without_weights(folder: Path, expected: str) -> CheckpointError:
     """The error for a folder without weights; what DeepSpeed and FSDP leave is named, and how to convert it."""
-    what, command = "a folder without weights", None
+    contents, command = "a folder without weights", None
     if (folder / "zero_to_fp32.py").is_file() or any(folder.glob("global_step*")):
-        what = "the shards of DeepSpeed"
+        contents = "the shards of DeepSpeed"
         command = f"python {folder}/zero_to_fp32.py {folder} {folder} --safe_serialization"
     elif pieces := sorted(path for path in folder.glob("pytorch_model_fsdp*")) or sorted(folder.glob("*.distcp")):
-        what = "the shards of FSDP"
+        contents = "the shards of FSDP"
         command = f"accelerate merge-weights {pieces[0] if pieces[0].is_dir() else folder} {folder}"
     return CheckpointError(
         f"{folder} is no checkpoint",
-        got=what,
+        got=contents,
         expected=expected,
         next_step=None if command is None else f"Convert them: {command}",
     )
