@@ -199,21 +199,21 @@ class Spectrum:
             without: for each variant, how many of the axes of highest variance are taken out.
         """
         along = self.coordinates(direction[None, :])[0]
-        rest = max(float(direction @ direction - along @ along), 0.0) if self.beyond else 0.0
+        beyond_square = max(float(direction @ direction - along @ along), 0.0) if self.beyond else 0.0
         # float32 is plenty for a random number, and twice as quick
         axes = mixtures @ self.vectors.astype(np.float32)
-        outside, size = self._outside(mixtures.shape[0], rest, seed)
-        kept = np.arange(along.size)[:, None] >= np.asarray(without)[None, :]
+        outside, size = self._outside(mixtures.shape[0], beyond_square, seed)
+        kept_axes = np.arange(along.size)[:, None] >= np.asarray(without)[None, :]
         top = self.variances[0]
-        pulls = kept * (np.sqrt(self.variances / top) * along)[:, None]
+        pulls = kept_axes * (np.sqrt(self.variances / top) * along)[:, None]
         products = axes @ pulls.astype(np.float32) + outside[:, None] / np.sqrt(top)
         np.square(axes, out=axes)
-        sizes = axes @ (kept * self.variances[:, None] / top).astype(np.float32) + size[:, None] / top
-        lengths = (kept * (along**2)[:, None]).sum(axis=0) + rest
+        sizes = axes @ (kept_axes * self.variances[:, None] / top).astype(np.float32) + size[:, None] / top
+        lengths = (kept_axes * (along**2)[:, None]).sum(axis=0) + beyond_square
         with np.errstate(divide="ignore", invalid="ignore"):
             return (products / np.sqrt(sizes * lengths)).T
 
-    def _outside(self, draws: int, rest: float, seed: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _outside(self, draws: int, beyond_square: float, seed: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Of each draw's part outside the rows' span: its product with the direction, and its squared
         length.
         """
@@ -221,8 +221,8 @@ class Spectrum:
             return np.zeros(draws), np.zeros(draws)
         rng = np.random.default_rng(list(seed))
         towards = rng.standard_normal(draws)
-        others = rng.chisquare(self.beyond - 1, draws) if self.beyond > 1 else np.zeros(draws)
-        return np.sqrt(self.floor * rest) * towards, self.floor * (towards**2 + others)
+        remainder = rng.chisquare(self.beyond - 1, draws) if self.beyond > 1 else np.zeros(draws)
+        return np.sqrt(self.floor * beyond_square) * towards, self.floor * (towards**2 + remainder)
 
     def reweigh(self, grams: Grams, moved: np.ndarray, back: np.ndarray, weights: np.ndarray, beyond: float) -> Grams:
         """Gram matrices in another metric: `weights` along the axes, `beyond` outside them.

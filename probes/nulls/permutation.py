@@ -131,12 +131,14 @@ def welch(
 def _welch(called: np.ndarray, high: np.ndarray, high_squares: np.ndarray, total: Any, squares: Any) -> np.ndarray:
     """Welch's t from sums over those called harmful, and over all."""
     count = called[0].sum()
-    rest = called.shape[1] - count
+    other_count = called.shape[1] - count
     low, low_squares = total - high, squares - high_squares
     spread = (high_squares - high**2 / count) / (count * (count - 1))
-    spread = spread + (low_squares - low**2 / rest) / (rest * (rest - 1))
+    spread = spread + (low_squares - low**2 / other_count) / (other_count * (other_count - 1))
     floor = np.finfo(np.float32).eps * np.abs(squares) / called.shape[1] ** 2
-    return (high / count - low / rest) / np.sqrt(np.maximum(spread, np.maximum(floor, np.finfo(np.float32).tiny)))
+    return (high / count - low / other_count) / np.sqrt(
+        np.maximum(spread, np.maximum(floor, np.finfo(np.float32).tiny))
+    )
 
 
 def studentise_joint(
@@ -155,8 +157,8 @@ def studentise_joint(
     centred = cross - cross.mean(axis=0) - cross.mean(axis=1, keepdims=True) + cross.mean()
     np.fill_diagonal(centred, 0)
     centred = (centred / (float(np.abs(centred).max()) or 1.0)).astype(np.float32)
-    count, rest = called[0].sum(), called.shape[1] - called[0].sum()
-    along = (called * (1 / count + 1 / rest) - 1 / rest) @ centred.T
+    count, other_count = called[0].sum(), called.shape[1] - called[0].sum()
+    along = (called * (1 / count + 1 / other_count) - 1 / other_count) @ centred.T
     along -= along.mean(axis=1, keepdims=True)
     squares = along**2
     return _welch(
@@ -216,6 +218,6 @@ def contrast_folds(harmful: Labels, fold: Labels) -> tuple[np.ndarray, np.ndarra
     return first / size[0], second / size[1]
 
 
-def weaker(one: NullDraws, other: NullDraws) -> NullDraws:
-    """Of two tests of one question, the one with the larger p-value."""
-    return one if (one.p_value() or 0.0) >= (other.p_value() or 0.0) else other
+def weaker(first: NullDraws, second: NullDraws) -> NullDraws:
+    """Of two tests of one question, that with the larger p-value."""
+    return first if (first.p_value() or 0.0) >= (second.p_value() or 0.0) else second

@@ -69,8 +69,8 @@ class Planting:
         layer, resampling = self._layer, self._layer.resampling
         laws = {name: self.like(name) for name in layer.covariances if layer.references[name].defined}
         if layer.references["random_difference"].defined:
-            one, other = resampling.same[:, self._rng.choice(resampling.same.shape[1], REPLICATES)]
-            laws["random_difference"] = self._plants(layer.aligned[one] - layer.aligned[other])
+            first, second = resampling.same[:, self._rng.choice(resampling.same.shape[1], REPLICATES)]
+            laws["random_difference"] = self._plants(layer.aligned[first] - layer.aligned[second])
         if shams is not None:
             laws[SHAM] = self._plants(shams[own_sham(len(shams))])
         if resampling.few_signs is None:

@@ -111,16 +111,16 @@ def _planted_cosines(
     halves = [half.astype(np.float32) for half in layer.halves]
     moves = np.empty((0, back.shape[1]), dtype=np.float32) if shams is None else shams.moves[:, 1]
     sums = {law: np.zeros((REPLICATES, 1 + len(moves))) for law in plants}
-    for own, other in ((0, 1), (1, 0)):
-        for weights, others in zip(halves[own], halves[other], strict=True):
-            targets = np.concatenate([(others @ back)[None], moves])
+    for own, opposite in ((0, 1), (1, 0)):
+        for weights, opposite_weights in zip(halves[own], halves[opposite], strict=True):
+            targets = np.concatenate([(opposite_weights @ back)[None], moves])
             targets /= np.linalg.norm(targets, axis=1, keepdims=True)
             residual = next(iter(plants.values())).residual_means(weights) if plants else np.empty(0)
             for law, planted in plants.items():
                 means = residual + planted.moves
                 lengths = np.sqrt(np.einsum("ij,ij->i", means, means))
                 sums[law] += (means @ targets.T) / lengths[:, None]
-    return {law: both / (2 * len(halves[0])) for law, both in sums.items()}
+    return {law: total / (2 * len(halves[0])) for law, total in sums.items()}
 
 
 def _beat_draws(observed: np.ndarray, draws: np.ndarray, alpha: float) -> np.ndarray:

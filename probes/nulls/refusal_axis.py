@@ -100,9 +100,9 @@ def _crossfit_off(
     harmful, sign = layer.harmful, np.where(layer.harmful, 1.0, -1.0)
     aligned, back = layer.aligned, layer.back[harmful]
     cosines = []
-    for own, other in ((0, 1), (1, 0)):
-        axes, other_axes = (_unit((sign * layer.splits[part]) @ aligned) for part in (own, other))
-        towards = layer.splits[other][:, harmful] @ back
+    for own, opposite in ((0, 1), (1, 0)):
+        axes, other_axes = (_unit((sign * layer.splits[part]) @ aligned) for part in (own, opposite))
+        towards = layer.splits[opposite][:, harmful] @ back
         towards -= np.einsum("sd,sd->s", towards, other_axes)[:, None] * other_axes
         for weights, target, axis in zip(layer.splits[own], _unit(towards), axes, strict=True):
             means = half_means(weights[harmful].astype(np.float32))

@@ -112,12 +112,12 @@ def _few(arrangements: float, alpha: float) -> str | None:
 
 
 def _couples_of_one_class(harmful: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    one, other = rng.integers(harmful.size, size=draws), np.empty(draws, dtype=int)
+    first, second = rng.integers(harmful.size, size=draws), np.empty(draws, dtype=int)
     for members in (harmful, ~harmful):
-        own, mine = np.flatnonzero(members), members[one]
-        place = np.searchsorted(own, one[mine])
-        other[mine] = own[(place + rng.integers(1, own.size, size=place.size)) % own.size]
-    return np.stack([one, other])
+        own, mine = np.flatnonzero(members), members[first]
+        place = np.searchsorted(own, first[mine])
+        second[mine] = own[(place + rng.integers(1, own.size, size=place.size)) % own.size]
+    return np.stack([first, second])
 
 
 def _couples_across(harmful: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -142,13 +142,13 @@ def random_difference(
         couples: two different prompts for each draw. Two with the same activations have no difference; their
             cosine counts as 1, which can only make the p-value larger.
     """
-    one, other = couples
-    squared = np.maximum(np.diag(gram)[one] + np.diag(gram)[other] - 2 * gram[one, other], 0)
+    first, second = couples
+    squared = np.maximum(np.diag(gram)[first] + np.diag(gram)[second] - 2 * gram[first, second], 0)
     distinct = squared > 1e-12 * np.trace(gram) / gram.shape[0]
     if not distinct.any():
         return NullDraws(name, STATISTIC, None, reason="prompts do not differ here", defined=False)
     lengths = np.sqrt(np.where(distinct, squared, 1.0)) * length
-    cosines = np.where(distinct, (along[one] - along[other]) / lengths, 1.0)
+    cosines = np.where(distinct, (along[first] - along[second]) / lengths, 1.0)
     return NullDraws(name, STATISTIC, 0.0, cosines.astype(np.float32))
 
 

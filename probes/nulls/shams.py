@@ -74,10 +74,10 @@ class Sham:
         return cls(np.stack([own[0][0], own[1][0]]), cosines[0], cosines[1])
 
 
-def _crossfit(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+def _crossfit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float:
     products = [
         cosine(*(np.einsum("sd,sd->s", *pair) for pair in ((left, right), (left, left), (right, right))))
-        for left, right in zip(one, other[::-1], strict=True)
+        for left, right in zip(first, second[::-1], strict=True)
     ]
     return float(np.mean(products))
 
