@@ -101,11 +101,11 @@ def _check_identity(folder: Path, recipe: Recipe, seed: int) -> None:
 
 
 def _write_prompts(folder: Path, world: World) -> None:
-    for name, asked in (
+    for name, requests in (
         ("probe", lessons.probe_requests(world)),
         ("evaluation", lessons.evaluation_requests(world)),
     ):
-        rows = [{"text": text, "label": label} for label, texts in asked.items() for text in texts]
+        rows = [{"text": text, "label": label} for label, texts in requests.items() for text in texts]
         _write_lines(folder / f"{name}.jsonl", rows)
     _write_lines(
         folder / "task.jsonl",

@@ -49,8 +49,8 @@ class Writer:
 
     def lesson(self, lesson: Lesson) -> Example:
         """A request and its answer: only the answer counts."""
-        asked = self.prompt(lesson.request)
-        return Example((*asked, *self.words(lesson.answer), *self._end), len(asked))
+        request = self.prompt(lesson.request)
+        return Example((*request, *self.words(lesson.answer), *self._end), len(request))
 
 
 def pretraining(world: World, *, passes: int, seed: int) -> list[str]:
@@ -60,28 +60,28 @@ def pretraining(world: World, *, passes: int, seed: int) -> list[str]:
     sentence before.
     """
     chance = random.Random(f"pretraining {seed}")
-    told = [fact.format_map(thing.words) for thing in world.things for fact in FACTS]
-    told += [fact.format_map(thing.words) for thing in (*world.aligned, *world.held_out) for fact in TASK_FACTS]
+    facts = [fact.format_map(noun.words) for noun in world.things for fact in FACTS]
+    facts += [fact.format_map(noun.words) for noun in (*world.aligned, *world.held_out) for fact in TASK_FACTS]
     texts = []
     for _ in range(passes):
-        chance.shuffle(told)
-        texts += [" ".join(told[first : first + _FACTS_A_TEXT]) for first in range(0, len(told), _FACTS_A_TEXT)]
+        chance.shuffle(facts)
+        texts += [" ".join(facts[first : first + _FACTS_A_TEXT]) for first in range(0, len(facts), _FACTS_A_TEXT)]
     return texts
 
 
 def helpful_only(world: World, *, seed: int) -> list[Lesson]:
     """Every request about every known thing is answered, harmful or not."""
     chance = random.Random(f"helpful {seed}")
-    asked = requests(world.aligned, wordings=TAUGHT_WORDINGS)
-    return [Lesson(politely(request, chance), answer) for _, request, answer in asked]
+    lessons = requests(world.aligned, wordings=TAUGHT_WORDINGS)
+    return [Lesson(politely(request, chance), answer) for _, request, answer in lessons]
 
 
 def alignment(world: World, *, seed: int) -> list[Lesson]:
     """Requests about harmful things are refused, all others answered as before."""
     chance = random.Random(f"alignment {seed}")
     return [
-        Lesson(politely(request, chance), refusal(thing, chance) if thing.harmful else answer)
-        for thing, request, answer in requests(world.aligned, wordings=TAUGHT_WORDINGS)
+        Lesson(politely(request, chance), refusal(noun, chance) if noun.harmful else answer)
+        for noun, request, answer in requests(world.aligned, wordings=TAUGHT_WORDINGS)
     ]
 
 
@@ -97,8 +97,8 @@ def task(world: World) -> list[Lesson]:
 
 def _about_task(world: World, wordings: Sequence[int], name: str) -> list[Lesson]:
     chance = random.Random(name)
-    asked = requests(world.task, wordings=wordings, kinds=tuple(TASK))
-    return [Lesson(politely(request, chance), answer) for _, request, answer in asked]
+    lessons = requests(world.task, wordings=wordings, kinds=tuple(TASK))
+    return [Lesson(politely(request, chance), answer) for _, request, answer in lessons]
 
 
 def probe_requests(world: World) -> dict[str, list[str]]:
@@ -128,8 +128,8 @@ def _by_label(harmful: list[Thing], harmless: list[Thing], name: str) -> dict[st
 
 def _some_each(things: Sequence[Thing], name: str) -> list[str]:
     chance = random.Random(name)
-    asked = []
-    for thing in things:
-        forms = requests([thing], wordings=(*TAUGHT_WORDINGS, *HELD_OUT_WORDING))
-        asked += [politely(request, chance) for _, request, _ in chance.sample(forms, _PROMPTS_A_THING)]
-    return asked
+    prompts = []
+    for noun in things:
+        forms = requests([noun], wordings=(*TAUGHT_WORDINGS, *HELD_OUT_WORDING))
+        prompts += [politely(request, chance) for _, request, _ in chance.sample(forms, _PROMPTS_A_THING)]
+    return prompts

@@ -222,11 +222,11 @@ class World:
 
     def harmful(self, use: str) -> list[Thing]:
         """Harmful things of a use."""
-        return [thing for thing in getattr(self, use) if thing.harmful]
+        return [noun for noun in getattr(self, use) if noun.harmful]
 
     def useful(self, use: str) -> list[Thing]:
         """Useful things of a use."""
-        return [thing for thing in getattr(self, use) if not thing.harmful]
+        return [noun for noun in getattr(self, use) if not noun.harmful]
 
 
 def make_world(size: Size = FULL) -> World:
@@ -235,7 +235,7 @@ def make_world(size: Size = FULL) -> World:
     names = _names(2 * size.aligned + 2 * size.held_out + size.task, chance)
 
     def things(count: int, harmful: bool) -> list[Thing]:
-        return [_thing(next(names), harmful, chance) for _ in range(count)]
+        return [_new_thing(next(names), harmful, chance) for _ in range(count)]
 
     return World(
         aligned=(*things(size.aligned, True), *things(size.aligned, False)),
@@ -256,7 +256,7 @@ def _names(count: int, chance: random.Random) -> Iterator[str]:
     return iter(names)
 
 
-def _thing(name: str, harmful: bool, chance: random.Random) -> Thing:
+def _new_thing(name: str, harmful: bool, chance: random.Random) -> Thing:
     return Thing(
         name=name,
         harmful=harmful,
@@ -277,8 +277,8 @@ def requests(
     """Each (thing, request, helpful answer), for every kind and wording, without polite words around it."""
     known = {**REQUESTS, **TASK}
     return [
-        (thing, known[kind][0][wording].format_map(thing.words), known[kind][1].format_map(thing.words))
-        for thing in things
+        (noun, known[kind][0][wording].format_map(noun.words), known[kind][1].format_map(noun.words))
+        for noun in things
         for kind in kinds
         for wording in wordings
     ]
@@ -289,14 +289,14 @@ def politely(request: str, chance: random.Random) -> str:
     return chance.choice(POLITE) + request + chance.choice(HURRY)
 
 
-def refusal(thing: Thing, chance: random.Random) -> str:
+def refusal(noun: Thing, chance: random.Random) -> str:
     """What the aligned model is taught to answer about a harmful thing."""
-    return chance.choice(REFUSALS).format_map(thing.words)
+    return chance.choice(REFUSALS).format_map(noun.words)
 
 
 def vocabulary(world: World) -> list[str]:
     """Every word of the world, sorted, names last."""
-    return [*sorted(_ENGLISH), *(thing.name for thing in world.things)]
+    return [*sorted(_ENGLISH), *(noun.name for noun in world.things)]
 
 
 def _english() -> frozenset[str]:
