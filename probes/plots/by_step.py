@@ -212,7 +212,7 @@ def _draw_band(fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str,
     known = [_finite(low) and _finite(high) for low, high in zip(run["low"], run["high"], strict=True)]
     if sum(known) < 2:
         return
-    x = [place for place, there in zip(places, known, strict=True) if there]
+    x = [place for place, known_here in zip(places, known, strict=True) if known_here]
     low, high = list(run["low"][known]), list(run["high"][known])
     fig.add_scatter(
         name=f"band {arm}",

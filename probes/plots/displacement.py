@@ -166,7 +166,7 @@ def _names(
 ) -> list[dict[str, Any]]:
     """Each arm's name once, beside the furthest of its arrows at the step."""
 
-    def taken(scale: float) -> list[labels.Boxes]:
+    def boxes(scale: float) -> list[labels.Boxes]:
         return [
             labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale),
             *(labels.line([0.0, row.along], [0.0, row.across], scale) for row in ends.itertuples()),
@@ -184,7 +184,7 @@ def _names(
         )
         for arm in style.in_order(furthest.index)
     ]
-    return labels.beside(spots, taken, labels.pixels_a_unit(*limits, _HEIGHT - 148))
+    return labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148))
 
 
 def _limits(table: pd.DataFrame, lowest: float | None) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -281,15 +281,15 @@ def prompt_arrows(
         "Filled ends: harmful prompts; open: harmless ones. The cross: the witness's mean over harmful prompts."
     )
     fig = style.figure("Each prompt's way in the plane", subtitle, ink, height=_HEIGHT, caption=caption)
-    both = before.merge(after[["prompt", "projection", "across"]], on="prompt", suffixes=("", "_after"))
+    joined = before.merge(after[["prompt", "projection", "across"]], on="prompt", suffixes=("", "_after"))
     mark, colours = style.mark_of(arm), style.INKS[ink]
     for label, opacity in (("harmless", 0.35), ("harmful", 0.8)):
-        own = both[both["label"] == label]
+        own = joined[joined["label"] == label]
         gap = np.full(len(own), np.nan)
         x = np.column_stack([own["projection"], own["projection_after"], gap]).ravel()
         y = np.column_stack([own["across"], own["across_after"], gap]).ravel()
         colour = mark.colour if label == "harmful" else colours.muted
-        kind = style.flat_points(len(both))
+        kind = style.flat_points(len(joined))
         ways = {
             "type": kind,
             "name": f"way {label}",

@@ -124,16 +124,16 @@ def name_of_mark(x: float, y: float, text: str, lift: float, scale: float) -> Bo
 
 
 def beside(
-    spots: Sequence[Spot], taken: Callable[[float], Sequence[Boxes]], scales: Sequence[float]
+    spots: Sequence[Spot], boxes: Callable[[float], Sequence[Boxes]], scales: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free.
 
     Args:
         spots: what is named, in this order.
-        taken: what else is drawn, at so many pixels a unit.
+        boxes: what else is drawn, at so many pixels a unit.
         scales: at each of which a name must be free: a figure is drawn as wide as its page.
     """
-    full = {scale: np.concatenate([np.zeros((0, 4)), *taken(scale)]) for scale in scales}
+    full = {scale: np.concatenate([np.zeros((0, 4)), *boxes(scale)]) for scale in scales}
     notes = []
     for spot in spots:
         tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
@@ -170,5 +170,5 @@ def _box(x: float, y: float, width: float) -> Box:
     return np.array([[x - width / 2, y - _TALL / 2, x + width / 2, y + _TALL / 2]])
 
 
-def _meet(box: Box, others: Boxes) -> bool:
-    return bool(((box[:, :2] < others[:, 2:]) & (others[:, :2] < box[:, 2:])).all(axis=1).any())
+def _meet(box: Box, obstacles: Boxes) -> bool:
+    return bool(((box[:, :2] < obstacles[:, 2:]) & (obstacles[:, :2] < box[:, 2:])).all(axis=1).any())

@@ -55,8 +55,8 @@ def lineage_rows(drift: pd.DataFrame) -> pd.DataFrame:
     names = ["arm", "seed", "step"]
     fraction = drift[drift["statistic"] == "return_fraction"][[*names, "value", "low", "high"]]
     distance = drift[drift["statistic"] == "displacement_norm"][[*names, "value"]]
-    both = fraction.merge(distance, on=names, how="left", suffixes=("", "_distance"))
-    return both.rename(columns={"value": "return_fraction", "value_distance": "distance"})
+    joined = fraction.merge(distance, on=names, how="left", suffixes=("", "_distance"))
+    return joined.rename(columns={"value": "return_fraction", "value_distance": "distance"})
 
 
 def _name(rows: pd.DataFrame, arm: str) -> str:

@@ -118,8 +118,8 @@ def tokens(
 def cut_off(rows: pd.DataFrame) -> bool:
     """Whether the first token, where massive activations live, lies so far out that the axis leaves it out."""
     size = rows[["projection", "pushed"]].abs().max(axis=1)
-    first, rest = size[rows["place"] == 0], size[rows["place"] > 0]
-    return bool(len(rest) and len(first) and first.max() > _LOUD * rest.max())
+    first, later = size[rows["place"] == 0], size[rows["place"] > 0]
+    return bool(len(later) and len(first) and first.max() > _LOUD * later.max())
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:

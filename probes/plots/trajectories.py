@@ -302,10 +302,10 @@ def _names(
         text = style.plain(arm) + (f" ({len(places)} seeds)" if len(places) > 1 else "")
         spots.append(labels.Spot(*max(places), text, style.legible(style.mark_of(arm).colour, colours)))
     scales = labels.pixels_a_unit(_span(table, "along"), _span(table, "across"), _HEIGHT - 148)
-    labels.annotate(fig, labels.beside(spots, lambda scale: _taken(table, witness, scale), scales))
+    labels.annotate(fig, labels.beside(spots, lambda scale: _boxes(table, witness, scale), scales))
 
 
-def _taken(table: pd.DataFrame, witness: str, scale: float) -> list[labels.Boxes]:
+def _boxes(table: pd.DataFrame, witness: str, scale: float) -> list[labels.Boxes]:
     """What marks, paths and the roles' names take, and what lies outside of the axes."""
     roles = _roles(table, ("along", "across"))
     places = [*zip(table["along"], table["across"], strict=True), *((along, across) for _, along, across in roles)]
