@@ -41,8 +41,8 @@ def apply_chat_template(jobs: Sequence[Job], tokenizer: Any, template: str, name
     """
     from probes.prompts.template_shape import is_plain
 
-    here = is_plain(template)
-    answers = list(_render_here(jobs, tokenizer, template)) if here else _render_apart(jobs, tokenizer, template)
+    plain = is_plain(template)
+    answers = list(_render_here(jobs, tokenizer, template)) if plain else _render_apart(jobs, tokenizer, template)
     if not answers[-1][0]:
         raise PromptError(f"The chat template fails on {name(len(answers) - 1)}", got=answers[-1][1])
     return [text for _, text in answers]

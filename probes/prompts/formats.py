@@ -211,14 +211,14 @@ def read_prompts(path: Path | str, label: str | None = None, *, group_column: st
         for record in file.records
         for entry in fmt.read(record)
     ]
-    wanted = [entry for entry in entries if label is None or entry.label in (None, label)]
-    if not wanted:
+    labelled = [entry for entry in entries if label is None or entry.label in (None, label)]
+    if not labelled:
         raise PromptError(
             f"{path} holds no {label} prompts",
             got=f"{len(entries)} prompts, all with the other label ({fmt.name})",
             next_step="Perhaps the harmful and the harmless file have changed places.",
         )
-    texts, labels, topics, pairs = zip(*wanted, strict=True)
+    texts, labels, topics, pairs = zip(*labelled, strict=True)
     return Recognised(_name_of(fmt, file), texts, tuple(own or label for own in labels), topics, pairs)
 
 
@@ -232,7 +232,9 @@ def read_pairs(path: Path | str, limit: int | None = None) -> tuple[tuple[str, s
     file = read_records(path, is_known, kind="data file")
     fmt = _format_of_file(file)
     if fmt.answer is None:
-        with_answers = "; ".join(", ".join(dict.fromkeys((*one.keys, one.answer))) for one in _FORMATS if one.answer)
+        with_answers = "; ".join(
+            ", ".join(dict.fromkeys((*known.keys, known.answer))) for known in _FORMATS if known.answer
+        )
         raise UsageError(
             f"{path} holds no requests with answers", got=", ".join(map(repr, file.columns)), expected=with_answers
         )
@@ -258,11 +260,11 @@ def _format_of_file(file: RecordFile, group_column: str | None = None) -> _Forma
     """The format of a file, once every record is known to have it and no text of any record is passed over."""
     fmt = _format_of(file.columns)
     if fmt is None and file.columns:
-        what = "keys" if file.syntax == "JSON" else "columns"
+        noun = "keys" if file.syntax == "JSON" else "columns"
         known = "; ".join(f"{fmt.name}: {', '.join(fmt.keys)}" for fmt in _FORMATS)
         raise UsageError(
             f"{file.path} is in no known prompt format",
-            got=f"the {what} {', '.join(map(repr, file.columns))}",
+            got=f"the {noun} {', '.join(map(repr, file.columns))}",
             expected=f"one of these headers ({known})",
         )
     if fmt is None or not file.records:

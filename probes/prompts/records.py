@@ -47,8 +47,8 @@ class Record:
         value = self.fields.get(key)
         if isinstance(value, str) and value.strip():
             return value.strip()
-        got = "nothing" if value is None or isinstance(value, str) else type(value).__name__
-        raise PromptError(f"{self.place} has no text under {key!r}", got=got, expected="text, not blank")
+        fault = "nothing" if value is None or isinstance(value, str) else type(value).__name__
+        raise PromptError(f"{self.place} has no text under {key!r}", got=fault, expected="text, not blank")
 
     def optional(self, key: str) -> str:
         """The text under a key, empty where there is none; raises as `text` where it is no text."""
@@ -155,8 +155,8 @@ def _from_json(path: Path, text: str, part: str | None, is_known: Known) -> Reco
         if part is None:
             return _of_objects(name, [(f"{path}, record 1,", document)])
         if not isinstance(document.get(part), list):
-            got = ", ".join(_lists_of(document)) or "no lists"
-            raise UsageError(f"{path} has no list {part!r}", got=got, next_step=f"Name one: {path}#NAME.")
+            lists = ", ".join(_lists_of(document)) or "no lists"
+            raise UsageError(f"{path} has no list {part!r}", got=lists, next_step=f"Name one: {path}#NAME.")
         name, document = f"{path}#{part}", document[part]
     if not isinstance(document, list):
         raise PromptError(f"{path} holds no records", got=type(document).__name__, expected="a list, or objects")

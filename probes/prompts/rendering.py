@@ -50,9 +50,9 @@ class Rendering:
     @property
     def about(self) -> dict[str, Any]:
         """What was chosen, for a manifest; a template by its hash."""
-        given = None if self.template is None else hashlib.sha256(self.template.encode()).hexdigest()
+        digest = None if self.template is None else hashlib.sha256(self.template.encode()).hexdigest()
         return {
-            "template_sha256": given,
+            "template_sha256": digest,
             "system_prompt": self.system_prompt,
             "add_generation_prompt": self.add_generation_prompt,
             "thinking": self.thinking,
@@ -143,16 +143,16 @@ def fit_to_context(
     limit = max(lengths) if max_length is None else max_length
     sized = list(zip(prompts.prompts, lengths, strict=True))
     left_out = tuple((prompt.id, length) for prompt, length in sized if length > limit)
-    kept = tuple(prompt for prompt, length in sized if length <= limit)
+    fitting = tuple(prompt for prompt, length in sized if length <= limit)
     for label in dict.fromkeys(prompt.label for prompt in prompts.prompts):
-        if not any(prompt.label == label for prompt in kept):
+        if not any(prompt.label == label for prompt in fitting):
             shortest = min(length for prompt, length in sized if prompt.label == label)
             raise PromptError(
                 f"No {label} prompt fits into the model's context",
                 got=f"{shortest} tokens in the shortest",
                 expected=f"at most {limit}",
             )
-    return replace(prompts, prompts=kept, left_out=prompts.left_out + left_out), left_out
+    return replace(prompts, prompts=fitting, left_out=prompts.left_out + left_out), left_out
 
 
 def _texts(prompts: PromptSet, tokenizer: Any, rendering: Rendering) -> tuple[str | None, list[str], tuple[str, ...]]:

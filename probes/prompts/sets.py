@@ -162,8 +162,8 @@ class PromptSet:
             raise UsageError("The limit of prompts is too small", got=limit, expected="at least 1")
         prompts: list[Prompt] = []
         sources: list[tuple[str, str]] = []
-        for given, label in ((harmful, HARMFUL), (harmless, HARMLESS)):
-            chosen = cls.read(given, label, group_column=group_column)
+        for source, label in ((harmful, HARMFUL), (harmless, HARMLESS)):
+            chosen = cls.read(source, label, group_column=group_column)
             of_label = [prompt for prompt in chosen.prompts if prompt.label == label]
             if not of_label:
                 raise PromptError(f"There are no {label} prompts", got=f"{len(chosen)} prompts of the other label")
@@ -289,8 +289,8 @@ def _recognise(prompts: Path | str | Sequence[str], label: str | None, group_col
         return read_prompts(prompts, label, group_column=group_column)
     for number, text in enumerate(prompts, start=1):
         if not isinstance(text, str) or not text.strip():
-            got = repr(text) if isinstance(text, str) else type(text).__name__
-            raise PromptError(f"Prompt {number} of a list is no text", got=got, expected="text, not blank")
+            fault = repr(text) if isinstance(text, str) else type(text).__name__
+            raise PromptError(f"Prompt {number} of a list is no text", got=fault, expected="text, not blank")
     if not prompts:
         raise PromptError(f"The list of {label or ''} prompts is empty".replace("  ", " "))
     nothing = (None,) * len(prompts)

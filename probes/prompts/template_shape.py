@@ -94,12 +94,12 @@ def _is_plain_node(node: nodes.Node, turns: set[str], assigned: set[str]) -> boo
     return isinstance(node, _PLAIN)
 
 
-def _aliases(tree: nodes.Template, given: frozenset[str]) -> set[str]:
-    """Names that can hold nothing but what is given under these names, or a slice of it."""
+def _aliases(tree: nodes.Template, names: frozenset[str]) -> set[str]:
+    """Names that can hold nothing but what these names hold, or a slice of it."""
     assigned = [(node.target.name, node.node) for node in tree.find_all(nodes.Assign) if _is_name(node.target)]
-    aliases = set(given) | {name for name, _ in assigned}
-    while other := {name for name, value in assigned if not _is_alias(value, aliases)} & aliases:
-        aliases -= other
+    aliases = set(names) | {name for name, _ in assigned}
+    while unsafe := {name for name, value in assigned if not _is_alias(value, aliases)} & aliases:
+        aliases -= unsafe
     return aliases
 
 

@@ -11,5 +11,8 @@ def visible(token: str) -> str:
     A leading blank is ·, a line break ↵, a tab ⇥, nothing at all ∅; any other character that cannot be printed is
     written as Python escapes it.
     """
-    shown = "".join(_SIGNS.get(each) or (each if each.isprintable() else repr(each)[1:-1]) for each in token)
+    shown = "".join(
+        _SIGNS.get(character) or (character if character.isprintable() else repr(character)[1:-1])
+        for character in token
+    )
     return ("·" + shown[1:] if shown.startswith(" ") else shown) or "∅"
