@@ -58,7 +58,7 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[s
     """Write safetensors with a description, beside `path` and then into it; equal content has equal bytes."""
     from safetensors.numpy import save
 
-    whole = save({name: np.ascontiguousarray(each) for name, each in arrays.items()}, dict(about))
+    whole = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(about))
     # The library writes the description in an order that differs from call to call.
     size = int.from_bytes(whole[:8], "little")
     document = json.loads(whole[8 : 8 + size])

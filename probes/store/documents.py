@@ -139,8 +139,8 @@ def _documents_of_lines(text: str, name: str, error: type[GravityError]) -> Iter
         try:
             yield place, _decode(line, place, error)
         except json.JSONDecodeError as fault:
-            got = f"column {fault.colno}: {fault.msg}"
-            raise error(f"{place} is not JSON", got=got, expected="one object a line, or one array") from fault
+            fault_text = f"column {fault.colno}: {fault.msg}"
+            raise error(f"{place} is not JSON", got=fault_text, expected="one object a line, or one array") from fault
 
 
 def _decode(text: str, name: str, error: type[GravityError]) -> Any:
@@ -151,8 +151,8 @@ def _decode(text: str, name: str, error: type[GravityError]) -> Any:
     except RecursionError:
         raise error(f"{name} is nested too deeply", expected=f"at most {MAX_DEPTH} levels") from None
     except _RepeatedKeyError as fault:
-        got = f"{_repeated_at(text)}: the key {str(fault)!r} for the second time"
-        raise error(f"{name} has a key twice in one object", got=got, expected="each key once") from None
+        fault_text = f"{_repeated_at(text)}: the key {str(fault)!r} for the second time"
+        raise error(f"{name} has a key twice in one object", got=fault_text, expected="each key once") from None
     except ValueError as fault:  # a number with more digits than Python turns into one
         raise error(f"{name} holds a number that is too long", got=str(fault)) from fault
     _refuse_faulty(document, name, "JSON", error, surrogates=_SURROGATE_ESCAPE.search(text) is not None)
@@ -195,7 +195,7 @@ def _refuse_faulty(
                 _refuse(name, language, place, f"a key with {_SURROGATE_TEXT}", error)
 
 
-def _refuse(name: str, language: str, place: tuple[str | int, ...], got: str, error: type[GravityError]) -> NoReturn:
+def _refuse(name: str, language: str, place: tuple[str | int, ...], value: str, error: type[GravityError]) -> NoReturn:
     keys = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place[1:8]).removeprefix(".")
     at = f"{keys}{' …' if len(place) > 8 else ''}" or "its top"
-    raise error(f"{name} is {language} that cannot be used", got=f"{got}, at {at}")
+    raise error(f"{name} is {language} that cannot be used", got=f"{value}, at {at}")

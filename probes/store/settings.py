@@ -42,15 +42,15 @@ class Settings(BaseModel):
     allow_unrelated: bool = Field(False, description="Go on with checkpoints that do not look like one lineage.")
 
     @classmethod
-    def load(cls, path: Path | None, given: dict[str, Any]) -> Settings:
-        """Settings from a TOML file, overridden by what was `given`.
+    def load(cls, path: Path | None, overrides: dict[str, Any]) -> Settings:
+        """Settings from a TOML file, overridden by `overrides`.
 
         Raises:
             UsageError: not TOML, an unknown key (the nearest known one is named), or a value out of range.
         """
         from_file = read_toml(path, kind="settings file") if path else {}
         try:
-            return cls.model_validate({**from_file, **given})
+            return cls.model_validate({**from_file, **overrides})
         except ValidationError as error:
             raise UsageError(_sentence(error)) from None
 
