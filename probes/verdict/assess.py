@@ -139,12 +139,12 @@ def hold_against_nulls(
 
 
 def _check_shapes(
-    aligned: np.ndarray, others: Sequence[np.ndarray], harmful: np.ndarray, groups: np.ndarray | None
+    aligned: np.ndarray, arrays: Sequence[np.ndarray], harmful: np.ndarray, groups: np.ndarray | None
 ) -> None:
-    if len({rows.shape for rows in (aligned, *others)}) > 1 or len(harmful) != len(aligned):
+    if len({rows.shape for rows in (aligned, *arrays)}) > 1 or len(harmful) != len(aligned):
         raise StatisticsError(
             "The arrays do not belong together",
-            got=", ".join(str(rows.shape) for rows in (aligned, *others[:3])) + f", mask of {len(harmful)}",
+            got=", ".join(str(rows.shape) for rows in (aligned, *arrays[:3])) + f", mask of {len(harmful)}",
             expected="[prompt, d_model], the same prompts in the same order in every array",
         )
     if groups is not None and len(groups) != len(aligned):

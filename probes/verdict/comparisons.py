@@ -26,13 +26,13 @@ class ReturnPair:
 
     Attributes:
         own: displacements (rows) with reversions (columns) of the trajectory that is judged.
-        other: the same of the one it is held against; of a mirror, its displacements from the witness with the
+        reference: the same of the one it is held against; of a mirror, its displacements from the witness with the
             reversions turned round.
         back: reversions with reversions.
     """
 
     own: Float[np.ndarray, "harmful harmful"]
-    other: Float[np.ndarray, "harmful harmful"]
+    reference: Float[np.ndarray, "harmful harmful"]
     back: Float[np.ndarray, "harmful harmful"]
 
     @classmethod
@@ -40,7 +40,7 @@ class ReturnPair:
         cls,
         back: Float[np.ndarray, "harmful d_model"],
         moved: Float[np.ndarray, "harmful d_model"],
-        other: Float[np.ndarray, "harmful d_model"],
+        reference: Float[np.ndarray, "harmful d_model"],
         *,
         mirrored: bool = False,
     ) -> ReturnPair:
@@ -49,22 +49,22 @@ class ReturnPair:
         Args:
             back: witness - aligned.
             moved: displacements of the trajectory that is judged.
-            other: displacements of the other from its own start.
+            reference: displacements of the other from its own start.
             mirrored: whether that start is the witness.
         """
-        return cls(moved @ back.T, (-other if mirrored else other) @ back.T, back @ back.T)
+        return cls(moved @ back.T, (-reference if mirrored else reference) @ back.T, back @ back.T)
 
     def difference(
         self, first: Float[np.ndarray, "split harmful"], second: Float[np.ndarray, "split harmful"]
     ) -> float:
         """Difference of the cross-fitted return fractions, products averaged over the splits before the division."""
-        gap = self.own - self.other
+        gap = self.own - self.reference
         shared = (_forms(first, gap, second) + _forms(second, gap, first)).mean() / 2
         return float(shared / _forms(first, self.back, second).mean())
 
     def draws(self, weights: Float[np.ndarray, "draw harmful"]) -> Float[np.ndarray, " draw"]:
         """Difference of the plain return fractions for the weights of prompts: its spread is what counts."""
-        return _forms(weights, self.own - self.other, weights) / _forms(weights, self.back, weights)
+        return _forms(weights, self.own - self.reference, weights) / _forms(weights, self.back, weights)
 
 
 def _forms(left: np.ndarray, table: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -96,15 +96,15 @@ class Comparison:
         names = ("answer", "difference", "low", "high", "runs")
         return {name: getattr(self, name) for name in names}
 
-    def sentence(self, other: str) -> str:
-        """In words; `other` is what it is held against."""
+    def sentence(self, name: str) -> str:
+        """In words; `name` is what it is held against."""
         if self.difference is None or self.low is None or self.high is None:
-            return f"Whether its return exceeds that of {other} was not tested: {self.reason}."
+            return f"Whether its return exceeds that of {name} was not tested: {self.reason}."
         scope = "prompt-level only, " if self.runs < MIN_RUNS else ""
         runs = f"{self.runs} pair{'s' if self.runs > 1 else ''} of runs"
         verb = "exceeds" if self.answer == "exceeds" else "is not shown to exceed"
         return (
-            f"Its return {verb} that of {other}: difference {decimal(self.difference)}, 95 % interval "
+            f"Its return {verb} that of {name}: difference {decimal(self.difference)}, 95 % interval "
             f"{decimal(self.low)} to {decimal(self.high)} ({scope}{runs})."
         )
 

@@ -45,17 +45,17 @@ def adjust_levels(verdicts: Sequence[Verdict], alpha: float = ALPHA) -> list[Ver
     `level_holm` says so and how many are needed.
     """
     members = [verdict for verdict in verdicts if is_member(verdict.arm)]
-    kept = {id(verdict): min(verdict.level, 3) for verdict in members}
+    levels = {id(verdict): min(verdict.level, 3) for verdict in members}
     for rung in (4, 5, 6):
         adjusted = _holm([verdict.p_of_level(rung) for verdict in members])
         for verdict, p in zip(members, adjusted, strict=True):
-            if kept[id(verdict)] == rung - 1 and p <= alpha:
-                kept[id(verdict)] = rung
+            if levels[id(verdict)] == rung - 1 and p <= alpha:
+                levels[id(verdict)] = rung
     draws = max((verdict.fewest_draws for verdict in members), default=0)
     needed = math.ceil(len(members) / alpha) - 1
     return [
-        replace(verdict, level_holm=_words(verdict, kept[id(verdict)], draws, needed))
-        if id(verdict) in kept
+        replace(verdict, level_holm=_words(verdict, levels[id(verdict)], draws, needed))
+        if id(verdict) in levels
         else verdict
         for verdict in verdicts
     ]

@@ -84,11 +84,11 @@ def _separate(
     """Mean over the splits of d′, and its bootstrap standard error."""
     sign, gap = np.where(harmful, 1.0, -1.0), witness - aligned
     values, draws = [], []
-    for own, other in (halves, halves[::-1]):
+    for own, opposite in (halves, halves[::-1]):
         directions = (own * sign) @ gap
         directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), np.finfo(float).tiny)
         projections = np.stack([aligned[harmful] @ directions.T, witness[harmful] @ directions.T]).transpose(2, 0, 1)
-        for tested, places in zip(other[:, harmful] > 0, projections, strict=True):
+        for tested, places in zip(opposite[:, harmful] > 0, projections, strict=True):
             values.append(_d_prime(places[:, tested], np.ones((1, int(tested.sum()))))[0])
             draws.append(_d_prime(places[:, tested], weights[:, tested]))
     return float(np.mean(values)), float(np.mean(draws, axis=0).std())

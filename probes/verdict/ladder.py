@@ -141,15 +141,15 @@ def climb(evidence: Evidence) -> Step:
     against = _not_towards(evidence)
     if against is not None:
         return against
-    made = [null for null in _deciding(evidence) if evidence.could_reject(null)]
-    failed, missing = _sort_failures(evidence, made), evidence.missing(TOWARDS_WITNESS)
+    deciding = [null for null in _deciding(evidence) if evidence.could_reject(null)]
+    failed, missing = _sort_failures(evidence, deciding), evidence.missing(TOWARDS_WITNESS)
     if failed:
         worst = failed[0]
         return Step(3, worst.name, worst.p, worst.power, tuple(failed), missing)
-    if missing or {null.name for null in made} <= {DIRECTION}:
+    if missing or {null.name for null in deciding} <= {DIRECTION}:
         return Step(3, next(iter(missing), DIRECTION), missing=missing)
-    hardest = min(made, key=_hardness)
-    return _above_nulls(evidence, hardest, tuple(made))
+    hardest = min(deciding, key=_hardness)
+    return _above_nulls(evidence, hardest, tuple(deciding))
 
 
 def _above_nulls(evidence: Evidence, hardest: NullResult, beaten: tuple[NullResult, ...]) -> Step:

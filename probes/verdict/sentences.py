@@ -100,20 +100,22 @@ def _level_3(evidence: Evidence, step: Step) -> Iterator[str]:
         yield f"{_describe_motion(evidence)}. It is not held against everything that level 4 asks for."
         return
     yield f"{_describe_motion(evidence)}, {_against(step.failed[0])}."
-    if others := [null.name for null in step.failed[1:]]:
-        yield f"Not beaten either: {', '.join(others)}."
+    if unbeaten := [null.name for null in step.failed[1:]]:
+        yield f"Not beaten either: {', '.join(unbeaten)}."
 
 
 def _against(null: NullResult) -> str:
     """Which test is not beaten, and whether that says anything."""
-    limit = "" if null.limit is None else f"; its {limit_name(null.draws)} is {decimal(null.limit)}{_other(null)}"
-    what = f"{PLAIN.get(null.name, null.name)} ({p_value(null.p)}{limit}; {power_of(null.power)})"
+    limit = (
+        "" if null.limit is None else f"; its {limit_name(null.draws)} is {decimal(null.limit)}{_own_statistic(null)}"
+    )
+    test = f"{PLAIN.get(null.name, null.name)} ({p_value(null.p)}{limit}; {power_of(null.power)})"
     if null.power is not None and null.power >= ENOUGH:
-        return f"but this is not told apart from {what}"
-    return f"but it cannot be decided whether that is more than {what}"
+        return f"but this is not told apart from {test}"
+    return f"but it cannot be decided whether that is more than {test}"
 
 
-def _other(null: NullResult) -> str:
+def _own_statistic(null: NullResult) -> str:
     """The statistic of a test that does not judge the alignment itself."""
     if null.statistic == "alignment_crossfit" or null.observed is None:
         return ""
