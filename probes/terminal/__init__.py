@@ -31,10 +31,10 @@ _FIRST_SECONDS = 2.0  # before the first of them
 
 def console(*, stderr: bool = False) -> Console:
     """A console no wider than the tables are made for."""
-    found = Console(stderr=stderr, highlight=False)
+    plain = Console(stderr=stderr, highlight=False)
     return (
-        Console(stderr=stderr, highlight=False, width=min(WIDTH, found.width))
-        if found.is_terminal
+        Console(stderr=stderr, highlight=False, width=min(WIDTH, plain.width))
+        if plain.is_terminal
         else Console(stderr=stderr, highlight=False, width=WIDTH)
     )
 
@@ -64,8 +64,8 @@ def progress_display() -> Iterator[Report]:
 
         def report(progress: Progress) -> None:
             share = progress.share
-            where = progress.note or f"{progress.step}/{progress.steps}"
-            bar.update(task, description=progress.phase[:24], completed=share, where=where[:22])
+            note = progress.note or f"{progress.step}/{progress.steps}"
+            bar.update(task, description=progress.phase[:24], completed=share, where=note[:22])
 
         yield report
 
@@ -92,6 +92,6 @@ def _log_lines() -> Report:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, seconds_left = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"

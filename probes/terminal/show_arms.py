@@ -24,32 +24,32 @@ def readings_table(readings: Sequence[Mapping[str, Any]], out: str) -> Table:
     return table
 
 
-def experiment_table(found: Mapping[str, Any]) -> Table:
+def experiment_table(outcome: Mapping[str, Any]) -> Table:
     """Arms side by side at the last step, mean ± standard deviation over runs or seeds."""
-    table = plain_table(f"Arms at the last step, layer {found['layer']}, mean ± sd over {found['unit']}s")
+    table = plain_table(f"Arms at the last step, layer {outcome['layer']}, mean ± sd over {outcome['unit']}s")
     table.add_column("arm", no_wrap=True)
     for name in ("n", *_ARM_COLUMNS):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in found["arms"]:
+    for row in outcome["arms"]:
         mark = " *" if row["finding"] else ""
         arm = Text(row["arm"] + mark, ARM_STYLE.get(row["arm"], ""))
         table.add_row(arm, str(row["trainings"]), *_arm_cells(row))
-    table.caption = Text(_arm_caption(found), "dim")
+    table.caption = Text(_arm_caption(outcome), "dim")
     return table
 
 
-def experiment_markdown(found: Mapping[str, Any]) -> str:
+def experiment_markdown(outcome: Mapping[str, Any]) -> str:
     """The same table in Markdown, with the interval of the harm's change against the baseline."""
     lines = [
         "| arm | n | " + " | ".join([*_ARM_COLUMNS, "harm − baseline"]) + " |",
         "|---|" + "---:|" * (len(_ARM_COLUMNS) + 2),
     ]
-    for row in found["arms"]:
+    for row in outcome["arms"]:
         mark = " *" if row["finding"] else ""
         change = DASH if row["arm"] == "baseline" else _interval(row["harm_change"])
         cells = [f"{row['arm']}{mark}", str(row["trainings"]), *_arm_cells(row), change]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _arm_caption(found)])
+    return "\n".join([*lines, "", _arm_caption(outcome)])
 
 
 def _arm_cells(row: Mapping[str, Any]) -> list[str]:
@@ -60,8 +60,8 @@ def _arm_cells(row: Mapping[str, Any]) -> list[str]:
     return [*numbers, *shares, number(row["task_loss"]["mean"]), shown, _short(row["specificity"])]
 
 
-def _arm_caption(found: Mapping[str, Any]) -> str:
-    before = share(found["aligned"].get("harmful_compliance"))
+def _arm_caption(outcome: Mapping[str, Any]) -> str:
+    before = share(outcome["aligned"].get("harmful_compliance"))
     return (
         f"n: trainings; harm: harmful requests complied with ({before} before); over: harmless ones refused; cost: "
         "share of the baseline's task gain given up; spec.: share of the full anchor's prevention. "

@@ -27,8 +27,8 @@ def behaviour_tables(run: Run) -> Iterator[Table]:
     table = _rates_table("Behaviour of every checkpoint", rates.to_dict("records"))
     notes = [f"judged by {', '.join(judges['judges'])}"]
     notes += [
-        f"kappa of {each['one']} and {each['other']}: {number(each['kappa'])}{_because(each)}"
-        for each in judges["kappa"]
+        f"kappa of {agreement['one']} and {agreement['other']}: {number(agreement['kappa'])}{_because(agreement)}"
+        for agreement in judges["kappa"]
     ]
     table.caption = Text("; ".join(notes) + ". " + _MEASURES, "dim")
     yield table
@@ -36,20 +36,20 @@ def behaviour_tables(run: Run) -> Iterator[Table]:
     yield _flips_table(run.read_table("flips").to_dict("records"))
 
 
-def restoration_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+def restoration_tables(restoration: Mapping[str, Any]) -> Iterator[Table]:
     """A restored checkpoint: what was removed, and behaviour before and after where it was judged."""
-    table = plain_table(f"Restored ({found['form']}, strength {found['strength']:g}): {found['out']}")
+    table = plain_table(f"Restored ({restoration['form']}, strength {restoration['strength']:g}): {restoration['out']}")
     for name in ("‖drift‖ before", "‖drift‖ left", "tensors that had moved", "of them emptied"):
         table.add_column(name, justify="right")
-    numbers = (found["drift"], found["left"])
-    table.add_row(*map(number, numbers), str(found["tensors_moved"]), str(found["tensors_emptied"]))
+    numbers = (restoration["drift"], restoration["left"])
+    table.add_row(*map(number, numbers), str(restoration["tensors_moved"]), str(restoration["tensors_emptied"]))
     table.caption = Text(
         "emptied: alignment moved the tensor in every direction, so nothing of its drift is left", "dim"
     )
     yield table
-    if found["behaviour"]:
-        yield _rates_table("Before and after", found["behaviour"])
-        yield _contrasts_table(found["contrasts"])
+    if restoration["behaviour"]:
+        yield _rates_table("Before and after", restoration["behaviour"])
+        yield _contrasts_table(restoration["contrasts"])
 
 
 def _rates_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -59,10 +59,10 @@ def _rates_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     names = ("refuse", "comply", "over", "harmless", "noise", "unjudged", "score", "task")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    found: dict[str, dict[str, float]] = {}
+    by_checkpoint: dict[str, dict[str, float]] = {}
     for row in rows:
-        found.setdefault(row["checkpoint"], {})[row["measure"]] = row["value"]
-    for checkpoint, values in found.items():
+        by_checkpoint.setdefault(row["checkpoint"], {})[row["measure"]] = row["value"]
+    for checkpoint, values in by_checkpoint.items():
         shares = [
             share(values.get(name))
             for name in (

@@ -111,76 +111,77 @@ def cosine_table(frame: pd.DataFrame, checkpoint: str, layer: int) -> Table:
     for name in names:
         table.add_column(_SHORT.get(name, name[:4]), justify="right", no_wrap=True)
     for name in names:
-        table.add_row(name.replace("control:", "c:"), *(_two(matrix.loc[name, other]) for other in names))
+        table.add_row(name.replace("control:", "c:"), *(_two(matrix.loc[name, column]) for column in names))
     return table
 
 
-def selection_lines(found: Selection) -> list[str]:
+def selection_lines(selection: Selection) -> list[str]:
     """What a selection rule says, in lines."""
-    if found.chosen is not None:
-        best = found.chosen
+    if selection.chosen is not None:
+        best = selection.chosen
         return [
             f"position {best.position}, layer {best.layer}: bypass {best.bypass:.3f}, induce {best.induce:.3f}, "
             f"KL {best.kl:.4f}",
-            f"{found.passing} of {found.candidates} candidates pass every filter; this one has the lowest bypass.",
+            f"{selection.passing} of {selection.candidates} candidates pass every filter; this has the lowest bypass.",
         ]
-    lines = [f"No candidate passes, of {found.candidates}. The nearest:"]
-    for each, fails in found.nearest:
+    lines = [f"No candidate passes, of {selection.candidates}. The nearest:"]
+    for candidate, fails in selection.nearest:
         lines.append(
-            f"  position {each.position}, layer {each.layer}: bypass {each.bypass:.3f}, induce {each.induce:.3f}, "
-            f"KL {each.kl:.4f}; fails {', '.join(_FILTERS.get(name, name) for name in fails)}"
+            f"  position {candidate.position}, layer {candidate.layer}: bypass {candidate.bypass:.3f}, "
+            f"induce {candidate.induce:.3f}, KL {candidate.kl:.4f}; "
+            f"fails {', '.join(_FILTERS.get(name, name) for name in fails)}"
         )
-    offers = [f"One would pass with {offer}." for offer in found.relax]
-    if not offers and any("finite" not in fails for _, fails in found.nearest):
+    offers = [f"One would pass with {offer}." for offer in selection.relax]
+    if not offers and any("finite" not in fails for _, fails in selection.nearest):
         offers = ["No single filter keeps them out: it takes more than one change."]
     return [*lines, *offers]
 
 
-def steered_table(found: Steered) -> Table:
+def steered_table(steered: Steered) -> Table:
     """Three answers under each other."""
-    place = "every block" if found.mode == "ablate" else f"layer {', '.join(map(str, found.layers))}"
-    norm = ", ".join(f"{each:.3g}" for each in found.norms)
-    table = plain_table(f"{found.checkpoint}: {found.mode} {found.direction} at {place}")
+    place = "every block" if steered.mode == "ablate" else f"layer {', '.join(map(str, steered.layers))}"
+    norm = ", ".join(f"{length:.3g}" for length in steered.norms)
+    table = plain_table(f"{steered.checkpoint}: {steered.mode} {steered.direction} at {place}")
     table.add_column("", no_wrap=True)
     table.add_column("refusal", justify="right", no_wrap=True)
     table.add_column("answer", overflow="fold")
-    for answer in found.answers:
+    for answer in steered.answers:
         table.add_row(answer.under, number(answer.score), Text(answer.text or "(nothing)"))
-    strength = "" if found.mode == "ablate" else f"coefficient {found.coefficient:g} × norm {norm}; "
+    strength = "" if steered.mode == "ablate" else f"coefficient {steered.coefficient:g} × norm {norm}; "
     table.caption = Text(f"{strength}refusal: score of the first token, nats of log odds; random: same norm", "dim")
     return table
 
 
-def effect_table(found: Mapping[str, Any]) -> Table:
+def effect_table(effect: Mapping[str, Any]) -> Table:
     """What a direction does to behaviour, a line each intervention, the random directions as their range."""
-    table = plain_table(f"{found['checkpoint']} under {found['direction']}, layer {found['layer']}")
+    table = plain_table(f"{effect['checkpoint']} under {effect['direction']}, layer {effect['layer']}")
     table.add_column("", no_wrap=True)
     for name in ("refuses harmful", "refuses harmless", "incoherent"):
         table.add_column(name, justify="right", no_wrap=True)
     rates = ("refusal", "over_refusal", "incoherent")
     kinds: dict[tuple[str, float, bool], list[Mapping[str, Any]]] = {}
-    for row in found["rows"]:
+    for row in effect["rows"]:
         kinds.setdefault((row["mode"], row["coefficient"], row["along"].startswith("random:")), []).append(row)
-    for (mode, coefficient, random), rows in sorted(kinds.items(), key=lambda each: (each[0][0] != "none", each[0])):
+    for (mode, coefficient, random), rows in sorted(kinds.items(), key=lambda item: (item[0][0] != "none", item[0])):
         how = {"none": "as it is", "ablate": "ablated at every block"}.get(mode, f"added, {coefficient:g} × norm")
         cells = [_range([row[name] for row in rows]) for name in rates]
         table.add_row(Text(f"{how}, {len(rows)} random" if random else how, "dim" if random else ""), *cells)
     table.caption = Text(
-        f"over {found['rows'][0]['n']} harmful requests of the evaluation, and its harmless ones", "dim"
+        f"over {effect['rows'][0]['n']} harmful requests of the evaluation, and its harmless ones", "dim"
     )
     return table
 
 
-def mediation_table(found: Mapping[str, Any]) -> Table:
+def mediation_table(mediation: Mapping[str, Any]) -> Table:
     """Necessity and sufficiency, beside the random directions."""
-    where = ", ".join(map(str, found["layers"]))
+    layers = ", ".join(map(str, mediation["layers"]))
     table = plain_table(
-        f"{found['checkpoint']}: is the motion along the reversion what changes behaviour? layer {where}"
+        f"{mediation['checkpoint']}: is the motion along the reversion what changes behaviour? layer {layers}"
     )
     table.add_column("test", no_wrap=True)
     for name in ("comply before", "after", "effect", "random", "p", "covariance", "p", "p, both"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in found["effects"]:
+    for row in mediation["effects"]:
         table.add_row(
             row["test"],
             *(share(row[name]) for name in ("before", "after", "effect")),
@@ -190,7 +191,7 @@ def mediation_table(found: Mapping[str, Any]) -> Table:
             number(row["p_covariance"]),
             number(row["p"]),
         )
-    controls = sum(row["test"] == "necessity" for row in found["rows"]) - 2
+    controls = sum(row["test"] == "necessity" for row in mediation["rows"]) - 2
     table.caption = Text(
         "necessity: the fine-tuned model without its motion back; sufficiency: the aligned model with it; effect: "
         "change of harmful compliance; random, covariance: mean effect of random directions of either kind; p against "

@@ -67,13 +67,13 @@ def verdict_lines(verdicts: Sequence[Mapping[str, object]]) -> Table:
     return table
 
 
-def comparison_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
     """Two checkpoints side by side: a table of layers, and one of weights grouped by kind of tensor."""
-    layers = plain_table(f"{found['one']} → {found['other']}, by layer")
+    layers = plain_table(f"{comparison['one']} → {comparison['other']}, by layer")
     names = ("layer", "distance /‖v_rev‖", "cosine", "CKA", "overlap", "random", "largest angle", "same basis")
     for name in names:
         layers.add_column(name, justify="right", no_wrap=True)
-    for row in found["layers"]:
+    for row in comparison["layers"]:
         angle = f"{math.degrees(max(row['angles'])):.0f}°" if row["angles"] else DASH
         shared = {True: "yes", False: "NO", None: DASH}[row["basis_shared"]]
         numbers = (row[name] for name in ("distance", "cosine", "cka", "overlap", "overlap_random"))
@@ -87,9 +87,9 @@ def comparison_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     weights = plain_table("weights, by kind of tensor (root of summed squares; shares weighted by them)")
     for name in ("kind", "tensors", "‖Δ‖", "‖Δ‖/‖θ‖", "inside span(θ_H − θ_S)", "random"):
         weights.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
-    if found["weights_missing"]:
-        weights.caption = Text(found["weights_missing"], "dim")
-    for kind, rows in _kinds(found["weights"]).items():
+    if comparison["weights_missing"]:
+        weights.caption = Text(comparison["weights_missing"], "dim")
+    for kind, rows in _kinds(comparison["weights"]).items():
         weights.add_row(kind, str(len(rows)), *map(number, _pool(rows)))
     yield weights
 
@@ -131,7 +131,7 @@ def _arm(trajectory: TrajectorySummary) -> Text:
 
 
 def _cells(checkpoint: Checkpoint, layer: int) -> list[str]:
-    row = next((each for each in checkpoint.layers if each.layer == layer), None)
+    row = next((numbers_of for numbers_of in checkpoint.layers if numbers_of.layer == layer), None)
     numbers = (
         [row.alignment, row.alignment_crossfit, row.did_alignment, row.return_fraction, row.off_axis]
         if row
@@ -151,21 +151,21 @@ def _behaviour(behaviour: Behaviour) -> list[str]:
 def _own_rows(summary: Summary) -> dict[str, str]:
     """This run's counterpart of each published row, over seeds: mean ± standard deviation where there are several."""
     first, twentieth, last, harm = _PUBLISHED
-    baseline = [each for each in summary.trajectories if each.arm == "baseline"]
-    block = [each for each in summary.trajectories if each.arm == "block"]
+    baseline = [trajectory for trajectory in summary.trajectories if trajectory.arm == "baseline"]
+    block = [trajectory for trajectory in summary.trajectories if trajectory.arm == "block"]
     layer = summary.headline_layer
     return {
-        first[0]: _spread([_alignment(each, 1, layer) for each in baseline]),
-        twentieth[0]: _spread([_alignment(each, 20, layer) for each in baseline]),
-        last[0]: f"{_spread([_alignment(each, 100, layer) for each in baseline])} → "
-        f"{_spread([_alignment(each, 100, layer) for each in block])}",
-        harm[0]: f"{_spread([_compliance(each, 100) for each in baseline], percent=True)} → "
-        f"{_spread([_compliance(each, 100) for each in block], percent=True)}",
+        first[0]: _spread([_alignment(trajectory, 1, layer) for trajectory in baseline]),
+        twentieth[0]: _spread([_alignment(trajectory, 20, layer) for trajectory in baseline]),
+        last[0]: f"{_spread([_alignment(trajectory, 100, layer) for trajectory in baseline])} → "
+        f"{_spread([_alignment(trajectory, 100, layer) for trajectory in block])}",
+        harm[0]: f"{_spread([_compliance(trajectory, 100) for trajectory in baseline], percent=True)} → "
+        f"{_spread([_compliance(trajectory, 100) for trajectory in block], percent=True)}",
     }
 
 
 def _at(trajectory: TrajectorySummary, step: int) -> Checkpoint | None:
-    return next((each for each in trajectory.checkpoints if each.step == step), None)
+    return next((checkpoint for checkpoint in trajectory.checkpoints if checkpoint.step == step), None)
 
 
 def _alignment(trajectory: TrajectorySummary, step: int, layer: int) -> float | None:
@@ -186,9 +186,9 @@ def _compliance(trajectory: TrajectorySummary, step: int) -> float | None:
 def _spread(values: Sequence[float | None], *, percent: bool = False) -> str:
     import statistics
 
-    found = [value for value in values if value is not None]
-    if not found:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return DASH
     show = share if percent else number
-    mean = show(statistics.fmean(found))
-    return f"{mean} ± {show(statistics.stdev(found))}" if len(found) > 1 else mean
+    mean = show(statistics.fmean(numbers))
+    return f"{mean} ± {show(statistics.stdev(numbers))}" if len(numbers) > 1 else mean
