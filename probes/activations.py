@@ -63,15 +63,20 @@ def extract(
         ActivationError: an activation is not finite (names layer and prompt), a prompt has no such position, or a
             single prompt does not fit into memory.
     """
-    wanted = _layers_to_read(host, layers)
-    where = _spans(host, token_ids, position, spans)
+    chosen_layers = _layers_to_read(host, layers)
+    position_spans = _spans(host, token_ids, position, spans)
     lengths = [len(ids) for ids in token_ids]
     budget = batch_tokens or automatic_batch_tokens(host)
     queue = deque(batches(lengths, budget, reverse=reverse))
     done = 0
     while queue:
         prompts = queue.popleft()
-        rows = _run(host, [token_ids[each] for each in prompts], [where[each] for each in prompts], wanted)
+        rows = _run(
+            host,
+            [token_ids[prompt] for prompt in prompts],
+            [position_spans[prompt] for prompt in prompts],
+            chosen_layers,
+        )
         if rows is None:
             budget = _half_of(prompts, lengths)
             remaining = [prompt for batch in (prompts, *queue) for prompt in batch]
@@ -150,7 +155,7 @@ def batches(lengths: Sequence[int], budget: int, *, reverse: bool = False) -> It
 def _group(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     group: list[int] = []
     for prompt in order:
-        longest = max(lengths[each] for each in (*group[-1:], *group[:1], prompt))
+        longest = max(lengths[member] for member in (*group[-1:], *group[:1], prompt))
         if group and longest * (len(group) + 1) > budget:
             yield group
             group = []
@@ -160,12 +165,12 @@ def _group(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterato
 
 
 def _layers_to_read(host: ModelView, layers: Sequence[int] | None) -> list[int]:
-    wanted = sorted(set(range(EMBEDDING, host.n_layers) if layers is None else layers))
-    if not wanted or wanted[0] < EMBEDDING or wanted[-1] >= host.n_layers:
+    chosen = sorted(set(range(EMBEDDING, host.n_layers) if layers is None else layers))
+    if not chosen or chosen[0] < EMBEDDING or chosen[-1] >= host.n_layers:
         raise ActivationError(
-            "There is no such layer", got=wanted, expected=f"0 to {host.n_layers - 1}, or -1 for the embedding"
+            "There is no such layer", got=chosen, expected=f"0 to {host.n_layers - 1}, or -1 for the embedding"
         )
-    return wanted
+    return chosen
 
 
 def _spans(
@@ -221,13 +226,13 @@ class _Reader:
 
 
 def _run(
-    host: ModelView, token_ids: Sequence[Sequence[int]], where: Sequence[tuple[int, int]], wanted: list[int]
+    host: ModelView, token_ids: Sequence[Sequence[int]], position_spans: Sequence[tuple[int, int]], layers: list[int]
 ) -> dict[int, np.ndarray] | None:
     """Activations of one batch by layer; None if it did not fit into memory."""
     try:
         inputs = body_inputs(token_ids, host)
-        reader = _Reader(torch.tensor(where, device=host.device), wanted[-1])
-        with torch.inference_mode(), hand_over(host.blocks, wanted, reader.take):
+        reader = _Reader(torch.tensor(position_spans, device=host.device), layers[-1])
+        with torch.inference_mode(), hand_over(host.blocks, layers, reader.take):
             with contextlib.suppress(_LastLayerReached):
                 host.body(**inputs)
             return {layer: rows.cpu().numpy() for layer, rows in reader.rows.items()}

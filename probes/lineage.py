@@ -98,8 +98,8 @@ class CheckpointRef(_Record):
                     expected="CAUSAL_LM",
                 )
             if base is not None:
-                there = cls.parse(base)
-                return cls(model=there.model, revision=there.revision, adapter=str(folder))
+                base_ref = cls.parse(base)
+                return cls(model=base_ref.model, revision=base_ref.revision, adapter=str(folder))
             named = config.get("base_model_name_or_path")
             if not named:
                 raise LineageError(
@@ -435,8 +435,8 @@ def _anchor(raw: Any, folder: Path) -> Any:
     """Relative folders of a lineage file, made absolute; hub ids stay as they are."""
 
     def anchor(place: str) -> str:
-        found = folder / Path(place).expanduser()
-        return str(found) if found.exists() or place.startswith((".", "/", "~")) else place
+        path = folder / Path(place).expanduser()
+        return str(path) if path.exists() or place.startswith((".", "/", "~")) else place
 
     return _rewritten(raw, anchor)
 
@@ -459,8 +459,8 @@ def _rewritten(value: Any, change: Callable[[str], str], key: str = "") -> Any:
 def _first_fault(error: ValidationError) -> str:
     """What pydantic found wrong, as one sentence; an unknown key comes first and names the nearest known one."""
     faults = error.errors()
-    fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
-    where = ".".join(str(part) for part in fault["loc"]) or "the file"
+    fault = next((candidate for candidate in faults if candidate["type"] == "extra_forbidden"), faults[0])
+    key_path = ".".join(str(part) for part in fault["loc"]) or "the file"
     if fault["type"] == "extra_forbidden":
         key = str(fault["loc"][-1])
         known = {name for model in (Lineage, Witness, Trajectory, Step) for name in model.model_fields} | {
@@ -468,7 +468,7 @@ def _first_fault(error: ValidationError) -> str:
             "base",
         }
         nearest = get_close_matches(key, sorted(known), n=1)
-        return f"unknown key {where!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        return f"unknown key {key_path!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if fault["type"] == "missing":
-        return f"{where!r} is missing"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+        return f"{key_path!r} is missing"
+    return f"{key_path}: {fault['msg'].removeprefix('Value error, ')}"

@@ -67,17 +67,17 @@ class Run(RunFolder):
 
     # What it is made from ------------------------------------------------------------------------------------
 
-    def begin(self, lineage: Lineage, settings: Settings, given: Mapping[str, Any] | None = None) -> None:
+    def begin(self, lineage: Lineage, settings: Settings, config: Mapping[str, Any] | None = None) -> None:
         """Put into the manifest what this run is made from, before any work.
 
         Args:
             lineage: the checkpoints by role, and the trajectories.
             settings: of the measurement.
-            given: the options as the user wrote them, where they are not those of `settings`.
+            config: the options as the user wrote them, where they are not those of `settings`.
         """
         manifest = self.manifest
         manifest.status = "running"
-        manifest.config_given = dict(given) if given is not None else settings.model_dump(exclude_unset=True)
+        manifest.config_given = dict(config) if config is not None else settings.model_dump(exclude_unset=True)
         headline = manifest.config.get("headline_layer") if settings.headline_layer is None else None
         if settings.headline_layer is not None:
             self.forget(HEADLINE)  # declared, and not chosen
@@ -191,8 +191,10 @@ class Run(RunFolder):
     def rendered(self) -> Rendered:
         """The token ids that every checkpoint got, as they were rendered once."""
         ids = self.read_table("prompts", columns=["token_ids"])["token_ids"]
-        kept = self.manifest.prompts
-        return Rendered(tuple(tuple(map(int, row)) for row in ids), kept["rendered_sha256"], kept.get("chat_template"))
+        record = self.manifest.prompts
+        return Rendered(
+            tuple(tuple(map(int, row)) for row in ids), record["rendered_sha256"], record.get("chat_template")
+        )
 
     @property
     def headline_layer(self) -> int:
@@ -241,8 +243,8 @@ class Run(RunFolder):
             Columns checkpoint, arm, seed, step, layer, statistic, value, low, high (95 % interval over prompts), and
             reason, which says why a statistic is not defined.
         """
-        wanted = {"arm": arm, "statistic": statistic, "layer": layer, "seed": seed}
-        filters = [(name, "==", value) for name, value in wanted.items() if value is not None]
+        values = {"arm": arm, "statistic": statistic, "layer": layer, "seed": seed}
+        filters = [(name, "==", value) for name, value in values.items() if value is not None]
         return self.read_table("drift", columns=DRIFT_COLUMNS, filters=filters or None)
 
     def nulls(self, layer: int | None = None) -> pd.DataFrame:
@@ -263,9 +265,9 @@ class Run(RunFolder):
         Raises:
             RunFolderError: the run has no drift table.
         """
-        wanted = [("layer", ">=", 0) if layer is None else ("layer", "==", layer)]
+        filters = [("layer", ">=", 0) if layer is None else ("layer", "==", layer)]
         columns = ["arm", "seed", "layer", "step", "statistic", "value", "low", "high", "reason"]
-        frame = self.read_table("drift", columns=columns, filters=wanted).astype(object)
+        frame = self.read_table("drift", columns=columns, filters=filters).astype(object)
         frame = frame.where(frame.notna(), None)
         by_step: ByStep = {}
         for arm, seed, place, step, name, *numbers in frame.itertuples(index=False, name=None):
@@ -339,8 +341,8 @@ class Run(RunFolder):
         """Why a direction that was looked for is not defined at a checkpoint; None where it was not looked for."""
         if not self.has_table("direction_tracks"):
             return None
-        wanted = [("direction", "==", name), ("checkpoint", "==", checkpoint)]
-        reasons = self.read_table("direction_tracks", columns=["reason"], filters=wanted)["reason"].dropna()
+        filters = [("direction", "==", name), ("checkpoint", "==", checkpoint)]
+        reasons = self.read_table("direction_tracks", columns=["reason"], filters=filters)["reason"].dropna()
         return str(reasons.iloc[0]) if len(reasons) else None
 
     def layer_of(self, vectors: Vectors) -> int:
