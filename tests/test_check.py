@@ -55,7 +55,12 @@ def test_a_gate_on_nothing_measurable_does_not_pass(run):
     with pytest.raises(GateTripped, match="not defined"):
         check_return(run, 10.0)
     gate = return_gate(run, 10.0)
-    assert (gate.passed, gate.furthest, gate.where, len(gate.unmeasured)) == (False, None, None, len(ARMS) * len(STEPS))
+    assert (gate.passed, gate.furthest, gate.furthest_at, len(gate.unmeasured)) == (
+        False,
+        None,
+        None,
+        len(ARMS) * len(STEPS),
+    )
 
 
 def block_at_20(frame):
@@ -107,7 +112,7 @@ def test_a_threshold_that_is_no_finite_number_is_refused(run, threshold):
 
 def test_the_record_says_whether_it_passed_how_far_and_where(run):
     furthest = max(drift_value(run, "push", step, 2, "return_fraction") for step in STEPS)
-    document = json.loads(return_gate(run, 0.1, layer=2).model_dump_json())
+    document = json.loads(return_gate(run, 0.1, layer=2).model_dump_json(by_alias=True))
     assert set(document) == {"passed", "max_return", "layer", "furthest", "where", "unmeasured"}
     assert (document["passed"], document["furthest"], document["unmeasured"]) == (False, furthest, {})
     assert document["where"]["arm"] == "push"

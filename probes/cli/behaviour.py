@@ -61,7 +61,7 @@ def evaluate(
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
-    asked = _evaluation(Run(run), harmful, harmless, look_alikes, task, limit)
+    evaluation = _evaluation(Run(run), harmful, harmless, look_alikes, task, limit)
     from dataclasses import replace
 
     changes: dict[str, Any] = {
@@ -69,9 +69,9 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "margin": margin,
     }
-    asked = replace(asked, **{name: value for name, value in changes.items() if value is not None})
+    evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
     with progress_display() as report:
-        judged = judge_run(run, asked, device=device, timeout=timeout, report=report)
+        judged = judge_run(run, evaluation, device=device, timeout=timeout, report=report)
     if json_:
         print_json(_document(judged))
         return
@@ -112,14 +112,14 @@ def judge(
         raise UsageError(f"{out} is already there", next_step="Give --out another name.")
     opened = [open_judge(name, timeout=timeout, attempts=attempts) for name in judges or ["builtin"]]
     with progress_display() as report:
-        found = label(
+        rows = label(
             exchanges, opened, JudgementCache(cache or _cache()), lambda done, of: report(Progress("judging", done, of))
         )
-    labels = [row["label"] for row in found]
+    labels = [row["label"] for row in rows]
     if out is not None:
         completions.write(out, labels, label_column)
     if json_:
-        print_json(found)
+        print_json(rows)
     elif out is None:
         typer.echo("\n".join(labels))
     counts = ", ".join(f"{number} {name}" for name, number in Counter(labels).most_common())
@@ -153,15 +153,15 @@ def restore(
     if opened is not None or harmful is not None or task is not None:
         evaluation = _known_evaluation(opened, harmful, harmless, task, judges)
     with progress_display() as report:
-        found = write_restored(
+        restoration = write_restored(
             lineage, out, form=form, strength=strength, evaluation=evaluation, device=device or "auto", report=report
         )
     if json_:
-        print_json(found.document())
+        print_json(restoration.document())
         return
     from probes.terminal.show_behaviour import restoration_tables
 
-    for table in restoration_tables(found.document()):
+    for table in restoration_tables(restoration.document()):
         console().print(table)
 
 
@@ -181,21 +181,21 @@ def _evaluation(
     from probes.prompts import PromptSet, data_folder, look_alikes
     from probes.tasks.evaluate import read_evaluation
 
-    kept = read_evaluation(run)
+    recorded = read_evaluation(run)
     if (harmful is None) != (harmless is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
-    if harmful is None and kept is not None and limit is None:
-        found = kept
+    if harmful is None and recorded is not None and limit is None:
+        evaluation = recorded
     else:
         own = data_folder() / "prompts" / "evaluation.jsonl"
         prompts = PromptSet.from_files(harmful=harmful or own, harmless=harmless or own, limit=limit)
-        found = Evaluation(prompts, max_new_tokens=128)
+        evaluation = Evaluation(prompts, max_new_tokens=128)
         if with_look_alikes is None:
             with_look_alikes = harmful is None
     if with_look_alikes is not None:
         extra = PromptSet(look_alikes().prompts[:limit]) if with_look_alikes else None
-        found = replace(found, look_alikes=extra)
-    return replace(found, task=read_task(task, limit)) if task else found
+        evaluation = replace(evaluation, look_alikes=extra)
+    return replace(evaluation, task=read_task(task, limit)) if task else evaluation
 
 
 def _known_evaluation(
@@ -209,15 +209,15 @@ def _known_evaluation(
     from probes.prompts import PromptSet
     from probes.tasks.evaluate import read_evaluation
 
-    found = read_evaluation(run) if run is not None else None
+    evaluation = read_evaluation(run) if run is not None else None
     if harmful is not None and harmless is not None:
-        found = Evaluation(PromptSet.from_files(harmful=harmful, harmless=harmless), max_new_tokens=128)
-    elif harmful is not None or harmless is not None or (task is not None and found is None):
+        evaluation = Evaluation(PromptSet.from_files(harmful=harmful, harmless=harmless), max_new_tokens=128)
+    elif harmful is not None or harmless is not None or (task is not None and evaluation is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together")
-    if found is None:
+    if evaluation is None:
         return None
-    found = replace(found, task=read_task(task)) if task else found
-    return replace(found, judges=tuple(judges)) if judges else found
+    evaluation = replace(evaluation, task=read_task(task)) if task else evaluation
+    return replace(evaluation, judges=tuple(judges)) if judges else evaluation
 
 
 def _document(run: Run) -> dict[str, Any]:

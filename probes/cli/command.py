@@ -25,13 +25,13 @@ class Verb(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments, old spellings among them, each with a notice."""
-        rest = super().parse_args(ctx, [self._current(word) for word in args])
+        remaining = super().parse_args(ctx, [self._current(word) for word in args])
         for name, value in ctx.params.items():
             numbers = value if isinstance(value, list | tuple) else [value]
             unfit = [number for number in numbers if isinstance(number, float) and not math.isfinite(number)]
             if unfit:
                 raise UsageError(f"--{name.replace('_', '-')} must be a finite number", got=unfit[0])
-        return rest
+        return remaining
 
     def _current(self, word: str) -> str:
         name, sign, value = word.partition("=")
@@ -84,9 +84,9 @@ def stop(error: BaseException) -> None:
         _exit("The machine's memory is full. Take fewer prompts, a smaller --batch-tokens, or a larger machine.", 1)
     if isinstance(error, OSError) and error.errno in _ROOM:
         _exit(f"{_ROOM[error.errno]} ({error.filename or 'while writing'}). {_THEN[error.errno]}", 1)
-    said = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-    _exit(f"Something unforeseen went wrong ({what}). {_keep_traceback(error)}", 1)
+    lines = str(error).strip().splitlines()
+    summary = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    _exit(f"Something unforeseen went wrong ({summary}). {_keep_traceback(error)}", 1)
 
 
 _ROOM = {

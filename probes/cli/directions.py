@@ -120,9 +120,9 @@ def show(
     place = _layer(opened, layer)
     if checkpoint:
         _fitted_at(about, checkpoint)
-    wanted = [("direction", "==", direction), ("layer", "==", place)]
-    wanted += [("checkpoint", "==", checkpoint)] if checkpoint else []
-    tracks = records(opened.read_table("direction_tracks", filters=wanted))
+    filters = [("direction", "==", direction), ("layer", "==", place)]
+    filters += [("checkpoint", "==", checkpoint)] if checkpoint else []
+    tracks = records(opened.read_table("direction_tracks", filters=filters))
     tokens = _tokens(opened, direction, checkpoint or "aligned")
     if json_:
         print_json({"direction": direction, "layer": place, "checkpoints": tracks, "tokens": tokens})
@@ -147,8 +147,8 @@ def compare(
     opened = Run(run)
     place, about = _layer(opened, layer), _document(opened)
     _fitted_at(about, checkpoint)
-    wanted = [("checkpoint", "==", checkpoint), ("layer", "==", place)]
-    frame = opened.read_table("direction_cosines", filters=wanted)
+    filters = [("checkpoint", "==", checkpoint), ("layer", "==", place)]
+    frame = opened.read_table("direction_cosines", filters=filters)
     if json_:
         print_json({"checkpoint": checkpoint, "layer": place, "cosines": records(frame[["one", "other", "cosine"]])})
     else:
@@ -246,7 +246,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
         **(dataclasses.asdict(selection.chosen) if selection.chosen else nothing),
         "passing": selection.passing,
         "candidates": selection.candidates,
-        "nearest": [{**dataclasses.asdict(each), "fails": list(fails)} for each, fails in selection.nearest],
+        "nearest": [{**dataclasses.asdict(candidate), "fails": list(fails)} for candidate, fails in selection.nearest],
         "relax": list(selection.relax),
     }
 

@@ -51,15 +51,15 @@ def draw_maps(
         write_pairs(open_run, tell)
         options = MapOptions(methods, tuple(layer) if layer else None, fit, seed)
         names = write_maps(open_run, options, tell)
-        found = [open_run.read_json(name) for name in names]
+        documents = [open_run.read_json(name) for name in names]
     if json_:
-        print_json(found)
+        print_json(documents)
         return
-    for about in found:
-        kept = about["trustworthiness"]
+    for about in documents:
+        trust = about["trustworthiness"]
         typer.echo(
             f"{about['method'].upper():4} layer {about['layer']:>2}: {about['points']:,} points, trustworthiness "
-            f"{kept['2']:.3f} (2-D), {kept['3']:.3f} (3-D)"
+            f"{trust['2']:.3f} (2-D), {trust['3']:.3f} (3-D)"
         )
 
 

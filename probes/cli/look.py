@@ -59,7 +59,7 @@ def check(
     }
     passed = all(gate.passed for gate in gates.values())
     if json_:
-        documents = {name: gate.model_dump(mode="json") for name, gate in gates.items()}
+        documents = {name: gate.model_dump(mode="json", by_alias=True) for name, gate in gates.items()}
         print_json({"passed": passed, **documents})
     else:
         for gate in gates.values():
@@ -71,8 +71,8 @@ def check(
 
 def compare(
     run: RunPath,
-    one: Annotated[str, typer.Argument(help="A checkpoint of the run, e.g. aligned.")],
-    other: Annotated[str, typer.Argument(help="Another, e.g. baseline-s0-000100.")],
+    first: Annotated[str, typer.Argument(help="A checkpoint of the run, e.g. aligned.")],
+    second: Annotated[str, typer.Argument(help="Another, e.g. baseline-s0-000100.")],
     weights: Annotated[bool, typer.Option("--weights/--no-weights", help="Compare weights, tensor by tensor.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -82,16 +82,16 @@ def compare(
     from probes.terminal import console
     from probes.terminal.show_run import comparison_tables
 
-    found = put_side_by_side(Run(run), one, other, weights=weights)
-    if found["weights"]:
+    comparison = put_side_by_side(Run(run), first, second, weights=weights)
+    if comparison["weights"]:
         from probes.stages.weights import write_weights
 
         with Run.writing(run) as open_run:
-            write_weights(open_run, one, other, found["weights"])
+            write_weights(open_run, first, second, comparison["weights"])
     if json_:
-        print_json(found)
+        print_json(comparison)
         return
-    for table in comparison_tables(found):
+    for table in comparison_tables(comparison):
         console().print(table)
 
 
@@ -110,10 +110,10 @@ def print_summary(run: Run, *, as_json: bool) -> Summary:
     """Print a run's summary as a table or as JSON, and return it."""
     from probes.tasks.summarise import Behaviour, behaviour_by_step, summarise
 
-    found = summarise(run)
+    run_summary = summarise(run)
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
-        return found
+        typer.echo(run_summary.model_dump_json(indent=1))
+        return run_summary
     from probes.terminal import console
     from probes.terminal.show_run import summary_table
 
@@ -126,12 +126,12 @@ def print_summary(run: Run, *, as_json: bool) -> Summary:
     verdicts = {}
     if run.has_json("verdict"):
         verdicts = {
-            (each["arm"], each["seed"]): f"level {each['level']}, {each['name']}"
-            for each in run.read_json("verdict")["trajectories"]
+            (entry["arm"], entry["seed"]): f"level {entry['level']}, {entry['name']}"
+            for entry in run.read_json("verdict")["trajectories"]
         }
     print_safety(run)
-    console().print(summary_table(found, verdicts, roles))
-    return found
+    console().print(summary_table(run_summary, verdicts, roles))
+    return run_summary
 
 
 def print_safety(run: Run) -> None:
@@ -170,7 +170,7 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
     os.execv(sys.executable, [*command, "--", place])
 
 
-def _root(given: Path | None) -> Path:
+def _root(root: Path | None) -> Path:
     """The folder the app looks in.
 
     Raises:
@@ -179,8 +179,8 @@ def _root(given: Path | None) -> Path:
     from probes.prompts import data_folder
     from probes.store import find_runs
 
-    if given is not None:
-        if not given.is_dir():
-            raise RunFolderError(f"There is no folder {given}")
-        return given
+    if root is not None:
+        if not root.is_dir():
+            raise RunFolderError(f"There is no folder {root}")
+        return root
     return Path("runs") if find_runs("runs") else data_folder() / "demo-run"

@@ -138,7 +138,7 @@ def measure(
         "batch_tokens": batch_tokens or None,
         "seed": seed,
     }
-    given = {
+    overrides = {
         **_pairs(set_ or []),
         **{name: value for name, value in flags.items() if value is not None},
         **({} if nulls else {"nulls": False}),
@@ -147,12 +147,12 @@ def measure(
     }
     from probes.store.settings import Settings
 
-    asked = Settings.load(settings, given)
+    config = Settings.load(settings, overrides)
     from probes.tasks.measure import measure as run_stages
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        run = run_stages(history, prompts, out or Path("runs") / history.name, asked, report)
+        run = run_stages(history, prompts, out or Path("runs") / history.name, config, report)
     _show(run, as_json=json_)
 
 
@@ -171,11 +171,11 @@ def verdict(
 
     with progress_display() as tell:
         judged = judge(run, shams=99 if report else 39, report=tell, sham_arms=shams.split(",") if shams else None)
-    found = judged.read_json("verdict")
+    document = judged.read_json("verdict")
     if json_:
-        print_json(found)
+        print_json(document)
     else:
-        console().print(verdict_lines(found["trajectories"]))
+        console().print(verdict_lines(document["trajectories"]))
 
 
 def _show(run: Run, *, as_json: bool) -> Any:
@@ -199,13 +199,13 @@ def _pairs(texts: list[str]) -> dict[str, Any]:
     """`KEY=VALUE` options, each value read as TOML."""
     import tomllib
 
-    found: dict[str, Any] = {}
+    pairs: dict[str, Any] = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign:
             raise UsageError("--set takes KEY=VALUE", got=repr(text))
         try:
-            found[key] = tomllib.loads(f"value = {value}")["value"]
+            pairs[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            found[key] = value
-    return found
+            pairs[key] = value
+    return pairs

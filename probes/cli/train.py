@@ -99,7 +99,7 @@ def train(
 
     history = Lineage.load(lineage)
     task = read_task(data)
-    probe, kept = _prompts(harmful, harmless, penalty)
+    probe, penalty_prompts = _prompts(harmful, harmless, penalty)
     training = Training(
         method=method,
         steps=steps,
@@ -112,7 +112,7 @@ def train(
         bf16=bf16,
         gradient_checkpointing=gradient_checkpointing,
     )
-    told = {
+    guard_options = {
         "mode": mode,
         "layers": layers,
         "max_return": max_return,
@@ -128,19 +128,19 @@ def train(
         judged = _labelled_prompts(evaluation) if evaluation else None
         return ReversionGuard(
             history,
-            penalty=kept,
+            penalty=penalty_prompts,
             probe=probe,
             evaluation=judged,
             out=folder,
             options=options,
-            **told,  # type: ignore[arg-type]
+            **guard_options,  # type: ignore[arg-type]
         )
 
     about = {
-        **told,
+        **guard_options,
         "strength": strength,
         "aligned": str(history.aligned),
-        "penalty": kept.sha256,
+        "penalty": penalty_prompts.sha256,
         "probe": probe.sha256,
     }
     with progress_display() as report:
@@ -151,11 +151,11 @@ def train(
 
 
 def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
-    readings = [vars(each) for each in guard.readings]
+    readings = [vars(reading) for reading in guard.readings]
     if as_json:
         healthy = str(guard.last_healthy) if guard.last_healthy else None
-        found = {"out": str(out), "readings": readings, "stopped": guard.stopped, "last_healthy": healthy}
-        print_json(found)
+        document = {"out": str(out), "readings": readings, "stopped": guard.stopped, "last_healthy": healthy}
+        print_json(document)
         return
     from probes.terminal import console
     from probes.terminal.show_arms import readings_table
@@ -200,7 +200,7 @@ def arms(
     from probes.tasks.arms import run_arms
     from probes.terminal import progress_display
 
-    chosen = tuple(dict.fromkeys(each.strip() for each in arms.split(",") if each.strip()))
+    chosen = tuple(dict.fromkeys(arm.strip() for arm in arms.split(",") if arm.strip()))
     experiment = Experiment(
         arms=chosen,
         seeds=seeds,
@@ -215,9 +215,9 @@ def arms(
         gradient_ratio=match,
         final_step_only=last,
     )
-    probe, kept = (None, None) if data is None else _prompts(harmful, harmless, penalty)
+    probe, penalty_prompts = (None, None) if data is None else _prompts(harmful, harmless, penalty)
     with progress_display() as report:
-        run = run_arms(open_bench(history, experiment, data, probe, kept), out, report)
+        run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report)
     _show_arms([run], json_)
 
 
@@ -239,17 +239,17 @@ def arms_table(
 def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
     from probes.experiments.outcome import arms_table as tabulated
 
-    found = tabulated(runs)
+    table = tabulated(runs)
     if as_json:
-        print_json(found)
+        print_json(table)
         return
     from probes.terminal import console
     from probes.terminal.show_arms import experiment_markdown, experiment_table
 
     if markdown:
-        typer.echo(experiment_markdown(found))
+        typer.echo(experiment_markdown(table))
     else:
-        console().print(experiment_table(found))
+        console().print(experiment_table(table))
 
 
 def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) -> tuple[Any, Any]:
@@ -262,7 +262,8 @@ def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) 
         own = default_prompts("probe")
         fold = own.folds(0)
         halves = [
-            PromptSet(tuple(each for each, of in zip(own.prompts, fold, strict=True) if of == side)) for side in (0, 1)
+            PromptSet(tuple(prompt for prompt, of in zip(own.prompts, fold, strict=True) if of == side))
+            for side in (0, 1)
         ]
         return halves[0], halves[1]
     probe = default_prompts("probe") if harmful is None or harmless is None else PromptSet.from_files(harmful, harmless)
@@ -275,5 +276,5 @@ def _labelled_prompts(path: Path) -> Any:
     """Prompts of a file; those it does not label are harmful."""
     from probes.prompts import PromptSet, read_prompts
 
-    found = read_prompts(path)
-    return PromptSet.of(found.texts, [label or "harmful" for label in found.labels])
+    recognised = read_prompts(path)
+    return PromptSet.of(recognised.texts, [label or "harmful" for label in recognised.labels])

@@ -67,10 +67,10 @@ def import_(
     """
     from probes.tasks.import_direction import import_direction
 
-    found = import_direction(file, name, run=run, model=model, form=form, out=out)
-    known = found.vectors.layers
+    imported = import_direction(file, name, run=run, model=model, form=form, out=out)
+    known = imported.vectors.layers
     layers = f"layers {known[0]} to {known[-1]}" if len(known) > 1 else f"layer {known[0]}"
-    _say_where(found.path, f"read as: {found.convention}", [f"{layers}, width {found.vectors.width}"], json_)
+    _say_where(imported.path, f"read as: {imported.convention}", [f"{layers}, width {imported.vectors.width}"], json_)
 
 
 def steer(
@@ -97,7 +97,7 @@ def steer(
     from probes.terminal import console
     from probes.terminal.show_directions import steered_table
 
-    found = answer(
+    steered = answer(
         run,
         direction,
         prompt,
@@ -110,9 +110,9 @@ def steer(
         device=device,
     )
     if json_:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(steered))
     else:
-        console().print(steered_table(found))
+        console().print(steered_table(steered))
 
 
 def _say_where(path: Path, says: str, notes: list[str], as_json: bool) -> None:

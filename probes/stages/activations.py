@@ -132,8 +132,8 @@ def _measure(run: Run, member: Member, model: ModelHost, key: str) -> None:
         with run.writing_activations(run.activations_path(member.id), shape, settings.store_dtype, about) as writer:
             used = extract(model, token_ids, writer.write, position=settings.position, batch_tokens=budget)
     except ActivationError as error:
-        what = f"Checkpoint {member.id} ({member.ref}): {error.what}"
-        raise ActivationError(what, next_step=error.next_step) from error
+        summary = f"Checkpoint {member.id} ({member.ref}): {error.what}"
+        raise ActivationError(summary, next_step=error.next_step) from error
     run.manifest.model["batch_tokens"] = used
 
 

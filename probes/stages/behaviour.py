@@ -67,8 +67,8 @@ def write_answers(run: Run, model: ModelHost, evaluation: Evaluation, report: Re
     members, keys = run.members, []
     for number, member in enumerate(members):
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
-        given = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
-        keys.append(fingerprint([_VERSION, weights, *given]))
+        inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
+        keys.append(fingerprint([_VERSION, weights, *inputs]))
         share = within(report, number / len(members), (number + 1) / len(members))
         share(Progress("asking", 0, 1, member.id))
         if not run.holds(f"answers/{member.id}", keys[-1]):

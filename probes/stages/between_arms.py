@@ -48,7 +48,7 @@ def block_and_push(run: Run, arm: str) -> Causal | str:
         harm[BASELINE],
         harm[BLOCK],
         harm[PUSH],
-        [each for name in controls for each in _directions(name, harm[name], matched)],
+        [outcome for name in controls for outcome in _directions(name, harm[name], matched)],
     )
 
 
@@ -66,13 +66,13 @@ def _directions(control: str, harm: Harm, matched: bool) -> Iterator[ControlArm]
         yield ControlArm(f"{control}, seed {seed}", _kind(control), {seed: answers}, matched)
 
 
-def _holds_ratio(given: Any) -> bool:
+def _holds_ratio(config: Any) -> bool:
     """Whether the arms of a run were trained at one gradient ratio, as its settings say."""
-    if not isinstance(given, Mapping):
+    if not isinstance(config, Mapping):
         return False
     return any(
         (name in ("gradient_ratio", "match") and value is not None) or _holds_ratio(value)
-        for name, value in given.items()
+        for name, value in config.items()
     )
 
 
@@ -96,36 +96,38 @@ def _harm(rows: pd.DataFrame) -> dict[int, dict[str, bool]]:
     }
 
 
-def returns_beside(run: Run, trajectory: Trajectory, other: str) -> Comparison:
+def returns_beside(run: Run, trajectory: Trajectory, beside_arm: str) -> Comparison:
     """The return of an arm beside that of another, at the last step that both have, paired by seed.
 
     Args:
         run: measured.
         trajectory: of the arm that is judged; all of its seeds are taken together.
-        other: `mirror`, whose displacements start at the witness and which stands beside the baseline alone, or
+        beside_arm: `mirror`, whose displacements start at the witness and which stands beside the baseline alone, or
             `control:continued`.
     """
-    if other == trajectory.arm or (other == MIRROR and trajectory.arm != BASELINE):
-        return Comparison("not_tested", reason=f"an arm other than the {BASELINE} needs its own {other}")
-    by_place = {(each.arm, each.seed): each for each in run.lineage.trajectories}
+    if beside_arm == trajectory.arm or (beside_arm == MIRROR and trajectory.arm != BASELINE):
+        return Comparison("not_tested", reason=f"an arm other than the {BASELINE} needs its own {beside_arm}")
+    by_place = {(run_of_arm.arm, run_of_arm.seed): run_of_arm for run_of_arm in run.lineage.trajectories}
     pairs = [
         pair
         for (arm, seed), own in by_place.items()
-        if arm == trajectory.arm and (other, seed) in by_place
-        if (pair := _pair(run, own, by_place[other, seed])) is not None
+        if arm == trajectory.arm and (beside_arm, seed) in by_place
+        if (pair := _pair(run, own, by_place[beside_arm, seed])) is not None
     ]
     if not pairs:
-        return Comparison("not_tested", reason=f"no {other.removeprefix(CONTROL)} arm was run beside it")
+        return Comparison("not_tested", reason=f"no {beside_arm.removeprefix(CONTROL)} arm was run beside it")
     settings = run.settings
     return compare_returns(pairs, run.harmful, groups=run.groups, splits=settings.splits, seed=settings.seed)
 
 
-def _pair(run: Run, own: Trajectory, other: Trajectory) -> ReturnPair | None:
-    steps = {checkpoint.step for checkpoint in own.checkpoints} & {checkpoint.step for checkpoint in other.checkpoints}
+def _pair(run: Run, own: Trajectory, beside_run: Trajectory) -> ReturnPair | None:
+    steps = {checkpoint.step for checkpoint in own.checkpoints} & {
+        checkpoint.step for checkpoint in beside_run.checkpoints
+    }
     if not steps:
         return None
-    step, mirrored = max(steps), other.arm == MIRROR
-    names = ("aligned", "witness", own.checkpoint_id(step), other.checkpoint_id(step))
+    step, mirrored = max(steps), beside_run.arm == MIRROR
+    names = ("aligned", "witness", own.checkpoint_id(step), beside_run.checkpoint_id(step))
     start, end, tuned, beside = (
         run.activations(name, run.headline_layer)[run.harmful].astype(np.float64) for name in names
     )

@@ -33,15 +33,17 @@ def write_drift(run: Run, report: Report) -> None:
         for member in members:
             report(Progress("measuring drift", layer + 1, aligned.n_layers + 1, member.id))
             tuned = run.activations(member.id, layer)
-            here = (reference, earlier, tuned, run.harmful, float(noise[layer]), run.settings)
-            statistics = estimates(*here, groups=run.groups)
+            arguments = (reference, earlier, tuned, run.harmful, float(noise[layer]), run.settings)
+            statistics = estimates(*arguments, groups=run.groups)
             rows += drift_rows(member.labels, layer, statistics)
     run.write_table("drift", with_types(pd.DataFrame(rows)))
 
 
-def drift_rows(labels: Mapping[str, Any], layer: int, found: Mapping[str, Estimate]) -> list[dict[str, Any]]:
+def drift_rows(labels: Mapping[str, Any], layer: int, by_statistic: Mapping[str, Estimate]) -> list[dict[str, Any]]:
     """Rows of the drift table for one checkpoint (`labels` as of `Member.labels`) at one layer."""
-    return [{**labels, "layer": layer, "statistic": name, **_columns(each)} for name, each in found.items()]
+    return [
+        {**labels, "layer": layer, "statistic": name, **_columns(estimate)} for name, estimate in by_statistic.items()
+    ]
 
 
 def estimates(

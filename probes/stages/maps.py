@@ -83,23 +83,23 @@ def write_map(run: Run, method: Method, fit: Fit, layer: int, seed: int) -> None
     run.write_json(name, _about(prompt_map, fit, layer, fitted, table))
 
 
-def _frame(member: Member, asked: pd.DataFrame, places: dict[int, np.ndarray]) -> pd.DataFrame:
+def _frame(member: Member, prompts: pd.DataFrame, places: dict[int, np.ndarray]) -> pd.DataFrame:
     import pandas as pd
 
     flat, deep = places[2], places[3]
-    columns = {"prompt": asked["id"], "label": asked["label"], "x": flat[:, 0], "y": flat[:, 1]}
+    columns = {"prompt": prompts["id"], "label": prompts["label"], "x": flat[:, 0], "y": flat[:, 1]}
     return pd.DataFrame({**member.labels, **columns, "x3": deep[:, 0], "y3": deep[:, 1], "z3": deep[:, 2]})
 
 
-def _about(made: PromptMap, fit: Fit, layer: int, fitted: list[str], table: pd.DataFrame) -> dict[str, object]:
+def _about(prompt_map: PromptMap, fit: Fit, layer: int, fitted: list[str], table: pd.DataFrame) -> dict[str, object]:
     return {
-        "method": made.method,
+        "method": prompt_map.method,
         "fit": fit,
         "layer": layer,
-        "seed": made.seed,
+        "seed": prompt_map.seed,
         "fitted_on": fitted,
         "points": len(table),
-        "trustworthiness": {str(axes): round(value, 4) for axes, value in made.trustworthiness.items()},
-        "neighbours": made.neighbours,
-        "explained": [round(share, 4) for share in made.explained],
+        "trustworthiness": {str(axes): round(value, 4) for axes, value in prompt_map.trustworthiness.items()},
+        "neighbours": prompt_map.neighbours,
+        "explained": [round(share, 4) for share in prompt_map.explained],
     }

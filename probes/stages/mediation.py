@@ -112,25 +112,25 @@ def effects(rows: pd.DataFrame) -> list[dict[str, Any]]:
         controls), `p` = (1 + #{controls at least as large}) / (controls + 1), and `p_random` and `p_covariance`, the
         same of either kind alone. None where nothing was judged.
     """
-    found = []
+    tests = []
     for test, part in rows.groupby("test", sort=False):
         rates = part.set_index("direction")["compliance"]
         sign = -1.0 if test == NECESSITY else 1.0
         changes = sign * (rates - rates[AS_IT_IS])
         controls, effect = changes.drop([AS_IT_IS, REVERSION]), changes[REVERSION]
         kinds = {kind: controls[controls.index.str.startswith(kind)] for kind in ("random", "covariance")}
-        found.append(
+        tests.append(
             {
                 "test": test,
                 "before": _number(rates[AS_IT_IS]),
                 "after": _number(rates[REVERSION]),
                 "effect": _number(effect),
-                **{kind: _number(each.mean()) for kind, each in kinds.items()},
+                **{kind: _number(draws.mean()) for kind, draws in kinds.items()},
                 "p": _share(controls, effect),
-                **{f"p_{kind}": _share(each, effect) for kind, each in kinds.items()},
+                **{f"p_{kind}": _share(draws, effect) for kind, draws in kinds.items()},
             }
         )
-    return found
+    return tests
 
 
 def _number(value: float) -> float | None:

@@ -62,7 +62,7 @@ def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
 def _hold(run: Run, report: Report) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of all checkpoints, and the findings of the last ones; what checkpoints share is done once a layer."""
     members = [member for member in run.tuned if member.arm != MIRROR]
-    last = {each.checkpoint_id(each.checkpoints[-1].step) for each in run.lineage.trajectories}
+    last = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in run.lineage.trajectories}
     nulls: dict[str, _ByLayer] = {member.id: defaultdict(dict) for member in members}
     judged: dict[str, list[NullResult]] = {}
     findings: dict[str, Any] = {}
@@ -109,8 +109,10 @@ def _findings(
     drawn = _shams(shams) if len(shams) and not _why_no_reference(shams) else None
     aligned = run.activations("aligned", run.headline_layer)
     refusal = None if ablated else refusal_axis([aligned], run.harmful).raw[0].astype(np.float64)
-    found = hold_against_nulls(tests, tuned, refusal, drawn, alignment=settings.power_alignment, alpha=settings.alpha)
-    results = list(found.nulls)
+    evidence = hold_against_nulls(
+        tests, tuned, refusal, drawn, alignment=settings.power_alignment, alpha=settings.alpha
+    )
+    results = list(evidence.nulls)
     if len(shams) and drawn is None:
         results += [
             NullResult(name, "alignment_crossfit", None, None, None, len(shams), _why_no_reference(shams))
@@ -120,7 +122,7 @@ def _findings(
     if len(shams):
         observed = tests.observe(tests.grams(tuned).only_harmful())
         results.append(_weight_shams(observed, shams))
-    document = {"power_together": found.power_together, "off_refusal_axis": asdict(found.off_refusal_axis)}
+    document = {"power_together": evidence.power_together, "off_refusal_axis": asdict(evidence.off_refusal_axis)}
     return results, document
 
 

@@ -80,20 +80,20 @@ def at_position(name: str, token_ids: Sequence[Sequence[int]], position: int) ->
     return Wanted(name, token_ids, [(len(ids) + position, len(ids) + position + 1) for ids in token_ids])
 
 
-def write_reading(run: Run, member: Member, model: ModelHost, wanted: Wanted) -> None:
+def write_reading(run: Run, member: Member, model: ModelHost, request: Wanted) -> None:
     """Read one checkpoint, unless the file is there; leaves the checkpoint in `model` where it was read."""
-    if _reading_of(run, wanted.name, member.id) == wanted.sha256:
+    if _reading_of(run, request.name, member.id) == request.sha256:
         return
     model.put(member.ref)
-    key = _key(run, member.id, wanted.sha256)
-    about = {**about_activations(run, model), "key": key, "wanted": wanted.sha256, "reading": wanted.name}
-    shape = (model.n_layers, len(wanted.token_ids), model.d_model)
-    path, budget = _path(run, wanted.name, member.id), run.manifest.model.get("batch_tokens")
+    key = _key(run, member.id, request.sha256)
+    about = {**about_activations(run, model), "key": key, "wanted": request.sha256, "reading": request.name}
+    shape = (model.n_layers, len(request.token_ids), model.d_model)
+    path, budget = _path(run, request.name, member.id), run.manifest.model.get("batch_tokens")
     with (
-        run.stage(f"readings/{wanted.name}/{member.id}", key),
+        run.stage(f"readings/{request.name}/{member.id}", key),
         run.writing_activations(path, shape, run.settings.store_dtype, about) as writer,
     ):
-        extract(model, wanted.token_ids, writer.write, spans=wanted.spans, batch_tokens=budget)
+        extract(model, request.token_ids, writer.write, spans=request.spans, batch_tokens=budget)
 
 
 @dataclass(frozen=True)
@@ -101,41 +101,41 @@ class Readings:
     """The readings of a run that fit its checkpoints and prompts as they are now.
 
     Attributes:
-        wanted: what was read, by the reading's name; only those that the aligned model has.
+        digests: what was read, by the reading's name; only those that the aligned model has.
         places: the files by reading and checkpoint; a checkpoint whose file is missing, or says something else than
             the aligned model's, is not among them.
     """
 
-    wanted: dict[str, str]
+    digests: dict[str, str]
     places: dict[tuple[str, str], Path]
 
     @classmethod
     def of(cls, run: Run, checkpoints: Sequence[str]) -> Readings:
         """Find them."""
-        wanted = {name: sha256 for name in (RESPONSES, SELECTED) if (sha256 := _reading_of(run, name, ALIGNED))}
+        digests = {name: sha256 for name in (RESPONSES, SELECTED) if (sha256 := _reading_of(run, name, ALIGNED))}
         places = {
             (name, checkpoint): _path(run, name, checkpoint)
-            for name, sha256 in wanted.items()
+            for name, sha256 in digests.items()
             for checkpoint in checkpoints
             if _reading_of(run, name, checkpoint) == sha256
         }
-        return cls(wanted, places)
+        return cls(digests, places)
 
     def layer(self, checkpoint: str, layer: int) -> dict[str, np.ndarray | None]:
         """Every reading of a checkpoint at a layer [prompt, d_model]; None where others have it and it has not."""
         return {
             name: ActivationFile(path).layer(layer) if (path := self.places.get((name, checkpoint))) else None
-            for name in self.wanted
+            for name in self.digests
         }
 
     def document(self) -> list[Any]:
         """What was read where, for the fingerprint of what is made from it."""
-        return [self.wanted, sorted(self.places)]
+        return [self.digests, sorted(self.places)]
 
 
 def forget_reading(run: Run, name: str) -> None:
     """Delete a reading that is no longer wanted."""
-    for stage_name in [each for each in run.manifest.stages if each.startswith(f"readings/{name}/")]:
+    for stage_name in [stage_key for stage_key in run.manifest.stages if stage_key.startswith(f"readings/{name}/")]:
         run.forget(stage_name)
     shutil.rmtree(run.path / "readings" / name, ignore_errors=True)
 
@@ -144,8 +144,8 @@ def _path(run: Run, name: str, checkpoint: str) -> Path:
     return run.path / "readings" / name / f"{checkpoint}.safetensors"
 
 
-def _key(run: Run, checkpoint: str, wanted: str) -> str:
-    return fingerprint([_VERSION, run.manifest.checkpoints[checkpoint]["key"], wanted])
+def _key(run: Run, checkpoint: str, digest: str) -> str:
+    return fingerprint([_VERSION, run.manifest.checkpoints[checkpoint]["key"], digest])
 
 
 def _reading_of(run: Run, name: str, checkpoint: str) -> str | None:
@@ -158,5 +158,5 @@ def _reading_of(run: Run, name: str, checkpoint: str) -> str | None:
         about = ActivationFile(path).about
     except RunFolderError:
         return None
-    wanted = about.get("wanted", "")
-    return wanted if about.get("key") == _key(run, checkpoint, wanted) else None
+    digest = about.get("wanted", "")
+    return digest if about.get("key") == _key(run, checkpoint, digest) else None

@@ -53,14 +53,14 @@ def forget_readout(run: Run) -> None:
 def _rows(run: Run, member: Member, model: ModelHost) -> list[tuple[Any, ...]]:
     vectors, places = [], []
     for name in run.directions_at(member.id):
-        found = run.direction(name, member.id)
-        for layer, unit, norm in zip(found.layers, found.direction, found.norm, strict=True):
+        direction = run.direction(name, member.id)
+        for layer, unit, norm in zip(direction.layers, direction.direction, direction.norm, strict=True):
             if norm > 0:
                 places.append((name, member.id, layer))
                 vectors.append(unit.astype(np.float64))
     tokens = readout(model, np.stack(vectors)) if vectors else []
     return [
         (*place, token.sign, token.rank, token.text, token.score)
-        for place, found in zip(places, tokens, strict=True)
-        for token in found
+        for place, read in zip(places, tokens, strict=True)
+        for token in read
     ]

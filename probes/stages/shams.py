@@ -83,14 +83,14 @@ def write_shams(run: Run, model: ModelHost, report: Report) -> None:
     """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept."""
     _begin_shams(run, run.headline_layer)
     rows = run.read_table("shams").to_dict("records")
-    there = {(row["checkpoint"], row["draw"]) for row in rows}
+    drawn = {(row["checkpoint"], row["draw"]) for row in rows}
     members, count = sham_members(run), run.settings.shams
     saved = time.monotonic()
     for place, member in enumerate(members):
         bench = _Bench(run, model, member)
         for draw in range(count):
             report(Progress("drawing shams", place * count + draw, len(members) * count, f"{member.id} {draw + 1}"))
-            if (member.id, draw) not in there:
+            if (member.id, draw) not in drawn:
                 rows.append(vars(bench.draw(draw)))
             if time.monotonic() - saved > _FLUSH_SECONDS:
                 run.write_table("shams", _in_order(rows))
@@ -101,7 +101,9 @@ def write_shams(run: Run, model: ModelHost, report: Report) -> None:
 def sham_members(run: Run) -> list[Member]:
     """The last checkpoint of every trajectory whose arm has shams; without such an arm, of the first trajectory."""
     trajectories = run.lineage.trajectories
-    chosen = [each for each in trajectories if each.arm in run.settings.sham_arms] or list(trajectories[:1])
+    chosen = [trajectory for trajectory in trajectories if trajectory.arm in run.settings.sham_arms] or list(
+        trajectories[:1]
+    )
     last = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in chosen}
     return [member for member in run.tuned if member.id in last]
 

@@ -43,8 +43,8 @@ def write_spectra(run: Run, report: Report = silent) -> None:
 
 
 def _parts(cloud: np.ndarray) -> list[dict[str, float | int]]:
-    found = spectrum(gram(cloud), cloud)
-    total = float(found.variances.sum())
+    axes = spectrum(gram(cloud), cloud)
+    total = float(axes.variances.sum())
     if total == 0:
         return []
     return [
@@ -52,7 +52,7 @@ def _parts(cloud: np.ndarray) -> list[dict[str, float | int]]:
             "component": place,
             "variance": float(variance),
             "share": float(variance) / total,
-            "participation_ratio": found.participation_ratio,
+            "participation_ratio": axes.participation_ratio,
         }
-        for place, variance in enumerate(found.variances[:_COMPONENTS], start=1)
+        for place, variance in enumerate(axes.variances[:_COMPONENTS], start=1)
     ]

@@ -129,8 +129,8 @@ def _tracks(members: Sequence[Member], layer: int, fits: Mapping[str, Fit], read
         for column, value in (("auroc", read.auroc[origin]), ("refit", np.diag(read.auroc))):
             low, high = auroc_interval(value, *read.classes.T)
             columns |= {column: value, f"{column}_low": low, f"{column}_high": high}
-        told = {"accuracy": read.accuracy, "calibration": read.calibration, "reason": list(fit.reasons)}
-        frames.append(pd.DataFrame({**columns, **told}, columns=list(TRACKS)))
+        quality = {"accuracy": read.accuracy, "calibration": read.calibration, "reason": list(fit.reasons)}
+        frames.append(pd.DataFrame({**columns, **quality}, columns=list(TRACKS)))
     return pd.concat(frames, ignore_index=True).astype({"reason": "string"})
 
 
@@ -173,7 +173,7 @@ def _cosines(members: Sequence[Member], layer: int, fits: Mapping[str, Fit]) -> 
 
 
 def _projections(
-    members: Sequence[Member], layer: int, scenes: Mapping[str, Scene], fits: Mapping[str, Fit], asked: Any
+    members: Sequence[Member], layer: int, scenes: Mapping[str, Scene], fits: Mapping[str, Fit], prompts: Any
 ) -> list[Any]:
     """Every prompt's own activation along the aligned model's directions, in the activations' units; by checkpoint."""
     import pandas as pd
@@ -186,11 +186,11 @@ def _projections(
     return [
         pd.DataFrame(
             {
-                "direction": np.repeat(names, len(asked)),
+                "direction": np.repeat(names, len(prompts)),
                 **member.labels,
                 "layer": layer,
-                "prompt": np.tile(asked["id"], len(names)),
-                "label": np.tile(asked["label"], len(names)),
+                "prompt": np.tile(prompts["id"], len(names)),
+                "label": np.tile(prompts["label"], len(names)),
                 "projection": (axes @ scenes[member.id].own.astype(np.float64).T).astype(np.float32).ravel(),
             }
         )

@@ -37,7 +37,7 @@ def write_verdict(run: Run) -> None:
 def _document(run: Run) -> dict[str, Any]:
     trajectories = [trajectory for trajectory in run.lineage.trajectories if trajectory.arm != MIRROR]
     estimates = run.estimates(run.headline_layer)
-    means = {(each.arm, each.seed): _Mean.of(run, each, estimates) for each in trajectories}
+    means = {(trajectory.arm, trajectory.seed): _Mean.of(run, trajectory, estimates) for trajectory in trajectories}
     verdicts = _judge(run, trajectories, estimates, means)
     documents = [
         verdict.to_json() | _alignment(verdict) | {"trajectory": means[verdict.arm, verdict.seed].to_json()}
@@ -55,12 +55,14 @@ def _judge(
     run: Run, trajectories: list[Trajectory], estimates: ByStep, means: dict[tuple[str, int], _Mean]
 ) -> list[Verdict]:
     """Verdicts in the order of the trajectories, adjusted for their number."""
-    wanted = [("layer", "==", run.headline_layer)]
-    nulls, findings = run.read_table("nulls", filters=wanted), run.read_json("findings")
-    evidence = [_evidence(run, each, estimates, nulls, findings, means) for each in trajectories]
-    levels = [judge(one).level for one in evidence if one.arm == POSITIVE_CONTROL]
+    filters = [("layer", "==", run.headline_layer)]
+    nulls, findings = run.read_table("nulls", filters=filters), run.read_json("findings")
+    evidence = [_evidence(run, trajectory, estimates, nulls, findings, means) for trajectory in trajectories]
+    levels = [judge(arm_evidence).level for arm_evidence in evidence if arm_evidence.arm == POSITIVE_CONTROL]
     sensitive = max(levels) >= 4 if levels else None
-    return adjust_levels([judge(replace(one, sensitive=sensitive)) for one in evidence], run.settings.alpha)
+    return adjust_levels(
+        [judge(replace(arm_evidence, sensitive=sensitive)) for arm_evidence in evidence], run.settings.alpha
+    )
 
 
 def _evidence(
@@ -73,16 +75,16 @@ def _evidence(
 ) -> Evidence:
     arm, seed = trajectory.arm, trajectory.seed
     last = trajectory.checkpoint_id(trajectory.checkpoints[-1].step)
-    found = findings.get(last, {})
-    axis = OffRefusalAxis(**found["off_refusal_axis"]) if found else NO_AXIS
+    finding = findings.get(last, {})
+    axis = OffRefusalAxis(**finding["off_refusal_axis"]) if finding else NO_AXIS
     return Evidence(
         arm=arm,
         seed=seed,
         layer=run.headline_layer,
         estimates=estimates[arm, seed, run.headline_layer][trajectory.checkpoints[-1].step],
         nulls=read_results(nulls[nulls["checkpoint"] == last]),
-        power_together=found.get("power_together"),
-        runs=sum(each.arm == arm for each in run.lineage.trajectories),
+        power_together=finding.get("power_together"),
+        runs=sum(entry.arm == arm for entry in run.lineage.trajectories),
         witness=run.lineage.witness.label,
         off_refusal_axis=axis,
         mirror=returns_beside(run, trajectory, MIRROR),

@@ -1,4 +1,4 @@
-"""Stage `weights/<one>--<other>.parquet`: how far each tensor went between two checkpoints, kept when it is asked."""
+"""Stage `weights/<first>--<second>.parquet`: how far each tensor went between two checkpoints, kept when asked."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ _KINDS = (
 COLUMNS = ("tensor", "kind", "layer", "frobenius", "spectral", "relative", "inside", "random")
 
 
-def weights_name(one: str, other: str) -> str:
+def weights_name(first: str, second: str) -> str:
     """Where the table of two checkpoints lies in the run folder."""
-    return f"weights/{one}--{other}"
+    return f"weights/{first}--{second}"
 
 
-def write_weights(run: Run, one: str, other: str, rows: list[dict[str, Any]]) -> None:
+def write_weights(run: Run, first: str, second: str, rows: list[dict[str, Any]]) -> None:
     """Keep how far each tensor went between two checkpoints, with its kind and layer."""
-    name = weights_name(one, other)
-    places = [run.manifest.checkpoints[each]["weights_sha256"] for each in (one, other, "aligned", "witness")]
+    name = weights_name(first, second)
+    places = [
+        run.manifest.checkpoints[checkpoint]["weights_sha256"] for checkpoint in (first, second, "aligned", "witness")
+    ]
     with run.stage(name, fingerprint([_VERSION, places])):
         import pandas as pd
 
-        told = [{**row, "kind": kind_of(row["tensor"]), "layer": _layer_of(row["tensor"])} for row in rows]
-        run.write_table(name, pd.DataFrame(told, columns=list(COLUMNS)).astype({"inside": "float64"}))
+        described = [{**row, "kind": kind_of(row["tensor"]), "layer": _layer_of(row["tensor"])} for row in rows]
+        run.write_table(name, pd.DataFrame(described, columns=list(COLUMNS)).astype({"inside": "float64"}))
 
 
 def kind_of(tensor: str) -> str:
@@ -49,5 +51,5 @@ def kind_of(tensor: str) -> str:
 
 
 def _layer_of(tensor: str) -> int:
-    found = _BLOCK.search(tensor)
-    return int(found[1]) if found else -1
+    block = _BLOCK.search(tensor)
+    return int(block[1]) if block else -1

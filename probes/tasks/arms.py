@@ -41,16 +41,16 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
     """
     trainings = bench.experiment.trainings
     settings = {name: value for name, value in dataclasses.asdict(bench.experiment).items() if name not in _GROWING}
-    given = {"arms": json.loads(json.dumps({**bench.about, **settings}))}
-    _refuse_another(out, given)
-    run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), given)
+    config = {"arms": json.loads(json.dumps({**bench.about, **settings}))}
+    _refuse_another(out, config)
+    run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), config)
     # What earlier calls have trained in this run stays part of it.
     earlier = {(trajectory.arm, trajectory.seed): trajectory for trajectory in run.lineage.trajectories}
     trained: dict[tuple[str, int], Trajectory] = {}
     for number, (arm, seed) in enumerate(trainings):
         if arm == "control:drift" and BASELINE not in {trajectory.arm for trajectory in run.lineage.trajectories}:
             baselines = {training: trajectory for training, trajectory in trained.items() if training[0] == BASELINE}
-            _measure(_lineage(bench, baselines), bench, out, given, judged=False)
+            _measure(_lineage(bench, baselines), bench, out, config, judged=False)
             run = Run(out)
         share = within(report, _TRAINING * number / len(trainings), _TRAINING * (number + 1) / len(trainings))
         folder = arm_folder(out / CHECKPOINTS, arm, seed)
@@ -60,7 +60,7 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
             folder = bench.train(arm, seed, run, folder, share)
         trained[arm, seed] = Trajectory.from_folder(folder, arm=arm, seed=seed)
     lineage = _lineage(bench, {**earlier, **trained})
-    return _measure(lineage, bench, out, given, within(report, _TRAINING, 1.0))
+    return _measure(lineage, bench, out, config, within(report, _TRAINING, 1.0))
 
 
 def _lineage(bench: Bench, trajectories: Trajectories) -> Lineage:
@@ -72,13 +72,13 @@ def _measure(
     lineage: Lineage,
     bench: Bench,
     out: Path,
-    given: Mapping[str, Any],
+    config: Mapping[str, Any],
     report: Report = silent,
     *,
     judged: bool = True,
 ) -> Run:
     with Run.writing(out) as run:
-        run.begin(lineage, Settings(nulls=False), given)
+        run.begin(lineage, Settings(nulls=False), config)
         write_stages(run, bench.probe, bench.evaluation if judged else None, report)
     return Run(out)
 
@@ -93,6 +93,6 @@ def _restore(bench: Bench, arm: str, baseline: Trajectory, folder: Path) -> None
     restore(Lineages(tuned, bench.lineage.aligned, bench.lineage.witness), target, form=RESTORED[arm])
 
 
-def _refuse_another(out: Path, given: Mapping[str, Any]) -> None:
-    if (out / "run.json").is_file() and current_names(Run(out).manifest.config_given) != given:
+def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:
+    if (out / "run.json").is_file() and current_names(Run(out).manifest.config_given) != config:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")

@@ -107,14 +107,14 @@ class Bench:
     @property
     def n_bytes(self) -> int:
         """What the weights take in memory."""
-        return sum(each.numel() * each.element_size() for each in self.host.model.parameters())
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.host.model.parameters())
 
     @property
     def n_weights(self) -> int:
         """How many weights there are."""
-        return sum(each.numel() for each in self.host.model.parameters())
+        return sum(parameter.numel() for parameter in self.host.model.parameters())
 
-    def read(self, checkpoint: str, vectors: Vectors, asked: Asked) -> Read:
+    def read(self, checkpoint: str, vectors: Vectors, question: Asked) -> Read:
         """Ask one checkpoint.
 
         Raises:
@@ -123,15 +123,15 @@ class Bench:
             PromptError: the chat template fails, or the prompt does not fit into the context.
         """
         self.owner.refuse_foreign(vectors)
-        unit, norm = vectors.at(asked.layer)
+        unit, norm = vectors.at(question.layer)
         with self._lock:
             self._put(checkpoint)
-            ids = self._ids(asked.prompt)
-            move = (asked.coefficient * norm * unit)[None]
-            push = add(self.host, [asked.layer], move) if asked.coefficient else contextlib.nullcontext()
+            ids = self._ids(question.prompt)
+            move = (question.coefficient * norm * unit)[None]
+            push = add(self.host, [question.layer], move) if question.coefficient else contextlib.nullcontext()
             with push:
-                stream, chances = self._forward(ids, asked.layer)
-                answer = self._answer(ids, asked.new_tokens)
+                stream, chances = self._forward(ids, question.layer)
+                answer = self._answer(ids, question.new_tokens)
         best = np.argsort(-chances, kind="stable")[:TOP]
         return Read(
             self._texts(ids),
@@ -160,8 +160,8 @@ class Bench:
         self._known.add(checkpoint)
 
     def _ids(self, prompt: str) -> tuple[int, ...]:
-        asked = PromptSet((Prompt.of(prompt, "harmless"),))  # the label says nothing here
-        ids = render(asked, self.host.tokenizer, self.host.context_length).token_ids[0]
+        prompts = PromptSet((Prompt.of(prompt, "harmless"),))  # the label says nothing here
+        ids = render(prompts, self.host.tokenizer, self.host.context_length).token_ids[0]
         if len(ids) > AT_MOST:
             raise UsageError("The prompt is too long to be shown", got=f"{len(ids)} tokens", expected=f"{AT_MOST}")
         return ids
@@ -170,12 +170,12 @@ class Bench:
     def _forward(self, ids: Sequence[int], layer: int) -> tuple[np.ndarray, np.ndarray]:
         """The stream [position, d_model] behind a layer, and the chances of the next token."""
         tokens = torch.tensor([list(ids)], device=self.host.device)
-        with residuals(self.host.blocks, [layer]) as kept:
+        with residuals(self.host.blocks, [layer]) as stream:
             output = self.host.model(
                 input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False, logits_to_keep=1
             )
         chances = output.logits[0, -1].double().softmax(dim=-1)
-        return kept[layer][0].double().cpu().numpy(), chances.cpu().numpy()
+        return stream[layer][0].double().cpu().numpy(), chances.cpu().numpy()
 
     def _answer(self, ids: Sequence[int], new_tokens: int) -> str | None:
         if new_tokens < 1:
@@ -184,4 +184,4 @@ class Bench:
         return str(self.host.tokenizer.decode(answer))
 
     def _texts(self, ids: Sequence[int] | np.ndarray) -> tuple[str, ...]:
-        return tuple(self.host.tokenizer.decode([int(each)]) for each in ids)
+        return tuple(self.host.tokenizer.decode([int(token)]) for token in ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from probes.errors import GateTripped, RunFolderError, UsageError
 from probes.lineage import ROLES
@@ -36,7 +36,7 @@ class ReturnGate(BaseModel):
         max_return: the largest return fraction that passes.
         layer: the block behind which it is read.
         furthest: the largest finite return fraction; None where there is none.
-        where: the checkpoint that has it.
+        furthest_at: the checkpoint that has it; `where` in `--json`.
         unmeasured: every checkpoint whose return fraction is missing or no finite number, and why.
     """
 
@@ -45,7 +45,7 @@ class ReturnGate(BaseModel):
     max_return: float
     layer: int
     furthest: float | None
-    where: Place | None
+    furthest_at: Place | None = Field(serialization_alias="where")
     unmeasured: dict[str, str]
 
     @computed_field  # type: ignore[prop-decorator]
@@ -62,8 +62,8 @@ class ReturnGate(BaseModel):
     def sentence(self) -> str:
         """The result in words: the furthest checkpoint, and the first that has no return fraction."""
         limit = f"{self.max_return:g}".replace("-", "−")
-        reached = f"{self.where}: return fraction {decimal(self.furthest, 3)} at layer {self.layer}"
-        if self.passed and self.where is None:
+        reached = f"{self.furthest_at}: return fraction {decimal(self.furthest, 3)} at layer {self.layer}"
+        if self.passed and self.furthest_at is None:
             return f"Within {limit}: every checkpoint is the aligned model itself."
         if self.passed:
             return f"Within {limit}. Furthest: {reached}."
@@ -104,7 +104,7 @@ def return_gate(run: Run, max_return: float, layer: int | None = None) -> Return
         max_return=max_return,
         layer=layer,
         furthest=None if furthest is None else finite[furthest],
-        where=furthest,
+        furthest_at=furthest,
         unmeasured={str(place): reason for place, reason in reasons.items() if reason},
     )
 

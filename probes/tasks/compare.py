@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import torch
 
 
-def compare(run: Run, one: str, other: str, *, weights: bool = True) -> dict[str, Any]:
-    """Compare checkpoint `one` with checkpoint `other` (names as in the run folder, e.g. `baseline-s0-000020`).
+def compare(run: Run, first: str, second: str, *, weights: bool = True) -> dict[str, Any]:
+    """Compare checkpoint `first` with checkpoint `second` (names as in the run folder, e.g. `baseline-s0-000020`).
 
     Args:
         run: a measured run.
-        one: the checkpoint that differences are taken from.
-        other: the checkpoint that differences lead to.
+        first: the checkpoint that differences are taken from.
+        second: the checkpoint that differences lead to.
         weights: also compare weights, tensor by tensor; the checkpoints must still be where they were.
 
     Returns:
@@ -39,22 +39,24 @@ def compare(run: Run, one: str, other: str, *, weights: bool = True) -> dict[str
         RunFolderError: activations are missing or damaged.
     """
     names = list(run.manifest.checkpoints)
-    for name in (one, other):
+    for name in (first, second):
         if name not in names:
             raise UsageError(f"The run has no checkpoint {name!r}", expected=", ".join(names))
-    files = {name: run.activation_file(name) for name in ("aligned", "witness", one, other)}
-    layers = [_layer(files, one, other, run.harmful, layer) for layer in range(files[one].n_layers)]
-    rows, missing = _weights(run, one, other) if weights else ([], "not asked for")
-    return {"one": one, "other": other, "layers": layers, "weights": rows, "weights_missing": missing}
+    files = {name: run.activation_file(name) for name in ("aligned", "witness", first, second)}
+    layers = [_layer(files, first, second, run.harmful, layer) for layer in range(files[first].n_layers)]
+    rows, missing = _weights(run, first, second) if weights else ([], "not asked for")
+    return {"one": first, "other": second, "layers": layers, "weights": rows, "weights_missing": missing}
 
 
-def _layer(files: dict[str, ActivationFile], one: str, other: str, harmful: np.ndarray, layer: int) -> dict[str, Any]:
+def _layer(
+    files: dict[str, ActivationFile], first: str, second: str, harmful: np.ndarray, layer: int
+) -> dict[str, Any]:
     rows = {name: file.layer(layer) for name, file in files.items()}
     aligned, witness = (rows[name][harmful].mean(axis=0, dtype=np.float64) for name in ("aligned", "witness"))
-    start, end = (Portrait.of(rows[name], harmful, aligned) for name in (one, other))
+    start, end = (Portrait.of(rows[name], harmful, aligned) for name in (first, second))
     compared = compare_layers(start, end, float(np.linalg.norm(witness - aligned)))
     try:
-        basis = basis_check(rows[one].astype(np.float64), rows[other].astype(np.float64))
+        basis = basis_check(rows[first].astype(np.float64), rows[second].astype(np.float64))
     except StatisticsError:
         basis = None  # a layer that does not vary over prompts
     return {"layer": layer, **_numbers(compared), **_basis_numbers(basis)}
@@ -80,10 +82,10 @@ def _basis_numbers(basis: BasisCheck | None) -> dict[str, Any]:
     }
 
 
-def _weights(run: Run, one: str, other: str) -> tuple[list[dict[str, Any]], str | None]:
-    """Drift from `one` to `other` by tensor, or why it cannot be had."""
+def _weights(run: Run, first: str, second: str) -> tuple[list[dict[str, Any]], str | None]:
+    """Drift from `first` to `second` by tensor, or why it cannot be had."""
     refs = {member.id: member.ref for member in run.members}
-    chosen = [refs[one], refs[other], refs["aligned"], refs["witness"]]
+    chosen = [refs[first], refs[second], refs["aligned"], refs["witness"]]
     if any(ref.adapter for ref in chosen):
         return [], "weights of adapters are not compared: their drift is the adapter itself"
     try:

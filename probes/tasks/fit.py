@@ -101,15 +101,15 @@ def _open_model(run: Run, device: str | None) -> tuple[ModelHost | None, tuple[s
 
 def _reachable_members(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
     """The members whose checkpoints are still there, and a sentence about each that is not."""
-    there, gone = [], []
+    reachable, gone = [], []
     for member in members:
         try:
             host.find(member.ref)
         except CheckpointError as error:
             gone.append(f"{member.id}: {error.what}; its answers and tokens are not read again.")
         else:
-            there.append(member)
-    return there, tuple(gone)
+            reachable.append(member)
+    return reachable, tuple(gone)
 
 
 def _read_with_models(
@@ -172,7 +172,7 @@ def _earlier_selection(run: Run) -> Mapping[str, str]:
     about = {str(name): str(value) for name, value in run.read_json(DIRECTIONS).get("selection", {}).items()}
     own = str(run.settings.position)
     place = about.get("position", own)
-    read = place == own or SELECTED in Readings.of(run, [ALIGNED]).wanted
+    read = place == own or SELECTED in Readings.of(run, [ALIGNED]).digests
     positions = list(dict.fromkeys(candidate.position for candidate in _read_candidates(run)))
     return about if read and run.holds(CANDIDATES, write_candidates.made_from(run, None, positions, None)) else {}
 

@@ -59,8 +59,8 @@ def import_direction(
         UsageError: neither run nor model, a file besides a run, a name that is taken or is none, or the direction is
             of another model.
     """
-    taken = {direction_file(each) for each in METHODS} | {"random", "none"}
-    if not _NAME.match(name) or name in METHODS or name in taken:
+    reserved = {direction_file(method) for method in METHODS} | {"random", "none"}
+    if not _NAME.match(name) or name in METHODS or name in reserved:
         raise UsageError(
             "This cannot be a direction's name", got=repr(name), expected="a new one: letters, digits, -, _"
         )
@@ -68,7 +68,7 @@ def import_direction(
         raise UsageError("A direction belongs to a model", expected="--run RUN, or --model FOLDER or hub id")
     if run is not None and out is not None:
         raise UsageError("A run keeps a direction in its own folder", next_step="Give --run or --out, not both.")
-    vectors, found = read_vectors(file, name, form)
+    vectors, form_read = read_vectors(file, name, form)
     opened = Run(run) if run is not None else None
     owner = _owner_of_model(model) if model is not None else opened.owner  # type: ignore[union-attr]
     owner.refuse_foreign(vectors)
@@ -77,18 +77,18 @@ def import_direction(
     about = {key: "" for key in KEYS} | dict(vectors.about)
     about["n_layers"] = str(owner.n_layers or about["n_layers"])
     about["model_id"] = about["model_id"] or owner.name
-    about["imported_from"], about["imported_as"] = file.name, found.name
-    kept = dataclasses.replace(vectors, about=about)
+    about["imported_from"], about["imported_as"] = file.name, form_read.name
+    owned = dataclasses.replace(vectors, about=about)
     path = opened.direction_path(name) if opened is not None else (out or Path(f"{name}.safetensors"))
     if path.exists():
         raise UsageError(f"{path} is already there", next_step="Give --as a new name.")
     if opened is None:
-        kept.write(path)
+        owned.write(path)
     else:
         with Run.writing(opened.path) as writing, writing.stage(f"directions/{name}", f"imported from {file.name}"):
-            kept.write(path)
+            owned.write(path)
             writing.record(path)
-    return Imported(kept, path, found.says)
+    return Imported(owned, path, form_read.says)
 
 
 def _owner_of_model(text: str) -> Owner:

@@ -92,7 +92,7 @@ def try_direction(
         UsageError: the direction is not known at the layer or is of another model.
         RunFolderError: the run has no such direction.
     """
-    unfit = [each for each in coefficients if not math.isfinite(each)]
+    unfit = [coefficient for coefficient in coefficients if not math.isfinite(coefficient)]
     if unfit:
         raise UsageError("A coefficient must be finite", got=unfit[0])
     with Run.writing(path) as run:
@@ -104,8 +104,8 @@ def try_direction(
         test = EffectTest(checkpoint, vectors, place, _evaluation(run), tuple(coefficients), draws, run.settings.seed)
         rows = write_effect(run, run.model(device), test, report)
         run.save()
-    kept = rows.drop(columns=["checkpoint", "direction", "layer"]).to_dict("records")
-    return {"checkpoint": checkpoint, "direction": direction, "layer": place, "rows": kept}
+    records = rows.drop(columns=["checkpoint", "direction", "layer"]).to_dict("records")
+    return {"checkpoint": checkpoint, "direction": direction, "layer": place, "rows": records}
 
 
 def _evaluation(run: Run) -> Evaluation:

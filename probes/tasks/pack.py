@@ -32,9 +32,9 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None) -> Run:
     run = Run(path)
     if run.manifest.status != "finished":
         raise UsageError(f"{run.path} is not finished", next_step="Start the command that made it again.")
-    kept = _checkpoints_to_keep(run, keep)
+    checkpoints = _checkpoints_to_keep(run, keep)
     outputs = {name: record for stage in run.manifest.stages.values() for name, record in stage.outputs.items()}
-    shipped = {name for name in outputs if _checkpoint_of(name) in (None, *kept)}
+    shipped = {name for name in outputs if _checkpoint_of(name) in (None, *checkpoints)}
     with new_folder(out) as folder:
         for name in sorted(shipped):
             run.check(run.path / name)

@@ -68,7 +68,7 @@ def how_to_reproduce(manifest: Manifest, path: str) -> list[str]:
         nulls = "" if manifest.config.get("nulls", True) else " --no-nulls"
         start = f"gravity-probe demo --seed {demo.get('seed', 0)} --seeds {demo.get('seeds', 1)}{quick}{nulls}"
         return [f"# with gravity-probe {manifest.tool_version}", f"{start} --no-app --out {path}"]
-    given = [
+    options = [
         f"--set {shlex.quote(f'{key}={value}')}"
         for key, value in manifest.config_given.items()
         if not _is_nested(value)
@@ -76,7 +76,7 @@ def how_to_reproduce(manifest: Manifest, path: str) -> list[str]:
     return [
         f"# with gravity-probe {manifest.tool_version}",
         "# lineage.toml: the lineage as kept in run.json",
-        " ".join(["gravity-probe measure lineage.toml", *given, "--out", path]),
+        " ".join(["gravity-probe measure lineage.toml", *options, "--out", path]),
     ]
 
 

@@ -118,9 +118,9 @@ def restore(
     tensors: dict[str, dict[str, Any]] = {}
     with new_folder(out) as folder:
         restored = {}
-        for name, found in _restore_tensors(host, checkpoints, form, strength, part):
-            restored[name] = found.tensor
-            tensors[name] = {"drift": found.drift, "left": found.left, "everywhere": found.everywhere}
+        for name, result in _restore_tensors(host, checkpoints, form, strength, part):
+            restored[name] = result.tensor
+            tensors[name] = {"drift": result.drift, "left": result.left, "everywhere": result.everywhere}
         _save(host, folder, restored)
         note = {"form": form, "strength": strength, **{name: str(ref) for name, ref in vars(checkpoints).items()}}
         (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
@@ -139,7 +139,7 @@ def _restore_tensors(
         weights[name] = merged_weights(host, getattr(checkpoints, name))
     for number, name in enumerate(weights["tuned"]):
         report(Progress("restoring", len(weights["tuned"]) + number, 2 * len(weights["tuned"]), name[-22:]))
-        arrays = [weights[each][name].numpy() for each in ("aligned", "tuned", "witness")]
+        arrays = [weights[role][name].numpy() for role in ("aligned", "tuned", "witness")]
         yield name, without_return(*arrays, form=form, strength=strength, precision=host.precision)
 
 
@@ -171,7 +171,7 @@ def _judge(
         answers, items = answer_questions(host, evaluation)
         parts.append(with_questions(answers, evaluation).assign(**place))
         losses.append(items.assign(**place))
-    judges = [open_judge(each) for each in evaluation.judges]
+    judges = [open_judge(judge) for judge in evaluation.judges]
     frame, _ = judge_completions(pd.concat(parts, ignore_index=True), judges, JudgementCache(), silent)
     items = pd.concat(losses, ignore_index=True)
     contrasts = tables.contrasts(frame, items, margin=evaluation.margin)

@@ -298,7 +298,7 @@ def test_readings_of_other_weights_do_not_count(own):
     assert Readings.of(run, ["aligned", TUNED]).places.keys() == {("responses", "aligned")}
     assert Readings.of(run, [TUNED]).layer(TUNED, 0) == {"responses": None}
     run.manifest.checkpoints["aligned"]["key"] = "of other weights"
-    assert not Readings.of(run, ["aligned", TUNED]).wanted
+    assert not Readings.of(run, ["aligned", TUNED]).digests
 
 
 def test_the_refusal_direction_is_read_at_the_selected_token(own):
