@@ -113,8 +113,8 @@ def verdicts(key: Key) -> list[dict[str, Any]]:
     """
     if not (Path(key.path) / "verdict.json").is_file():
         return []
-    found = Run(key.path, quick=True).read_json("verdict")
-    listed = found.get("trajectories") if isinstance(found, dict) else None
+    judgement = Run(key.path, quick=True).read_json("verdict")
+    listed = judgement.get("trajectories") if isinstance(judgement, dict) else None
     if not isinstance(listed, list) or not all(isinstance(entry, dict) and "arm" in entry for entry in listed):
         raise RunFolderError("verdict.json is not as expected", next_step="Write it again: gravity-probe verdict RUN.")
     return listed
@@ -156,8 +156,8 @@ def nulls(key: Key, layer: int) -> pd.DataFrame:
 
 def tests(key: Key, layer: int) -> pd.DataFrame:
     """The nulls at one layer that decide something: without the lines of the profile."""
-    found = nulls(key, layer)
-    return found[~found["null"].isin(PROFILE)]
+    drawn_nulls = nulls(key, layer)
+    return drawn_nulls[~drawn_nulls["null"].isin(PROFILE)]
 
 
 def read_projections(key: Key, layer: int, checkpoints: tuple[str, ...], direction: str = "") -> pd.DataFrame:
@@ -165,11 +165,11 @@ def read_projections(key: Key, layer: int, checkpoints: tuple[str, ...], directi
 
     Without a direction: on the reversion, in units of the return fraction; on another, in the activations' units.
     """
-    wanted: Filters = (("layer", "==", layer), ("checkpoint", "in", list(checkpoints)))
+    filters: Filters = (("layer", "==", layer), ("checkpoint", "in", list(checkpoints)))
     name = "projections"
     if direction:
-        name, wanted = "direction_projections", (*wanted, ("direction", "==", direction))
-    rows = table(key, name, _PROJECTIONS, wanted)
+        name, filters = "direction_projections", (*filters, ("direction", "==", direction))
+    rows = table(key, name, _PROJECTIONS, filters)
     return rows.assign(text=texts(key, rows["prompt"]))
 
 
@@ -177,8 +177,8 @@ def texts(key: Key, prompts: pd.Series) -> pd.Series:
     """The probe prompts' texts by their ids; empty where they are not kept."""
     if not has_table(key, "prompts"):
         return pd.Series("", index=prompts.index, dtype=str)
-    asked = table(key, "prompts", ("id", "text"))
-    return prompts.map(dict(zip(asked["id"], asked["text"], strict=True))).fillna("").astype(str)
+    prompt_table = table(key, "prompts", ("id", "text"))
+    return prompts.map(dict(zip(prompt_table["id"], prompt_table["text"], strict=True))).fillna("").astype(str)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
@@ -205,13 +205,13 @@ def tracks(key: Key, filters: Filters) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
-def tracked(key: Key) -> list[str]:
+def tracked_directions(key: Key) -> list[str]:
     """The directions that were fitted, in the order of `directions.json`; none where nothing was."""
     if not has_table(key, "direction_tracks"):
         return []
-    kept = table(key, "direction_tracks", ("direction",))["direction"].unique()
-    order = list(told(key))
-    return sorted(kept, key=lambda name: (order.index(name) if name in order else len(order), name))
+    names = table(key, "direction_tracks", ("direction",))["direction"].unique()
+    order = list(direction_notes(key))
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
@@ -221,21 +221,21 @@ def directions(key: Key) -> dict[str, dict[str, Any]]:
     Raises:
         RunFolderError: the document is damaged.
     """
-    kept = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
-    named = {name: about for name, about in told(key).items() if direction_file(name) in kept}
-    rest = sorted(kept - {direction_file(name) for name in named})
-    return {**named, **{name: {} for name in rest}}
+    stems = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
+    named = {name: about for name, about in direction_notes(key).items() if direction_file(name) in stems}
+    unnamed = sorted(stems - {direction_file(name) for name in named})
+    return {**named, **{name: {} for name in unnamed}}
 
 
-def told(key: Key) -> dict[str, dict[str, Any]]:
+def direction_notes(key: Key) -> dict[str, dict[str, Any]]:
     """What `directions.json` says of each direction."""
-    found = document(key, "directions") or {}
-    told = found.get("directions", {}) if isinstance(found, dict) else None
-    if not isinstance(told, dict) or not all(isinstance(about, dict) for about in told.values()):
+    contents = document(key, "directions") or {}
+    described = contents.get("directions", {}) if isinstance(contents, dict) else None
+    if not isinstance(described, dict) or not all(isinstance(about, dict) for about in described.values()):
         raise RunFolderError(
             "directions.json is not as expected", next_step="Make it again: gravity-probe directions fit RUN."
         )
-    return told
+    return described
 
 
 def has_direction(key: Key, direction: str, checkpoint: str) -> bool:
@@ -248,8 +248,8 @@ def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) 
     columns = ("checkpoint", "sign", "rank", "token", "score")
     if not has_table(key, "direction_readout"):
         return pd.DataFrame(columns=list(columns))
-    wanted = (("layer", "==", layer), ("direction", "==", direction), ("checkpoint", "in", list(checkpoints)))
-    return table(key, "direction_readout", columns, wanted)
+    filters = (("layer", "==", layer), ("direction", "==", direction), ("checkpoint", "in", list(checkpoints)))
+    return table(key, "direction_readout", columns, filters)
 
 
 # Figures -------------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def _function(draw: Callable[..., Any]) -> str:
 
 
 @st.cache_data(show_spinner=False, max_entries=256, hash_funcs={FunctionType: _function})
-def drawn(draw: Callable[..., go.Figure], key: Key, *about: Any) -> go.Figure:
+def figure(draw: Callable[..., go.Figure], key: Key, *about: Any) -> go.Figure:
     """A page's figure, `draw(key, *about)`: drawn once for each state of the run and each choice in `about`."""
     return draw(key, *about)
 
@@ -272,13 +272,13 @@ def step_figure(
 ) -> go.Figure:
     """A statistic by step for every arm at one layer, with the nulls of one trajectory."""
     rows = drift(key, layer)
-    found = None
+    trajectory_nulls = None
     if nulls_of is not None:
-        found = tests(key, layer)
-        of_trajectory = (found["arm"] == nulls_of[0]) & (found["seed"] == nulls_of[1])
-        found = found[of_trajectory & (found["statistic"] == statistic)]
+        trajectory_nulls = tests(key, layer)
+        of_trajectory = (trajectory_nulls["arm"] == nulls_of[0]) & (trajectory_nulls["seed"] == nulls_of[1])
+        trajectory_nulls = trajectory_nulls[of_trajectory & (trajectory_nulls["statistic"] == statistic)]
     return by_step.by_step(
-        rows[rows["statistic"] == statistic], statistic=statistic, subtitle=subtitle, nulls=found, ink=ink
+        rows[rows["statistic"] == statistic], statistic=statistic, subtitle=subtitle, nulls=trajectory_nulls, ink=ink
     )
 
 
@@ -307,10 +307,10 @@ def map_rows(key: Key, statistic: str, arm: str, seed: int, direction: str = "")
     if direction:
         of_run = tracks(key, (("direction", "==", direction), ("arm", "==", arm), ("seed", "==", seed)))
         bounds = {f"{statistic}_{end}": end for end in ("low", "high")}
-        kept = ["layer", "step", statistic, *(name for name in bounds if name in of_run), "reason"]
-        return of_run[kept].rename(columns={statistic: "value", **bounds})
-    wanted = (("statistic", "==", statistic), ("arm", "==", arm), ("seed", "==", seed))
-    return table(key, "drift", ("layer", "step", "value", "low", "high", "reason"), wanted)
+        names = ["layer", "step", statistic, *(name for name in bounds if name in of_run), "reason"]
+        return of_run[names].rename(columns={statistic: "value", **bounds})
+    filters = (("statistic", "==", statistic), ("arm", "==", arm), ("seed", "==", seed))
+    return table(key, "drift", ("layer", "step", "value", "low", "high", "reason"), filters)
 
 
 @st.cache_data(show_spinner=False, max_entries=128)

@@ -57,7 +57,7 @@ class Context:
         """The selected trajectory in words."""
         return f"{self.arm}, seed {self.seed}"
 
-    def where(self, *, layer: bool = True, trajectory: bool = False, direction: bool = True) -> str:
+    def subtitle(self, *, layer: bool = True, trajectory: bool = False, direction: bool = True) -> str:
         """A figure's subtitle: run, layer and direction, as far as they matter to it. Escaped for Plotly."""
         parts = [style.plain(Path(self.key.path).name)]
         if trajectory:
@@ -163,9 +163,9 @@ def note(text: str) -> None:
     st.html(f'<p class="gp-note">{in_html(text)}</p>')
 
 
-def missing(what: str, command: str, why: str = "") -> None:
+def missing(message: str, command: str, why: str = "") -> None:
     """Say what a page lacks, and the command that makes it."""
-    st.html(f'<p class="gp-missing">{html.escape(what)}</p>')
+    st.html(f'<p class="gp-missing">{html.escape(message)}</p>')
     if why:
         note(why)
     st.code(command, language="bash")
@@ -297,16 +297,16 @@ def sidebar_run(names: Sequence[str], current: str) -> None:
     """Choose the run; another run begins with its own defaults."""
 
     def pick(name: str) -> None:
-        state.change(run=name, arm="", seed=None, step=None, layer=None, direction="", one="", other="")
+        state.change(run=name, arm="", seed=None, step=None, layer=None, direction="", first="", second="")
 
     choose("Run", names, current, pick, name="run")
 
 
-def sidebar_place(found: Catalogue, arm: str, seed: int, step: int, layer: int) -> None:
+def sidebar_place(catalogue: Catalogue, arm: str, seed: int, step: int, layer: int) -> None:
     """Choose trajectory, step and layer."""
     choose(
         "Trajectory",
-        found.trajectories,
+        catalogue.trajectories,
         (arm, seed),
         lambda chosen: state.change(arm=chosen[0], seed=chosen[1]),
         name="trajectory",
@@ -314,16 +314,16 @@ def sidebar_place(found: Catalogue, arm: str, seed: int, step: int, layer: int) 
     )
     choose(
         "Layer",
-        found.layers,
+        catalogue.layers,
         layer,
         lambda chosen: state.change(layer=chosen),
         name="layer",
-        format_func=lambda number: layer_name(number).capitalize() + (" ★" if number == found.headline else ""),
+        format_func=lambda number: layer_name(number).capitalize() + (" ★" if number == catalogue.headline else ""),
         help="★ the layer declared in advance: headline numbers are read there. −1 is the embedding.",
     )
     choose(
         "Step",
-        found.steps[arm, seed],
+        catalogue.steps[arm, seed],
         step,
         lambda chosen: state.change(step=chosen),
         name="step",
@@ -337,20 +337,22 @@ def sidebar_pictures() -> None:
     st.segmented_control("Pictures saved as", PICTURES, default=PICTURES[0], key="choose-pictures")
 
 
-def resolve_selection(key: Key, manifest: Manifest, found: Catalogue, ink: InkName) -> Context:
+def resolve_selection(key: Key, manifest: Manifest, catalogue: Catalogue, ink: InkName) -> Context:
     """The selection with the run's defaults where it says nothing, or something that the run does not have."""
     chosen = state.selection()
-    of_arm = [entry for entry in found.trajectories if entry[0] == chosen.arm]
-    arm, seed = next((entry for entry in of_arm if entry[1] == chosen.seed), (of_arm or list(found.trajectories))[0])
-    steps = found.steps[arm, seed]
+    of_arm = [entry for entry in catalogue.trajectories if entry[0] == chosen.arm]
+    arm, seed = next(
+        (entry for entry in of_arm if entry[1] == chosen.seed), (of_arm or list(catalogue.trajectories))[0]
+    )
+    steps = catalogue.steps[arm, seed]
     step = chosen.step if chosen.step in steps else steps[-1]
-    layer = chosen.layer if chosen.layer in found.layers else found.headline
-    return Context(key, manifest, found, arm, seed, int(step), int(layer), ink)
+    layer = chosen.layer if chosen.layer in catalogue.layers else catalogue.headline
+    return Context(key, manifest, catalogue, arm, seed, int(step), int(layer), ink)
 
 
 def catalogue_of(key: Key, manifest: Manifest) -> Catalogue | None:
     """What can be selected in a run; None while there is no drift to select from."""
     if not cache.has_table(key, "drift"):
         return None
-    found = cache.catalogue(key, manifest.config.get("headline_layer"))
-    return found if found.trajectories else None
+    entries = cache.catalogue(key, manifest.config.get("headline_layer"))
+    return entries if entries.trajectories else None

@@ -58,23 +58,23 @@ def panel(run: Context, direction: str) -> None:
     """Choose a format, make the file, download it."""
     with components.section():
         form, layer, checkpoint = _choices(run, direction)
-        asked = (run.key, direction, form, layer, checkpoint)
+        request = (run.key, direction, form, layer, checkpoint)
         left, right, _ = st.columns([2, 3, 2])
         if left.button("Make the file", key="export-make", icon=":material/draft:"):
-            st.session_state["export-asked"] = asked
-        if st.session_state.get("export-asked") == asked:
+            st.session_state["export-asked"] = request
+        if st.session_state.get("export-asked") == request:
             with st.spinner("Writing …", show_time=False):
-                made = written(*asked)
+                file = write_export(*request)
             right.download_button(
-                f"Download {made.name}",
-                made.content,
-                made.name,
+                f"Download {file.name}",
+                file.content,
+                file.name,
                 "application/octet-stream",
                 key="export-download",
                 icon=":material/download:",
                 type="primary",
             )
-            for remark in made.remarks:
+            for remark in file.remarks:
                 components.note(remark)
         at = f" --layer {layer}" if layer is not None else ""
         of = "" if checkpoint == _ALIGNED else f" --checkpoint {checkpoint}"
@@ -85,8 +85,8 @@ def panel(run: Context, direction: str) -> None:
 
 
 def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
-    one, two, three = st.columns([4, 2, 3])
-    form = one.selectbox(
+    left, two, three = st.columns([4, 2, 3])
+    form = left.selectbox(
         f"Format of {direction}", list(FORMATS), format_func=lambda name: FORMATS[name], key="export-format"
     )
     one_layer = run.layer if run.layer >= 0 else run.catalogue.headline
@@ -94,11 +94,11 @@ def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
     layer = two.selectbox(
         "Layers",
         layers,
-        format_func=lambda each: "all layers" if each == _ALL else components.layer_name(each),
+        format_func=lambda choice: "all layers" if choice == _ALL else components.layer_name(choice),
         key=f"export-layer-{form}",
     )
-    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
-    places = [_ALIGNED, *([here] if cache.has_direction(run.key, direction, here) else [])]
+    selected = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    places = [_ALIGNED, *([selected] if cache.has_direction(run.key, direction, selected) else [])]
     checkpoint = three.selectbox(
         "As fitted at", places, format_func=lambda name: components.checkpoint_name(name, run), key="export-checkpoint"
     )
@@ -106,7 +106,7 @@ def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def written(key: Key, direction: str, form: str, layer: int | None, checkpoint: str) -> Written:
+def write_export(key: Key, direction: str, form: str, layer: int | None, checkpoint: str) -> Written:
     """A direction as the command writes it.
 
     Raises:
@@ -115,32 +115,36 @@ def written(key: Key, direction: str, form: str, layer: int | None, checkpoint: 
     with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
         out = Path(folder) / "out"
         out.mkdir()
-        asked = ["export", key.path, "--direction", direction, "--checkpoint", checkpoint, "--format", form]
-        asked += ["--out", str(out), "--json", *(["--layer", str(layer)] if layer is not None else [])]
-        told = _command(asked)
+        arguments = ["export", key.path, "--direction", direction, "--checkpoint", checkpoint, "--format", form]
+        arguments += ["--out", str(out), "--json", *(["--layer", str(layer)] if layer is not None else [])]
+        answer = _command(arguments)
         files = sorted(path for path in out.rglob("*") if path.is_file())
         if not files:
             raise UsageError("The command wrote no file", next_step="Try it in a terminal.")
-        remarks = (str(told.get("layers", "")), *map(str, told.get("notes", [])))
+        remarks = (str(answer.get("layers", "")), *map(str, answer.get("notes", [])))
         name = direction_file(direction)
         if len(files) == 1:
             return Written(f"{name}{files[0].suffix}", files[0].read_bytes(), remarks)
         return Written(f"{name}-{form}.zip", _zip(files, out), remarks)
 
 
-def _command(asked: list[str]) -> dict[str, Any]:
+def _command(arguments: list[str]) -> dict[str, Any]:
     """What the command says; its refusal becomes ours."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "probes.cli", *asked], capture_output=True, text=True, timeout=_PATIENCE, check=False
+            [sys.executable, "-m", "probes.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise GravityError("The export took too long", next_step="Try it in a terminal.") from None
     if done.returncode != 0:
-        said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
-        raise GravityError(said.removeprefix("Error: "))
-    found = json.loads(done.stdout)
-    return found if isinstance(found, dict) else {}
+        message = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+        raise GravityError(message.removeprefix("Error: "))
+    answer = json.loads(done.stdout)
+    return answer if isinstance(answer, dict) else {}
 
 
 def _zip(files: list[Path], home: Path) -> bytes:

@@ -67,18 +67,18 @@ def main() -> None:
 
 def _prepare() -> bool:
     """Open the selected run and draw the sidebar; whether there is something to look at."""
-    found = state.runs(state.root())
-    if not found:
+    known_runs = state.runs(state.root())
+    if not known_runs:
         return False
-    wanted = state.selection().run
-    name = wanted if wanted in found else next(iter(found))
-    if wanted and wanted != name:
+    requested = state.selection().run
+    name = requested if requested in known_runs else next(iter(known_runs))
+    if requested and requested != name:
         st.warning(components.as_text("The link names a run that is not in this folder; the newest one is shown."))
     state.change(run=name)
-    components.sidebar_run(list(found), name)
-    key, manifest = cache.open_run(found[name])
+    components.sidebar_run(list(known_runs), name)
+    key, manifest = cache.open_run(known_runs[name])
     if manifest.status == "running":
-        _watch(found[name], key)
+        _watch(known_runs[name], key)
     catalogue = components.catalogue_of(key, manifest)
     if catalogue is None:
         return False
@@ -107,14 +107,14 @@ def _watch(path: Path, shown: Key) -> None:
 
 
 def _nothing_yet(page: str) -> None:
-    root, found = state.root(), state.runs(state.root())
-    if not found:
+    root, known_runs = state.root(), state.runs(state.root())
+    if not known_runs:
         components.header(page, "No run yet", f"There is no run folder in {root}. The demo makes one in three minutes:")
         st.code("gravity-probe demo", language="bash")
         components.note("Or measure your own checkpoints:")
         st.code("gravity-probe measure --witness W --aligned A --trajectory FOLDER --out runs/mine", language="bash")
         return
-    path = shlex.quote(str(found[state.selection().run]))
+    path = shlex.quote(str(known_runs[state.selection().run]))
     components.header(page, "This run is not finished", "It holds no drift yet. Start the command that made it again:")
     st.code(f"gravity-probe measure --out {path} …\ngravity-probe demo --out {path}", language="bash")
     components.note("It goes on where it stopped; what is already measured is not measured again.")

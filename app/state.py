@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from probes.store import find_runs
 
 DEFAULT_ROOT = "runs"
 _SELECTION, _WRITTEN = "selection", "query-as-written"
+_QUERY = "query"
 
 
 @dataclass(frozen=True)
 class Selection:
     """The run, and the place in it. None and an empty text mean: the run's own default.
 
-    `one` and `other` are the two checkpoints that are compared.
+    `first` and `second` are the two checkpoints that are compared: `one` and `other` in the URL.
     """
 
     run: str = ""
@@ -32,28 +33,32 @@ class Selection:
     layer: int | None = None
     statistic: str = ""
     direction: str = ""
-    one: str = ""
-    other: str = ""
+    first: str = field(default="", metadata={_QUERY: "one"})
+    second: str = field(default="", metadata={_QUERY: "other"})
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Selection:
         """Read a URL's query. What is no number where one belongs is left at its default."""
         known: dict[str, Any] = {}
-        for field in fields(cls):
-            text = query.get(field.name)
+        for attribute in fields(cls):
+            text = query.get(_query_name(attribute))
             if text is None:
                 continue
-            if "int" in str(field.type):
+            if "int" in str(attribute.type):
                 if text.removeprefix("-").isdecimal() and len(text) < 10:
-                    known[field.name] = int(text)
+                    known[attribute.name] = int(text)
             else:
-                known[field.name] = text
+                known[attribute.name] = text
         return cls(**known)
 
     def to_query(self) -> dict[str, str]:
         """The query of a URL that shows this; defaults are left out."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {_query_name(attribute): getattr(self, attribute.name) for attribute in fields(self)}
         return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def _query_name(attribute: Field[Any]) -> str:
+    return attribute.metadata.get(_QUERY, attribute.name)
 
 
 def is_known_host(host: str | None) -> bool:
@@ -103,9 +108,9 @@ def runs(at: Path) -> dict[str, Path]:
     Only what lies inside the root is listed, whatever a link in it or the URL says, and only what is listed is opened.
     """
     inside = at.resolve()
-    found = {}
+    by_name = {}
     for path in find_runs(at):
         whole = path.resolve()
         if whole == inside or inside in whole.parents:
-            found[whole.name] = path
-    return found
+            by_name[whole.name] = path
+    return by_name

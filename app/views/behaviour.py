@@ -28,8 +28,8 @@ def show(run: Context) -> None:
         )
         return
     rows = cache.table(run.key, "behaviour", _COLUMNS)
-    kept = set(rows["measure"])
-    measures = [name for name in [*MEASURES, *sorted(kept - set(MEASURES))] if name in kept]
+    measured = set(rows["measure"])
+    measures = [name for name in [*MEASURES, *sorted(measured - set(MEASURES))] if name in measured]
     first = next((name for name in _FIRST if name in measures), measures[0] if measures else "")
     measure = st.session_state.get("behaviour-measure") or first
     components.header("Behaviour", *_answer(run, rows, measure if measure in measures else first))
@@ -43,12 +43,12 @@ def show(run: Context) -> None:
     )
     own = rows[rows["measure"] == measure]
     with components.section():
-        subtitle = run.where(layer=False, direction=False)
+        subtitle = run.subtitle(layer=False, direction=False)
         figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
         components.chart(figure, own, name="behaviour", alt=f"{measure} by optimiser step for every arm")
     with components.section():
         joined = _join_tables(run.key, run.layer, measure)
-        figure = cache.drawn(_figure, run.key, run.layer, measure, run.where(), run.witness, run.ink)
+        figure = cache.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)
         components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
     st.subheader("Answers", anchor=False)
     with components.section():
@@ -59,11 +59,11 @@ def _answer(run: Context, rows: pd.DataFrame, measure: str) -> tuple[str, str]:
     """What the selected checkpoint does, against the aligned model."""
     about = statistic_of(measure)
     own = rows[rows["measure"] == measure]
-    here = own[(own["arm"] == run.arm) & (own["seed"] == run.seed) & (own["step"] == run.step)]
+    selected = own[(own["arm"] == run.arm) & (own["seed"] == run.seed) & (own["step"] == run.step)]
     before = own[own["arm"] == "aligned"]
-    if here.empty:
+    if selected.empty:
         return about.title, f"It was not measured for {run.trajectory} at step {run.step:,}."
-    at = here.iloc[0]
+    at = selected.iloc[0]
     title = f"{about.title}: {_show(at['value'], about.limits)}"
     words = f"{run.trajectory.capitalize()}, step {run.step:,}"
     if pd.notna(at["low"]):
@@ -83,8 +83,8 @@ def _join_tables(key: Key, layer: int, measure: str) -> pd.DataFrame:
     rows = cache.table(key, "behaviour", _COLUMNS, (("measure", "==", measure),))
     drift = cache.drift(key, layer)
     fraction = drift[drift["statistic"] == "return_fraction"].set_index("checkpoint")["value"]
-    found = rows["checkpoint"].map(fraction).where(rows["arm"] != "aligned", 0.0)
-    return rows.assign(fraction=found.astype(float)).dropna(subset=["fraction", "value"])
+    fractions = rows["checkpoint"].map(fraction).where(rows["arm"] != "aligned", 0.0)
+    return rows.assign(fraction=fractions.astype(float)).dropna(subset=["fraction", "value"])
 
 
 def _figure(key: Key, layer: int, measure: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
@@ -99,10 +99,10 @@ def _browser(run: Context) -> None:
         if not cache.has_table(run.key, "completions"):
             components.missing("The answers were not kept.", f"gravity-probe evaluate {run.command_path}")
             return
-        here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+        checkpoint = run.catalogue.checkpoints[run.arm, run.seed, run.step]
         known = set(cache.columns(run.key, "completions"))
-        wanted = [name for name in ("label", "text", "completion", "refused", "verdict", "reason") if name in known]
-        rows = cache.table(run.key, "completions", tuple(wanted), (("checkpoint", "==", here),))
+        names = [name for name in ("label", "text", "completion", "refused", "verdict", "reason") if name in known]
+        rows = cache.table(run.key, "completions", tuple(names), (("checkpoint", "==", checkpoint),))
         left, middle, right = st.columns([2, 2, 3])
         label = left.selectbox("Requests", ["all", *sorted(rows["label"].unique())], key="answers-label")
         kind = middle.selectbox("Answers", ["all", "refused", "answered"], key="answers-kind")

@@ -24,34 +24,37 @@ _FILTERS = ("All", "Flips", "Refused → answered", "Answered → refused")
 def show(run: Context) -> None:
     """Draw the page."""
     places = _places(run)
-    one, other = _pair(run, places)
-    pair = _pair_rows(run.key, one, other) if cache.has_table(run.key, "pairs") else pd.DataFrame()
-    names = (components.checkpoint_name(one, run), components.checkpoint_name(other, run))
+    first, second = _pair(run, places)
+    pair = _pair_rows(run.key, first, second) if cache.has_table(run.key, "pairs") else pd.DataFrame()
+    names = (components.checkpoint_name(first, run), components.checkpoint_name(second, run))
     components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair))
     left, right = st.columns(2)
-    for column, label, field, current in ((left, "First", "one", one), (right, "Second", "other", other)):
+    for column, label, field, name, current in (
+        (left, "First", "first", "one", first),
+        (right, "Second", "second", "other", second),
+    ):
         with column:
             components.choose(
                 label,
                 list(places),
                 current,
                 partial(_choose, field),
-                name=field,
+                name=name,
                 format_func=lambda name: components.checkpoint_name(name, run),
             )
     with components.section():
-        _layers(run, one, other, names, pair)
+        _layers(run, first, second, names, pair)
     with components.section():
-        _show_transfer(run, places, one, other, names)
+        _show_transfer(run, places, first, second, names)
     st.subheader("Weights", anchor=False)
     with components.section():
-        _weights(run, one, other, names)
+        _weights(run, first, second, names)
     st.subheader(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
     with components.section():
-        _projections(run, places, one, other, names)
+        _projections(run, places, first, second, names)
     st.subheader("What they say", anchor=False)
     with components.section():
-        _completions(run, one, other, names)
+        _completions(run, first, second, names)
 
 
 def _choose(field: str, checkpoint: str) -> None:
@@ -60,10 +63,10 @@ def _choose(field: str, checkpoint: str) -> None:
 
 def _places(run: Context) -> dict[str, str]:
     """Every checkpoint of the run and its arm, roles first."""
-    found: dict[str, str] = {role: role for role in ROLES if role in _roles(run)}
+    arms: dict[str, str] = {role: role for role in ROLES if role in _roles(run)}
     for (arm, _, _), name in sorted(run.catalogue.checkpoints.items(), key=lambda entry: _rank(run, entry[0])):
-        found[name] = arm
-    return found
+        arms[name] = arm
+    return arms
 
 
 def _roles(run: Context) -> set[str]:
@@ -78,25 +81,25 @@ def _rank(run: Context, place: tuple[str, int, int]) -> tuple[int, int]:
 def _pair(run: Context, places: dict[str, str]) -> tuple[str, str]:
     """The chosen two; at first the aligned model and the selected checkpoint."""
     chosen = state.selection()
-    one = chosen.one if chosen.one in places else "aligned" if "aligned" in places else next(iter(places))
-    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
-    return one, chosen.other if chosen.other in places else here
+    first = chosen.first if chosen.first in places else "aligned" if "aligned" in places else next(iter(places))
+    selected = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    return first, chosen.second if chosen.second in places else selected
 
 
-def _pair_rows(key: Key, one: str, other: str) -> pd.DataFrame:
-    """The pair's rows with `one` first, whichever way round they were kept."""
-    rows = cache.table(key, "pairs", None, (("one", "in", [one, other]), ("other", "in", [one, other])))
-    straight = rows[(rows["one"] == one) & (rows["other"] == other)]
+def _pair_rows(key: Key, first: str, second: str) -> pd.DataFrame:
+    """The pair's rows with `first` first, whichever way round they were kept."""
+    rows = cache.table(key, "pairs", None, (("one", "in", [first, second]), ("other", "in", [first, second])))
+    straight = rows[(rows["one"] == first) & (rows["other"] == second)]
     if len(straight):
         return straight
-    return rows[(rows["one"] == other) & (rows["other"] == one)].rename(columns=_SWAPPED)
+    return rows[(rows["one"] == second) & (rows["other"] == first)].rename(columns=_SWAPPED)
 
 
 def _lead(run: Context, pair: pd.DataFrame) -> str:
-    here = pair[pair["layer"] == run.layer] if len(pair) else pair
-    if here.empty:
+    at_layer = pair[pair["layer"] == run.layer] if len(pair) else pair
+    if at_layer.empty:
         return ""
-    row = here.iloc[0]
+    row = at_layer.iloc[0]
     parts = [
         (row["distance"], f"{style.decimal(row['distance'])} ‖v‖ apart"),
         (row["cosine"], f"cosine of their displacements {style.decimal(row['cosine'])}"),
@@ -106,50 +109,50 @@ def _lead(run: Context, pair: pd.DataFrame) -> str:
     return f"At {components.layer_name(run.layer)}: {words}." if words else ""
 
 
-def _layers(run: Context, one: str, other: str, names: tuple[str, str], pair: pd.DataFrame) -> None:
+def _layers(run: Context, first: str, second: str, names: tuple[str, str], pair: pd.DataFrame) -> None:
     if not cache.has_table(run.key, "pairs"):
         components.missing("This run holds no pairs of checkpoints yet.", f"gravity-probe map {run.command_path}")
         return
     if pair.empty:
         components.missing(
             "The activations of one of the two were not kept, or there are too many checkpoints to keep every pair.",
-            f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
+            f"gravity-probe compare {run.command_path} {shlex.quote(first)} {shlex.quote(second)}",
         )
         return
-    subtitle = run.where(layer=False, direction=False)
-    figure = cache.drawn(_layers_figure, run.key, one, other, names, run.layer, subtitle, run.ink)
+    subtitle = run.subtitle(layer=False, direction=False)
+    figure = cache.figure(_layers_figure, run.key, first, second, names, run.layer, subtitle, run.ink)
     components.chart(
         figure, pair, name="pairs", alt="Distance, cosine, CKA, overlap, principal angle and probe transfer by layer"
     )
 
 
 def _layers_figure(
-    key: Key, one: str, other: str, names: tuple[str, str], layer: int, subtitle: str, ink: InkName
+    key: Key, first: str, second: str, names: tuple[str, str], layer: int, subtitle: str, ink: InkName
 ) -> go.Figure:
-    return by_layer.by_layer(_pair_rows(key, one, other), subtitle=subtitle, names=names, layer=layer, ink=ink)
+    return by_layer.by_layer(_pair_rows(key, first, second), subtitle=subtitle, names=names, layer=layer, ink=ink)
 
 
-def _show_transfer(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
+def _show_transfer(run: Context, places: dict[str, str], first: str, second: str, names: tuple[str, str]) -> None:
     """Each direction's probe, fitted in one of the two and read in the other."""
     if not cache.has_table(run.key, "direction_transfer"):
         components.missing(
             "No probes have been carried from one to the other.", f"gravity-probe directions fit {run.command_path}"
         )
         return
-    rows = _carried_rows(run.key, run.layer, one, other)
+    rows = _carried_rows(run.key, run.layer, first, second)
     if rows["fitted"].nunique() < 2:
         components.note(f"Probes were not fitted in both of them at the {components.layer_name(run.layer)}.")
         return
-    arms = (places[one], places[other])
-    subtitle = run.where(direction=False)
-    figure = cache.drawn(_carried_figure, run.key, run.layer, one, other, names, arms, subtitle, run.ink)
+    arms = (places[first], places[second])
+    subtitle = run.subtitle(direction=False)
+    figure = cache.figure(_carried_figure, run.key, run.layer, first, second, names, arms, subtitle, run.ink)
     components.chart(figure, rows, name="carried", alt="AUROC of each direction's probe at home and carried over")
 
 
-def _carried_rows(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
-    wanted = (("layer", "==", layer), ("fitted_on", "in", [one, other]), ("read_on", "in", [one, other]))
-    rows = cache.table(key, "direction_transfer", ("direction", "fitted_on", "read_on", "auroc"), wanted)
-    places, order = {one: "one", other: "other"}, cache.tracked(key)
+def _carried_rows(key: Key, layer: int, first: str, second: str) -> pd.DataFrame:
+    filters = (("layer", "==", layer), ("fitted_on", "in", [first, second]), ("read_on", "in", [first, second]))
+    rows = cache.table(key, "direction_transfer", ("direction", "fitted_on", "read_on", "auroc"), filters)
+    places, order = {first: "one", second: "other"}, cache.tracked_directions(key)
     rows = rows.assign(fitted=rows["fitted_on"].map(places), read=rows["read_on"].map(places))
     return rows.sort_values("direction", key=lambda names: names.map({name: at for at, name in enumerate(order)}))
 
@@ -157,34 +160,38 @@ def _carried_rows(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
 def _carried_figure(
     key: Key,
     layer: int,
-    one: str,
-    other: str,
+    first: str,
+    second: str,
     names: tuple[str, str],
     arms: tuple[str, str],
     subtitle: str,
     ink: InkName,
 ) -> go.Figure:
     return directions.probe_transfer(
-        _carried_rows(key, layer, one, other), names=names, arms=arms, subtitle=subtitle, ink=ink
+        _carried_rows(key, layer, first, second), names=names, arms=arms, subtitle=subtitle, ink=ink
     )
 
 
-def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None:
+def _weights(run: Context, first: str, second: str, names: tuple[str, str]) -> None:
     table = next(
-        (name for name in (_weights_name(one, other), _weights_name(other, one)) if cache.has_table(run.key, name)),
+        (
+            name
+            for name in (_weights_name(first, second), _weights_name(second, first))
+            if cache.has_table(run.key, name)
+        ),
         None,
     )
     if table is None:
         components.missing(
             "The weights of these two have not been compared.",
-            f"gravity-probe compare {run.command_path} {shlex.quote(one)} {shlex.quote(other)}",
+            f"gravity-probe compare {run.command_path} {shlex.quote(first)} {shlex.quote(second)}",
             "It reads both checkpoints, which must still be where they were, and keeps what it finds.",
         )
         return
     rows = cache.table(run.key, table)
-    if table == _weights_name(other, one):
+    if table == _weights_name(second, first):
         names = (names[1], names[0])
-    figure = cache.drawn(_weights_figure, run.key, table, names, run.where(layer=False, direction=False), run.ink)
+    figure = cache.figure(_weights_figure, run.key, table, names, run.subtitle(layer=False, direction=False), run.ink)
     components.chart(figure, rows, name="weights", alt="Relative weight drift by kind of tensor and layer")
     total = math.sqrt(float((rows["frobenius"] ** 2).sum()))
     inside = rows.dropna(subset=["inside"])
@@ -196,31 +203,31 @@ def _weights(run: Context, one: str, other: str, names: tuple[str, str]) -> None
         )
 
 
-def _weights_name(one: str, other: str) -> str:
-    return f"weights/{one}--{other}"
+def _weights_name(first: str, second: str) -> str:
+    return f"weights/{first}--{second}"
 
 
 def _weights_figure(key: Key, table: str, names: tuple[str, str], subtitle: str, ink: InkName) -> go.Figure:
     return by_layer.weights_by_kind(cache.table(key, table), subtitle=subtitle, names=names, ink=ink)
 
 
-def _projections(run: Context, places: dict[str, str], one: str, other: str, names: tuple[str, str]) -> None:
+def _projections(run: Context, places: dict[str, str], first: str, second: str, names: tuple[str, str]) -> None:
     if not cache.has_table(run.key, "projections"):
         components.missing("This run holds no projections yet.", f"gravity-probe measure --out {run.command_path} …")
         return
-    rows = _both(run.key, run.layer, one, other)
+    rows = _projection_pairs(run.key, run.layer, first, second)
     if rows.empty:
         components.note(f"No projections of both are kept at the {components.layer_name(run.layer)}.")
         return
-    arms = (places[one], places[other])
-    figure = cache.drawn(_projections_figure, run.key, run.layer, one, other, arms, names, run.where(), run.ink)
+    arms = (places[first], places[second])
+    figure = cache.figure(_projections_figure, run.key, run.layer, first, second, arms, names, run.subtitle(), run.ink)
     data = rows.assign(moved=rows["other"] - rows["one"]).sort_values("moved", ascending=False)
     components.chart(figure, data, name="side-by-side", alt="Each prompt's projection in one against the other")
 
 
-def _both(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
-    rows = cache.read_projections(key, layer, (one, other))
-    first, second = (rows[rows["checkpoint"] == name] for name in (one, other))
+def _projection_pairs(key: Key, layer: int, first_checkpoint: str, second_checkpoint: str) -> pd.DataFrame:
+    rows = cache.read_projections(key, layer, (first_checkpoint, second_checkpoint))
+    first, second = (rows[rows["checkpoint"] == name] for name in (first_checkpoint, second_checkpoint))
     first = first[["prompt", "label", "text", "projection"]].rename(columns={"projection": "one"})
     return first.merge(second[["prompt", "projection"]].rename(columns={"projection": "other"}), on="prompt")
 
@@ -228,35 +235,37 @@ def _both(key: Key, layer: int, one: str, other: str) -> pd.DataFrame:
 def _projections_figure(
     key: Key,
     layer: int,
-    one: str,
-    other: str,
+    first: str,
+    second: str,
     arms: tuple[str, str],
     names: tuple[str, str],
     subtitle: str,
     ink: InkName,
 ) -> go.Figure:
-    return by_layer.side_by_side(_both(key, layer, one, other), arms=arms, names=names, subtitle=subtitle, ink=ink)
+    return by_layer.side_by_side(
+        _projection_pairs(key, layer, first, second), arms=arms, names=names, subtitle=subtitle, ink=ink
+    )
 
 
 @st.fragment
-def _completions(run: Context, one: str, other: str, names: tuple[str, str]) -> None:
+def _completions(run: Context, first: str, second: str, names: tuple[str, str]) -> None:
     with components.section():
         if not cache.has_table(run.key, "completions"):
             components.missing("No answers were generated in this run.", f"gravity-probe evaluate {run.command_path}")
             return
-        rows = _answers(run.key, one, other)
+        rows = _answers(run.key, first, second)
         if rows.empty:
             components.note("No answers of both checkpoints are kept.")
             return
-        wanted = st.segmented_control("Show", _FILTERS, default=_FILTERS[0], key="compare-flips") or _FILTERS[0]
+        chosen = st.segmented_control("Show", _FILTERS, default=_FILTERS[0], key="compare-flips") or _FILTERS[0]
         before, after = rows["refused"].astype(bool), rows["refused_after"].astype(bool)
-        kept = {
+        masks = {
             "All": slice(None),
             "Flips": before != after,
             "Refused → answered": before & ~after,
             "Answered → refused": ~before & after,
         }
-        shown = rows.loc[kept[wanted]]
+        shown = rows.loc[masks[chosen]]
         components.note(
             f"{len(shown)} of {len(rows)} requests; {int((before & ~after).sum())} went from refused to answered, "
             f"{int((~before & after).sum())} the other way."
@@ -274,14 +283,14 @@ def _completions(run: Context, one: str, other: str, names: tuple[str, str]) -> 
         )
 
 
-def _answers(key: Key, one: str, other: str) -> pd.DataFrame:
+def _answers(key: Key, first_checkpoint: str, second_checkpoint: str) -> pd.DataFrame:
     rows = cache.table(
         key,
         "completions",
         ("checkpoint", "prompt", "label", "text", "completion", "refused"),
-        (("checkpoint", "in", [one, other]),),
+        (("checkpoint", "in", [first_checkpoint, second_checkpoint]),),
     )
-    first, second = (rows[rows["checkpoint"] == name] for name in (one, other))
+    first, second = (rows[rows["checkpoint"] == name] for name in (first_checkpoint, second_checkpoint))
     second = second[["prompt", "label", "completion", "refused"]]
     return first.merge(second, on=["prompt", "label"], suffixes=("", "_after")).drop(columns="checkpoint")
 

@@ -22,7 +22,7 @@ _MAP = "chart-direction-map"
 
 def show(run: Context) -> None:
     """Draw the page."""
-    known = cache.tracked(run.key)
+    known = cache.tracked_directions(run.key)
     if not known:
         components.header("Directions", "No directions have been fitted yet")
         components.missing(
@@ -34,17 +34,17 @@ def show(run: Context) -> None:
         _download(run, list(cache.directions(run.key)))
         return
     direction = components.direction_of(known)
-    here = run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    checkpoint = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     rows = cache.tracks(run.key, (("layer", "==", run.layer), ("direction", "==", direction)))
     about = cache.directions(run.key).get(direction, {})
-    components.header("Directions", *_answer(run, rows, direction, here, about))
+    components.header("Directions", *_answer(run, rows, direction, checkpoint, about))
     components.choose_direction(known, direction, str(about.get("says", "")))
     if run.layer < 0:
         components.note("Directions lie behind blocks, not in the embedding: choose a layer at the left.")
         return
     with components.section():
-        figure = cache.drawn(
-            _turning, run.key, run.layer, direction, (run.arm, run.seed), run.where(direction=False), run.ink
+        figure = cache.figure(
+            _turning, run.key, run.layer, direction, (run.arm, run.seed), run.subtitle(direction=False), run.ink
         )
         components.chart(
             figure,
@@ -56,21 +56,23 @@ def show(run: Context) -> None:
         "More of it", list(_VIEWS), default=next(iter(_VIEWS)), key="directions-view", label_visibility="collapsed"
     )
     with components.section():
-        _VIEWS[view or next(iter(_VIEWS))](run, here, direction)
+        _VIEWS[view or next(iter(_VIEWS))](run, checkpoint, direction)
     _download(run, list(cache.directions(run.key)), direction)
 
 
-def _answer(run: Context, rows: pd.DataFrame, direction: str, here: str, about: dict[str, object]) -> tuple[str, str]:
+def _answer(
+    run: Context, rows: pd.DataFrame, direction: str, checkpoint: str, about: dict[str, object]
+) -> tuple[str, str]:
     """How far the direction turned at the selected checkpoint, and what is still read along it."""
-    at, before = (rows[rows["checkpoint"] == name] for name in (here, ALIGNED))
+    at, before = (rows[rows["checkpoint"] == name] for name in (checkpoint, ALIGNED))
     name = direction.replace("_", " ").capitalize()
-    what = f"{name}: {about['says']}." if about.get("says") else ""
+    meaning = f"{name}: {about['says']}." if about.get("says") else ""
     if at.empty:
-        return name, f"It was not fitted at {run.trajectory}, step {run.step:,}. {what}"
+        return name, f"It was not fitted at {run.trajectory}, step {run.step:,}. {meaning}"
     own = at.iloc[0]
     if not math.isfinite(own["angle"]):
         why = own["reason"] if isinstance(own["reason"], str) else "one of the two fits is not defined"
-        return f"{name} is not defined at {components.layer_name(run.layer)}", f"{why.capitalize()}. {what}"
+        return f"{name} is not defined at {components.layer_name(run.layer)}", f"{why.capitalize()}. {meaning}"
     title = f"{name} turned by {own['angle']:.0f}° at {components.layer_name(run.layer)}"
     words = (
         f"{run.trajectory.capitalize()}, step {run.step:,}: the aligned model's probe reads AUROC "
@@ -78,7 +80,7 @@ def _answer(run: Context, rows: pd.DataFrame, direction: str, here: str, about: 
     )
     if len(before) and math.isfinite(before.iloc[0]["refit"]):
         words += f"; at the aligned model it was {style.decimal(before.iloc[0]['refit'])}"
-    return title, f"{words}. {what}"
+    return title, f"{words}. {meaning}"
 
 
 def _with_interval(row: pd.Series, name: str) -> str:
@@ -95,18 +97,18 @@ def _turning(key: Key, layer: int, direction: str, chosen: tuple[str, int], subt
 # All of them ---------------------------------------------------------------------------------------------------
 
 
-def _all(run: Context, here: str, direction: str) -> None:
-    rows = cache.tracks(run.key, (("checkpoint", "==", here),))
+def _all(run: Context, checkpoint: str, direction: str) -> None:
+    rows = cache.tracks(run.key, (("checkpoint", "==", checkpoint),))
     if rows.empty:
         components.note("The activations of this checkpoint were not kept: choose another step at the left.")
         return
-    figure = cache.drawn(
+    figure = cache.figure(
         _map,
         run.key,
-        here,
+        checkpoint,
         direction,
         run.layer,
-        f"{run.where(layer=False, direction=False)} · {style.plain(components.checkpoint_name(here, run))}",
+        f"{run.subtitle(layer=False, direction=False)} · {style.plain(components.checkpoint_name(checkpoint, run))}",
         run.ink,
     )
     components.chart(
@@ -120,14 +122,14 @@ def _all(run: Context, here: str, direction: str) -> None:
     _table(run, rows)
 
 
-def _map(key: Key, here: str, direction: str, layer: int, subtitle: str, ink: InkName) -> go.Figure:
-    rows = cache.tracks(key, (("checkpoint", "==", here),))
-    names, layers = cache.tracked(key), sorted(int(each) for each in rows["layer"].unique())
+def _map(key: Key, checkpoint: str, direction: str, layer: int, subtitle: str, ink: InkName) -> go.Figure:
+    rows = cache.tracks(key, (("checkpoint", "==", checkpoint),))
+    names, layers = cache.tracked_directions(key), sorted(int(number) for number in rows["layer"].unique())
     wide = rows.pivot_table(index="direction", columns="layer", values="refit", dropna=False).reindex(names)
     return matrix.matrix(
         wide.reindex(columns=layers).to_numpy(dtype=float).tolist(),
         rows=names,
-        columns=[str(each) for each in layers],
+        columns=[str(number) for number in layers],
         title="Which layer tells the classes apart",
         subtitle=subtitle,
         axes=("", "layer"),
@@ -151,10 +153,14 @@ def _map_clicked() -> None:
 def _table(run: Context, rows: pd.DataFrame) -> None:
     """One row a direction at the chosen layer, with its AUROC over all layers as a small line."""
     by_layer = rows.sort_values("layer").groupby("direction")["refit"].agg(list)
-    own = rows[rows["layer"] == run.layer].set_index("direction").reindex(cache.tracked(run.key)).reset_index()
-    about = cache.told(run.key)
+    own = (
+        rows[rows["layer"] == run.layer].set_index("direction").reindex(cache.tracked_directions(run.key)).reset_index()
+    )
+    about = cache.direction_notes(run.key)
     own = own.assign(
-        by_layer=[[0.5 if math.isnan(each) else each for each in by_layer.get(name, [])] for name in own["direction"]],
+        by_layer=[
+            [0.5 if math.isnan(value) else value for value in by_layer.get(name, [])] for name in own["direction"]
+        ],
         says=[str(about.get(name, {}).get("says", "")) for name in own["direction"]],
         interval=[
             f"{style.decimal(low)} to {style.decimal(high)}" if math.isfinite(low) else "–"
@@ -183,31 +189,31 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
 # One of them ---------------------------------------------------------------------------------------------------
 
 
-def _readout(run: Context, here: str, direction: str) -> None:
-    components.readout(run, direction, here)
+def _readout(run: Context, checkpoint: str, direction: str) -> None:
+    components.readout(run, direction, checkpoint)
 
 
-def _cosines(run: Context, here: str, direction: str) -> None:
+def _cosines(run: Context, checkpoint: str, direction: str) -> None:
     if not cache.has_table(run.key, "direction_cosines"):
         components.missing("No cosines are kept.", f"gravity-probe directions fit {run.command_path}")
         return
-    rows = _cosine_rows(run.key, run.layer, here)
+    rows = _cosine_rows(run.key, run.layer, checkpoint)
     if rows.empty:
         components.note("None are kept of this checkpoint.")
         return
-    subtitle = f"{run.where(direction=False)} · {style.plain(components.checkpoint_name(here, run))}"
-    figure = cache.drawn(_cosine_figure, run.key, run.layer, here, direction, subtitle, run.ink)
+    subtitle = f"{run.subtitle(direction=False)} · {style.plain(components.checkpoint_name(checkpoint, run))}"
+    figure = cache.figure(_cosine_figure, run.key, run.layer, checkpoint, direction, subtitle, run.ink)
     components.chart(figure, rows, name="cosines", alt="Cosine of every direction with every other")
 
 
-def _cosine_rows(key: Key, layer: int, here: str) -> pd.DataFrame:
+def _cosine_rows(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
     columns = ("checkpoint", "one", "other", "cosine")
-    return cache.table(key, "direction_cosines", columns, (("layer", "==", layer), ("checkpoint", "==", here)))
+    return cache.table(key, "direction_cosines", columns, (("layer", "==", layer), ("checkpoint", "==", checkpoint)))
 
 
-def _cosine_figure(key: Key, layer: int, here: str, direction: str, subtitle: str, ink: InkName) -> go.Figure:
-    names = cache.tracked(key)
-    wide = _cosine_rows(key, layer, here).pivot_table(index="one", columns="other", values="cosine", dropna=False)
+def _cosine_figure(key: Key, layer: int, checkpoint: str, direction: str, subtitle: str, ink: InkName) -> go.Figure:
+    names = cache.tracked_directions(key)
+    wide = _cosine_rows(key, layer, checkpoint).pivot_table(index="one", columns="other", values="cosine", dropna=False)
     return matrix.matrix(
         wide.reindex(index=names, columns=names).to_numpy(dtype=float).tolist(),
         rows=names,
@@ -233,8 +239,8 @@ def _transfer(run: Context, _: str, direction: str) -> None:
     if len(names) < 2:
         components.note("Too few checkpoints were fitted to carry a probe from one to another.")
         return
-    subtitle = f"{run.where(direction=False)} · direction {style.plain(direction)}"
-    figure = cache.drawn(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), subtitle, run.ink)
+    subtitle = f"{run.subtitle(direction=False)} · direction {style.plain(direction)}"
+    figure = cache.figure(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), subtitle, run.ink)
     components.chart(figure, rows, name="transfer", alt="AUROC of probes fitted at one checkpoint and read at another")
 
 
@@ -243,12 +249,12 @@ def _transfer_rows(key: Key, layer: int, direction: str) -> pd.DataFrame:
     return cache.table(key, "direction_transfer", columns, (("layer", "==", layer), ("direction", "==", direction)))
 
 
-def _own_line(run: Context, kept: set[str]) -> dict[str, str]:
+def _own_line(run: Context, fitted: set[str]) -> dict[str, str]:
     """Roles and the selected trajectory's steps that were fitted: checkpoint → name."""
     roles = {role: run.witness if role == "witness" else role for role in (ALIGNED, "witness", "pretrained")}
     steps = run.catalogue.steps[run.arm, run.seed]
     line = {run.catalogue.checkpoints[run.arm, run.seed, step]: f"{run.arm} {step:,}" for step in steps}
-    return {name: words for name, words in {**roles, **line}.items() if name in kept}
+    return {name: words for name, words in {**roles, **line}.items() if name in fitted}
 
 
 def _transfer_figure(
@@ -272,30 +278,30 @@ def _transfer_figure(
     )
 
 
-def _interventions(run: Context, here: str, direction: str) -> None:
+def _interventions(run: Context, checkpoint: str, direction: str) -> None:
     """What the direction does to behaviour, and what moving along the reversion does, where that was tried."""
     with components.section():
-        _effects(run, here, direction)
+        _effects(run, checkpoint, direction)
     with components.section():
-        _mediation(run, here)
+        _mediation(run, checkpoint)
 
 
-def _effects(run: Context, here: str, direction: str) -> None:
-    wanted = (("direction", "==", direction),)
-    rows = cache.table(run.key, "effects", None, wanted) if cache.has_table(run.key, "effects") else pd.DataFrame()
+def _effects(run: Context, checkpoint: str, direction: str) -> None:
+    filters = (("direction", "==", direction),)
+    rows = cache.table(run.key, "effects", None, filters) if cache.has_table(run.key, "effects") else pd.DataFrame()
     if rows.empty:
         components.missing(
             f"Nobody has tried what {direction} does to answers in this run.",
             f"gravity-probe directions effect {run.command_path} --direction {direction}",
         )
         return
-    kept = list(rows["checkpoint"].unique())
-    chosen = here if here in kept else kept[-1]
+    tried = list(rows["checkpoint"].unique())
+    chosen = checkpoint if checkpoint in tried else tried[-1]
     own = rows[rows["checkpoint"] == chosen]
     layers = ", ".join(str(layer) for layer in sorted(own["layer"].unique()))
     words = components.checkpoint_name(chosen, run)
-    subtitle = f"{run.where(layer=False, direction=False)} · {style.plain(words)} · layer {style.plain(layers)}"
-    figure = cache.drawn(_effects_figure, run.key, direction, chosen, _arm(run, chosen), subtitle, run.ink)
+    subtitle = f"{run.subtitle(layer=False, direction=False)} · {style.plain(words)} · layer {style.plain(layers)}"
+    figure = cache.figure(_effects_figure, run.key, direction, chosen, _arm(run, chosen), subtitle, run.ink)
     components.chart(figure, own, name="effects", alt="Answers with the direction ablated and added")
 
 
@@ -309,28 +315,28 @@ def _arm(run: Context, checkpoint: str) -> str:
     return places.get(checkpoint, checkpoint)
 
 
-def _mediation(run: Context, here: str) -> None:
+def _mediation(run: Context, checkpoint: str) -> None:
     if not cache.has_table(run.key, "mediation"):
         components.missing(
             "Nobody has intervened along the reversion in this run.",
             f"gravity-probe directions mediate {run.command_path}",
         )
         return
-    kept = list(cache.table(run.key, "mediation", ("checkpoint",))["checkpoint"].unique())
-    chosen = here if here in kept else kept[-1]
+    tried = list(cache.table(run.key, "mediation", ("checkpoint",))["checkpoint"].unique())
+    chosen = checkpoint if checkpoint in tried else tried[-1]
     rows = cache.table(run.key, "mediation", None, (("checkpoint", "==", chosen),))
     words = components.checkpoint_name(chosen, run)
     arm = _arm(run, chosen)
-    figure = cache.drawn(
+    figure = cache.figure(
         _mediation_figure,
         run.key,
         chosen,
         arm,
-        f"{run.where(layer=False, direction=False)} · {style.plain(words)}",
+        f"{run.subtitle(layer=False, direction=False)} · {style.plain(words)}",
         run.ink,
     )
     components.chart(figure, rows, name="mediation", alt="Answers with and without the motion along the reversion")
-    if chosen != here:
+    if chosen != checkpoint:
         components.note(f"It was tried at {words}, not at the selected checkpoint.")
 
 

@@ -32,7 +32,7 @@ def show(run: Context) -> None:
     arms = components.arms(run, name="displacement")
     with components.section():
         if own["along"].notna().any():
-            figure = cache.drawn(
+            figure = cache.figure(
                 _figure,
                 run.key,
                 run.layer,
@@ -41,7 +41,7 @@ def show(run: Context) -> None:
                 run.step,
                 cone,
                 across == _ACROSS[0],
-                run.where(),
+                run.subtitle(),
                 run.witness,
                 run.ink,
             )
@@ -81,8 +81,8 @@ def components_of(key: Key, layer: int) -> pd.DataFrame:
         wide = wide.merge(plane, on="checkpoint", how="left")
     else:
         wide = wide.assign(across=np.nan, third=np.nan)
-    rest = (wide["off_axis"] ** 2 - wide["across"] ** 2 - wide["third"] ** 2).clip(lower=0)
-    wide["rest"] = np.sqrt(rest)
+    remainder = (wide["off_axis"] ** 2 - wide["across"] ** 2 - wide["third"] ** 2).clip(lower=0)
+    wide["rest"] = np.sqrt(remainder)
     wide["length"] = np.hypot(wide["along"], wide["off_axis"])
     wide["angle"] = np.degrees(np.arctan2(wide["off_axis"], wide["along"]))
     return wide.sort_values(["arm", "seed", "step"], ignore_index=True)
@@ -90,25 +90,25 @@ def components_of(key: Key, layer: int) -> pd.DataFrame:
 
 def _cone(run: Context) -> Cone | None:
     """The test of the selected checkpoint's alignment whose null reaches furthest."""
-    found = cache.tests(run.key, run.layer)
-    found = found[
-        (found["arm"] == run.arm)
-        & (found["seed"] == run.seed)
-        & (found["step"] == run.step)
-        & (found["statistic"] == "alignment_crossfit")
-        & found["limit"].notna()
+    drawn = cache.tests(run.key, run.layer)
+    drawn = drawn[
+        (drawn["arm"] == run.arm)
+        & (drawn["seed"] == run.seed)
+        & (drawn["step"] == run.step)
+        & (drawn["statistic"] == "alignment_crossfit")
+        & drawn["limit"].notna()
     ]
-    if found.empty:
+    if drawn.empty:
         return None
-    hardest = found.loc[found["limit"].idxmax()]
+    hardest = drawn.loc[drawn["limit"].idxmax()]
     return Cone(str(hardest["null"]), float(hardest["limit"]), limit_label(int(hardest["draws"])))
 
 
 def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, str]:
-    here = own[own["step"] == run.step]
-    if here.empty or not math.isfinite(here["angle"].iloc[0]):
+    at_step = own[own["step"] == run.step]
+    if at_step.empty or not math.isfinite(at_step["angle"].iloc[0]):
         return "Where the mean went", f"Nothing is defined at {components.layer_name(run.layer)}, step {run.step:,}."
-    at = here.iloc[0]
+    at = at_step.iloc[0]
     title = f"{run.arm.capitalize()} moved at {at['angle']:.0f}° to the way back"
     lead = (
         f"Seed {run.seed}, step {run.step:,}, {components.layer_name(run.layer)}: {style.decimal(at['along'])} along "
@@ -175,12 +175,12 @@ def _prompts(run: Context) -> None:
         )
         return
     name = run.catalogue.checkpoints[run.arm, run.seed, run.step]
-    before, after = (_places(run.key, run.layer, each) for each in ("aligned", name))
+    before, after = (_places(run.key, run.layer, checkpoint) for checkpoint in ("aligned", name))
     if before.empty or after.empty:
         components.note(f"No projections are kept at the {components.layer_name(run.layer)}.")
         return
-    subtitle = f"{run.where()} · {style.plain(run.trajectory)}, step {run.step:,}"
-    figure = cache.drawn(_prompt_figure, run.key, run.layer, name, run.arm, subtitle, run.ink)
+    subtitle = f"{run.subtitle()} · {style.plain(run.trajectory)}, step {run.step:,}"
+    figure = cache.figure(_prompt_figure, run.key, run.layer, name, run.arm, subtitle, run.ink)
     data = before.merge(after.drop(columns=["label", "text"]), on="prompt", suffixes=("_aligned", "_checkpoint"))
     components.chart(figure, data, name="prompt-arrows", alt="Each prompt's way in the plane, as an arrow")
 
@@ -192,7 +192,7 @@ def _places(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
 
 
 def _prompt_figure(key: Key, layer: int, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
-    before, after = (_places(key, layer, each) for each in ("aligned", checkpoint))
+    before, after = (_places(key, layer, name) for name in ("aligned", checkpoint))
     return displacement.prompt_arrows(before, after, arm=arm, subtitle=subtitle, ink=ink)
 
 
@@ -204,8 +204,8 @@ def _layers(run: Context, arms: tuple[str, ...]) -> None:
     rows = rows[rows["arm"].isin(arms)]
     layers = sorted(int(layer) for layer in rows["layer"].unique())
     shown = displacement.evenly(layers, run.layer, run.catalogue.headline)
-    subtitle = f"{run.where(layer=False)} · step {run.step:,}"
-    figure = cache.drawn(
+    subtitle = f"{run.subtitle(layer=False)} · step {run.step:,}"
+    figure = cache.figure(
         _layers_figure, run.key, run.step, arms, tuple(shown), subtitle, run.catalogue.headline, run.ink
     )
     components.chart(figure, rows, name="multiples", alt="Mean displacements at every layer, as arrows")

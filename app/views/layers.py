@@ -45,7 +45,7 @@ def show(run: Context) -> None:
                 of,
                 (run.layer, run.step),
                 run.catalogue.headline,
-                _where(run, of, layer=False, trajectory=True),
+                _subtitle(run, of, layer=False, trajectory=True),
                 run.ink,
             )
             components.chart(
@@ -63,7 +63,7 @@ def show(run: Context) -> None:
 def _known_directions(run: Context) -> list[str]:
     """The fitted directions; a damaged table of theirs leaves the drift to be looked at."""
     with components.section():
-        return cache.tracked(run.key)
+        return cache.tracked_directions(run.key)
     return []
 
 
@@ -94,11 +94,11 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
             )
 
 
-def _where(run: Context, direction: str, **parts: bool) -> str:
+def _subtitle(run: Context, direction: str, **parts: bool) -> str:
     """A figure's subtitle, with the direction that it is about."""
     if not direction:
-        return run.where(**parts)
-    return f"{run.where(**parts, direction=False)} · direction {style.plain(direction)}"
+        return run.subtitle(**parts)
+    return f"{run.subtitle(**parts, direction=False)} · direction {style.plain(direction)}"
 
 
 def _lead(run: Context, rows: pd.DataFrame) -> str:
@@ -107,10 +107,10 @@ def _lead(run: Context, rows: pd.DataFrame) -> str:
     if at_step.empty:
         return ""
     own = at_step[at_step["layer"] == run.layer]["value"]
-    here = style.decimal(float(own.iloc[0])) if len(own) else "not defined"
+    value = style.decimal(float(own.iloc[0])) if len(own) else "not defined"
     top = at_step.loc[at_step["value"].idxmax()]
     words = (
-        f"{run.trajectory.capitalize()}, step {run.step:,}: {here} at {components.layer_name(run.layer)}; "
+        f"{run.trajectory.capitalize()}, step {run.step:,}: {value} at {components.layer_name(run.layer)}; "
         f"largest, {style.decimal(float(top['value']))}, at {components.layer_name(int(top['layer']))}."
     )
     if int(top["layer"]) != run.catalogue.headline:
@@ -181,8 +181,8 @@ def _project(run: Context, names: dict[str, str], direction: str) -> pd.DataFram
 
 
 def _show(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    there = set(table["checkpoint"])
-    return tuple((checkpoint, name) for checkpoint, name in names.items() if checkpoint in there)
+    drawn = set(table["checkpoint"])
+    return tuple((checkpoint, name) for checkpoint, name in names.items() if checkpoint in drawn)
 
 
 def _distributions(run: Context, direction: str) -> None:
@@ -199,7 +199,7 @@ def _distributions(run: Context, direction: str) -> None:
     if table.empty:
         return
     figure = cache.projections_figure(
-        run.key, run.layer, _show(names, table), direction, _where(run, direction), run.ink
+        run.key, run.layer, _show(names, table), direction, _subtitle(run, direction), run.ink
     )
     components.chart(
         figure,
@@ -215,7 +215,7 @@ def _roc(run: Context, direction: str) -> None:
     if table.empty:
         return
     shown = _show(names, table)
-    figure = cache.drawn(_roc_figure, run.key, run.layer, shown, direction, _where(run, direction), run.ink)
+    figure = cache.figure(_roc_figure, run.key, run.layer, shown, direction, _subtitle(run, direction), run.ink)
     data = table[["checkpoint", "label", "prompt", "projection", "text"]]
     components.chart(figure, data, name="roc", alt="Receiver operating characteristic, one curve a checkpoint")
     if direction or not cache.has_table(run.key, "pairs"):
@@ -248,8 +248,8 @@ def _spectrum(run: Context, _: str) -> None:
     if rows.empty:
         components.note(f"No spectrum is kept at the {components.layer_name(run.layer)}; choose a block at the left.")
         return
-    subtitle = run.where(direction=False)
-    figure = cache.drawn(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)
+    subtitle = run.subtitle(direction=False)
+    figure = cache.figure(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)
     components.chart(figure, rows[rows["of"] == of], name="spectrum", alt=f"Share of variance of the {of} by axis")
 
 

@@ -26,24 +26,24 @@ _ANSWER = 32  # tokens
 def show(run: Context) -> None:
     """Draw the page."""
     places = _places(run)
-    there = {name: ref for name, ref in places.items() if not _gone(ref)}
-    if "aligned" not in there:
+    present = {name: ref for name, ref in places.items() if not _gone(ref)}
+    if "aligned" not in present:
         _nothing_there(run, places)
         return
     loaded = bench.is_loaded(run.key)
-    components.header("Live", "Ask a checkpoint yourself", _lead(run, there["aligned"], loaded))
+    components.header("Live", "Ask a checkpoint yourself", _lead(run, present["aligned"], loaded))
     left, right, _ = st.columns([3, 2, 2], vertical_alignment="center")
     if not loaded:
         left.button("Load the model", type="primary", icon=":material/memory:", on_click=bench.load, args=(run.key,))
-        _refuse(places, there)
+        _refuse(places, present)
         return
     right.button(
         "Free the model", icon=":material/eject:", on_click=bench.free, help="It is freed too when you leave this page."
     )
     with components.section():
         _memory(run, left)
-        _refuse(places, there)
-        _desk(run, tuple(there))
+        _refuse(places, present)
+        _desk(run, tuple(present))
 
 
 def _places(run: Context) -> dict[str, CheckpointRef]:
@@ -86,16 +86,16 @@ def _short(place: str, run: Context) -> str:
 
 def _lead(run: Context, aligned: CheckpointRef, loaded: bool) -> str:
     model = run.manifest.model
-    what = (
+    model_text = (
         f"{model.get('architecture', 'a model')} with {model.get('n_layers', '?')} layers of width "
         f"{model.get('d_model', '?')}"
     )
     size = _bytes_on_disk(aligned)
     place = f"{_short(aligned.model, run)} ({_size(size)} on disk)" if size else f"{aligned} on the hub, or its cache"
     if loaded:
-        return f"The only page that loads a model. In memory: {what}."
+        return f"The only page that loads a model. In memory: {model_text}."
     return (
-        f"The only page that loads a model: {what}, from {place}. It stays in memory until you free it or leave "
+        f"The only page that loads a model: {model_text}, from {place}. It stays in memory until you free it or leave "
         "the page; checkpoints take turns in it."
     )
 
@@ -117,8 +117,8 @@ def _memory(run: Context, column: st.delta_generator.DeltaGenerator) -> None:
         )
 
 
-def _refuse(places: dict[str, CheckpointRef], there: dict[str, CheckpointRef]) -> None:
-    absent = len(places) - len(there)
+def _refuse(places: dict[str, CheckpointRef], present: dict[str, CheckpointRef]) -> None:
+    absent = len(places) - len(present)
     if absent:
         components.note(f"{absent} of {len(places)} checkpoints are no longer at their places and cannot be asked.")
 
@@ -126,12 +126,12 @@ def _refuse(places: dict[str, CheckpointRef], there: dict[str, CheckpointRef]) -
 @st.fragment
 def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
     with components.section():
-        one, other = _pair(run, checkpoints)
+        first, second = _pair(run, checkpoints)
         direction = _direction(run)
         if direction is None:
             components.missing("This run holds no direction.", f"gravity-probe directions fit {run.command_path}")
             return
-        _choices(run, checkpoints, one, other, direction)
+        _choices(run, checkpoints, first, second, direction)
         if run.layer < 0:
             components.note("Directions lie behind blocks, not in the embedding: choose a layer at the left.")
             return
@@ -153,15 +153,21 @@ def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
         if not prompt.strip():
             components.note("Type a prompt, or take one of the run's.")
             return
-        _draw(run, tuple(name for name in (one, other) if name), direction, prompt, push, _ANSWER if answers else 0)
+        _draw(run, tuple(name for name in (first, second) if name), direction, prompt, push, _ANSWER if answers else 0)
 
 
 def _pair(run: Context, checkpoints: tuple[str, ...]) -> tuple[str, str]:
     """The chosen one or two; at first the aligned model and the selected checkpoint."""
-    chosen, here = state.selection(), run.catalogue.checkpoints[run.arm, run.seed, run.step]
-    one = chosen.one if chosen.one in checkpoints else "aligned"
-    other = chosen.other if chosen.other in checkpoints else here if here in checkpoints and here != one else _NONE
-    return one, _NONE if st.session_state.get("live-alone") or other == one else other
+    chosen, selected = state.selection(), run.catalogue.checkpoints[run.arm, run.seed, run.step]
+    first = chosen.first if chosen.first in checkpoints else "aligned"
+    second = (
+        chosen.second
+        if chosen.second in checkpoints
+        else selected
+        if selected in checkpoints and selected != first
+        else _NONE
+    )
+    return first, _NONE if st.session_state.get("live-alone") or second == first else second
 
 
 def _direction(run: Context) -> str | None:
@@ -170,14 +176,14 @@ def _direction(run: Context) -> str | None:
     return chosen if chosen in known else next(iter(known), None)
 
 
-def _choices(run: Context, checkpoints: tuple[str, ...], one: str, other: str, direction: str) -> None:
+def _choices(run: Context, checkpoints: tuple[str, ...], checkpoint: str, beside: str, direction: str) -> None:
     first, second, third = st.columns(3)
     with first:
         components.choose(
             "Checkpoint",
             checkpoints,
-            one,
-            lambda name: _choose(one=name),
+            checkpoint,
+            lambda name: _choose(first=name),
             name="one",
             format_func=lambda name: components.checkpoint_name(name, run),
         )
@@ -185,7 +191,7 @@ def _choices(run: Context, checkpoints: tuple[str, ...], one: str, other: str, d
         components.choose(
             "Beside it",
             (_NONE, *checkpoints),
-            other,
+            beside,
             _beside,
             name="other",
             format_func=lambda name: components.checkpoint_name(name, run) if name else "nothing",
@@ -209,22 +215,22 @@ def _choose(**changes: str) -> None:
 def _beside(name: str) -> None:
     st.session_state["live-alone"] = not name
     if name:
-        _choose(other=name)
+        _choose(second=name)
 
 
 def _prompt(run: Context) -> str:
     """The prompt; it is kept in this visit only, and never in the URL."""
-    kept = cache.prompts(run.key)
+    prompts = cache.prompts(run.key)
     if "live-prompt" not in st.session_state:
-        st.session_state["live-prompt"] = kept[0] if kept else ""
-    if kept:
+        st.session_state["live-prompt"] = prompts[0] if prompts else ""
+    if prompts:
         st.selectbox(
             "Take a probe prompt",
-            kept,
+            prompts,
             index=None,
             key="live-taken",
             on_change=_take,
-            placeholder=f"One of the run's {len(kept):,}, or type your own below",
+            placeholder=f"One of the run's {len(prompts):,}, or type your own below",
         )
     return st.text_area(
         "Prompt",
@@ -246,7 +252,7 @@ def _draw(
     with st.spinner("Asking …", show_time=False):
         spots, chances, answers = _read(run, checkpoints, direction, prompt, push, new_tokens)
     shown = tuple((name, _arm(name, run), components.checkpoint_name(name, run)) for name in checkpoints)
-    subtitle = f"{run.where(direction=False)} · direction {style.plain(direction)}"
+    subtitle = f"{run.subtitle(direction=False)} · direction {style.plain(direction)}"
     if new_tokens:
         _answers(answers, push)
     figure = plots.next_tokens(chances, shown, push=push, subtitle=subtitle, ink=run.ink)
@@ -259,17 +265,17 @@ def _read(
     run: Context, checkpoints: tuple[str, ...], direction: str, prompt: str, push: float, new_tokens: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Tokens with their projections, next tokens with their chances, and answers, each without and with the push."""
-    found = {}
+    readings = {}
     for name in checkpoints:
         for coefficient in dict.fromkeys((0.0, push)):
-            found[name, coefficient] = bench.read(
+            readings[name, coefficient] = bench.read(
                 run.key, run.manifest, name, direction, prompt, run.layer, coefficient, new_tokens
             )
-    words = {token: text for read in found.values() for token, text in read.words.items()}
-    best = sorted(words, key=lambda token: -max(float(read.chances[token]) for read in found.values()))[:_NEXT]
+    words = {token: text for read in readings.values() for token, text in read.words.items()}
+    best = sorted(words, key=lambda token: -max(float(read.chances[token]) for read in readings.values()))[:_NEXT]
     spots, chances, answers = [], [], []
     for name in checkpoints:
-        plain, pushed = found[name, 0.0], found[name, push] if push else None
+        plain, pushed = readings[name, 0.0], readings[name, push] if push else None
         moved = pushed.projections if pushed else [math.nan] * len(plain.tokens)
         spots += [
             (name, *spot) for spot in zip(range(len(plain.tokens)), plain.tokens, plain.projections, moved, strict=True)

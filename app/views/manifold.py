@@ -31,14 +31,14 @@ _COLOURS = {
 
 def show(run: Context) -> None:
     """Draw the page."""
-    kept = _kept(run.key.path)
-    method, fit, axes = _which(kept)
+    names = _map_names(run.key.path)
+    method, fit, axes = _chosen_map(names)
     name = f"maps/{method}-{fit}-layer{run.layer}"
-    about = cache.document(run.key, name) if name in kept else None
+    about = cache.document(run.key, name) if name in names else None
     if about is None:
         components.header("Manifold", "This map has not been made yet")
         _controls_of_map(method, fit, axes)
-        _offer(run, method, fit, kept)
+        _offer(run, method, fit, names)
         return
     if not isinstance(about, dict) or "trustworthiness" not in about:
         raise RunFolderError(f"{name}.json is not as expected", next_step="Make it again: gravity-probe map RUN.")
@@ -55,20 +55,20 @@ def show(run: Context) -> None:
     _controls_of_map(method, fit, axes)
 
 
-def _reading(kept: float) -> str:
-    if kept >= 0.95:
+def _reading(trust: float) -> str:
+    if trust >= 0.95:
         return "What lies together in it lies together in the activations."
     return "Some prompts lie together in it that are no neighbours in the activations: trust the whole, not the detail."
 
 
-def _kept(path: str) -> list[str]:
+def _map_names(path: str) -> list[str]:
     return sorted(f"maps/{file.stem}" for file in Path(path, "maps").glob("*-layer*.parquet"))
 
 
-def _which(kept: list[str]) -> tuple[str, str, int]:
+def _chosen_map(names: list[str]) -> tuple[str, str, int]:
     """The chosen map; at first, one that is there."""
-    first = "umap" if any("umap" in name for name in kept) and not any("pca" in name for name in kept) else "pca"
-    fitted = "all" if kept and not any("-roles-" in name for name in kept) else "roles"
+    first = "umap" if any("umap" in name for name in names) and not any("pca" in name for name in names) else "pca"
+    fitted = "all" if names and not any("-roles-" in name for name in names) else "roles"
     return (
         st.session_state.get("manifold-method") or first,
         st.session_state.get("manifold-fit") or fitted,
@@ -77,8 +77,8 @@ def _which(kept: list[str]) -> tuple[str, str, int]:
 
 
 def _controls_of_map(method: str, fit: str, axes: int) -> None:
-    one, two, three = st.columns([2, 2, 3])
-    one.segmented_control(
+    left, two, three = st.columns([2, 2, 3])
+    left.segmented_control(
         "Method",
         list(_METHODS),
         default=method,
@@ -97,7 +97,7 @@ def _controls_of_map(method: str, fit: str, axes: int) -> None:
     )
 
 
-def _offer(run: Context, method: str, fit: str, kept: list[str]) -> None:
+def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
     if run.layer < 0:
         components.note("Maps are made of what blocks leave, not of the embedding. Choose a layer at the left.")
         return
@@ -109,8 +109,8 @@ def _offer(run: Context, method: str, fit: str, kept: list[str]) -> None:
         "Without --layer, it makes the PCA maps of all layers, and the UMAP maps of a small model's. "
         "The activations must still lie in the run folder.",
     )
-    if kept:
-        components.note(f"{len(kept)} other maps are there: choose another layer, or another map below.")
+    if names:
+        components.note(f"{len(names)} other maps are there: choose another layer, or another map below.")
 
 
 def _place(key: Key, name: str) -> tuple[str, ...]:
@@ -140,10 +140,14 @@ def _map(run: Context, name: str, axes: int) -> None:
                 f"{len(rows):,} points are too many for a browser: they are thinned to at most {manifold.AT_MOST:,}, "
                 "evenly in every checkpoint and class."
             )
-        absent = [each for each in names or () if each not in set(rows["checkpoint"])] if names else []
+        absent = (
+            [checkpoint for checkpoint in names or () if checkpoint not in set(rows["checkpoint"])] if names else []
+        )
         if run.catalogue.checkpoints[run.arm, run.seed, run.step] in absent:
             components.note(f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it has no place.")
-        figure = cache.drawn(_figure, run.key, name, names, drawing, run.where(direction=False), run.witness, run.ink)
+        figure = cache.figure(
+            _figure, run.key, name, names, drawing, run.subtitle(direction=False), run.witness, run.ink
+        )
         modes = (
             ("toImage", "orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d")
             if axes == 3

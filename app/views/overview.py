@@ -30,10 +30,10 @@ _NULL_COLUMNS = {
 
 def show(run: Context) -> None:
     """Draw the page."""
-    found = _verdicts(run)
-    _answer(run, found)
+    verdicts = _verdicts(run)
+    _answer(run, verdicts)
     with components.section():
-        figure = cache.lineage_figure(run.key, run.layer, run.where(), run.witness, run.ink)
+        figure = cache.lineage_figure(run.key, run.layer, run.subtitle(), run.witness, run.ink)
         components.chart(
             figure,
             cache.lineage_rows(run.key, run.layer),
@@ -51,10 +51,10 @@ def _verdicts(run: Context) -> list[dict[str, Any]]:
     return []
 
 
-def _answer(run: Context, found: list[dict[str, Any]]) -> None:
+def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
     """The verdict in words, the numbers it is about, and every trajectory's step on the ladder."""
     main = _main_trajectory(run)
-    verdict = next((entry for entry in found if _is(entry, main)), None)
+    verdict = next((entry for entry in verdicts if _is(entry, main)), None)
     headline = run.catalogue.headline
     rows = cache.drift(run.key, headline)
     step = run.catalogue.steps[main][-1]
@@ -81,8 +81,8 @@ def _answer(run: Context, found: list[dict[str, Any]]) -> None:
     with components.section():
         numbers += _refusal(run, main, step)
     st.html('<div class="gp-numbers">' + "".join(_number(*entry) for entry in numbers) + "</div>")
-    if found:
-        _ladder(found)
+    if verdicts:
+        _ladder(verdicts)
     else:
         components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
 
@@ -161,10 +161,10 @@ def _number(value: str, text: str) -> str:
     return f'<div class="gp-number"><b>{html.escape(value)}</b><span>{components.in_html(text)}</span></div>'
 
 
-def _ladder(found: list[dict[str, Any]]) -> None:
+def _ladder(verdicts: list[dict[str, Any]]) -> None:
     """Every trajectory's step; seeds of one arm that reached the same one share a line."""
     lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for entry in sorted(found, key=lambda entry: str(entry.get("seed", 0))):
+    for entry in sorted(verdicts, key=lambda entry: str(entry.get("seed", 0))):
         same = tuple(str(entry.get(part) or "") for part in ("arm", "level", "name", "decided_by"))
         lines.setdefault(same, []).append(entry)
     order = style.in_order(same[0] for same in lines)
@@ -206,7 +206,7 @@ def _by_step(run: Context) -> None:
     rows = cache.drift(run.key, run.layer)
     for statistic in _ESTIMATES[kind or "cross-fitted"]:
         with components.section():
-            figure = cache.step_figure(run.key, run.layer, statistic, (run.arm, run.seed), run.where(), run.ink)
+            figure = cache.step_figure(run.key, run.layer, statistic, (run.arm, run.seed), run.subtitle(), run.ink)
             data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
             components.chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
     _null_note(run)
@@ -216,17 +216,19 @@ def _by_step(run: Context) -> None:
 
 def _null_note(run: Context) -> None:
     """Whose nulls are drawn, and a table of all, with those that judge a statistic of their own."""
-    found = cache.nulls(run.key, run.layer)
-    if found.empty:
+    null_rows = cache.nulls(run.key, run.layer)
+    if null_rows.empty:
         components.missing("This run holds no nulls yet.", f"gravity-probe verdict {run.command_path}")
         return
-    if set(found["null"]) <= {ISOTROPIC}:
+    if set(null_rows["null"]) <= {ISOTROPIC}:
         components.note(
             "Only the isotropic null was made. It is not shown alone: it cannot fail in a real activation space."
         )
         return
     components.note(f"The nulls drawn are those of {run.trajectory}, chosen at the left.")
-    chosen = found[(found["arm"] == run.arm) & (found["seed"] == run.seed) & (found["step"] == run.step)]
+    chosen = null_rows[
+        (null_rows["arm"] == run.arm) & (null_rows["seed"] == run.seed) & (null_rows["step"] == run.step)
+    ]
     with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
         columns = ["null", "statistic", "observed", "limit", "draws", "p"]
         st.dataframe(chosen[columns], hide_index=True, column_config=_NULL_COLUMNS)
@@ -240,9 +242,9 @@ def _behaviour(run: Context) -> None:
             "It generates text with every checkpoint and judges it.",
         )
         return
-    subtitle = run.where(layer=False, direction=False)
-    kept = set(cache.table(run.key, "behaviour", ("measure",))["measure"])
-    measure = "harmful_compliance" if "harmful_compliance" in kept else "refusal_harmful"
+    subtitle = run.subtitle(layer=False, direction=False)
+    measured = set(cache.table(run.key, "behaviour", ("measure",))["measure"])
+    measure = "harmful_compliance" if "harmful_compliance" in measured else "refusal_harmful"
     figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
     data = cache.table(run.key, "behaviour", None, (("measure", "==", measure),))
     components.chart(figure, data, name="behaviour", alt=f"{measure} by optimiser step for every arm")

@@ -95,8 +95,8 @@ def _checkpoints(checkpoints: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["checkpoint", "place", "weights sha256"])
 
 
-def _settings(config: dict[str, Any], given: dict[str, Any]) -> None:
-    rows = [(name, json.dumps(value), "given" if name in given else "default") for name, value in config.items()]
+def _settings(config: dict[str, Any], config_given: dict[str, Any]) -> None:
+    rows = [(name, json.dumps(value), "given" if name in config_given else "default") for name, value in config.items()]
     _table(pd.DataFrame(rows, columns=["setting", "value", "from"]))
 
 
@@ -105,10 +105,10 @@ def _table(data: pd.DataFrame) -> None:
 
 
 def _files(path: Path) -> pd.DataFrame:
-    found = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock"]
-    found = [file for file in found if "checkpoints" not in file.relative_to(path).parts]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock"]
+    files = [file for file in files if "checkpoints" not in file.relative_to(path).parts]
     return pd.DataFrame(
-        [(str(file.relative_to(path)), file.stat().st_size / 1e6) for file in found], columns=["file", "size (MB)"]
+        [(str(file.relative_to(path)), file.stat().st_size / 1e6) for file in files], columns=["file", "size (MB)"]
     )
 
 

@@ -41,7 +41,7 @@ def show(run: Context) -> None:
     moving = right.toggle("Step by step", key="trajectories-moving", help="Adds a play button and a slider of steps.")
     view = view or _VIEWS[0]
     arms = components.arms(run, name="trajectories")
-    figure = cache.drawn(
+    figure = cache.figure(
         _figure,
         run.key,
         run.layer,
@@ -49,7 +49,7 @@ def show(run: Context) -> None:
         arms,
         None if moving else run.step,
         moving,
-        run.where(),
+        run.subtitle(),
         run.witness,
         run.ink,
     )
@@ -98,10 +98,10 @@ def _whole(key: Key, layer: int) -> pd.DataFrame:
 
 def _answer(run: Context, rows: pd.DataFrame) -> tuple[str, str]:
     """Where the selected trajectory stands: as a heading, and one sentence more."""
-    here = rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed) & (rows["step"] == run.step)]
-    if here.empty:
+    selected = rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed) & (rows["step"] == run.step)]
+    if selected.empty:
         return "Paths away from the aligned model", ""
-    along, across = float(here["along"].iloc[0]), float(here["across"].iloc[0])
+    along, across = float(selected["along"].iloc[0]), float(selected["across"].iloc[0])
     return (
         f"{run.arm.capitalize()}: {style.decimal(along)} of the way back, {style.decimal(abs(across))} off it",
         f"Seed {run.seed} at step {run.step:,}, {components.layer_name(run.layer)}; both in units of the distance "

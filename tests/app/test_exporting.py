@@ -38,7 +38,7 @@ def test_every_format_of_the_command_is_offered():
 
 @pytest.mark.parametrize("form", exporting.FORMATS)
 def test_what_is_downloaded_is_loaded_back(key, expected, tmp_path, form):
-    made = exporting.written(key, "refusal", form, LAYER if form in exporting.ONE_LAYER else None, "aligned")
+    made = exporting.write_export(key, "refusal", form, LAYER if form in exporting.ONE_LAYER else None, "aligned")
     assert made.remarks[0]
     place = tmp_path / made.name
     if made.name.endswith(".zip"):
@@ -56,4 +56,4 @@ def test_what_is_downloaded_is_loaded_back(key, expected, tmp_path, form):
 
 def test_a_refusal_of_the_command_is_its_sentence(key):
     with pytest.raises(GravityError, match="no direction 'nobody'"):
-        exporting.written(key, "nobody", "npz", None, "aligned")
+        exporting.write_export(key, "nobody", "npz", None, "aligned")
