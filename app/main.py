@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import bench, cache, components, look, state
+from app import bench, cache, components, look, sidebar, state
 from app.cache import Key
 from probes.errors import GravityError
 from probes.plots.style import InkName
@@ -75,18 +75,18 @@ def _prepare() -> bool:
     if requested and requested != name:
         st.warning(components.as_text("The link names a run that is not in this folder; the newest one is shown."))
     state.change(run=name)
-    components.sidebar_run(list(known_runs), name)
+    sidebar.choose_run(list(known_runs), name)
     key, manifest = cache.open_run(known_runs[name])
     if manifest.status == "running":
         _watch(known_runs[name], key)
-    catalogue = components.catalogue_of(key, manifest)
+    catalogue = sidebar.catalogue_of(key, manifest)
     if catalogue is None:
         return False
-    ready = components.resolve_selection(key, manifest, catalogue, _ink())
+    ready = sidebar.resolve_selection(key, manifest, catalogue, _ink())
     components.keep(ready)
-    components.sidebar_place(catalogue, ready.arm, ready.seed, ready.step, ready.layer)
+    sidebar.choose_place(catalogue, ready.arm, ready.seed, ready.step, ready.layer)
     state.change(arm=ready.arm, seed=ready.seed, step=ready.step, layer=ready.layer)
-    components.sidebar_pictures()
+    sidebar.choose_pictures()
     return True
 
 

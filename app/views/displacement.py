@@ -15,6 +15,8 @@ from app.components import Context
 from probes.lineage import ROLES
 from probes.plots import displacement, style
 from probes.plots.displacement import Cone
+from probes.plots.displacement_by_layer import evenly, multiples
+from probes.plots.prompt_arrows import prompt_arrows
 from probes.plots.style import InkName
 from probes.statistics import limit_label, null_name
 
@@ -193,7 +195,7 @@ def _places(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
 
 def _prompt_figure(key: Key, layer: int, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
     before, after = (_places(key, layer, name) for name in ("aligned", checkpoint))
-    return displacement.prompt_arrows(before, after, arm=arm, subtitle=subtitle, ink=ink)
+    return prompt_arrows(before, after, arm=arm, subtitle=subtitle, ink=ink)
 
 
 def _layers(run: Context, arms: tuple[str, ...]) -> None:
@@ -203,7 +205,7 @@ def _layers(run: Context, arms: tuple[str, ...]) -> None:
     rows = cache.table(run.key, "maps/plane", None, (("step", "==", run.step),))
     rows = rows[rows["arm"].isin(arms)]
     layers = sorted(int(layer) for layer in rows["layer"].unique())
-    shown = displacement.evenly(layers, run.layer, run.catalogue.headline)
+    shown = evenly(layers, run.layer, run.catalogue.headline)
     subtitle = f"{run.subtitle(layer=False)} · step {run.step:,}"
     figure = cache.figure(
         _layers_figure, run.key, run.step, arms, tuple(shown), subtitle, run.catalogue.headline, run.ink
@@ -218,7 +220,7 @@ def _layers_figure(
 ) -> go.Figure:
     rows = cache.table(key, "maps/plane", None, (("step", "==", step),))
     rows = rows[rows["arm"].isin(arms)]
-    return displacement.multiples(rows, step=step, layers=layers, subtitle=subtitle, headline=headline, ink=ink)
+    return multiples(rows, step=step, layers=layers, subtitle=subtitle, headline=headline, ink=ink)
 
 
 show(components.context())

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from probes.plots import animation, behaviour, by_layer, displacement, manifold, roc, spectrum, style, trajectories
 from probes.plots.clouds import COLOURS, Drawing
 from probes.plots.displacement import Cone
+from probes.plots.displacement_by_layer import evenly
 
 ABOUT = {
     "method": "pca",
@@ -120,8 +121,8 @@ def test_the_cone_is_the_angle_of_its_cosine():
 
 
 def test_layers_are_chosen_evenly_and_the_wanted_ones_are_kept():
-    assert displacement.evenly(range(5), 2) == [0, 1, 2, 3, 4]
-    chosen = displacement.evenly(range(33), 17, 19)
+    assert evenly(range(5), 2) == [0, 1, 2, 3, 4]
+    chosen = evenly(range(33), 17, 19)
     assert len(chosen) <= 12
     assert {0, 17, 19, 32} <= set(chosen)
 
