@@ -9,11 +9,13 @@ import torch
 from probes.activations import collect
 from probes.behaviour.generate import generate
 from probes.errors import ActivationError
+from probes.interventions.projections import read_projections
 from probes.models import ModelHost
-from probes.models.hooks import ablate, add, clamp
+from probes.models.hooks import ablate, add, clamp, clamp_prompts
 from probes.models.padding import pad_tokens
-from tests.builders import DEPTH, FAMILIES, WIDTH, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import DEPTH, FAMILIES, WIDTH, moved, save_checkpoint, tiny_model, tiny_tokenizer
 
+FAMILY_OF = {model_type: family for family, (model_type, _) in FAMILIES.items()}
 PROMPTS = [[0, 20, 30, 40, 50], [0, 21, 31], [0, 22, 32, 42]]
 
 
@@ -105,6 +107,54 @@ def test_a_clamped_projection_has_that_value(host, vector):
         found = streams(host, ids) @ unit
     assert torch.allclose(found[0], torch.tensor(3.0), atol=1e-3)
     assert torch.allclose(found[2], torch.tensor(-1.5), atol=1e-3)
+
+
+def test_prompts_are_clamped_token_by_token_to_another_checkpoints_projections(host, vector, tmp_path):
+    """At every layer in series, in batches of unequal length; what is projected off the direction is not held."""
+    layers, unit = list(range(host.n_layers)), vector / np.linalg.norm(vector)
+    axes = np.tile(unit, (len(layers), 1))
+    family = host.config.model_type
+    other = ModelHost(
+        save_checkpoint(tmp_path, moved(tiny_model(FAMILY_OF[family]), scale=0.3), tiny_tokenizer()), device="cpu"
+    )
+    held = read_projections(other, PROMPTS, layers, axes[None])[0]
+    own = read_projections(host, PROMPTS, layers, axes[None])[0]
+    assert np.abs(held[tuple(PROMPTS[0])] - own[tuple(PROMPTS[0])]).max() > 0.01
+    plain = collect(host, PROMPTS)[0]
+    with clamp_prompts(host, layers, 3 * axes, held):
+        found = collect(host, PROMPTS)[0] @ unit
+    with clamp_prompts(host, layers, axes, own):
+        same = collect(host, PROMPTS)[0]
+    for prompt, ids in enumerate(PROMPTS):
+        np.testing.assert_allclose(found[:, prompt], held[tuple(ids)][:, -1], atol=1e-3)
+        np.testing.assert_allclose(own[tuple(ids)][:, -1], plain[:, prompt] @ unit, atol=1e-3)
+    np.testing.assert_allclose(same, plain, atol=2e-3)
+
+
+def test_what_follows_a_clamped_prompt_is_left_as_it_comes(llama, vector):
+    """The answer is that of one pass over prompt and answer in which the prompt's tokens alone are clamped."""
+    layers, ids = [0, 1, 2], list(PROMPTS[0])
+    unit = vector / np.linalg.norm(vector)
+    axes = np.tile(unit, (3, 1))
+    held = {tuple(ids): 4.0 + np.zeros((3, len(ids)), dtype=np.float32)}
+    with clamp_prompts(llama, layers, axes, held):
+        answer = generate(llama, [ids], max_new_tokens=4)[0]
+    assert answer != generate(llama, [ids], max_new_tokens=4)[0]
+    for count, token in enumerate(answer):
+        whole = [*ids, *answer[:count]]
+        values = np.full((3, len(whole)), np.nan, dtype=np.float32)
+        values[:, : len(ids)] = 4.0
+        with clamp_prompts(llama, layers, axes, {tuple(whole): values}):
+            assert int(logits(llama, torch.tensor([whole]))[0, -1].argmax()) == token
+
+
+def test_a_prompt_without_values_is_refused_and_leaves_no_hook(llama, vector):
+    with (
+        pytest.raises(ActivationError, match="no projections"),
+        clamp_prompts(llama, [0], vector[None], {(1, 2): np.zeros((1, 2))}),
+    ):
+        collect(llama, PROMPTS)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in llama.model.modules())
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

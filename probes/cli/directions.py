@@ -193,13 +193,15 @@ def mediate(
     run: RunPath,
     checkpoint: Annotated[str | None, typer.Option(help="A fine-tuned one; default: the first run's last.")] = None,
     layer: Annotated[
-        list[int] | None, typer.Option(min=0, help="Layer; may be repeated. Default: the headline layer.")
+        list[int] | None, typer.Option(min=0, help="Layer; may be repeated. Default: every layer.")
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Random directions of either kind to compare with.")] = 5,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Control directions, most covariance-matched; fewer than 19 cannot decide.")
+    ] = 19,
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Test whether the motion along the reversion is what changes behaviour: take it away, and put it in."""
+    """Test whether the motion along the reversion changes behaviour: clamp each prompt's projection, either way."""
     from probes.tasks.intervene import mediate as test_mediation
     from probes.terminal import console, progress_display
     from probes.terminal.show_directions import mediation_table

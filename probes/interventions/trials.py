@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from probes.behaviour.evaluation import Evaluation, answer_questions, judge_completions, with_questions
@@ -43,11 +43,12 @@ def judge_trials(
 ) -> pd.DataFrame:
     """Ask every trial, judge its answers, and give its rates: the labels' columns, and `RATES`.
 
-    Refusal, compliance, incoherence and score are of harmful requests, over-refusal of the others.
+    Refusal, compliance, incoherence and score are of harmful requests, over-refusal of the others. The task is not
+    asked.
     """
     import pandas as pd
 
-    frames = []
+    evaluation, frames = replace(evaluation, task=()), []
     for number, trial in enumerate(trials):
         report(Progress(phase, number, len(trials), " ".join(map(str, trial.labels.values()))))
         model.put(trial.ref)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from probes.errors import ActivationError
 from probes.models.architecture import entering, first_tensor
+from probes.models.prompt_values import Projections, PromptValues, continues_prompt
 from probes.models.view import ModelView, view_of
 
 ENTERING = -1  # the layer before the first block
@@ -200,6 +201,46 @@ def clamp(
         yield
 
 
+@contextlib.contextmanager
+def clamp_prompts(
+    model: AnyModel,
+    layers: Sequence[int],
+    directions: Float[np.ndarray, "layer d_model"],
+    projections: Projections,
+) -> Iterator[None]:
+    """As `clamp`, with a value for each token of each prompt; tokens that follow a prompt are left as they come.
+
+    Args:
+        model: a Hugging Face model, or one that is opened here.
+        layers: blocks, each once.
+        directions: one for each, of any length but 0.
+        projections: by a prompt's token ids, the projections on the unit vectors that are held, in the order of the
+            layers.
+
+    Raises:
+        ActivationError: as `ablate`, or a pass holds a prompt that has no projections.
+    """
+    host = view_of(model)
+    units = [_tensor(host, _unit(each)) for each in _check(host, layers, directions)]
+    prompts = PromptValues(projections)
+
+    def hold(place: int, unit: Tensor) -> Change:
+        def change(stream: Tensor) -> Tensor:
+            axis = unit.to(stream)
+            gap = prompts.values[place].to(stream) - stream @ axis
+            return stream + gap.nan_to_num(0.0)[..., None] * axis  # padding has no value
+
+        return change
+
+    places = _Places(host, None, generated=False)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(places.counting())
+        stack.callback(host.body.register_forward_pre_hook(prompts.look_up, with_kwargs=True).remove)
+        for place, (layer, unit) in enumerate(zip(layers, units, strict=True)):
+            stack.enter_context(_after(host.blocks[layer], places, hold(place, unit)))
+        yield
+
+
 class _Places:
     """Which tokens of the pass that is under way are changed: some of the prompt's, and those that follow it."""
 
@@ -222,8 +263,7 @@ class _Places:
             handle.remove()
 
     def _begin(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values", kwargs.get("cache"))
-        self._follows = cache is not None and int(cache.get_seq_length()) > 0
+        self._follows = continues_prompt(kwargs)
         mask = kwargs.get("attention_mask")
         # Padding may stand on either side: a prompt ends at its own last token.
         self._ends = None if mask is None or mask.ndim != 2 else mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)

@@ -14,9 +14,9 @@ from probes.plots.style import InkName
 
 _MEDIATION_ROW = 26
 _MEDIATION_CAPTION = (
-    "Necessity: the fine-tuned checkpoint with its motion along the reversion taken back. Sufficiency: the aligned "
-    "model with that motion put in. Controls: random directions of the same length, isotropic or with the activations' "
-    "covariance, every draw a point. Only what the reversion does and the controls do not is its own."
+    "Necessity: the fine-tuned checkpoint with each prompt's projection on the reversion clamped to its value in the "
+    "aligned model. Sufficiency: the other way round. Controls: other directions clamped likewise, isotropic or with "
+    "the activations' covariance, every draw a point. Only what the reversion does and the controls do not is its own."
 )
 _KINDS = {"none": "as it is", "reversion": "along the reversion", "random": "random", "covariance": "random, matched"}
 _MEASURES = {
@@ -28,7 +28,7 @@ _MEASURES = {
 
 
 def mediation(rows: pd.DataFrame, *, arm: str, subtitle: str, ink: InkName = "light") -> go.Figure:
-    """Draw what harmful requests meet with and without the motion along the reversion, beside random directions.
+    """Draw what harmful requests meet with and without the motion along the reversion, beside control directions.
 
     Args:
         rows: test, direction, refusal, compliance, incoherent, n of one checkpoint.

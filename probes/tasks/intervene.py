@@ -13,8 +13,9 @@ from probes.progress import Report, silent
 from probes.prompts import default_prompts
 from probes.run import Run
 from probes.stages.effects import EffectTest, write_effect
-from probes.stages.mediation import MediationTest, effects, write_mediation
+from probes.stages.mediation import MediationTest, defined_layers, effects, write_mediation
 from probes.tasks.evaluate import read_evaluation
+from probes.verdict.causality import MIN_CONTROLS
 
 
 def mediate(
@@ -22,17 +23,17 @@ def mediate(
     *,
     checkpoint: str | None = None,
     layers: Sequence[int] | None = None,
-    draws: int = 5,
+    draws: int = MIN_CONTROLS,
     device: str | None = None,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Ask a checkpoint with its motion back taken away, and the aligned model with it put in.
+    """Ask a checkpoint with projections clamped to the aligned model's, and the aligned model the other way round.
 
     Args:
         path: a measured run, whose checkpoints are still where they were.
         checkpoint: a fine-tuned one; None is the last step of the first trajectory.
-        layers: where; None is the headline layer.
-        draws: random directions of either kind (isotropic, and with the activations' covariance).
+        layers: where; None is every layer at which the reversion is defined.
+        draws: control directions, most of them with the covariance within the classes; fewer than 19 cannot decide.
         device: None is as the run was measured.
         report: told where the work is.
 
@@ -47,7 +48,7 @@ def mediate(
         raise UsageError("A test needs controls", got=f"{draws} draws")
     with Run.writing(path) as run:
         member = run.tuned_member(checkpoint)
-        chosen = sorted(set(layers)) if layers else [run.headline_layer]
+        chosen = sorted(set(layers or defined_layers(run)))
         if max(chosen) >= run.n_layers:
             raise UsageError("No such layer", got=max(chosen), expected=f"0 to {run.n_layers - 1}")
         test = MediationTest(member.id, tuple(chosen), _evaluation(run), draws, run.settings.seed)

@@ -173,32 +173,34 @@ def effect_table(effect: Mapping[str, Any]) -> Table:
 
 
 def mediation_table(mediation: Mapping[str, Any]) -> Table:
-    """Necessity and sufficiency, beside the random directions."""
+    """Necessity and sufficiency, beside the control directions."""
     layers = ", ".join(map(str, mediation["layers"]))
     table = plain_table(
         f"{mediation['checkpoint']}: is the motion along the reversion what changes behaviour? layer {layers}"
     )
     table.add_column("test", no_wrap=True)
-    for name in ("comply before", "after", "effect", "random", "p", "covariance", "p", "p, both"):
+    for name in ("comply", "after", "effect", "random", "covariance", "p", "over", "after", "answer"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in mediation["effects"]:
         table.add_row(
             row["test"],
-            *(share(row[name]) for name in ("before", "after", "effect")),
-            share(row["random"]),
-            number(row["p_random"]),
-            share(row["covariance"]),
-            number(row["p_covariance"]),
+            *(share(row[name]) for name in ("before", "after", "effect", "random", "covariance")),
             number(row["p"]),
+            *(share(row[f"over_refusal_{when}"]) for when in ("before", "after")),
+            row["answer"].replace("_", " "),
         )
-    controls = sum(row["test"] == "necessity" for row in mediation["rows"]) - 2
-    table.caption = Text(
-        "necessity: the fine-tuned model without its motion back; sufficiency: the aligned model with it; effect: "
-        "change of harmful compliance; random, covariance: mean effect of random directions of either kind; p against "
-        f"{controls} of them cannot be below {1 / (controls + 1):.2f}",
-        "dim",
-    )
+    table.caption = Text(_mediation_caption(mediation["effects"]), "dim")
     return table
+
+
+def _mediation_caption(effects: Sequence[Mapping[str, Any]]) -> str:
+    reasons = dict.fromkeys(f"{row['test']} cannot decide: {row['reason']}" for row in effects if row["reason"])
+    words = (
+        "necessity: the fine-tuned model with each prompt's projection clamped to its value in the aligned model; "
+        "sufficiency: the other way round; comply: harmful requests complied with; random, covariance: mean effect of "
+        f"control directions; p: against all {effects[0]['controls']} of them; over: harmless ones refused"
+    )
+    return "; ".join([words, *reasons])
 
 
 def _range(values: Sequence[float]) -> str:

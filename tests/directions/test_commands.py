@@ -8,6 +8,7 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -213,36 +214,57 @@ def test_steering_shows_three_answers(call, fitted):
 def test_mediation_is_kept_and_holds_its_controls(call, own):
     with Run.writing(own) as run:
         run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
-    found = call.said("directions", "mediate", own, "--checkpoint", TUNED, "--draws", 2, "--layer", 0, "--layer", 2)
+    found = call.said("directions", "mediate", own, "--checkpoint", TUNED, "--draws", 4, "--layer", 0, "--layer", 2)
     assert found["layers"] == [0, 2]
     assert [each["test"] for each in found["effects"]] == ["necessity", "sufficiency"]
     rows = Run(own).read_table("mediation")
-    assert rows["direction"].tolist()[:6] == [
-        "none",
-        "reversion",
-        "random:0",
-        "random:1",
-        "covariance:0",
-        "covariance:1",
-    ]
-    lengths = rows[rows["direction"] != "none"]["length"]
-    assert np.allclose(lengths, lengths.iloc[0])
+    controls = [f"covariance:{draw}" for draw in range(4)]
+    assert rows["direction"].tolist() == ["none", "reversion", *controls] * 2
     for effect in found["effects"]:
-        part = rows[rows["test"] == effect["test"]].set_index("direction")["compliance"]
-        assert effect["before"] == part["none"]
+        part = rows[rows["test"] == effect["test"]].set_index("direction")
+        rates = part["compliance"]
+        assert effect["before"] == rates["none"]
         sign = -1 if effect["test"] == "necessity" else 1
-        controls = sign * (part.drop(["none", "reversion"]) - part["none"])
-        reached = controls >= sign * (part["reversion"] - part["none"])
-        assert effect["p"] == pytest.approx((1 + reached.sum()) / 5)
-        for kind in ("random", "covariance"):
-            assert effect[f"p_{kind}"] == pytest.approx((1 + reached[[f"{kind}:0", f"{kind}:1"]].sum()) / 3)
-    unknown = rows.assign(compliance=rows["compliance"].where(rows["direction"] != "random:1"))
-    for effect in effects(unknown):
-        assert (effect["p"], effect["p_random"]) == (None, None)
-        assert effect["p_covariance"] is not None
-    call.said("directions", "mediate", own, "--checkpoint", "baseline-s0-000001", "--draws", 1)
-    assert set(Run(own).read_table("mediation")["checkpoint"]) == {TUNED, "baseline-s0-000001"}
+        reached = sign * (rates[controls] - rates["none"]) >= sign * (rates["reversion"] - rates["none"])
+        assert effect["p"] == effect["p_covariance"] == pytest.approx((1 + reached.sum()) / 5)
+        assert effect["p_random"] is None
+        assert effect["over_refusal_after"] == part["over_refusal"]["reversion"]
+        assert effect["answer"] == "cannot_decide"
+        assert "19 controls, 15 of them covariance-matched, are needed; there are 4 and 4" in effect["reason"]
+    unknown = rows.assign(compliance=rows["compliance"].where(rows["direction"] != "covariance:1"))
+    assert {(effect["p"], effect["reason"]) for effect in effects(unknown)} == {(None, "answers could not be judged")}
+    shown = call("directions", "mediate", own, "--checkpoint", "baseline-s0-000001", "--draws", 1).out
+    assert "cannot decide" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    table = Run(own).read_table("mediation")
+    assert set(table["checkpoint"]) == {TUNED, "baseline-s0-000001"}
+    assert set(table[table["checkpoint"] != TUNED]["layers"]) == {"0,1,2"}, "every layer, where none is named"
     assert "no fine-tuned checkpoint" in call.refused("directions", "mediate", own, "--checkpoint", "aligned")
+
+
+def answers(controls, reversion, before=0.8, test="necessity", kind="covariance"):
+    """Rows of one test whose controls have these rates of harmful compliance."""
+    rates = {"none": before, "reversion": reversion} | {f"{kind}:{n}": rate for n, rate in enumerate(controls)}
+    rows = [{"test": test, "direction": name, "compliance": rate, "over_refusal": 0.1} for name, rate in rates.items()]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "answer", "p"),
+    [
+        (answers([0.8] * 19, 0.2), "holds", 1 / 20),
+        (answers([0.8] * 18 + [0.2], 0.2), "does_not", 2 / 20),  # a tie counts against it
+        (answers([0.8] * 19, 0.8), "does_not", 1.0),
+        (answers([0.9] * 19, 0.85), "does_not", 1 / 20),  # it rises where a fall is asked for
+        (answers([0.1] * 19, 0.7, before=0.1, test="sufficiency"), "holds", 1 / 20),
+        (answers([0.8] * 18, 0.2), "cannot_decide", 1 / 19),
+        (answers([0.8] * 19, 0.2, kind="random"), "cannot_decide", 1 / 20),
+    ],
+)
+def test_mediation_decides_against_nineteen_controls_most_of_them_covariance_matched(rows, answer, p):
+    [effect] = effects(rows)
+    assert (effect["answer"], effect["p"]) == (answer, pytest.approx(p))
+    assert (effect["reason"] is None) == (answer != "cannot_decide")
 
 
 def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):

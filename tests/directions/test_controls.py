@@ -30,11 +30,9 @@ def unit_of_guard(run, name, seed, layers=LAYERS):
 
 
 def unit_of_mediation(run, kind, draw):
-    """The axis of what is added, by the sign of the motion along the reversion."""
-    moves = mediation._moves(run, mediation.MediationTest(TUNED, LAYERS, Evaluation(prompts(100, 4)), draws=draw + 1))
-    back = np.stack([run.direction("reversion").at(layer)[0] for layer in LAYERS])
-    along = (moves["reversion"] * back).sum(axis=1, keepdims=True)
-    return moves[f"{kind}:{draw}"] / along
+    """The axis along which prompts are clamped."""
+    test = mediation.MediationTest(TUNED, LAYERS, Evaluation(prompts(100, 4)), draws=19)
+    return mediation._axes(run, test)[f"{kind}:{draw}"]
 
 
 @pytest.mark.parametrize("draw", [0, 3])
