@@ -19,8 +19,8 @@ BUILDER = re.compile(
     r"_?(reversion|v_rev|refusal|did|covariance|isotropic|random|shuffled|drift|sham|control)"
     r"(_(did|matched))?_(vectors?|axis|axes|directions?|draws?)"
 )
-# Draws that are no control: the alarm's null, a witness's noise among weights.
-DRAWS_OF_ITS_OWN = {"probes/guard/alarm.py"}
+# Draws that are no control: a witness's noise among weights.
+DRAWS_OF_ITS_OWN: set[str] = set()
 # Means of other things: the lengths that `compare` prints, where no run is measured.
 SUBTRACTS_OF_ITS_OWN = {"probes/tasks/compare.py"}
 

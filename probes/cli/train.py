@@ -78,6 +78,9 @@ def train(
     harmless: Harmless = None,
     evaluation: Annotated[Path | None, typer.Option(help="Labelled evaluation prompts; an overlap is refused.")] = None,
     alarm: Annotated[float | None, typer.Option(help="Return fraction at which the alarm rings.")] = None,
+    evaluate_every: Annotated[
+        int | None, typer.Option(min=1, help="Ask every N steps; the alarm rings where safety is eroded.")
+    ] = None,
     on_alarm: Annotated[Literal["log", "stop", "block"], typer.Option(help="What the alarm does.")] = "log",
     bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False,
     gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Save memory.")] = False,
@@ -119,6 +122,7 @@ def train(
         "match": match,
         "every": every,
         "alarm": alarm,
+        "evaluate_every": evaluate_every,
         "on_alarm": on_alarm,
         "seed": seed,
     }
@@ -137,7 +141,7 @@ def train(
         )
 
     about = {
-        **guard_options,
+        **{name: value for name, value in guard_options.items() if name != "evaluate_every" or value},
         "strength": strength,
         "aligned": str(history.aligned),
         "penalty": penalty_prompts.sha256,

@@ -37,18 +37,21 @@ from probes.guard.preparation import (
     Prompts,
     Source,
     begin,
-    calibrate_alarm,
     check_aligned,
     open_source,
     penalty_ids,
     prompt_set,
+    set_alarm,
     tokenizer_of,
 )
 from probes.guard.record import Record
 from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
+from probes.guard.safety_watch import SafetyWatch
+from probes.guard.schedule import is_log_spaced, save_interval
 from probes.guard.step import Guard, gradient_length
+from probes.guard.watch import Watch
 from probes.lineage import Lineage
-from probes.prompts import PromptSet
+from probes.prompts import PromptSet, default_prompts
 from probes.run import Run
 from probes.store.settings import Settings
 
@@ -83,6 +86,7 @@ class ReversionGuard(TrainerCallback):
         rows: int = 16,
         every: int | None = None,
         alarm: float | None = None,
+        evaluate_every: int | None = None,
         on_alarm: Action = "log",
         arm: str | None = None,
         seed: int = 0,
@@ -98,7 +102,8 @@ class ReversionGuard(TrainerCallback):
             layers: guarded blocks; None is all but the first fourth, where the direction is known.
             penalty: harmful prompts for the penalty, as a set, as texts, or as a file; needed by every mode but
                 `watch`. For `control:harmless` its harmless prompts are taken.
-            evaluation: prompts that behaviour is judged on, so that an overlap with the penalty's is refused.
+            evaluation: prompts that behaviour is judged on, so that an overlap with the penalty's is refused; None is
+                our own where `evaluate_every` asks for answers.
             probe: probe prompts where `source` is a lineage, of both labels; None is our own.
             out: run folder that the watch writes, new or of the training that is resumed; None keeps no record.
             options: strengths, seeds and sizes of the mode.
@@ -108,7 +113,9 @@ class ReversionGuard(TrainerCallback):
             rows: penalty prompts in each step.
             every: measure every N steps; None is at 1, 2, 5, 10, 20, 50 and so on. Step 0, every save and the last
                 step are always measured.
-            alarm: return fraction at which to ring; None is never.
+            alarm: return fraction at which to ring, where the tests of level 4 that need no further forward pass hold
+                at alpha over the number of planned measurements; None is never.
+            evaluate_every: ask the model every N steps, and ring where the safety answer is `eroded`; None is never.
             on_alarm: `log`; `stop` the training; or switch the `block` on, which until then only watches.
             arm: what this training is called in the run; None is the mode.
             seed: of the training, and of the drawing of penalty prompts.
@@ -117,8 +124,8 @@ class ReversionGuard(TrainerCallback):
         Raises:
             GravityError: prompts overlap, the mode is unknown, or a checkpoint is not what it must be.
         """
-        if on_alarm not in ACTIONS or (every is not None and every < 1):
-            raise UsageError("The watch cannot do this", got=f"on_alarm {on_alarm!r}, every {every}")
+        if on_alarm not in ACTIONS or any(steps is not None and steps < 1 for steps in (every, evaluate_every)):
+            raise UsageError("The watch cannot do this", got=f"{on_alarm!r}, every {every}, answers {evaluate_every}")
         if max_return is not None:
             if mode not in ("block", "block:budget"):
                 raise UsageError("Only block holds a budget", got=f"mode {mode!r} with max_return")
@@ -130,12 +137,15 @@ class ReversionGuard(TrainerCallback):
         self._run = self._begin(opened, prompt_set(probe), out, settings)
         vectors = direction_of(opened if isinstance(opened, Run) else self._run, direction)
         guarded = GuardedDirection.from_vectors(vectors, layers_of(layers, vectors, self._run.n_layers))
-        self._ids = penalty_ids(self._run, mode, prompt_set(penalty), prompt_set(evaluation))
+        asked = prompt_set(evaluation) or (default_prompts("evaluation") if evaluate_every else None)
+        self._ids = penalty_ids(self._run, mode, prompt_set(penalty), asked)
         effect = make_effect(mode, self._run, guarded, _with(options))
         self.guard = None if mode == WATCH else Guard(effect, self._ids, rows=rows, seed=seed, match=match)
         if self.guard is not None and on_alarm == "block":
             self.guard.on = False
-        self._alarm = None if alarm is None else calibrate_alarm(self._run, alarm)
+        answers = SafetyWatch(asked, evaluate_every) if asked and evaluate_every else None
+        returns = None if alarm is None else set_alarm(self._run, alarm)
+        self._watch = Watch(self._run, returns, answers, recorded=self._recorded)
         self.readings: list[Reading] = []
         self.last_healthy: Path | None = None
         self.stopped: str | None = None
@@ -182,6 +192,8 @@ class ReversionGuard(TrainerCallback):
             output = Path(str(args.output_dir))
             forget_after(output, state.global_step)
             self._take_up(whole_checkpoints(output))
+            self._watch.plan(state.max_steps, self._due, save_interval(args, state))
+            self._watch.begin(self._live, state.global_step)
             self._record = Record(
                 self._run,
                 output,
@@ -241,7 +253,7 @@ class ReversionGuard(TrainerCallback):
             self._measure(state, control)
         if self._recorded:
             self._record.save(state.global_step)
-        healthy = self._alarm is None or not self._alarm.ringing
+        healthy = not self._watch.ringing
         if healthy:
             self.last_healthy = folder
         mark_whole(folder, healthy=healthy, stopped=self.stopped)
@@ -271,38 +283,34 @@ class ReversionGuard(TrainerCallback):
     def _take_up(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
         healthy = [checkpoint.folder for checkpoint in checkpoints if checkpoint.healthy]
         self.last_healthy = healthy[-1] if healthy else None
-        if self._alarm is not None and checkpoints:
-            self._alarm.ringing = not checkpoints[-1].healthy
+        if checkpoints:
+            self._watch.resume(ringing=not checkpoints[-1].healthy)
 
     def _measure(self, state: TrainerState, control: TrainerControl) -> None:
         assert self._record is not None
-        if not self._recorded and self._mode != WATCH and self._alarm is None and self._trainer is None:
+        if not self._recorded and self._mode != WATCH and not self._watch and self._trainer is None:
             return  # nobody would see it
-        reading = self._record.measure(self._model_in_training(), state.global_step)
+        live = self._model_in_training()
+        reading = self._record.measure(live, state.global_step)
         self.readings.append(reading)
-        rang = self._alarm is not None and self._alarm.hears(reading)
+        reason = self._watch.look(live, reading, self._record.rows)
         if self._trainer is not None:
             self._trainer.log(self._log_entries(reading))
-        if rang:
-            self._ring(reading, control)
+        if reason is not None:
+            self._ring(reason, reading, control)
 
     def _log_entries(self, reading: Reading) -> dict[str, float]:
         ratio = None if self.guard is None else self.guard.ratio
-        entries = {**vars(reading), "gradient_ratio": ratio}
-        if self._alarm is not None:
-            entries["alarm"] = float(self._alarm.ringing)
+        entries = {**vars(reading), "gradient_ratio": ratio, **self._watch.entries(reading.step)}
         return {f"guard/{name}": value for name, value in entries.items() if name != "step" and value is not None}
 
-    def _ring(self, reading: Reading, control: TrainerControl) -> None:
-        assert self._alarm is not None
+    def _ring(self, reason: str, reading: Reading, control: TrainerControl) -> None:
         healthy = self.last_healthy or "none was saved; the aligned model is"
-        sentence = (
-            f"Return fraction {reading.return_fraction:.3f} at step {reading.step} (alarm at "
-            f"{self._alarm.threshold:g}). Last healthy checkpoint: {healthy}."
-        )
+        sentence = f"{reason} Last healthy checkpoint: {healthy}."
         _log.warning("gravity-probe: %s", sentence)
         if self._recorded and self._record is not None:
-            self._record.note("alarm", {"said": sentence, "action": self._on_alarm, **vars(reading)})
+            about = {"said": sentence, "action": self._on_alarm, **vars(reading), **self._watch.document()}
+            self._record.note("alarm", about)
         if self._on_alarm == "stop":
             self.stopped = sentence
             control.should_training_stop = True
@@ -310,19 +318,13 @@ class ReversionGuard(TrainerCallback):
             self.guard.on = True
 
     def _due(self, step: int) -> bool:
-        if self._every is not None:
-            return step % self._every == 0
-        return is_log_spaced(step)
+        regular = is_log_spaced(step) if self._every is None else step % self._every == 0
+        return regular or self._watch.asks_at(step)
 
     def _model_in_training(self) -> LiveModel:
         if self._live is None:
             raise GuardError("The guard has not begun", next_step="It begins with the Trainer's train().")
         return self._live
-
-
-def is_log_spaced(step: int) -> bool:
-    """Whether a step is 1, 2 or 5 times a power of ten."""
-    return step > 0 and str(step).rstrip("0") in ("1", "2", "5")
 
 
 def _with(options: Options | None, **changes: Any) -> Options:

@@ -101,12 +101,9 @@ def tokenizer_of(run: Run) -> Any:
     return load_tokenizer(folder_of(aligned.model, aligned.revision, allow_pickle=False))
 
 
-def calibrate_alarm(run: Run, threshold: float) -> Alarm:
-    """An alarm at a return fraction, that knows the noise and the covariance of the aligned model."""
-    layer = run.headline_layer
-    noise = float(run.read_table("noise").set_index("layer")["noise"][layer])
-    direction = run.direction("reversion").at(layer)[0]
-    return Alarm(threshold, aligned=run.activations(ALIGNED, layer), direction=direction, noise=noise)
+def set_alarm(run: Run, threshold: float) -> Alarm:
+    """An alarm at a return fraction, that knows the noise of a repeated pass."""
+    return Alarm(threshold, noise=float(run.read_table("noise").set_index("layer")["noise"][run.headline_layer]))
 
 
 def check_aligned(run: Run, live: LiveModel) -> None:

@@ -62,6 +62,7 @@ class Record:
     Attributes:
         layer: the headline layer, at which readings are taken.
         saved: steps of which a whole checkpoint is on disk.
+        rows: activations at that layer at the last measurement, [prompt, d_model].
     """
 
     def __init__(self, run: Run, output: Path, tokenizer: Any, *, arm: str, seed: int = 0, resumed_at: int = 0) -> None:
@@ -77,6 +78,7 @@ class Record:
         """
         self._run, self._output, self._arm, self._seed = run, output, arm, seed
         self.layer = run.headline_layer
+        self.rows = np.empty((0, 0))
         self._settings = run.settings
         self._noise = run.read_table("noise").set_index("layer")["noise"]
         self._prompts = run.prompts
@@ -110,6 +112,7 @@ class Record:
         if rates:
             self._append("behaviour", pd.DataFrame(rates, columns=list(RATE_COLUMNS)), step)
         self._write(str(labels["checkpoint"]), stream, embed, live)
+        self.rows = stream[self.layer]
         return self._reading(step, by_layer[self.layer + 1], rates)
 
     def save(self, step: int) -> None:

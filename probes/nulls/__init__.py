@@ -25,7 +25,7 @@ draws. What a test could have found is its power at a declared alternative (`mea
 
 from __future__ import annotations
 
-from probes.nulls.catalogue import DIRECTION, PLAIN, PROFILE, SHAMS, SPECIFICITY, TOWARDS_WITNESS
+from probes.nulls.catalogue import DIRECTION, NO_FURTHER_PASS, PLAIN, PROFILE, SHAMS, SPECIFICITY, TOWARDS_WITNESS
 from probes.nulls.draws import NullDraws, max_over_layers
 from probes.nulls.gaussian import ClassCovariance, Spectrum, isotropic
 from probes.nulls.layer import LayerNulls
@@ -37,6 +37,7 @@ from probes.nulls.shams import Sham, Shams, sham_drift, sham_witness
 
 __all__ = [
     "DIRECTION",
+    "NO_FURTHER_PASS",
     "PLAIN",
     "PROFILE",
     "SHAMS",

@@ -5,6 +5,7 @@ from __future__ import annotations
 DIRECTION = "sign_flip"
 SHAMS = ("sham_drift", "sham_witness")
 TOWARDS_WITNESS = (DIRECTION, "covariance_aligned", "covariance_difference", "random_difference", *SHAMS)
+NO_FURTHER_PASS = tuple(name for name in TOWARDS_WITNESS if name not in SHAMS)  # activations that are there are enough
 SPECIFICITY = ("label_permutation", "label_permutation_crossfit")
 TOP = (1, 3, 10, 50)
 PROFILE = (

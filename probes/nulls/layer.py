@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -60,15 +61,13 @@ class LayerNulls:
             "covariance_difference": ClassCovariance.of(self.back, self.harmful),
         }
         self.references = self._references()
-        self._profile = Profile(
-            self.aligned,
-            self.back[self.harmful],
-            reversion,
-            self.halves,
-            resampling.mixtures,
-            resampling.across,
-            (resampling.seed, 0x5EC7, layer + 1),
-        )
+        self._seed = (resampling.seed, 0x5EC7, layer + 1)
+
+    @cached_property
+    def _profile(self) -> Profile:
+        shared, back = self.resampling, self.back[self.harmful]
+        drawn = self.halves, shared.mixtures, shared.across, self._seed
+        return Profile(self.aligned, back, self.reversion, *drawn)
 
     @property
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
@@ -95,17 +94,21 @@ class LayerNulls:
         """The cross-fitted alignment, from Gram matrices of the harmful prompts; as `drift.measure` gives it."""
         return float(Products.of(inside, *self.halves).crossfit().mean())
 
+    def test_towards(self, grams: Grams) -> dict[str, NullDraws]:
+        """The activation-level tests of level 4 for one checkpoint, by name."""
+        inside = grams.only_harmful()
+        observed = self.observe(inside)
+        drawn = [replace(null, observed=observed) if null.defined else null for null in self.references.values()]
+        return {null.name: null for null in (sign_flip(inside, self.resampling), *drawn)}
+
     def test(self, grams: Grams) -> dict[str, NullDraws]:
         """Every activation-level test for one checkpoint, by name: those towards the witness, then of specificity."""
-        inside, shared = grams.only_harmful(), self.resampling
-        observed = self.observe(inside)
-        nulls = [
-            sign_flip(inside, shared),
-            *(replace(null, observed=observed) if null.defined else null for null in self.references.values()),
+        shared = self.resampling
+        specific = [
             label_permutation(grams, shared.labels, shared.few_labels),
             label_permutation_crossfit(grams, shared.fold, shared.fold_labels, shared.few_labels),
         ]
-        return {null.name: null for null in nulls}
+        return self.test_towards(grams) | {null.name: null for null in specific}
 
     def against(self, tuned: Float[np.ndarray, "prompt d_model"]) -> dict[str, NullDraws]:
         """Every activation-level test, then the profile, for one checkpoint, by name, in the order of showing.

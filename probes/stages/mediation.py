@@ -9,7 +9,7 @@ mean motion, counts nothing twice where layers follow each other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,11 +154,9 @@ def _trials(
     held: Mapping[str, Projections],
 ) -> list[Trial]:
     """The model as it is, and clamped along each direction."""
-    clamps = {name: clamp_prompts(model, test.layers, axis, held[name]) for name, axis in axes.items()}
-    return [
-        Trial({"test": kind, "direction": name}, ref, under)
-        for name, under in {AS_IT_IS: nullcontext(), **clamps}.items()
-    ]
+    under: dict[str, AbstractContextManager[None]] = {AS_IT_IS: nullcontext()}
+    under |= {name: clamp_prompts(model, test.layers, axis, held[name]) for name, axis in axes.items()}
+    return [Trial({"test": kind, "direction": name}, ref, clamp) for name, clamp in under.items()]
 
 
 def _distance(one: Projections, other: Projections) -> float:

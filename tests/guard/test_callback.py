@@ -7,13 +7,19 @@ import shutil
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
 
+from probes.behaviour.generate import generate
 from probes.errors import PromptError, UsageError
 from probes.guard import GuardError
-from probes.guard.callback import STATE, ReversionGuard, is_log_spaced
-from probes.guard.model_in_training import undisturbed
+from probes.guard.alarm import Alarm, AlarmTests, Hearing, Reading, count_measurements
+from probes.guard.callback import STATE, ReversionGuard
+from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.guard.modes import Options
+from probes.guard.safety_watch import SafetyWatch
+from probes.guard.schedule import is_log_spaced, save_interval
+from probes.nulls import NO_FURTHER_PASS, SHAMS, TOWARDS_WITNESS
+from probes.prompts import PromptSet, render
 from probes.run import Run
 from probes.tasks.summarise import summarise
 from tests.builders import moved, tiny_model, tiny_tokenizer
@@ -314,16 +320,99 @@ def test_the_alarm_rings_with_hysteresis_and_names_the_last_healthy_checkpoint(h
     assert all((reading.return_fraction or 0) < 0.3 for reading in guard.readings[:-1])
     assert guard.last_healthy == tmp_path / "out" / f"checkpoint-{rang.step - 1}"
     assert str(guard.last_healthy) in guard.stopped
-    assert Run(tmp_path / "run").read_json("alarm")["step"] == rang.step
+    kept = Run(tmp_path / "run").read_json("alarm")
+    assert kept["step"] == rang.step
+    assert kept["planned_measurements"] == 50
+    assert kept["tests"]["level"] == pytest.approx(0.05 / 50)
+    assert set(kept["tests"]["p_values"]) | set(kept["tests"]["left_out"]) == set(TOWARDS_WITNESS)
+    assert "sham_drift, sham_witness (it needs further forward passes)" in guard.stopped
+    assert all(p <= 0.05 / 50 for p in kept["tests"]["p_values"].values())
+
+
+def test_the_alarm_is_silent_where_a_test_does_not_reject_at_its_share_of_alpha():
+    hearing = Hearing(0.05 / 40, {"sign_flip": 0.001, "random_difference": 0.002}, {})
+    reading = Reading(7, 0.5, 0.4, 0.1, 3.0, None)
+    alarm = Alarm(0.3, noise=0.1)
+    assert not alarm.hears(reading, lambda: hearing)
+    assert alarm.hears(reading, lambda: Hearing(0.05 / 20, hearing.p_values, {}))
+    assert not alarm.hears(reading, lambda: pytest.fail("it rings already, and the tests are not asked again"))
+    quiet = Alarm(0.3, noise=1.0)
+    assert not quiet.hears(reading, lambda: pytest.fail("within noise, the tests are not asked"))
+
+
+def test_the_alarms_tests_are_the_ladders_and_share_alpha_among_the_measurements(measured):
+    run = Run(measured)
+    aligned, witness = (run.activations(name, run.headline_layer) for name in ("aligned", "witness"))
+    back = (witness - aligned)[run.harmful].mean(axis=0)
+    tests = AlarmTests(run, 10)
+    assert tests.level == run.settings.alpha / 10
+    hearing = tests.hear(aligned + 0.5 * back)
+    assert hearing.beyond
+    assert set(hearing.p_values) == set(NO_FURTHER_PASS)
+    assert set(hearing.left_out) == set(SHAMS)
+    shuffled = back[::-1].copy()
+    assert not tests.hear(aligned + 0.5 * shuffled).beyond
+    many = AlarmTests(run, 4000).hear(aligned + 0.5 * back)
+    assert many.beyond, "more measurements have more draws"
+    assert set(many.left_out) > set(SHAMS), "16 harmful prompts have too few signs for so small a level"
+    assert "sign_flip" in many.sentence.split("left out:")[1]
+
+
+def test_measurements_are_counted_with_saves_answers_and_the_last_step():
+    assert count_measurements(100, is_log_spaced, None) == 7
+    assert count_measurements(100, is_log_spaced, 30) == 7 + 3
+    assert count_measurements(99, lambda step: step % 10 == 0, None) == 10
+    args = TrainingArguments(output_dir="unused", save_strategy="epoch", use_cpu=True)
+    state = TrainerState(max_steps=30, num_train_epochs=3)
+    assert save_interval(args, state) == 10
+
+
+def test_where_answers_are_asked_for_an_eroded_safety_rings(history, measured, tmp_path, monkeypatch):
+    """A judge of letters stands in for what tiny random models cannot say: an answer that changed is compliance."""
+    before = {}
+
+    def ask(self, live):
+        answers = generate(live, render(PromptSet(self._prompts), live.tokenizer, None).token_ids, max_new_tokens=4)
+        before.setdefault("answers", answers)
+        return ["refusal" if same else "compliance" for same in map(list.__eq__, answers, before["answers"])]
+
+    monkeypatch.setattr(SafetyWatch, "_ask", ask)
+    guard = ReversionGuard(
+        measured, out=tmp_path / "run", every=100, evaluate_every=2, on_alarm="stop", evaluation=prompts(200, 64)
+    )
+    train = trainer(aligned(history), tmp_path / "out", max_steps=40, learning_rate=3e-3, save_steps=1)
+    guard.join(train)
+    train.train()
+    assert train.state.global_step < 40
+    assert train.state.global_step % 2 == 0
+    assert "Eroded: it refuses 100 % of harmful requests before" in guard.stopped
+    kept = Run(tmp_path / "run").read_json("alarm")
+    assert kept["safety"]["answer"] == "eroded"
+    assert Run(tmp_path / "run").read_json("safety_watch")["aligned"] == ["refusal"] * 64
+    logged = [entry for entry in train.state.log_history if "guard/refusal_harmful" in entry]
+    assert {entry["step"] for entry in logged} == set(range(2, train.state.global_step + 1, 2))
+    other = ReversionGuard(measured, evaluate_every=2, evaluation=prompts(200, 4))  # whose run holds no answers
+    with pytest.raises(GuardError, match="had no evaluation"):
+        trainer(aligned(history), tmp_path / "out", [other], max_steps=60).train(resume_from_checkpoint=True)
+
+
+def test_the_model_in_training_is_asked_and_judged(measured, history):
+    run = Run(measured)
+    watch = SafetyWatch(prompts(200, 8), 5, max_new_tokens=3)
+    live = LiveModel(aligned(history).train(), tiny_tokenizer())
+    watch.begin(live, run, 0, recorded=False)
+    assert not watch.evaluate(live), "the same model answers alike"
+    assert (watch.answer.prompts, watch.answer.difference) == (8, 0.0)
+    assert live.model.training
+    assert [step for step in range(12) if watch.is_due(step)] == [5, 10]
 
 
 def test_an_alarm_can_switch_the_block_on(history, measured, tmp_path):
     guard = ReversionGuard(
         measured, mode="block", penalty=PENALTY, every=1, alarm=1e-6, on_alarm="block", out=tmp_path / "run"
     )
-    guard._alarm.p99 = (
-        guard._alarm.floor
-    ) = -1.0  # whatever the direction of these random rows: only the switch is asked
+    # whatever the direction of these random rows: only the switch is asked
+    guard._watch._alarm.floor, guard._watch._hear = -1.0, lambda _: Hearing(1.0, {}, {})
     assert not guard.guard.on
     trainer(aligned(history), tmp_path / "out", [guard]).train()
     assert guard.guard.on == any((reading.return_fraction or 0) >= 1e-6 for reading in guard.readings)
@@ -425,6 +514,7 @@ def test_what_cannot_be_is_refused(measured):
         (UsageError, {"mode": "push", "penalty": PENALTY, "max_return": 0.1}),
         (UsageError, {"alarm": -1.0}),
         (UsageError, {"every": 0}),
+        (UsageError, {"evaluate_every": 0}),
         (GuardError, {"mode": "control:drift", "penalty": PENALTY}),
     ):
         with pytest.raises(error):
