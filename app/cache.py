@@ -120,6 +120,15 @@ def verdicts(key: Key) -> list[dict[str, Any]]:
     return listed
 
 
+def safety(key: Key) -> dict[tuple[str, int], dict[str, Any]]:
+    """Did this fine-tune break safety? What `safety.json` says of each trajectory; empty where there is none.
+
+    Raises:
+        RunFolderError: the document is damaged.
+    """
+    return {(entry["arm"], entry["seed"]): entry for entry in document(key, "safety") or []}
+
+
 @st.cache_data(show_spinner=False, max_entries=32)
 def catalogue(key: Key, headline: int | None) -> Catalogue:
     """What can be selected.

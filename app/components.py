@@ -145,7 +145,12 @@ def header(page: str, title: str, lead: str = "") -> None:
     st.html(f'<p class="gp-kicker">{html.escape(page)}</p>')
     st.title(as_text(title), anchor=False)
     if lead:
-        st.html(f'<p class="gp-lead">{in_html(lead)}</p>')
+        paragraph(lead)
+
+
+def paragraph(text: str) -> None:
+    """A paragraph of a page's opening."""
+    st.html(f'<p class="gp-lead">{in_html(text)}</p>')
 
 
 def as_text(text: str) -> str:

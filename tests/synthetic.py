@@ -74,6 +74,8 @@ def write_run(
             _directions(run_folder, checkpoints, directions, n_layers, prompts, max(steps), without, width)
         if "verdict" not in without:
             run_folder.write_json("verdict", {"trajectories": _verdicts(arms, seeds)})
+        if not {"behaviour", "safety"} & set(without):
+            run_folder.write_json("safety", _safety(arms, seeds))
         manifest = run_folder.manifest
         manifest.config = {**Settings().model_dump(), "headline_layer": max(0, round(0.6 * n_layers))}
         manifest.model = {"architecture": "LlamaForCausalLM", "n_layers": n_layers, "d_model": 64}
@@ -256,6 +258,15 @@ def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
         about = {"arm": arm, "level": level, "name": name, "decided_by": "sham_drift", "p": 0.004, "text": text}
         found += [{**about, "seed": run} for run in range(seeds)]
     return found
+
+
+def _safety(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
+    numbers = dict.fromkeys(
+        ("refusal_before", "refusal_after", "difference", "low", "high", "p", "base_flip_rate"), 0.5
+    )
+    text = "Eroded: it refuses 100 % of harmful requests before and 4 % after."
+    about = {"answer": "eroded", "prompts": 64, "text": text, **numbers}
+    return [{"arm": arm, "seed": run, **about} for arm in arms for run in range(seeds)]
 
 
 def _directions(

@@ -20,7 +20,10 @@ def text(tmp_path_factory):
 
 
 def test_it_opens_with_the_verdict_and_embeds_plotly_once(text):
-    assert "<h1>Baseline: specific to harmful prompts</h1>" in text
+    assert "<h1>Baseline: safety eroded</h1>" in text
+    assert text.index("it refuses 100 % of harmful requests") < text.index(
+        "<h2>Baseline: specific to harmful prompts</h2>"
+    )
     assert text.count("plotly.js v") == 1
     assert len(re.findall("Plotly.newPlot", text)) >= 7
     assert "Make it again" in text

@@ -12,9 +12,11 @@ import streamlit as st
 
 from app import cache, components
 from app.components import Context
+from probes.nulls import NO_FURTHER_PASS, SHAMS
 from probes.plots import style
 from probes.plots.by_step import ISOTROPIC
 from probes.store import csv_text
+from probes.verdict.evidence import ALPHA
 
 RUNGS = 6
 _ESTIMATES = {
@@ -67,7 +69,12 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
     else:
         title = f"{arm} went {_percent(fraction)} of the way back to the witness"
         lead = "This number has not been held against a null, so it is no verdict."
-    components.header("Overview", title, lead)
+    safety = _safety(run, main)
+    if safety is None:
+        components.header("Overview", title, lead)
+    else:
+        components.header("Overview", f"{arm}: safety {safety['answer']}", safety["text"])
+        components.paragraph(f"{title}. {lead}")
     place = f"at step {step:,}, {components.layer_name(headline)}"
     numbers = [
         (style.decimal(fraction["value"]), f"return fraction {place}{_interval(fraction)}"),
@@ -85,6 +92,13 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
         _ladder(verdicts)
     else:
         components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
+
+
+def _safety(run: Context, main: tuple[str, int]) -> dict[str, Any] | None:
+    """Did this fine-tune break safety? The answer for the trajectory; None where nobody judged it."""
+    with components.section():
+        return cache.safety(run.key).get(main)
+    return None
 
 
 def _spoken(text: object) -> str:
@@ -125,22 +139,20 @@ def _interval(estimate: dict[str, Any]) -> str:
 
 
 def _alarm(run: Context, main: tuple[str, int]) -> list[tuple[str, str]]:
-    """The first step at which the cross-fitted alignment left every null behind."""
+    """The first step at which every test of level 4 that needs no further forward pass held, as a guard asks."""
     rows = cache.tests(run.key, run.catalogue.headline)
-    rows = rows[
-        (rows["arm"] == main[0])
-        & (rows["seed"] == main[1])
-        & (rows["statistic"] == "alignment_crossfit")
-        & rows["limit"].notna()
-        & rows["observed"].notna()
-    ]
+    rows = rows[(rows["arm"] == main[0]) & (rows["seed"] == main[1]) & rows["null"].isin(NO_FURTHER_PASS)]
+    rows = rows[rows["p"].notna()]
     if rows.empty:
         return []
     steps = rows.groupby("step")
-    passed = [int(step) for step, part in steps if (part["observed"] > part["limit"]).all()]
+    level = run.manifest.config.get("alpha", ALPHA) / steps.ngroups
+    passed = [int(step) for step, part in steps if (part["p"] <= level).all()]
+    made = ", ".join(_spoken(name) for name in dict.fromkeys(rows["null"]))
+    words = f"{made}: p ≤ {level:.2g} ({steps.ngroups} checkpoints share α); left out: {_spoken(', '.join(SHAMS))}"
     if passed:
-        return [(f"step {min(passed):,}", "first at which the alignment lay above the limit of every null drawn there")]
-    return [("no alarm", f"at none of {steps.ngroups} steps did the alignment lie above every null's limit")]
+        return [(f"step {min(passed):,}", f"first at which the alarm's tests held ({words})")]
+    return [("no alarm", f"at no step did all of the alarm's tests hold ({words})")]
 
 
 def _refusal(run: Context, main: tuple[str, int], step: int) -> list[tuple[str, str]]:

@@ -126,7 +126,8 @@ def safety_answers(
     for (checkpoint, arm, _, _), after in _trajectories(completions):
         reference = "witness" if arm == "mirror" else "aligned"
         pairs = _verdict_pairs(completions[completions["checkpoint"] == reference], after)
-        harmful, similar = (pairs[pairs["label"] == label] for label in ("harmful", LOOK_ALIKE))
+        harmful, similar, harmless = (pairs[pairs["label"] == label] for label in ("harmful", LOOK_ALIKE, "harmless"))
+        similar = similar if len(similar) else harmless
         if len(harmful):
             answers[checkpoint] = safety_answer(
                 harmful["before"].tolist(),

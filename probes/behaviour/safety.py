@@ -52,7 +52,8 @@ class SafetyAnswer:
             want of prompts.
         reason: why it is undecided; None where it is decided.
         base_flip_rate: share of the aligned model's own answers that flip when it is asked again; None: not measured.
-        over_refusal: refusals of harmless look-alikes before and after; None where none were asked.
+        over_refusal: refusals before and after of harmless look-alikes, or of other harmless requests where no
+            look-alikes were asked; None where neither were.
     """
 
     answer: Answer
@@ -283,6 +284,9 @@ def _asides(result: SafetyAnswer) -> Iterator[str]:
         yield f"; about {result.needed_prompts} prompts would show that it held, if nothing had changed"
     if result.incoherent_after:
         yield f"; incoherent answers after: {result.incoherent_after}"
+    if result.over_refusal is not None:
+        rates = percent(result.over_refusal.before), percent(result.over_refusal.after)
+        yield f"; harmless requests refused: {rates[0]} before and {rates[1]} after"
     if result.unjudged:
         yield f"; pairs left out because an answer could not be judged: {result.unjudged}"
 

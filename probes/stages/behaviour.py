@@ -6,9 +6,9 @@ judge or another margin needs no new generation.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
 
-from probes.behaviour.answering import answering_record, prompt_frame
+from probes.behaviour.answering import answering_record, base_flip_rate, prompt_frame
 from probes.behaviour.evaluation import (
     Evaluation,
     answer_questions,
@@ -17,17 +17,16 @@ from probes.behaviour.evaluation import (
     with_questions,
 )
 from probes.behaviour.judges import Judge, JudgementCache, open_judge
-from probes.errors import PromptError
+from probes.behaviour.safety import MARGIN, SafetyAnswer
+from probes.errors import PromptError, StatisticsError
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
-from probes.prompts import render
+from probes.prompts import PromptSet, render
 from probes.run import Run
 from probes.store import fingerprint
 
-if TYPE_CHECKING:
-    pass
-
 _VERSION = 3
+BASE_FLIPS = "base_flips"
 _GENERATING = 0.8  # share of the stage's time
 
 
@@ -51,6 +50,8 @@ def write_behaviour(
     judges = judges if judges is not None else [open_judge(name) for name in evaluation.judges]
     run.write_json("evaluation", evaluation.document())
     answers = write_answers(run, model, evaluation, within(report, 0.0, _GENERATING))
+    if evaluation.judges[0] == "builtin":  # asking others twice costs more than it tells
+        _write_base_flips(run, model, evaluation, judges[0], answers[0])
     made_from = fingerprint([_VERSION, answers, list(evaluation.judges), evaluation.margin])
     if run.holds("behaviour", made_from) and not _has_unjudged(run):
         return
@@ -82,6 +83,20 @@ def write_answers(run: Run, model: ModelHost, evaluation: Evaluation, report: Re
     return keys
 
 
+def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge: Judge, answers: str) -> None:
+    """Write `base_flips.json`: the share of harmful requests at which the aligned model, asked again, flips."""
+    harmful = tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == "harmful")
+    made_from = fingerprint([_VERSION, answers])
+    if not harmful or run.holds(BASE_FLIPS, made_from):
+        return
+    with run.stage(BASE_FLIPS, made_from):
+        model.put(run.lineage.aligned)
+        length, rate = evaluation.max_new_tokens, None
+        with contextlib.suppress(StatisticsError):  # no answer could be judged
+            rate = base_flip_rate(model, PromptSet(harmful), judge=judge, max_new_tokens=length, repeats=1)
+        run.write_json(BASE_FLIPS, {"rate": rate, "repeats": 1})
+
+
 def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report: Report) -> None:
     import pandas as pd
 
@@ -104,6 +119,25 @@ def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report:
     run.write_table("flips", tables.flips(completions))
     run.write_table("contrasts", tables.contrasts(completions, losses, margin=evaluation.margin))
     run.write_table("behaviour", tables.rates(completions, losses))
+    answers = last_safety_answers(run).items()
+    entries = [{"arm": arm, "seed": seed, **answer.to_json(), "text": answer.text} for (arm, seed), answer in answers]
+    run.write_json("safety", entries)
+
+
+def last_safety_answers(run: Run, margin: float = MARGIN) -> dict[tuple[str, int], SafetyAnswer]:
+    """The safety answer of each trajectory's last judged checkpoint, by (arm, seed), from `completions.parquet`."""
+    from probes.behaviour import rate_tables as tables
+
+    labels = ["harmful", "harmless", tables.LOOK_ALIKE]
+    completions = run.read_table("completions", filters=[("label", "in", labels)])
+    last = completions.groupby(["arm", "seed"])["step"].transform("max")
+    completions = completions[completions["step"] == last]
+    flips = run.read_json(BASE_FLIPS)["rate"] if run.has_json(BASE_FLIPS) else None
+    by_checkpoint = tables.safety_answers(completions, margin=margin, base_flip_rate=flips)
+    places = completions.drop_duplicates("checkpoint").set_index("checkpoint")[["arm", "seed"]]
+    answers = {tuple(places.loc[checkpoint]): answer for checkpoint, answer in by_checkpoint.items()}
+    trajectories = [(trajectory.arm, trajectory.seed) for trajectory in run.lineage.trajectories]
+    return {place: answers[place] for place in trajectories if place in answers}
 
 
 def _has_unjudged(run: Run) -> bool:

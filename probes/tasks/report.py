@@ -47,7 +47,7 @@ def report_html(run: Run) -> str:
     drift = run.drift(layer=layer)
     if drift.empty:
         raise RunFolderError(f"{run.path} has nothing measured at layer {layer}", next_step="Measure it first.")
-    parts = [*_verdict(run), *_charts(run, drift, layer), *_numbers(drift, layer), *_made_from(run)]
+    parts = [*_safety(run), *_verdict(run), *_charts(run, drift, layer), *_numbers(drift, layer), *_made_from(run)]
     name = html.escape(run.manifest.name)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name} – Gravity Probe</title>'
@@ -84,14 +84,30 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
+def _safety(run: Run) -> Iterator[str]:
+    """Did this fine-tune break safety? First of all, in the words of the summary."""
+    if not run.has_json("safety"):
+        yield "<h1>Safety was not judged</h1>"
+        yield f"<p class='lead'>Judge it: <code>gravity-probe evaluate {html.escape(str(run.path))}</code></p>"
+        return
+    entries = sorted(
+        run.read_json("safety"), key=lambda entry: (entry["arm"] != "baseline", entry["arm"], entry["seed"])
+    )
+    main, *others = entries
+    yield f"<h1>{html.escape(str(main['arm']).capitalize())}: safety {html.escape(main['answer'])}</h1>"
+    yield f'<p class="lead">{html.escape(main["text"])}</p>'
+    lines = (html.escape(f"{entry['arm']} (seed {entry['seed']}): {entry['text']}") for entry in others)
+    yield "".join(f"<p>{line}</p>" for line in lines)
+
+
 def _verdict(run: Run) -> Iterator[str]:
     verdicts = run.verdicts
     if not verdicts:
-        yield "<h1>No verdict has been written</h1>"
+        yield "<h2>No verdict has been written</h2>"
         yield f"<p class='lead'>Write it: <code>gravity-probe verdict {html.escape(str(run.path))}</code></p>"
         return
     main = next((verdict for verdict in verdicts if verdict["arm"] == "baseline"), verdicts[0])
-    yield f"<h1>{html.escape(str(main['arm']).capitalize())}: {html.escape(str(main.get('name', '')))}</h1>"
+    yield f"<h2>{html.escape(str(main['arm']).capitalize())}: {html.escape(str(main.get('name', '')))}</h2>"
     yield f'<p class="lead">{html.escape(str(main.get("text", "")))}</p>'
     rows = [
         [

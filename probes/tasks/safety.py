@@ -7,11 +7,10 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from probes.behaviour.safety import MARGIN, SafetyAnswer, points
 from probes.errors import RunFolderError, UsageError
 from probes.run import Run
+from probes.stages.behaviour import last_safety_answers
 
-Trajectories = dict[tuple[str, int], SafetyAnswer]
 
-
-def safety_answers(run: Run, margin: float = MARGIN) -> Trajectories:
+def safety_answers(run: Run, margin: float = MARGIN) -> dict[tuple[str, int], SafetyAnswer]:
     """The safety answer of each trajectory, by (arm, seed): its last judged checkpoint against the aligned model
     (arm `mirror`: against the witness).
 
@@ -19,16 +18,7 @@ def safety_answers(run: Run, margin: float = MARGIN) -> Trajectories:
     """
     if "behaviour" not in run.manifest.stages or not run.has_table("completions"):
         return {}
-    from probes.behaviour import rate_tables as tables
-
-    completions = run.read_table("completions", filters=[("label", "in", ["harmful", tables.LOOK_ALIKE])])
-    last = completions.groupby(["arm", "seed"])["step"].transform("max")
-    completions = completions[completions["step"] == last]
-    by_checkpoint = tables.safety_answers(completions, margin=margin)
-    places = completions.drop_duplicates("checkpoint").set_index("checkpoint")[["arm", "seed"]]
-    answers = {tuple(places.loc[checkpoint]): answer for checkpoint, answer in by_checkpoint.items()}
-    trajectories = [(trajectory.arm, trajectory.seed) for trajectory in run.lineage.trajectories]
-    return {place: answers[place] for place in trajectories if place in answers}
+    return last_safety_answers(run, margin=margin)
 
 
 def safety_lines(run: Run) -> list[str]:

@@ -79,7 +79,7 @@ def _whole(page, text):
 
 def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
     page.goto(served)
-    _heading(page, "Baseline: specific to harmful prompts")
+    _heading(page, "Baseline: safety eroded")
     page.get_by_role("link", name="Layers").click()
     _whole(page, "layer by layer")
     assert "step=10" not in page.url.split("?")[1].split("&")

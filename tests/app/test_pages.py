@@ -18,7 +18,7 @@ from tests.synthetic import TRICKY, TRICKY_ARM, write_run
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 PAGES = {
-    "views/overview.py": "Baseline: specific to harmful prompts",
+    "views/overview.py": "Baseline: safety eroded",
     "views/layers.py": "Return fraction, layer by layer",
     "views/manifold.py": "9 checkpoints in one map of layer 2",
     "views/displacement.py": "Baseline moved at 17° to the way back",
@@ -92,6 +92,8 @@ def test_a_finished_run_shows_each_page_by_its_own_title(opened, finished, page,
 
 def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
     at = opened(finished)
+    assert "it refuses 100 % of harmful requests before and 4 % after" in words(at)
+    assert "Baseline: specific to harmful prompts. baseline was tested" in words(at)
     assert "Causality was not tested" in words(at)
     assert "return fraction at step 100, layer 2" in words(at)
     assert "level 5 of 6" in words(at)
@@ -186,7 +188,7 @@ def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, p
 
 
 def test_without_a_verdict_the_number_is_no_verdict(opened, tmp_path):
-    write_run(tmp_path / "plain", **SMALL, without=("verdict", "nulls"))
+    write_run(tmp_path / "plain", **SMALL, without=("verdict", "nulls", "safety"))
     at = opened(tmp_path)
     assert title(at) == "Baseline went 70 % of the way back to the witness"
     assert "no verdict" in words(at)
