@@ -169,7 +169,7 @@ def arms(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command goes on with it.")],
     arms: Annotated[
-        str, typer.Option(help="Modes, by commas; `all` is every one.")
+        str, typer.Option(help="Modes and trained controls, with commas; `all` is every one.")
     ] = "baseline,block,push,control:random",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Directions of each control that draws its own.")] = 1,
@@ -188,6 +188,16 @@ def arms(
     last: Annotated[
         bool, typer.Option("--final-step-only", help="Keep and measure the last step alone: quicker.")
     ] = False,
+    screened: Annotated[
+        bool, typer.Option("--screened", help="Leave out of the data what the aligned model refuses.")
+    ] = False,
+    arm_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM=FILE",
+            help="For a lineage: data of control:continued, control:text or helpful; may be repeated.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Fine-tune in several arms over seeds, with the same data order in each, and put the results side by side.
@@ -214,11 +224,24 @@ def arms(
         max_return=max_return,
         gradient_ratio=match,
         final_step_only=last,
+        screened=screened,
+        arm_data=_arm_data(arm_data or []),
     )
     probe, penalty_prompts = (None, None) if data is None else _prompts(harmful, harmless, penalty)
     with progress_display() as report:
         run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report)
     _show_arms([run], json_)
+
+
+def _arm_data(texts: list[str]) -> dict[str, str]:
+    """`ARM=FILE` options as a mapping."""
+    from probes.experiments.trained_controls import WITH_DATA
+
+    pairs = [text.partition("=")[::2] for text in texts]
+    unknown = [text for text, (arm, file) in zip(texts, pairs, strict=True) if arm not in WITH_DATA or not file]
+    if unknown:
+        raise UsageError("--arm-data takes ARM=FILE", got=unknown[0], expected="ARM one of " + ", ".join(WITH_DATA))
+    return dict(pairs)
 
 
 def arms_table(
