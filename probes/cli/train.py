@@ -1,4 +1,4 @@
-"""Verbs that fine-tune: `train` under a guard, and `arms` side by side."""
+"""Verbs that fine-tune: `train` under a guard, `arms` side by side, and `histories` side by side."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command(cls=TrainingVerb)(train)
     app.command(cls=TrainingVerb)(arms)
     app.command("arms-table", cls=Verb)(arms_table)
+    app.command(cls=Verb)(histories)
 
 
 def train(
@@ -257,6 +258,31 @@ def arms_table(
     from probes.experiments.outcome import open_runs
 
     _show_arms(open_runs(runs), json_, markdown)
+
+
+def histories(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with a verdict, each of another history.")],
+    json_: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Put the safety answers, levels and qualifiers of several independent histories side by side.
+
+    From five histories on it prints how likely so many of them would reach level 4 without reversion.
+    """
+    from probes.experiments.outcome import open_runs
+    from probes.tasks.histories import compare_histories
+
+    comparison = compare_histories(open_runs(runs))
+    if json_:
+        print_json(comparison)
+        return
+    from probes.terminal import console
+    from probes.terminal.show_histories import histories_markdown, histories_table
+
+    if markdown:
+        typer.echo(histories_markdown(comparison))
+    else:
+        console().print(histories_table(comparison))
 
 
 def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
