@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def train(out: Path, recipe: Kind, seed: int, seeds: int) -> None:
         bench, path = OrganismBench(history, experiment), out / f"{recipe}-{seed}{suffix}"
         run_arms(bench, path)
         judge(path, SHAMS, sham_arms=[arm for arm in arms if arm != MIRROR])
-        print(f"{path}: {bench.screening(0).sentence}", flush=True)
+        sys.stderr.write(f"{path}: {bench.screening(0).sentence}\n")
 
 
 def tables(out: Path) -> Iterator[str]:
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", choices=list(RECIPES), help="may be repeated; default: both")
     parser.add_argument("--seed", action="append", type=int, help="of a history; may be repeated; default: 0 to 4")
     parser.add_argument(
-        "--seeds", type=int, default=1, help="fine-tuning runs of each arm; 3 for an interval over runs"
+        "--seeds", type=int, default=1, help="fine-tuning runs of each arm; from 3 on intervals are over runs"
     )
     parser.add_argument("--tables", action="store_true", help="print the tables of what is there, and train nothing")
     options = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
             for recipe in options.recipe or RECIPES:
                 train(options.out, recipe, seed, options.seeds)
     for table in tables(options.out):
-        print(table)
+        sys.stdout.write(f"{table}\n")
 
 
 if __name__ == "__main__":
