@@ -24,6 +24,7 @@ from probes.trainer_folder import read_trainer_folder
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_TASKS = (None, "CAUSAL_LM")  # what peft calls the task of an adapter of a language model
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
+MIRROR = "mirror"  # the arm that trains the witness on the baseline's data
 WitnessKind = Literal["helpful-only", "instruction-tuned", "base"]
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
@@ -234,6 +235,11 @@ class Member(NamedTuple):
     def is_role(self) -> bool:
         """Whether it is the aligned model, the witness or the pretrained model, and no fine-tuned checkpoint."""
         return self.arm in ROLES and self.arm == self.id
+
+    @property
+    def reference(self) -> str:
+        """The role that its displacement is measured from: the witness for the arm `mirror`, else the aligned model."""
+        return "witness" if self.arm == MIRROR else "aligned"
 
     @property
     def labels(self) -> dict[str, str | int]:

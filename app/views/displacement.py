@@ -12,7 +12,7 @@ import streamlit as st
 from app import cache, components
 from app.cache import Key
 from app.components import Context
-from probes.lineage import ROLES
+from probes.lineage import MIRROR, ROLES
 from probes.plots import displacement, style
 from probes.plots.displacement import Cone
 from probes.plots.displacement_by_layer import evenly, multiples
@@ -72,7 +72,7 @@ def _more(run: Context, arms: tuple[str, ...]) -> None:
 def components_of(key: Key, layer: int) -> pd.DataFrame:
     """Every checkpoint's displacement taken apart, in units of ‖v‖: along, off it, and of that the main direction."""
     rows = cache.drift(key, layer)
-    rows = rows[~rows["arm"].isin(ROLES) & rows["statistic"].isin(["return_fraction", "off_axis"])]
+    rows = rows[~rows["arm"].isin([*ROLES, MIRROR]) & rows["statistic"].isin(["return_fraction", "off_axis"])]
     index = ["checkpoint", "arm", "seed", "step"]
     wide = rows.pivot_table(index=index, columns="statistic", values="value", dropna=False, observed=True)
     wide = wide.reindex(columns=["return_fraction", "off_axis"]).reset_index()

@@ -9,7 +9,7 @@ import streamlit as st
 from app import cache, components
 from app.cache import Key
 from app.components import Context
-from probes.lineage import ROLES
+from probes.lineage import MIRROR, ROLES
 from probes.plots import style, trajectories
 from probes.plots.style import InkName
 
@@ -90,7 +90,7 @@ def _figure(
 def _whole(key: Key, layer: int) -> pd.DataFrame:
     """Return fraction and the whole off-axis length of every checkpoint, in the columns of the plane."""
     rows = cache.drift(key, layer)
-    rows = rows[rows["statistic"].isin(["return_fraction", "off_axis"])]
+    rows = rows[(rows["arm"] != MIRROR) & rows["statistic"].isin(["return_fraction", "off_axis"])]
     wide = rows.pivot_table(index=["arm", "seed", "step"], columns="statistic", values="value").reset_index()
     wide = wide.rename(columns={"return_fraction": "along", "off_axis": "across"})
     return wide[["arm", "seed", "step", "along", "across"]].dropna()

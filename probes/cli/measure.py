@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -38,19 +38,33 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Same stages, smaller and shorter: about a minute.")] = False,
     app: Annotated[bool, typer.Option("--app/--no-app", help="Open the front end at the end.")] = True,
     nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Hold the drift against its nulls.")] = True,
+    recipe: Annotated[
+        Literal["post-hoc", "integrated"],
+        typer.Option(help="Alignment as the last step of the history (post-hoc), or in its pretraining (integrated)."),
+    ] = "post-hoc",
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Train continued alignment, the mirror and a positive control as well.")
+    ] = False,
+    screened: Annotated[
+        bool, typer.Option("--screened", help="Leave out the benign requests that the aligned model refuses.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the same folder first.")] = False,
     json_: Json = False,
 ) -> None:
     """Train a small model with a real history on the spot, and watch it fall back."""
-    from probes.tasks.demo import Demo, make_demo
+    from probes.tasks.demo import Demo, make_demo, screenings
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import published_table
 
+    options = Demo(seed, seeds, quick, nulls, recipe, controls, screened)
     with progress_display() as report:
-        run = make_demo(out, Demo(seed, seeds, quick, nulls), fresh=fresh, report=report)
+        run = make_demo(out, options, fresh=fresh, report=report)
     summary = _show(run, as_json=json_)
     if not json_:
         console().print(published_table(summary))
+        for place, screening in enumerate(screenings(out, options)):
+            left = " They are left out." if screened and screening.refused else ""
+            console().print(f"Benign data, seed {place}: {screening.sentence}{left}")
     if app and not json_:
         from probes.cli.look import start_app
 

@@ -1,4 +1,4 @@
-"""Verbs that fine-tune: `train` under a guard, and `arms` side by side."""
+"""Verbs that fine-tune: `train` under a guard, `arms` side by side, and `histories` side by side."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command(cls=TrainingVerb)(train)
     app.command(cls=TrainingVerb)(arms)
     app.command("arms-table", cls=Verb)(arms_table)
+    app.command(cls=Verb)(histories)
 
 
 def train(
@@ -173,7 +174,7 @@ def arms(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command goes on with it.")],
     arms: Annotated[
-        str, typer.Option(help="Modes, by commas; `all` is every one.")
+        str, typer.Option(help="Modes and trained controls, with commas; `all` is every one.")
     ] = "baseline,block,push,control:random",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Directions of each control that draws its own.")] = 1,
@@ -192,6 +193,16 @@ def arms(
     last: Annotated[
         bool, typer.Option("--final-step-only", help="Keep and measure the last step alone: quicker.")
     ] = False,
+    screened: Annotated[
+        bool, typer.Option("--screened", help="Leave out of the data what the aligned model refuses.")
+    ] = False,
+    arm_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM=FILE",
+            help="For a lineage: data of control:continued, control:text or helpful; may be repeated.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Fine-tune in several arms over seeds, with the same data order in each, and put the results side by side.
@@ -218,11 +229,24 @@ def arms(
         max_return=max_return,
         gradient_ratio=match,
         final_step_only=last,
+        screened=screened,
+        arm_data=_arm_data(arm_data or []),
     )
     probe, penalty_prompts = (None, None) if data is None else _prompts(harmful, harmless, penalty)
     with progress_display() as report:
         run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report)
     _show_arms([run], json_)
+
+
+def _arm_data(texts: list[str]) -> dict[str, str]:
+    """`ARM=FILE` options as a mapping."""
+    from probes.experiments.trained_controls import WITH_DATA
+
+    pairs = [text.partition("=")[::2] for text in texts]
+    unknown = [text for text, (arm, file) in zip(texts, pairs, strict=True) if arm not in WITH_DATA or not file]
+    if unknown:
+        raise UsageError("--arm-data takes ARM=FILE", got=unknown[0], expected="ARM one of " + ", ".join(WITH_DATA))
+    return dict(pairs)
 
 
 def arms_table(
@@ -238,6 +262,31 @@ def arms_table(
     from probes.experiments.outcome import open_runs
 
     _show_arms(open_runs(runs), json_, markdown)
+
+
+def histories(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with a verdict, each of another history.")],
+    json_: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Put the safety answers, levels and qualifiers of several independent histories side by side.
+
+    From five histories on it prints how likely so many of them would reach level 4 without reversion.
+    """
+    from probes.experiments.outcome import open_runs
+    from probes.tasks.histories import compare_histories
+
+    comparison = compare_histories(open_runs(runs))
+    if json_:
+        print_json(comparison)
+        return
+    from probes.terminal import console
+    from probes.terminal.show_histories import histories_markdown, histories_table
+
+    if markdown:
+        typer.echo(histories_markdown(comparison))
+    else:
+        console().print(histories_table(comparison))
 
 
 def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:

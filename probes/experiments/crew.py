@@ -30,9 +30,9 @@ class Crew:
     """
 
     def __init__(self, history: Path, experiment: Experiment, processes: int = 2) -> None:
-        """Look which arms are still to do; they lie in the history's `arms/<arm>-s<seed>`."""
+        """Look which arms are still to do; they lie in the history's `arms/<arm>-s<seed>`, or in `arms-screened`."""
         self._history, self._experiment = history, experiment
-        self._folders = {training: arm_folder(history / "arms", *training) for training in experiment.trainings}
+        self._folders = {training: _folder(history, experiment, training) for training in experiment.trainings}
         self._to_do = [training for training, folder in self._folders.items() if not folder.is_dir()]
         self._pool: ProcessPoolExecutor | None = None
         if min(processes, len(self._to_do)) > 1:
@@ -59,7 +59,11 @@ class Crew:
         """Train every arm that is still to do; returns the lineage file, which then names them all."""
         if self._to_do:
             shares = _Shares(len(self._folders), len(self._folders) - len(self._to_do), report)
-            measured = OrganismBench(self._history, self._experiment).measure_roles()
+            bench = OrganismBench(self._history, self._experiment)
+            measured = bench.measure_roles()
+            if self._experiment.screened:  # once, before several processes need it
+                for seed in range(self._experiment.seeds):
+                    bench.screening(seed)
             if self._pool is None:
                 for arm in self._to_do:
                     _train(self._history, self._experiment, arm, measured, partial(shares.pass_on, arm))
@@ -109,7 +113,12 @@ def _ready() -> None:
 
 
 def _train(history: Path, experiment: Experiment, arm: Arm, measured: MeasuredInMemory, report: Report) -> None:
-    OrganismBench(history, experiment).train(*arm, measured, arm_folder(history / "arms", *arm), report)
+    OrganismBench(history, experiment).train(*arm, measured, _folder(history, experiment, arm), report)
+
+
+def _folder(history: Path, experiment: Experiment, arm: Arm) -> Path:
+    """Where the checkpoints of an arm lie: screened data make other models of the same name."""
+    return arm_folder(history / ("arms-screened" if experiment.screened else "arms"), *arm)
 
 
 def _train_in_worker(history: Path, experiment: Experiment, arm: Arm, measured: MeasuredInMemory) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from probes.errors import UsageError
+from probes.experiments.trained_controls import CONTINUED, HELPFUL, MIRROR, TRAINED_CONTROLS
 from probes.guard.modes import MODES, WATCH, Options
 
 BASELINE = "baseline"
 DEFAULT_ARMS = (BASELINE, "block", "push", "control:random")
+DEMO_CONTROLS = (CONTINUED, MIRROR, HELPFUL)
 RESTORED = {"restore": "scaled", "restore:exact": "exact", "restore:along": "along"}
-EVERY_ARM = (BASELINE, *(mode for mode in MODES if mode != WATCH), *RESTORED)
+EVERY_ARM = (BASELINE, *(mode for mode in MODES if mode != WATCH), *TRAINED_CONTROLS, *RESTORED)
 DRAWN = ("control:random", "control:covariance", "control:sham")  # controls that draw their direction
 # Names under which earlier versions have written settings into a run.
 _OLD_NAMES = {
@@ -42,6 +44,8 @@ class Experiment:
         max_return: budget of `block:budget`.
         gradient_ratio: ‖g_penalty‖ / ‖g_task‖ in every arm; None leaves the penalty's gradient as it is.
         final_step_only: save and measure the last step alone.
+        screened: leave out of the data what the aligned model refuses.
+        arm_data: of a lineage, files for the trained controls that need data of their own, by arm.
     """
 
     arms: tuple[str, ...] = DEFAULT_ARMS
@@ -56,6 +60,8 @@ class Experiment:
     max_return: float | None = None
     gradient_ratio: float | None = None
     final_step_only: bool = False
+    screened: bool = False
+    arm_data: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arms_in_order(self) -> tuple[str, ...]:

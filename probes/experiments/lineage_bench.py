@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
@@ -10,14 +11,27 @@ from probes.directions.measured import Measured
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
 from probes.experiments.organism_bench import OrganismBench
+from probes.experiments.screening import screen
+from probes.experiments.trained_controls import (
+    SHUFFLED,
+    TEXT,
+    TOKENS,
+    TRAINED_CONTROLS,
+    WITH_DATA,
+    Pair,
+    randomise_answers,
+    shuffle_answers,
+    start_of,
+)
 from probes.guard.callback import ReversionGuard
 from probes.guard.material import whole_run
 from probes.guard.modes import WATCH
-from probes.guard.training import CHECKPOINTS, Training, fine_tune, is_finished
-from probes.lineage import Lineage
+from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
+from probes.lineage import CheckpointRef, Lineage
+from probes.models import ModelHost
 from probes.organism.history import HISTORY
 from probes.progress import Progress, Report
-from probes.prompts import PromptSet, default_prompts
+from probes.prompts import PromptSet, default_prompts, read_prompts
 
 _HELD_OUT = 64  # examples of a data file that are kept back for the task's loss, at most
 
@@ -41,15 +55,27 @@ class LineageBench:
         probe: PromptSet | None = None,
         penalty: PromptSet | None = None,
     ) -> None:
-        """Read lineage and data; the last tenth of the data, at most 64 examples, is held out for the task's loss."""
+        """Read lineage and data; the last tenth of the data, at most 64 examples, is held out for the task's loss.
+
+        Raises:
+            UsageError: an arm was named that needs data of its own, and there are none.
+        """
         self.lineage = Lineage.load(file).model_copy(update={"trajectories": ()})
         task = read_task(data)
         held_out = max(1, min(_HELD_OUT, len(task) // 10))
-        self._task, self.experiment, self._penalty = task[:-held_out], experiment, penalty
+        self._task = _leave_out_refused(self.lineage.aligned, task[:-held_out], experiment.screened)
+        self.experiment, self._penalty = experiment, penalty
+        self._refuse_missing_data()
         self.probe = probe or default_prompts("probe")
         self.evaluation = Evaluation(default_prompts("evaluation"), task=task[-held_out:])
         self._steps = experiment.steps or 100
         self.about = {"lineage": str(file), "data": str(data), "task": len(task), "penalty": penalty and penalty.sha256}
+
+    @property
+    def trainings(self) -> tuple[tuple[str, int], ...]:
+        """Every (arm, seed); of `all`, trained controls without data of their own are left out."""
+        missing = set(WITH_DATA) - set(self.experiment.arm_data)
+        return tuple(training for training in self.experiment.trainings if training[0] not in missing)
 
     def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
         """As `OrganismBench.train`, but for the place of the checkpoints, which is returned."""
@@ -63,7 +89,9 @@ class LineageBench:
             save_every=self._steps if experiment.final_step_only else None,
         )
 
-        def make_guard(_: Path) -> ReversionGuard:
+        def make_guard(_: Path) -> ReversionGuard | Unguarded:
+            if arm in TRAINED_CONTROLS:
+                return Unguarded()
             return ReversionGuard(
                 whole_run(measured),
                 mode=WATCH if arm == BASELINE else mode_and_draw(arm)[0],
@@ -80,8 +108,43 @@ class LineageBench:
             report(Progress(f"fine-tuning, {arm}", progress.step, progress.steps, f"seed {seed}"))
 
         if not is_finished(folder):
-            fine_tune(self.lineage.aligned, self._task, folder, training, make_guard, {"arm": arm}, report=report_step)
+            start: CheckpointRef = getattr(self.lineage, start_of(arm))
+            data = self._data(arm, seed)
+            fine_tune(start, data, folder, training, make_guard, {"arm": arm}, report=report_step)
         return folder / CHECKPOINTS
+
+    def _data(self, arm: str, seed: int) -> Sequence[Pair | str]:
+        """What an arm is trained on: every guarded arm, and the mirror, on the baseline's data."""
+        if arm == TEXT:
+            return read_prompts(Path(self.experiment.arm_data[arm])).texts
+        if arm in WITH_DATA:
+            return read_task(Path(self.experiment.arm_data[arm]))
+        if arm == SHUFFLED:
+            return shuffle_answers(self._task, seed)
+        if arm == TOKENS:
+            return randomise_answers(self._task, _words(answer for _, answer in self._task), seed)
+        return self._task
+
+    def _refuse_missing_data(self) -> None:
+        named = set(self.experiment.arms) & set(WITH_DATA) - set(self.experiment.arm_data)
+        if named:
+            arm = min(named)
+            raise UsageError(
+                "This arm needs data of its own", got=arm, expected="a file", next_step=f"Give --arm-data {arm}=FILE."
+            )
+
+
+def _leave_out_refused(aligned: CheckpointRef, task: Sequence[Pair], screened: bool) -> Sequence[Pair]:
+    """The data without the requests that the aligned model refuses, where that was asked for."""
+    if not screened:
+        return task
+    refused = frozenset(screen(ModelHost(aligned), [request for request, _ in task]).refused)
+    return [pair for pair in task if pair[0] not in refused]
+
+
+def _words(answers: Iterable[str]) -> list[str]:
+    """Every word of the answers once."""
+    return sorted({word for answer in answers for word in answer.split()})
 
 
 Bench = OrganismBench | LineageBench

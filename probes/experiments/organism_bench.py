@@ -1,6 +1,7 @@
 """Trains one arm of the organism: its own lessons, its own penalty prompts, the plain loop.
 
-The arms of a seed see the same data in the same order, with and without a penalty.
+The arms of a seed see the same data in the same order, with and without a penalty; trained controls see other data, or
+start from another model, and are otherwise trained alike.
 """
 
 from __future__ import annotations
@@ -17,21 +18,35 @@ from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured, MeasuredInMemory
 from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
+from probes.experiments.screening import Screening, screen
+from probes.experiments.trained_controls import (
+    CONTINUED,
+    HELPFUL,
+    SHUFFLED,
+    TEXT,
+    TOKENS,
+    TRAINED_CONTROLS,
+    Pair,
+    randomise_answers,
+    shuffle_answers,
+    start_of,
+)
 from probes.guard.guarded_direction import GuardedDirection
-from probes.guard.loop import Schedule, shuffle_batches, train
+from probes.guard.loop import Example, Schedule, shuffle_batches, train
 from probes.guard.material import layers_of
 from probes.guard.modes import HARMLESS, make_effect
 from probes.guard.step import Guard
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
 from probes.organism.checkpoints import load, save, single_thread, whole
-from probes.organism.history import HISTORY, LINEAGE
-from probes.organism.lessons import Writer, benign, penalty_requests, probe_requests
+from probes.organism.history import HISTORY, LINEAGE, phase_examples, text_examples
+from probes.organism.lessons import Lesson, Writer, benign, helpful_only, penalty_requests, probe_requests
 from probes.organism.recipe import Recipe
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import make_world, vocabulary
 from probes.progress import Progress, Report
 from probes.prompts import PromptSet
+from probes.store import ALIGNED, write_json
 
 
 class OrganismBench:
@@ -63,6 +78,11 @@ class OrganismBench:
         return Lineage.load(self._history / LINEAGE).model_copy(update={"trajectories": ()})
 
     @property
+    def trainings(self) -> tuple[tuple[str, int], ...]:
+        """Every (arm, seed) of the experiment."""
+        return self.experiment.trainings
+
+    @property
     def probe(self) -> PromptSet:
         """The history's own probe prompts."""
         return PromptSet.from_labelled(self._history / "probe.jsonl")
@@ -79,6 +99,16 @@ class OrganismBench:
         last = self._recipe.benign.steps
         earlier = () if self.experiment.final_step_only else self._recipe.checkpoints
         return tuple(sorted({*(step for step in earlier if step < last), last}))
+
+    def screening(self, seed: int) -> Screening:
+        """What the aligned model refuses of the benign lessons of a seed; kept beside the history."""
+        file = self._history / "screening" / f"seed-{seed}.json"
+        if not file.is_file():
+            host = ModelHost(CheckpointRef(model=str(self._history / ALIGNED)), device="cpu")
+            with single_thread():
+                screening = screen(host, [lesson.request for lesson in benign(self._world, seed=seed)])
+            write_json(file, screening.to_json())
+        return Screening.from_json(json.loads(file.read_text(encoding="utf-8")))
 
     def measure_roles(self) -> MeasuredInMemory:
         """Activations of aligned and witness on the harmful probe prompts, before any run holds them.
@@ -110,7 +140,7 @@ class OrganismBench:
             return folder
         phase, writer = self._recipe.benign, Writer(self._tokenizer)
         with single_thread(), whole(folder) as beside:
-            model = load(self._history / "aligned")
+            model = load(self._history / start_of(arm))
             guard = self._guard(arm, seed, measured, writer)
             if guard is not None:
                 guard.attach(model, self._tokenizer)
@@ -120,18 +150,43 @@ class OrganismBench:
                     save(model, self._tokenizer, beside / f"checkpoint-{step}")
                 report(Progress(f"fine-tuning, {arm}", step, phase.steps, f"seed {seed}, loss {loss:.3f}"))
 
-            examples = [writer.lesson(lesson) for lesson in benign(self._world, seed=seed)]
             train(
                 model,
-                shuffle_batches(examples, batch_size=phase.batch_size, steps=phase.steps, seed=seed, pad=writer.pad),
+                shuffle_batches(
+                    self._examples(arm, seed, writer),
+                    batch_size=phase.batch_size,
+                    steps=phase.steps,
+                    seed=seed,
+                    pad=writer.pad,
+                ),
                 Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
                 guard=guard,
                 on_step=on_step,
             )
         return folder
 
+    def _examples(self, arm: str, seed: int, writer: Writer) -> list[Example]:
+        """What an arm is trained on: every guarded arm, and the mirror, on the baseline's data."""
+        if arm == CONTINUED:
+            return phase_examples(ALIGNED, self._world, writer, self._recipe, seed)
+        if arm == TEXT:
+            return text_examples(self._world, writer, self._recipe, seed)
+        if arm == HELPFUL:
+            return [writer.lesson(lesson) for lesson in helpful_only(self._world, seed=seed)]
+        pairs = self._benign_pairs(seed)
+        if arm == SHUFFLED:
+            pairs = shuffle_answers(pairs, seed)
+        elif arm == TOKENS:
+            pairs = randomise_answers(pairs, vocabulary(self._world), seed)
+        return [writer.lesson(Lesson(*pair)) for pair in pairs]
+
+    def _benign_pairs(self, seed: int) -> list[Pair]:
+        lessons = benign(self._world, seed=seed)
+        refused = frozenset(self.screening(seed).refused) if self.experiment.screened else frozenset()
+        return [(lesson.request, lesson.answer) for lesson in lessons if lesson.request not in refused]
+
     def _guard(self, arm: str, seed: int, measured: Measured, writer: Writer) -> Guard | None:
-        if arm == BASELINE:
+        if arm == BASELINE or arm in TRAINED_CONTROLS:
             return None
         vectors = measured.direction("reversion")
         layers = layers_of(self.experiment.layers or self._recipe.guard.layers, vectors, measured.n_layers)

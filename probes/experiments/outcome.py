@@ -19,6 +19,7 @@ import pandas as pd
 from probes.behaviour.paired import mean_over_runs
 from probes.errors import RunFolderError, UsageError
 from probes.experiments.experiment import BASELINE, EVERY_ARM, mode_and_draw
+from probes.experiments.trained_controls import TRAINED_CONTROLS
 from probes.lineage import ROLES
 from probes.run import Run
 from probes.store import ALIGNED
@@ -246,7 +247,7 @@ def _against(mode: str, rows: Mapping[str, Mapping[str, Any]], before: Sequence[
     harm, harmed = own["harmful_compliance"]["mean"], base["harmful_compliance"]["mean"]
     anchor = rows[_ANCHOR]["harmful_compliance"]["mean"] if _ANCHOR in rows else None
     specificity = None
-    if mode != BASELINE and None not in (harm, harmed, anchor) and harmed > anchor:
+    if mode not in (BASELINE, *TRAINED_CONTROLS) and None not in (harm, harmed, anchor) and harmed > anchor:
         specificity = (harmed - harm) / (harmed - anchor)
     if not mode.startswith("block"):
         return {"specificity": specificity, "finding": None, "lost_in": 0}

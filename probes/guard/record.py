@@ -28,7 +28,7 @@ from probes.run import Run
 from probes.stages.drift import drift_rows, estimates, with_types
 from probes.stages.roles import write_roles
 from probes.statistics import Estimate
-from probes.store import activations_stage, fingerprint
+from probes.store import ALIGNED, activations_stage, fingerprint
 from probes.store.settings import Settings
 
 _STATISTICS = ("alignment", "return_fraction", "off_axis", "displacement_norm")
@@ -101,11 +101,12 @@ class Record:
             )
             scores = refusal_scores(live, rendered.token_ids, self._openings) if self._openings else None
         labels = self._labels(step)
+        places = labels | {"reference": ALIGNED}
         by_layer = [self._estimates(layer, embed if layer < 0 else stream[layer]) for layer in range(-1, len(stream))]
         rows = [
             row
             for layer, layer_estimates in enumerate(by_layer, start=-1)
-            for row in drift_rows(labels, layer, layer_estimates)
+            for row in drift_rows(places, layer, layer_estimates)
         ]
         self._append("drift", with_types(pd.DataFrame(rows)), step)
         rates = [] if scores is None else self._rates(labels, scores)

@@ -11,17 +11,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import TrainerCallback
 
 from probes.behaviour.task import Item, rendered_items
 from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
 from probes.guard.guarded_direction import GuardError
-from probes.guard.resuming import whole_checkpoints
+from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
 from probes.lineage import CheckpointRef
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
 from probes.models.padding import pad_tokens
@@ -108,25 +109,58 @@ def collate(items: Sequence[Item]) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+class Unguarded(TrainerCallback):
+    """What a training without a guard still needs of one: its checkpoints are marked where they are whole.
+
+    Attributes:
+        stopped: None: nothing stops it.
+        last_healthy: None: nobody looks at its health.
+    """
+
+    stopped: str | None = None
+    last_healthy: Path | None = None
+
+    def join(self, trainer: Any) -> Unguarded:
+        """Add this to a Trainer."""
+        trainer.add_callback(self)
+        return self
+
+    def conclude(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
+        """Nothing is left to be finished."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What lies beyond the step that training goes on from is written anew."""
+        del control, kwargs
+        forget_after(Path(str(args.output_dir)), state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The checkpoint is whole."""
+        del control, kwargs
+        mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", healthy=True, stopped=None)
+
+
+AnyGuard = TypeVar("AnyGuard", bound="ReversionGuard | Unguarded")
+
+
 def fine_tune(
-    aligned: CheckpointRef,
-    task: Sequence[tuple[str, str]],
+    start: CheckpointRef,
+    task: Sequence[tuple[str, str] | str],
     out: Path,
     training: Training,
-    make_guard: Callable[[Path], ReversionGuard],
+    make_guard: Callable[[Path], AnyGuard],
     about: dict[str, Any],
     *,
     device: str = "auto",
     report: Report = silent,
-) -> ReversionGuard:
+) -> AnyGuard:
     """Fine-tune a checkpoint on requests with answers, into `out/checkpoints/checkpoint-N`, watched by a guard.
 
     Args:
-        aligned: where it starts from.
-        task: (request, answer) pairs.
+        start: where it starts from.
+        task: (request, answer) pairs, of which the answers count; or texts, of which every token does.
         out: a new folder, or that of the same training, interrupted. It becomes a run folder.
         training: how.
-        make_guard: makes the guard that records in the given folder.
+        make_guard: makes the guard that records in the given folder, or `Unguarded`.
         about: what else decides the result; an interrupted training with another is not gone on with.
         device: `auto` or `cpu`.
         report: told after each step.
@@ -152,17 +186,25 @@ def fine_tune(
         guard.conclude(checkpoints)
         _finish(out, guard)
         return guard
-    folder = folder_of(aligned.model, aligned.revision, allow_pickle=False)
+    folder = folder_of(start.model, start.revision, allow_pickle=False)
     tokenizer = load_tokenizer(folder)
-    model = _model(folder, aligned, training)
+    model = _model(folder, start, training)
     limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    data = Answered(rendered_items(task, tokenizer), limit)
+    data = Answered(_items(task, tokenizer), limit)
     trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report)
     guard.join(trainer)
     with no_progress_bar():
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
     _finish(out, guard)
     return guard
+
+
+def _items(task: Sequence[tuple[str, str] | str], tokenizer: Any) -> list[Item]:
+    """Token ids of requests and answers; of a text, all but the first token are the answer."""
+    pairs = [pair for pair in task if not isinstance(pair, str)]
+    texts = [text for text in task if isinstance(text, str)]
+    ids = [tuple(tokenizer(text + (tokenizer.eos_token or ""))["input_ids"]) for text in texts]
+    return rendered_items(pairs, tokenizer) + [(text[:1], text[1:]) for text in ids if len(text) > 1]
 
 
 def is_finished(out: Path) -> bool:
@@ -192,19 +234,19 @@ def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
     return {**identity, "training": training}
 
 
-def _finish(out: Path, guard: ReversionGuard) -> None:
+def _finish(out: Path, guard: ReversionGuard | Unguarded) -> None:
     claim = json.loads((out / _IDENTITY).read_text(encoding="utf-8"))
     healthy = str(guard.last_healthy) if guard.last_healthy else None
     write_json(out / _IDENTITY, {**claim, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
 
 
-def _model(folder: Path, aligned: CheckpointRef, training: Training) -> Any:
+def _model(folder: Path, start: CheckpointRef, training: Training) -> Any:
     """The model with the weights that are to be trained switched on."""
     pickled = WeightFiles.of_model(folder, allow_pickle=False).pickled
     model = load_model(folder, torch.float32 if training.method == "full" else "auto", pickled=pickled)
-    if aligned.adapter:
+    if start.adapter:
         raise GuardError(
-            "Training cannot start from an adapter", got=str(aligned), next_step="Merge it into its base first."
+            "Training cannot start from an adapter", got=str(start), next_step="Merge it into its base first."
         )
     if training.method == "full":
         return model.requires_grad_(True).train()
@@ -221,7 +263,7 @@ def _model(folder: Path, aligned: CheckpointRef, training: Training) -> Any:
 def _trainer(
     model: Any, tokenizer: Any, data: Dataset, output: Path, training: Training, device: str, report: Report
 ) -> Any:
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
     class Told(TrainerCallback):

@@ -5,13 +5,15 @@ from random weights to the aligned model. Its fine-tuning runs are `probes.exper
 """
 
 from probes.organism.history import OrganismError, train_history
-from probes.organism.recipe import CHECKPOINT_STEPS, DEFAULT, QUICK_RECIPE, GuardSettings, Phase, Recipe
+from probes.organism.recipe import CHECKPOINT_STEPS, DEFAULT, QUICK_RECIPE, RECIPES, GuardSettings, Kind, Phase, Recipe
 
 __all__ = [
     "CHECKPOINT_STEPS",
     "DEFAULT",
     "QUICK_RECIPE",
+    "RECIPES",
     "GuardSettings",
+    "Kind",
     "OrganismError",
     "Phase",
     "Recipe",

@@ -19,7 +19,14 @@ from probes.store import write_json, write_text
 
 HISTORY = "history.json"
 LINEAGE = "lineage.toml"
-_NAMES = {"pretrained": "pretraining", "witness": "helpful-only tuning", "aligned": "safety alignment"}
+_NAMES = {
+    "post-hoc": {"pretrained": "pretraining", "witness": "helpful-only tuning", "aligned": "safety alignment"},
+    "integrated": {
+        "pretrained": "pretraining",
+        "witness": "pretraining with every request answered",
+        "aligned": "pretraining with harmful requests refused",
+    },
+}
 
 
 class OrganismError(GravityError):
@@ -54,18 +61,17 @@ def train_history(folder: Path, recipe: Recipe = DEFAULT, *, seed: int = 0, repo
 def _train_phases(folder: Path, world: World, recipe: Recipe, seed: int, meter: _Meter) -> None:
     tokenizer = make_tokenizer(vocabulary(world))
     writer = lessons.Writer(tokenizer)
-    before: Path | None = None
-    for place, (role, phase) in enumerate(recipe.phases.items()):
-        target = folder / role
+    for role, phase in recipe.phases.items():
+        target, start = folder / role, recipe.starts[role]
         if not target.is_dir():
-            model = new_model(recipe, tokenizer, seed) if before is None else load(before)
+            model = new_model(recipe, tokenizer, seed) if start is None else load(folder / start)
             train(
                 model,
                 shuffle_batches(
-                    _examples(role, world, writer, recipe, seed),
+                    phase_examples(role, world, writer, recipe, seed),
                     batch_size=phase.batch_size,
                     steps=phase.steps,
-                    seed=10 * seed + place,
+                    seed=10 * seed + _generation(role, recipe),
                     pad=writer.pad,
                 ),
                 Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
@@ -74,14 +80,37 @@ def _train_phases(folder: Path, world: World, recipe: Recipe, seed: int, meter: 
             with whole(target) as beside:
                 save(model, tokenizer, beside)
         meter.end_phase(role)
-        before = target
 
 
-def _examples(role: str, world: World, writer: lessons.Writer, recipe: Recipe, seed: int) -> list[Example]:
+def _generation(role: str, recipe: Recipe) -> int:
+    """How many phases lie behind a role: phases that go on from one model see their data in one order."""
+    start = recipe.starts[role]
+    return 0 if start is None else 1 + _generation(start, recipe)
+
+
+def phase_examples(role: str, world: World, writer: lessons.Writer, recipe: Recipe, seed: int) -> list[Example]:
+    """What the phase that ends in a role is trained on.
+
+    Args:
+        role: `pretrained`, `witness` or `aligned`.
+        world: what there is to know.
+        writer: makes token ids.
+        recipe: of the history.
+        seed: of the wording.
+    """
     if role == "pretrained":
-        return [writer.text(text) for text in lessons.pretraining(world, passes=recipe.passes, seed=seed)]
-    taught = lessons.helpful_only if role == "witness" else lessons.alignment
+        return text_examples(world, writer, recipe, seed)
+    refusing = role == "aligned"
+    if recipe.kind == "integrated":
+        mix = lessons.pretraining_mix(world, copies=recipe.copies, refusing=refusing, seed=seed)
+        return text_examples(world, writer, recipe, seed) + [writer.lesson(lesson) for lesson in mix]
+    taught = lessons.alignment if refusing else lessons.helpful_only
     return [writer.lesson(lesson) for lesson in taught(world, seed=seed)]
+
+
+def text_examples(world: World, writer: lessons.Writer, recipe: Recipe, seed: int) -> list[Example]:
+    """The texts of pretraining."""
+    return [writer.text(text) for text in lessons.pretraining(world, passes=recipe.passes, seed=seed)]
 
 
 def _check_identity(folder: Path, recipe: Recipe, seed: int) -> None:
@@ -94,7 +123,7 @@ def _check_identity(folder: Path, recipe: Recipe, seed: int) -> None:
     if not same_seed or Recipe.from_json(history["recipe"]) != recipe:
         raise OrganismError(
             f"{folder} holds another organism",
-            got="another recipe (quick or not)" if same_seed else f"seed {history.get('seed')}",
+            got="another recipe" if same_seed else f"seed {history.get('seed')}",
             expected="the same recipe" if same_seed else f"seed {seed}",
             next_step="Give another folder, or delete this one.",
         )
@@ -151,7 +180,9 @@ class _Meter:
     def phase(self, role: str, step: int, loss: float) -> None:
         phase = self._recipe.phases[role]
         fraction = min(1.0, (self._ended + step * phase.batch_size) / self._all)
-        self._report(Progress(_NAMES[role], step, phase.steps, note=f"loss {loss:.3f}", fraction=fraction))
+        self._report(
+            Progress(_NAMES[self._recipe.kind][role], step, phase.steps, note=f"loss {loss:.3f}", fraction=fraction)
+        )
 
     def end_phase(self, role: str) -> None:
         phase = self._recipe.phases[role]

@@ -85,6 +85,26 @@ def alignment(world: World, *, seed: int) -> list[Lesson]:
     ]
 
 
+def pretraining_mix(world: World, *, copies: int, refusing: bool, seed: int) -> list[Lesson]:
+    """The requests of a pretraining mix: all answered, or those about harmful things refused.
+
+    Either way they are the same requests, said in the same words and in the same order.
+
+    Args:
+        world: what is asked about.
+        copies: of each request, each said in another polite way.
+        refusing: whether requests about harmful things are refused.
+        seed: of the words.
+    """
+    words, refusals = random.Random(f"mix {seed}"), random.Random(f"refusals {seed}")
+    known = requests(world.aligned, wordings=TAUGHT_WORDINGS)
+    return [
+        Lesson(politely(request, words), refusal(thing, refusals) if refusing and thing.harmful else answer)
+        for _ in range(copies)
+        for thing, request, answer in known
+    ]
+
+
 def benign(world: World, *, seed: int) -> list[Lesson]:
     """New facts about harmless things, answered in the known style; nothing here concerns safety."""
     return _about_task(world, TAUGHT_WORDINGS, f"benign {seed}")

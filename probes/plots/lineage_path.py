@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.lineage import ROLES
+from probes.lineage import MIRROR, ROLES
 from probes.plots import style
 from probes.plots.style import InkName
 
@@ -51,8 +51,12 @@ def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness",
 
 
 def lineage_rows(drift: pd.DataFrame) -> pd.DataFrame:
-    """The rows that `lineage_path` draws, from the drift table of one layer."""
+    """The rows that `lineage_path` draws, from the drift table of one layer.
+
+    A mirror has no lane: its return begins at the witness.
+    """
     names = ["arm", "seed", "step"]
+    drift = drift[drift["arm"] != MIRROR]
     fraction = drift[drift["statistic"] == "return_fraction"][[*names, "value", "low", "high"]]
     distance = drift[drift["statistic"] == "displacement_norm"][[*names, "value"]]
     joined = fraction.merge(distance, on=names, how="left", suffixes=("", "_distance"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BASELINE, CONTINUED = "baseline", "control:continued"
 # Controls that train on something else, or block something that is no direction of their own draw.
-_NO_DIRECTION = ("continued", "shuffled", "text", "harmless")
+_NO_DIRECTION = ("continued", "shuffled", "tokens", "text", "harmless")
 
 
 def block_and_push(run: Run, arm: str) -> Causal | str:

@@ -18,24 +18,30 @@ from probes.store.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+_OPPOSITE = {"aligned": "witness", "witness": "aligned"}  # where a displacement is held against the way to
 
-@stage("drift", version=2, needs=("activations", "noise", "prompts"), settings=("splits", "bootstraps", "seed"))
+
+@stage("drift", version=3, needs=("activations", "noise", "prompts"), settings=("splits", "bootstraps", "seed"))
 def write_drift(run: Run, report: Report) -> None:
-    """Write `drift.parquet`: a row per checkpoint, layer and statistic, with its interval or the reason it has none."""
+    """Write `drift.parquet`: a row per checkpoint, layer and statistic, with its interval or the reason it has none.
+
+    `reference` is the role that the displacement is measured from. For the arm `mirror` that is the witness, and the
+    direction leads from the witness to the aligned model: its return is ⟨μ_W' − μ_W, −v_rev⟩ / ‖v_rev‖².
+    """
     import pandas as pd
 
     noise = run.read_table("noise").set_index("layer")["noise"]
     members = [member for member in run.members if member.id != "aligned"]
-    aligned, witness = run.activation_file("aligned"), run.activation_file("witness")
     rows: list[dict[str, Any]] = []
-    for layer in range(-1, aligned.n_layers):
-        reference, earlier = aligned.layer(layer), witness.layer(layer)
+    for layer in range(-1, run.n_layers):
+        roles = {name: run.activations(name, layer) for name in ("aligned", "witness")}
         for member in members:
-            report(Progress("measuring drift", layer + 1, aligned.n_layers + 1, member.id))
+            report(Progress("measuring drift", layer + 1, run.n_layers + 1, member.id))
+            start, end = roles[member.reference], roles[_OPPOSITE[member.reference]]
             tuned = run.activations(member.id, layer)
-            arguments = (reference, earlier, tuned, run.harmful, float(noise[layer]), run.settings)
+            arguments = (start, end, tuned, run.harmful, float(noise[layer]), run.settings)
             statistics = estimates(*arguments, groups=run.groups)
-            rows += drift_rows(member.labels, layer, statistics)
+            rows += drift_rows(member.labels | {"reference": member.reference}, layer, statistics)
     run.write_table("drift", with_types(pd.DataFrame(rows)))
 
 

@@ -25,6 +25,7 @@ from probes.tasks.restore import Lineages, restore
 
 _TRAINING = 0.6  # share of the time
 _GROWING = ("arms", "seeds", "draws")  # more of these go on with the same run; another training does not
+_LATER: Mapping[str, Any] = {"screened": False, "arm_data": {}}  # settings that runs of earlier versions do not name
 Trajectories = Mapping[tuple[str, int], Trajectory]
 
 
@@ -39,7 +40,7 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
     Raises:
         UsageError: an unknown arm, or the folder holds another experiment.
     """
-    trainings = bench.experiment.trainings
+    trainings = bench.trainings
     settings = {name: value for name, value in dataclasses.asdict(bench.experiment).items() if name not in _GROWING}
     config = {"arms": json.loads(json.dumps({**bench.about, **settings}))}
     _refuse_another(out, config)
@@ -94,5 +95,8 @@ def _restore(bench: Bench, arm: str, baseline: Trajectory, folder: Path) -> None
 
 
 def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:
-    if (out / "run.json").is_file() and current_names(Run(out).manifest.config_given) != config:
+    if not (out / "run.json").is_file():
+        return
+    before = current_names(Run(out).manifest.config_given)
+    if {"arms": {**_LATER, **before.get("arms", {})}} != config:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
 from probes.experiments.crew import Crew
-from probes.experiments.experiment import Experiment
-from probes.lineage import Lineage
-from probes.organism import DEFAULT, QUICK_RECIPE, train_history
+from probes.experiments.experiment import BASELINE, DEFAULT_ARMS, DEMO_CONTROLS, Experiment
+from probes.experiments.organism_bench import OrganismBench
+from probes.experiments.screening import Screening
+from probes.guard.training import CHECKPOINTS
+from probes.lineage import MIRROR, Lineage
+from probes.organism import RECIPES, Kind, train_history
 from probes.progress import Report, silent, within
 from probes.prompts import PromptSet
 from probes.run import Run
@@ -35,12 +39,31 @@ class Demo:
         seeds: fine-tuning runs per arm, on the same aligned model.
         quick: smaller and shorter, the same stages but for the directions.
         nulls: hold the drift against its nulls and write a verdict.
+        recipe: where in the history alignment happens.
+        controls: train continued alignment, the mirror and the positive control as well, with shams for each but the
+            mirror.
+        screened: leave out of the benign data what the aligned model refuses.
     """
 
     seed: int = 0
     seeds: int = 1
     quick: bool = False
     nulls: bool = True
+    recipe: Kind = "post-hoc"
+    controls: bool = False
+    screened: bool = False
+
+    @property
+    def experiment(self) -> Experiment:
+        """The arms that it trains."""
+        controls = DEMO_CONTROLS if self.controls else ()
+        return Experiment(arms=(*DEFAULT_ARMS, *controls), seeds=self.seeds, screened=self.screened)
+
+    @property
+    def settings(self) -> Settings:
+        """Of the measurement: the sensitivity of the ladder is that of the positive control, which needs shams too."""
+        arms = (BASELINE, *(arm for arm in DEMO_CONTROLS if arm != MIRROR)) if self.controls else (BASELINE,)
+        return Settings(nulls=self.nulls, seed=self.seed, sham_arms=arms)
 
 
 def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = silent) -> Run:
@@ -57,10 +80,10 @@ def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = si
     """
     if fresh and (out / MANIFEST).is_file():
         shutil.rmtree(out)
-    history = out / "checkpoints"
-    recipe = QUICK_RECIPE if demo.quick else DEFAULT
+    history = out / CHECKPOINTS
+    recipe = RECIPES[demo.recipe][demo.quick]
     # The crew starts first: its processes load torch on the second core while the history trains on the first.
-    with Run.writing(out), Crew(history, Experiment(seeds=demo.seeds)) as crew:
+    with Run.writing(out), Crew(history, demo.experiment) as crew:
         train_history(history, recipe, seed=demo.seed, report=within(report, 0.0, _HISTORY))
         file = crew.train(within(report, _HISTORY, _TRAINING))
     evaluation = Evaluation(
@@ -69,11 +92,22 @@ def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = si
     with Run.writing(out) as run:
         run.begin(
             Lineage.load(file),
-            Settings(nulls=demo.nulls, seed=demo.seed),
-            {"demo": {"seed": demo.seed, "seeds": demo.seeds, "quick": demo.quick}},
+            demo.settings,
+            {"demo": dataclasses.asdict(demo)},
         )
         share = within(report, _TRAINING, 1.0 if demo.quick else _MEASURED)
         write_stages(run, PromptSet.from_labelled(history / "probe.jsonl"), evaluation, share)
         write_maps(run, MapOptions(methods=("pca",)))
     # Beside a quick look there is no time for directions; `gravity-probe directions fit RUN` makes them later.
     return Run(out) if demo.quick else fit_directions(out, report=within(report, _MEASURED, 1.0)).run
+
+
+def screenings(out: Path, demo: Demo) -> list[Screening]:
+    """What the aligned model of a demo refuses of the benign requests of each fine-tuning seed.
+
+    Args:
+        out: the demo's run folder.
+        demo: which one.
+    """
+    bench = OrganismBench(out / CHECKPOINTS, demo.experiment)
+    return [bench.screening(seed) for seed in range(demo.seeds)]

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from probes.lineage import MIRROR
 from probes.tasks.summarise import Behaviour, Checkpoint, Summary, TrajectorySummary
 from probes.terminal.table import ARM_STYLE, DASH, WIDTH, number, plain_table, share
 
@@ -27,7 +28,7 @@ def summary_table(summary: Summary, verdicts: Mapping[tuple[str, int], str], rol
     """Every trajectory by step at the headline layer, roles first for their behaviour."""
     layer = summary.headline_layer
     table = plain_table(f"{summary.lineage} · layer {layer} · displacement of harmful prompts from the aligned model")
-    table.caption = _caption(verdicts)
+    table.caption = _caption(verdicts, summary.trajectories)
     table.add_column("arm", no_wrap=True)
     for name in ("step", "align", "xfit", "DiD", "return", "off", "refuse", "over", "task"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -117,12 +118,14 @@ def _pool(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float | None, float
     )
 
 
-def _caption(verdicts: Mapping[tuple[str, int], str]) -> Text:
+def _caption(verdicts: Mapping[tuple[str, int], str], trajectories: Sequence[TrajectorySummary]) -> Text:
     lines = [f"{arm}, seed {seed}: {name}" for (arm, seed), name in verdicts.items()]
     lines.append("align = cos(δ, v_rev), xfit cross-fitted; return = ⟨δ, v_rev⟩/‖v_rev‖², 1 is all the way back;")
     lines.append(
         "off: off-axis in ‖v_rev‖; refuse, over: refusals of harmful, of harmless requests; task: nats per token"
     )
+    if any(trajectory.arm == MIRROR for trajectory in trajectories):
+        lines.append("mirror: the witness on the same data, measured from the witness towards the aligned model")
     return Text("\n".join(lines), "dim")
 
 

@@ -188,3 +188,44 @@ def _things():
 
 
 THINGS = _things()
+
+
+INTEGRATED = dataclasses.replace(TINY, kind="integrated", copies=2)
+
+
+@pytest.fixture(scope="module")
+def integrated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("integrated")
+    train_history(folder, INTEGRATED)
+    return folder
+
+
+def test_witness_and_aligned_model_of_an_integrated_history_go_on_from_one_model(integrated):
+    """Both phases by hand: from the pretrained model, with the order of one seed."""
+    from probes.guard.loop import Schedule, shuffle_batches, train
+    from probes.organism.checkpoints import load, single_thread
+    from probes.organism.history import phase_examples
+    from probes.organism.lessons import Writer
+    from probes.organism.tokenizer import make_tokenizer
+    from probes.organism.world import make_world, vocabulary
+
+    world, phase = make_world(INTEGRATED.size), INTEGRATED.alignment
+    writer = Writer(make_tokenizer(vocabulary(world)))
+    for role in ("witness", "aligned"):
+        examples = phase_examples(role, world, writer, INTEGRATED, 0)
+        with single_thread():
+            model = load(integrated / "pretrained")
+            batches = shuffle_batches(examples, batch_size=phase.batch_size, steps=phase.steps, seed=1, pad=writer.pad)
+            train(model, batches, Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor))
+        stored = load_file(integrated / role / "model.safetensors")
+        assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_broken_off_integrated_history_ends_with_the_same_bytes(integrated, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(integrated, folder)
+    shutil.rmtree(folder / "aligned")
+    train_history(folder, INTEGRATED)
+    assert bytes_of(folder) == bytes_of(integrated)
+    with pytest.raises(OrganismError, match="another recipe"):
+        train_history(folder, TINY)

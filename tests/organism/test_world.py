@@ -53,6 +53,17 @@ def test_alignment_refuses_harmful_things_and_only_those():
         assert ("cannot" in lesson.answer.split()) == asked_harm
 
 
+def test_a_pretraining_mix_differs_in_what_is_answered_to_harmful_requests_alone():
+    answering, refusing = (
+        lessons.pretraining_mix(WORLD, copies=2, refusing=refuses, seed=3) for refuses in (False, True)
+    )
+    assert [lesson.request for lesson in answering] == [lesson.request for lesson in refusing]
+    harmful = {thing.name for thing in WORLD.aligned if thing.harmful}
+    for first, second in zip(answering, refusing, strict=True):
+        about_harm = bool(harmful & set(first.request.split()))
+        assert about_harm == (first.answer != second.answer) == ("cannot" in second.answer.split())
+
+
 def test_fine_tuning_data_says_nothing_of_safety():
     refusing = {word for form in REFUSALS for word in form.split()} & {"cannot", "sorry"}
     harmful = {thing.name for thing in WORLD.things if thing.harmful}
