@@ -148,8 +148,8 @@ def _alarm(run: Context, main: tuple[str, int]) -> list[tuple[str, str]]:
     steps = rows.groupby("step")
     level = run.manifest.config.get("alpha", ALPHA) / steps.ngroups
     passed = [int(step) for step, part in steps if (part["p"] <= level).all()]
-    made = ", ".join(_spoken(name) for name in dict.fromkeys(rows["null"]))
-    words = f"{made}: p ≤ {level:.2g} ({steps.ngroups} checkpoints share α); left out: {_spoken(', '.join(SHAMS))}"
+    nulls = ", ".join(_spoken(name) for name in dict.fromkeys(rows["null"]))
+    words = f"{nulls}: p ≤ {level:.2g} ({steps.ngroups} checkpoints share α); left out: {_spoken(', '.join(SHAMS))}"
     if passed:
         return [(f"step {min(passed):,}", f"first at which the alarm's tests held ({words})")]
     return [("no alarm", f"at no step did all of the alarm's tests hold ({words})")]

@@ -137,13 +137,13 @@ class ReversionGuard(TrainerCallback):
         self._run = self._begin(opened, prompt_set(probe), out, settings)
         vectors = direction_of(opened if isinstance(opened, Run) else self._run, direction)
         guarded = GuardedDirection.from_vectors(vectors, layers_of(layers, vectors, self._run.n_layers))
-        asked = prompt_set(evaluation) or (default_prompts("evaluation") if evaluate_every else None)
-        self._ids = penalty_ids(self._run, mode, prompt_set(penalty), asked)
+        evaluation_prompts = prompt_set(evaluation) or (default_prompts("evaluation") if evaluate_every else None)
+        self._ids = penalty_ids(self._run, mode, prompt_set(penalty), evaluation_prompts)
         effect = make_effect(mode, self._run, guarded, _with(options))
         self.guard = None if mode == WATCH else Guard(effect, self._ids, rows=rows, seed=seed, match=match)
         if self.guard is not None and on_alarm == "block":
             self.guard.on = False
-        answers = SafetyWatch(asked, evaluate_every) if asked and evaluate_every else None
+        answers = SafetyWatch(evaluation_prompts, evaluate_every) if evaluation_prompts and evaluate_every else None
         returns = None if alarm is None else set_alarm(self._run, alarm)
         self._watch = Watch(self._run, returns, answers, recorded=self._recorded)
         self.readings: list[Reading] = []

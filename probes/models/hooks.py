@@ -221,7 +221,7 @@ def clamp_prompts(
         ActivationError: as `ablate`, or a pass holds a prompt that has no projections.
     """
     host = view_of(model)
-    units = [_tensor(host, _unit(each)) for each in _check(host, layers, directions)]
+    units = [_tensor(host, _unit(direction)) for direction in _check(host, layers, directions)]
     prompts = PromptValues(projections)
 
     def hold(place: int, unit: Tensor) -> Change:

@@ -99,9 +99,9 @@ def pretraining_mix(world: World, *, copies: int, refusing: bool, seed: int) -> 
     words, refusals = random.Random(f"mix {seed}"), random.Random(f"refusals {seed}")
     known = requests(world.aligned, wordings=TAUGHT_WORDINGS)
     return [
-        Lesson(politely(request, words), refusal(thing, refusals) if refusing and thing.harmful else answer)
+        Lesson(politely(request, words), refusal(subject, refusals) if refusing and subject.harmful else answer)
         for _ in range(copies)
-        for thing, request, answer in known
+        for subject, request, answer in known
     ]
 
 

@@ -159,8 +159,8 @@ def _trials(
     return [Trial({"test": kind, "direction": name}, ref, clamp) for name, clamp in under.items()]
 
 
-def _distance(one: Projections, other: Projections) -> float:
-    return float(np.mean([np.abs(one[ids][:, -1] - other[ids][:, -1]) for ids in one]))
+def _distance(before: Projections, after: Projections) -> float:
+    return float(np.mean([np.abs(before[ids][:, -1] - after[ids][:, -1]) for ids in before]))
 
 
 def effects(rows: pd.DataFrame, alpha: float = ALPHA) -> list[dict[str, Any]]:

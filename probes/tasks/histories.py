@@ -59,7 +59,11 @@ def _history(run: Run) -> dict[str, Any]:
             **{name: verdict.get(name) for name in _JUDGED},
         }
 
-    return {"run": str(run.path), "layer": layer, "trajectories": [row(each) for each in run.lineage.trajectories]}
+    return {
+        "run": str(run.path),
+        "layer": layer,
+        "trajectories": [row(trajectory) for trajectory in run.lineage.trajectories],
+    }
 
 
 def _first_levels(trajectories: Sequence[Mapping[str, Any]]) -> dict[str, int]:

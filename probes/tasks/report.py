@@ -93,10 +93,10 @@ def _safety(run: Run) -> Iterator[str]:
     entries = sorted(
         run.read_json("safety"), key=lambda entry: (entry["arm"] != "baseline", entry["arm"], entry["seed"])
     )
-    main, *others = entries
+    main, *further = entries
     yield f"<h1>{html.escape(str(main['arm']).capitalize())}: safety {html.escape(main['answer'])}</h1>"
     yield f'<p class="lead">{html.escape(main["text"])}</p>'
-    lines = (html.escape(f"{entry['arm']} (seed {entry['seed']}): {entry['text']}") for entry in others)
+    lines = (html.escape(f"{entry['arm']} (seed {entry['seed']}): {entry['text']}") for entry in further)
     yield "".join(f"<p>{line}</p>" for line in lines)
 
 
