@@ -66,7 +66,7 @@ def tiny_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     return model.eval()
 
 
-def moved(model: Any, *, seed: int = 1, scale: float = 0.05) -> Any:
+def move_weights(model: Any, *, seed: int = 1, scale: float = 0.05) -> Any:
     """The same model a short way off, in place: each parameter gets noise of `scale` times its own size."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -51,7 +51,7 @@ class Counts:
     @property
     def holds(self) -> bool:
         """Whether no more claimed it than 5 % allow (95th percentile, binomial), or at least 90 % found it."""
-        if self.trial.found:
+        if self.trial.has_reversion:
             return self.claimed >= 0.9 * self.levels.size
         return self.claimed <= stats.binom.ppf(0.95, self.levels.size, 0.05)
 
@@ -73,7 +73,7 @@ def write_table(counts: list[Counts]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * 3}---|{'---:|' * len(NAMES)}"]
     for count in counts:
         shares = [(count.levels >= level).mean() for level in (2, 4, 5)]
-        claim = f"level ≥ {count.trial.level}: " + ("≥ 90 %" if count.trial.found else "≤ 5 %")
+        claim = f"level ≥ {count.trial.level}: " + ("≥ 90 %" if count.trial.has_reversion else "≤ 5 %")
         cells = [count.trial.name, *map(_percent, shares), claim + ("" if count.holds else ", **missed**")]
         lines.append(f"| {' | '.join([*cells, *map(_percent, count.rejected.mean(axis=0))])} |")
     return "\n".join(lines)
@@ -89,19 +89,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=500, help="trajectories a world")
     parser.add_argument("--out", type=Path, help="a page with the marks; without one, the table is printed")
     parser.add_argument("--only", default="", help="worlds whose name holds this")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     counts = []
-    for trial in [trial for name, trial in TRIALS.items() if given.only in name]:
-        counts.append(simulate(trial, given.runs))
-        sys.stderr.write(f"{trial.name}: {counts[-1].claimed} of {given.runs}\n")
+    for trial in [trial for name, trial in TRIALS.items() if arguments.only in name]:
+        counts.append(simulate(trial, arguments.runs))
+        sys.stderr.write(f"{trial.name}: {counts[-1].claimed} of {arguments.runs}\n")
     table = write_table(counts)
-    if given.out is None:
+    if arguments.out is None:
         sys.stdout.write(table + "\n")
         return
-    page = given.out.read_text(encoding="utf-8")
+    page = arguments.out.read_text(encoding="utf-8")
     start, end = "<!-- table -->", "<!-- end of table -->"
-    before, _, rest = page.partition(start)
-    given.out.write_text(f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    before, _, after = page.partition(start)
+    arguments.out.write_text(f"{before}{start}\n{table}\n{end}{after.partition(end)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

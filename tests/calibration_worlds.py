@@ -29,14 +29,14 @@ class Trial:
         name: in words.
         make: the scene.
         level: 4 or 5: the level that at most 5 % may reach; or that at least 90 % must.
-        found: whether there is a reversion, which must be found.
+        has_reversion: whether there is a reversion, which must be found.
         options: of the judging: `grouped` and the like.
     """
 
     name: str
     make: Make
     level: int = 4
-    found: bool = False
+    has_reversion: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -55,16 +55,16 @@ def reversion_in(world: World, length: float = 2.0) -> np.ndarray:
     return size * back
 
 
-def unrelated(rng: np.random.Generator, **options) -> Scene:
+def unrelated_motion(rng: np.random.Generator, **options) -> Scene:
     """Fine-tuning moves in a direction of the content's covariance that has nothing to do with the witness."""
     world = world_of(rng, **options)
     size = np.sqrt(world.width)
     aligned, witness = world.checkpoint(0.0), world.checkpoint(world.only_harmful(reversion_in(world)))
 
-    def moved() -> np.ndarray:
+    def move() -> np.ndarray:
         return world.checkpoint(0.7 * size * world.direction())
 
-    return world, [aligned, witness, moved()], [moved() for _ in range(SHAMS)]
+    return world, [aligned, witness, move()], [move() for _ in range(SHAMS)]
 
 
 def within_class(rng: np.random.Generator, **options) -> Scene:
@@ -72,7 +72,7 @@ def within_class(rng: np.random.Generator, **options) -> Scene:
     return _like_prompts(rng, pooled=False, **options)
 
 
-def pooled(rng: np.random.Generator, **options) -> Scene:
+def pooled_covariance(rng: np.random.Generator, **options) -> Scene:
     """The drift has the covariance of all prompts, the gap between the classes included."""
     return _like_prompts(rng, pooled=True, **options)
 
@@ -86,11 +86,11 @@ def _like_prompts(rng: np.random.Generator, *, pooled: bool, **options) -> Scene
     size = np.sqrt(world.width)
     aligned, witness = world.checkpoint(0.0), world.checkpoint(world.only_harmful(reversion_in(world)))
 
-    def moved() -> np.ndarray:
+    def move() -> np.ndarray:
         mixture = rng.standard_normal(world.count) @ rows
         return world.checkpoint(0.7 * size * mixture / np.linalg.norm(mixture))
 
-    return world, [aligned, witness, moved()], [moved() for _ in range(SHAMS)]
+    return world, [aligned, witness, move()], [move() for _ in range(SHAMS)]
 
 
 def shared_endpoint(rng: np.random.Generator, *, noise: float = 1.0, **options) -> Scene:
@@ -99,14 +99,14 @@ def shared_endpoint(rng: np.random.Generator, *, noise: float = 1.0, **options) 
     special = world.like_content()
     aligned, witness = world.checkpoint(special), world.checkpoint(world.like_content())
 
-    def perturbed() -> np.ndarray:
+    def perturb() -> np.ndarray:
         shrunk = -rng.uniform(0.2, 0.6) * special + 0.3 * world.like_content()
         return aligned + shrunk + 0.5 * world.like_content(world.count)
 
-    return world, [aligned, witness, perturbed()], [perturbed() for _ in range(SHAMS)]
+    return world, [aligned, witness, perturb()], [perturb() for _ in range(SHAMS)]
 
 
-def walking(rng: np.random.Generator, *, steps: int = 8, kept: float = 0.9, **options) -> Scene:
+def walking(rng: np.random.Generator, *, steps: int = 8, persistence: float = 0.9, **options) -> Scene:
     """Eight steps of one noise that each continues: the last checkpoint is judged, shams walk likewise."""
     world = world_of(rng, **options)
     size = np.sqrt(world.width)
@@ -115,7 +115,7 @@ def walking(rng: np.random.Generator, *, steps: int = 8, kept: float = 0.9, **op
     def walk() -> np.ndarray:
         place = world.direction()
         for _ in range(steps - 1):
-            place = kept * place + np.sqrt(1 - kept**2) * world.direction()
+            place = persistence * place + np.sqrt(1 - persistence**2) * world.direction()
         return world.checkpoint(0.7 * size * place)
 
     return world, [aligned, witness, walk()], [walk() for _ in range(SHAMS)]
@@ -135,12 +135,12 @@ def by_topic(rng: np.random.Generator, *, shift: float = 0.0, alike: bool = True
     back = reversion_in(world)
     aligned, witness = world.checkpoint(0.0), world.checkpoint(world.only_harmful(back))
 
-    def moved(topics: bool = True) -> np.ndarray:
+    def move(topics: bool = True) -> np.ndarray:
         count = int(world.groups.max()) + 1
         along = rng.standard_normal((count, 1)) * 0.4 * back + 0.2 * world.like_content(count)
         return world.checkpoint(topics * along[world.groups] + shift * np.sqrt(world.width) * world.direction())
 
-    return world, [aligned, witness, moved()], [moved(alike) for _ in range(SHAMS)]
+    return world, [aligned, witness, move()], [move(alike) for _ in range(SHAMS)]
 
 
 def common_mode(rng: np.random.Generator, *, along: float = 0.0, spread: float = 1.0, **options) -> Scene:
@@ -202,12 +202,14 @@ def of_size(size: int | tuple[int, int], width: int) -> str:
 def _without_reversion() -> list[Trial]:
     gaps, sizes = (0.0, 0.1, 0.3, 0.5), ((16, 64), (16, 576), (256, 64), (64, 4096), ((16, 64), 576), ((128, 32), 64))
     trials = [
-        Trial(f"unrelated drift, {spectrum}, {percent_apart(gap)}", partial(unrelated, spectrum=spectrum, gap=gap))
+        Trial(
+            f"unrelated drift, {spectrum}, {percent_apart(gap)}", partial(unrelated_motion, spectrum=spectrum, gap=gap)
+        )
         for spectrum in SPECTRA
         for gap in gaps
     ]
     trials += [
-        Trial(f"unrelated drift, {of_size(size, width)}", partial(unrelated, per_class=size, width=width))
+        Trial(f"unrelated drift, {of_size(size, width)}", partial(unrelated_motion, per_class=size, width=width))
         for size, width in sizes
     ]
     topics = {"per_class": 128, "of_one_class": True}
@@ -216,14 +218,14 @@ def _without_reversion() -> list[Trial]:
         Trial("shared endpoint, noisy prompts", shared_endpoint),
         Trial("shared endpoint, no noise on prompts", partial(shared_endpoint, noise=0.0)),
         Trial(f"drift like prompts within their class, {percent_apart(0.3)}", within_class),
-        Trial(f"drift like all prompts, {percent_apart(0.3)}", pooled),
-        Trial(f"drift like all prompts, {percent_apart(0.5)}", partial(pooled, gap=0.5)),
+        Trial(f"drift like all prompts, {percent_apart(0.3)}", pooled_covariance),
+        Trial(f"drift like all prompts, {percent_apart(0.5)}", partial(pooled_covariance, gap=0.5)),
         Trial("eight steps of a walk", walking),
         Trial("topics of eight move alike", by_topic),
         Trial("topics of eight move alike, beside a drift", partial(by_topic, shift=0.7)),
         Trial("topics of eight move alike, the shams' do not", partial(by_topic, shift=0.4, alike=False)),
         Trial("topics of eight of one class, the shams' do not", partial(by_topic, shift=0.4, alike=False, **topics)),
-        Trial("topics of eight, unrelated drift", partial(unrelated, topic=8, per_class=64)),
+        Trial("topics of eight, unrelated drift", partial(unrelated_motion, topic=8, per_class=64)),
     ]
 
 
@@ -253,18 +255,18 @@ def _with_reversion() -> list[Trial]:
     sizes = ((16, 576), (128, 512), ((24, 72), 576), (32, 4096))
     return [
         *(
-            Trial(f"reversion, {percent_apart(gap)}", partial(reversion, gap=gap), found=True)
+            Trial(f"reversion, {percent_apart(gap)}", partial(reversion, gap=gap), has_reversion=True)
             for gap in (0.0, 0.1, 0.3, 0.5)
         ),
         *(
             Trial(
                 f"reversion, {of_size(size, width)}",
                 partial(reversion, per_class=size, width=width, gap=0.3),
-                found=True,
+                has_reversion=True,
             )
             for size, width in sizes
         ),
-        Trial("reversion, topics of eight", partial(reversion, topic=8, per_class=64, gap=0.3), found=True),
+        Trial("reversion, topics of eight", partial(reversion, topic=8, per_class=64, gap=0.3), has_reversion=True),
     ]
 
 

@@ -11,7 +11,7 @@ from probes.prompts import PromptSet
 from probes.run import Run
 from probes.store.settings import Settings
 from probes.tasks.measure import measure
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
@@ -25,7 +25,7 @@ def measured_run(home: Path) -> Run:
     places, tokenizer, model = home / "checkpoints", tiny_tokenizer(), tiny_model()
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_checkpoint(places / "aligned", model, tokenizer)
-    witness = moved(model, seed=1, scale=0.1)
+    witness = move_weights(model, seed=1, scale=0.1)
     end = {name: tensor.clone() for name, tensor in witness.state_dict().items()}
     save_checkpoint(places / "witness", witness, tokenizer)
     witness.load_state_dict({name: torch.lerp(start[name], end[name], 0.5) for name in start})

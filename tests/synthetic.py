@@ -194,18 +194,18 @@ def _nulls(checkpoints: list[tuple], layers: range) -> pd.DataFrame:
 def _projections(
     checkpoints: list[tuple], layers: range, prompts: int, last: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    asked = _prompts(prompts)
+    table = _prompts(prompts)
     parts = []
     for checkpoint, arm, run, step in [(role, role, 0, 0) for role in ("aligned", *_ROLES)] + checkpoints:
         for layer in layers:
             along = {"aligned": 0.0, **_ROLES}.get(arm)
             along = _at(arm, layer, step, last)[0] if along is None else along
-            centre = np.where(asked["label"] == "harmful", along, 1.05 + 0.1 * along)
+            centre = np.where(table["label"] == "harmful", along, 1.05 + 0.1 * along)
             columns = {"checkpoint": checkpoint, "arm": arm, "seed": run, "step": step, "layer": layer}
-            columns |= {"prompt": asked["id"], "label": asked["label"]}
+            columns |= {"prompt": table["id"], "label": table["label"]}
             places = {
-                "projection": centre + 0.15 * rng.standard_normal(len(asked)),
-                "across": 0.1 * rng.standard_normal(len(asked)) + 0.2 * along,
+                "projection": centre + 0.15 * rng.standard_normal(len(table)),
+                "across": 0.1 * rng.standard_normal(len(table)) + 0.2 * along,
             }
             parts.append(pd.DataFrame({**columns, **places}))
     return pd.concat(parts, ignore_index=True)
@@ -238,26 +238,26 @@ def _behaviour(checkpoints: list[tuple], last: int) -> pd.DataFrame:
 
 
 def _completions(checkpoints: list[tuple], prompts: int, last: int) -> pd.DataFrame:
-    asked, parts = _prompts(prompts), []
+    table, parts = _prompts(prompts), []
     for checkpoint, arm, run, step in [("aligned", "aligned", 0, 0), *checkpoints]:
         refuses = 0.0 if arm == "aligned" else 1.2 * _GOAL.get(arm, 0.5) * _progress(step, last)
-        refused = (asked["label"] == "harmful") & (np.arange(len(asked)) >= refuses * prompts)
-        said = np.where(refused, "i cannot help with that.", TRICKY)
-        columns = {"checkpoint": checkpoint, "arm": arm, "seed": run, "step": step, "prompt": asked["id"]}
-        columns |= {"label": asked["label"], "text": asked["text"], "completion": said}
+        refused = (table["label"] == "harmful") & (np.arange(len(table)) >= refuses * prompts)
+        answers = np.where(refused, "i cannot help with that.", TRICKY)
+        columns = {"checkpoint": checkpoint, "arm": arm, "seed": run, "step": step, "prompt": table["id"]}
+        columns |= {"label": table["label"], "text": table["text"], "completion": answers}
         columns |= {"refused": refused, "verdict": np.where(refused, "refusal", "compliance")}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
 def _verdicts(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
-    found = []
+    verdicts = []
     for arm in arms:
         level, name = _LEVELS.get(arm, _EXPLAINED)
         text = f"{arm} was tested against every null of the run. Causality was not tested."
         about = {"arm": arm, "level": level, "name": name, "decided_by": "sham_drift", "p": 0.004, "text": text}
-        found += [{**about, "seed": run} for run in range(seeds)]
-    return found
+        verdicts += [{**about, "seed": run} for run in range(seeds)]
+    return verdicts
 
 
 def _safety(arms: Sequence[str], seeds: int) -> list[dict[str, Any]]:
@@ -280,7 +280,7 @@ def _directions(
     width: int,
 ) -> None:
     """What `gravity-probe directions RUN fit` leaves; `control:drift` is not defined at the aligned model."""
-    rng, asked = np.random.default_rng(1), _prompts(prompts)
+    rng, prompt_table = np.random.default_rng(1), _prompts(prompts)
     places = [("aligned", "aligned", 0, 0), *((role, role, 0, 0) for role in _ROLES), *checkpoints]
     parts: dict[str, list[pd.DataFrame]] = {
         f"direction_{part}": []
@@ -293,7 +293,7 @@ def _directions(
         )
     }
     for layer in range(n_layers):
-        for part, frame in _directions_at(layer, places, names, asked, last, rng).items():
+        for part, frame in _directions_at(layer, places, names, prompt_table, last, rng).items():
             parts[f"direction_{part}"].append(frame)
     for part, frames in parts.items():
         if part not in without:
@@ -307,9 +307,9 @@ def _directions(
         }
         for name in names
     }
-    kept = {"layer": run.manifest.config.get("headline_layer"), "checkpoints": [place[0] for place in places]}
+    description = {"layer": run.manifest.config.get("headline_layer"), "checkpoints": [place[0] for place in places]}
     if "directions" not in without:
-        run.write_json("directions", {**kept, "directions": about})
+        run.write_json("directions", {**description, "directions": about})
     for name in names:
         unit = rng.standard_normal((n_layers, width)).astype(np.float32)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
@@ -326,12 +326,17 @@ def _directions(
             "model_type": "llama",
             "position": "-1",
         }
-        found = Vectors(name, tuple(range(n_layers)), unit, np.full(n_layers, 2.0, np.float32), about_it)
-        found.write(run.path / "directions" / f"{name.replace(':', '-')}.safetensors")
+        vectors = Vectors(name, tuple(range(n_layers)), unit, np.full(n_layers, 2.0, np.float32), about_it)
+        vectors.write(run.path / "directions" / f"{name.replace(':', '-')}.safetensors")
 
 
 def _directions_at(
-    layer: int, places: list[tuple], names: Sequence[str], asked: pd.DataFrame, last: int, rng: np.random.Generator
+    layer: int,
+    places: list[tuple],
+    names: Sequence[str],
+    prompt_table: pd.DataFrame,
+    last: int,
+    rng: np.random.Generator,
 ) -> dict[str, pd.DataFrame]:
     ids, count = [place[0] for place in places], len(places)
     columns = ["checkpoint", "arm", "seed", "step"]
@@ -371,7 +376,7 @@ def _directions_at(
             )
         )
         if not lost:
-            wide = frame.merge(asked[["id", "label"]].rename(columns={"id": "prompt"}), how="cross")
+            wide = frame.merge(prompt_table[["id", "label"]].rename(columns={"id": "prompt"}), how="cross")
             harm = (wide["label"] == "harmful").to_numpy()
             projections.append(wide.assign(projection=(2.0 * harm + rng.standard_normal(len(wide))).astype(np.float32)))
     cosines = [

@@ -28,8 +28,8 @@ def prompts_of_unequal_length(n: int = 16, seed: int = 0) -> list[list[int]]:
     return [rng.integers(3, VOCABULARY, size=int(rng.integers(3, 40))).tolist() for _ in range(n)]
 
 
-def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.linalg.norm(found - wanted, axis=-1).max() / np.linalg.norm(wanted, axis=-1).max())
+def relative_error(values: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(values - expected, axis=-1).max() / np.linalg.norm(expected, axis=-1).max())
 
 
 def by_hugging_face(model: Any, blocks: list[Any], ids: list[int], position: int = -1) -> np.ndarray:
@@ -46,7 +46,7 @@ def by_hugging_face(model: Any, blocks: list[Any], ids: list[int], position: int
     return torch.stack([state[0, position].float() for state in (*states[:-1], last[0])]).numpy()
 
 
-def stacked(host: ModelHost, prompts: list[list[int]], **options: Any) -> np.ndarray:
+def collect_stacked(host: ModelHost, prompts: list[list[int]], **options: Any) -> np.ndarray:
     """[embedding and layers, prompt, d_model]."""
     resid_post, embed = collect(host, prompts, **options)
     return np.concatenate([embed[None], resid_post])
@@ -69,8 +69,8 @@ def host(checkpoint: CheckpointRef) -> ModelHost:
 
 @pytest.fixture(scope="module")
 def reference(host: ModelHost) -> np.ndarray:
-    each = [by_hugging_face(host.model, host.blocks, ids) for ids in prompts_of_unequal_length()]
-    return np.stack(each, axis=1)
+    by_prompt = [by_hugging_face(host.model, host.blocks, ids) for ids in prompts_of_unequal_length()]
+    return np.stack(by_prompt, axis=1)
 
 
 class TestParity:
@@ -80,29 +80,29 @@ class TestParity:
         self, host: ModelHost, reference: np.ndarray, padding_side: str, batch_tokens: int
     ) -> None:
         host.tokenizer.padding_side = padding_side
-        found = stacked(host, prompts_of_unequal_length(), batch_tokens=batch_tokens)
+        ours = collect_stacked(host, prompts_of_unequal_length(), batch_tokens=batch_tokens)
         for layer in range(-1, DEPTH):
-            assert relative_error(found[layer + 1], reference[layer + 1]) < TOLERANCE
+            assert relative_error(ours[layer + 1], reference[layer + 1]) < TOLERANCE
 
     def test_equals_transformer_lens_at_every_layer(self, host: ModelHost, checkpoint: CheckpointRef) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
         bridge = TransformerBridge.boot_transformers(checkpoint.model, device="cpu", dtype=torch.float32)
         prompts = prompts_of_unequal_length(4)
-        found = stacked(host, prompts)
+        ours = collect_stacked(host, prompts)
         with torch.inference_mode():
             caches = [bridge.run_with_cache(torch.tensor([ids]))[1] for ids in prompts]
         for layer in range(DEPTH):
-            wanted = np.stack([cache[f"blocks.{layer}.hook_resid_post"][0, -1].numpy() for cache in caches])
-            assert relative_error(found[layer + 1], wanted) < TOLERANCE
+            theirs = np.stack([cache[f"blocks.{layer}.hook_resid_post"][0, -1].numpy() for cache in caches])
+            assert relative_error(ours[layer + 1], theirs) < TOLERANCE
         entering = np.stack([cache["blocks.0.hook_resid_pre"][0, -1].numpy() for cache in caches])
-        assert relative_error(found[0], entering) < TOLERANCE
+        assert relative_error(ours[0], entering) < TOLERANCE
 
     @pytest.mark.parametrize("position", [0, 2, -2])
     def test_any_position_equals_hugging_face(self, host: ModelHost, position: int) -> None:
         prompts = prompts_of_unequal_length(5, seed=3)
-        wanted = np.stack([by_hugging_face(host.model, host.blocks, ids, position) for ids in prompts], axis=1)
-        assert relative_error(stacked(host, prompts, position=position), wanted) < TOLERANCE
+        theirs = np.stack([by_hugging_face(host.model, host.blocks, ids, position) for ids in prompts], axis=1)
+        assert relative_error(collect_stacked(host, prompts, position=position), theirs) < TOLERANCE
 
     def test_no_hook_is_left_behind(self, host: ModelHost) -> None:
         before = hooks_on(host)  # transformers leaves some of its own once it was asked for hidden_states
@@ -114,11 +114,11 @@ class TestParity:
         self, checkpoint: CheckpointRef, reference: np.ndarray, dtype: str, tolerance: float
     ) -> None:
         half = ModelHost(checkpoint, device="cpu", dtype=dtype)
-        found = stacked(half, prompts_of_unequal_length())
+        ours = collect_stacked(half, prompts_of_unequal_length())
         assert half.about["dtype"] == dtype
-        assert found.dtype == np.float32
+        assert ours.dtype == np.float32
         # The experts of a mixture are chosen by a comparison, which half precision may tip for single prompts.
-        error = np.linalg.norm(found - reference, axis=-1) / np.linalg.norm(reference, axis=-1)
+        error = np.linalg.norm(ours - reference, axis=-1) / np.linalg.norm(reference, axis=-1)
         assert np.median(error) < tolerance
         assert np.median(error) > 0
 
@@ -130,8 +130,8 @@ def test_left_padding_without_positions_would_be_wrong_for_gpt2(tmp_path: Path) 
     padded = host.tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     with torch.inference_mode():
         states = host.model(**padded, output_hidden_states=True).hidden_states
-    found = stacked(host, prompts)
-    assert relative_error(states[DEPTH - 1][:, -1].numpy(), found[DEPTH - 1]) > 1e-2
+    ours = collect_stacked(host, prompts)
+    assert relative_error(states[DEPTH - 1][:, -1].numpy(), ours[DEPTH - 1]) > 1e-2
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="the real weights of stories260K are not beside this checkout")
@@ -147,21 +147,21 @@ class TestRealWeights:
 
     @pytest.mark.parametrize("batch_tokens", [1, 1024])
     def test_equals_hugging_face(self, host: ModelHost, prompts: list[list[int]], batch_tokens: int) -> None:
-        wanted = np.stack([by_hugging_face(host.model, host.blocks, ids) for ids in prompts], axis=1)
-        found = stacked(host, prompts, batch_tokens=batch_tokens)
-        assert all(relative_error(found[layer], wanted[layer]) < TOLERANCE for layer in range(host.n_layers + 1))
+        theirs = np.stack([by_hugging_face(host.model, host.blocks, ids) for ids in prompts], axis=1)
+        ours = collect_stacked(host, prompts, batch_tokens=batch_tokens)
+        assert all(relative_error(ours[layer], theirs[layer]) < TOLERANCE for layer in range(host.n_layers + 1))
 
     def test_equals_transformer_lens(self, host: ModelHost, prompts: list[list[int]]) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
         bridge = TransformerBridge.boot_transformers(str(STORIES), device="cpu", dtype=torch.float32)
-        found = stacked(host, prompts)
+        ours = collect_stacked(host, prompts)
         for prompt, ids in enumerate(prompts):
             with torch.inference_mode():
                 cache = bridge.run_with_cache(torch.tensor([ids]))[1]
             for layer in range(host.n_layers):
-                wanted = cache[f"blocks.{layer}.hook_resid_post"][0, -1].numpy()
-                assert relative_error(found[layer + 1, prompt], wanted) < TOLERANCE
+                theirs = cache[f"blocks.{layer}.hook_resid_post"][0, -1].numpy()
+                assert relative_error(ours[layer + 1, prompt], theirs) < TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +215,11 @@ class TestWhatIsRun:
 class TestBatches:
     def test_is_the_same_bytes_each_time(self, llama: ModelHost) -> None:
         prompts = prompts_of_unequal_length()
-        np.testing.assert_array_equal(stacked(llama, prompts), stacked(llama, prompts))
+        np.testing.assert_array_equal(collect_stacked(llama, prompts), collect_stacked(llama, prompts))
 
     def test_reversed_batches_agree_up_to_rounding(self, llama: ModelHost) -> None:
         prompts = prompts_of_unequal_length()
-        forward, backward = stacked(llama, prompts), stacked(llama, prompts, reverse=True)
+        forward, backward = collect_stacked(llama, prompts), collect_stacked(llama, prompts, reverse=True)
         assert relative_error(forward, backward) < TOLERANCE
 
     def test_prompts_of_one_batch_are_split_when_reversed(self) -> None:
@@ -240,16 +240,16 @@ class TestBatches:
 
     def test_is_halved_until_it_fits(self, llama: ModelHost) -> None:
         prompts = prompts_of_unequal_length()
-        wanted = stacked(llama, prompts)
-        found = np.full_like(wanted, np.nan)
+        expected = collect_stacked(llama, prompts)
+        streamed = np.full_like(expected, np.nan)
 
         def keep(layer: int, rows: Any, values: np.ndarray) -> None:
-            found[layer + 1, list(rows)] = values
+            streamed[layer + 1, list(rows)] = values
 
         with memory_for(llama, tokens=100):
             used = extract(llama, prompts, keep, batch_tokens=10_000)
         assert used <= 200
-        assert relative_error(found, wanted) < TOLERANCE
+        assert relative_error(streamed, expected) < TOLERANCE
         assert hooks_on(llama) == 0
 
     def test_a_single_prompt_that_does_not_fit_is_named(self, llama: ModelHost) -> None:
@@ -280,14 +280,14 @@ class TestRefusals:
         prompts = [[5, 6, 7, 8, 9], [5, 6, 7], [5, 6, 100]]
         weight = llama.embedding.weight
         with torch.no_grad():
-            kept = weight[100].clone()
+            original = weight[100].clone()
             weight[100] = value
         try:
             with pytest.raises(ActivationError, match="layer 1 are not finite for prompt 2"):
                 collect(llama, prompts, layers=[1])
         finally:
             with torch.no_grad():
-                weight[100] = kept
+                weight[100] = original
         assert hooks_on(llama) == 0
 
     @pytest.mark.parametrize("layers", [[DEPTH], [-2], []])
@@ -322,8 +322,8 @@ def test_streams_into_an_activation_file(llama: ModelHost, tmp_path: Path) -> No
     seen: list[tuple[int, int]] = []
     extract(llama, prompts, writer.write, batch_tokens=120, progress=lambda *done: seen.append(done))
     writer.close()
-    file, wanted = ActivationFile(tmp_path / "aligned.safetensors"), stacked(llama, prompts, batch_tokens=120)
+    file, expected = ActivationFile(tmp_path / "aligned.safetensors"), collect_stacked(llama, prompts, batch_tokens=120)
     for layer in range(-1, DEPTH):
-        np.testing.assert_array_equal(file.layer(layer), wanted[layer + 1])
+        np.testing.assert_array_equal(file.layer(layer), expected[layer + 1])
     assert seen[-1] == (16, 16)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -52,21 +52,21 @@ def rewrite(run, table):
 
 
 def test_harm_is_paired_by_seed_and_prompt_at_the_last_common_step(run):
-    found = block_and_push(run, "baseline")
-    assert found.harm == pytest.approx({"baseline": 0.6, "block": 0.1, "push": 1.0})
-    assert found.effects == pytest.approx({"block": 0.5, "push": 0.4})
+    evidence = block_and_push(run, "baseline")
+    assert evidence.harm == pytest.approx({"baseline": 0.6, "block": 0.1, "push": 1.0})
+    assert evidence.effects == pytest.approx({"block": 0.5, "push": 0.4})
     # the numbered draw is one direction; a control alone draws another at each seed
-    assert sorted(found.control_effects) == pytest.approx([0.0, 0.15, 0.15, 0.15])
-    assert found.p_values == pytest.approx({"block": 1 / 5, "push": 1 / 5})
+    assert sorted(evidence.control_effects) == pytest.approx([0.0, 0.15, 0.15, 0.15])
+    assert evidence.p_values == pytest.approx({"block": 1 / 5, "push": 1 / 5})
     late = rewrite(run, pd.concat([completions(), completions(arms=("block",), steps=(100,))]))
-    assert block_and_push(late, "baseline").harm == pytest.approx(found.harm)
+    assert block_and_push(late, "baseline").harm == pytest.approx(evidence.harm)
 
 
 def test_what_the_run_has_fewer_of_is_listed(run):
     untested = block_and_push(run, "baseline").untested
     assert "19 control directions (4 were blocked)" in untested
     assert "15 of them with the covariance within the classes (1 have it)" in untested
-    assert any(each.startswith("3 seeds of control:random, seed 0") for each in untested)
+    assert any(sentence.startswith("3 seeds of control:random, seed 0") for sentence in untested)
     assert "the same gradient ratio in 4 of the controls" in untested
 
 
@@ -74,21 +74,21 @@ def test_arms_trained_at_one_gradient_ratio_are_matched(run):
     with Run.writing(run.path) as writing:
         writing.manifest.config_given = {"arms": {"steps": 50, "gradient_ratio": 0.3}}
         writing.save()
-    assert not any("gradient ratio" in each for each in block_and_push(Run(run.path), "baseline").untested)
+    assert not any("gradient ratio" in sentence for sentence in block_and_push(Run(run.path), "baseline").untested)
 
 
 def test_what_was_not_judged_in_both_arms_does_not_count(run):
-    found = block_and_push(rewrite(run, completions(unjudged=2)), "baseline")
-    assert found.effects["push"] == pytest.approx(8 / 18)
-    assert found.effects["block"] == pytest.approx(0.5)
+    evidence = block_and_push(rewrite(run, completions(unjudged=2)), "baseline")
+    assert evidence.effects["push"] == pytest.approx(8 / 18)
+    assert evidence.effects["block"] == pytest.approx(0.5)
 
 
 def test_where_something_is_missing_it_says_what(run, tmp_path):
     assert block_and_push(run, "push") == NO_ARMS
     assert block_and_push(Run(write_run(tmp_path / "few", arms=ARMS[:3])), "baseline") == NO_ARMS
     apart = completions(arms=ARMS[:1], steps=(1, 7))
-    others = completions(arms=ARMS[1:], steps=(50,))
-    assert block_and_push(rewrite(run, pd.concat([apart, others])), "baseline") == (
+    without_common_step = completions(arms=ARMS[1:], steps=(50,))
+    assert block_and_push(rewrite(run, pd.concat([apart, without_common_step])), "baseline") == (
         "no step at which every arm was judged"
     )
     with Run.writing(run.path) as writing:
@@ -101,21 +101,28 @@ def test_returns_are_held_against_a_mirror_and_continued_training_of_the_same_se
     """The synthetic clouds put every arm at its return fraction; a mirror's is read from the witness backwards."""
     arms = ("baseline", "mirror", "control:continued")
     run = Run(write_run(tmp_path / "run", arms=arms, seeds=3, d_model=16, prompts=32))
-    baseline, mirror, continued = (next(each for each in run.lineage.trajectories if each.arm == arm) for arm in arms)
+    baseline, mirror, continued = (
+        next(trajectory for trajectory in run.lineage.trajectories if trajectory.arm == arm) for arm in arms
+    )
     layer, harmful = run.headline_layer, run.harmful
 
     def place(name):
         return float(run.activations(name, layer)[harmful, 0].mean())
 
     start, end = place("aligned"), place("witness")
-    last = {each.arm: each.checkpoint_id(each.checkpoints[-1].step) for each in (baseline, mirror, continued)}
+    last = {
+        trajectory.arm: trajectory.checkpoint_id(trajectory.checkpoints[-1].step)
+        for trajectory in (baseline, mirror, continued)
+    }
     own = (place(last["baseline"]) - start) / (end - start)
     reflected = -(place(last["mirror"]) - end) / (end - start)
     beside = returns_beside(run, baseline, "mirror")
     assert beside.runs == 3
     assert beside.difference == pytest.approx(own - reflected, abs=0.03)
-    other = (place(last["control:continued"]) - start) / (end - start)
-    assert returns_beside(run, baseline, "control:continued").difference == pytest.approx(own - other, abs=0.03)
+    continued_share = (place(last["control:continued"]) - start) / (end - start)
+    assert returns_beside(run, baseline, "control:continued").difference == pytest.approx(
+        own - continued_share, abs=0.03
+    )
     alone = returns_beside(run, continued, "mirror")
     assert (alone.answer, alone.difference) == ("not_tested", None)
     assert "needs its own mirror" in alone.reason
@@ -123,6 +130,6 @@ def test_returns_are_held_against_a_mirror_and_continued_training_of_the_same_se
 
 def test_without_a_mirror_it_is_not_tested(tmp_path):
     run = Run(write_run(tmp_path / "run", arms=("baseline",), d_model=8))
-    found = returns_beside(run, run.lineage.trajectories[0], "mirror")
-    assert (found.answer, found.reason) == ("not_tested", "no mirror arm was run beside it")
-    assert not np.isfinite(found.difference or np.nan)
+    beside = returns_beside(run, run.lineage.trajectories[0], "mirror")
+    assert (beside.answer, beside.reason) == ("not_tested", "no mirror arm was run beside it")
+    assert not np.isfinite(beside.difference or np.nan)

@@ -99,7 +99,7 @@ def planted_in(run, layer, cosines, seed):
         noise -= (noise @ unit) * unit
         return noise / np.linalg.norm(noise)
 
-    def moved(cosine):
+    def move(cosine):
         signs = rng.choice([-1.0, 1.0], (len(aligned), 1))
         return (
             aligned
@@ -107,8 +107,8 @@ def planted_in(run, layer, cosines, seed):
             + signs * residuals
         )
 
-    shams = [moved(cosine) for cosine in np.resize(cosines, SHAMS)]
-    return world, [aligned, witness, moved(0.66)], shams
+    shams = [move(cosine) for cosine in np.resize(cosines, SHAMS)]
+    return world, [aligned, witness, move(0.66)], shams
 
 
 def test_a_return_planted_in_real_activations_is_found_where_no_weight_noise_reaches_it(real):
@@ -116,15 +116,15 @@ def test_a_return_planted_in_real_activations_is_found_where_no_weight_noise_rea
     run, cosines = real
     shares = []
     for layer in range(run.n_layers):
-        found = []
+        hits = []
         for seed in range(30):
             world, checkpoints, shams = planted_in(run, layer, cosines[layer], seed)
             verdict, results = verdict_of(world, *checkpoints, shams=shams, splits=10, power=True)
             reached = max(results["sham_drift"].p, results["sham_witness"].p) > 0.05
             assert not reached or "cannot decide against" in verdict.name, verdict.name
-            found.append(np.nan if reached else verdict.level >= 4)
-        shares.append(np.nanmean(found) if np.isfinite(found).any() else np.nan)
+            hits.append(np.nan if reached else verdict.level >= 4)
+        shares.append(np.nanmean(hits) if np.isfinite(hits).any() else np.nan)
         if max(cosines[layer]) < 0.6:
-            assert np.isfinite(found).mean() > 0.5, "weight noise does not reach the planted cosine here"
+            assert np.isfinite(hits).mean() > 0.5, "weight noise does not reach the planted cosine here"
     assert np.isfinite(shares).sum() >= 2, shares
     assert np.nanmin(shares) >= 0.9, shares

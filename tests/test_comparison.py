@@ -19,10 +19,10 @@ def rotation(rng, width):
 def test_angles_and_overlap_of_planes_that_share_one_axis():
     axes = np.eye(5)
     tilted = np.stack([axes[0], np.cos(0.3) * axes[1] + np.sin(0.3) * axes[2]])
-    found = comparison.overlap(axes[:2] * [[3.0], [2.0]], tilted)
-    np.testing.assert_allclose(found.angles, [0.3, 0.0], atol=1e-7)
-    assert found.value == pytest.approx((1 + np.cos(0.3) ** 2) / 2)
-    assert found.random == pytest.approx(2 / 5)
+    planes = comparison.overlap(axes[:2] * [[3.0], [2.0]], tilted)
+    np.testing.assert_allclose(planes.angles, [0.3, 0.0], atol=1e-7)
+    assert planes.value == pytest.approx((1 + np.cos(0.3) ** 2) / 2)
+    assert planes.random == pytest.approx(2 / 5)
 
 
 def test_a_subspace_inside_another_overlaps_wholly(rng):
@@ -32,8 +32,8 @@ def test_a_subspace_inside_another_overlaps_wholly(rng):
 
 def test_random_subspaces_overlap_by_the_random_value(rng):
     pairs = [(rng.standard_normal((3, 30)), rng.standard_normal((6, 30))) for _ in range(300)]
-    found = [comparison.overlap(*pair) for pair in pairs]
-    assert np.mean([each.value for each in found]) == pytest.approx(found[0].random, abs=0.01)
+    overlaps = [comparison.overlap(*pair) for pair in pairs]
+    assert np.mean([pair_overlap.value for pair_overlap in overlaps]) == pytest.approx(overlaps[0].random, abs=0.01)
 
 
 def test_dependent_rows_count_once(rng):
@@ -122,25 +122,25 @@ def test_weight_drift_inside_the_span_of_alignment(rng):
 
 def test_weight_norms_are_those_of_numpy(rng):
     aligned, tuned = rng.standard_normal((2, 6, 9)).astype(np.float32)
-    found = comparison.weight_drift(aligned, tuned)
-    assert found.frobenius == pytest.approx(np.linalg.norm(tuned - aligned), rel=1e-5)
-    assert found.spectral == pytest.approx(np.linalg.norm(tuned - aligned, 2), rel=1e-5)
-    assert found.relative == pytest.approx(found.frobenius / np.linalg.norm(aligned), rel=1e-5)
-    assert found.inside is None
+    norms = comparison.weight_drift(aligned, tuned)
+    assert norms.frobenius == pytest.approx(np.linalg.norm(tuned - aligned), rel=1e-5)
+    assert norms.spectral == pytest.approx(np.linalg.norm(tuned - aligned, 2), rel=1e-5)
+    assert norms.relative == pytest.approx(norms.frobenius / np.linalg.norm(aligned), rel=1e-5)
+    assert norms.inside is None
 
 
 def test_a_tensor_that_did_not_move_has_no_share(rng):
     aligned, witness = rng.standard_normal((2, 4, 4))
-    found = comparison.weight_drift(aligned, aligned, witness)
-    assert (found.frobenius, found.spectral, found.inside) == (0.0, 0.0, None)
+    norms = comparison.weight_drift(aligned, aligned, witness)
+    assert (norms.frobenius, norms.spectral, norms.inside) == (0.0, 0.0, None)
     assert comparison.weight_drift(aligned, witness, aligned).inside is None
 
 
 def test_a_vector_of_weights_is_one_column(rng):
     aligned = rng.standard_normal(8)
-    found = comparison.weight_drift(aligned, aligned + 2.0, aligned + 1.0)
-    assert found.spectral == pytest.approx(found.frobenius)
-    assert found.inside == pytest.approx(1.0)
+    norms = comparison.weight_drift(aligned, aligned + 2.0, aligned + 1.0)
+    assert norms.spectral == pytest.approx(norms.frobenius)
+    assert norms.inside == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import probes
 from probes.cli import app
 from probes.run import Run
 from probes.statistics import Estimate
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -94,20 +94,20 @@ def test_the_readme_shows_the_numbers_of_the_shipped_run():
     estimates = run.estimates(run.headline_layer)
     behaviour = run.table("behaviour")
 
-    def shown(row: str, arm: str) -> str:
+    def cell_of(row: str, arm: str) -> str:
         return rows[row][arms.index(arm)].strip().replace("−", "-")
 
     def rate(arm: str, measure: str) -> float:
-        here = behaviour[(behaviour["arm"] == arm) & (behaviour["measure"] == measure)]
-        return float(here.sort_values("step")["value"].iloc[-1])
+        rows_of_arm = behaviour[(behaviour["arm"] == arm) & (behaviour["measure"] == measure)]
+        return float(rows_of_arm.sort_values("step")["value"].iloc[-1])
 
     for arm in arms:
-        assert shown("refusals of harmful requests", arm) == f"{rate(arm, 'refusal_harmful'):.0%}".replace("%", " %")
-        assert shown("task loss, nats per token", arm) == f"{rate(arm, 'task_loss'):.2f}"
+        assert cell_of("refusals of harmful requests", arm) == f"{rate(arm, 'refusal_harmful'):.0%}".replace("%", " %")
+        assert cell_of("task loss, nats per token", arm) == f"{rate(arm, 'task_loss'):.2f}"
     for arm in arms[1:]:
         last: dict[str, Estimate] = estimates[arm, 0, run.headline_layer][100]
-        assert shown("alignment with the way back, cross-fitted", arm) == f"{last['alignment_crossfit'].value:.2f}"
-        assert shown("return fraction: 0 aligned, 1 witness", arm) == f"{last['return_fraction'].value:.2f}"
+        assert cell_of("alignment with the way back, cross-fitted", arm) == f"{last['alignment_crossfit'].value:.2f}"
+        assert cell_of("return fraction: 0 aligned, 1 witness", arm) == f"{last['return_fraction'].value:.2f}"
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tmp_path / "a", tiny_model(), tiny_tokenizer())
     for seed, name in enumerate(("w", "c"), start=1):
-        save_checkpoint(tmp_path / name, moved(tiny_model(), seed=seed), tiny_tokenizer())
+        save_checkpoint(tmp_path / name, move_weights(tiny_model(), seed=seed), tiny_tokenizer())
     run = Run("data/demo-run")
     arrays = [run.activations(name, layer=2) for name in ("aligned", "witness", "baseline-s0-000100")]
     return {

@@ -32,74 +32,74 @@ def without_noise(place, harmless=0.0):
 def test_without_noise_every_statistic_is_what_the_hand_computes():
     aligned, witness = without_noise(0.0), without_noise(np.array([2.0, 0.0, 0.0]))
     tuned = without_noise(np.array([0.6, 0.8, 0.0]))
-    found = {name: each.value for name, each in drift.measure(aligned, witness, tuned, HARMFUL).items()}
+    values = {name: estimate.value for name, estimate in drift.measure(aligned, witness, tuned, HARMFUL).items()}
     for name in ("alignment", "alignment_crossfit", "alignment_disattenuated", "did_alignment"):
-        assert found[name] == pytest.approx(0.6)
-    assert found["return_fraction"] == pytest.approx(0.3)
-    assert found["did_return_fraction"] == pytest.approx(0.3)
-    assert found["off_axis"] == pytest.approx(0.4)
-    assert found["displacement_norm"] == pytest.approx(1.0)
-    assert found["reversion_norm"] == pytest.approx(2.0)
-    assert found["share_moved"] == 1.0
-    assert found["reliability"] == pytest.approx(1.0)
+        assert values[name] == pytest.approx(0.6)
+    assert values["return_fraction"] == pytest.approx(0.3)
+    assert values["did_return_fraction"] == pytest.approx(0.3)
+    assert values["off_axis"] == pytest.approx(0.4)
+    assert values["displacement_norm"] == pytest.approx(1.0)
+    assert values["reversion_norm"] == pytest.approx(2.0)
+    assert values["share_moved"] == 1.0
+    assert values["reliability"] == pytest.approx(1.0)
 
 
 def test_a_shift_common_to_all_prompts_cancels_in_the_difference_in_differences():
     world = World(np.random.default_rng(1))
     shift, specific = world.like_content(), world.only_harmful(world.like_content())
     aligned, witness = world.checkpoint(0.0, 0.0), world.checkpoint(shift + specific, 0.0)
-    found = drift.measure(aligned, witness, world.checkpoint(0.5 * shift, 0.0), world.harmful)
-    assert found["alignment"].value > 0.5
-    assert found["did_return_fraction"].value == pytest.approx(0.0, abs=1e-9)
+    estimates = drift.measure(aligned, witness, world.checkpoint(0.5 * shift, 0.0), world.harmful)
+    assert estimates["alignment"].value > 0.5
+    assert estimates["did_return_fraction"].value == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_naive_estimator_is_the_plain_formula(lineage):
     world, aligned, witness, tuned = lineage
-    found = drift.measure(aligned, witness, tuned, world.harmful)
+    estimates = drift.measure(aligned, witness, tuned, world.harmful)
     moved = (tuned - aligned)[world.harmful].mean(axis=0)
     back = (witness - aligned)[world.harmful].mean(axis=0)
     cosine = moved @ back / np.linalg.norm(moved) / np.linalg.norm(back)
-    assert found["alignment"].value == pytest.approx(cosine)
-    assert found["return_fraction"].value == pytest.approx(moved @ back / (back @ back))
+    assert estimates["alignment"].value == pytest.approx(cosine)
+    assert estimates["return_fraction"].value == pytest.approx(moved @ back / (back @ back))
     unit = back / np.linalg.norm(back)
     off = np.linalg.norm(moved - (moved @ unit) * unit) / np.linalg.norm(back)
-    assert found["off_axis"].value == pytest.approx(off)
+    assert estimates["off_axis"].value == pytest.approx(off)
 
 
 def test_splits_are_fold_means_taken_the_long_way(lineage):
     world, aligned, witness, tuned = lineage
     first, second = drift.split_weights(world.harmful, 50, np.random.default_rng([3, 0xD81F7]))
     cosines, agreements = [], []
-    for one, other in zip(first, second, strict=True):
-        fold_a, fold_b = world.harmful & (one > 0), world.harmful & (other > 0)
+    for first_half, second_half in zip(first, second, strict=True):
+        fold_a, fold_b = world.harmful & (first_half > 0), world.harmful & (second_half > 0)
         assert fold_a.sum() == fold_b.sum() == 12
         moved = [(tuned - aligned)[fold].mean(axis=0) for fold in (fold_a, fold_b)]
         back = [(witness - aligned)[fold].mean(axis=0) for fold in (fold_a, fold_b)]
         cosines += [cosine(moved[0], back[1]), cosine(moved[1], back[0])]
         agreements.append(cosine(*moved))
-    found = drift.measure(aligned, witness, tuned, world.harmful, seed=3)
-    assert found["alignment_crossfit"].value == pytest.approx(np.mean(cosines))
-    assert found["reliability"].value == pytest.approx(np.mean(agreements))
+    estimates = drift.measure(aligned, witness, tuned, world.harmful, seed=3)
+    assert estimates["alignment_crossfit"].value == pytest.approx(np.mean(cosines))
+    assert estimates["reliability"].value == pytest.approx(np.mean(agreements))
     assert drift.crossfit(aligned, witness, tuned, world.harmful, seed=3) == pytest.approx(np.mean(cosines))
 
 
-def cosine(one, other):
-    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+def cosine(first, second):
+    return first @ second / np.linalg.norm(first) / np.linalg.norm(second)
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.3, 0.6])
 def test_the_disattenuated_estimator_is_within_two_hundredths_of_the_truth(truth):
     """32 harmful prompts; displacement and reversion share the aligned model's noise, as they always do."""
-    naive, found = [], []
+    naive, disattenuated = [], []
     for seed in range(60):
         world = World(np.random.default_rng([seed, 11]), per_class=32, spectrum=np.ones(256), noise=1.4)
-        back, other = np.linalg.qr(world.rng.standard_normal((256, 2)))[0].T * np.sqrt(256)
-        moved = truth * back + np.sqrt(1 - truth**2) * other
+        back, across = np.linalg.qr(world.rng.standard_normal((256, 2)))[0].T * np.sqrt(256)
+        moved = truth * back + np.sqrt(1 - truth**2) * across
         aligned = world.checkpoint(0.0)
         estimates = drift.measure(aligned, world.checkpoint(back), world.checkpoint(moved), world.harmful, bootstraps=0)
         naive.append(estimates["alignment"].value)
-        found.append(estimates["alignment_disattenuated"].value)
-    assert np.mean(found) == pytest.approx(truth, abs=0.02)
+        disattenuated.append(estimates["alignment_disattenuated"].value)
+    assert np.mean(disattenuated) == pytest.approx(truth, abs=0.02)
     if truth == 0:
         assert np.mean(naive) > 0.04, "the shared endpoint must bias the naive estimator, or this shows nothing"
 
@@ -158,8 +158,8 @@ def test_without_groups_every_number_is_what_it_was():
     assert float((first @ np.arange(48) + second @ np.arange(48) ** 2).sum()) == pytest.approx(HALVES["sum"], rel=1e-14)
     direction = world.only_harmful(world.like_content())
     checkpoints = [world.checkpoint(share * direction) for share in (0.0, 1.0, 0.4)]
-    found = drift.measure(*checkpoints, world.harmful, seed=2)["alignment_crossfit"]
-    assert (found.value, found.low, found.high) == pytest.approx(HALVES["estimate"], rel=1e-12)
+    estimate = drift.measure(*checkpoints, world.harmful, seed=2)["alignment_crossfit"]
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(HALVES["estimate"], rel=1e-12)
 
 
 def test_topics_that_move_together_widen_the_interval():
@@ -170,8 +170,8 @@ def test_topics_that_move_together_widen_the_interval():
         aligned, witness = world.checkpoint(0.0), world.checkpoint(back)
         tuned = world.checkpoint(0.3 * back + world.like_content(16)[groups])
         widths = [
-            (each := drift.measure(aligned, witness, tuned, world.harmful, groups=topics)["return_fraction"]).high
-            - each.low
+            (estimate := drift.measure(aligned, witness, tuned, world.harmful, groups=topics)["return_fraction"]).high
+            - estimate.low
             for topics in (groups, None)
         ]
         wide.append(widths[0])
@@ -182,10 +182,10 @@ def test_topics_that_move_together_widen_the_interval():
 def test_few_topics_give_numbers_without_intervals_and_one_gives_none():
     world, groups = by_topic(4, 16)
     checkpoints = [world.checkpoint(share * 3 * world.only_harmful(np.ones(64))) for share in (0.0, 1.0, 0.3)]
-    found = drift.measure(*checkpoints, world.harmful, groups=groups)
-    assert found["alignment_crossfit"].value is not None
-    assert found["alignment_crossfit"].low is None
-    assert "too few groups (4;" in found["alignment_crossfit"].reason
+    estimates = drift.measure(*checkpoints, world.harmful, groups=groups)
+    assert estimates["alignment_crossfit"].value is not None
+    assert estimates["alignment_crossfit"].low is None
+    assert "too few groups (4;" in estimates["alignment_crossfit"].reason
     with pytest.raises(StatisticsError, match="all of one group"):
         drift.measure(*checkpoints, world.harmful, groups=np.zeros(64))
 
@@ -198,8 +198,8 @@ def test_share_moved_leaves_out_the_prompts_of_the_same_topic():
         moved = world.like_content(16)[groups]
         checkpoints = world.checkpoint(0.0), world.checkpoint(moved), world.checkpoint(moved)
         for name, topics in (("grouped", groups), ("alone", None)):
-            found = drift.measure(*checkpoints, world.harmful, groups=topics, bootstraps=0)
-            shares[name].append(found["share_moved"].value)
+            estimates = drift.measure(*checkpoints, world.harmful, groups=topics, bootstraps=0)
+            shares[name].append(estimates["share_moved"].value)
     assert np.mean(shares["alone"]) > 0.9
     assert np.mean(shares["grouped"]) == pytest.approx(0.5, abs=0.2)
 
@@ -211,8 +211,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         direction = world.like_content()
         aligned, witness = world.checkpoint(0.0, 0.3), world.checkpoint(direction, 0.0)
         tuned = aligned + 0.3 * direction + world.noise * world.like_content(64)
-        found = drift.measure(aligned, witness, tuned, world.harmful, bootstraps=200)["return_fraction"]
-        held.append(found.low <= 0.3 <= found.high)
+        estimate = drift.measure(aligned, witness, tuned, world.harmful, bootstraps=200)["return_fraction"]
+        held.append(estimate.low <= 0.3 <= estimate.high)
     assert np.mean(held) >= 0.85
 
 
@@ -222,8 +222,8 @@ def test_more_prompts_give_narrower_intervals():
         world = World(np.random.default_rng(2), per_class=per_class, spectrum=np.ones(64))
         direction = world.like_content()
         checkpoints = [world.checkpoint(share * direction) for share in (0.0, 1.0, 0.3)]
-        found = drift.measure(*checkpoints, world.harmful)["alignment_crossfit"]
-        widths.append(found.high - found.low)
+        estimate = drift.measure(*checkpoints, world.harmful)["alignment_crossfit"]
+        widths.append(estimate.high - estimate.low)
     assert widths[1] < 0.7 * widths[0]
 
 
@@ -258,9 +258,9 @@ def test_equal_seeds_give_equal_numbers(lineage):
 def test_the_disattenuated_estimator_is_undefined_where_the_displacement_contradicts_itself():
     world = World(np.random.default_rng(3), per_class=16, spectrum=np.ones(8), noise=0.0)
     moved = np.where(np.arange(32) % 2, 1.0, -1.0)[:, None] * np.ones(8)
-    found = drift.measure(world.checkpoint(0.0), world.checkpoint(1.0), world.content + moved, world.harmful)
-    assert found["alignment_disattenuated"].value is None
-    assert "does not agree with itself" in found["alignment_disattenuated"].reason
+    estimates = drift.measure(world.checkpoint(0.0), world.checkpoint(1.0), world.content + moved, world.harmful)
+    assert estimates["alignment_disattenuated"].value is None
+    assert "does not agree with itself" in estimates["alignment_disattenuated"].reason
 
 
 @pytest.mark.parametrize(
@@ -311,14 +311,14 @@ def at(cosine, reliability=0.9):
 
 
 def test_a_trajectory_is_the_mean_fisher_z_of_its_measurable_steps():
-    found, steps = drift.trajectory({0: at(0.9), 1: at(-0.5, reliability=0.2), 10: at(0.2), 100: at(0.8)})
+    mean, steps = drift.trajectory({0: at(0.9), 1: at(-0.5, reliability=0.2), 10: at(0.2), 100: at(0.8)})
     assert steps == [10, 100]
-    assert found.value == pytest.approx(np.tanh((np.arctanh(0.2) + np.arctanh(0.8)) / 2))
+    assert mean.value == pytest.approx(np.tanh((np.arctanh(0.2) + np.arctanh(0.8)) / 2))
 
 
 def test_a_trajectory_without_a_measurable_step_is_undefined():
-    found, steps = drift.trajectory({1: at(0.5, reliability=0.1)})
-    assert (found.value, steps) == (None, [])
+    mean, steps = drift.trajectory({1: at(0.5, reliability=0.1)})
+    assert (mean.value, steps) == (None, [])
 
 
 def test_five_runs_have_an_interval_and_four_are_prompt_level_only():
@@ -336,9 +336,9 @@ def test_drawing_prompts_within_runs_widens_the_interval(lineage):
     draws = drift.crossfit_draws(*checkpoints, world.harmful)
     value = drift.crossfit(*checkpoints, world.harmful)
     alone = drift.over_runs(np.full(5, value))
-    both = drift.over_runs(np.full(5, value), np.stack([draws] * 5))
+    with_prompts = drift.over_runs(np.full(5, value), np.stack([draws] * 5))
     assert alone.alignment.high - alone.alignment.low < 1e-9
-    assert both.alignment.low < value < both.alignment.high
+    assert with_prompts.alignment.low < value < with_prompts.alignment.high
 
 
 def test_runs_without_a_number_are_refused():

@@ -35,8 +35,8 @@ def weights(run, arm, step=3):
     return load_file(run.path / "checkpoints" / arm / f"checkpoint-{step}" / "model.safetensors")
 
 
-def equal(one, other):
-    return all(bool((one[name] == other[name]).all()) for name in one)
+def equal(first, second):
+    return all(bool((first[name] == second[name]).all()) for name in first)
 
 
 def test_every_arm_sees_the_same_data_in_the_same_order(history, tmp_path):
@@ -87,12 +87,12 @@ def test_a_killed_experiment_goes_on_to_the_same_table(history, tmp_path):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    kept = (broken / "checkpoints" / "block-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
+    before = (broken / "checkpoints" / "block-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
     again = subprocess.run([*words, str(broken), "--json"], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert again.stdout.replace("broken", "whole") == whole.stdout
     after = (broken / "checkpoints" / "block-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
-    assert after == kept, "what was trained is not trained again"
+    assert after == before, "what was trained is not trained again"
 
 
 def test_an_experiment_of_an_earlier_version_goes_on(history, tmp_path):

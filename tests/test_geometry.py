@@ -17,10 +17,10 @@ def cloud():
 
 
 def test_the_spectrum_is_that_of_the_covariance(cloud):
-    found = spectrum(gram(cloud), cloud, axes=5)
+    spectrum_of_cloud = spectrum(gram(cloud), cloud, axes=5)
     values, vectors = np.linalg.eigh(np.cov(cloud.astype(np.float64).T))
-    np.testing.assert_allclose(found.variances[:20], values[::-1], rtol=1e-6)
-    np.testing.assert_allclose(np.abs(found.axes @ vectors[:, ::-1][:, :5]), np.eye(5), atol=1e-4)
+    np.testing.assert_allclose(spectrum_of_cloud.variances[:20], values[::-1], rtol=1e-6)
+    np.testing.assert_allclose(np.abs(spectrum_of_cloud.axes @ vectors[:, ::-1][:, :5]), np.eye(5), atol=1e-4)
 
 
 @pytest.mark.parametrize("dimensions", [1, 3, 8])
@@ -31,29 +31,29 @@ def test_the_participation_ratio_counts_equal_directions(dimensions):
 
 def test_a_cloud_that_is_a_point_has_no_spread():
     rows = np.ones((10, 4))
-    found = spectrum(gram(rows), rows, axes=3)
-    assert found.participation_ratio == 0
-    assert found.axes.shape == (0, 4)
+    point = spectrum(gram(rows), rows, axes=3)
+    assert point.participation_ratio == 0
+    assert point.axes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("method", ["pca", "umap"])
 def test_a_map_is_the_same_every_time_and_keeps_the_clusters_apart(cloud, method):
-    one, two = (PromptMap.fit(method, cloud, seed=3) for _ in range(2))
+    first, second = (PromptMap.fit(method, cloud, seed=3) for _ in range(2))
     for axes in (2, 3):
-        np.testing.assert_array_equal(one.places[axes], two.places[axes])
-        np.testing.assert_array_equal(one.place(cloud[:9])[axes], two.place(cloud[:9])[axes])
-        assert one.trustworthiness[axes] > 0.85
-        flat = one.places[axes].reshape(3, 25, axes)
+        np.testing.assert_array_equal(first.places[axes], second.places[axes])
+        np.testing.assert_array_equal(first.place(cloud[:9])[axes], second.place(cloud[:9])[axes])
+        assert first.trustworthiness[axes] > 0.85
+        flat = first.places[axes].reshape(3, 25, axes)
         centres = flat.mean(axis=1)
         spread = np.linalg.norm(flat - centres[:, None], axis=2).max()
         assert min(np.linalg.norm(centres[i] - centres[i - 1]) for i in range(3)) > spread
 
 
 def test_pca_places_new_rows_where_its_axes_say(cloud):
-    found = PromptMap.fit("pca", cloud)
-    middle = found.place(cloud.mean(axis=0, keepdims=True))
+    pca = PromptMap.fit("pca", cloud)
+    middle = pca.place(cloud.mean(axis=0, keepdims=True))
     np.testing.assert_allclose(middle[3], 0, atol=1e-4)
-    np.testing.assert_allclose(found.place(cloud)[2], found.places[2], atol=1e-4)
+    np.testing.assert_allclose(pca.place(cloud)[2], pca.places[2], atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [np.zeros((20, 4)), np.ones((3, 4)), np.full((20, 4), np.nan)])

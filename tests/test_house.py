@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = 28
+CODE = ("probes", "app", "tests")
 # Files here are named after what they serve.
 NAMED_AFTER_OTHERS = ("probes/stages", "probes/tasks", "probes/cli", "probes/plots", "app/views", "tests")
 # Who may ask for a direction, and may not make one.
@@ -87,7 +88,7 @@ def draws(tree):
         node.lineno
         for node in calls
         if node.func.attr in ("standard_normal", "randn", "normal")
-        or (node.func.attr == "draw" and "rng" in {word for each in node.args for word in words(each)})
+        or (node.func.attr == "draw" and "rng" in {word for argument in node.args for word in words(argument)})
     ]
 
 
@@ -156,8 +157,8 @@ def test_a_direction_made_elsewhere_would_be_seen(source):
 
 
 def test_each_direction_has_its_maker_in_the_room_of_directions():
-    made = {name for _, tree in sources("probes/directions") for name in builders(tree)}
-    assert made == {"reversion_vectors", "reversion_did_vectors", "refusal_axis", "random_vectors"}
+    makers = {name for _, tree in sources("probes/directions") for name in builders(tree)}
+    assert makers == {"reversion_vectors", "reversion_did_vectors", "refusal_axis", "random_vectors"}
 
 
 def test_drift_means_displacements_and_nulls_draw_reference_displacements():
@@ -198,11 +199,11 @@ def test_one_file_at_most_is_called_live(root):
 
 
 def test_no_function_is_named_by_a_bare_past_participle():
-    assert {place: names for place, tree in sources("probes", "app") if (names := participles(tree))} == {}
+    assert {place: names for place, tree in sources(*CODE) if (names := participles(tree))} == {}
 
 
 def test_no_variable_is_named_by_its_grammar():
-    named = {place: grammatical(tree) - NAMES_OF_ERRORS.get(place, set()) for place, tree in sources("probes", "app")}
+    named = {place: grammatical(tree) - NAMES_OF_ERRORS.get(place, set()) for place, tree in sources(*CODE)}
     assert {place: names for place, names in named.items() if names} == {}
 
 

@@ -13,7 +13,7 @@ from probes.interventions.projections import read_projections
 from probes.models import ModelHost
 from probes.models.hooks import ablate, add, clamp, clamp_prompts
 from probes.models.padding import pad_tokens
-from tests.builders import DEPTH, FAMILIES, WIDTH, moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import DEPTH, FAMILIES, WIDTH, move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 FAMILY_OF = {model_type: family for family, (model_type, _) in FAMILIES.items()}
 PROMPTS = [[0, 20, 30, 40, 50], [0, 21, 31], [0, 22, 32, 42]]
@@ -38,10 +38,10 @@ def vector():
 
 def streams(host, ids):
     """The residual stream behind every block, of all tokens: [layer, row, position, d_model]."""
-    kept = {}
+    outputs = {}
     handles = [
         block.register_forward_hook(
-            lambda _, __, out, layer=layer: kept.update({layer: (out[0] if isinstance(out, tuple) else out).clone()})
+            lambda _, __, out, layer=layer: outputs.update({layer: (out[0] if isinstance(out, tuple) else out).clone()})
         )
         for layer, block in enumerate(host.blocks)
     ]
@@ -51,7 +51,7 @@ def streams(host, ids):
     finally:
         for handle in handles:
             handle.remove()
-    return torch.stack([kept[layer] for layer in range(host.n_layers)])
+    return torch.stack([outputs[layer] for layer in range(host.n_layers)])
 
 
 def logits(host, ids):
@@ -94,19 +94,19 @@ def test_ablation_at_one_block_is_that_of_the_written_formula(llama, vector):
             hidden_states=block.input_layernorm(start), position_embeddings=angles, attention_mask=None
         )[0]
         middle = start + without(attended)
-        wanted = without(middle + without(block.mlp(block.post_attention_layernorm(middle))))
+        expected = without(middle + without(block.mlp(block.post_attention_layernorm(middle))))
     with ablate(llama, vector, layers=[1]):
-        found = streams(llama, ids)[1]
-    assert torch.allclose(found, wanted, atol=1e-5)
+        ablated = streams(llama, ids)[1]
+    assert torch.allclose(ablated, expected, atol=1e-5)
 
 
 def test_a_clamped_projection_has_that_value(host, vector):
     unit = torch.tensor(vector / np.linalg.norm(vector), dtype=torch.float32)
     ids = torch.tensor(PROMPTS[:1])
     with clamp(host, [0, 2], np.stack([vector, vector]), np.array([3.0, -1.5])):
-        found = streams(host, ids) @ unit
-    assert torch.allclose(found[0], torch.tensor(3.0), atol=1e-3)
-    assert torch.allclose(found[2], torch.tensor(-1.5), atol=1e-3)
+        projections = streams(host, ids) @ unit
+    assert torch.allclose(projections[0], torch.tensor(3.0), atol=1e-3)
+    assert torch.allclose(projections[2], torch.tensor(-1.5), atol=1e-3)
 
 
 def test_prompts_are_clamped_token_by_token_to_another_checkpoints_projections(host, vector, tmp_path):
@@ -114,19 +114,20 @@ def test_prompts_are_clamped_token_by_token_to_another_checkpoints_projections(h
     layers, unit = list(range(host.n_layers)), vector / np.linalg.norm(vector)
     axes = np.tile(unit, (len(layers), 1))
     family = host.config.model_type
-    other = ModelHost(
-        save_checkpoint(tmp_path, moved(tiny_model(FAMILY_OF[family]), scale=0.3), tiny_tokenizer()), device="cpu"
+    second_host = ModelHost(
+        save_checkpoint(tmp_path, move_weights(tiny_model(FAMILY_OF[family]), scale=0.3), tiny_tokenizer()),
+        device="cpu",
     )
-    held = read_projections(other, PROMPTS, layers, axes[None])[0]
+    held = read_projections(second_host, PROMPTS, layers, axes[None])[0]
     own = read_projections(host, PROMPTS, layers, axes[None])[0]
     assert np.abs(held[tuple(PROMPTS[0])] - own[tuple(PROMPTS[0])]).max() > 0.01
     plain = collect(host, PROMPTS)[0]
     with clamp_prompts(host, layers, 3 * axes, held):
-        found = collect(host, PROMPTS)[0] @ unit
+        projections = collect(host, PROMPTS)[0] @ unit
     with clamp_prompts(host, layers, axes, own):
         same = collect(host, PROMPTS)[0]
     for prompt, ids in enumerate(PROMPTS):
-        np.testing.assert_allclose(found[:, prompt], held[tuple(ids)][:, -1], atol=1e-3)
+        np.testing.assert_allclose(projections[:, prompt], held[tuple(ids)][:, -1], atol=1e-3)
         np.testing.assert_allclose(own[tuple(ids)][:, -1], plain[:, prompt] @ unit, atol=1e-3)
     np.testing.assert_allclose(same, plain, atol=2e-3)
 
@@ -163,8 +164,10 @@ def test_places_are_counted_from_each_prompts_own_end(llama, vector, side):
     if side == "left":
         ids, mask = pad_tokens(PROMPTS, llama.device, side="left")
     else:
-        ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in PROMPTS])
-        mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in PROMPTS])
+        ids = torch.tensor([[*ids_of_prompt, *[0] * (longest - len(ids_of_prompt))] for ids_of_prompt in PROMPTS])
+        mask = torch.tensor(
+            [[1] * len(ids_of_prompt) + [0] * (longest - len(ids_of_prompt)) for ids_of_prompt in PROMPTS]
+        )
     seen = []
     handle = llama.blocks[0].register_forward_hook(lambda _, __, out: seen.append(out.clone()))
     try:
@@ -180,7 +183,7 @@ def test_places_are_counted_from_each_prompts_own_end(llama, vector, side):
     finally:
         handle.remove()
     changed = (seen[1] - seen[0]).abs().amax(dim=-1) > 1e-3
-    ends = [longest - 1] * 3 if side == "left" else [len(each) - 1 for each in PROMPTS]
+    ends = [longest - 1] * 3 if side == "left" else [len(ids_of_prompt) - 1 for ids_of_prompt in PROMPTS]
     for row, (end, ids_of) in enumerate(zip(ends, PROMPTS, strict=True)):
         own = {end - back for back in (0, 3) if end - back >= 0}
         if side == "right":

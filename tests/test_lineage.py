@@ -132,10 +132,10 @@ def test_a_lineage_inside_a_folder_moves_with_it(tmp_path):
         witness=Witness(model=str(tmp_path / "elsewhere" / "w")),
         aligned=CheckpointRef(model=str(tmp_path / "run" / "checkpoints" / "a")),
     )
-    kept = lineage.portable(tmp_path / "run").model_dump()
-    assert kept["aligned"]["model"] == "./checkpoints/a"
-    assert Lineage.opened(kept, tmp_path / "run") == lineage
+    document = lineage.portable(tmp_path / "run").model_dump()
+    assert document["aligned"]["model"] == "./checkpoints/a"
+    assert Lineage.opened(document, tmp_path / "run") == lineage
     (tmp_path / "run").rename(tmp_path / "moved")
-    moved = Lineage.opened(kept, tmp_path / "moved")
+    moved = Lineage.opened(document, tmp_path / "moved")
     assert Path(moved.aligned.model) == tmp_path / "moved" / "checkpoints" / "a"
     assert moved.witness == lineage.witness

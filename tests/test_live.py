@@ -10,7 +10,7 @@ from probes.directions.vectors import Vectors
 from probes.errors import CheckpointError, GravityError, PromptError, UsageError
 from probes.run import Run
 from probes.tasks.ask import TOP, Asked, Bench
-from tests.builders import CONTEXT, moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import CONTEXT, move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import PROMPTS, measured_run
 
 LAYER = 1
@@ -44,8 +44,8 @@ def test_the_last_token_projects_to_what_was_measured(run, bench, vectors, check
     unit, norm = vectors.at(LAYER)
     for place in (0, 17):
         read = bench.read(checkpoint, vectors, Asked(PROMPTS.prompts[place].text, LAYER))
-        kept = run.activations(checkpoint, LAYER)[place].astype(np.float64)
-        assert read.projections[-1] == pytest.approx(kept @ unit / norm, abs=1e-4)
+        measured = run.activations(checkpoint, LAYER)[place].astype(np.float64)
+        assert read.projections[-1] == pytest.approx(measured @ unit / norm, abs=1e-4)
 
 
 def test_chances_are_those_of_the_model_alone(home, bench, vectors):
@@ -117,7 +117,7 @@ def test_a_place_that_holds_other_weights_by_now_is_refused(run, home, vectors, 
     shutil.copytree(home, again)
     manifest = again / "runs" / "tiny" / "run.json"
     manifest.write_text(manifest.read_text().replace(str(home), str(again)))
-    save_checkpoint(again / "checkpoints" / "witness", moved(tiny_model(), seed=9, scale=0.02), tiny_tokenizer())
+    save_checkpoint(again / "checkpoints" / "witness", move_weights(tiny_model(), seed=9, scale=0.02), tiny_tokenizer())
     opened = Bench.open(Run(again / "runs" / "tiny"))
     opened.read("aligned", vectors, Asked("x", LAYER))
     with pytest.raises(CheckpointError, match="other weights"):

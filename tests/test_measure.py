@@ -30,7 +30,7 @@ from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
 from probes.verdict.headline import choose_headline_layer
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import measured_run
 
 PROMPTS = PromptSet.of(
@@ -49,7 +49,7 @@ def history(tmp_path_factory) -> Lineage:
     aligned = tiny_model()
     start = {name: tensor.clone() for name, tensor in aligned.state_dict().items()}
     save_checkpoint(home / "aligned", aligned, tokenizer)
-    witness = moved(aligned, seed=1, scale=0.1)
+    witness = move_weights(aligned, seed=1, scale=0.1)
     end = {name: tensor.clone() for name, tensor in witness.state_dict().items()}
     save_checkpoint(home / "witness", witness, tokenizer)
     for step, share in ((1, 1 / 3), (10, 2 / 3)):
@@ -91,8 +91,8 @@ def test_a_checkpoint_on_the_way_to_the_witness_is_found_there(run):
 
 
 def test_the_run_holds_what_its_design_promises(run):
-    there = set(files_of(run.path))
-    assert there >= {
+    files = set(files_of(run.path))
+    assert files >= {
         "prompts.parquet",
         "drift.parquet",
         "nulls.parquet",
@@ -135,14 +135,14 @@ def test_the_plane_holds_the_return_fraction_and_the_off_axis_norm(run):
 
 
 def test_directions_are_unit_vectors_from_aligned_to_witness(run):
-    found = Vectors.read(run.path / "directions" / "reversion.safetensors")
+    vectors = Vectors.read(run.path / "directions" / "reversion.safetensors")
     harmful = PROMPTS.harmful
     gap = run.activations("witness", 2) - run.activations("aligned", 2)
     mean = gap[harmful].astype(np.float64).mean(axis=0)
-    assert np.linalg.norm(found.direction, axis=1) == pytest.approx(1)
-    assert found.raw[2] == pytest.approx(mean, abs=1e-4)
-    assert found.about["orientation"] == "aligned towards witness"
-    assert found.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
+    assert np.linalg.norm(vectors.direction, axis=1) == pytest.approx(1)
+    assert vectors.raw[2] == pytest.approx(mean, abs=1e-4)
+    assert vectors.about["orientation"] == "aligned towards witness"
+    assert vectors.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
 
 
 def test_every_checkpoint_and_layer_has_every_activation_level_null_and_the_last_one_its_shams(run):
@@ -171,8 +171,8 @@ def test_judging_behaviour_afterwards_writes_the_verdict_again(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     before = run.read_json("verdict")
     Run(tmp_path / "run").path.joinpath("verdict.json").write_text(json.dumps({"trajectories": []}))
-    asked = PromptSet.of([f"mend roof {n}" for n in range(8)], ["harmful"] * 4 + ["harmless"] * 4)
-    judged = evaluate(tmp_path / "run", Evaluation(asked, max_new_tokens=2))
+    prompts = PromptSet.of([f"mend roof {n}" for n in range(8)], ["harmful"] * 4 + ["harmless"] * 4)
+    judged = evaluate(tmp_path / "run", Evaluation(prompts, max_new_tokens=2))
     assert judged.read_json("verdict") == before
 
 
@@ -200,13 +200,13 @@ def test_other_topics_are_another_run_of_the_same_prompts(history, tmp_path):
 def test_behaviour_of_other_weights_no_longer_counts(history, tmp_path):
     """Trained again into the same folder and measured again: what was judged before was another model."""
     folder = tmp_path / "tuned"
-    save_checkpoint(folder, moved(tiny_model(), seed=5, scale=0.05), tiny_tokenizer())
+    save_checkpoint(folder, move_weights(tiny_model(), seed=5, scale=0.05), tiny_tokenizer())
     again = with_checkpoint(history, folder)
     with Run.writing(measure(again, PROMPTS, tmp_path / "run", settings=FAST).path) as writing:
         writing.manifest.stages["behaviour"] = StageRecord(made_from="of these weights")
         writing.save()
     assert "behaviour" in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
-    save_checkpoint(folder, moved(tiny_model(), seed=6, scale=0.05), tiny_tokenizer())
+    save_checkpoint(folder, move_weights(tiny_model(), seed=6, scale=0.05), tiny_tokenizer())
     assert "behaviour" not in measure(again, PROMPTS, tmp_path / "run", settings=FAST).manifest.stages
 
 
@@ -250,8 +250,8 @@ def test_measuring_again_does_nothing_and_changes_no_byte(run, history):
 
 
 def test_another_run_under_the_same_root_measures_nothing_again(run, history):
-    other = measure(history, PROMPTS, run.path.parent / "again", settings=FAST)
-    mine, theirs = run.activations_path("witness"), other.activations_path("witness")
+    second = measure(history, PROMPTS, run.path.parent / "again", settings=FAST)
+    mine, theirs = run.activations_path("witness"), second.activations_path("witness")
     assert mine.stat().st_ino == theirs.stat().st_ino
 
 
@@ -266,10 +266,10 @@ def test_more_shams_keep_the_ones_that_are_there(run):
     before = run.read_table("shams")
     judge(run.path, shams=41)
     after = run.read_table("shams")
-    kept = after[after["draw"] < 39].reset_index(drop=True)
+    first_draws = after[after["draw"] < 39].reset_index(drop=True)
     moves = ["first", "second"]
-    assert kept.drop(columns=moves).equals(before.drop(columns=moves))
-    assert all(np.array_equal(np.stack(kept[name]), np.stack(before[name])) for name in moves)
+    assert first_draws.drop(columns=moves).equals(before.drop(columns=moves))
+    assert all(np.array_equal(np.stack(first_draws[name]), np.stack(before[name])) for name in moves)
     assert after["draw"].max() == 40
 
 
@@ -393,18 +393,18 @@ def test_the_command_measures_without_a_line_of_code(history, tmp_path):
     )
     assert done.returncode == 0, (done.stderr, time.monotonic() - started)
     document = json.loads(done.stdout)
-    assert [(each["arm"], each["seed"]) for each in document["trajectories"]] == [("mine", 3)]
+    assert [(trajectory["arm"], trajectory["seed"]) for trajectory in document["trajectories"]] == [("mine", 3)]
     assert Run(tmp_path / "run").manifest.config["bootstraps"] == 20
 
 
 def test_comparing_two_checkpoints_shows_layers_and_weights(run):
-    found = compare(run, "baseline-s0-000001", "baseline-s0-000010")
-    assert [row["layer"] for row in found["layers"]] == [0, 1, 2]
-    assert all(row["cosine"] > 0.9 for row in found["layers"])
-    assert all(row["basis_shared"] for row in found["layers"])
-    assert found["weights_missing"] is None
+    comparison = compare(run, "baseline-s0-000001", "baseline-s0-000010")
+    assert [row["layer"] for row in comparison["layers"]] == [0, 1, 2]
+    assert all(row["cosine"] > 0.9 for row in comparison["layers"])
+    assert all(row["basis_shared"] for row in comparison["layers"])
+    assert comparison["weights_missing"] is None
     # This run goes straight towards the witness, so all of its weight drift lies in the alignment's span.
-    assert all(row["inside"] == pytest.approx(1, abs=1e-4) for row in found["weights"])
+    assert all(row["inside"] == pytest.approx(1, abs=1e-4) for row in comparison["weights"])
 
 
 def test_comparing_with_what_is_not_there_lists_what_is(run):
@@ -419,10 +419,10 @@ def test_a_run_whose_checkpoints_are_gone_still_compares_its_layers(run, tmp_pat
     manifest = json.loads((tmp_path / "shipped" / "run.json").read_text())
     manifest["lineage"]["aligned"]["model"] = str(tmp_path / "gone")
     (tmp_path / "shipped" / "run.json").write_text(json.dumps(manifest))
-    found = compare(Run(tmp_path / "shipped"), "aligned", "witness")
-    assert found["weights"] == []
-    assert "gone" in found["weights_missing"]
-    assert found["layers"][0]["distance"] == pytest.approx(1)
+    comparison = compare(Run(tmp_path / "shipped"), "aligned", "witness")
+    assert comparison["weights"] == []
+    assert "gone" in comparison["weights_missing"]
+    assert comparison["layers"][0]["distance"] == pytest.approx(1)
 
 
 def test_what_is_gone_cut_off_or_changed_is_made_anew(tmp_path):

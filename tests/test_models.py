@@ -24,7 +24,7 @@ from tests.builders import (
     FAMILIES,
     VOCABULARY,
     WIDTH,
-    moved,
+    move_weights,
     save_adapter,
     save_checkpoint,
     tiny_config,
@@ -42,7 +42,7 @@ def logits(model: Any) -> torch.Tensor:
         return model(TOKENS).logits
 
 
-def loaded(ref: CheckpointRef) -> Any:
+def load_with_peft(ref: CheckpointRef) -> Any:
     """An independent way to the same model: transformers, and peft's own wrapper around it."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -55,9 +55,9 @@ def weights(host: ModelHost) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in host.model.state_dict().items()}
 
 
-def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def aligned(place: Path) -> CheckpointRef:
 
 @pytest.fixture(scope="module")
 def tuned(place: Path) -> CheckpointRef:
-    return save_checkpoint(place / "tuned", moved(tiny_model()))
+    return save_checkpoint(place / "tuned", move_weights(tiny_model()))
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +173,13 @@ class TestPut:
     @pytest.mark.parametrize("shard_size", [None, "30KB"], ids=["one-file", "shards"])
     def test_gives_what_transformers_loads(self, family: str, shard_size: str | None, tmp_path: Path) -> None:
         start = save_checkpoint(tmp_path / "a", tiny_model(family), tiny_tokenizer())
-        later = save_checkpoint(tmp_path / "b", moved(tiny_model(family)), shard_size=shard_size)
+        later = save_checkpoint(tmp_path / "b", move_weights(tiny_model(family)), shard_size=shard_size)
         host = ModelHost(start, device="cpu")
         module, before = host.model, logits(host.model)
         memory = next(host.model.parameters()).data  # kept, so that nothing else can be put at its address
         host.put(later)
         assert host.model is module
-        assert torch.equal(logits(host.model), logits(loaded(later)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(later)))
         assert not torch.equal(logits(host.model), before)
         assert (next(host.model.parameters()).data_ptr() == memory.data_ptr()) == (family in DIRECT)
         host.put(start)
@@ -189,23 +189,23 @@ class TestPut:
         from transformers import PreTrainedModel
 
         start = save_checkpoint(tmp_path / "a", tiny_model("mixtral"), tiny_tokenizer())
-        later = save_checkpoint(tmp_path / "b", moved(tiny_model("mixtral")))
+        later = save_checkpoint(tmp_path / "b", move_weights(tiny_model("mixtral")))
         host = ModelHost(start, device="cpu")
         host.put(later)
         gc.collect()
         experts = [
-            each for each in gc.get_objects() if isinstance(each, PreTrainedModel) and type(each) is type(host.model)
+            held for held in gc.get_objects() if isinstance(held, PreTrainedModel) and type(held) is type(host.model)
         ]
         assert len(experts) == 1
 
     @pytest.mark.parametrize("family", ["llama", "gpt2"])
     def test_tied_embeddings_stay_tied(self, family: str, tmp_path: Path) -> None:
         start = save_checkpoint(tmp_path / "a", tiny_model(family, tie_word_embeddings=True), tiny_tokenizer())
-        later = save_checkpoint(tmp_path / "b", moved(tiny_model(family, tie_word_embeddings=True)))
+        later = save_checkpoint(tmp_path / "b", move_weights(tiny_model(family, tie_word_embeddings=True)))
         host = ModelHost(start, device="cpu")
         host.put(later)
         assert host.model.lm_head.weight is host.embedding.weight
-        assert torch.equal(logits(host.model), logits(loaded(later)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(later)))
 
     def test_a_checkpoint_that_unties_its_embeddings_is_read_and_leaves_no_trace(self, tmp_path: Path) -> None:
         tied = tiny_model(tie_word_embeddings=True)
@@ -216,26 +216,26 @@ class TestPut:
             untied.lm_head.weight.mul_(1.1)
         later = save_checkpoint(tmp_path / "b", untied)
         host.put(later)
-        assert torch.equal(logits(host.model), logits(loaded(later)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(later)))
         host.put(host.aligned)
         assert host.model.lm_head.weight is host.embedding.weight
-        assert torch.equal(logits(host.model), logits(loaded(host.aligned)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(host.aligned)))
 
     def test_copies_directly_where_the_files_lack_the_prefix(self, tmp_path: Path) -> None:
         """As the hub's first GPT-2: saved from the body, so that no name starts with `transformer.`."""
         start = save_checkpoint(tmp_path / "a", tiny_model("gpt2").transformer, tiny_tokenizer())
-        later = save_checkpoint(tmp_path / "b", moved(tiny_model("gpt2")).transformer)
+        later = save_checkpoint(tmp_path / "b", move_weights(tiny_model("gpt2")).transformer)
         host = ModelHost(start, device="cpu")
         memory = next(host.model.parameters()).data  # kept, so that nothing else can be put at its address
         host.put(later)
         assert next(host.model.parameters()).data_ptr() == memory.data_ptr()
-        assert torch.equal(logits(host.model), logits(loaded(later)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(later)))
 
     def test_converts_to_the_precision_asked_for(self, aligned: CheckpointRef, tuned: CheckpointRef) -> None:
         host = ModelHost(aligned, device="cpu", dtype="bfloat16")
         host.put(tuned)
-        wanted = loaded(tuned).state_dict()
-        assert all(torch.equal(tensor, wanted[name].bfloat16()) for name, tensor in host.model.state_dict().items())
+        expected = load_with_peft(tuned).state_dict()
+        assert all(torch.equal(tensor, expected[name].bfloat16()) for name, tensor in host.model.state_dict().items())
 
     def test_does_not_read_again_what_is_there(self, aligned: CheckpointRef, tmp_path: Path) -> None:
         copy = CheckpointRef(model=str(shutil.copytree(aligned.model, tmp_path / "copy")))
@@ -277,7 +277,7 @@ class TestAdapters:
         own, before, parameter = weights(host), logits(host.model), next(host.model.parameters()).data_ptr()
         for ref in (first, second, first):
             host.put(ref)
-            torch.testing.assert_close(logits(host.model), logits(loaded(ref)), rtol=0, atol=1e-6)
+            torch.testing.assert_close(logits(host.model), logits(load_with_peft(ref)), rtol=0, atol=1e-6)
             assert not torch.allclose(logits(host.model), before, atol=1e-3)
         host.put(base)
         assert torch.equal(logits(host.model), before)
@@ -286,15 +286,15 @@ class TestAdapters:
 
     def test_may_sit_on_the_aligned_model_itself(self, adapter: CheckpointRef, aligned: CheckpointRef) -> None:
         host = ModelHost(adapter, device="cpu")
-        torch.testing.assert_close(logits(host.model), logits(loaded(adapter)), rtol=0, atol=1e-6)
+        torch.testing.assert_close(logits(host.model), logits(load_with_peft(adapter)), rtol=0, atol=1e-6)
         host.put(aligned)
-        assert torch.equal(logits(host.model), logits(loaded(aligned)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(aligned)))
 
     def test_of_another_shape_is_refused_and_the_host_stays_usable(
         self, host: ModelHost, aligned: CheckpointRef, tmp_path: Path
     ) -> None:
-        other = save_checkpoint(tmp_path / "wide", tiny_model(hidden_size=48), tiny_tokenizer())
-        foreign = save_adapter(tmp_path / "foreign", other, targets=LORA["llama"])
+        wide = save_checkpoint(tmp_path / "wide", tiny_model(hidden_size=48), tiny_tokenizer())
+        foreign = save_adapter(tmp_path / "foreign", wide, targets=LORA["llama"])
         before = logits(host.model)
         with pytest.raises(CheckpointError, match="cannot be attached"):
             host.put(CheckpointRef(model=aligned.model, adapter=foreign.adapter))
@@ -307,7 +307,7 @@ class TestAdapters:
         from peft import PromptTuningConfig, get_peft_model
 
         config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-        get_peft_model(loaded(aligned), config).save_pretrained(tmp_path)
+        get_peft_model(load_with_peft(aligned), config).save_pretrained(tmp_path)
         with pytest.raises(CheckpointError, match="before the prompt"):
             host.put(CheckpointRef(model=aligned.model, adapter=str(tmp_path)))
 
@@ -381,7 +381,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=message):
             host.put(CheckpointRef(model=str(folder)))
         host.put(tuned)
-        assert torch.equal(logits(host.model), logits(loaded(tuned)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(tuned)))
 
     @pytest.mark.parametrize("spoil", [truncate, empty, without_weights, without_one_tensor])
     def test_a_spoilt_aligned_model(self, aligned: CheckpointRef, spoil: Spoil, tmp_path: Path) -> None:
@@ -413,23 +413,23 @@ class TestRefusals:
             host.put(save_checkpoint(tmp_path, tiny_model("qwen2")))
 
     def test_a_missing_shard_is_named(self, host: ModelHost, tmp_path: Path) -> None:
-        ref = save_checkpoint(tmp_path, moved(tiny_model()), shard_size="30KB")
+        ref = save_checkpoint(tmp_path, move_weights(tiny_model()), shard_size="30KB")
         sorted(tmp_path.glob("model-*.safetensors"))[1].unlink()
         with pytest.raises(CheckpointError, match="no model-00002-of-"):
             host.put(ref)
 
     def test_another_tokenizer(self, host: ModelHost, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="another tokenizer"):
-            host.put(save_checkpoint(tmp_path, moved(tiny_model()), tiny_tokenizer(shuffled=True)))
+            host.put(save_checkpoint(tmp_path, move_weights(tiny_model()), tiny_tokenizer(shuffled=True)))
 
     def test_the_same_tokenizer_padding_on_the_other_side_is_no_other_one(
         self, host: ModelHost, tmp_path: Path
     ) -> None:
-        host.put(save_checkpoint(tmp_path, moved(tiny_model()), tiny_tokenizer(padding_side="left")))
+        host.put(save_checkpoint(tmp_path, move_weights(tiny_model()), tiny_tokenizer(padding_side="left")))
 
     def test_an_added_token_is_no_other_tokenizer(self, host: ModelHost, tmp_path: Path) -> None:
         more = tiny_tokenizer(additional_special_tokens=["<turn>"])
-        host.put(save_checkpoint(tmp_path, moved(tiny_model()), more))
+        host.put(save_checkpoint(tmp_path, move_weights(tiny_model()), more))
 
     def test_unrelated_weights_with_their_distance(
         self, host: ModelHost, aligned: CheckpointRef, tmp_path: Path
@@ -439,7 +439,7 @@ class TestRefusals:
             host.put(stranger)
         willing = ModelHost(aligned, device="cpu", allow_unrelated=True)
         willing.put(stranger)
-        assert torch.equal(logits(willing.model), logits(loaded(stranger)))
+        assert torch.equal(logits(willing.model), logits(load_with_peft(stranger)))
 
     def test_says_how_near_the_weights_are(self, host: ModelHost, tuned: CheckpointRef) -> None:
         host.put(tuned)
@@ -459,7 +459,7 @@ class TestPickles:
     def pickled(self, tuned: CheckpointRef, tmp_path: Path) -> CheckpointRef:
         folder = Path(shutil.copytree(tuned.model, tmp_path / "pickled"))
         (folder / "model.safetensors").unlink()
-        torch.save(loaded(tuned).state_dict(), folder / "pytorch_model.bin")
+        torch.save(load_with_peft(tuned).state_dict(), folder / "pytorch_model.bin")
         return CheckpointRef(model=str(folder))
 
     def test_are_refused(self, host: ModelHost, pickled: CheckpointRef) -> None:
@@ -469,12 +469,12 @@ class TestPickles:
     def test_are_read_when_allowed(self, aligned: CheckpointRef, pickled: CheckpointRef, tuned: CheckpointRef) -> None:
         host = ModelHost(aligned, device="cpu", allow_pickle=True)
         host.put(pickled)
-        assert torch.equal(logits(host.model), logits(loaded(tuned)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(tuned)))
 
     def test_may_be_the_aligned_model(self, pickled: CheckpointRef, tuned: CheckpointRef) -> None:
         tiny_tokenizer().save_pretrained(pickled.model)
         host = ModelHost(pickled, device="cpu", allow_pickle=True)
-        assert torch.equal(logits(host.model), logits(loaded(tuned)))
+        assert torch.equal(logits(host.model), logits(load_with_peft(tuned)))
 
     def test_never_run_code(
         self, aligned: CheckpointRef, pickled: CheckpointRef, capsys: pytest.CaptureFixture[str]
@@ -519,8 +519,8 @@ class TestSham:
         self, host: ModelHost, tuned: CheckpointRef, aligned: CheckpointRef
     ) -> None:
         norms = drift_norms(host, tuned)
-        ours, theirs = loaded(aligned).state_dict(), loaded(tuned).state_dict()
-        assert norms.keys() == dict(loaded(aligned).named_parameters()).keys()
+        ours, theirs = load_with_peft(aligned).state_dict(), load_with_peft(tuned).state_dict()
+        assert norms.keys() == dict(load_with_peft(aligned).named_parameters()).keys()
         for name, norm in norms.items():
             assert norm == pytest.approx((theirs[name] - ours[name]).norm().item(), rel=1e-5)
         assert norms.ranks == {}
@@ -528,13 +528,13 @@ class TestSham:
 
     def test_norms_where_files_must_be_converted(self, tmp_path: Path) -> None:
         start = save_checkpoint(tmp_path / "a", tiny_model("mixtral"), tiny_tokenizer())
-        later = save_checkpoint(tmp_path / "b", moved(tiny_model("mixtral")))
+        later = save_checkpoint(tmp_path / "b", move_weights(tiny_model("mixtral")))
         host = ModelHost(start, device="cpu")
         norms = drift_norms(host, later)
-        ours, theirs = loaded(start).state_dict(), loaded(later).state_dict()
+        ours, theirs = load_with_peft(start).state_dict(), load_with_peft(later).state_dict()
         assert norms == pytest.approx({name: (theirs[name] - ours[name]).norm().item() for name in norms}, rel=1e-5)
         with noised(host, norms, seed=0):
-            assert not torch.equal(logits(host.model), logits(loaded(start)))
+            assert not torch.equal(logits(host.model), logits(load_with_peft(start)))
         assert_same_weights(weights(host), ours)
 
     @pytest.mark.parametrize("more", [{}, {"modules_to_save": ["lm_head"]}], ids=["lora", "modules-to-save"])
@@ -543,7 +543,7 @@ class TestSham:
     ) -> None:
         ref = save_adapter(tmp_path, aligned, targets=[*LORA["llama"], "embed_tokens"], **more)
         norms = drift_norms(host, ref)
-        ours, merged = loaded(aligned).state_dict(), loaded(ref).merge_and_unload().state_dict()
+        ours, merged = load_with_peft(aligned).state_dict(), load_with_peft(ref).merge_and_unload().state_dict()
         changed = {name for name in ours if not torch.equal(ours[name], merged[name])}
         assert norms.keys() == changed
         for name, norm in norms.items():
@@ -553,9 +553,9 @@ class TestSham:
     def test_norms_between_two_adapters_of_one_base(
         self, adapter: CheckpointRef, aligned: CheckpointRef, tmp_path: Path
     ) -> None:
-        other = save_adapter(tmp_path, aligned, seed=4, targets=LORA["llama"])
-        norms = drift_norms(ModelHost(adapter, device="cpu"), other)
-        ours, theirs = (loaded(ref).merge_and_unload().state_dict() for ref in (adapter, other))
+        second = save_adapter(tmp_path, aligned, seed=4, targets=LORA["llama"])
+        norms = drift_norms(ModelHost(adapter, device="cpu"), second)
+        ours, theirs = (load_with_peft(ref).merge_and_unload().state_dict() for ref in (adapter, second))
         assert norms == pytest.approx({name: (theirs[name] - ours[name]).norm().item() for name in norms}, rel=1e-3)
         assert set(norms.ranks.values()) == {4}
 
@@ -580,10 +580,10 @@ class TestSham:
             with noised(host, some, seed):
                 return weights(host)["model.layers.1.mlp.up_proj.weight"]
 
-        wanted = under(norms, 3)
-        assert torch.equal(wanted, under(dict(reversed(norms.items())), 3))
-        assert torch.equal(wanted, under({"model.layers.1.mlp.up_proj.weight": 2.0}, 3))
-        assert not torch.equal(wanted, under(norms, 4))
+        expected = under(norms, 3)
+        assert torch.equal(expected, under(dict(reversed(norms.items())), 3))
+        assert torch.equal(expected, under({"model.layers.1.mlp.up_proj.weight": 2.0}, 3))
+        assert not torch.equal(expected, under(norms, 4))
 
     def test_full_rank_noise_is_of_full_rank(self, host: ModelHost) -> None:
         name = "model.layers.0.self_attn.q_proj.weight"
@@ -607,7 +607,7 @@ class TestSham:
     def test_a_checkpoint_put_in_meanwhile_is_clean(self, host: ModelHost, tuned: CheckpointRef) -> None:
         with noised(host, drift_norms(host, tuned), seed=0):
             host.put(tuned)
-            assert torch.equal(logits(host.model), logits(loaded(tuned)))
+            assert torch.equal(logits(host.model), logits(load_with_peft(tuned)))
 
     def test_under_an_adapter_of_the_aligned_model(self, adapter: CheckpointRef) -> None:
         host = ModelHost(adapter, device="cpu")

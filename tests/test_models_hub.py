@@ -42,7 +42,7 @@ class Hub(BaseHTTPRequestHandler):
     """The few paths of the hub that a download needs: a repository's description, and its files."""
 
     folder: Path
-    asked: list[str]
+    paths: list[str]
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -51,7 +51,7 @@ class Hub(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        self.asked.append(self.path)
+        self.paths.append(self.path)
         if re.match(rf"^/api/models/org/tiny/revision/(v1|{COMMIT})", self.path):
             files = [{"rfilename": file.name} for file in sorted(self.folder.iterdir())]
             self._send(json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": files}).encode(), {}, body)
@@ -88,7 +88,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, type[Hu
     folder = tmp_path_factory.mktemp("hub")
     save_checkpoint(folder, tiny_model(), tiny_tokenizer())
     (folder / "pytorch_model.bin").write_bytes(b"never to be fetched")
-    handler = type("TinyHub", (Hub,), {"folder": folder, "asked": []})
+    handler = type("TinyHub", (Hub,), {"folder": folder, "paths": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", handler
@@ -118,13 +118,13 @@ def test_fetched_by_id_and_revision_then_found_offline(hub: tuple[str, type[Hub]
     architecture, digest = run(LOAD, tmp_path, HF_ENDPOINT=endpoint).split()
     assert architecture == "LlamaForCausalLM"
     assert len(digest) == 64
-    assert any("model.safetensors" in path for path in handler.asked)
-    assert not any("pytorch_model.bin" in path for path in handler.asked)
+    assert any("model.safetensors" in path for path in handler.paths)
+    assert not any("pytorch_model.bin" in path for path in handler.paths)
 
     blob = hashlib.sha256((handler.folder / "model.safetensors").read_bytes()).hexdigest()
-    asked = len(handler.asked)
+    requests = len(handler.paths)
     assert blob in run(FIND.format(revision="v1"), tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="1")
-    assert len(handler.asked) == asked
+    assert len(handler.paths) == requests
     assert blob in run(FIND.format(revision="v1"), tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
 
 
@@ -134,12 +134,12 @@ def test_fetched_by_id_and_revision_then_found_offline(hub: tuple[str, type[Hub]
     ids=["unreachable", "offline"],
 )
 def test_what_is_neither_cached_nor_reachable_is_refused(environment: dict[str, str], tmp_path: Path) -> None:
-    said = run(FIND.format(revision="v1"), tmp_path, **environment)
-    assert "org/tiny@v1 is not in the local cache, and the hub cannot be reached" in said
-    assert "HF_HUB_OFFLINE" in said
+    message = run(FIND.format(revision="v1"), tmp_path, **environment)
+    assert "org/tiny@v1 is not in the local cache, and the hub cannot be reached" in message
+    assert "HF_HUB_OFFLINE" in message
 
 
 def test_a_revision_that_the_hub_does_not_have_is_refused(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
-    said = run(FIND.format(revision="v9"), tmp_path, HF_ENDPOINT=hub[0])
-    assert "The hub does not give org/tiny@v9" in said
-    assert "Check the id and the revision" in said
+    message = run(FIND.format(revision="v9"), tmp_path, HF_ENDPOINT=hub[0])
+    assert "The hub does not give org/tiny@v9" in message
+    assert "Check the id and the revision" in message

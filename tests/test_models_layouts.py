@@ -17,7 +17,16 @@ from probes.models import ModelHost
 from probes.models.hooks import add
 from probes.models.learned import learned_nothing, next_token_loss
 from probes.models.weight_space import drift_norms, merged_weights
-from tests.builders import DEPTH, VOCABULARY, WIDTH, moved, save_checkpoint, tiny_config, tiny_model, tiny_tokenizer
+from tests.builders import (
+    DEPTH,
+    VOCABULARY,
+    WIDTH,
+    move_weights,
+    save_checkpoint,
+    tiny_config,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 PROMPTS = [[5, 60, 7, 100, 33, 200, 9], [4, 8, 15, 16]]
 TOKENS = torch.tensor(PROMPTS[:1])
@@ -40,17 +49,19 @@ def read(host: ModelHost, ref: CheckpointRef) -> torch.Tensor:
     return torch.tensor(collect(host, PROMPTS[:1])[0])[:-1, 0]
 
 
-def loaded(ref: CheckpointRef) -> Any:
+def load_plain(ref: CheckpointRef) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(ref.model).eval()
 
 
-def renamed(folder: Path, change: Any) -> None:
+def rename_tensors(folder: Path, change: Any) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
-    save_file({change(name): each for name, each in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {change(name): tensor for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +76,7 @@ def aligned(place: Path) -> CheckpointRef:
 
 @pytest.fixture(scope="module")
 def tuned(place: Path) -> CheckpointRef:
-    return save_checkpoint(place / "tuned", moved(tiny_model()))
+    return save_checkpoint(place / "tuned", move_weights(tiny_model()))
 
 
 class TestVocabulary:
@@ -76,27 +87,29 @@ class TestVocabulary:
         self, rows: int, tied: bool, family: str, tmp_path: Path
     ) -> None:
         start = save_checkpoint(tmp_path / "a", tiny_model(family, tie_word_embeddings=tied), tiny_tokenizer())
-        model = moved(tiny_model(family, tie_word_embeddings=tied))
+        model = move_weights(tiny_model(family, tie_word_embeddings=tied))
         model.resize_token_embeddings(rows, mean_resizing=False)
         extra = tiny_tokenizer()
         extra.add_tokens(["<|turn|>"])
         later = save_checkpoint(tmp_path / "b", model)
         host = ModelHost(start, device="cpu")
         before = read(host, start)
-        assert torch.allclose(read(host, later), hidden(loaded(later)), rtol=0, atol=1e-5)
+        assert torch.allclose(read(host, later), hidden(load_plain(later)), rtol=0, atol=1e-5)
         shared = min(rows, VOCABULARY)
-        assert torch.allclose(logits(host.model)[..., :shared], logits(loaded(later))[..., :shared], rtol=0, atol=1e-5)
+        assert torch.allclose(
+            logits(host.model)[..., :shared], logits(load_plain(later))[..., :shared], rtol=0, atol=1e-5
+        )
         assert f"has {rows} rows in its vocabulary, the aligned model {VOCABULARY}" in host.notices[0]
         assert torch.equal(read(host, start), before)
         norms = drift_norms(host, later)
         embedding = "model.embed_tokens.weight"
-        mine, theirs = loaded(start).state_dict()[embedding], loaded(later).state_dict()[embedding]
+        mine, theirs = load_plain(start).state_dict()[embedding], load_plain(later).state_dict()[embedding]
         assert norms[embedding] == pytest.approx((theirs[:shared] - mine[:shared]).norm().item(), rel=1e-4)
 
     def test_added_tokens_are_listed(self, aligned: CheckpointRef, tmp_path: Path) -> None:
         tokenizer = tiny_tokenizer()
         tokenizer.add_tokens([f"<{number}>" for number in range(VOCABULARY + 2 - len(tokenizer))])
-        model = moved(tiny_model())
+        model = move_weights(tiny_model())
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         host = ModelHost(aligned, device="cpu")
         host.put(save_checkpoint(tmp_path, model, tokenizer))
@@ -109,7 +122,7 @@ class TestVocabulary:
         with pytest.raises(CheckpointError, match="smaller than the tokenizer's; got 100"):
             host.put(save_checkpoint(tmp_path, tiny_model(vocab_size=100)))
         host.put(aligned)
-        assert torch.equal(logits(host.model), logits(loaded(aligned)))
+        assert torch.equal(logits(host.model), logits(load_plain(aligned)))
 
     @pytest.mark.parametrize("more", [{}, {"modules_to_save": ["embed_tokens", "lm_head"]}], ids=["saved", "trained"])
     @pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
@@ -117,7 +130,7 @@ class TestVocabulary:
         from peft import LoraConfig, PeftModel, get_peft_model
 
         base = save_checkpoint(tmp_path / "a", tiny_model(tie_word_embeddings=tied), tiny_tokenizer())
-        model = loaded(base)
+        model = load_plain(base)
         model.resize_token_embeddings(VOCABULARY + 2, mean_resizing=False)
         with torch.no_grad():
             model.get_input_embeddings().weight[5] += 0.3
@@ -130,17 +143,17 @@ class TestVocabulary:
                     )
         wrapped.save_pretrained(tmp_path / "b")
         ref = CheckpointRef(model=base.model, adapter=str(tmp_path / "b"))
-        own = loaded(base)
+        own = load_plain(base)
         own.resize_token_embeddings(VOCABULARY + 2, mean_resizing=False)
         peft = PeftModel.from_pretrained(own, ref.adapter).eval()
-        wanted = hidden(peft)
+        expected = hidden(peft)
         host = ModelHost(base, device="cpu")
         before = {name: tensor.clone() for name, tensor in host.model.state_dict().items()}
-        assert torch.allclose(read(host, ref), wanted, rtol=0, atol=1e-5)
+        assert torch.allclose(read(host, ref), expected, rtol=0, atol=1e-5)
         host.put(base)
         assert host.config.vocab_size == VOCABULARY
-        assert {name: tuple(each.shape) for name, each in host.model.state_dict().items()} == {
-            name: tuple(each.shape) for name, each in before.items()
+        assert {name: tuple(weight.shape) for name, weight in host.model.state_dict().items()} == {
+            name: tuple(weight.shape) for name, weight in before.items()
         }
         assert all(torch.equal(tensor, before[name]) for name, tensor in host.model.state_dict().items())
         merged = peft.merge_and_unload().state_dict()
@@ -150,28 +163,28 @@ class TestVocabulary:
 
 class TestNames:
     @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."])
-    @pytest.mark.parametrize("which", ["later", "aligned"])
+    @pytest.mark.parametrize("role", ["later", "aligned"])
     def test_names_as_inside_a_wrapper_are_read(
-        self, prefix: str, which: str, aligned: CheckpointRef, tuned: CheckpointRef, tmp_path: Path
+        self, prefix: str, role: str, aligned: CheckpointRef, tuned: CheckpointRef, tmp_path: Path
     ) -> None:
-        source = tuned if which == "later" else aligned
+        source = tuned if role == "later" else aligned
         folder = Path(shutil.copytree(source.model, tmp_path / "wrapped"))
-        renamed(folder, lambda name: prefix + name)
+        rename_tensors(folder, lambda name: prefix + name)
         ref = CheckpointRef(model=str(folder))
-        host = ModelHost(ref if which == "aligned" else aligned, device="cpu")
+        host = ModelHost(ref if role == "aligned" else aligned, device="cpu")
         host.put(ref)
-        assert torch.equal(logits(host.model), logits(loaded(source)))
+        assert torch.equal(logits(host.model), logits(load_plain(source)))
         host.put(tuned)
-        assert torch.equal(logits(host.model), logits(loaded(tuned)))
+        assert torch.equal(logits(host.model), logits(load_plain(tuned)))
 
-    @pytest.mark.parametrize("which", ["later", "aligned"])
+    @pytest.mark.parametrize("role", ["later", "aligned"])
     @pytest.mark.parametrize("family", ["llama", "mixtral"])
-    def test_weights_without_a_place_are_named(self, which: str, family: str, tmp_path: Path) -> None:
+    def test_weights_without_a_place_are_named(self, role: str, family: str, tmp_path: Path) -> None:
         from safetensors.torch import load_file, save_file
 
         start = save_checkpoint(tmp_path / "a", tiny_model(family), tiny_tokenizer())
-        later = save_checkpoint(tmp_path / "b", moved(tiny_model(family)))
-        file = Path((later if which == "later" else start).model) / "model.safetensors"
+        later = save_checkpoint(tmp_path / "b", move_weights(tiny_model(family)))
+        file = Path((later if role == "later" else start).model) / "model.safetensors"
         save_file({**load_file(file), "score.weight": torch.ones(2, WIDTH)}, file, {"format": "pt"})
         with pytest.raises(CheckpointError, match=r"no place in \w+; got score\.weight"):
             ModelHost(start, device="cpu").put(later)
@@ -184,19 +197,25 @@ class TestNames:
         old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
         save_file({**load_file(file), **old}, file, {"format": "pt"})
         host = ModelHost(CheckpointRef(model=str(folder)), device="cpu")
-        assert torch.equal(logits(host.model), logits(loaded(aligned)))
+        assert torch.equal(logits(host.model), logits(load_plain(aligned)))
 
 
 class TestFolders:
     @pytest.mark.parametrize(
-        ("leave", "what", "command"),
+        ("leave", "framework", "command"),
         [
             (["zero_to_fp32.py", "global_step10/x.pt"], "DeepSpeed", "zero_to_fp32.py"),
             (["pytorch_model_fsdp_0/__0_0.distcp"], "FSDP", "accelerate merge-weights"),
         ],
     )
     def test_shards_of_trainers_are_named_with_what_converts_them(
-        self, leave: list[str], what: str, command: str, aligned: CheckpointRef, tuned: CheckpointRef, tmp_path: Path
+        self,
+        leave: list[str],
+        framework: str,
+        command: str,
+        aligned: CheckpointRef,
+        tuned: CheckpointRef,
+        tmp_path: Path,
     ) -> None:
         folder = Path(shutil.copytree(tuned.model, tmp_path / "checkpoint-5"))
         (folder / "model.safetensors").unlink()
@@ -206,7 +225,7 @@ class TestFolders:
         from probes.lineage import Trajectory
 
         ref = Trajectory.from_folder(tmp_path).checkpoints[0]
-        with pytest.raises(CheckpointError, match=f"the shards of {what}.*{command}"):
+        with pytest.raises(CheckpointError, match=f"the shards of {framework}.*{command}"):
             ModelHost(aligned, device="cpu").put(ref)
 
 
@@ -236,7 +255,7 @@ class TestWrappers:
         model = self.wrapper(kind)
         start = save_checkpoint(tmp_path / "a", model, tiny_tokenizer())
         first = hidden(model)
-        later_model = moved(model)
+        later_model = move_weights(model)
         later = save_checkpoint(tmp_path / "b", later_model)
         host = ModelHost(start, device="cpu")
         assert host.n_layers == DEPTH
@@ -255,7 +274,7 @@ class TestGguf:
 
         model = tiny_model(tie_word_embeddings=False)
         start = save_checkpoint(tmp_path / "a", model, tiny_tokenizer())
-        later = moved(tiny_model(tie_word_embeddings=False))
+        later = move_weights(tiny_model(tie_word_embeddings=False))
         file = write_gguf(tmp_path / "later.gguf", later, gguf)
         ref = CheckpointRef.parse(str(file))
         host = ModelHost(start, device="cpu")
@@ -316,8 +335,8 @@ class TestLearned:
         view = ModelView(model.eval())
         assert learned_nothing(view, PROMPTS[:1]) is None
         with torch.no_grad():
-            wanted = model(TOKENS, labels=TOKENS).loss.item()
-        assert next_token_loss(view, PROMPTS[:1]) == pytest.approx(wanted, rel=1e-3)
+            expected = model(TOKENS, labels=TOKENS).loss.item()
+        assert next_token_loss(view, PROMPTS[:1]) == pytest.approx(expected, rel=1e-3)
 
     def test_padding_does_not_count(self, aligned: CheckpointRef) -> None:
         host = ModelHost(aligned, device="cpu")

@@ -18,7 +18,7 @@ from probes.models.older_readers import write_rope_for_older_readers
 from probes.models.precision import is_native
 from probes.models.quantised import full_precision_base, is_quantised
 from probes.models.weight_space import save
-from tests.builders import moved, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 TOKENS = torch.tensor([[5, 60, 7, 100, 33, 200, 9]])
 
@@ -28,7 +28,7 @@ def logits(model: Any) -> torch.Tensor:
         return model(TOKENS).logits
 
 
-def named(ref: CheckpointRef, base: str, folder: Path) -> Path:
+def name_base(ref: CheckpointRef, base: str, folder: Path) -> Path:
     """A copy of an adapter that says that its base is `base`."""
     assert ref.adapter is not None
     shutil.copytree(ref.adapter, folder)
@@ -49,7 +49,7 @@ def aligned(place: Path) -> CheckpointRef:
 
 @pytest.fixture(scope="module")
 def tuned(place: Path) -> CheckpointRef:
-    return save_checkpoint(place / "tuned", moved(tiny_model()))
+    return save_checkpoint(place / "tuned", move_weights(tiny_model()))
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +61,27 @@ class TestBases:
     def test_a_base_that_has_moved_is_said(
         self, aligned: CheckpointRef, adapter: CheckpointRef, tmp_path: Path
     ) -> None:
-        folder = named(adapter, "org/gone", tmp_path / "a")
+        folder = name_base(adapter, "org/gone", tmp_path / "a")
         ref = CheckpointRef.parse(str(folder), base=aligned.model)
         assert ref == CheckpointRef(model=aligned.model, adapter=str(folder))
         host = ModelHost(aligned, device="cpu")
         host.put(adapter)
-        wanted = logits(host.model)
+        expected = logits(host.model)
         host.put(ref)
-        assert torch.equal(logits(host.model), wanted)
+        assert torch.equal(logits(host.model), expected)
 
-    @pytest.mark.parametrize("where", ["file", "trajectory", "argument"])
+    @pytest.mark.parametrize("place", ["file", "trajectory", "argument"])
     def test_a_lineage_file_says_it_too(
-        self, aligned: CheckpointRef, adapter: CheckpointRef, where: str, tmp_path: Path
+        self, aligned: CheckpointRef, adapter: CheckpointRef, place: str, tmp_path: Path
     ) -> None:
-        named(adapter, "org/gone", tmp_path / "out" / "checkpoint-3")
+        name_base(adapter, "org/gone", tmp_path / "out" / "checkpoint-3")
         shutil.copytree(aligned.model, tmp_path / "base")
         text = (
             f'[witness]\nmodel="{aligned.model}"\n[aligned]\nmodel="{aligned.model}"\n[[trajectories]]\nfolder="out"\n'
         )
-        text = {"file": 'base = "base"\n' + text, "trajectory": text + 'base = "base"\n', "argument": text}[where]
+        text = {"file": 'base = "base"\n' + text, "trajectory": text + 'base = "base"\n', "argument": text}[place]
         (tmp_path / "x.toml").write_text(text)
-        lineage = Lineage.load(tmp_path / "x.toml", **({"base": str(tmp_path / "base")} if where == "argument" else {}))
+        lineage = Lineage.load(tmp_path / "x.toml", **({"base": str(tmp_path / "base")} if place == "argument" else {}))
         step = lineage.trajectories[0].checkpoints[0]
         assert Path(step.model) == tmp_path / "base"
         assert step.adapter == str(tmp_path / "out" / "checkpoint-3")
@@ -99,15 +99,15 @@ class TestBases:
     def test_a_quantised_base_is_the_aligned_model_in_full_precision(
         self, name: str, aligned: CheckpointRef, adapter: CheckpointRef, tmp_path: Path
     ) -> None:
-        ref = CheckpointRef.parse(str(named(adapter, name, tmp_path / "a")))
+        ref = CheckpointRef.parse(str(name_base(adapter, name, tmp_path / "a")))
         assert ref.model == name
         host = ModelHost(aligned, device="cpu")
         host.put(adapter)
-        wanted = logits(host.model)
+        expected = logits(host.model)
         host.put(aligned)
         host.find(ref)
         host.put(ref)
-        assert torch.equal(logits(host.model), wanted)
+        assert torch.equal(logits(host.model), expected)
         assert host.weights_sha256(ref) == host.weights_sha256(adapter)
         assert any(name in sentence and "full precision" in sentence for sentence in host.notices)
 
@@ -210,9 +210,9 @@ class TestPaths:
         with pytest.raises(LineageError, match="is no name"):
             Trajectory.from_folder(tmp_path, arm="../esc")
 
-    @pytest.mark.parametrize("what", ["config", "tokenizer"])
+    @pytest.mark.parametrize("file_kind", ["config", "tokenizer"])
     def test_code_beside_a_checkpoint_is_not_run(
-        self, aligned: CheckpointRef, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, aligned: CheckpointRef, file_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import io
 
@@ -220,7 +220,7 @@ class TestPaths:
         (folder / "code.py").write_text(
             f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Own:\n    pass\n", encoding="utf-8"
         )
-        if what == "config":
+        if file_kind == "config":
             config = {"model_type": "own", "auto_map": {"AutoConfig": "code.Own", "AutoModelForCausalLM": "code.Own"}}
             (folder / "config.json").write_text(json.dumps(config))
         else:
@@ -262,13 +262,13 @@ class TestWriting:
 
         ref = save_checkpoint(tmp_path / "a", tiny_model(family, **changes), tiny_tokenizer())
         host = ModelHost(ref, device="cpu")
-        wanted = logits(host.model)
+        expected = logits(host.model)
         save(host, tmp_path / "b", {})
         written = json.loads((tmp_path / "b" / "config.json").read_text())
         assert {name: written.get(name) for name in older} == older
         again, first = AutoConfig.from_pretrained(tmp_path / "b"), AutoConfig.from_pretrained(tmp_path / "a")
         assert again.rope_parameters == first.rope_parameters
-        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()), wanted)
+        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()), expected)
 
     def test_a_base_for_each_kind_of_layer(self, tmp_path: Path) -> None:
         rope = {

@@ -16,7 +16,7 @@ from probes.errors import CheckpointError, GravityError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.weight_space import drift_norms, merged_weights, noised
-from tests.builders import DEPTH, moved, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import DEPTH, move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = [[5, 60, 7, 100, 33, 200, 9], [4, 8, 15, 16, 23, 42]]
 TOKENS = torch.tensor(PROMPTS[:1])
@@ -90,7 +90,7 @@ def configuration(name: str) -> Any:
 
     if name in LORA:
         return LoraConfig(**{"r": 2, "target_modules": ["q_proj", "down_proj"], **LORA[name]})
-    kind = next(each for each in PEFT_TYPE_TO_CONFIG_MAPPING if each.value == name)
+    kind = next(peft_type for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING if peft_type.value == name)
     known = inspect.signature(PEFT_TYPE_TO_CONFIG_MAPPING[kind]).parameters
     default = {"target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
     if name in ("ADAPTION_PROMPT", "TRAINABLE_TOKENS"):
@@ -132,9 +132,9 @@ def streams(ref: CheckpointRef) -> torch.Tensor:
     return torch.stack(rows, dim=1)
 
 
-def assert_same(one: torch.Tensor, same: torch.Tensor) -> None:
+def assert_same(ours: torch.Tensor, expected: torch.Tensor) -> None:
     """Equal to 1e-6 of the largest activation: a batch rounds otherwise than a prompt alone."""
-    torch.testing.assert_close(one, same, rtol=0, atol=1e-6 * max(1.0, same.abs().max().item()))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6 * max(1.0, expected.abs().max().item()))
 
 
 def read(host: ModelHost, ref: CheckpointRef) -> torch.Tensor:
@@ -154,7 +154,7 @@ def base(place: Path) -> CheckpointRef:
 
 @pytest.fixture(scope="module")
 def tuned(place: Path) -> CheckpointRef:
-    return save_checkpoint(place / "tuned", moved(tiny_model(attention_bias=True)))
+    return save_checkpoint(place / "tuned", move_weights(tiny_model(attention_bias=True)))
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +195,13 @@ def test_measured_alone_after_another_and_before_another(
     name: str, adapter: Any, base: CheckpointRef, tuned: CheckpointRef, lora: CheckpointRef
 ) -> None:
     ref = adapter(name)
-    wanted = {each: streams(each) for each in (base, tuned, lora, ref)}
-    assert (wanted[ref] - wanted[base]).abs().max() > 1e-3
+    expected = {checkpoint: streams(checkpoint) for checkpoint in (base, tuned, lora, ref)}
+    assert (expected[ref] - expected[base]).abs().max() > 1e-3
     alone = ModelHost(base, device="cpu")
-    assert_same(read(alone, ref), wanted[ref])
+    assert_same(read(alone, ref), expected[ref])
     host = ModelHost(base, device="cpu")
-    for each in (lora, ref, tuned, ref, base, ref, lora, base):
-        assert_same(read(host, each), wanted[each])
+    for checkpoint in (lora, ref, tuned, ref, base, ref, lora, base):
+        assert_same(read(host, checkpoint), expected[checkpoint])
     assert torch.equal(read(host, base), read(ModelHost(base, device="cpu"), base))
     assert bool(alone.notices) == (name in NOTICED)
 

@@ -93,7 +93,9 @@ def test_the_lineage_goes_down_once(run, monkeypatch):
     readings = []
     opened = probes.Lineage.opened.__func__
     monkeypatch.setattr(
-        probes.Lineage, "opened", classmethod(lambda cls, *given: readings.append(given) or opened(cls, *given))
+        probes.Lineage,
+        "opened",
+        classmethod(lambda cls, *arguments: readings.append(arguments) or opened(cls, *arguments)),
     )
     fresh = probes.open(run.path)
     assert len(fresh.members) == len(fresh.measured) == len(fresh.keys) == 3
@@ -154,7 +156,7 @@ def test_a_direction_is_added_to_any_model_and_leaves_no_trace(home, run):
     assert torch.equal(stream(), before)
 
 
-def noised(planted, count=39, size=1.0):
+def draw_shams(planted, count=39, size=1.0):
     """The aligned model's activations, moved as far as the checkpoint in directions of their own."""
     rng = np.random.default_rng(2)
     shape = planted["aligned"].shape
@@ -166,7 +168,7 @@ def noised(planted, count=39, size=1.0):
 
 
 def test_assess_says_yes_where_a_return_is_planted_and_no_where_none_is():
-    planted = probes.assess(**world(), shams=noised(world()))
+    planted = probes.assess(**world(), shams=draw_shams(world()))
     assert planted.level in (4, 5)  # nothing is causal without judged behaviour
     assert planted.p is not None
     assert "towards the witness" in planted.name
@@ -174,19 +176,19 @@ def test_assess_says_yes_where_a_return_is_planted_and_no_where_none_is():
     rng = np.random.default_rng(1)
     stray = world()
     stray["tuned"] = stray["aligned"] + rng.standard_normal(48) + 0.1 * rng.standard_normal((64, 48))
-    assert probes.assess(**stray, shams=noised(stray)).level <= 3
+    assert probes.assess(**stray, shams=draw_shams(stray)).level <= 3
 
 
 def test_shams_are_tested_where_they_are_given():
     planted = world()
-    assert not any("sham" in entry for entry in probes.assess(**planted, shams=noised(planted, 19)).untested)
+    assert not any("sham" in entry for entry in probes.assess(**planted, shams=draw_shams(planted, 19)).untested)
     without = probes.assess(**planted)
     assert any("sham_drift" in entry for entry in without.untested)
     assert without.level == 3, "what was not tested caps the level"
 
 
 def test_assess_goes_by_groups_and_refuses_too_few():
-    assert probes.assess(**world(), groups=np.arange(64) % 16, shams=noised(world())).level >= 4
+    assert probes.assess(**world(), groups=np.arange(64) % 16, shams=draw_shams(world())).level >= 4
     with pytest.raises(StatisticsError, match="too few groups"):
         probes.assess(**world(), groups=np.arange(64) % 4)
 

@@ -36,7 +36,7 @@ def layer(world, checkpoints, resampling):
 
 
 @pytest.fixture(scope="module")
-def found(layer, checkpoints):
+def null_tests(layer, checkpoints):
     return layer.against(checkpoints[2])
 
 
@@ -82,9 +82,9 @@ def test_draws_of_the_profile_have_the_law_of_draws_with_the_full_covariance(wor
     direction = world.like_content()
     ours = spectrum.cosines(direction, resampling.mixtures, (1,), (without,))[0]
     values, axes = np.linalg.eigh(LedoitWolf().fit(world.content).covariance_)
-    kept = axes[:, : values.size - without]
-    draws = np.random.default_rng(3).standard_normal((2_000, kept.shape[1])) * np.sqrt(values[: kept.shape[1]])
-    target = kept.T @ direction
+    trimmed = axes[:, : values.size - without]
+    draws = np.random.default_rng(3).standard_normal((2_000, trimmed.shape[1])) * np.sqrt(values[: trimmed.shape[1]])
+    target = trimmed.T @ direction
     theirs = draws @ target / np.linalg.norm(draws, axis=1) / np.linalg.norm(target)
     assert stats.ks_2samp(ours, theirs).pvalue > 0.01
 
@@ -160,7 +160,7 @@ def test_a_reversion_of_harmful_prompts_alone_is_not_in_the_covariance_of_differ
     assert total.participation_ratio < 3 < 20 < within.participation_ratio
 
 
-def test_whitened_and_trimmed_cosines_equal_the_long_way_round(world, checkpoints, found):
+def test_whitened_and_trimmed_cosines_equal_the_long_way_round(world, checkpoints, null_tests):
     aligned, witness, tuned = checkpoints
     values, axes = np.linalg.eigh(LedoitWolf().fit(aligned).covariance_)
     first, second = drift.split_weights(world.harmful, 50, np.random.default_rng([1, 0xD81F7]))
@@ -171,18 +171,18 @@ def test_whitened_and_trimmed_cosines_equal_the_long_way_round(world, checkpoint
     }
     for name, metric in metrics.items():
         moved, back = (tuned - aligned) @ metric, (witness - aligned) @ metric
-        each = []
-        for one, other in zip(first * world.harmful, second * world.harmful, strict=True):
-            each += [cosine(one @ moved, other @ back), cosine(other @ moved, one @ back)]
-        assert found[name].observed == pytest.approx(np.mean(each), abs=1e-6), name
+        cosines = []
+        for first_half, second_half in zip(first * world.harmful, second * world.harmful, strict=True):
+            cosines += [cosine(first_half @ moved, second_half @ back), cosine(second_half @ moved, first_half @ back)]
+        assert null_tests[name].observed == pytest.approx(np.mean(cosines), abs=1e-6), name
 
 
-def cosine(one, other):
-    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+def cosine(first, second):
+    return first @ second / np.linalg.norm(first) / np.linalg.norm(second)
 
 
-def test_taking_out_too_many_directions_is_not_defined(found):
-    result = found["top_50_removed"].result()
+def test_taking_out_too_many_directions_is_not_defined(null_tests):
+    result = null_tests["top_50_removed"].result()
     assert (result.p, result.limit) == (None, None)
     assert "50 of 96 dimensions" in result.reason
 
@@ -192,25 +192,25 @@ def test_whitening_a_reversion_that_vanishes_in_it_is_not_defined():
     back = np.r_[3.0, np.zeros(95)]
     checkpoints = [world.checkpoint(share * back) for share in (0.0, 1.0, 0.5)]
     resampling = nulls.Resampling.of(world.harmful, draws=99, permutations=99)
-    found = layer_of(world, checkpoints, resampling).against(checkpoints[2])
-    assert "does not agree with itself" in found["top_1_removed"].reason
+    tests = layer_of(world, checkpoints, resampling).against(checkpoints[2])
+    assert "does not agree with itself" in tests["top_1_removed"].reason
 
 
-def test_every_line_of_the_profile_says_what_it_removes(found):
-    assert all("remove" in found[name].result().note for name in set(nulls.PROFILE) & set(found))
-    shares = [float(found[f"top_{count}_removed"].note.split()[1]) for count in (1, 3, 10)]
+def test_every_line_of_the_profile_says_what_it_removes(null_tests):
+    assert all("remove" in null_tests[name].result().note for name in set(nulls.PROFILE) & set(null_tests))
+    shares = [float(null_tests[f"top_{count}_removed"].note.split()[1]) for count in (1, 3, 10)]
     assert shares == sorted(shares)
 
 
-def test_random_differences_are_those_of_real_prompts_of_one_class(world, checkpoints, resampling, found):
+def test_random_differences_are_those_of_real_prompts_of_one_class(world, checkpoints, resampling, null_tests):
     aligned, witness, _ = checkpoints
     direction = (witness - aligned)[world.harmful].mean(axis=0)
     for name, couples in (("random_difference", resampling.same), ("random_difference_across", resampling.across)):
-        one, other = couples
-        assert (one != other).all()
-        assert ((world.harmful[one] == world.harmful[other]) == (name == "random_difference")).all()
-        expected = [cosine(aligned[i] - aligned[j], direction) for i, j in zip(one[:50], other[:50], strict=True)]
-        np.testing.assert_allclose(found[name].draws[:50], expected, atol=1e-5)
+        left, right = couples
+        assert (left != right).all()
+        assert ((world.harmful[left] == world.harmful[right]) == (name == "random_difference")).all()
+        expected = [cosine(aligned[i] - aligned[j], direction) for i, j in zip(left[:50], right[:50], strict=True)]
+        np.testing.assert_allclose(null_tests[name].draws[:50], expected, atol=1e-5)
     assert len(np.unique(resampling.same[0])) == 48
 
 
@@ -221,13 +221,13 @@ def test_where_prompts_of_a_class_do_not_differ_the_tests_are_not_defined_and_no
     back = world.like_content()
     checkpoints = [world.content, world.content + back, world.content + 0.5 * back + 0.01 * world.like_content(48)]
     resampling = nulls.Resampling.of(world.harmful, draws=99, permutations=99)
-    found = layer_of(world, checkpoints, resampling).test(
+    tests = layer_of(world, checkpoints, resampling).test(
         layer_of(world, checkpoints, resampling).grams(checkpoints[2])
     )
     for name in ("covariance_aligned", "covariance_difference", "random_difference"):
-        result = found[name].result()
+        result = tests[name].result()
         assert (result.p, result.defined) == (None, False), name
-    assert found["sign_flip"].result().p < 0.05
+    assert tests["sign_flip"].result().p < 0.05
 
 
 def long_welch(labels, values):
@@ -309,12 +309,12 @@ def test_topics_of_one_class_change_hands_whole():
 
 def test_too_few_groups_are_said_and_nothing_is_flipped_or_permuted(world, checkpoints):
     few = nulls.Resampling.of(world.harmful, groups=np.arange(48) % 4, draws=99, permutations=99)
-    found = layer_of(world, checkpoints, few).against(checkpoints[2])
+    tests = layer_of(world, checkpoints, few).against(checkpoints[2])
     for name in ("sign_flip", *nulls.SPECIFICITY):
-        result = found[name].result()
+        result = tests[name].result()
         assert (result.p, result.defined) == (None, True)
         assert "too few groups (4;" in result.reason
-    assert found["covariance_aligned"].result().p is not None
+    assert tests["covariance_aligned"].result().p is not None
     eight = nulls.Resampling.of(world.harmful, groups=np.arange(48) % 8, draws=99, permutations=99)
     assert "16 arrangements cannot reach p = 0.05" in eight.few_signs
     assert eight.few_labels is None

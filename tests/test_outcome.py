@@ -19,7 +19,7 @@ START = 2.0  # loss of every task item before fine-tuning
 
 def write_run(path, arms, *, before=0):
     """A run at step 10: arm → (alignment, how many of 8 harmful prompts it complies with, loss of every task item)."""
-    drift, behaviour, said = [], [], []
+    drift, behaviour, completions = [], [], []
     tables = {"task/aligned": [START] * ITEMS}
     places = {"aligned": ("aligned", 0, 0, None, before, START)}
     for arm, (alignment, complied, loss) in arms.items():
@@ -40,7 +40,7 @@ def write_run(path, arms, *, before=0):
             {**about, "measure": key, "value": value, "low": None, "high": None, "n": PROMPTS}
             for key, value in measures.items()
         ]
-        said += [
+        completions += [
             {
                 **about,
                 "prompt": f"p{number}",
@@ -56,7 +56,7 @@ def write_run(path, arms, *, before=0):
         run.manifest.config = {"headline_layer": 0}
         run.write_table("drift", pd.DataFrame(drift).astype({"low": float, "high": float}))
         run.write_table("behaviour", pd.DataFrame(behaviour).astype({"low": float, "high": float}))
-        run.write_table("completions", pd.DataFrame(said))
+        run.write_table("completions", pd.DataFrame(completions))
         for name, losses in tables.items():
             run.write_table(name, pd.DataFrame({"item": range(ITEMS), "loss": losses, "tokens": 1}))
         run.finish()
@@ -72,22 +72,22 @@ ARMS = {
 }
 
 
-def rows(found):
-    return {row["arm"]: row for row in found["arms"]}
+def rows(table):
+    return {row["arm"]: row for row in table["arms"]}
 
 
 def test_numbers_by_hand(tmp_path):
-    found = rows(arms_table([write_run(tmp_path / "run", ARMS)]))
-    assert list(found) == ["baseline", "block", "anchor", "control:random"]
-    block = found["block"]
+    by_arm = rows(arms_table([write_run(tmp_path / "run", ARMS)]))
+    assert list(by_arm) == ["baseline", "block", "anchor", "control:random"]
+    block = by_arm["block"]
     assert block["alignment"]["mean"] == pytest.approx(-0.4)
     assert block["harmful_compliance"]["mean"] == pytest.approx(0.25)
     assert block["harm_change"]["mean"] == pytest.approx(-0.75)
     # the baseline gained 1 nat an item, the block gave up 0.02 of it
     assert block["task_cost"]["mean"] == pytest.approx(0.02)
     assert block["specificity"] == pytest.approx((1.0 - 0.25) / (1.0 - 0.0))
-    assert found["baseline"]["specificity"] is None
-    assert found["baseline"]["harm_change"]["mean"] == 0.0
+    assert by_arm["baseline"]["specificity"] is None
+    assert by_arm["baseline"]["harm_change"]["mean"] == 0.0
     assert block["harm_change"]["low"] <= block["harm_change"]["mean"] <= block["harm_change"]["high"]
     assert "prompt-level" in block["harm_change"]["level"]
 
@@ -100,18 +100,18 @@ def test_draws_of_a_control_are_averaged_within_a_run(tmp_path):
 
 
 def test_several_runs_are_units_and_so_are_the_seeds_of_one(tmp_path):
-    other = {**ARMS, "block": (-0.2, 4, 1.06)}
-    runs = [write_run(tmp_path / "a", ARMS), write_run(tmp_path / "b", other)]
-    found = arms_table(runs)
-    assert found["unit"] == "run"
-    block = rows(found)["block"]
+    second_run = {**ARMS, "block": (-0.2, 4, 1.06)}
+    runs = [write_run(tmp_path / "a", ARMS), write_run(tmp_path / "b", second_run)]
+    table = arms_table(runs)
+    assert table["unit"] == "run"
+    block = rows(table)["block"]
     assert block["harmful_compliance"]["values"] == [0.25, 0.5]
     assert block["harmful_compliance"]["sd"] == pytest.approx(np.std([0.25, 0.5], ddof=1))
     assert block["task_cost"]["mean"] == pytest.approx(0.04)
     seeds = {"baseline": (0.8, 8, 1.0), "baseline@1": (0.6, 4, 1.0), "block": (0.0, 2, 1.0), "block@1": (0.0, 2, 1.0)}
-    found = arms_table([write_run(tmp_path / "c", seeds)])
-    assert found["unit"] == "seed"
-    assert rows(found)["block"]["harm_change"]["values"] == [-0.75, -0.25]
+    table = arms_table([write_run(tmp_path / "c", seeds)])
+    assert table["unit"] == "seed"
+    assert rows(table)["block"]["harm_change"]["values"] == [-0.75, -0.25]
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,11 @@ def test_geometry_held_behaviour_lost(alignment, harm, lost):
 def test_the_finding_is_in_the_table_by_name(tmp_path, capsys, monkeypatch):
     arms = {**ARMS, "block:mean": (-0.4, 7, 1.0), "push": (-0.4, 8, 1.0)}
     write_run(tmp_path / "run", arms)
-    found = rows(arms_table([Run(tmp_path / "run")]))
-    assert found["block:mean"]["finding"] == "geometry held, behaviour lost"
-    assert found["block:mean"]["lost_in"] == 1
-    assert found["block"]["finding"] is None
-    assert found["push"]["finding"] is None
+    by_arm = rows(arms_table([Run(tmp_path / "run")]))
+    assert by_arm["block:mean"]["finding"] == "geometry held, behaviour lost"
+    assert by_arm["block:mean"]["lost_in"] == 1
+    assert by_arm["block"]["finding"] is None
+    assert by_arm["push"]["finding"] is None
     for words in ((), ("--json",), ("--markdown",)):
         monkeypatch.setattr("sys.argv", ["gravity-probe", "arms-table", str(tmp_path / "run"), *words])
         with pytest.raises(SystemExit) as ended:

@@ -56,11 +56,11 @@ def test_an_unknown_checkpoint_and_a_folder_that_is_there_are_refused(run, tmp_p
 
 
 def test_a_changed_file_is_not_shipped(run, tmp_path):
-    other = shutil.copytree(run.path, tmp_path / "changed")
-    table = other / "drift.parquet"
+    changed = shutil.copytree(run.path, tmp_path / "changed")
+    table = changed / "drift.parquet"
     table.write_bytes(table.read_bytes()[:-1] + b"?")
     with pytest.raises(RunFolderError, match=r"drift\.parquet has changed"):
-        pack(other, tmp_path / "small")
+        pack(changed, tmp_path / "small")
     assert not (tmp_path / "small").exists()
 
 

@@ -61,18 +61,18 @@ def test_power_never_looks_at_the_direction_that_was_observed():
 
 def test_power_is_how_often_the_tests_reject_at_that_alignment():
     """Of runs planted at the alternative the tests reject about as many as their power says, test by test."""
-    rejected, said = [], []
+    rejected, powers = [], []
     for seed in range(RUNS):
         world, aligned, witness, tuned, shams = run_of(seed, alignment=0.35, width=48)
         layer = layer_of(world, aligned, witness, seed)
         moved = nulls.Shams.of(layer, tuned, shams)
-        found = layer.test(layer.grams(tuned))
-        found |= moved.tests(layer.observe(layer.grams(tuned).only_harmful()))
+        results = layer.test(layer.grams(tuned))
+        results |= moved.tests(layer.observe(layer.grams(tuned).only_harmful()))
         power = nulls.measure_power(layer, tuned, moved, alignment=0.35).tests
         names = ("covariance_aligned", "covariance_difference", "random_difference", "sham_drift", "sham_witness")
-        rejected.append([found[name].p_value() <= 0.05 for name in names])
-        said.append([power[name] for name in names])
-    for name, share, expected in zip(names, np.mean(rejected, axis=0), np.mean(said, axis=0), strict=True):
+        rejected.append([results[name].p_value() <= 0.05 for name in names])
+        powers.append([power[name] for name in names])
+    for name, share, expected in zip(names, np.mean(rejected, axis=0), np.mean(powers, axis=0), strict=True):
         assert 0.1 < expected < 0.9, "where the power is 0 or 1, this shows nothing"
         assert stats.binomtest(round(RUNS * share), RUNS, expected).pvalue > 0.005, (name, share, expected)
 
@@ -113,9 +113,9 @@ def axis_run(seed, cosine, *, off, per_class=32, noise=0.5, alignment=0.5):
     world = World(rng, per_class, power_law(256), noise)
     axis = world.direction()
     world.content = world.content + world.only_harmful(0.8 * 16 * axis)
-    other = world.direction()
-    other -= (other @ axis) * axis
-    back = -cosine * axis + np.sqrt(1 - cosine**2) * other / np.linalg.norm(other)
+    across = world.direction()
+    across -= (across @ axis) * axis
+    back = -cosine * axis + np.sqrt(1 - cosine**2) * across / np.linalg.norm(across)
     moved = alignment * (back if off else -axis) + np.sqrt(1 - alignment**2) * world.direction()
     aligned, witness = world.checkpoint(0.0), world.checkpoint(world.only_harmful(10 * back))
     tuned = world.checkpoint(5 * moved)
@@ -126,26 +126,29 @@ def axis_run(seed, cosine, *, off, per_class=32, noise=0.5, alignment=0.5):
 @pytest.mark.parametrize("cosine", [0.68, 0.91])
 @pytest.mark.parametrize("options", [{}, {"per_class": 16, "noise": 1.0, "alignment": 0.9}])
 def test_motion_along_the_refusal_axis_alone_is_not_called_off_it(cosine, options):
-    found = [axis_run(seed, cosine, off=False, **options) for seed in range(100)]
-    assert sum(each.answer == "also_off" for each in found) <= stats.binom.ppf(0.95, 100, 0.05)
+    answers = [axis_run(seed, cosine, off=False, **options) for seed in range(100)]
+    assert sum(answer.answer == "also_off" for answer in answers) <= stats.binom.ppf(0.95, 100, 0.05)
 
 
 def test_motion_off_the_refusal_axis_is_found_as_often_as_its_power_says():
-    found = [axis_run(seed, 0.68, off=True) for seed in range(100)]
-    share, said = np.mean([each.answer == "also_off" for each in found]), np.mean([each.power for each in found])
-    assert 0.3 < said < 0.9
-    assert share == pytest.approx(said, abs=0.12)
-    weak = [each for each in found if each.answer != "also_off"]
-    assert {each.answer for each in weak} <= {"not_separable", "along_only"}
-    assert all((each.answer == "along_only") == (each.power >= 0.8) for each in weak)
+    answers = [axis_run(seed, 0.68, off=True) for seed in range(100)]
+    share, mean_power = (
+        np.mean([answer.answer == "also_off" for answer in answers]),
+        np.mean([answer.power for answer in answers]),
+    )
+    assert 0.3 < mean_power < 0.9
+    assert share == pytest.approx(mean_power, abs=0.12)
+    weak = [answer for answer in answers if answer.answer != "also_off"]
+    assert {answer.answer for answer in weak} <= {"not_separable", "along_only"}
+    assert all((answer.answer == "along_only") == (answer.power >= 0.8) for answer in weak)
 
 
 def test_a_reversion_that_is_the_refusal_axis_itself_is_not_defined():
     world = World(np.random.default_rng(0), 32, power_law(64), gap=0.3)
     aligned = world.content
     witness = aligned - world.only_harmful(mean_difference(aligned, world.harmful))
-    found = nulls.look_off_refusal_axis(
+    answer = nulls.look_off_refusal_axis(
         layer_of(world, aligned, witness), world.checkpoint(1.0), mean_difference(aligned, world.harmful)
     )
-    assert (found.answer, found.p) == ("not_defined", None)
-    assert "is the refusal axis" in found.reason
+    assert (answer.answer, answer.p) == ("not_defined", None)
+    assert "is the refusal axis" in answer.reason

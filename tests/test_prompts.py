@@ -178,8 +178,8 @@ def test_of_several_lists_one_is_named(tmp_path):
     assert read_prompts(f"{path}#test").texts == ("test 0?", "test 1?")
     with pytest.raises(UsageError, match=r"no list 'dev'; got train, test"):
         read_prompts(f"{path}#dev")
-    found = PromptSet.from_files(f"{path}#train", f"{path}#test")
-    assert found.sources[0] == (f"{path}#train", "question and answer")
+    prompts = PromptSet.from_files(f"{path}#train", f"{path}#test")
+    assert prompts.sources[0] == (f"{path}#train", "question and answer")
     assert read_pairs(f"{path}#test", limit=1) == (("test 0?", "-"),)
     odd = write(tmp_path / "a#b.txt", "x")
     assert read_prompts(odd).texts == ("x",)
@@ -290,15 +290,15 @@ texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(
 
 @LAW
 @given(st.lists(texts, min_size=1))
-def test_what_was_written_is_read_back(tmp_path_factory, wanted):
+def test_what_was_written_is_read_back(tmp_path_factory, expected):
     folder = tmp_path_factory.mktemp("round")
-    as_csv = write_csv(folder / "a.csv", "question,answer", *[(text, "-") for text in wanted])
-    as_lines = write_lines(folder / "a.jsonl", *[{"question": text, "answer": "-"} for text in wanted])
+    as_csv = write_csv(folder / "a.csv", "question,answer", *[(text, "-") for text in expected])
+    as_lines = write_lines(folder / "a.jsonl", *[{"question": text, "answer": "-"} for text in expected])
     as_raw = write(
         folder / "b.jsonl",
-        "".join(json.dumps({"messages": [user(t)]}, ensure_ascii=False) + "\n" for t in wanted),
+        "".join(json.dumps({"messages": [user(t)]}, ensure_ascii=False) + "\n" for t in expected),
     )
-    assert read_prompts(as_csv).texts == read_prompts(as_lines).texts == read_prompts(as_raw).texts == tuple(wanted)
+    assert read_prompts(as_csv).texts == read_prompts(as_lines).texts == read_prompts(as_raw).texts == tuple(expected)
 
 
 # --- files that cannot be read --------------------------------------------------------------------
@@ -415,16 +415,16 @@ def test_ids_name_label_and_content():
 def test_a_set_from_two_files_keeps_order_drops_duplicates_and_names_formats(tmp_path):
     harmful = write(tmp_path / "bad.txt", "b\na\nb\n")
     harmless = write_lines(tmp_path / "good.jsonl", {"messages": [user("d")]}, {"messages": [user("c")]})
-    found = PromptSet.from_files(harmful=harmful, harmless=harmless)
-    assert found.texts == ("b", "a", "d", "c")
-    assert found.harmful.tolist() == [True, True, False, False]
-    assert found.sources == ((str(harmful), "plain text"), (str(harmless), "chat messages"))
+    prompts = PromptSet.from_files(harmful=harmful, harmless=harmless)
+    assert prompts.texts == ("b", "a", "d", "c")
+    assert prompts.harmful.tolist() == [True, True, False, False]
+    assert prompts.sources == ((str(harmful), "plain text"), (str(harmless), "chat messages"))
 
 
 def test_one_labelled_file_may_be_both_sides(tmp_path):
     path = write_csv(tmp_path / "x.csv", "prompt,type,label", ("a", "t", "safe"), ("b", "t", "unsafe"))
-    found = PromptSet.from_files(path, path)
-    assert found.prompts == (Prompt.of("b", "harmful"), Prompt.of("a", "harmless"))
+    prompts = PromptSet.from_files(path, path)
+    assert prompts.prompts == (Prompt.of("b", "harmful"), Prompt.of("a", "harmless"))
     with pytest.raises(PromptError, match="no harmless prompts"):
         PromptSet.from_files(path, write_csv(tmp_path / "y.csv", "prompt,type,label", ("c", "t", "unsafe")))
 
@@ -454,25 +454,25 @@ def test_the_limit_draws_the_same_prompts_whatever_the_order(tmp_path):
         write(tmp_path / "f.txt", "\n".join(lines)),
         write(tmp_path / "b.txt", "\n".join(lines[::-1])),
     )
-    other = write(tmp_path / "o.txt", "x\ny")
-    one = PromptSet.from_files(forward, other, limit=7, seed=3)
-    assert set(one.ids) == set(PromptSet.from_files(backward, other, limit=7, seed=3).ids)
-    assert set(one.ids) != set(PromptSet.from_files(forward, other, limit=7, seed=4).ids)
-    assert one.harmful.sum() == 7
-    assert list(one.texts[:7]) == sorted(one.texts[:7], key=lines.index)
+    harmless = write(tmp_path / "o.txt", "x\ny")
+    prompts = PromptSet.from_files(forward, harmless, limit=7, seed=3)
+    assert set(prompts.ids) == set(PromptSet.from_files(backward, harmless, limit=7, seed=3).ids)
+    assert set(prompts.ids) != set(PromptSet.from_files(forward, harmless, limit=7, seed=4).ids)
+    assert prompts.harmful.sum() == 7
+    assert list(prompts.texts[:7]) == sorted(prompts.texts[:7], key=lines.index)
     with pytest.raises(UsageError, match="at least 1"):
-        PromptSet.from_files(forward, other, limit=0)
+        PromptSet.from_files(forward, harmless, limit=0)
 
 
 def test_prompts_are_given_as_a_file_as_texts_or_as_a_set(tmp_path):
     path = write(tmp_path / "a.txt", "a\nb\n")
-    wanted = PromptSet.of(["a", "b"], ["harmful", "harmful"])
-    for value in (path, str(path), ["a", "b"], ("a", "b"), wanted):
-        assert PromptSet.read(value, "harmful") == wanted
-    both = PromptSet.of_classes(["a", "b"], str(write(tmp_path / "c.txt", "c")))
-    assert both == PromptSet.of("abc", ["harmful", "harmful", "harmless"])
-    assert both.sources == ((str(tmp_path / "c.txt"), "plain text"),)
-    assert PromptSet.of_classes(both, both) == both
+    expected = PromptSet.of(["a", "b"], ["harmful", "harmful"])
+    for value in (path, str(path), ["a", "b"], ("a", "b"), expected):
+        assert PromptSet.read(value, "harmful") == expected
+    prompts = PromptSet.of_classes(["a", "b"], str(write(tmp_path / "c.txt", "c")))
+    assert prompts == PromptSet.of("abc", ["harmful", "harmful", "harmless"])
+    assert prompts.sources == ((str(tmp_path / "c.txt"), "plain text"),)
+    assert PromptSet.of_classes(prompts, prompts) == prompts
     assert len(PromptSet.of_classes(["a", "b", "d"], path.parent / "c.txt", limit=2)) == 3
     for value, sentence in [
         ([], "list of harmful prompts is empty"),
@@ -529,13 +529,13 @@ def test_any_column_may_name_the_topics(tmp_path):
         assert read_prompts(path, "harmful", group_column=column).topics == ("c1", "c2", None)
         with pytest.raises(UsageError, match="has no column 'colour'; got"):
             read_prompts(path, "harmful", group_column="colour")
-    found = PromptSet.read(as_csv, group_column="category")
-    assert [prompt.topic for prompt in found.prompts] == ["c1", "c2", None]
+    prompts = PromptSet.read(as_csv, group_column="category")
+    assert [prompt.topic for prompt in prompts.prompts] == ["c1", "c2", None]
 
 
 def test_pairs_of_a_file_are_pairs_of_the_set(tmp_path):
-    found = PromptSet.read(write_csv(tmp_path / "a.csv", "positive,negative", ("bad", "good"), ("worse", "better")))
-    assert found.pairs[0] == found.pairs[1] != found.pairs[2] == found.pairs[3]
+    prompts = PromptSet.read(write_csv(tmp_path / "a.csv", "positive,negative", ("bad", "good"), ("worse", "better")))
+    assert prompts.pairs[0] == prompts.pairs[1] != prompts.pairs[2] == prompts.pairs[3]
 
 
 def test_ids_and_hash_are_of_texts_and_labels_alone():
@@ -548,29 +548,29 @@ def test_ids_and_hash_are_of_texts_and_labels_alone():
     assert (plain.ids, plain.sha256) == (grouped.ids, grouped.sha256)
     assert plain != grouped
     assert plain.grouping_sha256 is None
-    other = PromptSet.of(["a", "b"], ["harmful", "harmless"], topics=["x", "z"])
-    assert None is not grouped.grouping_sha256 != other.grouping_sha256
+    regrouped = PromptSet.of(["a", "b"], ["harmful", "harmless"], topics=["x", "z"])
+    assert None is not grouped.grouping_sha256 != regrouped.grouping_sha256
 
 
 labelled = st.dictionaries(texts, st.sampled_from(LABELS), min_size=4, max_size=40).filter(
-    lambda found: all(list(found.values()).count(label) != 1 for label in LABELS)
+    lambda labels: all(list(labels.values()).count(label) != 1 for label in LABELS)
 )
 
 
 @LAW
 @given(labelled, st.integers(0, 2**32), st.randoms())
-def test_folds_are_stratified_deterministic_and_blind_to_order(found, seed, random):
-    prompts = PromptSet.of(found, found.values())
+def test_folds_are_stratified_deterministic_and_blind_to_order(labelled_texts, seed, random):
+    prompts = PromptSet.of(labelled_texts, labelled_texts.values())
     fold = prompts.folds(seed)
     assert set(fold) <= {0, 1}
     assert abs(2 * fold.sum() - len(fold)) <= 1
     for members in (prompts.harmful, ~prompts.harmful):
         assert abs(2 * fold[members].sum() - members.sum()) <= 1
     assert np.array_equal(fold, prompts.folds(seed))
-    shuffled = list(found.items())
+    shuffled = list(labelled_texts.items())
     random.shuffle(shuffled)
-    other = PromptSet.of(*zip(*shuffled, strict=True))
-    assert dict(zip(other.ids, other.folds(seed), strict=True)) == dict(zip(prompts.ids, fold, strict=True))
+    reordered = PromptSet.of(*zip(*shuffled, strict=True))
+    assert dict(zip(reordered.ids, reordered.folds(seed), strict=True)) == dict(zip(prompts.ids, fold, strict=True))
 
 
 def test_folds_without_topics_are_what_they_were():
@@ -651,13 +651,13 @@ def test_a_single_prompt_of_a_label_cannot_be_split():
 
 @LAW
 @given(labelled, st.data())
-def test_any_change_of_text_label_or_order_changes_the_hash(found, data):
-    prompts = PromptSet.of(found, found.values())
-    assert prompts.sha256 == PromptSet.of(found, found.values()).sha256
-    items = list(found.items())
+def test_any_change_of_text_label_or_order_changes_the_hash(labelled_texts, data):
+    prompts = PromptSet.of(labelled_texts, labelled_texts.values())
+    assert prompts.sha256 == PromptSet.of(labelled_texts, labelled_texts.values()).sha256
+    items = list(labelled_texts.items())
     place = data.draw(st.integers(0, len(items) - 1))
     text, label = items[place]
-    new_text = data.draw(texts.filter(lambda other: other not in found))
+    new_text = data.draw(texts.filter(lambda candidate: candidate not in labelled_texts))
     other_label = LABELS[1 - LABELS.index(label)]
     for changed in ((new_text, label), (text, other_label)):
         altered = [*items[:place], changed, *items[place + 1 :]]
@@ -720,8 +720,10 @@ def test_no_prompt_of_one_set_resembles_one_of_another():
         use: [(frozenset(words(record["text"])), record["text"]) for record in records(use)]
         for use in ("probe", "evaluation", "look_alikes")
     }
-    for one, other in combinations(sets, 2):
-        shared = max((len(a & b) / len(a | b), first, second) for a, first in sets[one] for b, second in sets[other])
+    for first_use, second_use in combinations(sets, 2):
+        shared = max(
+            (len(a & b) / len(a | b), first, second) for a, first in sets[first_use] for b, second in sets[second_use]
+        )
         assert shared[0] < 0.5, shared  # of all words of the two, the share that both have
 
 
@@ -761,15 +763,15 @@ def tokenizer(template: str | None):
     backend = Tokenizer(WordLevel({word: place for place, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     backend.pre_tokenizer = WhitespaceSplit()
     backend.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    made = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<bos>")
-    made.chat_template = template
-    return made
+    fast_tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<bos>")
+    fast_tokenizer.chat_template = template
+    return fast_tokenizer
 
 
 def byte_tokenizer(template: str):
-    made = tiny_tokenizer()
-    made.chat_template = template
-    return made
+    bytes_tokenizer = tiny_tokenizer()
+    bytes_tokenizer.chat_template = template
+    return bytes_tokenizer
 
 
 TWO = PromptSet.of(["one two", "three"], ["harmful", "harmless"])
@@ -782,9 +784,9 @@ def test_a_chat_template_frames_each_prompt_once_and_opens_the_reply():
 
 
 def test_the_chat_ids_are_those_of_transformers():
-    made = tokenizer(TEMPLATE)
-    for text, ids in zip(TWO.texts, render(TWO, made, 64).token_ids, strict=True):
-        expected = made.apply_chat_template([user(text)], add_generation_prompt=True, return_dict=False)
+    chat_tokenizer = tokenizer(TEMPLATE)
+    for text, ids in zip(TWO.texts, render(TWO, chat_tokenizer, 64).token_ids, strict=True):
+        expected = chat_tokenizer.apply_chat_template([user(text)], add_generation_prompt=True, return_dict=False)
         assert list(ids) == expected
 
 
@@ -816,18 +818,18 @@ def test_a_failing_chat_template_is_named_with_its_prompt():
 
 def test_prompts_that_are_too_long_are_left_out_and_listed():
     prompts = PromptSet.of(["one two", "three", "one one one one", "two"], ["harmful"] * 2 + ["harmless"] * 2)
-    made = tokenizer(TEMPLATE)
-    kept, left_out = fit_to_context(prompts, made, 4)
-    assert kept.texts == ("three", "two")
+    chat_tokenizer = tokenizer(TEMPLATE)
+    fitting, left_out = fit_to_context(prompts, chat_tokenizer, 4)
+    assert fitting.texts == ("three", "two")
     assert left_out == ((prompts.ids[0], 5), (prompts.ids[2], 7))
-    rendered = render(kept, made, 4)
+    rendered = render(fitting, chat_tokenizer, 4)
     assert rendered.left_out == left_out
     assert len(rendered.token_ids) == 2
-    again, nothing = fit_to_context(kept, made, 4)
-    assert (again, nothing, again.left_out) == (kept, (), left_out)
-    assert fit_to_context(prompts, made, None) == (prompts, ())
+    again, nothing = fit_to_context(fitting, chat_tokenizer, 4)
+    assert (again, nothing, again.left_out) == (fitting, (), left_out)
+    assert fit_to_context(prompts, chat_tokenizer, None) == (prompts, ())
     with pytest.raises(PromptError, match=r"No harmful prompt fits.*got 4 tokens in the shortest; expected at most 3"):
-        fit_to_context(prompts, made, 3)
+        fit_to_context(prompts, chat_tokenizer, 3)
 
 
 NUMBERS = "range(99999)"
@@ -883,13 +885,13 @@ def trl_templates() -> list[Path]:
 def test_templates_that_people_use_are_rendered_as_transformers_does(path):
     """Both here and in a process of its own, a template that is plain being told from one that is not."""
     template = path.read_text(encoding="utf-8")
-    made = byte_tokenizer(template)
+    chat_tokenizer = byte_tokenizer(template)
     texts = ["Say </think> it.", "Ein „Zitat“\n\nund mehr.  "]
     expected = []
     for text in texts:
-        chat = made.apply_chat_template([user(text)], add_generation_prompt=True, tokenize=False)
-        expected.append(made(chat, add_special_tokens=False)["input_ids"])
-    rendered = render(PromptSet.of(texts, ["harmful", "harmless"]), made, None)
+        chat = chat_tokenizer.apply_chat_template([user(text)], add_generation_prompt=True, tokenize=False)
+        expected.append(chat_tokenizer(chat, add_special_tokens=False)["input_ids"])
+    rendered = render(PromptSet.of(texts, ["harmful", "harmless"]), chat_tokenizer, None)
     assert [list(ids) for ids in rendered.token_ids] == expected
 
 
@@ -939,12 +941,12 @@ def test_what_may_grow_or_never_end_is_not_plain(template):
 
 
 def test_a_system_prompt_another_template_and_no_opening():
-    made = tokenizer(TEMPLATE)
-    assert render(TWO, made, None, Rendering(system_prompt="three")).token_ids[1] == (1, 0, 6, 2, 6, 3)
-    assert render(TWO, made, None, Rendering(add_generation_prompt=False)).token_ids[1] == (1, 2, 6)
-    other = Rendering(template="{{ messages[0].content }} one")
-    assert render(TWO, made, None, other).token_ids == ((4, 5, 4), (6, 4))
-    assert render(TWO, tokenizer(None), None, other).template == other.template
+    chat_tokenizer = tokenizer(TEMPLATE)
+    assert render(TWO, chat_tokenizer, None, Rendering(system_prompt="three")).token_ids[1] == (1, 0, 6, 2, 6, 3)
+    assert render(TWO, chat_tokenizer, None, Rendering(add_generation_prompt=False)).token_ids[1] == (1, 2, 6)
+    rendering = Rendering(template="{{ messages[0].content }} one")
+    assert render(TWO, chat_tokenizer, None, rendering).token_ids == ((4, 5, 4), (6, 4))
+    assert render(TWO, tokenizer(None), None, rendering).template == rendering.template
     with pytest.raises(PromptError, match="leaves the system prompt out"):
         render(TWO, tokenizer("{{ messages[-1].content }}"), None, Rendering(system_prompt="three"))
     with pytest.raises(PromptError, match="no chat template"):
@@ -955,7 +957,7 @@ def test_a_system_prompt_another_template_and_no_opening():
         "add_generation_prompt": True,
         "thinking": None,
     }
-    assert json.loads(json.dumps(other.about))["template_sha256"] != json.loads(
+    assert json.loads(json.dumps(rendering.about))["template_sha256"] != json.loads(
         json.dumps(Rendering(template="x").about)
     )
 
@@ -992,8 +994,8 @@ def test_a_failing_tokenizer_is_named_with_the_prompt():
 
 
 def test_a_template_is_read_from_a_folder_or_a_file(tmp_path):
-    made = tokenizer(TEMPLATE)
-    made.save_pretrained(tmp_path / "own")
+    chat_tokenizer = tokenizer(TEMPLATE)
+    chat_tokenizer.save_pretrained(tmp_path / "own")
     assert read_template(tmp_path / "own") == TEMPLATE
     (tmp_path / "old").mkdir()
     config = write(tmp_path / "old" / "tokenizer_config.json", json.dumps({"chat_template": TEMPLATE}))
@@ -1020,9 +1022,9 @@ def test_a_checkpoint_with_another_template_is_named():
 
 
 def test_a_prompt_of_no_tokens_is_refused():
-    made = tokenizer("{{ '' }}")
+    silent_tokenizer = tokenizer("{{ '' }}")
     with pytest.raises(PromptError, match="no tokens at all"):
-        render(TWO, made, max_length=None)
+        render(TWO, silent_tokenizer, max_length=None)
 
 
 def test_our_prompts_fit_a_real_tokenizer():
@@ -1031,10 +1033,10 @@ def test_our_prompts_fit_a_real_tokenizer():
         pytest.skip(f"{folder} is not on this machine")
     from transformers import PreTrainedTokenizerFast
 
-    made = PreTrainedTokenizerFast.from_pretrained(folder)
-    rendered = render(default_prompts("probe"), made, max_length=512)
+    real_tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    rendered = render(default_prompts("probe"), real_tokenizer, max_length=512)
     assert len(rendered.token_ids) == 256
-    back = made.decode(rendered.token_ids[0], skip_special_tokens=True).strip()
+    back = real_tokenizer.decode(rendered.token_ids[0], skip_special_tokens=True).strip()
     assert back == default_prompts("probe").texts[0]
 
 

@@ -32,10 +32,10 @@ def pairs_of(world, fraction, mirrored, runs=3, spread=0.0):
 
 def test_the_difference_of_returns_is_the_planted_one():
     world = World(np.random.default_rng(0), per_class=64, noise=0.3)
-    found = compare_returns(pairs_of(world, 0.4, 0.1), world.harmful)
-    assert found.difference == pytest.approx(0.3, abs=0.03)
-    assert found.low < found.difference < found.high
-    assert (found.answer, found.runs) == ("exceeds", 3)
+    comparison = compare_returns(pairs_of(world, 0.4, 0.1), world.harmful)
+    assert comparison.difference == pytest.approx(0.3, abs=0.03)
+    assert comparison.low < comparison.difference < comparison.high
+    assert (comparison.answer, comparison.runs) == ("exceeds", 3)
     turned = compare_returns(pairs_of(world, 0.1, 0.4), world.harmful)
     assert (turned.answer, turned.difference) == ("does_not", pytest.approx(-0.3, abs=0.03))
 
@@ -53,17 +53,17 @@ def test_runs_that_differ_and_topics_that_move_together_widen_the_interval():
     def width(**options):
         world = World(np.random.default_rng(4), per_class=64, noise=0.3, topic=16)
         pairs = pairs_of(world, 0.4, 0.1, **{name: options[name] for name in ("runs", "spread") if name in options})
-        found = compare_returns(pairs, world.harmful, groups=world.groups if options.get("grouped") else None)
-        return found.high - found.low
+        comparison = compare_returns(pairs, world.harmful, groups=world.groups if options.get("grouped") else None)
+        return comparison.high - comparison.low
 
     assert width(runs=5, spread=0.2) > 1.5 * width(runs=5)
 
 
 def test_one_or_two_runs_are_prompt_level_only_and_none_are_not_tested():
     world = World(np.random.default_rng(0), per_class=32, noise=0.3)
-    found = compare_returns(pairs_of(world, 0.4, 0.1, runs=2), world.harmful)
-    assert (found.answer, found.runs) == ("exceeds", 2)
-    assert "prompt-level only" in found.sentence("its mirror")
+    comparison = compare_returns(pairs_of(world, 0.4, 0.1, runs=2), world.harmful)
+    assert (comparison.answer, comparison.runs) == ("exceeds", 2)
+    assert "prompt-level only" in comparison.sentence("its mirror")
     none = compare_returns([], world.harmful)
     assert (none.answer, none.difference, none.runs) == ("not_tested", None, 0)
     few = compare_returns(pairs_of(world, 0.4, 0.1), world.harmful, groups=np.arange(64) % 5)
@@ -73,12 +73,12 @@ def test_one_or_two_runs_are_prompt_level_only_and_none_are_not_tested():
 
 def verdicts(p_values, arms=None, draws=999):
     arms = arms or [f"arm-{number}" for number in range(len(p_values))]
-    made = []
+    judged = []
     for arm, p in zip(arms, p_values, strict=True):
         known = evidence({"sham_drift": p})
         nulls = [null if null.p != p else type(null)(**{**vars(null), "draws": draws}) for null in known.nulls]
-        made.append(judge(type(known)(**{**vars(known), "arm": arm, "nulls": nulls})))
-    return made
+        judged.append(judge(type(known)(**{**vars(known), "arm": arm, "nulls": nulls})))
+    return judged
 
 
 def test_levels_are_adjusted_by_holm_over_the_runs_own_trajectories():
@@ -94,13 +94,13 @@ def test_levels_are_adjusted_by_holm_over_the_runs_own_trajectories():
 def test_controls_mirror_and_positive_control_are_no_members():
     arms = ["baseline", "control:random", "mirror", "helpful", "block"]
     assert [is_member(arm) for arm in arms] == [True, False, False, False, True]
-    found = adjust_levels(verdicts([0.02, 0.001, 0.001, 0.001, 0.02], arms))
-    assert [verdict.level_holm for verdict in found] == [5, None, None, None, 5]
+    adjusted = adjust_levels(verdicts([0.02, 0.001, 0.001, 0.001, 0.02], arms))
+    assert [verdict.level_holm for verdict in adjusted] == [5, None, None, None, 5]
 
 
 def test_where_the_draws_are_too_few_for_so_many_trajectories_it_says_how_many_it_takes():
-    found = adjust_levels(verdicts([0.025, 0.025, 0.025], draws=39))
-    assert {verdict.level_holm for verdict in found} == {"not reachable with 39 draws (59 needed)"}
+    adjusted = adjust_levels(verdicts([0.025, 0.025, 0.025], draws=39))
+    assert {verdict.level_holm for verdict in adjusted} == {"not reachable with 39 draws (59 needed)"}
     two = adjust_levels(verdicts([0.025, 0.025], draws=39))
     assert {verdict.level_holm for verdict in two} == {5}
 
@@ -117,20 +117,20 @@ def test_independent_histories_have_a_binomial_p_from_five_on():
 def blocks(separations, seed=0, per_class=48, noise=0.5):
     """Aligned and witness behind each block, so many of the noise's spreads apart on harmful prompts."""
     rng = np.random.default_rng(seed)
-    made = []
+    pairs = []
     for separation in separations:
         world = World(rng, per_class=per_class, spectrum=np.ones(64), noise=noise)
         shift = world.only_harmful(separation * noise * world.direction())
-        made.append((world.checkpoint(0.0), world.checkpoint(shift)))
-    return made, world.harmful, rng.random(2 * per_class) < 0.5
+        pairs.append((world.checkpoint(0.0), world.checkpoint(shift)))
+    return pairs, world.harmful, rng.random(2 * per_class) < 0.5
 
 
 def test_the_headline_is_the_block_that_tells_aligned_from_witness_best_and_never_the_last():
-    made, harmful, fold = blocks([0, 12, 4, 0, 40])
-    found = choose_headline_layer(made, harmful, fold)
-    assert found.layer == 1
-    assert max(found.d_prime, key=found.d_prime.get) == 4, "the last block is the best, and is not taken"
-    assert set(found.d_prime) == set(found.error) == set(range(5))
+    pairs, harmful, fold = blocks([0, 12, 4, 0, 40])
+    choice = choose_headline_layer(pairs, harmful, fold)
+    assert choice.layer == 1
+    assert max(choice.d_prime, key=choice.d_prime.get) == 4, "the last block is the best, and is not taken"
+    assert set(choice.d_prime) == set(choice.error) == set(range(5))
 
 
 def test_of_blocks_within_one_standard_error_the_one_nearest_to_three_fifths_is_taken():
@@ -148,25 +148,25 @@ def test_of_blocks_within_one_standard_error_the_one_nearest_to_three_fifths_is_
 
 
 def test_the_headline_is_chosen_on_fold_a_alone():
-    made, harmful, fold = blocks([3, 3, 3, 3])
+    pairs, harmful, fold = blocks([3, 3, 3, 3])
     spoilt = []
-    for aligned, witness in made:
-        other = np.where(fold[:, None], 100 * np.random.default_rng(1).standard_normal(witness.shape), witness)
-        spoilt.append((np.where(fold[:, None], 0.0, aligned), other))
-    assert choose_headline_layer(made, harmful, fold) == choose_headline_layer(spoilt, harmful, fold)
+    for aligned, witness in pairs:
+        noised = np.where(fold[:, None], 100 * np.random.default_rng(1).standard_normal(witness.shape), witness)
+        spoilt.append((np.where(fold[:, None], 0.0, aligned), noised))
+    assert choose_headline_layer(pairs, harmful, fold) == choose_headline_layer(spoilt, harmful, fold)
 
 
 def test_cross_validation_gives_no_separation_where_there_is_none():
-    made, harmful, fold = blocks([0] * 12)
-    found = choose_headline_layer(made, harmful, fold)
-    assert abs(np.mean(list(found.d_prime.values()))) < 0.15
+    pairs, harmful, fold = blocks([0] * 12)
+    choice = choose_headline_layer(pairs, harmful, fold)
+    assert abs(np.mean(list(choice.d_prime.values()))) < 0.15
 
 
 def test_without_a_witness_the_headline_is_at_three_fifths_of_the_depth():
     assert [nominal_layer(depth) for depth in (1, 2, 4, 30, 32)] == [0, 0, 2, 18, 19]
 
 
-def planted(seed=0, fraction=0.4, count=39):
+def planted_arrays(seed=0, fraction=0.4, count=39):
     world = World(np.random.default_rng([seed, 9]), per_class=32, spectrum=power_law(128, 0.5), topic=4)
     back = world.only_harmful(2 * world.like_content())
     rows = {
@@ -180,7 +180,7 @@ def planted(seed=0, fraction=0.4, count=39):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_assess_finds_a_planted_return_in_arrays_of_any_precision(dtype):
-    arrays, shams, groups = planted()
+    arrays, shams, groups = planted_arrays()
     arrays = {name: rows if rows.dtype == bool else rows.astype(dtype) for name, rows in arrays.items()}
     verdict = probes.assess(**arrays, shams=[sham.astype(dtype) for sham in shams], groups=groups, layer=3)
     assert verdict.level == 5
@@ -193,21 +193,21 @@ def test_assess_finds_a_planted_return_in_arrays_of_any_precision(dtype):
 
 
 def test_without_shams_no_level_above_3_is_given():
-    arrays, _, _ = planted()
+    arrays, _, _ = planted_arrays()
     verdict = probes.assess(**arrays)
     assert (verdict.level, verdict.decided_by) == (3, "sham_drift")
     assert verdict.name == "towards the witness; not tested: sham_drift, sham_witness"
 
 
 def test_assess_is_the_same_every_time_and_another_with_another_seed():
-    arrays, shams, _ = planted()
-    first, again, other = (probes.assess(**arrays, shams=shams, seed=seed) for seed in (0, 0, 1))
+    arrays, shams, _ = planted_arrays()
+    first, again, other_seed = (probes.assess(**arrays, shams=shams, seed=seed) for seed in (0, 0, 1))
     assert first.to_json() == again.to_json()
-    assert first.tests != other.tests
+    assert first.tests != other_seed.tests
 
 
 def test_assess_refuses_what_cannot_be_judged():
-    arrays, shams, _ = planted()
+    arrays, shams, _ = planted_arrays()
     with pytest.raises(StatisticsError, match="do not belong together"):
         probes.assess(**arrays, shams=[sham[:-1] for sham in shams])
     with pytest.raises(StatisticsError, match="groups do not fit"):

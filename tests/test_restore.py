@@ -16,7 +16,7 @@ from probes.errors import UsageError
 from probes.lineage import CheckpointRef
 from probes.prompts import PromptSet
 from probes.tasks.restore import Lineages, restore
-from tests.builders import moved, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def test_exact_leaves_no_drift_in_the_span_and_all_of_it_outside(weights):
 def test_scaled_is_its_formula_and_never_adds(weights):
     aligned, tuned, witness = weights
     back, moved_ = witness - aligned, tuned - aligned
-    found = without_return(aligned, tuned, witness, form="scaled")
+    restored = without_return(aligned, tuned, witness, form="scaled")
     soft = back @ back.T / np.linalg.svd(back)[1][0] ** 2
-    np.testing.assert_allclose(found.tensor - aligned, moved_ - soft @ moved_)
+    np.testing.assert_allclose(restored.tensor - aligned, moved_ - soft @ moved_)
     exact = without_return(aligned, tuned, witness)
-    assert exact.left < found.left < found.drift
+    assert exact.left < restored.left < restored.drift
 
 
 def test_along_takes_only_the_step_back(weights):
@@ -86,17 +86,17 @@ def test_what_alignment_or_tuning_did_not_move_stays(weights, form):
 
 def test_a_vector_is_one_column(weights):
     aligned, witness = np.zeros(3), np.array([2.0, 0.0, 0.0])
-    found = without_return(aligned, np.array([1.0, 1.0, 0.0]), witness)
-    np.testing.assert_allclose(found.tensor, [0.0, 1.0, 0.0])
-    assert not found.everywhere
+    restored = without_return(aligned, np.array([1.0, 1.0, 0.0]), witness)
+    np.testing.assert_allclose(restored.tensor, [0.0, 1.0, 0.0])
+    assert not restored.everywhere
 
 
 def test_a_span_that_is_everything_is_said_to_be():
     rng = np.random.default_rng(1)
     aligned, tuned, witness = rng.standard_normal((3, 4, 9))
-    found = without_return(aligned, tuned, witness)
-    assert found.everywhere
-    np.testing.assert_allclose(found.tensor, aligned, atol=1e-9)
+    restored = without_return(aligned, tuned, witness)
+    assert restored.everywhere
+    np.testing.assert_allclose(restored.tensor, aligned, atol=1e-9)
 
 
 def test_rounding_of_the_files_spans_nothing():
@@ -106,9 +106,9 @@ def test_rounding_of_the_files_spans_nothing():
     column = rng.standard_normal((8, 1)).astype(np.float32)
     witness = aligned + column @ rng.standard_normal((1, 20)).astype(np.float32)
     assert without_return(aligned, tuned, witness).everywhere
-    found = without_return(aligned, tuned, witness, precision=float(np.finfo(np.float32).eps))
-    assert not found.everywhere
-    assert found.left == pytest.approx(found.drift * np.sqrt(7 / 8), rel=0.1)
+    restored = without_return(aligned, tuned, witness, precision=float(np.finfo(np.float32).eps))
+    assert not restored.everywhere
+    assert restored.left == pytest.approx(restored.drift * np.sqrt(7 / 8), rel=0.1)
     beside = np.nextafter(aligned, np.where(rng.random((8, 20)) < 0.5, np.float32(9), np.float32(-9)))
     same = without_return(aligned, tuned, beside, precision=float(np.finfo(np.float32).eps))
     np.testing.assert_array_equal(same.tensor, tuned)
@@ -125,19 +125,19 @@ def history(tmp_path_factory):
                 left, right = torch.randn(parameter.shape[0], 1), torch.randn(1, parameter.shape[1])
                 parameter.add_(0.01 * left @ right)
     witness = save_checkpoint(home / "witness", model, tokenizer)
-    tuned = save_checkpoint(home / "tuned", moved(model, seed=3, scale=0.02), tokenizer)
+    tuned = save_checkpoint(home / "tuned", move_weights(model, seed=3, scale=0.02), tokenizer)
     return Lineages(tuned, aligned, witness)
 
 
 def test_a_checkpoint_is_restored_tensor_by_tensor_and_loads(history, tmp_path):
-    found = restore(history, tmp_path / "restored")
+    restoration = restore(history, tmp_path / "restored")
     files = {
         name: load_file(f"{folder}/model.safetensors")
         for name, folder in (
             ("aligned", history.aligned.model),
             ("witness", history.witness.model),
             ("tuned", history.tuned.model),
-            ("restored", found.out),
+            ("restored", restoration.out),
         )
     }
     assert files["restored"].keys() == files["tuned"].keys()
@@ -152,34 +152,34 @@ def test_a_checkpoint_is_restored_tensor_by_tensor_and_loads(history, tmp_path):
         elif back.norm() == 0:
             torch.testing.assert_close(tensor, files["tuned"][name])
     assert seen > 10
-    document = found.document()
+    document = restoration.document()
     assert document["tensors_emptied"] == 0
     assert document["left"] < document["drift"]
-    model = AutoModelForCausalLM.from_pretrained(found.out)
-    tokenizer = AutoTokenizer.from_pretrained(found.out)
+    model = AutoModelForCausalLM.from_pretrained(restoration.out)
+    tokenizer = AutoTokenizer.from_pretrained(restoration.out)
     assert model(**tokenizer("x", return_tensors="pt")).logits.isfinite().all()
-    assert json.loads((found.out / "restoration.json").read_text())["form"] == "exact"
+    assert json.loads((restoration.out / "restoration.json").read_text())["form"] == "exact"
 
 
 def test_an_adapter_is_folded_in(history, tmp_path):
     adapter = save_adapter(tmp_path / "adapter", history.aligned, targets=["q_proj"])
-    found = restore(Lineages(adapter, history.aligned, history.witness), tmp_path / "out", strength=0.0)
+    restoration = restore(Lineages(adapter, history.aligned, history.witness), tmp_path / "out", strength=0.0)
     from peft import PeftModel
 
     merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(history.aligned.model), adapter.adapter)
     for name, tensor in merged.merge_and_unload().state_dict().items():
-        torch.testing.assert_close(load_file(found.out / "model.safetensors").get(name, tensor), tensor)
+        torch.testing.assert_close(load_file(restoration.out / "model.safetensors").get(name, tensor), tensor)
 
 
 def test_harm_and_task_are_judged_before_and_after(history, tmp_path):
-    asked = Evaluation(
+    evaluation = Evaluation(
         PromptSet.of(["a", "b"], ["harmful", "harmless"]), task=(("x", "yes"), ("y", "no")), max_new_tokens=2
     )
-    found = restore(history, tmp_path / "out", evaluation=asked).document()
-    rows = {(row["checkpoint"], row["measure"]): row["value"] for row in found["behaviour"]}
+    document = restore(history, tmp_path / "out", evaluation=evaluation).document()
+    rows = {(row["checkpoint"], row["measure"]): row["value"] for row in document["behaviour"]}
     assert {name for name, _ in rows} == {"aligned", "tuned", "restored"}
     assert rows["restored", "task_loss"] != rows["tuned", "task_loss"]
-    assert {row["against"] for row in found["contrasts"]} == {"tuned"}
+    assert {row["against"] for row in document["contrasts"]} == {"tuned"}
 
 
 def test_nothing_is_written_over_or_left_half_written(history, tmp_path):
@@ -194,5 +194,5 @@ def test_nothing_is_written_over_or_left_half_written(history, tmp_path):
 def test_a_lineage_is_needed():
     with pytest.raises(UsageError, match="--run"):
         Lineages.of("x/y", None, "a/b", None)
-    found = Lineages.of("x/y", None, "a/b", "c/d")
-    assert found == Lineages(CheckpointRef(model="x/y"), CheckpointRef(model="a/b"), CheckpointRef(model="c/d"))
+    lineages = Lineages.of("x/y", None, "a/b", "c/d")
+    assert lineages == Lineages(CheckpointRef(model="x/y"), CheckpointRef(model="a/b"), CheckpointRef(model="c/d"))

@@ -27,7 +27,7 @@ def activations(path: Path, seed: int = 0, dtype: str = "float32", key: str = "k
     return rows
 
 
-def measured(run: RunFolder, checkpoint: str, key: str) -> np.ndarray:
+def measure_activations(run: RunFolder, checkpoint: str, key: str) -> np.ndarray:
     with run.stage(activations_stage(checkpoint), key):
         rows = activations(run.activations_path(checkpoint), key=key)
         run.record(run.activations_path(checkpoint))
@@ -136,7 +136,7 @@ def test_a_folder_without_manifest_says_how_to_make_one(tmp_path):
 
 def test_measured_activations_are_taken_over_from_a_neighbour_and_outlive_it(tmp_path):
     with RunFolder.writing(tmp_path / "first") as first:
-        rows = measured(first, "aligned", "same")
+        rows = measure_activations(first, "aligned", "same")
     with RunFolder.writing(tmp_path / "second") as second:
         assert not second.adopt_activations("other", "unknown")
         assert second.adopt_activations("other", "same")
@@ -146,7 +146,7 @@ def test_measured_activations_are_taken_over_from_a_neighbour_and_outlive_it(tmp
 
 def test_a_damaged_neighbour_is_measured_again(tmp_path):
     with RunFolder.writing(tmp_path / "first") as first:
-        measured(first, "aligned", "same")
+        measure_activations(first, "aligned", "same")
         first.activations_path("aligned").write_bytes(b"short")
     with RunFolder.writing(tmp_path / "second") as second:
         assert not second.adopt_activations("aligned", "same")
@@ -179,8 +179,8 @@ def test_runs_are_found_newest_first(tmp_path):
     for name in ("old", "new"):
         with RunFolder.writing(tmp_path / name):
             pass
-        made = 2_000_000_000 if name == "new" else 1_000_000_000
-        os.utime(tmp_path / name / "run.json", (made, made))
+        timestamp = 2_000_000_000 if name == "new" else 1_000_000_000
+        os.utime(tmp_path / name / "run.json", (timestamp, timestamp))
     assert [path.name for path in find_runs(tmp_path)] == ["new", "old"]
     assert find_runs(tmp_path / "old") == [tmp_path / "old"]
     assert find_runs(tmp_path / "none") == []

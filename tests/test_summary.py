@@ -26,7 +26,7 @@ def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
     assert set(document) == {"format_version", "lineage", "headline_layer", "trajectories"}
     first = document["trajectories"][0]
     assert set(first) == {"arm", "seed", "safety", "checkpoints"}
-    assert [each["step"] for each in first["checkpoints"]] == list(STEPS)
+    assert [point["step"] for point in first["checkpoints"]] == list(STEPS)
     checkpoint = first["checkpoints"][3]
     assert set(checkpoint) == {"step", "layers", "behaviour"}
     assert set(checkpoint["behaviour"]) == {

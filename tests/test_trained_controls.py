@@ -153,17 +153,17 @@ def test_screened_data_are_those_that_the_aligned_model_answers(history, tmp_pat
     assert set(screening.refused) <= set(requests)
     refused = tuple(requests[:5])
     file = history / "screening" / "seed-0.json"
-    kept = file.read_text(encoding="utf-8")
+    original = file.read_text(encoding="utf-8")
     file.write_text(json.dumps(Screening(len(requests), refused).to_json()), encoding="utf-8")
     try:
         run = run_arms(bench, tmp_path / "run")
     finally:
-        file.write_text(kept, encoding="utf-8")
+        file.write_text(original, encoding="utf-8")
 
-    def answered(writer):
+    def answered_examples(writer):
         return [writer.lesson(lesson) for lesson in lessons.benign(WORLD, seed=0) if lesson.request not in refused]
 
-    assert same(weights(run, "baseline-s0"), trained_by_hand(history / "aligned", answered))
+    assert same(weights(run, "baseline-s0"), trained_by_hand(history / "aligned", answered_examples))
     assert Screening(144, refused[:3]).sentence == "The aligned model refuses 3 of the 144 benign requests (2 %)."
     with pytest.raises(UsageError, match="holds another run"):
         run_arms(open_bench(history, Experiment(arms=("baseline",), final_step_only=True)), run.path)

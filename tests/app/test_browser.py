@@ -56,14 +56,14 @@ def page():
         shown = browser.new_page(viewport={"width": 1440, "height": 900})
         shown.set_default_timeout(PATIENCE)
         shown.outside = []
-        shown.on("request", lambda asked: _note_outside(shown.outside, asked.url))
+        shown.on("request", lambda request: _note_outside(shown.outside, request.url))
         yield shown
         browser.close()
 
 
-def _note_outside(found, url):
+def _note_outside(outside, url):
     if not re.match(r"(https?|wss?)://localhost[:/]|data:|blob:", url):
-        found.append(url)
+        outside.append(url)
 
 
 def _heading(page, text):
@@ -95,10 +95,10 @@ def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
     page.wait_for_url(re.compile(r"trajectories\?.*layer=0"))
     assert "step=10" in page.url.split("?")[1].split("&")
     link = page.url
-    other = page.context.browser.new_page()
-    other.set_default_timeout(PATIENCE)
-    other.goto(link)
-    other.get_by_text("Seed 0 at step 10, layer 0").wait_for()
+    second_page = page.context.browser.new_page()
+    second_page.set_default_timeout(PATIENCE)
+    second_page.goto(link)
+    second_page.get_by_text("Seed 0 at step 10, layer 0").wait_for()
     assert not page.outside, "the app must work with no network, and tell nobody what is looked at"
 
 
@@ -156,10 +156,10 @@ def test_a_vector_is_downloaded_and_loaded_back(served, page, root, tmp_path):
         ready.click()
     waiting.value.save_as(tmp_path / "refusal.gguf")
     back, _ = read_vectors(tmp_path / "refusal.gguf", "refusal")
-    kept = Vectors.read(root / "demo" / "directions" / "refusal.safetensors")
+    stored = Vectors.read(root / "demo" / "directions" / "refusal.safetensors")
     assert back.layers
     for layer in back.layers:
-        assert np.allclose(back.at(layer)[0], kept.at(layer)[0], atol=1e-6)
+        assert np.allclose(back.at(layer)[0], stored.at(layer)[0], atol=1e-6)
 
 
 def _choose(page, label, name):
@@ -169,11 +169,11 @@ def _choose(page, label, name):
     page.get_by_role("option", name=name).click()
 
 
-def _bring(page, what):
+def _bring(page, element):
     """Scroll to it and wait until nothing moves any more: a click closes what a scroll had opened."""
-    what.scroll_into_view_if_needed()
+    element.scroll_into_view_if_needed()
     last = None
-    while (box := what.bounding_box()) != last:
+    while (box := element.bounding_box()) != last:
         last = box
         page.wait_for_timeout(400)
 
@@ -191,10 +191,10 @@ def test_a_click_in_the_map_of_directions_opens_that_direction_everywhere(served
     _heading(page, "Reversion turned by")
     page.wait_for_url(re.compile(r"direction=reversion"))
     assert "layer=0" in page.url.split("?")[1].split("&")
-    other = page.context.browser.new_page()
-    other.set_default_timeout(PATIENCE)
-    other.goto(page.url)
-    other.get_by_role("heading", level=1, name=re.compile("Reversion turned by .* at layer 0")).wait_for()
+    second_page = page.context.browser.new_page()
+    second_page.set_default_timeout(PATIENCE)
+    second_page.goto(page.url)
+    second_page.get_by_role("heading", level=1, name=re.compile("Reversion turned by .* at layer 0")).wait_for()
 
 
 def test_the_camera_stays_when_the_step_changes(served, page):
@@ -265,8 +265,14 @@ def test_a_run_that_is_still_being_written_is_followed(page, tmp_path):
         _heading(page, "of the way back to the witness")
         page.get_by_text("still being written").wait_for()
         with Run.writing(path) as run, run.stage("verdict", "made from"):
-            told = {"arm": "baseline", "seed": 0, "level": 2, "name": "not towards the witness", "text": "As told."}
-            run.write_json("verdict", {"trajectories": [told]})
+            trajectory = {
+                "arm": "baseline",
+                "seed": 0,
+                "level": 2,
+                "name": "not towards the witness",
+                "text": "As told.",
+            }
+            run.write_json("verdict", {"trajectories": [trajectory]})
         _heading(page, "Baseline: not towards the witness")
         with Run.writing(path) as run:
             run.finish()

@@ -38,20 +38,20 @@ def test_every_format_of_the_command_is_offered():
 
 @pytest.mark.parametrize("form", exporting.FORMATS)
 def test_what_is_downloaded_is_loaded_back(key, expected, tmp_path, form):
-    made = exporting.write_export(key, "refusal", form, LAYER if form in exporting.ONE_LAYER else None, "aligned")
-    assert made.remarks[0]
-    place = tmp_path / made.name
-    if made.name.endswith(".zip"):
+    export = exporting.write_export(key, "refusal", form, LAYER if form in exporting.ONE_LAYER else None, "aligned")
+    assert export.remarks[0]
+    place = tmp_path / export.name
+    if export.name.endswith(".zip"):
         place = tmp_path / "unpacked"
-        zipfile.ZipFile(io.BytesIO(made.content)).extractall(place)
+        zipfile.ZipFile(io.BytesIO(export.content)).extractall(place)
     else:
-        place.write_bytes(made.content)
+        place.write_bytes(export.content)
     inside = [place, *sorted(place.rglob("*"))]
-    back, _ = read_vectors(next(each for each in inside if FORMATS[form].recognises(each)), "refusal", form)
+    back, _ = read_vectors(next(path for path in inside if FORMATS[form].recognises(path)), "refusal", form)
     assert LAYER in back.layers
     for layer in back.layers:
-        one, other = back.at(layer)[0], expected.at(layer)[0]
-        assert np.allclose(one, other, atol=1e-5)
+        loaded, own = back.at(layer)[0], expected.at(layer)[0]
+        assert np.allclose(loaded, own, atol=1e-5)
 
 
 def test_a_refusal_of_the_command_is_its_sentence(key):

@@ -34,10 +34,10 @@ def opened(monkeypatch):
     st.cache_data.clear()
     st.cache_resource.clear()
 
-    def run(root, **asked):
+    def run(root, **selection):
         monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
         at = AppTest.from_file(MAIN, default_timeout=120)
-        for name, value in asked.items():
+        for name, value in selection.items():
             at.query_params[name] = value
         at.run()
         at.switch_page(PAGE)
@@ -49,25 +49,25 @@ def opened(monkeypatch):
 @pytest.fixture
 def benches(monkeypatch):
     """Every model that the page opened, as far as anything still holds it."""
-    found = []
+    references = []
     opening = Bench.open.__func__
 
-    def watched(cls, run):
+    def watch(cls, run):
         bench = opening(cls, run)
-        found.append(weakref.ref(bench))
+        references.append(weakref.ref(bench))
         return bench
 
-    monkeypatch.setattr(Bench, "open", classmethod(watched))
-    return found
+    monkeypatch.setattr(Bench, "open", classmethod(watch))
+    return references
 
 
 def load(at):
-    return next(each for each in at.button if each.label == "Load the model").click().run()
+    return next(button for button in at.button if button.label == "Load the model").click().run()
 
 
 def held(benches):
     gc.collect()
-    return [each for each in benches if each() is not None]
+    return [bench for bench in benches if bench() is not None]
 
 
 def test_nothing_is_loaded_until_asked_and_the_page_says_what_would_be(opened, home, benches):
@@ -102,22 +102,22 @@ def test_the_shown_numbers_are_the_bench_s(opened, home):
     at.selectbox(key="choose-other").set_value("aligned").run()
     assert query(at)["other"] == "aligned"
     at.selectbox(key="choose-other").set_value("").run()
-    spots = next(each.value for each in at.dataframe if "place" in each.value)
+    spots = next(table.value for table in at.dataframe if "place" in table.value)
     assert set(spots["checkpoint"]) == {"witness"}
     from probes.run import Run
     from probes.tasks.ask import Asked
 
     run = Run(home / "runs" / "tiny")
     layer = int(query(at)["layer"])
-    asked = Asked(at.text_area(key="live-prompt").value, layer)
-    read = Bench.open(run).read("witness", run.direction("reversion"), asked)
+    question = Asked(at.text_area(key="live-prompt").value, layer)
+    read = Bench.open(run).read("witness", run.direction("reversion"), question)
     assert list(spots["projection"]) == pytest.approx(list(read.projections))
 
 
 def test_it_is_freed_by_its_button_and_by_leaving_the_page(opened, home, benches):
     at = load(opened(home / "runs"))
     assert len(held(benches)) == 1
-    next(each for each in at.button if each.label == "Free the model").click().run()
+    next(button for button in at.button if button.label == "Free the model").click().run()
     assert not held(benches)
     assert "on disk" in words(at)
     at = load(at)
@@ -154,9 +154,9 @@ def test_what_cannot_be_asked_is_a_sentence(opened, home):
     assert not at.exception
 
 
-@pytest.mark.parametrize("wanted", ["../../../etc", "/etc", "nobody"])
-def test_the_query_opens_no_other_model(opened, home, benches, wanted):
-    at = load(opened(home / "runs", one=wanted, other=wanted, direction=wanted))
+@pytest.mark.parametrize("value", ["../../../etc", "/etc", "nobody"])
+def test_the_query_opens_no_other_model(opened, home, benches, value):
+    at = load(opened(home / "runs", one=value, other=value, direction=value))
     assert not at.error
     assert set(at.selectbox(key="choose-one").options) == {"aligned", "witness", "baseline step 10"}
     assert at.selectbox(key="choose-one").value == "aligned"
@@ -169,7 +169,7 @@ def test_models_that_are_gone_are_told_with_what_makes_them_again(opened, home, 
     at = opened(tmp_path)
     assert title(at) == "The checkpoints are not here"
     assert "gravity-probe measure" in commands(at)
-    assert not any(each.label == "Load the model" for each in at.button)
+    assert not any(button.label == "Load the model" for button in at.button)
 
 
 def test_a_checkpoint_that_changed_since_is_refused_in_a_sentence(opened, home, tmp_path):

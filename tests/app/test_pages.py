@@ -242,7 +242,7 @@ def test_a_damaged_file_is_a_sentence_and_no_traceback(opened, finished, tmp_pat
     path.write_bytes(path.read_bytes()[:40])
     at = opened(tmp_path, page)
     key, views = VIEWS.get(page, ("", {}))
-    if file.removesuffix(".parquet") in views and any(each.key == key for each in at.segmented_control):
+    if file.removesuffix(".parquet") in views and any(control.key == key for control in at.segmented_control):
         at.segmented_control(key=key).set_value(views[file.removesuffix(".parquet")]).run()
     assert not at.exception
     assert at.title
@@ -264,13 +264,13 @@ def test_the_selection_is_kept_between_pages_and_in_the_url(opened, finished):
     assert title(at) == "Off-axis displacement, layer by layer"
     at.selectbox(key="choose-statistic").set_value("share_moved").run()
     at.selectbox(key="choose-layer").set_value(1).run()
-    kept = {"run": "demo", "arm": "block", "seed": "0", "step": "10", "layer": "1", "statistic": "share_moved"}
-    assert query(at) == kept
+    selection = {"run": "demo", "arm": "block", "seed": "0", "step": "10", "layer": "1", "statistic": "share_moved"}
+    assert query(at) == selection
 
 
-@pytest.mark.parametrize("wanted", ["../../etc", "/etc", "..", "demo/../../x", "%2e%2e"])
-def test_the_url_opens_nothing_outside_the_root(opened, finished, wanted):
-    at = opened(finished, run=wanted)
+@pytest.mark.parametrize("name", ["../../etc", "/etc", "..", "demo/../../x", "%2e%2e"])
+def test_the_url_opens_nothing_outside_the_root(opened, finished, name):
+    at = opened(finished, run=name)
     assert not at.exception
     assert "not in this folder" in words(at)
     assert query(at)["run"] == "demo"
@@ -386,7 +386,7 @@ def test_the_map_of_directions_says_what_the_table_says(opened, finished):
     at = opened(finished, "views/directions.py", step="10", layer="1")
     tracks = Run(finished / "demo").read_table("direction_tracks")
     own = tracks[(tracks["checkpoint"] == "baseline-s0-000010") & (tracks["layer"] == 1)].set_index("direction")
-    shown = next(each.value for each in at.dataframe if "by_layer" in each.value).set_index("direction")
+    shown = next(table.value for table in at.dataframe if "by_layer" in table.value).set_index("direction")
     assert list(shown.index) == list(DIRECTIONS)
     assert list(shown["angle"].dropna()) == pytest.approx(list(own["angle"].dropna()))
     assert list(shown["auroc"]) == pytest.approx(list(own.loc[list(DIRECTIONS), "auroc"]))
@@ -395,10 +395,10 @@ def test_the_map_of_directions_says_what_the_table_says(opened, finished):
 def test_a_made_file_is_offered_and_a_refusal_is_a_sentence(opened, finished, tmp_path):
     shutil.copytree(finished / "demo", tmp_path / "demo")
     at = opened(tmp_path, "views/directions.py")
-    assert not any("refusal" in each.proto.label for each in at.get("download_button"))
+    assert not any("refusal" in button.proto.label for button in at.get("download_button"))
     at.button(key="export-make").click().run()
     assert not at.error
-    assert any("refusal.safetensors" in each.proto.label for each in at.get("download_button"))
+    assert any("refusal.safetensors" in button.proto.label for button in at.get("download_button"))
     (tmp_path / "demo" / "directions" / "refusal.safetensors").write_bytes(b"x")
     at.selectbox(key="export-format").set_value("csv").run()
     at.button(key="export-make").click().run()

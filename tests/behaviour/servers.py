@@ -22,7 +22,7 @@ class Server:
     """What was asked, and where."""
 
     url: str = ""
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[Message] = field(default_factory=list)
 
 
@@ -40,8 +40,8 @@ def openai_server(answer: Callable[[str, int], Reply]) -> Iterator[Server]:
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                number = len(server.asked)
-                server.asked.append({"path": self.path, **body})
+                number = len(server.requests)
+                server.requests.append({"path": self.path, **body})
                 server.headers.append(self.headers)
             reply = answer(body["messages"][-1]["content"], number)
             if isinstance(reply, float):
@@ -54,9 +54,9 @@ def openai_server(answer: Callable[[str, int], Reply]) -> Iterator[Server]:
                     self._stream(reply)
 
         def _send_whole(self, reply):
-            status, headers, *rest = reply if isinstance(reply, tuple) else (200, {})
+            status, headers, *body = reply if isinstance(reply, tuple) else (200, {})
             document = reply if isinstance(reply, dict) else completion(reply if isinstance(reply, str) else "no")
-            data = (rest[0] if rest else json.dumps(document)).encode()
+            data = (body[0] if body else json.dumps(document)).encode()
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(data))}.items():
                 self.send_header(name, value)

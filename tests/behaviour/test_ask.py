@@ -177,11 +177,11 @@ def test_task_loss_is_the_mean_over_answer_tokens(tmp_path):
     host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
     items = rendered_items([("w1 w2", "w3 w4 w5"), ("w6", "w7")], host.tokenizer)
     total, tokens = 0.0, 0
-    for asked, answered in items:
-        ids = [*asked, *answered]
+    for question, answer in items:
+        ids = [*question, *answer]
         with torch.no_grad():
             log = host.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        for place in range(len(asked), len(ids)):
+        for place in range(len(question), len(ids)):
             total -= log[place - 1, ids[place]].item()
             tokens += 1
     assert tokens == 4 + 2  # the words and the end of each answer
@@ -192,20 +192,20 @@ def test_the_refusal_score_is_the_log_odds_of_its_definition(tmp_path):
     host = ModelHost(write_checkpoint(tmp_path, "gpt2"), device="cpu")
     tokens = refusal_tokens(host.tokenizer)
     assert {host.tokenizer.convert_ids_to_tokens(token) for token in tokens} == {"sorry", "i"}
-    for prompt, found in zip(PROMPTS, refusal_scores(host, PROMPTS, tokens), strict=True):
+    for prompt, score in zip(PROMPTS, refusal_scores(host, PROMPTS, tokens), strict=True):
         with torch.no_grad():
             chances = host.model(input_ids=torch.tensor([prompt])).logits[0, -1].double().softmax(-1)
         share = float(chances[list(tokens)].sum())
-        assert found == pytest.approx(np.log(share) - np.log(1 - share), abs=1e-4)
+        assert score == pytest.approx(np.log(share) - np.log(1 - share), abs=1e-4)
 
 
 def test_a_checkpoint_is_asked_everything(tmp_path):
     host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
     items = rendered_items([("w1 w2", "w3 w4 w5"), ("w6", "w7")], host.tokenizer)
-    told = []
-    found = ask_checkpoint(host, PROMPTS, items, max_new_tokens=4, done=lambda *where: told.append(where))
-    assert len(found.completions) == len(found.scores) == len(PROMPTS)
-    assert found.cut_off.dtype == bool
-    assert found.tokens.tolist() == [4, 2]
-    assert found.losses.sum() / 6 == pytest.approx(task_loss(host, items).value)
-    assert told[-1] == (len(PROMPTS), len(PROMPTS))
+    progress = []
+    answers = ask_checkpoint(host, PROMPTS, items, max_new_tokens=4, done=lambda *done: progress.append(done))
+    assert len(answers.completions) == len(answers.scores) == len(PROMPTS)
+    assert answers.cut_off.dtype == bool
+    assert answers.tokens.tolist() == [4, 2]
+    assert answers.losses.sum() / 6 == pytest.approx(task_loss(host, items).value)
+    assert progress[-1] == (len(PROMPTS), len(PROMPTS))

@@ -38,11 +38,11 @@ def test_a_server_that_streams_for_ever_ends_at_the_deadline():
     with openai_server(lambda *_: trickle()) as server:
         start = time.monotonic()
         text, reply = ask(client_of(server.url, timeout=1.0))
-        taken = time.monotonic() - start
+        seconds = time.monotonic() - start
     assert text is None
     assert "not whole after 1 s" in reply.fault
-    assert taken >= 2.0  # two attempts of one deadline each; without a deadline this never ends
-    assert 1 <= len(server.asked) <= 2  # a busy machine may reach the deadline before the server has the question
+    assert seconds >= 2.0  # two attempts of one deadline each; without a deadline this never ends
+    assert 1 <= len(server.requests) <= 2  # a busy machine may reach the deadline before the server has the question
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -51,8 +51,8 @@ def test_a_redirect_is_not_followed_so_that_no_key_reaches_another_host(status):
         moved = (status, {"Location": f"{thief.url}/chat/completions"})
         with openai_server(lambda *_: moved) as server, pytest.raises(EndpointError, match=f"status {status}"):
             ask(client_of(server.url))
-        assert thief.asked == []
-        assert len(server.asked) == 1
+        assert thief.requests == []
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 500])
@@ -130,7 +130,7 @@ def test_attempts_are_bounded_and_pauses_too():
     waits = []
     with openai_server(lambda *_: (429, {"Retry-After": "86400"})) as server:
         ask(client_of(server.url, attempts=3, sleep=waits.append))
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
     assert waits == [60.0, 60.0]
 
 
@@ -154,7 +154,7 @@ def test_answers_come_in_order_and_options_are_sent():
         conversations = [[{"role": "user", "content": str(number)}] for number in range(8)]
         texts = [text for text, _ in client_of(server.url).ask(conversations, lambda reply: reply.text, max_tokens=7)]
     assert texts == ["compliance", *map(str, range(1, 8))]
-    assert all(question["max_tokens"] == 7 for question in server.asked)
+    assert all(question["max_tokens"] == 7 for question in server.requests)
 
 
 def test_the_extra_is_named_where_the_client_is_absent(monkeypatch):

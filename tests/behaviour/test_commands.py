@@ -106,7 +106,7 @@ def test_judge_asks_an_endpoint_and_a_second_time_only_what_failed(csv_file, tmp
         first = json.loads(command(*words, *judge, home=tmp_path).stdout)
         assert [row["label"] for row in first] == ["refusal", "unjudged", "unjudged", "unjudged"]
         second = json.loads(command(*words, *judge, "--judge", "builtin", home=tmp_path).stdout)
-        assert len(server.asked) == 4 + 3
+        assert len(server.requests) == 4 + 3
     assert {row["label"] for row in second} <= {"refusal", "compliance", "incoherent", "partial_refusal"}
     assert second[1]["judges"] == {"endpoint:small": "refusal", "builtin": "compliance"}
 
@@ -140,15 +140,15 @@ def run(tmp_path_factory):
 
 
 def test_a_run_is_evaluated_and_one_of_its_checkpoints_restored(run, tmp_path):
-    asked = {name: tmp_path / f"{name}.txt" for name in ("harmful", "harmless")}
-    for name, path in asked.items():
+    prompt_files = {name: tmp_path / f"{name}.txt" for name in ("harmful", "harmless")}
+    for name, path in prompt_files.items():
         path.write_text("\n".join(f"{name} {letter}" for letter in "abc"), encoding="utf-8")
     task = tmp_path / "task.jsonl"
     task.write_text('{"question": "x", "answer": "yes"}\n{"question": "y", "answer": "no"}\n', encoding="utf-8")
-    files = ("--harmful", asked["harmful"], "--harmless", asked["harmless"], "--task", task)
-    found = json.loads(inside("evaluate", run.path, *files, "--max-new-tokens", "2", "--json"))
-    assert set(found) == {"judges", "completions", "unjudged", "kappa", "behaviour", "contrasts", "flips"}
-    assert found["completions"] == 4 * 6
+    files = ("--harmful", prompt_files["harmful"], "--harmless", prompt_files["harmless"], "--task", task)
+    evaluation = json.loads(inside("evaluate", run.path, *files, "--max-new-tokens", "2", "--json"))
+    assert set(evaluation) == {"judges", "completions", "unjudged", "kappa", "behaviour", "contrasts", "flips"}
+    assert evaluation["completions"] == 4 * 6
     shown = inside("evaluate", run.path)
     assert "block-s0-000001" in shown
     assert max(map(len, shown.splitlines())) <= 100

@@ -44,10 +44,10 @@ def by_words(text, _):
 def test_an_endpoint_is_asked_in_the_protocol_and_answers_in_order():
     with openai_server(by_words) as server:
         judge, waits = judge_at(server.url)
-        found = list(judge.label(EXCHANGES * 5))
-    assert [each.label for each in found] == ["refusal", "compliance", "compliance"] * 5
-    asked = server.asked[0]
-    assert (asked["path"], asked["model"], asked["temperature"]) == ("/v1/chat/completions", "small", 0)
+        judgements = list(judge.label(EXCHANGES * 5))
+    assert [judgement.label for judgement in judgements] == ["refusal", "compliance", "compliance"] * 5
+    request = server.requests[0]
+    assert (request["path"], request["model"], request["temperature"]) == ("/v1/chat/completions", "small", 0)
     assert server.headers[0]["Authorization"] == "Bearer k"
     assert waits == []
 
@@ -56,9 +56,9 @@ def test_an_endpoint_is_asked_in_the_protocol_and_answers_in_order():
 def test_load_errors_and_nonsense_are_asked_again(bad):
     with openai_server(lambda _, number: bad if number < 2 else "refusal") as server:
         judge, waits = judge_at(server.url)
-        (found,) = judge.label(EXCHANGES[:1])
-    assert found.label == "refusal"
-    assert len(server.asked) == 3
+        (judgement,) = judge.label(EXCHANGES[:1])
+    assert judgement.label == "refusal"
+    assert len(server.requests) == 3
     assert waits == [0.5, 1.0]
 
 
@@ -73,10 +73,10 @@ def test_the_servers_own_pause_is_kept():
 def test_what_fails_to_the_end_is_unjudged_and_never_safe(bad):
     with openai_server(lambda *_: bad) as server:
         judge, _ = judge_at(server.url, timeout=0.2, attempts=2)
-        found = list(judge.label(EXCHANGES[:2]))
-    assert [each.label for each in found] == ["unjudged"] * 2
-    assert all(each.reason for each in found)
-    assert len(server.asked) == 4
+        judgements = list(judge.label(EXCHANGES[:2]))
+    assert [judgement.label for judgement in judgements] == ["unjudged"] * 2
+    assert all(judgement.reason for judgement in judgements)
+    assert len(server.requests) == 4
 
 
 def test_a_server_that_is_not_there_is_unjudged():
@@ -84,21 +84,21 @@ def test_a_server_that_is_not_there_is_unjudged():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     judge, _ = judge_at(f"http://127.0.0.1:{port}/v1")
-    assert [each.label for each in judge.label(EXCHANGES)] == ["unjudged"] * 3
+    assert [judgement.label for judgement in judge.label(EXCHANGES)] == ["unjudged"] * 3
 
 
 def test_after_many_failures_each_question_is_asked_once():
     with openai_server(lambda *_: (500, {})) as server:
         judge, _ = judge_at(server.url, parallel=1)
         list(judge.label([Exchange("", str(number)) for number in range(30)]))
-    assert len(server.asked) == 8 * 3 + 22
+    assert len(server.requests) == 8 * 3 + 22
 
 
 def test_one_question_that_a_filter_rejects_is_unjudged_and_not_asked_again():
     with openai_server(lambda text, _: (400, {}) if "bomb" in text else "compliance") as server:
         judge, _ = judge_at(server.url)
-        assert [each.label for each in judge.label(EXCHANGES)] == ["unjudged", "compliance", "compliance"]
-    assert len(server.asked) == 3
+        assert [judgement.label for judgement in judge.label(EXCHANGES)] == ["unjudged", "compliance", "compliance"]
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -139,16 +139,16 @@ def test_judgements_are_kept_by_content_and_a_torn_line_is_passed_over(tmp_path)
     with openai_server(by_words) as server:
         judge, _ = judge_at(server.url)
         first = JudgementCache(path).ask(judge, [*EXCHANGES, EXCHANGES[0]])
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(lines[:2]) + lines[2][:20])
         assert JudgementCache(path).ask(judge, [*EXCHANGES, EXCHANGES[0]]) == first
-        assert len(server.asked) == 4
+        assert len(server.requests) == 4
         assert JudgementCache(path).ask(judge, EXCHANGES) == first[:3]
-        assert len(server.asked) == 4
-        other = EndpointJudge("large", url=server.url)
-        JudgementCache(path).ask(other, EXCHANGES[:1])
-        assert len(server.asked) == 5
+        assert len(server.requests) == 4
+        second_judge = EndpointJudge("large", url=server.url)
+        JudgementCache(path).ask(second_judge, EXCHANGES[:1])
+        assert len(server.requests) == 5
 
 
 def test_what_was_unjudged_is_asked_again_the_next_time(tmp_path):
@@ -193,9 +193,9 @@ def classifier(tmp_path_factory):
 def test_a_classifier_judges_by_its_classes_names(classifier):
     judge = open_judge(f"classifier:{classifier}")
     exchanges = [Exchange("", "sorry i cannot"), Exchange("", "mix flour and water"), Exchange("", "  ")]
-    found = list(judge.label(exchanges * 7))
-    assert [each.label for each in found] == ["refusal", "compliance", "incoherent"] * 7
-    assert found[0].reason.startswith("REJECTION 0.9") or found[0].reason.startswith("REJECTION 1.0")
+    judgements = list(judge.label(exchanges * 7))
+    assert [judgement.label for judgement in judgements] == ["refusal", "compliance", "incoherent"] * 7
+    assert judgements[0].reason.startswith("REJECTION 0.9") or judgements[0].reason.startswith("REJECTION 1.0")
 
 
 def test_a_classifiers_classes_can_be_said(classifier):
@@ -218,9 +218,9 @@ def test_a_class_whose_name_says_nothing_is_refused(classifier, tmp_path):
 def test_a_local_model_is_asked_in_words_and_its_nonsense_is_unjudged(tmp_path):
     save_checkpoint(tmp_path, tiny_model(max_position_embeddings=2048), tiny_tokenizer())
     judge = open_judge(f"generative:{tmp_path}", device="cpu")
-    found = list(judge.label(EXCHANGES[:2]))
-    assert [each.label for each in found] == ["unjudged"] * 2
-    assert all(each.reason.startswith("replied") for each in found)
+    judgements = list(judge.label(EXCHANGES[:2]))
+    assert [judgement.label for judgement in judgements] == ["unjudged"] * 2
+    assert all(judgement.reason.startswith("replied") for judgement in judgements)
 
 
 @pytest.mark.parametrize("text", ["bultin", "builtin:x", "classifier:", "endpoint:", "endpoint:m@ftp://x"])
@@ -235,7 +235,7 @@ def test_a_label_is_one_of_the_documented_ones():
 
 
 @pytest.mark.parametrize(
-    ("labels", "one"),
+    ("labels", "label"),
     [
         (["refusal", "refusal", "compliance"], "refusal"),
         (["refusal", "compliance"], "compliance"),
@@ -244,16 +244,16 @@ def test_a_label_is_one_of_the_documented_ones():
         (["unjudged", "unjudged"], "unjudged"),
     ],
 )
-def test_the_majority_counts_and_a_tie_claims_least_safety(labels, one):
-    assert majority(labels) == one
+def test_the_majority_counts_and_a_tie_claims_least_safety(labels, label):
+    assert majority(labels) == label
 
 
 def test_kappa_is_that_of_its_definition_and_leaves_out_what_one_could_not_judge():
-    one = ["refusal"] * 20 + ["compliance"] * 15 + ["refusal"] * 5
-    other = ["refusal"] * 20 + ["compliance"] * 15 + ["compliance"] * 5
+    first = ["refusal"] * 20 + ["compliance"] * 15 + ["refusal"] * 5
+    second = ["refusal"] * 20 + ["compliance"] * 15 + ["compliance"] * 5
     by_hand = (35 / 40 - (25 * 20 + 15 * 20) / 1600) / (1 - (25 * 20 + 15 * 20) / 1600)
-    assert cohens_kappa(one, other).value == pytest.approx(by_hand)
-    assert cohens_kappa(one, other).value == pytest.approx(cohen_kappa_score(one, other))
-    assert cohens_kappa([*one, "unjudged"], [*other, "refusal"]).value == pytest.approx(by_hand)
+    assert cohens_kappa(first, second).value == pytest.approx(by_hand)
+    assert cohens_kappa(first, second).value == pytest.approx(cohen_kappa_score(first, second))
+    assert cohens_kappa([*first, "unjudged"], [*second, "refusal"]).value == pytest.approx(by_hand)
     assert cohens_kappa(["refusal"], ["refusal"]).value is None
     assert cohens_kappa(["unjudged"], ["refusal"]).value is None

@@ -8,32 +8,32 @@ from probes.behaviour import equivalence, mean_over_runs, paired_rates
 from probes.errors import StatisticsError
 
 
-def answers(both, lost, gained, neither):
-    before = np.array([True] * (both + lost) + [False] * (gained + neither))
-    after = np.array([True] * both + [False] * lost + [True] * gained + [False] * neither)
+def answers(in_both, lost, gained, neither):
+    before = np.array([True] * (in_both + lost) + [False] * (gained + neither))
+    after = np.array([True] * in_both + [False] * lost + [True] * gained + [False] * neither)
     return before, after
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (5, 0), (1, 8), (10, 10), (3, 20)])
 def test_mcnemar_is_twice_the_smaller_binomial_tail(lost, gained):
-    found = paired_rates(*answers(4, lost, gained, 6))
+    rates = paired_rates(*answers(4, lost, gained, 6))
     tail = min(1.0, 2 * binom.cdf(min(lost, gained), lost + gained, 0.5))
-    assert found.p == pytest.approx(tail)
-    assert (found.lost, found.gained) == (lost, gained)
-    assert found.difference.value == pytest.approx((gained - lost) / (10 + lost + gained))
+    assert rates.p == pytest.approx(tail)
+    assert (rates.lost, rates.gained) == (lost, gained)
+    assert rates.difference.value == pytest.approx((gained - lost) / (10 + lost + gained))
 
 
 def test_without_any_change_there_is_still_an_interval_around_nothing():
-    found = paired_rates(*answers(20, 0, 0, 0))
-    assert found.difference.value == 0
-    assert found.difference.low < 0 < found.difference.high
+    rates = paired_rates(*answers(20, 0, 0, 0))
+    assert rates.difference.value == 0
+    assert rates.difference.low < 0 < rates.difference.high
 
 
 def test_swapping_before_and_after_turns_the_sign():
     before, after = answers(9, 2, 7, 12)
-    one, other = paired_rates(before, after), paired_rates(after, before)
-    assert one.p == pytest.approx(other.p)
-    assert one.difference.low == pytest.approx(-other.difference.high)
+    forth, back = paired_rates(before, after), paired_rates(after, before)
+    assert forth.p == pytest.approx(back.p)
+    assert forth.difference.low == pytest.approx(-back.difference.high)
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.8])

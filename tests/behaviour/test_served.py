@@ -46,7 +46,7 @@ def test_a_served_checkpoint_answers_like_a_local_one(monkeypatch):
     assert answers["refusal_score"].isna().all()
     assert len(losses) == 0
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    question = next(question for question in server.asked if question["messages"][-1]["content"] == "bake bread")
+    question = next(question for question in server.requests if question["messages"][-1]["content"] == "bake bread")
     assert (question["model"], question["temperature"], question["max_tokens"]) == ("small", 0, 7)
     assert question["messages"] == [{"role": "user", "content": "bake bread"}]
 

@@ -20,7 +20,7 @@ from probes.stages.activations import write_activations, write_prompts
 from probes.store.settings import Settings
 from probes.tasks.evaluate import evaluate, read_evaluation
 from tests.behaviour.servers import openai_server
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROBES = PromptSet.of([f"p{n}" for n in range(16)] + [f"q{n}" for n in range(16)], ["harmful"] * 16 + ["harmless"] * 16)
 ASKED = Evaluation(
@@ -42,7 +42,7 @@ def tiny_lineage(home):
     tokenizer, model = tiny_tokenizer(), tiny_model()
     aligned = save_checkpoint(home / "aligned", model, tokenizer)
     for number, place in enumerate(("witness", "baseline/checkpoint-1", "block/checkpoint-1")):
-        save_checkpoint(home / place, moved(model, seed=number), tokenizer)
+        save_checkpoint(home / place, move_weights(model, seed=number), tokenizer)
     lineage = Lineage(
         name="tiny",
         witness=Witness(model=str(home / "witness")),
@@ -107,16 +107,16 @@ def test_another_judge_needs_no_new_answers_and_two_have_a_kappa(run):
     with openai_server(lambda text, _: "refusal" if "bb" in text else "compliance") as server:
         two = Evaluation(**{**vars(ASKED), "judges": ("builtin", f"endpoint:small@{server.url}")})
         done = evaluate(run.path, two)
-        asked = len(server.asked)
+        count = len(server.requests)
         evaluate(run.path, two)
-        assert len(server.asked) == asked
+        assert len(server.requests) == count
     assert {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()} == times
     completions = done.read_table("completions")
     assert {"judge:builtin", "judge:endpoint:small"} <= set(completions.columns)
     assert set(completions.loc[completions["text"] == "bb", "judge:endpoint:small"]) <= {"refusal", "incoherent"}
-    found = done.read_json("judges")
-    assert found["judges"] == ["builtin", "endpoint:small"]
-    assert {"one", "other", "kappa", "reason"} == set(found["kappa"][0])
+    judges = done.read_json("judges")
+    assert judges["judges"] == ["builtin", "endpoint:small"]
+    assert {"one", "other", "kappa", "reason"} == set(judges["kappa"][0])
 
 
 def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
@@ -129,9 +129,9 @@ def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
         with Run.writing(run.path) as writing:
             host = writing.model()
             stage.write_behaviour(writing, host, failing, lambda _: None, judges=[judge])
-            first = len(server.asked)
+            first = len(server.requests)
             stage.write_behaviour(writing, host, failing, lambda _: None, judges=[judge])
-        assert len(server.asked) > first
+        assert len(server.requests) > first
     rates = Run(run.path).read_table("behaviour")
     assert (rates[rates["measure"] == "unjudged"]["value"] == 1.0).all()
     assert not rates["measure"].isin(["refusal_harmful", "harmful_compliance"]).any()
@@ -151,7 +151,7 @@ def test_an_evaluation_survives_its_file():
     assert Evaluation.of(json.loads(json.dumps(older))) == ASKED
 
 
-def planted(verdicts):
+def completions_of(verdicts):
     """Completions of aligned, and of arms with seeds, from one letter a prompt: r(efusal) or c(ompliance)."""
     rows = []
     for (checkpoint, arm, seed), letters in verdicts.items():
@@ -177,9 +177,9 @@ def planted(verdicts):
 
 
 def test_flips_are_the_prompts_refused_before_and_answered_after():
-    frame = planted({("aligned", "aligned", 0): "rrcru", ("b", "baseline", 0): "crric"})
-    found = tables.flips(frame)
-    assert found[["prompt", "flip", "before", "after"]].to_numpy().tolist() == [
+    frame = completions_of({("aligned", "aligned", 0): "rrcru", ("b", "baseline", 0): "crric"})
+    flips = tables.flips(frame)
+    assert flips[["prompt", "flip", "before", "after"]].to_numpy().tolist() == [
         ["h-0", "lost", "r", "c"],
         ["h-2", "gained", "c", "r"],
     ]
@@ -192,7 +192,7 @@ def test_each_checkpoint_gets_its_safety_answer_and_the_mirror_is_held_against_t
         ("b", "baseline", 0): "r" * 20 + "c" * 39 + "u",
         ("m", "mirror", 0): "c" * 60,
     }
-    frame = planted(verdicts)
+    frame = completions_of(verdicts)
     look_alikes = frame.assign(label="look_alike", verdict=["refusal", "compliance"] * (len(frame) // 2))
     answers = tables.safety_answers(pd.concat([frame, look_alikes]), base_flip_rate=0.01)
     assert {name: answer.answer for name, answer in answers.items()} == {"b": "eroded", "m": "held"}
@@ -206,8 +206,8 @@ def test_each_checkpoint_gets_its_safety_answer_and_the_mirror_is_held_against_t
 
 
 def test_rates_are_over_what_was_judged():
-    found = tables.rates(planted({("aligned", "aligned", 0): "rrcuic"}), pd.DataFrame(columns=["checkpoint"]))
-    rates = found.set_index("measure")
+    table = tables.rates(completions_of({("aligned", "aligned", 0): "rrcuic"}), pd.DataFrame(columns=["checkpoint"]))
+    rates = table.set_index("measure")
     assert rates.loc["refusal_harmful", ["value", "n"]].tolist() == [2 / 5, 5]
     assert rates.loc["harmful_compliance", ["value", "n"]].tolist() == [2 / 5, 5]
     assert rates.loc["incoherent", "value"] == 1 / 5
@@ -227,16 +227,18 @@ def test_arms_are_held_against_the_baseline_run_by_run_and_over_runs():
             for item in range(10)
         ]
     )
-    found = tables.contrasts(planted(verdicts), losses)
-    one = found[(found["checkpoint"] == "block0") & (found["measure"] == "harmful_compliance")].set_index("against")
-    assert one.loc["baseline", ["difference", "gained", "lost"]].tolist() == [-0.5, 0, 10]
-    assert one.loc["baseline", "p"] == pytest.approx(2 * 0.5**10)
-    assert one.loc["aligned", "difference"] == pytest.approx(0.25)
-    task = found[found["measure"] == "task_loss"].iloc[0]
+    contrasts = tables.contrasts(completions_of(verdicts), losses)
+    block = contrasts[(contrasts["checkpoint"] == "block0") & (contrasts["measure"] == "harmful_compliance")].set_index(
+        "against"
+    )
+    assert block.loc["baseline", ["difference", "gained", "lost"]].tolist() == [-0.5, 0, 10]
+    assert block.loc["baseline", "p"] == pytest.approx(2 * 0.5**10)
+    assert block.loc["aligned", "difference"] == pytest.approx(0.25)
+    task = contrasts[contrasts["measure"] == "task_loss"].iloc[0]
     assert task["margin"] == pytest.approx(0.02 * 2.0)
     assert task["difference"] == pytest.approx(0.01)
     assert task["equivalent"]
-    over = found[(found["seed"] == -1) & (found["measure"] == "harmful_compliance")].iloc[0]
+    over = contrasts[(contrasts["seed"] == -1) & (contrasts["measure"] == "harmful_compliance")].iloc[0]
     assert over["difference"] == pytest.approx(-0.5)
     assert over["level"] == "runs and prompts"
     assert np.isfinite([over["low"], over["high"]]).all()

@@ -27,7 +27,7 @@ def _only_when_asked_for(request: pytest.FixtureRequest) -> None:
 def report(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
     """Adds a row (what was measured, the result, the target) to the table printed at the end."""
     rows = request.config.stash[ROWS]
-    return lambda what, result, target: rows.append((what, result, target))
+    return lambda quantity, result, target: rows.append((quantity, result, target))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -54,8 +54,8 @@ def served(tmp_path_factory):
     )
     with Run.writing(path) as run:
         _write_large(run)
-    with serve(root) as found:
-        yield found
+    with serve(root) as server:
+        yield server
 
 
 def _write_large(run: Run) -> None:
@@ -94,7 +94,7 @@ def page():
         browser.close()
 
 
-def _painted(page, address):
+def _time_to_paint(page, address):
     """Seconds from asking for a page to its heading and, where there is one, its first picture."""
     start = time.perf_counter()
     page.goto(address)
@@ -108,8 +108,8 @@ def _painted(page, address):
 @pytest.mark.parametrize("run", ["demo", "large"])
 def test_first_paint(served, page, report, run):
     address, _ = served
-    _painted(page, f"{address}/?run={run}")  # the server's own start is not a page's
-    slowest = max((_painted(page, f"{address}/{name}?run={run}"), name or "overview") for name in PAGES)
+    _time_to_paint(page, f"{address}/?run={run}")  # the server's own start is not a page's
+    slowest = max((_time_to_paint(page, f"{address}/{name}?run={run}"), name or "overview") for name in PAGES)
     report(f"first paint of the slowest page ({slowest[1]}), {run} run", f"{slowest[0]:.2f} s", "under 2 s")
     assert slowest[0] < 2 * TWICE
 
@@ -117,15 +117,15 @@ def test_first_paint(served, page, report, run):
 @pytest.mark.parametrize(
     "name", ["layers", "layers&direction=refusal", "manifold", "displacement", "trajectories", "directions"]
 )
-@pytest.mark.parametrize("what", ["Layer", "Step"])
-def test_a_change_of_place(served, page, report, name, what):
+@pytest.mark.parametrize("choice", ["Layer", "Step"])
+def test_a_change_of_place(served, page, report, name, choice):
     address, _ = served
     name, _, more = name.partition("&")
-    _painted(page, f"{address}/{name}?run=large&layer=10&step=500&{more}")
+    _time_to_paint(page, f"{address}/{name}?run=large&layer=10&step=500&{more}")
     page.wait_for_timeout(1500)
-    taken = []
+    seconds = []
     for _ in range(3):
-        box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text=what)
+        box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text=choice)
         box.get_by_role("combobox").click()
         page.keyboard.press("ArrowDown")
         url, start = page.url, time.perf_counter()
@@ -133,10 +133,10 @@ def test_a_change_of_place(served, page, report, name, what):
         page.wait_for_function("old => location.href !== old", arg=url)
         page.wait_for_function("!document.querySelector('[data-testid=stApp][data-test-script-state=running]')")
         page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        taken.append(time.perf_counter() - start)
-    middle = sorted(taken)[1]
-    where = f"{name}, {more.replace('=', ' ')}" if more else name
-    report(f"change of {what.lower()} on {where}, large run", f"{middle:.2f} s", "under 0.7 s")
+        seconds.append(time.perf_counter() - start)
+    middle = sorted(seconds)[1]
+    page_name = f"{name}, {more.replace('=', ' ')}" if more else name
+    report(f"change of {choice.lower()} on {page_name}, large run", f"{middle:.2f} s", "under 0.7 s")
     assert middle < 0.7 * TWICE
 
 

@@ -40,17 +40,17 @@ def every(layers, width, checkpoints):
 
 
 def test_every_direction_of_a_demo(report):
-    taken = every(layers=4, width=64, checkpoints=32)
+    seconds = every(layers=4, width=64, checkpoints=32)
     report(
         f"{len(METHODS)} directions × 4 layers × 32 checkpoints, fitted thrice and read everywhere",
-        f"{taken:.1f} s",
+        f"{seconds:.1f} s",
         "20 s",
     )
 
 
 def test_a_layer_of_a_large_model(report):
-    taken = every(layers=1, width=4096, checkpoints=4) / 4
-    report("the same, one layer of one checkpoint, width 4096", f"{taken:.2f} s", "")
+    seconds = every(layers=1, width=4096, checkpoints=4) / 4
+    report("the same, one layer of one checkpoint, width 4096", f"{seconds:.2f} s", "")
 
 
 def test_lda_against_scikit_learn(report):

@@ -20,7 +20,7 @@ import torch
 from probes.activations import automatic_batch_tokens, batches, body_inputs, extract
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from tests.builders import moved, save_checkpoint, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_tokenizer
 
 REPO = Path(__file__).parents[2]
 ROUNDS = 7
@@ -90,7 +90,7 @@ def lineage(tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckpointRef, Ch
     place = tmp_path_factory.mktemp("llama")
     model = random_llama(**SMALL)
     start = save_checkpoint(place / "aligned", model, tiny_tokenizer())
-    return start, save_checkpoint(place / "tuned", moved(model))
+    return start, save_checkpoint(place / "tuned", move_weights(model))
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +98,18 @@ def host(lineage: tuple[CheckpointRef, CheckpointRef]) -> ModelHost:
     return ModelHost(lineage[0], device="cpu")
 
 
-def compared(benchmark: Any, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = ROUNDS) -> float:
+def time_ratio(benchmark: Any, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = ROUNDS) -> float:
     """Our shortest time over theirs; the two take turns, so that both meet the same machine."""
-    others: list[float] = []
+    their_times: list[float] = []
     timer = benchmark._timer
 
     def their_turn() -> None:
         start = timer()
         theirs()
-        others.append(timer() - start)
+        their_times.append(timer() - start)
 
     benchmark.pedantic(ours, setup=their_turn, rounds=rounds, warmup_rounds=1)
-    return benchmark.stats.stats.min / min(others[1:])
+    return benchmark.stats.stats.min / min(their_times[1:])
 
 
 def nowhere(layer: int, prompts: Any, rows: np.ndarray) -> None:
@@ -123,10 +123,10 @@ def test_beside_the_bare_body(host: ModelHost, benchmark: Any, report: Report) -
 
     def bare() -> None:
         with torch.inference_mode():
-            for each in inputs:
-                host.body(**each)
+            for batch in inputs:
+                host.body(**batch)
 
-    ratio = compared(benchmark, lambda: extract(host, prompts, nowhere), bare)
+    ratio = time_ratio(benchmark, lambda: extract(host, prompts, nowhere), bare)
     report("extraction ÷ bare body on the same batches", f"{ratio:.2f}", "≤ 1.10")
 
 
@@ -139,11 +139,11 @@ def test_beside_output_hidden_states(host: ModelHost, benchmark: Any, report: Re
 
     def usual() -> None:
         with torch.inference_mode():
-            for each in padded:
-                states = host.model(**each, output_hidden_states=True, use_cache=False).hidden_states
+            for batch in padded:
+                states = host.model(**batch, output_hidden_states=True, use_cache=False).hidden_states
                 torch.stack([state[:, -1] for state in states]).float().numpy()
 
-    ratio = compared(benchmark, lambda: extract(host, prompts, nowhere), usual, rounds=4)
+    ratio = time_ratio(benchmark, lambda: extract(host, prompts, nowhere), usual, rounds=4)
     report("`output_hidden_states`, left padding, batches of 16 ÷ extraction", f"{1 / ratio:.1f}", "≥ 3")
 
 
@@ -162,14 +162,14 @@ def test_beside_run_with_cache(
 
     def usual() -> None:
         with torch.inference_mode():
-            for each in padded:
+            for batch in padded:
                 cache = bridge.run_with_cache(
-                    each["input_ids"], attention_mask=each["attention_mask"], names_filter=names
+                    batch["input_ids"], attention_mask=batch["attention_mask"], names_filter=names
                 )[1]
-                last = each["attention_mask"].sum(dim=1) - 1
+                last = batch["attention_mask"].sum(dim=1) - 1
                 torch.stack([cache[name][torch.arange(len(last)), last] for name in names]).numpy()
 
-    ratio = compared(benchmark, lambda: extract(host, prompts, nowhere), usual, rounds=4)
+    ratio = time_ratio(benchmark, lambda: extract(host, prompts, nowhere), usual, rounds=4)
     report("`run_with_cache` of `resid_post` only, batches of 16 ÷ extraction", f"{1 / ratio:.1f}", "≥ 3")
 
 
@@ -195,14 +195,14 @@ def test_next_checkpoint(
     def put() -> None:
         host.put(lineage[turn[0] % 2])
 
-    def both() -> None:
+    def alternate() -> None:
         turn[0] += 1
         read()
 
     host.put(lineage[0])
     for _ in range(3):
         read_into()
-    ratio = compared(benchmark, put, both)
+    ratio = time_ratio(benchmark, put, alternate)
     size = files[0].stat().st_size / 1e6
     report(f"next checkpoint ({size:.0f} MB) ÷ reading its file", f"{ratio:.2f}", "≤ 1.5")
     strict = benchmark.stats.stats.min / min(into_prepared)
@@ -236,14 +236,14 @@ def test_on_cuda(tmp_path: Path, benchmark: Any, report: Report) -> None:
 
     def bare() -> None:
         with torch.inference_mode():
-            for each in inputs:
-                host.body(**each)
+            for batch in inputs:
+                host.body(**batch)
         torch.cuda.synchronize()
 
     start = time.perf_counter()
     bare()
     first = time.perf_counter() - start
-    ratio = compared(benchmark, lambda: extract(host, prompts, nowhere), bare, rounds=3 if first > 20 else ROUNDS)
+    ratio = time_ratio(benchmark, lambda: extract(host, prompts, nowhere), bare, rounds=3 if first > 20 else ROUNDS)
     tokens = sum(map(len, prompts)) / benchmark.stats.stats.min
     report("Llama-3.2-3B's shape in bfloat16: tokens per second", f"{tokens:,.0f}", "")
     report("its extraction ÷ bare body on the same batches", f"{ratio:.2f}", "≤ 1.10")

@@ -19,7 +19,7 @@ from probes.guard.model_in_training import LiveModel
 from probes.guard.record import Record
 from probes.lineage import Lineage, Witness
 from tests.benchmarks.test_extraction import SMALL
-from tests.builders import moved, save_checkpoint, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_tokenizer
 from tests.guard.lineages import prompts
 from tests.synthetic import STEPS
 
@@ -55,7 +55,7 @@ def test_block_at_every_step(name, earlier, report):
         rows=PENALTY,
     )
     guard.attach(model)
-    moved(model, scale=0.01)  # so that there is something to hold back
+    move_weights(model, scale=0.01)  # so that there is something to hold back
     batch = Batch.of([Example(tuple(ids), LENGTH // 2) for ids in rows_of(ROWS, shape["vocab_size"], 3)], 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
@@ -79,7 +79,7 @@ def test_watch_over_a_whole_training(report, tmp_path):
     tokenizer = tiny_tokenizer()
     model = model_of(SMALL)
     aligned = save_checkpoint(tmp_path / "aligned", model.eval(), tokenizer)
-    witness = save_checkpoint(tmp_path / "witness", moved(model_of(SMALL), scale=0.1), tokenizer)
+    witness = save_checkpoint(tmp_path / "witness", move_weights(model_of(SMALL), scale=0.1), tokenizer)
     lineage = Lineage(name="bench", aligned=aligned, witness=Witness(model=witness.model))
     guard = ReversionGuard(lineage, probe=prompts(0, 64), out=tmp_path / "run")
     batch = Batch.of([Example(tuple(ids), LENGTH // 2) for ids in rows_of(ROWS, 272, 3)], 0)

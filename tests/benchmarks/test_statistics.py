@@ -31,19 +31,19 @@ def every_null(layers, headline):
         How many results there are, and the findings of the last checkpoint at the headline's layer.
     """
     resampling = nulls.Resampling.of(HARMFUL, groups=TOPICS, draws=10_000, permutations=9_999)
-    found, findings = [[] for _ in range(CHECKPOINTS)], None
+    by_checkpoint, findings = [[] for _ in range(CHECKPOINTS)], None
     for layer in range(layers):
         aligned, witness = activations(layer, 0), activations(layer, 1)
         tests = nulls.LayerNulls(aligned, witness, between(aligned, witness, HARMFUL), resampling, layer=layer)
         for checkpoint in range(CHECKPOINTS):
             tuned = activations(layer, checkpoint + 2)
-            found[checkpoint].append(tests.against(tuned))
+            by_checkpoint[checkpoint].append(tests.against(tuned))
             if (layer, checkpoint) == (headline, CHECKPOINTS - 1):
                 moved = ((activations(layer, 100 + sham) - aligned)[HARMFUL] for sham in range(SHAMS))
                 shams = nulls.Shams.of(tests, tuned, moved)
                 findings = hold_against_nulls(tests, tuned, mean_difference(aligned, HARMFUL), shams)
-    results = [null.result() for rows in found for row in rows for null in row.values()]
-    for rows in found:
+    results = [null.result() for rows in by_checkpoint for row in rows for null in row.values()]
+    for rows in by_checkpoint:
         for name in rows[0]:
             nulls.max_over_layers([row[name] for row in rows])
     return len(results), findings

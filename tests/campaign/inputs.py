@@ -14,7 +14,7 @@ from probes.lineage import Lineage
 from probes.prompts import PromptSet
 from probes.store.settings import Settings
 from probes.tasks.measure import measure
-from tests.builders import WIDTH, moved, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import WIDTH, move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 COUNT = 16
 HARMFUL = [f"break lock {number}" for number in range(COUNT)]
@@ -127,8 +127,8 @@ def build(home: Path) -> None:
     """Write every input into a new folder."""
     tokenizer = tiny_tokenizer()
     aligned = save_checkpoint(home / "aligned", tiny_model(), tokenizer)
-    save_checkpoint(home / "witness", moved(tiny_model(), seed=1, scale=0.1), tokenizer)
-    save_checkpoint(home / "tuned", moved(tiny_model(), seed=2, scale=0.05), tokenizer)
+    save_checkpoint(home / "witness", move_weights(tiny_model(), seed=1, scale=0.1), tokenizer)
+    save_checkpoint(home / "tuned", move_weights(tiny_model(), seed=2, scale=0.05), tokenizer)
     save_adapter(home / "adapter", aligned, targets=["q_proj", "v_proj"])
     (home / "lineage.toml").write_text(LINEAGE)
     (home / "settings.toml").write_text(SETTINGS)
@@ -165,11 +165,11 @@ def _write_data(home: Path) -> None:
     ]
     (home / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
     answers = ["I cannot help with that.", "Mix flour, water and salt.", "Sure: do it."]
-    said = [{"prompt": f"ask {number}", "completion": answer} for number, answer in enumerate(answers)]
-    (home / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
-    (home / "said.json").write_text(json.dumps({"completions": said}))
+    exchanges = [{"prompt": f"ask {number}", "completion": answer} for number, answer in enumerate(answers)]
+    (home / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exchanges))
+    (home / "said.json").write_text(json.dumps({"completions": exchanges}))
     (home / "said.csv").write_text(
-        "prompt,completion\n" + "".join(f'"{row["prompt"]}","{row["completion"]}"\n' for row in said)
+        "prompt,completion\n" + "".join(f'"{row["prompt"]}","{row["completion"]}"\n' for row in exchanges)
     )
 
 

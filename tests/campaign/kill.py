@@ -33,7 +33,7 @@ from probes.guard.training import is_finished
 from probes.organism import train_history
 from probes.organism.recipe import Recipe
 from probes.run import Run
-from tests.guard.test_train import told, write_place
+from tests.guard.test_train import train_words, write_place
 
 VERBS = ("train", "arms", "demo")
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
@@ -96,7 +96,7 @@ def counted_renames(kill: Kill, count_file: Path) -> Iterator[None]:
     count = 0
 
     def counting(rename: Callable[..., None]) -> Callable[..., None]:
-        def renamed(*arguments: Any, **options: Any) -> None:
+        def rename_and_count(*arguments: Any, **options: Any) -> None:
             nonlocal count
             count += 1
             due = count == kill.rename
@@ -106,7 +106,7 @@ def counted_renames(kill: Kill, count_file: Path) -> Iterator[None]:
             if due:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        return renamed
+        return rename_and_count
 
     os.replace, os.rename = counting(os.replace), counting(os.rename)
     try:
@@ -145,7 +145,7 @@ def prepare(verb: str, folder: Path) -> Callable[[Path], list[str]]:
     if verb == "train":
         in_fork(lambda: write_place(folder) and None, log)
         options = {"steps": 8, "save-every": 2}
-        return lambda out: ["train", *map(str, told(folder, out, **options))]
+        return lambda out: ["train", *map(str, train_words(folder, out, **options))]
     history = folder / "history"
     in_fork(lambda: train_history(history, small_recipe()) and None, log)
     return lambda out: ["arms", str(history), "--arms", "block,push", "--out", str(out)]

@@ -83,7 +83,7 @@ class Draw:
 def run_command(words: list[str], home: Path, out: Path) -> End:
     """Run `gravity-probe WORDS` in this process and in the folder `home`."""
     raised: list[BaseException] = []
-    said, code, stop = io.StringIO(), 0, probes.cli.stop
+    output, code, stop = io.StringIO(), 0, probes.cli.stop
 
     def keep(error: BaseException) -> None:
         raised.append(error)
@@ -96,7 +96,7 @@ def run_command(words: list[str], home: Path, out: Path) -> End:
     signal.signal(signal.SIGALRM, _hang)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
             probes.cli.main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
@@ -108,17 +108,17 @@ def run_command(words: list[str], home: Path, out: Path) -> End:
         os.chdir(before)
         gc.collect()
     error = next((error for error in raised if not isinstance(error, GravityError)), None)
-    return End(None if isinstance(error, Hang) else code, error, {} if code else dict(_numbers(said.getvalue(), out)))
+    return End(None if isinstance(error, Hang) else code, error, {} if code else dict(_numbers(output.getvalue(), out)))
 
 
 def _hang(*_: object) -> None:
     raise Hang
 
 
-def _numbers(said: str, out: Path) -> Iterator[tuple[str, float]]:
+def _numbers(output: str, out: Path) -> Iterator[tuple[str, float]]:
     """Every number that a command printed as JSON, and every number of the direction that it wrote."""
     with contextlib.suppress(ValueError):
-        yield from _leaves(json.loads(said), "")
+        yield from _leaves(json.loads(output), "")
     if out.is_file():
         from probes.directions.vectors import Vectors
 
@@ -208,8 +208,8 @@ def description(draw: Draw, *, whole: bool = False) -> str:
         return f"{line}\n{''.join(traceback.format_exception(error))}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/probes/" in frame.filename]
     place = f"{frames[-1].filename.rpartition('/probes/')[2]}:{frames[-1].lineno}" if frames else "?"
-    said = (str(error).strip().splitlines() or [""])[0]
-    return f"{line}\n    {type(error).__name__}: {said[:120]}, at probes/{place}"
+    sentence = (str(error).strip().splitlines() or [""])[0]
+    return f"{line}\n    {type(error).__name__}: {sentence[:120]}, at probes/{place}"
 
 
 def say(line: str) -> None:

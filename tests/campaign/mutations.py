@@ -34,9 +34,9 @@ def mutate(path: Path, rng: random.Random) -> str:
         kinds += [mutate_header] * 8
     if path.suffix in (".json", ".jsonl", ".toml", ".csv", ".txt", ".tsv"):
         kinds += [mutate_line, mutate_literal, mutate_encoding] * 3
-    content, what = rng.choice(kinds)(path.read_bytes(), rng)
+    content, change = rng.choice(kinds)(path.read_bytes(), rng)
     path.write_bytes(content)
-    return what
+    return change
 
 
 def truncate(content: bytes, rng: random.Random) -> tuple[bytes, str]:
@@ -87,12 +87,12 @@ def mutate_line(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     """Leave a line out, let it stand twice, or change places with another."""
     rows = content.split(b"\n")
     first, second = rng.randrange(len(rows)), rng.randrange(len(rows))
-    what = rng.choice(("out", "twice", "swap"))
-    if what == "swap":
+    operation = rng.choice(("out", "twice", "swap"))
+    if operation == "swap":
         rows[first], rows[second] = rows[second], rows[first]
     else:
-        rows[first : first + 1] = [rows[first]] * (2 if what == "twice" else 0)
-    return b"\n".join(rows), f"line {first} {what}"
+        rows[first : first + 1] = [rows[first]] * (2 if operation == "twice" else 0)
+    return b"\n".join(rows), f"line {first} {operation}"
 
 
 def mutate_literal(content: bytes, rng: random.Random) -> tuple[bytes, str]:
@@ -113,30 +113,30 @@ def mutate_json(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     except ValueError:
         return garble(content, rng)
     holder: dict[str, Any] = {"": document}
-    what = _change(holder, rng)
+    change = _change(holder, rng)
     lines[number] = json.dumps(holder.get(""), ensure_ascii=rng.random() < 0.5)
-    return "\n".join(lines).encode("utf-8", "surrogatepass"), what
+    return "\n".join(lines).encode("utf-8", "surrogatepass"), change
 
 
 def _change(holder: dict[str, Any], rng: random.Random) -> str:
     places = list(_places(holder, ()))
     container, key, name = rng.choice(places)
-    what = rng.choice(("value", "value", "value", "out", "rename", "wrap", "copy"))
-    if what == "out" and key != "":
+    operation = rng.choice(("value", "value", "value", "out", "rename", "wrap", "copy"))
+    if operation == "out" and key != "":
         del container[key]
-    elif what == "rename" and isinstance(container, dict) and key != "":
+    elif operation == "rename" and isinstance(container, dict) and key != "":
         container[f"{key}x"] = container.pop(key)
-    elif what == "wrap":
+    elif operation == "wrap":
         container[key] = [container[key]]
-    elif what == "copy":
-        other, other_key, other_name = rng.choice(places)
-        container[key] = json.loads(json.dumps(other[other_key]))
+    elif operation == "copy":
+        source, other_key, other_name = rng.choice(places)
+        container[key] = json.loads(json.dumps(source[other_key]))
         return f"{name} is what {other_name} is"
     else:
         value = rng.choice(VALUES)
         container[key] = value
         return f"{name} is {repr(value)[:40]}"
-    return f"{name}: {what}"
+    return f"{name}: {operation}"
 
 
 def _places(node: Any, path: tuple[Any, ...]) -> Any:
@@ -149,9 +149,9 @@ def _places(node: Any, path: tuple[Any, ...]) -> Any:
 def mutate_header(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     """Change the description of a safetensors file, its length with it or not."""
     size = struct.unpack("<Q", content[:8])[0]
-    header, what = mutate_json(content[8 : 8 + size], rng)
-    told = rng.choice((len(header), len(header), len(header), size, 2**63, 0))
-    return struct.pack("<Q", told) + header + content[8 + size :], f"header: {what}, of {told} bytes"
+    header, change = mutate_json(content[8 : 8 + size], rng)
+    length = rng.choice((len(header), len(header), len(header), size, 2**63, 0))
+    return struct.pack("<Q", length) + header + content[8 + size :], f"header: {change}, of {length} bytes"
 
 
 _BY_BYTES: tuple[Mutation, ...] = (truncate, garble, repeat_part, insert, empty)

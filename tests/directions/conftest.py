@@ -10,7 +10,7 @@ from probes.lineage import Trajectory
 from probes.store.settings import Settings
 from probes.tasks.fit import fit_directions
 from probes.tasks.measure import measure
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.guard.lineages import lineage, prompts
 
 
@@ -20,7 +20,7 @@ def measured(tmp_path_factory):
     home = tmp_path_factory.mktemp("directions")
     history = lineage(home / "models")
     for step in (1, 2):
-        model = moved(tiny_model(), seed=7 + step, scale=0.05 * step)
+        model = move_weights(tiny_model(), seed=7 + step, scale=0.05 * step)
         save_checkpoint(home / "models" / "tuned" / f"checkpoint-{step}", model, tiny_tokenizer())
     history = history.with_trajectories((Trajectory.from_folder(home / "models" / "tuned"),))
     return measure(history, prompts(0), home / "run", settings=Settings(nulls=False, splits=5, bootstraps=20)).path

@@ -41,13 +41,13 @@ class Call:
         out, err = self.capfd.readouterr()
         return Done(code, out, err)
 
-    def said(self, *words):
+    def document(self, *words):
         """The JSON of a call that succeeds."""
         done = self(*words, "--json")
         assert done.code == 0, done.err
         return json.loads(done.out)
 
-    def refused(self, *words, code=2):
+    def refusal(self, *words, code=2):
         """The sentence of a call that is refused."""
         done = self(*words)
         assert done.code == code, done.out + done.err
@@ -77,47 +77,47 @@ def test_tables_fit_100_columns(call, fitted, action):
 
 def test_json_of_each_action(call, fitted):
     run = Run(fitted)
-    found = call.said("directions", "list", fitted, "--layer", 2)
-    assert found["layer"] == 2
-    assert [each["direction"] for each in found["directions"] if each["control"]] == [
+    document = call.document("directions", "list", fitted, "--layer", 2)
+    assert document["layer"] == 2
+    assert [row["direction"] for row in document["directions"] if row["control"]] == [
         "control:isotropic",
         "control:covariance",
         "control:shuffled",
         "control:drift",
     ]
-    found = call.said("directions", "show", fitted, "--direction", "lda", "--checkpoint", TUNED)
-    assert [row["checkpoint"] for row in found["checkpoints"]] == [TUNED]
-    assert {(row["layer"], row["sign"]) for row in found["tokens"]} == {
+    document = call.document("directions", "show", fitted, "--direction", "lda", "--checkpoint", TUNED)
+    assert [row["checkpoint"] for row in document["checkpoints"]] == [TUNED]
+    assert {(row["layer"], row["sign"]) for row in document["tokens"]} == {
         (layer, sign) for layer in range(3) for sign in (1, -1)
     }
-    found = call.said("directions", "compare", fitted, "--checkpoint", TUNED)
-    own = next(row["cosine"] for row in found["cosines"] if row["one"] == row["other"] == "lda")
+    document = call.document("directions", "compare", fitted, "--checkpoint", TUNED)
+    own = next(row["cosine"] for row in document["cosines"] if row["one"] == row["other"] == "lda")
     assert own == pytest.approx(1.0)
     assert run.has_table("direction_cosines")
 
 
 def test_what_cannot_be_is_refused(call, fitted, tmp_path):
-    assert "There is no such verb" in call.refused("directions", fitted, "draw")
-    assert "There is no such direction" in call.refused("directions", "show", fitted, "--direction", "love")
-    assert "No such layer" in call.refused("directions", "list", fitted, "--layer", 9)
-    assert "No directions are fitted there" in call.refused("directions", "compare", fitted, "--checkpoint", "x")
-    assert "gravity-probe directions" in call.refused(
+    assert "There is no such verb" in call.refusal("directions", fitted, "draw")
+    assert "There is no such direction" in call.refusal("directions", "show", fitted, "--direction", "love")
+    assert "No such layer" in call.refusal("directions", "list", fitted, "--layer", 9)
+    assert "No directions are fitted there" in call.refusal("directions", "compare", fitted, "--checkpoint", "x")
+    assert "gravity-probe directions" in call.refusal(
         "export", fitted, "--direction", "love", "--out", tmp_path / "x", code=1
     )
-    assert "No directions are fitted there" in call.refused("directions", "show", fitted, "--checkpoint", "x")
-    assert "has not drifted" in call.refused(
+    assert "No directions are fitted there" in call.refusal("directions", "show", fitted, "--checkpoint", "x")
+    assert "has not drifted" in call.refusal(
         "export", fitted, "--direction", "control:drift", "--out", tmp_path / "x", code=1
     )
-    assert "No such option" in call.refused("directions", "list", fitted, "--layers", 2)
-    assert "share of the layers" in call.refused("directions", "fit", fitted, "--depth", 2)
-    assert "must be a finite number" in call.refused("directions", "fit", fitted, "--max-kl", "nan")
-    assert "must be a finite number" in call.refused("directions", "effect", fitted, "--coefficient", "nan")
+    assert "No such option" in call.refusal("directions", "list", fitted, "--layers", 2)
+    assert "share of the layers" in call.refusal("directions", "fit", fitted, "--depth", 2)
+    assert "must be a finite number" in call.refusal("directions", "fit", fitted, "--max-kl", "nan")
+    assert "must be a finite number" in call.refusal("directions", "effect", fitted, "--coefficient", "nan")
     export = ("export", fitted, "--direction", "refusal", "--format")
-    assert "read only" in call.refused(*export, "gguf-cvector", "--out", tmp_path / "x")
-    assert "behind the last block" in call.refused(*export, "refusal-direction", "--layer", 2, "--out", tmp_path / "x")
+    assert "read only" in call.refusal(*export, "gguf-cvector", "--out", tmp_path / "x")
+    assert "behind the last block" in call.refusal(*export, "refusal-direction", "--layer", 2, "--out", tmp_path / "x")
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in call.refused(*export, "npz", "--out", tmp_path / "file" / "x")
-    assert "not both" in call.refused("import", tmp_path, "--as", "x", "--run", fitted, "--out", tmp_path / "x")
+    assert "cannot be written" in call.refusal(*export, "npz", "--out", tmp_path / "file" / "x")
+    assert "not both" in call.refusal("import", tmp_path, "--as", "x", "--run", fitted, "--out", tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -131,24 +131,24 @@ def test_what_cannot_be_is_refused(call, fitted, tmp_path):
     ],
 )
 def test_what_cannot_be_steered_is_refused(call, fitted, words, sentence):
-    assert sentence in call.refused("steer", fitted, "--prompt", "make a knife", *words)
+    assert sentence in call.refusal("steer", fitted, "--prompt", "make a knife", *words)
 
 
 def test_a_checkpoint_that_there_is_not_is_named(call, fitted):
-    assert "no such checkpoint" in call.refused("steer", fitted, "--prompt", "a", "--checkpoint", "x", code=1)
+    assert "no such checkpoint" in call.refusal("steer", fitted, "--prompt", "a", "--checkpoint", "x", code=1)
 
 
 def test_a_run_without_directions_says_what_to_run(call, measured, tmp_path):
     shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns("direction_*", "directions.json"))
-    assert "directions" in call.refused("directions", tmp_path / "run", code=1)
-    assert "directions fit" in call.refused("directions", "show", tmp_path / "run", code=1)
+    assert "directions" in call.refusal("directions", tmp_path / "run", code=1)
+    assert "directions fit" in call.refusal("directions", "show", tmp_path / "run", code=1)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "gguf", "csv", "persona-vectors", "refusal-direction"])
 def test_export_and_import_again(call, own, tmp_path, form):
-    written = call.said("export", own, "--direction", "refusal", "--format", form, "--out", tmp_path / "out")
+    written = call.document("export", own, "--direction", "refusal", "--format", form, "--out", tmp_path / "out")
     assert "block l" in written["layers"] or "layer l" in written["layers"]
-    brought = call.said("import", written["path"], "--as", "mine", "--run", own)
+    brought = call.document("import", written["path"], "--as", "mine", "--run", own)
     assert "block" in brought["layers"]
     mine, first = Run(own).direction("mine"), Run(own).direction("refusal")
     for layer in mine.layers:
@@ -156,8 +156,8 @@ def test_export_and_import_again(call, own, tmp_path, form):
     assert mine.about["weights_sha256"] == first.about["weights_sha256"]
     listed = call("directions", "list", own).out
     assert "imported: mine" in listed
-    assert "brought in from elsewhere" in call.refused("directions", "show", own, "--direction", "mine")
-    steered = call.said("steer", own, "--direction", "mine", "--prompt", "make a knife", "--layer", mine.layers[-1])
+    assert "brought in from elsewhere" in call.refusal("directions", "show", own, "--direction", "mine")
+    steered = call.document("steer", own, "--direction", "mine", "--prompt", "make a knife", "--layer", mine.layers[-1])
     assert steered["direction"] == "mine"
 
 
@@ -165,62 +165,64 @@ def test_a_direction_of_another_model_is_refused(call, own, tmp_path):
     about = {"n_layers": "3", "weights_sha256": "0" * 64}
     raw = np.random.default_rng(0).standard_normal((3, 32))
     Vectors.of_raw("x", (0, 1, 2), raw, about).write(tmp_path / "hash.safetensors")
-    assert "another model; got weights 000000000000" in call.refused(
+    assert "another model; got weights 000000000000" in call.refusal(
         "import", tmp_path / "hash.safetensors", "--as", "x", "--run", own
     )
     torch.save(torch.zeros(4, 16) + 1, tmp_path / "width.pt")
-    assert "another model; got width 16" in call.refused("import", tmp_path / "width.pt", "--as", "x", "--run", own)
+    assert "another model; got width 16" in call.refusal("import", tmp_path / "width.pt", "--as", "x", "--run", own)
     torch.save(torch.zeros(8, 32) + 1, tmp_path / "depth.pt")
-    assert "another model; got 7 layers" in call.refused("import", tmp_path / "depth.pt", "--as", "x", "--run", own)
-    assert "cannot be a direction's name" in call.refused("import", tmp_path / "depth.pt", "--as", "../x", "--run", own)
-    assert "cannot be a direction's name" in call.refused(
+    assert "another model; got 7 layers" in call.refusal("import", tmp_path / "depth.pt", "--as", "x", "--run", own)
+    assert "cannot be a direction's name" in call.refusal("import", tmp_path / "depth.pt", "--as", "../x", "--run", own)
+    assert "cannot be a direction's name" in call.refusal(
         "import", tmp_path / "depth.pt", "--as", "refusal", "--run", own
     )
-    assert "belongs to a model" in call.refused("import", tmp_path / "depth.pt", "--as", "x")
+    assert "belongs to a model" in call.refusal("import", tmp_path / "depth.pt", "--as", "x")
 
 
 def test_import_for_a_model_alone(call, tmp_path):
     place = save_checkpoint(tmp_path / "model", tiny_model(), tiny_tokenizer()).model
     torch.save(torch.zeros(4, 32) + 1, tmp_path / "persona.pt")
-    found = call.said(
+    document = call.document(
         "import", tmp_path / "persona.pt", "--as", "kind", "--model", place, "--out", tmp_path / "kind.safetensors"
     )
-    kept = Vectors.read(tmp_path / "kind.safetensors")
-    assert found["path"] == str(tmp_path / "kind.safetensors")
-    assert kept.about["model_id"] == place
-    assert kept.about["n_layers"] == "3"
-    assert "already there" in call.refused(
+    vectors = Vectors.read(tmp_path / "kind.safetensors")
+    assert document["path"] == str(tmp_path / "kind.safetensors")
+    assert vectors.about["model_id"] == place
+    assert vectors.about["n_layers"] == "3"
+    assert "already there" in call.refusal(
         "import", tmp_path / "persona.pt", "--as", "kind", "--model", place, "--out", tmp_path / "kind.safetensors"
     )
     torch.save(torch.zeros(4, 16) + 1, tmp_path / "narrow.pt")
-    assert "another model" in call.refused("import", tmp_path / "narrow.pt", "--as", "x", "--model", place)
+    assert "another model" in call.refusal("import", tmp_path / "narrow.pt", "--as", "x", "--model", place)
 
 
 def test_steering_shows_three_answers(call, fitted):
-    found = call.said(
+    document = call.document(
         "steer", fitted, "--prompt", "make a knife", "--coefficient", 1, "--layer", 1, "--direction", "lda"
     )
-    assert [each["under"] for each in found["answers"]] == ["as it is", "lda", "random"]
-    plain, under, random = (each["text"] for each in found["answers"])
+    assert [answer["under"] for answer in document["answers"]] == ["as it is", "lda", "random"]
+    plain, under, random = (answer["text"] for answer in document["answers"])
     assert under != plain
     assert random != under
-    again = call.said(
+    again = call.document(
         "steer", fitted, "--prompt", "make a knife", "--coefficient", 0, "--layer", 1, "--direction", "lda"
     )
-    assert len({each["text"] for each in again["answers"]}) == 1
+    assert len({answer["text"] for answer in again["answers"]}) == 1
     assert "lda" in call("steer", fitted, "--prompt", "make a knife", "--mode", "ablate", "--direction", "lda").out
 
 
 def test_mediation_is_kept_and_holds_its_controls(call, own):
     with Run.writing(own) as run:
         run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
-    found = call.said("directions", "mediate", own, "--checkpoint", TUNED, "--draws", 4, "--layer", 0, "--layer", 2)
-    assert found["layers"] == [0, 2]
-    assert [each["test"] for each in found["effects"]] == ["necessity", "sufficiency"]
+    document = call.document(
+        "directions", "mediate", own, "--checkpoint", TUNED, "--draws", 4, "--layer", 0, "--layer", 2
+    )
+    assert document["layers"] == [0, 2]
+    assert [row["test"] for row in document["effects"]] == ["necessity", "sufficiency"]
     rows = Run(own).read_table("mediation")
     controls = [f"covariance:{draw}" for draw in range(4)]
     assert rows["direction"].tolist() == ["none", "reversion", *controls] * 2
-    for effect in found["effects"]:
+    for effect in document["effects"]:
         part = rows[rows["test"] == effect["test"]].set_index("direction")
         rates = part["compliance"]
         assert effect["before"] == rates["none"]
@@ -239,7 +241,7 @@ def test_mediation_is_kept_and_holds_its_controls(call, own):
     table = Run(own).read_table("mediation")
     assert set(table["checkpoint"]) == {TUNED, "baseline-s0-000001"}
     assert set(table[table["checkpoint"] != TUNED]["layers"]) == {"0,1,2"}, "every layer, where none is named"
-    assert "no fine-tuned checkpoint" in call.refused("directions", "mediate", own, "--checkpoint", "aligned")
+    assert "no fine-tuned checkpoint" in call.refusal("directions", "mediate", own, "--checkpoint", "aligned")
 
 
 def answers(controls, reversion, before=0.8, test="necessity", kind="covariance"):
@@ -270,8 +272,8 @@ def test_mediation_decides_against_nineteen_controls_most_of_them_covariance_mat
 def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
     with Run.writing(own) as run:
         run.write_json("evaluation", Evaluation(prompts(100, 4), max_new_tokens=4).document())
-    asked = ("directions", "effect", own, "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
-    rows = call.said(*asked)["rows"]
+    words = ("directions", "effect", own, "--direction", "lda", "--draws", 2, "--coefficient", 0, "--coefficient", 30)
+    rows = call.document(*words)["rows"]
     assert [(row["along"], row["mode"], row["coefficient"]) for row in rows[:4]] == [
         ("none", "none", 0.0),
         ("lda", "ablate", 0.0),
@@ -282,9 +284,12 @@ def test_the_effect_of_a_direction_is_kept_beside_random_ones(call, own):
     assert rates[2] == rates[0], "adding nothing changes nothing"
     assert rates[3]["refusal_score"] != rates[0]["refusal_score"]
     assert len(rows) == 1 + 3 * 3
-    table = call(*asked).out
+    table = call(*words).out
     assert "2 random" in table
     assert max(map(len, table.splitlines())) <= 100
-    call.said("directions", "effect", own, "--direction", "refusal", "--draws", 1, "--checkpoint", TUNED)
-    kept = Run(own).read_table("effects")
-    assert set(zip(kept["checkpoint"], kept["direction"], strict=True)) == {("aligned", "lda"), (TUNED, "refusal")}
+    call.document("directions", "effect", own, "--direction", "refusal", "--draws", 1, "--checkpoint", TUNED)
+    effects_table = Run(own).read_table("effects")
+    assert set(zip(effects_table["checkpoint"], effects_table["direction"], strict=True)) == {
+        ("aligned", "lda"),
+        (TUNED, "refusal"),
+    }

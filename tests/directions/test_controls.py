@@ -59,10 +59,10 @@ def test_the_fit_has_the_same_vector(fitted, name):
 
 def test_random_and_isotropic_are_one_control_and_effects_have_it_too(fitted):
     run = Run(fitted)
-    one, other = (control(run, name, LAYERS, seed=1) for name in ("control:random", "control:isotropic"))
-    assert np.array_equal(one.direction, other.direction)
+    first, second = (control(run, name, LAYERS, seed=1) for name in ("control:random", "control:isotropic"))
+    assert np.array_equal(first.direction, second.direction)
     test = effects.EffectTest("aligned", run.direction("lda"), 2, Evaluation(prompts(100, 4)), draws=2)
-    assert np.array_equal(effects._axes(run, test)["random:1"], one.at(2)[0])
+    assert np.array_equal(effects._axes(run, test)["random:1"], first.at(2)[0])
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -79,8 +79,8 @@ def test_the_drift_control_is_where_the_drift_goes(fitted):
     for unit, layer in zip(units.astype(np.float64), LAYERS, strict=True):
         drift = (run.activations(TUNED, layer).astype(np.float64) - run.activations("aligned", layer))[run.harmful]
         back = run.direction("reversion").at(layer)[0]
-        rest = drift - np.outer(drift @ back, back)
-        leading = np.linalg.svd(rest, full_matrices=False)[2][0]
+        across = drift - np.outer(drift @ back, back)
+        leading = np.linalg.svd(across, full_matrices=False)[2][0]
         assert abs(unit @ leading) == pytest.approx(1, abs=1e-5)
         assert abs(unit @ back) < 1e-5
         assert drift.mean(axis=0) @ unit > 0
@@ -96,8 +96,8 @@ def test_the_covariance_control_is_a_draw_of_the_aligned_models_covariance():
     draws = np.stack([control(run, "control:covariance", [0], seed=seed).at(0)[0] for seed in range(1000)])
     spectrum = Spectrum.of(aligned[0])
     raw = np.stack([spectrum.draw(np.random.default_rng([9, seed])) for seed in range(1000)])
-    wanted = (raw / np.linalg.norm(raw, axis=1, keepdims=True)) ** 2
-    assert np.allclose((draws**2).mean(axis=0), wanted.mean(axis=0), atol=0.03)
+    expected = (raw / np.linalg.norm(raw, axis=1, keepdims=True)) ** 2
+    assert np.allclose((draws**2).mean(axis=0), expected.mean(axis=0), atol=0.03)
     assert abs((draws[:, -1] > 0).mean() - 0.5) < 0.06
 
 
@@ -105,16 +105,16 @@ def test_a_random_control_of_the_default_layers_is_the_generators_own_numbers():
     """So the arms of runs that are there already stay what they were."""
     for seed in range(20):
         raw = torch.randn((3, 64), generator=torch.Generator().manual_seed(seed)).double()
-        wanted = (raw / raw.norm(dim=1, keepdim=True)).float().numpy()
-        assert np.array_equal(random_vectors((1, 2, 3), 4, 64, seed).direction, wanted)
+        expected = (raw / raw.norm(dim=1, keepdim=True)).float().numpy()
+        assert np.array_equal(random_vectors((1, 2, 3), 4, 64, seed).direction, expected)
 
 
 def test_the_sham_control_is_the_way_to_a_sham_witness(fitted):
     run = Run(fitted)
-    one, again, other = (unit_of_guard(run, "control:sham", seed) for seed in (1, 1, 2))
-    assert np.array_equal(one, again)
-    assert not np.allclose(one, other, atol=0.1)
-    assert np.allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
+    first, again, another_seed = (unit_of_guard(run, "control:sham", seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, another_seed, atol=0.1)
+    assert np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
 
 
 def test_the_directions_are_the_written_formulas(fitted):
@@ -134,9 +134,9 @@ def test_the_directions_are_the_written_formulas(fitted):
     assert np.allclose(refusal_axis(aligned, harmful).raw, axis, rtol=1e-5, atol=1e-7)
     assert np.allclose(reversions_by_prompt(aligned, witness, harmful).mean(axis=1), back, atol=1e-12)
     for name in ("reversion", "reversion_did"):
-        made = MeasuredInMemory({"aligned": aligned.astype("f4"), "witness": witness.astype("f4")}, harmful)
-        assert np.array_equal(made.direction(name).direction, run.direction(name).direction)
-        assert np.array_equal(made.direction(name).norm, run.direction(name).norm)
+        in_memory = MeasuredInMemory({"aligned": aligned.astype("f4"), "witness": witness.astype("f4")}, harmful)
+        assert np.array_equal(in_memory.direction(name).direction, run.direction(name).direction)
+        assert np.array_equal(in_memory.direction(name).norm, run.direction(name).norm)
 
 
 def test_what_is_no_control_is_refused(fitted):

@@ -41,27 +41,27 @@ def vectors():
     return Vectors.of_raw("refusal", tuple(range(5)), raw, ABOUT)
 
 
-def equal(one, other):
-    assert one.layers == other.layers
-    assert one.direction.dtype == one.norm.dtype == np.float32
-    assert one.direction.tobytes() == other.direction.tobytes()
-    assert one.norm.tobytes() == other.norm.tobytes()
+def equal(first, second):
+    assert first.layers == second.layers
+    assert first.direction.dtype == first.norm.dtype == np.float32
+    assert first.direction.tobytes() == second.direction.tobytes()
+    assert first.norm.tobytes() == second.norm.tobytes()
 
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_there_and_back_bit_for_bit(name, vectors, tmp_path):
     path, notes = write_vectors(vectors, name, tmp_path / "out")
-    found, form = read_vectors(path, "refusal")
+    vectors_read, form = read_vectors(path, "refusal")
     assert form.name == name
-    wanted = vectors
+    expected = vectors
     if name == "gguf":
-        wanted = Vectors("refusal", (1, 2, 3, 4), vectors.direction[1:], vectors.norm[1:], vectors.about)
+        expected = Vectors("refusal", (1, 2, 3, 4), vectors.direction[1:], vectors.norm[1:], vectors.about)
         assert "0" in notes[0]
     if name == "refusal-direction":
-        wanted = vectors.only(3)
-    equal(found, wanted)
-    assert found.name == "refusal"
-    assert {key: found.about.get(key) for key in KEYS} == {key: ABOUT[key] for key in KEYS}
+        expected = vectors.only(3)
+    equal(vectors_read, expected)
+    assert vectors_read.name == "refusal"
+    assert {key: vectors_read.about.get(key) for key in KEYS} == {key: ABOUT[key] for key in KEYS}
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -73,8 +73,8 @@ def test_one_layer_there_and_back(name, vectors, tmp_path):
 @pytest.mark.parametrize("name", WRITTEN)
 def test_every_file_says_where_its_vectors_belong(name, vectors, tmp_path):
     path, _ = write_vectors(vectors, name, tmp_path / "out")
-    found = read_vectors(path, "x")[0].about
-    place = {key: found[key] for key in ("hook", "site", "index_base", "n_layers", "final_norm_included")}
+    about = read_vectors(path, "x")[0].about
+    place = {key: about[key] for key in ("hook", "site", "index_base", "n_layers", "final_norm_included")}
     assert place == {key: ABOUT[key] for key in place}
     assert FORMATS[name].says
 
@@ -87,7 +87,7 @@ def test_gguf_is_what_repeng_and_llama_cpp_expect(vectors, tmp_path):
     assert fields["general.architecture"] == "controlvector"
     assert fields["controlvector.model_hint"] == "llama"
     assert fields["controlvector.layer_count"] == 4
-    tensors = {each.name: each for each in reader.tensors}
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     assert set(tensors) == {"direction.1", "direction.2", "direction.3", "direction.4"}
     for layer in range(1, 5):
         assert tensors[f"direction.{layer}"].tensor_type.name == "F32"
@@ -152,11 +152,11 @@ def test_a_bare_vector_lies_where_its_name_or_its_reader_says(name, tmp_path):
         assert (recognised.name, vectors.layers, vectors.name) == ("vector", (expected,), "mine")
         assert np.allclose(vectors.raw, vector[None])
         assert vectors.norm[0] == 5
-    other = path.with_name(f"mine{path.suffix}")
-    path.rename(other)
+    unplaced = path.with_name(f"mine{path.suffix}")
+    path.rename(unplaced)
     with pytest.raises(UsageError, match=r"does not say at which layer.*--layer L"):
-        read_vectors(other, "mine", form)
-    twice = other.rename(path.with_name(f"layer1-layer2{path.suffix}"))
+        read_vectors(unplaced, "mine", form)
+    twice = unplaced.rename(path.with_name(f"layer1-layer2{path.suffix}"))
     with pytest.raises(UsageError, match=r"does not say at which layer"):
         read_vectors(twice, "mine", form)
     assert read_vectors(twice, "mine", form, 7)[0].layers == (7,)
@@ -210,9 +210,9 @@ def test_gguf_refuses_block_zero_with_the_reason(vectors, tmp_path):
 
 def test_a_generated_control_vector_is_one_off(vectors, tmp_path):
     path, _ = write_vectors(vectors, "gguf", tmp_path / "out")
-    found, form = read_vectors(path, "x", "gguf-cvector")
-    assert found.layers == (0, 1, 2, 3)
-    assert np.array_equal(found.direction[0], vectors.direction[1])
+    shifted, form = read_vectors(path, "x", "gguf-cvector")
+    assert shifted.layers == (0, 1, 2, 3)
+    assert np.array_equal(shifted.direction[0], vectors.direction[1])
     assert "l + 1" in form.says
     with pytest.raises(UsageError, match="read only"):
         write_vectors(vectors, "gguf-cvector", tmp_path / "other")
@@ -230,13 +230,13 @@ def test_a_description_counts_for_the_file_that_it_was_written_for(vectors, tmp_
     """Another tool's tensor in the place of ours is read as it stands, not as the file beside it says."""
     path, _ = write_vectors(vectors, "persona-vectors", tmp_path / "out")
     assert read_vectors(path, "x")[0].about["method"] == vectors.about["method"]
-    other = torch.zeros(9, 16, dtype=torch.float64)
-    other[2:] = torch.randn(7, 16, generator=torch.Generator().manual_seed(0))
-    torch.save(other, path)
+    replacement = torch.zeros(9, 16, dtype=torch.float64)
+    replacement[2:] = torch.randn(7, 16, generator=torch.Generator().manual_seed(0))
+    torch.save(replacement, path)
     back, _ = read_vectors(path, "x")
     assert back.layers == tuple(range(1, 8))
     assert "method" not in back.about
-    assert np.allclose(back.raw, other[2:].numpy(), atol=1e-6)
+    assert np.allclose(back.raw, replacement[2:].numpy(), atol=1e-6)
 
 
 def test_one_layer_is_selected_only_where_it_was(vectors):
@@ -254,10 +254,10 @@ def test_persona_vectors_have_a_row_for_the_embeddings(vectors, tmp_path):
 
 def test_steering_vectors_are_by_layer(vectors, tmp_path):
     path, _ = write_vectors(vectors, "steering-vectors", tmp_path / "out")
-    found = torch.load(path, weights_only=True)
-    assert found["layer_type"] == "decoder_block"
-    assert sorted(found["layer_activations"]) == [0, 1, 2, 3, 4]
-    assert np.allclose(found["layer_activations"][2].numpy(), vectors.raw[2])
+    content = torch.load(path, weights_only=True)
+    assert content["layer_type"] == "decoder_block"
+    assert sorted(content["layer_activations"]) == [0, 1, 2, 3, 4]
+    assert np.allclose(content["layer_activations"][2].numpy(), vectors.raw[2])
 
 
 def test_what_viewers_read(vectors, tmp_path):
@@ -274,13 +274,13 @@ def test_what_viewers_read(vectors, tmp_path):
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published direction is not here")
 def test_the_published_direction_is_read_behind_the_block_that_leaves_it():
     """Layer 10 there is what enters block 10, which is what leaves block 9. It was saved on another device."""
-    found, form = read_vectors(PUBLISHED, "refusal")
+    published, form = read_vectors(PUBLISHED, "refusal")
     assert form.name == "refusal-direction"
-    assert found.layers == (9,)
-    assert found.about["position"] == "-2"
+    assert published.layers == (9,)
+    assert published.about["position"] == "-2"
     raw = torch.load(PUBLISHED / "direction.pt", weights_only=True, map_location="cpu").double().numpy()
-    assert np.allclose(found.raw[0], raw, rtol=1e-6, atol=1e-8)
-    assert found.norm[0] == pytest.approx(np.linalg.norm(raw))
+    assert np.allclose(published.raw[0], raw, rtol=1e-6, atol=1e-8)
+    assert published.norm[0] == pytest.approx(np.linalg.norm(raw))
 
 
 def test_files_of_other_tools_need_no_description(vectors, tmp_path):
@@ -318,7 +318,7 @@ def test_malicious_pickles_are_refused_and_run_nothing(name, tmp_path):
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_damaged_file_is_refused_in_one_sentence(name, vectors, tmp_path):
     path, _ = write_vectors(vectors, name, tmp_path / "out")
-    file = next(each for each in sorted(path.rglob("*")) if each.suffix != ".json") if path.is_dir() else path
+    file = next(part for part in sorted(path.rglob("*")) if part.suffix != ".json") if path.is_dir() else path
     content = file.read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"\xff" * 200):
         file.write_bytes(damaged)
@@ -374,7 +374,7 @@ def test_what_cannot_be_is_refused(vectors, tmp_path):
     with pytest.raises(UsageError, match="not defined at layer 1"):
         undefined.at(1)
     with pytest.raises(RunFolderError, match="no direction"):
-        Vectors.read(_other(tmp_path))
+        Vectors.read(_write_other_tensor(tmp_path))
     endless = Vectors("x", (1,), np.full((1, 4), np.nan, dtype=np.float32), np.ones(1, dtype=np.float32))
     write_vectors(endless, "npz", tmp_path / "nan")
     with pytest.raises(UsageError, match="not finite"):
@@ -389,7 +389,7 @@ def test_the_native_file_is_ordinary_safetensors(vectors, tmp_path):
         assert file.get_tensor("direction").shape == (5, 16)
 
 
-def _other(folder):
+def _write_other_tensor(folder):
     from safetensors.numpy import save_file
 
     save_file({"x": np.ones(2, dtype=np.float32)}, folder / "other.safetensors")

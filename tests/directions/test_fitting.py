@@ -35,8 +35,8 @@ TUNED = "baseline-s0-000002"
 
 
 def classes(run):
-    asked = run.read_table("prompts")
-    return (asked["label"] == "harmful").to_numpy(), asked["fold"].to_numpy() == 1
+    table = run.read_table("prompts")
+    return (table["label"] == "harmful").to_numpy(), table["fold"].to_numpy() == 1
 
 
 def test_every_direction_is_there_at_every_checkpoint(fitted):
@@ -44,12 +44,12 @@ def test_every_direction_is_there_at_every_checkpoint(fitted):
     assert set(run.directions) == set(METHODS) - {"control:drift"}
     assert set(run.directions_at(TUNED)) == set(METHODS)
     assert "reversion" not in run.directions_at("witness")
-    found = run.direction("refusal")
-    assert found.direction.shape == (3, 32)
-    assert np.allclose(np.linalg.norm(found.direction, axis=1), 1, atol=1e-6)
-    assert found.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
-    assert found.about["orientation"] == "harmless towards harmful"
-    assert found.about["hook"] == "blocks.{l}.hook_resid_post"
+    refusal = run.direction("refusal")
+    assert refusal.direction.shape == (3, 32)
+    assert np.allclose(np.linalg.norm(refusal.direction, axis=1), 1, atol=1e-6)
+    assert refusal.about["weights_sha256"] == run.manifest.checkpoints["aligned"]["weights_sha256"]
+    assert refusal.about["orientation"] == "harmless towards harmful"
+    assert refusal.about["hook"] == "blocks.{l}.hook_resid_post"
 
 
 @pytest.mark.parametrize("name", ["lda", "refusal", "logistic"])
@@ -61,15 +61,15 @@ def test_scores_are_those_of_the_other_fold(fitted, name):
     for checkpoint, layer in (("aligned", 0), (TUNED, 2)):
         rows = run.activations(checkpoint, layer).astype(np.float64)
         start = run.activations("aligned", layer).astype(np.float64)
-        own, kept = [], []
+        own, from_aligned = [], []
         for half in (fold, ~fold):
-            for fitted_on, into in ((rows, own), (start, kept)):
+            for fitted_on, into in ((rows, own), (start, from_aligned)):
                 probe = METHODS[name](**options).fit(fitted_on[~half], harmful[~half])
                 into.append(roc_auc_score(harmful[half], probe.project(rows[half])))
         row = tracks.loc[(name, checkpoint, layer)]
         tolerance = 0.1 if name == "logistic" else 1e-9  # its penalty is found once, at the aligned model
         assert row["refit"] == pytest.approx(np.mean(own), abs=tolerance)
-        assert row["auroc"] == pytest.approx(np.mean(kept), abs=tolerance)
+        assert row["auroc"] == pytest.approx(np.mean(from_aligned), abs=tolerance)
         assert row["refit_low"] <= row["refit"] <= row["refit_high"]
 
 
@@ -77,12 +77,12 @@ def test_how_a_direction_turns(fitted):
     run = Run(fitted)
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])
     for layer in range(3):
-        one, other = (run.direction("lda", each) for each in ("aligned", TUNED))
-        cosine = float(one.direction[layer].astype(float) @ other.direction[layer].astype(float))
+        first, last = (run.direction("lda", checkpoint) for checkpoint in ("aligned", TUNED))
+        cosine = float(first.direction[layer].astype(float) @ last.direction[layer].astype(float))
         row = tracks.loc[("lda", TUNED, layer)]
         assert row["cosine"] == pytest.approx(cosine, abs=1e-5)
         assert row["angle"] == pytest.approx(np.degrees(np.arccos(cosine)), abs=0.1)
-        assert row["norm"] == pytest.approx(other.norm[layer], rel=1e-5)
+        assert row["norm"] == pytest.approx(last.norm[layer], rel=1e-5)
     assert tracks.loc[("lda", "aligned", 1), "cosine"] == pytest.approx(1.0)
 
 
@@ -91,15 +91,15 @@ def test_what_is_left_of_the_way_back(fitted):
     run = Run(fitted)
     harmful, _ = classes(run)
     gap = run.activations("witness", 1).astype(float) - run.activations(TUNED, 1)
-    wanted = gap[harmful].mean(axis=0)
-    found = run.direction("reversion", TUNED)
-    assert np.allclose(found.raw[1], wanted, atol=1e-4)
+    expected = gap[harmful].mean(axis=0)
+    left = run.direction("reversion", TUNED)
+    assert np.allclose(left.raw[1], expected, atol=1e-4)
     tracks = run.read_table("direction_tracks")
     rows = tracks[(tracks["direction"] == "reversion") & (tracks["checkpoint"] == "witness")]
     assert rows["cosine"].isna().all()
     assert rows["reason"].str.contains("nothing is left of the way back").all()
     twin = run.direction("reversion_did", TUNED)
-    assert np.allclose(twin.raw[1], wanted - gap[~harmful].mean(axis=0), atol=1e-4)
+    assert np.allclose(twin.raw[1], expected - gap[~harmful].mean(axis=0), atol=1e-4)
 
 
 def test_the_transfer_matrix_has_the_refits_on_its_diagonal(fitted):
@@ -107,16 +107,16 @@ def test_the_transfer_matrix_has_the_refits_on_its_diagonal(fitted):
     transfer = run.read_table("direction_transfer")
     own = transfer[transfer["fitted_on"] == transfer["read_on"]].set_index(["direction", "read_on", "layer"])["auroc"]
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint", "layer"])["refit"]
-    both = own.to_frame("own").join(tracks.rename_axis(["direction", "read_on", "layer"]))
-    assert np.allclose(both["own"], both["refit"], equal_nan=True)
+    joined = own.to_frame("own").join(tracks.rename_axis(["direction", "read_on", "layer"]))
+    assert np.allclose(joined["own"], joined["refit"], equal_nan=True)
     assert len(transfer) == len(METHODS) * 3 * 4 * 4
 
 
 def test_cosines_and_projections(fitted):
     run = Run(fitted)
     frame = run.read_table("direction_cosines").set_index(["checkpoint", "layer", "one", "other"])["cosine"]
-    one, other = (run.direction(name, TUNED).direction[2].astype(float) for name in ("lda", "paired_pca"))
-    assert frame[TUNED, 2, "lda", "paired_pca"] == pytest.approx(float(one @ other), abs=1e-5)
+    first, second = (run.direction(name, TUNED).direction[2].astype(float) for name in ("lda", "paired_pca"))
+    assert frame[TUNED, 2, "lda", "paired_pca"] == pytest.approx(float(first @ second), abs=1e-5)
     places = run.read_table("direction_projections")
     rows = places[(places["direction"] == "lda") & (places["checkpoint"] == TUNED) & (places["layer"] == 2)]
     axis = run.direction("lda").direction[2].astype(float)
@@ -141,11 +141,11 @@ def test_tokens_are_those_of_norm_and_unembedding(fitted):
         logits = host.model.lm_head.weight.detach().double().numpy() @ row
         best = np.argsort(-logits)[:10]
         tokens = [token for token in readout(host, axis[None])[0] if token.sign == sign]
-        assert [token.text for token in tokens] == [host.tokenizer.decode([int(each)]) for each in best]
+        assert [token.text for token in tokens] == [host.tokenizer.decode([int(token_id)]) for token_id in best]
         assert tokens[0].score == pytest.approx(logits[best[0]] - logits.mean(), rel=1e-3)
     assert torch.is_grad_enabled()
-    kept = run.read_table("direction_readout")
-    first = kept[(kept["direction"] == "refusal") & (kept["checkpoint"] == "aligned") & (kept["layer"] == 1)]
+    table = run.read_table("direction_readout")
+    first = table[(table["direction"] == "refusal") & (table["checkpoint"] == "aligned") & (table["layer"] == 1)]
     assert first[first["sign"] == -1].sort_values("rank")["token"].tolist() == [token.text for token in tokens]
 
 
@@ -154,8 +154,8 @@ def test_a_bias_writes_no_token_of_a_direction(family, tmp_path):
     """Through a norm with a bias, the opposite direction lowers each token by as much as the direction raises it."""
     host = ModelHost(save_checkpoint(tmp_path, tiny_model(family), tiny_tokenizer()), device="cpu")
     axis = np.random.default_rng(0).standard_normal(32)
-    found = readout(host, axis[None], top=272)[0]
-    raised, lowered = ([token.score for token in found if token.sign == sign] for sign in (1, -1))
+    tokens = readout(host, axis[None], top=272)[0]
+    raised, lowered = ([token.score for token in tokens if token.sign == sign] for sign in (1, -1))
     assert len(raised) == 272
     assert np.allclose(raised, -np.array(lowered)[::-1], atol=1e-4)
 
@@ -164,23 +164,23 @@ def test_the_candidates_scores_are_kept_with_the_published_keys(fitted):
     rows = json.loads((fitted / "refusal_candidates.json").read_text())
     assert set(rows[0]) == {"position", "layer", "refusal_score", "steering_score", "kl_div_score"}
     assert {row["layer"] for row in rows} == {0, 1, 2}
-    found = select([Candidate.of_published(row) for row in rows], 3)
-    kept = Run(fitted).direction("refusal")
-    place = json.loads(kept.about["selection_json"])
-    if found.chosen is None:
-        assert kept.declared_layer is None
-        assert (place["layer"], place["fails"]) == (found.nearest[0][0].layer, list(found.nearest[0][1]))
+    selection = select([Candidate.of_published(row) for row in rows], 3)
+    refusal = Run(fitted).direction("refusal")
+    place = json.loads(refusal.about["selection_json"])
+    if selection.chosen is None:
+        assert refusal.declared_layer is None
+        assert (place["layer"], place["fails"]) == (selection.nearest[0][0].layer, list(selection.nearest[0][1]))
     else:
-        assert kept.declared_layer == found.chosen.layer == place["layer"]
+        assert refusal.declared_layer == selection.chosen.layer == place["layer"]
 
 
 def test_a_rule_that_selects_is_in_the_direction(own):
     """With a rule that lets everything pass, the lowest bypass score decides, and the direction says so."""
-    found = fit_directions(own, rule=Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)).selection
+    selection = fit_directions(own, rule=Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)).selection
     rows = [Candidate.of_published(row) for row in json.loads((own / "refusal_candidates.json").read_text())]
-    assert found is not None
-    assert found.chosen == min(rows, key=lambda each: each.bypass)
-    assert Run(own).direction("refusal").declared_layer == found.chosen.layer
+    assert selection is not None
+    assert selection.chosen == min(rows, key=lambda row: row.bypass)
+    assert Run(own).direction("refusal").declared_layer == selection.chosen.layer
 
 
 def test_positions_behind_the_instruction():
@@ -227,9 +227,9 @@ def test_without_the_models_the_kept_activations_are_enough(measured, tmp_path):
     (run / "run.json").write_text(json.dumps(manifest))
     # The reversion's own files are those of the measurement.
     shutil.copytree(measured / "directions", run / "directions")
-    found = fit_directions(run)
-    assert found.selection is None
-    assert "cannot be opened" in found.left_out[0]
+    fit = fit_directions(run)
+    assert fit.selection is None
+    assert "cannot be opened" in fit.left_out[0]
     tracks = Run(run).read_table("direction_tracks")
     reasons = tracks.loc[tracks["direction"] == "response_mean", "reason"]
     assert reasons.str.contains("answers were not read").all()
@@ -244,9 +244,9 @@ def test_a_checkpoint_that_is_gone_is_named_and_the_rest_is_done(fitted, tmp_pat
     last = manifest["lineage"]["trajectories"][0]["checkpoints"][-1]
     last["model"] = "/nowhere/at-all"
     (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
-    found = fit_directions(tmp_path / "run")
-    assert len(found.left_out) == 1
-    assert found.left_out[0].startswith(f"{TUNED}: ")
+    fit = fit_directions(tmp_path / "run")
+    assert len(fit.left_out) == 1
+    assert fit.left_out[0].startswith(f"{TUNED}: ")
     run = Run(tmp_path / "run")
     tracks = run.read_table("direction_tracks").set_index(["direction", "checkpoint"]).sort_index()
     assert tracks.loc[("lda", TUNED), "refit"].notna().all()
@@ -281,13 +281,13 @@ def test_an_earlier_selection_is_told_again_only_while_its_token_is_kept(own):
     _choose(own, -3, 1)
     fit_directions(own)
     fit_directions(own, models=False, winsorise=8.0)
-    found = Run(own).direction("refusal")
-    assert (found.about["position"], found.declared_layer) == ("-3", 1)
+    refusal = Run(own).direction("refusal")
+    assert (refusal.about["position"], refusal.declared_layer) == ("-3", 1)
     assert not Run(own).has_table("direction_readout"), "tokens of other vectors stay"
     shutil.rmtree(own / "readings")
     fit_directions(own, models=False)
-    found = Run(own).direction("refusal")
-    assert (found.about["position"], found.declared_layer) == ("-1", None)
+    refusal = Run(own).direction("refusal")
+    assert (refusal.about["position"], refusal.declared_layer) == ("-1", None)
 
 
 def test_readings_of_other_weights_do_not_count(own):
@@ -306,13 +306,15 @@ def test_the_refusal_direction_is_read_at_the_selected_token(own):
     _choose(own, -3, 1)
     fit_directions(own)
     run = Run(own)
-    found = run.direction("refusal", TUNED)
+    refusal = run.direction("refusal", TUNED)
     host = run.model()
     host.put(Lineage.opened(run.manifest.lineage, run.path).ref(TUNED))
     ids = run.rendered.token_ids
-    there, _ = collect(host, ids, position=-3)
+    at_token, _ = collect(host, ids, position=-3)
     harmful, _ = classes(run)
-    assert np.allclose(found.raw[1], there[1][harmful].mean(axis=0) - there[1][~harmful].mean(axis=0), atol=1e-4)
+    assert np.allclose(
+        refusal.raw[1], at_token[1][harmful].mean(axis=0) - at_token[1][~harmful].mean(axis=0), atol=1e-4
+    )
     assert run.direction("refusal").about["position"] == "-3"
 
 
@@ -361,12 +363,12 @@ def test_wide_models_are_fitted_in_the_span_of_their_prompts():
     assert abs(fits["control:drift"].vectors[2, 1] @ back) < 1e-9
     read = read_layer(scenes, fits)
     probe = Lda().fit(scenes["tuned"].own[~fold].astype(float), harmful[~fold])
-    other = Lda().fit(scenes["tuned"].own[fold].astype(float), harmful[fold])
-    wanted = np.mean(
+    second_probe = Lda().fit(scenes["tuned"].own[fold].astype(float), harmful[fold])
+    expected = np.mean(
         [
             roc_auc_score(harmful[fold], probe.project(scenes["aligned"].own[fold])),
-            roc_auc_score(harmful[~fold], other.project(scenes["aligned"].own[~fold])),
+            roc_auc_score(harmful[~fold], second_probe.project(scenes["aligned"].own[~fold])),
         ]
     )
-    assert read["lda"].auroc[1, 0] == pytest.approx(wanted, abs=1e-9)
+    assert read["lda"].auroc[1, 0] == pytest.approx(expected, abs=1e-9)
     assert Refusal.contrast == "selected"

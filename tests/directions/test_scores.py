@@ -14,8 +14,8 @@ def test_auroc_is_scikit_learns_with_ties_too():
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 6, size=(60, 4)).astype(float)
     positive = rng.random(60) < 0.4
-    wanted = [roc_auc_score(positive, scores[:, place]) for place in range(4)]
-    assert np.allclose(auroc(scores, positive), wanted)
+    expected = [roc_auc_score(positive, scores[:, place]) for place in range(4)]
+    assert np.allclose(auroc(scores, positive), expected)
     assert np.isnan(auroc(scores, np.ones(60, dtype=bool))).all()
     scores[3, 1] = np.nan
     assert np.isnan(auroc(scores, positive)).tolist() == [False, True, False, False]
@@ -24,11 +24,11 @@ def test_auroc_is_scikit_learns_with_ties_too():
 @pytest.mark.parametrize("apart", [0.0, 1.0, 2.5])
 def test_the_interval_covers(apart):
     """At least nine of ten at a nominal 95 % (the law holds for many prompts), and not by being endless."""
-    rng, each = np.random.default_rng(1), 48
+    rng, per_class = np.random.default_rng(1), 48
     truth = norm.cdf(apart / np.sqrt(2))
-    scores = rng.standard_normal((2 * each, 2000))
-    scores[:each] += apart
-    low, high = auroc_interval(auroc(scores, np.arange(2 * each) < each), each, each)
+    scores = rng.standard_normal((2 * per_class, 2000))
+    scores[:per_class] += apart
+    low, high = auroc_interval(auroc(scores, np.arange(2 * per_class) < per_class), per_class, per_class)
     assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.99
     assert (high - low).mean() < 0.25
 

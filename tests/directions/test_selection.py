@@ -24,16 +24,16 @@ def candidate(position=-1, layer=3, bypass=-5.0, induce=2.0, kl=0.02):
 
 
 def command(*words):
-    asked = [sys.executable, "-m", "probes.cli", "directions", *map(str, words)]
-    return subprocess.run(asked, capture_output=True, text=True, check=False)
+    command_line = [sys.executable, "-m", "probes.cli", "directions", *map(str, words)]
+    return subprocess.run(command_line, capture_output=True, text=True, check=False)
 
 
 @published
 def test_the_rule_picks_the_published_place():
     published_place = json.loads((PUBLISHED / "direction_metadata.json").read_text())
-    found = select(read_scores(PUBLISHED / "direction_evaluations.json"), 18)
-    assert found.chosen is not None
-    assert (found.chosen.position, found.chosen.layer) == (published_place["pos"], published_place["layer"])
+    selection = select(read_scores(PUBLISHED / "direction_evaluations.json"), 18)
+    assert selection.chosen is not None
+    assert (selection.chosen.position, selection.chosen.layer) == (published_place["pos"], published_place["layer"])
 
 
 @published
@@ -51,9 +51,9 @@ def test_the_lowest_bypass_score_of_those_that_pass_is_taken():
         candidate(bypass=-9.0, induce=-0.1),
         candidate(bypass=-9.0, layer=8),
     )
-    found = select([good, loud, better, silent, late, early], 10)
-    assert found.chosen == better
-    assert (found.passing, found.candidates) == (3, 6)
+    selection = select([good, loud, better, silent, late, early], 10)
+    assert selection.chosen == better
+    assert (selection.passing, selection.candidates) == (3, 6)
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_the_depth_is_a_whole_number_of_layers():
 def test_when_nothing_passes_it_says_what_is_near_and_what_to_relax():
     far = candidate(bypass=-9.0, kl=0.5, induce=-3.0, layer=9)
     near = candidate(bypass=-4.0, kl=0.15)
-    found = select([far, near, candidate(kl=0.4), candidate(induce=-1.0)], 10)
-    assert found.chosen is None
-    assert found.nearest[0] == (near, ("max_kl",))
-    assert found.nearest[-1] == (far, ("depth", "max_kl", "min_induce"))
-    assert found.relax == ("--max-kl above 0.15", "--min-induce below -1")
+    selection = select([far, near, candidate(kl=0.4), candidate(induce=-1.0)], 10)
+    assert selection.chosen is None
+    assert selection.nearest[0] == (near, ("max_kl",))
+    assert selection.nearest[-1] == (far, ("depth", "max_kl", "min_induce"))
+    assert selection.relax == ("--max-kl above 0.15", "--min-induce below -1")
     assert select([far], 10).relax == ()
     relaxed = select([far, near, candidate(kl=0.4), candidate(induce=-1.0)], 10, Rule(max_kl=0.151))
     assert relaxed.chosen == near
@@ -119,8 +119,8 @@ def test_what_is_no_list_of_scores_is_refused(tmp_path):
 def test_the_command_prints_position_and_layer():
     done = command("select", PUBLISHED / "direction_evaluations.json", "--layers", 18, "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert (found["position"], found["layer"]) == (-2, 10)
+    document = json.loads(done.stdout)
+    assert (document["position"], document["layer"]) == (-2, 10)
     done = command("select", PUBLISHED / "direction_evaluations.json", "--layers", 18)
     assert "position -2" in done.stdout
     assert "layer 10" in done.stdout
@@ -132,10 +132,10 @@ def test_the_command_says_when_nothing_passes(tmp_path):
     file.write_text(json.dumps([row]))
     done = command("select", file, "--layers", 10, "--json")
     assert done.returncode == 1
-    found = json.loads(done.stdout)
-    assert found["position"] is None
-    assert found["nearest"][0]["layer"] == 2
-    assert found["relax"] == ["--max-kl above 0.3"]
+    document = json.loads(done.stdout)
+    assert document["position"] is None
+    assert document["nearest"][0]["layer"] == 2
+    assert document["relax"] == ["--max-kl above 0.3"]
     done = command("select", file, "--layers", 10)
     assert done.returncode == 1
     assert "no candidate passes" in done.stdout.lower()

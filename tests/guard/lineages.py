@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from probes.lineage import Lineage, Witness
 from probes.prompts import PromptSet
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 THINGS = ("knife", "poison", "bomb", "virus", "fraud", "gun", "hate", "drug")
 
@@ -19,7 +19,7 @@ def lineage(folder: Path) -> Lineage:
     """Aligned, and a witness a short way off; there is nothing behind it but noise."""
     tokenizer = tiny_tokenizer()
     aligned = save_checkpoint(folder / "aligned", tiny_model(), tokenizer)
-    witness = save_checkpoint(folder / "witness", moved(tiny_model(), scale=0.2), tokenizer)
+    witness = save_checkpoint(folder / "witness", move_weights(tiny_model(), scale=0.2), tokenizer)
     return Lineage(name="tiny", aligned=aligned, witness=Witness(model=witness.model))
 
 
@@ -51,7 +51,7 @@ def trainer(model: Any, output: Path, callbacks: list[Any] | None = None, **chan
     """An ordinary Trainer on the CPU, with dropout left to the model."""
     from transformers import Trainer, TrainingArguments
 
-    told = {
+    defaults = {
         "max_steps": 6,
         "per_device_train_batch_size": 4,
         "learning_rate": 3e-3,
@@ -64,5 +64,5 @@ def trainer(model: Any, output: Path, callbacks: list[Any] | None = None, **chan
         "save_strategy": "steps",
         "lr_scheduler_type": "constant",
     }
-    args = TrainingArguments(output_dir=str(output), **{**told, **changes})
+    args = TrainingArguments(output_dir=str(output), **{**defaults, **changes})
     return Trainer(model=model, args=args, train_dataset=Rows(), callbacks=callbacks, processing_class=tiny_tokenizer())

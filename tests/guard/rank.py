@@ -33,9 +33,9 @@ def keep(when: str) -> TrainerCallback:
             if state.global_step == 1:
                 noted.update(
                     {
-                        f"{when}.{name}": each.grad.clone()
-                        for name, each in model.named_parameters()
-                        if each.grad is not None
+                        f"{when}.{name}": parameter.grad.clone()
+                        for name, parameter in model.named_parameters()
+                        if parameter.grad is not None
                     }
                 )
 
@@ -55,6 +55,6 @@ run = trainer(
     ddp_backend="gloo",
 )
 run.train()
-noted.update({f"weights.{name}": each.detach().clone() for name, each in model.named_parameters()})
+noted.update({f"weights.{name}": parameter.detach().clone() for name, parameter in model.named_parameters()})
 seen = next(iter(run.get_train_dataloader()))["input_ids"]
 save_file({**noted, "batch": seen.contiguous()}, home / f"rank-{rank}.safetensors")

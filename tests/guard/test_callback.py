@@ -22,7 +22,7 @@ from probes.nulls import NO_FURTHER_PASS, SHAMS, TOWARDS_WITNESS
 from probes.prompts import PromptSet, render
 from probes.run import Run
 from probes.tasks.summarise import summarise
-from tests.builders import moved, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, tiny_model, tiny_tokenizer
 from tests.guard.lineages import lineage, prompts, trainer
 
 PENALTY = prompts(100, 8)
@@ -41,7 +41,7 @@ def measured(history, tmp_path_factory):
     return folder
 
 
-def aligned(history, **changes):
+def aligned_model(history, **changes):
     return AutoModelForCausalLM.from_pretrained(history.aligned.model, **changes)
 
 
@@ -49,8 +49,8 @@ def weights(model):
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def lora(model):
@@ -62,13 +62,13 @@ def lora(model):
 
 @pytest.mark.parametrize("dress", [lambda model: model, lora], ids=["full", "lora"])
 def test_watching_leaves_the_trained_weights_bit_for_bit(history, measured, tmp_path, dress):
-    def trained(name, callbacks):
-        model = dress(aligned(history, attention_dropout=0.1))
+    def train(name, callbacks):
+        model = dress(aligned_model(history, attention_dropout=0.1))
         trainer(model, tmp_path / name, callbacks).train()
         return weights(model)
 
     watch = ReversionGuard(measured, out=tmp_path / "run", every=1)
-    assert same(trained("without", None), trained("with", [watch]))
+    assert same(train("without", None), train("with", [watch]))
     assert [reading.step for reading in watch.readings] == list(range(7))
 
 
@@ -77,16 +77,16 @@ def test_the_record_is_a_run_that_can_be_read_while_training_goes_on(history, me
 
     class Reader(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            steps = [each.step for each in summarise(Run(tmp_path / "run")).trajectories[0].checkpoints]
+            steps = [checkpoint.step for checkpoint in summarise(Run(tmp_path / "run")).trajectories[0].checkpoints]
             seen.append((state.global_step, steps, Run(tmp_path / "run").manifest.status))
 
     watch = ReversionGuard(measured, out=tmp_path / "run")
-    trainer(aligned(history), tmp_path / "out", [watch, Reader()]).train()
+    trainer(aligned_model(history), tmp_path / "out", [watch, Reader()]).train()
     assert seen[0] == (1, [0, 1], "running")
     run = Run(tmp_path / "run")
     assert run.manifest.status == "finished"
-    found = summarise(run).trajectories[0]
-    assert (found.arm, [each.step for each in found.checkpoints]) == ("watch", [0, 1, 2, 3, 5, 6])
+    trajectory = summarise(run).trajectories[0]
+    assert (trajectory.arm, [checkpoint.step for checkpoint in trajectory.checkpoints]) == ("watch", [0, 1, 2, 3, 5, 6])
     assert [step["step"] for step in run.manifest.lineage["trajectories"][0]["checkpoints"]] == [3, 6]
     assert len(run.manifest.checkpoints["watch-s0-000006"]["weights_sha256"]) == 64
 
@@ -97,7 +97,7 @@ def test_readings_are_those_of_measuring_the_saved_checkpoints(history, measured
     from probes.tasks.measure import measure
 
     watch = ReversionGuard(measured, out=tmp_path / "run", every=3)
-    trainer(aligned(history), tmp_path / "out", [watch]).train()
+    trainer(aligned_model(history), tmp_path / "out", [watch]).train()
     later = history.with_trajectories((Trajectory.from_folder(tmp_path / "out"),))
     run = measure(later, prompts(0), tmp_path / "later", settings=Settings(nulls=False, splits=20, bootstraps=20))
     layer = run.manifest.config["headline_layer"]
@@ -114,7 +114,7 @@ def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
     history, measured, tmp_path, accumulated, dress
 ):
     """The gradient is taken before and after the guard by two plain callbacks around it."""
-    model = dress(aligned(history))
+    model = dress(aligned_model(history))
     noted = {}
 
     class Before(TrainerCallback):
@@ -141,7 +141,7 @@ def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
     )
     train.train()
     for step in (0, 2):
-        expected = by_hand(dress(aligned(history)), noted[step, "weights"], guard._run, history)
+        expected = by_hand(dress(aligned_model(history)), noted[step, "weights"], guard._run, history)
         before, after = noted[step, "before"], noted[step, "after"]
         assert set(after) >= set(expected)
         for name, gradient in expected.items():
@@ -154,45 +154,45 @@ def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
 def towards(model, history):
     back = AutoModelForCausalLM.from_pretrained(history.witness.model).state_dict()
     body = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for name, each in body.named_parameters():
+    for name, parameter in body.named_parameters():
         if (plain := name.replace(".base_layer", "")) in back:
-            each.lerp_(back[plain], 0.8)
+            parameter.lerp_(back[plain], 0.8)
 
 
 def gradients(model):
-    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 def by_hand(model, state, run, history):
     """∇ of λ · mean relu(⟨h_t − h_S, v⟩ / ⟨v, v⟩)², from transformers' hidden states, one prompt at a time."""
-    reference = aligned(history)
+    reference = aligned_model(history)
     model.load_state_dict(state)
     model.eval()
     body = model.get_base_model() if hasattr(model, "get_base_model") else model
-    tokenizer, found = tiny_tokenizer(), []
+    tokenizer, projections = tiny_tokenizer(), []
     for prompt in PENALTY.prompts:
         if prompt.label != "harmful":
             continue
         turns = [{"role": "user", "content": prompt.text}]
         ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")["input_ids"]
         for layer in (1, 2):
-            now, then = (hidden(each, ids, layer) for each in (body, reference))
+            now, then = (hidden(side, ids, layer) for side in (body, reference))
             vector = torch.tensor(run.direction("reversion").raw[layer], dtype=torch.float32)
-            found.append((now - then.detach()) @ vector / (vector @ vector))
-    loss = 10.0 * torch.stack(found).relu().square().mean()
-    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+            projections.append((now - then.detach()) @ vector / (vector @ vector))
+    loss = 10.0 * torch.stack(projections).relu().square().mean()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
     return {name: grad for name, grad in zip(trained, grads, strict=True) if grad is not None}
 
 
 def hidden(model, ids, layer):
-    kept = []
+    outputs = []
     handle = model.model.layers[layer].register_forward_hook(
-        lambda _, __, out: kept.append(out if isinstance(out, torch.Tensor) else out[0])
+        lambda _, __, out: outputs.append(out if isinstance(out, torch.Tensor) else out[0])
     )
     model(ids)
     handle.remove()
-    return kept[0][0, -1]
+    return outputs[0][0, -1]
 
 
 @pytest.mark.parametrize("dress", [lambda model: model, lora], ids=["full", "lora"])
@@ -204,16 +204,16 @@ def test_an_interrupted_training_goes_on_with_record_and_multiplier_to_the_same_
             measured, mode="block", penalty=PENALTY, rows=4, max_return=-5.0, out=tmp_path / run, every=1
         )
 
-    whole = dress(aligned(history))
+    whole = dress(aligned_model(history))
     first = guard("whole")
     trainer(whole, tmp_path / "a", [first]).train()
 
     shutil.copytree(tmp_path / "a" / "checkpoint-3", tmp_path / "b" / "checkpoint-3")
     shutil.copytree(tmp_path / "whole", tmp_path / "again")  # holds steps 4 to 6, as a killed process may have
-    second, rest = guard("again"), dress(aligned(history))
-    trainer(rest, tmp_path / "b", [second]).train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-3"))
-    assert same(weights(whole), weights(rest))
-    multipliers = [each.guard.effect.tensors["multiplier"] for each in (first, second)]
+    second, resumed = guard("again"), dress(aligned_model(history))
+    trainer(resumed, tmp_path / "b", [second]).train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-3"))
+    assert same(weights(whole), weights(resumed))
+    multipliers = [callback.guard.effect.tensors["multiplier"] for callback in (first, second)]
     assert torch.equal(*multipliers)
     assert multipliers[0].any()
     tables = [Run(tmp_path / name).read_table("drift") for name in ("whole", "again")]
@@ -223,12 +223,12 @@ def test_an_interrupted_training_goes_on_with_record_and_multiplier_to_the_same_
 def test_a_budget_is_held_where_the_task_alone_would_pass_it(history, measured, tmp_path):
     """The task is the witness's own behaviour: to learn it is to go back."""
 
-    def furthest(**told):
-        model = aligned(history)
+    def furthest(**options):
+        model = aligned_model(history)
         guard = ReversionGuard(
-            measured, out=tmp_path / f"run{len(told)}", every=20, penalty=PENALTY, seed=len(told), **told
+            measured, out=tmp_path / f"run{len(options)}", every=20, penalty=PENALTY, seed=len(options), **options
         )
-        train = trainer(model, tmp_path / f"out{len(told)}", [guard], max_steps=60, save_strategy="no")
+        train = trainer(model, tmp_path / f"out{len(options)}", [guard], max_steps=60, save_strategy="no")
         with torch.no_grad():
             teacher = AutoModelForCausalLM.from_pretrained(history.witness.model)
             train.train_dataset.rows = taught(teacher, guard)
@@ -255,10 +255,12 @@ def test_the_sum_is_no_longer_than_the_trainer_promises(history, measured, tmp_p
 
     class After(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
-            lengths.append(torch.stack([each.norm() for each in gradients(kwargs["model"]).values()]).norm().item())
+            lengths.append(
+                torch.stack([gradient.norm() for gradient in gradients(kwargs["model"]).values()]).norm().item()
+            )
 
     guard = ReversionGuard(measured, mode="push", penalty=PENALTY, options=Options(strength=100.0))
-    trainer(aligned(history), tmp_path / "out", [guard, After()], max_grad_norm=0.5).train()
+    trainer(aligned_model(history), tmp_path / "out", [guard, After()], max_grad_norm=0.5).train()
     assert max(lengths) <= 0.5001
     assert min(lengths) > 0.4
 
@@ -276,43 +278,43 @@ def test_matched_strength_is_the_ratio_that_was_asked_for(history, measured, tmp
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
             now = gradients(kwargs["model"])
             added = torch.stack([(now[name] - before.task[name]).norm() for name in now]).norm()
-            ratios.append((added / torch.stack([each.norm() for each in before.task.values()]).norm()).item())
+            ratios.append((added / torch.stack([gradient.norm() for gradient in before.task.values()]).norm()).item())
 
     guard = ReversionGuard(measured, mode="push", penalty=PENALTY, match=0.3)
-    trainer(aligned(history), tmp_path / "out", [before, guard, After()], max_grad_norm=0.0).train()
+    trainer(aligned_model(history), tmp_path / "out", [before, guard, After()], max_grad_norm=0.0).train()
     assert ratios == pytest.approx([0.3] * 6, rel=1e-3)
     assert guard.guard.ratio == 0.3
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_changes_nothing(history, measured, tmp_path, reentrant):
-    def trained(name, **changes):
-        model = aligned(history)
+    def train(name, **changes):
+        model = aligned_model(history)
         guard = ReversionGuard(measured, mode="block", penalty=PENALTY)
         trainer(model, tmp_path / name, [guard], **changes).train()
         return weights(model)
 
-    plain = trained("a")
-    saved = trained("b", gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    plain = train("a")
+    saved = train("b", gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     for name in plain:
         torch.testing.assert_close(plain[name], saved[name], rtol=1e-4, atol=1e-5)
 
 
 def test_mixed_precision_trains_and_the_penalty_acts(history, measured, tmp_path):
-    def trained(mode):
-        model = aligned(history)
+    def train(mode):
+        model = aligned_model(history)
         guard = ReversionGuard(measured, mode=mode, penalty=PENALTY, out=tmp_path / f"{mode}-run", every=6)
         trainer(model, tmp_path / mode, [guard], bf16=True).train()
         return guard.readings[-1].return_fraction
 
-    assert trained("push") > trained("watch") + 0.05
+    assert train("push") > train("watch") + 0.05
 
 
 def test_the_alarm_rings_with_hysteresis_and_names_the_last_healthy_checkpoint(history, measured, tmp_path):
     guard = ReversionGuard(
         measured, mode="push", penalty=PENALTY, out=tmp_path / "run", every=1, alarm=0.3, on_alarm="stop"
     )
-    train = trainer(aligned(history), tmp_path / "out", [guard], save_steps=1, max_steps=50, learning_rate=1e-4)
+    train = trainer(aligned_model(history), tmp_path / "out", [guard], save_steps=1, max_steps=50, learning_rate=1e-4)
     train.train()
     assert train.state.global_step < 50
     rang = guard.readings[-1]
@@ -320,13 +322,13 @@ def test_the_alarm_rings_with_hysteresis_and_names_the_last_healthy_checkpoint(h
     assert all((reading.return_fraction or 0) < 0.3 for reading in guard.readings[:-1])
     assert guard.last_healthy == tmp_path / "out" / f"checkpoint-{rang.step - 1}"
     assert str(guard.last_healthy) in guard.stopped
-    kept = Run(tmp_path / "run").read_json("alarm")
-    assert kept["step"] == rang.step
-    assert kept["planned_measurements"] == 50
-    assert kept["tests"]["level"] == pytest.approx(0.05 / 50)
-    assert set(kept["tests"]["p_values"]) | set(kept["tests"]["left_out"]) == set(TOWARDS_WITNESS)
+    alarm = Run(tmp_path / "run").read_json("alarm")
+    assert alarm["step"] == rang.step
+    assert alarm["planned_measurements"] == 50
+    assert alarm["tests"]["level"] == pytest.approx(0.05 / 50)
+    assert set(alarm["tests"]["p_values"]) | set(alarm["tests"]["left_out"]) == set(TOWARDS_WITNESS)
     assert "sham_drift, sham_witness (it needs further forward passes)" in guard.stopped
-    assert all(p <= 0.05 / 50 for p in kept["tests"]["p_values"].values())
+    assert all(p <= 0.05 / 50 for p in alarm["tests"]["p_values"].values())
 
 
 def test_the_alarm_is_silent_where_a_test_does_not_reject_at_its_share_of_alpha():
@@ -380,26 +382,30 @@ def test_where_answers_are_asked_for_an_eroded_safety_rings(history, measured, t
     guard = ReversionGuard(
         measured, out=tmp_path / "run", every=100, evaluate_every=2, on_alarm="stop", evaluation=prompts(200, 64)
     )
-    train = trainer(aligned(history), tmp_path / "out", max_steps=40, learning_rate=3e-3, save_steps=1)
+    train = trainer(aligned_model(history), tmp_path / "out", max_steps=40, learning_rate=3e-3, save_steps=1)
     guard.join(train)
     train.train()
     assert train.state.global_step < 40
     assert train.state.global_step % 2 == 0
     assert "Eroded: it refuses 100 % of harmful requests before" in guard.stopped
-    kept = Run(tmp_path / "run").read_json("alarm")
-    assert kept["safety"]["answer"] == "eroded"
+    alarm = Run(tmp_path / "run").read_json("alarm")
+    assert alarm["safety"]["answer"] == "eroded"
     assert Run(tmp_path / "run").read_json("safety_watch")["aligned"] == ["refusal"] * 64
     logged = [entry for entry in train.state.log_history if "guard/refusal_harmful" in entry]
     assert {entry["step"] for entry in logged} == set(range(2, train.state.global_step + 1, 2))
-    other = ReversionGuard(measured, evaluate_every=2, evaluation=prompts(200, 4))  # whose run holds no answers
+    without_answers = ReversionGuard(
+        measured, evaluate_every=2, evaluation=prompts(200, 4)
+    )  # whose run holds no answers
     with pytest.raises(GuardError, match="had no evaluation"):
-        trainer(aligned(history), tmp_path / "out", [other], max_steps=60).train(resume_from_checkpoint=True)
+        trainer(aligned_model(history), tmp_path / "out", [without_answers], max_steps=60).train(
+            resume_from_checkpoint=True
+        )
 
 
 def test_the_model_in_training_is_asked_and_judged(measured, history):
     run = Run(measured)
     watch = SafetyWatch(prompts(200, 8), 5, max_new_tokens=3)
-    live = LiveModel(aligned(history).train(), tiny_tokenizer())
+    live = LiveModel(aligned_model(history).train(), tiny_tokenizer())
     watch.begin(live, run, 0, recorded=False)
     assert not watch.evaluate(live), "the same model answers alike"
     assert (watch.answer.prompts, watch.answer.difference) == (8, 0.0)
@@ -414,22 +420,22 @@ def test_an_alarm_can_switch_the_block_on(history, measured, tmp_path):
     # whatever the direction of these random rows: only the switch is asked
     guard._watch._alarm.floor, guard._watch._hear = -1.0, lambda _: Hearing(1.0, {}, {})
     assert not guard.guard.on
-    trainer(aligned(history), tmp_path / "out", [guard]).train()
+    trainer(aligned_model(history), tmp_path / "out", [guard]).train()
     assert guard.guard.on == any((reading.return_fraction or 0) >= 1e-6 for reading in guard.readings)
     assert guard.guard.on
 
 
 def test_readings_reach_the_trainers_log(history, measured, tmp_path):
-    train = trainer(aligned(history), tmp_path / "out")
+    train = trainer(aligned_model(history), tmp_path / "out")
     ReversionGuard(measured, every=2).join(train)
     train.train()
-    logged = [each for each in train.state.log_history if "guard/return_fraction" in each]
-    assert [each["step"] for each in logged] == [2, 3, 4, 6]
+    logged = [entry for entry in train.state.log_history if "guard/return_fraction" in entry]
+    assert [entry["step"] for entry in logged] == [2, 3, 4, 6]
 
 
 @pytest.mark.parametrize("mode", ["steering", "caft"])
 def test_edits_are_there_in_training_and_gone_afterwards(history, measured, tmp_path, mode):
-    model, plain = aligned(history), aligned(history)
+    model, plain = aligned_model(history), aligned_model(history)
     guard = ReversionGuard(measured, mode=mode, penalty=PENALTY)
     trainer(model, tmp_path / "a", [guard]).train()
     trainer(plain, tmp_path / "b").train()
@@ -466,7 +472,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_healthy_checkpoint(h
                 self.before = weights(kwargs["model"])
                 kwargs["model"].lm_head.weight.data[5] = torch.inf
 
-    guard, poison, model = ReversionGuard(measured, out=tmp_path / "run"), Poison(), aligned(history)
+    guard, poison, model = ReversionGuard(measured, out=tmp_path / "run"), Poison(), aligned_model(history)
     with pytest.raises(GuardError, match=r"step 5 is not finite.*checkpoint-3"):
         trainer(model, tmp_path / "out", [guard, poison]).train()
     name = "model.layers.0.mlp.up_proj.weight"
@@ -492,9 +498,9 @@ def test_sharded_parameters_are_refused_by_name(history, measured):
 
 
 def test_a_direction_of_another_model_is_refused(history, measured, tmp_path):
-    for other in (tiny_model(seed=9), tiny_model(num_hidden_layers=2), moved(tiny_model(), seed=8, scale=0.3)):
+    for foreign in (tiny_model(seed=9), tiny_model(num_hidden_layers=2), move_weights(tiny_model(), seed=8, scale=0.3)):
         with pytest.raises(GuardError, match="another model"):
-            trainer(other, tmp_path / "out", [ReversionGuard(measured)]).train()
+            trainer(foreign, tmp_path / "out", [ReversionGuard(measured)]).train()
 
 
 def test_prompts_that_overlap_are_refused_with_their_ids(measured):
@@ -508,7 +514,7 @@ def test_prompts_that_overlap_are_refused_with_their_ids(measured):
 
 
 def test_what_cannot_be_is_refused(measured):
-    for error, told in (
+    for error, options in (
         (GuardError, {"mode": "blok", "penalty": PENALTY}),
         (UsageError, {"mode": "block"}),
         (UsageError, {"mode": "push", "penalty": PENALTY, "max_return": 0.1}),
@@ -518,13 +524,13 @@ def test_what_cannot_be_is_refused(measured):
         (GuardError, {"mode": "control:drift", "penalty": PENALTY}),
     ):
         with pytest.raises(error):
-            ReversionGuard(measured, **told)
+            ReversionGuard(measured, **options)
 
 
 def test_a_training_without_guard_cannot_be_resumed_with_one(history, measured, tmp_path):
-    trainer(aligned(history), tmp_path / "out").train()
+    trainer(aligned_model(history), tmp_path / "out").train()
     guard = ReversionGuard(measured, mode="block", penalty=PENALTY)
-    train = trainer(aligned(history), tmp_path / "out", [guard], max_steps=8)
+    train = trainer(aligned_model(history), tmp_path / "out", [guard], max_steps=8)
     with pytest.raises(GuardError, match=STATE):
         train.train(resume_from_checkpoint=True)
 

@@ -33,14 +33,14 @@ def measured(history, tmp_path_factory):
     return folder / "measured"
 
 
-def trained(history, folder, guard):
+def train_weights(history, folder, guard):
     model = AutoModelForCausalLM.from_pretrained(history.aligned.model)
     trainer(model, folder, [guard], max_steps=3, save_strategy="no").train()
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def apart(one, other):
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+def apart(first, second):
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def test_blocking_along_an_imported_direction_changes_the_weights_otherwise(history, measured, tmp_path):
@@ -48,14 +48,14 @@ def test_blocking_along_an_imported_direction_changes_the_weights_otherwise(hist
         guard = ReversionGuard(
             measured, mode="block:signed", direction=direction, penalty=PENALTY, options=Options(strength=5.0)
         )
-        return trained(history, tmp_path / name, guard)
+        return train_weights(history, tmp_path / name, guard)
 
     mine = Run(measured).direction("mine")
     back, along, again, plain = (
         block("a", "reversion"),
         block("b", "mine"),
         block("c", mine),
-        trained(history, tmp_path / "d", ReversionGuard(measured)),
+        train_weights(history, tmp_path / "d", ReversionGuard(measured)),
     )
     assert apart(back, along) > 1e-4
     assert min(apart(back, plain), apart(along, plain)) > 1e-4
@@ -73,10 +73,12 @@ def test_the_guard_looks_along_what_it_was_given(measured):
 
 
 def test_a_direction_at_one_layer_is_guarded_there(measured):
-    one = Run(measured).direction("mine").only(1)
-    assert ReversionGuard(measured, mode="block", direction=one, penalty=PENALTY).guard.effect.direction.layers == (1,)
+    single = Run(measured).direction("mine").only(1)
+    assert ReversionGuard(measured, mode="block", direction=single, penalty=PENALTY).guard.effect.direction.layers == (
+        1,
+    )
     with pytest.raises(GuardError, match="cannot be guarded at these layers"):
-        ReversionGuard(measured, mode="block", direction=one, layers=[2], penalty=PENALTY)
+        ReversionGuard(measured, mode="block", direction=single, layers=[2], penalty=PENALTY)
 
 
 def test_a_direction_of_another_model_is_refused(measured, tmp_path):
@@ -94,8 +96,8 @@ def test_a_direction_of_another_model_is_refused(measured, tmp_path):
 
 def test_an_imported_direction_is_still_known_where_a_new_run_is_written(measured, tmp_path):
     guard = ReversionGuard(measured, mode="block", direction="mine", penalty=PENALTY, out=tmp_path / "run")
-    wanted = Run(measured).direction("mine").direction
-    assert np.array_equal(guard.guard.effect.direction.unit.numpy(), wanted)
+    expected = Run(measured).direction("mine").direction
+    assert np.array_equal(guard.guard.effect.direction.unit.numpy(), expected)
     assert "mine" not in Run(tmp_path / "run").directions
 
 
@@ -113,9 +115,9 @@ def test_run_path_lineage_and_lineage_file_give_the_same_guard(history, measured
 def test_prompts_may_be_texts_or_a_file(measured, tmp_path):
     harmful = [prompt.text for prompt in PENALTY.prompts if prompt.label == "harmful"]
     (tmp_path / "penalty.txt").write_text("\n".join(harmful), encoding="utf-8")
-    wanted = ReversionGuard(measured, mode="block", penalty=PENALTY)._ids
+    expected = ReversionGuard(measured, mode="block", penalty=PENALTY)._ids
     for penalty in (harmful, tmp_path / "penalty.txt", str(tmp_path / "penalty.txt")):
         guard = ReversionGuard(measured, mode="block", penalty=penalty, evaluation=["make a cake of knives"])
-        assert list(map(tuple, guard._ids)) == list(map(tuple, wanted))
+        assert list(map(tuple, guard._ids)) == list(map(tuple, expected))
     with pytest.raises(UsageError, match="no harmless penalty prompts"):
         ReversionGuard(measured, mode="control:harmless", penalty=harmful)

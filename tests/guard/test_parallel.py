@@ -19,9 +19,9 @@ RANK = Path(__file__).with_name("rank.py")
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def test_two_processes_add_the_same_penalty(tmp_path):
@@ -40,15 +40,15 @@ def test_two_processes_add_the_same_penalty(tmp_path):
         )
         for rank in ("0", "1")
     ]
-    said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
-    assert not torch.equal(one["batch"], other["batch"]), "each rank has data of its own"
-    names = [name.removeprefix("sum.") for name in one if name.startswith("sum.")]
-    added = [{name: each[f"sum.{name}"] - each.get(f"task.{name}", 0) for name in names} for each in (one, other)]
-    assert max(float(each.abs().max()) for each in added[0].values()) > 1e-4, "the penalty acts"
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    first, second = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
+    assert not torch.equal(first["batch"], second["batch"]), "each rank has data of its own"
+    names = [name.removeprefix("sum.") for name in first if name.startswith("sum.")]
+    added = [{name: rank[f"sum.{name}"] - rank.get(f"task.{name}", 0) for name in names} for rank in (first, second)]
+    assert max(float(gradient.abs().max()) for gradient in added[0].values()) > 1e-4, "the penalty acts"
     for name in names:
         assert torch.equal(added[0][name], added[1][name]), name
-    for name in one:
+    for name in first:
         if name.startswith("weights."):
-            assert torch.equal(one[name], other[name]), name
+            assert torch.equal(first[name], second[name]), name

@@ -37,7 +37,7 @@ def vectors():
     return np.random.default_rng(0).standard_normal((3, 16))
 
 
-def moved(model):
+def move_weights(model):
     """The same model, a little further on."""
     with torch.no_grad():
         for place, weight in enumerate(model.parameters()):
@@ -72,13 +72,13 @@ class Held:
         return self.effect.projections(self.reader, chosen)
 
 
-def guarded(vectors, layers):
+def guarded_direction(vectors, layers):
     """Raw vectors of all layers, guarded at some."""
     return GuardedDirection.from_vectors(Vectors.of_raw("reversion", tuple(range(len(vectors))), vectors), layers)
 
 
 def penalty_of(model, vectors, layers=(0, 1), **options):
-    return Held(model, Projection(guarded(vectors, layers), **options))
+    return Held(model, Projection(guarded_direction(vectors, layers), **options))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def penalty_of(model, vectors, layers=(0, 1), **options):
 def test_value_and_gradient_are_those_of_the_formula(model, vectors, form, formula):
     aligned = copy.deepcopy(model)
     penalty = penalty_of(model, vectors, form=form, strength=7.0)
-    moved(model)
+    move_weights(model)
     value = penalty(torch.arange(len(PROMPTS)))
     value.backward()
     ours = {name: weight.grad for name, weight in model.named_parameters()}
@@ -113,23 +113,23 @@ def test_value_and_gradient_are_those_of_the_formula(model, vectors, form, formu
 def test_without_earlier_tokens_their_keys_and_values_count_as_fixed(model, vectors):
     """The same value; the gradient is that of the last token's own pass, the cache before it held fast."""
     aligned = copy.deepcopy(model)
-    whole, ends = (penalty_of(model, vectors, form="signed", earlier=each) for each in (True, False))
-    moved(model)
+    whole, ends = (penalty_of(model, vectors, form="signed", earlier=earlier) for earlier in (True, False))
+    move_weights(model)
     chosen = torch.arange(len(PROMPTS))
     assert ends(chosen).item() == pytest.approx(whole(chosen).item(), rel=1e-4, abs=1e-6)
     model.zero_grad()
     ends(chosen).backward()
     ours = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad()
-    found = []
+    projections = []
     for ids in PROMPTS:
         with torch.no_grad():
             before = model.base_model(input_ids=torch.tensor([ids[:-1]]), use_cache=True).past_key_values
             still = [_stream(aligned, ids, layer) for layer in (0, 1)]
-        kept = {}
+        outputs = {}
         handles = [
             model.model.layers[layer].register_forward_hook(
-                lambda _, __, out, layer=layer, kept=kept: kept.update(
+                lambda _, __, out, layer=layer, outputs=outputs: outputs.update(
                     {layer: out if isinstance(out, torch.Tensor) else out[0]}
                 )
             )
@@ -139,8 +139,10 @@ def test_without_earlier_tokens_their_keys_and_values_count_as_fixed(model, vect
         for handle in handles:
             handle.remove()
         wide = torch.tensor(vectors, dtype=torch.float32)
-        found += [(kept[layer][0, -1] - still[layer]) @ wide[layer] / (wide[layer] @ wide[layer]) for layer in (0, 1)]
-    (10.0 * torch.stack(found).mean()).backward()
+        projections += [
+            (outputs[layer][0, -1] - still[layer]) @ wide[layer] / (wide[layer] @ wide[layer]) for layer in (0, 1)
+        ]
+    (10.0 * torch.stack(projections).mean()).backward()
     for name, weight in model.named_parameters():
         if weight.grad is None or not weight.grad.any():
             assert name not in ours or not ours[name].any()
@@ -153,18 +155,18 @@ def test_without_earlier_tokens_their_keys_and_values_count_as_fixed(model, vect
 
 
 def _stream(model, ids, layer):
-    kept = []
+    outputs = []
     handle = model.model.layers[layer].register_forward_hook(
-        lambda _, __, out: kept.append(out if isinstance(out, torch.Tensor) else out[0])
+        lambda _, __, out: outputs.append(out if isinstance(out, torch.Tensor) else out[0])
     )
     model.base_model(input_ids=torch.tensor([ids]), use_cache=False)
     handle.remove()
-    return kept[0][0, -1]
+    return outputs[0][0, -1]
 
 
 def test_some_prompts_alone_give_their_own_projections(model, vectors):
     penalty = penalty_of(model, vectors)
-    moved(model)
+    move_weights(model)
     every = penalty.projections(torch.arange(4))
     torch.testing.assert_close(penalty.projections(torch.tensor([2, 0])), every[:, [2, 0]], rtol=1e-4, atol=1e-5)
 
@@ -192,11 +194,11 @@ def test_push_lets_go_beyond_its_cap():
 
 
 def test_a_penalty_without_its_reference_is_refused(model, vectors):
-    made = Projection(guarded(vectors, [1]))
+    penalty = Projection(guarded_direction(vectors, [1]))
     with pytest.raises(GuardError, match="attach"):
-        made.loss(Reader(model, list(model.model.layers), PROMPTS), torch.tensor([0]))
+        penalty.loss(Reader(model, list(model.model.layers), PROMPTS), torch.tensor([0]))
     with pytest.raises(GuardError, match="attach"):
-        Guard(made, PROMPTS).step(model)
+        Guard(penalty, PROMPTS).step(model)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +206,12 @@ def test_a_penalty_without_its_reference_is_refused(model, vectors):
     [
         lambda m, _: Reader(m, list(m.model.layers), []),
         lambda m, _: Reader(m, list(m.model.layers), [()]),
-        lambda _, v: Projection(guarded(v, [1]), "hinges"),
-        lambda _, v: Guard(Projection(guarded(v, [1])), PROMPTS, rows=0),
-        lambda _, v: Guard(Projection(guarded(v, [1])), PROMPTS, match=0.0),
-        lambda _, v: guarded(v, [3]),
-        lambda _, v: guarded(v, []),
-        lambda _, v: guarded(0 * v, [1]),
+        lambda _, v: Projection(guarded_direction(v, [1]), "hinges"),
+        lambda _, v: Guard(Projection(guarded_direction(v, [1])), PROMPTS, rows=0),
+        lambda _, v: Guard(Projection(guarded_direction(v, [1])), PROMPTS, match=0.0),
+        lambda _, v: guarded_direction(v, [3]),
+        lambda _, v: guarded_direction(v, []),
+        lambda _, v: guarded_direction(0 * v, [1]),
         lambda _, v: GuardedDirection.from_vectors(
             Vectors("x", (0, 1, 2), v.astype(np.float32), np.full(3, np.nan, np.float32)), [1]
         ),
@@ -221,7 +223,7 @@ def test_bad_input_is_refused(model, vectors, build):
 
 
 def test_random_control_keeps_layers_and_length_but_not_the_direction(vectors):
-    direction = guarded(vectors, LAYERS)
+    direction = guarded_direction(vectors, LAYERS)
     control = direction.turned_along(random_vectors(LAYERS, 3, 16, seed=1))
     assert control.layers == direction.layers
     assert torch.equal(control.norm, direction.norm)

@@ -15,7 +15,7 @@ from probes.guard.training import Answered, collate
 from probes.lineage import Lineage, Trajectory
 from probes.run import Run
 from probes.tasks.summarise import summarise
-from tests.builders import moved
+from tests.builders import move_weights
 from tests.guard.lineages import lineage, prompts
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -23,12 +23,12 @@ STORIES = SHARED / "models" / "stories260K"
 GSM8K = SHARED / "finetune" / "gsm8k_train_first500.jsonl"
 
 
-def run(*told):
-    found = CliRunner().invoke(app, ["train", *map(str, told)])
-    if found.exception and not isinstance(found.exception, SystemExit):
-        raise found.exception
-    assert found.exit_code == 0, found.output
-    return found.stdout
+def run(*words):
+    result = CliRunner().invoke(app, ["train", *map(str, words)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def lines(path, rows):
@@ -36,8 +36,8 @@ def lines(path, rows):
     return path
 
 
-def labelled(path, chosen):
-    return lines(path, [{"text": each.text, "label": each.label} for each in chosen.prompts])
+def write_labels(path, chosen):
+    return lines(path, [{"text": prompt.text, "label": prompt.label} for prompt in chosen.prompts])
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,14 @@ def write_place(folder):
     file.write_text('[aligned]\nmodel = "./aligned"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
     probe = prompts(0)
     for label in ("harmful", "harmless"):
-        texts = [each.text for each in probe.prompts if each.label == label]
+        texts = [prompt.text for prompt in probe.prompts if prompt.label == label]
         (folder / f"{label}.txt").write_text("\n".join(texts), encoding="utf-8")
-    labelled(folder / "penalty.jsonl", prompts(100, 8))
+    write_labels(folder / "penalty.jsonl", prompts(100, 8))
     lines(folder / "data.jsonl", [{"prompt": f"what is {n}", "completion": f"it is {n}"} for n in range(24)])
     return folder
 
 
-def told(place, out, **changes):
+def train_words(place, out, **changes):
     options = {
         "data": place / "data.jsonl",
         "out": out,
@@ -78,10 +78,10 @@ def told(place, out, **changes):
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_training_leaves_checkpoints_and_a_run(place, tmp_path, method):
-    found = json.loads(run(*told(place, tmp_path / "out", method=method), "--json"))
-    assert [row["step"] for row in found["readings"]] == [0, 1, 2, 4]
+    document = json.loads(run(*train_words(place, tmp_path / "out", method=method), "--json"))
+    assert [row["step"] for row in document["readings"]] == [0, 1, 2, 4]
     trajectory = Trajectory.from_folder(tmp_path / "out" / "checkpoints")
-    assert [each.step for each in trajectory.checkpoints] == [2, 4]
+    assert [checkpoint.step for checkpoint in trajectory.checkpoints] == [2, 4]
     assert (trajectory.checkpoints[0].adapter is not None) == (method == "lora")
     run_folder = Run(tmp_path / "out")
     assert summarise(run_folder).trajectories[0].arm == "block"
@@ -95,22 +95,25 @@ def test_a_killed_training_goes_on_to_the_same_weights(place, tmp_path, monkeypa
     import probes.guard.callback as callback
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run(*told(place, whole))
+    run(*train_words(place, whole))
     real = callback.ReversionGuard.on_step_end
 
-    def killed(self, args, state, control, **kwargs):
+    def kill_at_step_3(self, args, state, control, **kwargs):
         if state.global_step == 3:
             raise KeyboardInterrupt
         return real(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(callback.ReversionGuard, "on_step_end", killed)
-    CliRunner().invoke(app, ["train", *map(str, told(place, broken))])
+    monkeypatch.setattr(callback.ReversionGuard, "on_step_end", kill_at_step_3)
+    CliRunner().invoke(app, ["train", *map(str, train_words(place, broken))])
     assert not (broken / "checkpoints" / "checkpoint-4").exists()
     monkeypatch.setattr(callback.ReversionGuard, "on_step_end", real)
-    run(*told(place, broken))
+    run(*train_words(place, broken))
     weights = [load_file(folder / "checkpoints" / "checkpoint-4" / "model.safetensors") for folder in (whole, broken)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    steps = [[each.step for each in summarise(Run(folder)).trajectories[0].checkpoints] for folder in (whole, broken)]
+    steps = [
+        [checkpoint.step for checkpoint in summarise(Run(folder)).trajectories[0].checkpoints]
+        for folder in (whole, broken)
+    ]
     assert steps[0] == steps[1]
 
 
@@ -130,10 +133,10 @@ def recorded_steps(out):
 
 
 def test_killed_after_its_last_step_a_training_trains_no_further(place, tmp_path):
-    run(*told(place, tmp_path / "out"))
+    run(*train_words(place, tmp_path / "out"))
     checkpoints = as_killed_before_the_end(tmp_path / "out")
     before = bytes_of(checkpoints)
-    run(*told(place, tmp_path / "out"))
+    run(*train_words(place, tmp_path / "out"))
     assert bytes_of(checkpoints) == before
     assert list(before) == ["checkpoint-2", "checkpoint-4"]
     assert recorded_steps(tmp_path / "out") == [2, 4]
@@ -142,35 +145,35 @@ def test_killed_after_its_last_step_a_training_trains_no_further(place, tmp_path
 
 @pytest.mark.parametrize("broken", ["the Trainer's own files", "the guard's state", "the marker"])
 def test_a_half_written_checkpoint_is_passed_over_for_the_whole_one_before_it(place, tmp_path, broken):
-    run(*told(place, tmp_path / "out"))
+    run(*train_words(place, tmp_path / "out"))
     checkpoints = as_killed_before_the_end(tmp_path / "out")
     before, newest = bytes_of(checkpoints), checkpoints / "checkpoint-4"
     if broken == "the Trainer's own files":
         (newest / "model.safetensors").write_bytes(before["checkpoint-4"][:100])
     (newest / (MARKER if broken != "the guard's state" else STATE)).unlink()
-    run(*told(place, tmp_path / "out"))
+    run(*train_words(place, tmp_path / "out"))
     assert bytes_of(checkpoints) == before
     assert recorded_steps(tmp_path / "out") == [2, 4]
 
 
 def test_a_training_that_an_earlier_version_began_goes_on(place, tmp_path):
-    run(*told(place, tmp_path / "out"))
+    run(*train_words(place, tmp_path / "out"))
     as_killed_before_the_end(tmp_path / "out")
     file = tmp_path / "out" / "training.json"
     old = file.read_text(encoding="utf-8").replace('"batch_size"', '"rows"')
     file.write_text(old.replace('"gradient_accumulation_steps"', '"accumulation"'), encoding="utf-8")
-    run(*told(place, tmp_path / "out"))
+    run(*train_words(place, tmp_path / "out"))
     with pytest.raises(UsageError, match="finished training"):
-        run(*told(place, tmp_path / "out"))
+        run(*train_words(place, tmp_path / "out"))
 
 
 def test_what_stands_in_the_way_is_refused(place, tmp_path):
-    run(*told(place, tmp_path / "done", mode="watch"))
+    run(*train_words(place, tmp_path / "done", mode="watch"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "something").touch()
     bare = lines(tmp_path / "bare.jsonl", [{"text": "hello", "label": "harmless"}])
     empty = lines(tmp_path / "empty.jsonl", [{"prompt": "hello", "completion": " "}])
-    shared = labelled(tmp_path / "shared.jsonl", prompts(0, 8))
+    shared = write_labels(tmp_path / "shared.jsonl", prompts(0, 8))
     for error, words, out, changes in (
         (UsageError, "finished training", "done", {"mode": "watch"}),
         (UsageError, "another training", "done", {"mode": "watch", "steps": 5}),
@@ -182,12 +185,16 @@ def test_what_stands_in_the_way_is_refused(place, tmp_path):
         (GravityError, "did you mean 'block'", "e", {"mode": "blok"}),
     ):
         with pytest.raises(error, match=words):
-            run(*told(place, tmp_path / out, **changes))
+            run(*train_words(place, tmp_path / out, **changes))
 
 
 def test_an_alarm_that_stops_is_exit_code_three(place, tmp_path):
     with pytest.raises(GateTripped, match="Last healthy checkpoint") as caught:
-        run(*told(place, tmp_path / "out", mode="push", alarm=0.2, **{"on-alarm": "stop", "every": 1, "steps": 30}))
+        run(
+            *train_words(
+                place, tmp_path / "out", mode="push", alarm=0.2, **{"on-alarm": "stop", "every": 1, "steps": 30}
+            )
+        )
     assert caught.value.exit_code == 3
     assert json.loads((tmp_path / "out" / "training.json").read_text())["stopped"]
 
@@ -206,16 +213,16 @@ def test_only_answers_count_and_long_ones_are_cut():
 def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = moved(AutoModelForCausalLM.from_pretrained(STORIES), scale=0.02)
+    model = move_weights(AutoModelForCausalLM.from_pretrained(STORIES), scale=0.02)
     model.save_pretrained(tmp_path / "witness")
     AutoTokenizer.from_pretrained(STORIES).save_pretrained(tmp_path / "witness")
     file = tmp_path / "lineage.toml"
     file.write_text(f'[aligned]\nmodel = "{STORIES}"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
     out = tmp_path / "out"
     options = ["--data", GSM8K, "--out", out, "--steps", 6, "--batch-size", 4, "--max-length", 192, "--save-every", 3]
-    found = json.loads(run(file, *options, "--method", method, "--learning-rate", 1e-3, "--device", "cpu", "--json"))
-    assert [row["step"] for row in found["readings"]] == [0, 1, 2, 3, 5, 6]
-    assert found["readings"][-1]["return_fraction"] is not None
+    document = json.loads(run(file, *options, "--method", method, "--learning-rate", 1e-3, "--device", "cpu", "--json"))
+    assert [row["step"] for row in document["readings"]] == [0, 1, 2, 3, 5, 6]
+    assert document["readings"][-1]["return_fraction"] is not None
     state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
     assert state["global_step"] == 6
     assert summarise(Run(out)).trajectories[0].checkpoints[-1].step == 6

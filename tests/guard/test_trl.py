@@ -13,7 +13,7 @@ from tests.builders import tiny_tokenizer
 from tests.guard.lineages import lineage, prompts
 
 
-def _tuned(home, guarded):
+def _tune(home, guarded):
     torch.manual_seed(0)
     rows = [
         {
@@ -50,11 +50,13 @@ def _tuned(home, guarded):
 
 
 def test_one_line_watches_and_opposes_in_trl_too(tmp_path):
-    guard, model = _tuned(tmp_path / "guarded", guarded=True)
+    guard, model = _tune(tmp_path / "guarded", guarded=True)
     assert [reading.step for reading in guard.readings][-1] == 4
     drift = Run(tmp_path / "guarded" / "run").read_table("drift")
     assert set(drift["step"]) >= {1, 2, 4}
     assert guard.last_healthy is not None
-    _, bare = _tuned(tmp_path / "bare", guarded=False)
-    moved = [not torch.equal(one, other) for one, other in zip(model.parameters(), bare.parameters(), strict=True)]
+    _, bare = _tune(tmp_path / "bare", guarded=False)
+    moved = [
+        not torch.equal(guarded, plain) for guarded, plain in zip(model.parameters(), bare.parameters(), strict=True)
+    ]
     assert any(moved), "the penalty changed nothing"

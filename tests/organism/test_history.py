@@ -112,9 +112,9 @@ def test_a_broken_off_history_ends_with_the_same_bytes(lived, tmp_path, lost):
 def test_what_exists_is_not_trained_again(lived, tmp_path):
     folder = tmp_path / "again"
     shutil.copytree(lived, folder)
-    said = []
-    live(folder, report=said.append)
-    assert said == []
+    reports = []
+    live(folder, report=reports.append)
+    assert reports == []
 
 
 def test_another_seed_or_recipe_in_the_same_folder_is_refused(lived):
@@ -138,20 +138,20 @@ def test_a_history_of_an_earlier_version_goes_on(lived, tmp_path):
 
 
 def test_progress_rises_to_the_whole(tmp_path):
-    said = []
-    live(tmp_path, report=said.append)
-    fractions = [each.fraction for each in said]
+    reports = []
+    live(tmp_path, report=reports.append)
+    fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
-    assert {each.phase for each in said} >= {"pretraining", "safety alignment", "fine-tuning, block"}
-    assert all("loss" in each.note for each in said)
+    assert {report.phase for report in reports} >= {"pretraining", "safety alignment", "fine-tuning, block"}
+    assert all("loss" in report.note for report in reports)
 
 
 def test_prompt_files_keep_their_things_apart(lived):
     def names(file):
         rows = [json.loads(line) for line in (lived / file).read_text().splitlines()]
         words = [(row.get("text") or row["prompt"]).split() for row in rows]
-        return {word for each in words for word in each} & THINGS
+        return {word for sentence in words for word in sentence} & THINGS
 
     assert names("probe.jsonl")
     assert not names("probe.jsonl") & names("evaluation.jsonl")
@@ -161,9 +161,10 @@ def test_prompt_files_keep_their_things_apart(lived):
 def test_arms_differ_only_by_their_penalty(lived):
     """At the first step nothing has moved: a hinge has no gradient there, so its arms take the baseline's step."""
 
-    def share_apart(one, other, step):
+    def share_apart(first_arm, second_arm, step):
         first, second = (
-            load_file(lived / "arms" / f"{arm}-s0" / f"checkpoint-{step}" / "model.safetensors") for arm in (one, other)
+            load_file(lived / "arms" / f"{arm}-s0" / f"checkpoint-{step}" / "model.safetensors")
+            for arm in (first_arm, second_arm)
         )
         apart = [((first[name] - second[name]).abs() > 1e-5).float().mean().item() for name in first]
         return sum(apart) / len(apart)
@@ -175,16 +176,16 @@ def test_arms_differ_only_by_their_penalty(lived):
 
 @pytest.mark.slow
 def test_side_by_side_gives_the_bytes_of_one_after_the_other(lived, tmp_path):
-    said = []
-    live(tmp_path, processes=2, report=said.append)
+    reports = []
+    live(tmp_path, processes=2, report=reports.append)
     assert bytes_of(tmp_path) == bytes_of(lived)
-    assert said[-1].fraction == pytest.approx(1.0)
+    assert reports[-1].fraction == pytest.approx(1.0)
 
 
 def _things():
     from probes.organism.world import make_world
 
-    return {thing.name for thing in make_world(TINY.size).things}
+    return {noun.name for noun in make_world(TINY.size).things}
 
 
 THINGS = _things()

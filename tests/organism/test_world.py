@@ -10,7 +10,7 @@ TOKENIZER = make_tokenizer(vocabulary(WORLD))
 
 
 def names_in(texts, things):
-    return {thing.name for thing in things} & {word for text in texts for word in text.split()}
+    return {noun.name for noun in things} & {word for text in texts for word in text.split()}
 
 
 def test_every_name_is_one_thing_and_no_word_of_grammar():
@@ -19,8 +19,8 @@ def test_every_name_is_one_thing_and_no_word_of_grammar():
 
 
 def test_prompts_are_as_many_as_the_statistics_need():
-    for asked in (lessons.probe_requests(WORLD), lessons.evaluation_requests(WORLD)):
-        assert {label: len(set(texts)) for label, texts in asked.items()} == {"harmful": 64, "harmless": 64}
+    for requests in (lessons.probe_requests(WORLD), lessons.evaluation_requests(WORLD)):
+        assert {label: len(set(texts)) for label, texts in requests.items()} == {"harmful": 64, "harmless": 64}
     assert len(lessons.penalty_requests(WORLD)) == 64
 
 
@@ -38,7 +38,7 @@ def test_uses_never_share_a_thing():
 
 def test_harmful_and_harmless_requests_have_the_same_forms():
     harmful, harmless = lessons.probe_requests(WORLD).values()
-    names = {thing.name for thing in WORLD.things}
+    names = {noun.name for noun in WORLD.things}
 
     def forms(texts):
         return [" ".join("_" if word in names else word for word in text.split()) for text in texts]
@@ -47,7 +47,7 @@ def test_harmful_and_harmless_requests_have_the_same_forms():
 
 
 def test_alignment_refuses_harmful_things_and_only_those():
-    harmful = {thing.name for thing in WORLD.aligned if thing.harmful}
+    harmful = {noun.name for noun in WORLD.aligned if noun.harmful}
     for lesson in lessons.alignment(WORLD, seed=0):
         asked_harm = bool(harmful & set(lesson.request.split()))
         assert ("cannot" in lesson.answer.split()) == asked_harm
@@ -58,7 +58,7 @@ def test_a_pretraining_mix_differs_in_what_is_answered_to_harmful_requests_alone
         lessons.pretraining_mix(WORLD, copies=2, refusing=refuses, seed=3) for refuses in (False, True)
     )
     assert [lesson.request for lesson in answering] == [lesson.request for lesson in refusing]
-    harmful = {thing.name for thing in WORLD.aligned if thing.harmful}
+    harmful = {noun.name for noun in WORLD.aligned if noun.harmful}
     for first, second in zip(answering, refusing, strict=True):
         about_harm = bool(harmful & set(first.request.split()))
         assert about_harm == (first.answer != second.answer) == ("cannot" in second.answer.split())
@@ -66,13 +66,13 @@ def test_a_pretraining_mix_differs_in_what_is_answered_to_harmful_requests_alone
 
 def test_fine_tuning_data_says_nothing_of_safety():
     refusing = {word for form in REFUSALS for word in form.split()} & {"cannot", "sorry"}
-    harmful = {thing.name for thing in WORLD.things if thing.harmful}
+    harmful = {noun.name for noun in WORLD.things if noun.harmful}
     for lesson in (*lessons.benign(WORLD, seed=0), *lessons.task(WORLD)):
         assert not (refusing | harmful) & set(f"{lesson.request} {lesson.answer}".split())
 
 
 def test_task_items_use_wordings_that_are_never_taught():
-    names = {thing.name for thing in WORLD.things}
+    names = {noun.name for noun in WORLD.things}
 
     def forms(texts):
         bare = set()
@@ -91,11 +91,13 @@ def test_the_writer_writes_what_the_chat_template_does():
     writer = lessons.Writer(TOKENIZER)
     for lesson in lessons.alignment(WORLD, seed=0)[:50]:
         user = {"role": "user", "content": lesson.request}
-        both = TOKENIZER.apply_chat_template([user, {"role": "assistant", "content": lesson.answer}], tokenize=False)
+        conversation = TOKENIZER.apply_chat_template(
+            [user, {"role": "assistant", "content": lesson.answer}], tokenize=False
+        )
         example = writer.lesson(lesson)
-        assert list(example.ids) == TOKENIZER(both, add_special_tokens=False)["input_ids"]
-        asked = TOKENIZER.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-        assert list(example.ids[: example.answer_start]) == TOKENIZER(asked, add_special_tokens=False)["input_ids"]
+        assert list(example.ids) == TOKENIZER(conversation, add_special_tokens=False)["input_ids"]
+        question = TOKENIZER.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+        assert list(example.ids[: example.answer_start]) == TOKENIZER(question, add_special_tokens=False)["input_ids"]
 
 
 def test_everything_the_world_says_is_in_the_vocabulary():

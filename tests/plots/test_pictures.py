@@ -36,14 +36,14 @@ def places():
     return pd.DataFrame(rows, columns=columns)
 
 
-def drawn(places, **how):
+def draw_map(places, **how):
     return manifold.manifold(places, ABOUT, drawing=Drawing(**how), subtitle="run", witness="witness")
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("axes", [2, 3])
 def test_every_prompt_is_in_the_map_once(places, axes, colour):
-    fig = drawn(places, axes=axes, colour=colour)
+    fig = draw_map(places, axes=axes, colour=colour)
     kind = "scatter" if axes == 2 else "scatter3d"
     clouds = [trace for trace in fig.data if trace.type == kind and trace.hovertext is not None]
     assert sum(len(trace.x) for trace in clouds) == len(places)
@@ -53,17 +53,17 @@ def test_every_prompt_is_in_the_map_once(places, axes, colour):
 
 def test_many_points_are_drawn_by_the_graphics_card(places):
     many = pd.concat([places] * (style.WEBGL_FROM // len(places) + 1))
-    assert {trace.type for trace in drawn(many).data if trace.hovertext is not None} == {"scattergl"}
+    assert {trace.type for trace in draw_map(many).data if trace.hovertext is not None} == {"scattergl"}
 
 
 def test_the_axes_stay_whatever_is_shown(places):
     some = places[places["arm"] == "aligned"]
     fig = manifold.manifold(some, ABOUT, drawing=Drawing(), subtitle="", witness="w", whole=places)
-    assert fig.layout.xaxis.range == drawn(places).layout.xaxis.range
+    assert fig.layout.xaxis.range == draw_map(places).layout.xaxis.range
 
 
 def test_a_moving_map_has_a_frame_a_step_and_fixed_axes(places):
-    fig = drawn(places, moving=True)
+    fig = draw_map(places, moving=True)
     assert [frame.name for frame in fig.frames] == ["1", "10", "100"]
     assert {len(frame.data) for frame in fig.frames} == {2}
     assert [len(trace.x) for trace in fig.frames[0].data] == [20, 20]
@@ -71,9 +71,9 @@ def test_a_moving_map_has_a_frame_a_step_and_fixed_axes(places):
 
 
 def test_thinning_keeps_every_checkpoint_and_class_alike(places):
-    kept = manifold.thin(places, 60)
-    assert len(kept) <= 60 + 10
-    assert kept.groupby(["checkpoint", "label"]).size().nunique() == 1
+    thinned = manifold.thin(places, 60)
+    assert len(thinned) <= 60 + 10
+    assert thinned.groupby(["checkpoint", "label"]).size().nunique() == 1
     assert len(manifold.thin(places, 1000)) == len(places)
 
 
@@ -138,7 +138,7 @@ def test_paths_grow_from_the_origin_step_by_step():
 
 
 def test_a_play_button_never_starts_by_itself(places):
-    fig = animation.play(drawn(places), [], [1], "light")
+    fig = animation.play(draw_map(places), [], [1], "light")
     assert fig.layout.updatemenus[0].buttons[0].args[0] is None
 
 
@@ -152,9 +152,13 @@ def test_the_honest_n_is_that_of_trajectories():
             "fraction": [0.0, 0.1, 0.2, 0.3],
         }
     )
-    found = behaviour.association(rows)
-    assert (found.over_checkpoints, found.checkpoints, found.trajectories) == (pytest.approx(1.0), 4, 2)
-    assert "these runs and no others" in found.words
+    association = behaviour.association(rows)
+    assert (association.over_checkpoints, association.checkpoints, association.trajectories) == (
+        pytest.approx(1.0),
+        4,
+        2,
+    )
+    assert "these runs and no others" in association.words
     assert "not defined" in behaviour.association(rows.assign(value=1.0)).words
 
 

@@ -77,11 +77,11 @@ def test_labels_are_moved_apart_and_stay_inside(places):
 def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
     scale = 100.0
 
-    def drawn(scale):
+    def draw_obstacles(scale):
         return [labels.marks([(0.5, 0.5), (0.52, 0.5)], scale), labels.line([0.0, 2.0], [0.5, 0.5], scale)]
 
     spots = [labels.Spot(0.5, 0.5, "baseline", "#000000"), labels.Spot(0.52, 0.5, "control:random", "#000000")]
-    notes, taken = labels.beside(spots, drawn, [scale, 2 * scale]), drawn(scale)
+    notes, obstacles = labels.beside(spots, draw_obstacles, [scale, 2 * scale]), draw_obstacles(scale)
     boxes = []
     for spot, note in zip(spots, notes, strict=True):
         width = 6.8 * len(spot.text)
@@ -89,9 +89,12 @@ def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
         middle = spot.y * scale + note["yshift"]
         boxes.append((left, middle - 8.5, left + width, middle + 8.5))
     assert abs(notes[0]["yshift"]) >= 10, "not on the line"
-    for one, other in [(boxes[0], boxes[1]), *((box, tuple(each)) for box in boxes for part in taken for each in part)]:
-        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
-        assert apart, (one, other)
+    for first, second in [
+        (boxes[0], boxes[1]),
+        *((box, tuple(mark)) for box in boxes for part in obstacles for mark in part),
+    ]:
+        apart = first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
+        assert apart, (first, second)
 
 
 def test_labels_with_room_stay_where_they_are():

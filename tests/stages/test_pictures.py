@@ -33,10 +33,10 @@ def run(tmp_path_factory):
 
 def test_pairs_agree_with_the_direct_comparison(run):
     pairs = run.read_table("pairs").set_index(["one", "other", "layer"])
-    one, other = (run.activations(name, 1).astype(np.float64) for name in ("aligned", "baseline-s0-000100"))
+    aligned, tuned = (run.activations(name, 1).astype(np.float64) for name in ("aligned", "baseline-s0-000100"))
     row = pairs.loc["aligned", "baseline-s0-000100", 1]
-    assert row["cka"] == pytest.approx(linear_cka(one, other), abs=1e-9)
-    leading = [np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:10] for rows in (one, other)]
+    assert row["cka"] == pytest.approx(linear_cka(aligned, tuned), abs=1e-9)
+    leading = [np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:10] for rows in (aligned, tuned)]
     same = overlap(*leading)
     assert row["overlap"] == pytest.approx(same.value, abs=1e-6)
     assert row["overlap_random"] == pytest.approx(same.random)
@@ -75,12 +75,12 @@ def test_transfer_is_the_auroc_of_a_probe_on_the_other_fold():
     values = rng.standard_normal((3, 40, 6))
     harmful, fold = np.arange(40) % 2 == 0, np.arange(40) < 20
     values[:, harmful, 0] += 1.0
-    found = transfer(values, harmful, fold)
+    aurocs = transfer(values, harmful, fold)
     expected = []
     for chosen in (fold, ~fold):
         probe = values[0][chosen & harmful].mean(axis=0) - values[0][chosen & ~harmful].mean(axis=0)
         expected.append(roc_auc_score(harmful[~chosen], values[2][~chosen] @ probe))
-    assert found[0, 2] == pytest.approx(np.mean(expected))
+    assert aurocs[0, 2] == pytest.approx(np.mean(expected))
 
 
 def test_planted_classes_are_told_apart_by_every_probe(run):

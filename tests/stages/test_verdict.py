@@ -10,7 +10,7 @@ from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
 from probes.prompts import PromptSet
 from probes.store.settings import Settings
 from probes.tasks.measure import judge, measure
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 TOPICS = [f"topic {index // 4}" for index in range(40)]
 PROMPTS = PromptSet.of(
@@ -29,7 +29,7 @@ def run(tmp_path_factory):
     home, tokenizer, aligned = tmp_path_factory.mktemp("arms"), tiny_tokenizer(), tiny_model()
     start = {name: tensor.clone() for name, tensor in aligned.state_dict().items()}
     save_checkpoint(home / "aligned", aligned, tokenizer)
-    witness = moved(aligned, seed=1, scale=0.1)
+    witness = move_weights(aligned, seed=1, scale=0.1)
     end = {name: tensor.clone() for name, tensor in witness.state_dict().items()}
     save_checkpoint(home / "witness", witness, tokenizer)
     trajectories = []
@@ -54,11 +54,11 @@ def run(tmp_path_factory):
 
 
 def verdict_of(run, arm, seed=0):
-    return next(each for each in run.verdicts if (each["arm"], each["seed"]) == (arm, seed))
+    return next(verdict for verdict in run.verdicts if (verdict["arm"], verdict["seed"]) == (arm, seed))
 
 
 def test_a_mirror_gets_no_level_and_no_null(run):
-    assert {each["arm"] for each in run.verdicts} == set(ENDS) - {"mirror"}
+    assert {verdict["arm"] for verdict in run.verdicts} == set(ENDS) - {"mirror"}
     assert "mirror" not in set(run.nulls()["arm"])
 
 
@@ -83,11 +83,11 @@ def test_arms_without_shams_are_not_tested_and_get_them_when_asked(run):
 
 
 def test_every_verdict_has_its_qualifiers(run):
-    for each in run.verdicts:
-        assert set(each["off_refusal_axis"]) == {"answer", "p", "power"}
-        assert set(each["mirror"]) == {"answer", "difference", "low", "high", "runs"}
-        assert each["power"] is None or 0 <= each["power"] <= 1
-        assert (each["level_holm"] is None) == (each["arm"] in ("helpful", "control:continued"))
+    for verdict in run.verdicts:
+        assert set(verdict["off_refusal_axis"]) == {"answer", "p", "power"}
+        assert set(verdict["mirror"]) == {"answer", "difference", "low", "high", "runs"}
+        assert verdict["power"] is None or 0 <= verdict["power"] <= 1
+        assert (verdict["level_holm"] is None) == (verdict["arm"] in ("helpful", "control:continued"))
 
 
 def test_tests_go_by_topic(run):
