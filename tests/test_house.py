@@ -15,7 +15,7 @@ CODE = ("probes", "app", "tests")
 # Files here are named after what they serve.
 NAMED_AFTER_OTHERS = ("probes/stages", "probes/tasks", "probes/cli", "probes/plots", "app/views", "tests")
 # Who may ask for a direction, and may not make one.
-GUESTS = ("guard", "stages", "experiments", "organism", "tasks", "interventions", "behaviour", "exchange", "run.py")
+GUESTS = ("guard", "stages", "experiments", "organism", "tasks", "interventions", "behaviour", "exchange", "run")
 BUILDER = re.compile(
     r"_?(reversion|v_rev|refusal|did|covariance|isotropic|random|shuffled|drift|sham|control)"
     r"(_(did|matched))?_(vectors?|axis|axes|directions?|draws?)"

@@ -1,28 +1,20 @@
-"""A run as an object: lineage, prompts, tables, directions, figures and model, each read when it is first asked for.
-
-    run = Run("runs/mine")
-    run.drift(arm="baseline", statistic="return_fraction")
-
-Stages write into a run (`probes.stages`).
-"""
+"""What a run holds: tables, directions, figures, and its model."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from probes.errors import RunFolderError, UsageError
-from probes.lineage import Lineage, Member
-from probes.prompts import Prompt, PromptSet, Rendered
+from probes.lineage import Member
+from probes.run.inputs import MeasuredFolder
 from probes.statistics import Estimate
-from probes.store import ACTIVATIONS, ALIGNED, RunFolder, direction_file
-from probes.store.settings import Settings
+from probes.store import ACTIVATIONS, ALIGNED, direction_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +23,11 @@ if TYPE_CHECKING:
     from probes.directions.vectors import Owner, Vectors
     from probes.models import ModelHost
 
-HEADLINE = "headline"
 DRIFT_COLUMNS = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
 ByStep = dict[tuple[str, int, int], dict[int, dict[str, Estimate]]]  # (arm, seed, layer) -> step -> statistic
 
 
-class Run(RunFolder):
+class Run(MeasuredFolder):
     """One run: open it to read with `Run(path)`, to write with `Run.writing(path)`."""
 
     def __repr__(self) -> str:
@@ -64,154 +55,6 @@ class Run(RunFolder):
                     next_step="Make the whole run: the commands are in its report.",
                 )
             yield run
-
-    # What it is made from ------------------------------------------------------------------------------------
-
-    def begin(self, lineage: Lineage, settings: Settings, config: Mapping[str, Any] | None = None) -> None:
-        """Put into the manifest what this run is made from, before any work.
-
-        Args:
-            lineage: the checkpoints by role, and the trajectories.
-            settings: of the measurement.
-            config: the options as the user wrote them, where they are not those of `settings`.
-        """
-        manifest = self.manifest
-        manifest.status = "running"
-        manifest.config_given = dict(config) if config is not None else settings.model_dump(exclude_unset=True)
-        headline = manifest.config.get("headline_layer") if settings.headline_layer is None else None
-        if settings.headline_layer is not None:
-            self.forget(HEADLINE)  # declared, and not chosen
-        manifest.config = settings.model_dump() | ({"headline_layer": headline} if headline is not None else {})
-        self.place(lineage)
-
-    def place(self, lineage: Lineage) -> None:
-        """Keep a lineage, its folders written from the run's own so that the run can be moved."""
-        self.manifest.lineage = lineage.portable(self.path).model_dump()
-        self.save()
-        self.refresh()
-
-    def describe(self, model: ModelHost) -> None:
-        """Put into the manifest what the aligned model is; a layer that was declared must be one of its own."""
-        manifest = self.manifest
-        if self.settings.headline_layer is not None:
-            manifest.config["headline_layer"] = self.settings.headline(model.n_layers)
-        manifest.model = {**manifest.model, **model.about}
-        self.save()
-        self.refresh()
-
-    def reload(self) -> None:
-        """Read the manifest again, and forget what was read before."""
-        super().reload()
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Forget what was read of the lineage and the prompts: they have been written anew."""
-        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "groups", "pairs", "rendered"):
-            self.__dict__.pop(name, None)
-
-    @functools.cached_property
-    def settings(self) -> Settings:
-        """The settings of the measurement."""
-        return Settings.model_validate(self.manifest.config)
-
-    @functools.cached_property
-    def lineage(self) -> Lineage:
-        """The checkpoints by role, and the trajectories, with their places as they are from here.
-
-        Raises:
-            LineageError: the run names none.
-        """
-        return Lineage.opened(self.manifest.lineage, self.path)
-
-    @functools.cached_property
-    def members(self) -> tuple[Member, ...]:
-        """Every checkpoint of the lineage once, the aligned model first."""
-        return tuple(self.lineage.members())
-
-    @property
-    def tuned(self) -> tuple[Member, ...]:
-        """The fine-tuned checkpoints, trajectory by trajectory."""
-        return tuple(member for member in self.members if not member.is_role)
-
-    @property
-    def measured(self) -> tuple[Member, ...]:
-        """The members whose activations are in the folder: a packed run may hold only some.
-
-        Raises:
-            RunFolderError: those of the aligned model or of the witness are not.
-        """
-        known = self.manifest.checkpoints
-        members = tuple(
-            member for member in self.members if member.id in known and self.activations_path(member.id).is_file()
-        )
-        if not {ALIGNED, "witness"} <= {member.id for member in members}:
-            raise RunFolderError(
-                f"{self.path} holds no activations of the aligned model and the witness",
-                next_step="Measure it again: gravity-probe measure.",
-            )
-        return members
-
-    @property
-    def keys(self) -> dict[str, str]:
-        """Of every measured member, the fingerprint of weights, token ids, position and precision."""
-        known = self.manifest.checkpoints
-        return {member.id: known[member.id]["key"] for member in self.members if member.id in known}
-
-    @functools.cached_property
-    def prompts(self) -> PromptSet:
-        """The probe prompts, in the order of the activations."""
-        frame = self.read_table("prompts", columns=["id", "text", "label"])
-        return PromptSet(tuple(Prompt(*row) for row in frame.itertuples(index=False, name=None)))
-
-    @functools.cached_property
-    def harmful(self) -> Bool[np.ndarray, " prompt"]:
-        """Which probe prompts are harmful."""
-        return (self.read_table("prompts", columns=["label"])["label"] == "harmful").to_numpy()
-
-    @functools.cached_property
-    def fold(self) -> Bool[np.ndarray, " prompt"]:
-        """Which probe prompts lie in the second fold."""
-        return self.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1
-
-    @functools.cached_property
-    def groups(self) -> np.ndarray | None:
-        """The topic of each probe prompt; None where the prompts have none."""
-        frame = self.read_table("prompts")
-        if "topic" not in frame or frame["topic"].isna().all():
-            return None
-        return frame["topic"].to_numpy()
-
-    @functools.cached_property
-    def pairs(self) -> np.ndarray | None:
-        """The pair of each probe prompt; None where the prompts have none."""
-        frame = self.read_table("prompts")
-        return None if "pair" not in frame or frame["pair"].isna().all() else frame["pair"].to_numpy()
-
-    @functools.cached_property
-    def rendered(self) -> Rendered:
-        """The token ids that every checkpoint got, as they were rendered once."""
-        ids = self.read_table("prompts", columns=["token_ids"])["token_ids"]
-        record = self.manifest.prompts
-        return Rendered(
-            tuple(tuple(map(int, row)) for row in ids), record["rendered_sha256"], record.get("chat_template")
-        )
-
-    @property
-    def headline_layer(self) -> int:
-        """The layer declared in advance.
-
-        Raises:
-            RunFolderError: the run names none.
-        """
-        layer = self.manifest.config.get("headline_layer")
-        if not isinstance(layer, int):
-            raise RunFolderError(f"{self.path} names no headline layer", next_step="Measure it again.")
-        return layer
-
-    @property
-    def n_layers(self) -> int:
-        """Number of blocks of its model."""
-        return int(self.manifest.model["n_layers"])
 
     # What it holds -------------------------------------------------------------------------------------------
 
@@ -421,6 +264,3 @@ class Run(RunFolder):
         if made_from is None:
             raise RunFolderError(f"{self.path} has no {need} yet", next_step="Run gravity-probe measure first.")
         return made_from
-
-
-__all__ = ["ByStep", "Run"]

@@ -1,0 +1,26 @@
+"""Lineages: the checkpoints of one model's history, each with its role, and the fine-tuning runs that follow.
+
+Nothing is loaded here. A reference says where a checkpoint lives; `probes.models` opens it.
+Four kinds of place are understood: a local Hugging Face folder, a hub id with a revision,
+a Trainer output folder (its `checkpoint-N` become the steps of a trajectory), and a PEFT adapter on a base.
+"""
+
+from probes.lineage.members import MIRROR, ROLES, Lineage, Member, Witness, WitnessKind
+from probes.lineage.references import ADAPTER_CONFIG, ADAPTER_TASKS, CheckpointRef, Place, Step
+from probes.lineage.trajectories import Trajectory, is_trainer_folder
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_TASKS",
+    "MIRROR",
+    "ROLES",
+    "CheckpointRef",
+    "Lineage",
+    "Member",
+    "Place",
+    "Step",
+    "Trajectory",
+    "Witness",
+    "WitnessKind",
+    "is_trainer_folder",
+]

@@ -1,0 +1,12 @@
+"""A run as an object: lineage, prompts, tables, directions, figures and model, each read when it is first asked for.
+
+    run = Run("runs/mine")
+    run.drift(arm="baseline", statistic="return_fraction")
+
+Stages write into a run (`probes.stages`).
+"""
+
+from probes.run.contents import ByStep, Run
+from probes.run.inputs import HEADLINE
+
+__all__ = ["HEADLINE", "ByStep", "Run"]
