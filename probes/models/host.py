@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from probes.errors import CheckpointError, UsageError
+from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models.adapter import Attached, Change, check_adapter
 from probes.models.architecture import check_structure
+from probes.models.devices import find_device
 from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
@@ -28,6 +29,14 @@ from probes.models.pristine import Marks, checksums, marks
 from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of
 from probes.models.view import ModelView
+from probes.models.vocabulary import (
+    check_vocabulary,
+    describe_vocabulary,
+    pair_rows,
+    resize_vocabulary,
+    vocabulary_of,
+    vocabulary_size,
+)
 from probes.models.weights import WeightFiles
 
 
@@ -68,7 +77,7 @@ class ModelHost(ModelView):
             UsageError: there is no such device here.
         """
         self.aligned = aligned
-        self.device = _device(device)
+        self.device = find_device(device)
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self._folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
@@ -90,7 +99,7 @@ class ModelHost(ModelView):
         self.kinship = Kinship(1.0, 0.0)
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
-        self._shared = int(self.config.get_text_config().vocab_size)
+        self._shared = vocabulary_size(self.config)
         self._marks: Marks = marks(self.model)
         self._sums: dict[str, int] | None = None
         self.put(aligned)
@@ -283,7 +292,11 @@ class ModelHost(ModelView):
                     held.copy_(tensor)
         else:
             self._rebuild(folder, pickled=files.pickled)
-        self._notice(self._vocabulary_notice(config, folder, name))
+        rows, own = vocabulary_size(config), vocabulary_size(self.config)
+        self._shared = min(rows, own)
+        if rows != own:
+            check_vocabulary(rows, self.tokenizer, name)
+            self._notice(describe_vocabulary(rows, own, added_tokens(folder, self._shared), name))
         self.kinship = self._sample.kinship(WeightSample.of(self.model))
         if not self._allow_unrelated:
             check_related(self.kinship, name)
@@ -294,49 +307,25 @@ class ModelHost(ModelView):
         Of a vocabulary of another size, the rows that both have.
         """
         layout = self._layout
-        if layout is None or not layout.fits(files.shapes(), self._targets, self._vocabulary):
+        if layout is None or not layout.fits(files.shapes(), self._targets, vocabulary_of(self.model)):
             return None
         named = ((self._layout_target(name), tensor) for name, tensor in files.tensors())
         pairs = ((self._targets[target], tensor) for target, tensor in named if target is not None)
-        return (_shared_rows(held, tensor) for held, tensor in pairs)
+        return (pair_rows(held, tensor) for held, tensor in pairs)
 
     def _layout_target(self, name: str) -> str | None:
         return None if self._layout is None else self._layout.target(name, self._targets)
 
-    @property
-    def _vocabulary(self) -> tuple[str, ...]:
-        """Names of the tensors with a row for each token: the embedding, and what turns the stream into logits."""
-        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
-        weights = [id(end.weight) for end in ends if end is not None]
-        tensors = self.model.state_dict(keep_vars=True)
-        return tuple(name for name, tensor in tensors.items() if id(tensor) in weights)
-
     def shared_rows(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Of the parameter `name`, the rows that the checkpoint on the module has of its own."""
-        return tensor[: self._shared] if name in self._vocabulary else tensor
+        return tensor[: self._shared] if name in vocabulary_of(self.model) else tensor
 
     def _clear_vocabulary(self, config: Any) -> None:
         """Rows that the next checkpoint does not have must not stay behind from the last one."""
-        rows = int(config.get_text_config().vocab_size)
-        if rows < int(self.config.get_text_config().vocab_size) and not self._hollow:
-            for name in self._vocabulary:
+        rows = vocabulary_size(config)
+        if rows < vocabulary_size(self.config) and not self._hollow:
+            for name in vocabulary_of(self.model):
                 self._targets[name][rows:].zero_()
-
-    def _vocabulary_notice(self, config: Any, folder: Path, name: str) -> str | None:
-        rows, own = int(config.get_text_config().vocab_size), int(self.config.get_text_config().vocab_size)
-        self._shared = min(rows, own)
-        if rows == own:
-            return None
-        if rows < len(self.tokenizer):
-            raise CheckpointError(
-                f"The vocabulary of {name} is smaller than the tokenizer's", got=rows, expected=len(self.tokenizer)
-            )
-        added = added_tokens(folder, min(rows, own))
-        listed = f" Its tokens behind them: {', '.join(added)}." if added else ""
-        return (
-            f"{name} has {rows} rows in its vocabulary, the aligned model {own}: the first {min(rows, own)} are "
-            f"compared.{listed}"
-        )
 
     def _rebuild(self, folder: Path, *, pickled: bool) -> None:
         """Load through transformers, which knows every layout; the module's memory is given up before."""
@@ -344,12 +333,7 @@ class ModelHost(ModelView):
             parameter.data = parameter.data.new_empty(0)
         self._targets, self._hollow = {}, True
         fresh = load_model(folder, self.model.dtype, pickled=pickled)
-        rows = int(self.config.get_text_config().vocab_size)
-        if fresh.get_input_embeddings().weight.shape[0] != rows:
-            held = int(fresh.config.get_text_config().vocab_size)
-            fresh.resize_token_embeddings(rows, mean_resizing=False)
-            for end in (fresh.get_input_embeddings(), fresh.get_output_embeddings()):
-                end.weight.data[held:].zero_()
+        resize_vocabulary(fresh, vocabulary_size(self.config))
         fresh = fresh.requires_grad_(False).to(self.device)
         # The very parameters are taken over, so that embedding and head are one where the checkpoint has one.
         for name, parameter in list(fresh.named_parameters(remove_duplicate=False)):
@@ -359,25 +343,3 @@ class ModelHost(ModelView):
             buffer.copy_(fresh.get_buffer(name))
         self.model.config.tie_word_embeddings = fresh.config.tie_word_embeddings
         self._targets, self._hollow = self.model.state_dict(), False
-
-
-def _shared_rows(held: torch.Tensor, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if held.shape == tensor.shape:
-        return held, tensor
-    rows = min(held.shape[0], tensor.shape[0])
-    return held[:rows], tensor[:rows]
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise UsageError(
-                f"There is no device {name} here", got=str(error).splitlines()[0], expected="auto, cpu, cuda or mps"
-            ) from error
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
