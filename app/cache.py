@@ -15,7 +15,7 @@ import streamlit as st
 from probes.errors import RunFolderError
 from probes.lineage import ROLES
 from probes.nulls import PROFILE
-from probes.plots import by_step, heatmap, lineage_path, projections, style
+from probes.plots import by_step, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.run import Run
 from probes.store import MANIFEST, Manifest, direction_file
@@ -320,29 +320,6 @@ def map_rows(key: Key, statistic: str, arm: str, seed: int, direction: str = "")
         return of_run[names].rename(columns={statistic: "value", **bounds})
     filters = (("statistic", "==", statistic), ("arm", "==", arm), ("seed", "==", seed))
     return table(key, "drift", ("layer", "step", "value", "low", "high", "reason"), filters)
-
-
-@st.cache_data(show_spinner=False, max_entries=128)
-def map_figure(
-    key: Key,
-    statistic: str,
-    arm: str,
-    seed: int,
-    direction: str,
-    selected: tuple[int, int],
-    headline: int,
-    subtitle: str,
-    ink: InkName,
-) -> go.Figure:
-    """The heat map of one statistic of one trajectory, of the drift or of a fitted direction."""
-    return heatmap.heatmap(
-        map_rows(key, statistic, arm, seed, direction),
-        statistic=statistic,
-        subtitle=subtitle,
-        selected=selected,
-        headline=headline,
-        ink=ink,
-    )
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

@@ -11,7 +11,7 @@ import streamlit as st
 from app import cache, components, state
 from app.cache import Key
 from app.components import Context
-from probes.plots import roc, spectrum, style
+from probes.plots import heatmap, roc, spectrum, style
 from probes.plots.style import InkName
 from probes.statistics import DIRECTIONS, STATISTICS, statistic_of
 
@@ -37,7 +37,8 @@ def show(run: Context) -> None:
                 f"gravity-probe measure --out {run.command_path} …",
             )
         else:
-            figure = cache.map_figure(
+            figure = cache.figure(
+                _map_figure,
                 run.key,
                 statistic,
                 run.arm,
@@ -92,6 +93,28 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
                 direction or (REVERSION if REVERSION in known else known[0]),
                 "Of another direction than the reversion: what its probes read, and how it turned.",
             )
+
+
+def _map_figure(
+    key: Key,
+    statistic: str,
+    arm: str,
+    seed: int,
+    direction: str,
+    selected: tuple[int, int],
+    headline: int,
+    subtitle: str,
+    ink: InkName,
+) -> go.Figure:
+    """The heat map of one statistic of one trajectory, of the drift or of a fitted direction."""
+    return heatmap.heatmap(
+        cache.map_rows(key, statistic, arm, seed, direction),
+        statistic=statistic,
+        subtitle=subtitle,
+        selected=selected,
+        headline=headline,
+        ink=ink,
+    )
 
 
 def _subtitle(run: Context, direction: str, **parts: bool) -> str:

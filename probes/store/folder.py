@@ -330,9 +330,8 @@ def find_runs(root: Path | str) -> list[Path]:
         return [root]
     if not root.is_dir():
         return []
-    return sorted(
-        (path.parent for path in root.glob(f"*/{MANIFEST}")), key=lambda path: -(path / MANIFEST).stat().st_mtime
-    )
+    folders = (path.parent for path in root.glob(f"*/{MANIFEST}"))
+    return sorted(folders, key=lambda path: -(path / MANIFEST).stat().st_mtime)
 
 
 def _is_own(child: Path) -> bool:
