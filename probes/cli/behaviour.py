@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from probes.run import Run
 
 JUDGES = "builtin, classifier:PLACE[#CLASS=label,…], generative:PLACE or endpoint:MODEL[@URL]; may be repeated."
-Judges = Annotated[list[str] | None, typer.Option("--judge", metavar="JUDGE", help=f"Who judges: {JUDGES}")]
+Judges = Annotated[list[str] | None, typer.Option("--judge", metavar="JUDGE", help=f"Judge: {JUDGES}")]
 Timeout = Annotated[float, typer.Option(min=0.01, help="Seconds that an endpoint may take for one question.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Harmful = Annotated[Path | None, typer.Option(help="Harmful requests in any known format.")]
 Harmless = Annotated[Path | None, typer.Option(help="Harmless requests in any known format.")]
-Task = Annotated[Path | None, typer.Option(help="Requests with right answers, for the loss of the benign task.")]
+Task = Annotated[Path | None, typer.Option(help="Requests with correct answers, for the loss on the benign task.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +44,9 @@ def evaluate(
     task: Task = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many prompts of each kind.")] = None,
     judges: Judges = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Length of a completion; default 128.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Maximum length of a completion, in tokens; default 128.")
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Task cost in nats per token that counts as none; default 2 % of the gain.")
     ] = None,
@@ -52,10 +54,10 @@ def evaluate(
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Let every checkpoint of a run answer, judge the answers, and list what it refused before and answers now.
+    """Generate answers with every checkpoint of a run, judge them, and list the prompts whose verdict flipped.
 
-    Without prompts: those the run was judged on before, else our own 128 + 128 and 100 look-alikes. A stopped
-    evaluation goes on where it was.
+    Without prompts: those the run was judged on before, else our own 128 + 128 and 100 look-alikes. An
+    interrupted evaluation resumes where it stopped.
     """
     from probes.run import Run
     from probes.tasks.evaluate import evaluate as judge_run
@@ -86,15 +88,19 @@ def evaluate(
 def judge(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL or JSON array of completions.")],
     column: Annotated[str, typer.Option(help="Column with the completions.")] = "completion",
-    prompt_column: Annotated[str | None, typer.Option(help="Column with the prompts; judges see them.")] = None,
+    prompt_column: Annotated[
+        str | None, typer.Option(help="Column with the prompts, which the judges also see.")
+    ] = None,
     judges: Judges = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the file again, with the labels.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a copy of the file with the labels added.")
+    ] = None,
     label_column: Annotated[str, typer.Option(help="Name of the labels' column in --out.")] = "label",
     cache: Annotated[
-        Path | None, typer.Option(help="Where answers of paid or slow judges are kept; default: the user's cache.")
+        Path | None, typer.Option(help="Cache for answers of paid or slow judges; default: the user's cache folder.")
     ] = None,
     timeout: Timeout = 60.0,
-    attempts: Annotated[int, typer.Option(min=1, help="How often an endpoint is asked.")] = 4,
+    attempts: Annotated[int, typer.Option(min=1, help="Attempts per question at an endpoint.")] = 4,
     json_: Json = False,
 ) -> None:
     """Label completions: refusal, partial_refusal, compliance or incoherent; one row out for each row in.
@@ -132,7 +138,7 @@ def restore(
     run: Annotated[Path | None, typer.Option(help="A run that holds the lineage (and what to judge it on).")] = None,
     aligned: Annotated[str | None, typer.Option(help="Folder or hub id that fine-tuning started from.")] = None,
     witness: Annotated[str | None, typer.Option(help="Folder or hub id of the earlier, more permissive state.")] = None,
-    form: Annotated[str, typer.Option(help="exact, scaled or along (see the README).")] = "exact",
+    form: Annotated[str, typer.Option(help="exact, scaled or along (see the documentation).")] = "exact",
     strength: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the return that is removed.")] = 1.0,
     harmful: Harmful = None,
     harmless: Harmless = None,

@@ -22,10 +22,10 @@ Layer = Annotated[int | None, typer.Option(min=0, help="Layer; default: the run'
 MaxKl = Annotated[float, typer.Option(help="A refusal candidate's KL on harmless prompts must be below this.")]
 MinInduce = Annotated[float, typer.Option(help="Its induce score must be above this.")]
 Depth = Annotated[float, typer.Option(help="Only layers below int(depth · layers) count.")]
-Draws = Annotated[int, typer.Option(min=1, help="Random directions to compare with.")]
+Draws = Annotated[int, typer.Option(min=1, help="Random directions for comparison.")]
 
 group = typer.Typer(
-    cls=Group, no_args_is_help=True, help="Fit safety-relevant directions at every checkpoint, and look at them."
+    cls=Group, no_args_is_help=True, help="Fit safety-relevant directions at every checkpoint, and inspect them."
 )
 
 
@@ -40,10 +40,10 @@ def register(app: typer.Typer) -> None:
 def fit(
     run: RunPath,
     winsorise: Annotated[
-        float | None, typer.Option(help="Clip massive activations to so many typical spreads, e.g. 3.")
+        float | None, typer.Option(help="Clip massive activations at this many typical spreads, e.g. 3.")
     ] = None,
     models: Annotated[
-        bool, typer.Option("--models/--no-models", help="Open the checkpoints, for scores, answers and tokens.")
+        bool, typer.Option("--models/--no-models", help="Open the checkpoints to compute scores, answers and tokens.")
     ] = True,
     max_kl: MaxKl = 0.1,
     min_induce: MinInduce = 0.0,
@@ -51,7 +51,7 @@ def fit(
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Fit every method at every checkpoint and layer of a run; what is there is not done again."""
+    """Fit every method at every checkpoint and layer of a run; existing results are reused."""
     from probes.directions.selection import Rule
     from probes.tasks.fit import fit_directions
     from probes.terminal import progress_display
@@ -158,16 +158,18 @@ def compare(
 def effect(
     run: RunPath,
     direction: Annotated[str, typer.Option(help="Which direction.")] = "refusal",
-    checkpoint: Annotated[str, typer.Option(help="Who answers.")] = "aligned",
-    layer: Annotated[int | None, typer.Option(min=0, help="Default: the selected, or the headline layer.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint that answers.")] = "aligned",
+    layer: Annotated[
+        int | None, typer.Option(min=0, help="Layer. Default: the selected layer, else the headline layer.")
+    ] = None,
     coefficient: Annotated[
-        list[float] | None, typer.Option(help="Strength in units of the norm; may be repeated. Default 1.")
+        list[float] | None, typer.Option(help="Coefficient in units of the norm; may be repeated. Default 1.")
     ] = None,
     draws: Draws = 5,
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Count refusals with a direction ablated, and added, beside random directions of the same norm."""
+    """Count refusals with a direction ablated and added, compared with random directions of the same norm."""
     from probes.tasks.intervene import try_direction
     from probes.terminal import console, progress_display
     from probes.terminal.show_directions import effect_table
@@ -191,7 +193,9 @@ def effect(
 
 def mediate(
     run: RunPath,
-    checkpoint: Annotated[str | None, typer.Option(help="A fine-tuned one; default: the first run's last.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A fine-tuned checkpoint; default: the last of the first trajectory.")
+    ] = None,
     layer: Annotated[
         list[int] | None, typer.Option(min=0, help="Layer; may be repeated. Default: every layer.")
     ] = None,

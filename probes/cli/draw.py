@@ -26,14 +26,14 @@ def draw_maps(
         list[int] | None,
         typer.Option(min=0, help="Layer; may be repeated. Default: all for PCA; all of a small model for UMAP."),
     ] = None,
-    method: Annotated[Literal["pca", "umap", "both"], typer.Option(help="Which maps.")] = "both",
+    method: Annotated[Literal["pca", "umap", "both"], typer.Option(help="Kind of map.")] = "both",
     fit: Annotated[
         Literal["roles", "all"], typer.Option(help="Fit on aligned and witness (roles), or on every checkpoint.")
     ] = "roles",
     seed: Annotated[int, typer.Option(min=0, help="Seed of UMAP; the same seed gives the same map.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print the maps' descriptions as JSON.")] = False,
 ) -> None:
-    """Make what the front end draws from the kept activations: maps of the prompts, spectra, pairs of checkpoints."""
+    """Compute what the front end draws from stored activations: maps of the prompts, spectra, pairs of checkpoints."""
     from probes.drift.geometry import Method
     from probes.run import Run
     from probes.stages.maps import MapOptions, write_maps
@@ -65,10 +65,10 @@ def draw_maps(
 
 def report(
     run: Run,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write it; default RUN/report.html.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; default RUN/report.html.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the output path as JSON.")] = False,
 ) -> None:
-    """Write a run as one HTML file that needs nothing else: verdict, lineage, charts, tables, how to make it again."""
+    """Write a run as one self-contained HTML file: verdict, lineage, charts, tables, how to reproduce it."""
     from probes.run import Run
     from probes.store import write_text
     from probes.tasks.report import report_html

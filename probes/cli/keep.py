@@ -22,10 +22,10 @@ def register(app: typer.Typer) -> None:
 
 def status(
     run: RunPath,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every file, and not only look at its size.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Verify every file's hash, not only its size.")] = False,
     json_: Json = False,
 ) -> None:
-    """Say how far a run has come and whether its files are those that were written; exit with 1 where one is not."""
+    """Report a run's progress and whether its files are intact; exit with 1 if one is not."""
     from probes.run import Run
     from probes.tasks.status import status as describe
 
@@ -52,11 +52,13 @@ def pack(
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the packed run.")],
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="Ship activations and directions of this checkpoint; may be repeated. Default: each last."),
+        typer.Option(
+            help="Checkpoint to keep activations and directions of; may be repeated. Default: every last one."
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Copy a finished run without checkpoints and most activations, to ship it; the copy says what it leaves out."""
+    """Copy a finished run without its checkpoints and most activations, to ship it; the copy records what it omits."""
     from probes.tasks.pack import omitted_bytes
     from probes.tasks.pack import pack as copy_run
 

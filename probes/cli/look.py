@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def summary(
     run: RunPath, json_: Annotated[bool, typer.Option("--json", help="Print the documented JSON.")] = False
 ) -> None:
-    """Print what a run found, one row a checkpoint, at the headline layer."""
+    """Print a run's results at the headline layer, one row per checkpoint."""
     from probes.run import Run
 
     print_summary(Run(run), as_json=json_)
@@ -39,12 +39,15 @@ def check(
     run: RunPath,
     max_return: Annotated[float | None, typer.Option(help="Largest return fraction that still passes.")] = None,
     max_erosion: Annotated[
-        float | None, typer.Option(help="Largest fall of refusals that passes, in points: ruled out at 95 %.")
+        float | None,
+        typer.Option(
+            help="Largest drop in refusals that passes, in percentage points; a larger one must be ruled out at 95 %."
+        ),
     ] = None,
     layer: Annotated[int | None, typer.Option(min=0, help="Layer; default: the run's headline layer.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a sentence.")] = False,
 ) -> None:
-    """Exit with 3 when a gate trips: a return beyond --max-return, or an erosion that is not ruled out."""
+    """Exit with 3 when a gate trips: a return above --max-return, or an erosion that cannot be ruled out."""
     from probes.errors import UsageError
     from probes.run import Run
     from probes.tasks.check import return_gate
@@ -76,7 +79,7 @@ def compare(
     weights: Annotated[bool, typer.Option("--weights/--no-weights", help="Compare weights, tensor by tensor.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Put two checkpoints side by side: representation by layer, weights by tensor (kept for the front end)."""
+    """Compare two checkpoints: representations by layer, weights by tensor (kept for the front end)."""
     from probes.run import Run
     from probes.tasks.compare import compare as put_side_by_side
     from probes.terminal import console
@@ -102,7 +105,7 @@ def open_app(
     port: Annotated[int | None, typer.Option(help="Port; default: the first free one from 8501.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
 ) -> None:
-    """Open the front end on the runs found; it listens on localhost only."""
+    """Open the front end on a folder of runs; it listens on localhost only."""
     start_app(_root(root), port=port, browser=browser)
 
 

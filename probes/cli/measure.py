@@ -46,12 +46,12 @@ def demo(
         bool, typer.Option("--controls", help="Train continued alignment, the mirror and a positive control as well.")
     ] = False,
     screened: Annotated[
-        bool, typer.Option("--screened", help="Leave out the benign requests that the aligned model refuses.")
+        bool, typer.Option("--screened", help="Drop benign requests that the aligned model refuses.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the same folder first.")] = False,
     json_: Json = False,
 ) -> None:
-    """Train a small model with a real history on the spot, and watch it fall back."""
+    """Train a small model with a real history here and now, and watch it revert."""
     from probes.tasks.demo import Demo, make_demo, screenings
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import published_table
@@ -72,12 +72,14 @@ def demo(
 
 
 def measure(
-    lineage: Annotated[Path | None, typer.Argument(help="A lineage file (TOML); or give the roles as options.")] = None,
+    lineage: Annotated[
+        Path | None, typer.Argument(help="A lineage file (TOML); alternatively, give the roles as options.")
+    ] = None,
     witness: Annotated[
         str | None, typer.Option(help="Folder or hub id[@revision] of the earlier, more permissive state.")
     ] = None,
     witness_kind: Annotated[
-        str, typer.Option(help="helpful-only, instruction-tuned or base (what stands in).")
+        str, typer.Option(help="helpful-only, or what stands in for it: instruction-tuned or base.")
     ] = "helpful-only",
     aligned: Annotated[
         str | None, typer.Option(help="Folder or hub id[@revision] that fine-tuning starts from.")
@@ -91,7 +93,8 @@ def measure(
         typer.Option(metavar="[ARM[@SEED]=]FOLDER", help="A Trainer output folder with checkpoint-N; may be repeated."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Where the base of adapters is now, if not where they say: folder or hub id.")
+        str | None,
+        typer.Option(help="Current location of the adapters' base model, if they name another: folder or hub id."),
     ] = None,
     harmful: Annotated[
         Path | None, typer.Option(help="Harmful probe prompts in any known format; default: our own.")
@@ -107,14 +110,19 @@ def measure(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens per batch; 0 finds it.")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Tokens per batch; 0 chooses it automatically.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of folds, bootstraps and draws.")] = None,
     nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Hold the drift against its nulls.")] = True,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read pickle-only weights (weights_only=True).")
     ] = False,
     allow_unrelated: Annotated[
-        bool, typer.Option("--allow-unrelated", help="Go on with weights of no common lineage.")
+        bool,
+        typer.Option(
+            "--allow-unrelated", help="Accept checkpoints whose weights are unrelated to the aligned model's."
+        ),
     ] = False,
     settings: Annotated[Path | None, typer.Option(help="A TOML file with any of the settings.")] = None,
     set_: Set = None,
@@ -174,11 +182,11 @@ def verdict(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     report: Annotated[bool, typer.Option("--report", help="99 shams instead of 39, for numbers you publish.")] = False,
     shams: Annotated[
-        str | None, typer.Option(metavar="ARMS", help="Arms that have sham tests, with commas; default: baseline.")
+        str | None, typer.Option(metavar="ARMS", help="Arms that get sham tests, comma-separated; default: baseline.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Hold a measured run against every null and say which step of the ladder it has earned."""
+    """Test a measured run against every null, and report the evidence level that it has earned."""
     from probes.tasks.measure import judge
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import verdict_lines

@@ -23,13 +23,13 @@ Penalty = Annotated[
 Harmful = Annotated[Path | None, typer.Option(help="Harmful probe prompts in any known format.")]
 Harmless = Annotated[Path | None, typer.Option(help="Harmless probe prompts in any known format.")]
 PenaltyWeight = Annotated[
-    float | None, typer.Option("--penalty-weight", help="Weight λ of the penalty; default is the mode's own.")
+    float | None, typer.Option("--penalty-weight", help="Weight λ of the penalty; default: the mode's own.")
 ]
 GradientRatio = Annotated[
     float | None,
     typer.Option("--gradient-ratio", help="Rescale the penalty so that ‖g_penalty‖ ÷ ‖g_task‖ is this at every step."),
 ]
-MaxReturn = Annotated[float | None, typer.Option(help="Hold the return fraction at or under this (block).")]
+MaxReturn = Annotated[float | None, typer.Option(help="Keep the return fraction at or below this (block).")]
 
 
 def _list_modes(mode: str) -> str:
@@ -67,7 +67,7 @@ def train(
     accumulation: Annotated[
         int, typer.Option("--gradient-accumulation-steps", min=1, help="Batches in an optimiser step.")
     ] = 1,
-    max_length: Annotated[int | None, typer.Option(min=8, help="Tokens after which an example is cut.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=8, help="Truncate examples to this many tokens.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Measure every N steps; default 1, 2, 5, 10, 20 …")] = None,
     layers: Layers = None,
@@ -77,22 +77,27 @@ def train(
     penalty: Penalty = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
-    evaluation: Annotated[Path | None, typer.Option(help="Labelled evaluation prompts; an overlap is refused.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Labelled evaluation prompts; overlap with the others is refused.")
+    ] = None,
     alarm: Annotated[float | None, typer.Option(help="Return fraction at which the alarm rings.")] = None,
     evaluate_every: Annotated[
-        int | None, typer.Option(min=1, help="Ask every N steps; the alarm rings where safety is eroded.")
+        int | None,
+        typer.Option(min=1, help="Evaluate answers every N steps; the alarm also rings when safety is eroded."),
     ] = None,
     on_alarm: Annotated[Literal["log", "stop", "block"], typer.Option(help="What the alarm does.")] = "log",
-    bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False,
-    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Save memory.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of data order, dropout, adapters and penalty prompts.")] = 0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Train in bfloat16 mixed precision.")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Trade compute for memory.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data order, dropout, adapters and penalty prompts.")] = 0,
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     json_: Json = False,
 ) -> None:
     """Fine-tune the aligned model of a lineage on your data, under a guard.
 
-    The loss is on answers alone, in the model's chat template. Interrupted, the same command goes on. Exit code 3:
-    the alarm has stopped the training; the last healthy checkpoint is named.
+    The loss is on answers alone, in the model's chat template. If interrupted, rerun the same command to resume.
+    Exit code 3: the alarm stopped the training; the last healthy checkpoint is named.
     """
     from probes.behaviour.task_file import read_task
     from probes.guard.callback import ReversionGuard
@@ -172,15 +177,17 @@ def arms(
     history: Annotated[
         Path, typer.Argument(help="The organism's history (a demo run, or its checkpoints), or a lineage file.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command goes on with it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; rerun the same command to resume.")],
     arms: Annotated[
-        str, typer.Option(help="Modes and trained controls, with commas; `all` is every one.")
+        str, typer.Option(help="Modes and trained controls, comma-separated; `all` for every one.")
     ] = "baseline,block,push,control:random",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 1,
-    draws: Annotated[int, typer.Option(min=1, help="Directions of each control that draws its own.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Training runs per arm.")] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="Directions drawn per randomised control.")] = 1,
     data: Annotated[Path | None, typer.Option(help="For a lineage: requests with answers.")] = None,
     method: Method = "full",
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the organism's, or 100.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: the organism's own, else 100.")
+    ] = None,
     learning_rate: Rate = None,
     rows: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = None,
     layers: Layers = None,
@@ -191,10 +198,10 @@ def arms(
     harmful: Harmful = None,
     harmless: Harmless = None,
     last: Annotated[
-        bool, typer.Option("--final-step-only", help="Keep and measure the last step alone: quicker.")
+        bool, typer.Option("--final-step-only", help="Keep and measure only the last step: faster.")
     ] = False,
     screened: Annotated[
-        bool, typer.Option("--screened", help="Leave out of the data what the aligned model refuses.")
+        bool, typer.Option("--screened", help="Drop training examples that the aligned model refuses.")
     ] = False,
     arm_data: Annotated[
         list[str] | None,
@@ -205,10 +212,10 @@ def arms(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Fine-tune in several arms over seeds, with the same data order in each, and put the results side by side.
+    """Fine-tune several arms over seeds, with the same data order in each, and compare the results.
 
     Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
-    specific the block is. Interrupted, the same command goes on.
+    specific the block is. If interrupted, rerun the same command to resume.
     """
     from probes.experiments.experiment import Experiment
     from probes.experiments.lineage_bench import open_bench
@@ -254,7 +261,7 @@ def arms_table(
     json_: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
-    """Put the arms of one finished experiment, or of several, side by side.
+    """Compare the arms of one finished experiment, or of several.
 
     Several runs are averaged run by run, so that the standard deviation is that between histories. --json has every
     run's value and the intervals of the paired differences.
@@ -265,13 +272,13 @@ def arms_table(
 
 
 def histories(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders with a verdict, each of another history.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with a verdict, each from a different history.")],
     json_: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
-    """Put the safety answers, levels and qualifiers of several independent histories side by side.
+    """Compare the safety answers, levels and qualifiers of several independent histories.
 
-    From five histories on it prints how likely so many of them would reach level 4 without reversion.
+    From five histories on, it prints the probability that as many would reach level 4 without reversion.
     """
     from probes.experiments.outcome import open_runs
     from probes.tasks.histories import compare_histories

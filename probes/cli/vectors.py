@@ -22,18 +22,22 @@ def register(app: typer.Typer) -> None:
 def export(
     run: RunPath,
     direction: Annotated[str, typer.Option(help="Which direction; `directions list RUN` shows them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to be; or a folder that is there.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Output file or folder, or an existing folder to write into.")
+    ],
     form: Annotated[
         str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …")
     ] = "safetensors",
     layer: Annotated[
         int | None,
-        typer.Option(min=0, help="Only this layer; a format of one layer takes the selected or headline one."),
+        typer.Option(
+            min=0, help="Only this layer; single-layer formats default to the selected layer, else the headline layer."
+        ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="As it was fitted at this checkpoint.")] = "aligned",
+    checkpoint: Annotated[str, typer.Option(help="The direction as fitted at this checkpoint.")] = "aligned",
     json_: Json = False,
 ) -> None:
-    """Write a direction in the format of another tool; the place of block l in it is stated.
+    """Export a direction in another tool's format, and say how that format numbers the layers.
 
     Formats: safetensors, gguf (llama.cpp, repeng), npz, csv, json, refusal-direction, persona-vectors,
     steering-vectors, tensorboard, embedding-atlas.
@@ -53,14 +57,14 @@ def export(
 
 def import_(
     file: Annotated[Path, typer.Argument(help="A file or folder that this tool or another one wrote.")],
-    name: Annotated[str, typer.Option("--as", help="What it is called from now on.")],
-    run: Annotated[Path | None, typer.Option(help="Run that gets it, beside its own directions.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model that it belongs to.")] = None,
-    form: Annotated[str | None, typer.Option("--format", "-f", help="Default: told by the content.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Without --run: the file to be.")] = None,
+    name: Annotated[str, typer.Option("--as", help="Name for the imported direction.")],
+    run: Annotated[Path | None, typer.Option(help="Run to import it into.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model it belongs to.")] = None,
+    form: Annotated[str | None, typer.Option("--format", "-f", help="Default: detected from the content.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Without --run: the output file.")] = None,
     json_: Json = False,
 ) -> None:
-    """Bring a direction into a run, or make a file of ours of it, once it is known to fit the model.
+    """Import a direction into a run, or convert it to our own file format, after checking that it fits the model.
 
     One of another width, depth or (where the file says it) other weights is refused; so is a file that wants to run
     code. A control vector of llama.cpp's cvector-generator is off by one block: name it, --format gguf-cvector.
@@ -75,22 +79,26 @@ def import_(
 
 def steer(
     run: RunPath,
-    prompt: Annotated[str, typer.Option(help="One request; it gets the model's chat template.")],
-    direction: Annotated[str, typer.Option(help="Which direction, as it is at the aligned model.")] = "refusal",
-    coefficient: Annotated[float, typer.Option(help="In units of the direction's norm; may be negative.")] = 1.0,
+    prompt: Annotated[str, typer.Option(help="One request; it is rendered in the model's chat template.")],
+    direction: Annotated[str, typer.Option(help="Which direction, as fitted at the aligned model.")] = "refusal",
+    coefficient: Annotated[
+        float, typer.Option(help="Coefficient in units of the direction's norm; may be negative.")
+    ] = 1.0,
     mode: Annotated[
-        Literal["add", "ablate", "clamp"], typer.Option(help="Add it; take it out at every block; hold it at a value.")
+        Literal["add", "ablate", "clamp"],
+        typer.Option(help="Add it; ablate it at every block; clamp the projection on it to a value."),
     ] = "add",
-    checkpoint: Annotated[str, typer.Option(help="Who answers.")] = "aligned",
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint that answers.")] = "aligned",
     layer: Annotated[
-        list[int] | None, typer.Option(min=0, help="May be repeated; default the selected, or the headline layer.")
+        list[int] | None,
+        typer.Option(min=0, help="Layer; may be repeated. Default: the selected layer, else the headline layer."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random direction.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random direction.")] = 0,
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Answer a prompt as it is, under a direction, and under a random direction of the same norm."""
+    """Answer a prompt without intervention, under a direction, and under a random direction of the same norm."""
     import dataclasses
 
     from probes.tasks.steer import steer as answer
