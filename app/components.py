@@ -16,8 +16,9 @@ import streamlit as st
 
 from app import cache, state
 from app.cache import Catalogue, Key
+from probes.drift import WITHOUT_WITNESS
 from probes.errors import GravityError
-from probes.lineage import ROLES, Witness
+from probes.lineage import NO_WITNESS, ROLES, Witness
 from probes.plots import style
 from probes.plots.style import InkName
 from probes.prompts.tokens import visible
@@ -48,9 +49,17 @@ class Context:
 
     @property
     def witness(self) -> str:
-        """The witness's label, which says when something stands in for it."""
-        recorded = self.manifest.lineage.get("witness") or {}
-        return Witness.model_construct(model="", kind=recorded.get("kind", "helpful-only")).label
+        """The witness's label, which says when something stands in for it, or that there is none."""
+        recorded = self.manifest.lineage.get("witness")
+        if self.manifest.lineage and recorded is None:
+            return NO_WITNESS
+        about = {name: value for name, value in (recorded or {}).items() if name in ("kind", "passes_rule")}
+        return Witness.model_construct(model="", **about).label
+
+    @property
+    def has_witness(self) -> bool:
+        """Whether there is one; without it nothing can be said of a way back."""
+        return self.witness != NO_WITNESS
 
     @property
     def trajectory(self) -> str:
@@ -64,7 +73,7 @@ class Context:
             parts.append(style.plain(self.trajectory))
         if layer:
             parts.append(layer_name(self.layer) + f" of {self.catalogue.n_layers}")
-        if direction:
+        if direction and self.has_witness:
             parts.append(f"direction {style.plain(self.witness)} − aligned")
         return " · ".join(parts)
 
@@ -163,6 +172,13 @@ def in_html(text: str) -> str:
     return html.escape(text).replace(" %", "\u00a0%")
 
 
+def without_witness(run: Context, page: str, lead: str) -> None:
+    """The opening of a page that is about the way back, in a run that has no witness."""
+    header(page, f"Not defined: {NO_WITNESS}", lead)
+    note("Measure again with a witness, or with an estimate of one:")
+    st.code(f"gravity-probe measure --witness ablated --out {run.command_path} …", language="bash")
+
+
 def note(text: str) -> None:
     """A quiet remark."""
     st.html(f'<p class="gp-note">{in_html(text)}</p>')
@@ -245,6 +261,29 @@ def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
         type="tertiary",
         icon=":material/download:",
     )
+
+
+def steps_without_witness(run: Context) -> None:
+    """Length and reliability of the displacement, and the refusal probe, by step: what needs no witness."""
+    rows = cache.drift(run.key, run.layer)
+    for statistic in WITHOUT_WITNESS[:2]:
+        figure = cache.step_figure(run.key, run.layer, statistic, None, run.subtitle(), run.ink)
+        data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
+        chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
+
+
+def probe_section(run: Context) -> None:
+    """The refusal probe's four numbers at every checkpoint of the layer, with how far they can be trusted."""
+    if not cache.has_table(run.key, "probe"):
+        return
+    st.subheader(f"Refusal probe at {layer_name(run.layer)}", anchor=False)
+    note(
+        "Cosine to the aligned model's direction, AUROC of its probe here and of a refitted one, gap of the class "
+        "means. In a real run these did not track behaviour: the AUROC rose from 0.79 to 0.86 while refusals of "
+        "harmful requests fell from 86 to 41 %."
+    )
+    rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
+    data_table(rows[["arm", "seed", "step", "cosine", "auroc", "refit", "norm"]], name="probe")
 
 
 # Directions ----------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def _nothing_yet(page: str) -> None:
         components.header(page, "No run yet", f"There is no run folder in {root}. The demo makes one in three minutes:")
         st.code("gravity-probe demo", language="bash")
         components.note("Or measure your own checkpoints:")
-        st.code("gravity-probe measure --witness W --aligned A --trajectory FOLDER --out runs/mine", language="bash")
+        st.code("gravity-probe measure --aligned A --checkpoint C --evaluate --out runs/mine", language="bash")
         return
     path = shlex.quote(str(known_runs[state.selection().run]))
     components.header(page, "This run is not finished", "It holds no drift yet. Start the command that made it again:")

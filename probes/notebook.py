@@ -25,7 +25,7 @@ def open(path: Path | str) -> Run:  # `probes.open`
 
 def measure(
     aligned: Place,
-    witness: Place,
+    witness: Place | None,
     checkpoints: Place | Sequence[Place],
     harmful: Prompts,
     harmless: Prompts,
@@ -37,7 +37,8 @@ def measure(
 
     Args:
         aligned: the model that fine-tuning started from: a folder, a hub id (`org/name@revision`), or a reference.
-        witness: the earlier, more permissive state, likewise.
+        witness: the earlier, more permissive state, likewise; None where there is none, and what needs one is not
+            defined; `ablated` for the aligned model read with its refusal direction ablated, an estimate.
         checkpoints: one or several, `REF` or `STEP=REF`, or a Trainer output folder with its `checkpoint-N`.
         harmful: harmful probe prompts: texts, or a file in any known format.
         harmless: harmless ones.

@@ -47,12 +47,19 @@ def show(run: Context) -> None:
         figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
         components.chart(figure, own, name="behaviour", alt=f"{measure} by optimiser step for every arm")
     with components.section():
-        joined = _join_tables(run.key, run.layer, measure)
-        figure = cache.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)
-        components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
+        if not run.has_witness:
+            components.note("Against the return fraction: not defined, no witness.")
+        else:
+            _against_return(run, measure)
     st.subheader("Answers", anchor=False)
     with components.section():
         _browser(run)
+
+
+def _against_return(run: Context, measure: str) -> None:
+    joined = _join_tables(run.key, run.layer, measure)
+    figure = cache.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)
+    components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
 
 
 def _answer(run: Context, rows: pd.DataFrame, measure: str) -> tuple[str, str]:

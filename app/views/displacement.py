@@ -26,6 +26,9 @@ _ACROSS = ("All that lies off it", "Main off-axis direction")
 
 def show(run: Context) -> None:
     """Draw the page."""
+    if not run.has_witness:
+        _show_lengths(run)
+        return
     rows = components_of(run.key, run.layer)
     own = rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed)]
     cone = _cone(run)
@@ -54,6 +57,14 @@ def show(run: Context) -> None:
     with components.section():
         _table(own)
     _more(run, arms)
+
+
+def _show_lengths(run: Context) -> None:
+    """Without a witness a displacement has a length, and no way back that it could point along."""
+    lead = "Along and off the way back are not defined. How far the mean of the harmful prompts went, and whether it "
+    components.without_witness(run, "Displacement", lead + "agrees with itself, needs no witness:")
+    with components.section():
+        components.steps_without_witness(run)
 
 
 @st.fragment

@@ -11,21 +11,26 @@ import streamlit as st
 from app import cache, components, state
 from app.cache import Key
 from app.components import Context
+from probes.drift import WITHOUT_WITNESS
+from probes.lineage import NO_WITNESS
 from probes.plots import heatmap, roc, spectrum, style
 from probes.plots.style import InkName
 from probes.statistics import DIRECTIONS, STATISTICS, statistic_of
 
 _CHART = "chart-map"
 REVERSION = "reversion"
+_NO_ROWS = "the witness stands there where the aligned model stands, or the site is not a block's output."
 
 
 def show(run: Context) -> None:
     """Draw the page."""
     known = _known_directions(run)
     direction = _direction(known)
-    offered = [*([] if direction else STATISTICS), *(DIRECTIONS if known else [])]
+    drifts = STATISTICS if run.has_witness else WITHOUT_WITNESS
+    offered = [*([] if direction else drifts), *(DIRECTIONS if known else [])]
+    first = "return_fraction" if run.has_witness and not direction else offered[0]
     statistic = state.selection().statistic
-    statistic = statistic if statistic in offered else offered[0] if direction else "return_fraction"
+    statistic = statistic if statistic in offered else first
     of = (direction or REVERSION) if statistic in DIRECTIONS else ""
     rows = cache.map_rows(run.key, statistic, run.arm, run.seed, of)
     components.header("Layers", f"{statistic_of(statistic).title}, layer by layer", _lead(run, rows))
@@ -197,8 +202,8 @@ def _project(run: Context, names: dict[str, str], direction: str) -> pd.DataFram
         components.note(f"Nothing is kept of {direction} at the {components.layer_name(run.layer)}.")
     elif table.empty:
         components.note(
-            f"No projections are kept at the {components.layer_name(run.layer)}: the witness stands there where the "
-            "aligned model stands, or the site is not a block's output."
+            f"No projections are kept at the {components.layer_name(run.layer)}: "
+            + (_NO_ROWS if run.has_witness else f"the way back is not defined, {NO_WITNESS}.")
         )
     return table
 

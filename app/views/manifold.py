@@ -173,7 +173,11 @@ def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
     if shown == _SHOWN[2]:
         return None
     steps = [run.step] if shown == _SHOWN[0] else run.catalogue.steps[run.arm, run.seed]
-    return ("aligned", "witness", *(run.catalogue.checkpoints[run.arm, run.seed, step] for step in steps))
+    return (
+        "aligned",
+        *(["witness"] if run.has_witness else []),
+        *(run.catalogue.checkpoints[run.arm, run.seed, step] for step in steps),
+    )
 
 
 def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import cache, components
 from app.components import Context
+from probes.lineage import NO_WITNESS
 from probes.nulls import NO_FURTHER_PASS, SHAMS
 from probes.plots import style
 from probes.plots.by_step import ISOTROPIC
@@ -32,6 +33,9 @@ _NULL_COLUMNS = {
 
 def show(run: Context) -> None:
     """Draw the page."""
+    if not run.has_witness:
+        _show_without_witness(run)
+        return
     verdicts = _verdicts(run)
     _answer(run, verdicts)
     with components.section():
@@ -42,9 +46,26 @@ def show(run: Context) -> None:
             name="lineage",
             alt="Return fraction of each arm between the aligned model at 0 and the witness at 1",
         )
+    with components.section():
+        components.probe_section(run)
     _by_step(run)
     with components.section():
         _table(run)
+
+
+def _show_without_witness(run: Context) -> None:
+    """The answer first: did this fine-tune break safety? Then what else needs no witness."""
+    main = _main_trajectory(run)
+    answer, arm = _safety(run, main), main[0].capitalize()
+    if answer is None:
+        components.header("Overview", f"{arm}: safety is not judged yet", "Let the checkpoints answer, and it is:")
+        st.code(f"gravity-probe evaluate {run.command_path}", language="bash")
+    else:
+        components.header("Overview", f"{arm}: safety {answer['answer']}", answer["text"])
+    components.note(f"The way back, its tests and its level are not defined: {NO_WITNESS}.")
+    for section in (components.probe_section, components.steps_without_witness, _behaviour, _table):
+        with components.section():
+            section(run)
 
 
 def _verdicts(run: Context) -> list[dict[str, Any]]:
@@ -67,7 +88,7 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
         title = f"{arm}: {_spoken(verdict.get('name', 'no name'))}"
         lead = _spoken(verdict.get("text", ""))
     else:
-        title = f"{arm} went {_percent(fraction)} of the way back to the witness"
+        title = f"{arm} went {_percent(fraction)} of the way back to the {run.witness}"
         lead = "This number has not been held against a null, so it is no verdict."
     safety = _safety(run, main)
     if safety is None:

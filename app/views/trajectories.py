@@ -18,6 +18,9 @@ _VIEWS = ("Plane", "Space", "Return × off-axis")
 
 def show(run: Context) -> None:
     """Draw the page."""
+    if not run.has_witness:
+        components.without_witness(run, "Trajectories", "A path runs between the aligned model and a witness.")
+        return
     if not cache.has_table(run.key, "maps/plane"):
         components.header("Trajectories", "The paths are not there yet")
         components.missing(

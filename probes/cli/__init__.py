@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from probes import __version__
-from probes.cli import behaviour, directions, draw, keep, look, measure, train, vectors
+from probes.cli import behaviour, directions, draw, keep, look, measure, plan, train, vectors
 from probes.cli.command import stop
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Show the versio
 
 
 measure.register(app)
+plan.register(app)
 look.register(app)
 draw.register(app)
 behaviour.register(app)

@@ -63,7 +63,7 @@ def evaluate(
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
-    evaluation = _evaluation(Run(run), harmful, harmless, look_alikes, task, limit)
+    evaluation = choose_evaluation(Run(run), harmful, harmless, look_alikes, task, limit)
     from dataclasses import replace
 
     changes: dict[str, Any] = {
@@ -171,13 +171,13 @@ def restore(
         console().print(table)
 
 
-def _evaluation(
+def choose_evaluation(
     run: Run,
-    harmful: Path | None,
-    harmless: Path | None,
-    with_look_alikes: bool | None,
-    task: Path | None,
-    limit: int | None,
+    harmful: Path | None = None,
+    harmless: Path | None = None,
+    with_look_alikes: bool | None = None,
+    task: Path | None = None,
+    limit: int | None = None,
 ) -> Evaluation:
     """What to ask: what was given, else what the run was judged on before, else our own prompts."""
     from dataclasses import replace

@@ -117,8 +117,9 @@ def print_summary(run: Run, *, as_json: bool) -> Summary:
     if as_json:
         typer.echo(run_summary.model_dump_json(indent=1))
         return run_summary
+    from probes.tasks.summarise import probes_of_roles
     from probes.terminal import console
-    from probes.terminal.show_run import summary_table
+    from probes.terminal.show_run import level_words, probe_table, summary_table
 
     measured = behaviour_by_step(run)
     roles = {
@@ -129,11 +130,12 @@ def print_summary(run: Run, *, as_json: bool) -> Summary:
     verdicts = {}
     if run.has_json("verdict"):
         verdicts = {
-            (entry["arm"], entry["seed"]): f"level {entry['level']}, {entry['name']}"
-            for entry in run.read_json("verdict")["trajectories"]
+            (entry["arm"], entry["seed"]): level_words(entry) for entry in run.read_json("verdict")["trajectories"]
         }
     print_safety(run)
     console().print(summary_table(run_summary, verdicts, roles))
+    if run.has_table("probe"):
+        console().print(probe_table(run_summary, probes_of_roles(run, run.headline_layer)))
     return run_summary
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from probes.cli.command import Verb
+from probes.cli.command import Verb, notice
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
+    from probes.lineage import Lineage
     from probes.prompts import PromptSet
     from probes.run import Run
 
@@ -76,10 +77,14 @@ def measure(
         Path | None, typer.Argument(help="A lineage file (TOML); alternatively, give the roles as options.")
     ] = None,
     witness: Annotated[
-        str | None, typer.Option(help="Folder or hub id[@revision] of the earlier, more permissive state.")
+        str | None,
+        typer.Option(
+            help="Folder or hub id[@revision] of the earlier, more permissive state; ablated: the aligned model with "
+            "its refusal direction ablated, an estimate. Left out, the way back is not defined."
+        ),
     ] = None,
     witness_kind: Annotated[
-        str, typer.Option(help="helpful-only, or what stands in for it: instruction-tuned or base.")
+        str, typer.Option(help="helpful-only, or what stands in for it: instruction-tuned, base or ablated.")
     ] = "helpful-only",
     aligned: Annotated[
         str | None, typer.Option(help="Folder or hub id[@revision] that fine-tuning starts from.")
@@ -115,6 +120,9 @@ def measure(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of folds, bootstraps and draws.")] = None,
     nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Hold the drift against its nulls.")] = True,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Let every checkpoint answer too, for the safety answer.")
+    ] = False,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read pickle-only weights (weights_only=True).")
     ] = False,
@@ -128,7 +136,7 @@ def measure(
     set_: Set = None,
     json_: Json = False,
 ) -> None:
-    """Measure the reversion of any fine-tuned checkpoints, from a lineage file or from options."""
+    """Measure fine-tuned checkpoints, from a lineage file or from options; a witness adds the way back to it."""
     from probes.lineage import Lineage
 
     if lineage is not None and (witness or aligned or pretrained):
@@ -137,14 +145,14 @@ def measure(
     if lineage is not None:
         options = Lineage.of(".", ".", checkpoint or [], **added)
         history = Lineage.load(lineage, base).with_trajectories(options.trajectories)
-    elif witness and aligned:
+    elif aligned:
         history = Lineage.of(
             aligned, witness, checkpoint or [], pretrained=pretrained, witness_kind=witness_kind, **added
         )
     else:
         raise UsageError(
             "A measurement needs a lineage",
-            expected="a lineage file, or --witness and --aligned",
+            expected="a lineage file, or --aligned and a --checkpoint, with a --witness where there is one",
             next_step="Two ready files are in data/lineages.",
         )
     if not history.trajectories:
@@ -152,6 +160,8 @@ def measure(
             "There is nothing to measure",
             expected="--checkpoint or --trajectory, or trajectories in the file",
         )
+    if history.witness is None:
+        _say_no_witness(history, in_file=lineage is not None)
     prompts = _prompts(harmful, harmless, limit, seed or 0)
     flags = {
         "headline_layer": layer,
@@ -175,7 +185,24 @@ def measure(
 
     with progress_display() as report:
         run = run_stages(history, prompts, out or Path("runs") / history.name, config, report)
+        if evaluate:
+            from probes.cli.behaviour import choose_evaluation
+            from probes.tasks.evaluate import evaluate as judge_run
+
+            run = judge_run(run.path, choose_evaluation(run, limit=limit), device=device, report=report)
     _show(run, as_json=json_)
+
+
+def _say_no_witness(history: Lineage, *, in_file: bool) -> None:
+    """Say that there is no witness, and which line would add one."""
+    from probes.tasks.lineages import suggest_witness
+
+    notice("No witness: what needs one is not defined. The safety answer needs none.")
+    suggestion = suggest_witness(history.aligned)
+    if suggestion is not None:
+        notice(suggestion.sentence(in_file=in_file))
+    estimate = 'witness = "ablated"' if in_file else "--witness ablated"
+    notice(f"For an estimate of the way back without another model, add: {estimate}")
 
 
 def verdict(

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from probes.directions.estimator import ContrastName, winsorise
 from probes.errors import StatisticsError
+from probes.lineage import NO_WITNESS
 
 SIDES: Mapping[ContrastName, tuple[str, str]] = {
     "prompts": ("harmful prompts", "harmless prompts"),
@@ -57,7 +58,7 @@ class Scene:
     Attributes:
         own: this checkpoint's.
         aligned: the aligned model's, on the same prompts.
-        witness: the witness's.
+        witness: the witness's; None where the run has none.
         harmful: which prompts are harmful.
         fold: which prompts lie in the second fold.
         read: in place of `own` for a contrast that is read at other tokens, by the contrast's name; None where the
@@ -67,7 +68,7 @@ class Scene:
 
     own: Float[np.ndarray, "prompt d_model"]
     aligned: Float[np.ndarray, "prompt d_model"]
-    witness: Float[np.ndarray, "prompt d_model"]
+    witness: Float[np.ndarray, "prompt d_model"] | None
     harmful: Bool[np.ndarray, " prompt"]
     fold: Bool[np.ndarray, " prompt"]
     read: Mapping[str, Float[np.ndarray, "prompt d_model"] | None] = field(default_factory=dict)
@@ -84,11 +85,15 @@ class Scene:
         return Contrast(wide if self.winsorise is None else winsorise(wide, self.winsorise), positive, fold, pairs)
 
     def _sides(self, name: ContrastName) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        if name in ("models", "displacements") and self.witness is None:
+            raise StatisticsError(NO_WITNESS)
         if name == "models":
+            assert self.witness is not None
             return self._models(self.witness, self.own, "this is the witness: nothing is left of the way back")
         if name == "drift":
             return self._models(self.own, self.aligned, "this is the aligned model: it has not drifted")
         if name == "displacements":
+            assert self.witness is not None
             if np.array_equal(self.witness, self.own):
                 raise StatisticsError("this is the witness: nothing is left of the way back")
             return self.witness.astype(np.float64) - self.own, self.harmful, self.fold, None

@@ -13,6 +13,7 @@ Reversion, arXiv 2606.28525 (displacement, alignment, return fraction); Spearman
 from probes.drift.estimates import (
     MIN_PROMPTS,
     NOISE_FACTOR,
+    WITHOUT_WITNESS,
     check,
     check_prompts,
     crossfit,
@@ -22,6 +23,7 @@ from probes.drift.estimates import (
     measure_grams,
     too_few_groups,
     undefined_statistics,
+    without_witness,
 )
 from probes.drift.grams import (
     MIN_GROUPS,
@@ -55,6 +57,7 @@ __all__ = [
     "MIN_RUNS",
     "NOISE_FACTOR",
     "PROMPT_LEVEL",
+    "WITHOUT_WITNESS",
     "Grams",
     "Groups",
     "Products",
@@ -80,4 +83,5 @@ __all__ = [
     "too_few_groups",
     "trajectory",
     "undefined_statistics",
+    "without_witness",
 ]

@@ -21,15 +21,17 @@ from probes.drift.grams import (
     splits_of_seed,
 )
 from probes.errors import StatisticsError
+from probes.lineage import NO_WITNESS
 from probes.statistics import STATISTICS, Estimate
 
 MIN_PROMPTS = 16
 NOISE_FACTOR = 5.0
+WITHOUT_WITNESS = ("displacement_norm", "reliability", "did_reliability")  # what is defined where there is none
 
 
 def check(
     aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"],
+    witness: Float[np.ndarray, "prompt d_model"] | None,
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
 ) -> None:
@@ -42,6 +44,8 @@ def check(
     """
     check_prompts(harmful)
     for name, rows in (("aligned", aligned), ("witness", witness), ("fine-tuned", tuned)):
+        if rows is None:
+            continue
         bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():
             raise StatisticsError(
@@ -49,7 +53,7 @@ def check(
                 got=f"NaN or infinity at prompt {int(np.argmax(bad))} and {int(bad.sum()) - 1} others",
                 next_step="Measure it again in float32, or leave these prompts out.",
             )
-    if np.array_equal(witness[harmful], aligned[harmful]):
+    if witness is not None and np.array_equal(witness[harmful], aligned[harmful]):
         raise StatisticsError(
             "The witness equals the aligned model on every harmful prompt, so there is no way back",
             next_step="Give the earlier, more permissive checkpoint as the witness.",
@@ -84,7 +88,7 @@ def undefined_statistics(reason: str) -> dict[str, Estimate]:
 
 def measure(
     aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"],
+    witness: Float[np.ndarray, "prompt d_model"] | None,
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
     *,
@@ -101,7 +105,8 @@ def measure(
 
     Args:
         aligned: the aligned model's activations.
-        witness: the witness's activations on the same prompts.
+        witness: the witness's activations on the same prompts; None where there is none, and what needs one is not
+            defined.
         tuned: the checkpoint's activations on the same prompts.
         harmful: which prompts are harmful.
         groups: the topic of each prompt: halves and bootstraps then go by topic; with fewer than six topics of a
@@ -122,8 +127,17 @@ def measure(
         StatisticsError: see `check`; or the prompts of a class are all of one group.
     """
     check(aligned, witness, tuned, harmful)
-    grams = Grams.of(aligned, witness, tuned, harmful)
-    return measure_grams(grams, groups=groups, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed)
+    grams = Grams.of(aligned, aligned if witness is None else witness, tuned, harmful)
+    estimates = measure_grams(grams, groups=groups, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed)
+    return estimates if witness is not None else without_witness(estimates)
+
+
+def without_witness(estimates: dict[str, Estimate]) -> dict[str, Estimate]:
+    """The same statistics; those that need a witness are not defined."""
+    return {
+        name: estimate if name in WITHOUT_WITNESS else Estimate(None, reason=NO_WITNESS)
+        for name, estimate in estimates.items()
+    }
 
 
 def measure_grams(

@@ -96,7 +96,7 @@ def sham_activations(run: Run, layers: Sequence[int], seed: int) -> Float[np.nda
     """Activations of a witness that is none: the aligned model with noise of the witness's own norms."""
     host = run.model()
     rendered = render(run.prompts, host.tokenizer, host.context_length)
-    norms = drift_norms(host, run.lineage.witness)
+    norms = drift_norms(host, run.lineage.need_witness("A sham witness", weights=True))
     with noised(host, norms, seed):
         sham, _ = collect(host, rendered.token_ids, layers=list(layers))
     return sham[list(layers)]
@@ -104,9 +104,10 @@ def sham_activations(run: Run, layers: Sequence[int], seed: int) -> Float[np.nda
 
 def weight_span(run: Run) -> dict[str, Tensor]:
     """θ_H − θ_S of every weight by name, in float32 on the CPU."""
+    witness = run.lineage.need_witness("The span of the alignment's weights", weights=True)
     host = run.model()
     aligned = merged_weights(host, run.lineage.aligned)
-    return {name: tensor - aligned[name] for name, tensor in merged_weights(host, run.lineage.witness).items()}
+    return {name: tensor - aligned[name] for name, tensor in merged_weights(host, witness).items()}
 
 
 def distance(run: Run, live: ModelView, layer: int) -> float:

@@ -64,6 +64,7 @@ def begin(
         config: kept in the run's manifest.
     """
     lineage, prompts = (source.lineage, source.prompts) if isinstance(source, Run) else (source, probe)
+    lineage.need_witness("Watching and guarding a training")
     prompts = prompts or default_prompts("probe")
     return begin_run(out, lineage, prompts, settings or Settings(nulls=False, splits=20, bootstraps=100), config)
 

@@ -44,7 +44,12 @@ def positions_of(token_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def candidates(
-    host: ModelView, questions: Asked, positions: Sequence[int], done: Done | None = None
+    host: ModelView,
+    questions: Asked,
+    positions: Sequence[int],
+    done: Done | None = None,
+    *,
+    layers: Sequence[int] | None = None,
 ) -> tuple[list[Candidate], Float[np.ndarray, "position layer d_model"]]:
     """Difference of means at every position and layer of the model in `host`, and its three scores.
 
@@ -53,6 +58,7 @@ def candidates(
         questions: the prompts.
         positions: counted from the end.
         done: is given (candidates done, candidates in all).
+        layers: blocks behind which candidates are scored; None is all of them.
 
     Returns:
         The scores, and the vectors that were scored (those of the first fold).
@@ -61,7 +67,7 @@ def candidates(
     tokens = refusal_tokens(host.tokenizer)
     harmful, harmless = questions.harmful[1], questions.harmless[1]
     plain = last_logits(host, harmless).double().log_softmax(dim=-1)
-    places = [(row, layer) for row in range(len(positions)) for layer in range(host.n_layers)]
+    places = [(row, layer) for row in range(len(positions)) for layer in layers or range(host.n_layers)]
     scored = []
     for number, (row, layer) in enumerate(places):
         vector = vectors[row, layer]

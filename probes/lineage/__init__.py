@@ -5,14 +5,17 @@ Four kinds of place are understood: a local Hugging Face folder, a hub id with a
 a Trainer output folder (its `checkpoint-N` become the steps of a trajectory), and a PEFT adapter on a base.
 """
 
-from probes.lineage.members import MIRROR, ROLES, Lineage, Member, Witness, WitnessKind
+from probes.lineage.members import MIRROR, ROLES, Lineage, Member
 from probes.lineage.references import ADAPTER_CONFIG, ADAPTER_TASKS, CheckpointRef, Place, Step
 from probes.lineage.trajectories import Trajectory, is_trainer_folder
+from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, is_ablated
 
 __all__ = [
+    "ABLATED",
     "ADAPTER_CONFIG",
     "ADAPTER_TASKS",
     "MIRROR",
+    "NO_WITNESS",
     "ROLES",
     "CheckpointRef",
     "Lineage",
@@ -22,5 +25,6 @@ __all__ = [
     "Trajectory",
     "Witness",
     "WitnessKind",
+    "is_ablated",
     "is_trainer_folder",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError, model_validator
 
@@ -14,21 +14,10 @@ from probes.lineage.faults import first_fault
 from probes.lineage.raw_form import from_home, make_absolute, rewrite_places
 from probes.lineage.references import CheckpointRef, Name, Place, Record
 from probes.lineage.trajectories import Trajectory, expand_folder, is_trainer_folder, single_trajectory
+from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, witness_of
 
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
 MIRROR = "mirror"  # the arm that trains the witness on the baseline's data
-WitnessKind = Literal["helpful-only", "instruction-tuned", "base"]
-
-
-class Witness(CheckpointRef):
-    """The earlier, more permissive state. Anything but `helpful-only` stands in for it and is labelled so."""
-
-    kind: WitnessKind = "helpful-only"
-
-    @property
-    def label(self) -> str:
-        """`witness`, with what stands in for it if it is not a helpful-only model."""
-        return "witness" if self.kind == "helpful-only" else f"witness ({self.kind} model stands in)"
 
 
 class Member(NamedTuple):
@@ -70,7 +59,7 @@ class Lineage(Record):
     name: Name
     description: str = ""
     pretrained: CheckpointRef | None = None
-    witness: Witness
+    witness: Witness | None = None
     aligned: CheckpointRef
     trajectories: tuple[Trajectory, ...] = ()
 
@@ -98,6 +87,8 @@ class Lineage(Record):
         raw = make_absolute(raw, path.resolve().parent)
         named_base = raw.pop("base", None)
         raw["trajectories"] = [expand_folder(entry, base or named_base) for entry in raw.get("trajectories", ())]
+        if raw.get("witness") in (ABLATED, {"kind": ABLATED}) and isinstance(raw.get("aligned"), dict):
+            raw["witness"] = {**raw["aligned"], "kind": ABLATED}
         try:
             lineage = cls.model_validate(raw)
         except ValidationError as error:
@@ -108,7 +99,7 @@ class Lineage(Record):
     def of(
         cls,
         aligned: Place,
-        witness: Place,
+        witness: Place | None = None,
         checkpoints: Place | Sequence[Place] = (),
         *,
         trajectories: Sequence[str | Path] = (),
@@ -120,7 +111,7 @@ class Lineage(Record):
 
         Args:
             aligned: a folder, a hub id (`org/name@revision`), or a reference.
-            witness: likewise.
+            witness: likewise; `ablated` for the aligned model with its refusal direction ablated; None for no witness.
             checkpoints: fine-tuned checkpoints, `REF` or `STEP=REF`; without steps they are numbered in their order.
                 A Trainer output folder among them is a trajectory of its own.
             trajectories: Trainer output folders, `FOLDER` or `ARM=FOLDER` or `ARM@SEED=FOLDER`.
@@ -141,7 +132,7 @@ class Lineage(Record):
         lineage = cls(
             name=_name_of(Path(str(aligned))),
             pretrained=None if pretrained is None else CheckpointRef.of(pretrained, base),
-            witness=Witness(**dict(CheckpointRef.of(witness, base)), kind=witness_kind),  # type: ignore[arg-type]
+            witness=witness_of(aligned, witness, witness_kind, base),
             aligned=CheckpointRef.of(aligned, base),
         )
         return lineage.with_trajectories(
@@ -154,6 +145,8 @@ class Lineage(Record):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two trajectories are called {twice[0]}; give each arm and seed once")
+        if self.witness is None and any(trajectory.arm == MIRROR for trajectory in self.trajectories):
+            raise ValueError(f"the arm {MIRROR} is a trained witness, and there is {NO_WITNESS}")
         return self
 
     def with_trajectories(self, more: tuple[Trajectory, ...]) -> Lineage:
@@ -172,10 +165,34 @@ class Lineage(Record):
         """Sentences on what was left out of the folders that the trajectories came from."""
         return tuple(sentence for run in self.trajectories for sentence in run.notices)
 
+    def need_witness(self, purpose: str, *, weights: bool = False) -> Witness:
+        """The witness.
+
+        Args:
+            purpose: what needs one, as a sentence begins with it.
+            weights: whether it must have weights of its own, which an ablated one has not.
+
+        Raises:
+            LineageError: there is none, or it has no weights of its own.
+        """
+        if self.witness is None or (weights and self.witness.is_estimate):
+            raise LineageError(
+                f"{purpose} needs a witness" + (" with weights of its own" if weights else ""),
+                got=self.witness_label,
+                next_step="Give an earlier, more permissive checkpoint as the witness.",
+            )
+        return self.witness
+
+    @property
+    def witness_label(self) -> str:
+        """What the witness is called, or that there is none."""
+        return NO_WITNESS if self.witness is None else self.witness.label
+
     def members(self) -> Iterator[Member]:
         """Every checkpoint once: aligned first, it is what the others are held against."""
         yield Member("aligned", "aligned", 0, 0, self.aligned)
-        yield Member("witness", "witness", 0, 0, self.witness)
+        if self.witness is not None:
+            yield Member("witness", "witness", 0, 0, self.witness)
         if self.pretrained is not None:
             yield Member("pretrained", "pretrained", 0, 0, self.pretrained)
         for run in self.trajectories:

@@ -10,6 +10,7 @@ import torch
 
 from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
+from probes.models.ablation import Ablatable, Ablation, under_ablation
 from probes.models.adapter import Attached, Change, check_adapter
 from probes.models.architecture import check_structure
 from probes.models.devices import find_device
@@ -28,7 +29,6 @@ from probes.models.precision import in_fitting_precision
 from probes.models.pristine import Marks, checksums, marks
 from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of
-from probes.models.view import ModelView
 from probes.models.vocabulary import (
     check_vocabulary,
     describe_vocabulary,
@@ -40,7 +40,7 @@ from probes.models.vocabulary import (
 from probes.models.weights import WeightFiles
 
 
-class ModelHost(ModelView):
+class ModelHost(Ablatable):
     """Holds the aligned model, and puts any other checkpoint of its lineage in its place.
 
     Weights are copied from their file straight into the module's parameters, so the module is built once and there
@@ -52,6 +52,7 @@ class ModelHost(ModelView):
         config: the aligned model's Hugging Face configuration.
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
         notices: sentences on what was read in another way than one might think, for a run's manifest.
+        ablation: what an ablated witness is read without; its direction is given once it is selected.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ModelHost(ModelView):
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self._folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
+        self.ablation = Ablation()
         self.notices: list[str] = []
         folder = self._folder(aligned.model, aligned.revision)
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
@@ -104,10 +106,12 @@ class ModelHost(ModelView):
         self._sums: dict[str, int] | None = None
         self.put(aligned)
 
+    @under_ablation
     def put(self, ref: CheckpointRef) -> None:
         """Make the module hold the weights of `ref`, its adapter attached if it has one.
 
-        Weights that were changed in memory since they were put there, by whomever, are read again.
+        Weights that were changed in memory since they were put there, by whomever, are read again. Of an ablated
+        witness, the aligned model's weights, with hooks that take its direction out until the next `put`.
 
         Raises:
             CheckpointError: it cannot be found or read, or does not belong to the aligned model's lineage.
@@ -149,7 +153,8 @@ class ModelHost(ModelView):
             CheckpointError: it cannot be found or read.
         """
         adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
-        return checkpoint_sha256(self._folder(*self.base_of(ref)), adapter, allow_pickle=self._allow_pickle)
+        own = checkpoint_sha256(self._folder(*self.base_of(ref)), adapter, allow_pickle=self._allow_pickle)
+        return self.ablation.sha256(ref, own)
 
     @property
     def about(self) -> dict[str, Any]:

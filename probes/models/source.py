@@ -9,6 +9,7 @@ from typing import Any
 from probes.errors import CheckpointError
 
 CONFIG = "config.json"
+_CARD = ["config.json", "adapter_config.json", "README.md"]
 _DESCRIPTION = ["*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "*.model"]
 _SAFE_WEIGHTS = ["model*.safetensors", "adapter_model.safetensors"]
 _PICKLED_WEIGHTS = ["pytorch_model*.bin", "adapter_model.bin"]
@@ -25,13 +26,25 @@ def folder_of(place: str, revision: str | None, *, allow_pickle: bool) -> Path:
     Raises:
         CheckpointError: the hub cannot be reached, or does not have it, and the cache does not either.
     """
+    return _fetch(place, revision, _DESCRIPTION + _SAFE_WEIGHTS + (_PICKLED_WEIGHTS if allow_pickle else []))
+
+
+def fetch_description(place: str, revision: str | None) -> Path:
+    """As `folder_of`, with nothing but the card and the configuration fetched from the hub.
+
+    Raises:
+        CheckpointError: as `folder_of`.
+    """
+    return _fetch(place, revision, _CARD)
+
+
+def _fetch(place: str, revision: str | None, patterns: list[str]) -> Path:
     if Path(place).is_dir() or (place.endswith(".gguf") and Path(place).is_file()):
         return Path(place)
     # Imported here: a lineage of local folders needs no hub.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = _DESCRIPTION + _SAFE_WEIGHTS + (_PICKLED_WEIGHTS if allow_pickle else [])
     try:
         return Path(snapshot_download(place, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:

@@ -6,7 +6,7 @@
 Stages write into a run (`probes.stages`).
 """
 
-from probes.run.contents import ByStep, Run
+from probes.run.contents import ABLATION, REVERSIONS, ByStep, Run
 from probes.run.inputs import HEADLINE
 
-__all__ = ["HEADLINE", "ByStep", "Run"]
+__all__ = ["ABLATION", "HEADLINE", "REVERSIONS", "ByStep", "Run"]

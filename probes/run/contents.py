@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from probes.errors import RunFolderError, UsageError
-from probes.lineage import Member
-from probes.run.inputs import MeasuredFolder
+from probes.lineage import NO_WITNESS, Member
+from probes.run.inputs import WITNESS, MeasuredFolder
 from probes.statistics import Estimate
-from probes.store import ACTIVATIONS, ALIGNED, direction_file
+from probes.store import ACTIVATIONS, ALIGNED, activations_stage, direction_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from probes.directions.vectors import Owner, Vectors
     from probes.models import ModelHost
 
+REVERSIONS = ("reversion", "reversion_did")  # directions that every run with a witness has
+ABLATION = "ablated"  # the direction that is taken out of an ablated witness
 DRIFT_COLUMNS = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
 ByStep = dict[tuple[str, int, int], dict[int, dict[str, Estimate]]]  # (arm, seed, layer) -> step -> statistic
 
@@ -65,6 +67,10 @@ class Run(MeasuredFolder):
     def activations(self, checkpoint: str, layer: int) -> Float32[np.ndarray, "prompt d_model"]:
         """Activations of a checkpoint behind block `layer`, in the order of the prompts; −1 is the embedding."""
         return self.activation_file(checkpoint).layer(layer)
+
+    def witness_activations(self, layer: int) -> Float32[np.ndarray, "prompt d_model"] | None:
+        """Activations of the witness behind block `layer`; None where the run has none."""
+        return self.activations(WITNESS, layer) if self.has_witness else None
 
     def drift(
         self,
@@ -182,6 +188,8 @@ class Run(MeasuredFolder):
 
     def _why_undefined(self, name: str, checkpoint: str) -> str | None:
         """Why a direction that was looked for is not defined at a checkpoint; None where it was not looked for."""
+        if name in REVERSIONS and not self.has_witness:
+            return f"not defined: {NO_WITNESS}"
         if not self.has_table("direction_tracks"):
             return None
         filters = [("direction", "==", name), ("checkpoint", "==", checkpoint)]
@@ -221,13 +229,26 @@ class Run(MeasuredFolder):
         from probes.models import ModelHost
 
         settings = self.settings
-        return ModelHost(
+        host = ModelHost(
             self.lineage.aligned,
             device=device or settings.device,
             dtype=settings.dtype,
             allow_pickle=settings.allow_pickle,
             allow_unrelated=settings.allow_unrelated,
         )
+        if self.lineage.witness is not None and self.lineage.witness.is_estimate and ABLATION in self.manifest.stages:
+            host.ablation.direction = self.ablated_direction
+        return host
+
+    @property
+    def ablated_direction(self) -> Float[np.ndarray, " d_model"]:
+        """The refusal direction that is taken out of the aligned model where it stands in for the witness.
+
+        Raises:
+            RunFolderError: none is selected.
+        """
+        vectors = self.direction(ABLATION)
+        return vectors.at(self.layer_of(vectors))[0]
 
     def tuned_member(self, checkpoint: str | None) -> Member:
         """A fine-tuned checkpoint by its name; None is the last step of the first trajectory.
@@ -251,13 +272,16 @@ class Run(MeasuredFolder):
     # Stages --------------------------------------------------------------------------------------------------
 
     def input_of(self, need: str) -> Any:
-        """The fingerprint of what a stage needs: a finished stage's, or `activations`, those of every member.
+        """The fingerprint of what a stage needs: a finished stage's, `activations`, those of every member, or
+        `witness`, the witness's activations where there is one.
 
         Raises:
             RunFolderError: that stage is not finished.
         """
         if need == ACTIVATIONS:
             return sorted(self.keys.items())
+        if need == WITNESS:
+            return self.input_of(activations_stage(WITNESS)) if self.has_witness else NO_WITNESS
         if need == "measured":
             return sorted((member.id, self.keys[member.id]) for member in self.measured)
         made_from = self.made_from(need)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from probes.models import ModelHost
 
 HEADLINE = "headline"
+WITNESS = "witness"
 
 
 class MeasuredFolder(RunFolder):
@@ -91,19 +92,25 @@ class MeasuredFolder(RunFolder):
         return tuple(member for member in self.members if not member.is_role)
 
     @property
+    def has_witness(self) -> bool:
+        """Whether the lineage names one; without it nothing can be said of a way back."""
+        return self.lineage.witness is not None
+
+    @property
     def measured(self) -> tuple[Member, ...]:
         """The members whose activations are in the folder: a packed run may hold only some.
 
         Raises:
-            RunFolderError: those of the aligned model or of the witness are not.
+            RunFolderError: those of the aligned model, or of a witness that the run has, are not.
         """
         known = self.manifest.checkpoints
         members = tuple(
             member for member in self.members if member.id in known and self.activations_path(member.id).is_file()
         )
-        if not {ALIGNED, "witness"} <= {member.id for member in members}:
+        needed = {ALIGNED, WITNESS} if self.has_witness else {ALIGNED}
+        if not needed <= {member.id for member in members}:
             raise RunFolderError(
-                f"{self.path} holds no activations of the aligned model and the witness",
+                f"{self.path} holds no activations of the {' and the '.join(sorted(needed))}",
                 next_step="Measure it again: gravity-probe measure.",
             )
         return members

@@ -34,10 +34,11 @@ def write_drift(run: Run, report: Report) -> None:
     members = [member for member in run.members if member.id != "aligned"]
     rows: list[dict[str, Any]] = []
     for layer in range(-1, run.n_layers):
-        roles = {name: run.activations(name, layer) for name in ("aligned", "witness")}
+        roles = {"aligned": run.activations("aligned", layer), "witness": run.witness_activations(layer)}
         for member in members:
             report(Progress("measuring drift", layer + 1, run.n_layers + 1, member.id))
             start, end = roles[member.reference], roles[_OPPOSITE[member.reference]]
+            assert start is not None  # only a mirror starts at the witness, and without one there is none
             tuned = run.activations(member.id, layer)
             arguments = (start, end, tuned, run.harmful, float(noise[layer]), run.settings)
             statistics = estimates(*arguments, groups=run.groups)
@@ -54,7 +55,7 @@ def drift_rows(labels: Mapping[str, Any], layer: int, by_statistic: Mapping[str,
 
 def estimates(
     aligned: np.ndarray,
-    witness: np.ndarray,
+    witness: np.ndarray | None,
     tuned: np.ndarray,
     harmful: np.ndarray,
     noise: float,
@@ -75,7 +76,8 @@ def estimates(
             seed=settings.seed,
         )
     except StatisticsError as error:
-        return drift.undefined_statistics(error.what)
+        undefined = drift.undefined_statistics(error.what)
+        return undefined if witness is not None else drift.without_witness(undefined)
 
 
 def _columns(estimate: Estimate) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from probes.errors import StatisticsError
+from probes.lineage import NO_WITNESS
 from probes.run import HEADLINE, Run
 from probes.stages import stage
 from probes.store import ALIGNED, activations_stage
-from probes.verdict.headline import choose_headline_layer, nominal_layer
+from probes.verdict.headline import HeadlineLayer, choose_headline_layer, nominal_layer
 
 
 def write_headline(run: Run) -> None:
@@ -18,15 +19,13 @@ def write_headline(run: Run) -> None:
 @stage(
     HEADLINE,
     version=1,
-    needs=(activations_stage(ALIGNED), activations_stage("witness"), "prompts"),
+    needs=(activations_stage(ALIGNED), "witness", "prompts"),
     settings=("seed",),
 )
 def _write_headline(run: Run) -> None:
-    aligned, witness = run.activation_file(ALIGNED), run.activation_file("witness")
-    blocks = ((aligned.layer(layer), witness.layer(layer)) for layer in range(run.n_layers))
     document: dict[str, object]
     try:
-        chosen = choose_headline_layer(blocks, run.harmful, run.fold, groups=run.groups, seed=run.settings.seed)
+        chosen = _choose(run)
         layer = chosen.layer
         document = {"d_prime": list(chosen.d_prime.values()), "error": list(chosen.error.values()), "ties": chosen.ties}
     except StatisticsError as error:
@@ -35,3 +34,11 @@ def _write_headline(run: Run) -> None:
     run.manifest.config["headline_layer"] = layer
     run.save()
     run.refresh()
+
+
+def _choose(run: Run) -> HeadlineLayer:
+    if not run.has_witness:
+        raise StatisticsError(NO_WITNESS)
+    aligned, witness = run.activation_file(ALIGNED), run.activation_file("witness")
+    blocks = ((aligned.layer(layer), witness.layer(layer)) for layer in range(run.n_layers))
+    return choose_headline_layer(blocks, run.harmful, run.fold, groups=run.groups, seed=run.settings.seed)

@@ -34,7 +34,7 @@ class MapOptions:
     Attributes:
         methods: `pca`, `umap`.
         layers: at which; None: PCA at every one, UMAP at every one of a small model, else at the headline layer.
-        fit: `roles`: fitted on the aligned model and the witness; `all`: on every checkpoint. Either way every
+        fit: `roles`: fitted on the aligned model and the witness, if any; `all`: on every checkpoint. Either way every
             checkpoint is placed in the fitted map, one by one, so that another checkpoint moves none of the others.
         seed: of UMAP.
     """
@@ -71,7 +71,7 @@ def write_map(run: Run, method: Method, fit: Fit, layer: int, seed: int) -> None
     members, name = run.measured, map_name(method, fit, layer)
     prompts = run.read_table("prompts", columns=["id", "label"])
     values = {member.id: run.activations(member.id, layer) for member in members}
-    fitted = list(values) if fit == "all" else ["aligned", "witness"]
+    fitted: list[str] = list(values) if fit == "all" else [name for name in ("aligned", "witness") if name in values]
     prompt_map = PromptMap.fit(method, np.concatenate([values[checkpoint] for checkpoint in fitted]), seed=seed)
     own = {
         checkpoint: {axes: np.split(rows, len(fitted))[place] for axes, rows in prompt_map.places.items()}

@@ -104,7 +104,7 @@ def _findings(
     run: Run, tests: LayerNulls, member: Member, tuned: np.ndarray
 ) -> tuple[list[NullResult], dict[str, Any]]:
     """Tests with their power at the headline layer, and what else the verdict asks, as JSON."""
-    settings, ablated = run.settings, run.lineage.witness.kind == "ablated"
+    settings, ablated = run.settings, run.lineage.need_witness("A test of the way back").is_estimate
     shams = run.read_table("shams", filters=[("checkpoint", "==", member.id), ("draw", "<", settings.shams)])
     drawn = _shams(shams) if len(shams) and not _why_no_reference(shams) else None
     aligned = run.activations("aligned", run.headline_layer)

@@ -34,11 +34,11 @@ COLUMNS = (
 def write_pairs(run: Run, report: Report = silent) -> None:
     """Write how every two checkpoints differ at every layer.
 
-    Columns: `distance` ‖μ_other − μ_one‖ over harmful prompts in units of ‖v_rev‖; `cosine` of their displacements
-    from the aligned model; `cka` (debiased linear); `overlap` of their ten leading directions with its random value,
-    and the least and the largest principal angle, radians; `transfer`: AUROC of `one`'s probe (harmful − harmless
-    mean) on `other`, fitted and scored on different folds, and `transfer_back` the other way round. A pair of a
-    checkpoint with itself holds the probe's own AUROC. What is not defined is empty.
+    Columns: `distance` ‖μ_other − μ_one‖ over harmful prompts in units of ‖v_rev‖, if any; `cosine` of their
+    displacements from the aligned model; `cka` (debiased linear); `overlap` of their ten leading directions with its
+    random value, and the least and the largest principal angle, radians; `transfer`: AUROC of `one`'s probe (harmful −
+    harmless mean) on `other`, fitted and scored on different folds, and `transfer_back` the other way round. A pair of
+    a checkpoint with itself holds the probe's own AUROC. What is not defined is empty.
     """
     import pandas as pd
 
@@ -68,7 +68,7 @@ def _layer(
     portraits = {name: Portrait.of(rows, harmful, aligned) for name, rows in values.items()}
     scores = transfer(np.stack(list(values.values())), harmful, fold)
     place = {name: index for index, name in enumerate(values)}
-    reversion = float(np.linalg.norm(portraits["witness"].displacement))
+    reversion = float(np.linalg.norm(portraits["witness"].displacement)) if "witness" in portraits else 0.0
     return [
         (
             start,

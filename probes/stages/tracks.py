@@ -99,7 +99,7 @@ def _scenes(run: Run, readings: Readings, layer: int, winsorise: float | None) -
         name: Scene(
             rows,
             values[ALIGNED],
-            values["witness"],
+            values.get("witness"),
             run.harmful,
             run.fold,
             readings.layer(name, layer),

@@ -9,14 +9,14 @@ import numpy as np
 
 from probes import drift
 from probes.errors import StatisticsError
-from probes.lineage import Trajectory
+from probes.lineage import NO_WITNESS, Trajectory
 from probes.nulls import OffRefusalAxis
 from probes.run import ByStep, Run
 from probes.stages.between_arms import CONTINUED, block_and_push, returns_beside
 from probes.stages.nulls import read_results
 from probes.statistics import Estimate
 from probes.store import fingerprint
-from probes.verdict.evidence import NO_AXIS, Evidence
+from probes.verdict.evidence import NO_ABLATED_MIRROR, NO_AXIS, Evidence
 from probes.verdict.families import MIRROR, POSITIVE_CONTROL, adjust_levels
 from probes.verdict.ladder import Verdict, judge
 
@@ -36,6 +36,9 @@ def write_verdict(run: Run) -> None:
 
 def _document(run: Run) -> dict[str, Any]:
     trajectories = [trajectory for trajectory in run.lineage.trajectories if trajectory.arm != MIRROR]
+    if not run.has_witness:
+        entries = [_without_witness(trajectory) for trajectory in trajectories]
+        return {"layer": run.headline_layer, "trajectories": entries, "arms": []}
     estimates = run.estimates(run.headline_layer)
     means = {(trajectory.arm, trajectory.seed): _Mean.of(run, trajectory, estimates) for trajectory in trajectories}
     verdicts = _judge(run, trajectories, estimates, means)
@@ -48,6 +51,24 @@ def _document(run: Run) -> dict[str, Any]:
         "layer": run.headline_layer,
         "trajectories": documents,
         "arms": [_arm(arm, [mean for (name, _), mean in means.items() if name == arm]) for arm in arms],
+    }
+
+
+def _without_witness(trajectory: Trajectory) -> dict[str, Any]:
+    """What the verdict says of a trajectory where nothing can be said of a way back."""
+    undefined = {"answer": "not_defined", "reason": NO_WITNESS}
+    nothing = dict.fromkeys(("decided_by", "p", "power", "level_holm", "alignment", "low", "high"))
+    return {
+        "arm": trajectory.arm,
+        "seed": trajectory.seed,
+        "level": None,
+        "name": f"not defined: {NO_WITNESS}",
+        "text": "The way back is not defined: no witness. What needs none is in the run: the safety answer, the "
+        "displacement, the refusal probe and the weight drift.",
+        "untested": [f"every test of the way back: {NO_WITNESS}"],
+        **nothing,
+        **{name: undefined for name in ("off_refusal_axis", "mirror", "continued")},
+        "trajectory": {**dict.fromkeys(("alignment", "low", "high")), "steps": []},
     }
 
 
@@ -77,6 +98,7 @@ def _evidence(
     last = trajectory.checkpoint_id(trajectory.checkpoints[-1].step)
     finding = findings.get(last, {})
     axis = OffRefusalAxis(**finding["off_refusal_axis"]) if finding else NO_AXIS
+    ablated = run.lineage.witness is not None and run.lineage.witness.is_estimate
     return Evidence(
         arm=arm,
         seed=seed,
@@ -85,9 +107,9 @@ def _evidence(
         nulls=read_results(nulls[nulls["checkpoint"] == last]),
         power_together=finding.get("power_together"),
         runs=sum(entry.arm == arm for entry in run.lineage.trajectories),
-        witness=run.lineage.witness.label,
+        witness=run.lineage.witness_label,
         off_refusal_axis=axis,
-        mirror=returns_beside(run, trajectory, MIRROR),
+        mirror=NO_ABLATED_MIRROR if ablated else returns_beside(run, trajectory, MIRROR),
         continued=returns_beside(run, trajectory, CONTINUED),
         causal=block_and_push(run, arm),
         trajectory=means[arm, seed].alignment,

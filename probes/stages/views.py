@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,13 +14,16 @@ from probes.run import Run
 from probes.stages import stage
 from probes.store import ActivationFile
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @stage("views", version=2, needs=("activations",))
 def write_views(run: Run) -> None:
     """Write every prompt's and every checkpoint's place in the plane of its layer, along v_rev and across it.
 
     All are in units of the return fraction: 0 is the aligned model's mean over harmful prompts, 1 the witness's.
-    A layer at which the witness stands where the aligned model stands has no rows.
+    A layer at which the witness stands where the aligned model stands has no rows, and a run without a witness none.
     """
     import pandas as pd
 
@@ -45,21 +49,32 @@ def write_views(run: Run) -> None:
                     }
                 )
             )
-    run.write_table("maps/plane", pd.DataFrame(plane, columns=[*_LABELS, *_AXES]))
-    table = pd.concat(projections, ignore_index=True) if projections else pd.DataFrame(columns=_PROMPT_COLUMNS)
+    run.write_table("maps/plane", pd.DataFrame(plane) if plane else _empty_table((*_LABELS, *_AXES)))
+    table = pd.concat(projections, ignore_index=True) if projections else _empty_table(_PROMPT_COLUMNS)
     # One group of rows a layer: a page reads one.
     run.write_table("projections", table, rows_per_group=len(members) * len(prompts.prompts))
 
 
 _LABELS = ("checkpoint", "arm", "seed", "step", "layer")
 _AXES = ("along", "across", "third")
+_TEXTS, _COUNTS = ("checkpoint", "arm", "prompt", "label"), ("seed", "step", "layer")
 _PROMPT_COLUMNS = (*_LABELS, "prompt", "label", "projection", "across")
+
+
+def _empty_table(columns: Sequence[str]) -> pd.DataFrame:
+    """No rows, but columns of their own types, so that it can be filtered like any other."""
+    import pandas as pd
+
+    types = {name: "string" if name in _TEXTS else "int64" if name in _COUNTS else "float64" for name in columns}
+    return pd.DataFrame(columns=list(columns)).astype(types)
 
 
 def _layer(
     files: dict[str, ActivationFile], harmful: np.ndarray, layer: int
 ) -> tuple[dict[str, np.ndarray] | None, dict[str, np.ndarray]]:
     """Coordinates of every checkpoint's mean and of its prompts [prompt, 2] at one layer, in units of ‖v_rev‖."""
+    if "witness" not in files:
+        return None, {}
     rows = {name: file.layer(layer).astype(np.float64) for name, file in files.items()}
     origin = rows["aligned"][harmful].mean(axis=0)
     means = {name: values[harmful].mean(axis=0) - origin for name, values in rows.items()}

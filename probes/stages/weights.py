@@ -35,14 +35,22 @@ def weights_name(first: str, second: str) -> str:
 def write_weights(run: Run, first: str, second: str, rows: list[dict[str, Any]]) -> None:
     """Keep how far each tensor went between two checkpoints, with its kind and layer."""
     name = weights_name(first, second)
+    known = run.manifest.checkpoints
     places = [
-        run.manifest.checkpoints[checkpoint]["weights_sha256"] for checkpoint in (first, second, "aligned", "witness")
+        known[checkpoint]["weights_sha256"]
+        for checkpoint in (first, second, "aligned", "witness")
+        if checkpoint in known
     ]
     with run.stage(name, fingerprint([_VERSION, places])):
         import pandas as pd
 
-        described = [{**row, "kind": kind_of(row["tensor"]), "layer": _layer_of(row["tensor"])} for row in rows]
+        described = [{**row, **describe_tensor(row["tensor"])} for row in rows]
         run.write_table(name, pd.DataFrame(described, columns=list(COLUMNS)).astype({"inside": "float64"}))
+
+
+def describe_tensor(tensor: str) -> dict[str, Any]:
+    """The columns `kind` and `layer` of a tensor's name; layer −1 is outside of the blocks."""
+    return {"kind": kind_of(tensor), "layer": _layer_of(tensor)}
 
 
 def kind_of(tensor: str) -> str:

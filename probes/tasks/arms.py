@@ -91,7 +91,8 @@ def _restore(bench: Bench, arm: str, baseline: Trajectory, folder: Path) -> None
     if target.is_dir():
         return
     tuned = CheckpointRef(model=last.model, adapter=last.adapter)
-    restore(Lineages(tuned, bench.lineage.aligned, bench.lineage.witness), target, form=RESTORED[arm])
+    witness = bench.lineage.need_witness("Restoring", weights=True)
+    restore(Lineages(tuned, bench.lineage.aligned, witness), target, form=RESTORED[arm])
 
 
 def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:

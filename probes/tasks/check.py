@@ -38,6 +38,7 @@ class ReturnGate(BaseModel):
         furthest: the largest finite return fraction; None where there is none.
         furthest_at: the checkpoint that has it; `where` in `--json`.
         unmeasured: every checkpoint whose return fraction is missing or no finite number, and why.
+        witness: towards what the return is, e.g. `witness (base model stands in)`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +48,7 @@ class ReturnGate(BaseModel):
     furthest: float | None
     furthest_at: Place | None = Field(serialization_alias="where")
     unmeasured: dict[str, str]
+    witness: str = "witness"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -63,6 +65,8 @@ class ReturnGate(BaseModel):
         """The result in words: the furthest checkpoint, and the first that has no return fraction."""
         limit = f"{self.max_return:g}".replace("-", "−")
         reached = f"{self.furthest_at}: return fraction {decimal(self.furthest, 3)} at layer {self.layer}"
+        if self.witness != "witness":
+            reached += f", towards the {self.witness}"
         if self.passed and self.furthest_at is None:
             return f"Within {limit}: every checkpoint is the aligned model itself."
         if self.passed:
@@ -106,6 +110,7 @@ def return_gate(run: Run, max_return: float, layer: int | None = None) -> Return
         furthest=None if furthest is None else finite[furthest],
         furthest_at=furthest,
         unmeasured={str(place): reason for place, reason in reasons.items() if reason},
+        witness=run.lineage.witness_label,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from probes.drift.comparison import BasisCheck, LayerComparison, Portrait, basis_check, compare_layers, weight_drift
 from probes.errors import GravityError, StatisticsError, UsageError
-from probes.lineage import CheckpointRef
+from probes.lineage import CheckpointRef, is_ablated
 from probes.run import Run
 from probes.store import ActivationFile
 
@@ -32,7 +32,8 @@ def compare(run: Run, first: str, second: str, *, weights: bool = True) -> dict[
         "basis_raw", "basis_rotated", "basis_shared"}], "weights": [{"tensor", "frobenius", "spectral", "relative",
         "inside", "random"}], "weights_missing"}`. `distance` is ‖μ_other − μ_one‖ over harmful prompts in units of
         ‖v_rev‖; `cosine` is that of their displacements from the aligned model; a number that is not defined is
-        None; `weights_missing` says why there are no weights, or is None.
+        None, as `distance` and `inside` without a witness; `weights_missing` says why there are no weights, or is
+        None.
 
     Raises:
         UsageError: the run has no such checkpoint (the names it has are listed).
@@ -42,7 +43,8 @@ def compare(run: Run, first: str, second: str, *, weights: bool = True) -> dict[
     for name in (first, second):
         if name not in names:
             raise UsageError(f"The run has no checkpoint {name!r}", expected=", ".join(names))
-    files = {name: run.activation_file(name) for name in ("aligned", "witness", first, second)}
+    roles = ("aligned", "witness") if run.has_witness else ("aligned",)
+    files = {name: run.activation_file(name) for name in (*roles, first, second)}
     layers = [_layer(files, first, second, run.harmful, layer) for layer in range(files[first].n_layers)]
     rows, missing = _weights(run, first, second) if weights else ([], "not asked for")
     return {"one": first, "other": second, "layers": layers, "weights": rows, "weights_missing": missing}
@@ -52,9 +54,10 @@ def _layer(
     files: dict[str, ActivationFile], first: str, second: str, harmful: np.ndarray, layer: int
 ) -> dict[str, Any]:
     rows = {name: file.layer(layer) for name, file in files.items()}
-    aligned, witness = (rows[name][harmful].mean(axis=0, dtype=np.float64) for name in ("aligned", "witness"))
-    start, end = (Portrait.of(rows[name], harmful, aligned) for name in (first, second))
-    compared = compare_layers(start, end, float(np.linalg.norm(witness - aligned)))
+    means = {name: values[harmful].mean(axis=0, dtype=np.float64) for name, values in rows.items()}
+    start, end = (Portrait.of(rows[name], harmful, means["aligned"]) for name in (first, second))
+    way_back = float(np.linalg.norm(means["witness"] - means["aligned"])) if "witness" in means else 0.0
+    compared = compare_layers(start, end, way_back)
     try:
         basis = basis_check(rows[first].astype(np.float64), rows[second].astype(np.float64))
     except StatisticsError:
@@ -85,14 +88,18 @@ def _basis_numbers(basis: BasisCheck | None) -> dict[str, Any]:
 def _weights(run: Run, first: str, second: str) -> tuple[list[dict[str, Any]], str | None]:
     """Drift from `first` to `second` by tensor, or why it cannot be had."""
     refs = {member.id: member.ref for member in run.members}
-    chosen = [refs[first], refs[second], refs["aligned"], refs["witness"]]
+    if any(is_ablated(refs[name]) for name in (first, second)):
+        return [], "an ablated witness has no weights of its own: it is the aligned model under an ablation"
+    spanned = "witness" in refs and not is_ablated(refs["witness"])
+    chosen = [refs[first], refs[second], refs["aligned"], *([refs["witness"]] if spanned else [])]
     if any(ref.adapter for ref in chosen):
         return [], "weights of adapters are not compared: their drift is the adapter itself"
     try:
         rows = []
-        for name, (start, end, aligned, witness) in _side_by_side(chosen):
+        for name, (start, end, *roles) in _side_by_side(chosen):
             # The span of the alignment is that of witness − aligned, moved to where this drift starts.
-            drift = weight_drift(start, end, start + (witness - aligned))
+            away = roles[1] - roles[0] if spanned else None
+            drift = weight_drift(start, end, None if away is None else start + away)
             rows.append({"tensor": name, **asdict(drift)})
     except GravityError as error:
         return [], str(error)

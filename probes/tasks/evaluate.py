@@ -55,7 +55,8 @@ def evaluate(
 def _verdict_stands(run: Run) -> bool:
     """Whether the verdict that is there is that of the drift and the nulls that are there, and can be made again."""
     manifest = run.manifest
-    whole = manifest.status == "finished" and manifest.config.get("nulls") and "nulls" in manifest.stages
+    tested = "nulls" in manifest.stages or not run.has_witness
+    whole = manifest.status == "finished" and manifest.config.get("nulls") and tested
     return bool(
         whole and run.has_json("verdict") and all(run.activations_path(member.id).is_file() for member in run.members)
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from probes.behaviour.evaluation import Evaluation
 from probes.drift import check_prompts
 from probes.lineage import Lineage
+from probes.models import ModelHost
 from probes.progress import Report, silent, within
 from probes.prompts import PromptSet
 from probes.run import Run
@@ -15,10 +16,12 @@ from probes.stages.behaviour import write_behaviour
 from probes.stages.drift import write_drift
 from probes.stages.nulls import write_nulls
 from probes.stages.pairs import write_pairs
+from probes.stages.probe import write_probe
 from probes.stages.roles import write_roles
 from probes.stages.spectra import write_spectra
 from probes.stages.verdict import write_verdict
 from probes.stages.views import write_views
+from probes.stages.weight_drift import write_weight_drift
 from probes.store.settings import Settings
 
 
@@ -63,12 +66,20 @@ def write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None = N
     write_views(run)
     write_spectra(run)
     write_pairs(run)
+    write_probe(run)
+    write_weight_drift(run, model, within(report, 0.5, 0.55))
     if evaluation is not None:
-        write_behaviour(run, model, evaluation, within(report, 0.5, 0.75))
+        write_behaviour(run, model, evaluation, within(report, 0.55, 0.75))
     if run.settings.nulls:
-        write_nulls(run, model, within(report, 0.75, 1.0))
-        write_verdict(run)
+        write_tests(run, model, within(report, 0.75, 1.0))
     run.finish()
+
+
+def write_tests(run: Run, model: ModelHost, report: Report) -> None:
+    """Hold the drift against its nulls and write the verdict; without a witness, that there is none to be had."""
+    if run.has_witness:
+        write_nulls(run, model, report)
+    write_verdict(run)
 
 
 def judge(path: Path | str, shams: int, report: Report = silent, *, sham_arms: Sequence[str] | None = None) -> Run:
@@ -88,7 +99,6 @@ def judge(path: Path | str, shams: int, report: Report = silent, *, sham_arms: S
         arms = {} if sham_arms is None else {"sham_arms": list(sham_arms)}
         run.manifest.config = {**run.manifest.config, "nulls": True, "shams": shams, **arms}
         run.refresh()
-        write_nulls(run, run.model(), report)
-        write_verdict(run)
+        write_tests(run, run.model(), report)
         run.finish()
     return Run(path)

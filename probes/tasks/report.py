@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from probes.drift import WITHOUT_WITNESS
 from probes.errors import RunFolderError
-from probes.lineage import ROLES
+from probes.lineage import NO_WITNESS, ROLES
 from probes.nulls import PROFILE
 from probes.run import Run
 from probes.statistics import decimal, null_name, statistic_of
@@ -102,6 +103,10 @@ def _safety(run: Run) -> Iterator[str]:
 
 def _verdict(run: Run) -> Iterator[str]:
     verdicts = run.verdicts
+    if not run.has_witness:
+        yield f"<h2>The way back is not defined: {NO_WITNESS}</h2>"
+        yield "<p class='lead'>So are its tests and its level. What follows needs no witness.</p>"
+        return
     if not verdicts:
         yield "<h2>No verdict has been written</h2>"
         yield f"<p class='lead'>Write it: <code>gravity-probe verdict {html.escape(str(run.path))}</code></p>"
@@ -125,40 +130,84 @@ def _verdict(run: Run) -> Iterator[str]:
 
 def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
     from probes.plots import style
-    from probes.plots.behaviour import behaviour
+
+    subtitle = f"{style.plain(run.manifest.name)} · layer {layer}"
+    arms = style.in_order(set(drift["arm"]) - set(ROLES))
+    main = "baseline" if "baseline" in arms else arms[0]
+    if run.has_witness:
+        subtitle += f" · direction {style.plain(run.lineage.witness_label)} − aligned"
+        yield from _way_back(run, drift, layer, main, subtitle)
+    else:
+        yield from _without_witness(run, drift, layer, main, subtitle)
+    yield from _probe(run, layer)
+    yield from _behaviour(run, drift, subtitle)
+
+
+def _way_back(run: Run, drift: pd.DataFrame, layer: int, main: str, subtitle: str) -> Iterator[str]:
+    """How far every arm went towards the witness, at which layers, and by which path."""
     from probes.plots.by_step import by_step
-    from probes.plots.heatmap import heatmap
     from probes.plots.lineage_path import lineage_path, lineage_rows
     from probes.plots.trajectories import plane
 
-    witness = run.lineage.witness.label
-    subtitle = f"{style.plain(run.manifest.name)} · layer {layer} · direction {style.plain(witness)} − aligned"
+    witness = run.lineage.witness_label
     yield "<h2>How far, and which way</h2>"
     yield _figure(lineage_path(lineage_rows(drift), subtitle=subtitle, witness=witness))
-    arms = style.in_order(set(drift["arm"]) - set(ROLES))
-    main = "baseline" if "baseline" in arms else arms[0]
     seed = int(drift[drift["arm"] == main]["seed"].min())
     for statistic in ("alignment_crossfit", "return_fraction"):
         rows = drift[drift["statistic"] == statistic]
-        yield _figure(
-            by_step(rows, statistic=statistic, subtitle=subtitle, nulls=_nulls(run, layer, main, seed, statistic))
-        )
+        nulls = _nulls(run, layer, main, seed, statistic)
+        yield _figure(by_step(rows, statistic=statistic, subtitle=subtitle, nulls=nulls))
     if run.has_table("nulls"):
         yield f'<p class="note">The nulls drawn are those of {html.escape(main)}, seed {seed}.</p>'
-    everywhere = run.drift(arm=main, statistic="return_fraction", seed=seed)
-    yield "<h2>Where in the network</h2>"
-    yield _figure(
-        heatmap(
-            everywhere,
-            statistic="return_fraction",
-            headline=layer,
-            subtitle=f"{style.plain(run.manifest.name)} · {style.plain(main)}, seed {seed}",
-        )
-    )
+    yield _by_layer(run, main, seed, "return_fraction", layer)
     if run.has_table("maps/plane"):
         places = run.read_table("maps/plane", filters=[("layer", "==", layer)])
         if len(places):
             yield "<h2>The paths</h2>" + _figure(plane(places, subtitle=subtitle, witness=witness))
+
+
+def _without_witness(run: Run, drift: pd.DataFrame, layer: int, main: str, subtitle: str) -> Iterator[str]:
+    """How far every arm went, where nothing can be said of a way back."""
+    from probes.plots.by_step import by_step
+
+    yield "<h2>How far</h2>"
+    yield f'<p class="note">Which way is not defined: {NO_WITNESS}.</p>'
+    for statistic in WITHOUT_WITNESS[:2]:
+        yield _figure(by_step(drift[drift["statistic"] == statistic], statistic=statistic, subtitle=subtitle))
+    seed = int(drift[drift["arm"] == main]["seed"].min())
+    yield _by_layer(run, main, seed, WITHOUT_WITNESS[0], layer)
+
+
+def _by_layer(run: Run, arm: str, seed: int, statistic: str, headline: int) -> str:
+    from probes.plots import style
+    from probes.plots.heatmap import heatmap
+
+    subtitle = f"{style.plain(run.manifest.name)} · {style.plain(arm)}, seed {seed}"
+    rows = run.drift(arm=arm, statistic=statistic, seed=seed)
+    figure = heatmap(rows, statistic=statistic, headline=headline, subtitle=subtitle)
+    return "<h2>Where in the network</h2>" + _figure(figure)
+
+
+def _probe(run: Run, layer: int) -> Iterator[str]:
+    """The refusal probe's four numbers at every checkpoint."""
+    if not run.has_table("probe"):
+        return
+    rows = run.read_table("probe", filters=[("layer", "==", layer)])
+    yield f"<h2>Refusal probe at layer {layer}</h2>"
+    yield (
+        "<p class='note'>Harmful − harmless class means. In a real run these did not track behaviour: the AUROC rose "
+        "from 0.79 to 0.86 while refusals of harmful requests fell from 86 to 41 %.</p>"
+    )
+    columns = ["arm", "seed", "step", "cosine", "auroc", "refit", "norm"]
+    cells = [[*row[:3], *map(_number, row[3:])] for row in rows[columns].itertuples(index=False, name=None)]
+    yield _table([*columns[:3], *(statistic_of(name).title for name in columns[3:])], cells)
+
+
+def _behaviour(run: Run, drift: pd.DataFrame, subtitle: str) -> Iterator[str]:
+    """What the models do, over their life and against the return."""
+    from probes.plots.behaviour import behaviour
+    from probes.plots.by_step import by_step
+
     yield "<h2>What the models do</h2>"
     if not run.has_table("behaviour"):
         yield f"<p class='note'>Not measured: <code>gravity-probe evaluate {html.escape(str(run.path))}</code></p>"
@@ -167,10 +216,12 @@ def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
     measure = "harmful_compliance" if "harmful_compliance" in set(table["measure"]) else "refusal_harmful"
     rows = table[table["measure"] == measure]
     yield _figure(by_step(rows, statistic=measure, subtitle=subtitle))
+    if not run.has_witness:
+        return
     fraction = drift[drift["statistic"] == "return_fraction"].set_index("checkpoint")["value"]
     joined = rows.assign(fraction=rows["checkpoint"].map(fraction).where(rows["arm"] != "aligned", 0.0).astype(float))
     joined = joined.dropna(subset=["fraction", "value"])
-    yield _figure(behaviour(joined, measure=measure, subtitle=subtitle, witness=witness))
+    yield _figure(behaviour(joined, measure=measure, subtitle=subtitle, witness=run.lineage.witness_label))
 
 
 def _nulls(run: Run, layer: int, arm: str, seed: int, statistic: str) -> pd.DataFrame | None:

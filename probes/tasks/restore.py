@@ -42,7 +42,8 @@ class Lineages:
         """
         if run is not None and not (aligned or witness):
             lineage, refs = run.lineage, dict(run.lineage.checkpoints())
-            return cls(refs.get(tuned) or CheckpointRef.parse(tuned), lineage.aligned, lineage.witness)
+            earlier = lineage.need_witness("Restoring", weights=True)
+            return cls(refs.get(tuned) or CheckpointRef.parse(tuned), lineage.aligned, earlier)
         if run is None and aligned and witness:
             return cls(*map(CheckpointRef.parse, (tuned, aligned, witness)))
         raise UsageError("Restoring needs a lineage", expected="either --run, or --aligned and --witness")

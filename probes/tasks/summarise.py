@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from probes.lineage import ROLES
+from probes.drift import WITHOUT_WITNESS
+from probes.lineage import NO_WITNESS, ROLES
 from probes.run import Run
+from probes.stages.weight_drift import total_drift
 from probes.statistics import STATISTICS
 from probes.store import FORMAT_VERSION
 from probes.tasks.safety import safety_answers
@@ -33,8 +35,24 @@ class Null(_Record):
     p: float | None
 
 
+class Probe(_Record):
+    """The refusal probe of one checkpoint after one block: the difference of class means, at the run's own token.
+
+    `cosine` to the aligned model's; `auroc` of the aligned model's probe on this checkpoint, `refit` of its own, both
+    on the fold that they were not fitted on; `norm` is the gap between the class means.
+    """
+
+    cosine: float | None
+    auroc: float | None
+    refit: float | None
+    norm: float | None
+
+
 class Layer(_Record):
-    """The statistics of one checkpoint after one block; None where a statistic is not defined."""
+    """The statistics of one checkpoint after one block; None where a statistic is not defined.
+
+    `probe` is None in runs of earlier versions.
+    """
 
     layer: int
     alignment: float | None
@@ -46,6 +64,7 @@ class Layer(_Record):
     displacement_norm: float | None
     share_moved: float | None
     nulls: dict[str, Null]
+    probe: Probe | None = None
 
 
 _STATISTICS = tuple(name for name in Layer.model_fields if name in STATISTICS)
@@ -69,9 +88,10 @@ class Behaviour(_Record):
 
 
 class Checkpoint(_Record):
-    """One step of a trajectory."""
+    """One step of a trajectory; `weight_drift` is ‖θ_T − θ_S‖ over all tensors, None where it was not measured."""
 
     step: int
+    weight_drift: float | None = None
     layers: tuple[Layer, ...]
     behaviour: Behaviour
 
@@ -100,9 +120,15 @@ class TrajectorySummary(_Record):
 
 
 class Summary(_Record):
-    """What `gravity-probe summary RUN --json` prints."""
+    """What `gravity-probe summary RUN --json` prints.
+
+    `witness` is what the witness is called, e.g. `witness (base model stands in)`; `no witness` where there is none,
+    and then `not_defined` says so of every statistic that needs one, which is null at every layer.
+    """
 
     format_version: int
+    witness: str
+    not_defined: dict[str, str]
     lineage: str
     headline_layer: int
     trajectories: tuple[TrajectorySummary, ...]
@@ -117,16 +143,20 @@ def summarise(run: Run) -> Summary:
     drift = run.drift()
     drift = drift[(drift["layer"] >= 0) & ~drift["arm"].isin(ROLES)]
     layers = _by_step(drift, ["layer", "statistic"], "value")
-    nulls = _nulls(run)
+    nulls, probes, moved = _nulls(run), _probes(run), total_drift(run)
     behaviours = behaviour_by_step(run)
     answers = safety_answers(run)
+    names = {(member.arm, member.seed, member.step): member.id for member in run.tuned}
     trajectories = []
     for (arm, seed), frame in drift.groupby(["arm", "seed"], sort=False):
         steps = sorted(frame["step"].unique())
         checkpoints = tuple(
             Checkpoint(
                 step=step,
-                layers=_layers(layers[arm, seed, step], nulls.get((arm, seed, step), {})),
+                weight_drift=moved.get(names.get((arm, seed, step), "")),
+                layers=_layers(
+                    layers[arm, seed, step], nulls.get((arm, seed, step), {}), probes.get((arm, seed, step), {})
+                ),
                 behaviour=Behaviour(**behaviours.get((arm, seed, step), {})),
             )
             for step in map(int, steps)
@@ -136,6 +166,10 @@ def summarise(run: Run) -> Summary:
         trajectories.append(TrajectorySummary(arm=str(arm), seed=int(seed), safety=safety, checkpoints=checkpoints))
     return Summary(
         format_version=FORMAT_VERSION,
+        witness=run.lineage.witness_label,
+        not_defined={}
+        if run.has_witness
+        else {name: f"not defined: {NO_WITNESS}" for name in _STATISTICS if name not in WITHOUT_WITNESS},
         lineage=run.lineage.name,
         headline_layer=run.headline_layer,
         trajectories=tuple(trajectories),
@@ -179,12 +213,35 @@ def _number(value: Any) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-def _layers(values: Mapping[tuple, float | None], nulls: Mapping[int, dict[str, Null]]) -> tuple[Layer, ...]:
+def _probes(run: Run) -> dict[tuple[str, int, int], dict[int, Probe]]:
+    """The refusal probe by (arm, seed, step), then layer; empty in runs of earlier versions."""
+    if not run.has_table("probe"):
+        return {}
+    table: dict[tuple[str, int, int], dict[int, Probe]] = {}
+    columns = ["arm", "seed", "step", "layer", "cosine", "auroc", "refit", "norm"]
+    for arm, seed, step, layer, *numbers in run.read_table("probe", columns=columns).itertuples(index=False, name=None):
+        cosine, auroc, refit, norm = map(_number, numbers)
+        probe = Probe(cosine=cosine, auroc=auroc, refit=refit, norm=norm)
+        table.setdefault((str(arm), int(seed), int(step)), {})[int(layer)] = probe
+    return table
+
+
+def probes_of_roles(run: Run, layer: int) -> dict[str, Probe]:
+    """The refusal probe of the aligned model, and of the roles beside it, at a layer."""
+    return {
+        arm: by_layer[layer] for (arm, _, _), by_layer in _probes(run).items() if arm in ROLES and layer in by_layer
+    }
+
+
+def _layers(
+    values: Mapping[tuple, float | None], nulls: Mapping[int, dict[str, Null]], probes: Mapping[int, Probe]
+) -> tuple[Layer, ...]:
     numbers = sorted({layer for layer, _ in values})
     return tuple(
         Layer(
             layer=layer,
             nulls=nulls.get(layer, {}),
+            probe=probes.get(layer),
             **{name: values.get((layer, name)) for name in _STATISTICS},  # type: ignore[arg-type]
         )
         for layer in numbers

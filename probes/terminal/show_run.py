@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from probes.lineage import MIRROR
-from probes.tasks.summarise import Behaviour, Checkpoint, Summary, TrajectorySummary
+from probes.lineage import MIRROR, NO_WITNESS
+from probes.tasks.summarise import Behaviour, Checkpoint, Probe, Summary, TrajectorySummary
 from probes.terminal.table import ARM_STYLE, DASH, WIDTH, number, plain_table, share
 
 # Poppi and Lukas, arXiv 2606.28525, first version: the rows that a run of ours stands beside.
@@ -22,13 +22,19 @@ _PUBLISHED = (
     ("alignment at step 100, baseline → block", "0.648 → −0.211"),
     ("harmfulness at step 100, baseline → block", "19.0 % → 8.5 %"),
 )
+_PROBE_CAPTION = (
+    "cosine to the aligned model's direction; AUROC of the aligned model's probe here, and of one refitted here, each "
+    "on the fold it was not fitted on; norm: gap between the classes; displaced: length of the mean displacement; "
+    "‖Δθ‖: weight drift. In a real run the probe did not track behaviour: AUROC 0.79 → 0.86 while refusals of harmful "
+    "requests fell from 86 to 41 %."
+)
 
 
 def summary_table(summary: Summary, verdicts: Mapping[tuple[str, int], str], roles: Mapping[str, Behaviour]) -> Table:
     """Every trajectory by step at the headline layer, roles first for their behaviour."""
     layer = summary.headline_layer
     table = plain_table(f"{summary.lineage} · layer {layer} · displacement of harmful prompts from the aligned model")
-    table.caption = _caption(verdicts, summary.trajectories)
+    table.caption = _caption(summary, verdicts)
     table.add_column("arm", no_wrap=True)
     for name in ("step", "align", "xfit", "DiD", "return", "off", "refuse", "over", "task"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -39,6 +45,31 @@ def summary_table(summary: Summary, verdicts: Mapping[tuple[str, int], str], rol
         for position, checkpoint in enumerate(trajectory.checkpoints):
             table.add_row(_arm(trajectory) if position == 0 else "", *_cells(checkpoint, layer))
     return table
+
+
+def probe_table(summary: Summary, roles: Mapping[str, Probe]) -> Table:
+    """What needs no witness, by step at the headline layer: displacement, weight drift, and the refusal probe."""
+    layer = summary.headline_layer
+    table = plain_table(f"{summary.lineage} · layer {layer} · refusal probe (harmful − harmless means), displacement")
+    table.caption = Text(_PROBE_CAPTION, "dim")
+    table.add_column("arm", no_wrap=True)
+    for name in ("step", "cosine", "AUROC", "refitted", "norm", "displaced", "‖Δθ‖"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for role in (role for role in ("pretrained", "witness", "aligned") if role in roles):
+        table.add_row(role, DASH, *_probe_cells(roles[role]), DASH, DASH)
+    for trajectory in summary.trajectories:
+        table.add_section()
+        for position, checkpoint in enumerate(trajectory.checkpoints):
+            row = next((row for row in checkpoint.layers if row.layer == layer), None)
+            cells = [*_probe_cells(row.probe if row else None), number(row.displacement_norm if row else None)]
+            arm = _arm(trajectory) if position == 0 else ""
+            table.add_row(arm, str(checkpoint.step), *cells, number(checkpoint.weight_drift))
+    return table
+
+
+def level_words(verdict: Mapping[str, object]) -> str:
+    """A verdict's level and name; where it is not defined, that."""
+    return str(verdict["name"]) if verdict["level"] is None else f"level {verdict['level']}, {verdict['name']}"
 
 
 def published_table(summary: Summary) -> Table:
@@ -63,7 +94,7 @@ def verdict_lines(verdicts: Sequence[Mapping[str, object]]) -> Table:
     for verdict in verdicts:
         arm = str(verdict["arm"])
         name = Text(f"{arm}, seed {verdict['seed']}", ARM_STYLE.get(arm, ""))
-        table.add_row(name, f"level {verdict['level']}", str(verdict["text"]))
+        table.add_row(name, DASH if verdict["level"] is None else f"level {verdict['level']}", str(verdict["text"]))
         table.add_section()
     return table
 
@@ -118,15 +149,23 @@ def _pool(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float | None, float
     )
 
 
-def _caption(verdicts: Mapping[tuple[str, int], str], trajectories: Sequence[TrajectorySummary]) -> Text:
+def _caption(summary: Summary, verdicts: Mapping[tuple[str, int], str]) -> Text:
     lines = [f"{arm}, seed {seed}: {name}" for (arm, seed), name in verdicts.items()]
+    if summary.witness == NO_WITNESS:
+        lines.append(f"align, xfit, DiD, return and off are not defined: {NO_WITNESS}.")
+    elif summary.witness != "witness":
+        lines.append(f"align, xfit, DiD, return and off are towards the {summary.witness}.")
     lines.append("align = cos(δ, v_rev), xfit cross-fitted; return = ⟨δ, v_rev⟩/‖v_rev‖², 1 is all the way back;")
     lines.append(
         "off: off-axis in ‖v_rev‖; refuse, over: refusals of harmful, of harmless requests; task: nats per token"
     )
-    if any(trajectory.arm == MIRROR for trajectory in trajectories):
+    if any(trajectory.arm == MIRROR for trajectory in summary.trajectories):
         lines.append("mirror: the witness on the same data, measured from the witness towards the aligned model")
     return Text("\n".join(lines), "dim")
+
+
+def _probe_cells(probe: Probe | None) -> list[str]:
+    return [number(None if probe is None else getattr(probe, name)) for name in Probe.model_fields]
 
 
 def _arm(trajectory: TrajectorySummary) -> Text:

@@ -17,7 +17,7 @@ from probes.drift import Groups, bootstrap_weights, interval, split_weights, too
 from probes.statistics import decimal
 
 MIN_RUNS = 3
-Answer = Literal["exceeds", "does_not", "not_tested"]
+Answer = Literal["exceeds", "does_not", "not_tested", "not_defined"]
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,13 @@ class Comparison:
     """Whether one return exceeds another.
 
     Attributes:
-        answer: `exceeds` where the interval lies above 0; `does_not` where it does not; `not_tested`.
+        answer: `exceeds` where the interval lies above 0; `does_not` where it does not; `not_tested`; `not_defined`
+            where no such run can be made.
         difference: of the return fractions, mean over the runs.
         low: lower end of its 95 % interval.
         high: upper end.
         runs: pairs of runs.
-        reason: why it was not tested.
+        reason: why it was not tested, or is not defined.
     """
 
     answer: Answer
@@ -93,11 +94,13 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         """As it stands in `verdict.json`."""
-        names = ("answer", "difference", "low", "high", "runs")
+        names = ("answer", "difference", "low", "high", "runs", *(["reason"] if self.answer == "not_defined" else []))
         return {name: getattr(self, name) for name in names}
 
     def sentence(self, name: str) -> str:
         """In words; `name` is what it is held against."""
+        if self.answer == "not_defined":
+            return f"Whether its return exceeds that of {name} is not defined: {self.reason}."
         if self.difference is None or self.low is None or self.high is None:
             return f"Whether its return exceeds that of {name} was not tested: {self.reason}."
         scope = "prompt-level only, " if self.runs < MIN_RUNS else ""

@@ -15,6 +15,7 @@ ALPHA = 0.05
 CAUSAL = "causal"
 NO_ARMS = "block, push and matched controls are another test"
 NO_MIRROR = Comparison("not_tested", reason="no mirror was run")
+NO_ABLATED_MIRROR = Comparison("not_defined", reason="an ablated witness has no weights to train")
 NO_CONTINUED = Comparison("not_tested", reason="no continued alignment training was run")
 NO_AXIS = OffRefusalAxis("not_defined", reason="it was not tested")
 

@@ -13,7 +13,7 @@ from probes.nulls import DIRECTION, PLAIN, SPECIFICITY, TOWARDS_WITNESS
 from probes.nulls.power import ENOUGH
 from probes.statistics import NullResult, decimal, limit_name, percent
 from probes.verdict.causality import Causal
-from probes.verdict.evidence import CAUSAL, Evidence, Step
+from probes.verdict.evidence import CAUSAL, NO_AXIS, Evidence, Step
 from probes.verdict.words import p_value, power_of
 
 NAMES = {
@@ -33,7 +33,12 @@ _AXIS = {
 
 
 def name_level(evidence: Evidence, step: Step) -> str:
-    """The level in words; at level 3 with the test that decided."""
+    """The level in words; at level 3 with the test that decided; where the witness is an estimate, it says so."""
+    name = _name_step(evidence, step)
+    return name.replace("the witness", f"the {evidence.witness}") if "estimate" in evidence.witness else name
+
+
+def _name_step(evidence: Evidence, step: Step) -> str:
     name = NAMES[step.level]
     if step.level == 2 and step.decided_by == DIRECTION:
         name = f"towards the witness or not: {_say_failure(step.failed[0])}"
@@ -158,6 +163,8 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
     axis = evidence.off_refusal_axis
     if step.level > 2 and axis.answer in _AXIS:
         yield f"{_AXIS[axis.answer]} ({p_value(axis.p)}, {power_of(axis.power)})."
+    if step.level > 2 and axis.answer == "not_defined" and axis is not NO_AXIS:
+        yield f"Whether it is off the refusal axis is not defined: {axis.reason}."
     if step.level > 2:
         yield evidence.mirror.sentence("its mirror")
         yield evidence.continued.sentence("continued alignment training")

@@ -1,0 +1,61 @@
+"""Stage `weight_drift.parquet`: how far each tensor of every fine-tuned checkpoint went from the aligned model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from probes.errors import CheckpointError
+from probes.lineage import Member
+from probes.models import ModelHost
+from probes.models.weight_space import drift_norms
+from probes.progress import Progress, Report
+from probes.run import Run
+from probes.stages import stage
+from probes.stages.weights import describe_tensor
+
+COLUMNS = ("checkpoint", "arm", "seed", "step", "tensor", "kind", "layer", "frobenius", "relative", "reason")
+
+
+@stage("weight_drift", version=1, needs=("activations",))
+def write_weight_drift(run: Run, model: ModelHost, report: Report) -> None:
+    """Write a row a tensor that moved: ‖θ_T − θ_S‖ (Frobenius; of an adapter, of what it adds), and over ‖θ_S‖.
+
+    It needs no witness. A checkpoint whose adapter cannot be merged into the weights has one row, with the reason.
+    `gravity-probe compare` gives spectral norms, and the share that lies in the span of witness − aligned.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for number, member in enumerate(run.tuned):
+        report(Progress("measuring weight drift", number, len(run.tuned), member.id))
+        rows += _rows(model, member)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers = dict.fromkeys(("frobenius", "relative"), "float64")
+    run.write_table("weight_drift", frame.astype({**numbers, "layer": "int64", "reason": "string"}))
+
+
+def _rows(model: ModelHost, member: Member) -> Iterator[dict[str, Any]]:
+    try:
+        norms = drift_norms(model, member.ref)
+    except CheckpointError as error:
+        yield {**member.labels, "tensor": "", "kind": "", "layer": -1, "reason": error.what}
+        return
+    parameters = model.parameters()
+    for name, norm in norms.items():
+        if norm > 0:
+            size = float(parameters[name].float().norm())
+            about = {"frobenius": norm, "relative": norm / size if size else None, "reason": None}
+            yield {**member.labels, "tensor": name, **describe_tensor(name), **about}
+
+
+def total_drift(run: Run) -> dict[str, float | None]:
+    """‖θ_T − θ_S‖ over all tensors, by checkpoint; None where it is not defined; empty in runs of earlier versions."""
+    if not run.has_table("weight_drift"):
+        return {}
+    frame = run.read_table("weight_drift")
+    totals: dict[str, float | None] = {member.id: 0.0 for member in run.tuned}
+    for checkpoint, rows in frame.groupby("checkpoint"):
+        squares = rows["frobenius"].pow(2).sum(min_count=1)
+        totals[str(checkpoint)] = None if squares != squares else float(squares**0.5)
+    return totals
