@@ -92,6 +92,7 @@ def _evidence(
         causal=block_and_push(run, arm),
         trajectory=means[arm, seed].alignment,
         alpha=run.settings.alpha,
+        power_alignment=run.settings.power_alignment,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from probes.nulls import PROFILE, OffRefusalAxis
-from probes.nulls.power import ENOUGH
+from probes.nulls.power import ALIGNMENT, ENOUGH
 from probes.statistics import Estimate, NullResult
 from probes.verdict.causality import Causal
 from probes.verdict.comparisons import Comparison
@@ -39,6 +39,7 @@ class Evidence:
         causal: what the last step asks for, or why it was not tested.
         trajectory: the mean alignment over the trajectory's steps, for a second line; it decides nothing.
         alpha: the level of every test.
+        power_alignment: the declared alternative of every power.
     """
 
     arm: str
@@ -56,6 +57,7 @@ class Evidence:
     causal: Causal | str = NO_ARMS
     trajectory: Estimate | None = None
     alpha: float = ALPHA
+    power_alignment: float = ALIGNMENT
 
     @property
     def tests(self) -> dict[str, NullResult]:

@@ -83,7 +83,7 @@ def _say_result(evidence: Evidence, step: Step) -> Iterator[str]:
         if step.decided_by == "displacement_norm":
             yield f"A displacement must be more than {NOISE_FACTOR:g} times that noise."
     elif step.level == 2 and step.failed:
-        yield f"{_describe_motion(evidence)}, {_against(step.failed[0])}."
+        yield f"{_describe_numbers(evidence)}, {_against(step.failed[0])}."
     elif step.level == 2 and (alignment.value or 0.0) <= 0:
         yield f"It moved, but not towards the {evidence.witness} (alignment {decimal(alignment.value or 0.0)})."
     elif step.level == 2:
@@ -119,7 +119,8 @@ def _own_statistic(null: NullResult) -> str:
     """The statistic of a test that does not judge the alignment itself."""
     if null.statistic == "alignment_crossfit" or null.observed is None:
         return ""
-    return f", where {null.statistic} is {decimal(null.observed)}"
+    words = "the return of the weaker fold" if null.name == DIRECTION else null.statistic
+    return f", where {words} is {decimal(null.observed)}"
 
 
 def _say_beyond(evidence: Evidence, step: Step) -> Iterator[str]:
@@ -167,6 +168,8 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
     if trajectory is not None and trajectory.value is not None:
         interval = "" if trajectory.low is None else f", 95 % interval {_interval(trajectory.low, trajectory.high)}"
         yield f"The trajectory's mean alignment is {decimal(trajectory.value)}{interval}, and decides nothing."
+    if any(null.power is not None for null in evidence.nulls):
+        yield f"Powers are those at an alignment of {evidence.power_alignment:g}."
     if step.level > 3:
         yield "The level is this trajectory's own, not corrected for others."
     if evidence.runs < _MIN_RUNS:
@@ -174,10 +177,22 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
 
 
 def _describe_motion(evidence: Evidence) -> str:
-    alignment, fraction = evidence.estimates["alignment_crossfit"], evidence.estimates["return_fraction"]
-    interval = "" if alignment.low is None else f", 95 % interval {_interval(alignment.low, alignment.high)}"
+    fraction = evidence.estimates["return_fraction"]
     back = "" if fraction.value is None else f" and is {percent(fraction.value)} of the way back"
-    return f"It moved towards the {evidence.witness} (alignment {decimal(alignment.value or 0.0)}{interval}){back}"
+    return f"It moved towards the {evidence.witness} (alignment {_say_alignment(evidence)}){back}"
+
+
+def _describe_numbers(evidence: Evidence) -> str:
+    """The same numbers, without saying that it moved towards the witness."""
+    fraction = evidence.estimates["return_fraction"]
+    back = "" if fraction.value is None else f", its return {percent(fraction.value)}"
+    return f"Its alignment is {_say_alignment(evidence)}{back}"
+
+
+def _say_alignment(evidence: Evidence) -> str:
+    alignment = evidence.estimates["alignment_crossfit"]
+    interval = "" if alignment.low is None else f", 95 % interval {_interval(alignment.low, alignment.high)}"
+    return f"{decimal(alignment.value or 0.0)}{interval}"
 
 
 def _interval(low: float, high: float | None) -> str:
