@@ -45,7 +45,7 @@ def overview(path, monkeypatch):
     return at.title[0].value.replace("\\", ""), re.sub(r"<[^>]+>", " ", body)
 
 
-def shown(*words):
+def invoke(*words):
     outcome = CliRunner().invoke(app, [str(word) for word in words])
     assert outcome.exit_code == 0, outcome.output
     return outcome.stdout
@@ -56,7 +56,7 @@ def test_every_place_has_the_verdicts_numbers(run, tmp_path, monkeypatch):
     row = run.drift(arm="baseline", statistic="alignment_crossfit", layer=run.headline_layer)
     last = row[row["step"] == row["step"].max()].iloc[0]
     assert entry["alignment"] == last["value"], "the verdict is of the last checkpoint"
-    summary = json.loads(shown("summary", path, "--json"))
+    summary = json.loads(invoke("summary", path, "--json"))
     [own] = [
         layer
         for layer in summary["trajectories"][0]["checkpoints"][-1]["layers"]
@@ -65,8 +65,8 @@ def test_every_place_has_the_verdicts_numbers(run, tmp_path, monkeypatch):
     assert own["alignment_crossfit"] == entry["alignment"]
     spoken = decimal(entry["alignment"])
     name = re.sub(r"\b[a-z]+(_[a-z0-9]+)+\b", lambda word: word.group().replace("_", " "), entry["name"])
-    table = shown("summary", path)
-    report = (shown("report", path, "--out", tmp_path / "report.html"), (tmp_path / "report.html").read_text())[1]
+    table = invoke("summary", path)
+    report = (invoke("report", path, "--out", tmp_path / "report.html"), (tmp_path / "report.html").read_text())[1]
     page = overview(path, monkeypatch)[1]
     assert f"level {entry['level']}, " in " ".join(table.split())
     assert spoken in table
@@ -81,14 +81,14 @@ def test_every_place_has_the_verdicts_numbers(run, tmp_path, monkeypatch):
 def test_every_place_has_the_safety_answers_words(run, tmp_path, monkeypatch):
     path = run.path
     entry = run.read_json("safety")[0]
-    summary = json.loads(shown("summary", path, "--json"))["trajectories"][0]["safety"]
+    summary = json.loads(invoke("summary", path, "--json"))["trajectories"][0]["safety"]
     assert {key: entry[key] for key in summary} == summary
     assert set(summary) == {
         *("answer", "refusal_before", "refusal_after", "difference", "low", "high", "p", "prompts", "base_flip_rate")
     }
-    first = " ".join(shown("summary", path).split())
+    first = " ".join(invoke("summary", path).split())
     assert first.startswith(f"baseline (seed 0): {entry['text']}")
-    shown("report", path, "--out", tmp_path / "report.html")
+    invoke("report", path, "--out", tmp_path / "report.html")
     report = (tmp_path / "report.html").read_text()
     title, page = overview(path, monkeypatch)
     assert title == f"Baseline: safety {entry['answer']}"
