@@ -35,6 +35,7 @@ class Evidence:
         off_refusal_axis: whether the return is more than motion along the refusal axis.
         mirror: whether the return exceeds the mirror's.
         continued: whether it exceeds that of continued alignment training.
+        equal_loss: the same two at the same loss on the task, `mirror` and `continued`.
         sensitive: whether a positive control of the run reached level 4; None where none was run.
         causal: what the last step asks for, or why it was not tested.
         trajectory: the mean alignment over the trajectory's steps, for a second line; it decides nothing.
@@ -53,6 +54,7 @@ class Evidence:
     off_refusal_axis: OffRefusalAxis = NO_AXIS
     mirror: Comparison = NO_MIRROR
     continued: Comparison = NO_CONTINUED
+    equal_loss: Mapping[str, Comparison] = field(default_factory=dict)
     sensitive: bool | None = None
     causal: Causal | str = NO_ARMS
     trajectory: Estimate | None = None

@@ -13,6 +13,7 @@ from probes.nulls import DIRECTION, PLAIN, SPECIFICITY, TOWARDS_WITNESS
 from probes.nulls.power import ENOUGH
 from probes.statistics import NullResult, decimal, limit_name, percent
 from probes.verdict.causality import Causal
+from probes.verdict.comparisons import Comparison
 from probes.verdict.evidence import CAUSAL, Evidence, Step
 from probes.verdict.words import p_value, power_of
 
@@ -160,8 +161,8 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
     if step.level > 2 and axis.answer in _AXIS:
         yield f"{_AXIS[axis.answer]} ({p_value(axis.p)}, {power_of(axis.power)})."
     if step.level > 2:
-        yield evidence.mirror.sentence("its mirror")
-        yield evidence.continued.sentence("continued alignment training")
+        yield from _say_returns(evidence, evidence.mirror, "mirror", "its mirror")
+        yield from _say_returns(evidence, evidence.continued, "continued", "continued alignment training")
     if isinstance(evidence.causal, Causal):
         yield evidence.causal.sentence(evidence.alpha)
     trajectory = evidence.trajectory
@@ -174,6 +175,15 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
         yield "The level is this trajectory's own, not corrected for others."
     if evidence.runs < _MIN_RUNS:
         yield f"Inference is {PROMPT_LEVEL}: there are too few runs ({evidence.runs}) to speak of other seeds."
+
+
+def _say_returns(evidence: Evidence, comparison: Comparison, name: str, words: str) -> Iterator[str]:
+    """The return beside another's at equal steps, and at equal task loss where that was tested."""
+    yield comparison.sentence(words)
+    equal = evidence.equal_loss.get(name)
+    if comparison.answer != "not_tested" and equal is not None:
+        sentence = equal.sentence(words)
+        yield f"At equal task loss, {sentence[0].lower()}{sentence[1:]}"
 
 
 def _describe_motion(evidence: Evidence) -> str:
