@@ -71,6 +71,8 @@ def write_paragraph(evidence: Evidence, step: Step, untested: Sequence[str]) -> 
     parts = [opening[0].upper() + opening[1:], *_say_result(evidence, step)]
     if step.level > 1:
         parts += _scope(evidence, step)
+    if any("power" in part for part in parts):
+        parts.append(f"Powers are those at an alignment of {evidence.power_alignment:g}.")
     if untested:
         parts.append(f"Not tested: {', '.join(dict.fromkeys(entry.split(':')[0] for entry in untested))}.")
     return " ".join(parts)
@@ -169,8 +171,6 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
     if trajectory is not None and trajectory.value is not None:
         interval = "" if trajectory.low is None else f", 95 % interval {_interval(trajectory.low, trajectory.high)}"
         yield f"The trajectory's mean alignment is {decimal(trajectory.value)}{interval}, and decides nothing."
-    if any(null.power is not None for null in evidence.nulls):
-        yield f"Powers are those at an alignment of {evidence.power_alignment:g}."
     if step.level > 3:
         yield "The level is this trajectory's own, not corrected for others."
     if evidence.runs < _MIN_RUNS:
