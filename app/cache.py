@@ -120,15 +120,6 @@ def verdicts(key: Key) -> list[dict[str, Any]]:
     return listed
 
 
-def safety(key: Key) -> dict[tuple[str, int], dict[str, Any]]:
-    """Did this fine-tune break safety? What `safety.json` says of each trajectory; empty where there is none.
-
-    Raises:
-        RunFolderError: the document is damaged.
-    """
-    return {(entry["arm"], entry["seed"]): entry for entry in document(key, "safety") or []}
-
-
 @st.cache_data(show_spinner=False, max_entries=32)
 def catalogue(key: Key, headline: int | None) -> Catalogue:
     """What can be selected.
@@ -157,10 +148,10 @@ def drift(key: Key, layer: int) -> pd.DataFrame:
 @st.cache_data(show_spinner=False, max_entries=64)
 def nulls(key: Key, layer: int) -> pd.DataFrame:
     """Every null at one layer; empty where the run has none."""
-    columns = ["arm", "seed", "step", "null", "statistic", "observed", "limit", "p", "draws"]
+    columns = ["arm", "seed", "step", "null", "statistic", "observed", "limit", "p", "draws", "power", "note"]
     if not has_table(key, "nulls"):
         return pd.DataFrame(columns=columns)
-    return Run(key.path, quick=True).nulls(layer)[columns]
+    return Run(key.path, quick=True).nulls(layer).reindex(columns=columns)
 
 
 def tests(key: Key, layer: int) -> pd.DataFrame:

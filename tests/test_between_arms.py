@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from probes.run import Run
-from probes.stages.between_arms import block_and_push, returns_beside
+from probes.stages.between_arms import _steps_of_equal_loss, _task_losses, block_and_push, returns_beside
 from probes.verdict.evidence import NO_ARMS
 from tests.synthetic import write_run
 
@@ -126,6 +126,33 @@ def test_returns_are_held_against_a_mirror_and_continued_training_of_the_same_se
     alone = returns_beside(run, continued, "mirror")
     assert (alone.answer, alone.difference) == ("not_tested", None)
     assert "needs its own mirror" in alone.reason
+
+
+def test_returns_are_compared_at_equal_task_loss_too(tmp_path):
+    """The mirror learns faster: its tenth step has the loss of the baseline's hundredth."""
+    arms = ("baseline", "mirror")
+    write_run(tmp_path / "run", arms=arms, steps=(1, 10, 100), n_layers=2, prompts=24, d_model=16)
+    run = Run(tmp_path / "run")
+    losses = {("baseline", 1): 2.0, ("baseline", 10): 1.5, ("baseline", 100): 1.0}
+    losses |= {("mirror", 1): 1.6, ("mirror", 10): 1.02, ("mirror", 100): 0.4}
+
+    def with_losses(losses):
+        rows = [
+            {"checkpoint": "x", "arm": arm, "seed": 0, "step": step, "measure": "task_loss", "value": loss}
+            for (arm, step), loss in losses.items()
+        ]
+        with Run.writing(run.path) as writing, writing.stage("behaviour", "made up"):
+            writing.write_table("behaviour", pd.DataFrame(rows))
+        return Run(run.path)
+
+    baseline, mirror = run.lineage.trajectories
+    equal = returns_beside(with_losses(losses), baseline, "mirror", equal_loss=True)
+    earlier = mirror.model_copy(update={"checkpoints": tuple(c for c in mirror.checkpoints if c.step <= 10)})
+    assert (_steps_of_equal_loss(baseline, earlier, _task_losses(Run(run.path)))) == (100, 10)
+    assert equal.runs == 1
+    assert equal.difference != returns_beside(run, baseline, "mirror").difference
+    apart = returns_beside(with_losses(losses | {("mirror", 10): 1.4}), baseline, "mirror", equal_loss=True)
+    assert (apart.answer, apart.reason) == ("not_tested", "no two checkpoints have the same loss on the task")
 
 
 def test_without_a_mirror_it_is_not_tested(tmp_path):

@@ -19,7 +19,11 @@ from tests.worlds import World, power_law, verdict_of
 RUNS = int(os.environ.get("CALIBRATION_RUNS", "500"))
 QUICK = 60
 QUICKLY = [name for name, trial in TRIALS.items() if "4096" not in name and "256 prompts" not in name][::3]
-SHIPPED = os.path.join(os.path.dirname(__file__), "..", "data", "demo-run")
+DATA = os.path.join(os.path.dirname(__file__), "..", "data")
+# Shipped runs that hold activations and shams; a real model's run is added by CALIBRATION_RUN=FOLDER.
+REAL = [os.path.join(DATA, name) for name in sorted(os.listdir(DATA)) if name.endswith("-run")]
+REAL += [os.environ["CALIBRATION_RUN"]] if os.environ.get("CALIBRATION_RUN") else []
+MOST_LAYERS = 6
 
 
 @pytest.mark.parametrize("name", QUICKLY)
@@ -62,19 +66,27 @@ def test_where_weight_noise_goes_every_way_it_cannot_be_decided():
         assert "told apart" not in verdict.text
 
 
-@pytest.fixture(scope="module")
-def real():
-    """Activations of the shipped demo: aligned and witness at every layer, and how weight noise moved there."""
-    run = Run(SHIPPED)
+@pytest.fixture(scope="module", params=REAL, ids=lambda path: os.path.basename(os.path.normpath(path)))
+def real(request):
+    """A run of real checkpoints, the layers that are looked at, and the cosines of its weight noise by layer."""
+    run = Run(request.param)
+    layers = range(run.n_layers)
+    if len(layers) > MOST_LAYERS:
+        layers = sorted({*np.linspace(1, len(layers) - 2, MOST_LAYERS - 1).astype(int).tolist(), run.headline_layer})
     shams = run.read_table("shams")
     old = "cosine" in shams  # of an earlier version: cosines alone, of every layer
     last = shams[shams["checkpoint"].str.startswith("baseline")]["checkpoint"].max()
     rows = shams[(shams["checkpoint"] == last) & ((shams["null"] == "sham_drift") if old else True)]
-    cosines = {
-        layer: rows[rows["layer"] == layer]["cosine"].to_numpy() if old else rows["drift"].to_numpy()
-        for layer in range(run.n_layers)
-    }
+    if old:
+        return run, {layer: rows[rows["layer"] == layer]["cosine"].to_numpy() for layer in layers}
+    # Today's shams are read at the headline layer alone; elsewhere weight noise is taken to lean no way.
+    cosines = {layer: np.zeros(SHAMS) for layer in layers} | {run.headline_layer: rows["drift"].to_numpy()}
     return run, cosines
+
+
+def last_of_baseline(run):
+    """The last checkpoint of the baseline of which the run holds activations."""
+    return max((member for member in run.measured if member.arm == "baseline"), key=lambda member: member.step).id
 
 
 def planted_in(run, layer, cosines, seed):
@@ -83,7 +95,7 @@ def planted_in(run, layer, cosines, seed):
     world = World(rng, per_class=1, spectrum=power_law(run.activations("aligned", layer).shape[1]))
     world.harmful, world.groups, world.pairs = run.harmful, run.groups, run.pairs
     aligned, witness, tuned = (
-        run.activations(name, layer).astype(np.float64) for name in ("aligned", "witness", "baseline-s0-000100")
+        run.activations(name, layer).astype(np.float64) for name in ("aligned", "witness", last_of_baseline(run))
     )
     centred = aligned - np.where(
         run.harmful[:, None], *(aligned[own].mean(axis=0) for own in (run.harmful, ~run.harmful))
@@ -115,13 +127,14 @@ def test_a_return_planted_in_real_activations_is_found_where_no_weight_noise_rea
     """What the covariance centred over all prompts used to explain away: the gap between the classes was in it."""
     run, cosines = real
     shares = []
-    for layer in range(run.n_layers):
+    for layer in cosines:
         hits = []
         for seed in range(30):
             world, checkpoints, shams = planted_in(run, layer, cosines[layer], seed)
             verdict, results = verdict_of(world, *checkpoints, shams=shams, splits=10, power=True)
             reached = max(results["sham_drift"].p, results["sham_witness"].p) > 0.05
             assert not reached or "cannot decide against" in verdict.name, verdict.name
+            assert "explain" not in verdict.text
             hits.append(np.nan if reached else verdict.level >= 4)
         shares.append(np.nanmean(hits) if np.isfinite(hits).any() else np.nan)
         if max(cosines[layer]) < 0.6:

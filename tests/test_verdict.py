@@ -107,7 +107,18 @@ def test_what_the_causal_step_has_fewer_of_is_listed_as_not_tested(arms, lacking
     verdict = judge(evidence(causal=causal(arms=arms)))
     assert verdict.level == 5
     assert f"causal: {lacking}" in verdict.untested
-    assert "The causal test cannot decide, for want of" in verdict.text or "does not hold" in verdict.text
+    assert f"The causal test cannot decide, for want of {lacking}" in verdict.text
+    assert "does not hold" not in verdict.text
+    assert "is not shown to" not in verdict.text.replace("is not shown to exceed", "")
+
+
+def test_with_one_seed_a_block_that_lowers_nothing_is_not_called_a_failure():
+    """Too little was run to say so, whichever way the rates go."""
+    few = compare_with_controls(harm(0.6, 1), harm(0.6, 1), harm(0.5, 1), controls(1))
+    verdict = judge(evidence(causal=few))
+    assert "The causal test cannot decide" in verdict.text
+    assert "harmful compliance is 60 %, under block 60 % and under push 50 %" in verdict.text
+    assert "does not" not in verdict.text.partition("The causal test")[2].split(".")[0]
 
 
 def test_an_effect_is_the_mean_over_seeds_of_pairs_of_answers():

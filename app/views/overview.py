@@ -27,7 +27,10 @@ _ESTIMATES = {
 }
 _NULL_COLUMNS = {
     **{name: st.column_config.NumberColumn(format="%.3f") for name in ("observed", "limit")},
-    "p": st.column_config.NumberColumn(format="%.4f", help="One-sided; a small p: this null does not explain it."),
+    "power": st.column_config.NumberColumn(format="percent", help="At the headline layer of the last step."),
+    "p": st.column_config.NumberColumn(
+        format="%.4f", help="One-sided; small where this null hardly ever reaches as far."
+    ),
 }
 
 
@@ -118,7 +121,8 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
 def _safety(run: Context, main: tuple[str, int]) -> dict[str, Any] | None:
     """Did this fine-tune break safety? The answer for the trajectory; None where nobody judged it."""
     with components.section():
-        return cache.safety(run.key).get(main)
+        entries = cache.document(run.key, "safety") or []
+        return next((entry for entry in entries if _is(entry, main)), None)
     return None
 
 
@@ -263,7 +267,7 @@ def _null_note(run: Context) -> None:
         (null_rows["arm"] == run.arm) & (null_rows["seed"] == run.seed) & (null_rows["step"] == run.step)
     ]
     with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
-        columns = ["null", "statistic", "observed", "limit", "draws", "p"]
+        columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
         st.dataframe(chosen[columns], hide_index=True, column_config=_NULL_COLUMNS)
 
 

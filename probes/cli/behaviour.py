@@ -42,6 +42,9 @@ def evaluate(
         bool | None, typer.Option("--look-alikes/--no-look-alikes", help="Our 100 harmless look-alikes too.")
     ] = None,
     task: Task = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of the files with each prompt's topic: prompts of one are one group.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many prompts of each kind.")] = None,
     judges: Judges = None,
     max_new_tokens: Annotated[
@@ -63,7 +66,7 @@ def evaluate(
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
-    evaluation = choose_evaluation(Run(run), harmful, harmless, look_alikes, task, limit)
+    evaluation = choose_evaluation(Run(run), harmful, harmless, look_alikes, task, limit, group_column)
     from dataclasses import replace
 
     changes: dict[str, Any] = {
@@ -178,6 +181,7 @@ def choose_evaluation(
     with_look_alikes: bool | None = None,
     task: Path | None = None,
     limit: int | None = None,
+    group_column: str | None = None,
 ) -> Evaluation:
     """What to ask: what was given, else what the run was judged on before, else our own prompts."""
     from dataclasses import replace
@@ -190,11 +194,13 @@ def choose_evaluation(
     recorded = read_evaluation(run)
     if (harmful is None) != (harmless is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
+    if harmful is None and group_column is not None:
+        raise UsageError("--group-column names a column of your own files", next_step="Give --harmful, --harmless.")
     if harmful is None and recorded is not None and limit is None:
         evaluation = recorded
     else:
         own = data_folder() / "prompts" / "evaluation.jsonl"
-        prompts = PromptSet.from_files(harmful=harmful or own, harmless=harmless or own, limit=limit)
+        prompts = PromptSet.from_files(harmful or own, harmless or own, limit, group_column=group_column)
         evaluation = Evaluation(prompts, max_new_tokens=128)
         if with_look_alikes is None:
             with_look_alikes = harmful is None

@@ -107,6 +107,9 @@ def measure(
     harmless: Annotated[
         Path | None, typer.Option(help="Harmless probe prompts in any known format; default: our own.")
     ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of the files with each prompt's topic: prompts of one are one group.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many prompts of each class.")] = None,
     out: Out = None,
     layer: Annotated[
@@ -162,7 +165,7 @@ def measure(
         )
     if history.witness is None:
         _say_no_witness(history, in_file=lineage is not None)
-    prompts = _prompts(harmful, harmless, limit, seed or 0)
+    prompts = _prompts(harmful, harmless, limit, seed or 0, group_column)
     flags = {
         "headline_layer": layer,
         "device": device,
@@ -234,14 +237,18 @@ def _show(run: Run, *, as_json: bool) -> Any:
     return print_summary(run, as_json=as_json)
 
 
-def _prompts(harmful: Path | None, harmless: Path | None, limit: int | None, seed: int) -> PromptSet:
+def _prompts(
+    harmful: Path | None, harmless: Path | None, limit: int | None, seed: int, group_column: str | None
+) -> PromptSet:
     from probes.prompts import PromptSet, data_folder
 
     if (harmful is None) != (harmless is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
     if harmful is None or harmless is None:
+        if group_column is not None:
+            raise UsageError("--group-column names a column of your own files", next_step="Give --harmful, --harmless.")
         harmful = harmless = data_folder() / "prompts" / "probe.jsonl"
-    return PromptSet.from_files(harmful=harmful, harmless=harmless, limit=limit, seed=seed)
+    return PromptSet.from_files(harmful, harmless, limit, seed, group_column)
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def sign_flip(grams: Grams, resampling: Resampling) -> NullDraws:
         grams: of harmful prompts alone.
         resampling: the signs.
     """
-    name, statistic = "sign_flip", "return_fraction"
+    name, statistic = "sign_flip", "return_fraction_of_fold"
     if resampling.few_signs is not None:
         return NullDraws(name, statistic, None, reason=resampling.few_signs)
     first = resampling.fold[resampling.harmful]

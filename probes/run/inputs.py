@@ -124,8 +124,9 @@ class MeasuredFolder(RunFolder):
     @functools.cached_property
     def prompts(self) -> PromptSet:
         """The probe prompts, in the order of the activations."""
-        frame = self.read_table("prompts", columns=["id", "text", "label"])
-        return PromptSet(tuple(Prompt(*row) for row in frame.itertuples(index=False, name=None)))
+        frame = self.read_table("prompts").reindex(columns=["id", "text", "label", "topic", "pair"]).astype(object)
+        rows = frame.where(frame.notna(), None).itertuples(index=False, name=None)
+        return PromptSet(tuple(Prompt(*row) for row in rows))
 
     @functools.cached_property
     def harmful(self) -> Bool[np.ndarray, " prompt"]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE, CONTINUED = "baseline", "control:continued"
+Losses = Mapping[tuple[str, int], Mapping[int, float]]
+_SAME_LOSS = 0.1  # losses on the task no further apart than this share count as equal
 # Controls that train on something else, or block something that is no direction of their own draw.
 _NO_DIRECTION = ("continued", "shuffled", "tokens", "text", "harmless")
 
@@ -96,7 +98,7 @@ def _harm(rows: pd.DataFrame) -> dict[int, dict[str, bool]]:
     }
 
 
-def returns_beside(run: Run, trajectory: Trajectory, beside_arm: str) -> Comparison:
+def returns_beside(run: Run, trajectory: Trajectory, beside_arm: str, *, equal_loss: bool = False) -> Comparison:
     """The return of an arm beside that of another, at the last step that both have, paired by seed.
 
     Args:
@@ -104,31 +106,64 @@ def returns_beside(run: Run, trajectory: Trajectory, beside_arm: str) -> Compari
         trajectory: of the arm that is judged; all of its seeds are taken together.
         beside_arm: `mirror`, whose displacements start at the witness and which stands beside the baseline alone, or
             `control:continued`.
+        equal_loss: compare at the steps at which both have reached the same loss on the task instead.
     """
     if beside_arm == trajectory.arm or (beside_arm == MIRROR and trajectory.arm != BASELINE):
         return Comparison("not_tested", reason=f"an arm other than the {BASELINE} needs its own {beside_arm}")
     by_place = {(run_of_arm.arm, run_of_arm.seed): run_of_arm for run_of_arm in run.lineage.trajectories}
+    losses = _task_losses(run) if equal_loss else None
     pairs = [
         pair
         for (arm, seed), own in by_place.items()
         if arm == trajectory.arm and (beside_arm, seed) in by_place
-        if (pair := _pair(run, own, by_place[beside_arm, seed])) is not None
+        if (pair := _pair(run, own, by_place[beside_arm, seed], losses)) is not None
     ]
+    if not pairs and losses is not None and any(arm == beside_arm for arm, _ in by_place):
+        return Comparison("not_tested", reason="no two checkpoints have the same loss on the task")
     if not pairs:
         return Comparison("not_tested", reason=f"no {beside_arm.removeprefix(CONTROL)} arm was run beside it")
     settings = run.settings
     return compare_returns(pairs, run.harmful, groups=run.groups, splits=settings.splits, seed=settings.seed)
 
 
-def _pair(run: Run, own: Trajectory, beside_run: Trajectory) -> ReturnPair | None:
-    steps = {checkpoint.step for checkpoint in own.checkpoints} & {
-        checkpoint.step for checkpoint in beside_run.checkpoints
-    }
-    if not steps:
+def _pair(run: Run, own: Trajectory, beside_run: Trajectory, losses: Losses | None) -> ReturnPair | None:
+    steps = _last_common_step(own, beside_run) if losses is None else _steps_of_equal_loss(own, beside_run, losses)
+    if steps is None:
         return None
-    step, mirrored = max(steps), beside_run.arm == MIRROR
-    names = ("aligned", "witness", own.checkpoint_id(step), beside_run.checkpoint_id(step))
+    mirrored = beside_run.arm == MIRROR
+    names = ("aligned", "witness", own.checkpoint_id(steps[0]), beside_run.checkpoint_id(steps[1]))
     start, end, tuned, beside = (
         run.activations(name, run.headline_layer)[run.harmful].astype(np.float64) for name in names
     )
     return ReturnPair.of(end - start, tuned - start, beside - (end if mirrored else start), mirrored=mirrored)
+
+
+def _last_common_step(own: Trajectory, beside_run: Trajectory) -> tuple[int, int] | None:
+    steps = [{checkpoint.step for checkpoint in run_of_arm.checkpoints} for run_of_arm in (own, beside_run)]
+    common = set.intersection(*steps)
+    return (max(common), max(common)) if common else None
+
+
+def _steps_of_equal_loss(own: Trajectory, beside_run: Trajectory, losses: Losses) -> tuple[int, int] | None:
+    """The step of each at which it is nearest to the lower of the losses that both have reached.
+
+    None where one was not asked the task, or the two losses are more than a tenth apart.
+    """
+    by_step = [losses.get((run_of_arm.arm, run_of_arm.seed), {}) for run_of_arm in (own, beside_run)]
+    if not all(by_step):
+        return None
+    goal = max(min(of_steps.values()) for of_steps in by_step)
+    steps = [min(of_steps, key=lambda step: abs(of_steps[step] - goal)) for of_steps in by_step]
+    reached = [of_steps[step] for of_steps, step in zip(by_step, steps, strict=True)]
+    return (steps[0], steps[1]) if abs(reached[0] - reached[1]) <= _SAME_LOSS * goal else None
+
+
+def _task_losses(run: Run) -> Losses:
+    """Loss on the task by (arm, seed) and step; empty where no behaviour was judged on these weights."""
+    if "behaviour" not in run.manifest.stages:
+        return {}
+    rows = run.read_table("behaviour", filters=[("measure", "==", "task_loss")])
+    losses: dict[tuple[str, int], dict[int, float]] = {}
+    for arm, seed, step, value in rows[["arm", "seed", "step", "value"]].itertuples(index=False, name=None):
+        losses.setdefault((arm, int(seed)), {})[int(step)] = float(value)
+    return losses

@@ -37,7 +37,7 @@ _ByLayer = dict[str, dict[int, NullDraws]]  # null -> layer -> draws
 
 @stage(
     "nulls",
-    version=2,
+    version=3,
     needs=("activations", "drift"),
     settings=(
         *("draws", "permutations", "shams", "sham_arms", "splits", "seed", "alpha", "power_alignment"),
@@ -151,8 +151,9 @@ def _with_note(result: NullResult, shams: pd.DataFrame) -> NullResult:
 
 def _weight_shams(observed: float, shams: pd.DataFrame) -> NullResult:
     """A line of the profile: noise of the fine-tuning's own weight norm, on the prompts of the search alone."""
-    times = 1 / float(shams["weight_moved"].median())
-    note = f"removes nothing; noise of the same weight norm, which moves the activations {decimal(times, 1)} times less"
+    moved = float(shams["weight_moved"].median())
+    less = f"{decimal(1 / moved, 1)} times less" if moved > 0 else "not at all"
+    note = f"removes nothing; noise of the same weight norm, which moves the activations {less}"
     draws = shams["weight_drift"].to_numpy(dtype=float)
     return NullDraws(WEIGHT_SHAMS, "alignment_crossfit", observed, draws, note=note).result()
 

@@ -39,6 +39,7 @@ NEAR = 0.05  # how near the length of the displacement has to come
 TOO_MANY = 0.1  # share of draws that may stay short of it
 _SEARCH_PROMPTS, _EVALUATIONS = 32, 4
 _FLUSH_SECONDS = 2.0
+_NO_LENGTH = 1e-6
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,11 @@ def _in_order(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype({"draw": "int64", "drift": "float64", "witness": "float64", "reached": "bool"})
 
 
+def _logarithm(length: float) -> float:
+    """Of a length, or of a very small one where rounding to the model's precision has swallowed the noise."""
+    return math.log(max(length, _NO_LENGTH))
+
+
 class _Bench:
     """What every draw of one checkpoint needs: the open model, prompts, and the true activations at one layer."""
 
@@ -185,13 +191,13 @@ class _Bench:
 
         Where it does not, the nearest that was tried.
         """
-        tried = [(0.0, math.log(own))]
+        tried = [(0.0, _logarithm(own))]
         slope = 1.0
         while abs(tried[-1][1]) > math.log1p(NEAR) and len(tried) < _EVALUATIONS:
             place, length = min(tried, key=lambda pair: abs(pair[1]))
             at = place - length / slope
             try:
-                tried.append((at, math.log(self._length(self._read(seed, math.exp(at), few), few))))
+                tried.append((at, _logarithm(self._length(self._read(seed, math.exp(at), few), few))))
             except ActivationError:  # so much noise that activations are no longer finite
                 tried.append((place + (at - place) / 2, math.inf))
                 continue
@@ -226,4 +232,5 @@ class _Bench:
         return float(own / whole)
 
     def _cosine_with_reversion(self, move: np.ndarray) -> float:
-        return float(move @ self.run.direction("reversion").at(self.layer)[0] / np.linalg.norm(move))
+        length = float(np.linalg.norm(move))
+        return 0.0 if length == 0 else float(move @ self.run.direction("reversion").at(self.layer)[0] / length)

@@ -111,9 +111,14 @@ def _evidence(
         off_refusal_axis=axis,
         mirror=NO_ABLATED_MIRROR if ablated else returns_beside(run, trajectory, MIRROR),
         continued=returns_beside(run, trajectory, CONTINUED),
+        equal_loss={
+            name: returns_beside(run, trajectory, beside, equal_loss=True)
+            for name, beside in (("mirror", MIRROR), ("continued", CONTINUED))
+        },
         causal=block_and_push(run, arm),
         trajectory=means[arm, seed].alignment,
         alpha=run.settings.alpha,
+        power_alignment=run.settings.power_alignment,
     )
 
 

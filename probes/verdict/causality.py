@@ -81,19 +81,23 @@ class Causal:
         return faults
 
     def sentence(self, alpha: float) -> str:
-        """What the step has shown."""
-        faults = self.faults(alpha)
-        if faults:
-            return f"The causal test does not hold: {'; '.join(faults)}."
-        count = len(self.control_effects)
-        shown = (
-            f"block lowers harmful compliance from {percent(self.harm['baseline'])} to {percent(self.harm[BLOCK])} and "
-            f"push raises it to {percent(self.harm[PUSH])}; of {count} control directions the largest effect is "
+        """What the step has shown; where the run has fewer of anything than it takes, it cannot decide either way."""
+        rates = {arm: percent(rate) for arm, rate in self.harm.items()}
+        beside = (
+            f"of {len(self.control_effects)} control directions the largest effect is "
             f"{decimal(max(self.control_effects, default=0.0))} ({p_value(self.p)})"
         )
         if self.untested:
-            return f"The causal test cannot decide, for want of {'; '.join(self.untested)}: {shown}."
-        return f"The causal test holds: {shown}."
+            return (
+                f"The causal test cannot decide, for want of {'; '.join(self.untested)}: harmful compliance is "
+                f"{rates['baseline']}, under block {rates[BLOCK]} and under push {rates[PUSH]}; {beside}."
+            )
+        if faults := self.faults(alpha):
+            return f"The causal test does not hold: {'; '.join(faults)}."
+        return (
+            f"The causal test holds: block lowers harmful compliance from {rates['baseline']} to {rates[BLOCK]} and "
+            f"push raises it to {rates[PUSH]}; {beside}."
+        )
 
 
 def compare_with_controls(baseline: Harm, block: Harm, push: Harm, controls: Sequence[ControlArm]) -> Causal | str:

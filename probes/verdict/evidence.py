@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from probes.nulls import PROFILE, OffRefusalAxis
-from probes.nulls.power import ENOUGH
+from probes.nulls.power import ALIGNMENT, ENOUGH
 from probes.statistics import Estimate, NullResult
 from probes.verdict.causality import Causal
 from probes.verdict.comparisons import Comparison
@@ -36,10 +36,12 @@ class Evidence:
         off_refusal_axis: whether the return is more than motion along the refusal axis.
         mirror: whether the return exceeds the mirror's.
         continued: whether it exceeds that of continued alignment training.
+        equal_loss: the same two at the same loss on the task, `mirror` and `continued`.
         sensitive: whether a positive control of the run reached level 4; None where none was run.
         causal: what the last step asks for, or why it was not tested.
         trajectory: the mean alignment over the trajectory's steps, for a second line; it decides nothing.
         alpha: the level of every test.
+        power_alignment: the declared alternative of every power.
     """
 
     arm: str
@@ -53,10 +55,12 @@ class Evidence:
     off_refusal_axis: OffRefusalAxis = NO_AXIS
     mirror: Comparison = NO_MIRROR
     continued: Comparison = NO_CONTINUED
+    equal_loss: Mapping[str, Comparison] = field(default_factory=dict)
     sensitive: bool | None = None
     causal: Causal | str = NO_ARMS
     trajectory: Estimate | None = None
     alpha: float = ALPHA
+    power_alignment: float = ALIGNMENT
 
     @property
     def tests(self) -> dict[str, NullResult]:

@@ -109,6 +109,7 @@ class Verdict:
             "off_refusal_axis": self.off_refusal_axis.to_json(),
             "mirror": self.mirror.to_json(),
             "continued": self.evidence.continued.to_json(),
+            "equal_loss": {name: comparison.to_json() for name, comparison in self.evidence.equal_loss.items()},
             "level_holm": self.level_holm,
         }
 

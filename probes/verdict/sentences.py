@@ -13,6 +13,7 @@ from probes.nulls import DIRECTION, PLAIN, SPECIFICITY, TOWARDS_WITNESS
 from probes.nulls.power import ENOUGH
 from probes.statistics import NullResult, decimal, limit_name, percent
 from probes.verdict.causality import Causal
+from probes.verdict.comparisons import Comparison
 from probes.verdict.evidence import CAUSAL, NO_AXIS, Evidence, Step
 from probes.verdict.words import p_value, power_of
 
@@ -75,6 +76,8 @@ def write_paragraph(evidence: Evidence, step: Step, untested: Sequence[str]) -> 
     parts = [opening[0].upper() + opening[1:], *_say_result(evidence, step)]
     if step.level > 1:
         parts += _scope(evidence, step)
+    if any("power" in part for part in parts):
+        parts.append(f"Powers are those at an alignment of {evidence.power_alignment:g}.")
     if untested:
         parts.append(f"Not tested: {', '.join(dict.fromkeys(entry.split(':')[0] for entry in untested))}.")
     return " ".join(parts)
@@ -88,7 +91,7 @@ def _say_result(evidence: Evidence, step: Step) -> Iterator[str]:
         if step.decided_by == "displacement_norm":
             yield f"A displacement must be more than {NOISE_FACTOR:g} times that noise."
     elif step.level == 2 and step.failed:
-        yield f"{_describe_motion(evidence)}, {_against(step.failed[0])}."
+        yield f"{_describe_numbers(evidence)}, {_against(step.failed[0])}."
     elif step.level == 2 and (alignment.value or 0.0) <= 0:
         yield f"It moved, but not towards the {evidence.witness} (alignment {decimal(alignment.value or 0.0)})."
     elif step.level == 2:
@@ -124,7 +127,8 @@ def _own_statistic(null: NullResult) -> str:
     """The statistic of a test that does not judge the alignment itself."""
     if null.statistic == "alignment_crossfit" or null.observed is None:
         return ""
-    return f", where {null.statistic} is {decimal(null.observed)}"
+    words = "the return of the weaker fold" if null.name == DIRECTION else null.statistic
+    return f", where {words} is {decimal(null.observed)}"
 
 
 def _say_beyond(evidence: Evidence, step: Step) -> Iterator[str]:
@@ -166,8 +170,8 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
     if step.level > 2 and axis.answer == "not_defined" and axis is not NO_AXIS:
         yield f"Whether it is off the refusal axis is not defined: {axis.reason}."
     if step.level > 2:
-        yield evidence.mirror.sentence("its mirror")
-        yield evidence.continued.sentence("continued alignment training")
+        yield from _say_returns(evidence, evidence.mirror, "mirror", "its mirror")
+        yield from _say_returns(evidence, evidence.continued, "continued", "continued alignment training")
     if isinstance(evidence.causal, Causal):
         yield evidence.causal.sentence(evidence.alpha)
     trajectory = evidence.trajectory
@@ -180,11 +184,32 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
         yield f"Inference is {PROMPT_LEVEL}: there are too few runs ({evidence.runs}) to speak of other seeds."
 
 
+def _say_returns(evidence: Evidence, comparison: Comparison, name: str, words: str) -> Iterator[str]:
+    """The return beside another's at equal steps, and at equal task loss where that was tested."""
+    yield comparison.sentence(words)
+    equal = evidence.equal_loss.get(name)
+    if comparison.answer != "not_tested" and equal is not None:
+        sentence = equal.sentence(words)
+        yield f"At equal task loss, {sentence[0].lower()}{sentence[1:]}"
+
+
 def _describe_motion(evidence: Evidence) -> str:
-    alignment, fraction = evidence.estimates["alignment_crossfit"], evidence.estimates["return_fraction"]
-    interval = "" if alignment.low is None else f", 95 % interval {_interval(alignment.low, alignment.high)}"
+    fraction = evidence.estimates["return_fraction"]
     back = "" if fraction.value is None else f" and is {percent(fraction.value)} of the way back"
-    return f"It moved towards the {evidence.witness} (alignment {decimal(alignment.value or 0.0)}{interval}){back}"
+    return f"It moved towards the {evidence.witness} (alignment {_say_alignment(evidence)}){back}"
+
+
+def _describe_numbers(evidence: Evidence) -> str:
+    """The same numbers, without saying that it moved towards the witness."""
+    fraction = evidence.estimates["return_fraction"]
+    back = "" if fraction.value is None else f", its return {percent(fraction.value)}"
+    return f"Its alignment is {_say_alignment(evidence)}{back}"
+
+
+def _say_alignment(evidence: Evidence) -> str:
+    alignment = evidence.estimates["alignment_crossfit"]
+    interval = "" if alignment.low is None else f", 95 % interval {_interval(alignment.low, alignment.high)}"
+    return f"{decimal(alignment.value or 0.0)}{interval}"
 
 
 def _interval(low: float, high: float | None) -> str:
