@@ -214,6 +214,16 @@ def test_histories_are_printed(judged, run):
         compare_histories([run])
 
 
+def test_one_command_trains_what_level_six_asks_for():
+    """Nineteen directions, each the same at all of three seeds, beside baseline, block and push."""
+    arms = ("baseline", "block", "push", "control:covariance")
+    trainings = Experiment(arms=arms, draws=19, seeds=3, gradient_ratio=0.5).trainings
+    controls = {arm for arm, _ in trainings if arm.startswith("control:covariance:")}
+    assert len(trainings) == 66
+    assert len(controls) == 19
+    assert {seed for arm, seed in trainings if arm in controls} == {0, 1, 2}
+
+
 # Any lineage ------------------------------------------------------------------------------------------------------
 
 

@@ -112,7 +112,7 @@ INTEGRATED = Recipe(
     helpful=_MIX,
     alignment=_MIX,
 )
-_QUICK_MIX = Phase(steps=200, learning_rate=5e-3, warmup=20)
+_QUICK_MIX = Phase(steps=320, learning_rate=5e-3, warmup=20)
 QUICK_INTEGRATED = Recipe(
     kind="integrated",
     size=QUICK,

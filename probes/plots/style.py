@@ -17,6 +17,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from probes.lineage import MIRROR
 from probes.statistics import decimal as decimal
 from probes.statistics import percent as percent
 
@@ -69,7 +70,7 @@ _DEFENCE_SYMBOLS = ("hexagon", "star", "cross", "triangle-down", "star-square")
 
 
 def mark_of(arm: str) -> Mark:
-    """The mark of a role or arm: a `control:` is grey and dotted, any other unknown arm is a defence in sky blue."""
+    """The mark of a role or arm: a control is grey and dotted, any other unknown arm is a defence in sky blue."""
     if arm in MARKS:
         return MARKS[arm]
     if is_control(arm):
@@ -79,8 +80,8 @@ def mark_of(arm: str) -> Mark:
 
 
 def is_control(arm: str) -> bool:
-    """Whether an arm is a control."""
-    return arm.split(":", 1)[0] == "control"
+    """Whether an arm is a control, the mirror or the positive control."""
+    return arm.split(":", 1)[0] == "control" or arm in (MIRROR, "helpful")
 
 
 def in_order(arms: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from probes.errors import GateTripped, RunFolderError, UsageError
-from probes.lineage import ROLES
+from probes.lineage import MIRROR, ROLES, Member
 from probes.run import Run
 from probes.statistics import decimal
 
@@ -98,7 +98,7 @@ def return_gate(run: Run, max_return: float, layer: int | None = None) -> Return
     if not 0 <= layer < run.n_layers:
         raise UsageError("No such layer in this run", got=layer, expected=f"0 to {run.n_layers - 1}")
     rows = _rows(drift)
-    places = dict.fromkeys([*(Place(arm=about.arm, seed=about.seed, step=about.step) for about in run.tuned), *rows])
+    places = dict.fromkeys([*(_place(member) for member in run.tuned if member.arm != MIRROR), *rows])
     if not places:
         raise RunFolderError(f"{run.path} has no trajectory to check")
     reasons = {place: _why_unmeasured(place, rows.get(place)) for place in places}
@@ -129,9 +129,13 @@ def check_return(run: Run, max_return: float, layer: int | None = None) -> str:
     return gate.sentence
 
 
+def _place(member: Member) -> Place:
+    return Place(arm=member.arm, seed=member.seed, step=member.step)
+
+
 def _rows(drift: pd.DataFrame) -> dict[Place, tuple[float, str | None]]:
-    """Value and reason of every fine-tuned checkpoint that has a row."""
-    tuned = drift.loc[~drift["arm"].isin(ROLES), ["arm", "seed", "step", "value", "reason"]]
+    """Value and reason of every fine-tuned checkpoint that has a row; a mirror does not begin at the aligned model."""
+    tuned = drift.loc[~drift["arm"].isin([*ROLES, MIRROR]), ["arm", "seed", "step", "value", "reason"]]
     return {
         Place(arm=arm, seed=seed, step=step): (float(value), reason if isinstance(reason, str) else None)
         for arm, seed, step, value, reason in tuned.itertuples(index=False, name=None)
