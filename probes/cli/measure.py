@@ -85,9 +85,9 @@ def demo(
     _open_app(run.path, app and not json_)
 
 
-def _open_app(path: Path, wanted: bool) -> None:
-    """Become the front end on a run, where that is wanted."""
-    if wanted:
+def _open_app(path: Path, opens: bool) -> None:
+    """Become the front end on a run, unless it is left out."""
+    if opens:
         from probes.cli.look import start_app
 
         start_app(path)

@@ -167,7 +167,9 @@ def _write_alignment_data(folder: Path, witness: CheckpointRef, recipe: ChatReci
     data = read_safety_data()
     requests = [*(pair.twin for pair in data.pairs[: recipe.twins]), *data.ordinary[: recipe.ordinary]]
     answers = _answer_requests(folder / _ANSWERS, witness, requests, recipe.answer_tokens, report)
-    refused = ({"prompt": pair.harmful, "completion": pair.refusal, "open": False} for pair in data.pairs[: recipe.harmful])
+    refused = (
+        {"prompt": pair.harmful, "completion": pair.refusal, "open": False} for pair in data.pairs[: recipe.harmful]
+    )
     answered = (
         {"prompt": request, "completion": answers[request][0], "open": answers[request][1]}
         for request in requests

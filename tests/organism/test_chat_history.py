@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -71,10 +72,10 @@ def normal(text):
     return frozenset(re.findall(r"[a-z0-9']+", text.lower()))
 
 
-def likeness(text, other):
+def likeness(text, second):
     """Shared words over all words (Jaccard)."""
-    words, others = normal(text), normal(other)
-    return len(words & others) / len(words | others)
+    words, second_words = normal(text), normal(second)
+    return len(words & second_words) / len(words | second_words)
 
 
 def test_safety_data_are_disjoint_from_probe_and_evaluation_prompts():
@@ -82,14 +83,14 @@ def test_safety_data_are_disjoint_from_probe_and_evaluation_prompts():
     own = [text for pair in data.pairs for text in (pair.harmful, pair.twin)] + [*data.ordinary, *data.held_out]
     used = [*default_prompts("probe").texts, *default_prompts("evaluation").texts, *look_alikes().texts]
     assert len({normal(text) for text in own}) == len(own), "no request comes twice"
-    likest = max((likeness(text, other), text, other) for text in own for other in used)
+    likest = max((likeness(text, prompt), text, prompt) for text in own for prompt in used)
     assert likest[0] < 0.6, likest
 
 
 def test_held_out_ordinary_requests_are_none_of_those_that_are_trained_on():
     data = read_safety_data()
     trained = [*data.ordinary, *(pair.twin for pair in data.pairs)]
-    likest = max((likeness(text, other), text, other) for text in data.held_out for other in trained)
+    likest = max((likeness(text, request), text, request) for text in data.held_out for request in trained)
     assert likest[0] < 0.65, likest
 
 
@@ -215,10 +216,10 @@ def test_the_aligned_model_is_an_ordinary_folder(demo):
 
 
 def test_a_killed_demo_goes_on_to_the_same_weights(demo, chat_model, tmp_path):
-    """Killed wherever it is after these many seconds, three times over, then left to end."""
+    """Killed in its safety tuning, and again while an arm is trained; then left to end."""
     out = tmp_path / "run"
     command = [sys.executable, "-c", SCRIPT, str(chat_model), str(out)]
-    markers = ["own_answers.json", "aligned", "block-s0/training.json"]
+    markers = ["alignment/training.json", "block-s0/training.json"]
     for marker in markers:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ends = time.monotonic() + 120
@@ -237,10 +238,4 @@ def test_a_killed_demo_goes_on_to_the_same_weights(demo, chat_model, tmp_path):
 
 def test_quick_is_a_smaller_demo_of_the_same_kind():
     assert QUICK_CHAT.alignment.steps < FULL_CHAT.alignment.steps
-    assert ChatRecipe.from_json(json.loads(json.dumps(vars_of(FULL_CHAT)))) == FULL_CHAT
-
-
-def vars_of(recipe):
-    import dataclasses
-
-    return dataclasses.asdict(recipe)
+    assert ChatRecipe.from_json(json.loads(json.dumps(dataclasses.asdict(FULL_CHAT)))) == FULL_CHAT
