@@ -20,8 +20,12 @@ _BATCH_SIZE = 64
 _IGNORED = -100
 
 
+class OpenAnswer(str):
+    """An answer that goes on behind what is here: training on it does not teach where an answer ends."""
+
+
 def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item]:
-    """Token ids of each (request, answer), the answer with what the chat template sets behind it.
+    """Token ids of each (request, answer), the answer with what the chat template sets behind it unless it is open.
 
     Raises:
         PromptError: an answer has no tokens.
@@ -31,6 +35,7 @@ def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item
         before, behind = _as_text(request, answer, tokenizer)
         special = tokenizer.chat_template is None
         request_ids = tuple(tokenizer(before, add_special_tokens=special)["input_ids"])
+        behind = answer if isinstance(answer, OpenAnswer) else behind
         answer_ids = tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
         if not answer.strip() or not answer_ids or not request_ids:
             raise PromptError("A task item needs a request and an answer", got=repr((request, answer)))

@@ -49,10 +49,27 @@ def demo(
     screened: Annotated[
         bool, typer.Option("--screened", help="Drop benign requests that the aligned model refuses.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="Make the history from this chat model: a folder, a hub id or a GGUF file."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --model: requests with answers, in place of made-up arithmetic problems.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="With --model: train every weight, not adapters.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the same folder first.")] = False,
     json_: Json = False,
 ) -> None:
-    """Train a small model with a real history here and now, and watch it revert."""
+    """Train a small model with a real history on the spot, or align and fine-tune your own, and watch it revert."""
+    if model is not None:
+        from probes.cli.chat_demo import run_chat_demo
+        from probes.tasks.chat_demo import ChatDemo
+
+        method: Literal["full", "lora"] = "full" if full else "lora"
+        run_chat_demo(out, ChatDemo(model, data, seed, seeds, quick, nulls, method), fresh=fresh, as_json=json_)
+        return _open_app(out, app and not json_)
+    if data is not None or full:
+        raise UsageError("--data and --full need a chat model", next_step="Give --model REF.")
     from probes.tasks.demo import Demo, make_demo, screenings
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import published_table
@@ -66,10 +83,15 @@ def demo(
         for place, screening in enumerate(screenings(out, options)):
             left = " They are left out." if screened and screening.refused else ""
             console().print(f"Benign data, seed {place}: {screening.sentence}{left}")
-    if app and not json_:
+    _open_app(run.path, app and not json_)
+
+
+def _open_app(path: Path, opens: bool) -> None:
+    """Become the front end on a run, unless it is left out."""
+    if opens:
         from probes.cli.look import start_app
 
-        start_app(run.path)
+        start_app(path)
 
 
 def measure(

@@ -25,7 +25,6 @@ from probes.experiments.trained_controls import (
 )
 from probes.guard.callback import ReversionGuard
 from probes.guard.material import whole_run
-from probes.guard.modes import WATCH
 from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
@@ -46,6 +45,8 @@ class LineageBench:
         evaluation: prompts on which behaviour is judged, and the held-out part of the data.
         about: what decides the weights of an arm, besides the experiment.
     """
+
+    _penalty_rows = 16
 
     def __init__(
         self,
@@ -80,26 +81,19 @@ class LineageBench:
     def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
         """As `OrganismBench.train`, but for the place of the checkpoints, which is returned."""
         experiment = self.experiment
-        training = Training(
-            method=experiment.method,
-            steps=self._steps,
-            learning_rate=experiment.learning_rate,
-            batch_size=experiment.batch_size or 8,
-            seed=seed,
-            save_every=self._steps if experiment.final_step_only else None,
-        )
 
         def make_guard(_: Path) -> ReversionGuard | Unguarded:
-            if arm in TRAINED_CONTROLS:
+            if arm == BASELINE or arm in TRAINED_CONTROLS:
                 return Unguarded()
             return ReversionGuard(
                 whole_run(measured),
-                mode=WATCH if arm == BASELINE else mode_and_draw(arm)[0],
+                mode=mode_and_draw(arm)[0],
                 penalty=self._penalty,
                 layers=experiment.layers,
                 match=experiment.gradient_ratio,
                 options=experiment.options(arm, seed),
-                every=self._steps,
+                rows=self._penalty_rows,
+                every=0,
                 arm=arm,
                 seed=seed,
             )
@@ -110,8 +104,22 @@ class LineageBench:
         if not is_finished(folder):
             start: CheckpointRef = getattr(self.lineage, start_of(arm))
             data = self._data(arm, seed)
+            training = self._training(arm, seed)
             fine_tune(start, data, folder, training, make_guard, {"arm": arm}, report=report_step)
         return folder / CHECKPOINTS
+
+    def _training(self, arm: str, seed: int) -> Training:
+        """How an arm is trained: all alike."""
+        del arm
+        experiment = self.experiment
+        return Training(
+            method=experiment.method,
+            steps=self._steps,
+            learning_rate=experiment.learning_rate,
+            batch_size=experiment.batch_size or 8,
+            seed=seed,
+            save_every=self._steps if experiment.final_step_only else None,
+        )
 
     def _data(self, arm: str, seed: int) -> Sequence[Pair | str]:
         """What an arm is trained on: every guarded arm, and the mirror, on the baseline's data."""

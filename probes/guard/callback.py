@@ -112,7 +112,7 @@ class ReversionGuard(TrainerCallback):
             match: ratio of the penalty's gradient to the task's.
             rows: penalty prompts in each step.
             every: measure every N steps; None is at 1, 2, 5, 10, 20, 50 and so on. Step 0, every save and the last
-                step are always measured.
+                step are always measured, but for 0, which measures nothing where nobody else would see it.
             alarm: return fraction at which to ring, where the tests of level 4 that need no further forward pass hold
                 at alpha over the number of planned measurements; None is never.
             evaluate_every: ask the model every N steps, and ring where the safety answer is `eroded`; None is never.
@@ -124,7 +124,7 @@ class ReversionGuard(TrainerCallback):
         Raises:
             GravityError: prompts overlap, the mode is unknown, or a checkpoint is not what it must be.
         """
-        if on_alarm not in ACTIONS or any(steps is not None and steps < 1 for steps in (every, evaluate_every)):
+        if on_alarm not in ACTIONS or (every or 0) < 0 or (evaluate_every is not None and evaluate_every < 1):
             raise UsageError("The watch cannot do this", got=f"{on_alarm!r}, every {every}, answers {evaluate_every}")
         if max_return is not None:
             if mode not in ("block", "block:budget"):
@@ -288,8 +288,9 @@ class ReversionGuard(TrainerCallback):
 
     def _measure(self, state: TrainerState, control: TrainerControl) -> None:
         assert self._record is not None
-        if not self._recorded and self._mode != WATCH and not self._watch and self._trainer is None:
-            return  # nobody would see it
+        unseen = self._every == 0 or (self._mode != WATCH and self._trainer is None)
+        if unseen and not self._recorded and not self._watch:
+            return
         live = self._model_in_training()
         reading = self._record.measure(live, state.global_step)
         self.readings.append(reading)
@@ -318,7 +319,7 @@ class ReversionGuard(TrainerCallback):
             self.guard.on = True
 
     def _due(self, step: int) -> bool:
-        regular = is_log_spaced(step) if self._every is None else step % self._every == 0
+        regular = is_log_spaced(step) if self._every is None else self._every > 0 and step % self._every == 0
         return regular or self._watch.asks_at(step)
 
     def _model_in_training(self) -> LiveModel:

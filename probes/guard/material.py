@@ -25,6 +25,7 @@ from probes.run import Run
 from probes.store import ALIGNED
 
 _BASELINE = "baseline"
+_SAMPLE = 32  # prompts that tell whether a model is the aligned one
 
 
 def direction_of(run: Run, direction: str | Vectors) -> Vectors:
@@ -111,12 +112,16 @@ def weight_span(run: Run) -> dict[str, Tensor]:
 
 
 def distance(run: Run, live: ModelView, layer: int) -> float:
-    """How far a model's mean activation is from the aligned model's at a layer, in units of the reversion."""
+    """How far a model's mean activation over harmful prompts, at most 32, is from the aligned model's at a layer.
+
+    In units of the reversion.
+    """
     rendered = render(run.prompts, live.tokenizer, live.context_length)
+    harmful = np.flatnonzero(run.harmful)[:_SAMPLE]
     with undisturbed(live.model, live.tokenizer):
-        activations, _ = collect(live, rendered.token_ids, layers=[layer])
-    displacement = activations[layer].astype(np.float64) - run.activations(ALIGNED, layer)
-    return float(np.linalg.norm(displacement[run.harmful].mean(axis=0)) / run.direction("reversion").at(layer)[1])
+        activations, _ = collect(live, [rendered.token_ids[int(place)] for place in harmful], layers=[layer])
+    displacement = activations[layer].astype(np.float64) - run.activations(ALIGNED, layer)[harmful]
+    return float(np.linalg.norm(displacement.mean(axis=0)) / run.direction("reversion").at(layer)[1])
 
 
 def refuse_overlap(run: Run, penalty: PromptSet) -> None:
@@ -129,7 +134,7 @@ def refuse_overlap(run: Run, penalty: PromptSet) -> None:
     if run.has_json("evaluation"):
         document = run.read_json("evaluation")
         questions = [*document["prompts"], *(document["look_alikes"] or [])]
-        refuse_shared(penalty, (text for text, _ in questions), "evaluation")
+        refuse_shared(penalty, (text for text, *_ in questions), "evaluation")
 
 
 def refuse_shared(penalty: PromptSet, texts: Iterable[str], use: str) -> None:

@@ -285,7 +285,7 @@ def _trainer(
         seed=training.seed,
         data_seed=training.seed,
         bf16=training.bf16,
-        use_cpu=device == "cpu",
+        use_cpu=device == "cpu" or (training.bf16 and not torch.cuda.is_available()),
         gradient_checkpointing=training.gradient_checkpointing,
         logging_steps=10,
         report_to=[],
