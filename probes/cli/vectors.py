@@ -31,6 +31,9 @@ def export(
         typer.Option(min=0, help="Only this layer; a format of one layer takes the selected or headline one."),
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="As it was fitted at this checkpoint.")] = "aligned",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Whole vectors of the measured length (GGUF and others), not unit vectors.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Write a direction in the format of another tool; the place of block l in it is stated.
@@ -45,10 +48,11 @@ def export(
     vectors = opened.direction(direction, checkpoint)
     if layer is None and format_named(form).one_layer:
         layer = opened.layer_of(vectors)
-    path, notes = write_vectors(vectors, form, out, layer)
-    if format_named(form).one_layer:
+    path, notes = write_vectors(vectors, form, out, layer, raw=raw)
+    written = format_named(form).whole() if raw else format_named(form)
+    if written.one_layer:
         notes = [f"layer {layer}", *notes]
-    _say_where(path, format_named(form).says, notes, json_)
+    _say_where(path, written.says, notes, json_)
 
 
 def import_(
@@ -56,7 +60,13 @@ def import_(
     name: Annotated[str, typer.Option("--as", help="What it is called from now on.")],
     run: Annotated[Path | None, typer.Option(help="Run that gets it, beside its own directions.")] = None,
     model: Annotated[str | None, typer.Option(help="Folder or hub id of the model that it belongs to.")] = None,
-    form: Annotated[str | None, typer.Option("--format", "-f", help="Default: told by the content.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", "-f", help="Default: told by the content; vector: one bare vector.")
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(min=0, help="Only this layer; of a bare vector, where it lies (default: as its file's name says)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Without --run: the file to be.")] = None,
     json_: Json = False,
 ) -> None:
@@ -67,7 +77,7 @@ def import_(
     """
     from probes.tasks.import_direction import import_direction
 
-    imported = import_direction(file, name, run=run, model=model, form=form, out=out)
+    imported = import_direction(file, name, run=run, model=model, form=form, layer=layer, out=out)
     known = imported.vectors.layers
     layers = f"layers {known[0]} to {known[-1]}" if len(known) > 1 else f"layer {known[0]}"
     _say_where(imported.path, f"read as: {imported.convention}", [f"{layers}, width {imported.vectors.width}"], json_)
