@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.cli.command import Verb
+from probes.cli.measure import GroupColumn
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -43,6 +44,7 @@ def evaluate(
     ] = None,
     task: Task = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many prompts of each kind.")] = None,
+    group_column: GroupColumn = None,
     judges: Judges = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Length of a completion; default 128.")] = None,
     margin: Annotated[
@@ -61,7 +63,7 @@ def evaluate(
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
-    evaluation = _evaluation(Run(run), harmful, harmless, look_alikes, task, limit)
+    evaluation = _evaluation(Run(run), (harmful, harmless, group_column), look_alikes, task, limit)
     from dataclasses import replace
 
     changes: dict[str, Any] = {
@@ -167,13 +169,15 @@ def restore(
 
 def _evaluation(
     run: Run,
-    harmful: Path | None,
-    harmless: Path | None,
+    files: tuple[Path | None, Path | None, str | None],
     with_look_alikes: bool | None,
     task: Path | None,
     limit: int | None,
 ) -> Evaluation:
-    """What to ask: what was given, else what the run was judged on before, else our own prompts."""
+    """What to ask: what was given, else what the run was judged on before, else our own prompts.
+
+    `files` are harmful requests, harmless ones, and the column of both with the topic.
+    """
     from dataclasses import replace
 
     from probes.behaviour.evaluation import Evaluation
@@ -182,13 +186,14 @@ def _evaluation(
     from probes.tasks.evaluate import read_evaluation
 
     recorded = read_evaluation(run)
+    harmful, harmless, group_column = files
     if (harmful is None) != (harmless is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
     if harmful is None and recorded is not None and limit is None:
         evaluation = recorded
     else:
         own = data_folder() / "prompts" / "evaluation.jsonl"
-        prompts = PromptSet.from_files(harmful=harmful or own, harmless=harmless or own, limit=limit)
+        prompts = PromptSet.from_files(harmful or own, harmless or own, limit=limit, group_column=group_column)
         evaluation = Evaluation(prompts, max_new_tokens=128)
         if with_look_alikes is None:
             with_look_alikes = harmful is None

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<lineage's name>.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column of the prompt files with each prompt's topic; default: topic."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the settings file, e.g. --set splits=100."),
@@ -100,6 +104,22 @@ def measure(
         Path | None, typer.Option(help="Harmless probe prompts in any known format; default: our own.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many prompts of each class.")] = None,
+    group_column: GroupColumn = None,
+    chat_template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="aligned (default), checkpoint (the last fine-tuned one's own), or a file or a model's folder.",
+        ),
+    ] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="Said by the system before every prompt.")] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Let the model think first, or not (template).")
+    ] = None,
+    generation_prompt: Annotated[
+        bool | None,
+        typer.Option("--generation-prompt/--no-generation-prompt", help="Open the reply behind every prompt; default."),
+    ] = None,
     out: Out = None,
     layer: Annotated[
         int | None,
@@ -144,8 +164,12 @@ def measure(
             "There is nothing to measure",
             expected="--checkpoint or --trajectory, or trajectories in the file",
         )
-    prompts = _prompts(harmful, harmless, limit, seed or 0)
+    prompts = _prompts(harmful, harmless, limit, seed or 0, group_column)
     flags = {
+        "chat_template": chat_template,
+        "system_prompt": system_prompt,
+        "thinking": thinking,
+        "generation_prompt": generation_prompt,
         "headline_layer": layer,
         "device": device,
         "dtype": dtype,
@@ -199,14 +223,16 @@ def _show(run: Run, *, as_json: bool) -> Any:
     return print_summary(run, as_json=as_json)
 
 
-def _prompts(harmful: Path | None, harmless: Path | None, limit: int | None, seed: int) -> PromptSet:
+def _prompts(
+    harmful: Path | None, harmless: Path | None, limit: int | None, seed: int, group_column: str | None
+) -> PromptSet:
     from probes.prompts import PromptSet, data_folder
 
     if (harmful is None) != (harmless is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
     if harmful is None or harmless is None:
         harmful = harmless = data_folder() / "prompts" / "probe.jsonl"
-    return PromptSet.from_files(harmful=harmful, harmless=harmless, limit=limit, seed=seed)
+    return PromptSet.from_files(harmful, harmless, limit=limit, seed=seed, group_column=group_column)
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:

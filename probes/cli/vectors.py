@@ -65,7 +65,7 @@ def import_(
     ] = None,
     layer: Annotated[
         int | None,
-        typer.Option(min=0, help="Only this layer; of a bare vector, where it lies (default: as its file's name says)."),
+        typer.Option(min=0, help="Only this layer; of a bare vector, where it lies (default: as its name says)."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Without --run: the file to be.")] = None,
     json_: Json = False,

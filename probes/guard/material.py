@@ -95,7 +95,7 @@ def last_of_baseline(run: Run) -> str:
 def sham_activations(run: Run, layers: Sequence[int], seed: int) -> Float[np.ndarray, "layer prompt d_model"]:
     """Activations of a witness that is none: the aligned model with noise of the witness's own norms."""
     host = run.model()
-    rendered = render(run.prompts, host.tokenizer, host.context_length)
+    rendered = render(run.prompts, host.tokenizer, host.context_length, run.rendering)
     norms = drift_norms(host, run.lineage.witness)
     with noised(host, norms, seed):
         sham, _ = collect(host, rendered.token_ids, layers=list(layers))
@@ -111,7 +111,7 @@ def weight_span(run: Run) -> dict[str, Tensor]:
 
 def distance(run: Run, live: ModelView, layer: int) -> float:
     """How far a model's mean activation is from the aligned model's at a layer, in units of the reversion."""
-    rendered = render(run.prompts, live.tokenizer, live.context_length)
+    rendered = render(run.prompts, live.tokenizer, live.context_length, run.rendering)
     with undisturbed(live.model, live.tokenizer):
         activations, _ = collect(live, rendered.token_ids, layers=[layer])
     displacement = activations[layer].astype(np.float64) - run.activations(ALIGNED, layer)
@@ -128,7 +128,7 @@ def refuse_overlap(run: Run, penalty: PromptSet) -> None:
     if run.has_json("evaluation"):
         document = run.read_json("evaluation")
         questions = [*document["prompts"], *(document["look_alikes"] or [])]
-        refuse_shared(penalty, (text for text, _ in questions), "evaluation")
+        refuse_shared(penalty, (row[0] for row in questions), "evaluation")
 
 
 def refuse_shared(penalty: PromptSet, texts: Iterable[str], use: str) -> None:

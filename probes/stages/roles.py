@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probes.behaviour.swapped import opening_scores, swapped_by_scores
 from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
@@ -11,17 +12,35 @@ from probes.run import Run
 from probes.stages.activations import write_activations, write_noise, write_prompts
 from probes.stages.directions import write_directions
 from probes.stages.headline import write_headline
+from probes.stages.rendering import choose_rendering, keep_rendering
 
 _PROMPTS_FOR_LOSS = 64  # prompts on which the aligned model's own loss is looked at
+_PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness are asked how they would begin
 
 
 def keep_notices(run: Run, model: ModelHost) -> None:
-    """Put into the manifest what was read in another way than one might think, and a model that has learned nothing."""
+    """Put into the manifest what was read in another way than one might think, and what looks wrong with the roles."""
     model.put(model.aligned)
     nothing = learned_nothing(model, run.rendered.token_ids[:_PROMPTS_FOR_LOSS])
     notices = [*run.lineage.notices, *model.notices, *([nothing] if nothing else [])]
     run.manifest.model["notices"] = list(dict.fromkeys([*run.manifest.model.get("notices", []), *notices]))
+    if "behaviour" not in run.manifest.stages:
+        run.note("refusals", None)  # they were of other weights
+    run.note("scores", _swapped(run, model))
     run.save()
+
+
+def _swapped(run: Run, model: ModelHost) -> str | None:
+    """A sentence where aligned and witness look swapped, by refusal scores; `model` holds the aligned one before."""
+    labels = (run.harmful, ~run.harmful)
+    chosen = [int(place) for members in labels for place in members.nonzero()[0][:_PROMPTS_FOR_SCORES]]
+    token_ids = [run.rendered.token_ids[place] for place in chosen]
+    aligned = opening_scores(model, token_ids)
+    if aligned is None:
+        return None
+    model.put(run.lineage.witness)
+    witness = opening_scores(model, token_ids)
+    return None if witness is None else swapped_by_scores(aligned, witness, run.harmful[chosen])
 
 
 def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:
@@ -34,8 +53,11 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
         GravityError: a checkpoint or a prompt is not what it must be.
     """
     run.describe(model)
-    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length)
-    write_prompts(run, prompts, render(prompts, model.tokenizer, model.context_length))
+    rendering = choose_rendering(run)
+    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length, rendering)
+    rendered = render(prompts, model.tokenizer, model.context_length, rendering)
+    write_prompts(run, prompts, rendered)
+    keep_rendering(run, model, rendering, rendered)
     roles = [member for member in run.members if member.is_role]
     write_activations(run, model, roles, within(report, 0.0, 0.2))
     keep_notices(run, model)
