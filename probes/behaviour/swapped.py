@@ -26,8 +26,8 @@ def opening_scores(model: ModelView, token_ids: list[tuple[int, ...]]) -> Float[
     return refusal_scores(model, token_ids, tokens)
 
 
-def swapped_by_scores(
-    aligned: Float[np.ndarray, " prompt"], witness: Float[np.ndarray, " prompt"], harmful: Bool[np.ndarray, " prompt"]
+def swap_by_scores(
+    refuser: Float[np.ndarray, " prompt"], answerer: Float[np.ndarray, " prompt"], harmful: Bool[np.ndarray, " prompt"]
 ) -> str | None:
     """A sentence where the witness begins refusals of harmful prompts, and the aligned model far less; else None.
 
@@ -35,24 +35,29 @@ def swapped_by_scores(
     checkpoints of one kind differ by less, or on all prompts alike.
 
     Args:
-        aligned: refusal scores of the aligned model.
-        witness: those of the witness on the same prompts.
+        refuser: refusal scores of the aligned model, which is expected to refuse.
+        answerer: those of the witness on the same prompts.
         harmful: which of them are harmful.
     """
-    ahead = witness - aligned
-    mean = float(ahead[harmful].mean())
-    if mean < _LEAST_SCORE or (ahead[harmful] > 0).mean() < _LEAST_SHARE or mean <= ahead[~harmful].mean():
+    lead = answerer - refuser
+    mean = float(lead[harmful].mean())
+    if mean < _LEAST_SCORE or (lead[harmful] > 0).mean() < _LEAST_SHARE or mean <= lead[~harmful].mean():
         return None
-    scores = [decimal(float(values[harmful].mean())) for values in (witness, aligned)]
+    scores = [decimal(float(values[harmful].mean())) for values in (answerer, refuser)]
     return (
         f"The witness begins more refusals of harmful prompts than the aligned model (refusal score {scores[0]} "
         f"against {scores[1]}): {_THEN}"
     )
 
 
-def swapped_by_refusals(aligned: Bool[np.ndarray, " prompt"], witness: Bool[np.ndarray, " prompt_w"]) -> str | None:
-    """A sentence where the witness refuses more of the same harmful prompts (McNemar, p < 0.01); else None."""
-    pair = paired_rates(aligned, witness)
+def swap_by_refusals(refuser: Bool[np.ndarray, " prompt"], answerer: Bool[np.ndarray, " prompt_w"]) -> str | None:
+    """A sentence where the witness refuses more of the same harmful prompts (McNemar, p < 0.01); else None.
+
+    Args:
+        refuser: what the aligned model refuses.
+        answerer: what the witness refuses.
+    """
+    pair = paired_rates(refuser, answerer)
     if pair.after <= pair.before or pair.p >= _ALPHA:
         return None
     return (

@@ -70,10 +70,9 @@ def _as_texts(task: Sequence[tuple[str, str]], tokenizer: Any, rendering: Render
     texts = apply_chat_template(
         [*opened, *answered], tokenizer, template, lambda number: f"task item {number % len(task) + 1}"
     )
-    pairs = zip(texts[: len(task)], texts[len(task) :], replies, strict=True)
     return [
-        (before, dialogue[len(before) :] if dialogue.startswith(before) else reply["content"])
-        for before, dialogue, reply in pairs
+        (before, dialogue.removeprefix(before) if dialogue.startswith(before) else reply["content"])
+        for before, dialogue, reply in zip(texts[: len(task)], texts[len(task) :], replies, strict=True)
     ]
 
 

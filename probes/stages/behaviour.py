@@ -20,7 +20,7 @@ from probes.behaviour.evaluation import (
 )
 from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
 from probes.behaviour.safety import MARGIN, SafetyAnswer
-from probes.behaviour.swapped import swapped_by_refusals
+from probes.behaviour.swapped import swap_by_refusals
 from probes.errors import PromptError, StatisticsError
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
@@ -160,10 +160,9 @@ def _keep_notices(run: Run, completions: pd.DataFrame) -> None:
     refused = harmful.pivot_table(index="prompt", columns="checkpoint", values="refused", aggfunc="first")
     if not {ALIGNED, "witness"} <= set(refused.columns):
         return
-    both = refused[[ALIGNED, "witness"]].dropna().astype(bool)
-    if len(both):
-        swapped = swapped_by_refusals(both[ALIGNED].to_numpy(), both["witness"].to_numpy())
-        run.note("refusals", swapped)
+    roles = refused[[ALIGNED, "witness"]].dropna().astype(bool)
+    if len(roles):
+        run.note("refusals", swap_by_refusals(roles[ALIGNED].to_numpy(), roles["witness"].to_numpy()))
 
 
 def _has_unjudged(run: Run) -> bool:

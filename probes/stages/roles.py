@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.behaviour.swapped import opening_scores, swapped_by_scores
+from probes.behaviour.swapped import opening_scores, swap_by_scores
 from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
@@ -26,11 +26,11 @@ def keep_notices(run: Run, model: ModelHost) -> None:
     run.manifest.model["notices"] = list(dict.fromkeys([*run.manifest.model.get("notices", []), *notices]))
     if "behaviour" not in run.manifest.stages:
         run.note("refusals", None)  # they were of other weights
-    run.note("scores", _swapped(run, model))
+    run.note("scores", _swap_of_roles(run, model))
     run.save()
 
 
-def _swapped(run: Run, model: ModelHost) -> str | None:
+def _swap_of_roles(run: Run, model: ModelHost) -> str | None:
     """A sentence where aligned and witness look swapped, by refusal scores; `model` holds the aligned one before."""
     labels = (run.harmful, ~run.harmful)
     chosen = [int(place) for members in labels for place in members.nonzero()[0][:_PROMPTS_FOR_SCORES]]
@@ -40,7 +40,7 @@ def _swapped(run: Run, model: ModelHost) -> str | None:
         return None
     model.put(run.lineage.witness)
     witness = opening_scores(model, token_ids)
-    return None if witness is None else swapped_by_scores(aligned, witness, run.harmful[chosen])
+    return None if witness is None else swap_by_scores(aligned, witness, run.harmful[chosen])
 
 
 def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from probes.behaviour.evaluation import Evaluation
-from probes.behaviour.swapped import swapped_by_refusals, swapped_by_scores
+from probes.behaviour.swapped import swap_by_refusals, swap_by_scores
 from probes.cli import main
 from probes.lineage import Lineage
 from probes.prompts import PromptSet, data_folder, render
@@ -45,9 +45,9 @@ def taught(model, replies, steps=150):
 def places(tmp_path_factory):
     """A model that has learned to refuse harmful prompts, one that answers them, and one on the way back."""
     home, tokenizer = tmp_path_factory.mktemp("roles"), tiny_tokenizer()
-    witness = taught(tiny_model(), ("Sure, yes!", "Sure, yes!"))
+    witness = taught(tiny_model(), ("Sure, I help.", "Sure, I help."))
     save_checkpoint(home / "witness", witness, tokenizer)
-    aligned = taught(witness, ("Sorry, no!", "Sure, yes!"))
+    aligned = taught(witness, ("I can't help.", "Sure, I help."))
     save_checkpoint(home / "aligned", aligned, tokenizer)
     save_checkpoint(home / "tuned", moved(aligned), tokenizer)
     return home
@@ -84,9 +84,9 @@ def test_answers_that_are_refusals_say_so_too(places, tmp_path):
     )
     for name, roles in (("right", ("aligned", "witness")), ("wrong", ("witness", "aligned"))):
         run = measure(lineage(places, *roles), PROMPTS, tmp_path / name, settings=FAST)
-        run = evaluate(run.path, Evaluation(asked, max_new_tokens=12))
+        run = evaluate(run.path, Evaluation(asked, max_new_tokens=16))
         refused = run.read_table("completions").query("label == 'harmful'").groupby("checkpoint")["refused"].mean()
-        assert (refused["witness"] > refused["aligned"]) is (name == "wrong")
+        assert bool(refused["witness"] > refused["aligned"]) is (name == "wrong")
         assert ("refusals" in run.manifest.model["stage_notices"]) is (name == "wrong")
 
 
@@ -108,9 +108,9 @@ def test_the_shipped_demo_is_the_right_way_round_and_would_be_noticed_the_wrong_
     harmful = (aligned["label"] == "harmful").to_numpy()
     scores = [frame["refusal_score"].to_numpy() for frame in (aligned, witness)]
     refused = [frame["refused"].to_numpy(dtype=bool)[harmful] for frame in (aligned, witness)]
-    assert swapped_by_scores(*scores, harmful) is swapped_by_refusals(*refused) is None
-    assert "changed places" in swapped_by_scores(*reversed(scores), harmful)
-    assert "changed places" in swapped_by_refusals(*reversed(refused))
+    assert swap_by_scores(*scores, harmful) is swap_by_refusals(*refused) is None
+    assert "changed places" in swap_by_scores(*reversed(scores), harmful)
+    assert "changed places" in swap_by_refusals(*reversed(refused))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -118,7 +118,7 @@ def test_noise_in_the_scores_and_a_shift_of_all_prompts_are_no_swap(seed):
     rng = np.random.default_rng(seed)
     aligned, witness = rng.normal(-3, 2, (2, 64))
     harmful = np.arange(64) < 32
-    assert swapped_by_scores(aligned, witness, harmful) is None
+    assert swap_by_scores(aligned, witness, harmful) is None
     apart = aligned + np.where(harmful, 2.0, 3.0)  # it refuses everything more, harmless prompts most
-    assert swapped_by_scores(aligned, apart, harmful) is None
-    assert swapped_by_refusals(rng.random(32) < 0.5, rng.random(32) < 0.5) is None
+    assert swap_by_scores(aligned, apart, harmful) is None
+    assert swap_by_refusals(rng.random(32) < 0.5, rng.random(32) < 0.5) is None
