@@ -220,7 +220,7 @@ def test_a_template_that_does_not_end_is_stopped_here_too(monkeypatch, render_al
     monkeypatch.setattr("probes.prompts.chat.SECONDS", 0.3)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = ENDLESS
-    with pytest.raises(PromptError, match="The chat template fails on (task item 1|prompt)"):
+    with pytest.raises(PromptError, match=r"The chat template fails on (task item 1|prompt)"):
         render_all(tokenizer)
 
 
