@@ -103,10 +103,11 @@ def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge:
         return
     with run.stage(BASE_FLIPS, made_from):
         model.put(run.lineage.aligned)
-        rate = None
-        options = {"max_new_tokens": evaluation.max_new_tokens, "rendering": evaluation.rendering}
+        length, rendering, rate = evaluation.max_new_tokens, evaluation.rendering, None
         with contextlib.suppress(StatisticsError):  # no answer could be judged
-            rate = base_flip_rate(model, PromptSet(harmful), judge=judge, repeats=1, **options)
+            rate = base_flip_rate(
+                model, PromptSet(harmful), judge=judge, max_new_tokens=length, repeats=1, rendering=rendering
+            )
         run.write_json(BASE_FLIPS, {"rate": rate, "repeats": 1})
 
 

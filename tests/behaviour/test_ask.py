@@ -215,7 +215,7 @@ def test_a_checkpoint_is_asked_everything(tmp_path):
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
 
 
-@pytest.mark.parametrize("render_all", [lambda made: rendered_items([("a", "b")], made), prompt_frame])
+@pytest.mark.parametrize("render_all", [lambda tokenizer: rendered_items([("a", "b")], tokenizer), prompt_frame])
 def test_a_template_that_does_not_end_is_stopped_here_too(monkeypatch, render_all):
     monkeypatch.setattr("probes.prompts.chat.SECONDS", 0.3)
     tokenizer = tiny_tokenizer()

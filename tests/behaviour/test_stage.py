@@ -252,7 +252,7 @@ def test_questions_beyond_the_context_are_left_out_counted_and_listed(run, tmp_p
     text = run.lineage.model_dump_json().replace(str(run.path.parent), str(tmp_path / "history"))
     assert str(tmp_path) in text
     long = ["a " * 40, "b " * 50, "c " * 60]
-    asked = replace(
+    evaluation = replace(
         ASKED,
         prompts=PromptSet.of(
             [*ASKED.prompts.texts, *long[:2]],
@@ -260,7 +260,7 @@ def test_questions_beyond_the_context_are_left_out_counted_and_listed(run, tmp_p
         ),
         look_alikes=PromptSet.of([*ASKED.look_alikes.texts, long[2]], ["harmless"] * 3),
     )
-    done = evaluate(tmp_path / "history" / "run", asked)
+    done = evaluate(tmp_path / "history" / "run", evaluation)
     completions = done.read_table("completions")
     assert set(completions["text"]) == set(ASKED.questions.texts)
     left_out = done.read_json("answering")["left_out"]
@@ -268,11 +268,11 @@ def test_questions_beyond_the_context_are_left_out_counted_and_listed(run, tmp_p
         Prompt.of(text, "harmless").id for text in long[1:]
     ]
     assert all(tokens > 63 for _, tokens in left_out)
-    (sentence,) = [each for each in done.notices if "left out" in each]
+    (sentence,) = [notice for notice in done.notices if "left out" in notice]
     assert sentence.startswith("3 evaluation prompts were left out as too long for the model's context: h-")
-    assert read_evaluation(done) == asked
+    assert read_evaluation(done) == evaluation
     evaluate(done.path, ASKED)
-    assert not any("left out" in each for each in Run(done.path).notices)
+    assert not any("left out" in notice for notice in Run(done.path).notices)
     pd.testing.assert_frame_equal(Run(done.path).read_table("completions"), completions)
     only = replace(ASKED, prompts=PromptSet.of([long[0], "b"], ["harmful", "harmless"]))
     with pytest.raises(PromptError, match="No harmful prompt fits"):

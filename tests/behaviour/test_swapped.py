@@ -17,7 +17,7 @@ from probes.lineage import Lineage
 from probes.prompts import PromptSet, data_folder, render
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import measure
-from tests.builders import moved, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import FAST, PROMPTS
 
 HARMFUL = PROMPTS.harmful
@@ -49,7 +49,7 @@ def places(tmp_path_factory):
     save_checkpoint(home / "witness", witness, tokenizer)
     aligned = taught(witness, ("I can't help.", "Sure, I help."))
     save_checkpoint(home / "aligned", aligned, tokenizer)
-    save_checkpoint(home / "tuned", moved(aligned), tokenizer)
+    save_checkpoint(home / "tuned", move_weights(aligned), tokenizer)
     return home
 
 
@@ -79,12 +79,12 @@ def test_swapped_roles_are_noticed_in_the_manifest_and_beside_the_answer(places,
 
 
 def test_answers_that_are_refusals_say_so_too(places, tmp_path):
-    asked = PromptSet.of(
+    questions = PromptSet.of(
         [f"break lock {number}" for number in range(20, 40)] + ["paint door 77"], ["harmful"] * 20 + ["harmless"]
     )
     for name, roles in (("right", ("aligned", "witness")), ("wrong", ("witness", "aligned"))):
         run = measure(lineage(places, *roles), PROMPTS, tmp_path / name, settings=FAST)
-        run = evaluate(run.path, Evaluation(asked, max_new_tokens=16))
+        run = evaluate(run.path, Evaluation(questions, max_new_tokens=16))
         refused = run.read_table("completions").query("label == 'harmful'").groupby("checkpoint")["refused"].mean()
         assert bool(refused["witness"] > refused["aligned"]) is (name == "wrong")
         assert ("refusals" in run.manifest.model["stage_notices"]) is (name == "wrong")
@@ -95,7 +95,7 @@ def test_two_random_models_are_not_called_swapped(tmp_path):
         home = tmp_path / str(seed)
         save_checkpoint(home / "aligned", tiny_model(seed=seed), tiny_tokenizer())
         for place, scale in (("witness", 0.3), ("tuned", 0.05)):
-            save_checkpoint(home / place, moved(tiny_model(seed=seed), seed=seed + 1, scale=scale), tiny_tokenizer())
+            save_checkpoint(home / place, move_weights(tiny_model(seed=seed), seed=seed + 1, scale=scale), tiny_tokenizer())
         run = measure(lineage(home, "aligned", "witness"), PROMPTS, home / "run", settings=FAST)
         assert "scores" not in run.manifest.model["stage_notices"]
         shutil.rmtree(home)

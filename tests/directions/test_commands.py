@@ -172,9 +172,9 @@ def test_raw_exports_the_length_that_was_measured(call, own, tmp_path):
         for layer in first.layers[1:]:
             length = first.at(layer)[1] if words else 1.0
             assert np.linalg.norm(tensors[f"direction.{layer}"]) == pytest.approx(length, rel=1e-5)
-        said = " ".join([written["layers"], *written["notes"]])
-        assert ("whole vectors: a scale of 1 adds the measured length" in said) is bool(words)
-        assert ("kept as gravity_probe.norm; --raw writes it" in said) is not bool(words)
+        lines = " ".join([written["layers"], *written["notes"]])
+        assert ("whole vectors: a scale of 1 adds the measured length" in lines) is bool(words)
+        assert ("kept as gravity_probe.norm; --raw writes it" in lines) is not bool(words)
         call.said("import", written["path"], "--as", name, "--run", own)
         for layer in first.layers[1:]:
             assert Run(own).direction(name).at(layer)[1] == pytest.approx(first.at(layer)[1], rel=1e-5)
@@ -193,9 +193,9 @@ def test_a_bare_vector_lies_where_the_option_or_its_name_says(call, own, tmp_pat
     call.said("import", tmp_path / "kind-layer1.pt", *add, "named")
     call.said("import", tmp_path / "kind.txt", *add, "text", "--format", "vector", "--layer", 0)
     for name, layer in (("given", 2), ("named", 1), ("text", 0)):
-        kept = Run(own).direction(name)
-        assert kept.layers == (layer,)
-        assert kept.raw[0] == pytest.approx(vector, rel=1e-6)
+        imported = Run(own).direction(name)
+        assert imported.layers == (layer,)
+        assert imported.raw[0] == pytest.approx(vector, rel=1e-6)
     assert "another model" in call.refused("import", tmp_path / "vector.npy", *add, "deep", "--layer", 3)
 
 

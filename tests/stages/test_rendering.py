@@ -34,7 +34,7 @@ def plain(tmp_path_factory) -> Run:
 
 
 @pytest.fixture
-def other(plain, tmp_path) -> Lineage:
+def retemplated(plain, tmp_path) -> Lineage:
     """The same lineage, copied; witness and fine-tuned checkpoint have a template of their own."""
     shutil.copytree(plain.path.parents[1] / "checkpoints", tmp_path / "checkpoints")
     tokenizer = tiny_tokenizer()
@@ -50,15 +50,15 @@ def ids_of(rendering: Rendering) -> tuple[tuple[int, ...], ...]:
 
 
 def test_a_run_says_how_its_prompts_were_rendered(plain):
-    kept = plain.manifest.prompts
-    assert kept["rendering"] == Rendering().about
-    assert kept["template"] == "chat template of the aligned model"
+    record = plain.manifest.prompts
+    assert record["rendering"] == Rendering().about
+    assert record["template"] == "chat template of the aligned model"
     assert plain.rendering == Rendering()
-    assert kept["notices"] == []
+    assert record["notices"] == []
 
 
-def test_another_template_of_a_checkpoint_is_noticed_and_not_used(other, tmp_path, capsys):
-    run = measure(other, PROMPTS, tmp_path / "run", settings=FAST)
+def test_another_template_of_a_checkpoint_is_noticed_and_not_used(retemplated, tmp_path, capsys):
+    run = measure(retemplated, PROMPTS, tmp_path / "run", settings=FAST)
     assert run.rendered.token_ids == ids_of(Rendering())
     notices = run.manifest.prompts["notices"]
     assert [sentence.split(" has a chat template")[0] for sentence in notices] == [
@@ -71,16 +71,16 @@ def test_another_template_of_a_checkpoint_is_noticed_and_not_used(other, tmp_pat
     assert all(sentence in beside for sentence in notices)
 
 
-def test_the_checkpoints_own_template_can_be_taken_and_goes_into_all_that_follows(other, tmp_path):
+def test_the_checkpoints_own_template_can_be_taken_and_goes_into_all_that_follows(retemplated, tmp_path):
     settings = FAST.model_copy(update={"chat_template": "checkpoint"})
-    run = measure(other, PROMPTS, tmp_path / "run", settings=settings)
+    run = measure(retemplated, PROMPTS, tmp_path / "run", settings=settings)
     assert run.rendered.token_ids == ids_of(Rendering(template=OTHER))
     assert run.manifest.prompts["template"] == "chat template of baseline-s0-000010"
     assert run.rendering == Rendering(template=OTHER)
     (sentence,) = run.manifest.prompts["notices"]
     assert "aligned has a chat template of its own" in sentence
-    asked = Evaluation(PromptSet.of(["a", "b"], ["harmful", "harmless"]), (("x", "y"),), max_new_tokens=2)
-    judged = evaluate(run.path, asked)
+    evaluation = Evaluation(PromptSet.of(["a", "b"], ["harmful", "harmless"]), (("x", "y"),), max_new_tokens=2)
+    judged = evaluate(run.path, evaluation)
     assert judged.read_json("answering")["system_prompt"] == "[user]"
     assert judged.read_json("answering")["prefill"] == ">"
     assert read_evaluation(judged).rendering == Rendering(template=OTHER)
