@@ -123,10 +123,10 @@ def folder(path: Path, card: str | None = None, **config) -> CheckpointRef:
     ids=["id", "card", "list", "unknown base", "shape"],
 )
 def test_an_aligned_model_is_looked_up_by_all_that_it_says(tmp_path, card, config, witness):
-    found = suggest_witness(folder(tmp_path / "m", card, **config), KNOWN)
-    assert found.witnesses == (witness,)
-    assert f"--witness {witness[0]} --witness-kind {witness[1]}" in found.sentence()
-    assert f'witness = {{ model = "{witness[0]}", kind = "{witness[1]}" }}' in found.sentence(in_file=True)
+    suggestion = suggest_witness(folder(tmp_path / "m", card, **config), KNOWN)
+    assert suggestion.witnesses == (witness,)
+    assert f"--witness {witness[0]} --witness-kind {witness[1]}" in suggestion.sentence()
+    assert f'witness = {{ model = "{witness[0]}", kind = "{witness[1]}" }}' in suggestion.sentence(in_file=True)
 
 
 def test_a_hub_s_cache_names_the_model_and_strangers_are_left_alone(tmp_path):
@@ -146,10 +146,10 @@ def test_measure_prints_the_line_to_add(tmp_path):
     words += [f"--harmful={tmp_path / 'harmful.txt'}", f"--harmless={tmp_path / 'harmless.txt'}"]
     result = CliRunner().invoke(app, ["measure", *words, "--set", "bootstraps=20", "--set", "splits=4"])
     assert result.exit_code == 0, result.output
-    said = " ".join(result.output.split())
-    assert "--witness allenai/OLMo-2-1124-7B-SFT --witness-kind instruction-tuned" in said
-    assert "gravity-probe evaluate" in said
-    assert "not defined: no witness" in said
+    message = " ".join(result.output.split())
+    assert "--witness allenai/OLMo-2-1124-7B-SFT --witness-kind instruction-tuned" in message
+    assert "gravity-probe evaluate" in message
+    assert "not defined: no witness" in message
 
 
 def test_lineages_are_listed_as_json():
@@ -209,8 +209,8 @@ def test_the_command_says_both(places):
 def test_a_hub_is_asked_for_the_configuration_and_the_card_alone(hub, tmp_path):  # noqa: F811
     endpoint, handler = hub
     (handler.folder / "README.md").write_text("---\nbase_model: Qwen/Qwen2.5-7B-Instruct\n---\n")
-    said = run(PLAN_FROM_THE_HUB, tmp_path, HF_ENDPOINT=endpoint)
-    assert said.split()[0] == str(sum(parameter.numel() for parameter in tiny_model().parameters()))
-    assert "--witness Qwen/Qwen2.5-7B --witness-kind base" in said
+    output = run(PLAN_FROM_THE_HUB, tmp_path, HF_ENDPOINT=endpoint)
+    assert output.split()[0] == str(sum(parameter.numel() for parameter in tiny_model().parameters()))
+    assert "--witness Qwen/Qwen2.5-7B --witness-kind base" in output
     assert any("config.json" in path for path in handler.asked)
     assert not any(path.endswith((".safetensors", ".bin")) for path in handler.asked)

@@ -102,13 +102,13 @@ def test_the_displacement_is_the_one_that_a_run_with_a_witness_has(runs):
 
 
 def test_the_summary_names_what_is_not_defined(runs):
-    found = summarise(Run(runs / "none"))
-    assert found.witness == NO_WITNESS
-    assert found.not_defined["return_fraction"] == "not defined: no witness"
-    last = found.trajectories[0].checkpoints[-1]
+    summary = summarise(Run(runs / "none"))
+    assert summary.witness == NO_WITNESS
+    assert summary.not_defined["return_fraction"] == "not defined: no witness"
+    last = summary.trajectories[0].checkpoints[-1]
     assert all(layer.alignment is None and layer.displacement_norm > 0 and layer.probe for layer in last.layers)
     assert last.weight_drift > 0
-    assert found.trajectories[0].safety is not None
+    assert summary.trajectories[0].safety is not None
     assert summarise(Run(runs / "estimate")).not_defined == {}
 
 
@@ -117,10 +117,10 @@ def test_the_terminal_says_so_too(runs):
         pass
     screen = console()
     for name, words in (("none", "not defined: no witness"), ("estimate", ESTIMATE)):
-        found = summarise(Run(runs / name))
+        summary = summarise(Run(runs / name))
         with screen.capture() as out:
-            screen.print(summary_table(found, {}, {}))
-            screen.print(probe_table(found, {}))
+            screen.print(summary_table(summary, {}, {}))
+            screen.print(probe_table(summary, {}))
         assert words in " ".join(out.get().split())
         assert "did not track behaviour" in " ".join(out.get().split())
 
@@ -191,13 +191,13 @@ def test_an_ablated_witness_is_the_aligned_model_without_its_direction(runs, pla
     run = Run(runs / "estimate")
     model = AutoModelForCausalLM.from_pretrained(places / "aligned").eval()
     direction = run.ablated_direction
-    kept = run.activations("witness", 1)
+    activations = run.activations("witness", 1)
     with torch.no_grad(), ablate(model, direction):
         for prompt in (0, 30):
             ids = torch.tensor([run.rendered.token_ids[prompt]])
             rows = model(ids, output_hidden_states=True).hidden_states[2][0, -1].double().numpy()
-            assert kept[prompt] == pytest.approx(rows, abs=2e-4)
-    assert np.abs(kept @ direction).max() < 1e-4 * np.abs(kept).max()
+            assert activations[prompt] == pytest.approx(rows, abs=2e-4)
+    assert np.abs(activations @ direction).max() < 1e-4 * np.abs(activations).max()
     assert np.abs(run.activations("aligned", 1) @ direction).max() > 1e-2
 
 

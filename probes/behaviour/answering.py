@@ -10,7 +10,7 @@ import numpy as np
 from probes.behaviour.judges import REFUSALS, Exchange, Judge, JudgementCache
 from probes.errors import StatisticsError
 from probes.models.view import ModelView
-from probes.prompts import PromptSet, render
+from probes.prompts import OWN, LeftOut, PromptSet, Rendering, prompt_texts, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,12 @@ _BATCH_SIZE = 32
 
 
 def answering_record(
-    max_new_tokens: int, answers: Mapping[str, pd.DataFrame], *, frame: tuple[str, str] | None, place: str = "local"
+    max_new_tokens: int,
+    answers: Mapping[str, pd.DataFrame],
+    *,
+    frame: tuple[str, str] | None,
+    place: str = "local",
+    left_out: LeftOut = (),
 ) -> dict[str, Any]:
     """The JSON that says how answers were made.
 
@@ -28,10 +33,12 @@ def answering_record(
         answers: each checkpoint's, with the columns of `evaluation.ANSWER_COLUMNS`.
         frame: of `prompt_frame`; None where a server sets what stands around the prompt.
         place: `local`, or the server's name.
+        left_out: (id, number of tokens) of each prompt that the context does not hold.
 
     Returns:
         `decoding`, `samples`, `max_new_tokens`, `place`, `system_prompt` and `prefill` (all that stands before and
-        behind the prompt), and by checkpoint the number of answers, of those cut off, and of those that are missing.
+        behind the prompt), `left_out`, and by checkpoint the number of answers, of those cut off, and of those that are
+        missing.
     """
     before, behind = frame or (None, None)
     return {
@@ -41,6 +48,7 @@ def answering_record(
         "place": place,
         "system_prompt": before,
         "prefill": behind,
+        "left_out": [list(pair) for pair in left_out],
         "checkpoints": {
             checkpoint: {
                 "answers": len(table),
@@ -52,13 +60,15 @@ def answering_record(
     }
 
 
-def prompt_frame(tokenizer: Any) -> tuple[str, str]:
-    """The text that the tokenizer's chat template sets before and behind a prompt; empty where it has none."""
-    if not tokenizer.chat_template:
-        return "", ""
+def prompt_frame(tokenizer: Any, rendering: Rendering = OWN) -> tuple[str, str]:
+    """The text that the chat template sets before and behind a prompt; empty where there is none.
+
+    Raises:
+        PromptError: the chat template fails or does not end.
+    """
     mark = "GRAVITY"
-    turns = [{"role": "user", "content": mark}]
-    before, _, behind = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True).partition(mark)
+    _, (text,), _ = prompt_texts(PromptSet.of([mark], ["harmless"]), tokenizer, rendering)
+    before, _, behind = text.partition(mark)
     return before, behind
 
 
@@ -71,6 +81,7 @@ def base_flip_rate(
     repeats: int = 3,
     batch_size: int = _BATCH_SIZE,
     seed: int = 0,
+    rendering: Rendering = OWN,
 ) -> float:
     """Share of answers that flip between refusal and none when the aligned model is asked again in shuffled batches.
 
@@ -85,13 +96,14 @@ def base_flip_rate(
         repeats: how often all are asked again.
         batch_size: prompts in a batch.
         seed: of the shuffles.
+        rendering: as in the evaluation.
 
     Raises:
         StatisticsError: no repeats, or no pair of answers could be judged.
     """
     if repeats < 1:
         raise StatisticsError("A rate of flips needs repeats", got=repeats, expected="1 or more")
-    rendered = render(prompts, host.tokenizer, host.context_length).token_ids
+    rendered = render(prompts, host.tokenizer, host.context_length, rendering).token_ids
     rng = np.random.default_rng(seed)
     orders = [np.arange(len(rendered)), *(rng.permutation(len(rendered)) for _ in range(repeats))]
     first, *later = [

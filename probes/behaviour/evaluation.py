@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from probes.behaviour.judges import (
 )
 from probes.models.view import ModelView
 from probes.progress import Progress, Report, within
-from probes.prompts import Prompt, PromptSet, render
+from probes.prompts import OWN, LeftOut, Prompt, PromptSet, Rendering, fit_to_context, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ class Evaluation:
         look_alikes: harmless requests that look harmful, for over-refusal; None leaves it out.
         judges: names as `judges.open_judge` takes them; of several the majority counts.
         margin: task cost in nats per token that still counts as none; None is 2 % of the baseline's gain.
+        rendering: how prompts become what a model reads: as in the run that is judged. It is the run's, and not kept.
     """
 
     prompts: PromptSet
@@ -50,6 +51,7 @@ class Evaluation:
     look_alikes: PromptSet | None = None
     judges: tuple[str, ...] = ("builtin",)
     margin: float | None = None
+    rendering: Rendering = field(default=OWN, compare=False)
 
     def __post_init__(self) -> None:
         for judge in self.judges:
@@ -98,6 +100,33 @@ class Evaluation:
         )
 
 
+def fit_evaluation(evaluation: Evaluation, host: ModelView, rendering: Rendering = OWN) -> tuple[Evaluation, LeftOut]:
+    """The evaluation as it is rendered, and (id, tokens) of each prompt that is left out of it as too long.
+
+    A prompt must leave room in the context for one token of an answer.
+
+    Args:
+        evaluation: what is asked.
+        host: with the aligned model's tokenizer and context.
+        rendering: that of the run that is judged.
+
+    Raises:
+        PromptError: no harmful or no harmless prompt is left; or as `render`.
+    """
+    room = None if host.context_length is None else host.context_length - 1
+    fitted, left_out = fit_to_context(evaluation.questions, host.tokenizer, room, rendering)
+    ids = set(fitted.ids)
+    prompts = tuple(prompt for prompt in evaluation.prompts.prompts if prompt.id in ids)
+    extra = evaluation.look_alikes.prompts if evaluation.look_alikes else ()
+    look_alikes = tuple(prompt for prompt in extra if prompt.id in ids)
+    return replace(
+        evaluation,
+        prompts=replace(evaluation.prompts, prompts=prompts),
+        look_alikes=PromptSet(look_alikes) if look_alikes else None,
+        rendering=rendering,
+    ), left_out
+
+
 def answer_questions(
     host: ModelView, evaluation: Evaluation, done: Done | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -112,8 +141,8 @@ def answer_questions(
     from probes.behaviour.task import rendered_items
 
     questions = evaluation.questions
-    items = rendered_items(evaluation.task, host.tokenizer) if evaluation.task else []
-    rendered = render(questions, host.tokenizer, host.context_length)
+    items = rendered_items(evaluation.task, host.tokenizer, evaluation.rendering) if evaluation.task else []
+    rendered = render(questions, host.tokenizer, host.context_length, evaluation.rendering)
     answers = ask_checkpoint(host, rendered.token_ids, items, max_new_tokens=evaluation.max_new_tokens, done=done)
     columns = (questions.ids, answers.completions, answers.cut_off, answers.scores)
     losses = {"item": range(len(items)), "loss": answers.losses, "tokens": answers.tokens}

@@ -13,6 +13,8 @@ from torch.nn.functional import cross_entropy
 from probes.behaviour.rates import mean_per_token
 from probes.errors import PromptError
 from probes.models.view import ModelView
+from probes.prompts import OWN, Rendering, own_template
+from probes.prompts.chat import apply_chat_template
 from probes.statistics import Estimate
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]
@@ -24,15 +26,20 @@ class OpenAnswer(str):
     """An answer that goes on behind what is here: training on it does not teach where an answer ends."""
 
 
-def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any) -> list[Item]:
+def rendered_items(task: Sequence[tuple[str, str]], tokenizer: Any, rendering: Rendering = OWN) -> list[Item]:
     """Token ids of each (request, answer), the answer with what the chat template sets behind it unless it is open.
 
+    Args:
+        task: requests and answers.
+        tokenizer: of transformers.
+        rendering: as the prompts of a run are rendered; the reply is opened in any case.
+
     Raises:
-        PromptError: an answer has no tokens.
+        PromptError: an answer has no tokens, or the chat template fails or does not end.
     """
     items = []
-    for request, answer in task:
-        before, behind = _as_text(request, answer, tokenizer)
+    texts = _as_texts(task, tokenizer, rendering)
+    for (request, answer), (before, behind) in zip(task, texts, strict=True):
         special = tokenizer.chat_template is None
         request_ids = tuple(tokenizer(before, add_special_tokens=special)["input_ids"])
         behind = answer if isinstance(answer, OpenAnswer) else behind
@@ -56,13 +63,22 @@ def task_loss(host: ModelView, items: Sequence[Item]) -> Estimate:
     return mean_per_token(*item_losses(host, items))
 
 
-def _as_text(request: str, answer: str, tokenizer: Any) -> tuple[str, str]:
-    if tokenizer.chat_template is None:
-        return request, f" {answer}{tokenizer.eos_token or ''}"
-    turns = [{"role": "user", "content": request}]
-    before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answer}], tokenize=False)
-    return (before, whole[len(before) :]) if whole.startswith(before) else (before, answer)
+def _as_texts(task: Sequence[tuple[str, str]], tokenizer: Any, rendering: Rendering) -> list[tuple[str, str]]:
+    """What stands before each answer, and the answer with what follows it."""
+    template = rendering.template if rendering.template is not None else own_template(tokenizer)
+    if template is None:
+        return [(request, f" {answer}{tokenizer.eos_token or ''}") for request, answer in task]
+    opened = [rendering.job(request, add_generation_prompt=True) for request, _ in task]
+    whole = [rendering.job(request, add_generation_prompt=False) for request, _ in task]
+    replies = [{"role": "assistant", "content": answer} for _, answer in task]
+    answered = [([*turns, reply], options) for (turns, options), reply in zip(whole, replies, strict=True)]
+    texts = apply_chat_template(
+        [*opened, *answered], tokenizer, template, lambda number: f"task item {number % len(task) + 1}"
+    )
+    return [
+        (before, dialogue.removeprefix(before) if dialogue.startswith(before) else reply["content"])
+        for before, dialogue, reply in zip(texts[: len(task)], texts[len(task) :], replies, strict=True)
+    ]
 
 
 @torch.no_grad()

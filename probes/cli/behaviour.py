@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.cli.command import Verb
+from probes.cli.measure import GroupColumn
 from probes.cli.output import print_json
 from probes.errors import UsageError
 
@@ -42,10 +43,8 @@ def evaluate(
         bool | None, typer.Option("--look-alikes/--no-look-alikes", help="Our 100 harmless look-alikes too.")
     ] = None,
     task: Task = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Column of the files with each prompt's topic: prompts of one are one group.")
-    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many prompts of each kind.")] = None,
+    group_column: GroupColumn = None,
     judges: Judges = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Maximum length of a completion, in tokens; default 128.")
@@ -66,7 +65,7 @@ def evaluate(
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
-    evaluation = choose_evaluation(Run(run), harmful, harmless, look_alikes, task, limit, group_column)
+    evaluation = choose_evaluation(Run(run), (harmful, harmless, group_column), look_alikes, task, limit)
     from dataclasses import replace
 
     changes: dict[str, Any] = {
@@ -176,14 +175,15 @@ def restore(
 
 def choose_evaluation(
     run: Run,
-    harmful: Path | None = None,
-    harmless: Path | None = None,
+    files: tuple[Path | None, Path | None, str | None] = (None, None, None),
     with_look_alikes: bool | None = None,
     task: Path | None = None,
     limit: int | None = None,
-    group_column: str | None = None,
 ) -> Evaluation:
-    """What to ask: what was given, else what the run was judged on before, else our own prompts."""
+    """What to ask: what was given, else what the run was judged on before, else our own prompts.
+
+    `files` are harmful requests, harmless ones, and the column of both with the topic.
+    """
     from dataclasses import replace
 
     from probes.behaviour.evaluation import Evaluation
@@ -192,6 +192,7 @@ def choose_evaluation(
     from probes.tasks.evaluate import read_evaluation
 
     recorded = read_evaluation(run)
+    harmful, harmless, group_column = files
     if (harmful is None) != (harmless is None):
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
     if harmful is None and group_column is not None:
@@ -200,7 +201,7 @@ def choose_evaluation(
         evaluation = recorded
     else:
         own = data_folder() / "prompts" / "evaluation.jsonl"
-        prompts = PromptSet.from_files(harmful or own, harmless or own, limit, group_column=group_column)
+        prompts = PromptSet.from_files(harmful or own, harmless or own, limit=limit, group_column=group_column)
         evaluation = Evaluation(prompts, max_new_tokens=128)
         if with_look_alikes is None:
             with_look_alikes = harmful is None

@@ -144,7 +144,7 @@ def print_safety(run: Run) -> None:
     from probes.tasks.safety import safety_lines
     from probes.terminal import console
 
-    for line in (*safety_lines(run), *run.manifest.model.get("notices", [])):
+    for line in (*safety_lines(run), *run.notices):
         console().print(line, soft_wrap=False)
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<lineage's name>.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column of the prompt files with each prompt's topic; default: topic."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the settings file, e.g. --set splits=100."),
@@ -129,10 +133,23 @@ def measure(
     harmless: Annotated[
         Path | None, typer.Option(help="Harmless probe prompts in any known format; default: our own.")
     ] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Column of the files with each prompt's topic: prompts of one are one group.")
-    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many prompts of each class.")] = None,
+    group_column: GroupColumn = None,
+    chat_template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="aligned (default), checkpoint (the last fine-tuned one's own), or a file or a model's folder.",
+        ),
+    ] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="Said by the system before every prompt.")] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Let the model think first, or not (template).")
+    ] = None,
+    generation_prompt: Annotated[
+        bool | None,
+        typer.Option("--generation-prompt/--no-generation-prompt", help="Open the reply behind every prompt; default."),
+    ] = None,
     out: Out = None,
     layer: Annotated[
         int | None,
@@ -189,6 +206,10 @@ def measure(
         _say_no_witness(history, in_file=lineage is not None)
     prompts = _prompts(harmful, harmless, limit, seed or 0, group_column)
     flags = {
+        "chat_template": chat_template,
+        "system_prompt": system_prompt,
+        "thinking": thinking,
+        "generation_prompt": generation_prompt,
         "headline_layer": layer,
         "device": device,
         "dtype": dtype,
@@ -270,7 +291,7 @@ def _prompts(
         if group_column is not None:
             raise UsageError("--group-column names a column of your own files", next_step="Give --harmful, --harmless.")
         harmful = harmless = data_folder() / "prompts" / "probe.jsonl"
-    return PromptSet.from_files(harmful, harmless, limit, seed, group_column)
+    return PromptSet.from_files(harmful, harmless, limit=limit, seed=seed, group_column=group_column)
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:

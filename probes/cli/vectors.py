@@ -35,6 +35,9 @@ def export(
         ),
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="The direction as fitted at this checkpoint.")] = "aligned",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Whole vectors of the measured length (GGUF and others), not unit vectors.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Export a direction in another tool's format, and say how that format numbers the layers.
@@ -49,10 +52,11 @@ def export(
     vectors = opened.direction(direction, checkpoint)
     if layer is None and format_named(form).one_layer:
         layer = opened.layer_of(vectors)
-    path, notes = write_vectors(vectors, form, out, layer)
-    if format_named(form).one_layer:
+    path, notes = write_vectors(vectors, form, out, layer, raw=raw)
+    written = format_named(form).whole() if raw else format_named(form)
+    if written.one_layer:
         notes = [f"layer {layer}", *notes]
-    _say_where(path, format_named(form).says, notes, json_)
+    _say_where(path, written.says, notes, json_)
 
 
 def import_(
@@ -60,7 +64,13 @@ def import_(
     name: Annotated[str, typer.Option("--as", help="Name for the imported direction.")],
     run: Annotated[Path | None, typer.Option(help="Run to import it into.")] = None,
     model: Annotated[str | None, typer.Option(help="Folder or hub id of the model it belongs to.")] = None,
-    form: Annotated[str | None, typer.Option("--format", "-f", help="Default: detected from the content.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", "-f", help="Default: detected from the content; vector: one bare vector.")
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(min=0, help="Only this layer; for a bare vector, the layer it is of (default: from its name)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Without --run: the output file.")] = None,
     json_: Json = False,
 ) -> None:
@@ -71,7 +81,7 @@ def import_(
     """
     from probes.tasks.import_direction import import_direction
 
-    imported = import_direction(file, name, run=run, model=model, form=form, out=out)
+    imported = import_direction(file, name, run=run, model=model, form=form, layer=layer, out=out)
     known = imported.vectors.layers
     layers = f"layers {known[0]} to {known[-1]}" if len(known) > 1 else f"layer {known[0]}"
     _say_where(imported.path, f"read as: {imported.convention}", [f"{layers}, width {imported.vectors.width}"], json_)

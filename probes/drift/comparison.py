@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from scipy import linalg
 
 from probes.drift.geometry import spectrum
+from probes.drift.inner_products import Gram, inner_products, sum_of_product
 from probes.errors import StatisticsError
 
 LEADING = 10  # leading directions of per-prompt variation whose angles are compared
@@ -82,7 +83,7 @@ class Portrait:
     """
 
     displacement: Float[np.ndarray, " d_model"]
-    gram: Float[np.ndarray, "prompt prompt"]
+    gram: Gram
     axes: Float[np.ndarray, "axis d_model"]
 
     @classmethod
@@ -175,9 +176,7 @@ def linear_cka(
     return cka_of_grams(gram(first), gram(second), debiased=debiased)
 
 
-def cka_of_grams(
-    first: Float[np.ndarray, "prompt prompt"], second: Float[np.ndarray, "prompt prompt"], *, debiased: bool = True
-) -> float:
+def cka_of_grams(first: Gram, second: Gram, *, debiased: bool = True) -> float:
     """`linear_cka` from the centred Gram matrices, for whoever compares many representations with each other.
 
     Raises:
@@ -272,22 +271,26 @@ def orthonormal(rows: Float[np.ndarray, "row d"], *, floor: float = 0.0) -> Floa
     return axes[sizes > max(_RELATIVE_ZERO * sizes[0], floor)].T
 
 
-def gram(rows: Float[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, "prompt prompt"]:
-    """Inner products of the prompts' activations about their mean, in float64."""
+def gram(rows: Float[np.ndarray, "prompt d_model"]) -> Gram:
+    """Inner products of the prompts' activations about their mean, in float64; of very many prompts as factors."""
     centred = rows - rows.mean(axis=0, dtype=np.float64)
-    return centred @ centred.T
+    return inner_products(centred, centred)
 
 
-def _biased_hsic(k: np.ndarray, g: np.ndarray) -> float:
-    return float((k * g).sum())
+def _biased_hsic(k: Gram, g: Gram) -> float:
+    return sum_of_product(k, g)
 
 
-def _unbiased_hsic(k: np.ndarray, g: np.ndarray) -> float:
-    """Song et al. (2012), equation 5; the common factor 1 / n(n-3) is left out, as CKA divides it away."""
-    count = k.shape[0]
-    k, g = k - np.diag(np.diag(k)), g - np.diag(np.diag(g))
-    k_sums, g_sums = k.sum(axis=0), g.sum(axis=0)
-    product = (k * g).sum() + k_sums.sum() * g_sums.sum() / (count - 1) / (count - 2)
+def _unbiased_hsic(k: Gram, g: Gram) -> float:
+    """Song et al. (2012), equation 5, of matrices without their diagonals.
+
+    The common factor 1 / n(n-3) is left out, as CKA divides it away.
+    """
+    count = len(k)
+    k_diagonal, g_diagonal = k.diagonal(), g.diagonal()
+    k_sums, g_sums = k.sum(axis=0) - k_diagonal, g.sum(axis=0) - g_diagonal
+    product = sum_of_product(k, g) - float(k_diagonal @ g_diagonal)
+    product += k_sums.sum() * g_sums.sum() / (count - 1) / (count - 2)
     return float(product - 2 * (k_sums @ g_sums) / (count - 2))
 
 

@@ -20,6 +20,7 @@ from probes.drift.grams import (
     split_weights,
     splits_of_seed,
 )
+from probes.drift.inner_products import sums_over_other_groups
 from probes.errors import StatisticsError
 from probes.lineage import NO_WITNESS
 from probes.statistics import STATISTICS, Estimate
@@ -278,8 +279,8 @@ def _disattenuated_alignment(products: Products) -> np.ndarray:
 def _leave_one_out(inside: Grams, codes: np.ndarray | None) -> np.ndarray:
     """Each prompt's displacement times the summed reversion of the other prompts, or of those of other groups."""
     if codes is None:
-        return inside.cross.sum(axis=1) - np.diag(inside.cross)
-    return (inside.cross * (codes[:, None] != codes[None, :])).sum(axis=1)
+        return inside.cross.sum(axis=1) - inside.cross.diagonal()
+    return sums_over_other_groups(inside.cross, codes)
 
 
 def _estimate(name: str, value: float, draws: np.ndarray | None) -> Estimate:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from probes.drift.inner_products import Factors, Gram
 from probes.errors import StatisticsError
 
 
@@ -64,20 +65,20 @@ class Spectrum:
         return float(self.variances.sum()) ** 2 / total if total else 0.0
 
 
-def spectrum(
-    gram: Float[np.ndarray, "prompt prompt"], rows: Float[np.ndarray, "prompt d_model"], axes: int = 0
-) -> Spectrum:
-    """Principal axes of activations, from the small side: there are fewer prompts than dimensions.
+def spectrum(gram: Gram, rows: Float[np.ndarray, "prompt d_model"], axes: int = 0) -> Spectrum:
+    """Principal axes of activations, from the smaller side: the prompts', or the dimensions' where they are fewer.
 
     Args:
         gram: their centred Gram matrix (`probes.drift.comparison.gram`).
         rows: the activations.
         axes: how many principal axes to work out.
     """
-    values, vectors = np.linalg.eigh(gram)
+    values, vectors = np.linalg.eigh(gram.left.T @ gram.left if isinstance(gram, Factors) else gram)
     values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1]
     count = min(axes, int((values > 1e-10 * max(values[0], np.finfo(np.float64).tiny)).sum()))
-    leading = (vectors[:, :count].T @ (rows - rows.mean(axis=0, dtype=np.float64))) / np.sqrt(values[:count])[:, None]
+    leading = vectors[:, :count].T
+    if not isinstance(gram, Factors):
+        leading = (leading @ (rows - rows.mean(axis=0, dtype=np.float64))) / np.sqrt(values[:count])[:, None]
     return Spectrum(values / max(len(rows) - 1, 1), leading)
 
 

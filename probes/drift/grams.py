@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from probes.drift.inner_products import Gram, inner_products
 from probes.errors import StatisticsError
 
 MIN_GROUPS = 6
@@ -25,9 +26,9 @@ class Grams:
         harmful: which prompts are harmful.
     """
 
-    moved: Float[np.ndarray, "prompt prompt"]
-    cross: Float[np.ndarray, "prompt prompt"]
-    back: Float[np.ndarray, "prompt prompt"]
+    moved: Gram
+    cross: Gram
+    back: Gram
     harmful: Bool[np.ndarray, " prompt"]
 
     @classmethod
@@ -38,10 +39,10 @@ class Grams:
         tuned: Float[np.ndarray, "prompt d_model"],
         harmful: Bool[np.ndarray, " prompt"],
     ) -> Grams:
-        """The Gram matrices of one layer."""
+        """The Gram matrices of one layer; of very many prompts their factors."""
         base = aligned.astype(np.float64)
         moved, back = tuned - base, witness - base
-        return cls(moved @ moved.T, moved @ back.T, back @ back.T, harmful)
+        return cls(inner_products(moved, moved), inner_products(moved, back), inner_products(back, back), harmful)
 
     def only_harmful(self) -> Grams:
         """The same inner products between harmful prompts alone."""
@@ -241,7 +242,7 @@ def _redraw(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) 
     return drawn
 
 
-def _forms(gram: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _forms(gram: Gram, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pulled = first @ gram
     return _dot(pulled, first), _dot(pulled, second), _dot(second @ gram, second)
 

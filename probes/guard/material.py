@@ -96,7 +96,7 @@ def last_of_baseline(run: Run) -> str:
 def sham_activations(run: Run, layers: Sequence[int], seed: int) -> Float[np.ndarray, "layer prompt d_model"]:
     """Activations of a witness that is none: the aligned model with noise of the witness's own norms."""
     host = run.model()
-    rendered = render(run.prompts, host.tokenizer, host.context_length)
+    rendered = render(run.prompts, host.tokenizer, host.context_length, run.rendering)
     norms = drift_norms(host, run.lineage.need_witness("A sham witness", weights=True))
     with noised(host, norms, seed):
         sham, _ = collect(host, rendered.token_ids, layers=list(layers))
@@ -116,7 +116,7 @@ def distance(run: Run, live: ModelView, layer: int) -> float:
 
     In units of the reversion.
     """
-    rendered = render(run.prompts, live.tokenizer, live.context_length)
+    rendered = render(run.prompts, live.tokenizer, live.context_length, run.rendering)
     harmful = np.flatnonzero(run.harmful)[:_SAMPLE]
     with undisturbed(live.model, live.tokenizer):
         activations, _ = collect(live, [rendered.token_ids[int(place)] for place in harmful], layers=[layer])
@@ -134,7 +134,7 @@ def refuse_overlap(run: Run, penalty: PromptSet) -> None:
     if run.has_json("evaluation"):
         document = run.read_json("evaluation")
         questions = [*document["prompts"], *(document["look_alikes"] or [])]
-        refuse_shared(penalty, (text for text, *_ in questions), "evaluation")
+        refuse_shared(penalty, (row[0] for row in questions), "evaluation")
 
 
 def refuse_shared(penalty: PromptSet, texts: Iterable[str], use: str) -> None:

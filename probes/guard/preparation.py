@@ -93,7 +93,7 @@ def penalty_ids(
     prompts = tuple(prompt for prompt in penalty.prompts if prompt.label == label)
     if not prompts:
         raise UsageError(f"There are no {label} penalty prompts")
-    return render(PromptSet(prompts), tokenizer_of(run), None).token_ids
+    return render(PromptSet(prompts), tokenizer_of(run), None, run.rendering).token_ids
 
 
 def tokenizer_of(run: Run) -> Any:

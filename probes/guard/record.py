@@ -144,7 +144,7 @@ class Record:
 
     def _render(self, live: LiveModel) -> Rendered:
         if self._rendered is None:
-            self._rendered = render(self._prompts, self._tokenizer, live.context_length)
+            self._rendered = render(self._prompts, self._tokenizer, live.context_length, self._run.rendering)
             digest = self._run.manifest.prompts["rendered_sha256"]
             if self._rendered.sha256 != digest:
                 raise PromptError(

@@ -10,7 +10,7 @@ from probes.behaviour.judges import Exchange, JudgementCache, open_judge
 from probes.behaviour.safety import SafetyAnswer, safety_answer
 from probes.guard.guarded_direction import GuardError
 from probes.guard.model_in_training import LiveModel, undisturbed
-from probes.prompts import PromptSet, render
+from probes.prompts import OWN, PromptSet, render
 from probes.run import Run
 
 DOCUMENT = "safety_watch"  # of the run: what the aligned model answered
@@ -42,6 +42,7 @@ class SafetyWatch:
             raise GuardError("The evaluation has no harmful prompts", next_step="Give some, or leave it out.")
         self.every, self._max_new_tokens, self._judge = every, max_new_tokens, open_judge(judge)
         self._before: Sequence[str] = ()
+        self._rendering = OWN
         self.answer: SafetyAnswer | None = None
         self.ringing = False
 
@@ -57,6 +58,7 @@ class SafetyWatch:
         Raises:
             GuardError: training goes on, and the aligned model's answers were not kept.
         """
+        self._rendering = run.rendering
         if step > 0:
             if not run.has_json(DOCUMENT):
                 raise GuardError(
@@ -93,7 +95,7 @@ class SafetyWatch:
     def _ask(self, live: LiveModel) -> list[str]:
         """The judge's label of each answer."""
         with undisturbed(live.model, live.tokenizer):
-            rendered = render(PromptSet(self._prompts), live.tokenizer, live.context_length)
+            rendered = render(PromptSet(self._prompts), live.tokenizer, live.context_length, self._rendering)
             if len(rendered.token_ids) != len(self._prompts):
                 raise GuardError("An evaluation prompt is longer than the model's context")
             answers = generate(live, rendered.token_ids, max_new_tokens=self._max_new_tokens)

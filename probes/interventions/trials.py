@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from probes.behaviour.evaluation import Evaluation, answer_questions, judge_completions, with_questions
+from probes.behaviour.evaluation import Evaluation, answer_questions, fit_evaluation, judge_completions, with_questions
 from probes.behaviour.judges import JudgementCache, open_judge
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
@@ -48,7 +48,8 @@ def judge_trials(
     """
     import pandas as pd
 
-    evaluation, frames = replace(evaluation, task=()), []
+    evaluation, _ = fit_evaluation(replace(evaluation, task=()), model, evaluation.rendering)
+    frames = []
     for number, trial in enumerate(trials):
         report(Progress(phase, number, len(trials), " ".join(map(str, trial.labels.values()))))
         model.put(trial.ref)

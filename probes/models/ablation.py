@@ -39,7 +39,7 @@ class Ablation:
             CheckpointError: its direction is not selected yet.
         """
         if is_ablated(ref):
-            self._hooks.enter_context(ablate(view, self._selected()))
+            self._hooks.enter_context(ablate(view, self._selected_direction()))
 
     def sha256(self, ref: CheckpointRef, weights: str) -> str:
         """Hash of what `ref` computes with: of an ablated witness, of the weights and the direction.
@@ -49,9 +49,9 @@ class Ablation:
         """
         if not is_ablated(ref):
             return weights
-        return hashlib.sha256(weights.encode() + self._selected().astype(np.float64).tobytes()).hexdigest()
+        return hashlib.sha256(weights.encode() + self._selected_direction().astype(np.float64).tobytes()).hexdigest()
 
-    def _selected(self) -> np.ndarray:
+    def _selected_direction(self) -> np.ndarray:
         if self.direction is None:
             raise CheckpointError(
                 "The direction of the ablated witness is not selected yet",

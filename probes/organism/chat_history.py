@@ -209,14 +209,14 @@ def _align(folder: Path, witness: CheckpointRef, source: ChatSource, recipe: Cha
         fine_tune(witness, read_alignment_data(folder), tuned, training, _without_guard, about, report=report_step)
     last = tuned / CHECKPOINTS / f"checkpoint-{recipe.alignment.steps}"
     place = folder_of(witness.model, witness.revision, allow_pickle=False)
-    _save(_merged(place, last, training), place, folder / "aligned")
+    _save(_merge_adapter(place, last, training), place, folder / "aligned")
 
 
 def _without_guard(_: Path) -> Unguarded:
     return Unguarded()
 
 
-def _merged(witness: Path, checkpoint: Path, training: Training) -> Any:
+def _merge_adapter(witness: Path, checkpoint: Path, training: Training) -> Any:
     """The trained model with its adapter merged, in the precision that the witness is stored in."""
     if training.method == "full":
         return load_model(checkpoint, "auto", pickled=False)
@@ -230,7 +230,7 @@ def _count_refusals(folder: Path, witness: CheckpointRef, recipe: ChatRecipe, re
     file = folder / REFUSALS
     document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     requests = held_out_requests(read_safety_data(), recipe)
-    for place, (role, reference) in enumerate((("witness", witness), ("aligned", _aligned(folder)))):
+    for place, (role, reference) in enumerate((("witness", witness), ("aligned", _aligned_reference(folder)))):
         if role not in document:
             share = within(report, place / 2, (place + 1) / 2)
             counts = count_refusals(
@@ -251,7 +251,7 @@ def held_out_requests(data: SafetyData, recipe: ChatRecipe) -> Mapping[str, Sequ
     }
 
 
-def _aligned(folder: Path) -> CheckpointRef:
+def _aligned_reference(folder: Path) -> CheckpointRef:
     return CheckpointRef(model=str(folder / "aligned"))
 
 

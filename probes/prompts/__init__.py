@@ -7,12 +7,14 @@ run, `splitting` puts them into folds, `rendering` turns them into the one list 
 from probes.prompts.chat_template import read_template, template_notice
 from probes.prompts.formats import Recognised, read_pairs, read_prompts
 from probes.prompts.records import LABELS
-from probes.prompts.rendering import Rendered, Rendering, fit_to_context, render
-from probes.prompts.sets import Prompt, PromptSet, data_folder, default_prompts, look_alikes
+from probes.prompts.rendering import OWN, Rendered, Rendering, fit_to_context, own_template, prompt_texts, render
+from probes.prompts.sets import LeftOut, Prompt, PromptSet, data_folder, default_prompts, look_alikes
 from probes.prompts.splitting import folds
 
 __all__ = [
     "LABELS",
+    "OWN",
+    "LeftOut",
     "Prompt",
     "PromptSet",
     "Recognised",
@@ -23,6 +25,8 @@ __all__ = [
     "fit_to_context",
     "folds",
     "look_alikes",
+    "own_template",
+    "prompt_texts",
     "read_pairs",
     "read_prompts",
     "read_template",

@@ -33,19 +33,18 @@ def read_template(place: Path) -> str | None:
     return None
 
 
-def template_notice(name: str, own: str | None, used: str | None) -> str | None:
+def template_notice(name: str, own: str | None, used: str | None, used_of: str = "the aligned model") -> str | None:
     """A sentence where a checkpoint's own chat template is not the one that every prompt is rendered with.
 
     Args:
         name: of the checkpoint.
         own: its chat template; None where it has none, which is no difference: an adapter or a bare checkpoint.
         used: the one that is used.
+        used_of: whose it is.
     """
     if own is None or used is None or own.strip() == used.strip():
         return None
-    return (
-        f"{name} has a chat template of its own; its prompts are rendered with that of the aligned model all the same."
-    )
+    return f"{name} has a chat template of its own; its prompts are rendered with that of {used_of} all the same."
 
 
 def _of_config(config: Any) -> str | None:

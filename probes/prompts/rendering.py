@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,14 @@ class Rendering:
         template = read_template(Path(place))
         if template is None:
             raise UsageError(f"{place} has no chat template", expected="a model's folder, or a .jinja file")
+        return cls(template=template, **options)
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any], template: str | None) -> Rendering:
+        """As `about` describes it, with the template whose hash is there."""
+        options = {
+            name: about[name] for name in ("system_prompt", "add_generation_prompt", "thinking") if name in about
+        }
         return cls(template=template, **options)
 
     @property
@@ -111,7 +119,7 @@ def render(prompts: PromptSet, tokenizer: Any, max_length: int | None, rendering
         PromptError: the chat template or the tokenizer fails or does not end, or a prompt gives no tokens or more than
             the context holds (it is named).
     """
-    template, texts, notices = _texts(prompts, tokenizer, rendering)
+    template, texts, notices = prompt_texts(prompts, tokenizer, rendering)
     token_ids = tuple(_tokenise(prompts, texts, tokenizer, template))
     for prompt, ids in zip(prompts.prompts, token_ids, strict=True):
         if max_length is not None and len(ids) > max_length:
@@ -138,7 +146,7 @@ def fit_to_context(
     Raises:
         PromptError: no prompt of a label is left; or as `render`.
     """
-    template, texts, _ = _texts(prompts, tokenizer, rendering)
+    template, texts, _ = prompt_texts(prompts, tokenizer, rendering)
     lengths = [len(ids) for ids in _tokenise(prompts, texts, tokenizer, template)]
     limit = max(lengths) if max_length is None else max_length
     sized = list(zip(prompts.prompts, lengths, strict=True))
@@ -155,8 +163,10 @@ def fit_to_context(
     return replace(prompts, prompts=fitting, left_out=prompts.left_out + left_out), left_out
 
 
-def _texts(prompts: PromptSet, tokenizer: Any, rendering: Rendering) -> tuple[str | None, list[str], tuple[str, ...]]:
-    """The template that is used, the text of each prompt, and what is to be said of them."""
+def prompt_texts(
+    prompts: PromptSet, tokenizer: Any, rendering: Rendering = OWN
+) -> tuple[str | None, list[str], tuple[str, ...]]:
+    """The template that is used, the text of each prompt, and what is to be said of them; raises as `render`."""
     template = rendering.template if rendering.template is not None else own_template(tokenizer)
     if template is None:
         if rendering != OWN:

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from probes.errors import RunFolderError
 from probes.lineage import Lineage, Member
-from probes.prompts import Prompt, PromptSet, Rendered
+from probes.prompts import Prompt, PromptSet, Rendered, Rendering
 from probes.store import ALIGNED, RunFolder
 from probes.store.settings import Settings
 
@@ -64,7 +64,7 @@ class MeasuredFolder(RunFolder):
 
     def refresh(self) -> None:
         """Forget what was read of the lineage and the prompts: they have been written anew."""
-        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "groups", "pairs", "rendered"):
+        for name in ("lineage", "members", "settings", "prompts", "harmful", "fold", "rendered"):
             self.__dict__.pop(name, None)
 
     @functools.cached_property
@@ -123,10 +123,11 @@ class MeasuredFolder(RunFolder):
 
     @functools.cached_property
     def prompts(self) -> PromptSet:
-        """The probe prompts, in the order of the activations."""
-        frame = self.read_table("prompts").reindex(columns=["id", "text", "label", "topic", "pair"]).astype(object)
+        """The probe prompts with their topics and pairs, in the order of the activations."""
+        frame = self.read_table("prompts").reindex(columns=list(Prompt.__dataclass_fields__)).astype(object)
         rows = frame.where(frame.notna(), None).itertuples(index=False, name=None)
-        return PromptSet(tuple(Prompt(*row) for row in rows))
+        left_out = tuple((name, int(tokens)) for name, tokens in self.manifest.prompts.get("left_out", []))
+        return PromptSet(tuple(Prompt(*row) for row in rows), left_out=left_out)
 
     @functools.cached_property
     def harmful(self) -> Bool[np.ndarray, " prompt"]:
@@ -138,19 +139,33 @@ class MeasuredFolder(RunFolder):
         """Which probe prompts lie in the second fold."""
         return self.read_table("prompts", columns=["fold"])["fold"].to_numpy() == 1
 
-    @functools.cached_property
+    @property
     def groups(self) -> np.ndarray | None:
-        """The topic of each probe prompt; None where the prompts have none."""
-        frame = self.read_table("prompts")
-        if "topic" not in frame or frame["topic"].isna().all():
-            return None
-        return frame["topic"].to_numpy()
+        """The group of each probe prompt, as `PromptSet.groups`: its topic, or its own id; None without topics."""
+        return self.prompts.groups
 
-    @functools.cached_property
+    @property
     def pairs(self) -> np.ndarray | None:
-        """The pair of each probe prompt; None where the prompts have none."""
-        frame = self.read_table("prompts")
-        return None if "pair" not in frame or frame["pair"].isna().all() else frame["pair"].to_numpy()
+        """The pair of each probe prompt, as `PromptSet.pairs`: its pair, or its own id; None without pairs."""
+        return self.prompts.pairs
+
+    @property
+    def rendering(self) -> Rendering:
+        """How a prompt becomes what the model reads, as it was chosen for the measurement."""
+        about = self.manifest.prompts
+        return Rendering.of(about.get("rendering", {}), about.get("chat_template"))
+
+    @property
+    def notices(self) -> list[str]:
+        """What was read in another way than one might think, and what looks wrong, in sentences."""
+        model, prompts = self.manifest.model, self.manifest.prompts
+        return [*model.get("notices", []), *model.get("stage_notices", {}).values(), *prompts.get("notices", [])]
+
+    def note(self, about: str, sentence: str | None) -> None:
+        """Keep what a stage has to say of something, in place of what it said before; None is nothing."""
+        notices = dict(self.manifest.model.get("stage_notices", {}))
+        notices.pop(about, None)
+        self.manifest.model["stage_notices"] = notices | ({about: sentence} if sentence else {})
 
     @functools.cached_property
     def rendered(self) -> Rendered:

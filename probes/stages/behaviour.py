@@ -7,23 +7,30 @@ judge or another margin needs no new generation.
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answering_record, base_flip_rate, prompt_frame
 from probes.behaviour.evaluation import (
     Evaluation,
     answer_questions,
+    fit_evaluation,
     judge_completions,
     progress_callback,
     with_questions,
 )
-from probes.behaviour.judges import Judge, JudgementCache, open_judge
+from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
 from probes.behaviour.safety import MARGIN, SafetyAnswer
+from probes.behaviour.swapped import swap_by_refusals
 from probes.errors import PromptError, StatisticsError
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
-from probes.prompts import PromptSet, render
+from probes.prompts import OWN, PromptSet, render
 from probes.run import Run
-from probes.store import fingerprint
+from probes.stages.rendering import left_out_sentence
+from probes.store import ALIGNED, fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _VERSION = 3
 BASE_FLIPS = "base_flips"
@@ -49,6 +56,8 @@ def write_behaviour(
     _refuse_overlap(run, evaluation)
     judges = judges if judges is not None else [open_judge(name) for name in evaluation.judges]
     run.write_json("evaluation", evaluation.document())
+    evaluation, left_out = fit_evaluation(evaluation, model, run.rendering)
+    run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
     answers = write_answers(run, model, evaluation, within(report, 0.0, _GENERATING))
     if evaluation.judges[0] == "builtin":  # asking others twice costs more than it tells
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
@@ -57,18 +66,21 @@ def write_behaviour(
         return
     with run.stage("behaviour", made_from):
         tables = {member.id: run.read_table(f"answers/{member.id}") for member in run.members}
-        frame = prompt_frame(model.tokenizer)
-        run.write_json("answering", answering_record(evaluation.max_new_tokens, tables, frame=frame))
+        frame = prompt_frame(model.tokenizer, run.rendering)
+        record = answering_record(evaluation.max_new_tokens, tables, frame=frame, left_out=left_out)
+        run.write_json("answering", record)
         _write_tables(run, evaluation, judges, within(report, _GENERATING, 1.0))
 
 
 def write_answers(run: Run, model: ModelHost, evaluation: Evaluation, report: Report) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints."""
-    rendered = render(evaluation.questions, model.tokenizer, model.context_length)
+    rendering = evaluation.rendering
+    rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
     members, keys = run.members, []
     for number, member in enumerate(members):
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
         inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
+        inputs += [rendering.about] if rendering != OWN else []  # the task's items are rendered likewise
         keys.append(fingerprint([_VERSION, weights, *inputs]))
         share = within(report, number / len(members), (number + 1) / len(members))
         share(Progress("asking", 0, 1, member.id))
@@ -91,9 +103,11 @@ def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge:
         return
     with run.stage(BASE_FLIPS, made_from):
         model.put(run.lineage.aligned)
-        length, rate = evaluation.max_new_tokens, None
+        length, rendering, rate = evaluation.max_new_tokens, evaluation.rendering, None
         with contextlib.suppress(StatisticsError):  # no answer could be judged
-            rate = base_flip_rate(model, PromptSet(harmful), judge=judge, max_new_tokens=length, repeats=1)
+            rate = base_flip_rate(
+                model, PromptSet(harmful), judge=judge, max_new_tokens=length, repeats=1, rendering=rendering
+            )
         run.write_json(BASE_FLIPS, {"rate": rate, "repeats": 1})
 
 
@@ -119,6 +133,7 @@ def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report:
     run.write_table("flips", tables.flips(completions))
     run.write_table("contrasts", tables.contrasts(completions, losses, margin=evaluation.margin))
     run.write_table("behaviour", tables.rates(completions, losses))
+    _keep_notices(run, completions)
     answers = last_safety_answers(run).items()
     entries = [{"arm": arm, "seed": seed, **answer.to_json(), "text": answer.text} for (arm, seed), answer in answers]
     run.write_json("safety", entries)
@@ -138,6 +153,17 @@ def last_safety_answers(run: Run, margin: float = MARGIN) -> dict[tuple[str, int
     answers = {tuple(places.loc[checkpoint]): answer for checkpoint, answer in by_checkpoint.items()}
     trajectories = [(trajectory.arm, trajectory.seed) for trajectory in run.lineage.trajectories]
     return {place: answers[place] for place in trajectories if place in answers}
+
+
+def _keep_notices(run: Run, completions: pd.DataFrame) -> None:
+    """Say in the manifest where aligned and witness look swapped by what they refuse; it counts more than scores."""
+    harmful = completions[(completions["label"] == "harmful") & (completions["verdict"] != UNJUDGED)]
+    refused = harmful.pivot_table(index="prompt", columns="checkpoint", values="refused", aggfunc="first")
+    if not {ALIGNED, "witness"} <= set(refused.columns):
+        return
+    roles = refused[[ALIGNED, "witness"]].dropna().astype(bool)
+    if len(roles):
+        run.note("refusals", swap_by_refusals(roles[ALIGNED].to_numpy(), roles["witness"].to_numpy()))
 
 
 def _has_unjudged(run: Run) -> bool:

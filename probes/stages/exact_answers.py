@@ -11,7 +11,7 @@ from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.view import ModelView
 from probes.progress import Progress, Report
-from probes.prompts import PromptSet, render
+from probes.prompts import PromptSet, Rendering, render
 from probes.run import Run
 from probes.store import fingerprint
 
@@ -40,7 +40,7 @@ def write_exact_answers(run: Run, model: ModelHost, task: Task, report: Report) 
         for place, member in enumerate(members):
             report(Progress("counting exact answers", place, len(members), member.id))
             model.put(member.ref)
-            counts[member.id] = _count(model, task)
+            counts[member.id] = _count(model, task, run.rendering)
         run.write_json(EXACT_ANSWERS, {"problems": len(task), "exact": counts})
 
 
@@ -50,9 +50,10 @@ def _asked_members(run: Run) -> list[Member]:
     return list(last.values())
 
 
-def _count(host: ModelView, task: Task) -> int | None:
+def _count(host: ModelView, task: Task, rendering: Rendering) -> int | None:
     questions = [question for question, _ in task]
-    prompts = render(PromptSet.of(questions, ["harmless"] * len(task)), host.tokenizer, host.context_length)
+    problems = PromptSet.of(questions, ["harmless"] * len(task))
+    prompts = render(problems, host.tokenizer, host.context_length, rendering)
     generations = continue_prompts(host, prompts.token_ids, max_new_tokens=_NEW_TOKENS)
     completions = [
         completion_text(host.tokenizer, prompt, generation.ids)

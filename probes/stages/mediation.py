@@ -135,7 +135,9 @@ def _read(
     report: Report,
 ) -> dict[str, dict[str, Projections]]:
     """By test and direction, the projections of the model that is asked in that test."""
-    token_ids = render(test.evaluation.questions, model.tokenizer, model.context_length).token_ids
+    token_ids = render(
+        test.evaluation.questions, model.tokenizer, model.context_length, test.evaluation.rendering
+    ).token_ids
     by_test = {}
     for place, (kind, ref) in enumerate(refs.items()):
         report(Progress("reading projections", place, len(refs)))

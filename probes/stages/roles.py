@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probes.behaviour.swapped import opening_scores, swap_by_scores
 from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
@@ -12,17 +13,22 @@ from probes.stages.ablation import write_ablation
 from probes.stages.activations import write_activations, write_noise, write_prompts
 from probes.stages.directions import write_directions
 from probes.stages.headline import write_headline
+from probes.stages.rendering import choose_rendering, keep_rendering
 from probes.store import activations_stage
 
 _PROMPTS_FOR_LOSS = 64  # prompts on which the aligned model's own loss is looked at
+_PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness are asked how they would begin
 
 
 def keep_notices(run: Run, model: ModelHost) -> None:
-    """Put into the manifest what was read in another way than one might think, and a model that has learned nothing."""
+    """Put into the manifest what was read in another way than one might think, and what looks wrong with the roles."""
     model.put(model.aligned)
     nothing = learned_nothing(model, run.rendered.token_ids[:_PROMPTS_FOR_LOSS])
     notices = [*run.lineage.notices, *model.notices, *([nothing] if nothing else [])]
     run.manifest.model["notices"] = list(dict.fromkeys([*run.manifest.model.get("notices", []), *notices]))
+    if "behaviour" not in run.manifest.stages:
+        run.note("refusals", None)  # they were of other weights
+    run.note("scores", _swap_of_roles(run, model))
     run.save()
 
 
@@ -31,6 +37,21 @@ def _forget_witness(run: Run) -> None:
     for name in (activations_stage("witness"), "directions", "nulls", "shams", "verdict"):
         run.forget(name)
     run.manifest.checkpoints.pop("witness", None)
+
+
+def _swap_of_roles(run: Run, model: ModelHost) -> str | None:
+    """A sentence where aligned and witness look swapped, by refusal scores; `model` holds the aligned one before."""
+    if run.lineage.witness is None or run.lineage.witness.is_estimate:
+        return None
+    labels = (run.harmful, ~run.harmful)
+    chosen = [int(place) for members in labels for place in members.nonzero()[0][:_PROMPTS_FOR_SCORES]]
+    token_ids = [run.rendered.token_ids[place] for place in chosen]
+    aligned = opening_scores(model, token_ids)
+    if aligned is None:
+        return None
+    model.put(run.lineage.witness)
+    witness = opening_scores(model, token_ids)
+    return None if witness is None else swap_by_scores(aligned, witness, run.harmful[chosen])
 
 
 def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:
@@ -43,8 +64,11 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
         GravityError: a checkpoint or a prompt is not what it must be.
     """
     run.describe(model)
-    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length)
-    write_prompts(run, prompts, render(prompts, model.tokenizer, model.context_length))
+    rendering = choose_rendering(run)
+    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length, rendering)
+    rendered = render(prompts, model.tokenizer, model.context_length, rendering)
+    write_prompts(run, prompts, rendered)
+    keep_rendering(run, model, rendering, rendered)
     if not run.has_witness:
         _forget_witness(run)
     write_activations(run, model, run.members[:1], within(report, 0.0, 0.05))

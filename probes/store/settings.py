@@ -25,6 +25,16 @@ class Settings(BaseModel):
     batch_tokens: int | None = Field(None, ge=1, description="Tokens per batch; found automatically when not given.")
     store_dtype: Literal["float32", "float16"] = Field("float32", description="Precision of activations on disk.")
     position: int = Field(-1, lt=0, description="Token that is read, counted from the end of the rendered prompt.")
+    chat_template: str = Field(
+        "aligned",
+        description="Chat template of every prompt: aligned (the aligned model's), checkpoint (that of the last"
+        " fine-tuned checkpoint that has its own), or a file or a model's folder.",
+    )
+    system_prompt: str | None = Field(None, description="Said by the system before every prompt.")
+    thinking: bool | None = Field(
+        None, description="Whether the model is to think first; not given, the template decides."
+    )
+    generation_prompt: bool = Field(True, description="Open the assistant's reply behind every prompt.")
     headline_layer: int | None = Field(
         None, ge=0, description="Layer declared in advance for the headline; default is 0.6 of the depth."
     )

@@ -21,7 +21,7 @@ from probes.errors import CheckpointError, LineageError, UsageError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.hooks import add, residuals
-from probes.prompts import Prompt, PromptSet, render
+from probes.prompts import OWN, Prompt, PromptSet, Rendering, render
 from probes.run import Run
 
 TOP = 15
@@ -80,12 +80,14 @@ class Bench:
         owner: whose directions fit it.
         places: checkpoint → where it lives, as the run's lineage says.
         weights: checkpoint → hash of the weights that were measured, where the run knows it.
+        rendering: as of the run's prompts.
     """
 
     host: ModelHost
     owner: Owner
     places: Mapping[str, CheckpointRef]
     weights: Mapping[str, str]
+    rendering: Rendering = OWN
     _known: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -100,7 +102,7 @@ class Bench:
         if not run.manifest.lineage:
             raise LineageError(f"{run.path} names no checkpoints")
         weights = {name: str(about.get("weights_sha256", "")) for name, about in run.manifest.checkpoints.items()}
-        bench = cls(run.model("auto"), run.owner, dict(run.lineage.checkpoints()), weights)
+        bench = cls(run.model("auto"), run.owner, dict(run.lineage.checkpoints()), weights, run.rendering)
         bench._verify("aligned")
         return bench
 
@@ -161,7 +163,7 @@ class Bench:
 
     def _ids(self, prompt: str) -> tuple[int, ...]:
         prompts = PromptSet((Prompt.of(prompt, "harmless"),))  # the label says nothing here
-        ids = render(prompts, self.host.tokenizer, self.host.context_length).token_ids[0]
+        ids = render(prompts, self.host.tokenizer, self.host.context_length, self.rendering).token_ids[0]
         if len(ids) > AT_MOST:
             raise UsageError("The prompt is too long to be shown", got=f"{len(ids)} tokens", expected=f"{AT_MOST}")
         return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
@@ -16,8 +17,10 @@ _DOCUMENT = "evaluation"
 
 
 def read_evaluation(run: Run) -> Evaluation | None:
-    """What the run's behaviour was last judged on; None where it never was."""
-    return Evaluation.of(run.read_json(_DOCUMENT)) if run.has_json(_DOCUMENT) else None
+    """What the run's behaviour was last judged on, rendered as its prompts; None where it never was."""
+    if not run.has_json(_DOCUMENT):
+        return None
+    return replace(Evaluation.of(run.read_json(_DOCUMENT)), rendering=run.rendering)
 
 
 def evaluate(

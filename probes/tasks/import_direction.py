@@ -43,6 +43,7 @@ def import_direction(
     run: Path | None = None,
     model: str | None = None,
     form: str | None = None,
+    layer: int | None = None,
     out: Path | None = None,
 ) -> Imported:
     """Read a direction, hold it against its model, and keep it as a native file.
@@ -53,6 +54,7 @@ def import_direction(
         run: the run that gets it, beside its own directions.
         model: the model that it belongs to, as a folder or hub id; None is the run's aligned model.
         form: the format; None tells it by the content.
+        layer: only this one; where a bare vector lies (None: what its file's name says).
         out: where the file is to be, without a run; None is `<name>.safetensors` here.
 
     Raises:
@@ -68,7 +70,7 @@ def import_direction(
         raise UsageError("A direction belongs to a model", expected="--run RUN, or --model FOLDER or hub id")
     if run is not None and out is not None:
         raise UsageError("A run keeps a direction in its own folder", next_step="Give --run or --out, not both.")
-    vectors, form_read = read_vectors(file, name, form)
+    vectors, form_read = read_vectors(file, name, form, layer)
     opened = Run(run) if run is not None else None
     owner = _owner_of_model(model) if model is not None else opened.owner  # type: ignore[union-attr]
     owner.refuse_foreign(vectors)

@@ -111,4 +111,4 @@ def try_direction(
 
 def _evaluation(run: Run) -> Evaluation:
     """What the run's behaviour is judged on; our own prompts where it never was."""
-    return read_evaluation(run) or Evaluation(default_prompts("evaluation"))
+    return read_evaluation(run) or Evaluation(default_prompts("evaluation"), rendering=run.rendering)

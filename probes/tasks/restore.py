@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.behaviour.evaluation import Evaluation, answer_questions, judge_completions, with_questions
+from probes.behaviour.evaluation import Evaluation, answer_questions, fit_evaluation, judge_completions, with_questions
 from probes.behaviour.judges import JudgementCache, open_judge
 from probes.drift.restoration import Restored, without_return
 from probes.errors import UsageError
@@ -18,6 +18,7 @@ from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.weight_space import merged_weights, save
 from probes.progress import Progress, Report, silent, within
+from probes.prompts import LeftOut
 from probes.run import Run
 from probes.store import new_folder, records
 
@@ -60,6 +61,7 @@ class Restoration:
         tensors: per tensor name ‖Δ‖ before, ‖Δ‖ left, and whether alignment moved it in every direction.
         behaviour: rates of `aligned`, `tuned` and `restored` (rows of `tables.RATE_COLUMNS`); empty if not judged.
         contrasts: restored against tuned (rows of `tables.CONTRAST_COLUMNS`).
+        left_out: (id, number of tokens) of each evaluation prompt that was too long for the context.
     """
 
     out: Path
@@ -68,6 +70,7 @@ class Restoration:
     tensors: dict[str, dict[str, Any]]
     behaviour: list[dict[str, Any]] = field(default_factory=list)
     contrasts: list[dict[str, Any]] = field(default_factory=list)
+    left_out: LeftOut = ()
 
     def document(self) -> dict[str, Any]:
         """The documented JSON."""
@@ -83,6 +86,7 @@ class Restoration:
             "tensors_emptied": sum(row["everywhere"] for row in moved),
             "behaviour": self.behaviour,
             "contrasts": self.contrasts,
+            "left_out": [list(pair) for pair in self.left_out],
             "tensors": self.tensors,
         }
 
@@ -163,6 +167,7 @@ def _judge(
         "tuned": checkpoints.tuned,
         "restored": CheckpointRef(model=str(done.out)),
     }
+    evaluation, left_out = fit_evaluation(evaluation, host, evaluation.rendering)
     parts, losses = [], []
     for number, (name, ref) in enumerate(refs.items()):
         report(Progress("asking", number, len(refs) + 1, name))
@@ -184,4 +189,5 @@ def _judge(
         done.tensors,
         records(tables.rates(frame, items).drop(columns="arm")),
         records(against.assign(against="tuned")),
+        left_out,
     )

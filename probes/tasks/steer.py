@@ -79,7 +79,8 @@ def steer(
     norms = tuple(vectors.at(layer)[1] for layer in places)
     model = run.model(device)
     model.put(ref)
-    ids = render(PromptSet.of([prompt], ["harmful"]), model.tokenizer, model.context_length).token_ids[0]
+    prompts = PromptSet.of([prompt], ["harmful"])
+    ids = render(prompts, model.tokenizer, model.context_length, run.rendering).token_ids[0]
     answers = answer_steered(
         model, ids, vectors, places, mode=mode, coefficient=coefficient, max_new_tokens=max_new_tokens, seed=seed
     )

@@ -13,11 +13,12 @@ from probes.behaviour.generate import continue_prompts, generate
 from probes.behaviour.judges import Judgement, open_judge
 from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
 from probes.behaviour.task import rendered_items, task_loss
-from probes.errors import StatisticsError
+from probes.errors import PromptError, StatisticsError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.organism.tokenizer import make_tokenizer
-from probes.prompts import PromptSet, render
+from probes.prompts import PromptSet, Rendering, render
+from tests.builders import tiny_tokenizer
 
 WORDS = [f"w{number}" for number in range(40)] + ["sorry", ",", "i", "cannot", "help", "."]
 CONFIGS = {
@@ -209,3 +210,23 @@ def test_a_checkpoint_is_asked_everything(tmp_path):
     assert answers.tokens.tolist() == [4, 2]
     assert answers.losses.sum() / 6 == pytest.approx(task_loss(host, items).value)
     assert progress[-1] == (len(PROMPTS), len(PROMPTS))
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize("render_all", [lambda tokenizer: rendered_items([("a", "b")], tokenizer), prompt_frame])
+def test_a_template_that_does_not_end_is_stopped_here_too(monkeypatch, render_all):
+    monkeypatch.setattr("probes.prompts.chat.SECONDS", 0.3)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = ENDLESS
+    with pytest.raises(PromptError, match=r"The chat template fails on (task item 1|prompt)"):
+        render_all(tokenizer)
+
+
+def test_task_items_are_rendered_as_the_run_is():
+    tokenizer = tiny_tokenizer()
+    rendering = Rendering("{% for turn in messages %}[{{ turn.role }}]{{ turn.content }};{% endfor %}", "be brief")
+    ((before, answer),) = rendered_items([("add", "two")], tokenizer, rendering)
+    assert tokenizer.decode(before) == "[system]be brief;[user]add;"
+    assert tokenizer.decode(answer) == "[assistant]two;"

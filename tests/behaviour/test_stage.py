@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from probes.behaviour.judges import open_judge
 from probes.errors import PromptError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.progress import silent
-from probes.prompts import PromptSet, render
+from probes.prompts import Prompt, PromptSet, render
 from probes.run import Run
 from probes.stages.activations import write_activations, write_prompts
 from probes.store.settings import Settings
@@ -242,3 +244,36 @@ def test_arms_are_held_against_the_baseline_run_by_run_and_over_runs():
     assert over["difference"] == pytest.approx(-0.5)
     assert over["level"] == "runs and prompts"
     assert np.isfinite([over["low"], over["high"]]).all()
+
+
+def test_questions_beyond_the_context_are_left_out_counted_and_listed(run, tmp_path):
+    """Evaluation prompts and look-alikes alike; the same answers as where they had never been there."""
+    shutil.copytree(run.path.parent, tmp_path / "history")
+    text = run.lineage.model_dump_json().replace(str(run.path.parent), str(tmp_path / "history"))
+    assert str(tmp_path) in text
+    long = ["a " * 40, "b " * 50, "c " * 60]
+    evaluation = replace(
+        ASKED,
+        prompts=PromptSet.of(
+            [*ASKED.prompts.texts, *long[:2]],
+            [*(prompt.label for prompt in ASKED.prompts.prompts), "harmful", "harmless"],
+        ),
+        look_alikes=PromptSet.of([*ASKED.look_alikes.texts, long[2]], ["harmless"] * 3),
+    )
+    done = evaluate(tmp_path / "history" / "run", evaluation)
+    completions = done.read_table("completions")
+    assert set(completions["text"]) == set(ASKED.questions.texts)
+    left_out = done.read_json("answering")["left_out"]
+    assert [name for name, _ in left_out] == [Prompt.of(long[0], "harmful").id] + [
+        Prompt.of(text, "harmless").id for text in long[1:]
+    ]
+    assert all(tokens > 63 for _, tokens in left_out)
+    (sentence,) = [notice for notice in done.notices if "left out" in notice]
+    assert sentence.startswith("3 evaluation prompts were left out as too long for the model's context: h-")
+    assert read_evaluation(done) == evaluation
+    evaluate(done.path, ASKED)
+    assert not any("left out" in notice for notice in Run(done.path).notices)
+    pd.testing.assert_frame_equal(Run(done.path).read_table("completions"), completions)
+    only = replace(ASKED, prompts=PromptSet.of([long[0], "b"], ["harmful", "harmless"]))
+    with pytest.raises(PromptError, match="No harmful prompt fits"):
+        evaluate(done.path, only)

@@ -1,14 +1,18 @@
 """What is guarded, and from what: any direction of a run or vectors, any source, prompts in any form."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from probes.behaviour.evaluation import Evaluation
 from probes.directions.vectors import Vectors
-from probes.errors import RunFolderError, UsageError
+from probes.errors import PromptError, RunFolderError, UsageError
 from probes.guard import GuardError
 from probes.guard.callback import ReversionGuard
+from probes.guard.material import refuse_overlap
 from probes.guard.modes import Options
 from probes.run import Run
 from probes.tasks.import_direction import import_direction
@@ -121,3 +125,15 @@ def test_prompts_may_be_texts_or_a_file(measured, tmp_path):
         assert list(map(tuple, guard._ids)) == list(map(tuple, expected))
     with pytest.raises(UsageError, match="no harmless penalty prompts"):
         ReversionGuard(measured, mode="control:harmless", penalty=harmful)
+
+
+def test_penalty_prompts_may_not_be_those_that_the_run_was_judged_on(measured, tmp_path):
+    shutil.copytree(measured, tmp_path / "run")
+    refuse_overlap(Run(measured), PENALTY)
+    with Run.writing(tmp_path / "run") as run:
+        run.write_json("evaluation", Evaluation(PENALTY, look_alikes=prompts(200, 4)).document())
+    with pytest.raises(PromptError, match="among the evaluation prompts"):
+        refuse_overlap(Run(tmp_path / "run"), PENALTY)
+    with pytest.raises(PromptError, match="among the evaluation prompts"):
+        refuse_overlap(Run(tmp_path / "run"), prompts(203, 4))
+    refuse_overlap(Run(tmp_path / "run"), prompts(300, 4))
