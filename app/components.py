@@ -308,7 +308,7 @@ def readout(run: Context, direction: str, checkpoint: str) -> None:
         missing(
             "No tokens have been read out.",
             f"gravity-probe directions fit {run.command_path}",
-            "That opens the checkpoints, which must still be where they were.",
+            "That opens the checkpoints, which must not have been moved or deleted.",
         )
         return
     names = {"aligned": "aligned", checkpoint: checkpoint_name(checkpoint, run)}

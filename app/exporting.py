@@ -60,7 +60,7 @@ def panel(run: Context, direction: str) -> None:
         form, layer, checkpoint = _choices(run, direction)
         request = (run.key, direction, form, layer, checkpoint)
         left, right, _ = st.columns([2, 3, 2])
-        if left.button("Make the file", key="export-make", icon=":material/draft:"):
+        if left.button("Create the file", key="export-make", icon=":material/draft:"):
             st.session_state["export-asked"] = request
         if st.session_state.get("export-asked") == request:
             with st.spinner("Writing …", show_time=False):

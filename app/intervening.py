@@ -25,7 +25,7 @@ def _effects(run: Context, checkpoint: str, direction: str) -> None:
     rows = cache.table(run.key, "effects", None, filters) if cache.has_table(run.key, "effects") else pd.DataFrame()
     if rows.empty:
         components.missing(
-            f"Nobody has tried what {direction} does to answers in this run.",
+            f"The effect of {direction} on answers has not been measured in this run.",
             f"gravity-probe directions effect {run.command_path} --direction {direction}",
         )
         return
@@ -52,7 +52,7 @@ def _arm(run: Context, checkpoint: str) -> str:
 def _mediation(run: Context, checkpoint: str) -> None:
     if not cache.has_table(run.key, "mediation"):
         components.missing(
-            "Nobody has intervened along the reversion in this run.",
+            "The mediation test along the reversion has not been run.",
             f"gravity-probe directions mediate {run.command_path}",
         )
         return
@@ -71,7 +71,7 @@ def _mediation(run: Context, checkpoint: str) -> None:
     )
     components.chart(figure, rows, name="mediation", alt="Answers with and without the motion along the reversion")
     if chosen != checkpoint:
-        components.note(f"It was tried at {words}, not at the selected checkpoint.")
+        components.note(f"It was run at {words}, not at the selected checkpoint.")
 
 
 def _mediation_figure(key: Key, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:

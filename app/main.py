@@ -41,7 +41,7 @@ def main() -> None:
         bench.free()
     if not state.is_known_host(st.context.headers.get("Host")):
         components.header(page.title, "This address is not served")
-        components.note("The app answers at localhost, or at the names in GRAVITY_PROBE_HOSTS (by commas).")
+        components.note("The app answers at localhost, or at the names in GRAVITY_PROBE_HOSTS (comma-separated).")
         st.stop()
     with st.sidebar:
         ready, refusal = False, None
@@ -115,9 +115,9 @@ def _nothing_yet(page: str) -> None:
         st.code("gravity-probe measure --aligned A --checkpoint C --evaluate --out runs/mine", language="bash")
         return
     path = shlex.quote(str(known_runs[state.selection().run]))
-    components.header(page, "This run is not finished", "It holds no drift yet. Start the command that made it again:")
+    components.header(page, "This run is not finished", "It holds no drift yet. Rerun the command that made it:")
     st.code(f"gravity-probe measure --out {path} …\ngravity-probe demo --out {path}", language="bash")
-    components.note("It goes on where it stopped; what is already measured is not measured again.")
+    components.note("It resumes where it stopped; what is already measured is not measured again.")
 
 
 main()

@@ -39,7 +39,7 @@ def choose_place(catalogue: Catalogue, arm: str, seed: int, step: int, layer: in
         lambda chosen: state.change(layer=chosen),
         name="layer",
         format_func=lambda number: layer_name(number).capitalize() + (" ★" if number == catalogue.headline else ""),
-        help="★ the layer declared in advance: headline numbers are read there. −1 is the embedding.",
+        help="★ the pre-registered layer: headline numbers are read there. −1 is the embedding.",
     )
     choose(
         "Step",
@@ -54,7 +54,7 @@ def choose_place(catalogue: Catalogue, arm: str, seed: int, step: int, layer: in
 
 def choose_pictures() -> None:
     """Choose the format in which a figure's own button saves it."""
-    st.segmented_control("Pictures saved as", PICTURES, default=PICTURES[0], key="choose-pictures")
+    st.segmented_control("Save figures as", PICTURES, default=PICTURES[0], key="choose-pictures")
 
 
 def resolve_selection(key: Key, manifest: Manifest, catalogue: Catalogue, ink: InkName) -> Context:

@@ -20,7 +20,7 @@ _COLUMNS = ("checkpoint", "arm", "seed", "step", "measure", "value", "low", "hig
 def show(run: Context) -> None:
     """Draw the page."""
     if not cache.has_table(run.key, "behaviour"):
-        components.header("Behaviour", "Nobody has asked these models anything yet")
+        components.header("Behaviour", "No answers have been generated yet")
         components.missing(
             "No behaviour was measured in this run.",
             f"gravity-probe evaluate {run.command_path}",
@@ -104,7 +104,7 @@ def _figure(key: Key, layer: int, measure: str, subtitle: str, witness: str, ink
 def _browser(run: Context) -> None:
     with components.section():
         if not cache.has_table(run.key, "completions"):
-            components.missing("The answers were not kept.", f"gravity-probe evaluate {run.command_path}")
+            components.missing("The answers were not stored.", f"gravity-probe evaluate {run.command_path}")
             return
         checkpoint = run.catalogue.checkpoints[run.arm, run.seed, run.step]
         known = set(cache.columns(run.key, "completions"))
@@ -113,7 +113,7 @@ def _browser(run: Context) -> None:
         left, middle, right = st.columns([2, 2, 3])
         label = left.selectbox("Requests", ["all", *sorted(rows["label"].unique())], key="answers-label")
         kind = middle.selectbox("Answers", ["all", "refused", "answered"], key="answers-kind")
-        part = right.text_input("That hold the words", key="answers-words")
+        part = right.text_input("Containing the words", key="answers-words")
         if label != "all":
             rows = rows[rows["label"] == label]
         if kind != "all":

@@ -52,7 +52,7 @@ def show(run: Context) -> None:
     st.subheader(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
     with components.section():
         _projections(run, places, first, second, names)
-    st.subheader("What they say", anchor=False)
+    st.subheader("Their answers", anchor=False)
     with components.section():
         _completions(run, first, second, names)
 
@@ -135,9 +135,7 @@ def _layers_figure(
 def _show_transfer(run: Context, places: dict[str, str], first: str, second: str, names: tuple[str, str]) -> None:
     """Each direction's probe, fitted in one of the two and read in the other."""
     if not cache.has_table(run.key, "direction_transfer"):
-        components.missing(
-            "No probes have been carried from one to the other.", f"gravity-probe directions fit {run.command_path}"
-        )
+        components.missing("No probe transfer has been measured.", f"gravity-probe directions fit {run.command_path}")
         return
     rows = _carried_rows(run.key, run.layer, first, second)
     if rows["fitted"].nunique() < 2:
@@ -146,7 +144,9 @@ def _show_transfer(run: Context, places: dict[str, str], first: str, second: str
     arms = (places[first], places[second])
     subtitle = run.subtitle(direction=False)
     figure = cache.figure(_carried_figure, run.key, run.layer, first, second, names, arms, subtitle, run.ink)
-    components.chart(figure, rows, name="carried", alt="AUROC of each direction's probe at home and carried over")
+    components.chart(
+        figure, rows, name="carried", alt="AUROC of each direction's probe in its own checkpoint and in the other"
+    )
 
 
 def _carried_rows(key: Key, layer: int, first: str, second: str) -> pd.DataFrame:
@@ -185,7 +185,7 @@ def _weights(run: Context, first: str, second: str, names: tuple[str, str]) -> N
         components.missing(
             "The weights of these two have not been compared.",
             f"gravity-probe compare {run.command_path} {shlex.quote(first)} {shlex.quote(second)}",
-            "It reads both checkpoints, which must still be where they were, and keeps what it finds.",
+            "It reads both checkpoints, which must not have been moved or deleted, and keeps the result.",
         )
         return
     rows = cache.table(run.key, table)
@@ -255,7 +255,7 @@ def _completions(run: Context, first: str, second: str, names: tuple[str, str]) 
             return
         rows = _answers(run.key, first, second)
         if rows.empty:
-            components.note("No answers of both checkpoints are kept.")
+            components.note("Answers are not stored for both checkpoints.")
             return
         chosen = st.segmented_control("Show", _FILTERS, default=_FILTERS[0], key="compare-flips") or _FILTERS[0]
         before, after = rows["refused"].astype(bool), rows["refused_after"].astype(bool)

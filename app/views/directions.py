@@ -29,7 +29,7 @@ def show(run: Context) -> None:
             "This run holds no direction_tracks.parquet.",
             f"gravity-probe directions fit {run.command_path}",
             "It fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
-            "The activations must still lie in the run folder.",
+            "The activations must still be in the run folder.",
         )
         _download(run, list(cache.directions(run.key)))
         return
@@ -40,7 +40,7 @@ def show(run: Context) -> None:
     components.header("Directions", *_answer(run, rows, direction, checkpoint, about))
     components.choose_direction(known, direction, str(about.get("says", "")))
     if run.layer < 0:
-        components.note("Directions lie behind blocks, not in the embedding: choose a layer at the left.")
+        components.note("Directions are defined after blocks, not for the embedding: choose a layer in the sidebar.")
         return
     with components.section():
         figure = cache.figure(
@@ -53,7 +53,7 @@ def show(run: Context) -> None:
             alt="Angle, gap and AUROC of the direction by step, for every arm",
         )
     view = st.segmented_control(
-        "More of it", list(_VIEWS), default=next(iter(_VIEWS)), key="directions-view", label_visibility="collapsed"
+        "More views", list(_VIEWS), default=next(iter(_VIEWS)), key="directions-view", label_visibility="collapsed"
     )
     with components.section():
         _VIEWS[view or next(iter(_VIEWS))](run, checkpoint, direction)
@@ -100,7 +100,7 @@ def _turning(key: Key, layer: int, direction: str, chosen: tuple[str, int], subt
 def _all(run: Context, checkpoint: str, direction: str) -> None:
     rows = cache.tracks(run.key, (("checkpoint", "==", checkpoint),))
     if rows.empty:
-        components.note("The activations of this checkpoint were not kept: choose another step at the left.")
+        components.note("The activations of this checkpoint were not kept: choose another step in the sidebar.")
         return
     figure = cache.figure(
         _map,
@@ -195,11 +195,11 @@ def _readout(run: Context, checkpoint: str, direction: str) -> None:
 
 def _cosines(run: Context, checkpoint: str, direction: str) -> None:
     if not cache.has_table(run.key, "direction_cosines"):
-        components.missing("No cosines are kept.", f"gravity-probe directions fit {run.command_path}")
+        components.missing("No cosines are stored.", f"gravity-probe directions fit {run.command_path}")
         return
     rows = _cosine_rows(run.key, run.layer, checkpoint)
     if rows.empty:
-        components.note("None are kept of this checkpoint.")
+        components.note("None are stored for this checkpoint.")
         return
     subtitle = f"{run.subtitle(direction=False)} · {style.plain(components.checkpoint_name(checkpoint, run))}"
     figure = cache.figure(_cosine_figure, run.key, run.layer, checkpoint, direction, subtitle, run.ink)
@@ -232,12 +232,12 @@ def _cosine_figure(key: Key, layer: int, checkpoint: str, direction: str, subtit
 
 def _transfer(run: Context, _: str, direction: str) -> None:
     if not cache.has_table(run.key, "direction_transfer"):
-        components.missing("No transfer is kept.", f"gravity-probe directions fit {run.command_path}")
+        components.missing("No probe transfer is stored.", f"gravity-probe directions fit {run.command_path}")
         return
     rows = _transfer_rows(run.key, run.layer, direction)
     names = _own_line(run, set(rows["fitted_on"]))
     if len(names) < 2:
-        components.note("Too few checkpoints were fitted to carry a probe from one to another.")
+        components.note("Too few checkpoints were fitted to transfer a probe from one to another.")
         return
     subtitle = f"{run.subtitle(direction=False)} · direction {style.plain(direction)}"
     figure = cache.figure(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), subtitle, run.ink)
@@ -284,7 +284,7 @@ def _transfer_figure(
 def _download(run: Context, known: list[str], direction: str = "") -> None:
     if not known:
         return
-    st.subheader("Take the vector with you", anchor=False)
+    st.subheader("Export the direction", anchor=False)
     with components.section():
         exporting.panel(run, direction if direction in known else known[0])
 

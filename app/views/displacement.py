@@ -72,7 +72,7 @@ def _more(run: Context, arms: tuple[str, ...]) -> None:
     """One of the further pictures at a time: each takes its time to draw."""
     with components.section():
         view = st.segmented_control(
-            "More of it", _MORE, default=_MORE[0], key="displacement-more", label_visibility="collapsed"
+            "More views", _MORE, default=_MORE[0], key="displacement-more", label_visibility="collapsed"
         )
         if (view or _MORE[0]) == _MORE[0]:
             _prompts(run)
@@ -120,7 +120,7 @@ def _cone(run: Context) -> Cone | None:
 def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, str]:
     at_step = own[own["step"] == run.step]
     if at_step.empty or not math.isfinite(at_step["angle"].iloc[0]):
-        return "Where the mean went", f"Nothing is defined at {components.layer_name(run.layer)}, step {run.step:,}."
+        return "Mean displacement", f"Nothing is defined at {components.layer_name(run.layer)}, step {run.step:,}."
     at = at_step.iloc[0]
     title = f"{run.arm.capitalize()} moved at {at['angle']:.0f}° to the way back"
     lead = (

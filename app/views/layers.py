@@ -61,7 +61,7 @@ def show(run: Context) -> None:
                 on_select=_on_click,
                 alt=f"{statistic} of {run.trajectory} over layers and steps; a click on a cell opens it",
             )
-            components.note("Click a cell, or choose layer and step at the left, for its prompts. ★ headline layer.")
+            components.note("Click a cell, or choose layer and step in the sidebar, for its prompts. ★ headline layer.")
     with components.section():
         _cell(run, direction)
 
@@ -142,7 +142,7 @@ def _lead(run: Context, rows: pd.DataFrame) -> str:
         f"largest, {style.decimal(float(top['value']))}, at {components.layer_name(int(top['layer']))}."
     )
     if int(top["layer"]) != run.catalogue.headline:
-        words += " The largest of many layers is no test: the headline layer was declared in advance."
+        words += " The largest of many layers is no test: the headline layer was pre-registered."
     return words
 
 
@@ -166,7 +166,7 @@ def _cell(run: Context, direction: str) -> None:
 def _behind(run: Context, direction: str) -> None:
     with components.section():  # an error in a fragment does not reach the section around it
         view = st.segmented_control(
-            "What to see of them",
+            "View",
             list(_VIEWS),
             default=next(iter(_VIEWS)),
             key="layers-view",
@@ -194,7 +194,7 @@ def _project(run: Context, names: dict[str, str], direction: str) -> pd.DataFram
         components.missing(
             "This run holds no projections yet.",
             f"gravity-probe measure --out {run.command_path} …",
-            "Start the command that made the run again: it goes on where it stopped.",
+            "Rerun the command that made the run: it resumes where it stopped.",
         )
         return pd.DataFrame()
     table = cache.read_projections(run.key, run.layer, tuple(names), direction)
@@ -274,7 +274,9 @@ def _spectrum(run: Context, _: str) -> None:
     names = _checkpoints(run)
     shown, rows = _show(names, rows), rows[rows["checkpoint"].isin(names)]
     if rows.empty:
-        components.note(f"No spectrum is kept at the {components.layer_name(run.layer)}; choose a block at the left.")
+        components.note(
+            f"No spectrum is kept at the {components.layer_name(run.layer)}; choose a block in the sidebar."
+        )
         return
     subtitle = run.subtitle(direction=False)
     figure = cache.figure(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)
@@ -304,7 +306,7 @@ def _movers(run: Context, direction: str) -> None:
     along, unit = ("the way back", "of the return fraction") if not direction else (direction, "of the activations")
     components.note(
         f"How far each prompt's activation moved along {along}, from the aligned model to {run.trajectory}, "
-        f"step {run.step:,}, in units {unit}; most first."
+        f"step {run.step:,}, in units {unit}; largest first."
     )
     components.data_table(
         after,

@@ -38,7 +38,10 @@ def show(run: Context) -> None:
         _refuse(places, present)
         return
     right.button(
-        "Free the model", icon=":material/eject:", on_click=bench.free, help="It is freed too when you leave this page."
+        "Free the model",
+        icon=":material/eject:",
+        on_click=bench.free,
+        help="It is also freed when you leave this page.",
     )
     with components.section():
         _memory(run, left)
@@ -66,7 +69,7 @@ def _nothing_there(run: Context, places: dict[str, CheckpointRef]) -> None:
         "This is the only page that loads a model, and this run folder holds what was measured, not the models. "
         + (f"The aligned model was at {_short(aligned.model, run)}." if aligned else "It names no checkpoints."),
     )
-    components.missing("Make them again, and this page can ask them:", "\n".join(_again(run)))
+    components.missing("Recreate them, and this page can ask them:", "\n".join(_again(run)))
 
 
 def _again(run: Context) -> list[str]:
@@ -120,7 +123,7 @@ def _memory(run: Context, column: st.delta_generator.DeltaGenerator) -> None:
 def _refuse(places: dict[str, CheckpointRef], present: dict[str, CheckpointRef]) -> None:
     absent = len(places) - len(present)
     if absent:
-        components.note(f"{absent} of {len(places)} checkpoints are no longer at their places and cannot be asked.")
+        components.note(f"{absent} of {len(places)} checkpoints were moved or deleted and cannot be asked.")
 
 
 @st.fragment
@@ -133,12 +136,14 @@ def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
             return
         _choices(run, checkpoints, first, second, direction)
         if run.layer < 0:
-            components.note("Directions lie behind blocks, not in the embedding: choose a layer at the left.")
+            components.note(
+                "Directions are defined after blocks, not for the embedding: choose a layer in the sidebar."
+            )
             return
         prompt = _prompt(run)
         left, right = st.columns([3, 2], vertical_alignment="bottom")
         push = left.slider(
-            "Push along the direction",
+            "Add the direction",
             -_FURTHEST,
             _FURTHEST,
             0.0,
@@ -148,10 +153,10 @@ def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
             "classes) is added behind the layer at every token. 0: none.",
         )
         answers = right.toggle(
-            "Let it answer", key="live-answers", help=f"A greedy answer of at most {_ANSWER} tokens."
+            "Generate an answer", key="live-answers", help=f"A greedy answer of at most {_ANSWER} tokens."
         )
         if not prompt.strip():
-            components.note("Type a prompt, or take one of the run's.")
+            components.note("Type a prompt, or choose one of the run's.")
             return
         _draw(run, tuple(name for name in (first, second) if name), direction, prompt, push, _ANSWER if answers else 0)
 
@@ -225,7 +230,7 @@ def _prompt(run: Context) -> str:
         st.session_state["live-prompt"] = prompts[0] if prompts else ""
     if prompts:
         st.selectbox(
-            "Take a probe prompt",
+            "Choose a probe prompt",
             prompts,
             index=None,
             key="live-taken",
@@ -237,7 +242,7 @@ def _prompt(run: Context) -> str:
         key="live-prompt",
         max_chars=_LONGEST,
         height=90,
-        help="It becomes the user's turn in the aligned model's chat template. It is not kept, and not in the link.",
+        help="It becomes the user's turn in the aligned model's chat template. Neither stored nor part of the link.",
     )
 
 
@@ -256,7 +261,7 @@ def _draw(
     if new_tokens:
         _answers(answers, push)
     figure = plots.next_tokens(chances, shown, push=push, subtitle=subtitle, ink=run.ink)
-    components.chart(figure, chances, name="next-tokens", alt="Probabilities of the likeliest next tokens")
+    components.chart(figure, chances, name="next-tokens", alt="Probabilities of the most likely next tokens")
     figure = plots.tokens(spots, shown, push=push, subtitle=subtitle, ink=run.ink)
     components.chart(figure, spots, name="tokens", alt="Each token's projection on the direction")
 
@@ -299,8 +304,8 @@ def _arm(checkpoint: str, run: Context) -> str:
 
 
 def _answers(rows: pd.DataFrame, push: float) -> None:
-    """What they say, as text: nothing of it is markup."""
-    heads = ["", "greedy answer", *([f"with the push of {style.decimal(push)}"] if push else [])]
+    """Their answers, as text: nothing of it is markup."""
+    heads = ["", "greedy answer", *([f"with {style.decimal(push)} × the direction"] if push else [])]
     columns = ["checkpoint", "answer", *(["pushed"] if push else [])]
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
     body = "".join(

@@ -51,14 +51,14 @@ def show(run: Context) -> None:
     )
     with components.section():
         _map(run, name, axes)
-    st.subheader("To doubt it", anchor=False)
+    st.subheader("Check it", anchor=False)
     _controls_of_map(method, fit, axes)
 
 
 def _reading(trust: float) -> str:
     if trust >= 0.95:
-        return "What lies together in it lies together in the activations."
-    return "Some prompts lie together in it that are no neighbours in the activations: trust the whole, not the detail."
+        return "Points that are close in the map are close in the activations."
+    return "Some neighbours in the map are no neighbours in the activations: trust the overall shape, not the details."
 
 
 def _map_names(path: str) -> list[str]:
@@ -84,7 +84,7 @@ def _controls_of_map(method: str, fit: str, axes: int) -> None:
         default=method,
         format_func=lambda name: _METHODS[name],
         key="manifold-method",
-        help="PCA: the directions of most variance, distances true. UMAP: neighbours kept, distances not.",
+        help="PCA: directions of highest variance, distances to scale. UMAP: neighbourhoods preserved, distances not.",
     )
     two.segmented_control("Axes", ["2-D", "3-D"], default=f"{axes}-D", key="manifold-axes")
     three.segmented_control(
@@ -99,7 +99,9 @@ def _controls_of_map(method: str, fit: str, axes: int) -> None:
 
 def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
     if run.layer < 0:
-        components.note("Maps are made of what blocks leave, not of the embedding. Choose a layer at the left.")
+        components.note(
+            "Maps are made from the outputs of blocks, not from the embedding. Choose a layer in the sidebar."
+        )
         return
     more = "" if fit == "roles" else " --fit all"
     components.missing(
@@ -107,7 +109,7 @@ def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
         + (", fitted on every checkpoint." if more else "."),
         f"gravity-probe map {run.command_path} --layer {run.layer} --method {method}{more}",
         "Without --layer, it makes the PCA maps of all layers, and the UMAP maps of a small model's. "
-        "The activations must still lie in the run folder.",
+        "The activations must still be in the run folder.",
     )
     if names:
         components.note(f"{len(names)} other maps are there: choose another layer, or another map below.")
@@ -144,7 +146,9 @@ def _map(run: Context, name: str, axes: int) -> None:
             [checkpoint for checkpoint in names or () if checkpoint not in set(rows["checkpoint"])] if names else []
         )
         if run.catalogue.checkpoints[run.arm, run.seed, run.step] in absent:
-            components.note(f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it has no place.")
+            components.note(
+                f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it is not in the map."
+            )
         figure = cache.figure(
             _figure, run.key, name, names, drawing, run.subtitle(direction=False), run.witness, run.ink
         )

@@ -206,7 +206,7 @@ def _ladder(verdicts: list[dict[str, Any]]) -> None:
         lines.setdefault(same, []).append(entry)
     order = style.in_order(same[0] for same in lines)
     ranked = sorted(lines, key=lambda same: (order.index(same[0]), same[1]))
-    head = "<tr><th>arm</th><th>seed</th><th>step of the ladder, of 6</th><th></th><th>decided by</th><th>p</th></tr>"
+    head = "<tr><th>arm</th><th>seed</th><th>evidence level, of 6</th><th></th><th>decided by</th><th>p</th></tr>"
     rows = "".join(_ladder_row(lines[same]) for same in ranked)
     st.html(f'<div class="gp-wide"><table class="gp-ladder">{head}{rows}</table></div>')
 
@@ -262,7 +262,7 @@ def _null_note(run: Context) -> None:
             "Only the isotropic null was made. It is not shown alone: it cannot fail in a real activation space."
         )
         return
-    components.note(f"The nulls drawn are those of {run.trajectory}, chosen at the left.")
+    components.note(f"The nulls drawn are those of {run.trajectory}, chosen in the sidebar.")
     chosen = null_rows[
         (null_rows["arm"] == run.arm) & (null_rows["seed"] == run.seed) & (null_rows["step"] == run.step)
     ]

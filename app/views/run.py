@@ -72,9 +72,9 @@ def _report(run: Context) -> None:
         f"{run.manifest.name}-report.html",
         "text/html",
         icon=":material/download:",
-        help="One file that holds everything: verdict, lineage, charts, tables and how to make it again.",
+        help="One self-contained file: verdict, lineage, charts, tables and how to reproduce it.",
     )
-    components.note(f"The same file comes from: gravity-probe report {run.command_path}")
+    components.note(f"The same file is made by: gravity-probe report {run.command_path}")
 
 
 def _lacks(run: Context) -> None:
@@ -85,7 +85,7 @@ def _lacks(run: Context) -> None:
         if not (Path(run.key.path) / name).is_file()
     }
     if lacking:
-        components.missing("Not made yet, and made by:", "\n".join(sorted(lacking)))
+        components.missing("Not made yet. Make it with:", "\n".join(sorted(lacking)))
 
 
 def _checkpoints(checkpoints: dict[str, dict[str, Any]]) -> pd.DataFrame:

@@ -22,11 +22,11 @@ def show(run: Context) -> None:
         components.without_witness(run, "Trajectories", "A path runs between the aligned model and a witness.")
         return
     if not cache.has_table(run.key, "maps/plane"):
-        components.header("Trajectories", "The paths are not there yet")
+        components.header("Trajectories", "The paths have not been computed yet")
         components.missing(
             "This run holds no maps/plane.parquet.",
             f"gravity-probe measure --out {run.command_path} …",
-            "Start the command that made the run again: it goes on where it stopped.",
+            "Rerun the command that made the run: it resumes where it stopped.",
         )
         return
     rows = cache.plane_rows(run.key, run.layer)
@@ -34,7 +34,7 @@ def show(run: Context) -> None:
     if rows.empty:
         components.note(
             f"There is no plane at the {components.layer_name(run.layer)}: the witness stands there where the aligned "
-            "model stands, or the site is not a block's output. Choose another layer at the left."
+            "model stands, or the site is not a block's output. Choose another layer in the sidebar."
         )
         return
     left, right = st.columns([3, 2], vertical_alignment="center")
@@ -66,7 +66,7 @@ def show(run: Context) -> None:
         alt="Paths of every arm; aligned at the origin, witness at one along the way back",
     )
     if view == "Space":
-        components.note("Drag to turn; the view is kept.")
+        components.note("Drag to rotate; the view is kept.")
     elif not moving:
         components.note(f"The ring marks step {run.step:,}.")
 

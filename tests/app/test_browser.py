@@ -73,7 +73,7 @@ def _heading(page, text):
 def _whole(page, text):
     """Wait for a page to its end: its heading comes before its controls."""
     _heading(page, text)
-    page.get_by_text("Pictures saved as").wait_for()
+    page.get_by_text("Save figures as").wait_for()
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
@@ -144,9 +144,9 @@ def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
 def test_a_vector_is_downloaded_and_loaded_back(served, page, root, tmp_path):
     page.goto(f"{served}/directions?run=demo&direction=refusal")
     _whole(page, "Refusal turned by")
-    page.get_by_role("heading", name="Take the vector with you").wait_for()
+    page.get_by_role("heading", name="Export the direction").wait_for()
     _choose(page, "Format of refusal", re.compile("GGUF"))
-    make = page.get_by_role("button", name="Make the file")
+    make = page.get_by_role("button", name="Create the file")
     _bring(page, make)
     make.click()
     ready = page.get_by_role("button", name="Download refusal.gguf")
@@ -183,7 +183,7 @@ def test_a_click_in_the_map_of_directions_opens_that_direction_everywhere(served
     _whole(page, "Refusal turned by")
     plot = page.locator(".js-plotly-plot").nth(1)
     cells = plot.locator(".scatterlayer .point")
-    page.get_by_role("heading", name="Take the vector with you").wait_for()
+    page.get_by_role("heading", name="Export the direction").wait_for()
     cells.nth(0).wait_for(state="attached")
     _bring(page, cells.nth(0))
     box = cells.nth(0).bounding_box()  # the first direction at layer 0

@@ -90,7 +90,7 @@ def test_a_prompt_is_read_in_two_checkpoints_and_pushed(opened, home, benches):
     at.slider(key="live-push").set_value(2.0).run()
     at.toggle(key="live-answers").set_value(True).run()
     assert not at.error
-    assert "with the push of 2.00" in words(at)
+    assert "with 2.00 × the direction" in words(at)
     assert at.get("plotly_chart")[0].proto.spec != plain
     assert len(benches) == 1
     assert query(at)["run"] == "tiny"
