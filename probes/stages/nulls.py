@@ -11,7 +11,7 @@ import numpy as np
 from probes import drift
 from probes.directions.refusal import refusal_axis
 from probes.directions.reversion import reversion_vectors
-from probes.errors import StatisticsError
+from probes.errors import StatisticsError, UsageError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.nulls import SHAMS, LayerNulls, NullDraws, Resampling, Shams, max_over_layers
@@ -27,12 +27,28 @@ from probes.verdict.families import MIRROR
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_PROMPTS = 3_000  # take two gigabytes with a tiny model
 WEIGHT_SHAMS = "sham_drift_weights"
 _COLUMNS = (
     *("checkpoint", "arm", "seed", "step", "layer", "null", "statistic", "observed", "limit", "p", "p_max"),
     *("draws", "power", "defined", "reason", "note"),
 )
 _ByLayer = dict[str, dict[int, NullDraws]]  # null -> layer -> draws
+
+
+def refuse_too_many(prompts: int) -> None:
+    """Refuse so many prompts that the nulls, whose draws are over pairs of prompts, would fill the memory.
+
+    Raises:
+        UsageError: there are more than `MOST_PROMPTS`.
+    """
+    if prompts > MOST_PROMPTS:
+        raise UsageError(
+            "There are too many prompts for the nulls",
+            got=f"{prompts:,}",
+            expected=f"at most {MOST_PROMPTS:,}",
+            next_step=f"Take fewer (--limit {MOST_PROMPTS // 2} of each class), or measure without them (--no-nulls).",
+        )
 
 
 @stage(

@@ -14,7 +14,7 @@ from probes.prompts import PromptSet
 from probes.run import Run
 from probes.stages.behaviour import write_behaviour
 from probes.stages.drift import write_drift
-from probes.stages.nulls import write_nulls
+from probes.stages.nulls import refuse_too_many, write_nulls
 from probes.stages.pairs import write_pairs
 from probes.stages.probe import write_probe
 from probes.stages.roles import write_roles
@@ -44,8 +44,11 @@ def measure(
         GravityError: a checkpoint, a prompt or the folder is not what it must be; the sentence says what to do.
     """
     check_prompts(prompts.harmful)
+    settings = settings or Settings()
+    if settings.nulls:
+        refuse_too_many(len(prompts))
     with Run.writing(out) as run:
-        run.begin(lineage, settings or Settings())
+        run.begin(lineage, settings)
         write_stages(run, prompts, report=report)
     return Run(out)
 
@@ -96,6 +99,7 @@ def judge(path: Path | str, shams: int, report: Report = silent, *, sham_arms: S
         GravityError: a checkpoint of its lineage is no longer where it was.
     """
     with Run.writing(path) as run:
+        refuse_too_many(len(run.prompts))
         arms = {} if sham_arms is None else {"sham_arms": list(sham_arms)}
         run.manifest.config = {**run.manifest.config, "nulls": True, "shams": shams, **arms}
         run.refresh()

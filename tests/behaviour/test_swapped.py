@@ -95,9 +95,8 @@ def test_two_random_models_are_not_called_swapped(tmp_path):
         home = tmp_path / str(seed)
         save_checkpoint(home / "aligned", tiny_model(seed=seed), tiny_tokenizer())
         for place, scale in (("witness", 0.3), ("tuned", 0.05)):
-            save_checkpoint(
-                home / place, move_weights(tiny_model(seed=seed), seed=seed + 1, scale=scale), tiny_tokenizer()
-            )
+            model = move_weights(tiny_model(seed=seed), seed=seed + 1, scale=scale)
+            save_checkpoint(home / place, model, tiny_tokenizer())
         run = measure(lineage(home, "aligned", "witness"), PROMPTS, home / "run", settings=FAST)
         assert "scores" not in run.manifest.model["stage_notices"]
         shutil.rmtree(home)
