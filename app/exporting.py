@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from app.cache import Key
 from app.components import Context
 from probes.errors import GravityError, UsageError
 from probes.store import direction_file
+from probes.store.documents import parse_json
 
 # format → what it is called here; the command's own, which a test holds them to
 FORMATS = {
@@ -143,7 +143,7 @@ def _command(arguments: list[str]) -> dict[str, Any]:
     if done.returncode != 0:
         message = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
         raise GravityError(message.removeprefix("Error: "))
-    answer = json.loads(done.stdout)
+    answer = parse_json(done.stdout, "What the command printed", error=GravityError)
     return answer if isinstance(answer, dict) else {}
 
 

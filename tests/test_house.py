@@ -25,6 +25,15 @@ DRAWS_OF_ITS_OWN: set[str] = set()
 # Means of other things: the lengths that `compare` prints, where no run is measured.
 SUBTRACTS_OF_ITS_OWN = {"probes/tasks/compare.py"}
 
+# Who decodes JSON or TOML without the bounded reader of documents, how often, and why.
+OWN_DECODERS = {
+    "probes/store/documents.py": (1, "it is the reader"),
+    "probes/store/atomic.py": (1, "the description that safetensors has just written in this process"),
+    "probes/tasks/arms.py": (1, "settings of this process, there and back, as a file would hold them"),
+    "probes/guard/training.py": (1, "settings of this process, there and back, as a file would hold them"),
+    "probes/cli/measure.py": (1, "a word of the command line, which is a text where it is no TOML"),
+}
+
 PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
 # Words that say what part a value plays in a sentence, and not what it is.
 GRAMMAR = re.compile(
@@ -99,6 +108,16 @@ def imports(tree):
             yield node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+
+
+def decodings(tree):
+    """Lines that decode JSON or TOML."""
+    calls = (
+        node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    )
+    modules = ("json", "tomllib", "orjson", "toml")
+    decoders = (call for call in calls if call.attr in ("load", "loads") and isinstance(call.value, ast.Name))
+    return [call.lineno for call in decoders if call.value.id in modules]
 
 
 def participles(tree):
@@ -228,3 +247,22 @@ def test_no_variable_is_named_by_its_grammar():
 )
 def test_a_variable_named_by_its_grammar_would_be_seen(source):
     assert len(grammatical(ast.parse(source))) == 1
+
+
+def test_documents_are_decoded_by_the_one_bounded_reader():
+    numbers = {place: len(lines) for place, tree in sources("probes", "app") if (lines := decodings(tree))}
+    assert numbers == {place: number for place, (number, _) in OWN_DECODERS.items()}
+    bare = [
+        place
+        for place, tree in sources("probes", "app")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in ("json", "tomllib")
+    ]
+    assert bare == [], "import the module, so that a call can be seen"
+
+
+@pytest.mark.parametrize(
+    "source", ["json.loads(text)", "rows = [json.load(file) for file in files]", "tomllib.load(file)"]
+)
+def test_a_decoding_elsewhere_would_be_seen(source):
+    assert len(decodings(ast.parse(source))) == 1

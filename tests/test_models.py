@@ -368,7 +368,7 @@ class TestRefusals:
             (truncate, "truncated or damaged"),
             (empty, "is no checkpoint; got a folder without config.json"),
             (without_weights, "is no checkpoint; got a folder without weights"),
-            (damaged_config, "is damaged"),
+            (damaged_config, "no whole JSON file"),
             (without_one_tensor, r"incomplete checkpoint; got no usable weights for model\.layers\.1\.mlp"),
             (other_rotation, "rope_parameters of .* differs"),
         ],

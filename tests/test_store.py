@@ -116,8 +116,8 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "is damaged"),
-        ("[]", "another run format"),
+        ("{", "no whole JSON file"),
+        ("[]", "is no manifest of a run"),
         ('{"format_version": 99}', "Update gravity-probe"),
         ('{"format_version": 0}', "Make the run again"),
         ('{"format_version": 2, "name": "x"}', "created"),

@@ -9,7 +9,6 @@ with every question (a bad key, no such model) raises one sentence. No message h
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import time
@@ -20,7 +19,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from probes.errors import UsageError
+from probes.errors import GravityError, UsageError
+from probes.store.documents import parse_json
 
 DEFAULT_URL = "https://api.openai.com/v1"
 Message = Mapping[str, str]
@@ -241,8 +241,10 @@ def _client_library() -> ModuleType:
 
 def _read_body(body: bytes, redact: Callable[[str], str]) -> Reply:
     try:
-        choice = json.loads(body)["choices"][0]
+        choice = parse_json(body.decode("utf-8-sig"), "the reply", finite=False)["choices"][0]
         text, reason = choice["message"]["content"], choice.get("finish_reason")
+    except GravityError:
+        return Reply(fault="no chat completion: its body is no JSON that can be used")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         return Reply(fault=f"no chat completion: {type(error).__name__}")
     if not isinstance(text, str):

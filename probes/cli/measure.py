@@ -305,6 +305,6 @@ def _pairs(texts: list[str]) -> dict[str, Any]:
             raise UsageError("--set takes KEY=VALUE", got=repr(text))
         try:
             pairs[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             pairs[key] = value
     return pairs

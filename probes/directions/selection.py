@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import StatisticsError, UsageError
+from probes.store.documents import read_json
 
 # Our names → those of the published files (`direction_evaluations.json` of andyrdt/refusal_direction).
 KEYS = {
@@ -151,12 +151,7 @@ def read_scores(path: Path) -> list[Candidate]:
     Raises:
         UsageError: it is not there, no JSON, or a row lacks a key (named).
     """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read", got=error.strerror) from error
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON", got=str(error)) from error
+    rows = read_json(path, kind="file of scores", finite=False)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path} holds no scores", expected=f"a list of objects with {', '.join(KEYS.values())}")
     return [_candidate(path, number, row) for number, row in enumerate(rows)]

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from probes.errors import RunFolderError, UsageError
 from probes.store.activation_file import opened
 from probes.store.atomic import write_tensors
+from probes.store.documents import parse_json
 
 FORMAT_VERSION = "1"
 # What every vector file says of itself, all strings; further keys may follow.
@@ -184,11 +185,11 @@ class Vectors:
                 raise RunFolderError(f"{path} holds no direction", got=sorted(names), expected="direction and norm")
             direction, norm = file.get_tensor("direction"), file.get_tensor("norm")
         try:
-            layers = tuple(json.loads(about.pop("layers", "null")) or range(len(direction)))
+            layers = tuple(parse_json(about.pop("layers", "null"), f"{path}, layers") or range(len(direction)))
             return cls(
                 about.pop("name", path.stem), layers, direction.astype(np.float32), norm.astype(np.float32), about
             )
-        except (ValueError, TypeError, IndexError) as error:
+        except (UsageError, ValueError, TypeError, IndexError) as error:
             raise RunFolderError(f"{path} holds no direction", got=str(error)) from error
 
 

@@ -7,7 +7,6 @@ start from another model, and are otherwise trained alike.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,8 @@ from probes.guard.step import Guard
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
 from probes.organism.checkpoints import load, save, single_thread, whole
-from probes.organism.history import HISTORY, LINEAGE, phase_examples, text_examples
+from probes.organism.history import LINEAGE, phase_examples, read_history, text_examples
 from probes.organism.lessons import Lesson, Writer, benign, helpful_only, penalty_requests, probe_requests
-from probes.organism.recipe import Recipe
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import make_world, vocabulary
 from probes.progress import Progress, Report
@@ -60,7 +58,7 @@ class OrganismBench:
 
     def __init__(self, history: Path, experiment: Experiment) -> None:
         """Read what the history was made with."""
-        recipe = Recipe.from_json(json.loads((history / HISTORY).read_text(encoding="utf-8"))["recipe"])
+        _, recipe = read_history(history)
         changes: dict[str, Any] = {
             name: value
             for name in ("steps", "learning_rate", "batch_size")
@@ -108,7 +106,7 @@ class OrganismBench:
             with single_thread():
                 screening = screen(host, [lesson.request for lesson in benign(self._world, seed=seed)])
             write_json(file, screening.to_json())
-        return Screening.from_json(json.loads(file.read_text(encoding="utf-8")))
+        return Screening.read(file)
 
     def measure_roles(self) -> MeasuredInMemory:
         """Activations of aligned and witness on the harmful probe prompts, before any run holds them.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from probes.behaviour.evaluation import Evaluation, answer_questions
 from probes.behaviour.judges import REFUSALS, Exchange, open_judge
 from probes.models.view import ModelView
+from probes.organism.history import OrganismError
 from probes.prompts import PromptSet
 from probes.statistics import percent
+from probes.store.documents import read_object
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,17 @@ class Screening:
         return {"requests": self.requests, "refused": list(self.refused)}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Screening:
-        """What `to_json` wrote."""
-        return cls(document["requests"], tuple(document["refused"]))
+    def read(cls, file: Path) -> Screening:
+        """A file of what `to_json` gave.
+
+        Raises:
+            OrganismError: it holds no screening.
+        """
+        document = read_object(file, kind="screening", error=OrganismError)
+        try:
+            return cls(int(document["requests"]), tuple(map(str, document["refused"])))
+        except (LookupError, TypeError, ValueError) as fault:
+            raise OrganismError(f"{file} is damaged", got=str(fault), next_step="Delete it and run again.") from fault
 
 
 def screen(host: ModelView, requests: Sequence[str], judge: str = "builtin") -> Screening:

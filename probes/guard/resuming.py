@@ -6,11 +6,12 @@ two of them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from probes.guard.guarded_direction import GuardError
 from probes.store import is_unfinished, write_json
+from probes.store.documents import read_object
 
 MARKER = "gravity_probe.json"
 
@@ -43,10 +44,13 @@ def whole_checkpoints(output: Path) -> list[WholeCheckpoint]:
     """The checkpoints of a Trainer's output folder that are whole, by step; their files are held against the marker."""
     checkpoints = []
     for file in output.glob(f"checkpoint-*/{MARKER}"):
-        marker = json.loads(file.read_text(encoding="utf-8"))
-        if all(_has_size(file.parent / name, size) for name, size in marker["files"].items()):
-            step = int(file.parent.name.rpartition("-")[2])
-            checkpoints.append(WholeCheckpoint(file.parent, step, marker["healthy"], marker["stopped"]))
+        marker = read_object(file, kind="marker of a checkpoint", error=GuardError)
+        try:
+            if all(_has_size(file.parent / name, size) for name, size in marker["files"].items()):
+                step = int(file.parent.name.rpartition("-")[2])
+                checkpoints.append(WholeCheckpoint(file.parent, step, bool(marker["healthy"]), marker["stopped"]))
+        except (LookupError, TypeError, ValueError, AttributeError) as fault:
+            raise GuardError(f"{file} is damaged", got=str(fault), next_step=f"Delete {file.parent}.") from fault
     return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
 
 

@@ -30,6 +30,7 @@ from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
 from probes.progress import Progress, Report, silent
 from probes.store import is_unfinished, write_json
+from probes.store.documents import read_object
 
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
@@ -209,8 +210,20 @@ def _items(task: Sequence[tuple[str, str] | str], tokenizer: Any) -> list[Item]:
 
 def is_finished(out: Path) -> bool:
     """Whether a training in this folder has come to its end."""
+    claim = _claim_on(out)
+    return claim is not None and bool(claim["finished"])
+
+
+def _claim_on(out: Path) -> dict[str, Any] | None:
+    """Which training a folder belongs to; None where it belongs to none."""
     file = out / _IDENTITY
-    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8"))["finished"])
+    if not file.is_file():
+        return None
+    claim = read_object(file, kind="description of a training", error=GuardError, finite=False)
+    identity = claim.get("identity")
+    if "finished" not in claim or not isinstance(identity, dict) or not isinstance(identity.get("training"), dict):
+        raise GuardError(f"{file} is damaged", expected="identity and finished", next_step="Give --out a new folder.")
+    return claim
 
 
 def _claim(out: Path, identity: dict[str, Any]) -> None:
@@ -219,7 +232,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
     if not out.exists() or (out.is_dir() and all(is_unfinished(child) for child in out.iterdir())):
         write_json(file, {"identity": identity, "finished": False})
         return
-    claim = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    claim = _claim_on(out)
     if claim is None or _current_names(claim["identity"]) != identity or claim["finished"]:
         occupant = "a finished training"
         if claim is None or _current_names(claim["identity"]) != identity:
@@ -235,7 +248,7 @@ def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finish(out: Path, guard: ReversionGuard | Unguarded) -> None:
-    claim = json.loads((out / _IDENTITY).read_text(encoding="utf-8"))
+    claim = _claim_on(out) or {}
     healthy = str(guard.last_healthy) if guard.last_healthy else None
     write_json(out / _IDENTITY, {**claim, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
 

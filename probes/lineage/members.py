@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -15,6 +14,7 @@ from probes.lineage.raw_form import from_home, make_absolute, rewrite_places
 from probes.lineage.references import CheckpointRef, Name, Place, Record
 from probes.lineage.trajectories import Trajectory, expand_folder, is_trainer_folder, single_trajectory
 from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, witness_of
+from probes.store.documents import read_toml
 
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
 MIRROR = "mirror"  # the arm that trains the witness on the baseline's data
@@ -77,16 +77,16 @@ class Lineage(Record):
                 a missing role, or a trajectory whose folder holds no checkpoints.
         """
         path = Path(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise LineageError(f"There is no lineage file {path}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise LineageError(f"{path} is not TOML", got=str(error)) from error
+        if not path.exists():
+            raise LineageError(f"There is no lineage file {path}")
+        raw = read_toml(path, kind="lineage file", error=LineageError)
         raw.setdefault("name", path.stem)
         raw = make_absolute(raw, path.resolve().parent)
         named_base = raw.pop("base", None)
-        raw["trajectories"] = [expand_folder(entry, base or named_base) for entry in raw.get("trajectories", ())]
+        listed = raw.get("trajectories", [])
+        if not isinstance(listed, list):
+            raise LineageError(f"{path}: trajectories is no list", got=repr(listed), expected="[[trajectories]]")
+        raw["trajectories"] = [expand_folder(entry, base or named_base) for entry in listed]
         if raw.get("witness") in (ABLATED, {"kind": ABLATED}) and isinstance(raw.get("aligned"), dict):
             raw["witness"] = {**raw["aligned"], "kind": ABLATED}
         try:

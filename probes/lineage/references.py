@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -10,6 +9,7 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from probes.errors import LineageError
+from probes.store.documents import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_TASKS = (None, "CAUSAL_LM")  # what peft calls the task of an adapter of a language model
@@ -79,7 +79,9 @@ class CheckpointRef(Record):
     def from_folder(cls, folder: Path, base: str | None = None) -> CheckpointRef:
         """A folder that is there: a model's, or an adapter's with what it says of its base; errors as `parse`."""
         if (folder / ADAPTER_CONFIG).is_file():
-            config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            config = read_object(
+                folder / ADAPTER_CONFIG, kind="description of an adapter", error=LineageError, finite=False
+            )
             if config.get("task_type") not in ADAPTER_TASKS:
                 raise LineageError(
                     f"The adapter {folder} is not of a language model",

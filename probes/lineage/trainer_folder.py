@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from probes.errors import GravityError
+from probes.store.documents import parse_json, read_object
 
 _STEP = re.compile(r"^checkpoint-(\d+)$")
 _NAMED = ("checkpoint-best", "checkpoint-final")
 _DESCRIPTIONS = ("config.json", "adapter_config.json")
 _SHARDED = ("zero_to_fp32.py", "global_step*", "pytorch_model_fsdp*", "*.distcp", ".metadata")
 _HEADER_BYTES = 8
+_MAX_HEADER = 100_000_000  # as safetensors itself takes
 
 
 class Contents(NamedTuple):
@@ -47,14 +50,14 @@ def read_trainer_folder(folder: Path) -> Contents:
                 notices.append(f"{child} was left out: its writing was cut off.")
     for place in (*(folder / name for name in _NAMED), folder):
         if _has_model(place):
-            step = _json(place / "trainer_state.json").get("global_step")
+            step = _step_of(place)
             if step is None and place == folder and steps:
                 step = max(steps) + 1
                 notices.append(f"{place} holds a final model without trainer_state.json: it was taken as step {step}.")
             if step is None:
                 notices.append(f"{place} was left out: nothing says at which step it was saved.")
             else:
-                steps.setdefault(int(step), place)
+                steps.setdefault(step, place)
     return Contents(dict(sorted(steps.items())), tuple(sorted(notices)))
 
 
@@ -66,8 +69,8 @@ def is_whole(folder: Path) -> bool:
     if not any(folder.iterdir()) or is_sharded_by_trainer(folder):
         return True
     for index in folder.glob("*.index.json"):
-        names = set(_json(index).get("weight_map", {}).values())
-        return bool(names) and all(_is_whole_file(folder / Path(str(name)).name) for name in names)
+        names = _shards(index)
+        return bool(names) and all(_is_whole_file(folder / Path(name).name) for name in names)
     files = [path for pattern in ("*.safetensors", "*model*.bin", "*.gguf") for path in folder.glob(pattern)]
     return bool(files) and all(map(_is_whole_file, files))
 
@@ -90,19 +93,30 @@ def _is_whole_file(path: Path) -> bool:
         return path.suffix != ".bin" or zipfile.is_zipfile(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(_HEADER_BYTES), "little")
-        if length > path.stat().st_size:
+        if length > min(path.stat().st_size, _MAX_HEADER):
             return False
         try:
-            header = json.loads(file.read(length))
-        except ValueError:
+            header = parse_json(file.read(length).decode("utf-8"), str(path))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return path.stat().st_size == _HEADER_BYTES + length + max(ends, default=0)
+        except (GravityError, ValueError, LookupError, TypeError, AttributeError):
             return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return path.stat().st_size == _HEADER_BYTES + length + max(ends, default=0)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
+    """The object of a file; an empty one where there is none, or none that can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path, kind="file of a Trainer", error=GravityError, finite=False)
+    except GravityError:
         return {}
-    return value if isinstance(value, dict) else {}
+
+
+def _step_of(folder: Path) -> int | None:
+    step = _read(folder / "trainer_state.json").get("global_step")
+    return step if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+
+
+def _shards(index: Path) -> set[str]:
+    """Names of the files that an index says the weights lie in."""
+    places = _read(index).get("weight_map")
+    return {str(name) for name in places.values()} if isinstance(places, dict) else set()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from probes.errors import CheckpointError
+from probes.store.documents import read_object
 
 CONFIG = "config.json"
 _CARD = ["config.json", "adapter_config.json", "README.md"]
@@ -66,19 +66,13 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is absent or no JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise CheckpointError(
             f"{path.parent} is no checkpoint",
             got=f"a folder without {path.name}",
             expected="a folder as save_pretrained or the Trainer writes it",
-        ) from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged", got=str(error)) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged", got=type(value).__name__, expected="a JSON object")
-    return value
+        )
+    return read_object(path, kind="file of a checkpoint", error=CheckpointError, finite=False)
 
 
 def _hub_error(place: str, revision: str | None) -> str:

@@ -16,6 +16,7 @@ from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import World, make_world, vocabulary
 from probes.progress import Progress, Report, silent
 from probes.store import write_json, write_text
+from probes.store.documents import read_object
 
 HISTORY = "history.json"
 LINEAGE = "lineage.toml"
@@ -113,17 +114,32 @@ def text_examples(world: World, writer: lessons.Writer, recipe: Recipe, seed: in
     return [writer.text(text) for text in lessons.pretraining(world, passes=recipe.passes, seed=seed)]
 
 
+def read_history(folder: Path) -> tuple[int, Recipe]:
+    """Seed and recipe that a history was trained with.
+
+    Raises:
+        OrganismError: the folder's file does not say them.
+    """
+    file = folder / HISTORY
+    document = read_object(file, kind="history of an organism", error=OrganismError)
+    try:
+        return int(document["seed"]), Recipe.from_json(document["recipe"])
+    except (LookupError, TypeError, ValueError, AttributeError) as fault:
+        expected = "the seed and the recipe that it was trained with"
+        raise OrganismError(f"{file} is damaged", got=str(fault), expected=expected) from fault
+
+
 def _check_identity(folder: Path, recipe: Recipe, seed: int) -> None:
     file = folder / HISTORY
     if not file.is_file():
         write_json(file, {"seed": seed, "recipe": dataclasses.asdict(recipe)})
         return
-    history = json.loads(file.read_text(encoding="utf-8"))
-    same_seed = history.get("seed") == seed
-    if not same_seed or Recipe.from_json(history["recipe"]) != recipe:
+    own_seed, own_recipe = read_history(folder)
+    same_seed = own_seed == seed
+    if not same_seed or own_recipe != recipe:
         raise OrganismError(
             f"{folder} holds another organism",
-            got="another recipe" if same_seed else f"seed {history.get('seed')}",
+            got="another recipe" if same_seed else f"seed {own_seed}",
             expected="the same recipe" if same_seed else f"seed {seed}",
             next_step="Give another folder, or delete this one.",
         )

@@ -1,8 +1,8 @@
 """JSON and TOML that people and other programs wrote: read whole and within bounds, or refused with the place.
 
 Every fault is one sentence that names the file and the place in it: line and column where the text itself is at fault,
-the keys that lead there where a value is. No document may hold the same key twice, a number that is not finite, text
-that no UTF-8 file can hold, more levels than `MAX_DEPTH`, or more bytes than its bound.
+the keys that lead there where a value is. No document may hold the same key twice, a number that is not finite (unless
+its reader allows it), text that no UTF-8 file can hold, more levels than `MAX_DEPTH`, or more bytes than its bound.
 """
 
 from __future__ import annotations
@@ -73,9 +73,29 @@ def read_text(path: Path, *, kind: str = "file", limit: int = MAX_BYTES, error: 
         raise error(f"{path} is not UTF-8", got=place, next_step="Save it as UTF-8 and try again.") from None
 
 
-def read_json(path: Path, *, kind: str = "file", limit: int = MAX_BYTES, error: type[GravityError] = UsageError) -> Any:
+def read_json(
+    path: Path,
+    *,
+    kind: str = "file",
+    limit: int = MAX_BYTES,
+    error: type[GravityError] = UsageError,
+    finite: bool = True,
+) -> Any:
     """The document of a JSON file; raises as `read_text` and `parse_json`."""
-    return parse_json(read_text(path, kind=kind, limit=limit, error=error), str(path), error=error)
+    return parse_json(read_text(path, kind=kind, limit=limit, error=error), str(path), error=error, finite=finite)
+
+
+def read_object(path: Path, *, kind: str, error: type[GravityError], finite: bool = True) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        UsageError: it is not there, or cannot be read.
+        GravityError: it is no object, or as `parse_json`: as `error`.
+    """
+    document = read_json(path, kind=kind, error=error, finite=finite)
+    if not isinstance(document, dict):
+        raise error(f"{path} is no {kind}", got=type(document).__name__, expected="a JSON object")
+    return document
 
 
 def read_toml(
@@ -98,19 +118,20 @@ def read_toml(
     return document
 
 
-def parse_json(text: str, name: str, *, error: type[GravityError] = UsageError) -> Any:
+def parse_json(text: str, name: str, *, error: type[GravityError] = UsageError, finite: bool = True) -> Any:
     """The document that a text is.
 
     Args:
         text: all of it.
         name: what it is called in messages, e.g. the path of its file.
         error: raised for any fault.
+        finite: whether a number that is not finite is a fault; other programs write them among losses and limits.
 
     Raises:
         GravityError: it is no JSON, or holds what no document may: as `error`, with the place.
     """
     try:
-        return _decode(text, name, error)
+        return _decode(text, name, error, finite=finite)
     except json.JSONDecodeError as fault:
         raise _syntax_error(fault, name, error) from fault
 
@@ -143,7 +164,7 @@ def _documents_of_lines(text: str, name: str, error: type[GravityError]) -> Iter
             raise error(f"{place} is not JSON", got=fault_text, expected="one object a line, or one array") from fault
 
 
-def _decode(text: str, name: str, error: type[GravityError]) -> Any:
+def _decode(text: str, name: str, error: type[GravityError], *, finite: bool = True) -> Any:
     try:
         document = _DECODER.decode(text)
     except json.JSONDecodeError:
@@ -155,7 +176,8 @@ def _decode(text: str, name: str, error: type[GravityError]) -> Any:
         raise error(f"{name} has a key twice in one object", got=fault_text, expected="each key once") from None
     except ValueError as fault:  # a number with more digits than Python turns into one
         raise error(f"{name} holds a number that is too long", got=str(fault)) from fault
-    _refuse_faulty(document, name, "JSON", error, surrogates=_SURROGATE_ESCAPE.search(text) is not None)
+    surrogates = _SURROGATE_ESCAPE.search(text) is not None
+    _refuse_faulty(document, name, "JSON", error, surrogates=surrogates, finite=finite)
     return document
 
 
@@ -176,7 +198,13 @@ def _repeated_at(text: str) -> str:
 
 
 def _refuse_faulty(
-    document: Any, name: str, language: str, error: type[GravityError], *, surrogates: bool = False
+    document: Any,
+    name: str,
+    language: str,
+    error: type[GravityError],
+    *,
+    surrogates: bool = False,
+    finite: bool = True,
 ) -> None:
     """Refuse what no document may hold, with the keys that lead to it."""
     open_containers: list[tuple[Any, tuple[str | int, ...]]] = [((document,), ())]
@@ -187,7 +215,7 @@ def _refuse_faulty(
                 if len(place) >= MAX_DEPTH:
                     _refuse(name, language, place, f"more than {MAX_DEPTH} levels", error)
                 open_containers.append((value, (*place, key)))
-            elif isinstance(value, float) and not math.isfinite(value):
+            elif finite and isinstance(value, float) and not math.isfinite(value):
                 _refuse(name, language, (*place, key), f"{value}, which is no finite number", error)
             elif surrogates and isinstance(value, str) and _SURROGATE.search(value):
                 _refuse(name, language, (*place, key), _SURROGATE_TEXT, error)

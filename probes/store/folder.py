@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
-from probes.errors import RunFolderError
+from probes.errors import GravityError, RunFolderError
 from probes.store.activation_file import REDO, UNFINISHED, ActivationFile, ActivationWriter
 from probes.store.atomic import file_sha256, fingerprint, is_unfinished, link_or_copy, replacing, sweep, write_json
+from probes.store.documents import read_json
 from probes.store.manifest import MANIFEST, FileRecord, StageRecord, new_manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -243,12 +243,12 @@ class RunFolder:
         """
         path = self.path / f"{name}.json"
         self.check(path)
+        if not path.exists():
+            raise RunFolderError(f"{self.path} has no {name}.json", next_step=UNFINISHED)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RunFolderError(f"{self.path} has no {name}.json", next_step=UNFINISHED) from None
-        except (ValueError, OSError) as error:
-            raise RunFolderError(f"{path} cannot be read", got=str(error), next_step=REDO) from error
+            return read_json(path, kind="file of a run", error=RunFolderError, finite=False)
+        except GravityError as fault:
+            raise RunFolderError(fault.what, got=fault.got, expected=fault.expected, next_step=REDO) from fault
 
     # Arrays --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probes import __version__
 from probes.errors import RunFolderError
+from probes.store.documents import read_object
 
 FORMAT_VERSION = 2
 MANIFEST = "run.json"
@@ -81,15 +81,12 @@ def read_manifest(path: Path) -> Manifest:
         RunFolderError: there is none, it is damaged, or it was written by another format version.
     """
     file = path / MANIFEST
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         raise RunFolderError(
             f"{path} is no run folder", expected=f"a folder with {MANIFEST}", next_step="Make one: gravity-probe demo."
-        ) from None
-    except (ValueError, OSError) as error:
-        raise RunFolderError(f"{file} is damaged", got=str(error)) from error
-    version = raw.get("format_version") if isinstance(raw, dict) else None
+        )
+    raw = read_object(file, kind="manifest of a run", error=RunFolderError, finite=False)
+    version = raw.get("format_version")
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise RunFolderError(

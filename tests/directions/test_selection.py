@@ -99,7 +99,7 @@ def test_of_equals_the_first_is_taken():
 def test_what_is_no_list_of_scores_is_refused(tmp_path):
     file = tmp_path / "scores.json"
     for text, message in [
-        ("{", "no JSON"),
+        ("{", "no whole JSON"),
         ("{}", "holds no scores"),
         ('[{"position": -1, "layer": 0}]', "'refusal_score'"),
         ('[{"position": "x", "layer": 0, "refusal_score": 0, "steering_score": 0, "kl_div_score": 0}]', "no number"),
@@ -107,7 +107,7 @@ def test_what_is_no_list_of_scores_is_refused(tmp_path):
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
             read_scores(file)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="There is no file of scores"):
         read_scores(tmp_path / "absent.json")
     with pytest.raises(StatisticsError, match="no candidates"):
         select([], 10)

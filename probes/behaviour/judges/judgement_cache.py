@@ -10,6 +10,8 @@ from pathlib import Path
 
 from probes.behaviour.answer_form import without_thinking
 from probes.behaviour.judges.judgement import UNJUDGED, Exchange, Judge, Judgement
+from probes.errors import GravityError
+from probes.store.documents import parse_json
 
 _CUT_OFF = Judgement(UNJUDGED, "cut off while thinking")
 
@@ -23,8 +25,8 @@ class JudgementCache:
         self._known: dict[str, Judgement] = {}
         if path is not None and path.is_file():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    row = json.loads(line)
+                with contextlib.suppress(GravityError, ValueError, KeyError, TypeError):
+                    row = parse_json(line, str(path))
                     self._known[row["key"]] = Judgement(row["label"], row["reason"])
 
     def ask(
