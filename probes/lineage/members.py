@@ -83,6 +83,8 @@ class Lineage(Record):
         raw.setdefault("name", path.stem)
         raw = make_absolute(raw, path.resolve().parent)
         named_base = raw.pop("base", None)
+        if not isinstance(named_base, str | None):
+            raise LineageError(f"{path}: base is no text", got=repr(named_base))
         listed = raw.get("trajectories", [])
         if not isinstance(listed, list):
             raise LineageError(f"{path}: trajectories is no list", got=repr(listed), expected="[[trajectories]]")

@@ -116,6 +116,9 @@ def expand_folder(entry: Any, base: str | None) -> Any:
         raise LineageError(
             f"A trajectory given by its folder takes no {sorted(unknown)[0]!r}", expected="folder, arm, seed, base"
         )
+    for key in ("folder", "base"):
+        if not isinstance(entry.get(key, ""), str):
+            raise LineageError(f"A trajectory's {key} is no text", got=repr(entry[key]))
     return Trajectory.from_folder(**{"base": base, **entry})
 
 

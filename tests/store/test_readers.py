@@ -151,3 +151,21 @@ def test_a_file_of_weights_with_another_header_is_not_whole(header, tmp_path):
     content = header.encode()
     (folder / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
     assert not read_trainer_folder(tmp_path).steps
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trajectories = 5",
+        "base = 5",
+        "[[trajectories]]\nfolder = 5",
+        "[[trajectories]]\nfolder = './out'\nbase = [1]",
+        "trajectories = [5]",
+        "aligned = 5",
+    ],
+)
+def test_a_lineage_file_of_other_types_is_refused(text, tmp_path):
+    file = tmp_path / "lineage.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(LineageError):
+        Lineage.load(file)
