@@ -30,6 +30,7 @@ OWN_DECODERS = {
     "probes/store/documents.py": (1, "it is the reader"),
     "probes/store/atomic.py": (1, "the description that safetensors has just written in this process"),
     "probes/tasks/arms.py": (1, "settings of this process, there and back, as a file would hold them"),
+    "probes/organism/chat_history.py": (1, "settings of this process, there and back, as a file would hold them"),
     "probes/guard/training.py": (1, "settings of this process, there and back, as a file would hold them"),
     "probes/cli/measure.py": (1, "a word of the command line, which is a text where it is no TOML"),
 }
@@ -111,13 +112,10 @@ def imports(tree):
 
 
 def decodings(tree):
-    """Lines that decode JSON or TOML."""
-    calls = (
-        node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    )
-    modules = ("json", "tomllib", "orjson", "toml")
-    decoders = (call for call in calls if call.attr in ("load", "loads") and isinstance(call.value, ast.Name))
-    return [call.lineno for call in decoders if call.value.id in modules]
+    """Lines that decode JSON or TOML, or hand on what does."""
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    decoders = (node for node in attributes if node.attr in ("load", "loads") and isinstance(node.value, ast.Name))
+    return [node.lineno for node in decoders if node.value.id in ("json", "tomllib", "orjson", "toml")]
 
 
 def participles(tree):

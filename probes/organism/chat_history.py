@@ -28,6 +28,7 @@ from probes.organism.safety_data import SafetyData, read_safety_data
 from probes.progress import Progress, Report, silent, within
 from probes.prompts import PromptSet, default_prompts
 from probes.store import write_json, write_text
+from probes.store.documents import parse_json_or_lines, read_object, read_text
 
 CHAT_HISTORY = "chat_history.json"
 ALIGNMENT_DATA, TASK_DATA, REFUSALS = "alignment.jsonl", "task.jsonl", "refusals.json"
@@ -80,17 +81,23 @@ def make_chat_history(folder: Path, source: ChatSource, recipe: ChatRecipe, repo
 
 def read_refusals(folder: Path) -> dict[str, Refusals]:
     """What `witness` and `aligned` of a finished history refuse."""
-    document = json.loads((folder / REFUSALS).read_text(encoding="utf-8"))
+    document = read_object(folder / REFUSALS, kind="count of refusals", error=OrganismError)
     return {role: Refusals.from_json(document[role]) for role in ("witness", "aligned")}
 
 
 def read_alignment_data(folder: Path) -> list[tuple[str, str]]:
     """Requests and answers of the safety tuning; an answer that was cut off is open."""
-    records = map(json.loads, (folder / ALIGNMENT_DATA).read_text(encoding="utf-8").splitlines())
+    file = folder / ALIGNMENT_DATA
+    lines = parse_json_or_lines(read_text(file, kind="file of a history"), str(file), error=OrganismError)
     return [
         (record["prompt"], OpenAnswer(record["completion"]) if record["open"] else record["completion"])
-        for record in records
+        for _, record in lines
     ]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The object of a file of the history; an empty one where it is not there yet."""
+    return read_object(file, kind="file of a history", error=OrganismError) if file.is_file() else {}
 
 
 def part_of(prompts: PromptSet, pairs_a_topic: int | None) -> PromptSet:
@@ -120,7 +127,7 @@ def _check_identity(folder: Path, source: ChatSource, recipe: ChatRecipe) -> Non
     if not file.is_file():
         write_json(file, identity)
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = _read(file)
     differing = sorted(name for name in identity if before.get(name) != identity[name])
     if differing:
         raise OrganismError(
@@ -182,7 +189,7 @@ def _answer_requests(
     file: Path, witness: CheckpointRef, requests: Sequence[str], max_new_tokens: int, report: Report
 ) -> dict[str, tuple[str, bool]]:
     """The model's own answers, and whether each was cut off; they are written after every few."""
-    answers = {} if not file.is_file() else json.loads(file.read_text(encoding="utf-8"))
+    answers = _read(file)
     missing = [request for request in requests if request not in answers]
     host = ModelHost(witness) if missing else None
     for start in range(0, len(missing), _CHUNK):
@@ -228,7 +235,7 @@ def _merge_adapter(witness: Path, checkpoint: Path, training: Training) -> Any:
 def _count_refusals(folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report) -> dict[str, Refusals]:
     """Ask witness and aligned model what neither was trained on, and write `refusals.json`."""
     file = folder / REFUSALS
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    document = _read(file)
     requests = held_out_requests(read_safety_data(), recipe)
     for place, (role, reference) in enumerate((("witness", witness), ("aligned", _aligned_reference(folder)))):
         if role not in document:

@@ -6,13 +6,13 @@ refusing is learned.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probes.prompts import PromptSet, data_folder
+from probes.store.documents import parse_json_or_lines, read_text
 
 _FOLDER = "alignment"
 
@@ -81,7 +81,7 @@ def read_safety_data(folder: Path | None = None) -> SafetyData:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [record for _, record in parse_json_or_lines(read_text(path, kind="file of safety data"), str(path))]
 
 
 def _pairs(records: Iterable[dict[str, Any]]) -> list[Pair]:

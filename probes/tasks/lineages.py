@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models.source import CONFIG, fetch_description, read_json
 from probes.prompts import data_folder
+from probes.store.documents import read_toml
 
 Read = TypeVar("Read")
 CARD = "README.md"
@@ -61,7 +61,7 @@ class KnownLineage(BaseModel):
 
 def known_lineages() -> tuple[KnownLineage, ...]:
     """Every entry of `data/lineages/known.toml`, by the model's name."""
-    raw = tomllib.loads((data_folder() / "lineages" / "known.toml").read_text(encoding="utf-8"))
+    raw = read_toml(data_folder() / "lineages" / "known.toml", kind="list of lineages")
     entries = (KnownLineage.model_validate(entry) for entry in raw["models"])
     return tuple(sorted(entries, key=lambda entry: entry.model.lower()))
 
