@@ -150,7 +150,7 @@ def test_what_cannot_be_asked_is_a_sentence(opened, home):
     assert not at.error
     assert not at.get("plotly_chart")
     at.selectbox(key="choose-layer").set_value(-1).run()
-    assert "not in the embedding" in words(at)
+    assert "not for the embedding" in words(at)
     assert not at.exception
 
 
