@@ -22,8 +22,8 @@ FEWEST_TOKENS = 4  # a shorter prefix is not worth a pass of its own
 _ORDINARY = {"full_attention", "sliding_attention"}
 _FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
 _PREFIX, _SUFFIXES = [5, 6, 7, 8, 9], ([10], [11, 12, 13], [14, 15])
-# What two ways of reading may differ by, of the size of activations: a fault of structure makes tenths. On tokens that
-# no prompt begins with, a real model in float32 is itself 1e-4 from float64; on its chat prompts the ways differ by 1e-6.
+# What two ways of reading may differ by, of the size of activations: a fault of structure makes tenths. On the tokens
+# above, a real model in float32 is itself 1e-4 from float64; on its own chat prompts the two ways differ by 1e-6.
 _TOLERANCE = 1e-3
 _ROUNDING = 8  # units of a half precision's own rounding
 
