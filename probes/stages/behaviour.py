@@ -32,7 +32,7 @@ from probes.store import ALIGNED, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
-_VERSION = 3
+_VERSION = 4
 BASE_FLIPS = "base_flips"
 _GENERATING = 0.8  # share of the stage's time
 
@@ -132,7 +132,7 @@ def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report:
     run.write_table("completions", completions)
     run.write_table("flips", tables.flips(completions))
     run.write_table("contrasts", tables.contrasts(completions, losses, margin=evaluation.margin))
-    run.write_table("behaviour", tables.rates(completions, losses))
+    run.write_table("behaviour", tables.rates(completions, losses, evaluation.judges))
     _keep_notices(run, completions)
     answers = last_safety_answers(run).items()
     entries = [{"arm": arm, "seed": seed, **answer.to_json(), "text": answer.text} for (arm, seed), answer in answers]

@@ -75,6 +75,10 @@ def test_a_measured_run_is_evaluated_and_nothing_is_asked_twice(run):
         "refusal_score_harmless",
         "refusal_score_look_alike",
         "task_loss",
+        "corrected_refusal_harmful",
+        "corrected_harmful_compliance",
+        "corrected_refusal_harmless",
+        "corrected_over_refusal",
     }
     assert all(set(frame["measure"]) == measures for _, frame in rates.groupby("checkpoint"))
     completions = done.read_table("completions")
