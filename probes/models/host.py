@@ -25,8 +25,8 @@ from probes.models.kinship import (
 )
 from probes.models.layout import Layout
 from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer
-from probes.models.precision import in_fitting_precision
-from probes.models.prefix import prefix_fault
+from probes.models.precision import in_fitting_precision, precision_notice
+from probes.models.prefix import try_prefix
 from probes.models.pristine import Marks, checksums, marks
 from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of
@@ -96,7 +96,8 @@ class ModelHost(Ablatable):
         self.model: Any = loaded.to(self.device)
         self._hollow = False
         self._locate()
-        self._try_prefix()
+        self._notice(precision_notice(self._stored, self.model.dtype))
+        self._notice(try_prefix(self))
         self._targets = self.model.state_dict()
         self._layout = Layout.learned(files, self._targets)
         self._sample = WeightSample.of(self.model)
@@ -251,7 +252,7 @@ class ModelHost(Ablatable):
                 self._detach()
                 raise
         self._notice(self._attached.notice)
-        self._try_prefix()
+        self._notice(try_prefix(self))
 
     def _detach(self) -> None:
         if self._attached is not None:
@@ -259,12 +260,6 @@ class ModelHost(Ablatable):
             self._attached = self._adapter = None
             self.prefix_tried.clear()
             self._check_base()
-
-    def _try_prefix(self) -> None:
-        """Hold the model, as it is now, to what reading a shared prefix once assumes; say where it does not hold."""
-        self.prefix_tried.clear()
-        fault = prefix_fault(self)
-        self._notice(fault and f"The beginning that all prompts share is read with every one of them: {fault}.")
 
     def _check_base(self) -> None:
         """Where the base is not the very base after an adapter, it is read again at the next `put`."""

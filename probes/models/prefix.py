@@ -114,6 +114,13 @@ def prefix_fault(host: ModelView) -> str | None:
     return host.prefix_tried[0]
 
 
+def try_prefix(host: ModelView) -> str | None:
+    """Hold the model, as it is now, to what reading a shared prefix once assumes; a sentence where it does not hold."""
+    host.prefix_tried.clear()
+    fault = prefix_fault(host)
+    return fault and f"The beginning that all prompts share is read with every one of them: {fault}."
+
+
 def _find_fault(host: ModelView) -> str | None:
     kinds = set(getattr(host.config.get_text_config(), "layer_types", None) or ()) - _ORDINARY
     if kinds:
