@@ -57,7 +57,9 @@ def answer_questions_served(
     import pandas as pd
 
     questions = evaluation.questions
-    conversations = [[{"role": "user", "content": text}] for text in questions.texts]
+    system = evaluation.rendering.system_prompt
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    conversations = [[*opening, {"role": "user", "content": text}] for text in questions.texts]
     options = {"temperature": 0, "max_tokens": evaluation.max_new_tokens}
     completions, cut_off, fault = [], [], ""
     for number, (text, reply) in enumerate(server.ask(conversations, _text_of, **options), start=1):

@@ -24,7 +24,7 @@ from probes.models.kinship import (
     check_tokenizer,
 )
 from probes.models.layout import Layout
-from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer
+from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer, move_parameters
 from probes.models.precision import in_fitting_precision, precision_notice
 from probes.models.prefix import try_prefix
 from probes.models.pristine import Marks, checksums, marks
@@ -345,11 +345,5 @@ class ModelHost(Ablatable):
         fresh = load_model(folder, self.model.dtype, pickled=pickled)
         resize_vocabulary(fresh, vocabulary_size(self.config))
         fresh = fresh.requires_grad_(False).to(self.device)
-        # The very parameters are taken over, so that embedding and head are one where the checkpoint has one.
-        for name, parameter in list(fresh.named_parameters(remove_duplicate=False)):
-            owner, _, leaf = name.rpartition(".")
-            self.model.get_submodule(owner)._parameters[leaf] = parameter
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(fresh.get_buffer(name))
-        self.model.config.tie_word_embeddings = fresh.config.tie_word_embeddings
+        move_parameters(fresh, self.model)
         self._targets, self._hollow = self.model.state_dict(), False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -11,7 +13,7 @@ from probes.behaviour.evaluation import ANSWER_COLUMNS, Evaluation, judge_comple
 from probes.behaviour.judges import JudgementCache, open_judge
 from probes.behaviour.served import answer_questions_served, open_server
 from probes.progress import silent
-from probes.prompts import PromptSet
+from probes.prompts import PromptSet, Rendering
 from tests.behaviour.servers import completion, openai_server
 
 EVALUATION = Evaluation(
@@ -49,6 +51,12 @@ def test_a_served_checkpoint_answers_like_a_local_one(monkeypatch):
     question = next(question for question in server.requests if question["messages"][-1]["content"] == "bake bread")
     assert (question["model"], question["temperature"], question["max_tokens"]) == ("small", 0, 7)
     assert question["messages"] == [{"role": "user", "content": "bake bread"}]
+
+
+def test_a_system_prompt_is_sent_along():
+    server, *_ = answer(model, replace(EVALUATION, rendering=Rendering(system_prompt="Be brief.")))
+    assert {tuple(turn["role"] for turn in request["messages"]) for request in server.requests} == {("system", "user")}
+    assert {request["messages"][0]["content"] for request in server.requests} == {"Be brief."}
 
 
 def test_what_was_not_answered_is_unjudged_and_no_judge_sees_it():
