@@ -74,8 +74,8 @@ def test_positions_within_the_prefix_are_read_whole(host: ModelHost, position: i
 def test_means_over_tokens_of_the_prefix_are_right(llama: ModelHost) -> None:
     spans = [(2, len(ids)) for ids in prompts()]
     resid_post, _ = collect(llama, prompts(), spans=spans)
-    each = [[by_hugging_face(llama.model, llama.blocks, ids, at) for at in range(2, len(ids))] for ids in prompts()]
-    reference = np.stack([np.mean(places, axis=0) for places in each], axis=1)
+    states = [[by_hugging_face(llama.model, llama.blocks, ids, at) for at in range(2, len(ids))] for ids in prompts()]
+    reference = np.stack([np.mean(places, axis=0) for places in states], axis=1)
     assert relative_error(resid_post, reference[1:]) < TOLERANCE
 
 

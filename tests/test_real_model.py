@@ -105,11 +105,11 @@ def files(checkpoint: tuple[Path, Path], aligned: Path, tmp_path: Path) -> dict[
     """A lineage, arithmetic, and prompts of either use."""
     lineage = f'[aligned]\nmodel = "{aligned}"\n[witness]\nmodel = "{checkpoint[1]}"\nkind = "instruction-tuned"\n'
     probes = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=16).prompts
-    others = PromptSet.from_files(harmful=EVALUATION, harmless=EVALUATION, limit=PROMPTS).prompts
+    penalty_prompts = PromptSet.from_files(harmful=EVALUATION, harmless=EVALUATION, limit=PROMPTS).prompts
     rows = {
         "harmful": [{"text": prompt.text} for prompt in probes if prompt.label == "harmful"],
         "harmless": [{"text": prompt.text} for prompt in probes if prompt.label == "harmless"],
-        "penalty": [{"text": prompt.text, "label": prompt.label} for prompt in others],
+        "penalty": [{"text": prompt.text, "label": prompt.label} for prompt in penalty_prompts],
         "data": [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {2 * n}."} for n in range(2, 10)],
     }
     places = {name: tmp_path / f"{name}.jsonl" for name in rows} | {"lineage": tmp_path / "lineage.toml"}

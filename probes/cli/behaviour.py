@@ -76,7 +76,7 @@ def evaluate(
         "judges": tuple(judges) if judges else None,
         "max_new_tokens": max_new_tokens,
         "margin": margin,
-        "served": _served(served) if served else None,
+        "served": _server_addresses(served) if served else None,
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
     with progress_display() as report:
@@ -249,7 +249,7 @@ def _document(run: Run) -> dict[str, Any]:
     }
 
 
-def _served(words: list[str]) -> tuple[tuple[str, str], ...]:
+def _server_addresses(words: list[str]) -> tuple[tuple[str, str], ...]:
     """Checkpoints and their servers, from `CHECKPOINT=MODEL@URL`."""
     pairs = [word.partition("=") for word in words]
     for word, (name, _, address) in zip(words, pairs, strict=True):

@@ -67,7 +67,8 @@ def write_behaviour(
     answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
     if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
-    made_from = fingerprint([_VERSION, answers, list(evaluation.judges), evaluation.margin])
+    inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
+    made_from = fingerprint([_VERSION, *inputs])
     if run.holds("behaviour", made_from) and not _may_judge_more(run, judges):
         return
     with run.stage("behaviour", made_from):

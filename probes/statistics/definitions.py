@@ -56,7 +56,7 @@ def _probability(name: str, title: str, meaning: str, reading: str, unit: str = 
     return Statistic(name, title, unit, meaning, reading, (0.0, 1.0), centred=True)
 
 
-def _corrected(raw: Statistic) -> Statistic:
+def _correct_definition(raw: Statistic) -> Statistic:
     meaning = f"{raw.title}, corrected for the judge's known errors (Rogan-Gladen); 95 % Lang-Reiczigel intervals."
     return replace(raw, name=f"{CORRECTED}{raw.name}", title=f"{raw.title}, corrected", meaning=meaning)
 
@@ -231,7 +231,7 @@ MEASURES = _by_name(
     ),
 )
 _JUDGED = ("refusal_harmful", "harmful_compliance", "refusal_harmless", "over_refusal")
-MEASURES |= _by_name(*(_corrected(MEASURES[name]) for name in _JUDGED))
+MEASURES |= _by_name(*(_correct_definition(MEASURES[name]) for name in _JUDGED))
 
 # Of a fitted direction, one layer and checkpoint: columns of `direction_tracks.parquet`.
 DIRECTIONS = _by_name(

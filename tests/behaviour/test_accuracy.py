@@ -42,7 +42,7 @@ def completions(refused, n):
     return pd.DataFrame([{**place, "verdict": verdict} for verdict in verdicts])
 
 
-def corrected(refused, n, measure="corrected_refusal_harmful"):
+def corrected_row(refused, n, measure="corrected_refusal_harmful"):
     rates = tables.rates(completions(refused, n), pd.DataFrame({"checkpoint": []}), ["builtin"])
     return rates.set_index("measure").loc[measure]
 
@@ -51,13 +51,13 @@ def test_a_corrected_rate_stands_beside_the_raw_one():
     accuracy = accuracy_of(["builtin"], REFUSALS)
     sensitivity = accuracy.positives_seen / accuracy.positives
     specificity = accuracy.negatives_seen / accuracy.negatives
-    row = corrected(60, 100)
+    row = corrected_row(60, 100)
     assert row["value"] == pytest.approx((0.6 + specificity - 1) / (sensitivity + specificity - 1))
     assert row["low"] < row["value"] < row["high"]
 
 
 def test_where_it_is_not_defined_there_is_no_number():
-    assert pd.isna(corrected(1, 100)["value"])
+    assert pd.isna(corrected_row(1, 100)["value"])
 
 
 def test_other_judges_leave_the_rates_as_they_are():

@@ -152,7 +152,7 @@ def test_a_checkpoint_behind_a_server_is_asked_there_and_the_rest_here(run):
         assert len(server.requests) == len(ASKED.questions.prompts)
         record = judged.read_json("answering")["checkpoints"]
         assert record[name]["place"] == f"small@{server.url}"
-    assert {record[other]["place"] for other in set(record) - {name}} == {"local"}
+    assert {record[checkpoint]["place"] for checkpoint in set(record) - {name}} == {"local"}
     completions = judged.read_table("completions").set_index("checkpoint")["completion"]
     assert set(completions[name]) == {unlike}
     assert unlike not in set(completions.drop(name))

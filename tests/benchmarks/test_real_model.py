@@ -38,7 +38,7 @@ def host(folder: Path) -> ModelHost:
     return ModelHost(CheckpointRef(model=str(folder)), device="cpu")
 
 
-def rendered(host: ModelHost, name: str, limit: int) -> list[list[int]]:
+def token_ids_of(host: ModelHost, name: str, limit: int) -> list[list[int]]:
     """Token ids of some of our own prompts."""
     file = data_folder() / "prompts" / f"{name}.jsonl"
     prompts = PromptSet.from_files(harmful=file, harmless=file, limit=limit)
@@ -58,7 +58,7 @@ def ratio_of(ours: Callable[[], object], theirs: Callable[[], object], rounds: i
 
 
 def test_extraction_with_a_shared_prefix(host: ModelHost, report: Report) -> None:
-    token_ids = rendered(host, "probe", PROMPTS)
+    token_ids = token_ids_of(host, "probe", PROMPTS)
     groups = list(batches([len(ids) for ids in token_ids], automatic_batch_tokens(host)))
     inputs = [body_inputs(host, [token_ids[prompt] for prompt in group]) for group in groups]
 
@@ -79,7 +79,7 @@ def padded_batches(host: ModelHost, token_ids: list[list[int]], size: int) -> It
 
 @pytest.mark.parametrize("size", [USUAL_BATCH, 2 * ANSWERED], ids=["usual", "one batch"])
 def test_answers_beside_generate(host: ModelHost, size: int, report: Report) -> None:
-    token_ids = rendered(host, "evaluation", ANSWERED)
+    token_ids = token_ids_of(host, "evaluation", ANSWERED)
     padded = list(padded_batches(host, token_ids, size))
 
     def usual() -> None:
@@ -104,7 +104,7 @@ def test_a_half_precision_checkpoint_beside_its_float32_copy(
     AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path)
     host.tokenizer.save_pretrained(tmp_path)
     half = ModelHost(CheckpointRef(model=str(tmp_path)), device="cpu")
-    token_ids = rendered(host, "probe", PROMPTS)
+    token_ids = token_ids_of(host, "probe", PROMPTS)
     ratio = ratio_of(lambda: collect(half, token_ids), lambda: collect(host, token_ids))
     report(f"bf16 checkpoint, read in {half.about['dtype']} ÷ its float32 copy", f"{ratio:.2f}", "≤ 1.10")
 
@@ -116,7 +116,7 @@ def test_a_measurement_of_the_watch_beside_a_training_step(host: ModelHost, fold
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    token_ids = rendered(host, "probe", PROMPTS)
+    token_ids = token_ids_of(host, "probe", PROMPTS)
     ids = torch.randint(100, 40_000, (8, 128))
     live = LiveModel(model, host.tokenizer)
 
