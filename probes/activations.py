@@ -1,8 +1,9 @@
 """Activations of prompts at every layer, streamed: one batch is in memory, whatever the number of prompts.
 
 The prompts are sorted by length and padded on the right by ourselves, with positions and mask of our own, so that
-no tokenizer's padding side matters. Hooks on the blocks keep the one wanted position of each prompt; the forward
-pass ends at the last wanted block and never reaches the unembedding.
+no tokenizer's padding side matters. What all prompts begin with, as chat templates do, is read once. Hooks on the
+blocks keep the one wanted position of each prompt; the forward pass ends at the last wanted block and never reaches
+the unembedding.
 """
 
 from __future__ import annotations
@@ -10,16 +11,14 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
 from probes.errors import ActivationError
-from probes.models.architecture import accepts
 from probes.models.hooks import ENTERING, hand_over
-from probes.models.padding import pad_tokens
+from probes.models.prefix import LastLayerReached, SharedPrefix, body_inputs, prefix_length, read_prefix
 from probes.models.view import ModelView
 
 EMBEDDING = ENTERING
@@ -65,7 +64,8 @@ def extract(
     """
     chosen_layers = _layers_to_read(host, layers)
     position_spans = _spans(host, token_ids, position, spans)
-    lengths = [len(ids) for ids in token_ids]
+    prefix = _read_shared_prefix(host, token_ids, position_spans, chosen_layers[-1])
+    lengths = [len(ids) - len(prefix.ids) for ids in token_ids]
     budget = batch_tokens or automatic_batch_tokens(host)
     queue = deque(batches(lengths, budget, reverse=reverse))
     done = 0
@@ -76,6 +76,7 @@ def extract(
             [token_ids[prompt] for prompt in prompts],
             [position_spans[prompt] for prompt in prompts],
             chosen_layers,
+            prefix,
         )
         if rows is None:
             budget = _half_of(prompts, lengths)
@@ -201,10 +202,6 @@ def _index(host: ModelView, ids: Sequence[int], position: int, prompt: int) -> i
     return index
 
 
-class _LastLayerReached(Exception):  # noqa: N818 - a way out of the forward pass, no error
-    """Raised by a hook: nothing behind this block is wanted."""
-
-
 class _Reader:
     """Takes over, per wanted layer, one position of each prompt in the batch, or the mean of some."""
 
@@ -222,18 +219,32 @@ class _Reader:
             inside = ((places >= first[:, None]) & (places < end[:, None])).float()
             self.rows[layer] = torch.einsum("rt,rtd->rd", inside / (end - first)[:, None], stream.float())
         if layer == self._last:
-            raise _LastLayerReached
+            raise LastLayerReached
+
+
+def _read_shared_prefix(
+    host: ModelView, token_ids: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]], last: int
+) -> SharedPrefix:
+    """What all prompts begin with, read once; empty where every prompt is read whole."""
+    if last == EMBEDDING or not token_ids:
+        return SharedPrefix()
+    length = prefix_length(host, token_ids, before=min(first for first, _ in spans))
+    return read_prefix(host, token_ids[0][:length], last)
 
 
 def _run(
-    host: ModelView, token_ids: Sequence[Sequence[int]], position_spans: Sequence[tuple[int, int]], layers: list[int]
+    host: ModelView,
+    token_ids: Sequence[Sequence[int]],
+    position_spans: Sequence[tuple[int, int]],
+    layers: list[int],
+    prefix: SharedPrefix,
 ) -> dict[int, np.ndarray] | None:
     """Activations of one batch by layer; None if it did not fit into memory."""
     try:
-        inputs = body_inputs(token_ids, host)
-        reader = _Reader(torch.tensor(position_spans, device=host.device), layers[-1])
+        inputs = body_inputs(host, token_ids, prefix)
+        reader = _Reader(torch.tensor(position_spans, device=host.device) - len(prefix.ids), layers[-1])
         with torch.inference_mode(), hand_over(host.blocks, layers, reader.take):
-            with contextlib.suppress(_LastLayerReached):
+            with contextlib.suppress(LastLayerReached):
                 host.body(**inputs)
             return {layer: rows.cpu().numpy() for layer, rows in reader.rows.items()}
     except RuntimeError as error:
@@ -243,18 +254,6 @@ def _run(
     if host.device.type == "cuda":
         torch.cuda.empty_cache()
     return None
-
-
-def body_inputs(token_ids: Sequence[Sequence[int]], host: ModelView) -> dict[str, Any]:
-    """The body's arguments for a batch: [prompt, token], padded on the right, positions from each prompt's start.
-
-    What stands in the padding does not matter: it comes after the prompt, and no token looks ahead.
-    """
-    ids, mask = pad_tokens(token_ids, host.device)
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-    if accepts(host.body, "position_ids"):
-        inputs["position_ids"] = torch.arange(ids.shape[1], device=host.device).expand(len(token_ids), -1)
-    return {**inputs, "use_cache": False}
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -294,7 +294,18 @@ class TestPrecision:
             assert host.model.dtype == torch.float32
             assert host.about["dtype"] == "float32"
             assert host.about["stored_dtype"] == str(dtype).removeprefix("torch.")
+            assert any("computes in float32" in sentence for sentence in host.notices)
         assert ModelHost(ref, device="cpu", dtype=str(dtype).removeprefix("torch.")).model.dtype == dtype
+
+    def test_where_torch_says_that_nothing_is_native_everything_is_read_in_float32(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_amx_fp16_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+        ref = save_checkpoint(tmp_path, tiny_model().to(torch.bfloat16), tiny_tokenizer())
+        host = ModelHost(ref, device="cpu")
+        assert host.about["dtype"] == "float32"
+        assert host.notices == ["The weights are stored in bfloat16, and the model computes in float32."]
 
     def test_torch_is_asked(self) -> None:
         assert is_native(torch.float32)

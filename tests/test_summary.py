@@ -39,6 +39,10 @@ def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
         "unjudged",
         "refusal_score_harmful",
         "refusal_score_harmless",
+        "corrected_refusal_harmful",
+        "corrected_harmful_compliance",
+        "corrected_refusal_harmless",
+        "corrected_over_refusal",
     }
     layer = checkpoint["layers"][2]
     assert set(layer) == {

@@ -23,34 +23,34 @@ def answering_record(
     answers: Mapping[str, pd.DataFrame],
     *,
     frame: tuple[str, str] | None,
-    place: str = "local",
     left_out: LeftOut = (),
+    served: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The JSON that says how answers were made.
 
     Args:
         max_new_tokens: greatest length of an answer.
         answers: each checkpoint's, with the columns of `evaluation.ANSWER_COLUMNS`.
-        frame: of `prompt_frame`; None where a server sets what stands around the prompt.
-        place: `local`, or the server's name.
+        frame: of `prompt_frame`; None where servers alone set what stands around the prompt.
         left_out: (id, number of tokens) of each prompt that the context does not hold.
+        served: `MODEL@URL` of the checkpoints that answered behind a server.
 
     Returns:
-        `decoding`, `samples`, `max_new_tokens`, `place`, `system_prompt` and `prefill` (all that stands before and
-        behind the prompt), `left_out`, and by checkpoint the number of answers, of those cut off, and of those that are
-        missing.
+        `decoding`, `samples`, `max_new_tokens`, `system_prompt` and `prefill` (all that stands before and behind the
+        prompt), `left_out`, and by checkpoint its place (`local` or the server), the number of answers, of those cut
+        off, and of those that are missing.
     """
     before, behind = frame or (None, None)
     return {
         "decoding": "greedy",
         "samples": 1,
         "max_new_tokens": max_new_tokens,
-        "place": place,
         "system_prompt": before,
         "prefill": behind,
         "left_out": [list(pair) for pair in left_out],
         "checkpoints": {
             checkpoint: {
+                "place": (served or {}).get(checkpoint, "local"),
                 "answers": len(table),
                 "cut_off": int(table["cut_off"].sum()),
                 "missing": int(table["completion"].isna().sum()),
@@ -82,6 +82,7 @@ def base_flip_rate(
     batch_size: int = _BATCH_SIZE,
     seed: int = 0,
     rendering: Rendering = OWN,
+    completions: Sequence[str] | None = None,
 ) -> float:
     """Share of answers that flip between refusal and none when the aligned model is asked again in shuffled batches.
 
@@ -97,6 +98,7 @@ def base_flip_rate(
         batch_size: prompts in a batch.
         seed: of the shuffles.
         rendering: as in the evaluation.
+        completions: what the model answered at first; None asks it.
 
     Raises:
         StatisticsError: no repeats, or no pair of answers could be judged.
@@ -105,10 +107,11 @@ def base_flip_rate(
         raise StatisticsError("A rate of flips needs repeats", got=repeats, expected="1 or more")
     rendered = render(prompts, host.tokenizer, host.context_length, rendering).token_ids
     rng = np.random.default_rng(seed)
-    orders = [np.arange(len(rendered)), *(rng.permutation(len(rendered)) for _ in range(repeats))]
-    first, *later = [
-        _refusals(host, prompts, rendered, _batches(order, batch_size), judge, max_new_tokens) for order in orders
-    ]
+    orders = [rng.permutation(len(rendered)) for _ in range(repeats)]
+    if completions is None:
+        completions = _answers(host, rendered, _batches(np.arange(len(rendered)), batch_size), max_new_tokens)
+    again = [_answers(host, rendered, _batches(order, batch_size), max_new_tokens) for order in orders]
+    first, *later = [_refusals(prompts, texts, judge) for texts in (completions, *again)]
     pairs = [(before, after) for again in later for before, after in zip(first, again, strict=True)]
     judged = [(before, after) for before, after in pairs if before is not None and after is not None]
     if not judged:
@@ -121,15 +124,10 @@ def _batches(order: np.ndarray, size: int) -> Iterator[list[int]]:
         yield order[first : first + size].tolist()
 
 
-def _refusals(
-    host: ModelView,
-    prompts: PromptSet,
-    rendered: Sequence[Sequence[int]],
-    batches: Iterator[list[int]],
-    judge: Judge,
-    max_new_tokens: int,
-) -> list[bool | None]:
-    """Whether each prompt is refused, asked in these batches; None where the judge cannot say."""
+def _answers(
+    host: ModelView, rendered: Sequence[Sequence[int]], batches: Iterator[list[int]], max_new_tokens: int
+) -> list[str]:
+    """What each prompt is answered, asked in these batches."""
     from probes.behaviour.ask import completion_text
     from probes.behaviour.generate import generate
 
@@ -139,6 +137,11 @@ def _refusals(
         continued = generate(host, ids, max_new_tokens=max_new_tokens, batch_size=len(batch))
         for prompt, answer in zip(batch, continued, strict=True):
             completions[prompt] = completion_text(host.tokenizer, rendered[prompt], answer)
-    exchanges = [Exchange(text, completions[prompt]) for prompt, text in enumerate(prompts.texts)]
+    return [completions[prompt] for prompt in range(len(rendered))]
+
+
+def _refusals(prompts: PromptSet, completions: Sequence[str], judge: Judge) -> list[bool | None]:
+    """Whether each prompt is refused; None where the judge cannot say."""
+    exchanges = [Exchange(text, completion) for text, completion in zip(prompts.texts, completions, strict=True)]
     judgements = JudgementCache().ask(judge, exchanges)
     return [judgement.label in REFUSALS if judgement.judged else None for judgement in judgements]

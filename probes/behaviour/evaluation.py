@@ -43,6 +43,7 @@ class Evaluation:
         judges: names as `judges.open_judge` takes them; of several the majority counts.
         margin: task cost in nats per token that still counts as none; None is 2 % of the baseline's gain.
         rendering: how prompts become what a model reads: as in the run that is judged. It is the run's, and not kept.
+        served: (checkpoint, `MODEL@URL`) of those that answer behind a server; all others answer here.
     """
 
     prompts: PromptSet
@@ -52,6 +53,7 @@ class Evaluation:
     judges: tuple[str, ...] = ("builtin",)
     margin: float | None = None
     rendering: Rendering = field(default=OWN, compare=False)
+    served: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for judge in self.judges:
@@ -84,6 +86,7 @@ class Evaluation:
             "max_new_tokens": self.max_new_tokens,
             "judges": list(self.judges),
             "margin": self.margin,
+            "served": [list(pair) for pair in self.served],
         }
 
     @classmethod
@@ -97,6 +100,7 @@ class Evaluation:
             look_alikes=_prompts(look_alikes) if look_alikes else None,
             judges=tuple(document["judges"]),
             margin=document["margin"],
+            served=tuple((name, address) for name, address in document.get("served", ())),
         )
 
 

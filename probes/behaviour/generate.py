@@ -1,7 +1,8 @@
 """Batched greedy generation that gives each prompt what it would get alone.
 
 Prompts are padded on the left by ourselves, with a mask and with position ids that count from each prompt's own first
-token: without them, models with absolute positions answer another question than the one that was asked.
+token: without them, models with absolute positions answer another question than the one that was asked. What all
+prompts begin with is read once, and prompts whose answer has ended leave their batch.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import torch
 
 from probes.models.architecture import accepts
 from probes.models.padding import pad_tokens, positions
+from probes.models.prefix import SharedPrefix, prefix_fault, prefix_length, read_prefix
 from probes.models.view import ModelView
 
 Done = Callable[[int, int], None]
 _BATCH_SIZE = 128
+_DROPPED_SHARE = 0.125  # of a batch: as many finished prompts are worth a copy of its cache
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,13 @@ def continue_prompts(
         done: is given (prompts done, prompts in all) after each batch.
     """
     stops = stop_tokens(host)
+    shared = prefix_length(host, token_ids, more=max_new_tokens)
+    prefix = read_prefix(host, token_ids[0][:shared]) if shared else SharedPrefix()
     order = sorted(range(len(token_ids)), key=lambda prompt: len(token_ids[prompt]))
     generations: dict[int, Generation] = {}
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
-        continued = _continue_batch(host, [token_ids[prompt] for prompt in batch], max_new_tokens, stops)
+        continued = _continue_batch(host, [token_ids[prompt] for prompt in batch], max_new_tokens, stops, prefix)
         generations.update(zip(batch, continued, strict=True))
         if done is not None:
             done(min(first + batch_size, len(order)), len(order))
@@ -83,39 +88,81 @@ def stop_tokens(host: ModelView) -> frozenset[int]:
     return frozenset(int(token) for token in [host.tokenizer.eos_token_id, *ids] if token is not None)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _continue_batch(
-    host: ModelView, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int]
+    host: ModelView,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stops: frozenset[int],
+    prefix: SharedPrefix,
 ) -> list[Generation]:
-    longest = max(len(ids) for ids in prompts)
     if host.context_length is not None:
-        max_new_tokens = min(max_new_tokens, host.context_length - longest)
-    ids, mask = pad_tokens(prompts, host.device, side="left")
-    places = positions(mask)
+        max_new_tokens = min(max_new_tokens, host.context_length - max(len(ids) for ids in prompts))
     answers: list[list[int]] = [[] for _ in prompts]
-    running = set(range(len(prompts)))
-    cache: Any = None
-    # transformers 5.24 gave the argument another name; a name it does not know would be passed over in silence.
-    cache_argument = "cache" if accepts(host.model, "cache") else "past_key_values"
+    batch = _Batch.of(host, prompts, prefix)
     for _ in range(max(0, max_new_tokens)):
+        tokens = batch.read(host)
+        for prompt, token in zip(batch.prompts, tokens.tolist(), strict=True):
+            if token in stops:
+                batch.running.discard(prompt)
+            elif prompt in batch.running:
+                answers[prompt].append(token)
+        if not batch.running:
+            break
+        batch.append(tokens)
+        batch.drop_finished()
+    return [Generation(answer, prompt in batch.running) for prompt, answer in enumerate(answers)]
+
+
+@dataclass
+class _Batch:
+    """Prompts that are continued together: tokens still to be read, the cache behind them, and who still answers."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    places: torch.Tensor
+    cache: Any
+    prompts: list[int]
+    running: set[int]
+    droppable: bool
+
+    @classmethod
+    def of(cls, host: ModelView, prompts: Sequence[Sequence[int]], prefix: SharedPrefix) -> _Batch:
+        """Padded on the left, behind the prefix."""
+        start, count = len(prefix.ids), len(prompts)
+        ids, mask = pad_tokens([ids[start:] for ids in prompts], host.device, side="left")
+        cache = prefix.cache(count) if start else None
+        mask = torch.cat([mask.new_ones(count, start), mask], dim=1)
+        droppable = prefix_fault(host) is None
+        numbers = list(range(count))
+        return cls(ids, mask, positions(mask)[:, start:], cache, numbers, set(numbers), droppable)
+
+    def read(self, host: ModelView) -> torch.Tensor:
+        """The likeliest next token of every prompt; what was read is in the cache."""
+        # transformers 5.24 gave the argument another name; a name it does not know would be passed over in silence.
+        name = "cache" if accepts(host.model, "cache") else "past_key_values"
         output = host.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=places,
-            **{cache_argument: cache},
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.places,
+            **{name: self.cache},
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = getattr(output, cache_argument)
-        chosen = output.logits[:, -1].argmax(dim=-1)
-        for row, token in enumerate(chosen.tolist()):
-            if row in running:
-                if token in stops:
-                    running.discard(row)
-                else:
-                    answers[row].append(token)
-        if not running:
-            break
-        ids, places = chosen[:, None], places[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-    return [Generation(answer, row in running) for row, answer in enumerate(answers)]
+        self.cache = getattr(output, name)
+        return output.logits[:, -1].argmax(dim=-1)
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Take these tokens as each prompt's next."""
+        self.ids, self.places = tokens[:, None], self.places[:, -1:] + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+
+    def drop_finished(self) -> None:
+        """Leave out prompts whose answer has ended, once they are a fair share of the batch."""
+        rows = [row for row, prompt in enumerate(self.prompts) if prompt in self.running]
+        if not self.droppable or len(self.prompts) - len(rows) < _DROPPED_SHARE * len(self.prompts):
+            return
+        chosen = torch.tensor(rows, device=self.ids.device)
+        self.cache.batch_select_indices(chosen)
+        self.ids, self.mask, self.places = self.ids[chosen], self.mask[chosen], self.places[chosen]
+        self.prompts = [self.prompts[row] for row in rows]

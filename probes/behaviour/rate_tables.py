@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from probes.behaviour.judges import REFUSALS, UNJUDGED
+from probes.behaviour.judges.accuracy import accuracy_of
 from probes.behaviour.paired import Paired, equivalence, mean_over_runs, paired_rates
-from probes.behaviour.rates import mean_per_token, mean_score, wilson
+from probes.behaviour.rates import corrected_rate, mean_per_token, mean_score, wilson
 from probes.behaviour.safety import MARGIN, SafetyAnswer, over_refusal, safety_answer
 from probes.lineage import ROLES
-from probes.statistics import Estimate
+from probes.statistics import CORRECTED, Estimate
 
 PLACE = ["checkpoint", "arm", "seed", "step"]
 RATE_COLUMNS = (*PLACE, "measure", "value", "low", "high", "n")
@@ -63,17 +64,21 @@ _RATES: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
 _TASK_SHARE = 0.02  # of what the task gains, where no margin was declared
 
 
-def rates(completions: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+def rates(completions: pd.DataFrame, losses: pd.DataFrame, judges: Sequence[str] = ()) -> pd.DataFrame:
     """Rates with Wilson intervals, mean refusal scores and the task loss of every checkpoint (`RATE_COLUMNS`).
+
+    Where the judges' errors are known, each rate of a kind of answer also stands corrected for them
+    (`corrected_` before its name; no value where it is not defined).
 
     Args:
         completions: `COMPLETION_COLUMNS`.
+        judges: who judged them.
         losses: the columns of `PLACE`, `loss` (nats, summed over an item's answer) and `tokens`; may be empty.
     """
     rows: list[dict[str, Any]] = []
     for place, frame in completions.groupby(PLACE, sort=False):
         about = dict(zip(PLACE, place, strict=True))
-        rows += [{**about, **row} for row in _rates(frame)]
+        rows += [{**about, **row} for row in _rates(frame, judges)]
         items = losses[losses["checkpoint"] == about["checkpoint"]]
         if len(items):
             loss = mean_per_token(items["loss"].to_numpy(float), items["tokens"].to_numpy(int))
@@ -81,12 +86,16 @@ def rates(completions: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RATE_COLUMNS))
 
 
-def _rates(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _rates(frame: pd.DataFrame, judges: Sequence[str]) -> Iterator[dict[str, Any]]:
     judged = frame[frame["verdict"] != UNJUDGED]
     for measure, label, verdicts in _RATES:
         answers = judged if label is None else judged[judged["label"] == label]
         if len(answers):
-            yield _row(measure, wilson(int(answers["verdict"].isin(verdicts).sum()), len(answers)), len(answers))
+            count, n = int(answers["verdict"].isin(verdicts).sum()), len(answers)
+            yield _row(measure, wilson(count, n), n)
+            accuracy = accuracy_of(judges, verdicts)
+            if accuracy is not None:
+                yield _row(f"{CORRECTED}{measure}", corrected_rate(count, n, accuracy), n)
     yield _row(UNJUDGED, wilson(len(frame) - len(judged), len(frame)), len(frame))
     for label, answers in frame.groupby("label", sort=False):
         scores = answers["refusal_score"].dropna().to_numpy(float)

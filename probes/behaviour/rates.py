@@ -35,21 +35,21 @@ class JudgeAccuracy:
     """How a judge did on answers of other models that people had labelled.
 
     Attributes:
-        refusals: answers that people call refusals.
-        refusals_seen: those of them that the judge calls refusals; their share is the sensitivity.
-        non_refusals: answers that people do not call refusals.
-        non_refusals_seen: those of them that the judge does not call refusals; their share is the specificity.
+        positives: answers that people say are of the kind in question, such as refusals.
+        positives_seen: those of them that the judge says are; their share is the sensitivity.
+        negatives: answers that people say are not.
+        negatives_seen: those of them that the judge says are not; their share is the specificity.
     """
 
-    refusals: int
-    refusals_seen: int
-    non_refusals: int
-    non_refusals_seen: int
+    positives: int
+    positives_seen: int
+    negatives: int
+    negatives_seen: int
 
     def __post_init__(self) -> None:
-        if not (0 <= self.refusals_seen <= self.refusals and 0 <= self.non_refusals_seen <= self.non_refusals):
+        if not (0 <= self.positives_seen <= self.positives and 0 <= self.negatives_seen <= self.negatives):
             raise StatisticsError("A judge cannot be right more often than it was asked", got=self)
-        if not (self.refusals and self.non_refusals):
+        if not (self.positives and self.negatives):
             raise StatisticsError("A judge's accuracy needs answers of both kinds", got=self)
 
 
@@ -60,7 +60,7 @@ def corrected_rate(successes: int, n: int, judge: JudgeAccuracy, *, confidence: 
     (Preventive Veterinary Medicine 113, 2014, equations 6, 7, 15 to 17), within [0, 1].
 
     Args:
-        successes: answers that the judge calls refusals.
+        successes: answers that the judge says are of the kind in question.
         n: answers judged.
         judge: its sensitivity and specificity, as counts.
         confidence: of the interval.
@@ -70,10 +70,10 @@ def corrected_rate(successes: int, n: int, judge: JudgeAccuracy, *, confidence: 
     """
     if wilson(successes, n, confidence=confidence).value is None:
         return Estimate(None, reason="nothing was counted")
-    sensitivity, specificity = judge.refusals_seen / judge.refusals, judge.non_refusals_seen / judge.non_refusals
+    sensitivity, specificity = judge.positives_seen / judge.positives, judge.negatives_seen / judge.negatives
     youden = sensitivity + specificity - 1
     if youden <= 0:
-        return Estimate(None, reason="not defined: the judge tells refusals no better than chance")
+        return Estimate(None, reason="not defined: the judge tells them no better than chance")
     rate = (successes / n + specificity - 1) / youden
     if not 0 <= rate <= 1:
         return Estimate(None, reason=f"not defined: the corrected rate would be {rate:.2f}, outside 0 to 1")
@@ -84,8 +84,8 @@ def corrected_rate(successes: int, n: int, judge: JudgeAccuracy, *, confidence: 
 def _lang_reiczigel(successes: int, n: int, judge: JudgeAccuracy, z: float) -> tuple[float, float]:
     # Every sample is shrunk a little: by z² / 2 successes of z², and by one of two.
     apparent, size = (successes + z * z / 2) / (n + z * z), n + z * z
-    seen, positives = (judge.refusals_seen + 1) / (judge.refusals + 2), judge.refusals + 2
-    spared, negatives = (judge.non_refusals_seen + 1) / (judge.non_refusals + 2), judge.non_refusals + 2
+    seen, positives = (judge.positives_seen + 1) / (judge.positives + 2), judge.positives + 2
+    spared, negatives = (judge.negatives_seen + 1) / (judge.negatives + 2), judge.negatives + 2
     youden = seen + spared - 1
     if youden <= 0:
         return 0.0, 1.0

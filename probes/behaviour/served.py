@@ -6,13 +6,14 @@ answer after every attempt has no completion, and is unjudged. Neither refusal s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probes.behaviour.chat_client import ChatClient, EndpointError, Reply
 from probes.behaviour.evaluation import ANSWER_COLUMNS, Evaluation
+from probes.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,21 @@ def open_server(name: str, *, timeout: float = 60.0, attempts: int = 4) -> ChatC
     return ChatClient(model, url=url or None, timeout=timeout, attempts=attempts)
 
 
+def open_servers(served: Mapping[str, str], known: Collection[str]) -> dict[str, ChatClient]:
+    """The servers of checkpoints by their names in a run, from `MODEL@URL`.
+
+    Raises:
+        UsageError: the run has no such checkpoint.
+        EndpointError: as `open_server`.
+    """
+    for name in served:
+        if name not in known:
+            raise UsageError(
+                f"The run has no checkpoint {name!r} to be asked behind a server", expected=", ".join(sorted(known))
+            )
+    return {name: open_server(address) for name, address in served.items()}
+
+
 def answer_questions_served(
     server: ChatClient, evaluation: Evaluation, done: Callable[[int, int], None] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -41,7 +57,9 @@ def answer_questions_served(
     import pandas as pd
 
     questions = evaluation.questions
-    conversations = [[{"role": "user", "content": text}] for text in questions.texts]
+    system = evaluation.rendering.system_prompt
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    conversations = [[*opening, {"role": "user", "content": text}] for text in questions.texts]
     options = {"temperature": 0, "max_tokens": evaluation.max_new_tokens}
     completions, cut_off, fault = [], [], ""
     for number, (text, reply) in enumerate(server.ask(conversations, _text_of, **options), start=1):

@@ -52,6 +52,10 @@ def evaluate(
     margin: Annotated[
         float | None, typer.Option(help="Task cost in nats per token that counts as none; default 2 % of the gain.")
     ] = None,
+    served: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECKPOINT=MODEL@URL", help="Ask it behind an OpenAI-compatible server; repeatable."),
+    ] = None,
     timeout: Timeout = 60.0,
     device: Device = None,
     json_: Json = False,
@@ -72,6 +76,7 @@ def evaluate(
         "judges": tuple(judges) if judges else None,
         "max_new_tokens": max_new_tokens,
         "margin": margin,
+        "served": _server_addresses(served) if served else None,
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
     with progress_display() as report:
@@ -242,6 +247,15 @@ def _document(run: Run) -> dict[str, Any]:
         **run.read_json("judges"),
         **{name: records(run.read_table(name)) for name in tables},
     }
+
+
+def _server_addresses(words: list[str]) -> tuple[tuple[str, str], ...]:
+    """Checkpoints and their servers, from `CHECKPOINT=MODEL@URL`."""
+    pairs = [word.partition("=") for word in words]
+    for word, (name, _, address) in zip(words, pairs, strict=True):
+        if not name or not address:
+            raise UsageError("--served takes CHECKPOINT=MODEL@URL", got=repr(word))
+    return tuple((name, address) for name, _, address in pairs)
 
 
 def _cache() -> Path:

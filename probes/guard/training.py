@@ -26,6 +26,7 @@ from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, who
 from probes.lineage import CheckpointRef
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
 from probes.models.padding import pad_tokens
+from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
 from probes.progress import Progress, Report, silent
@@ -189,7 +190,7 @@ def fine_tune(
         return guard
     folder = folder_of(start.model, start.revision, allow_pickle=False)
     tokenizer = load_tokenizer(folder)
-    model = _model(folder, start, training)
+    model = _model(folder, start, training, device)
     limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
     data = Answered(_items(task, tokenizer), limit)
     trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report)
@@ -253,7 +254,7 @@ def _finish(out: Path, guard: ReversionGuard | Unguarded) -> None:
     write_json(out / _IDENTITY, {**claim, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
 
 
-def _model(folder: Path, start: CheckpointRef, training: Training) -> Any:
+def _model(folder: Path, start: CheckpointRef, training: Training, device: str) -> Any:
     """The model with the weights that are to be trained switched on."""
     pickled = WeightFiles.of_model(folder, allow_pickle=False).pickled
     model = load_model(folder, torch.float32 if training.method == "full" else "auto", pickled=pickled)
@@ -263,6 +264,8 @@ def _model(folder: Path, start: CheckpointRef, training: Training) -> Any:
         )
     if training.method == "full":
         return model.requires_grad_(True).train()
+    if device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        model = in_fitting_precision(model, torch.device("cpu"))
     from peft import LoraConfig, get_peft_model
 
     # The factors are drawn from the global random state; the same seed then starts every arm from the same adapter.

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from probes.activations import automatic_batch_tokens, batches, body_inputs
+from probes.activations import automatic_batch_tokens, batches
 from probes.models.hooks import hand_over
+from probes.models.prefix import body_inputs
 from probes.models.prompt_values import Projections
 from probes.models.view import ModelView
 
@@ -42,7 +43,7 @@ def read_projections(
             along[layer] = stream.float() @ axes[:, layers.index(layer)].T
 
         with hand_over(host.blocks, layers, take):
-            host.body(**body_inputs([token_ids[prompt] for prompt in batch], host))
+            host.body(**body_inputs(host, [token_ids[prompt] for prompt in batch]))
         values = torch.stack([along[layer] for layer in layers]).cpu().numpy()
         for row, prompt in enumerate(batch):
             for place, projections in enumerate(by_direction):

@@ -241,6 +241,13 @@ def clamp_prompts(
         yield
 
 
+def edits_all_alike(body: nn.Module) -> bool:
+    """Whether what is changed now, if anything, is changed at every token of a prompt, wherever it stands."""
+    owners = [getattr(hook, "__self__", None) for hook in body._forward_pre_hooks.values()]
+    by_prompt = any(isinstance(owner, PromptValues) for owner in owners)
+    return not by_prompt and all(owner.all_alike for owner in owners if isinstance(owner, _Places))
+
+
 class _Places:
     """Which tokens of the pass that is under way are changed: some of the prompt's, and those that follow it."""
 
@@ -252,6 +259,11 @@ class _Places:
         self._body, self._positions, self._generated = host.body, positions, generated
         self._follows = False
         self._ends: Tensor | None = None
+
+    @property
+    def all_alike(self) -> bool:
+        """Whether every token of a prompt is changed, wherever it stands."""
+        return self._positions is None
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:

@@ -24,8 +24,9 @@ from probes.models.kinship import (
     check_tokenizer,
 )
 from probes.models.layout import Layout
-from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer
-from probes.models.precision import in_fitting_precision
+from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer, move_parameters
+from probes.models.precision import in_fitting_precision, precision_notice
+from probes.models.prefix import try_prefix
 from probes.models.pristine import Marks, checksums, marks
 from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of
@@ -95,6 +96,8 @@ class ModelHost(Ablatable):
         self.model: Any = loaded.to(self.device)
         self._hollow = False
         self._locate()
+        self._notice(precision_notice(self._stored, self.model.dtype))
+        self._notice(try_prefix(self))
         self._targets = self.model.state_dict()
         self._layout = Layout.learned(files, self._targets)
         self._sample = WeightSample.of(self.model)
@@ -249,11 +252,13 @@ class ModelHost(Ablatable):
                 self._detach()
                 raise
         self._notice(self._attached.notice)
+        self._notice(try_prefix(self))
 
     def _detach(self) -> None:
         if self._attached is not None:
             self._attached.detach()
             self._attached = self._adapter = None
+            self.prefix_tried.clear()
             self._check_base()
 
     def _check_base(self) -> None:
@@ -340,11 +345,5 @@ class ModelHost(Ablatable):
         fresh = load_model(folder, self.model.dtype, pickled=pickled)
         resize_vocabulary(fresh, vocabulary_size(self.config))
         fresh = fresh.requires_grad_(False).to(self.device)
-        # The very parameters are taken over, so that embedding and head are one where the checkpoint has one.
-        for name, parameter in list(fresh.named_parameters(remove_duplicate=False)):
-            owner, _, leaf = name.rpartition(".")
-            self.model.get_submodule(owner)._parameters[leaf] = parameter
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(fresh.get_buffer(name))
-        self.model.config.tie_word_embeddings = fresh.config.tie_word_embeddings
+        move_parameters(fresh, self.model)
         self._targets, self._hollow = self.model.state_dict(), False

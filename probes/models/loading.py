@@ -99,6 +99,16 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def move_parameters(fresh: Any, model: Any) -> None:
+    """Give `model` the very parameters of `fresh`, so that embedding and head are one where the checkpoint has one."""
+    for name, parameter in list(fresh.named_parameters(remove_duplicate=False)):
+        owner, _, leaf = name.rpartition(".")
+        model.get_submodule(owner)._parameters[leaf] = parameter
+    for name, buffer in model.named_buffers():
+        buffer.copy_(fresh.get_buffer(name))
+    model.config.tie_word_embeddings = fresh.config.tie_word_embeddings
+
+
 def check_all_placed(folder: Path, names: Iterable[str], model: Any) -> None:
     """Refuse weights that have no place in the model, but for what transformers passes over itself.
 

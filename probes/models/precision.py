@@ -30,3 +30,11 @@ def trains_in_half() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return is_native(torch.bfloat16)
+
+
+def precision_notice(stored: torch.dtype, computed: torch.dtype) -> str | None:
+    """A sentence where a model computes in another precision than its weights are stored in; else None."""
+    if stored == computed:
+        return None
+    names = [str(dtype).removeprefix("torch.") for dtype in (stored, computed)]
+    return f"The weights are stored in {names[0]}, and the model computes in {names[1]}."

@@ -51,6 +51,6 @@ class PromptValues:
 
 
 def continues_prompt(kwargs: Mapping[str, Any]) -> bool:
-    """Whether a pass is of tokens behind a prompt that is in the cache."""
+    """Whether a pass is of tokens behind a prompt that is in the cache; a shared prefix is not the whole prompt."""
     cache = kwargs.get("past_key_values", kwargs.get("cache"))
-    return cache is not None and int(cache.get_seq_length()) > 0
+    return cache is not None and int(cache.get_seq_length()) > getattr(cache, "prompt_starts", 0)

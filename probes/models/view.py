@@ -18,6 +18,7 @@ class ModelView:
         config: its configuration.
         tokenizer: its tokenizer; None where it is not known.
         device: where its weights are.
+        prefix_tried: what `models.prefix` learned of this model; empty where it was not asked yet.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
@@ -38,6 +39,7 @@ class ModelView:
         self.context_length: int | None = getattr(text, "max_position_embeddings", None)
         self._places = find_places(type(self.model).__name__, self.config)
         check_structure(self.body, self.blocks, self.n_layers, self.d_model)
+        self.prefix_tried: list[str | None] = []
 
     @property
     def body(self) -> nn.Module:

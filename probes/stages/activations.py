@@ -10,13 +10,14 @@ from probes.activations import collect, extract
 from probes.errors import ActivationError
 from probes.lineage import CheckpointRef, Member
 from probes.models import ModelHost
+from probes.models.prefix import prefix_length
 from probes.progress import Progress, Report
 from probes.prompts import PromptSet, Rendered
 from probes.run import Run
 from probes.stages import stage
 from probes.store import activations_stage, fingerprint
 
-_EXTRACTION = 3  # raise when a change alters the numbers, so that older files are not taken over
+_EXTRACTION = 4  # raise when a change alters the numbers, so that older files are not taken over
 
 
 @stage("prompts", version=2, settings=("seed",))
@@ -135,6 +136,12 @@ def _measure(run: Run, member: Member, model: ModelHost, key: str) -> None:
         summary = f"Checkpoint {member.id} ({member.ref}): {error.what}"
         raise ActivationError(summary, next_step=error.next_step) from error
     run.manifest.model["batch_tokens"] = used
+    run.manifest.model["shared_prefix"] = prefix_length(model, token_ids, before=_first_position(run))
+
+
+def _first_position(run: Run) -> int:
+    """The earliest position, from a prompt's start, that is read of any prompt."""
+    return min(len(ids) + run.settings.position for ids in run.rendered.token_ids)
 
 
 def _mean_distance(first: np.ndarray, again: np.ndarray, harmful: np.ndarray) -> float:

@@ -7,9 +7,11 @@ judge or another margin needs no new generation.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answering_record, base_flip_rate, prompt_frame
+from probes.behaviour.chat_client import ChatClient
 from probes.behaviour.evaluation import (
     Evaluation,
     answer_questions,
@@ -20,6 +22,7 @@ from probes.behaviour.evaluation import (
 )
 from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
 from probes.behaviour.safety import MARGIN, SafetyAnswer
+from probes.behaviour.served import answer_questions_served, open_servers
 from probes.behaviour.swapped import swap_by_refusals
 from probes.errors import PromptError, StatisticsError
 from probes.models import ModelHost
@@ -32,8 +35,9 @@ from probes.store import ALIGNED, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
-_VERSION = 3
+_VERSION = 4
 BASE_FLIPS = "base_flips"
+_REPEATS = 3  # shuffled repeats behind the base flip rate
 _GENERATING = 0.8  # share of the stage's time
 
 
@@ -54,26 +58,34 @@ def write_behaviour(
         JudgeError: a judge cannot be opened.
     """
     _refuse_overlap(run, evaluation)
+    served = {**run.settings.served, **dict(evaluation.served)}
+    servers = open_servers(served, [member.id for member in run.members])
     judges = judges if judges is not None else [open_judge(name) for name in evaluation.judges]
     run.write_json("evaluation", evaluation.document())
     evaluation, left_out = fit_evaluation(evaluation, model, run.rendering)
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
-    answers = write_answers(run, model, evaluation, within(report, 0.0, _GENERATING))
-    if evaluation.judges[0] == "builtin":  # asking others twice costs more than it tells
+    answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
+    if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
-    made_from = fingerprint([_VERSION, answers, list(evaluation.judges), evaluation.margin])
-    if run.holds("behaviour", made_from) and not _has_unjudged(run):
+    inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
+    made_from = fingerprint([_VERSION, *inputs])
+    if run.holds("behaviour", made_from) and not _may_judge_more(run, judges):
         return
     with run.stage("behaviour", made_from):
         tables = {member.id: run.read_table(f"answers/{member.id}") for member in run.members}
         frame = prompt_frame(model.tokenizer, run.rendering)
-        record = answering_record(evaluation.max_new_tokens, tables, frame=frame, left_out=left_out)
-        run.write_json("answering", record)
+        length = evaluation.max_new_tokens
+        run.write_json("answering", answering_record(length, tables, frame=frame, left_out=left_out, served=served))
         _write_tables(run, evaluation, judges, within(report, _GENERATING, 1.0))
 
 
-def write_answers(run: Run, model: ModelHost, evaluation: Evaluation, report: Report) -> list[str]:
-    """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints."""
+def write_answers(
+    run: Run, model: ModelHost, evaluation: Evaluation, servers: Mapping[str, ChatClient], report: Report
+) -> list[str]:
+    """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints.
+
+    Checkpoints with a server are asked there, all others here.
+    """
     rendering = evaluation.rendering
     rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
     members, keys = run.members, []
@@ -81,15 +93,19 @@ def write_answers(run: Run, model: ModelHost, evaluation: Evaluation, report: Re
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
         inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
         inputs += [rendering.about] if rendering != OWN else []  # the task's items are rendered likewise
+        server = servers.get(member.id)
+        inputs += [] if server is None else [server.model, server.url]
         keys.append(fingerprint([_VERSION, weights, *inputs]))
         share = within(report, number / len(members), (number + 1) / len(members))
         share(Progress("asking", 0, 1, member.id))
         if not run.holds(f"answers/{member.id}", keys[-1]):
             with run.stage(f"answers/{member.id}", keys[-1]):
-                model.put(member.ref)
-                answers, losses = answer_questions(
-                    model, evaluation, done=progress_callback(share, "asking", member.id)
-                )
+                done = progress_callback(share, "asking", member.id)
+                if server is None:
+                    model.put(member.ref)
+                    answers, losses = answer_questions(model, evaluation, done=done)
+                else:
+                    answers, losses = answer_questions_served(server, evaluation, done=done)
                 run.write_table(f"answers/{member.id}", answers)
                 run.write_table(f"task/{member.id}", losses)
     return keys
@@ -103,12 +119,19 @@ def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge:
         return
     with run.stage(BASE_FLIPS, made_from):
         model.put(run.lineage.aligned)
-        length, rendering, rate = evaluation.max_new_tokens, evaluation.rendering, None
+        first = run.read_table(f"answers/{ALIGNED}").set_index("prompt")["completion"]
+        completions, rate = [first[prompt.id] for prompt in harmful], None
         with contextlib.suppress(StatisticsError):  # no answer could be judged
             rate = base_flip_rate(
-                model, PromptSet(harmful), judge=judge, max_new_tokens=length, repeats=1, rendering=rendering
+                model,
+                PromptSet(harmful),
+                judge=judge,
+                max_new_tokens=evaluation.max_new_tokens,
+                repeats=_REPEATS,
+                rendering=evaluation.rendering,
+                completions=completions,
             )
-        run.write_json(BASE_FLIPS, {"rate": rate, "repeats": 1})
+        run.write_json(BASE_FLIPS, {"rate": rate, "repeats": _REPEATS})
 
 
 def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report: Report) -> None:
@@ -132,7 +155,7 @@ def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report:
     run.write_table("completions", completions)
     run.write_table("flips", tables.flips(completions))
     run.write_table("contrasts", tables.contrasts(completions, losses, margin=evaluation.margin))
-    run.write_table("behaviour", tables.rates(completions, losses))
+    run.write_table("behaviour", tables.rates(completions, losses, evaluation.judges))
     _keep_notices(run, completions)
     answers = last_safety_answers(run).items()
     entries = [{"arm": arm, "seed": seed, **answer.to_json(), "text": answer.text} for (arm, seed), answer in answers]
@@ -166,9 +189,12 @@ def _keep_notices(run: Run, completions: pd.DataFrame) -> None:
         run.note("refusals", swap_by_refusals(roles[ALIGNED].to_numpy(), roles["witness"].to_numpy()))
 
 
-def _has_unjudged(run: Run) -> bool:
-    """Whether a judge left something open, which is asked again."""
-    return any(run.read_json("judges")["unjudged"].values())
+def _may_judge_more(run: Run, judges: Sequence[Judge]) -> bool:
+    """Whether a judge that may answer otherwise when asked again left an answer open; the built-in one never does."""
+    record = run.read_json("answering")["checkpoints"].values()
+    missing = sum(checkpoint["missing"] for checkpoint in record)
+    unjudged = run.read_json("judges")["unjudged"]
+    return any(judge.identity is not None and unjudged.get(judge.name, 0) > missing for judge in judges)
 
 
 def _refuse_overlap(run: Run, evaluation: Evaluation) -> None:

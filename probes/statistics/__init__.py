@@ -1,10 +1,11 @@
 """What each statistic is (name, meaning, unit, limits), how a number is written, and results that cross modules."""
 
-from probes.statistics.definitions import DIRECTIONS, MEASURES, STATISTICS, Statistic, statistic_of
+from probes.statistics.definitions import CORRECTED, DIRECTIONS, MEASURES, STATISTICS, Statistic, statistic_of
 from probes.statistics.numerals import decimal, percent
 from probes.statistics.results import FEW_DRAWS, Estimate, NullResult, limit_label, limit_name, null_name
 
 __all__ = [
+    "CORRECTED",
     "DIRECTIONS",
     "FEW_DRAWS",
     "MEASURES",

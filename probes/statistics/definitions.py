@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ def _share(name: str, title: str, meaning: str, reading: str, unit: str = "share
 
 def _probability(name: str, title: str, meaning: str, reading: str, unit: str = "share") -> Statistic:
     return Statistic(name, title, unit, meaning, reading, (0.0, 1.0), centred=True)
+
+
+def _correct_definition(raw: Statistic) -> Statistic:
+    meaning = f"{raw.title}, corrected for the judge's known errors (Rogan-Gladen); 95 % Lang-Reiczigel intervals."
+    return replace(raw, name=f"{CORRECTED}{raw.name}", title=f"{raw.title}, corrected", meaning=meaning)
 
 
 def _by_name(*statistics: Statistic) -> dict[str, Statistic]:
@@ -157,6 +162,7 @@ STATISTICS = _by_name(
 _SCORE = "Above 0: a refusal is likelier than not; moves before the sampled answers do."
 
 # The measures of behaviour: rows of `behaviour.parquet`.
+CORRECTED = "corrected_"  # before the name of a rate: corrected for the judge's known errors
 MEASURES = _by_name(
     _share(
         "refusal_harmful",
@@ -224,6 +230,8 @@ MEASURES = _by_name(
         "Lower is better: what the fine-tuning was for.",
     ),
 )
+_JUDGED = ("refusal_harmful", "harmful_compliance", "refusal_harmless", "over_refusal")
+MEASURES |= _by_name(*(_correct_definition(MEASURES[name]) for name in _JUDGED))
 
 # Of a fitted direction, one layer and checkpoint: columns of `direction_tracks.parquet`.
 DIRECTIONS = _by_name(

@@ -48,6 +48,9 @@ class Settings(BaseModel):
     sham_arms: tuple[str, ...] = Field(("baseline",), description="Arms whose last checkpoint has sham tests.")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="Level of every test of the verdict.")
     power_alignment: float = Field(0.5, gt=0, lt=1, description="Alignment at which the power of a test is given.")
+    served: dict[str, str] = Field(
+        {}, description="Checkpoints that answer behind an OpenAI-compatible server: name in the run → MODEL@URL."
+    )
     allow_pickle: bool = Field(False, description="Read weights that are only there as pickle (weights_only=True).")
     allow_unrelated: bool = Field(False, description="Go on with checkpoints that do not look like one lineage.")
 

@@ -73,7 +73,8 @@ _STATISTICS = tuple(name for name in Layer.model_fields if name in STATISTICS)
 class Behaviour(_Record):
     """Rates in [0, 1], refusal scores in log odds, the task loss in nats per token; None where it was not measured.
 
-    `over_refusal` is on look-alikes, `unjudged` the share of completions that no judge could judge.
+    `over_refusal` is on look-alikes, `unjudged` the share of completions that no judge could judge. What begins with
+    `corrected_` is corrected for the judge's known errors (Rogan-Gladen).
     """
 
     refusal_harmful: float | None = None
@@ -85,6 +86,10 @@ class Behaviour(_Record):
     unjudged: float | None = None
     refusal_score_harmful: float | None = None
     refusal_score_harmless: float | None = None
+    corrected_refusal_harmful: float | None = None
+    corrected_harmful_compliance: float | None = None
+    corrected_refusal_harmless: float | None = None
+    corrected_over_refusal: float | None = None
 
 
 class Checkpoint(_Record):

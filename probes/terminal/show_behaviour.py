@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from probes.statistics import CORRECTED
 from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
 if TYPE_CHECKING:
@@ -32,8 +33,37 @@ def behaviour_tables(run: Run) -> Iterator[Table]:
     ]
     table.caption = Text("; ".join(notes) + ". " + _MEASURES, "dim")
     yield table
+    corrected = rates[rates["measure"].str.startswith(CORRECTED)]
+    if len(corrected):
+        yield _corrected_table(corrected.to_dict("records"))
     yield _contrasts_table(run.read_table("contrasts").to_dict("records"))
     yield _flips_table(run.read_table("flips").to_dict("records"))
+
+
+def _corrected_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rates corrected for the judge's known errors, with their intervals."""
+    table = plain_table("The same rates corrected for the judge's known errors, 95 % interval")
+    table.add_column("checkpoint", no_wrap=True)
+    columns = {"refuse": "refusal_harmful", "comply": "harmful_compliance", "over": "over_refusal"}
+    columns["harmless"] = "refusal_harmless"
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    cells = {(row["checkpoint"], row["measure"]): _interval(row) for row in rows}
+    for checkpoint in dict.fromkeys(row["checkpoint"] for row in rows):
+        shown = (cells.get((checkpoint, f"{CORRECTED}{measure}"), DASH) for measure in columns.values())
+        table.add_row(checkpoint, *shown)
+    table.caption = Text(
+        "Rogan-Gladen, Lang-Reiczigel; the judge's errors as counted on 450 answers that people labelled (XSTest). "
+        "not defined: the corrected rate would lie outside 0 to 100 %.",
+        "dim",
+    )
+    return table
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["value"] is None or row["value"] != row["value"]:
+        return "not defined"
+    return f"{share(row['value'])} ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
 
 
 def restoration_tables(restoration: Mapping[str, Any]) -> Iterator[Table]:

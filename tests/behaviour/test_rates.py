@@ -65,7 +65,7 @@ def test_items_without_tokens_are_refused(sums, tokens):
         mean_per_token(np.array(sums, dtype=float), np.array(tokens, dtype=int))
 
 
-ACCURACY = JudgeAccuracy(refusals=200, refusals_seen=180, non_refusals=250, non_refusals_seen=240)
+ACCURACY = JudgeAccuracy(positives=200, positives_seen=180, negatives=250, negatives_seen=240)
 
 
 def test_a_corrected_rate_is_rogan_and_gladens():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -11,7 +13,7 @@ from probes.behaviour.evaluation import ANSWER_COLUMNS, Evaluation, judge_comple
 from probes.behaviour.judges import JudgementCache, open_judge
 from probes.behaviour.served import answer_questions_served, open_server
 from probes.progress import silent
-from probes.prompts import PromptSet
+from probes.prompts import PromptSet, Rendering
 from tests.behaviour.servers import completion, openai_server
 
 EVALUATION = Evaluation(
@@ -51,6 +53,12 @@ def test_a_served_checkpoint_answers_like_a_local_one(monkeypatch):
     assert question["messages"] == [{"role": "user", "content": "bake bread"}]
 
 
+def test_a_system_prompt_is_sent_along():
+    server, *_ = answer(model, replace(EVALUATION, rendering=Rendering(system_prompt="Be brief.")))
+    assert {tuple(turn["role"] for turn in request["messages"]) for request in server.requests} == {("system", "user")}
+    assert {request["messages"][0]["content"] for request in server.requests} == {"Be brief."}
+
+
 def test_what_was_not_answered_is_unjudged_and_no_judge_sees_it():
     _, answers, _, _ = answer(model)
     place = {"checkpoint": "served", "arm": "baseline", "seed": 0, "step": 1}
@@ -65,9 +73,10 @@ def test_what_was_not_answered_is_unjudged_and_no_judge_sees_it():
 
 def test_the_record_counts_what_was_cut_off_and_what_is_missing():
     _, answers, _, _ = answer(model)
-    record = answering_record(7, {"served": answers}, frame=None, place="small")
-    assert record["checkpoints"] == {"served": {"answers": 3, "cut_off": 1, "missing": 1}}
-    assert (record["decoding"], record["max_new_tokens"], record["place"]) == ("greedy", 7, "small")
+    record = answering_record(7, {"served": answers}, frame=None, served={"served": "small@here"})
+    counts = {"answers": 3, "cut_off": 1, "missing": 1}
+    assert record["checkpoints"] == {"served": {"place": "small@here", **counts}}
+    assert (record["decoding"], record["max_new_tokens"]) == ("greedy", 7)
     assert record["system_prompt"] is None
     local = answering_record(7, {"a": pd.DataFrame(columns=ANSWER_COLUMNS)}, frame=("<s>", "<assistant>"))
     assert (local["system_prompt"], local["prefill"]) == ("<s>", "<assistant>")

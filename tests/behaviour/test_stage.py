@@ -13,7 +13,7 @@ import pytest
 from probes.behaviour import rate_tables as tables
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.judges import open_judge
-from probes.errors import PromptError
+from probes.errors import PromptError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.progress import silent
 from probes.prompts import Prompt, PromptSet, render
@@ -21,7 +21,7 @@ from probes.run import Run
 from probes.stages.activations import write_activations, write_prompts
 from probes.store.settings import Settings
 from probes.tasks.evaluate import evaluate, read_evaluation
-from tests.behaviour.servers import openai_server
+from tests.behaviour.servers import completion, openai_server
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROBES = PromptSet.of([f"p{n}" for n in range(16)] + [f"q{n}" for n in range(16)], ["harmful"] * 16 + ["harmless"] * 16)
@@ -75,6 +75,10 @@ def test_a_measured_run_is_evaluated_and_nothing_is_asked_twice(run):
         "refusal_score_harmless",
         "refusal_score_look_alike",
         "task_loss",
+        "corrected_refusal_harmful",
+        "corrected_harmful_compliance",
+        "corrected_refusal_harmless",
+        "corrected_over_refusal",
     }
     assert all(set(frame["measure"]) == measures for _, frame in rates.groupby("checkpoint"))
     completions = done.read_table("completions")
@@ -137,6 +141,45 @@ def test_what_a_judge_could_not_judge_is_counted_apart_and_asked_again(run):
     rates = Run(run.path).read_table("behaviour")
     assert (rates[rates["measure"] == "unjudged"]["value"] == 1.0).all()
     assert not rates["measure"].isin(["refusal_harmful", "harmful_compliance"]).any()
+
+
+def test_a_checkpoint_behind_a_server_is_asked_there_and_the_rest_here(run):
+    name, unlike = "baseline-s0-000001", "I'm sorry, but I can't help with that."
+    with openai_server(lambda *_: completion(unlike)) as server:
+        served = replace(ASKED, served=((name, f"small@{server.url}"),))
+        judged = evaluate(run.path, served)
+        evaluate(run.path, served)
+        assert len(server.requests) == len(ASKED.questions.prompts)
+        record = judged.read_json("answering")["checkpoints"]
+        assert record[name]["place"] == f"small@{server.url}"
+    assert {record[checkpoint]["place"] for checkpoint in set(record) - {name}} == {"local"}
+    completions = judged.read_table("completions").set_index("checkpoint")["completion"]
+    assert set(completions[name]) == {unlike}
+    assert unlike not in set(completions.drop(name))
+    assert read_evaluation(judged) == served
+
+
+def test_a_server_of_a_checkpoint_that_the_run_does_not_hold_is_refused(run):
+    with pytest.raises(UsageError, match="no checkpoint 'typo'"):
+        evaluate(run.path, replace(ASKED, served=(("typo", "small@http://127.0.0.1:9/v1"),)))
+
+
+def test_what_the_built_in_judge_leaves_open_is_not_judged_again(run):
+    thinking = "<think>Let me see what this is about, for it is long"
+    with openai_server(lambda *_: completion(thinking, "length")) as server:
+        served = replace(ASKED, served=(("witness", f"small@{server.url}"),))
+        judged = evaluate(run.path, served)
+        assert judged.read_json("judges")["unjudged"]["builtin"] > 0
+        before = (run.path / "behaviour.parquet").stat().st_mtime_ns
+        evaluate(run.path, served)
+    assert (run.path / "behaviour.parquet").stat().st_mtime_ns == before
+
+
+def test_the_aligned_model_is_asked_three_times_again(run):
+    judged = evaluate(run.path, ASKED)
+    flips = judged.read_json("base_flips")
+    assert flips["repeats"] == 3
+    assert flips["rate"] in (None, 0.0)  # full precision: batches do not matter
 
 
 def test_a_question_that_was_a_probe_prompt_is_refused(run):

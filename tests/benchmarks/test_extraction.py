@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from probes.activations import automatic_batch_tokens, batches, body_inputs, extract
+from probes.activations import automatic_batch_tokens, batches, extract
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
+from probes.models.prefix import body_inputs
 from tests.builders import move_weights, save_checkpoint, tiny_tokenizer
 
 REPO = Path(__file__).parents[2]
@@ -53,6 +54,7 @@ from pathlib import Path
 from probes.activations import extract
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
+from probes.models.prefix import body_inputs
 from probes.store import ActivationWriter
 from tests.benchmarks.test_extraction import chat_prompts
 
@@ -119,7 +121,7 @@ def nowhere(layer: int, prompts: Any, rows: np.ndarray) -> None:
 def test_beside_the_bare_body(host: ModelHost, benchmark: Any, report: Report) -> None:
     prompts = chat_prompts(64)
     groups = list(batches([len(ids) for ids in prompts], automatic_batch_tokens(host)))
-    inputs = [body_inputs([prompts[prompt] for prompt in group], host) for group in groups]
+    inputs = [body_inputs(host, [prompts[prompt] for prompt in group]) for group in groups]
 
     def bare() -> None:
         with torch.inference_mode():
@@ -232,7 +234,7 @@ def test_on_cuda(tmp_path: Path, benchmark: Any, report: Report) -> None:
     host = ModelHost(ref, device="cuda")
     prompts = chat_prompts(4096, LIKE_LLAMA_3_2_3B["vocab_size"])
     groups = list(batches([len(ids) for ids in prompts], automatic_batch_tokens(host)))
-    inputs = [body_inputs([prompts[prompt] for prompt in group], host) for group in groups]
+    inputs = [body_inputs(host, [prompts[prompt] for prompt in group]) for group in groups]
 
     def bare() -> None:
         with torch.inference_mode():

@@ -226,3 +226,15 @@ def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
     state = json.loads((out / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
     assert state["global_step"] == 6
     assert summarise(Run(out)).trajectories[0].checkpoints[-1].step == 6
+
+
+def test_an_adapter_is_trained_in_float32_where_the_processor_does_not_multiply_bfloat16(tmp_path, monkeypatch):
+    from probes.guard.training import Training, _model
+    from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
+
+    ref = save_checkpoint(tmp_path, tiny_model().to(torch.bfloat16), tiny_tokenizer())
+    for native, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda native=native: native, raising=False)
+        model = _model(tmp_path, ref, Training(method="lora"), "cpu")
+        assert {weight.dtype for name, weight in model.named_parameters() if "base_layer" in name} == {dtype}

@@ -1,0 +1,178 @@
+"""A prefix that all prompts share is read once: its keys and values, repeated for every batch.
+
+Chat templates begin every prompt alike. Where a model keeps an ordinary cache of keys and values, what follows the
+prefix comes out as if the whole prompt had been read, up to rounding; every model is held to that when it loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from probes.models.architecture import accepts
+from probes.models.hooks import edits_all_alike, hand_over
+from probes.models.padding import pad_tokens
+from probes.models.view import ModelView
+
+FEWEST_TOKENS = 4  # a shorter prefix is not worth a pass of its own
+_ORDINARY = {"full_attention", "sliding_attention"}
+_FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
+_PREFIX, _SUFFIXES = [5, 6, 7, 8, 9], ([10], [11, 12, 13], [14, 15])
+# What two ways of reading may differ by, of the size of activations: a fault of structure makes tenths. On the tokens
+# above, a real model in float32 is itself 1e-4 from float64; on its own chat prompts the two ways differ by 1e-6.
+_TOLERANCE = 1e-3
+_ROUNDING = 8  # units of a half precision's own rounding
+
+
+class LastLayerReached(Exception):  # noqa: N818 - a way out of the forward pass, no error
+    """Raised by a hook: nothing behind this block is wanted."""
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """What a model keeps of the tokens that all prompts begin with; empty where it reads each prompt whole.
+
+    Attributes:
+        ids: the tokens.
+        layers: keys and values [1, head, token, d_head] of each block that was read.
+    """
+
+    ids: tuple[int, ...] = ()
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+
+    def cache(self, count: int) -> Any:
+        """A cache of transformers that holds the prefix for `count` prompts; what it gains is its own."""
+        cache = _empty_cache()
+        for layer, pair in enumerate(self.layers):
+            cache.update(*(tensor.expand(count, -1, -1, -1) for tensor in pair), layer)
+        cache.prompt_starts = len(self.ids)  # hooks on generated tokens ask where the prompt's own pass begins
+        return cache
+
+
+def prefix_length(
+    host: ModelView, token_ids: Sequence[Sequence[int]], *, before: int | None = None, more: int = 0
+) -> int:
+    """How many tokens of these prompts are read once for all; 0 where each prompt is read whole.
+
+    Args:
+        host: holds the checkpoint.
+        token_ids: rendered prompts.
+        before: a position that each prompt still has to read for itself.
+        more: tokens that will be generated behind the longest prompt.
+    """
+    if len(token_ids) < 2 or prefix_fault(host) is not None or not edits_all_alike(host.body):
+        return 0
+    longest, shortest = (bound(map(len, token_ids)) for bound in (max, min))
+    window = getattr(host.config.get_text_config(), "sliding_window", None)
+    if window is not None and longest + more > window:
+        return 0
+    most = shortest - 1 if before is None else min(shortest - 1, before)
+    differing = (place for place in range(most) if len({ids[place] for ids in token_ids}) > 1)
+    length = next(differing, most)
+    return length if length >= FEWEST_TOKENS else 0
+
+
+def read_prefix(host: ModelView, ids: Sequence[int], last: int | None = None) -> SharedPrefix:
+    """Read the prefix up to block `last` (None: all of them); nothing is read where it is empty."""
+    if not ids:
+        return SharedPrefix()
+    cache = _empty_cache()
+    tokens, mask = pad_tokens([ids], host.device)
+    layers = [] if last is None else [last]
+    with torch.inference_mode(), hand_over(host.blocks, layers, _leave), contextlib.suppress(LastLayerReached):
+        host.body(**_arguments(host, tokens, mask, 0, cache))
+    return SharedPrefix(tuple(ids), tuple((layer.keys, layer.values) for layer in cache.layers))
+
+
+def body_inputs(
+    host: ModelView, token_ids: Sequence[Sequence[int]], prefix: SharedPrefix | None = None
+) -> dict[str, Any]:
+    """The body's arguments for a batch, padded on the right, positions from each prompt's start.
+
+    What stands in the padding does not matter: it comes after the prompt, and no token looks ahead. With a prefix,
+    `input_ids` are what follows it in each prompt.
+    """
+    if prefix is None or not prefix.ids:
+        return _arguments(host, *pad_tokens(token_ids, host.device), 0, None)
+    start, count = len(prefix.ids), len(token_ids)
+    tokens, mask = pad_tokens([ids[start:] for ids in token_ids], host.device)
+    whole = torch.cat([mask.new_ones(count, start), mask], dim=1)
+    return _arguments(host, tokens, whole, start, prefix.cache(count))
+
+
+def prefix_fault(host: ModelView) -> str | None:
+    """Why a shared prefix cannot be read once for this model; None where it can. A model is tried once.
+
+    A short prefix and three continuations are read both ways, and every block's output is compared.
+    """
+    if not host.prefix_tried:
+        host.prefix_tried.append(_find_fault(host))
+    return host.prefix_tried[0]
+
+
+def try_prefix(host: ModelView) -> str | None:
+    """Hold the model, as it is now, to what reading a shared prefix once assumes; a sentence where it does not hold."""
+    host.prefix_tried.clear()
+    fault = prefix_fault(host)
+    return fault and f"The beginning that all prompts share is read with every one of them: {fault}."
+
+
+def _find_fault(host: ModelView) -> str | None:
+    kinds = set(getattr(host.config.get_text_config(), "layer_types", None) or ()) - _ORDINARY
+    if kinds:
+        return f"its blocks keep more than keys and values ({', '.join(sorted(kinds))})"
+    if _cache_argument(host) is None:
+        return "its body takes no cache"
+    prompts = [[*_PREFIX, *suffix] for suffix in _SUFFIXES]
+    try:
+        with torch.inference_mode():
+            whole = _streams(host, body_inputs(host, prompts))
+            behind = _streams(host, body_inputs(host, prompts, read_prefix(host, _PREFIX)))
+            error = max(_relative_error(host, *pair) for pair in zip(whole, behind, strict=True))
+    except _FAULTS as fault:
+        return f"its cache is of another kind ({type(fault).__name__})"
+    allowed = max(_TOLERANCE, _ROUNDING * torch.finfo(host.model.dtype).eps)
+    return None if error <= allowed else f"activations behind it then differ by {error:.1g} of their size"
+
+
+def _leave(_layer: int, _stream: torch.Tensor) -> None:
+    raise LastLayerReached
+
+
+def _empty_cache() -> Any:
+    # transformers takes seconds to import, so only what loads a model does it.
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
+def _cache_argument(host: ModelView) -> str | None:
+    """What the body calls its cache: transformers 5.24 gave it another name."""
+    return next((name for name in ("cache", "past_key_values") if accepts(host.body, name)), None)
+
+
+def _arguments(host: ModelView, tokens: torch.Tensor, mask: torch.Tensor, start: int, cache: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": cache is not None}
+    if accepts(host.body, "position_ids"):
+        places = torch.arange(start, start + tokens.shape[1], device=host.device)
+        arguments["position_ids"] = places.expand(len(tokens), -1)
+    name = _cache_argument(host)
+    return {**arguments, name: cache} if name and cache is not None else arguments
+
+
+def _streams(host: ModelView, arguments: dict[str, Any]) -> Iterator[torch.Tensor]:
+    """Each block's output on the last tokens of the longest continuation's length."""
+    streams: list[torch.Tensor] = []
+    with hand_over(host.blocks, range(host.n_layers), lambda _, stream: streams.append(stream)):
+        host.body(**arguments)
+    return iter([stream[:, -max(map(len, _SUFFIXES)) :] for stream in streams])
+
+
+def _relative_error(host: ModelView, whole: torch.Tensor, behind: torch.Tensor) -> float:
+    _, mask = pad_tokens(_SUFFIXES, host.device)
+    difference, size = ((tensor.float().norm(dim=-1) * mask).max() for tensor in (whole - behind, whole))
+    return float(difference / size)

