@@ -212,5 +212,5 @@ def test_a_hub_is_asked_for_the_configuration_and_the_card_alone(hub, tmp_path):
     output = run(PLAN_FROM_THE_HUB, tmp_path, HF_ENDPOINT=endpoint)
     assert output.split()[0] == str(sum(parameter.numel() for parameter in tiny_model().parameters()))
     assert "--witness Qwen/Qwen2.5-7B --witness-kind base" in output
-    assert any("config.json" in path for path in handler.requests)
-    assert not any(path.endswith((".safetensors", ".bin")) for path in handler.requests)
+    assert any("config.json" in path for path in handler.paths)
+    assert not any(path.endswith((".safetensors", ".bin")) for path in handler.paths)
