@@ -60,9 +60,10 @@ def write_behaviour(
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
     answers = write_answers(run, model, evaluation, within(report, 0.0, _GENERATING))
     if evaluation.judges[0] == "builtin":  # asking others twice costs more than it tells
+        report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
     made_from = fingerprint([_VERSION, answers, list(evaluation.judges), evaluation.margin])
-    if run.holds("behaviour", made_from) and not _has_unjudged(run):
+    if run.holds("behaviour", made_from) and run.has_json("safety") and not _has_unjudged(run):
         return
     with run.stage("behaviour", made_from):
         tables = {member.id: run.read_table(f"answers/{member.id}") for member in run.members}
