@@ -245,6 +245,7 @@ def _document(run: Run) -> dict[str, Any]:
     tables = ("behaviour", "contrasts", "flips")
     return {
         **run.read_json("judges"),
+        "safety": run.read_json("safety"),
         **{name: records(run.read_table(name)) for name in tables},
     }
 

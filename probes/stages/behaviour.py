@@ -66,10 +66,11 @@ def write_behaviour(
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
     answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
     if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
+        report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
     made_from = fingerprint([_VERSION, *inputs])
-    if run.holds("behaviour", made_from) and not _may_judge_more(run, judges):
+    if run.holds("behaviour", made_from) and run.has_json("safety") and not _may_judge_more(run, judges):
         return
     with run.stage("behaviour", made_from):
         tables = {member.id: run.read_table(f"answers/{member.id}") for member in run.members}

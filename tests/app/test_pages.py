@@ -92,7 +92,7 @@ def test_a_finished_run_shows_each_page_by_its_own_title(opened, finished, page,
 
 def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
     at = opened(finished)
-    assert "it refuses 100 % of harmful requests before and 4 % after" in words(at)
+    assert "it refuses 100 % of harmful requests before and 4 % after" in words(at).replace("\xa0", " ")
     assert "Baseline: specific to harmful prompts. baseline was tested" in words(at)
     assert "Causality was not tested" in words(at)
     assert "return fraction at step 100, layer 2" in words(at)

@@ -139,6 +139,9 @@ def run(tmp_path_factory):
     return tiny_lineage(tmp_path_factory.mktemp("history"))
 
 
+TABLES = ("behaviour", "contrasts", "flips")
+
+
 def test_a_run_is_evaluated_and_one_of_its_checkpoints_restored(run, tmp_path):
     prompt_files = {name: tmp_path / f"{name}.txt" for name in ("harmful", "harmless")}
     for name, path in prompt_files.items():
@@ -147,7 +150,7 @@ def test_a_run_is_evaluated_and_one_of_its_checkpoints_restored(run, tmp_path):
     task.write_text('{"question": "x", "answer": "yes"}\n{"question": "y", "answer": "no"}\n', encoding="utf-8")
     files = ("--harmful", prompt_files["harmful"], "--harmless", prompt_files["harmless"], "--task", task)
     evaluation = json.loads(inside("evaluate", run.path, *files, "--max-new-tokens", "2", "--json"))
-    assert set(evaluation) == {"judges", "completions", "unjudged", "kappa", "behaviour", "contrasts", "flips"}
+    assert set(evaluation) == {*("judges", "completions", "unjudged", "kappa", "safety"), *TABLES}
     assert evaluation["completions"] == 4 * 6
     shown = inside("evaluate", run.path)
     assert "block-s0-000001" in shown

@@ -167,7 +167,7 @@ def test_raw_exports_the_length_that_was_measured(call, own, tmp_path):
     first = Run(own).direction("refusal")
     export = ("export", own, "--direction", "refusal", "--format")
     for name, words in (("unit", ()), ("whole", ("--raw",))):
-        written = call.said(*export, "gguf", "--out", tmp_path / name, *words)
+        written = call.document(*export, "gguf", "--out", tmp_path / name, *words)
         tensors = {tensor.name: np.array(tensor.data) for tensor in GGUFReader(written["path"]).tensors}
         for layer in first.layers[1:]:
             length = first.at(layer)[1] if words else 1.0
@@ -175,11 +175,11 @@ def test_raw_exports_the_length_that_was_measured(call, own, tmp_path):
         lines = " ".join([written["layers"], *written["notes"]])
         assert ("whole vectors: a scale of 1 adds the measured length" in lines) is bool(words)
         assert ("kept as gravity_probe.norm; --raw writes it" in lines) is not bool(words)
-        call.said("import", written["path"], "--as", name, "--run", own)
+        call.document("import", written["path"], "--as", name, "--run", own)
         for layer in first.layers[1:]:
             assert Run(own).direction(name).at(layer)[1] == pytest.approx(first.at(layer)[1], rel=1e-5)
     assert "whole vectors" in call(*export, "gguf", "--out", tmp_path / "text", "--raw").out
-    assert "Leave --raw out" in call.refused(*export, "npz", "--out", tmp_path / "x", "--raw")
+    assert "Leave --raw out" in call.refusal(*export, "npz", "--out", tmp_path / "x", "--raw")
 
 
 def test_a_bare_vector_lies_where_the_option_or_its_name_says(call, own, tmp_path):
@@ -188,22 +188,22 @@ def test_a_bare_vector_lies_where_the_option_or_its_name_says(call, own, tmp_pat
     torch.save(torch.tensor(vector), tmp_path / "kind-layer1.pt")
     (tmp_path / "kind.txt").write_text(" ".join(map(str, vector)))
     add = ("--run", own, "--as")
-    assert "--layer L" in call.refused("import", tmp_path / "vector.npy", *add, "x")
-    call.said("import", tmp_path / "vector.npy", *add, "given", "--layer", 2)
-    call.said("import", tmp_path / "kind-layer1.pt", *add, "named")
-    call.said("import", tmp_path / "kind.txt", *add, "text", "--format", "vector", "--layer", 0)
+    assert "--layer L" in call.refusal("import", tmp_path / "vector.npy", *add, "x")
+    call.document("import", tmp_path / "vector.npy", *add, "given", "--layer", 2)
+    call.document("import", tmp_path / "kind-layer1.pt", *add, "named")
+    call.document("import", tmp_path / "kind.txt", *add, "text", "--format", "vector", "--layer", 0)
     for name, layer in (("given", 2), ("named", 1), ("text", 0)):
         imported = Run(own).direction(name)
         assert imported.layers == (layer,)
         assert imported.raw[0] == pytest.approx(vector, rel=1e-6)
-    assert "another model" in call.refused("import", tmp_path / "vector.npy", *add, "deep", "--layer", 3)
+    assert "another model" in call.refusal("import", tmp_path / "vector.npy", *add, "deep", "--layer", 3)
 
 
 def test_one_layer_of_a_file_of_many_is_imported(call, own, tmp_path):
     torch.save(torch.randn(4, 32), tmp_path / "persona.pt")
-    call.said("import", tmp_path / "persona.pt", "--as", "kind", "--run", own, "--layer", 1)
+    call.document("import", tmp_path / "persona.pt", "--as", "kind", "--run", own, "--layer", 1)
     assert Run(own).direction("kind").layers == (1,)
-    assert "is not known at layer 7" in call.refused(
+    assert "is not known at layer 7" in call.refusal(
         "import", tmp_path / "persona.pt", "--as", "x", "--run", own, "--layer", 7
     )
 
