@@ -22,6 +22,7 @@ _PUBLISHED = (
     ("alignment at step 100, baseline → block", "0.648 → −0.211"),
     ("harmfulness at step 100, baseline → block", "19.0 % → 8.5 %"),
 )
+_SAY_UNDEFINED = f" The distance is not defined: {NO_WITNESS}."
 _PROBE_CAPTION = (
     "cosine to the aligned model's direction; AUROC of the aligned model's probe here, and of one refitted here, each "
     "on the fold it was not fitted on; norm: gap between the classes; displaced: length of the mean displacement; "
@@ -112,15 +113,19 @@ def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
         layers.add_row(str(row["layer"]), *map(number, numbers), angle, shared)
     layers.caption = Text(
         "cosine: of the two displacements from the aligned model; overlap: of the 10 leading directions in which "
-        "prompts differ, with its value for random ones; same basis: a rotation explains no more than half.",
+        "prompts differ, with its value for random ones; same basis: a rotation explains no more than half."
+        + _SAY_UNDEFINED
+        * all(row["distance"] is None for row in comparison["layers"]),
         "dim",
     )
     yield layers
     weights = plain_table("weights, by kind of tensor (root of summed squares; shares weighted by them)")
     for name in ("kind", "tensors", "‖Δ‖", "‖Δ‖/‖θ‖", "inside span(θ_H − θ_S)", "random"):
         weights.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
-    if comparison["weights_missing"]:
-        weights.caption = Text(comparison["weights_missing"], "dim")
+    undefined = all(row["inside"] is None for row in comparison["weights"])
+    why = comparison["weights_missing"] or ("inside: not defined without a witness's weights" if undefined else None)
+    if why:
+        weights.caption = Text(why, "dim")
     for kind, rows in _kinds(comparison["weights"]).items():
         weights.add_row(kind, str(len(rows)), *map(number, _pool(rows)))
     yield weights
