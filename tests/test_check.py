@@ -113,7 +113,7 @@ def test_a_threshold_that_is_no_finite_number_is_refused(run, threshold):
 def test_the_record_says_whether_it_passed_how_far_and_where(run):
     furthest = max(drift_value(run, "push", step, 2, "return_fraction") for step in STEPS)
     document = json.loads(return_gate(run, 0.1, layer=2).model_dump_json(by_alias=True))
-    assert set(document) == {"passed", "max_return", "layer", "furthest", "where", "unmeasured"}
+    assert set(document) == {"passed", "max_return", "layer", "furthest", "where", "unmeasured", "witness"}
     assert (document["passed"], document["furthest"], document["unmeasured"]) == (False, furthest, {})
     assert document["where"]["arm"] == "push"
     assert drift_value(run, "push", document["where"]["step"], 2, "return_fraction") == furthest

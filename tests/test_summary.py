@@ -23,7 +23,9 @@ def drift_value(run, arm, step, layer, statistic):
 
 def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
     document = json.loads(summarise(run).model_dump_json())
-    assert set(document) == {"format_version", "lineage", "headline_layer", "trajectories"}
+    assert set(document) == {
+        *("format_version", "lineage", "witness", "not_defined", "headline_layer", "trajectories"),
+    }
     first = document["trajectories"][0]
     assert set(first) == {"arm", "seed", "safety", "checkpoints"}
     assert [point["step"] for point in first["checkpoints"]] == list(STEPS)

@@ -67,10 +67,10 @@ def write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None = N
     write_roles(run, model, prompts, within(report, 0.0, 0.35))
     write_drift(run, within(report, 0.35, 0.5))
     write_views(run)
-    write_spectra(run)
-    write_pairs(run)
-    write_probe(run)
-    write_weight_drift(run, model, within(report, 0.5, 0.55))
+    write_spectra(run, within(report, 0.5, 0.51))
+    write_pairs(run, within(report, 0.51, 0.52))
+    write_probe(run, within(report, 0.52, 0.53))
+    write_weight_drift(run, model, within(report, 0.53, 0.55))
     if evaluation is not None:
         write_behaviour(run, model, evaluation, within(report, 0.55, 0.75))
     if run.settings.nulls:
