@@ -23,14 +23,14 @@ def drift_value(run, arm, step, layer, statistic):
 
 def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
     document = json.loads(summarise(run).model_dump_json())
-    assert set(document) == {
-        *("format_version", "lineage", "witness", "not_defined", "headline_layer", "trajectories"),
-    }
+    keys = {"format_version", "lineage", "witness", "not_defined", "headline_layer", "trajectories"}
+    assert set(document) == keys
+    assert (document["witness"], document["not_defined"]) == ("witness", {})
     first = document["trajectories"][0]
     assert set(first) == {"arm", "seed", "safety", "checkpoints"}
     assert [point["step"] for point in first["checkpoints"]] == list(STEPS)
     checkpoint = first["checkpoints"][3]
-    assert set(checkpoint) == {"step", "layers", "behaviour"}
+    assert set(checkpoint) == {"step", "weight_drift", "layers", "behaviour"}
     assert set(checkpoint["behaviour"]) == {
         "refusal_harmful",
         "refusal_harmless",
@@ -54,6 +54,7 @@ def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
         "displacement_norm",
         "share_moved",
         "nulls",
+        "probe",
     }
     assert layer["layer"] == 2
     assert layer["alignment"] == drift_value(run, "baseline", 10, 2, "alignment")
