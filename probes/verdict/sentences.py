@@ -6,6 +6,7 @@ decide" where it had less; nothing here says that a null explains a return.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from probes.drift import NOISE_FACTOR, PROMPT_LEVEL, measurable
@@ -80,7 +81,9 @@ def write_paragraph(evidence: Evidence, step: Step, untested: Sequence[str]) -> 
         parts.append(f"Powers are those at an alignment of {evidence.power_alignment:g}.")
     if untested:
         parts.append(f"Not tested: {', '.join(dict.fromkeys(entry.split(':')[0] for entry in untested))}.")
-    return " ".join(parts)
+    text = " ".join(parts)
+    # An estimate is called one in every sentence that names the witness.
+    return re.sub(r"the witness(?! \()", f"the {evidence.witness}", text) if "estimate" in evidence.witness else text
 
 
 def _say_result(evidence: Evidence, step: Step) -> Iterator[str]:
