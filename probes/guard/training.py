@@ -206,7 +206,8 @@ def _items(task: Sequence[tuple[str, str] | str], tokenizer: Any) -> list[Item]:
     pairs = [pair for pair in task if not isinstance(pair, str)]
     texts = [text for text in task if isinstance(text, str)]
     ids = [tuple(tokenizer(text + (tokenizer.eos_token or ""))["input_ids"]) for text in texts]
-    return rendered_items(pairs, tokenizer) + [(text[:1], text[1:]) for text in ids if len(text) > 1]
+    plain = [(text[:1], text[1:]) for text in ids if len(text) > 1]
+    return (rendered_items(pairs, tokenizer) if pairs else []) + plain
 
 
 def is_finished(out: Path) -> bool:
