@@ -41,6 +41,8 @@ def apply_chat_template(jobs: Sequence[Job], tokenizer: Any, template: str, name
     """
     from probes.prompts.template_shape import is_plain
 
+    if not jobs:
+        return []
     plain = is_plain(template)
     answers = list(_render_here(jobs, tokenizer, template)) if plain else _render_apart(jobs, tokenizer, template)
     if not answers[-1][0]:
