@@ -31,7 +31,7 @@ def test_no_two_statistics_share_a_name_or_a_title():
 
 def test_the_documented_json_holds_measures_and_statistics_of_the_table():
     assert set(Behaviour.model_fields) <= set(MEASURES)
-    assert set(Layer.model_fields) - {"layer", "nulls"} <= set(STATISTICS)
+    assert set(Layer.model_fields) - {"layer", "nulls", "probe"} <= set(STATISTICS)
 
 
 def test_every_measure_that_is_written_is_in_the_table():

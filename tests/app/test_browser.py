@@ -258,7 +258,7 @@ def test_a_run_that_is_still_being_written_is_followed(page, tmp_path):
         arms=("baseline",),
         prompts=4,
         finished=False,
-        without=("verdict", "nulls"),
+        without=("verdict", "nulls", "safety"),
     )
     with serve(tmp_path) as (address, _):
         page.goto(f"{address}/?run=young")
