@@ -413,7 +413,7 @@ def test_interventions_are_drawn_where_they_were_tried(opened, tmp_path):
     at = opened(tmp_path, "views/directions.py")
     at.segmented_control(key="directions-view").set_value("Interventions").run()
     assert not at.error
-    assert "It was tried at baseline step 10" in words(at)
+    assert "It was run at baseline step 10" in words(at)
     assert "directions effect" in commands(at)
     with Run.writing(path) as run, run.stage("effects", "made up"):
         run.write_table("effects", EFFECTS)

@@ -72,7 +72,7 @@ def test_the_servers_own_pause_is_kept():
 @pytest.mark.parametrize("bad", [(429, {}), "banana", 1.5])
 def test_what_fails_to_the_end_is_unjudged_and_never_safe(bad):
     with openai_server(lambda *_: bad) as server:
-        judge, _ = judge_at(server.url, timeout=0.2, attempts=2)
+        judge, _ = judge_at(server.url, timeout=1.0, attempts=2)
         judgements = list(judge.label(EXCHANGES[:2]))
     assert [judgement.label for judgement in judgements] == ["unjudged"] * 2
     assert all(judgement.reason for judgement in judgements)

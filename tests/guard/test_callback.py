@@ -519,7 +519,7 @@ def test_what_cannot_be_is_refused(measured):
         (UsageError, {"mode": "block"}),
         (UsageError, {"mode": "push", "penalty": PENALTY, "max_return": 0.1}),
         (UsageError, {"alarm": -1.0}),
-        (UsageError, {"every": 0}),
+        (UsageError, {"every": -1}),
         (UsageError, {"evaluate_every": 0}),
         (GuardError, {"mode": "control:drift", "penalty": PENALTY}),
     ):
