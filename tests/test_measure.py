@@ -295,7 +295,8 @@ def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, 
         "import sys, json, time\n"
         "from probes.lineage import Lineage\nfrom tests.test_measure import PROMPTS, FAST\n"
         "from probes.tasks.measure import measure\n"
-        "def report(progress):\n    print(progress.phase, flush=True); time.sleep(0.05)\n"
+        "def report(progress):\n    print(progress.phase, flush=True)\n"
+        "    if progress.phase == sys.argv[3]: time.sleep(60)\n"
         "measure(Lineage.model_validate_json(open(sys.argv[1]).read()), PROMPTS, sys.argv[2], settings=FAST,"
         " report=report)\n"
     )
@@ -303,7 +304,7 @@ def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, 
     command = [sys.executable, str(script), str(tmp_path / "lineage.json"), str(out)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for phase in ("reading activations", "measuring drift"):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen([*command, phase], stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip() == phase:
