@@ -288,11 +288,10 @@ def test_shams_move_the_activations_as_far_as_fine_tuning_did(run):
 
 
 def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, tmp_path):
-    whole = measure(history, PROMPTS, tmp_path / "a" / "run", settings=FAST)
     script = tmp_path / "go.py"
     (tmp_path / "lineage.json").write_text(history.model_dump_json())
     script.write_text(
-        "import sys, json, time\n"
+        "import sys, time\n"
         "from probes.lineage import Lineage\nfrom tests.test_measure import PROMPTS, FAST\n"
         "from probes.tasks.measure import measure\n"
         "def report(progress):\n    print(progress.phase, flush=True)\n"
@@ -300,11 +299,15 @@ def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, 
         "measure(Lineage.model_validate_json(open(sys.argv[1]).read()), PROMPTS, sys.argv[2], settings=FAST,"
         " report=report)\n"
     )
-    out = tmp_path / "b" / "run"
-    command = [sys.executable, str(script), str(tmp_path / "lineage.json"), str(out)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def command(out, phase):
+        return [sys.executable, str(script), str(tmp_path / "lineage.json"), str(out), phase]
+
+    whole, out = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    subprocess.run(command(whole, "none"), env=environment, check=True, capture_output=True)
     for phase in ("reading activations", "measuring drift"):
-        process = subprocess.Popen([*command, phase], stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(command(out, phase), stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip() == phase:
@@ -314,8 +317,8 @@ def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, 
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert not (out / "drift.parquet").exists()
-    measure(history, PROMPTS, out, settings=FAST)
-    mine, theirs = files_of(whole.path), files_of(out)
+    subprocess.run(command(out, "none"), env=environment, check=True, capture_output=True)
+    mine, theirs = files_of(whole), files_of(out)
     assert mine.keys() == theirs.keys()
     assert [name for name in mine if mine[name] != theirs[name] and not name.startswith("directions/")] == []
 
