@@ -70,18 +70,18 @@ class TestBases:
         host.put(ref)
         assert torch.equal(logits(host.model), expected)
 
-    @pytest.mark.parametrize("place", ["file", "trajectory", "argument"])
+    @pytest.mark.parametrize("by", ["file", "trajectory", "argument"])
     def test_a_lineage_file_says_it_too(
-        self, aligned: CheckpointRef, adapter: CheckpointRef, place: str, tmp_path: Path
+        self, aligned: CheckpointRef, adapter: CheckpointRef, by: str, tmp_path: Path
     ) -> None:
         name_base(adapter, "org/gone", tmp_path / "out" / "checkpoint-3")
         shutil.copytree(aligned.model, tmp_path / "base")
         text = (
             f'[witness]\nmodel="{aligned.model}"\n[aligned]\nmodel="{aligned.model}"\n[[trajectories]]\nfolder="out"\n'
         )
-        text = {"file": 'base = "base"\n' + text, "trajectory": text + 'base = "base"\n', "argument": text}[place]
+        text = {"file": 'base = "base"\n' + text, "trajectory": text + 'base = "base"\n', "argument": text}[by]
         (tmp_path / "x.toml").write_text(text)
-        lineage = Lineage.load(tmp_path / "x.toml", **({"base": str(tmp_path / "base")} if place == "argument" else {}))
+        lineage = Lineage.load(tmp_path / "x.toml", **({"base": str(tmp_path / "base")} if by == "argument" else {}))
         step = lineage.trajectories[0].checkpoints[0]
         assert Path(step.model) == tmp_path / "base"
         assert step.adapter == str(tmp_path / "out" / "checkpoint-3")
