@@ -1,6 +1,11 @@
 """Settings of the whole suite: one thread a process, no network, no telemetry."""
 
 import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
 
 # Before anything imports torch: two workers with two threads each on two cores run ten times slower.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
@@ -8,3 +13,13 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Take back the threads that a test leaves torch with, and say so: bytes depend on them, and workers fight."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        warnings.warn(f"this test left torch with {torch.get_num_threads()} threads", stacklevel=1)
+        torch.set_num_threads(1)
