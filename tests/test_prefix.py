@@ -84,6 +84,17 @@ def test_answers_are_those_that_each_prompt_gets_alone(host: ModelHost) -> None:
     assert together == [continue_prompts(host, [ids], max_new_tokens=6)[0] for ids in prompts()]
 
 
+def test_a_prompt_near_the_end_of_the_context_shortens_no_other_answer(host: ModelHost) -> None:
+    lengths = [3, 10, CONTEXT - 20, CONTEXT - 8, CONTEXT - 4, CONTEXT - 4, CONTEXT - 1, CONTEXT]
+    rng = np.random.default_rng(3)
+    crowded = [[*PREFIX, *rng.integers(3, 250, size=CONTEXT).tolist()][:length] for length in lengths]
+    together = continue_prompts(host, crowded, max_new_tokens=12)
+    assert together == [continue_prompts(host, [ids], max_new_tokens=12)[0] for ids in crowded]
+    assert all(len(answer.ids) <= CONTEXT - length for answer, length in zip(together, lengths, strict=True))
+    assert any(len(answer.ids) == 12 for answer in together)
+    assert together[-1].ids == [] and together[-1].cut_off
+
+
 def test_answers_that_have_ended_leave_their_batch(llama: ModelHost) -> None:
     alone = [continue_prompts(llama, [ids], max_new_tokens=8)[0].ids for ids in prompts()]
     stop = alone[0][1]
