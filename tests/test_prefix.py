@@ -8,10 +8,12 @@ import torch
 
 from probes.activations import collect
 from probes.behaviour.generate import continue_prompts
+from probes.interventions.projections import read_projections
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.hooks import ablate, add
+from probes.models.hooks import ablate, add, clamp_prompts
 from probes.models.prefix import FEWEST_TOKENS, prefix_fault, prefix_length
+from probes.models.view import ModelView
 from tests.builders import CONTEXT, FAMILIES, WIDTH, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.test_activations import TOLERANCE, by_hugging_face, relative_error
 
@@ -202,3 +204,31 @@ def test_an_adapter_is_tried_too(tmp_path) -> None:
     together, _ = collect(host, prompts())
     alone = np.stack([collect(host, [ids])[0][:, 0] for ids in prompts()], axis=1)
     assert relative_error(together, alone) < TOLERANCE
+
+
+def test_a_model_is_not_tried_while_single_prompts_are_held(tmp_path) -> None:
+    ref = save_checkpoint(tmp_path / "base", tiny_model(), tiny_tokenizer())
+    tuned = save_adapter(tmp_path / "adapter", ref, targets=["q_proj", "v_proj"])
+    host = ModelHost(ref, device="cpu")
+    host.put(CheckpointRef(model=ref.model, adapter=tuned.adapter))
+    host.put(ref)
+    for model in (host, ModelView(host.model, host.tokenizer)):
+        axis = np.eye(1, WIDTH)
+        (held,) = read_projections(host, prompts(), [1], axis[None])
+        with clamp_prompts(model, [1], axis, held):
+            together = continue_prompts(model, prompts(), max_new_tokens=4)
+        assert together == continue_prompts(model, prompts(), max_new_tokens=4)  # held at what it is
+        assert prefix_length(model, prompts()) == len(PREFIX)
+
+
+def test_noise_that_breaks_a_model_is_not_laid_to_its_cache(tmp_path) -> None:
+    ref = save_checkpoint(tmp_path / "base", tiny_model(), tiny_tokenizer())
+    tuned = save_adapter(tmp_path / "adapter", ref, targets=["q_proj", "v_proj"])
+    host = ModelHost(ref, device="cpu")
+    host.put(CheckpointRef(model=ref.model, adapter=tuned.adapter))
+    with torch.no_grad():
+        for tensor in host.bare().values():
+            tensor.fill_(float("nan"))
+    prefix_length(host, prompts())
+    host.put(ref)
+    assert prefix_length(host, prompts()) == len(PREFIX)
