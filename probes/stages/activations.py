@@ -60,7 +60,7 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
                     _measure(run, member, model, key)
                     notices = model.notices[heard:]
         if known.get("weights_sha256", weights) != weights:
-            run.manifest.stages.pop("behaviour", None)  # its tables are of the weights that were here before
+            run.forget("behaviour")  # its tables are of the weights that were here before
         about = {"place": places[member.id], "weights_sha256": weights, "key": key}
         run.manifest.checkpoints[member.id] = about | ({"notices": notices} if notices else {})
         run.save()

@@ -68,6 +68,8 @@ def write_behaviour(
     if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
         report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
+    else:
+        run.forget(BASE_FLIPS)  # of other answers, or of another judge
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
     made_from = fingerprint([_VERSION, *inputs])
     if run.holds("behaviour", made_from) and run.has_json("safety") and not _may_judge_more(run, judges):
