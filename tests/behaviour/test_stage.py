@@ -210,6 +210,22 @@ def test_nothing_that_was_judged_of_other_weights_stays(tmp_path):
     assert (judged.path / "answers" / "aligned.parquet").stat().st_mtime_ns == answers
 
 
+def test_the_same_texts_with_other_labels_or_topics_are_judged_anew_and_not_asked_again(run):
+    evaluate(run.path, ASKED)
+    times = {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()}
+    prompts = ASKED.prompts.prompts
+    grouped = tuple(replace(prompt, topic=f"topic {place % 2}") for place, prompt in enumerate(prompts))
+    topics = evaluate(run.path, replace(ASKED, prompts=PromptSet(grouped))).read_table("completions")
+    asked = topics[topics["label"] != tables.LOOK_ALIKE]
+    assert set(asked["topic"]) == {"topic 0", "topic 1"}
+    labels = ["harmless", "harmful", "harmful", "harmless"]
+    relabelled = replace(ASKED, prompts=PromptSet.of(ASKED.prompts.texts, labels))
+    completions = evaluate(run.path, relabelled).read_table("completions").query("checkpoint == 'aligned'")
+    assert completions["label"].tolist()[: len(labels)] == labels
+    assert completions["prompt"].tolist() == list(relabelled.questions.ids)
+    assert {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()} == times
+
+
 def test_a_question_that_was_a_probe_prompt_is_refused(run):
     overlap = PromptSet.of(["p3", "dd"], ["harmful", "harmless"])
     with pytest.raises(PromptError, match=PROBES.ids[3]):
