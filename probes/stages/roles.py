@@ -7,7 +7,7 @@ from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
 from probes.progress import Report, within
-from probes.prompts import PromptSet, fit_to_context, render
+from probes.prompts import PromptSet, render_fitting
 from probes.run import Run
 from probes.stages.ablation import write_ablation
 from probes.stages.activations import write_activations, write_noise, write_prompts
@@ -73,8 +73,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
     """
     run.describe(model)
     rendering = choose_rendering(run)
-    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length, rendering)
-    rendered = render(prompts, model.tokenizer, model.context_length, rendering)
+    prompts, rendered = render_fitting(prompts, model.tokenizer, model.context_length, rendering)
     write_prompts(run, prompts, rendered)
     keep_rendering(run, model, rendering, rendered)
     if not run.has_witness:
