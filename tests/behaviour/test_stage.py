@@ -216,8 +216,8 @@ def test_the_same_texts_with_other_labels_or_topics_are_judged_anew_and_not_aske
     prompts = ASKED.prompts.prompts
     grouped = tuple(replace(prompt, topic=f"topic {place % 2}") for place, prompt in enumerate(prompts))
     topics = evaluate(run.path, replace(ASKED, prompts=PromptSet(grouped))).read_table("completions")
-    asked = topics[topics["label"] != tables.LOOK_ALIKE]
-    assert set(asked["topic"]) == {"topic 0", "topic 1"}
+    evaluated = topics[topics["label"] != tables.LOOK_ALIKE]
+    assert set(evaluated["topic"]) == {"topic 0", "topic 1"}
     labels = ["harmless", "harmful", "harmful", "harmless"]
     relabelled = replace(ASKED, prompts=PromptSet.of(ASKED.prompts.texts, labels))
     completions = evaluate(run.path, relabelled).read_table("completions").query("checkpoint == 'aligned'")

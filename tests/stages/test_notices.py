@@ -34,7 +34,7 @@ def lineage_of(aligned: CheckpointRef, witness: CheckpointRef, trajectory: Traje
     return Lineage(name="said", aligned=aligned, witness=Witness(model=witness.model), trajectories=(trajectory,))
 
 
-def said(run: Run, words: str) -> bool:
+def has_notice(run: Run, words: str) -> bool:
     return any(words in sentence for sentence in run.notices)
 
 
@@ -45,11 +45,11 @@ def test_a_notice_on_a_fine_tuned_checkpoint_is_kept_for_as_long_as_the_lineage_
         lineage_of(aligned, witness, Trajectory(checkpoints=(Step(step=1, **dict(ref)),))) for ref in (wrong, right)
     ]
     run = measure(lineages[0], PROMPTS, tmp_path / "run", settings=FAST)
-    assert said(run, ELSEWHERE)
+    assert has_notice(run, ELSEWHERE)
     again = measure(lineages[0], PROMPTS, tmp_path / "run", settings=FAST)  # the checkpoint is not put anywhere again
     assert again.notices == run.notices
     corrected = measure(lineages[1], PROMPTS, tmp_path / "run", settings=FAST)
-    assert not said(corrected, ELSEWHERE)
+    assert not has_notice(corrected, ELSEWHERE)
 
 
 def test_what_was_left_out_of_a_folder_of_the_trainer_is_said_until_it_is_there(aligned, witness, tmp_path):
@@ -59,10 +59,10 @@ def test_what_was_left_out_of_a_folder_of_the_trainer_is_said_until_it_is_there(
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-8])
     cut = lineage_of(aligned, witness, Trajectory.from_folder(tmp_path / "out"))
-    assert said(measure(cut, PROMPTS, tmp_path / "run", settings=FAST), CUT_OFF)
+    assert has_notice(measure(cut, PROMPTS, tmp_path / "run", settings=FAST), CUT_OFF)
     weights.write_bytes(whole)
     mended = lineage_of(aligned, witness, Trajectory.from_folder(tmp_path / "out"))
-    assert not said(measure(mended, PROMPTS, tmp_path / "run", settings=FAST), CUT_OFF)
+    assert not has_notice(measure(mended, PROMPTS, tmp_path / "run", settings=FAST), CUT_OFF)
 
 
 def test_the_manifest_names_the_threads_that_its_bytes_depend_on(aligned, witness, tmp_path):
