@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from probes.drift.comparison import gram
 from probes.drift.geometry import PromptMap, spectrum
@@ -34,6 +35,13 @@ def test_a_cloud_that_is_a_point_has_no_spread():
     point = spectrum(gram(rows), rows, axes=3)
     assert point.participation_ratio == 0
     assert point.axes.shape == (0, 4)
+
+
+def test_a_map_leaves_torch_with_the_threads_that_it_had(cloud):
+    # numba sets them when it starts, once a process: this must be the file's first UMAP map to show a fault.
+    before = torch.get_num_threads()
+    PromptMap.fit("umap", cloud[::5])
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("method", ["pca", "umap"])

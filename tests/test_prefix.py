@@ -8,10 +8,12 @@ import torch
 
 from probes.activations import collect
 from probes.behaviour.generate import continue_prompts
+from probes.interventions.projections import read_projections
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.hooks import ablate, add
+from probes.models.hooks import ablate, add, clamp_prompts
 from probes.models.prefix import FEWEST_TOKENS, prefix_fault, prefix_length
+from probes.models.view import ModelView
 from tests.builders import CONTEXT, FAMILIES, WIDTH, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.test_activations import TOLERANCE, by_hugging_face, relative_error
 
@@ -82,6 +84,18 @@ def test_means_over_tokens_of_the_prefix_are_right(llama: ModelHost) -> None:
 def test_answers_are_those_that_each_prompt_gets_alone(host: ModelHost) -> None:
     together = continue_prompts(host, prompts(), max_new_tokens=6)
     assert together == [continue_prompts(host, [ids], max_new_tokens=6)[0] for ids in prompts()]
+
+
+def test_a_prompt_near_the_end_of_the_context_shortens_no_other_answer(host: ModelHost) -> None:
+    lengths = [3, 10, CONTEXT - 20, CONTEXT - 8, CONTEXT - 4, CONTEXT - 4, CONTEXT - 1, CONTEXT]
+    rng = np.random.default_rng(3)
+    crowded = [[*PREFIX, *rng.integers(3, 250, size=CONTEXT).tolist()][:length] for length in lengths]
+    together = continue_prompts(host, crowded, max_new_tokens=12)
+    assert together == [continue_prompts(host, [ids], max_new_tokens=12)[0] for ids in crowded]
+    assert all(len(answer.ids) <= CONTEXT - length for answer, length in zip(together, lengths, strict=True))
+    assert max(len(answer.ids) for answer in together) > CONTEXT - lengths[-2]
+    assert together[-1].ids == []
+    assert together[-1].cut_off
 
 
 def test_answers_that_have_ended_leave_their_batch(llama: ModelHost) -> None:
@@ -190,3 +204,31 @@ def test_an_adapter_is_tried_too(tmp_path) -> None:
     together, _ = collect(host, prompts())
     alone = np.stack([collect(host, [ids])[0][:, 0] for ids in prompts()], axis=1)
     assert relative_error(together, alone) < TOLERANCE
+
+
+def test_a_model_is_not_tried_while_single_prompts_are_held(tmp_path) -> None:
+    ref = save_checkpoint(tmp_path / "base", tiny_model(), tiny_tokenizer())
+    tuned = save_adapter(tmp_path / "adapter", ref, targets=["q_proj", "v_proj"])
+    host = ModelHost(ref, device="cpu")
+    host.put(CheckpointRef(model=ref.model, adapter=tuned.adapter))
+    host.put(ref)
+    for model in (host, ModelView(host.model, host.tokenizer)):
+        axis = np.eye(1, WIDTH)
+        (held,) = read_projections(host, prompts(), [1], axis[None])
+        with clamp_prompts(model, [1], axis, held):
+            together = continue_prompts(model, prompts(), max_new_tokens=4)
+        assert together == continue_prompts(model, prompts(), max_new_tokens=4)  # held at what it is
+        assert prefix_length(model, prompts()) == len(PREFIX)
+
+
+def test_noise_that_breaks_a_model_is_not_laid_to_its_cache(tmp_path) -> None:
+    ref = save_checkpoint(tmp_path / "base", tiny_model(), tiny_tokenizer())
+    tuned = save_adapter(tmp_path / "adapter", ref, targets=["q_proj", "v_proj"])
+    host = ModelHost(ref, device="cpu")
+    host.put(CheckpointRef(model=ref.model, adapter=tuned.adapter))
+    with torch.no_grad():
+        for tensor in host.bare().values():
+            tensor.fill_(float("nan"))
+    prefix_length(host, prompts())
+    host.put(ref)
+    assert prefix_length(host, prompts()) == len(PREFIX)

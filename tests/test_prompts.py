@@ -32,6 +32,7 @@ from probes.prompts import (
     read_prompts,
     read_template,
     render,
+    render_fitting,
     template_notice,
 )
 from probes.prompts.template_shape import is_plain
@@ -828,6 +829,8 @@ def test_prompts_that_are_too_long_are_left_out_and_listed():
     again, nothing = fit_to_context(fitting, chat_tokenizer, 4)
     assert (again, nothing, again.left_out) == (fitting, (), left_out)
     assert fit_to_context(prompts, chat_tokenizer, None) == (prompts, ())
+    assert render_fitting(prompts, chat_tokenizer, 4) == (fitting, render(fitting, chat_tokenizer, 4))
+    assert render_fitting(prompts, chat_tokenizer, None) == (prompts, render(prompts, chat_tokenizer, None))
     with pytest.raises(PromptError, match=r"No harmful prompt fits.*got 4 tokens in the shortest; expected at most 3"):
         fit_to_context(prompts, chat_tokenizer, 3)
 

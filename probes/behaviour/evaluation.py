@@ -193,10 +193,10 @@ def judge_completions(
 
 
 def with_questions(answers: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
-    """Answers with the label, the topic (empty where there is none) and the text of what was asked."""
+    """Answers with the id, the label, the topic (empty where there is none) and the text of what was asked."""
     questions = evaluation.questions
     topics = [prompt.topic or "" for prompt in questions.prompts]
-    return answers.assign(label=evaluation.labels, topic=topics, text=questions.texts)
+    return answers.assign(prompt=questions.ids, label=evaluation.labels, topic=topics, text=questions.texts)
 
 
 def progress_callback(report: Report, phase: str, note: str) -> Done:

@@ -7,8 +7,9 @@ prompts begin with is read once, and prompts whose answer has ended leave their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -63,21 +64,29 @@ def continue_prompts(
         host: holds the checkpoint.
         token_ids: rendered prompts, none empty.
         max_new_tokens: most tokens of an answer; the context's end may come first.
-        batch_size: prompts in a batch; those of like length go together.
+        batch_size: most prompts in a batch; those of like length go together.
         done: is given (prompts done, prompts in all) after each batch.
     """
     stops = stop_tokens(host)
     shared = prefix_length(host, token_ids, more=max_new_tokens)
     prefix = read_prefix(host, token_ids[0][:shared]) if shared else SharedPrefix()
-    order = sorted(range(len(token_ids)), key=lambda prompt: len(token_ids[prompt]))
+    lengths = [len(ids) for ids in token_ids]
+    roomy = max(lengths, default=0) if host.context_length is None else host.context_length - max_new_tokens
     generations: dict[int, Generation] = {}
-    for first in range(0, len(order), batch_size):
-        batch = order[first : first + batch_size]
+    for batch in _batches(lengths, batch_size, roomy):
         continued = _continue_batch(host, [token_ids[prompt] for prompt in batch], max_new_tokens, stops, prefix)
         generations.update(zip(batch, continued, strict=True))
         if done is not None:
-            done(min(first + batch_size, len(order)), len(order))
+            done(len(generations), len(token_ids))
     return [generations[prompt] for prompt in range(len(token_ids))]
+
+
+def _batches(lengths: Sequence[int], size: int, roomy: int) -> Iterator[list[int]]:
+    """Prompts of like length; those longer than `roomy`, of one length, so that all have the room they have alone."""
+    order = sorted(range(len(lengths)), key=lambda prompt: lengths[prompt])
+    for _, prompts in groupby(order, key=lambda prompt: max(lengths[prompt], roomy)):
+        alike = list(prompts)
+        yield from (alike[first : first + size] for first in range(0, len(alike), size))
 
 
 def stop_tokens(host: ModelView) -> frozenset[int]:

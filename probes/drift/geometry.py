@@ -150,8 +150,10 @@ def _models(method: Method, rows: np.ndarray, neighbours: int, seed: int) -> dic
     import warnings
 
     import umap
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    # numba, which UMAP runs on, sets the OpenMP threads of the whole process when it starts: torch would sum otherwise.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore")  # about its own choices: one thread with a seed, disconnected prompts
         # A seed and one thread: the same map every time.
         return {

@@ -98,6 +98,7 @@ class ModelHost(Ablatable):
         self._locate()
         self._notice(precision_notice(self._stored, self.model.dtype))
         self._notice(try_prefix(self))
+        self._tried_without_adapter = list(self.prefix_tried)
         self._targets = self.model.state_dict()
         self._layout = Layout.learned(files, self._targets)
         self._sample = WeightSample.of(self.model)
@@ -258,7 +259,7 @@ class ModelHost(Ablatable):
         if self._attached is not None:
             self._attached.detach()
             self._attached = self._adapter = None
-            self.prefix_tried.clear()
+            self.prefix_tried = list(self._tried_without_adapter)
             self._check_base()
 
     def _check_base(self) -> None:

@@ -107,8 +107,11 @@ def body_inputs(
 def prefix_fault(host: ModelView) -> str | None:
     """Why a shared prefix cannot be read once for this model; None where it can. A model is tried once.
 
-    A short prefix and three continuations are read both ways, and every block's output is compared.
+    A short prefix and three continuations are read both ways, and every block's output is compared; not while hooks
+    tell tokens or prompts apart, which would be laid to the cache.
     """
+    if not host.prefix_tried and not edits_all_alike(host.body):
+        return "it is changed at some tokens alone, and was not tried before"
     if not host.prefix_tried:
         host.prefix_tried.append(_find_fault(host))
     return host.prefix_tried[0]

@@ -7,7 +7,16 @@ run, `splitting` puts them into folds, `rendering` turns them into the one list 
 from probes.prompts.chat_template import read_template, template_notice
 from probes.prompts.formats import Recognised, read_pairs, read_prompts
 from probes.prompts.records import LABELS
-from probes.prompts.rendering import OWN, Rendered, Rendering, fit_to_context, own_template, prompt_texts, render
+from probes.prompts.rendering import (
+    OWN,
+    Rendered,
+    Rendering,
+    fit_to_context,
+    own_template,
+    prompt_texts,
+    render,
+    render_fitting,
+)
 from probes.prompts.sets import LeftOut, Prompt, PromptSet, data_folder, default_prompts, look_alikes
 from probes.prompts.splitting import folds
 
@@ -31,5 +40,6 @@ __all__ = [
     "read_prompts",
     "read_template",
     "render",
+    "render_fitting",
     "template_notice",
 ]

@@ -146,8 +146,26 @@ def fit_to_context(
     Raises:
         PromptError: no prompt of a label is left; or as `render`.
     """
-    template, texts, _ = prompt_texts(prompts, tokenizer, rendering)
-    lengths = [len(ids) for ids in _tokenise(prompts, texts, tokenizer, template)]
+    fitting, rendered = render_fitting(prompts, tokenizer, max_length, rendering)
+    return fitting, rendered.left_out[len(prompts.left_out) :]
+
+
+def render_fitting(
+    prompts: PromptSet, tokenizer: Any, max_length: int | None, rendering: Rendering = OWN
+) -> tuple[PromptSet, Rendered]:
+    """The prompts that the model's context holds, and their token ids, from one rendering of all; as `render`.
+
+    Raises:
+        PromptError: as `fit_to_context`.
+    """
+    template, texts, notices = prompt_texts(prompts, tokenizer, rendering)
+    token_ids = list(_tokenise(prompts, texts, tokenizer, template))
+    fitting = _leave_out(prompts, [len(ids) for ids in token_ids], max_length)
+    chosen = tuple(ids for ids in token_ids if max_length is None or len(ids) <= max_length)
+    return fitting, Rendered(chosen, _sha256(chosen), template, fitting.left_out, notices)
+
+
+def _leave_out(prompts: PromptSet, lengths: Sequence[int], max_length: int | None) -> PromptSet:
     limit = max(lengths) if max_length is None else max_length
     sized = list(zip(prompts.prompts, lengths, strict=True))
     left_out = tuple((prompt.id, length) for prompt, length in sized if length > limit)
@@ -160,7 +178,7 @@ def fit_to_context(
                 got=f"{shortest} tokens in the shortest",
                 expected=f"at most {limit}",
             )
-    return replace(prompts, prompts=fitting, left_out=prompts.left_out + left_out), left_out
+    return replace(prompts, prompts=fitting, left_out=prompts.left_out + left_out)
 
 
 def prompt_texts(

@@ -40,6 +40,7 @@ class MeasuredFolder(RunFolder):
         if settings.headline_layer is not None:
             self.forget(HEADLINE)  # declared, and not chosen
         manifest.config = settings.model_dump() | ({"headline_layer": headline} if headline is not None else {})
+        self.note("lineage", " ".join(lineage.notices) or None)  # no file keeps them
         self.place(lineage)
 
     def place(self, lineage: Lineage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from probes.activations import collect, extract
 from probes.errors import ActivationError
@@ -51,14 +52,17 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
     for number, member in enumerate(members):
         report(Progress("reading activations", number, len(members), member.id))
         weights = model.weights_sha256(member.ref)
-        key = _key(run, model, weights)
+        key, known, heard = _key(run, model, weights), run.manifest.checkpoints.get(member.id, {}), len(model.notices)
+        notices = known.get("notices", []) if known.get("key") == key else []
         if not run.holds(activations_stage(member.id), key):
             with run.stage(activations_stage(member.id), key):
                 if not run.adopt_activations(member.id, key):
                     _measure(run, member, model, key)
-        if run.manifest.checkpoints.get(member.id, {}).get("weights_sha256", weights) != weights:
-            run.manifest.stages.pop("behaviour", None)  # its tables are of the weights that were here before
-        run.manifest.checkpoints[member.id] = {"place": places[member.id], "weights_sha256": weights, "key": key}
+                    notices = model.notices[heard:]
+        if known.get("weights_sha256", weights) != weights:
+            run.forget("behaviour")  # its tables are of the weights that were here before
+        about = {"place": places[member.id], "weights_sha256": weights, "key": key}
+        run.manifest.checkpoints[member.id] = about | ({"notices": notices} if notices else {})
         run.save()
     report(Progress("reading activations", len(members), len(members)))
 
@@ -135,7 +139,7 @@ def _measure(run: Run, member: Member, model: ModelHost, key: str) -> None:
     except ActivationError as error:
         summary = f"Checkpoint {member.id} ({member.ref}): {error.what}"
         raise ActivationError(summary, next_step=error.next_step) from error
-    run.manifest.model["batch_tokens"] = used
+    run.manifest.model |= {"batch_tokens": used, "threads": torch.get_num_threads()}  # both decide the last bits
     run.manifest.model["shared_prefix"] = prefix_length(model, token_ids, before=_first_position(run))
 
 

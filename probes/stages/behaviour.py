@@ -68,8 +68,11 @@ def write_behaviour(
     if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
         report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
+    else:
+        run.forget(BASE_FLIPS)  # of other answers, or of another judge
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
-    made_from = fingerprint([_VERSION, *inputs])
+    topics = [prompt.topic for prompt in evaluation.questions.prompts]  # the same texts may be labelled otherwise
+    made_from = fingerprint([_VERSION, *inputs, list(evaluation.questions.ids), list(evaluation.labels), topics])
     if run.holds("behaviour", made_from) and run.has_json("safety") and not _may_judge_more(run, judges):
         return
     with run.stage("behaviour", made_from):
@@ -115,12 +118,12 @@ def write_answers(
 def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge: Judge, answers: str) -> None:
     """Write `base_flips.json`: the share of harmful requests at which the aligned model, asked again, flips."""
     harmful = tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == "harmful")
-    made_from = fingerprint([_VERSION, answers])
+    made_from = fingerprint([_VERSION, answers, [prompt.id for prompt in harmful]])
     if not harmful or run.holds(BASE_FLIPS, made_from):
         return
     with run.stage(BASE_FLIPS, made_from):
         model.put(run.lineage.aligned)
-        first = run.read_table(f"answers/{ALIGNED}").set_index("prompt")["completion"]
+        first = with_questions(run.read_table(f"answers/{ALIGNED}"), evaluation).set_index("prompt")["completion"]
         completions, rate = [first[prompt.id] for prompt in harmful], None
         with contextlib.suppress(StatisticsError):  # no answer could be judged
             rate = base_flip_rate(

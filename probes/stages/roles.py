@@ -7,7 +7,7 @@ from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
 from probes.progress import Report, within
-from probes.prompts import PromptSet, fit_to_context, render
+from probes.prompts import PromptSet, render_fitting
 from probes.run import Run
 from probes.stages.ablation import write_ablation
 from probes.stages.activations import write_activations, write_noise, write_prompts
@@ -21,11 +21,19 @@ _PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness are aske
 
 
 def keep_notices(run: Run, model: ModelHost) -> None:
-    """Put into the manifest what was read in another way than one might think, and what looks wrong with the roles."""
+    """Put into the manifest, in place of what an earlier measurement said, how the lineage's checkpoints were read."""
     model.put(model.aligned)
     nothing = learned_nothing(model, run.rendered.token_ids[:_PROMPTS_FOR_LOSS])
-    notices = [*run.lineage.notices, *model.notices, *([nothing] if nothing else [])]
-    run.manifest.model["notices"] = list(dict.fromkeys([*run.manifest.model.get("notices", []), *notices]))
+    known = [run.manifest.checkpoints.get(member.id, {}) for member in run.members]
+    of_checkpoints = [sentence for about in known for sentence in about.get("notices", [])]
+    notices = [*model.notices, *of_checkpoints, *([nothing] if nothing else [])]
+    run.manifest.model["notices"] = list(dict.fromkeys(notices))
+    run.save()
+
+
+def check_roles(run: Run, model: ModelHost) -> None:
+    """Put into the manifest what looks wrong with the roles."""
+    model.put(model.aligned)
     if "behaviour" not in run.manifest.stages:
         run.note("refusals", None)  # they were of other weights
     run.note("scores", _swap_of_roles(run, model))
@@ -65,8 +73,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
     """
     run.describe(model)
     rendering = choose_rendering(run)
-    prompts, _ = fit_to_context(prompts, model.tokenizer, model.context_length, rendering)
-    rendered = render(prompts, model.tokenizer, model.context_length, rendering)
+    prompts, rendered = render_fitting(prompts, model.tokenizer, model.context_length, rendering)
     write_prompts(run, prompts, rendered)
     keep_rendering(run, model, rendering, rendered)
     if not run.has_witness:
@@ -76,7 +83,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
         write_ablation(run, model, within(report, 0.05, 0.15))
     roles = [member for member in run.members if member.is_role]
     write_activations(run, model, roles, within(report, 0.15, 0.2))
-    keep_notices(run, model)
+    check_roles(run, model)
     if run.keys.get("witness") == run.keys["aligned"]:
         raise LineageError(
             "The witness equals the aligned model, so there is no way back",
@@ -85,5 +92,6 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
         )
     write_headline(run)
     write_activations(run, model, run.tuned, within(report, 0.2, 1.0))
+    keep_notices(run, model)
     write_noise(run, model)
     write_directions(run)

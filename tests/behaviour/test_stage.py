@@ -182,6 +182,50 @@ def test_the_aligned_model_is_asked_three_times_again(run):
     assert flips["rate"] in (None, 0.0)  # full precision: batches do not matter
 
 
+def test_flips_of_another_judge_or_of_answers_from_elsewhere_do_not_stay(run):
+    evaluate(run.path, ASKED)
+    assert Run(run.path).has_json("base_flips")
+    with openai_server(lambda *_: "compliance") as server:
+        evaluate(run.path, replace(ASKED, judges=(f"endpoint:small@{server.url}",)))
+    assert not Run(run.path).has_json("base_flips")
+    evaluate(run.path, ASKED)
+    assert Run(run.path).has_json("base_flips")
+    with openai_server(lambda *_: completion("Sure.")) as server:
+        judged = evaluate(run.path, replace(ASKED, served=(("aligned", f"small@{server.url}"),)))
+    assert not judged.has_json("base_flips")
+    assert {entry["base_flip_rate"] for entry in judged.read_json("safety")} == {None}
+
+
+def test_nothing_that_was_judged_of_other_weights_stays(tmp_path):
+    judged = evaluate(tiny_lineage(tmp_path).path, ASKED)
+    assert judged.has_json("safety")
+    answers = (judged.path / "answers" / "aligned.parquet").stat().st_mtime_ns
+    save_checkpoint(tmp_path / "baseline" / "checkpoint-1", move_weights(tiny_model(), seed=9), tiny_tokenizer())
+    with Run.writing(judged.path) as writing:
+        write_activations(writing, writing.model(), writing.members, silent)
+    again = Run(judged.path)
+    assert not again.has_json("safety")
+    assert not any(again.has_table(name) for name in ("behaviour", "completions", "flips", "contrasts"))
+    evaluate(again.path, ASKED)
+    assert (judged.path / "answers" / "aligned.parquet").stat().st_mtime_ns == answers
+
+
+def test_the_same_texts_with_other_labels_or_topics_are_judged_anew_and_not_asked_again(run):
+    evaluate(run.path, ASKED)
+    times = {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()}
+    prompts = ASKED.prompts.prompts
+    grouped = tuple(replace(prompt, topic=f"topic {place % 2}") for place, prompt in enumerate(prompts))
+    topics = evaluate(run.path, replace(ASKED, prompts=PromptSet(grouped))).read_table("completions")
+    evaluated = topics[topics["label"] != tables.LOOK_ALIKE]
+    assert set(evaluated["topic"]) == {"topic 0", "topic 1"}
+    labels = ["harmless", "harmful", "harmful", "harmless"]
+    relabelled = replace(ASKED, prompts=PromptSet.of(ASKED.prompts.texts, labels))
+    completions = evaluate(run.path, relabelled).read_table("completions").query("checkpoint == 'aligned'")
+    assert completions["label"].tolist()[: len(labels)] == labels
+    assert completions["prompt"].tolist() == list(relabelled.questions.ids)
+    assert {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()} == times
+
+
 def test_a_question_that_was_a_probe_prompt_is_refused(run):
     overlap = PromptSet.of(["p3", "dd"], ["harmful", "harmless"])
     with pytest.raises(PromptError, match=PROBES.ids[3]):
