@@ -194,6 +194,14 @@ def test_a_plan_grows_with_what_is_asked(places):
     assert single.this_machine.fits
 
 
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="only Linux says what is available")
+def test_cached_files_count_as_available_memory(places):
+    """The other road: what psutil says."""
+    psutil = pytest.importorskip("psutil")
+    available = plan(Lineage.of(places / "aligned", None, [places / "aligned"])).this_machine.available_bytes
+    assert available == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+
+
 def test_the_command_says_both(places):
     result = CliRunner().invoke(app, ["plan", str(places / "aligned"), "--effect", "5", "--power", "0.8", "--json"])
     assert result.exit_code == 0, result.output
