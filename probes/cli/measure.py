@@ -66,6 +66,10 @@ def demo(
 ) -> None:
     """Train a small model with a real history on the spot, or align and fine-tune your own, and watch it revert."""
     if model is not None:
+        if recipe != "post-hoc" or controls or screened:
+            raise UsageError(
+                "--recipe, --controls and --screened are of the toy model's demo", next_step="Leave out --model REF."
+            )
         from probes.cli.chat_demo import run_chat_demo
         from probes.tasks.chat_demo import ChatDemo
 
