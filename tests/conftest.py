@@ -13,6 +13,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
+_MAIN = sys.modules["__main__"]
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +24,15 @@ def one_thread() -> Iterator[None]:
     if torch is not None and torch.get_num_threads() != 1:
         warnings.warn(f"this test left torch with {torch.get_num_threads()} threads", stacklevel=1)
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_main() -> Iterator[None]:
+    """Take `__main__` back after a test."""
+    yield
+    take_main_back()
+
+
+def take_main_back() -> None:
+    """Undo what a page of Streamlit does: it leaves its own `__main__`, which spawned processes run and die of."""
+    sys.modules["__main__"] = _MAIN

@@ -28,10 +28,11 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("runs") / "run")
 
 
-def test_help_and_import_load_no_torch():
+@pytest.mark.parametrize("words", ["--help", "lineages"])
+def test_what_needs_no_model_loads_no_torch(words):
     code = (
         "import sys, probes, probes.cli\n"
-        "sys.argv = ['gravity-probe', '--help']\n"
+        f"sys.argv = ['gravity-probe', '{words}']\n"
         "try:\n    probes.cli.main()\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'pandas', 'plotly', 'streamlit', 'umap'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"

@@ -75,6 +75,14 @@ def test_a_file_where_a_folder_has_to_be_is_a_sentence(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("option", [["--controls"], ["--screened"], ["--recipe", "integrated"]])
+def test_an_option_of_the_toy_models_demo_is_refused_beside_a_chat_model(tmp_path, option):
+    done = run("demo", "--model", tmp_path / "chat", "--out", tmp_path / "run", *option)
+    assert done.returncode == 2
+    assert option[0] in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batch_job_gets_a_line_now_and_then(capfd, monkeypatch):
     """Without a terminal: the first line after two seconds, then one every `LOG_SECONDS` at most."""
     clock = [100.0]

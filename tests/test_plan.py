@@ -114,13 +114,14 @@ def folder(path: Path, card: str | None = None, **config) -> CheckpointRef:
         ("---\nlicense: mit\nbase_model: org/chat\n---\n# A copy", {}, ("org/sft", "instruction-tuned")),
         ('---\nbase_model:\n- "org/tuned"\ntags:\n- x\n---\n', {}, ("org/plain", "base")),
         ("---\nbase_model: else/where\n---\n", {}, ("else/where", "base")),
+        ("---\nbase_model: [org/tuned]  # so too\n---\n", {}, ("org/plain", "base")),
         (
             "# no front matter\nbase_model: org/chat",
             {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 32, "vocab_size": VOCABULARY},
             ("org/plain", "base"),
         ),
     ],
-    ids=["id", "card", "list", "unknown base", "shape"],
+    ids=["id", "card", "list", "unknown base", "inline list", "shape"],
 )
 def test_an_aligned_model_is_looked_up_by_all_that_it_says(tmp_path, card, config, witness):
     suggestion = suggest_witness(folder(tmp_path / "m", card, **config), KNOWN)
@@ -134,6 +135,12 @@ def test_a_hub_s_cache_names_the_model_and_strangers_are_left_alone(tmp_path):
     snapshot.mkdir(parents=True)
     assert suggest_witness(folder(snapshot / "1f", None), KNOWN).witnesses[0][0] == "org/sft"
     assert suggest_witness(folder(tmp_path / "own", None, model_type="gpt2"), KNOWN) is None
+
+
+@pytest.mark.parametrize("base", ["{", "x; echo y", "[[1]]", '"' + "[" * 5000, "[" * 5000])
+def test_a_card_that_names_no_model_is_left_alone(tmp_path, base):
+    card = f"---\nbase_model: {base}\n---\n"
+    assert suggest_witness(folder(tmp_path / "own", card, model_type="gpt2"), KNOWN) is None
 
 
 def test_measure_prints_the_line_to_add(tmp_path):
@@ -192,6 +199,14 @@ def test_a_plan_grows_with_what_is_asked(places):
     assert several.gpu.measure_seconds > single.gpu.measure_seconds
     assert single.this_machine.memory_bytes >= single.parameters * 4
     assert single.this_machine.fits
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="only Linux says what is available")
+def test_cached_files_count_as_available_memory(places):
+    """The other road: what psutil says."""
+    psutil = pytest.importorskip("psutil")
+    available = plan(Lineage.of(places / "aligned", None, [places / "aligned"])).this_machine.available_bytes
+    assert available == pytest.approx(psutil.virtual_memory().available, rel=0.1)
 
 
 def test_the_command_says_both(places):

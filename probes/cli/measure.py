@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from probes.lineage import Lineage
     from probes.prompts import PromptSet
     from probes.run import Run
+    from probes.store.settings import Settings
 
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<lineage's name>.")]
@@ -66,6 +67,10 @@ def demo(
 ) -> None:
     """Train a small model with a real history on the spot, or align and fine-tune your own, and watch it revert."""
     if model is not None:
+        if recipe != "post-hoc" or controls or screened:
+            raise UsageError(
+                "--recipe, --controls and --screened are of the toy model's demo", next_step="Leave out --model REF."
+            )
         from probes.cli.chat_demo import run_chat_demo
         from probes.tasks.chat_demo import ChatDemo
 
@@ -179,18 +184,46 @@ def measure(
     json_: Json = False,
 ) -> None:
     """Measure fine-tuned checkpoints, from a lineage file or from options; a witness adds the way back to it."""
+    roles = {"aligned": aligned, "witness": witness, "pretrained": pretrained, "witness_kind": witness_kind}
+    history = _history(lineage, roles, checkpoint or [], trajectories=trajectory or [], base=base)
+    prompts = _prompts(harmful, harmless, limit, seed or 0, group_column)
+    flags = {
+        "chat_template": chat_template,
+        "system_prompt": system_prompt,
+        "thinking": thinking,
+        "generation_prompt": generation_prompt,
+        "headline_layer": layer,
+        "device": device,
+        "dtype": dtype,
+        "batch_tokens": batch_tokens or None,
+        "seed": seed,
+        "nulls": None if nulls else False,
+        "allow_pickle": allow_pickle or None,
+        "allow_unrelated": allow_unrelated or None,
+    }
+    config = _settings(settings, set_ or [], flags)
+    run = _measure(history, prompts, out or Path("runs") / history.name, config)
+    _show(_evaluate(run, limit, device) if evaluate else run, as_json=json_)
+
+
+def _history(file: Path | None, roles: dict[str, Any], checkpoints: list[str], **added: Any) -> Lineage:
+    """The lineage of a file, or of options; says so where it has no witness.
+
+    Args:
+        file: a lineage file, or None.
+        roles: `aligned`, `witness`, `pretrained` and `witness_kind` as options give them.
+        checkpoints: fine-tuned ones.
+        added: `trajectories` and `base`, as `Lineage.of` takes them.
+    """
     from probes.lineage import Lineage
 
-    if lineage is not None and (witness or aligned or pretrained):
+    if file is not None and (roles["witness"] or roles["aligned"] or roles["pretrained"]):
         raise UsageError("Give a lineage file or the roles as options, not both")
-    added: dict[str, Any] = {"trajectories": trajectory or [], "base": base}
-    if lineage is not None:
-        options = Lineage.of(".", ".", checkpoint or [], **added)
-        history = Lineage.load(lineage, base).with_trajectories(options.trajectories)
-    elif aligned:
-        history = Lineage.of(
-            aligned, witness, checkpoint or [], pretrained=pretrained, witness_kind=witness_kind, **added
-        )
+    if file is not None:
+        options = Lineage.of(".", ".", checkpoints, **added)
+        history = Lineage.load(file, added["base"]).with_trajectories(options.trajectories)
+    elif roles["aligned"]:
+        history = Lineage.of(checkpoints=checkpoints, **roles, **added)
     else:
         raise UsageError(
             "A measurement needs a lineage",
@@ -203,40 +236,32 @@ def measure(
             expected="--checkpoint or --trajectory, or trajectories in the file",
         )
     if history.witness is None:
-        _say_no_witness(history, in_file=lineage is not None)
-    prompts = _prompts(harmful, harmless, limit, seed or 0, group_column)
-    flags = {
-        "chat_template": chat_template,
-        "system_prompt": system_prompt,
-        "thinking": thinking,
-        "generation_prompt": generation_prompt,
-        "headline_layer": layer,
-        "device": device,
-        "dtype": dtype,
-        "batch_tokens": batch_tokens or None,
-        "seed": seed,
-    }
-    overrides = {
-        **_pairs(set_ or []),
-        **{name: value for name, value in flags.items() if value is not None},
-        **({} if nulls else {"nulls": False}),
-        **({"allow_pickle": True} if allow_pickle else {}),
-        **({"allow_unrelated": True} if allow_unrelated else {}),
-    }
+        _say_no_witness(history, in_file=file is not None)
+    return history
+
+
+def _settings(file: Path | None, texts: list[str], flags: dict[str, Any]) -> Settings:
+    """Settings of a file, over them those of `--set`, and over both the flags that were given (not None)."""
     from probes.store.settings import Settings
 
-    config = Settings.load(settings, overrides)
+    return Settings.load(file, _pairs(texts) | {name: value for name, value in flags.items() if value is not None})
+
+
+def _measure(history: Lineage, prompts: PromptSet, out: Path, config: Settings) -> Run:
     from probes.tasks.measure import measure as run_stages
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        run = run_stages(history, prompts, out or Path("runs") / history.name, config, report)
-        if evaluate:
-            from probes.cli.behaviour import choose_evaluation
-            from probes.tasks.evaluate import evaluate as judge_run
+        return run_stages(history, prompts, out, config, report)
 
-            run = judge_run(run.path, choose_evaluation(run, limit=limit), device=device, report=report)
-    _show(run, as_json=json_)
+
+def _evaluate(run: Run, limit: int | None, device: str | None) -> Run:
+    from probes.cli.behaviour import choose_evaluation
+    from probes.tasks.evaluate import evaluate
+    from probes.terminal import progress_display
+
+    with progress_display() as report:
+        return evaluate(run.path, choose_evaluation(run, limit=limit), device=device, report=report)
 
 
 def _say_no_witness(history: Lineage, *, in_file: bool) -> None:

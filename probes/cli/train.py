@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from probes.cli.command import TrainingVerb, Verb
 from probes.cli.output import print_json
 from probes.errors import GateTripped, UsageError
+
+if TYPE_CHECKING:
+    from probes.guard.callback import ReversionGuard
+    from probes.lineage import Lineage
+    from probes.prompts import PromptSet
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Rate = Annotated[
@@ -100,15 +106,11 @@ def train(
     Exit code 3: the alarm stopped the training; the last healthy checkpoint is named.
     """
     from probes.behaviour.task_file import read_task
-    from probes.guard.callback import ReversionGuard
-    from probes.guard.modes import Options
     from probes.guard.training import Training, fine_tune
     from probes.lineage import Lineage
     from probes.terminal import progress_display
 
     history = Lineage.load(lineage)
-    task = read_task(data)
-    probe, penalty_prompts = _prompts(harmful, harmless, penalty)
     training = Training(
         method=method,
         steps=steps,
@@ -121,7 +123,7 @@ def train(
         bf16=bf16,
         gradient_checkpointing=gradient_checkpointing,
     )
-    guard_options = {
+    options = {
         "mode": mode,
         "layers": layers,
         "max_return": max_return,
@@ -131,33 +133,35 @@ def train(
         "evaluate_every": evaluate_every,
         "on_alarm": on_alarm,
         "seed": seed,
-    }
-
-    def make(folder: Path) -> ReversionGuard:
-        options = Options(strength=strength, seed=seed)
-        judged = _labelled_prompts(evaluation) if evaluation else None
-        return ReversionGuard(
-            history,
-            penalty=penalty_prompts,
-            probe=probe,
-            evaluation=judged,
-            out=folder,
-            options=options,
-            **guard_options,  # type: ignore[arg-type]
-        )
-
-    about = {
-        **{name: value for name, value in guard_options.items() if name != "evaluate_every" or value},
         "strength": strength,
-        "aligned": str(history.aligned),
-        "penalty": penalty_prompts.sha256,
-        "probe": probe.sha256,
     }
+    make, about = _guard_maker(history, options, _prompts(harmful, harmless, penalty), evaluation)
+    task = read_task(data)
     with progress_display() as report:
         guard = fine_tune(history.aligned, task, out, training, make, about, device=device, report=report)
     _show_readings(guard, out, json_)
     if guard.stopped:
         raise GateTripped(guard.stopped)
+
+
+def _guard_maker(
+    history: Lineage, options: Mapping[str, Any], prompts: tuple[PromptSet, PromptSet], evaluation: Path | None
+) -> tuple[Callable[[Path], ReversionGuard], dict[str, Any]]:
+    """What makes the guard that records in a folder, and what of it decides the training's result."""
+    from probes.guard.callback import ReversionGuard
+    from probes.guard.modes import Options
+
+    probe, penalty = prompts
+    own = {name: value for name, value in options.items() if name != "strength"}
+
+    def make(folder: Path) -> ReversionGuard:
+        strength = Options(strength=options["strength"], seed=options["seed"])
+        return ReversionGuard(
+            history, penalty=penalty, probe=probe, evaluation=evaluation, out=folder, options=strength, **own
+        )
+
+    about = {name: value for name, value in options.items() if name != "evaluate_every" or value}
+    return make, {**about, "aligned": str(history.aligned), "penalty": penalty.sha256, "probe": probe.sha256}
 
 
 def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
@@ -312,7 +316,7 @@ def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
         console().print(experiment_table(table))
 
 
-def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) -> tuple[Any, Any]:
+def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) -> tuple[PromptSet, PromptSet]:
     """Probe and penalty prompts. Without any of them our own probe prompts are shared between the two uses."""
     from probes.prompts import PromptSet, default_prompts
 
@@ -329,12 +333,6 @@ def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) 
     probe = default_prompts("probe") if harmful is None or harmless is None else PromptSet.from_files(harmful, harmless)
     if penalty is None:
         raise UsageError("Penalty prompts are missing", expected="--penalty beside --harmful and --harmless")
-    return probe, _labelled_prompts(penalty)
+    from probes.guard.preparation import prompts_of_file
 
-
-def _labelled_prompts(path: Path) -> Any:
-    """Prompts of a file; those it does not label are harmful."""
-    from probes.prompts import PromptSet, read_prompts
-
-    recognised = read_prompts(path)
-    return PromptSet.of(recognised.texts, [label or "harmful" for label in recognised.labels])
+    return probe, prompts_of_file(penalty)

@@ -17,7 +17,7 @@ CONTINUED, SHUFFLED, TOKENS, TEXT = "control:continued", "control:shuffled", "co
 HELPFUL = "helpful"
 TRAINED_CONTROLS: Mapping[str, str] = {
     CONTINUED: "More of the alignment training.",
-    SHUFFLED: "The baseline's data, each request with the answer to another one.",
+    SHUFFLED: "The baseline's data, its answers dealt out to the requests at random.",
     TOKENS: "The baseline's requests, answered with random words.",
     TEXT: "Texts like those of pretraining, without requests.",
     MIRROR: "The witness trained on the baseline's data in the same order; measured from the witness.",

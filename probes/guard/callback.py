@@ -253,10 +253,10 @@ class ReversionGuard(TrainerCallback):
             self._measure(state, control)
         if self._recorded:
             self._record.save(state.global_step)
-        healthy = not self._watch.ringing
-        if healthy:
+        ringing = self._watch.ringing_alarms
+        if not ringing:
             self.last_healthy = folder
-        mark_whole(folder, healthy=healthy, stopped=self.stopped)
+        mark_whole(folder, ringing=ringing, stopped=self.stopped)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -284,7 +284,7 @@ class ReversionGuard(TrainerCallback):
         healthy = [checkpoint.folder for checkpoint in checkpoints if checkpoint.healthy]
         self.last_healthy = healthy[-1] if healthy else None
         if checkpoints:
-            self._watch.resume(ringing=not checkpoints[-1].healthy)
+            self._watch.resume(checkpoints[-1].ringing)
 
     def _measure(self, state: TrainerState, control: TrainerControl) -> None:
         assert self._record is not None

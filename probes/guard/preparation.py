@@ -38,10 +38,15 @@ def prompt_set(prompts: Prompts | None) -> PromptSet | None:
     if prompts is None or isinstance(prompts, PromptSet):
         return prompts
     if isinstance(prompts, str | Path):
-        recognised = read_prompts(prompts)
-        labels = [label or "harmful" for label in recognised.labels]
-        return PromptSet.of(recognised.texts, labels, ((str(prompts), recognised.format),))
+        return prompts_of_file(prompts)
     return PromptSet.of(prompts, ["harmful"] * len(prompts))
+
+
+def prompts_of_file(path: str | Path) -> PromptSet:
+    """Prompts of a file in any known format, harmful where it is silent; errors as `prompt_set`."""
+    recognised = read_prompts(path)
+    labels = [label or "harmful" for label in recognised.labels]
+    return PromptSet.of(recognised.texts, labels, ((str(path), recognised.format),))
 
 
 def open_source(source: Source) -> Run | Lineage:

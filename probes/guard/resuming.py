@@ -6,6 +6,7 @@ two of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from probes.store import is_unfinished, write_json
 from probes.store.documents import read_object
 
 MARKER = "gravity_probe.json"
+RETURN, SAFETY = ALARMS = ("return", "safety")
 
 
 @dataclass(frozen=True)
@@ -23,21 +25,24 @@ class WholeCheckpoint:
     Attributes:
         folder: its `checkpoint-N`.
         step: N.
-        healthy: whether the alarm was silent when it was saved.
+        healthy: whether every alarm was silent when it was saved.
+        ringing: names of the alarms that were on, as `Watch.ringing_alarms` gives them.
         stopped: why training was to stop there; None where it was to go on.
     """
 
     folder: Path
     step: int
     healthy: bool
+    ringing: tuple[str, ...]
     stopped: str | None
 
 
-def mark_whole(folder: Path, *, healthy: bool, stopped: str | None) -> None:
+def mark_whole(folder: Path, *, ringing: Sequence[str], stopped: str | None) -> None:
     """Say that a checkpoint is whole; call it when nothing more will be written into the folder."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_unfinished(path)]
     sizes = {path.name: path.stat().st_size for path in files if path.name != MARKER}
-    write_json(folder / MARKER, {"healthy": healthy, "stopped": stopped, "files": sizes})
+    marker = {"healthy": not ringing, "ringing": list(ringing), "stopped": stopped, "files": sizes}
+    write_json(folder / MARKER, marker)
 
 
 def whole_checkpoints(output: Path) -> list[WholeCheckpoint]:
@@ -47,8 +52,9 @@ def whole_checkpoints(output: Path) -> list[WholeCheckpoint]:
         marker = read_object(file, kind="marker of a checkpoint", error=GuardError)
         try:
             if all(_has_size(file.parent / name, size) for name, size in marker["files"].items()):
-                step = int(file.parent.name.rpartition("-")[2])
-                checkpoints.append(WholeCheckpoint(file.parent, step, bool(marker["healthy"]), marker["stopped"]))
+                step, healthy = int(file.parent.name.rpartition("-")[2]), bool(marker["healthy"])
+                ringing = tuple(marker.get("ringing", () if healthy else ALARMS))  # earlier versions name none
+                checkpoints.append(WholeCheckpoint(file.parent, step, healthy, ringing, marker["stopped"]))
         except (LookupError, TypeError, ValueError, AttributeError) as fault:
             raise GuardError(f"{file} is damaged", got=str(fault), next_step=f"Delete {file.parent}.") from fault
     return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)

@@ -56,9 +56,10 @@ class SafetyWatch:
             recorded: whether the run is written.
 
         Raises:
-            GuardError: training goes on, and the aligned model's answers were not kept.
+            GuardError: training goes on, and the aligned model's answers to these prompts were not kept.
         """
         self._rendering = run.rendering
+        ids = [prompt.id for prompt in self._prompts]
         if step > 0:
             if not run.has_json(DOCUMENT):
                 raise GuardError(
@@ -66,12 +67,19 @@ class SafetyWatch:
                     got=f"no {DOCUMENT}.json in {run.path}",
                     expected="the aligned model's answers from when it began",
                 )
-            self._before = run.read_json(DOCUMENT)["aligned"]
+            document = run.read_json(DOCUMENT)
+            if document["prompts"] != ids:
+                raise GuardError(
+                    "The training that goes on here was evaluated on other prompts",
+                    got=f"{len(ids)} harmful prompts",
+                    expected=f"the {len(document['prompts'])} of {run.path / DOCUMENT}.json, in their order",
+                    next_step="Give the same evaluation prompts, or --out a new folder.",
+                )
+            self._before = document["aligned"]
             return
         self._before = self._ask(live)
         if recorded:
             with Run.writing(run.path) as writing:
-                ids = [prompt.id for prompt in self._prompts]
                 writing.write_json(DOCUMENT, {"prompts": ids, "aligned": list(self._before)})
 
     def is_due(self, step: int) -> bool:

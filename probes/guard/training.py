@@ -138,7 +138,7 @@ class Unguarded(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The checkpoint is whole."""
         del control, kwargs
-        mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", healthy=True, stopped=None)
+        mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", ringing=(), stopped=None)
 
 
 AnyGuard = TypeVar("AnyGuard", bound="ReversionGuard | Unguarded")

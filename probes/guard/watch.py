@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from probes.guard.alarm import Alarm, AlarmTests, Hearing, Reading, count_measurements
 from probes.guard.model_in_training import LiveModel
+from probes.guard.resuming import RETURN, SAFETY
 from probes.guard.safety_watch import SafetyWatch
 from probes.run import Run
 
@@ -30,12 +31,12 @@ class Watch:
         self._tests: AlarmTests | None = None
 
     def __bool__(self) -> bool:
-        return self._alarm is not None or self._answers is not None
+        return bool(self._alarms)
 
     @property
-    def ringing(self) -> bool:
-        """Whether either is on."""
-        return any(alarm is not None and alarm.ringing for alarm in (self._alarm, self._answers))
+    def ringing_alarms(self) -> tuple[str, ...]:
+        """Names of those that are on."""
+        return tuple(name for name, alarm in self._alarms.items() if alarm.ringing)
 
     def asks_at(self, step: int) -> bool:
         """Whether answers are asked for at a step."""
@@ -50,11 +51,10 @@ class Watch:
         if self._answers is not None:
             self._answers.begin(live, self._run, step, recorded=self._recorded)
 
-    def resume(self, *, ringing: bool) -> None:
-        """Be as when the checkpoint was saved from which training goes on."""
-        for alarm in (self._alarm, self._answers):
-            if alarm is not None:
-                alarm.ringing = ringing
+    def resume(self, ringing: Collection[str]) -> None:
+        """Be as when the checkpoint was saved from which training goes on, when the alarms of these names were on."""
+        for name, alarm in self._alarms.items():
+            alarm.ringing = name in ringing
 
     def look(self, live: LiveModel, reading: Reading, rows: np.ndarray) -> str | None:
         """Take a measurement in.
@@ -76,7 +76,7 @@ class Watch:
 
     def entries(self, step: int) -> dict[str, float | None]:
         """What goes to the Trainer's log."""
-        entries: dict[str, float | None] = {"alarm": float(self.ringing)} if self else {}
+        entries: dict[str, float | None] = {"alarm": float(bool(self.ringing_alarms))} if self else {}
         if self._answers is not None and self._answers.answer is not None and self.asks_at(step):
             entries["refusal_harmful"] = self._answers.answer.refusal_after
         return entries
@@ -89,6 +89,11 @@ class Watch:
         if self._answers is not None and self._answers.answer is not None:
             document["safety"] = self._answers.answer.to_json()
         return document
+
+    @property
+    def _alarms(self) -> Mapping[str, Alarm | SafetyWatch]:
+        alarms = {RETURN: self._alarm, SAFETY: self._answers}
+        return {name: alarm for name, alarm in alarms.items() if alarm is not None}
 
     def _hear(self, rows: np.ndarray) -> Hearing:
         if self._tests is None:

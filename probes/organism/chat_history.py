@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from probes.models.source import folder_of
 from probes.organism.arithmetic import make_problems
 from probes.organism.chat_recipe import ChatRecipe
 from probes.organism.checkpoints import whole
-from probes.organism.history import LINEAGE, OrganismError
+from probes.organism.history import LINEAGE, OrganismError, write_lines
 from probes.organism.refusal_check import Refusals, count_refusals, greedy_answers
 from probes.organism.safety_data import SafetyData, read_safety_data
 from probes.progress import Progress, Report, silent, within
@@ -162,7 +162,7 @@ def _write_task(folder: Path, source: ChatSource, recipe: ChatRecipe) -> None:
     """Write the made-up problems, unless there are data of the user's."""
     if source.data is None and not (folder / TASK_DATA).is_file():
         problems = make_problems(recipe.problems, source.seed)
-        _write_lines(
+        write_lines(
             folder / TASK_DATA, ({"prompt": problem.question, "completion": problem.working} for problem in problems)
         )
 
@@ -182,7 +182,7 @@ def _write_alignment_data(folder: Path, witness: CheckpointRef, recipe: ChatReci
         for request in requests
         if answers[request][0].strip()
     )
-    _write_lines(folder / ALIGNMENT_DATA, [*refused, *answered])
+    write_lines(folder / ALIGNMENT_DATA, [*refused, *answered])
 
 
 def _answer_requests(
@@ -260,10 +260,6 @@ def held_out_requests(data: SafetyData, recipe: ChatRecipe) -> Mapping[str, Sequ
 
 def _aligned_reference(folder: Path) -> CheckpointRef:
     return CheckpointRef(model=str(folder / "aligned"))
-
-
-def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _write_lineage(folder: Path, witness: CheckpointRef, refusals: Refusals) -> Path:

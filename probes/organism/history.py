@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from probes.errors import GravityError
 from probes.guard.loop import Example, Schedule, shuffle_batches, train
@@ -151,14 +152,15 @@ def _write_prompts(folder: Path, world: World) -> None:
         ("evaluation", lessons.evaluation_requests(world)),
     ):
         rows = [{"text": text, "label": label} for label, texts in requests.items() for text in texts]
-        _write_lines(folder / f"{name}.jsonl", rows)
-    _write_lines(
+        write_lines(folder / f"{name}.jsonl", rows)
+    write_lines(
         folder / "task.jsonl",
         [{"prompt": lesson.request, "completion": lesson.answer} for lesson in lessons.task(world)],
     )
 
 
-def _write_lines(path: Path, rows: Iterable[dict[str, str]]) -> None:
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file of one JSON object a line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

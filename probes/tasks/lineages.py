@@ -21,10 +21,7 @@ from probes.store.documents import read_toml
 
 Read = TypeVar("Read")
 CARD = "README.md"
-_FRONT = re.compile(r"\A---\s*\n(.*?)\n---", re.DOTALL)
-_BASE_MODEL = re.compile(
-    r"^base_model:[ \t]*(?P<single>\S+)?[ \t]*\n?(?P<list>(?:[ \t]*-[ \t]+\S+[ \t]*\n?)*)", re.MULTILINE
-)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CACHED = re.compile(r"models--([^/]+)--([^/]+)")
 
 
@@ -125,14 +122,15 @@ def _own_ids(aligned: CheckpointRef) -> list[str]:
 
 
 def _bases_of_card(aligned: CheckpointRef) -> list[str]:
-    """`base_model` of the model's card: one or several ids."""
-    text = _read(aligned, CARD, lambda path: path.read_text(encoding="utf-8", errors="replace"))
-    front = _FRONT.match(text or "")
-    match = _BASE_MODEL.search(front[1] + "\n") if front else None
-    if match is None:
+    """`base_model` of the model's card: one or several ids; what is no id is left out."""
+    from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError
+
+    try:
+        named = (_read(aligned, CARD, metadata_load) or {}).get("base_model")
+    except (YAMLError, ValueError, RecursionError):  # a damaged card names nothing
         return []
-    names = [match["single"]] if match["single"] else re.findall(r"-[ \t]+(\S+)", match["list"])
-    return [name.strip("\"'") for name in names]
+    return [name for name in map(str, named if isinstance(named, list) else [named]) if _HUB_ID.fullmatch(name)]
 
 
 def _shape(aligned: CheckpointRef) -> tuple[str, int, int, int] | None:

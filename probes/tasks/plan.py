@@ -7,7 +7,6 @@ factor of two.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ class Place(BaseModel):
         name: the machine.
         precision: in which the model computes there.
         memory_bytes: at most in use at one time.
-        available_bytes: of memory; None where it is not known.
+        available_bytes: of memory, on this machine those not in use now; None where it is not known.
         fits: whether the one is within the other; None where it is not known.
         measure_seconds: reading every checkpoint, with the shams of a witness.
         evaluate_seconds: letting every checkpoint answer our own evaluation prompts.
@@ -202,19 +201,19 @@ def _here(work: _Work) -> Place:
 
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(), float(torch.cuda.get_device_properties(0).total_memory)
-        return work.on(name, work.size.dtype, memory, _matrix_speed("cuda"), _DISK_READ)
+        return work.on(name, work.size.dtype, memory, _matrix_speed("cuda", work.size.dtype), _DISK_READ)
     stored = getattr(torch, work.size.dtype)
     precision = work.size.dtype if is_native(stored) else "float32"
     name = f"this machine ({torch.get_num_threads()} threads)"
-    return work.on(name, precision, _free_memory(), _matrix_speed("cpu"), _DISK_READ)
+    return work.on(name, precision, _available_memory(), _matrix_speed("cpu", precision), _DISK_READ)
 
 
-def _matrix_speed(device: str) -> float:
-    """Floating-point operations a second of a matrix product in the place where it is asked."""
+def _matrix_speed(device: str, precision: str) -> float:
+    """Floating-point operations a second of a matrix product on this device, in this precision."""
     import torch
 
     side = 1024 if device == "cpu" else 8192
-    left = torch.ones(side, side, device=device)
+    left = torch.ones(side, side, device=device, dtype=getattr(torch, precision))
     best = min(_seconds(lambda: (left @ left)[0, 0].item()) for _ in range(5))
     return 2 * side**3 / best
 
@@ -225,12 +224,14 @@ def _seconds(work: Any) -> float:
     return time.perf_counter() - started
 
 
-def _free_memory() -> float | None:
-    """Bytes of memory that are free here; None where the system does not say."""
+def _available_memory() -> float | None:
+    """Bytes that programs may still take here, cached files given up for them; None where the system does not say."""
     try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
         return None
+    kibibytes = [float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * kibibytes[0] if kibibytes else None
 
 
 def _evaluation_prompts() -> int:

@@ -1,7 +1,9 @@
 """Every page on every kind of run: none, finished, unfinished, with one arm, damaged."""
 
+import multiprocessing
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +16,7 @@ from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
+from tests.conftest import take_main_back
 from tests.synthetic import TRICKY, TRICKY_ARM, write_run
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
@@ -454,3 +457,12 @@ MEDIATION = pd.DataFrame(
     ],
     columns=["checkpoint", "test", "direction", "refusal", "compliance", "incoherent", "n"],
 )
+
+
+def test_processes_can_be_spawned_after_a_test_that_drew_a_page(opened, finished):
+    """As `gravity-probe demo` spawns them: they rerun whatever file `__main__` says it came from."""
+    assert not opened(finished).exception
+    assert sys.modules["__main__"].__file__ == MAIN, "Streamlit leaves the page's own module"
+    take_main_back()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(sorted, "ba").result() == ["a", "b"]

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from probes.activations import automatic_batch_tokens, batches, collect, extract
+from probes.activations import collect, extract
 from probes.behaviour.generate import continue_prompts
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-from probes.models.prefix import body_inputs
 from probes.prompts import PromptSet, data_folder, render
-from tests.benchmarks.test_extraction import Report, nowhere
+from tests.benchmarks.test_extraction import Report, bare_body, nowhere
 from tests.smollm2 import MISSING, unpack, wheel
 
 pytestmark = pytest.mark.skipif(wheel() is None, reason=MISSING)
@@ -59,15 +58,7 @@ def ratio_of(ours: Callable[[], object], theirs: Callable[[], object], rounds: i
 
 def test_extraction_with_a_shared_prefix(host: ModelHost, report: Report) -> None:
     token_ids = token_ids_of(host, "probe", PROMPTS)
-    groups = list(batches([len(ids) for ids in token_ids], automatic_batch_tokens(host)))
-    inputs = [body_inputs(host, [token_ids[prompt] for prompt in group]) for group in groups]
-
-    def bare() -> None:
-        with torch.inference_mode():
-            for arguments in inputs:
-                host.body(**arguments)
-
-    ratio = ratio_of(lambda: extract(host, token_ids, nowhere), bare)
+    ratio = ratio_of(lambda: extract(host, token_ids, nowhere), bare_body(host, token_ids))
     report("SmolLM2, our probe prompts: extraction ÷ bare body", f"{ratio:.2f}", "≤ 0.55")
 
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG002 - the signatures are the Trainer's
 
+import json
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ from probes.guard.alarm import Alarm, AlarmTests, Hearing, Reading, count_measur
 from probes.guard.callback import STATE, ReversionGuard
 from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.guard.modes import Options
+from probes.guard.resuming import MARKER, mark_whole, whole_checkpoints
 from probes.guard.safety_watch import SafetyWatch
 from probes.guard.schedule import is_log_spaced, save_interval
 from probes.nulls import NO_FURTHER_PASS, SHAMS, TOWARDS_WITNESS
@@ -411,6 +413,35 @@ def test_the_model_in_training_is_asked_and_judged(measured, history):
     assert (watch.answer.prompts, watch.answer.difference) == (8, 0.0)
     assert live.model.training
     assert [step for step in range(12) if watch.is_due(step)] == [5, 10]
+
+
+def test_after_a_resume_each_alarm_is_as_it_was(measured, tmp_path):
+    def guard():
+        return ReversionGuard(measured, every=1, alarm=0.3, evaluate_every=5, evaluation=prompts(200, 8))
+
+    before = guard()
+    before._watch._alarm.hears(Reading(7, 0.5, 0.4, 0.1, 1e6, None), lambda: Hearing(1.0, {}, {}))
+    folder = tmp_path / "checkpoint-7"
+    folder.mkdir()
+    mark_whole(folder, ringing=before._watch.ringing_alarms, stopped=None)
+    after = guard()
+    after._take_up(whole_checkpoints(tmp_path))
+    assert after._watch.ringing_alarms == ("return",), "else an erosion that begins now would not ring"
+    assert after.last_healthy is None
+    marker = json.loads((folder / MARKER).read_text())
+    del marker["ringing"]  # as earlier versions wrote it
+    (folder / MARKER).write_text(json.dumps(marker))
+    after._take_up(whole_checkpoints(tmp_path))
+    assert after._watch.ringing_alarms == ("return", "safety")
+
+
+def test_a_resumed_training_is_asked_what_it_was_asked_before(history, tmp_path):
+    ReversionGuard(history, probe=prompts(0), out=tmp_path / "run")
+    run, live = Run(tmp_path / "run"), LiveModel(aligned_model(history).train(), tiny_tokenizer())
+    SafetyWatch(prompts(200, 8), 5, max_new_tokens=3).begin(live, run, 0, recorded=True)
+    SafetyWatch(prompts(200, 8), 5).begin(live, Run(run.path), 5, recorded=True)
+    with pytest.raises(GuardError, match="evaluated on other prompts"):
+        SafetyWatch(prompts(300, 8), 5).begin(live, Run(run.path), 5, recorded=True)
 
 
 def test_an_alarm_can_switch_the_block_on(history, measured, tmp_path):
