@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,22 @@ def test_any_lineage_has_its_trained_controls(place, tmp_path):
         for arm in trained
     }
     assert min(near, key=near.__getitem__) == MIRROR
+
+
+def test_a_run_of_arms_is_not_gone_on_with_on_other_data_of_the_same_length(place, tmp_path):
+    own = tmp_path / "place"
+    shutil.copytree(place, own)
+
+    def arms():
+        bench = open_lineage(own, arms=("baseline",), final_step_only=True)
+        bench.evaluation = dataclasses.replace(bench.evaluation, prompts=prompts(300, 4), max_new_tokens=2)
+        return run_arms(bench, tmp_path / "run")
+
+    assert "data_sha256" in arms().manifest.config_given["arms"]
+    file = own / "data.jsonl"
+    file.write_text(file.read_text().replace("it is 3", "it is 5"))
+    with pytest.raises(UsageError, match="holds another run"):
+        arms()
 
 
 def distance(first, second):

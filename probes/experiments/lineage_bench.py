@@ -31,7 +31,9 @@ from probes.models import ModelHost
 from probes.organism.history import HISTORY
 from probes.progress import Progress, Report
 from probes.prompts import PromptSet, default_prompts, read_prompts
+from probes.store import fingerprint
 
+DATA_SHA256 = "data_sha256"
 _HELD_OUT = 64  # examples of a data file that are kept back for the task's loss, at most
 
 
@@ -70,7 +72,13 @@ class LineageBench:
         self.probe = probe or default_prompts("probe")
         self.evaluation = Evaluation(default_prompts("evaluation"), task=task[-held_out:])
         self._steps = experiment.steps or 100
-        self.about = {"lineage": str(file), "data": str(data), "task": len(task), "penalty": penalty and penalty.sha256}
+        self.about = {
+            "lineage": str(file),
+            "data": str(data),
+            "task": len(task),
+            DATA_SHA256: fingerprint([list(pair) for pair in task]),
+            "penalty": penalty and penalty.sha256,
+        }
 
     @property
     def trainings(self) -> tuple[tuple[str, int], ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names
-from probes.experiments.lineage_bench import Bench
+from probes.experiments.lineage_bench import DATA_SHA256, Bench
 from probes.guard.record import begin_run
 from probes.guard.training import CHECKPOINTS
 from probes.lineage import CheckpointRef, Lineage, Trajectory
@@ -96,8 +96,10 @@ def _restore(bench: Bench, arm: str, baseline: Trajectory, folder: Path) -> None
 
 
 def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:
+    """Runs of earlier versions do not name every setting: of those that they do not, nothing is asked."""
     if not (out / "run.json").is_file():
         return
     before = current_names(Run(out).manifest.config_given)
-    if {"arms": {**_LATER, **before.get("arms", {})}} != config:
+    unnamed = {**_LATER, **{name: value for name, value in config["arms"].items() if name == DATA_SHA256}}
+    if {"arms": {**unnamed, **before.get("arms", {})}} != config:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")
