@@ -37,25 +37,28 @@ def show(run: Context) -> None:
             "model stands, or the site is not a block's output. Choose another layer in the sidebar."
         )
         return
+    view, moving = _controls()
+    _paths(run, rows, view, moving)
+    if view == "Space":
+        components.note("Drag to rotate; the view is kept.")
+    elif not moving:
+        components.note(f"The ring marks step {run.step:,}.")
+
+
+def _controls() -> tuple[str, bool]:
+    """Which picture, and whether it is played step by step."""
     left, right = st.columns([3, 2], vertical_alignment="center")
     view = left.segmented_control(
         "View", _VIEWS, default=_VIEWS[0], key="trajectories-view", label_visibility="collapsed"
     )
     moving = right.toggle("Step by step", key="trajectories-moving", help="Adds a play button and a slider of steps.")
-    view = view or _VIEWS[0]
+    return view or _VIEWS[0], moving
+
+
+def _paths(run: Context, rows: pd.DataFrame, view: str, moving: bool) -> None:
     arms = components.arms(run, name="trajectories")
-    figure = cache.figure(
-        _figure,
-        run.key,
-        run.layer,
-        view,
-        arms,
-        None if moving else run.step,
-        moving,
-        run.subtitle(),
-        run.witness,
-        run.ink,
-    )
+    step, subtitle = None if moving else run.step, run.subtitle()
+    figure = cache.figure(_figure, run.key, run.layer, view, arms, step, moving, subtitle, run.witness, run.ink)
     modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "Space" else ("toImage",)
     data = _whole(run.key, run.layer) if view == "Return × off-axis" else rows.drop(columns=["checkpoint", "layer"])
     components.chart(
@@ -65,10 +68,6 @@ def show(run: Context) -> None:
         modes=modes,
         alt="Paths of every arm; aligned at the origin, witness at one along the way back",
     )
-    if view == "Space":
-        components.note("Drag to rotate; the view is kept.")
-    elif not moving:
-        components.note(f"The ring marks step {run.step:,}.")
 
 
 def _figure(

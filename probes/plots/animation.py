@@ -12,6 +12,9 @@ from probes.plots.style import InkName
 
 _PAUSE = 700  # milliseconds a step
 _ROOM = 74  # pixels below the axis title, for the slider
+# Redrawn whole, which paths in space need; the time is that of one step.
+_TIMING = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
+_STILL = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
 
 
 def grow(fig: go.Figure, traces: Sequence[int], steps: Sequence[int], ink: InkName) -> go.Figure:
@@ -25,8 +28,14 @@ def grow(fig: go.Figure, traces: Sequence[int], steps: Sequence[int], ink: InkNa
 
 def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: InkName) -> go.Figure:
     """Give a figure its frames (one a step), a play and a pause button, and a slider that starts at the last step."""
-    colours = style.INKS[ink]
     fig.frames = list(frames)
+    y = _make_room(fig)
+    fig.update_layout(updatemenus=[_buttons(y, style.INKS[ink])], sliders=[_slider(steps, y, style.INKS[ink])])
+    return fig
+
+
+def _make_room(fig: go.Figure) -> float:
+    """Lengthen the figure between its axis and its caption; where the slider goes, as a share of the plot's height."""
     below, beneath = fig.layout.margin.b or 64, 64.0
     inner = (fig.layout.height or 450) - below - (fig.layout.margin.t or 84)
     fig.update_layout(height=(fig.layout.height or 450) + _ROOM, margin={"b": below + _ROOM})
@@ -34,54 +43,49 @@ def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: 
         if note.name == "caption":
             beneath = -(note.yshift or 0)
             note.yshift = -beneath - _ROOM
-    y = -(beneath - 14) / inner
-    # Redrawn whole, which paths in space need; the time is that of one step.
-    timing = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
-    still = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
-    look: dict[str, Any] = {
+    return -(beneath - 14) / inner
+
+
+def _buttons(y: float, colours: style.Ink) -> dict[str, Any]:
+    """Play and pause."""
+    return {
+        "type": "buttons",
+        "direction": "left",
+        "showactive": False,
+        "x": 0,
+        "y": y,
+        "xanchor": "left",
+        "yanchor": "top",
+        "pad": {"t": 8, "r": 8},
         "bgcolor": colours.background,
         "bordercolor": colours.rule,
         "font": {"size": 12, "color": colours.text},
+        "buttons": [
+            {"label": "▶ Play", "method": "animate", "args": [None, _TIMING]},
+            {"label": "❚❚", "method": "animate", "args": [[None], _STILL]},
+        ],
     }
-    fig.update_layout(
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "left",
-                "showactive": False,
-                "x": 0,
-                "y": y,
-                "xanchor": "left",
-                "yanchor": "top",
-                "pad": {"t": 8, "r": 8},
-                **look,
-                "buttons": [
-                    {"label": "▶ Play", "method": "animate", "args": [None, timing]},
-                    {"label": "❚❚", "method": "animate", "args": [[None], {**still, "mode": "immediate"}]},
-                ],
-            }
-        ],
-        sliders=[
-            {
-                "active": len(steps) - 1,
-                "x": 0.2,
-                "len": 0.8,
-                "y": y,
-                "xanchor": "left",
-                "yanchor": "top",
-                "pad": {"t": 4},
-                "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": colours.muted}},
-                "bgcolor": colours.rule,
-                "activebgcolor": colours.muted,
-                "bordercolor": colours.rule,
-                "font": {"size": 11, "color": colours.muted},
-                "ticklen": 0,
-                "minorticklen": 0,
-                "steps": [{"label": f"{step:,}", "method": "animate", "args": [[f"{step}"], still]} for step in steps],
-            }
-        ],
-    )
-    return fig
+
+
+def _slider(steps: Sequence[int], y: float, colours: style.Ink) -> dict[str, Any]:
+    """One place a step, the last one shown."""
+    return {
+        "active": len(steps) - 1,
+        "x": 0.2,
+        "len": 0.8,
+        "y": y,
+        "xanchor": "left",
+        "yanchor": "top",
+        "pad": {"t": 4},
+        "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": colours.muted}},
+        "bgcolor": colours.rule,
+        "activebgcolor": colours.muted,
+        "bordercolor": colours.rule,
+        "font": {"size": 11, "color": colours.muted},
+        "ticklen": 0,
+        "minorticklen": 0,
+        "steps": [{"label": f"{step:,}", "method": "animate", "args": [[f"{step}"], _STILL]} for step in steps],
+    }
 
 
 def _until(trace: Any, step: int) -> dict[str, Any]:

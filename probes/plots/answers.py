@@ -109,7 +109,7 @@ def _rates(
     """Shares of answers: a lane an intervention, a column a measure, a row of panels a group."""
     colours, groups = style.INKS[ink], list(dict.fromkeys(rows["group"]))
     height = 116 + 64 + len(groups) * (34 + _MEDIATION_ROW * len(lanes))
-    base = style.figure(title, subtitle, ink, height=height, caption=caption, left=150).layout
+    base = style.figure(title, subtitle, ink, height=height, caption=caption, left=150)
     grid = make_subplots(
         max(1, len(groups)),
         len(measures),
@@ -138,17 +138,7 @@ def _rates(
     grid.update_xaxes(range=[-0.1, 1.06], tickvals=[0, 0.5, 1], ticktext=["0 %", "50 %", "100 %"])
     grid.update_xaxes(title={"text": "share of requests", "standoff": 4}, row=max(1, len(groups)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
-    titles = list(grid.layout.annotations)
-    grid.update_layout(
-        template=base.template,
-        title=base.title,
-        height=base.height,
-        uirevision="keep",
-        showlegend=False,
-        margin={"l": 150, "r": 16, "t": 116, "b": base.margin.b},
-        annotations=[*titles, *base.annotations],
-    )
-    return grid
+    return style.dress(grid, base, margin={"r": 16, "t": 116}, showlegend=False)
 
 
 def _marks(part: pd.DataFrame, measure: str, height: int, *, own: bool) -> dict[str, Any]:

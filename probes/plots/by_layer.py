@@ -43,7 +43,7 @@ def by_layer(
         ink: light or dark page.
     """
     title = f"{style.plain(names[0])} against {style.plain(names[1])}"
-    base = style.figure(title, subtitle, ink, height=640, caption=_CAPTION, left=46).layout
+    base = style.figure(title, subtitle, ink, height=640, caption=_CAPTION, left=46)
     grid = make_subplots(
         2,
         3,
@@ -79,18 +79,9 @@ def by_layer(
             grid.update_yaxes(rangemode="tozero", **cell)
     grid.update_xaxes(title={"text": "layer", "standoff": 4}, nticks=8, tickformat="d", dtick=_every(rows))
     grid.update_yaxes(nticks=5)
-    titles = list(grid.layout.annotations)
-    for title in titles[: len(_PANELS)]:
-        title.update(font={"size": 13, "color": colours.text})
-    grid.update_layout(
-        template=base.template,
-        title=base.title,
-        height=base.height,
-        uirevision="keep",
-        margin={"l": 46, "r": 16, "t": 116, "b": base.margin.b},
-        annotations=[*titles, *base.annotations],
-    )
-    return grid
+    for panel_title in grid.layout.annotations[: len(_PANELS)]:
+        panel_title.update(font={"size": 13, "color": colours.text})
+    return style.dress(grid, base, margin={"r": 16, "t": 116})
 
 
 def _note_undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -> None:

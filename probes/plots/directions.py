@@ -44,7 +44,7 @@ def turning(
         ink: light or dark page.
     """
     title = f"How {style.plain(direction)} turned"
-    base = style.figure(title, subtitle, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52).layout
+    base = style.figure(title, subtitle, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52)
     grid = make_subplots(
         2, 2, horizontal_spacing=0.1, vertical_spacing=0.17, subplot_titles=[text for _, text, _ in _PANELS]
     )
@@ -78,19 +78,14 @@ def turning(
     )
     grid.update_xaxes(title={"text": ticks.layout.xaxis.title.text, "standoff": 4}, row=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
-    titles = list(grid.layout.annotations)
-    grid.update_layout(
+    return style.dress(
+        grid,
+        base,
+        margin={"r": 16, "t": 158},
         shapes=rules,
-        template=base.template,
-        title=base.title,
-        height=base.height,
-        uirevision="keep",
         showlegend=True,
-        margin={"l": 52, "r": 16, "t": 158, "b": base.margin.b},
-        annotations=[*titles, *base.annotations],
         legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
     )
-    return grid
 
 
 def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> list[dict[str, Any]]:
@@ -172,6 +167,10 @@ def _line(run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, *
 
 
 _CARRIED_TOP = 146
+_CARRIED_CAPTION = (
+    "Probes fitted in one checkpoint and read in it or in the other, on other prompts. 0.5 tells nothing; "
+    "below it the probe reads the wrong way round."
+)
 
 
 def probe_transfer(
@@ -194,47 +193,18 @@ def probe_transfer(
         ink,
         height=_CARRIED_TOP + 64 + 24 * max(4, len(directions)),
         left=left,
-        caption="Probes fitted in one checkpoint and read in it or in the other, on other prompts. 0.5 tells nothing; "
-        "below it the probe reads the wrong way round.",
+        caption=_CARRIED_CAPTION,
     )
     colours = style.INKS[ink]
     fig.add_vline(x=0.5, line={"color": colours.rule, "width": 1, "dash": "dot"}, layer="below")
-    for place, (fitted, name, arm) in enumerate(zip(("one", "other"), names, arms, strict=True)):
-        mark = style.mark_of(arm)
-        faint = arms[0] == arms[1] and fitted == "one"  # two steps of one arm: the earlier choice is the paler
-        colour = style.fade(mark.colour, 0.5) if faint else mark.colour
-        for read, checkpoint in zip(("one", "other"), names, strict=True):
-            own = rows[(rows["fitted"] == fitted) & (rows["read"] == read)].set_index("direction")["auroc"]
-            home = fitted == read
-            title = f"fitted in {style.plain(name)}, read {'there' if home else f'in {style.plain(checkpoint)}'}"
-            fig.add_scatter(
-                name=title,
-                x=[own.get(direction, math.nan) for direction in directions],
-                y=[len(directions) - 1 - row for row in range(len(directions))],
-                mode="markers",
-                cliponaxis=False,
-                marker={
-                    "color": colour,
-                    "symbol": mark.symbol + ("" if home else "-open"),
-                    "size": 10 if home else 11,
-                    "line": {"width": 0 if home else 1.8, "color": colour},
-                },
-                hovertemplate=f"{title}<br>AUROC %{{x:.3f}}<extra></extra>",
-            )
-        fig.add_annotation(
-            name="key",
-            x=0,
-            y=1,
-            xref="paper",
-            yref="paper",
-            xshift=-left,
-            yshift=52 - 22 * place,
-            xanchor="left",
-            showarrow=False,
-            font={"size": 13, "color": colours.text},
-            text=f"<span style='color:{colour}'>⬤</span> probe of {style.plain(name)}, read there   "
-            f"<span style='color:{colour}'>◯</span> read in {style.plain(names[1 - place])}",
-        )
+    for place, fitted in enumerate(("one", "other")):
+        colour = _probe_colour(arms, place)
+        own = rows[rows["fitted"] == fitted]
+        for read in ("one", "other"):
+            read_here = own[own["read"] == read].set_index("direction")["auroc"]
+            auroc = [read_here.get(direction, math.nan) for direction in directions]
+            fig.add_scatter(**_reads(auroc, arms[place], colour, names, home=fitted == read, place=place))
+        fig.add_annotation(**_key(names, place, colour, left), font={"size": 13, "color": colours.text})
     fig.update_yaxes(
         tickvals=list(range(len(directions))),
         ticktext=[style.plain(name) for name in directions[::-1]],
@@ -247,3 +217,48 @@ def probe_transfer(
     fig.update_xaxes(title={"text": "AUROC"}, range=[-0.02, 1.02], nticks=6)
     fig.update_layout(margin={"t": _CARRIED_TOP})
     return fig
+
+
+def _probe_colour(arms: tuple[str, str], place: int) -> str:
+    """The checkpoint's colour; of two steps of one arm, the first choice is the paler."""
+    colour = style.mark_of(arms[place]).colour
+    return style.fade(colour, 0.5) if arms[0] == arms[1] and place == 0 else colour
+
+
+def _reads(
+    auroc: list[float], arm: str, colour: str, names: tuple[str, str], *, home: bool, place: int
+) -> dict[str, Any]:
+    """What the probes of one checkpoint read in it (filled) or in the other (open), a lane a direction."""
+    where_read = "there" if home else f"in {style.plain(names[1 - place])}"
+    title = f"fitted in {style.plain(names[place])}, read {where_read}"
+    return {
+        "name": title,
+        "x": auroc,
+        "y": list(range(len(auroc)))[::-1],
+        "mode": "markers",
+        "cliponaxis": False,
+        "marker": {
+            "color": colour,
+            "symbol": style.mark_of(arm).symbol + ("" if home else "-open"),
+            "size": 10 if home else 11,
+            "line": {"width": 0 if home else 1.8, "color": colour},
+        },
+        "hovertemplate": f"{title}<br>AUROC %{{x:.3f}}<extra></extra>",
+    }
+
+
+def _key(names: tuple[str, str], place: int, colour: str, left: int) -> dict[str, Any]:
+    """A line of the key above the plot."""
+    return {
+        "name": "key",
+        "x": 0,
+        "y": 1,
+        "xref": "paper",
+        "yref": "paper",
+        "xshift": -left,
+        "yshift": 52 - 22 * place,
+        "xanchor": "left",
+        "showarrow": False,
+        "text": f"<span style='color:{colour}'>⬤</span> probe of {style.plain(names[place])}, read there   "
+        f"<span style='color:{colour}'>◯</span> read in {style.plain(names[1 - place])}",
+    }

@@ -34,10 +34,9 @@ def multiples(
     rows = -(-len(layers) // _COLUMNS)
     height = 150 + 190 * rows
     caption = "Axes as above, to one scale: along the way back to the right, off it upwards; witness ◆ at (1, 0)."
-    fig = style.figure(
+    base = style.figure(
         "Mean displacement at each layer", subtitle, ink, height=height, caption=caption, below=40, left=30
     )
-    fig.update_layout(margin={"t": 104})
     grid = make_subplots(
         rows,
         _COLUMNS,
@@ -55,21 +54,11 @@ def multiples(
         rows=[row + 1 for row, _ in places],
         cols=[column + 1 for _, column in places],
     )
-    base = fig.layout
     wide, high = plane_limits(table, lowest=None)
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_annotations(font={"size": 12, "color": colours.muted})
-    titles = list(grid.layout.annotations)
-    grid.update_layout(
-        template=base.template,
-        title=base.title,
-        height=base.height,
-        margin=base.margin,
-        uirevision="keep",
-        annotations=[*titles, *base.annotations],
-    )
-    return grid
+    return style.dress(grid, base, margin={"t": 104})
 
 
 def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -38,7 +39,7 @@ def heatmap(
         headline: the layer declared in advance, named on the axis.
         ink: light or dark page.
     """
-    about = statistic_of(statistic)
+    about, colours = statistic_of(statistic), style.INKS[ink]
     steps = sorted({int(step) for step in rows["step"]})
     layers = sorted({int(layer) for layer in rows["layer"]})
     cell = {(row.layer, row.step): (row.value, _words(row.reason)) for row in rows.itertuples()}
@@ -53,28 +54,7 @@ def heatmap(
         caption=f"{about.meaning}\nColour: {about.axis}, {_limits_in_words(about.limits)}",
         left=76,
     )
-    colours, (low, high) = style.INKS[ink], about.limits or _from_zero(values)
-    fig.add_heatmap(
-        name="map",
-        z=values,
-        x=list(range(len(steps))),
-        y=list(range(len(layers))),
-        zmin=low,
-        zmax=high,
-        colorscale=_scale(about.diverging, colours),
-        xgap=2,
-        ygap=2,
-        hoverinfo="skip",
-        colorbar={
-            "thickness": 10,
-            "len": 1.04,
-            "outlinewidth": 0,
-            "ticks": "",
-            "x": 1.02,
-            "nticks": 5,
-            "tickfont": {"size": 12, "color": colours.muted},
-        },
-    )
+    fig.add_heatmap(**_map(values, len(steps), about.limits or _from_zero(values), about.diverging, colours))
     if len(layers) * len(steps) <= _WITH_NUMBERS:
         fig.data[0].update(
             text=[[style.decimal(value) for value in row] for row in values],
@@ -84,26 +64,50 @@ def heatmap(
     _cells(fig, cell, layers, steps, ink)
     if selected is not None and selected[0] in layers and selected[1] in steps:
         _outline(fig, steps.index(selected[1]), layers.index(selected[0]), colours.text)
-    every = math.ceil(len(layers) / 28) if layers else 1
-    shown = [index for index, layer in enumerate(layers) if index % every == 0 or layer == headline]
-    fig.update_yaxes(
-        title={"text": f"layer ({'residual stream ' if len(layers) > 6 else ''}after the block)"},
-        showline=False,
-        ticks="",
-        tickvals=shown,
-        ticktext=[_layer_name(layers[index], headline) for index in shown],
-        range=[-0.5, len(layers) - 0.5],
-    )
-    fig.update_xaxes(
-        title={"text": "optimiser step after the aligned model"},
-        showline=False,
-        ticks="",
-        tickvals=list(range(len(steps))),
-        ticktext=[f"{step:,}" for step in steps],
-        range=[-0.5, len(steps) - 0.5],
-    )
+    fig.update_yaxes(**_layer_axis(layers, headline), showline=False, ticks="")
+    fig.update_xaxes(**_step_axis(steps), showline=False, ticks="")
     fig.update_layout(margin={"r": 20}, hoverdistance=60)
     return fig
+
+
+def _map(
+    values: list[list[float | None]], n_steps: int, limits: tuple[float, float], diverging: bool, colours: style.Ink
+) -> dict[str, Any]:
+    """The coloured cells: [layer, step]."""
+    return {
+        "name": "map",
+        "z": values,
+        "x": list(range(n_steps)),
+        "y": list(range(len(values))),
+        "zmin": limits[0],
+        "zmax": limits[1],
+        "colorscale": _scale(diverging, colours),
+        "xgap": 2,
+        "ygap": 2,
+        "hoverinfo": "skip",
+        "colorbar": style.colour_bar(colours),
+    }
+
+
+def _layer_axis(layers: list[int], headline: int | None) -> dict[str, Any]:
+    """Names of the layers: of many some, and always the headline layer."""
+    every = math.ceil(len(layers) / 28) if layers else 1
+    shown = [index for index, layer in enumerate(layers) if index % every == 0 or layer == headline]
+    return {
+        "title": {"text": f"layer ({'residual stream ' if len(layers) > 6 else ''}after the block)"},
+        "tickvals": shown,
+        "ticktext": [_layer_name(layers[index], headline) for index in shown],
+        "range": [-0.5, len(layers) - 0.5],
+    }
+
+
+def _step_axis(steps: list[int]) -> dict[str, Any]:
+    return {
+        "title": {"text": "optimiser step after the aligned model"},
+        "tickvals": list(range(len(steps))),
+        "ticktext": [f"{step:,}" for step in steps],
+        "range": [-0.5, len(steps) - 0.5],
+    }
 
 
 def _words(reason: object) -> str | None:

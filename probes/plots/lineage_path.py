@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,6 +18,15 @@ _CAPTION = (
     "model to its last step; markers grow with the step. Whisker: 95 % interval over prompts, "
     "or from the lowest to the highest of several seeds. ‖δ‖: distance from the aligned model in activation units."
 )
+
+_BEFORE_LANE: dict[str, Any] = {
+    "x": 0,
+    "xref": "paper",
+    "xshift": -12,
+    "y": 0,
+    "xanchor": "right",
+    "showarrow": False,
+}
 
 
 def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness", ink: InkName = "light") -> go.Figure:
@@ -76,69 +86,66 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
         places = {"pretrained": float(pretrained.iloc[0]), **places}
     path = list(places.values())
     colours = style.INKS[ink]
-    fig.add_scatter(
-        name="history",
-        x=path,
-        y=[0] * len(path),
-        mode="lines",
-        hoverinfo="skip",
-        line={"color": colours.muted, "width": 1.4},
-    )
+    line = {"color": colours.muted, "width": 1.4}
+    fig.add_scatter(name="history", x=path, y=[0] * len(path), mode="lines", hoverinfo="skip", line=line)
     distance = dict(zip(rows["arm"], rows["distance"], strict=True))
-    reach = [*places.values(), *rows["return_fraction"].dropna()]
-    near = "pretrained" in places and abs(places["pretrained"] - 1) < 0.22 * max(1.0, max(reach) - min(reach))
+    sides = _sides(places, [*path, *rows["return_fraction"].dropna()])
     for role, place in places.items():
-        mark = style.mark_of(role)
-        fig.add_scatter(
-            name=role,
-            x=[place],
-            y=[0],
-            mode="markers",
-            marker={"color": mark.colour, "symbol": mark.symbol, "size": 15},
-            hovertemplate=f"{role}<br>return fraction {style.decimal(place)}"
-            f"<br>‖δ‖ {style.decimal(distance.get(role, 0.0))}<extra></extra>",
-        )
-        label = style.plain(witness) if role == "witness" else role
-        side = {"pretrained": "left", "witness": "right"}.get(role, "center") if near else "center"
-        if near and places["pretrained"] < 1:
-            # Both names stand outwards; the aligned model's makes room for the pretrained one's.
-            side = {"left": "right", "right": "left", "center": "right"}[side]
+        fig.add_scatter(**_role_mark(role, place, distance.get(role, 0.0)))
         fig.add_annotation(
-            name="role",
-            x=place,
-            y=0,
-            text=label,
-            showarrow=False,
-            yshift=20,
-            xanchor=side,
-            xshift=-7 if role == "aligned" and side == "right" else 0,
-            font={"size": 13, "color": style.legible(mark.colour, colours)},
+            **_role_name(role, place, sides[role]),
+            text=style.plain(witness) if role == "witness" else role,
+            font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
         )
     if math.isfinite(distance.get("witness", math.nan)):
         fig.add_annotation(
+            **_BEFORE_LANE,
             name="distance",
-            x=0,
-            xref="paper",
-            y=0,
             text=f"‖v‖ = {style.decimal(distance['witness'])}",
-            showarrow=False,
-            xshift=-12,
             yshift=-16,
-            xanchor="right",
             font={"size": 12, "color": colours.muted},
         )
-    fig.add_annotation(
-        name="lane",
-        x=0,
-        xref="paper",
-        xshift=-12,
-        y=0,
-        text="history",
-        showarrow=False,
-        xanchor="right",
-        font={"size": 13, "color": colours.muted},
-    )
+    fig.add_annotation(**_BEFORE_LANE, name="lane", text="history", font={"size": 13, "color": colours.muted})
     return path
+
+
+def _sides(places: dict[str, float], reach: list[float]) -> dict[str, str]:
+    """How each role's name is anchored: centred, and outwards where pretrained model and witness lie close together.
+
+    There the aligned model's name makes room for the pretrained one's.
+    """
+    pretrained = places.get("pretrained", math.inf)
+    if abs(pretrained - 1) >= 0.22 * max(1.0, max(reach) - min(reach)):
+        return dict.fromkeys(places, "center")
+    if pretrained < 1:
+        return {"pretrained": "right", "witness": "left", "aligned": "right"}
+    return {"pretrained": "left", "witness": "right", "aligned": "center"}
+
+
+def _role_mark(role: str, place: float, distance: float) -> dict[str, Any]:
+    mark = style.mark_of(role)
+    return {
+        "name": role,
+        "x": [place],
+        "y": [0],
+        "mode": "markers",
+        "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 15},
+        "hovertemplate": f"{role}<br>return fraction {style.decimal(place)}"
+        f"<br>‖δ‖ {style.decimal(distance)}<extra></extra>",
+    }
+
+
+def _role_name(role: str, place: float, side: str) -> dict[str, Any]:
+    """Where a role's name stands, above its mark."""
+    return {
+        "name": "role",
+        "x": place,
+        "y": 0,
+        "showarrow": False,
+        "yshift": 20,
+        "xanchor": side,
+        "xshift": -7 if role == "aligned" and side == "right" else 0,
+    }
 
 
 def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkName) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,6 +18,17 @@ _LABELS = 90  # tokens; more names would lie on each other
 _LOUD = 4.0  # times the largest of the other tokens: a first token this far out would flatten all the rest
 _WORD = 16  # characters of a token in a label
 _PUSHED = "with the push"
+_CUT: dict[str, Any] = {
+    "name": "cut",
+    "x": 0,
+    "y": 1,
+    "xref": "x",
+    "yref": "paper",
+    "text": " the first token lies outside",
+    "xanchor": "left",
+    "yanchor": "top",
+    "showarrow": False,
+}
 _TOKENS_CAPTION = (
     "Each token of the rendered prompt: its activation's projection on the direction, in units of the direction's own "
     "length. A single token's projection is no measurement: the run's own numbers are means over prompts."
@@ -55,44 +67,15 @@ def tokens(
     width = 0.8 / max(1, len(checkpoints))
     for index, (checkpoint, arm, name) in enumerate(checkpoints):
         own = rows[rows["checkpoint"] == checkpoint].sort_values("place")
-        mark = style.mark_of(arm)
-        places = own["place"] + (index - (len(checkpoints) - 1) / 2) * width
-        title = style.plain(name)
-        hover = [
-            f"{title}<br>{shown_token(text)}: {style.decimal(value, 3)}"
-            for text, value in zip(own["token"], own["projection"], strict=True)
-        ]
-        fig.add_bar(
-            name=title,
-            x=places,
-            y=own["projection"],
-            width=width * 0.86,
-            hovertext=hover,
-            marker={"color": mark.colour if index == 0 else style.fade(mark.colour, 0.55), "line": {"width": 0}},
-            hovertemplate="%{hovertext}<extra></extra>",
-        )
+        colour, title = style.mark_of(arm).colour, style.plain(name)
+        bar = {"x": own["place"] + (index - (len(checkpoints) - 1) / 2) * width, "width": width * 0.86}
+        fig.add_bar(**bar, **_projection_bars(own, title, colour if index == 0 else style.fade(colour, 0.55)))
         if push:
-            fig.add_bar(
-                name=f"{title}, {_PUSHED}",
-                x=places,
-                y=own["pushed"],
-                width=width * 0.86,
-                hoverinfo="skip",
-                marker={"color": "rgba(0,0,0,0)", "line": {"color": style.legible(mark.colour, colours), "width": 1.4}},
-                showlegend=False,
-            )
+            outline = _outline(style.legible(colour, colours))
+            fig.add_bar(**bar, **outline, name=f"{title}, {_PUSHED}", y=own["pushed"], showlegend=False)
     first = rows[rows["checkpoint"] == checkpoints[0][0]].sort_values("place")
-    every = -(-len(first) // _LABELS) if len(first) else 1
-    fig.update_xaxes(
-        tickvals=list(first["place"])[::every],
-        ticktext=[shown_token(text) for text in first["token"]][::every],
-        tickangle=-60 if len(first) > 12 else 0,
-        showline=False,
-        ticks="",
-        range=[-0.7, max(0, len(first) - 1) + 0.7],
-    )
-    low, high = _limits(rows)
-    fig.update_yaxes(title={"text": "projection (‖direction‖)"}, range=[low, high], nticks=6)
+    fig.update_xaxes(**_token_axis(list(first["place"]), list(first["token"])))
+    fig.update_yaxes(title={"text": "projection (‖direction‖)"}, range=list(_limits(rows)), nticks=6)
     fig.add_hline(y=0, line={"color": colours.muted, "width": 1})
     fig.update_layout(
         barmode="overlay",
@@ -100,19 +83,40 @@ def tokens(
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
     )
     if cut_off(rows):
-        fig.add_annotation(
-            name="cut",
-            x=0,
-            y=1,
-            xref="x",
-            yref="paper",
-            text=" the first token lies outside",
-            xanchor="left",
-            yanchor="top",
-            showarrow=False,
-            font={"size": 11, "color": colours.muted},
-        )
+        fig.add_annotation(**_CUT, font={"size": 11, "color": colours.muted})
     return fig
+
+
+def _projection_bars(own: pd.DataFrame, title: str, colour: str) -> dict[str, Any]:
+    """One checkpoint's projections, token by token."""
+    return {
+        "name": title,
+        "y": own["projection"],
+        "hovertext": [
+            f"{title}<br>{shown_token(text)}: {style.decimal(value, 3)}"
+            for text, value in zip(own["token"], own["projection"], strict=True)
+        ],
+        "marker": {"color": colour, "line": {"width": 0}},
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
+
+
+def _outline(colour: str) -> dict[str, Any]:
+    """The look of a bar of what the push does: an outline that says nothing under the pointer."""
+    return {"hoverinfo": "skip", "marker": {"color": "rgba(0,0,0,0)", "line": {"color": colour, "width": 1.4}}}
+
+
+def _token_axis(places: list[int], words: list[str]) -> dict[str, Any]:
+    """Names of the tokens; of a long prompt every second, third and so on."""
+    every = -(-len(places) // _LABELS) if places else 1
+    return {
+        "tickvals": places[::every],
+        "ticktext": [shown_token(text) for text in words][::every],
+        "tickangle": -60 if len(places) > 12 else 0,
+        "showline": False,
+        "ticks": "",
+        "range": [-0.7, max(0, len(places) - 1) + 0.7],
+    }
 
 
 def cut_off(rows: pd.DataFrame) -> bool:
@@ -151,44 +155,17 @@ def next_tokens(
     caption = _NEXT_CAPTION + (f"Outlined: with the push of {style.decimal(push)}." if push else "")
     words = [shown_token(text) for text in rows[rows["checkpoint"] == checkpoints[0][0]]["token"]]
     height = _TOP + _BELOW + _NEXT_ROW * max(4, len(words))
-    base = style.figure("What comes next", subtitle, ink, height=height, caption=caption, below=_BELOW, left=130).layout
-    grid = make_subplots(
-        1,
-        len(checkpoints),
-        shared_yaxes=True,
-        horizontal_spacing=0.1,
-        subplot_titles=[style.plain(name) for _, _, name in checkpoints],
-    )
-    colours, high = style.INKS[ink], float(rows[["probability", "pushed"]].max().max() or 1.0)
-    places = list(range(len(words)))[::-1]
+    base = style.figure("What comes next", subtitle, ink, height=height, caption=caption, below=_BELOW, left=130)
+    names = [style.plain(name) for _, _, name in checkpoints]
+    grid = make_subplots(1, len(names), shared_yaxes=True, horizontal_spacing=0.1, subplot_titles=names)
+    colours, places = style.INKS[ink], list(range(len(words)))[::-1]
     for column, (checkpoint, arm, _) in enumerate(checkpoints, start=1):
-        own, mark = rows[rows["checkpoint"] == checkpoint], style.mark_of(arm)
-        grid.add_bar(
-            x=own["probability"],
-            y=places,
-            orientation="h",
-            width=0.74,
-            row=1,
-            col=column,
-            marker={"color": style.fade(mark.colour, 0.75), "line": {"width": 0}},
-            hovertext=[
-                _hover(word, probability, pushed)
-                for word, probability, pushed in zip(words, own["probability"], own["pushed"], strict=True)
-            ],
-            hovertemplate="%{hovertext}<extra></extra>",
-        )
+        own = rows[rows["checkpoint"] == checkpoint]
+        bar = {"y": places, "orientation": "h", "width": 0.74, "row": 1, "col": column}
+        grid.add_bar(**bar, **_probability_bars(own, words, style.fade(style.mark_of(arm).colour, 0.75)))
         if push:
-            grid.add_bar(
-                x=own["pushed"],
-                y=places,
-                orientation="h",
-                width=0.74,
-                row=1,
-                col=column,
-                hoverinfo="skip",
-                marker={"color": "rgba(0,0,0,0)", "line": {"color": colours.text, "width": 1.4}},
-            )
-    high *= 1.04
+            grid.add_bar(**bar, **_outline(colours.text), x=own["pushed"])
+    high = 1.04 * float(rows[["probability", "pushed"]].max().max() or 1.0)
     grid.update_xaxes(title={"text": "probability", "standoff": 6}, range=[0, high], **style.percent_ticks(high))
     grid.update_yaxes(
         tickvals=places,
@@ -199,17 +176,20 @@ def next_tokens(
         tickfont={"size": 13, "color": colours.text},
     )
     grid.update_annotations(font={"size": 13, "color": colours.text})
-    titles = list(grid.layout.annotations)
-    grid.update_layout(
-        template=base.template,
-        title=base.title,
-        height=base.height,
-        uirevision="keep",
-        barmode="overlay",
-        margin={"l": 130, "r": 16, "t": _TOP, "b": base.margin.b},
-        annotations=[*titles, *base.annotations],
-    )
-    return grid
+    return style.dress(grid, base, margin={"r": 16, "t": _TOP}, barmode="overlay")
+
+
+def _probability_bars(own: pd.DataFrame, words: list[str], colour: str) -> dict[str, Any]:
+    """One checkpoint's probabilities of these tokens."""
+    return {
+        "x": own["probability"],
+        "marker": {"color": colour, "line": {"width": 0}},
+        "hovertext": [
+            _hover(word, probability, pushed)
+            for word, probability, pushed in zip(words, own["probability"], own["pushed"], strict=True)
+        ],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
 
 
 def _hover(word: str, probability: float, pushed: float) -> str:

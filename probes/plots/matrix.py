@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -47,42 +48,11 @@ def matrix(
         clickable: whether cells carry points that answer a click; without, the map itself says what a cell is.
         ink: light or dark page.
     """
-    left = (36 if axes[0] else 12) + round(_LETTER * max((len(name) for name in rows), default=4))
-    names = round(_LETTER * max((len(name) for name in columns), default=4)) if tilted else 12
-    below = names + (44 if axes[1] else 22)
-    room = max(16, min(30, 560 // max(1, len(rows))))
-    fig = style.figure(
-        title, subtitle, ink, height=_TOP + below + max(120, room * len(rows)), caption=caption, below=below, left=left
-    )
-    shown = [[_finite_or_none(value) for value in row] for row in values]
-    colours = style.INKS[ink]
-    fig.add_heatmap(
-        name="map",
-        z=shown,
-        x=list(range(len(columns))),
-        y=list(range(len(rows))),
-        zmin=limits[0],
-        zmax=limits[1],
-        colorscale=[(0.0, _AWAY), (0.5, colours.middle), (1.0, _TOWARDS)],
-        xgap=1,
-        ygap=1,
-        hoverinfo="skip",
-        colorbar={
-            "thickness": 10,
-            "len": 1.04,
-            "outlinewidth": 0,
-            "ticks": "",
-            "x": 1.02,
-            "nticks": 5,
-            "tickfont": {"size": 12, "color": colours.muted},
-        },
-    )
+    fig = style.figure(title, subtitle, ink, caption=caption, **_size(rows, columns, axes, tilted=tilted))
+    shown, colours = [[_finite_or_none(value) for value in row] for row in values], style.INKS[ink]
+    fig.add_heatmap(name="map", z=shown, **_look(len(rows), len(columns), limits, colours))
     if len(rows) * len(columns) <= _WITH_NUMBERS:
-        fig.data[0].update(
-            text=[[style.decimal(value) for value in row] for row in shown],
-            texttemplate="%{text}",
-            textfont={"size": 11},
-        )
+        fig.data[0].update(_numbers(shown))
     words = [
         [_hover(row, column, value) for column, value in zip(columns, line, strict=True)]
         for row, line in zip(rows, shown, strict=True)
@@ -92,27 +62,58 @@ def matrix(
     else:
         fig.data[0].update(hovertext=words, hoverinfo="text")
     _outline(fig, selected, len(rows), len(columns), colours.text)
-    fig.update_yaxes(
-        title={"text": axes[0], "standoff": 4},
-        showline=False,
-        ticks="",
-        tickvals=list(range(len(rows))),
-        ticktext=[style.plain(name) for name in rows],
-        range=[len(rows) - 0.5, -0.5],
-    )
-    every = math.ceil(len(columns) / 40)
-    places = list(range(0, len(columns), every))
+    fig.update_yaxes(**_names(rows, axes[0], every=1), range=[len(rows) - 0.5, -0.5])
     fig.update_xaxes(
-        title={"text": axes[1], "standoff": 4},
-        showline=False,
-        ticks="",
-        tickvals=places,
-        ticktext=[style.plain(columns[place]) for place in places],
+        **_names(columns, axes[1], every=max(1, math.ceil(len(columns) / 40))),
         tickangle=-90 if tilted else 0,
         range=[-0.5, len(columns) - 0.5],
     )
     fig.update_layout(margin={"r": 20}, hoverdistance=60)
     return fig
+
+
+def _size(rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str], *, tilted: bool) -> dict[str, int]:
+    """Height and margins, pixels, that hold every row and every name."""
+    row_names, column_names = (round(_LETTER * max(map(len, names), default=4)) for names in (rows, columns))
+    below = (column_names if tilted else 12) + (44 if axes[1] else 22)
+    room = max(16, min(30, 560 // max(1, len(rows))))
+    left = (36 if axes[0] else 12) + row_names
+    return {"height": _TOP + below + max(120, room * len(rows)), "below": below, "left": left}
+
+
+def _look(n_rows: int, n_columns: int, limits: tuple[float, float], colours: style.Ink) -> dict[str, Any]:
+    """Places and colours of the cells."""
+    return {
+        "x": list(range(n_columns)),
+        "y": list(range(n_rows)),
+        "zmin": limits[0],
+        "zmax": limits[1],
+        "colorscale": [(0.0, _AWAY), (0.5, colours.middle), (1.0, _TOWARDS)],
+        "xgap": 1,
+        "ygap": 1,
+        "hoverinfo": "skip",
+        "colorbar": style.colour_bar(colours),
+    }
+
+
+def _numbers(shown: list[list[float | None]]) -> dict[str, Any]:
+    return {
+        "text": [[style.decimal(value) for value in row] for row in shown],
+        "texttemplate": "%{text}",
+        "textfont": {"size": 11},
+    }
+
+
+def _names(names: Sequence[str], title: str, *, every: int) -> dict[str, Any]:
+    """An axis of names, of which every n-th is written."""
+    places = list(range(0, len(names), every))
+    return {
+        "title": {"text": title, "standoff": 4},
+        "showline": False,
+        "ticks": "",
+        "tickvals": places,
+        "ticktext": [style.plain(names[place]) for place in places],
+    }
 
 
 def _finite_or_none(value: float | None) -> float | None:

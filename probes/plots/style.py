@@ -247,6 +247,41 @@ def figure(
     return fig
 
 
+def dress(grid: go.Figure, base: go.Figure, *, margin: dict[str, int], **layout: Any) -> go.Figure:
+    """Give a grid of panels the look, title, height and caption of an empty figure.
+
+    Args:
+        grid: the panels; their own titles stay.
+        base: what `figure` made.
+        margin: sides that differ from the base's, pixels.
+        layout: what else is set.
+    """
+    base.update_layout(margin=margin)
+    own = base.layout
+    return grid.update_layout(
+        template=own.template,
+        title=own.title,
+        height=own.height,
+        margin=own.margin,
+        uirevision=own.uirevision,
+        annotations=[*grid.layout.annotations, *own.annotations],
+        **layout,
+    )
+
+
+def colour_bar(colours: Ink) -> dict[str, Any]:
+    """The thin scale beside a map of colours."""
+    return {
+        "thickness": 10,
+        "len": 1.04,
+        "outlinewidth": 0,
+        "ticks": "",
+        "x": 1.02,
+        "nticks": 5,
+        "tickfont": {"size": 12, "color": colours.muted},
+    }
+
+
 def percent_ticks(high: float) -> dict[str, list[Any]]:
     """Tick values of an axis of shares from 0 to `high` and their texts, as `19 %`: three to six, at round numbers."""
     high = high if math.isfinite(high) and high > 0 else 1.0
