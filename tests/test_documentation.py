@@ -1,6 +1,5 @@
 """README and pages say what is there: their links lead somewhere, their commands exist, their figures are the run's."""
 
-import inspect
 import re
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 import typer
 
-import probes
 from probes.cli import app
 from probes.run import Run
 from probes.statistics import Estimate
@@ -70,8 +68,6 @@ def test_options_of_commands_exist(page):
         for word in words
         if word.startswith("--") and word not in options_of(words)
     ]
-    if page.name == "defences.md" and unknown == [("arms HISTORY", "--final-step-only")]:
-        pytest.xfail("the option is still called --last")
     assert unknown == []
 
 
@@ -133,10 +129,6 @@ def notebook(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_notebook_lines_run(notebook):
-    lines, guard = block_after("notebook lines").rsplit("\n", 1)
-    exec(lines, notebook)
+    exec(block_after("notebook lines"), notebook)
     assert notebook["verdict"].level in range(1, 6)
     assert notebook["run"].tuned[0].id == "baseline-s0-000001"
-    if "direction" not in inspect.signature(probes.ReversionGuard).parameters:
-        pytest.xfail("the guard takes no run and no direction yet")
-    exec(guard, notebook)
