@@ -22,8 +22,8 @@ BUILDER = re.compile(
 )
 # Draws that are no control: a witness's noise among weights.
 DRAWS_OF_ITS_OWN: set[str] = set()
-# Means of other things: the lengths that `compare` prints, where no run is measured.
-SUBTRACTS_OF_ITS_OWN = {"probes/tasks/compare.py"}
+# Who holds displacements and the way back of single prompts, and neither makes a direction of them nor keeps one.
+REFERENCES = ("probes/drift", "probes/nulls")
 
 # Who decodes JSON or TOML without the bounded reader of documents, how often, and why.
 OWN_DECODERS = {
@@ -111,6 +111,12 @@ def imports(tree):
             yield from (alias.name for alias in node.names)
 
 
+def names_of_imports(tree):
+    """What is imported by name, also inside functions."""
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return [alias.name for node in nodes for alias in node.names]
+
+
 def decodings(tree):
     """Lines that decode JSON or TOML, or hand on what does."""
     attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
@@ -150,8 +156,16 @@ GUEST_SOURCES = list(sources(*(f"probes/{guest}" for guest in GUESTS)))
 @pytest.mark.parametrize(("place", "tree"), GUEST_SOURCES, ids=[place for place, _ in GUEST_SOURCES])
 def test_directions_and_controls_are_made_in_one_room(place, tree):
     assert builders(tree) == []
-    assert place in SUBTRACTS_OF_ITS_OWN or gaps(tree) == []
     assert place in DRAWS_OF_ITS_OWN or draws(tree) == []
+
+
+def test_nobody_else_makes_a_difference_of_means_to_be_a_direction():
+    """Neither by hand, nor with the estimators' own difference: not the verdict and no page either."""
+    for place, tree in sources("probes", "app"):
+        if place.startswith("probes/directions/"):
+            continue
+        assert place.startswith(REFERENCES) or gaps(tree) == [], place
+        assert "mean_difference" not in set(words(tree)) | set(names_of_imports(tree)), place
 
 
 @pytest.mark.parametrize(
@@ -175,7 +189,8 @@ def test_a_direction_made_elsewhere_would_be_seen(source):
 
 def test_each_direction_has_its_maker_in_the_room_of_directions():
     makers = {name for _, tree in sources("probes/directions") for name in builders(tree)}
-    assert makers == {"reversion_vectors", "reversion_did_vectors", "refusal_axis", "random_vectors"}
+    twins = {"reversion_did_vectors", "reversion_did_directions"}
+    assert makers == {"reversion_vectors", *twins, "refusal_axis", "random_vectors"}
 
 
 def test_drift_means_displacements_and_nulls_draw_reference_displacements():

@@ -199,6 +199,33 @@ def test_arrays_that_do_not_belong_together_are_refused():
         probes.assess(**{**planted, "harmful": planted["harmful"][:-1]})
 
 
+def test_assess_takes_arrays_of_any_origin():
+    """Tensors, lists, a mask of 0 and 1, and shams stacked in one array or drawn one by one, give the same verdict."""
+    planted = world()
+    shams = draw_shams(planted, 19)
+    plain = probes.assess(**planted, shams=shams)
+    tensors = {name: torch.tensor(rows) for name, rows in planted.items()}
+    assert probes.assess(**tensors, shams=np.stack(shams)) == plain
+    lists = {name: rows.tolist() for name, rows in planted.items()}
+    assert probes.assess(**lists, shams=iter(shams)) == plain
+    assert probes.assess(**{**planted, "harmful": planted["harmful"].astype(int)}, shams=shams) == plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"harmful": np.arange(64)}, "must be said of each"),
+        ({name: np.zeros(64) for name in ("aligned", "witness", "tuned")}, "do not belong together"),
+        ({"shams": [np.full((64, 48), np.nan)] * 19}, "sham's activations are not finite"),
+        ({"shams": [world()["aligned"]] * 19}, "A sham equals the aligned model"),
+        ({"shams": world()["tuned"]}, "do not belong together"),
+    ],
+)
+def test_assess_says_what_does_not_fit(changes, sentence):
+    with pytest.raises(StatisticsError, match=sentence):
+        probes.assess(**{**world(), **changes})
+
+
 def test_activations_that_were_changed_are_refused(tmp_path):
     run = measured_run(tmp_path)
     path = run.activations_path("witness")

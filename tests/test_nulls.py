@@ -10,8 +10,7 @@ from probes.errors import StatisticsError
 from probes.nulls.draws import cosine_quantile, cosine_tail
 from probes.nulls.permutation import studentise_joint, welch
 from probes.statistics import limit_name
-from probes.verdict.assess import between
-from tests.worlds import World, power_law
+from tests.worlds import World, power_law, reversion_of
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def null_tests(layer, checkpoints):
 
 def layer_of(world, checkpoints, resampling, **options):
     aligned, witness, *_ = checkpoints
-    return nulls.LayerNulls(aligned, witness, between(aligned, witness, world.harmful), resampling, **options)
+    return nulls.LayerNulls(aligned, witness, reversion_of(aligned, witness, world.harmful), resampling, **options)
 
 
 @pytest.mark.parametrize(("width", "p99"), [(2048, 0.0514), (3072, 0.0420), (4096, 0.0363)])

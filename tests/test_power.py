@@ -7,8 +7,7 @@ from scipy import stats
 from probes import nulls
 from probes.directions.estimator import mean_difference
 from probes.nulls.plants import REPLICATES, Planting
-from probes.verdict.assess import between
-from tests.worlds import World, power_law
+from tests.worlds import World, power_law, reversion_of
 
 RUNS = 60
 
@@ -17,7 +16,7 @@ def layer_of(world, aligned, witness, seed=0, **options):
     resampling = nulls.Resampling.of(
         world.harmful, groups=world.groups, pairs=world.pairs, draws=499, permutations=499, seed=seed
     )
-    return nulls.LayerNulls(aligned, witness, between(aligned, witness, world.harmful), resampling, splits=10)
+    return nulls.LayerNulls(aligned, witness, reversion_of(aligned, witness, world.harmful), resampling, splits=10)
 
 
 def run_of(seed, alignment=0.5, gap=0.3, per_class=32, width=96, noise=0.5, **options):

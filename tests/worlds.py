@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from probes import nulls
+from probes.directions.reversion import reversion_vectors
 from probes.drift import measure
 from probes.statistics import NullResult
-from probes.verdict.assess import between
 from probes.verdict.evidence import Evidence
 from probes.verdict.ladder import Verdict, judge
 
 LAYER = 7
+
+
+def reversion_of(aligned: np.ndarray, witness: np.ndarray, harmful: np.ndarray) -> np.ndarray:
+    """The reversion direction as a run keeps it, of one layer."""
+    return reversion_vectors([aligned], [witness], harmful).raw[0]
 
 
 @dataclass
@@ -121,7 +126,7 @@ def verdict_of(
     resampling = nulls.Resampling.of(
         world.harmful, groups=groups, pairs=pairs, draws=draws, permutations=draws, seed=seed
     )
-    reversion = between(aligned, witness, world.harmful)
+    reversion = reversion_of(aligned, witness, world.harmful)
     layer = nulls.LayerNulls(aligned, witness, reversion, resampling, layer=LAYER, splits=splits)
     drawn = layer.against(tuned)
     moved = None

@@ -20,8 +20,13 @@ def refusal_axis(aligned: Layers, harmful: Bool[np.ndarray, " prompt"]) -> Vecto
         aligned: the aligned model's activations, layer by layer from 0, or [layer, prompt, d_model].
         harmful: which prompts are harmful.
     """
-    raw = [mean_difference(rows.astype(np.float64), harmful) for rows in aligned]
-    return Vectors.of_raw("refusal", tuple(range(len(raw))), np.stack(raw))
+    raw = refusal_differences(aligned, harmful)
+    return Vectors.of_raw("refusal", tuple(range(len(raw))), raw)
+
+
+def refusal_differences(rows: Layers, harmful: Bool[np.ndarray, " prompt"]) -> Float[np.ndarray, "layer d_model"]:
+    """Harmful − harmless mean at each layer, float64: what `refusal_axis` keeps in float32."""
+    return np.stack([mean_difference(layer.astype(np.float64), harmful) for layer in rows])
 
 
 class Refusal(Estimator):

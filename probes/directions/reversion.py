@@ -45,6 +45,25 @@ def reversions_by_prompt(
     return np.stack([gap[harmful] for gap in _gaps(aligned, witness)])
 
 
+def reversion_did_directions(
+    aligned: Num[np.ndarray, "prompt d_model"],
+    witness: Num[np.ndarray, "prompt d_model"],
+    harmful: Bool[np.ndarray, " prompt"],
+    halves: Float[np.ndarray, "split prompt"],
+) -> Float[np.ndarray, "split d_model"]:
+    """Unit vectors of the twin from parts of the prompts at one layer, for what is scored on the others.
+
+    Args:
+        aligned: the aligned model's activations.
+        witness: the witness's.
+        harmful: which prompts are harmful.
+        halves: weights of the prompts within their class, a row a split; 0 where a prompt is left out.
+    """
+    (gap,) = _gaps([aligned], [witness])
+    raw = (halves * np.where(harmful, 1.0, -1.0)) @ gap
+    return raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
 def _gaps(aligned: Layers, witness: Layers) -> Iterable[np.ndarray]:
     return (back.astype(np.float64) - start for start, back in zip(aligned, witness, strict=True))
 

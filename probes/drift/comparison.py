@@ -95,7 +95,16 @@ class Portrait:
     ) -> Portrait:
         """The portrait from a checkpoint's activations; `aligned` is the aligned model's mean over harmful prompts."""
         inner = gram(rows)
-        return cls(rows[harmful].mean(axis=0, dtype=np.float64) - aligned, inner, spectrum(inner, rows, LEADING).axes)
+        return cls(mean_displacement(rows, harmful, aligned), inner, spectrum(inner, rows, LEADING).axes)
+
+
+def mean_displacement(
+    rows: Float[np.ndarray, "prompt d_model"],
+    harmful: Bool[np.ndarray, " prompt"],
+    aligned: Float[np.ndarray, " d_model"],
+) -> Float[np.ndarray, " d_model"]:
+    """Mean activation over the harmful prompts, less that of the aligned model; float64."""
+    return rows[harmful].mean(axis=0, dtype=np.float64) - aligned
 
 
 @dataclass(frozen=True)

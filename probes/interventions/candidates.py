@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probes.activations import collect
 from probes.behaviour.refusal_score import refusal_tokens, score
-from probes.directions.estimator import mean_difference
+from probes.directions.refusal import refusal_differences
 from probes.directions.selection import Candidate
 from probes.models import padding
 from probes.models.hooks import ablate, add
@@ -107,4 +107,4 @@ def _differences(host: ModelView, questions: Asked, position: int) -> Float[np.n
     prompts = [*questions.harmful[0], *questions.harmless[0]]
     harmful = np.arange(len(prompts)) < len(questions.harmful[0])
     rows, _ = collect(host, prompts, position=position)
-    return np.stack([mean_difference(layer.astype(np.float64), harmful) for layer in rows])
+    return refusal_differences(rows, harmful)

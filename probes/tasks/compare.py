@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.drift.comparison import BasisCheck, LayerComparison, Portrait, basis_check, compare_layers, weight_drift
+from probes.drift.comparison import (
+    BasisCheck,
+    LayerComparison,
+    Portrait,
+    basis_check,
+    compare_layers,
+    mean_displacement,
+    weight_drift,
+)
 from probes.errors import GravityError, StatisticsError, UsageError
 from probes.lineage import CheckpointRef, is_ablated
 from probes.run import Run
@@ -54,9 +62,9 @@ def _layer(
     files: dict[str, ActivationFile], first: str, second: str, harmful: np.ndarray, layer: int
 ) -> dict[str, Any]:
     rows = {name: file.layer(layer) for name, file in files.items()}
-    means = {name: values[harmful].mean(axis=0, dtype=np.float64) for name, values in rows.items()}
-    start, end = (Portrait.of(rows[name], harmful, means["aligned"]) for name in (first, second))
-    way_back = float(np.linalg.norm(means["witness"] - means["aligned"])) if "witness" in means else 0.0
+    aligned = rows["aligned"][harmful].mean(axis=0, dtype=np.float64)
+    start, end = (Portrait.of(rows[name], harmful, aligned) for name in (first, second))
+    way_back = float(np.linalg.norm(mean_displacement(rows["witness"], harmful, aligned))) if "witness" in rows else 0.0
     compared = compare_layers(start, end, way_back)
     try:
         basis = basis_check(rows[first].astype(np.float64), rows[second].astype(np.float64))

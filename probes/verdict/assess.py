@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Num, Shaped
+from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 
-from probes.directions.estimator import mean_difference
+from probes.directions.refusal import refusal_axis
+from probes.directions.reversion import reversion_vectors
 from probes.drift import check, measure, too_few_groups
 from probes.errors import StatisticsError
 from probes.nulls import (
@@ -24,7 +26,7 @@ from probes.statistics import NullResult
 from probes.verdict.evidence import ALPHA, Evidence
 from probes.verdict.ladder import Verdict, judge
 
-Activations = Num[np.ndarray, "_ _"]  # [prompt, d_model]; `assess` itself says what does not fit
+Activations = ArrayLike  # [prompt, d_model], of numpy or what it can read; `assess` itself says what does not fit
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ def assess(
     aligned: Activations,
     witness: Activations,
     tuned: Activations,
-    harmful: Bool[np.ndarray, " _"],
+    harmful: ArrayLike,
     *,
-    groups: Shaped[np.ndarray, " _"] | Sequence[object] | None = None,
-    shams: Sequence[Activations] | None = None,
+    groups: ArrayLike | Sequence[object] | None = None,
+    shams: Iterable[Activations] | None = None,
     layer: int | None = None,
     seed: int = 0,
 ) -> Verdict:
@@ -59,13 +61,13 @@ def assess(
     the test that answers the shared endpoint.
 
     Args:
-        aligned: the aligned model's activations.
+        aligned: the aligned model's activations, [prompt, d_model], as numpy or anything that it reads.
         witness: those of the earlier, more permissive model, on the same prompts.
         tuned: those of the fine-tuned model.
-        harmful: which prompts are harmful; at least 16 are, and 16 are not.
+        harmful: which prompts are harmful, true or 1; at least 16 are, and 16 are not.
         groups: the topic of each prompt; prompts of one topic are then never taken for independent.
         shams: activations of the aligned model under weight noise that moves them as far as the fine-tuning did; 19
-            at the least, 39 or more are better. They serve both sham tests.
+            at the least, 39 or more are better. They serve both sham tests. An array [sham, prompt, d_model] will do.
         layer: where the activations were read, a label only.
         seed: of folds, bootstraps and draws.
 
@@ -75,18 +77,20 @@ def assess(
     Raises:
         StatisticsError: the arrays do not belong together, there are too few groups, or nothing can be computed.
     """
-    topics = None if groups is None else np.asarray(groups)
-    _check_shapes(aligned, (witness, tuned, *(shams or ())), harmful, topics)
-    if few := too_few_groups(harmful, topics):
+    mask, topics = _as_mask(harmful), None if groups is None else np.asarray(groups)
+    start, end, moved = (np.asarray(rows) for rows in (aligned, witness, tuned))
+    noised = [np.asarray(rows) for rows in (() if shams is None else shams)]
+    _check_shapes(start, (end, moved, *noised), mask, topics)
+    if few := too_few_groups(mask, topics):
         raise StatisticsError(f"Nothing can be tested by group: {few}", next_step="Leave the groups out, or give more.")
-    start = aligned.astype(np.float64)
-    check(start, witness, tuned, harmful)
-    estimates = measure(start, witness, tuned, harmful, groups=topics, seed=seed)
-    tests = LayerNulls(
-        start, witness, between(start, witness, harmful), Resampling.of(harmful, groups=topics, seed=seed)
-    )
-    moved = None if not shams else Shams.of(tests, tuned, (sham[harmful] - start[harmful] for sham in shams))
-    findings = hold_against_nulls(tests, tuned, mean_difference(start, harmful), moved)
+    start = start.astype(np.float64)
+    check(start, end, moved, mask)
+    _check_shams(start, noised, mask)
+    estimates = measure(start, end, moved, mask, groups=topics, seed=seed)
+    reversion, refusal = reversion_vectors([start], [end], mask).raw[0], refusal_axis([start], mask).raw[0]
+    tests = LayerNulls(start, end, reversion, Resampling.of(mask, groups=topics, seed=seed))
+    drawn = Shams.of(tests, moved, (rows[mask] - start[mask] for rows in noised)) if noised else None
+    findings = hold_against_nulls(tests, moved, refusal, drawn)
     return judge(
         Evidence(
             arm="",
@@ -98,15 +102,6 @@ def assess(
             off_refusal_axis=findings.off_refusal_axis,
         )
     )
-
-
-def between(
-    aligned: Activations, witness: Activations, harmful: Bool[np.ndarray, " prompt"]
-) -> Float[np.ndarray, " d_model"]:
-    """The reversion direction of plain arrays, from aligned towards witness, not normalised."""
-    count = int(harmful.sum())
-    rows = np.concatenate([witness[harmful], aligned[harmful]]).astype(np.float64)
-    return mean_difference(rows, np.arange(2 * count) < count)
 
 
 def hold_against_nulls(
@@ -138,10 +133,22 @@ def hold_against_nulls(
     return Findings(tuple(null.result(power.tests.get(name)) for name, null in nulls.items()), power.together, axis)
 
 
+def _as_mask(harmful: ArrayLike) -> Bool[np.ndarray, " prompt"]:
+    """Which prompts are harmful, also where it is said by 0 and 1."""
+    mask = np.asarray(harmful)
+    if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
+        raise StatisticsError(
+            "Which prompts are harmful must be said of each",
+            got=f"{mask.dtype} {mask.shape}",
+            expected="true or false for each prompt",
+        )
+    return mask.astype(bool)
+
+
 def _check_shapes(
     aligned: np.ndarray, arrays: Sequence[np.ndarray], harmful: np.ndarray, groups: np.ndarray | None
 ) -> None:
-    if len({rows.shape for rows in (aligned, *arrays)}) > 1 or len(harmful) != len(aligned):
+    if aligned.ndim != 2 or len({rows.shape for rows in (aligned, *arrays)}) > 1 or len(harmful) != len(aligned):
         raise StatisticsError(
             "The arrays do not belong together",
             got=", ".join(str(rows.shape) for rows in (aligned, *arrays[:3])) + f", mask of {len(harmful)}",
@@ -151,3 +158,15 @@ def _check_shapes(
         raise StatisticsError(
             "The groups do not fit the prompts", got=len(groups), expected=f"{len(aligned)}, one for each prompt"
         )
+
+
+def _check_shams(aligned: np.ndarray, shams: Sequence[np.ndarray], harmful: np.ndarray) -> None:
+    for number, rows in enumerate(shams):
+        if not np.isfinite(rows).all():
+            raise StatisticsError("A sham's activations are not finite", got=f"sham {number}")
+        if np.array_equal(rows[harmful], aligned[harmful]):
+            raise StatisticsError(
+                "A sham equals the aligned model on every harmful prompt, so it has no displacement",
+                got=f"sham {number}",
+                expected="the aligned model under weight noise that moves the activations as far",
+            )

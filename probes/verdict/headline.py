@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from probes.directions.reversion import reversion_did_directions
 from probes.drift import Groups, bootstrap_weights, split_weights
 
 DEPTH = 0.6
@@ -82,11 +83,9 @@ def _separate(
     weights: Float[np.ndarray, "draw harmful"],
 ) -> tuple[float, float]:
     """Mean over the splits of d′, and its bootstrap standard error."""
-    sign, gap = np.where(harmful, 1.0, -1.0), witness - aligned
     values, draws = [], []
     for own, opposite in (halves, halves[::-1]):
-        directions = (own * sign) @ gap
-        directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), np.finfo(float).tiny)
+        directions = reversion_did_directions(aligned, witness, harmful, own)
         projections = np.stack([aligned[harmful] @ directions.T, witness[harmful] @ directions.T]).transpose(2, 0, 1)
         for tested, places in zip(opposite[:, harmful] > 0, projections, strict=True):
             values.append(_d_prime(places[:, tested], np.ones((1, int(tested.sum()))))[0])

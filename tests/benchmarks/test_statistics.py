@@ -9,7 +9,8 @@ import numpy as np
 
 from probes import nulls
 from probes.directions.estimator import mean_difference
-from probes.verdict.assess import assess, between, hold_against_nulls
+from probes.verdict.assess import assess, hold_against_nulls
+from tests.worlds import reversion_of
 
 LAYERS, PROMPTS, WIDTH, CHECKPOINTS, SHAMS = 33, 256, 4096, 8, 39
 HARMFUL = np.arange(PROMPTS) % 2 == 0
@@ -34,7 +35,7 @@ def every_null(layers, headline):
     by_checkpoint, findings = [[] for _ in range(CHECKPOINTS)], None
     for layer in range(layers):
         aligned, witness = activations(layer, 0), activations(layer, 1)
-        tests = nulls.LayerNulls(aligned, witness, between(aligned, witness, HARMFUL), resampling, layer=layer)
+        tests = nulls.LayerNulls(aligned, witness, reversion_of(aligned, witness, HARMFUL), resampling, layer=layer)
         for checkpoint in range(CHECKPOINTS):
             tuned = activations(layer, checkpoint + 2)
             by_checkpoint[checkpoint].append(tests.against(tuned))
