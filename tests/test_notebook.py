@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 import probes
-from probes.errors import LineageError, RunFolderError, StatisticsError
+from probes.errors import LineageError, RunFolderError, StatisticsError, UsageError
 from probes.models.hooks import residuals
 from tests.measured import FAST, PROMPTS, measured_run
 
@@ -86,6 +86,26 @@ def test_the_lineage_the_prompts_and_the_activations_are_those_measured(run):
     witness = run.activations("witness", 1).astype(np.float64)
     back = (witness - rows)[run.harmful].mean(axis=0)
     assert np.allclose(run.direction("reversion").raw[1], back, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ask", "fault", "sentence"),
+    [
+        (lambda run: run.drift(statistic="return"), UsageError, "no such statistic; got 'return'; expected alignment"),
+        (lambda run: run.drift(arm="basline"), UsageError, "no such arm; got 'basline'; expected .*baseline"),
+        (lambda run: run.figure("return"), UsageError, "no such statistic"),
+        (lambda run: run.figure(layer=9), UsageError, "no such layer; got 9"),
+        (lambda run: run.activations("aligned", 9), UsageError, "no such layer; got 9; expected 0 to 2"),
+        (lambda run: run.activations("aligned", -2), UsageError, "no such layer; got -2"),
+        (lambda run: run.activations("alignd", 0), LineageError, "no such checkpoint; got alignd; expected aligned"),
+        (lambda run: run.direction("reversion", "baseline"), LineageError, "no such checkpoint; got baseline"),
+        (lambda run: run.table("nullz"), RunFolderError, "has no table 'nullz'; expected drift"),
+    ],
+)
+def test_what_a_run_does_not_hold_is_refused_with_what_it_holds(run, ask, fault, sentence):
+    """Never an empty table, an empty figure, another layer, or advice to delete a file that is whole."""
+    with pytest.raises(fault, match=sentence):
+        ask(run)
 
 
 def test_the_lineage_goes_down_once(run, monkeypatch):

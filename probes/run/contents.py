@@ -61,11 +61,28 @@ class Run(MeasuredFolder):
     # What it holds -------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of the run folder, e.g. `drift`, `nulls`, `behaviour`, `completions`."""
+        """A table of the run folder, e.g. `drift`, `nulls`, `behaviour`, `completions`.
+
+        Raises:
+            RunFolderError: it is not there (those that are, are named), is damaged or has changed.
+        """
+        path = self.path / f"{name}.parquet"
+        self.check(path)
+        if not path.is_file():
+            names = ", ".join(sorted(table.stem for table in self.path.glob("*.parquet")))
+            raise RunFolderError(f"{self.path} has no table {name!r}", expected=names or "none is written yet")
         return self.read_table(name)
 
     def activations(self, checkpoint: str, layer: int) -> Float32[np.ndarray, "prompt d_model"]:
-        """Activations of a checkpoint behind block `layer`, in the order of the prompts; −1 is the embedding."""
+        """Activations of a checkpoint behind block `layer`, in the order of the prompts; −1 is the embedding.
+
+        Raises:
+            LineageError: the run has no such checkpoint.
+            UsageError: it has no such layer.
+            RunFolderError: the file is left out of a packed run, damaged, or has changed.
+        """
+        if not self.activations_path(checkpoint).exists() and self.manifest.lineage:
+            self.lineage.ref(checkpoint)
         return self.activation_file(checkpoint).layer(layer)
 
     def witness_activations(self, layer: int) -> Float32[np.ndarray, "prompt d_model"] | None:
@@ -91,10 +108,26 @@ class Run(MeasuredFolder):
         Returns:
             Columns checkpoint, arm, seed, step, layer, statistic, value, low, high (95 % interval over prompts), and
             reason, which says why a statistic is not defined.
+
+        Raises:
+            UsageError: the table has no such arm, statistic, layer or seed at all.
         """
         values = {"arm": arm, "statistic": statistic, "layer": layer, "seed": seed}
         filters = [(name, "==", value) for name, value in values.items() if value is not None]
-        return self.read_table("drift", columns=DRIFT_COLUMNS, filters=filters or None)
+        frame = self.read_table("drift", columns=DRIFT_COLUMNS, filters=filters or None)
+        if frame.empty:
+            self._refuse_absent({name: value for name, value in values.items() if value is not None})
+        return frame
+
+    def _refuse_absent(self, values: dict[str, Any]) -> None:
+        """Refuse a value that no row of the drift table has in its column."""
+        columns = self.read_table("drift", columns=list(values) or ["arm"])
+        for name, value in values.items():
+            known = columns[name].unique().tolist()
+            if value not in known:
+                raise UsageError(
+                    f"The drift table has no such {name}", got=repr(value), expected=", ".join(map(str, known))
+                )
 
     def nulls(self, layer: int | None = None) -> pd.DataFrame:
         """Every null of every fine-tuned checkpoint, of all blocks or of one.
@@ -170,6 +203,7 @@ class Run(MeasuredFolder):
         """A direction as it is at a checkpoint.
 
         Raises:
+            LineageError: the run has no such checkpoint.
             RunFolderError: it is not there (those that are, are named), is damaged or has changed.
         """
         from probes.directions.vectors import Vectors
@@ -177,6 +211,8 @@ class Run(MeasuredFolder):
         path = self.direction_path(name, checkpoint)
         self.check(path)
         if not path.is_file():
+            if self.manifest.lineage:
+                self.lineage.ref(checkpoint)
             reason = self._why_undefined(name, checkpoint)
             raise RunFolderError(
                 f"{self.path} has no direction {name!r} at {checkpoint}",

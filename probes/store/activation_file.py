@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from probes.errors import RunFolderError
+from probes.errors import RunFolderError, UsageError
 from probes.store.atomic import place_beside
 
 RESID_POST = "resid_post"  # [layer, prompt, d_model]
@@ -44,7 +44,15 @@ class ActivationFile:
         return self.shape[0]
 
     def layer(self, layer: int) -> np.ndarray:
-        """Float32 activations [prompt, d_model] after block `layer`; -1 is the embedding. One contiguous read."""
+        """Float32 activations [prompt, d_model] after block `layer`; -1 is the embedding. One contiguous read.
+
+        Raises:
+            UsageError: there is no such layer.
+        """
+        if not -1 <= layer < self.n_layers:
+            raise UsageError(
+                "There is no such layer", got=layer, expected=f"0 to {self.n_layers - 1}, or -1 for the embedding"
+            )
         with opened(self.path) as file:
             rows = file.get_tensor(EMBED) if layer == -1 else file.get_slice(RESID_POST)[layer]
         return np.asarray(rows, dtype=np.float32)

@@ -94,10 +94,9 @@ def return_gate(run: Run, max_return: float, layer: int | None = None) -> Return
     if not math.isfinite(max_return):
         raise UsageError("--max-return is no finite number", got=max_return, expected="a return fraction such as 0.2")
     layer = run.headline_layer if layer is None else layer
-    drift = run.drift(statistic="return_fraction", layer=layer)
     if not 0 <= layer < run.n_layers:
         raise UsageError("No such layer in this run", got=layer, expected=f"0 to {run.n_layers - 1}")
-    rows = _rows(drift)
+    rows = _rows(run.drift(statistic="return_fraction", layer=layer))
     places = dict.fromkeys([*(_place(member) for member in run.tuned if member.arm != MIRROR), *rows])
     if not places:
         raise RunFolderError(f"{run.path} has no trajectory to check")
