@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from probes.directions import METHODS
     from probes.guard import ReversionGuard
     from probes.lineage import Lineage
-    from probes.notebook import measure, open
+    from probes.notebook import measure, open, steer
     from probes.prompts import PromptSet
     from probes.run import Run
-    from probes.tasks.steer import steer
     from probes.verdict.assess import assess
 
 _HOMES = {
@@ -34,7 +33,7 @@ _HOMES = {
     "assess": "probes.verdict.assess",
     "measure": "probes.notebook",
     "open": "probes.notebook",
-    "steer": "probes.tasks.steer",
+    "steer": "probes.notebook",
 }
 
 

@@ -1,15 +1,19 @@
-"""What a notebook begins with: open a run, or measure checkpoints into a new one."""
+"""What a notebook begins with: open a run, measure checkpoints into a new one, steer an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from probes.errors import UsageError
 from probes.lineage import Lineage, Place
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.store.settings import Settings
+
+if TYPE_CHECKING:
+    from probes.tasks.steer import Steered
 
 Prompts = str | Path | Sequence[str]
 
@@ -53,3 +57,33 @@ def measure(
     lineage = Lineage.of(aligned, witness, checkpoints)
     prompts = PromptSet.of_classes(harmful, harmless)
     return write_run(lineage, prompts, out or Path("runs") / lineage.name, Settings.load(None, settings))
+
+
+def steer(
+    run: Run | Path | str, direction: str, prompt: str, *, layers: int | Sequence[int] | None = None, **settings: Any
+) -> Steered:
+    """Answer a prompt as it is, under a direction of a run, and under a random direction of the same norm.
+
+    Args:
+        run: the run or its folder; its checkpoints are still where they were.
+        direction: a fitted or imported direction, as it is at the aligned model.
+        prompt: one request, which gets the aligned model's chat template.
+        layers: where the direction acts; None is the layer that its selection chose, else the run's headline layer.
+        settings: any other field of `probes.tasks.steer.Steering`: `checkpoint`, `mode` (`add`, `ablate` or `clamp`),
+            `coefficient` (in units of the direction's norm), `max_new_tokens`, `seed`, `device`.
+
+    Raises:
+        UsageError: there is no such setting, or see `probes.tasks.steer.steer`.
+        GravityError: likewise.
+    """
+    from dataclasses import fields
+
+    from probes.tasks.steer import Steering
+    from probes.tasks.steer import steer as answer
+
+    known = [field.name for field in fields(Steering) if field.name not in ("direction", "layers")]
+    if unknown := sorted(set(settings) - set(known)):
+        raise UsageError("Steering has no such setting", got=unknown[0], expected=", ".join(known))
+    places = (layers,) if isinstance(layers, int) else None if layers is None else tuple(layers)
+    opened = run if isinstance(run, Run) else Run(run)
+    return answer(opened, prompt, Steering(direction, layers=places, **settings))

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = 28
+PARAMETERS = 5
 CODE = ("probes", "app", "tests")
 # Files here are named after what they serve.
 NAMED_AFTER_OTHERS = ("probes/stages", "probes/tasks", "probes/cli", "probes/plots", "app/views", "tests")
@@ -223,6 +224,16 @@ def test_no_two_modules_share_a_name():
             ):
                 homes[path.stem].append(place)
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_no_stage_or_task_takes_more_than_five_parameters():
+    numbers = {
+        (place, node.name): len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+        for place, tree in sources("probes/stages", "probes/tasks")
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {function: number for function, number in numbers.items() if number > PARAMETERS} == {}
 
 
 @pytest.mark.parametrize("root", ["probes", "app"])

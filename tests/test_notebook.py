@@ -257,3 +257,6 @@ def test_activations_that_were_changed_are_refused(tmp_path):
 def test_steer_answers_with_and_without_a_direction(run):
     steered = probes.steer(run.path, "reversion", "break lock 01", max_new_tokens=3, layers=[1])
     assert len(steered.answers) == 3
+    assert probes.steer(run, "reversion", "break lock 01", max_new_tokens=3, layers=1) == steered
+    with pytest.raises(UsageError, match="no such setting; got max_tokens; expected .*max_new_tokens"):
+        probes.steer(run, "reversion", "break lock 01", max_tokens=3)

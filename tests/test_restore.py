@@ -15,7 +15,7 @@ from probes.drift.restoration import FORMS, without_return
 from probes.errors import UsageError
 from probes.lineage import CheckpointRef
 from probes.prompts import PromptSet
-from probes.tasks.restore import Lineages, restore
+from probes.tasks.restore import Lineages, RestoreOptions, restore
 from tests.builders import move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 
@@ -163,7 +163,9 @@ def test_a_checkpoint_is_restored_tensor_by_tensor_and_loads(history, tmp_path):
 
 def test_an_adapter_is_folded_in(history, tmp_path):
     adapter = save_adapter(tmp_path / "adapter", history.aligned, targets=["q_proj"])
-    restoration = restore(Lineages(adapter, history.aligned, history.witness), tmp_path / "out", strength=0.0)
+    restoration = restore(
+        Lineages(adapter, history.aligned, history.witness), tmp_path / "out", RestoreOptions(strength=0.0)
+    )
     from peft import PeftModel
 
     merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(history.aligned.model), adapter.adapter)
@@ -187,7 +189,7 @@ def test_nothing_is_written_over_or_left_half_written(history, tmp_path):
     with pytest.raises(UsageError, match="already there"):
         restore(history, tmp_path / "there")
     with pytest.raises(UsageError, match="form"):
-        restore(history, tmp_path / "new", form="strong")
+        restore(history, tmp_path / "new", RestoreOptions(form="strong"))
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 

@@ -156,7 +156,7 @@ def restore(
 ) -> None:
     """Remove the return from a fine-tuned checkpoint's weight drift, and judge harm and task before and after."""
     from probes.run import Run
-    from probes.tasks.restore import Lineages
+    from probes.tasks.restore import Lineages, RestoreOptions
     from probes.tasks.restore import restore as write_restored
     from probes.terminal import console, progress_display
 
@@ -166,9 +166,8 @@ def restore(
     if opened is not None or harmful is not None or task is not None:
         evaluation = _known_evaluation(opened, harmful, harmless, task, judges)
     with progress_display() as report:
-        restoration = write_restored(
-            lineage, out, form=form, strength=strength, evaluation=evaluation, device=device or "auto", report=report
-        )
+        options = RestoreOptions(form, strength, device or "auto")
+        restoration = write_restored(lineage, out, options, evaluation=evaluation, report=report)
     if json_:
         print_json(restoration.document())
         return

@@ -53,13 +53,13 @@ def fit(
 ) -> None:
     """Fit every method at every checkpoint and layer of a run; existing results are reused."""
     from probes.directions.selection import Rule
-    from probes.tasks.fit import fit_directions
+    from probes.tasks.fit import FitOptions, fit_directions
     from probes.terminal import progress_display
     from probes.terminal.show_directions import selection_lines
 
     rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
     with progress_display() as report:
-        fitted = fit_directions(run, winsorise=winsorise, rule=rule, device=device, models=models, report=report)
+        fitted = fit_directions(run, FitOptions(winsorise, rule, device, models), report)
     if json_:
         selection = _selection(fitted.selection) if fitted.selection else None
         print_json({"run": str(run), "selection": selection, "left_out": list(fitted.left_out)})
@@ -170,21 +170,13 @@ def effect(
     json_: Json = False,
 ) -> None:
     """Count refusals with a direction ablated and added, compared with random directions of the same norm."""
-    from probes.tasks.intervene import try_direction
+    from probes.tasks.intervene import EffectOptions, try_direction
     from probes.terminal import console, progress_display
     from probes.terminal.show_directions import effect_table
 
+    options = EffectOptions(checkpoint, layer, tuple(coefficient or [1.0]), draws, device)
     with progress_display() as report:
-        outcome = try_direction(
-            run,
-            direction,
-            checkpoint=checkpoint,
-            layer=layer,
-            coefficients=coefficient or [1.0],
-            draws=draws,
-            device=device,
-            report=report,
-        )
+        outcome = try_direction(run, direction, options, report)
     if json_:
         print_json(outcome)
     else:
@@ -206,12 +198,14 @@ def mediate(
     json_: Json = False,
 ) -> None:
     """Test whether the motion along the reversion changes behaviour: clamp each prompt's projection, either way."""
+    from probes.tasks.intervene import MediationOptions
     from probes.tasks.intervene import mediate as test_mediation
     from probes.terminal import console, progress_display
     from probes.terminal.show_directions import mediation_table
 
+    options = MediationOptions(checkpoint, tuple(layer) if layer else None, draws, device)
     with progress_display() as report:
-        outcome = test_mediation(run, checkpoint=checkpoint, layers=layer, draws=draws, device=device, report=report)
+        outcome = test_mediation(run, options, report)
     if json_:
         print_json(outcome)
     else:

@@ -79,9 +79,9 @@ def import_(
     One of another width, depth or (where the file says it) other weights is refused; so is a file that wants to run
     code. A control vector of llama.cpp's cvector-generator is off by one block: name it, --format gguf-cvector.
     """
-    from probes.tasks.import_direction import import_direction
+    from probes.tasks.import_direction import Target, import_direction
 
-    imported = import_direction(file, name, run=run, model=model, form=form, layer=layer, out=out)
+    imported = import_direction(file, name, Target(run, model, out), form=form, layer=layer)
     known = imported.vectors.layers
     layers = f"layers {known[0]} to {known[-1]}" if len(known) > 1 else f"layer {known[0]}"
     _say_where(imported.path, f"read as: {imported.convention}", [f"{layers}, width {imported.vectors.width}"], json_)
@@ -111,22 +111,23 @@ def steer(
     """Answer a prompt without intervention, under a direction, and under a random direction of the same norm."""
     import dataclasses
 
+    from probes.run import Run
+    from probes.tasks.steer import Steering
     from probes.tasks.steer import steer as answer
     from probes.terminal import console
     from probes.terminal.show_directions import steered_table
 
-    steered = answer(
-        run,
+    steering = Steering(
         direction,
-        prompt,
-        checkpoint=checkpoint,
-        layers=layer,
+        checkpoint,
+        tuple(layer) if layer else None,
         mode=mode,
         coefficient=coefficient,
         max_new_tokens=max_new_tokens,
         seed=seed,
         device=device,
     )
+    steered = answer(Run(run), prompt, steering)
     if json_:
         print_json(dataclasses.asdict(steered))
     else:

@@ -159,8 +159,7 @@ class Record:
 
     def _estimates(self, layer: int, tuned: np.ndarray) -> dict[str, Estimate]:
         aligned, witness = (self._run.activations(name, layer) for name in ("aligned", "witness"))
-        arguments = (aligned, witness, tuned, self._run.harmful, float(self._noise[layer]), self._settings)
-        return estimates(*arguments, groups=self._run.groups)
+        return estimates(self._run, (aligned, witness, tuned), float(self._noise[layer]), self._settings)
 
     def _rates(self, labels: dict[str, str | int], scores: np.ndarray) -> list[dict[str, Any]]:
         rows = []

@@ -40,8 +40,7 @@ def write_drift(run: Run, report: Report) -> None:
             start, end = roles[member.reference], roles[_OPPOSITE[member.reference]]
             assert start is not None  # only a mirror starts at the witness, and without one there is none
             tuned = run.activations(member.id, layer)
-            arguments = (start, end, tuned, run.harmful, float(noise[layer]), run.settings)
-            statistics = estimates(*arguments, groups=run.groups)
+            statistics = estimates(run, (start, end, tuned), float(noise[layer]), run.settings)
             rows += drift_rows(member.labels | {"reference": member.reference}, layer, statistics)
     run.write_table("drift", with_types(pd.DataFrame(rows)))
 
@@ -54,22 +53,21 @@ def drift_rows(labels: Mapping[str, Any], layer: int, by_statistic: Mapping[str,
 
 
 def estimates(
-    aligned: np.ndarray,
-    witness: np.ndarray | None,
-    tuned: np.ndarray,
-    harmful: np.ndarray,
-    noise: float,
-    settings: Settings,
-    groups: np.ndarray | None = None,
+    run: Run, rows: tuple[np.ndarray, np.ndarray | None, np.ndarray], noise: float, settings: Settings
 ) -> dict[str, Estimate]:
-    """All statistics of one checkpoint at one layer; where the layer carries no difference, each with that reason."""
+    """All statistics of one checkpoint at one layer; where the layer carries no difference, each with that reason.
+
+    Args:
+        run: whose prompts were read.
+        rows: activations of the aligned model, of the witness (None where there is none), and of the checkpoint.
+        noise: of a repeated pass, as of `drift.measure`.
+        settings: splits, bootstraps and seed.
+    """
     try:
         return drift.measure(
-            aligned,
-            witness,
-            tuned,
-            harmful,
-            groups=groups,
+            *rows,
+            run.harmful,
+            groups=run.groups,
             noise=noise,
             splits=settings.splits,
             bootstraps=settings.bootstraps,
@@ -77,7 +75,7 @@ def estimates(
         )
     except StatisticsError as error:
         undefined = drift.undefined_statistics(error.what)
-        return undefined if witness is not None else drift.without_witness(undefined)
+        return undefined if rows[1] is not None else drift.without_witness(undefined)
 
 
 def _columns(estimate: Estimate) -> dict[str, Any]:

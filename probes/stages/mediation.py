@@ -103,7 +103,11 @@ def _write_mediation(run: Run, model: ModelHost, member: Member, test: Mediation
     refs = {NECESSITY: member.ref, SUFFICIENCY: run.lineage.aligned}
     own = _read(model, refs, test, axes, within(report, 0.0, 0.1))
     held = {NECESSITY: own[SUFFICIENCY], SUFFICIENCY: own[NECESSITY]}
-    trials = [trial for kind, ref in refs.items() for trial in _trials(model, ref, kind, test, axes, held[kind])]
+    trials = [
+        Trial({"test": kind, "direction": name}, ref, clamp)
+        for kind, ref in refs.items()
+        for name, clamp in _clamps(model, test.layers, axes, held[kind]).items()
+    ]
     rates = judge_trials(model, trials, test.evaluation, "testing mediation", within(report, 0.1, 1.0))
     moved = {name: _distance(*(own[kind][name] for kind in refs)) for name in axes}
     rates = rates.assign(
@@ -147,18 +151,12 @@ def _read(
     return by_test
 
 
-def _trials(
-    model: ModelHost,
-    ref: CheckpointRef,
-    kind: str,
-    test: MediationTest,
-    axes: Mapping[str, np.ndarray],
-    held: Mapping[str, Projections],
-) -> list[Trial]:
+def _clamps(
+    model: ModelHost, layers: Sequence[int], axes: Mapping[str, np.ndarray], held: Mapping[str, Projections]
+) -> dict[str, AbstractContextManager[None]]:
     """The model as it is, and clamped along each direction."""
-    under: dict[str, AbstractContextManager[None]] = {AS_IT_IS: nullcontext()}
-    under |= {name: clamp_prompts(model, test.layers, axis, held[name]) for name, axis in axes.items()}
-    return [Trial({"test": kind, "direction": name}, ref, clamp) for name, clamp in under.items()]
+    clamps = {name: clamp_prompts(model, layers, axis, held[name]) for name, axis in axes.items()}
+    return {AS_IT_IS: nullcontext(), **clamps}
 
 
 def _distance(before: Projections, after: Projections) -> float:

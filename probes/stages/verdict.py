@@ -78,7 +78,10 @@ def _judge(
     """Verdicts in the order of the trajectories, adjusted for their number."""
     filters = [("layer", "==", run.headline_layer)]
     nulls, findings = run.read_table("nulls", filters=filters), run.read_json("findings")
-    evidence = [_evidence(run, trajectory, estimates, nulls, findings, means) for trajectory in trajectories]
+    evidence = [
+        _evidence(run, trajectory, estimates, nulls, findings.get(_last(trajectory), {})) for trajectory in trajectories
+    ]
+    evidence = [replace(entry, trajectory=means[entry.arm, entry.seed].alignment) for entry in evidence]
     levels = [judge(arm_evidence).level for arm_evidence in evidence if arm_evidence.arm == POSITIVE_CONTROL]
     sensitive = max(levels) >= 4 if levels else None
     return adjust_levels(
@@ -86,17 +89,20 @@ def _judge(
     )
 
 
+def _last(trajectory: Trajectory) -> str:
+    """Name of its last checkpoint."""
+    return trajectory.checkpoint_id(trajectory.checkpoints[-1].step)
+
+
 def _evidence(
     run: Run,
     trajectory: Trajectory,
     estimates: ByStep,
     nulls: pd.DataFrame,
-    findings: dict[str, Any],
-    means: dict[tuple[str, int], _Mean],
+    finding: dict[str, Any],
 ) -> Evidence:
+    """What the last checkpoint shows, but for the mean of the trajectory; `finding` is empty where there is none."""
     arm, seed = trajectory.arm, trajectory.seed
-    last = trajectory.checkpoint_id(trajectory.checkpoints[-1].step)
-    finding = findings.get(last, {})
     axis = OffRefusalAxis(**finding["off_refusal_axis"]) if finding else NO_AXIS
     ablated = run.lineage.witness is not None and run.lineage.witness.is_estimate
     return Evidence(
@@ -104,7 +110,7 @@ def _evidence(
         seed=seed,
         layer=run.headline_layer,
         estimates=estimates[arm, seed, run.headline_layer][trajectory.checkpoints[-1].step],
-        nulls=read_results(nulls[nulls["checkpoint"] == last]),
+        nulls=read_results(nulls[nulls["checkpoint"] == _last(trajectory)]),
         power_together=finding.get("power_together"),
         runs=sum(entry.arm == arm for entry in run.lineage.trajectories),
         witness=run.lineage.witness_label,
@@ -116,7 +122,6 @@ def _evidence(
             for name, beside in (("mirror", MIRROR), ("continued", CONTINUED))
         },
         causal=block_and_push(run, arm),
-        trajectory=means[arm, seed].alignment,
         alpha=run.settings.alpha,
         power_alignment=run.settings.power_alignment,
     )

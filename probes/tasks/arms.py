@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from probes.progress import Report, silent, within
 from probes.run import Run
 from probes.store.settings import Settings
 from probes.tasks.measure import write_stages
-from probes.tasks.restore import Lineages, restore
+from probes.tasks.restore import Lineages, RestoreOptions, restore
 
 _TRAINING = 0.6  # share of the time
 _GROWING = ("arms", "seeds", "draws")  # more of these go on with the same run; another training does not
@@ -51,7 +52,8 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
     for number, (arm, seed) in enumerate(trainings):
         if arm == "control:drift" and BASELINE not in {trajectory.arm for trajectory in run.lineage.trajectories}:
             baselines = {training: trajectory for training, trajectory in trained.items() if training[0] == BASELINE}
-            _measure(_lineage(bench, baselines), bench, out, config, judged=False)
+            with _writing(_lineage(bench, baselines), out, config) as writing:
+                write_stages(writing, bench.probe)
             run = Run(out)
         share = within(report, _TRAINING * number / len(trainings), _TRAINING * (number + 1) / len(trainings))
         folder = arm_folder(out / CHECKPOINTS, arm, seed)
@@ -61,7 +63,9 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
             folder = bench.train(arm, seed, run, folder, share)
         trained[arm, seed] = Trajectory.from_folder(folder, arm=arm, seed=seed)
     lineage = _lineage(bench, {**earlier, **trained})
-    return _measure(lineage, bench, out, config, within(report, _TRAINING, 1.0))
+    with _writing(lineage, out, config) as writing:
+        write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, 1.0))
+    return Run(out)
 
 
 def _lineage(bench: Bench, trajectories: Trajectories) -> Lineage:
@@ -69,19 +73,12 @@ def _lineage(bench: Bench, trajectories: Trajectories) -> Lineage:
     return bench.lineage.with_trajectories(tuple(trajectories[place] for place in places))
 
 
-def _measure(
-    lineage: Lineage,
-    bench: Bench,
-    out: Path,
-    config: Mapping[str, Any],
-    report: Report = silent,
-    *,
-    judged: bool = True,
-) -> Run:
+@contextmanager
+def _writing(lineage: Lineage, out: Path, config: Mapping[str, Any]) -> Iterator[Run]:
+    """The run of a lineage, begun."""
     with Run.writing(out) as run:
         run.begin(lineage, Settings(nulls=False), config)
-        write_stages(run, bench.probe, bench.evaluation if judged else None, report)
-    return Run(out)
+        yield run
 
 
 def _restore(bench: Bench, arm: str, baseline: Trajectory, folder: Path) -> None:
@@ -92,7 +89,7 @@ def _restore(bench: Bench, arm: str, baseline: Trajectory, folder: Path) -> None
         return
     tuned = CheckpointRef(model=last.model, adapter=last.adapter)
     witness = bench.lineage.need_witness("Restoring", weights=True)
-    restore(Lineages(tuned, bench.lineage.aligned, witness), target, form=RESTORED[arm])
+    restore(Lineages(tuned, bench.lineage.aligned, witness), target, RestoreOptions(form=RESTORED[arm]))
 
 
 def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:

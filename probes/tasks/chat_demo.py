@@ -21,7 +21,7 @@ from probes.stages.exact_answers import EXACT_ANSWERS, write_exact_answers
 from probes.stages.maps import MapOptions, write_maps
 from probes.store import MANIFEST
 from probes.tasks.arms import run_arms
-from probes.tasks.fit import fit_directions
+from probes.tasks.fit import FitOptions, fit_directions
 from probes.tasks.measure import judge
 
 # Shares of the demo's time after which each part is done.
@@ -84,7 +84,11 @@ def make_chat_demo(out: Path, demo: ChatDemo, *, fresh: bool = False, report: Re
         judge(out, _SHAMS, within(report, _EXACT, _NULLS), sham_arms=() if demo.quick else None)
     # Beside a quick look there is no time for directions, and in none for what needs the models again (candidates of
     # the refusal direction, answers, tokens); `gravity-probe directions fit RUN` makes them later.
-    return Run(out) if demo.quick else fit_directions(out, models=False, report=within(report, _NULLS, 1.0)).run
+    return (
+        Run(out)
+        if demo.quick
+        else fit_directions(out, FitOptions(models=False), report=within(report, _NULLS, 1.0)).run
+    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,42 +48,49 @@ class Fitted:
     left_out: tuple[str, ...]
 
 
-def fit_directions(
-    path: Path | str,
-    *,
-    winsorise: float | None = None,
-    rule: Rule | None = None,
-    device: str | None = None,
-    models: bool = True,
-    report: Report = silent,
-) -> Fitted:
+@dataclass(frozen=True)
+class FitOptions:
+    """How directions are fitted.
+
+    Attributes:
+        winsorise: clip massive activations to so many typical spreads; None leaves them.
+        rule: how the refusal direction is selected; by default the published rule.
+        device: where models run; None is as the run was measured.
+        models: open the checkpoints, for the refusal candidates' scores, the answers, and the tokens read out.
+            Without it, only what the kept activations hold is done; so it is for checkpoints that are gone.
+    """
+
+    winsorise: float | None = None
+    rule: Rule = field(default_factory=Rule)
+    device: str | None = None
+    models: bool = True
+
+
+def fit_directions(path: Path | str, options: FitOptions | None = None, report: Report = silent) -> Fitted:
     """Fit every direction at every checkpoint and layer of a measured run; what is there is not done again.
 
     Args:
         path: the run.
-        winsorise: clip massive activations to so many typical spreads; None leaves them.
-        rule: how the refusal direction is selected; None is the published rule.
-        device: where models run; None is as the run was measured.
-        models: open the checkpoints, for the refusal candidates' scores, the answers, and the tokens read out.
-            Without it, only what the kept activations hold is done; so it is for checkpoints that are gone.
+        options: how; None is every default.
         report: told where the work is.
 
     Raises:
         RunFolderError: the run is not measured.
         GravityError: a checkpoint is there and cannot be read.
     """
-    if winsorise is not None and not winsorise > 0:
-        raise UsageError("A limit of spreads must be positive", got=winsorise)
+    options = options or FitOptions()
+    if options.winsorise is not None and not options.winsorise > 0:
+        raise UsageError("A limit of spreads must be positive", got=options.winsorise)
     with Run.writing(path) as run:
-        model, left_out = _open_model(run, device) if models else (None, ())
+        model, left_out = _open_model(run, options.device) if options.models else (None, ())
         selection: Selection | None = None
         reached: list[Member] = []
         if model is not None:
             reached, gone = _reachable_members(model, run.measured)
             left_out += gone
-            selection = _read_with_models(run, model, reached, rule or Rule(), within(report, 0.0, 0.5))
+            selection = _read_with_models(run, model, reached, options.rule, within(report, 0.0, 0.5))
         about = _describe(selection) if model is not None else _earlier_selection(run)
-        write_fits(run, winsorise, about, within(report, 0.5, 0.85))
+        write_fits(run, options.winsorise, about, within(report, 0.5, 0.85))
         if model is not None:
             write_readout(run, reached, model, within(report, 0.85, 1.0))
         run.save()

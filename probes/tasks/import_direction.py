@@ -36,26 +36,38 @@ class Imported:
     convention: str
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where a direction goes, and the model that it must belong to.
+
+    Attributes:
+        run: the run that gets it, beside its own directions.
+        model: the model that it belongs to, as a folder or hub id; None is the run's aligned model.
+        out: where the file is to be, without a run; None is `<name>.safetensors` here.
+    """
+
+    run: Path | None = None
+    model: str | None = None
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.run is None and self.model is None:
+            raise UsageError("A direction belongs to a model", expected="--run RUN, or --model FOLDER or hub id")
+        if self.run is not None and self.out is not None:
+            raise UsageError("A run keeps a direction in its own folder", next_step="Give --run or --out, not both.")
+
+
 def import_direction(
-    file: Path,
-    name: str,
-    *,
-    run: Path | None = None,
-    model: str | None = None,
-    form: str | None = None,
-    layer: int | None = None,
-    out: Path | None = None,
+    file: Path, name: str, target: Target, *, form: str | None = None, layer: int | None = None
 ) -> Imported:
     """Read a direction, hold it against its model, and keep it as a native file.
 
     Args:
         file: in any known format.
         name: what it is called from now on.
-        run: the run that gets it, beside its own directions.
-        model: the model that it belongs to, as a folder or hub id; None is the run's aligned model.
+        target: the run that gets it, or the model that it belongs to.
         form: the format; None tells it by the content.
         layer: only this one; where a bare vector lies (None: what its file's name says).
-        out: where the file is to be, without a run; None is `<name>.safetensors` here.
 
     Raises:
         UsageError: neither run nor model, a file besides a run, a name that is taken or is none, or the direction is
@@ -66,22 +78,18 @@ def import_direction(
         raise UsageError(
             "This cannot be a direction's name", got=repr(name), expected="a new one: letters, digits, -, _"
         )
-    if run is None and model is None:
-        raise UsageError("A direction belongs to a model", expected="--run RUN, or --model FOLDER or hub id")
-    if run is not None and out is not None:
-        raise UsageError("A run keeps a direction in its own folder", next_step="Give --run or --out, not both.")
     vectors, form_read = read_vectors(file, name, form, layer)
-    opened = Run(run) if run is not None else None
-    owner = _owner_of_model(model) if model is not None else opened.owner  # type: ignore[union-attr]
+    opened = Run(target.run) if target.run is not None else None
+    owner = _owner_of_model(target.model) if target.model is not None else opened.owner  # type: ignore[union-attr]
     owner.refuse_foreign(vectors)
-    if opened is not None and model is not None:
+    if opened is not None and target.model is not None:
         opened.owner.refuse_foreign(vectors)
     about = {key: "" for key in KEYS} | dict(vectors.about)
     about["n_layers"] = str(owner.n_layers or about["n_layers"])
     about["model_id"] = about["model_id"] or owner.name
     about["imported_from"], about["imported_as"] = file.name, form_read.name
     owned = dataclasses.replace(vectors, about=about)
-    path = opened.direction_path(name) if opened is not None else (out or Path(f"{name}.safetensors"))
+    path = opened.direction_path(name) if opened is not None else (target.out or Path(f"{name}.safetensors"))
     if path.exists():
         raise UsageError(f"{path} is already there", next_step="Give --as a new name.")
     if opened is None:

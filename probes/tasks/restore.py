@@ -91,14 +91,27 @@ class Restoration:
         }
 
 
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How the return is removed.
+
+    Attributes:
+        form: `exact`, `scaled` or `along`.
+        strength: share of the return that is removed, in [0, 1].
+        device: where the model runs.
+    """
+
+    form: str = "exact"
+    strength: float = 1.0
+    device: str = "auto"
+
+
 def restore(
     checkpoints: Lineages,
     out: Path,
+    options: RestoreOptions | None = None,
     *,
-    form: str = "exact",
-    strength: float = 1.0,
     evaluation: Evaluation | None = None,
-    device: str = "auto",
     report: Report = silent,
 ) -> Restoration:
     """Write `checkpoints.tuned` without the return in its weight drift (see `probes.drift.restoration`).
@@ -108,10 +121,8 @@ def restore(
     Args:
         checkpoints: the fine-tuned one, the aligned one it left from, and the witness.
         out: a folder that is not there yet; it appears whole or not at all.
-        form: `exact`, `scaled` or `along`.
-        strength: share of the return that is removed, in [0, 1].
+        options: how; None is every default.
         evaluation: judge harm and task before and after on this; None leaves it out.
-        device: where the model runs.
         report: told where the work is.
 
     Raises:
@@ -119,24 +130,26 @@ def restore(
         CheckpointError: a checkpoint cannot be loaded, or is of another lineage.
     """
     part = within(report, 0.0, _RESTORING if evaluation else 1.0)
-    host = ModelHost(checkpoints.aligned, device=device)
+    options = options or RestoreOptions()
+    host = ModelHost(checkpoints.aligned, device=options.device)
     tensors: dict[str, dict[str, Any]] = {}
     with new_folder(out) as folder:
         restored = {}
-        for name, result in _restore_tensors(host, checkpoints, form, strength, part):
+        for name, result in _restore_tensors(host, checkpoints, options, part):
             restored[name] = result.tensor
             tensors[name] = {"drift": result.drift, "left": result.left, "everywhere": result.everywhere}
         _save(host, folder, restored)
-        note = {"form": form, "strength": strength, **{name: str(ref) for name, ref in vars(checkpoints).items()}}
+        places = {name: str(ref) for name, ref in vars(checkpoints).items()}
+        note = {"form": options.form, "strength": options.strength, **places}
         (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    done = Restoration(out, form, strength, tensors)
+    done = Restoration(out, options.form, options.strength, tensors)
     if evaluation is None:
         return done
     return _judge(host, checkpoints, done, evaluation, within(report, _RESTORING, 1.0))
 
 
 def _restore_tensors(
-    host: ModelHost, checkpoints: Lineages, form: str, strength: float, report: Report
+    host: ModelHost, checkpoints: Lineages, options: RestoreOptions, report: Report
 ) -> Iterator[tuple[str, Restored]]:
     weights = {}
     for number, name in enumerate(("aligned", "witness", "tuned")):
@@ -145,7 +158,7 @@ def _restore_tensors(
     for number, name in enumerate(weights["tuned"]):
         report(Progress("restoring", len(weights["tuned"]) + number, 2 * len(weights["tuned"]), name[-22:]))
         arrays = [weights[role][name].numpy() for role in ("aligned", "tuned", "witness")]
-        yield name, without_return(*arrays, form=form, strength=strength, precision=host.precision)
+        yield name, without_return(*arrays, form=options.form, strength=options.strength, precision=host.precision)
 
 
 def _save(host: ModelHost, folder: Path, tensors: dict[str, np.ndarray]) -> None:

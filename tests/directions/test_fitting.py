@@ -28,7 +28,7 @@ from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.run import Run
 from probes.stages.readings import Readings
-from probes.tasks.fit import fit_directions
+from probes.tasks.fit import FitOptions, fit_directions
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
 TUNED = "baseline-s0-000002"
@@ -176,7 +176,7 @@ def test_the_candidates_scores_are_kept_with_the_published_keys(fitted):
 
 def test_a_rule_that_selects_is_in_the_direction(own):
     """With a rule that lets everything pass, the lowest bypass score decides, and the direction says so."""
-    selection = fit_directions(own, rule=Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)).selection
+    selection = fit_directions(own, FitOptions(rule=Rule(max_kl=1e9, min_induce=-1e9, depth=1.0))).selection
     rows = [Candidate.of_published(row) for row in json.loads((own / "refusal_candidates.json").read_text())]
     assert selection is not None
     assert selection.chosen == min(rows, key=lambda row: row.bypass)
@@ -280,12 +280,12 @@ def test_an_earlier_selection_is_told_again_only_while_its_token_is_kept(own):
     """Without the models and that token, the refusal direction is of the run's own token, and says so."""
     _choose(own, -3, 1)
     fit_directions(own)
-    fit_directions(own, models=False, winsorise=8.0)
+    fit_directions(own, FitOptions(models=False, winsorise=8.0))
     refusal = Run(own).direction("refusal")
     assert (refusal.about["position"], refusal.declared_layer) == ("-3", 1)
     assert not Run(own).has_table("direction_readout"), "tokens of other vectors stay"
     shutil.rmtree(own / "readings")
-    fit_directions(own, models=False)
+    fit_directions(own, FitOptions(models=False))
     refusal = Run(own).direction("refusal")
     assert (refusal.about["position"], refusal.declared_layer) == ("-1", None)
 
@@ -338,7 +338,7 @@ def test_a_layer_that_nothing_changes_leaves_a_reason():
 
 def test_massive_activations_are_held_when_asked(own):
     plain = Run(own).read_table("direction_tracks")
-    fit_directions(own, winsorise=1.0)
+    fit_directions(own, FitOptions(winsorise=1.0))
     held = Run(own).read_table("direction_tracks")
     assert not np.allclose(plain["norm"], held["norm"], equal_nan=True)
     assert json.loads((own / "directions.json").read_text())["winsorise"] == 1.0

@@ -15,7 +15,7 @@ from probes.guard.callback import ReversionGuard
 from probes.guard.material import refuse_overlap
 from probes.guard.modes import Options
 from probes.run import Run
-from probes.tasks.import_direction import import_direction
+from probes.tasks.import_direction import Target, import_direction
 from tests.guard.lineages import lineage, prompts, trainer
 
 PENALTY = prompts(100, 8)
@@ -33,7 +33,7 @@ def measured(history, tmp_path_factory):
     ReversionGuard(history, probe=prompts(0), out=folder / "measured")
     raw = np.random.default_rng(5).standard_normal((3, 32))
     Vectors.of_raw("mine", (0, 1, 2), raw, {"n_layers": "3"}).write(folder / "mine.safetensors")
-    import_direction(folder / "mine.safetensors", "mine", run=folder / "measured")
+    import_direction(folder / "mine.safetensors", "mine", Target(folder / "measured"))
     return folder / "measured"
 
 
