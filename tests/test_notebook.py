@@ -258,5 +258,5 @@ def test_steer_answers_with_and_without_a_direction(run):
     steered = probes.steer(run.path, "reversion", "break lock 01", max_new_tokens=3, layers=[1])
     assert len(steered.answers) == 3
     assert probes.steer(run, "reversion", "break lock 01", max_new_tokens=3, layers=1) == steered
-    with pytest.raises(UsageError, match="no such setting; got max_tokens; expected .*max_new_tokens"):
+    with pytest.raises(UsageError, match="no such setting; got max_tokens"):
         probes.steer(run, "reversion", "break lock 01", max_tokens=3)

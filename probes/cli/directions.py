@@ -109,7 +109,7 @@ def show(
     from probes.terminal.show_directions import readout_table, track_table
 
     opened = Run(run)
-    about = _document(opened)
+    about, direction = _document(opened), opened.kept_name(direction)
     if direction in _imported_names(opened):
         raise UsageError(
             f"{direction} was brought in from elsewhere, so nothing is known of how it turns",

@@ -26,10 +26,13 @@ METHODS: dict[str, type[Estimator]] = {
     "response_mean": ResponseMean,
     "leace": Leace,
     "subspace": Subspace,
-    "control:isotropic": Isotropic,
+    "control:random": Isotropic,
     "control:covariance": CovarianceMatched,
     "control:shuffled": ShuffledLabel,
     "control:drift": TopDrift,
 }
 
-__all__ = ["METHODS", "Estimator", "winsorise"]
+# What runs of earlier versions call a direction, and what it is called now.
+RENAMED = {"control:isotropic": "control:random"}
+
+__all__ = ["METHODS", "RENAMED", "Estimator", "winsorise"]

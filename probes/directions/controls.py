@@ -130,9 +130,8 @@ def control(
 
     Args:
         run: holds the activations.
-        name: `control:random`, which the fit calls `control:isotropic`; `control:covariance`, `control:shuffled` or
-            `control:drift`. `control:sham` is `reversion_vectors` towards a sham witness, whose activations no run
-            keeps.
+        name: `control:random`, `control:covariance`, `control:shuffled` or `control:drift`. `control:sham` is
+            `reversion_vectors` towards a sham witness, whose activations no run keeps.
         layers: behind which blocks.
         seed: which draw; `control:drift` is not drawn.
         checkpoint: the fine-tuned checkpoint whose drift is meant, for `control:drift` alone.
@@ -176,7 +175,6 @@ def _drift(run: Measured, layer: int, _: int, checkpoint: str | None) -> np.ndar
 
 CONTROLS: Mapping[str, Make] = {
     "control:random": _random,
-    "control:isotropic": _random,
     "control:covariance": _between_classes(CovarianceMatched),
     "control:shuffled": _between_classes(ShuffledLabel),
     "control:drift": _drift,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.directions import METHODS
+from probes.directions import METHODS, RENAMED
 from probes.directions.contrast import SIDES, Scene
 from probes.directions.scores import auroc_interval
 from probes.directions.tracking import Fit, Reading, cosines, fit_layer, read_layer
@@ -64,7 +64,7 @@ def write_fits(
     _write_fits(run, readings, winsorise, dict(selected or {}), report)
 
 
-@stage("direction_tracks", version=5, needs=("measured", "prompts"), settings=("seed",))
+@stage("direction_tracks", version=6, needs=("measured", "prompts"), settings=("seed",))
 def _write_fits(
     run: Run, readings: Readings, winsorise: float | None, selected: dict[str, str], report: Report
 ) -> None:
@@ -210,6 +210,8 @@ def _write_files(
         key: rows.set_index("layer")[["refit", "d_prime"]] for key, rows in tracks.groupby(["direction", "checkpoint"])
     }
     for place, member in enumerate(run.measured):
+        for former in RENAMED:
+            run.direction_path(former, member.id).unlink(missing_ok=True)
         for name in fits[0]:
             unit = np.stack([fit[name].vectors[2, place] for fit in fits])
             norm = np.array([fit[name].norm[place] for fit in fits])

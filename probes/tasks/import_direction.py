@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.directions import METHODS
+from probes.directions import METHODS, RENAMED
 from probes.directions.vectors import KEYS, Owner, Vectors
 from probes.errors import UsageError
 from probes.exchange import read_vectors
@@ -73,8 +73,9 @@ def import_direction(
         UsageError: neither run nor model, a file besides a run, a name that is taken or is none, or the direction is
             of another model.
     """
-    reserved = {direction_file(method) for method in METHODS} | {"random", "none"}
-    if not _NAME.match(name) or name in METHODS or name in reserved:
+    methods = (*METHODS, *RENAMED)
+    reserved = {*methods, *map(direction_file, methods), "random", "none"}
+    if not _NAME.match(name) or name in reserved:
         raise UsageError(
             "This cannot be a direction's name", got=repr(name), expected="a new one: letters, digits, -, _"
         )

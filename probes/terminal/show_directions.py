@@ -28,7 +28,8 @@ _SHORT = {
     "response_mean": "resp",
     "leace": "lea",
     "subspace": "sub",
-    "control:isotropic": "iso",
+    "control:random": "rand",
+    "control:isotropic": "rand",  # in runs of earlier versions
     "control:covariance": "cov",
     "control:shuffled": "shuf",
     "control:drift": "drif",

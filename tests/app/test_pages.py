@@ -205,7 +205,7 @@ def test_a_run_with_one_arm_and_one_step(opened, tmp_path, page):
         steps=(5,),
         arms=("control:random",),
         prompts=2,
-        directions=("control:drift", "control:isotropic"),
+        directions=("control:drift", "control:random"),
     )
     at = opened(tmp_path, page)
     assert not at.exception

@@ -80,7 +80,7 @@ def test_json_of_each_action(call, fitted):
     document = call.document("directions", "list", fitted, "--layer", 2)
     assert document["layer"] == 2
     assert [row["direction"] for row in document["directions"] if row["control"]] == [
-        "control:isotropic",
+        "control:random",
         "control:covariance",
         "control:shuffled",
         "control:drift",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +50,7 @@ def test_guard_and_mediation_have_the_same_draw(fitted, kind, draw):
     )
 
 
-@pytest.mark.parametrize("name", ["control:isotropic", "control:covariance", "control:shuffled", "control:drift"])
+@pytest.mark.parametrize("name", ["control:random", "control:covariance", "control:shuffled", "control:drift"])
 def test_the_fit_has_the_same_vector(fitted, name):
     """At the aligned model, whose activations controls are drawn from; the drift is the tuned checkpoint's own."""
     run = Run(fitted)
@@ -57,10 +60,26 @@ def test_the_fit_has_the_same_vector(fitted, name):
     assert np.allclose(file.direction, vectors.direction, atol=1e-5)
 
 
-def test_random_and_isotropic_are_one_control_and_effects_have_it_too(fitted):
+def test_a_control_has_one_name_and_its_former_one_is_read_with_a_notice(fitted, tmp_path):
     run = Run(fitted)
-    first, second = (control(run, name, LAYERS, seed=1) for name in ("control:random", "control:isotropic"))
-    assert np.array_equal(first.direction, second.direction)
+    first = run.direction("control:random")
+    with pytest.warns(FutureWarning, match="control:isotropic is called control:random now"):
+        assert run.direction("control:isotropic").name == "control:random"
+    earlier = tmp_path / "earlier"  # a run that was fitted before
+    shutil.copytree(fitted, earlier)
+    (earlier / "directions" / "control-random.safetensors").unlink()
+    replace(first, name="control:isotropic").write(earlier / "directions" / "control-isotropic.safetensors")
+    older = Run(earlier)
+    assert "control:random" in older.directions
+    for name in ("control:random", "control:isotropic"):
+        vectors = older.direction(name)
+        assert vectors.name == "control:random"
+        assert np.array_equal(vectors.direction, first.direction)
+
+
+def test_effects_have_the_same_draw(fitted):
+    run = Run(fitted)
+    first = control(run, "control:random", LAYERS, seed=1)
     test = effects.EffectTest("aligned", run.direction("lda"), 2, Evaluation(prompts(100, 4)), draws=2)
     assert np.array_equal(effects._axes(run, test)["random:1"], first.at(2)[0])
 
