@@ -1,5 +1,6 @@
 """What all verbs share: old spellings, finite numbers, a log for what was not foreseen, lines for batch jobs."""
 
+import itertools
 import subprocess
 import sys
 import time
@@ -27,11 +28,28 @@ def test_the_old_spelling_of_an_option_works_with_a_notice(tmp_path):
     assert old.stderr.splitlines()[-1] == new.stderr.splitlines()[-1]
 
 
+def test_the_help_of_a_verb_breaks_its_lines_where_the_terminal_ends():
+    """A paragraph of help is one paragraph, whatever the width: no short line in the middle of a sentence."""
+    help_text = run("import", "--help").stdout
+    lines = [line.strip() for line in help_text.splitlines()]
+    start = next(number for number, line in enumerate(lines) if line.startswith("One of another width"))
+    paragraph = lines[start : lines.index("", start)]
+    width = max(map(len, paragraph))
+    assert len(paragraph) > 1
+    for line, following in itertools.pairwise(paragraph):
+        assert len(line) + 1 + len(following.split()[0]) > width - 2, line
+
+
 def test_the_old_order_of_directions_works_with_a_notice(tmp_path):
     old, new = run("directions", tmp_path, "show"), run("directions", "show", tmp_path)
     assert "Write it so now" in old.stderr
     assert old.stderr.splitlines()[-1] == new.stderr.splitlines()[-1]
     assert old.returncode == new.returncode == 1
+    listed = run("directions", tmp_path, "--layer", 0)  # what was done without a verb
+    assert "Write it so now: gravity-probe directions list" in listed.stderr
+    assert listed.stderr.splitlines()[-1] == new.stderr.splitlines()[-1]
+    for words in (("effec", tmp_path), (tmp_path, "effec"), ("effec",)):
+        assert "no such verb; got 'effec'" in run("directions", *words).stderr
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

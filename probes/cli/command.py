@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import math
 import sys
 import time
@@ -22,6 +23,11 @@ class Verb(TyperCommand):
     """A verb; a number that is not finite is wrong usage."""
 
     renamed: ClassVar[dict[str, str]] = {}  # old spelling of an option → its name now
+
+    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:
+        """A command whose help flows: lines of a paragraph end where the terminal does, not where the source does."""
+        paragraphs = inspect.cleandoc(help or "").split("\n\n")
+        super().__init__(*args, help="\n\n".join(" ".join(text.split()) for text in paragraphs) or None, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments, old spellings among them, each with a notice."""
@@ -60,13 +66,19 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb, in the old place too."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            verb = args[1] if len(args) > 1 else "list"
-            if verb in self.commands or len(args) == 1:
-                notice(f"Write it so now: gravity-probe {ctx.info_name} {verb} {args[0]}. The old order goes next.")
-                args = [verb, args[0], *args[2:]]
-            elif not verb.startswith("-"):
-                raise UsageError("There is no such verb", got=repr(verb), expected=", ".join(self.commands))
+            args = self._in_new_order(str(ctx.info_name), args)
         return super().resolve_command(ctx, args)
+
+    def _in_new_order(self, group: str, args: list[str]) -> list[str]:
+        """`RUN VERB …` or `RUN …` as `VERB RUN …`; without a verb it was `list`."""
+        first, *remaining = args
+        is_run, has_verb = Path(first).is_dir(), bool(remaining) and not remaining[0].startswith("-")
+        verb = remaining.pop(0) if has_verb else "list"
+        if verb not in self.commands or not (is_run or has_verb):
+            unknown = verb if is_run else first
+            raise UsageError("There is no such verb", got=repr(unknown), expected=", ".join(self.commands))
+        notice(f"Write it so now: gravity-probe {group} {verb} {first}. The old order goes with the next version.")
+        return [verb, first, *remaining]
 
 
 def notice(sentence: str) -> None:

@@ -195,7 +195,7 @@ class OrganismBench:
         return Guard(
             effect,
             [writer.prompt(request) for request in requests],
-            rows=self._recipe.guard.batch_size,
+            batch_size=self._recipe.guard.batch_size,
             seed=seed,
-            match=self.experiment.gradient_ratio,
+            gradient_ratio=self.experiment.gradient_ratio,
         )

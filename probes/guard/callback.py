@@ -29,6 +29,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
 from probes.guard.alarm import ACTIONS, Action, Reading
+from probes.guard.former_names import accept_former_names
 from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.material import direction_of, layers_of
 from probes.guard.model_in_training import LiveModel
@@ -69,6 +70,7 @@ class ReversionGuard(TrainerCallback):
         guard: what acts; its `ratio` is that of the last step.
     """
 
+    @accept_former_names(rows="batch_size", match="gradient_ratio")
     def __init__(
         self,
         source: Source,
@@ -82,8 +84,8 @@ class ReversionGuard(TrainerCallback):
         out: Path | str | None = None,
         options: Options | None = None,
         max_return: float | None = None,
-        match: float | None = None,
-        rows: int = 16,
+        gradient_ratio: float | None = None,
+        batch_size: int = 16,
         every: int | None = None,
         alarm: float | None = None,
         evaluate_every: int | None = None,
@@ -109,8 +111,8 @@ class ReversionGuard(TrainerCallback):
             options: strengths, seeds and sizes of the mode.
             max_return: hold the return fraction on the penalty prompts at or under this, with a strength that
                 is found on the way.
-            match: ratio of the penalty's gradient to the task's.
-            rows: penalty prompts in each step.
+            gradient_ratio: of the penalty's gradient to the task's (‖g_penalty‖ / ‖g_task‖).
+            batch_size: penalty prompts in each step.
             every: measure every N steps; None is at 1, 2, 5, 10, 20, 50 and so on. Step 0, every save and the last
                 step are always measured, but for 0, which measures nothing where nobody else would see it.
             alarm: return fraction at which to ring, where the tests of level 4 that need no further forward pass hold
@@ -131,8 +133,7 @@ class ReversionGuard(TrainerCallback):
                 raise UsageError("Only block holds a budget", got=f"mode {mode!r} with max_return")
             mode, options = "block:budget", _with(options, max_return=max_return)
         self._mode, self._arm, self._seed = mode, arm or mode.partition(":budget")[0], seed
-        self._every, self._on_alarm = every, on_alarm
-        self._recorded = out is not None
+        self._every, self._on_alarm, self._recorded = every, on_alarm, out is not None
         opened = open_source(source)
         self._run = self._begin(opened, prompt_set(probe), out, settings)
         vectors = direction_of(opened if isinstance(opened, Run) else self._run, direction)
@@ -140,9 +141,8 @@ class ReversionGuard(TrainerCallback):
         evaluation_prompts = prompt_set(evaluation) or (default_prompts("evaluation") if evaluate_every else None)
         self._ids = penalty_ids(self._run, mode, prompt_set(penalty), evaluation_prompts)
         effect = make_effect(mode, self._run, guarded, _with(options))
-        self.guard = None if mode == WATCH else Guard(effect, self._ids, rows=rows, seed=seed, match=match)
-        if self.guard is not None and on_alarm == "block":
-            self.guard.on = False
+        sizes: dict[str, Any] = {"batch_size": batch_size, "gradient_ratio": gradient_ratio}
+        self.guard = None if mode == WATCH else Guard(effect, self._ids, **sizes, seed=seed, on=on_alarm != "block")
         answers = SafetyWatch(evaluation_prompts, evaluate_every) if evaluation_prompts and evaluate_every else None
         returns = None if alarm is None else set_alarm(self._run, alarm)
         self._watch = Watch(self._run, returns, answers, recorded=self._recorded)

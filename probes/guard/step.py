@@ -29,7 +29,7 @@ class Guard:
     Attributes:
         effect: what it does.
         on: whether it acts at all; an alarm may switch it on.
-        ratio: ‖g_penalty‖ / ‖g_task‖ of the last step, after `match`; None where no loss acted.
+        ratio: ‖g_penalty‖ / ‖g_task‖ of the last step, after `gradient_ratio`; None where no loss acted.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Guard:
         effect: Effect,
         token_ids: Sequence[Sequence[int]],
         *,
-        rows: int = 16,
+        batch_size: int = 16,
         seed: int = 0,
-        match: float | None = None,
+        gradient_ratio: float | None = None,
         on: bool = True,
     ) -> None:
         """Prepare a guard.
@@ -47,21 +47,25 @@ class Guard:
         Args:
             effect: from `modes.make_effect`.
             token_ids: the penalty prompts, rendered.
-            rows: how many of them a step sees.
+            batch_size: how many of them a step sees.
             seed: draws them; every process of a data-parallel training has the same, so all add the same gradient.
-            match: rescale the penalty's gradient so that ‖g_penalty‖ = match · ‖g_task‖ at every step where it has one.
+            gradient_ratio: rescale the penalty's gradient until ‖g_penalty‖ is so many times ‖g_task‖ at every step
+                where it has one.
             on: start acting at once.
 
         Raises:
-            GuardError: no rows, or a match that is no ratio.
+            GuardError: no prompts in a step, or a ratio that is none.
         """
-        if rows < 1 or (match is not None and not (math.isfinite(match) and match > 0)):
+        if batch_size < 1 or (
+            gradient_ratio is not None and not (math.isfinite(gradient_ratio) and gradient_ratio > 0)
+        ):
             raise GuardError(
-                "A guard needs prompts in each step and a positive match", got=f"rows {rows}, match {match}"
+                "A guard needs prompts in each step and a positive ratio of gradients",
+                got=f"batch size {batch_size}, ratio {gradient_ratio}",
             )
-        self.effect, self.on, self.match = effect, on, match
+        self.effect, self.on, self.gradient_ratio = effect, on, gradient_ratio
         self.ratio: float | None = None
-        self._ids, self._rows = token_ids, rows
+        self._ids, self._batch_size = token_ids, batch_size
         self._generator = torch.Generator().manual_seed(seed)
         self._live: LiveModel | None = None
         self._reader: Reader | None = None
@@ -106,7 +110,7 @@ class Guard:
         """
         live, reader = self._attached_model(model), self._reader
         assert reader is not None
-        chosen = torch.randperm(len(reader), generator=self._generator)[: self._rows]
+        chosen = torch.randperm(len(reader), generator=self._generator)[: self._batch_size]
         if not self.on:
             return
         with undisturbed(live.model):
@@ -171,15 +175,15 @@ class Guard:
 
     def _scale(self, weights: list[nn.Parameter], added: Sequence[Tensor | None]) -> float:
         """What the penalty's gradient is multiplied with; notes the ratio."""
-        if self.match is None:
+        if self.gradient_ratio is None:
             return 1.0
         task = _length([weight.grad for weight in weights])
         own = _length(added)
         if not (task > 0 and own > 0):
             self.ratio = None
             return 1.0
-        self.ratio = self.match
-        return self.match * task / own
+        self.ratio = self.gradient_ratio
+        return self.gradient_ratio * task / own
 
 
 def gradient_length(model: nn.Module) -> float:

@@ -42,7 +42,7 @@ def keep(when: str) -> TrainerCallback:
     return Keeper()
 
 
-guard = ReversionGuard(home / "run", mode="block", penalty=prompts(100), rows=4, seed=3)
+guard = ReversionGuard(home / "run", mode="block", penalty=prompts(100), batch_size=4, seed=3)
 run = trainer(
     model,
     home / f"out-{rank}",

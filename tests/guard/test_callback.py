@@ -132,7 +132,7 @@ def test_the_step_gets_the_task_gradient_plus_that_of_the_written_formula(
             noted[state.global_step, "after"] = gradients(model)
             noted[state.global_step, "weights"] = weights(model)
 
-    guard = ReversionGuard(measured, mode="block", penalty=PENALTY, rows=8, layers=[1, 2])
+    guard = ReversionGuard(measured, mode="block", penalty=PENALTY, batch_size=8, layers=[1, 2])
     train = trainer(
         model,
         tmp_path / "out",
@@ -203,7 +203,7 @@ def test_an_interrupted_training_goes_on_with_record_and_multiplier_to_the_same_
 ):
     def guard(run):
         return ReversionGuard(
-            measured, mode="block", penalty=PENALTY, rows=4, max_return=-5.0, out=tmp_path / run, every=1
+            measured, mode="block", penalty=PENALTY, batch_size=4, max_return=-5.0, out=tmp_path / run, every=1
         )
 
     whole = dress(aligned_model(history))
@@ -237,7 +237,7 @@ def test_a_budget_is_held_where_the_task_alone_would_pass_it(history, measured, 
         train.train()
         return max(reading.return_fraction or 0.0 for reading in guard.readings)
 
-    free, held = furthest(), furthest(mode="block", max_return=0.01, rows=8)
+    free, held = furthest(), furthest(mode="block", max_return=0.01, batch_size=8)
     assert free > 0.04
     assert held < free / 2
 
@@ -282,7 +282,7 @@ def test_matched_strength_is_the_ratio_that_was_asked_for(history, measured, tmp
             added = torch.stack([(now[name] - before.task[name]).norm() for name in now]).norm()
             ratios.append((added / torch.stack([gradient.norm() for gradient in before.task.values()]).norm()).item())
 
-    guard = ReversionGuard(measured, mode="push", penalty=PENALTY, match=0.3)
+    guard = ReversionGuard(measured, mode="push", penalty=PENALTY, gradient_ratio=0.3)
     trainer(aligned_model(history), tmp_path / "out", [before, guard, After()], max_grad_norm=0.0).train()
     assert ratios == pytest.approx([0.3] * 6, rel=1e-3)
     assert guard.guard.ratio == 0.3

@@ -76,6 +76,16 @@ def test_the_guard_looks_along_what_it_was_given(measured):
         assert np.allclose(direction.unit * direction.norm[:, None], raw, rtol=1e-4, atol=1e-6)
 
 
+def test_former_names_of_arguments_go_on_with_a_notice(measured):
+    with pytest.warns(FutureWarning, match="rows= is called batch_size= now"):
+        former = ReversionGuard(measured, mode="block", penalty=PENALTY, rows=4)
+    with pytest.warns(FutureWarning, match="match= is called gradient_ratio= now"):
+        assert ReversionGuard(measured, mode="push", penalty=PENALTY, match=0.5).guard.gradient_ratio == 0.5
+    assert former.guard._batch_size == 4
+    with pytest.raises(UsageError, match="given twice"):
+        ReversionGuard(measured, mode="block", penalty=PENALTY, rows=4, batch_size=4)
+
+
 def test_a_direction_at_one_layer_is_guarded_there(measured):
     single = Run(measured).direction("mine").only(1)
     assert ReversionGuard(measured, mode="block", direction=single, penalty=PENALTY).guard.effect.direction.layers == (

@@ -43,7 +43,7 @@ def _tune(home, guarded):
     guard = None
     if guarded:
         guard = ReversionGuard(
-            history, mode="block", probe=prompts(0), penalty=prompts(100), out=home / "run", rows=4
+            history, mode="block", probe=prompts(0), penalty=prompts(100), out=home / "run", batch_size=4
         ).join(trainer)
     trainer.train()
     return guard, trainer.model
