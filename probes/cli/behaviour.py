@@ -54,7 +54,10 @@ def evaluate(
     ] = None,
     served: Annotated[
         list[str] | None,
-        typer.Option(metavar="CHECKPOINT=MODEL@URL", help="Ask it behind an OpenAI-compatible server; repeatable."),
+        typer.Option(
+            metavar="CHECKPOINT=MODEL@URL",
+            help="Ask a checkpoint through an OpenAI-compatible server; may be repeated.",
+        ),
     ] = None,
     timeout: Timeout = 60.0,
     device: Device = None,

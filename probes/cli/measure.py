@@ -147,13 +147,15 @@ def measure(
             help="aligned (default), checkpoint (the last fine-tuned one's own), or a file or a model's folder.",
         ),
     ] = None,
-    system_prompt: Annotated[str | None, typer.Option(help="Said by the system before every prompt.")] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="System prompt in front of every prompt.")] = None,
     thinking: Annotated[
-        bool | None, typer.Option("--thinking/--no-thinking", help="Let the model think first, or not (template).")
+        bool | None, typer.Option("--thinking/--no-thinking", help="Turn thinking on or off in the chat template.")
     ] = None,
     generation_prompt: Annotated[
         bool | None,
-        typer.Option("--generation-prompt/--no-generation-prompt", help="Open the reply behind every prompt; default."),
+        typer.Option(
+            "--generation-prompt/--no-generation-prompt", help="End every prompt with the opening of a reply (default)."
+        ),
     ] = None,
     out: Out = None,
     layer: Annotated[

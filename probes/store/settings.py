@@ -30,7 +30,7 @@ class Settings(BaseModel):
         description="Chat template of every prompt: aligned (the aligned model's), checkpoint (that of the last"
         " fine-tuned checkpoint that has its own), or a file or a model's folder.",
     )
-    system_prompt: str | None = Field(None, description="Said by the system before every prompt.")
+    system_prompt: str | None = Field(None, description="System prompt in front of every prompt.")
     thinking: bool | None = Field(
         None, description="Whether the model is to think first; not given, the template decides."
     )
