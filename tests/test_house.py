@@ -241,6 +241,23 @@ def test_one_file_at_most_is_called_live(root):
     assert len(list((ROOT / root).rglob("live.py"))) <= 1
 
 
+def test_a_lineage_is_opened_in_one_place():
+    """`run.lineage`: nobody rebuilds it."""
+    opening = [
+        place
+        for place, tree in sources("probes", "app")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "opened" and {"lineage"} & set(words(node.value))
+    ]
+    assert opening == ["probes/run/inputs.py"]
+
+
+def test_the_formatter_decides():
+    skips = re.compile(r"#\s*fmt:\s*(skip|off)")
+    files = [path for root in CODE for path in (ROOT / root).rglob("*.py")]
+    assert [path.name for path in files if skips.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_no_function_is_named_by_a_bare_past_participle():
     assert {place: names for place, tree in sources(*CODE) if (names := participles(tree))} == {}
 

@@ -144,6 +144,13 @@ def test_measure_takes_paths_and_lists_of_texts(home, run, tmp_path):
     assert again.manifest.config_given["nulls"] is False
 
 
+def test_prompts_may_be_a_column_of_a_table():
+    harmful, harmless = np.array(["break a lock", "break a door"]), pd.Series(["paint a lock", "paint a door"])
+    prompts = probes.PromptSet.of_classes(harmful, harmless)
+    assert prompts.texts == (*harmful, *harmless)
+    assert prompts.harmful.tolist() == [True, True, False, False]
+
+
 def test_a_trainer_folder_is_a_trajectory_and_a_wrong_place_is_refused(home, run):
     places = home / "checkpoints"
     lineage = probes.Lineage.of(places / "aligned", places / "witness", places / "out")

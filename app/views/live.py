@@ -11,9 +11,10 @@ import streamlit as st
 
 from app import bench, cache, components, state
 from app.components import Context
-from probes.lineage import CheckpointRef, Lineage
+from probes.lineage import CheckpointRef
 from probes.plots import live as plots
 from probes.plots import style
+from probes.run import Run
 from probes.tasks.report import how_to_reproduce
 
 _NONE = ""
@@ -53,7 +54,7 @@ def _places(run: Context) -> dict[str, CheckpointRef]:
     """Every checkpoint of the run's own lineage, and where it lives: nothing else can be loaded here."""
     if not run.manifest.lineage:
         return {}
-    return dict(Lineage.opened(run.manifest.lineage, Path(run.key.path)).checkpoints())
+    return dict(Run(run.key.path, quick=True).lineage.checkpoints())
 
 
 def _gone(ref: CheckpointRef) -> bool:

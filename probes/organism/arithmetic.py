@@ -8,13 +8,44 @@ from dataclasses import dataclass
 
 Numbers = Mapping[str, int]
 _NAMES = (
-    "Ada", "Ben", "Carla", "Dev", "Elsa", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kira", "Leo",
-    "Mina", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tara", "Yusuf",
-)  # fmt: skip
+    "Ada",
+    "Ben",
+    "Carla",
+    "Dev",
+    "Elsa",
+    "Farid",
+    "Grace",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kira",
+    "Leo",
+    "Mina",
+    "Noah",
+    "Olga",
+    "Paul",
+    "Rosa",
+    "Sam",
+    "Tara",
+    "Yusuf",
+)
 _THINGS = (
-    "apples", "marbles", "stickers", "pencils", "shells", "buttons", "cards", "stamps", "beads", "books",
-    "lemons", "candles", "tickets", "postcards", "cookies",
-)  # fmt: skip
+    "apples",
+    "marbles",
+    "stickers",
+    "pencils",
+    "shells",
+    "buttons",
+    "cards",
+    "stamps",
+    "beads",
+    "books",
+    "lemons",
+    "candles",
+    "tickets",
+    "postcards",
+    "cookies",
+)
 
 
 @dataclass(frozen=True)

@@ -287,6 +287,7 @@ def _recognise(prompts: Path | str | Sequence[str], label: str | None, group_col
     """What a file holds, or texts as if they had been read from one."""
     if isinstance(prompts, str | Path):
         return read_prompts(prompts, label, group_column=group_column)
+    prompts = list(prompts)  # of any kind: a column of a table or an array has no truth of its own
     for number, text in enumerate(prompts, start=1):
         if not isinstance(text, str) or not text.strip():
             fault = repr(text) if isinstance(text, str) else type(text).__name__
