@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from probes.store.settings import Settings
 if TYPE_CHECKING:
     from probes.tasks.steer import Steered
 
-Prompts = str | Path | Sequence[str]
+Prompts = str | Path | Iterable[str]
 
 
 def open(path: Path | str) -> Run:  # `probes.open`

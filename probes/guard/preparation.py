@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ Source = Run | Lineage | Path | str
 _SAME = 0.25  # share of the reversion's length by which a model may differ from the aligned one it claims to be
 
 
-Prompts = PromptSet | Sequence[str] | str | Path
+Prompts = PromptSet | Iterable[str] | str | Path
 
 
 def prompt_set(prompts: Prompts | None) -> PromptSet | None:
@@ -39,7 +39,7 @@ def prompt_set(prompts: Prompts | None) -> PromptSet | None:
         return prompts
     if isinstance(prompts, str | Path):
         return prompts_of_file(prompts)
-    return PromptSet.of(prompts, ["harmful"] * len(prompts))
+    return PromptSet.read(prompts, "harmful")
 
 
 def prompts_of_file(path: str | Path) -> PromptSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HARMFUL, HARMLESS = LABELS
 Sources = tuple[tuple[str, str], ...]
 LeftOut = tuple[tuple[str, int], ...]
-Prompts = Union[str, Path, Sequence[str], "PromptSet"]
+Prompts = Union[str, Path, Iterable[str], "PromptSet"]
 _ID_PREFIX = {HARMFUL: "h-", HARMLESS: "b-"}
 
 
@@ -283,7 +283,7 @@ def name_of(prompt: Prompt, width: int = 60) -> str:
     return f"{prompt.id} ({start!r})"
 
 
-def _recognise(prompts: Path | str | Sequence[str], label: str | None, group_column: str | None) -> Recognised:
+def _recognise(prompts: Path | str | Iterable[str], label: str | None, group_column: str | None) -> Recognised:
     """What a file holds, or texts as if they had been read from one."""
     if isinstance(prompts, str | Path):
         return read_prompts(prompts, label, group_column=group_column)
