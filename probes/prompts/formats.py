@@ -247,6 +247,11 @@ def read_pairs(path: Path | str, limit: int | None = None) -> tuple[tuple[str, s
     return tuple(pairs)
 
 
+def columns_of(path: Path | str) -> tuple[str, ...]:
+    """The columns or keys of a prompt file's first record; errors as `read_prompts`."""
+    return tuple(read_records(path, is_known).columns)
+
+
 def is_known(columns: Sequence[str]) -> bool:
     """Whether a format has these columns."""
     return _format_of(columns) is not None

@@ -77,7 +77,8 @@ class Manifest(BaseModel):
         """
         model, prompts = self.model, self.prompts
         try:
-            sentences = [*model.get("notices", []), *model.get("stage_notices", {}).values(), *prompts.get("notices", [])]
+            of_stages = model.get("stage_notices", {}).values()
+            sentences = [*model.get("notices", []), *of_stages, *prompts.get("notices", [])]
             return TypeAdapter(list[str]).validate_python(sentences, strict=True)
         except (AttributeError, TypeError, ValidationError):
             raise RunFolderError(f"The notices in {MANIFEST} are damaged", expected="lists of sentences") from None
