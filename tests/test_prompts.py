@@ -111,7 +111,7 @@ RECORDS = [
     ),
     (
         "chat messages",
-        {"messages": [user([{"type": "text", "text": "In"}, {"type": "image"}, {"type": "text", "text": "parts"}])]},
+        {"messages": [user([{"type": "text", "text": "In"}, {"type": "text", "text": "parts"}])]},
         "In\nparts",
         None,
     ),
@@ -1075,3 +1075,20 @@ def test_only_chats_whose_content_is_left_out_are_given_in_parts():
     parts = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
     assert apply_chat_template(jobs, tokenizer(parts), parts, str) == ["three", "three"]
     assert apply_chat_template([], tokenizer(parts), parts, str) == []
+
+
+def test_a_prompt_with_an_image_is_refused_and_not_read_without_it(tmp_path):
+    seen = user([{"type": "image"}, {"type": "text", "text": "What is this?"}])
+    path = write_lines(tmp_path / "a.jsonl", {"messages": [user("One")]}, {"messages": [seen]})
+    with pytest.raises(PromptError, match=r"line 2, has a turn with a part that is no text.*got 1 of 2"):
+        read_prompts(path)
+
+
+def test_a_csv_file_with_other_separators_is_no_list_of_texts(tmp_path):
+    for mark in ("\t", ";"):
+        path = write(tmp_path / "a.csv", f"text{mark} label\nbreak a lock{mark}harmful\npaint a door{mark}harmless\n")
+        assert read_prompts(path).labels == ("harmful", "harmless")
+        unknown = write(tmp_path / "b.csv", f"my text{mark}my label\nbreak a lock{mark}harmful\n")
+        with pytest.raises(UsageError, match="no known prompt format"):
+            read_prompts(unknown)
+    assert read_prompts(write(tmp_path / "c.csv", "Break it; now\nPaint a door\n")).texts[1] == "Paint a door"
