@@ -28,7 +28,10 @@ def place(tmp_path_factory):
     (home / "lineage.toml").write_text('[aligned]\nmodel = "./aligned"\n[witness]\nmodel = "./witness"\n')
     for label in ("harmful", "harmless"):
         chosen = [prompt.text for prompt in prompts(0).prompts if prompt.label == label]
-        lines(home / f"{label}.jsonl", [{"prompt": text, "theme": t} for text, t in zip(chosen, THEMES, strict=True)])
+        lines(
+            home / f"{label}.jsonl",
+            [{"prompt": text, "theme": theme} for text, theme in zip(chosen, THEMES, strict=True)],
+        )
     for name, start in (("penalty", 100), ("evaluation", 200)):
         rows = [{"text": prompt.text, "label": prompt.label} for prompt in prompts(start, 8).prompts]
         lines(home / f"{name}.jsonl", [{**row, "theme": f"t{number % 4}"} for number, row in enumerate(rows)])

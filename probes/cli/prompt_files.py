@@ -27,13 +27,13 @@ class PromptFiles:
         harmful: harmful prompts, with `harmless`; None where the command has its own.
         harmless: harmless ones.
         group_column: the column with each prompt's topic; None is `topic`, where there is one.
-        others: further prompt files of the command, of which the column may be too.
+        further: other prompt files of the command, of which the column may be too.
     """
 
     harmful: Path | None = None
     harmless: Path | None = None
     group_column: str | None = None
-    others: tuple[Path | None, ...] = ()
+    further: tuple[Path | None, ...] = ()
 
     def refuse_half(self) -> None:
         """Refuse one class without the other, and a column without files.
@@ -45,7 +45,7 @@ class PromptFiles:
             raise UsageError(
                 "One class of prompts is missing", expected="--harmful and --harmless together, or neither"
             )
-        if self.group_column is not None and not any((self.harmful, *self.others)):
+        if self.group_column is not None and not any((self.harmful, *self.further)):
             raise UsageError("--group-column names a column of your own files", next_step="Give --harmful, --harmless.")
 
     def read(self, own: PromptSet, *, limit: int | None = None, seed: int = 0) -> PromptSet:
@@ -63,7 +63,7 @@ class PromptFiles:
         )
 
     def read_labelled(self, file: Path, *, needs_column: bool = True) -> PromptSet:
-        """The prompts of one of the `others`, harmful where it is silent.
+        """The prompts of one of the `further` ones, harmful where it is silent.
 
         Args:
             file: in any known format.
@@ -80,7 +80,7 @@ class PromptFiles:
         return prompts_of_file(file, self.group_column if has_column else None)
 
     def probe_and_penalty(self) -> tuple[PromptSet, PromptSet]:
-        """Probe and penalty prompts, the latter first of the `others`; without any, our own are shared between the two.
+        """Probe and penalty prompts (the first of the `further` ones); without any, our own are shared between them.
 
         Raises:
             UsageError: as `read`, or there are no penalty prompts beside probe prompts.
@@ -89,7 +89,7 @@ class PromptFiles:
         from probes.prompts import default_prompts
 
         self.refuse_half()
-        penalty, own = self.others[0], default_prompts("probe")
+        penalty, own = self.further[0], default_prompts("probe")
         if self.harmful is None and penalty is None:
             return _halves(own)
         if penalty is None:
@@ -103,7 +103,7 @@ class PromptFiles:
         Raises:
             UsageError: there are some.
         """
-        if any((self.harmful, self.harmless, self.group_column, *self.others)):
+        if any((self.harmful, self.harmless, self.group_column, *self.further)):
             raise UsageError("Prompt files are for arms of a lineage", next_step="Give --data too, or leave them out.")
         return None, None
 

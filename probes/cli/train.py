@@ -138,8 +138,8 @@ def train(
         "strength": strength,
     }
     files = PromptFiles(harmful, harmless, group_column, (penalty, evaluation))
-    asked = files.read_labelled(evaluation) if evaluation else None
-    make, about = _guard_maker(history, options, files.probe_and_penalty(), asked)
+    evaluation_prompts = files.read_labelled(evaluation) if evaluation else None
+    make, about = _guard_maker(history, options, files.probe_and_penalty(), evaluation_prompts)
     about |= {"group_column": group_column} if group_column else {}
     task = read_task(data)
     with progress_display() as report:
