@@ -184,6 +184,13 @@ def note(text: str) -> None:
     st.html(f'<p class="gp-note">{in_html(text)}</p>')
 
 
+def notices(run: Context) -> None:
+    """What the run says of itself: what looks wrong, and what was read in another way than one might think."""
+    with section():
+        for sentence in run.manifest.notices:
+            st.warning(as_text(sentence), icon=":material/warning:")
+
+
 def missing(message: str, command: str, why: str = "") -> None:
     """Say what a page lacks, and the command that makes it."""
     st.html(f'<p class="gp-missing">{html.escape(message)}</p>')

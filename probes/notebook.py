@@ -35,6 +35,7 @@ def measure(
     harmless: Prompts,
     *,
     out: Path | str | None = None,
+    group_column: str | None = None,
     **settings: Any,
 ) -> Run:
     """Measure fine-tuned checkpoints into a run folder; what is there already is not done again.
@@ -47,6 +48,7 @@ def measure(
         harmful: harmful probe prompts: texts, or a file in any known format.
         harmless: harmless ones.
         out: the run folder; None is `runs/<name of the aligned model>`.
+        group_column: the column of the prompt files with each prompt's topic; None is `topic`, where there is one.
         settings: any setting of `gravity-probe measure`, e.g. `nulls=False`, `seed=1`.
 
     Raises:
@@ -55,7 +57,7 @@ def measure(
     from probes.tasks.measure import measure as write_run
 
     lineage = Lineage.of(aligned, witness, checkpoints)
-    prompts = PromptSet.of_classes(harmful, harmless)
+    prompts = PromptSet.of_classes(harmful, harmless, group_column=group_column)
     return write_run(lineage, prompts, out or Path("runs") / lineage.name, Settings.load(None, settings))
 
 

@@ -140,3 +140,10 @@ def test_a_lineage_inside_a_folder_moves_with_it(tmp_path):
     moved = Lineage.opened(document, tmp_path / "moved")
     assert Path(moved.aligned.model) == tmp_path / "moved" / "checkpoints" / "a"
     assert moved.witness == lineage.witness
+
+
+def test_two_checkpoints_of_one_step_are_refused_in_a_sentence(tmp_path):
+    for name in ("aligned", "a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(LineageError, match=r"must rise: \[10, 10\].* Give each checkpoint a step of its own"):
+        Lineage.of(tmp_path / "aligned", None, [f"10={tmp_path / 'a'}", f"10={tmp_path / 'b'}"])

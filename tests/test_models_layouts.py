@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from probes.models.learned import learned_nothing, next_token_loss
 from probes.models.weight_space import drift_norms, merged_weights
 from tests.builders import (
     DEPTH,
+    FAMILIES,
     VOCABULARY,
     WIDTH,
     move_weights,
@@ -343,3 +345,47 @@ class TestLearned:
         alone = [next_token_loss(host, [ids]) for ids in PROMPTS]
         weights = [len(ids) - 1 for ids in PROMPTS]
         assert next_token_loss(host, PROMPTS) == pytest.approx(np.average(alone, weights=weights), rel=1e-5)
+
+
+# What an architecture has beside the usual: windows, kinds of layers, multipliers, caps.
+CHANGES: dict[tuple[str, str], Any] = {
+    ("mistral", "sliding_window"): 4,
+    ("gemma2", "sliding_window"): 4,
+    ("gemma2", "layer_types"): ["full_attention", "sliding_attention", "full_attention"],
+    ("gemma2", "final_logit_softcapping"): 90.0,
+    ("granite", "embedding_multiplier"): 3.5,
+    ("granite", "residual_multiplier"): 3.5,
+    ("olmo", "clip_qkv"): 0.5,
+    ("starcoder2", "norm_epsilon"): 0.5,
+    ("gpt2", "scale_attn_by_inverse_layer_idx"): True,
+}
+
+
+@pytest.mark.parametrize(("family", "field"), CHANGES)
+def test_a_checkpoint_that_computes_otherwise_is_no_other_one_and_is_refused(tmp_path, monkeypatch, family, field):
+    shapes = FAMILIES.get(family, FAMILIES["llama"])[1]
+    monkeypatch.setitem(FAMILIES, family, (family, shapes))
+    model = tiny_model(family)
+    aligned = save_checkpoint(tmp_path / "aligned", model, tiny_tokenizer())
+    shutil.copytree(tmp_path / "aligned", tmp_path / "tuned")
+    tuned = CheckpointRef(model=str(tmp_path / "tuned"))
+    config = tmp_path / "tuned" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), field: CHANGES[family, field]}))
+    ids = torch.tensor([[5, 60, 7, 100, 33, 200, 9] * 3])
+    with torch.inference_mode():
+        assert not torch.equal(load_plain(aligned)(ids).logits, load_plain(tuned)(ids).logits)
+    host = ModelHost(aligned, device="cpu")
+    assert host.weights_sha256(aligned) != host.weights_sha256(tuned)
+    with pytest.raises(CheckpointError, match=f"The {field} of .* differs"):
+        host.put(tuned)
+
+
+def test_what_changes_no_number_may_differ(tmp_path):
+    aligned = save_checkpoint(tmp_path / "aligned", tiny_model(), tiny_tokenizer())
+    shutil.copytree(tmp_path / "aligned", tmp_path / "tuned")
+    config = tmp_path / "tuned" / "config.json"
+    changes = {"use_cache": False, "max_position_embeddings": 128, "attention_dropout": 0.1, "unsloth_fixed": True}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes, "pad_token_id": 5}))
+    tuned, host = CheckpointRef(model=str(tmp_path / "tuned")), ModelHost(aligned, device="cpu")
+    assert host.weights_sha256(aligned) == host.weights_sha256(tuned)
+    assert torch.equal(read(host, aligned), read(host, tuned))

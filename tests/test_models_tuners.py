@@ -53,6 +53,7 @@ LORA = {
     "dora": {"use_dora": True},
     "rslora": {"use_rslora": True},
     "biases": {"bias": "all", "lora_bias": True, "target_modules": ["q_proj"]},
+    "base-biases": {"bias": "all", "target_modules": ["q_proj"]},
     "own-embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
     "modules-to-save": {"modules_to_save": ["lm_head"]},
     "tokens": {"trainable_token_indices": [5, 7]},

@@ -35,6 +35,7 @@ from probes.prompts import (
     render_fitting,
     template_notice,
 )
+from probes.prompts.chat import apply_chat_template
 from probes.prompts.template_shape import is_plain
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 
@@ -110,7 +111,7 @@ RECORDS = [
     ),
     (
         "chat messages",
-        {"messages": [user([{"type": "text", "text": "In"}, {"type": "image"}, {"type": "text", "text": "parts"}])]},
+        {"messages": [user([{"type": "text", "text": "In"}, {"type": "text", "text": "parts"}])]},
         "In\nparts",
         None,
     ),
@@ -893,9 +894,15 @@ def test_templates_that_people_use_are_rendered_as_transformers_does(path):
     expected = []
     for text in texts:
         chat = chat_tokenizer.apply_chat_template([user(text)], add_generation_prompt=True, tokenize=False)
+        if text.strip() not in chat:  # as processors of models that also see give it
+            parts = {"role": "user", "content": [{"type": "text", "text": text}]}
+            chat = chat_tokenizer.apply_chat_template([parts], add_generation_prompt=True, tokenize=False)
+        assert text.strip() in chat
         expected.append(chat_tokenizer(chat, add_special_tokens=False)["input_ids"])
     rendered = render(PromptSet.of(texts, ["harmful", "harmless"]), chat_tokenizer, None)
     assert [list(ids) for ids in rendered.token_ids] == expected
+    alone = render(PromptSet.of(texts[:1], ["harmful"]), chat_tokenizer, None)
+    assert [list(ids) for ids in alone.token_ids] == expected[:1]
 
 
 def test_the_templates_of_common_families_are_plain():
@@ -1048,3 +1055,40 @@ def test_importing_prompts_loads_neither_torch_nor_pandas():
     code = f"import sys, probes.prompts; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_template_that_leaves_the_prompts_out_is_refused():
+    prompts = PromptSet.of(["break a lock", "paint a door"], ["harmful", "harmless"])
+    rendering = Rendering("<user> message </s><assistant>")
+    for render_prompts in (render, fit_to_context):
+        with pytest.raises(PromptError, match="All 2 prompts become the same"):
+            render_prompts(prompts, tiny_tokenizer(), None, rendering)
+    alone = PromptSet(prompts.prompts[:1])
+    assert len(render(alone, tiny_tokenizer(), None, rendering).token_ids) == 1
+
+
+def test_only_chats_whose_content_is_left_out_are_given_in_parts():
+    """Few chats, each with options of its own, must not look alike for that."""
+    jobs = [([user("three")], {"add_generation_prompt": opened}) for opened in (True, False)]
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %} one{% endif %}"
+    assert apply_chat_template(jobs, tokenizer(template), template, str) == ["three one", "three"]
+    parts = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    assert apply_chat_template(jobs, tokenizer(parts), parts, str) == ["three", "three"]
+    assert apply_chat_template([], tokenizer(parts), parts, str) == []
+
+
+def test_a_prompt_with_an_image_is_refused_and_not_read_without_it(tmp_path):
+    seen = user([{"type": "image"}, {"type": "text", "text": "What is this?"}])
+    path = write_lines(tmp_path / "a.jsonl", {"messages": [user("One")]}, {"messages": [seen]})
+    with pytest.raises(PromptError, match=r"line 2, has a turn with a part that is no text.*got 1 of 2"):
+        read_prompts(path)
+
+
+def test_a_csv_file_with_other_separators_is_no_list_of_texts(tmp_path):
+    for mark in ("\t", ";"):
+        path = write(tmp_path / "a.csv", f"text{mark} label\nbreak a lock{mark}harmful\npaint a door{mark}harmless\n")
+        assert read_prompts(path).labels == ("harmful", "harmless")
+        unknown = write(tmp_path / "b.csv", f"my text{mark}my label\nbreak a lock{mark}harmful\n")
+        with pytest.raises(UsageError, match="no known prompt format"):
+            read_prompts(unknown)
+    assert read_prompts(write(tmp_path / "c.csv", "Break it; now\nPaint a door\n")).texts[1] == "Paint a door"

@@ -65,6 +65,7 @@ def _show_without_witness(run: Context) -> None:
         st.code(f"gravity-probe evaluate {run.command_path}", language="bash")
     else:
         components.header("Overview", f"{arm}: safety {answer['answer']}", answer["text"])
+    components.notices(run)
     components.note(f"The way back, its tests and its level are not defined: {NO_WITNESS}.")
     for section in (components.probe_section, components.steps_without_witness, _behaviour, _table):
         with components.section():
@@ -99,6 +100,7 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
     else:
         components.header("Overview", f"{arm}: safety {safety['answer']}", safety["text"])
         components.paragraph(f"{title}. {lead}")
+    components.notices(run)
     place = f"at step {step:,}, {components.layer_name(headline)}"
     numbers = [
         (style.decimal(fraction["value"]), f"return fraction {place}{_interval(fraction)}"),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.cli.command import Verb
-from probes.cli.measure import GroupColumn
 from probes.cli.output import print_json
+from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def evaluate(
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
-    evaluation = choose_evaluation(Run(run), (harmful, harmless, group_column), look_alikes, task, limit)
+    evaluation = choose_evaluation(Run(run), PromptFiles(harmful, harmless, group_column), look_alikes, task, limit)
     from dataclasses import replace
 
     changes: dict[str, Any] = {
@@ -152,6 +152,7 @@ def restore(
     strength: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the return that is removed.")] = 1.0,
     harmful: Harmful = None,
     harmless: Harmless = None,
+    group_column: GroupColumn = None,
     task: Task = None,
     judges: Judges = None,
     device: Device = None,
@@ -165,9 +166,7 @@ def restore(
 
     opened = Run(run) if run else None
     lineage = Lineages.of(checkpoint, opened, aligned, witness)
-    evaluation = None
-    if opened is not None or harmful is not None or task is not None:
-        evaluation = _known_evaluation(opened, harmful, harmless, task, judges)
+    evaluation = _known_evaluation(opened, PromptFiles(harmful, harmless, group_column), task, judges)
     with progress_display() as report:
         options = RestoreOptions(form, strength, device or "auto")
         restoration = write_restored(lineage, out, options, evaluation=evaluation, report=report)
@@ -182,36 +181,27 @@ def restore(
 
 def choose_evaluation(
     run: Run,
-    files: tuple[Path | None, Path | None, str | None] = (None, None, None),
+    files: PromptFiles | None = None,
     with_look_alikes: bool | None = None,
     task: Path | None = None,
     limit: int | None = None,
 ) -> Evaluation:
-    """What to ask: what was given, else what the run was judged on before, else our own prompts.
-
-    `files` are harmful requests, harmless ones, and the column of both with the topic.
-    """
+    """What to ask: what was given, else what the run was judged on before, else our own prompts."""
     from dataclasses import replace
 
     from probes.behaviour.evaluation import Evaluation
     from probes.behaviour.task_file import read_task
-    from probes.prompts import PromptSet, data_folder, look_alikes
+    from probes.prompts import PromptSet, default_prompts, look_alikes
     from probes.tasks.evaluate import read_evaluation
 
-    recorded = read_evaluation(run)
-    harmful, harmless, group_column = files
-    if (harmful is None) != (harmless is None):
-        raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
-    if harmful is None and group_column is not None:
-        raise UsageError("--group-column names a column of your own files", next_step="Give --harmful, --harmless.")
-    if harmful is None and recorded is not None and limit is None:
+    recorded, files = read_evaluation(run), files or PromptFiles()
+    files.refuse_half()
+    if files.harmful is None and recorded is not None and limit is None:
         evaluation = recorded
     else:
-        own = data_folder() / "prompts" / "evaluation.jsonl"
-        prompts = PromptSet.from_files(harmful or own, harmless or own, limit=limit, group_column=group_column)
-        evaluation = Evaluation(prompts, max_new_tokens=128)
+        evaluation = Evaluation(files.read(default_prompts("evaluation"), limit=limit), max_new_tokens=128)
         if with_look_alikes is None:
-            with_look_alikes = harmful is None
+            with_look_alikes = files.harmful is None
     if with_look_alikes is not None:
         extra = PromptSet(look_alikes().prompts[:limit]) if with_look_alikes else None
         evaluation = replace(evaluation, look_alikes=extra)
@@ -219,20 +209,21 @@ def choose_evaluation(
 
 
 def _known_evaluation(
-    run: Run | None, harmful: Path | None, harmless: Path | None, task: Path | None, judges: list[str] | None
+    run: Run | None, files: PromptFiles, task: Path | None, judges: list[str] | None
 ) -> Evaluation | None:
     """What a restored checkpoint is judged on, where that is known."""
     from dataclasses import replace
 
     from probes.behaviour.evaluation import Evaluation
     from probes.behaviour.task_file import read_task
-    from probes.prompts import PromptSet
+    from probes.prompts import default_prompts
     from probes.tasks.evaluate import read_evaluation
 
     evaluation = read_evaluation(run) if run is not None else None
-    if harmful is not None and harmless is not None:
-        evaluation = Evaluation(PromptSet.from_files(harmful=harmful, harmless=harmless), max_new_tokens=128)
-    elif harmful is not None or harmless is not None or (task is not None and evaluation is None):
+    files.refuse_half()
+    if files.harmful is not None:
+        evaluation = Evaluation(files.read(default_prompts("evaluation")), max_new_tokens=128)
+    elif task is not None and evaluation is None:
         raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together")
     if evaluation is None:
         return None

@@ -9,6 +9,7 @@ import typer
 
 from probes.cli.command import Verb, notice
 from probes.cli.output import print_json
+from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<lineage's name>.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
-GroupColumn = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Column of the prompt files with each prompt's topic; default: topic."),
-]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the settings file, e.g. --set splits=100."),
@@ -188,7 +185,7 @@ def measure(
     """Measure fine-tuned checkpoints, from a lineage file or from options; a witness adds the way back to it."""
     roles = {"aligned": aligned, "witness": witness, "pretrained": pretrained, "witness_kind": witness_kind}
     history = _history(lineage, roles, checkpoint or [], trajectories=trajectory or [], base=base)
-    prompts = _prompts(harmful, harmless, limit, seed or 0, group_column)
+    prompts = _prompts(PromptFiles(harmful, harmless, group_column), limit, seed or 0)
     flags = {
         "chat_template": chat_template,
         "system_prompt": system_prompt,
@@ -307,18 +304,10 @@ def _show(run: Run, *, as_json: bool) -> Any:
     return print_summary(run, as_json=as_json)
 
 
-def _prompts(
-    harmful: Path | None, harmless: Path | None, limit: int | None, seed: int, group_column: str | None
-) -> PromptSet:
-    from probes.prompts import PromptSet, data_folder
+def _prompts(files: PromptFiles, limit: int | None, seed: int) -> PromptSet:
+    from probes.prompts import default_prompts
 
-    if (harmful is None) != (harmless is None):
-        raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
-    if harmful is None or harmless is None:
-        if group_column is not None:
-            raise UsageError("--group-column names a column of your own files", next_step="Give --harmful, --harmless.")
-        harmful = harmless = data_folder() / "prompts" / "probe.jsonl"
-    return PromptSet.from_files(harmful, harmless, limit=limit, seed=seed, group_column=group_column)
+    return files.read(default_prompts("probe"), limit=limit, seed=seed)
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:

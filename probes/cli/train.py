@@ -10,6 +10,7 @@ import typer
 
 from probes.cli.command import TrainingVerb, Verb
 from probes.cli.output import print_json
+from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import GateTripped, UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def train(
     penalty: Penalty = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
+    group_column: GroupColumn = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="Labelled evaluation prompts; overlap with the others is refused.")
     ] = None,
@@ -135,7 +137,10 @@ def train(
         "seed": seed,
         "strength": strength,
     }
-    make, about = _guard_maker(history, options, _prompts(harmful, harmless, penalty), evaluation)
+    files = PromptFiles(harmful, harmless, group_column, (penalty, evaluation))
+    evaluation_prompts = files.read_labelled(evaluation) if evaluation else None
+    make, about = _guard_maker(history, options, files.probe_and_penalty(), evaluation_prompts)
+    about |= {"group_column": group_column} if group_column else {}
     task = read_task(data)
     with progress_display() as report:
         guard = fine_tune(history.aligned, task, out, training, make, about, device=device, report=report)
@@ -145,7 +150,7 @@ def train(
 
 
 def _guard_maker(
-    history: Lineage, options: Mapping[str, Any], prompts: tuple[PromptSet, PromptSet], evaluation: Path | None
+    history: Lineage, options: Mapping[str, Any], prompts: tuple[PromptSet, PromptSet], evaluation: PromptSet | None
 ) -> tuple[Callable[[Path], ReversionGuard], dict[str, Any]]:
     """What makes the guard that records in a folder, and what of it decides the training's result."""
     from probes.guard.callback import ReversionGuard
@@ -201,6 +206,7 @@ def arms(
     penalty: Penalty = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
+    group_column: GroupColumn = None,
     last: Annotated[
         bool, typer.Option("--final-step-only", help="Keep and measure only the last step: faster.")
     ] = False,
@@ -243,7 +249,8 @@ def arms(
         screened=screened,
         arm_data=_arm_data(arm_data or []),
     )
-    probe, penalty_prompts = (None, None) if data is None else _prompts(harmful, harmless, penalty)
+    files = PromptFiles(harmful, harmless, group_column, (penalty,))
+    probe, penalty_prompts = files.refuse_any() if data is None else files.probe_and_penalty()
     with progress_display() as report:
         run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report)
     _show_arms([run], json_)
@@ -314,25 +321,3 @@ def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
         typer.echo(experiment_markdown(table))
     else:
         console().print(experiment_table(table))
-
-
-def _prompts(harmful: Path | None, harmless: Path | None, penalty: Path | None) -> tuple[PromptSet, PromptSet]:
-    """Probe and penalty prompts. Without any of them our own probe prompts are shared between the two uses."""
-    from probes.prompts import PromptSet, default_prompts
-
-    if (harmful is None) != (harmless is None):
-        raise UsageError("One class of prompts is missing", expected="--harmful and --harmless together, or neither")
-    if harmful is None and penalty is None:
-        own = default_prompts("probe")
-        fold = own.folds(0)
-        halves = [
-            PromptSet(tuple(prompt for prompt, of in zip(own.prompts, fold, strict=True) if of == side))
-            for side in (0, 1)
-        ]
-        return halves[0], halves[1]
-    probe = default_prompts("probe") if harmful is None or harmless is None else PromptSet.from_files(harmful, harmless)
-    if penalty is None:
-        raise UsageError("Penalty prompts are missing", expected="--penalty beside --harmful and --harmless")
-    from probes.guard.preparation import prompts_of_file
-
-    return probe, prompts_of_file(penalty)

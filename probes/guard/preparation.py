@@ -42,11 +42,15 @@ def prompt_set(prompts: Prompts | None) -> PromptSet | None:
     return PromptSet.read(prompts, "harmful")
 
 
-def prompts_of_file(path: str | Path) -> PromptSet:
-    """Prompts of a file in any known format, harmful where it is silent; errors as `prompt_set`."""
-    recognised = read_prompts(path)
+def prompts_of_file(path: str | Path, group_column: str | None = None) -> PromptSet:
+    """Prompts of a file in any known format, harmful where it is silent, with topics and pairs; errors as `prompt_set`.
+
+    `group_column` is the column with each prompt's topic; None is `topic`, where there is one.
+    """
+    recognised = read_prompts(path, group_column=group_column)
     labels = [label or "harmful" for label in recognised.labels]
-    return PromptSet.of(recognised.texts, labels, ((str(path), recognised.format),))
+    sources = ((str(path), recognised.format),)
+    return PromptSet.of(recognised.texts, labels, sources, topics=recognised.topics, pairs=recognised.pairs)
 
 
 def open_source(source: Source) -> Run | Lineage:

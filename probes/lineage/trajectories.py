@@ -98,13 +98,20 @@ def is_trainer_folder(place: Place) -> bool:
 
 
 def single_trajectory(places: Sequence[Place], base: str | None) -> tuple[Trajectory, ...]:
-    """Checkpoints given one by one, as one trajectory; without steps they are numbered in their order."""
+    """Checkpoints given one by one, as one trajectory; without steps they are numbered in their order.
+
+    Raises:
+        LineageError: one is no checkpoint, or two have the same step.
+    """
     steps = []
     for number, place in enumerate(places, start=1):
         match = _STEPPED.match(str(place)) if isinstance(place, str) else None
         ref = CheckpointRef.parse(match["place"], base) if match else CheckpointRef.of(place, base)
         steps.append(_step_at(int(match["step"]) if match else number, ref))
-    return (Trajectory(checkpoints=tuple(sorted(steps, key=lambda step: step.step))),) if steps else ()
+    try:
+        return (Trajectory(checkpoints=tuple(sorted(steps, key=lambda step: step.step))),) if steps else ()
+    except ValidationError as error:
+        raise LineageError(first_fault(error), next_step="Give each checkpoint a step of its own: STEP=REF.") from None
 
 
 def expand_folder(entry: Any, base: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +113,7 @@ class Attached:
         weight = f"{path}.weight"
         if _is_plain_lora(module) and not self._own.is_replaced(weight):
             yield _low_rank(weight, module)
+            yield from self._written_over(f"{path}.{name}" for name, _ in own.named_parameters(recurse=False))
             return
         rank = 2 * module.r[_NAME] if _is_plain_lora(module) else None
         names = [name for name, _ in own.named_parameters(recurse=False)]
@@ -141,13 +142,18 @@ class Attached:
 
     def _overwritten(self) -> Iterator[Change]:
         """Parameters outside of all tuners that came with the adapter, such as biases."""
-        for name in self._own.copied:
-            path, _, _ = name.rpartition(".")
-            if self._model.get_submodule(path) is self._own.modules[path]:
-                before = self._own.data(name)
-                difference = self._own.parameters[name].detach()[: before.shape[0]].float() - before.float()
-                if difference.any():
-                    yield Change(name, difference, None, None)
+        places = ((name, name.rpartition(".")[0]) for name in self._own.copied)
+        yield from self._written_over(
+            name for name, path in places if self._model.get_submodule(path) is self._own.modules[path]
+        )
+
+    def _written_over(self, names: Iterable[str]) -> Iterator[Change]:
+        """What has changed in place, among the named parameters of which there is a copy."""
+        for name in sorted(set(names).intersection(self._own.copied)):
+            before = self._own.data(name)
+            difference = self._own.parameters[name].detach()[: before.shape[0]].float() - before.float()
+            if difference.any():
+                yield Change(name, difference, None, None)
 
     def _unmergeable(self, folder: Path) -> str | None:
         """Whether one of its layers refuses to be merged, tried on a copy of it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,15 @@ _COMPUTATION = (
     "num_experts_per_tok",
     "norm_topk_prob",
 )
+# Fields that change nothing of what is computed for a prompt, or are compared as what they lead to (`layer_types`).
+_NOT_COMPUTED = re.compile(
+    r"^_|^k?w?args$|transformers_version|architectures|return_dict|dtype|label|problem_type|^output_|use_cache|^seed$|"
+    r"drop|init|jitter|aux_loss|z_loss|loss_coef|nextn|mtp|classifier|summary_|pretraining_tp|num_logits_to_keep|"
+    r"_token_id$|vocab_size|tie_word_embeddings|max_window_layers|use_sliding_window|partial_rotary_factor|"
+    r"position_embeddings$|^n_positions$|^n_ctx$|max_seq|max_length|^rope_theta$|^rope_scaling$"
+)
+_CONTEXT = "max_position_embeddings"
+_BY_CONTEXT = ("longrope", "yarn", "dynamic")  # kinds of rotary embedding that read the context's length
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _PROBE_TEXTS = (
     "The quick brown fox jumps over 13 lazy dogs.",
@@ -48,10 +59,27 @@ _PROBE_TEXTS = (
 
 
 def computation(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that decide what the blocks compute, where it has them."""
+    """The fields of a configuration that decide what the model computes, where it has them.
+
+    Beside those that most architectures share, whatever this one knows and has not left as it is by default: windows,
+    kinds of layers, multipliers, caps. What an architecture does not know it does not compute with.
+    """
     text = config.get_text_config()
     fields = {name: getattr(text, name, None) for name in (*_SIZES, *_COMPUTATION)}
-    return {name: value for name, value in fields.items() if value is not None}
+    known = {name: value for name, value in fields.items() if value is not None}
+    return _own_fields(text) | known
+
+
+def _own_fields(text: Any) -> dict[str, Any]:
+    """What an architecture's configuration can say beside the fields that most share, where it is not the default."""
+    default = {name: parameter.default for name, parameter in inspect.signature(type(text)).parameters.items()}
+    context = _rope_kind(text) in _BY_CONTEXT
+    names = [name for name in default if not _NOT_COMPUTED.search(name) or (context and name == _CONTEXT)]
+    return {name: value for name in names if (value := getattr(text, name, None)) not in (None, default[name])}
+
+
+def _rope_kind(text: Any) -> str | None:
+    return (getattr(text, "rope_parameters", None) or {}).get("rope_type")
 
 
 def check_config(aligned: Any, config: Any, name: str) -> None:
@@ -63,7 +91,7 @@ def check_config(aligned: Any, config: Any, name: str) -> None:
     if config.model_type != aligned.model_type:
         raise _differs(name, "architecture", config.model_type, aligned.model_type)
     expected, actual = computation(aligned), computation(config)
-    for field in (*_SIZES, *_COMPUTATION):
+    for field in dict.fromkeys((*_SIZES, *_COMPUTATION, *expected, *actual)):
         if field != VOCABULARY and not _agree(actual.get(field), expected.get(field)):
             raise _differs(name, _SIZES.get(field, field), actual.get(field), expected.get(field))
 

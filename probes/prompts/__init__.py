@@ -5,7 +5,7 @@ run, `splitting` puts them into folds, `rendering` turns them into the one list 
 """
 
 from probes.prompts.chat_template import read_template, template_notice
-from probes.prompts.formats import Recognised, read_pairs, read_prompts
+from probes.prompts.formats import Recognised, columns_of, read_pairs, read_prompts
 from probes.prompts.records import LABELS
 from probes.prompts.rendering import (
     OWN,
@@ -29,6 +29,7 @@ __all__ = [
     "Recognised",
     "Rendered",
     "Rendering",
+    "columns_of",
     "data_folder",
     "default_prompts",
     "fit_to_context",

@@ -22,13 +22,16 @@ SECONDS = 5.0  # of a chat; an ordinary template takes a ten-thousandth of one
 MEMORY = 1 << 29  # bytes beyond those of this process
 _LONGEST = 1 << 16  # characters beyond eight times those of the chat
 
-Chat = list[dict[str, str]]
+Chat = list[dict[str, Any]]  # turns with `role` and `content`
 Job = tuple[Chat, dict[str, Any]]  # a chat, and the options of `apply_chat_template`
 Answer = tuple[bool, str]  # whether a chat could be rendered, and its text, or why not
 
 
 def apply_chat_template(jobs: Sequence[Job], tokenizer: Any, template: str, name: Callable[[int], str]) -> list[str]:
     """The text of each chat, as the tokenizer's own `apply_chat_template` makes it.
+
+    A template that finds no text where a turn's content is one (those of many models that also see) gets it as a list
+    of parts, of which one is a text.
 
     Args:
         jobs: chats, each with its options.
@@ -39,6 +42,13 @@ def apply_chat_template(jobs: Sequence[Job], tokenizer: Any, template: str, name
     Raises:
         PromptError: the template fails, does not end, or writes far more than the chat; the chat is named.
     """
+    texts = _render(jobs, tokenizer, template, name)
+    if _leaves_out(jobs, texts):
+        texts = _render([(_in_parts(chat), options) for chat, options in jobs], tokenizer, template, name)
+    return texts
+
+
+def _render(jobs: Sequence[Job], tokenizer: Any, template: str, name: Callable[[int], str]) -> list[str]:
     from probes.prompts.template_shape import is_plain
 
     if not jobs:
@@ -50,6 +60,28 @@ def apply_chat_template(jobs: Sequence[Job], tokenizer: Any, template: str, name
     return [text for _, text in answers]
 
 
+def _leaves_out(jobs: Sequence[Job], texts: Sequence[str]) -> bool:
+    """Whether chats that say different things became the same text, or a lone one lacks what it says.
+
+    Chats are held against those with the same options; it must be so with all options.
+    """
+    groups: dict[str, list[tuple[Chat, str]]] = {}
+    for (chat, options), text in zip(jobs, texts, strict=True):
+        groups.setdefault(str(options), []).append((chat, text))
+    return bool(groups) and all(map(_lacks_contents, groups.values()))
+
+
+def _lacks_contents(rendered: Sequence[tuple[Chat, str]]) -> bool:
+    contents = {tuple(turn["content"].strip() for turn in chat) for chat, _ in rendered}
+    if len(contents) > 1:
+        return len({text for _, text in rendered}) == 1
+    return any(turn["content"].strip() not in text for chat, text in rendered for turn in chat)
+
+
+def _in_parts(chat: Chat) -> Chat:
+    return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in chat]
+
+
 def _render_here(jobs: Sequence[Job], tokenizer: Any, template: str) -> Iterator[Answer]:
     for chat, options in jobs:
         try:
@@ -57,7 +89,7 @@ def _render_here(jobs: Sequence[Job], tokenizer: Any, template: str) -> Iterator
         except Exception as error:  # noqa: BLE001 - a template is a program, which may raise anything
             yield False, " ".join(f"{type(error).__name__} {error}".split())[:300]
             return
-        longest = _LONGEST + 8 * sum(len(turn["content"]) for turn in chat)
+        longest = _LONGEST + 8 * sum(len(str(turn["content"])) for turn in chat)
         if len(text) > longest:
             yield False, f"an output of {len(text):,} characters, where at most {longest:,} are taken"
             return

@@ -96,7 +96,7 @@ def _turn_of(record: Record, key: str, roles: tuple[str, ...]) -> str:
         return record.text(key)
     for turn in turns if isinstance(turns, list) else ():
         if isinstance(turn, dict) and turn.get("role", turn.get("from")) in roles:
-            content = _content(turn.get("content", turn.get("value")))
+            content = _content(turn.get("content", turn.get("value")), record)
             return Record({key: content}, record.place).text(key)
     who = {_USER: "the user", _ASSISTANT: "the assistant"}.get(roles, "the system")
     raise PromptError(
@@ -104,12 +104,18 @@ def _turn_of(record: Record, key: str, roles: tuple[str, ...]) -> str:
     )
 
 
-def _content(content: Any) -> Any:
-    """The text of a turn; one that is given in parts is put together from its text parts."""
+def _content(content: Any, record: Record) -> Any:
+    """The text of a turn; one that is given in parts is put together from them, of which each must be a text."""
     if not isinstance(content, list):
         return content
-    texts = (part.get("text") for part in content if isinstance(part, dict))
-    return "\n".join(text for text in texts if isinstance(text, str))
+    texts = [text for part in content if isinstance(text := part.get("text") if isinstance(part, dict) else part, str)]
+    if len(texts) < len(content):
+        raise PromptError(
+            f"{record.place} has a turn with a part that is no text, such as an image",
+            got=f"{len(content) - len(texts)} of {len(content)} parts",
+            next_step="Leave the record out: without that part it would be another prompt.",
+        )
+    return "\n".join(texts)
 
 
 @dataclass(frozen=True)
@@ -245,6 +251,11 @@ def read_pairs(path: Path | str, limit: int | None = None) -> tuple[tuple[str, s
         except PromptError as error:
             raise PromptError(f"{record.place} has no request or no answer", got=error.what) from error
     return tuple(pairs)
+
+
+def columns_of(path: Path | str) -> tuple[str, ...]:
+    """The columns or keys of a prompt file's first record; errors as `read_prompts`."""
+    return tuple(read_records(path, is_known).columns)
 
 
 def is_known(columns: Sequence[str]) -> bool:

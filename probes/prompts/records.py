@@ -23,6 +23,7 @@ TEXT, LABEL = "text", "label"  # the columns of our own files
 PLAIN_TEXT = "plain text"
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_SEPARATORS = (",", "\t", ";")  # spreadsheets of half the world write semicolons
 _JSON_RECORDS = re.compile(r'\[\s*\{|\{\s*"')
 _JSON_TEXTS = re.compile(r'\[\s*".*"\s*\]\s*', re.DOTALL)
 _MAX_CELL = 1 << 30
@@ -105,7 +106,7 @@ def read_records(path: Path | str, is_known: Known, *, kind: str = "prompt file"
         return _from_json(file, text, part, is_known)
     if part is not None:
         raise UsageError(f"{file} has no parts", got=f"#{part}", expected="a JSON file with several lists")
-    delimiter = _DELIMITERS.get(suffix) or _known_delimiter(text, is_known)
+    delimiter = _known_delimiter(text, is_known) or _DELIMITERS.get(suffix)
     if delimiter:
         return _from_csv(file, text, delimiter, is_known)
     return _of_texts(str(file), [line for line in lines(text) if line.strip()], "line", PLAIN_TEXT)
@@ -199,8 +200,8 @@ def _of_objects(name: str, values: Iterable[tuple[str, Any]]) -> RecordFile:
 
 
 def _known_delimiter(text: str, is_known: Known) -> str | None:
-    """What separates the columns of a file that is not called CSV: its first line names known ones, at least two."""
-    for delimiter in _DELIMITERS.values():
+    """What separates the columns of a file, whatever it is called: its first line names known ones, at least two."""
+    for delimiter in _SEPARATORS:
         columns = [name.strip() for name in next(csv.reader(lines(text)[:1], delimiter=delimiter), [])]
         if len(columns) > 1 and is_known(columns) and all(len(name.split()) <= _WORDS_OF_A_NAME for name in columns):
             return delimiter
@@ -231,6 +232,8 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str
 def _shape_of(rows: Sequence[Sequence[str]]) -> tuple[str, ...] | None:
     """The columns of a file without a header, where its shape says them: texts alone, or texts and labels."""
     if all(len(cells) == 1 for cells in rows):
+        if any(all(mark in cells[0] for cells in rows) for mark in ("\t", ";")):
+            return None  # columns, separated by something else
         return (TEXT,) if len(rows[0][0].split()) > 1 else None  # a single word may be a header
     if all(len(cells) == 2 for cells in rows):
         for place in (0, 1):

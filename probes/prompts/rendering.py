@@ -116,8 +116,8 @@ def render(prompts: PromptSet, tokenizer: Any, max_length: int | None, rendering
         rendering: another template, a system prompt, and the like.
 
     Raises:
-        PromptError: the chat template or the tokenizer fails or does not end, or a prompt gives no tokens or more than
-            the context holds (it is named).
+        PromptError: the chat template or the tokenizer fails or does not end, a prompt gives no tokens or more than
+            the context holds (it is named), or all give the same.
     """
     template, texts, notices = prompt_texts(prompts, tokenizer, rendering)
     token_ids = tuple(_tokenise(prompts, texts, tokenizer, template))
@@ -239,10 +239,17 @@ def own_template(tokenizer: Any) -> str | None:
 
 def _tokenise(prompts: PromptSet, texts: Sequence[str], tokenizer: Any, template: str | None) -> list[tuple[int, ...]]:
     # A chat template sets its special tokens itself; raw text needs those that the tokenizer adds.
-    return [
+    token_ids = [
         _ids(prompt, text, tokenizer, special=template is None)
         for prompt, text in zip(prompts.prompts, texts, strict=True)
     ]
+    if len(set(prompts.texts)) > 1 == len(set(token_ids)):
+        raise PromptError(
+            f"All {len(token_ids)} prompts become the same {len(token_ids[0])} tokens",
+            got=repr(texts[0][:60]),
+            next_step="The chat template leaves the prompts out, or the tokenizer does not know their alphabet.",
+        )
+    return token_ids
 
 
 def _ids(prompt: Prompt, text: str, tokenizer: Any, *, special: bool) -> tuple[int, ...]:

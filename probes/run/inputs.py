@@ -159,8 +159,7 @@ class MeasuredFolder(RunFolder):
     @property
     def notices(self) -> list[str]:
         """What was read in another way than one might think, and what looks wrong, in sentences."""
-        model, prompts = self.manifest.model, self.manifest.prompts
-        return [*model.get("notices", []), *model.get("stage_notices", {}).values(), *prompts.get("notices", [])]
+        return self.manifest.notices
 
     def note(self, about: str, sentence: str | None) -> None:
         """Keep what a stage has to say of something, in place of what it said before; None is nothing."""

@@ -53,12 +53,15 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
         report(Progress("reading activations", number, len(members), member.id))
         weights = model.weights_sha256(member.ref)
         key, known, heard = _key(run, model, weights), run.manifest.checkpoints.get(member.id, {}), len(model.notices)
-        notices = known.get("notices", []) if known.get("key") == key else []
         if not run.holds(activations_stage(member.id), key):
             with run.stage(activations_stage(member.id), key):
                 if not run.adopt_activations(member.id, key):
                     _measure(run, member, model, key)
-                    notices = model.notices[heard:]
+        if (known.get("key"), known.get("place")) == (key, places[member.id]):
+            notices = known.get("notices", [])
+        else:
+            model.put(member.ref)  # what is to be said of it is said when it is opened, though others had measured it
+            notices = model.notices[heard:]
         if known.get("weights_sha256", weights) != weights:
             run.forget("behaviour")  # its tables are of the weights that were here before
         about = {"place": places[member.id], "weights_sha256": weights, "key": key}

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from probes import __version__
 from probes.errors import RunFolderError
@@ -67,6 +67,21 @@ class Manifest(BaseModel):
     checkpoints: dict[str, dict[str, Any]] = Field(default_factory=dict)
     stages: dict[str, StageRecord] = Field(default_factory=dict)
     omitted: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @property
+    def notices(self) -> list[str]:
+        """What was read in another way than one might think, and what looks wrong, in sentences.
+
+        Raises:
+            RunFolderError: they are no sentences.
+        """
+        model, prompts = self.model, self.prompts
+        try:
+            of_stages = model.get("stage_notices", {}).values()
+            sentences = [*model.get("notices", []), *of_stages, *prompts.get("notices", [])]
+            return TypeAdapter(list[str]).validate_python(sentences, strict=True)
+        except (AttributeError, TypeError, ValidationError):
+            raise RunFolderError(f"The notices in {MANIFEST} are damaged", expected="lists of sentences") from None
 
 
 def new_manifest(name: str) -> Manifest:

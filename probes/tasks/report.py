@@ -27,6 +27,7 @@ h1 { font-size: 2.1rem; margin: .2rem 0 .6rem; } h2 { font-size: 1.4rem; margin:
 .kicker { font-size: .8rem; letter-spacing: .09em; text-transform: uppercase; opacity: .6; margin: 0; }
 .lead { font-size: 1.08rem; max-width: 46rem; }
 .note { font-size: .85rem; opacity: .7; max-width: 46rem; }
+.notice { border-left: 3px solid #E69F00; padding-left: .8rem; max-width: 46rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 th, td { text-align: left; padding: .25rem 1.3rem .25rem 0; border-bottom: 1px solid #E3E5E8; }
 th { font-weight: 400; font-size: .8rem; opacity: .65; } td.n, th.n { text-align: right; }
@@ -48,7 +49,8 @@ def report_html(run: Run) -> str:
     drift = run.drift(layer=layer)
     if drift.empty:
         raise RunFolderError(f"{run.path} has nothing measured at layer {layer}", next_step="Measure it first.")
-    parts = [*_safety(run), *_verdict(run), *_charts(run, drift, layer), *_numbers(drift, layer), *_made_from(run)]
+    answer = [*_safety(run), *_notices(run), *_verdict(run)]
+    parts = [*answer, *_charts(run, drift, layer), *_numbers(drift, layer), *_made_from(run)]
     name = html.escape(run.manifest.name)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name} – Gravity Probe</title>'
@@ -99,6 +101,11 @@ def _safety(run: Run) -> Iterator[str]:
     yield f'<p class="lead">{html.escape(main["text"])}</p>'
     lines = (html.escape(f"{entry['arm']} (seed {entry['seed']}): {entry['text']}") for entry in further)
     yield "".join(f"<p>{line}</p>" for line in lines)
+
+
+def _notices(run: Run) -> Iterator[str]:
+    """What the run says of itself, as the table and the front end do beside the answer."""
+    yield from (f'<p class="notice">{html.escape(sentence)}</p>' for sentence in run.notices)
 
 
 def _verdict(run: Run) -> Iterator[str]:

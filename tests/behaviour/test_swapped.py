@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.swapped import swap_by_refusals, swap_by_scores
@@ -17,9 +19,11 @@ from probes.lineage import Lineage
 from probes.prompts import PromptSet, data_folder, render
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import measure
+from probes.tasks.report import report_html
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import FAST, PROMPTS
 
+APP = str(Path(__file__).parents[2] / "app" / "main.py")
 HARMFUL = PROMPTS.harmful
 
 
@@ -65,7 +69,14 @@ def summary_of(run, capsys):
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_swapped_roles_are_noticed_in_the_manifest_and_beside_the_answer(places, tmp_path, capsys):
+def warnings_of_overview(run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["main.py", str(run.path)])
+    page = AppTest.from_file(APP, default_timeout=120).run()
+    assert not page.exception
+    return [warning.value.replace("\\", "") for warning in page.warning]
+
+
+def test_swapped_roles_are_noticed_in_the_manifest_and_beside_the_answer(places, tmp_path, capsys, monkeypatch):
     right = measure(lineage(places, "aligned", "witness"), PROMPTS, tmp_path / "right", settings=FAST)
     assert right.manifest.model["stage_notices"] == {}
     wrong = measure(lineage(places, "witness", "aligned"), PROMPTS, tmp_path / "wrong", settings=FAST)
@@ -73,6 +84,9 @@ def test_swapped_roles_are_noticed_in_the_manifest_and_beside_the_answer(places,
     assert "perhaps the two have changed places" in sentence
     assert sentence in summary_of(wrong, capsys)
     assert "changed places" not in summary_of(right, capsys)
+    for run, is_said in ((wrong, True), (right, False)):
+        assert (sentence in report_html(run)) is is_said
+        assert (sentence in warnings_of_overview(run, monkeypatch)) is is_said
     # Put right in the same folder, the notice goes.
     again = measure(lineage(places, "aligned", "witness"), PROMPTS, tmp_path / "wrong", settings=FAST)
     assert again.manifest.model["stage_notices"] == {}

@@ -52,6 +52,21 @@ def test_a_notice_on_a_fine_tuned_checkpoint_is_kept_for_as_long_as_the_lineage_
     assert not has_notice(corrected, ELSEWHERE)
 
 
+def test_a_notice_is_kept_where_a_neighbour_has_measured_the_same_weights(aligned, witness, tmp_path):
+    wrong = save_adapter(tmp_path / "wrong", witness, targets=["q_proj"])
+    trajectory = Trajectory(checkpoints=(Step(step=1, **dict(wrong)),))
+    for name in ("first", "second"):
+        run = measure(lineage_of(aligned, witness, trajectory), PROMPTS, tmp_path / "runs" / name, settings=FAST)
+        assert has_notice(run, ELSEWHERE)
+    twin = wrong.model_copy(update={"model": "somebody/aligned-bnb-4bit"})
+    right = save_adapter(tmp_path / "right", aligned, targets=["q_proj"])
+    twin = twin.model_copy(update={"adapter": right.adapter})
+    for name, ref, has_sentence in (("third", right, False), ("fourth", twin, True), ("third", twin, True)):
+        lineage = lineage_of(aligned, witness, Trajectory(checkpoints=(Step(step=1, **dict(ref)),)))
+        run = measure(lineage, PROMPTS, tmp_path / "runs" / name, settings=FAST)
+        assert has_notice(run, "a quantised twin") is has_sentence
+
+
 def test_what_was_left_out_of_a_folder_of_the_trainer_is_said_until_it_is_there(aligned, witness, tmp_path):
     for step in (1, 2):
         save_checkpoint(tmp_path / "out" / f"checkpoint-{step}", move_weights(tiny_model(), seed=step))
