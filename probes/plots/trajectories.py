@@ -31,7 +31,6 @@ _CAPTION_WHOLE = (
     "that lies at right angles to it, both in units of the distance to the witness, which lies at (1, 0). The angle "
     "to the axis is the alignment's own."
 )
-_SYMBOLS_3D = {"circle": "circle", "diamond": "diamond", "square": "square", "x": "x", "triangle-up": "diamond-open"}
 
 
 def plane(
@@ -176,11 +175,12 @@ def _entries(arms: Iterable[str]) -> list[dict[str, Any]]:
             "x": [None],
             "y": [None],
             "z": [None],
-            "mode": "lines",
+            "mode": "lines+markers",
+            "marker": {"color": style.mark_of(arm).colour, "symbol": style.mark_of(arm).solid, "size": 5},
             "line": {
                 "color": style.mark_of(arm).colour,
-                "width": 6,
-                "dash": "dot" if style.mark_of(arm).dash == "dot" else "solid",
+                "width": 4,
+                "dash": style.mark_of(arm).dash,
             },
         }
         for arm in style.in_order(arms)
@@ -202,10 +202,10 @@ def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | Non
         "z": third,
         "mode": "lines+markers",
         "showlegend": False,
-        "line": {"color": mark.colour, "width": 4, "dash": "dot" if mark.dash == "dot" else "solid"},
+        "line": {"color": mark.colour, "width": 4, "dash": mark.dash},
         "marker": {
             "color": mark.colour,
-            "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"),
+            "symbol": mark.solid,
             "size": sizes,
             "line": {"width": 0},
         },

@@ -1,9 +1,13 @@
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import plotly.io as pio
 import pytest
 
+from probes.experiments.experiment import DRAWN, EVERY_ARM
+from probes.lineage import ROLES
 from probes.plots import labels, style
 from probes.plots.step_axis import StepAxis
 
@@ -20,18 +24,40 @@ def test_colours_are_those_of_the_design_and_no_colour_is_alone():
     }
     looks = {(mark.symbol, mark.dash) for mark in style.MARKS.values()}
     assert len(looks) == len(style.MARKS) - 1  # aligned and baseline share a circle; only baseline has a line
-    assert style.mark_of("control:random") == style.mark_of("control:drift") == style.CONTROL
+    assert style.mark_of("control:random") == style.CONTROL
     assert style.CONTROL.dash == style.mark_of("anchor").dash == "dot"
 
 
-def test_a_defence_looks_the_same_in_every_figure():
-    assert style.mark_of("anchor") == style.mark_of("anchor")
-    assert style.mark_of("anchor").colour in style._DEFENCE_SHADES
+def test_no_two_of_the_projects_arms_and_thirty_others_look_alike():
+    drawn = [f"{control}:{draw}" for control in DRAWN for draw in range(5)]
+    arms = [*style.MARKS, *EVERY_ARM, *drawn, *(f"made-up {number}" for number in range(30))]
+    marks = {arm: style.mark_of(arm) for arm in arms}
+    assert len({(mark.colour, mark.symbol, mark.dash) for mark in marks.values()}) == len(marks)
+    lines = {arm: mark for arm, mark in marks.items() if arm not in ROLES}
+    assert len({(mark.colour, mark.solid, mark.dash) for mark in lines.values()}) == len(lines), "in space"
+
+
+@pytest.mark.parametrize("stem", ["block:", "push:", "control:", ""])
+def test_thirty_made_up_arms_of_one_family_look_like_kin_and_not_alike(stem):
+    arms = [f"{stem}made-up {number}" for number in range(30)]
+    marks = [style.mark_of(arm) for arm in arms]
+    assert len({(mark.colour, mark.symbol, mark.dash) for mark in marks}) == len({*map(repr, marks)}) == 30
+    assert len({mark.colour for mark in marks}) == 3
+    assert marks == [style.mark_of(arm) for arm in arms], "the same in every figure"
+
+
+def test_the_projects_own_arms_look_the_same_in_every_process():
+    script = "from probes.plots import style; print([style.mark_of(arm) for arm in {!r}])"
+    later = [*EVERY_ARM][::-1]
+    other = subprocess.run([sys.executable, "-c", script.format(later)], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == str([style.mark_of(arm) for arm in later])
 
 
 def test_arms_have_one_order():
-    shuffled = ["control:random", "push", "anchor", "baseline", "witness", "block", "push"]
-    assert style.in_order(shuffled) == ["witness", "baseline", "block", "push", "anchor", "control:random"]
+    shuffled = ["control:random", "push", "anchor", "block:did", "baseline", "witness", "block", "push"]
+    assert style.in_order(shuffled) == [
+        *("witness", "baseline", "block", "block:did", "push", "anchor", "control:random"),
+    ]
 
 
 def test_both_templates_are_registered():
