@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from probes.lineage import ROLES
-from probes.plots import style
-from probes.plots.labels import EndLabel, label_ends
+from probes.plots import labels, style
+from probes.plots.labels import Spot
 from probes.plots.style import InkName
 from probes.statistics import statistic_of
 
@@ -77,7 +78,7 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
     fig = style.figure(f"{about.title} against the way back", subtitle, ink, height=_HEIGHT, caption=caption)
     for place in (0, 1):
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
-    ends = []
+    ends: list[Spot] = []
     for arm in style.in_order(rows["arm"])[::-1]:
         own, mark = rows[rows["arm"] == arm].sort_values("step"), style.mark_of(arm)
         role = arm in ROLES
@@ -104,12 +105,13 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
                 hovertemplate=f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"
                 "return fraction %{x:.3f}<br>%{y:.3f}<extra></extra>",
             )
-        ends.append((name, mark.colour, float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1])))
+        ink_of_it = style.legible(mark.colour, colours)
+        ends.append(Spot(float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1]), style.plain(name), ink_of_it))
     limits = _limits(rows, about.limits)
-    _names(fig, ends, limits, ink)
+    _names(fig, ends, rows, limits)
     fig.update_xaxes(title={"text": "return fraction (0 aligned, 1 witness)"}, nticks=8)
     fig.update_yaxes(title={"text": about.axis}, range=list(limits))
-    fig.update_layout(margin={"r": 30 + 7 * max((len(name) for name, *_ in ends), default=0)})
+    fig.update_layout(margin={"r": 30 + 7 * max((len(spot.text) for spot in ends), default=0)})
     return fig
 
 
@@ -121,9 +123,18 @@ def _limits(rows: pd.DataFrame, fixed: tuple[float, float] | None) -> tuple[floa
     return min(values) - room, max(values) + room
 
 
-def _names(
-    fig: go.Figure, ends: list[tuple[str, str, float, float]], limits: tuple[float, float], ink: InkName
-) -> None:
-    colours = style.INKS[ink]
-    labels = [EndLabel(y, style.plain(name), style.legible(colour, colours)) for name, colour, _, y in ends]
-    label_ends(fig, labels, limits, _HEIGHT - 148)
+def _names(fig: go.Figure, ends: list[Spot], rows: pd.DataFrame, limits: tuple[float, float]) -> None:
+    """Every arm and role beside its last mark."""
+    known = rows.dropna(subset=["fraction", "value"]).sort_values("step")
+    wide = (min([0.0, *known["fraction"]]), max([1.0, *known["fraction"]]))
+
+    def boxes(scale: labels.Scale) -> list[labels.Boxes]:
+        ways = [(list(way["fraction"]), list(way["value"])) for _, way in known.groupby(["arm", "seed"])]
+        return [
+            *(labels.marks(zip(x, y, strict=True), scale) for x, y in ways),
+            *(labels.line(x, y, scale) for x, y in ways if len(x) > 1),
+            labels.left_of(wide[0] - 0.05 * (wide[1] - wide[0]), scale),
+        ]
+
+    spots = [spot for spot in ends if math.isfinite(spot.x) and math.isfinite(spot.y)]
+    labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_apart(wide, limits, _HEIGHT - 148)))

@@ -56,7 +56,7 @@ def by_step(
     if limits[0] < 0 < limits[1]:
         fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     fig.update_layout(margin={"r": 30 + 7 * max((_length(label.text) for label in labels), default=0)})
-    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
+    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM, axis.range)
     return fig
 
 
@@ -197,9 +197,9 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
             customdata=[_hover(row) for row in run.itertuples()],
             hovertemplate=f"{style.plain(arm)}, seed {seed}<br>%{{customdata}}<extra></extra>",
         )
-    last = rows.sort_values("step").groupby("seed")["value"].last()
+    last, end = rows.sort_values("step").groupby("seed")["value"].last(), axis.position(int(rows["step"].max()))
     text = style.plain(arm) + (f" ({len(seeds)} seeds)" if several else "")
-    return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]))
+    return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]), x=end)
 
 
 def _hover(row: object) -> str:

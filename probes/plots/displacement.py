@@ -163,7 +163,7 @@ def _names(
 ) -> list[dict[str, Any]]:
     """Each arm's name once, beside the furthest of its arrows at the step."""
 
-    def boxes(scale: float) -> list[labels.Boxes]:
+    def boxes(scale: labels.Scale) -> list[labels.Boxes]:
         return [
             labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale),
             *(labels.line([0.0, row.along], [0.0, row.across], scale) for row in ends.itertuples()),

@@ -305,7 +305,7 @@ def _names(
     labels.annotate(fig, labels.beside(spots, lambda scale: _boxes(table, witness, scale), scales))
 
 
-def _boxes(table: pd.DataFrame, witness: str, scale: float) -> list[labels.Boxes]:
+def _boxes(table: pd.DataFrame, witness: str, scale: labels.Scale) -> list[labels.Boxes]:
     """What marks, paths and the roles' names take, and what lies outside of the axes."""
     roles = _roles(table, ("along", "across"))
     places = [*zip(table["along"], table["across"], strict=True), *((along, across) for _, along, across in roles)]

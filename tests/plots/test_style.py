@@ -3,6 +3,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
@@ -101,26 +102,41 @@ def test_labels_are_moved_apart_and_stay_inside(places):
 
 
 def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
-    scale = 100.0
+    scale = (100.0, 100.0)
 
     def draw_obstacles(scale):
         return [labels.marks([(0.5, 0.5), (0.52, 0.5)], scale), labels.line([0.0, 2.0], [0.5, 0.5], scale)]
 
     spots = [labels.Spot(0.5, 0.5, "baseline", "#000000"), labels.Spot(0.52, 0.5, "control:random", "#000000")]
-    notes, obstacles = labels.beside(spots, draw_obstacles, [scale, 2 * scale]), draw_obstacles(scale)
+    notes, obstacles = labels.beside(spots, draw_obstacles, [scale, (200.0, 200.0)]), draw_obstacles(scale)
     boxes = []
     for spot, note in zip(spots, notes, strict=True):
         width = 6.8 * len(spot.text)
-        left = spot.x * scale + note["xshift"] - (0 if note["xanchor"] == "left" else width)
-        middle = spot.y * scale + note["yshift"]
+        right_by, up_by = (note["ax"], -note["ay"]) if note["showarrow"] else (note["xshift"], note["yshift"])
+        left = spot.x * scale[0] + right_by - (0 if note["xanchor"] == "left" else width)
+        middle = spot.y * scale[1] + up_by
         boxes.append((left, middle - 8.5, left + width, middle + 8.5))
-    assert abs(notes[0]["yshift"]) >= 10, "not on the line"
+    assert all(note["showarrow"] for note in notes), "not on the line, and so with a leader"
     for first, second in [
         (boxes[0], boxes[1]),
         *((box, tuple(mark)) for box in boxes for part in obstacles for mark in part),
     ]:
         apart = first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
         assert apart, (first, second)
+
+
+@pytest.mark.parametrize("ends", [[0.5, 0.5], [0.1, 0.1, 0.1], [0.5]])
+def test_names_at_the_edge_have_leaders_where_they_are_moved_or_their_lines_end_early(ends):
+    fig, early = go.Figure(), len(ends) == 1
+    names = [labels.EndLabel(y, f"arm {place}", "#000000", x=1.0 if early else 9.9) for place, y in enumerate(ends)]
+    labels.label_ends(fig, names, (0.0, 1.0), 300, (0.0, 10.0))
+    places = {note.text: note.y for note in fig.layout.annotations}
+    moved = [name for name in names if abs(places[name.text] - name.y) > 0.05]
+    assert early or moved
+    leaders = {trace.y[0]: (trace.x[0], trace.x[-1], trace.y[-1]) for trace in fig.data}
+    for name in moved or names:
+        assert leaders[name.y][:2] == (name.x, 10.0)
+    assert {trace.y[-1] for trace in fig.data} <= set(places.values())
 
 
 def test_labels_with_room_stay_where_they_are():
