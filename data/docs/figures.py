@@ -15,7 +15,7 @@ from probes.plots.trajectories import plane
 from probes.run import Run
 
 HERE = Path(__file__).parent
-ARMS = ("aligned", "witness", "baseline", "block", "control:random")  # push, 3.2 of the way, would decide the scale
+ARMS = ("aligned", "witness", "baseline", "block", "push", "control:random")
 WIDTH, HEIGHT = 960, 560
 
 

@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 
 from probes.lineage import MIRROR, ROLES
 from probes.plots import style
+from probes.plots.labels import annotate
+from probes.plots.limits import far_arms, leave
 from probes.plots.style import InkName
 
 _LANE, _TOP, _BELOW = 44, 100, 62
@@ -48,9 +50,14 @@ def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness",
     for place in (0, 1):
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
     reach = _history(fig, rows, witness, ink)
-    for lane, arm in enumerate(arms, start=1):
-        reach += _arm_lane(fig, rows[rows["arm"] == arm], arm, -lane, ink)
+    lanes = {arm: _arm_lane(fig, rows[rows["arm"] == arm], arm, -lane, ink) for lane, arm in enumerate(arms, start=1)}
+    far = far_arms(lanes, reach)
+    reach += [place for arm, lane in lanes.items() if arm not in far for place in lane]
     low, high = min([-0.12, *reach]), max([1.12, *reach])
+    for lane, arm in enumerate(arms, start=1):
+        if arm in far:
+            way = [(place, -float(lane)) for place in lanes[arm]]
+            annotate(fig, leave(way, (low - 0.06, high + 0.06), (-len(arms) - 0.55, 0.75), "", arm, ink)[:1])
     fig.update_xaxes(
         title={"text": "return fraction (0 aligned, 1 witness)"}, range=[low - 0.06, high + 0.06], tickvals=[0, 0.5, 1]
     )
