@@ -16,7 +16,7 @@ from probes.run import Run
 
 HERE = Path(__file__).parent
 ARMS = ("aligned", "witness", "baseline", "block", "push", "control:random")
-WIDTH, HEIGHT = 960, 560
+WIDTH = 960
 
 
 def trajectories(run: Run) -> go.Figure:
@@ -34,13 +34,13 @@ def main() -> None:
     figures = {"trajectories": trajectories(run)}
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page()
+        page = browser.new_page(viewport={"width": WIDTH + 16, "height": 800})  # the body has a margin of 8
         page.evaluate("let s = 1; Math.random = () => (s = s * 16807 % 2147483647) / 2147483647")  # Plotly's ids
         for name, figure in figures.items():
             page.set_content(figure.to_html(include_plotlyjs=True))
             image = page.evaluate(
                 "size => Plotly.toImage(document.querySelector('.plotly-graph-div'), {format: 'svg', ...size})",
-                {"width": WIDTH, "height": HEIGHT},
+                {"width": WIDTH, "height": figure.layout.height},
             )
             (HERE / "img" / f"{name}.svg").write_text(unquote(image.partition(",")[2]) + "\n", encoding="utf-8")
         browser.close()

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import labels, style
-from probes.plots.limits import Limits, far_in_plane, leave, plane_limits
+from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 from probes.statistics import null_name
 
@@ -78,10 +78,8 @@ def vectors(
     notes += _leaving(ends[ends["arm"].isin(far)], limits, ink)
     labels.annotate(fig, notes + _names(ends[~ends["arm"].isin(far)], drawn, witness, limits, ink))
     fig.update_xaxes(title={"text": ALONG}, range=list(limits[0]), nticks=8)
-    fig.update_yaxes(
-        title={"text": _WHOLE if whole else MAIN}, range=list(limits[1]), nticks=8, scaleanchor="x", constrain="range"
-    )
-    fig.update_yaxes(constraintoward="bottom" if whole else "middle")
+    fig.update_yaxes(title={"text": _WHOLE if whole else MAIN}, range=list(limits[1]), nticks=8)
+    one_scale(fig)
     fig.update_layout(margin={"r": 110})
     return fig
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from probes.plots import style
 from probes.plots.style import InkName
@@ -20,6 +21,7 @@ from probes.plots.style import InkName
 Limits = tuple[float, float]
 _LONGER = 2.0  # times, from which on an arm is far away
 _ARROW = 24  # pixels
+_BROADER = 2.2  # a plot is about so much wider than high
 _BASELINE = "baseline"
 _BROAD = 0.5  # of ‖v‖: an arm less far off the axis than twice this is not far away
 
@@ -79,6 +81,12 @@ def plane_limits(near: pd.DataFrame, *, whole: bool, aspect: float) -> tuple[Lim
     return wide, (high[0] - below, high[1] + short / aspect - below)
 
 
+def one_scale(fig: go.Figure) -> None:
+    """Draw both axes to one scale, whatever the page: the plot becomes smaller, and its limits stay what they are."""
+    fig.update_xaxes(constrain="domain", constraintoward="left")
+    fig.update_yaxes(scaleanchor="x", constrain="domain", constraintoward="bottom")
+
+
 def leave(
     path: Sequence[tuple[float, float]],
     wide: Limits,
@@ -103,7 +111,7 @@ def leave(
     crossing = _crossing(path, wide, high)
     if crossing is None:
         return []
-    (x, y), (right, up) = crossing
+    (x, y), (right, up) = crossing[0], (crossing[1][0] * _BROADER, crossing[1][1])
     mark, colours = style.mark_of(arm), style.INKS[ink]
     length = math.hypot(right, up) or 1.0
     place: dict[str, Any] = {"x": x, "y": y, "xref": "x", "yref": "y"}

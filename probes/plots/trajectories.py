@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from probes.lineage import ROLES
 from probes.plots import animation, labels, style
-from probes.plots.limits import Limits, far_in_plane, leave, plane_limits
+from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
@@ -107,7 +107,7 @@ def plane(
     _names(fig, near, ends, witness, (wide, high), ink)
     fig.update_xaxes(title={"text": _ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": _WHOLE if whole else _ACROSS}, range=list(high), nticks=8)
-    fig.update_yaxes(scaleanchor="x", constrain="range", constraintoward="bottom" if whole else "middle")
+    one_scale(fig)
     return animation.grow(fig, lines, _steps(table), ink) if moving else fig
 
 

@@ -103,7 +103,7 @@ def test_every_plane_has_one_scale():
 
 def test_a_length_grows_upwards_from_zero_whatever_the_page():
     axis = trajectories.plane(paths(), subtitle="", whole=True).layout.yaxis
-    assert axis.constraintoward == "bottom"
+    assert axis.constrain == "domain", "limits stay what they are"
     assert -0.2 < axis.range[0] < 0
 
 
