@@ -22,6 +22,7 @@ from probes.lineage import NO_WITNESS, ROLES, Witness
 from probes.plots import style
 from probes.plots.style import InkName
 from probes.prompts.tokens import visible
+from probes.statistics import typeset
 from probes.store import Manifest, csv_text
 
 _CONTEXT = "context"
@@ -168,8 +169,8 @@ def as_text(text: str) -> str:
 
 
 def in_html(text: str) -> str:
-    """Text in HTML, as it is; a percent sign stays with its number."""
-    return html.escape(text).replace(" %", "\u00a0%")
+    """Text in HTML, its numbers written our way; a percent sign stays with its number."""
+    return html.escape(typeset(text)).replace(" %", "\u00a0%")
 
 
 def without_witness(run: Context, page: str, lead: str) -> None:
