@@ -41,10 +41,10 @@ _SOLIDS = ("circle", "diamond", "cross", "square", "x", "circle-open", "square-o
 _CONTROL_SYMBOLS = ("x", *_SYMBOLS[1:])
 _DASHES = ("dot", "dashdot", "dash", "longdashdot", "longdash")
 _SHADES = {
-    "block": ("#009E73", "#44B992", "#00704F"),
-    "push": ("#CC79A7", "#A8527F", "#DE9FC1"),
-    "defence": ("#56B4E9", "#2F8AC4", "#7F9FE0"),
-    "control": ("#ABABAB", "#8A8A8A", "#9C9488"),
+    "block": ("#009E73", "#2CA67F", "#00704F"),
+    "push": ("#CC79A7", "#A8527F", "#B5649A"),
+    "defence": ("#56B4E9", "#2F8AC4", "#6E8FD8"),
+    "control": ("#ABABAB", "#8A8A8A", "#938A7C"),
 }
 _WIDTHS = {"control": 1.4}
 _LOOKS = len(_SYMBOLS) * len(_DASHES) * 3

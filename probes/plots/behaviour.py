@@ -96,7 +96,12 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
                 y=run["value"],
                 mode="markers" if role else "lines+markers",
                 line={"color": style.fade(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
-                marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes},
+                marker={
+                    "color": mark.colour,
+                    "symbol": mark.symbol,
+                    "size": sizes,
+                    "line": style.edge(mark, ink) if role else {"width": 0},
+                },
                 error_y={
                     "type": "data",
                     "symmetric": False,

@@ -62,7 +62,7 @@ def by_step(
         ]
         text = f"{label.text}, {style.decimal(label.y)} at the last step"
         annotate(fig, leave(way, axis.range, limits, text, arm, ink))
-    _draw_aligned(fig, rows, axis, statistic)
+    _draw_aligned(fig, rows, axis, statistic, ink)
     axis.apply(fig, style.INKS[ink])
     fig.update_yaxes(title={"text": about.axis}, range=list(limits), nticks=6)
     if limits[0] < 0 < limits[1]:
@@ -171,14 +171,14 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
             x=[StepAxis.of([0, *rows["step"]]).zero],
             y=[value],
             mode="markers",
-            marker={"color": mark.colour, "symbol": mark.symbol, "size": 10},
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": 10, "line": style.edge(mark, ink)},
             hovertemplate=f"{role}<br>%{{y:.3f}}<extra></extra>",
         )
         labels.append(EndLabel(value, role, style.legible(mark.colour, style.INKS[ink])))
     return labels
 
 
-def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str) -> None:
+def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str, ink: InkName) -> None:
     """The aligned model at step 0: measured for a behaviour, 0 by definition for a displacement."""
     aligned = rows[rows["arm"] == "aligned"]
     if not aligned.empty:
@@ -194,7 +194,7 @@ def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic:
         y=[value],
         mode="markers",
         cliponaxis=False,
-        marker={"color": mark.colour, "symbol": mark.symbol, "size": 11},
+        marker={"color": mark.colour, "symbol": mark.symbol, "size": 11, "line": style.edge(mark, ink)},
         hovertemplate="aligned, step 0<br>%{y:.3f}<extra></extra>",
     )
 

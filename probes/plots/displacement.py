@@ -169,7 +169,7 @@ def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> list[dict[str, An
                 "color": mark.colour,
                 "symbol": mark.symbol,
                 "size": 15,
-                "line": {"width": 2, "color": colours.background},
+                "line": style.edge(mark, ink),
             },
             hovertemplate=f"<b>{role}</b><extra></extra>",
         )

@@ -98,7 +98,7 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
     distance = dict(zip(rows["arm"], rows["distance"], strict=True))
     sides = _sides(places, [*path, *rows["return_fraction"].dropna()])
     for role, place in places.items():
-        fig.add_scatter(**_role_mark(role, place, distance.get(role, 0.0)))
+        fig.add_scatter(**_role_mark(role, place, distance.get(role, 0.0), ink))
         fig.add_annotation(
             **_role_name(role, place, sides[role]),
             text=style.plain(witness) if role == "witness" else role,
@@ -129,14 +129,14 @@ def _sides(places: dict[str, float], reach: list[float]) -> dict[str, str]:
     return {"pretrained": "left", "witness": "right", "aligned": "center"}
 
 
-def _role_mark(role: str, place: float, distance: float) -> dict[str, Any]:
+def _role_mark(role: str, place: float, distance: float, ink: InkName) -> dict[str, Any]:
     mark = style.mark_of(role)
     return {
         "name": role,
         "x": [place],
         "y": [0],
         "mode": "markers",
-        "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 15},
+        "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 15, "line": style.edge(mark, ink)},
         "hovertemplate": f"{role}<br>return fraction {style.decimal(place)}"
         f"<br>‖δ‖ {style.decimal(distance)}<extra></extra>",
     }

@@ -70,8 +70,13 @@ def on_scale(scale: Sequence[tuple[float, str]], share: float) -> str:
 
 def legible(colour: str, ink: Ink) -> str:
     """The colour moved towards the page's ink, for small type that must be read."""
-    mixed = (round(0.62 * own + 0.38 * text) for own, text in zip(_channels(colour), _channels(ink.text), strict=True))
+    mixed = (round(0.6 * own + 0.4 * text) for own, text in zip(_channels(colour), _channels(ink.text), strict=True))
     return "#" + "".join(f"{channel:02X}" for channel in mixed)
+
+
+def edge(mark: Mark, ink: InkName) -> dict[str, Any]:
+    """The outline that a role's mark needs to be seen on the page: amber on white is too pale alone."""
+    return {"width": 1.4, "color": legible(mark.colour, INKS[ink])}
 
 
 def _channels(colour: str) -> tuple[int, int, int]:

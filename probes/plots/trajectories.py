@@ -100,7 +100,7 @@ def plane(
                 "color": mark.colour,
                 "symbol": mark.symbol,
                 "size": 16,
-                "line": {"width": 2, "color": colours.background},
+                "line": style.edge(mark, ink),
             },
             hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}, across %{{y:.3f}}<extra></extra>",
         )
@@ -248,7 +248,7 @@ def _roles_in_space(table: pd.DataFrame, witness: str, ink: InkName) -> list[dic
                 "color": style.mark_of(role).colour,
                 "symbol": style.mark_of(role).symbol,
                 "size": 8,
-                "line": {"width": 0},
+                "line": style.edge(style.mark_of(role), ink),
             },
             "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
             "showlegend": False,

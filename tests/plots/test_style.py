@@ -11,6 +11,7 @@ from probes.experiments.experiment import DRAWN, EVERY_ARM
 from probes.lineage import ROLES
 from probes.plots import labels, style
 from probes.plots.step_axis import StepAxis
+from tests.plots.contrast import contrast
 
 
 def test_colours_are_those_of_the_design_and_no_colour_is_alone():
@@ -67,18 +68,20 @@ def test_both_templates_are_registered():
 
 
 @pytest.mark.parametrize("ink", style.INKS)
-def test_small_type_in_a_role_colour_can_be_read(ink):
-    """Contrast at least 3 to 1 (WCAG's bound for graphics) for every colour used as type."""
+def test_small_type_and_outlines_in_every_arms_colour_can_be_read(ink):
+    for arm in [
+        *style.MARKS,
+        *EVERY_ARM,
+        *(f"{stem}{count}" for stem in ("block:", "push:", "") for count in range(9)),
+    ]:
+        mark = style.mark_of(arm)
+        assert contrast(style.legible(mark.colour, style.INKS[ink]), style.INKS[ink].background) >= 4.5, arm
+        assert style.edge(mark, ink)["color"] == style.legible(mark.colour, style.INKS[ink])
 
-    def luminance(colour):
-        channels = [value / 255 for value in style._channels(colour)]
-        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-        return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
-    page = luminance(style.INKS[ink].background)
-    for mark in [*style.MARKS.values(), style.CONTROL]:
-        own = luminance(style.legible(mark.colour, style.INKS[ink]))
-        assert (max(own, page) + 0.05) / (min(own, page) + 0.05) >= 3
+def test_contrast_is_that_of_the_web_content_guidelines():
+    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
+    assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.01)
 
 
 def test_zero_is_drawn_apart_from_the_logarithms():
