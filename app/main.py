@@ -22,6 +22,7 @@ PAGES = (
     ("views/manifold.py", "Manifold", ":material/scatter_plot:"),
     ("views/displacement.py", "Displacement", ":material/moving:"),
     ("views/trajectories.py", "Trajectories", ":material/timeline:"),
+    ("views/well.py", "Well", ":material/landslide:"),
     ("views/compare.py", "Compare", ":material/compare_arrows:"),
     ("views/directions.py", "Directions", ":material/explore:"),
     ("views/behaviour.py", "Behaviour", ":material/forum:"),

@@ -66,7 +66,7 @@ def multiples(
     for axis in grid.select_xaxes():
         axis.update(constrain="domain")
     grid.update_annotations(font={"size": 12, "color": colours.muted})
-    _name_axes(grid, rows, colours)
+    name_axes(grid, rows, colours)
     return style.dress(grid, base, margin={"t": 104})
 
 
@@ -90,7 +90,7 @@ def _arrows(rows: pd.DataFrame, place: int, wide: Limits, high: Limits) -> list[
     return [{**note[0], "xref": at["x"], "yref": at["y"]} for note in notes if note]
 
 
-def _name_axes(grid: go.Figure, rows: int, colours: style.Ink) -> None:
+def name_axes(grid: go.Figure, rows: int, colours: style.Ink) -> None:
     """One title for all panels of a side: in each they would not fit."""
     font = {"size": 13, "color": colours.text}
     whole = {"xref": "paper", "yref": "paper", "showarrow": False, "font": font, "name": "axis"}
