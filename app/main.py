@@ -92,7 +92,8 @@ def _prepare() -> bool:
 
 
 def _ink() -> InkName:
-    return "dark" if st.context.theme.type == "dark" else "light"
+    for_paper = st.session_state.get("choose-light-ink", False)
+    return "dark" if st.context.theme.type == "dark" and not for_paper else "light"
 
 
 @st.fragment(run_every=_REFRESH)

@@ -30,7 +30,7 @@ InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
 WEBGL_FROM = 3000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
-CAPTION_WIDTH = 92  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
+CAPTION_WIDTH = 82  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
 
 
 @dataclass(frozen=True)
