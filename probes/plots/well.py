@@ -195,7 +195,7 @@ def multiples(
     every = [limits_of(*part, 1.15) for part in parts.values()]
     wide = (min(limits[0][0] for limits in every), max(limits[0][1] for limits in every))
     high = (min(limits[1][0] for limits in every), max(limits[1][1] for limits in every))
-    wells = {layer: make_well(part[0], wide, high) for layer, part in parts.items()}
+    wells = {layer: make_well(part[0], wide, high, _GRID // 2) for layer, part in parts.items()}
     base = style.figure(
         "The wells, layer by layer",
         subtitle,

@@ -46,7 +46,9 @@ def surface(
         fig.add_traces(_path_above(well, arm, seed, path, far))
     fig.add_traces(_pins(well, paths, witness, ink))
     shares = (wide[1] - wide[0], high[1] - high[0])
-    scene = {f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", (ALONG, MAIN, "depth"), strict=True)}
+    scene: dict[str, dict[str, Any]] = {
+        f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", (ALONG, MAIN, "depth"), strict=True)
+    }
     scene["xaxis"]["range"], scene["yaxis"]["range"] = list(wide), list(high)
     scene["zaxis"] |= {"title": {"text": "depth (nats)"}, "range": [-0.2, _PIN + 0.6]}
     ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.6}
