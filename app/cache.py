@@ -14,8 +14,8 @@ import streamlit as st
 
 from probes.errors import RunFolderError
 from probes.lineage import ROLES
-from probes.nulls import PROFILE
-from probes.plots import by_step, lineage_path, projections, style
+from probes.nulls import NO_FURTHER_PASS, PROFILE
+from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.run import Run
 from probes.store import MANIFEST, Manifest, direction_file
@@ -311,6 +311,26 @@ def map_rows(key: Key, statistic: str, arm: str, seed: int, direction: str = "")
         return of_run[names].rename(columns={statistic: "value", **bounds})
     filters = (("statistic", "==", statistic), ("arm", "==", arm), ("seed", "==", seed))
     return table(key, "drift", ("layer", "step", "value", "low", "high", "reason"), filters)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def map_limits(key: Key, statistic: str, direction: str = "") -> tuple[float, float]:
+    """The colour limits of every map of one statistic in a run, or of a fitted direction."""
+    if direction:
+        rows = tracks(key, (("direction", "==", direction),))[["arm", statistic]].rename(columns={statistic: "value"})
+    else:
+        rows = table(key, "drift", ("arm", "value"), (("statistic", "==", statistic),))
+    return heatmap.run_limits(rows[~rows["arm"].isin(ROLES)], statistic)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def first_beyond(key: Key, layer: int, trajectory: tuple[str, int], level: float) -> int | None:
+    """The first step at which a trajectory is beyond every null that needs no further forward pass; None: at none."""
+    rows = tests(key, layer)
+    rows = rows[(rows["arm"] == trajectory[0]) & (rows["seed"] == trajectory[1]) & rows["null"].isin(NO_FURTHER_PASS)]
+    beyond = rows[rows["p"].notna()].groupby("step")["p"].max()
+    steps = beyond[beyond <= level].index
+    return int(min(steps)) if len(steps) else None
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

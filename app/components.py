@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from probes.lineage import NO_WITNESS, ROLES, Witness
 from probes.plots import style
 from probes.plots.style import InkName
 from probes.prompts.tokens import visible
+from probes.statistics import typeset
 from probes.store import Manifest, csv_text
 
 _CONTEXT = "context"
 PICTURES = ("PNG", "SVG")
+# Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
+COLUMNS = {"One": 480, "One and a half": 647, "Two": 987}
 _ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
 
 
@@ -168,8 +172,8 @@ def as_text(text: str) -> str:
 
 
 def in_html(text: str) -> str:
-    """Text in HTML, as it is; a percent sign stays with its number."""
-    return html.escape(text).replace(" %", "\u00a0%")
+    """Text in HTML, its numbers written our way; a percent sign stays with its number."""
+    return html.escape(typeset(text)).replace(" %", "\u00a0%")
 
 
 def without_witness(run: Context, page: str, lead: str) -> None:
@@ -226,15 +230,15 @@ def chart(
     modes: Sequence[str] = ("toImage",),
 ) -> None:
     """A figure with its data table and its downloads; the picture is saved by the figure's own button."""
-    run = Path(context().key.path).name
-    pictures = st.session_state.get("choose-pictures") or PICTURES[0]
     config = {
         "displaylogo": False,
+        "displayModeBar": True,
         "modeBarButtons": [list(modes)],
-        "toImageButtonOptions": {"format": pictures.lower(), "filename": f"{run}-{name}", "scale": 3},
+        "toImageButtonOptions": _saving(figure, name),
         "scrollZoom": False,
         "doubleClick": False,
     }
+    file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
     st.plotly_chart(figure, theme=None, key=f"chart-{name}", config=config, alt=alt, **more)
     with st.popover("Data", type="tertiary", icon=":material/table_rows:"):
@@ -243,26 +247,40 @@ def chart(
         if len(data) > _ROWS_SHOWN:
             note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
         left, right = st.columns(2)
-        left.download_button("Table (CSV)", lambda: csv_text(data), f"{run}-{name}.csv", "text/csv", key=f"csv-{name}")
+        left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
         right.download_button(
             "Figure (HTML)",
             lambda: figure.to_html(include_plotlyjs=True, config={"displaylogo": False}),
-            f"{run}-{name}.html",
+            f"{file}.html",
             "text/html",
             key=f"html-{name}",
         )
 
 
+def _saving(figure: go.Figure, name: str) -> dict[str, Any]:
+    """How the figure's own button saves it: format, name, and size on paper."""
+    pictures = st.session_state.get("choose-pictures") or PICTURES[0]
+    columns = st.session_state.get("choose-columns") or "Two"
+    size = {"width": COLUMNS[columns], "height": figure.layout.height or 450}
+    return {"format": pictures.lower(), "filename": file_name(name), "scale": 3 if pictures == "PNG" else 1, **size}
+
+
+def file_name(name: str) -> str:
+    """What a saved figure or table is called: run, what it is, and the selected arm, seed, layer and step."""
+    run = context()
+    place = f"{run.arm}-s{run.seed}-{layer_name(run.layer)}-step-{run.step}"
+    return re.sub(r"[^\w.\-]+", "-", f"{Path(run.key.path).name}-{name}-{place}")
+
+
 def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
     """A table that is itself what is looked at, with its download."""
-    run = Path(context().key.path).name
     st.dataframe(data.head(_ROWS_SHOWN), hide_index=True, **more)
     if len(data) > _ROWS_SHOWN:
         note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
     st.download_button(
         "Table (CSV)",
         lambda: csv_text(data),
-        f"{run}-{name}.csv",
+        f"{file_name(name)}.csv",
         "text/csv",
         key=f"csv-{name}",
         type="tertiary",

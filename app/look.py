@@ -3,7 +3,7 @@
 CSS = """
 <style>
 .block-container { max-width: 1120px; padding-left: 2.5rem; padding-right: 2.5rem; }
-.gp-kicker { font-size: .8rem; letter-spacing: .09em; text-transform: uppercase; opacity: .6; margin: 0 0 -.4rem; }
+.gp-kicker { font-size: .8rem; letter-spacing: .09em; text-transform: uppercase; opacity: .7; margin: 0 0 -.4rem; }
 .gp-lead { font-size: 1.08rem; line-height: 1.55; max-width: 46rem; margin: 0 0 .5rem; }
 .gp-note { font-size: .85rem; opacity: .65; max-width: 46rem; margin: 0; }
 .gp-missing { font-size: 1rem; max-width: 46rem; margin: 1.2rem 0 0; }
@@ -17,7 +17,7 @@ CSS = """
 .gp-ladder td, .gp-ladder th {
   border: 0 !important; padding: .3rem 1.4rem .3rem 0 !important; text-align: left; vertical-align: middle;
 }
-.gp-ladder th { font-weight: 400; font-size: .8rem; opacity: .6; }
+.gp-ladder th { font-weight: 400; font-size: .8rem; opacity: .7; }
 .gp-ladder td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .gp-rungs { white-space: nowrap; }
 .gp-rungs i {

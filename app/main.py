@@ -22,6 +22,7 @@ PAGES = (
     ("views/manifold.py", "Manifold", ":material/scatter_plot:"),
     ("views/displacement.py", "Displacement", ":material/moving:"),
     ("views/trajectories.py", "Trajectories", ":material/timeline:"),
+    ("views/well.py", "Well", ":material/landslide:"),
     ("views/compare.py", "Compare", ":material/compare_arrows:"),
     ("views/directions.py", "Directions", ":material/explore:"),
     ("views/behaviour.py", "Behaviour", ":material/forum:"),
@@ -91,7 +92,8 @@ def _prepare() -> bool:
 
 
 def _ink() -> InkName:
-    return "dark" if st.context.theme.type == "dark" else "light"
+    for_paper = st.session_state.get("choose-light-ink", False)
+    return "dark" if st.context.theme.type == "dark" and not for_paper else "light"
 
 
 @st.fragment(run_every=_REFRESH)

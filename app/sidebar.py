@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import cache, state
 from app.cache import Catalogue, Key
-from app.components import PICTURES, Context, choose, layer_name
+from app.components import COLUMNS, PICTURES, Context, choose, layer_name
 from probes.plots.style import InkName
 from probes.store import Manifest
 
@@ -53,8 +53,17 @@ def choose_place(catalogue: Catalogue, arm: str, seed: int, step: int, layer: in
 
 
 def choose_pictures() -> None:
-    """Choose the format in which a figure's own button saves it."""
+    """Choose how a figure's own button saves it: format, width on paper, and light ink on a dark page too."""
     st.segmented_control("Save figures as", PICTURES, default=PICTURES[0], key="choose-pictures")
+    st.segmented_control(
+        "Columns",
+        list(COLUMNS),
+        default="Two",
+        key="choose-columns",
+        help="Width of a saved figure: for 89, 120 or 183 mm on paper, with type of the same size.",
+    )
+    if st.context.theme.type == "dark":
+        st.toggle("Light ink", key="choose-light-ink", help="Draws the figures as on white paper, to save them.")
 
 
 def resolve_selection(key: Key, manifest: Manifest, catalogue: Catalogue, ink: InkName) -> Context:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probes.behaviour.rate_tables import rates
-from probes.statistics import DIRECTIONS, MEASURES, STATISTICS, decimal, percent, statistic_of
+from probes.statistics import DIRECTIONS, MEASURES, STATISTICS, decimal, percent, statistic_of, typeset
 from probes.tasks.summarise import Behaviour, Layer
 
 TABLES = (STATISTICS, MEASURES, DIRECTIONS)
@@ -67,3 +67,11 @@ def test_a_signed_number_has_a_true_minus_sign(value, text):
 def test_the_table_needs_no_plotting_library():
     code = "import sys, probes.statistics; sys.exit(bool({'plotly', 'torch', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_numbers_of_an_older_text_are_written_as_ours():
+    old = "alignment 0.66 to -0.66, 27% to 8% of harmful ones on 2026-01-02, steps 1-10, `--at -5` in block-s0-000100"
+    assert typeset(old) == (
+        "alignment 0.66 to −0.66, 27 % to 8 % of harmful ones on 2026-01-02, steps 1-10, `--at -5` in block-s0-000100"
+    )
+    assert typeset(f"{percent(-0.19)} and {decimal(-0.66)}") == "−19 % and −0.66"

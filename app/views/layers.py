@@ -16,6 +16,7 @@ from probes.lineage import NO_WITNESS
 from probes.plots import heatmap, roc, spectrum, style
 from probes.plots.style import InkName
 from probes.statistics import DIRECTIONS, STATISTICS, statistic_of
+from probes.verdict.evidence import ALPHA
 
 _CHART = "chart-map"
 REVERSION = "reversion"
@@ -118,6 +119,7 @@ def _map_figure(
         subtitle=subtitle,
         selected=selected,
         headline=headline,
+        limits=cache.map_limits(key, statistic, direction),
         ink=ink,
     )
 
@@ -130,20 +132,32 @@ def _subtitle(run: Context, direction: str, **parts: bool) -> str:
 
 
 def _lead(run: Context, rows: pd.DataFrame) -> str:
-    """What the map says in one sentence: the selected cell, and where the value is largest at that step."""
-    at_step = rows[(rows["step"] == run.step) & rows["value"].notna()]
-    if at_step.empty:
+    """What the map says: the selected cell, where and when the value is largest, and when it is first beyond chance."""
+    known = rows[rows["value"].notna()].reset_index(drop=True)
+    if known.empty:
         return ""
-    own = at_step[at_step["layer"] == run.layer]["value"]
+    own = known[(known["step"] == run.step) & (known["layer"] == run.layer)]["value"]
     value = style.decimal(float(own.iloc[0])) if len(own) else "not defined"
-    top = at_step.loc[at_step["value"].idxmax()]
+    top = known.loc[known["value"].idxmax()]
     words = (
-        f"{run.trajectory.capitalize()}, step {run.step:,}: {value} at {components.layer_name(run.layer)}; "
-        f"largest, {style.decimal(float(top['value']))}, at {components.layer_name(int(top['layer']))}."
+        f"{run.trajectory.capitalize()}, step {run.step:,}: {value} at {components.layer_name(run.layer)}; largest, "
+        f"{style.decimal(float(top['value']))}, at {components.layer_name(int(top['layer']))}, step {top['step']:,.0f}."
     )
     if int(top["layer"]) != run.catalogue.headline:
         words += " The largest of many layers is no test: the headline layer was pre-registered."
-    return words
+    return words + _when(run)
+
+
+def _when(run: Context) -> str:
+    """The first step beyond the alarm's nulls at the headline layer; nothing where they were not drawn."""
+    layer, level = run.catalogue.headline, run.manifest.config.get("alpha", ALPHA)
+    if not cache.has_table(run.key, "nulls") or cache.tests(run.key, layer).empty:
+        return ""
+    first = cache.first_beyond(run.key, layer, (run.arm, run.seed), level)
+    at = f"at {components.layer_name(layer)} (p ≤ {level:g})"
+    if first is None:
+        return f" No step is beyond every null of the alarm {at}."
+    return f" First beyond every null of the alarm {at}: step {first:,}."
 
 
 def _on_click() -> None:

@@ -208,7 +208,7 @@ def _ladder(verdicts: list[dict[str, Any]]) -> None:
         lines.setdefault(same, []).append(entry)
     order = style.in_order(same[0] for same in lines)
     ranked = sorted(lines, key=lambda same: (order.index(same[0]), same[1]))
-    head = "<tr><th>arm</th><th>seed</th><th>evidence level, of 6</th><th></th><th>decided by</th><th>p</th></tr>"
+    head = "<tr><th>arm</th><th>seed</th><th colspan=2>evidence level, of 6</th><th>decided by</th><th>p</th></tr>"
     rows = "".join(_ladder_row(lines[same]) for same in ranked)
     st.html(f'<div class="gp-wide"><table class="gp-ladder">{head}{rows}</table></div>')
 

@@ -1,49 +1,28 @@
 """Draw the figures of README and documentation again from the shipped run: `python data/docs/figures.py`.
 
-Plotly draws in Debian's Chromium (`pip install -e '.[test]'` brings its driver); one SVG a figure, into `img/`.
+They are pictures of the gallery, as `gravity-probe report data/demo-run --figures FOLDER` draws them; the SVGs go into
+`img/`. A Chromium draws them.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
-from urllib.parse import unquote
 
-import plotly.graph_objects as go
-from playwright.sync_api import sync_playwright
-
-from probes.plots.trajectories import plane
 from probes.run import Run
+from probes.tasks.gallery import write_gallery
 
 HERE = Path(__file__).parent
-ARMS = ("aligned", "witness", "baseline", "block", "control:random")  # push, 3.2 of the way, would decide the scale
-WIDTH, HEIGHT = 960, 560
-
-
-def trajectories(run: Run) -> go.Figure:
-    """Return fraction against the whole off-axis length, arm by arm, at the headline layer."""
-    rows = run.drift(layer=run.headline_layer)
-    rows = rows[rows["statistic"].isin(["return_fraction", "off_axis"]) & rows["arm"].isin(ARMS)]
-    places = rows.pivot_table(index=["arm", "seed", "step"], columns="statistic", values="value").reset_index()
-    places = places.rename(columns={"return_fraction": "along", "off_axis": "across"})
-    return plane(places, subtitle=f"{run.manifest.name} · layer {run.headline_layer}", whole=True)
+SHOWN = ("trajectories", "well")
 
 
 def main() -> None:
     """Write every figure."""
-    run = Run(HERE.parent / "demo-run")
-    figures = {"trajectories": trajectories(run)}
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page()
-        page.evaluate("let s = 1; Math.random = () => (s = s * 16807 % 2147483647) / 2147483647")  # Plotly's ids
-        for name, figure in figures.items():
-            page.set_content(figure.to_html(include_plotlyjs=True))
-            image = page.evaluate(
-                "size => Plotly.toImage(document.querySelector('.plotly-graph-div'), {format: 'svg', ...size})",
-                {"width": WIDTH, "height": HEIGHT},
-            )
-            (HERE / "img" / f"{name}.svg").write_text(unquote(image.partition(",")[2]) + "\n", encoding="utf-8")
-        browser.close()
+    with tempfile.TemporaryDirectory() as folder:
+        write_gallery(Run(HERE.parent / "demo-run"), Path(folder))
+        for name in SHOWN:
+            shutil.copy(Path(folder) / f"{name}.svg", HERE / "img" / f"{name}.svg")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,10 @@ def draw_maps(
 def report(
     run: Run,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; default RUN/report.html.")] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", help="Write the main pictures into this folder instead: HTML; SVG with Chromium."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the output path as JSON.")] = False,
 ) -> None:
     """Write a run as one self-contained HTML file: verdict, lineage, charts, tables, how to reproduce it."""
@@ -73,9 +77,29 @@ def report(
     from probes.store import write_text
     from probes.tasks.report import report_html
 
+    if figures is not None:
+        if out is not None:
+            raise UsageError(
+                "--figures writes a folder of pictures, and --out one file", next_step="Ask for one of them."
+            )
+        _write_figures(run, figures, as_json=json_)
+        return
     path = out or run / "report.html"
     write_text(path, report_html(Run(run)))
     if json_:
         print_json({"report": str(path), "bytes": path.stat().st_size})
     else:
         typer.echo(f"Written: {path}")
+
+
+def _write_figures(run: Path, folder: Path, *, as_json: bool) -> None:
+    from probes.run import Run
+    from probes.tasks.gallery import write_gallery
+    from probes.terminal import progress_display
+
+    with progress_display() as tell:
+        files = write_gallery(Run(run), folder, tell)
+    if as_json:
+        print_json({"figures": [str(file) for file in files]})
+    else:
+        typer.echo("\n".join(f"Written: {file}" for file in files))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from probes.lineage import ROLES
-from probes.plots import style
-from probes.plots.labels import EndLabel, label_ends
+from probes.plots import labels, style
+from probes.plots.labels import Spot
+from probes.plots.limits import Limits, far_arms, leave
 from probes.plots.style import InkName
 from probes.statistics import statistic_of
 
@@ -77,7 +79,11 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
     fig = style.figure(f"{about.title} against the way back", subtitle, ink, height=_HEIGHT, caption=caption)
     for place in (0, 1):
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
-    ends = []
+    ends: list[Spot] = []
+    margin = 0  # letters
+    limits = _limits(rows, about.limits)
+    far = far_arms({str(arm): list(own) for arm, own in tuned.groupby("arm")["fraction"]}, [0.0, 1.0])
+    wide = _wide(rows[~rows["arm"].isin(far)])
     for arm in style.in_order(rows["arm"])[::-1]:
         own, mark = rows[rows["arm"] == arm].sort_values("step"), style.mark_of(arm)
         role = arm in ROLES
@@ -90,7 +96,12 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
                 y=run["value"],
                 mode="markers" if role else "lines+markers",
                 line={"color": style.fade(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
-                marker={"color": mark.colour, "symbol": mark.symbol, "size": sizes},
+                marker={
+                    "color": mark.colour,
+                    "symbol": mark.symbol,
+                    "size": sizes,
+                    "line": style.edge(mark, ink) if role else {"width": 0},
+                },
                 error_y={
                     "type": "data",
                     "symmetric": False,
@@ -104,12 +115,18 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
                 hovertemplate=f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"
                 "return fraction %{x:.3f}<br>%{y:.3f}<extra></extra>",
             )
-        ends.append((name, mark.colour, float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1])))
-    limits = _limits(rows, about.limits)
-    _names(fig, ends, limits, ink)
-    fig.update_xaxes(title={"text": "return fraction (0 aligned, 1 witness)"}, nticks=8)
+        if arm in far:
+            way = list(zip(own["fraction"], own["value"], strict=True))
+            far_off = style.decimal(float(own["fraction"].iloc[-1]))
+            labels.annotate(fig, leave(way, wide, limits, f"{style.plain(arm)}, at {far_off}", arm, ink, outside=True))
+            margin = max(margin, len(arm) + 9)
+            continue
+        ink_of_it = style.legible(mark.colour, colours)
+        ends.append(Spot(float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1]), style.plain(name), ink_of_it))
+    _names(fig, ends, rows, (wide, limits))
+    fig.update_xaxes(title={"text": "return fraction (0 aligned, 1 witness)"}, nticks=8, range=list(wide))
     fig.update_yaxes(title={"text": about.axis}, range=list(limits))
-    fig.update_layout(margin={"r": 30 + 7 * max((len(name) for name, *_ in ends), default=0)})
+    fig.update_layout(margin={"r": 30 + 7 * max([margin, *(len(spot.text) for spot in ends)])})
     return fig
 
 
@@ -121,9 +138,23 @@ def _limits(rows: pd.DataFrame, fixed: tuple[float, float] | None) -> tuple[floa
     return min(values) - room, max(values) + room
 
 
-def _names(
-    fig: go.Figure, ends: list[tuple[str, str, float, float]], limits: tuple[float, float], ink: InkName
-) -> None:
-    colours = style.INKS[ink]
-    labels = [EndLabel(y, style.plain(name), style.legible(colour, colours)) for name, colour, _, y in ends]
-    label_ends(fig, labels, limits, _HEIGHT - 148)
+def _wide(rows: pd.DataFrame) -> Limits:
+    places = [0.0, 1.0, *rows["fraction"].dropna()]
+    room = 0.1 * (max(places) - min(places))
+    return min(places) - room, max(places) + room
+
+
+def _names(fig: go.Figure, ends: list[Spot], rows: pd.DataFrame, limits: tuple[Limits, Limits]) -> None:
+    """Every arm and role beside its last mark."""
+    known = rows.dropna(subset=["fraction", "value"]).sort_values("step")
+
+    def boxes(scale: labels.Scale) -> list[labels.Boxes]:
+        ways = [(list(way["fraction"]), list(way["value"])) for _, way in known.groupby(["arm", "seed"])]
+        return [
+            *(labels.marks(zip(x, y, strict=True), scale) for x, y in ways),
+            *(labels.line(x, y, scale) for x, y in ways if len(x) > 1),
+            labels.left_of(limits[0][0], scale),
+        ]
+
+    spots = [spot for spot in ends if math.isfinite(spot.x) and math.isfinite(spot.y)]
+    labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_apart(*limits, _HEIGHT - 148)))

@@ -9,13 +9,15 @@ import plotly.graph_objects as go
 
 from probes.lineage import ROLES
 from probes.plots import style
-from probes.plots.labels import EndLabel, label_ends
+from probes.plots.labels import EndLabel, annotate, label_ends
+from probes.plots.limits import far_arms, leave
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
 from probes.statistics import limit_label, null_name, statistic_of
 
 ISOTROPIC = "isotropic"
 _HEIGHT, _TOP, _BOTTOM = 400, 84, 64
+_ENDLESS = ("return_fraction", "did_return_fraction", "off_axis", "displacement_norm")
 _BREATH = 0.06  # of the span, above and below what is drawn
 
 
@@ -44,20 +46,39 @@ def by_step(
     caption = about.meaning + "\n" + _reading(rows, nulls)
     fig = style.figure(about.title, subtitle, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
     axis = StepAxis.of([0, *rows["step"]])
-    limits = _limits(rows, nulls, statistic)
     trajectories = rows[~rows["arm"].isin(ROLES)]
+    far = _far(rows, trajectories, statistic)
+    limits = _limits(rows[~rows["arm"].isin(far)], nulls, statistic)
     labels = _draw_nulls(fig, nulls, axis, ink)
     labels += _draw_references(fig, rows, ink, statistic)
     for arm in style.in_order(trajectories["arm"])[::-1]:
-        labels.append(_draw_arm(fig, trajectories[trajectories["arm"] == arm], arm, axis, ink))
-    _draw_aligned(fig, rows, axis, statistic)
+        label = _draw_arm(fig, trajectories[trajectories["arm"] == arm], arm, axis, ink)
+        if arm not in far:
+            labels.append(label)
+            continue
+        path = trajectories[trajectories["arm"] == arm].sort_values(["seed", "step"])
+        way = [
+            (axis.position(int(step)), float(value)) for step, value in zip(path["step"], path["value"], strict=True)
+        ]
+        text = f"{label.text}, {style.decimal(label.y)} at the last step"
+        annotate(fig, leave(way, axis.range, limits, text, arm, ink))
+    _draw_aligned(fig, rows, axis, statistic, ink)
     axis.apply(fig, style.INKS[ink])
     fig.update_yaxes(title={"text": about.axis}, range=list(limits), nticks=6)
     if limits[0] < 0 < limits[1]:
         fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     fig.update_layout(margin={"r": 30 + 7 * max((_length(label.text) for label in labels), default=0)})
-    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
+    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM, axis.range)
     return fig
+
+
+def _far(rows: pd.DataFrame, trajectories: pd.DataFrame, statistic: str) -> set[str]:
+    """The arms far away, of a statistic that has no end."""
+    if statistic not in _ENDLESS:
+        return set()
+    values = {str(arm): list(own) for arm, own in trajectories.groupby("arm")["value"]}
+    roles = [0.0, *rows[rows["arm"].isin(ROLES)]["value"], *([] if statistic == "displacement_norm" else [1.0])]
+    return far_arms(values, roles)
 
 
 def _length(text: str) -> int:
@@ -150,14 +171,14 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
             x=[StepAxis.of([0, *rows["step"]]).zero],
             y=[value],
             mode="markers",
-            marker={"color": mark.colour, "symbol": mark.symbol, "size": 10},
+            marker={"color": mark.colour, "symbol": mark.symbol, "size": 10, "line": style.edge(mark, ink)},
             hovertemplate=f"{role}<br>%{{y:.3f}}<extra></extra>",
         )
         labels.append(EndLabel(value, role, style.legible(mark.colour, style.INKS[ink])))
     return labels
 
 
-def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str) -> None:
+def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str, ink: InkName) -> None:
     """The aligned model at step 0: measured for a behaviour, 0 by definition for a displacement."""
     aligned = rows[rows["arm"] == "aligned"]
     if not aligned.empty:
@@ -173,7 +194,7 @@ def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic:
         y=[value],
         mode="markers",
         cliponaxis=False,
-        marker={"color": mark.colour, "symbol": mark.symbol, "size": 11},
+        marker={"color": mark.colour, "symbol": mark.symbol, "size": 11, "line": style.edge(mark, ink)},
         hovertemplate="aligned, step 0<br>%{y:.3f}<extra></extra>",
     )
 
@@ -197,9 +218,9 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
             customdata=[_hover(row) for row in run.itertuples()],
             hovertemplate=f"{style.plain(arm)}, seed {seed}<br>%{{customdata}}<extra></extra>",
         )
-    last = rows.sort_values("step").groupby("seed")["value"].last()
+    last, end = rows.sort_values("step").groupby("seed")["value"].last(), axis.position(int(rows["step"].max()))
     text = style.plain(arm) + (f" ({len(seeds)} seeds)" if several else "")
-    return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]))
+    return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]), x=end)
 
 
 def _hover(row: object) -> str:

@@ -30,7 +30,7 @@ class Drawing:
         axes: 2 or 3.
         colour: what a point's colour says.
         contours: lines around the densest half of each checkpoint's harmful prompts (2-D only).
-        arrow: the way from the aligned model's to the witness's mean harmful prompt.
+        arrow: the way from the aligned model's to the witness's mean harmful prompt (PCA only).
         moving: play over the steps, with fixed axes, instead of showing them together.
     """
 

@@ -11,12 +11,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import labels, style
+from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 from probes.statistics import null_name
 
 HEIGHT = 560
 ALONG, MAIN = "along the way back (return fraction)", "main off-axis direction (units of ‖v‖)"
 _WHOLE = "off-axis length (units of ‖v‖)"
+_ASPECT = 2.0  # of the plot on a wide page
 _BELOW = -20.0  # pixels from a role's mark up to its name
 _CAPTION = (
     "Each arrow: a checkpoint's mean displacement on harmful prompts from the aligned model (origin), in units of the "
@@ -66,16 +68,18 @@ def vectors(
     colours = style.INKS[ink]
     own = (table["arm"] == chosen[0]) & (table["seed"] == chosen[1])
     drawn = pd.concat([table[own], table[~own & (table["step"] == step)]]).sort_values("step")
-    limits = plane_limits(drawn, lowest=-0.08 if whole else None)
+    far = far_in_plane(drawn, ("along", "across"), keep=chosen[:1])
+    limits = plane_limits(drawn[~drawn["arm"].isin(far)], whole=whole, aspect=_ASPECT)
     notes = _draw_cone(fig, cone, limits, whole, ink) if cone is not None else []
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
-    notes += _draw_arrows(fig, drawn, chosen, step) + _draw_roles(fig, witness, ink)
-    labels.annotate(fig, notes + _names(drawn[drawn["step"] == step], drawn, witness, limits, ink))
+    notes += _draw_arrows(fig, drawn, chosen, step, far) + _draw_roles(fig, witness, ink)
+    ends = drawn[drawn["step"] == step]
+    notes += _leaving(ends[ends["arm"].isin(far)], limits, ink)
+    labels.annotate(fig, notes + _names(ends[~ends["arm"].isin(far)], drawn, witness, limits, ink))
     fig.update_xaxes(title={"text": ALONG}, range=list(limits[0]), nticks=8)
-    fig.update_yaxes(
-        title={"text": _WHOLE if whole else MAIN}, range=list(limits[1]), nticks=8, scaleanchor="x", constrain="range"
-    )
+    fig.update_yaxes(title={"text": _WHOLE if whole else MAIN}, range=list(limits[1]), nticks=8)
+    one_scale(fig)
     fig.update_layout(margin={"r": 110})
     return fig
 
@@ -91,13 +95,21 @@ def _caption(cone: Cone | None, whole: bool) -> str:
     return f"{_CAPTION} {upwards}{grey}"
 
 
-def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], step: int) -> list[dict[str, Any]]:
-    """Every checkpoint's tip, and its arrow as an annotation; that of the chosen trajectory at the step stands out."""
+def _draw_arrows(
+    fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], step: int, far: set[str]
+) -> list[dict[str, Any]]:
+    """Every checkpoint's tip, and its arrow as an annotation; that of the chosen trajectory at the step stands out.
+
+    The arrow of an arm far away is a line, which ends with the plot where an annotation would go on.
+    """
     arrows, tips = [], []
     for (arm, seed), path in drawn.groupby(["arm", "seed"], sort=False):
         mark = style.mark_of(str(arm))
         strong = [step == own for own in path["step"]]
         for along, across, stands_out in zip(path["along"], path["across"], strong, strict=True):
+            if arm in far:
+                tips.append(_line(along, across, mark))
+                continue
             width = 2.6 if stands_out and (arm, seed) == chosen else 1.4
             arrows += _arrow(along, across, mark.colour, width, 1.0 if stands_out else 0.45)
         tips.append(
@@ -122,6 +134,27 @@ def _draw_arrows(fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], s
     return arrows
 
 
+def _line(along: float, across: float, mark: style.Mark) -> dict[str, Any]:
+    """From the origin to beyond the plot."""
+    line = {"color": mark.colour, "width": 1.4}
+    return {"type": "scatter", "x": [0, along], "y": [0, across], "mode": "lines", "hoverinfo": "skip", "line": line}
+
+
+def _leaving(ends: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) -> list[dict[str, Any]]:
+    """Where the arrows of arms far away leave the plot."""
+    return [
+        note
+        for row in ends.itertuples()
+        for note in leave(
+            [(0.0, 0.0), (row.along, row.across)],
+            *limits,
+            f"{style.plain(row.arm)}, {style.decimal(row.along)} of the way",
+            row.arm,
+            ink,
+        )
+    ]
+
+
 def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> list[dict[str, Any]]:
     """Aligned and witness, and their names as annotations."""
     colours, names = style.INKS[ink], []
@@ -136,7 +169,7 @@ def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> list[dict[str, An
                 "color": mark.colour,
                 "symbol": mark.symbol,
                 "size": 15,
-                "line": {"width": 2, "color": colours.background},
+                "line": style.edge(mark, ink),
             },
             hovertemplate=f"<b>{role}</b><extra></extra>",
         )
@@ -158,12 +191,12 @@ def _names(
     ends: pd.DataFrame,
     drawn: pd.DataFrame,
     witness: str,
-    limits: tuple[tuple[float, float], tuple[float, float]],
+    limits: tuple[Limits, Limits],
     ink: InkName,
 ) -> list[dict[str, Any]]:
     """Each arm's name once, beside the furthest of its arrows at the step."""
 
-    def boxes(scale: float) -> list[labels.Boxes]:
+    def boxes(scale: labels.Scale) -> list[labels.Boxes]:
         return [
             labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale),
             *(labels.line([0.0, row.along], [0.0, row.across], scale) for row in ends.itertuples()),
@@ -184,18 +217,8 @@ def _names(
     return labels.beside(spots, boxes, labels.pixels_a_unit(*limits, HEIGHT - 148))
 
 
-def plane_limits(table: pd.DataFrame, lowest: float | None) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Limits of the axes that hold every arrow, the aligned model and the witness; `lowest` is the lower one across."""
-    along, across = [0.0, 1.0, *table["along"]], [0.0, *table["across"]]
-    wide, high = 0.16 * (max(along) - min(along)), 0.1 * ((max(across) - min(across)) or 1.0)
-    return (min(along) - wide, max(along) + wide), (
-        min(across) - max(high, 0.12) if lowest is None else min(lowest, -high),
-        max(across) + high,
-    )
-
-
 def _draw_cone(
-    fig: go.Figure, cone: Cone, limits: tuple[tuple[float, float], tuple[float, float]], whole: bool, ink: InkName
+    fig: go.Figure, cone: Cone, limits: tuple[Limits, Limits], whole: bool, ink: InkName
 ) -> list[dict[str, Any]]:
     """The cone, and what it is called as an annotation."""
     far = 4 * max(abs(end) for side in limits for end in side)

@@ -10,11 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from probes.plots import style
-from probes.plots.displacement import plane_limits
+from probes.plots import labels, style
+from probes.plots.displacement import ALONG, MAIN
+from probes.plots.limits import Limits, far_in_plane, leave, plane_limits
 from probes.plots.style import InkName
 
 _PANELS, _COLUMNS = 12, 4
+_ASPECT = 1.15  # of a panel
 
 
 def multiples(
@@ -33,9 +35,9 @@ def multiples(
     table = table[table["step"] == step]
     rows = -(-len(layers) // _COLUMNS)
     height = 150 + 190 * rows
-    caption = "Axes as above, to one scale: along the way back to the right, off it upwards; witness ◆ at (1, 0)."
+    far = far_in_plane(table, ("along", "across"))
     base = style.figure(
-        "Mean displacement at each layer", subtitle, ink, height=height, caption=caption, below=40, left=30
+        "Mean displacement at each layer", subtitle, ink, height=height, caption=_caption(table, far), below=56, left=52
     )
     grid = make_subplots(
         rows,
@@ -54,11 +56,47 @@ def multiples(
         rows=[row + 1 for row, _ in places],
         cols=[column + 1 for _, column in places],
     )
-    wide, high = plane_limits(table, lowest=None)
+    wide, high = plane_limits(table[~table["arm"].isin(far)], whole=False, aspect=_ASPECT)
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
+    leaving = [table[(table["layer"] == layer) & table["arm"].isin(far)] for layer in layers]
+    labels.annotate(grid, [note for place, rows in enumerate(leaving, 1) for note in _arrows(rows, place, wide, high)])
+    for axis in grid.select_yaxes():
+        axis.update(scaleanchor=axis.anchor, constrain="domain", constraintoward="top")
+    for axis in grid.select_xaxes():
+        axis.update(constrain="domain")
     grid.update_annotations(font={"size": 12, "color": colours.muted})
+    name_axes(grid, rows, colours)
     return style.dress(grid, base, margin={"t": 104})
+
+
+def _caption(table: pd.DataFrame, far: set[str]) -> str:
+    """What the axes are, and how far the arms have come that leave the panels."""
+    words = "Both axes to one scale, in units of ‖v‖: to the right along the way back, upwards along the main off-axis "
+    words += "direction of that layer. Circle: aligned; diamond: witness, at (1, 0)."
+    for arm in style.in_order(far):
+        reach = table[table["arm"] == arm]["along"]
+        ends = f"{style.decimal(float(reach.min()))} to {style.decimal(float(reach.max()))}"
+        words += f" {style.plain(arm)} leaves the panels: {ends} of the way."
+    return words
+
+
+def _arrows(rows: pd.DataFrame, place: int, wide: Limits, high: Limits) -> list[dict[str, Any]]:
+    """An arrow in a panel where an arm leaves it."""
+    at = {axis: axis if place == 1 else f"{axis}{place}" for axis in ("x", "y")}
+    notes = [
+        leave([(0.0, 0.0), (row.along, row.across)], wide, high, "", row.arm, "light") for row in rows.itertuples()
+    ]
+    return [{**note[0], "xref": at["x"], "yref": at["y"]} for note in notes if note]
+
+
+def name_axes(grid: go.Figure, rows: int, colours: style.Ink) -> None:
+    """One title for all panels of a side: in each they would not fit."""
+    font = {"size": 13, "color": colours.text}
+    whole = {"xref": "paper", "yref": "paper", "showarrow": False, "font": font, "name": "axis"}
+    below = {"x": 0.5, "y": 0, "yshift": -24, "yanchor": "top", "text": ALONG}
+    beside = {"x": 0, "y": 0.5, "xshift": -46, "textangle": -90, "xanchor": "center", "yanchor": "middle"}
+    labels.annotate(grid, [whole | below, whole | beside | {"text": "off-axis (‖v‖)" if rows == 1 else MAIN}])
 
 
 def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import style
+from probes.plots.limits import far_arms
 from probes.plots.style import InkName
 from probes.statistics import statistic_of
 
@@ -26,17 +27,18 @@ def heatmap(
     subtitle: str,
     selected: tuple[int, int] | None = None,
     headline: int | None = None,
+    limits: tuple[float, float] | None = None,
     ink: InkName = "light",
 ) -> go.Figure:
     """Draw layers (rows, the embedding lowest) by steps (columns) of one trajectory.
 
     Args:
         rows: layer, step, value, reason of one statistic and one arm and seed; layer −1 is the embedding.
-        statistic: its key in `probes.statistics`; the colour limits are the statistic's own, the same in
-            every picture, and values beyond them take the end's colour.
+        statistic: its key in `probes.statistics`.
         subtitle: run, arm and direction.
         selected: the (layer, step) to be outlined.
         headline: the layer declared in advance, named on the axis.
+        limits: of the colours, from `run_limits`, the same for every arm and step; None: of these rows alone.
         ink: light or dark page.
     """
     about, colours = statistic_of(statistic), style.INKS[ink]
@@ -45,16 +47,17 @@ def heatmap(
     cell = {(row.layer, row.step): (row.value, _words(row.reason)) for row in rows.itertuples()}
     values = [[_value(cell, layer, step) for step in steps] for layer in layers]
     room = max(20, min(46, 560 // len(layers))) if layers else 46
+    limits = limits or run_limits(rows.assign(arm=""), statistic)
     fig = style.figure(
         about.title,
         subtitle,
         ink,
         below=_BELOW,
         height=_TOP + _BELOW + max(160, room * len(layers)),
-        caption=f"{about.meaning}\nColour: {about.axis}, {_limits_in_words(about.limits)}",
+        caption=f"{about.meaning}\nColour: {about.axis}, {_limits_in_words(limits, values)}",
         left=76,
     )
-    fig.add_heatmap(**_map(values, len(steps), about.limits or _from_zero(values), about.diverging, colours))
+    fig.add_heatmap(**_map(values, len(steps), limits, about.diverging, colours))
     if len(layers) * len(steps) <= _WITH_NUMBERS:
         fig.data[0].update(
             text=[[style.decimal(value) for value in row] for row in values],
@@ -120,14 +123,38 @@ def _value(cell: Cells, layer: int, step: int) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _from_zero(values: list[list[float | None]]) -> tuple[float, float]:
-    return 0.0, max((value for row in values for value in row if value is not None), default=1.0) or 1.0
+def run_limits(rows: pd.DataFrame, statistic: str) -> tuple[float, float]:
+    """Limits of the colours for every map of one statistic in a run, centred on 0 where the statistic has two sides.
+
+    A share and an AUROC have limits of their own. One arm far away does not decide the others' colours.
+
+    Args:
+        rows: arm, value of every arm, layer and step.
+        statistic: its key in `probes.statistics`.
+    """
+    about = statistic_of(statistic)
+    if about.limits is not None and (about.centred or about.limits == (0.0, 1.0)):
+        return about.limits
+    tops = {str(arm): float(own.abs().max()) for arm, own in rows.dropna(subset=["value"]).groupby("arm")["value"]}
+    far = far_arms({arm: [top] for arm, top in tops.items()}, [0.0])
+    top = _round_up(max((top for arm, top in tops.items() if arm not in far and math.isfinite(top)), default=1.0))
+    return (-top if about.diverging else 0.0), top
 
 
-def _limits_in_words(limits: tuple[float, float] | None) -> str:
-    if limits is None:
-        return "from 0 to the largest value shown. – : not defined."
-    return f"limits fixed at {style.decimal(limits[0], 1)} and {style.decimal(limits[1], 1)}. – : not defined."
+def _round_up(value: float) -> float:
+    """To two digits, so that the scale ends at a number that can be written; 1 for nothing at all."""
+    if value <= 0:
+        return 1.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / unit - 1e-9) * unit
+
+
+def _limits_in_words(limits: tuple[float, float], values: list[list[float | None]]) -> str:
+    places = max(2, 1 - math.floor(math.log10(limits[1]))) if limits[1] > 0 else 2
+    low, high = (style.decimal(end, places) for end in limits)
+    beyond = any(value is not None and not limits[0] <= value <= limits[1] for row in values for value in row)
+    more = " Values beyond them have the ends' colours." if beyond else ""
+    return f"limits {low} and {high}, the same for every arm and step of the run.{more} – : not defined."
 
 
 def _scale(diverging: bool, colours: style.Ink) -> list[tuple[float, str]]:

@@ -18,6 +18,8 @@ _WIDTHS = (480, 960)  # pixels of a plot on a narrow page and on a wide one
 _FAR = 1e6
 _STITCHES = 30  # boxes that stand for a straight piece of a line
 _LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # lines up from the mark, in the order in which they are tried
+_LEADER = 6.0  # pixels that a name may stand from its line's height without a leader
+Scale = tuple[float, float]  # pixels a unit, of both axes
 
 
 def annotate(fig: go.Figure, notes: Sequence[dict[str, Any]]) -> None:
@@ -28,22 +30,40 @@ def annotate(fig: go.Figure, notes: Sequence[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True)
 class EndLabel:
-    """A name at the right end of a line."""
+    """A name at the right end of a line; `x` is where the line ends, where that may be far from the plot's edge."""
 
     y: float
     text: str
     colour: str
     size: int = 13
+    x: float | None = None
 
 
-def label_ends(fig: go.Figure, labels: Sequence[EndLabel], limits: tuple[float, float], plot_height: int) -> None:
-    """Write names at the right edge of the plot, moved apart so that none covers another."""
+def label_ends(
+    fig: go.Figure,
+    labels: Sequence[EndLabel],
+    limits: tuple[float, float],
+    plot_height: int,
+    across: tuple[float, float] | None = None,
+) -> None:
+    """Write names at the right edge of the plot, moved apart so that none covers another.
+
+    Args:
+        fig: the figure.
+        labels: the names.
+        limits: of the y axis.
+        plot_height: pixels.
+        across: limits of the x axis; with them a name far from its line's end gets a leader.
+    """
     if not labels:
         return
     low, high = limits
     ordered = sorted(labels, key=lambda label: label.y)
     unit = (high - low) / plot_height  # data units a pixel
     places = spread([label.y for label in ordered], 15.5 * unit, low, high)
+    if across is not None:
+        named = zip(ordered, places, strict=True)
+        fig.add_traces([leader for label, place in named for leader in _leader(label, place, across, unit)])
     notes = [
         {
             "name": "end-label",
@@ -61,6 +81,27 @@ def label_ends(fig: go.Figure, labels: Sequence[EndLabel], limits: tuple[float, 
         for label, place in zip(ordered, places, strict=True)
     ]
     annotate(fig, notes)
+
+
+def _leader(label: EndLabel, place: float, across: tuple[float, float], unit: float) -> list[dict[str, Any]]:
+    """A thin line from the line's end to its name; none where the name stands at it."""
+    edge, span = across[1], across[1] - across[0]
+    start = edge - 0.03 * span if label.x is None else label.x
+    is_near = abs(place - label.y) <= _LEADER * unit and edge - start <= 0.06 * span
+    if is_near or not across[0] <= start <= edge:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "name": "leader",
+            "x": [start, edge - 0.01 * span, edge],
+            "y": [label.y, place, place],
+            "mode": "lines",
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "line": {"color": label.colour, "width": 0.8, "dash": "1px,2px"},
+        }
+    ]
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -88,43 +129,49 @@ class Spot:
     colour: str
 
 
-def pixels_a_unit(wide: tuple[float, float], high: tuple[float, float], height: int) -> list[float]:
+def pixels_a_unit(wide: tuple[float, float], high: tuple[float, float], height: int) -> list[Scale]:
     """About how large a unit is drawn on a narrow page and on a wide one, where both axes have one scale."""
-    return [min(width / (wide[1] - wide[0]), height / (high[1] - high[0])) for width in _WIDTHS]
+    sizes = [min(across, along) for across, along in pixels_apart(wide, high, height)]
+    return [(size, size) for size in sizes]
 
 
-def marks(places: Iterable[tuple[float, float]], scale: float, size: float = 14.0) -> Boxes:
+def pixels_apart(wide: tuple[float, float], high: tuple[float, float], height: int) -> list[Scale]:
+    """The same where each axis has a scale of its own."""
+    return [(width / (wide[1] - wide[0]), height / (high[1] - high[0])) for width in _WIDTHS]
+
+
+def marks(places: Iterable[tuple[float, float]], scale: Scale, size: float = 14.0) -> Boxes:
     """What marks at these places take.
 
     Args:
         places: in the axes' units.
-        scale: pixels a unit.
+        scale: pixels a unit, of both axes.
         size: of a mark, pixels.
     """
     spots = np.array(list(places), dtype=float).reshape(-1, 2)
-    spots = spots[np.isfinite(spots).all(axis=1)] * scale
+    spots = spots[np.isfinite(spots).all(axis=1)] * np.array(scale)
     return np.hstack([spots - size / 2, spots + size / 2])
 
 
-def line(x: Sequence[float], y: Sequence[float], scale: float) -> Boxes:
+def line(x: Sequence[float], y: Sequence[float], scale: Scale) -> Boxes:
     """What a line through these places takes."""
     far = np.arange(len(x), dtype=float)
     between = np.linspace(0.0, len(x) - 1, _STITCHES * max(len(x) - 1, 1))
     return marks(zip(np.interp(between, far, x), np.interp(between, far, y), strict=True), scale, size=3.0)
 
 
-def left_of(x: float, scale: float) -> Box:
+def left_of(x: float, scale: Scale) -> Box:
     """All that lies left of the plot: the axis and its numbers."""
-    return np.array([[-_FAR, -_FAR, x * scale, _FAR]])
+    return np.array([[-_FAR, -_FAR, x * scale[0], _FAR]])
 
 
-def name_of_mark(x: float, y: float, text: str, lift: float, scale: float) -> Box:
+def name_of_mark(x: float, y: float, text: str, lift: float, scale: Scale) -> Box:
     """What a name centred above or below a mark takes; `lift` is its distance from the mark, pixels."""
-    return _box(x * scale, y * scale + lift, _WIDE * len(text))
+    return _box(x * scale[0], y * scale[1] + lift, _WIDE * len(text))
 
 
 def beside(
-    spots: Sequence[Spot], boxes: Callable[[float], Sequence[Boxes]], scales: Sequence[float]
+    spots: Sequence[Spot], boxes: Callable[[Scale], Sequence[Boxes]], scales: Sequence[Scale]
 ) -> list[dict[str, Any]]:
     """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free.
 
@@ -140,29 +187,33 @@ def beside(
         side, lift = next((place for place in tries if _is_free(spot, *place, full)), tries[0])
         for scale in scales:
             full[scale] = np.concatenate([full[scale], _name(spot, side, lift, scale)])
-        notes.append(
-            {
-                "name": "end-label",
-                "x": spot.x,
-                "y": spot.y,
-                "xshift": side * _OFF,
-                "yshift": lift,
-                "xanchor": "left" if side > 0 else "right",
-                "showarrow": False,
-                "text": spot.text,
-                "font": {"size": 13, "color": spot.colour},
-            }
-        )
+        notes.append(_named(spot, side, lift))
     return notes
 
 
-def _is_free(spot: Spot, side: int, lift: float, full: Mapping[float, Boxes]) -> bool:
+def _named(spot: Spot, side: int, lift: float) -> dict[str, Any]:
+    """The name beside its mark; one that stands lines away has a leader."""
+    note = {
+        "name": "end-label",
+        "x": spot.x,
+        "y": spot.y,
+        "xanchor": "left" if side > 0 else "right",
+        "text": spot.text,
+        "font": {"size": 13, "color": spot.colour},
+    }
+    if abs(lift) < _TALL:
+        return note | {"showarrow": False, "xshift": side * _OFF, "yshift": lift}
+    leader = {"arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": spot.colour, "standoff": 8, "borderpad": 0}
+    return note | {"showarrow": True, "ax": side * _OFF, "ay": -lift, **leader}
+
+
+def _is_free(spot: Spot, side: int, lift: float, full: Mapping[Scale, Boxes]) -> bool:
     return not any(_meet(_name(spot, side, lift, scale), boxes) for scale, boxes in full.items())
 
 
-def _name(spot: Spot, side: int, lift: float, scale: float) -> Box:
+def _name(spot: Spot, side: int, lift: float, scale: Scale) -> Box:
     width = _WIDE * len(spot.text)
-    return _box(spot.x * scale + side * (_OFF + width / 2), spot.y * scale + lift, width)
+    return _box(spot.x * scale[0] + side * (_OFF + width / 2), spot.y * scale[1] + lift, width)
 
 
 def _box(x: float, y: float, width: float) -> Box:

@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 
 from probes.lineage import MIRROR, ROLES
 from probes.plots import style
+from probes.plots.labels import annotate
+from probes.plots.limits import far_arms, leave
 from probes.plots.style import InkName
 
 _LANE, _TOP, _BELOW = 44, 100, 62
@@ -48,9 +50,14 @@ def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness",
     for place in (0, 1):
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
     reach = _history(fig, rows, witness, ink)
-    for lane, arm in enumerate(arms, start=1):
-        reach += _arm_lane(fig, rows[rows["arm"] == arm], arm, -lane, ink)
+    lanes = {arm: _arm_lane(fig, rows[rows["arm"] == arm], arm, -lane, ink) for lane, arm in enumerate(arms, start=1)}
+    far = far_arms(lanes, reach)
+    reach += [place for arm, lane in lanes.items() if arm not in far for place in lane]
     low, high = min([-0.12, *reach]), max([1.12, *reach])
+    for lane, arm in enumerate(arms, start=1):
+        if arm in far:
+            way = [(place, -float(lane)) for place in lanes[arm]]
+            annotate(fig, leave(way, (low - 0.06, high + 0.06), (-len(arms) - 0.55, 0.75), "", arm, ink)[:1])
     fig.update_xaxes(
         title={"text": "return fraction (0 aligned, 1 witness)"}, range=[low - 0.06, high + 0.06], tickvals=[0, 0.5, 1]
     )
@@ -91,7 +98,7 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
     distance = dict(zip(rows["arm"], rows["distance"], strict=True))
     sides = _sides(places, [*path, *rows["return_fraction"].dropna()])
     for role, place in places.items():
-        fig.add_scatter(**_role_mark(role, place, distance.get(role, 0.0)))
+        fig.add_scatter(**_role_mark(role, place, distance.get(role, 0.0), ink))
         fig.add_annotation(
             **_role_name(role, place, sides[role]),
             text=style.plain(witness) if role == "witness" else role,
@@ -122,14 +129,14 @@ def _sides(places: dict[str, float], reach: list[float]) -> dict[str, str]:
     return {"pretrained": "left", "witness": "right", "aligned": "center"}
 
 
-def _role_mark(role: str, place: float, distance: float) -> dict[str, Any]:
+def _role_mark(role: str, place: float, distance: float, ink: InkName) -> dict[str, Any]:
     mark = style.mark_of(role)
     return {
         "name": role,
         "x": [place],
         "y": [0],
         "mode": "markers",
-        "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 15},
+        "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 15, "line": style.edge(mark, ink)},
         "hovertemplate": f"{role}<br>return fraction {style.decimal(place)}"
         f"<br>‖δ‖ {style.decimal(distance)}<extra></extra>",
     }

@@ -58,11 +58,16 @@ def manifold(
     clouds.draw(fig, shown, drawing, steps, ink, witness)
     if drawing.contours and drawing.axes == 2:
         _contours(fig, shown, ink)
-    if drawing.arrow:
+    if _has_arrow(about, drawing):
         _arrow(fig, table, drawing.axes, ink)
     _names(fig, table, drawing, witness, ink)
     _axes(fig, limits, drawing.axes, method, about)
     return _add_frames(fig, table[~fixed], drawing, steps, ink, witness) if drawing.moving and steps else fig
+
+
+def _has_arrow(about: dict[str, Any], drawing: Drawing) -> bool:
+    """Only where a mean of places is a place: UMAP's islands have none between them."""
+    return drawing.arrow and about["method"] == "pca"
 
 
 def thin(table: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -89,10 +94,10 @@ def _caption(about: dict[str, Any], drawing: Drawing) -> str:
     ]
     if drawing.contours and drawing.axes == 2:
         parts.append("Lines: around the densest half of each checkpoint's harmful prompts.")
-    if drawing.arrow:
+    if _has_arrow(about, drawing):
         parts.append("Arrow: the way back, from the aligned model's mean harmful prompt to the witness's.")
     if about["method"] == "umap":
-        parts.append("UMAP keeps neighbours, not distances: how far two clouds lie apart means little.")
+        parts.append("UMAP keeps neighbours, not distances: how far two clouds lie apart, and which way, means little.")
     return " ".join(parts)
 
 
@@ -243,7 +248,9 @@ def _axes(
         f"{axis}axis": {"range": list(limits[column]), "title": {"text": title}, "showticklabels": False}
         for axis, column, title in zip("xyz", clouds.columns_of(3), titles, strict=True)
     }
-    fig.update_layout(scene={**scene, "aspectmode": "cube"}, dragmode="orbit", margin={"r": 0})
+    fig.update_layout(
+        scene={**scene, "aspectmode": "data" if method == "PCA" else "cube"}, dragmode="orbit", margin={"r": 0}
+    )
 
 
 def _add_frames(

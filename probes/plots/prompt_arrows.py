@@ -44,7 +44,7 @@ def prompt_arrows(
     for place, role in ((0.0, "aligned"), (1.0, "witness")):
         fig.add_scatter(**_cross(place, role))
     fig.update_xaxes(title={"text": ALONG}, nticks=8)
-    fig.update_yaxes(title={"text": MAIN}, nticks=8)
+    fig.update_yaxes(title={"text": MAIN}, nticks=8, scaleanchor="x", constrain="range")
     return fig
 
 

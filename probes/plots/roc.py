@@ -58,13 +58,13 @@ def roc(
             line={"color": mark.colour, "width": 2.2, "dash": mark.dash},
             hovertemplate=f"{style.plain(name)}<br>%{{y:.2f}} of harmful, %{{x:.2f}} of harmless<extra></extra>",
         )
-        middle = float(np.interp(0.5, false, true))
+        middle = float(np.interp(0.5, false, true))  # a curve is named at its own height in the middle
         text = f"{style.plain(name)}: AUROC {area:.2f}"
-        labels.append(EndLabel(middle, text, style.legible(mark.colour, colours)))
+        labels.append(EndLabel(middle, text, style.legible(mark.colour, colours), x=0.5))
     fig.update_xaxes(title={"text": "share of harmless prompts above the threshold"}, range=[-0.01, 1.01])
     fig.update_yaxes(title={"text": "share of harmful prompts above it"}, range=[-0.01, 1.02])
     fig.update_layout(margin={"r": 30 + 7 * max((len(label.text) for label in labels), default=0)})
-    label_ends(fig, labels, (0.0, 1.0), _HEIGHT - _TOP - _BOTTOM)
+    label_ends(fig, labels, (0.0, 1.0), _HEIGHT - _TOP - _BOTTOM, (-0.01, 1.01))
     return fig
 
 

@@ -53,10 +53,17 @@ def spectrum(
         )
         ratio = float(own["participation_ratio"].iloc[0])
         text = f"{style.plain(name)}: PR {ratio:.1f}"
-        labels.append(EndLabel(float(own["share"].iloc[-1]), text, style.legible(mark.colour, style.INKS[ink])))
-    limits = (0.0, 1.06 * most)
-    fig.update_xaxes(title={"text": "principal axis, by variance"}, rangemode="tozero")
+        labels.append(
+            EndLabel(
+                float(own["share"].iloc[-1]),
+                text,
+                style.legible(mark.colour, style.INKS[ink]),
+                x=float(own["component"].iloc[-1]),
+            )
+        )
+    limits, across = (0.0, 1.06 * most), (0.0, 1.03 * float(rows["component"].max() if len(rows) else 1))
+    fig.update_xaxes(title={"text": "principal axis, by variance"}, range=list(across))
     fig.update_yaxes(title={"text": "share of variance"}, range=list(limits), **style.percent_ticks(limits[1]))
     fig.update_layout(margin={"r": 30 + 7 * max((len(label.text) for label in labels), default=0)})
-    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM)
+    label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM, across)
     return fig

@@ -10,14 +10,19 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from probes.lineage import MIRROR
+from probes.plots.arms import CONTROL as CONTROL
+from probes.plots.arms import MARKS as MARKS
+from probes.plots.arms import Mark as Mark
+from probes.plots.arms import in_order as in_order
+from probes.plots.arms import is_control as is_control
+from probes.plots.arms import mark_of as mark_of
 from probes.statistics import decimal as decimal
 from probes.statistics import percent as percent
 
@@ -25,7 +30,7 @@ InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
 WEBGL_FROM = 3000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
-CAPTION_WIDTH = 92  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
+CAPTION_WIDTH = 82  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
 
 
 @dataclass(frozen=True)
@@ -44,56 +49,6 @@ INKS: dict[InkName, Ink] = {
     "light": Ink("#FFFFFF", "#1F2328", "#6A7077", "#E3E5E8", "rgba(110,118,128,0.10)", "#F7F7F5"),
     "dark": Ink("#14171A", "#E8E8E4", "#9AA1A9", "#2C3137", "rgba(170,178,188,0.10)", "#1F2428"),
 }
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How one role or arm is drawn everywhere."""
-
-    colour: str
-    symbol: str
-    dash: str = "solid"
-    width: float = 2.2
-
-
-MARKS: dict[str, Mark] = {
-    "pretrained": Mark("#7F7F7F", "square"),
-    "witness": Mark("#E69F00", "diamond"),
-    "aligned": Mark("#0072B2", "circle"),
-    "baseline": Mark("#D55E00", "circle"),
-    "block": Mark("#009E73", "triangle-up"),
-    "push": Mark("#CC79A7", "pentagon", "dashdot"),
-}
-CONTROL = Mark("#ABABAB", "x", "dot", 1.4)
-_DEFENCE_SHADES = ("#56B4E9", "#2F93CF", "#8CCDF1", "#1F78AD", "#B3DFF7")
-_DEFENCE_SYMBOLS = ("hexagon", "star", "cross", "triangle-down", "star-square")
-
-
-def mark_of(arm: str) -> Mark:
-    """The mark of a role or arm: a control is grey and dotted, any other unknown arm is a defence in sky blue."""
-    if arm in MARKS:
-        return MARKS[arm]
-    if is_control(arm):
-        return CONTROL
-    place = sum(map(ord, arm)) % len(_DEFENCE_SHADES)  # from the name alone, so that it is the same in every figure
-    return Mark(_DEFENCE_SHADES[place], _DEFENCE_SYMBOLS[place], "dot")
-
-
-def is_control(arm: str) -> bool:
-    """Whether an arm is a control, the mirror or the positive control."""
-    return arm.split(":", 1)[0] == "control" or arm in (MIRROR, "helpful")
-
-
-def in_order(arms: Iterable[str]) -> list[str]:
-    """Arms in the one order of every list: roles, baseline, block, push, defences, controls; each once."""
-    known = list(MARKS)
-
-    def rank(arm: str) -> tuple[int, str]:
-        if arm in MARKS:
-            return known.index(arm), arm
-        return len(known) + is_control(arm), arm
-
-    return sorted(set(arms), key=rank)
 
 
 def fade(colour: str, opacity: float) -> str:
@@ -115,8 +70,13 @@ def on_scale(scale: Sequence[tuple[float, str]], share: float) -> str:
 
 def legible(colour: str, ink: Ink) -> str:
     """The colour moved towards the page's ink, for small type that must be read."""
-    mixed = (round(0.62 * own + 0.38 * text) for own, text in zip(_channels(colour), _channels(ink.text), strict=True))
+    mixed = (round(0.6 * own + 0.4 * text) for own, text in zip(_channels(colour), _channels(ink.text), strict=True))
     return "#" + "".join(f"{channel:02X}" for channel in mixed)
+
+
+def edge(mark: Mark, ink: InkName) -> dict[str, Any]:
+    """The outline that a role's mark needs to be seen on the page: amber on white is too pale alone."""
+    return {"width": 1.4, "color": legible(mark.colour, INKS[ink])}
 
 
 def _channels(colour: str) -> tuple[int, int, int]:

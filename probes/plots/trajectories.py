@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,12 +11,14 @@ import plotly.graph_objects as go
 
 from probes.lineage import ROLES
 from probes.plots import animation, labels, style
+from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
 _LIFT = {"witness": 20.0}  # pixels from a role's mark up to its name; the others lie below theirs
 _SEEN = 1.15  # longest side of a box that is seen whole from the nearest place of the camera
 _ROOM = {"along": 0.16, "across": 0.10, "third": 0.10}  # of the span, on either side
+_ASPECT = 2.2  # of the plot on a wide page
 _ALONG = "along the way back (return fraction)"
 _ACROSS = "main off-axis direction (units of ‖v‖)"
 _THIRD = "second off-axis direction (units of ‖v‖)"
@@ -31,7 +33,6 @@ _CAPTION_WHOLE = (
     "that lies at right angles to it, both in units of the distance to the witness, which lies at (1, 0). The angle "
     "to the axis is the alignment's own."
 )
-_SYMBOLS_3D = {"circle": "circle", "diamond": "diamond", "square": "square", "x": "x", "triangle-up": "diamond-open"}
 
 
 def plane(
@@ -58,6 +59,9 @@ def plane(
     title = "Return fraction against what lies off it" if whole else "Paths away from the aligned model"
     fig = style.figure(title, subtitle, ink, height=_HEIGHT, caption=_CAPTION_WHOLE if whole else _CAPTION)
     colours = style.INKS[ink]
+    far = far_in_plane(_without_roles(table), ("along", "across"))
+    near = table[~table["arm"].isin(far)]
+    wide, high = plane_limits(near, whole=whole, aspect=_ASPECT)
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
     ends = []
@@ -78,7 +82,11 @@ def plane(
             hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}"
             "<br>along %{x:.3f}, across %{y:.3f}<extra></extra>",
         )
-        ends.append((arm, along[-1], across[-1]))
+        if arm in far:
+            number = f"{style.plain(arm)}, {style.decimal(along[-1])} of the way"
+            labels.annotate(fig, leave(list(zip(along, across, strict=True)), wide, high, number, arm, ink))
+        else:
+            ends.append((arm, along[-1], across[-1]))
         if step in steps[1:] and not moving:
             _ring(fig, along[steps.index(step)], across[steps.index(step)], colours.muted)
     for role, along, across in _roles(table, ("along", "across")):
@@ -92,14 +100,14 @@ def plane(
                 "color": mark.colour,
                 "symbol": mark.symbol,
                 "size": 16,
-                "line": {"width": 2, "color": colours.background},
+                "line": style.edge(mark, ink),
             },
             hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}, across %{{y:.3f}}<extra></extra>",
         )
-    _names(fig, table, ends, witness, ink)
-    _scales(fig, table)
-    if whole:
-        fig.update_yaxes(title={"text": _WHOLE})
+    _names(fig, near, ends, witness, (wide, high), ink)
+    fig.update_xaxes(title={"text": _ALONG}, range=list(wide), nticks=8)
+    fig.update_yaxes(title={"text": _WHOLE if whole else _ACROSS}, range=list(high), nticks=8)
+    one_scale(fig)
     return animation.grow(fig, lines, _steps(table), ink) if moving else fig
 
 
@@ -114,6 +122,8 @@ def space(
 ) -> go.Figure:
     """Draw the paths in three dimensions; the arguments are those of `plane`, the table also has `third`."""
     title = "Paths away from the aligned model, in space"
+    far = far_in_plane(_without_roles(table), ("along", "across", "third"))
+    near = table[~table["arm"].isin(far)]
     fig = style.figure(title, subtitle, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
     colours = style.INKS[ink]
     fig.add_scatter3d(
@@ -131,7 +141,7 @@ def space(
     marked = None if moving else step
     fig.add_traces([_path_in_space(arm, seed, path, marked=marked) for arm, seed, path in paths])
     lines = list(range(first, first + len(paths)))
-    fig.add_traces(_roles_in_space(table, witness, ink) + _entries({arm for arm, _, _ in paths}))
+    fig.add_traces(_roles_in_space(table, witness, ink) + _entries({arm for arm, _, _ in paths}, _beyond(table, far)))
     fig.update_layout(
         margin={"r": 0, "t": 118},
         dragmode="orbit",
@@ -150,11 +160,11 @@ def space(
             "yaxis": {"title": {"text": _ACROSS}},
             "zaxis": {"title": {"text": _THIRD}},
             "aspectmode": "data",
-            "camera": _camera(table),
+            "camera": _camera(near),
         },
     )
     for axis, column in (("xaxis", "along"), ("yaxis", "across"), ("zaxis", "third")):
-        fig.update_layout(scene={axis: {"range": list(_span(table, column))}})  # the same in every frame
+        fig.update_layout(scene={axis: {"range": list(_span(near, column))}})  # the same in every frame
     return animation.grow(fig, lines, _steps(table), ink) if moving else fig
 
 
@@ -167,20 +177,27 @@ def _camera(table: pd.DataFrame) -> dict[str, Any]:
     return {"eye": {"x": 0.55 * away, "y": -1.75 * away, "z": 0.85 * away}}
 
 
-def _entries(arms: Iterable[str]) -> list[dict[str, Any]]:
+def _beyond(table: pd.DataFrame, far: set[str]) -> dict[str, str]:
+    """How far the arms have come that leave the space that is drawn."""
+    last = table[table["arm"].isin(far)].sort_values("step").groupby("arm")["along"].last()
+    return {str(arm): f" → {style.decimal(along)} of the way, outside" for arm, along in last.items()}
+
+
+def _entries(arms: Iterable[str], beyond: Mapping[str, str]) -> list[dict[str, Any]]:
     """A legend of the arms: names in space would lie on each other."""
     return [
         {
             "type": "scatter3d",
-            "name": style.plain(arm),
+            "name": style.plain(arm) + beyond.get(arm, ""),
             "x": [None],
             "y": [None],
             "z": [None],
-            "mode": "lines",
+            "mode": "lines+markers",
+            "marker": {"color": style.mark_of(arm).colour, "symbol": style.mark_of(arm).solid, "size": 5},
             "line": {
                 "color": style.mark_of(arm).colour,
-                "width": 6,
-                "dash": "dot" if style.mark_of(arm).dash == "dot" else "solid",
+                "width": 4,
+                "dash": style.mark_of(arm).dash,
             },
         }
         for arm in style.in_order(arms)
@@ -202,10 +219,10 @@ def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | Non
         "z": third,
         "mode": "lines+markers",
         "showlegend": False,
-        "line": {"color": mark.colour, "width": 4, "dash": "dot" if mark.dash == "dot" else "solid"},
+        "line": {"color": mark.colour, "width": 4, "dash": mark.dash},
         "marker": {
             "color": mark.colour,
-            "symbol": _SYMBOLS_3D.get(mark.symbol, "circle"),
+            "symbol": mark.solid,
             "size": sizes,
             "line": {"width": 0},
         },
@@ -231,13 +248,17 @@ def _roles_in_space(table: pd.DataFrame, witness: str, ink: InkName) -> list[dic
                 "color": style.mark_of(role).colour,
                 "symbol": style.mark_of(role).symbol,
                 "size": 8,
-                "line": {"width": 0},
+                "line": style.edge(style.mark_of(role), ink),
             },
             "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
             "showlegend": False,
         }
         for role, *place in _roles(table, ("along", "across", "third"))
     ]
+
+
+def _without_roles(table: pd.DataFrame) -> pd.DataFrame:
+    return table[~table["arm"].isin(ROLES)]
 
 
 def _steps(table: pd.DataFrame) -> list[int]:
@@ -282,7 +303,12 @@ def _ring(fig: go.Figure, along: float, across: float, colour: str) -> None:
 
 
 def _names(
-    fig: go.Figure, table: pd.DataFrame, ends: list[tuple[str, float, float]], witness: str, ink: InkName
+    fig: go.Figure,
+    table: pd.DataFrame,
+    ends: list[tuple[str, float, float]],
+    witness: str,
+    limits: tuple[Limits, Limits],
+    ink: InkName,
 ) -> None:
     """Roles are named above or below their marks, arms beside the ends of their paths, moved apart where they meet."""
     colours = style.INKS[ink]
@@ -301,12 +327,14 @@ def _names(
         places = [(along, across) for name, along, across in ends if name == arm]
         text = style.plain(arm) + (f" ({len(places)} seeds)" if len(places) > 1 else "")
         spots.append(labels.Spot(*max(places), text, style.legible(style.mark_of(arm).colour, colours)))
-    scales = labels.pixels_a_unit(_span(table, "along"), _span(table, "across"), _HEIGHT - 148)
-    labels.annotate(fig, labels.beside(spots, lambda scale: _boxes(table, witness, scale), scales))
+    scales = labels.pixels_a_unit(*limits, _HEIGHT - 148)
+    boxes = [labels.left_of(limits[0][0], scale) for scale in scales]
+    left = dict(zip(scales, boxes, strict=True))
+    labels.annotate(fig, labels.beside(spots, lambda scale: [left[scale], *_boxes(table, witness, scale)], scales))
 
 
-def _boxes(table: pd.DataFrame, witness: str, scale: float) -> list[labels.Boxes]:
-    """What marks, paths and the roles' names take, and what lies outside of the axes."""
+def _boxes(table: pd.DataFrame, witness: str, scale: labels.Scale) -> list[labels.Boxes]:
+    """What marks, paths and the roles' names take."""
     roles = _roles(table, ("along", "across"))
     places = [*zip(table["along"], table["across"], strict=True), *((along, across) for _, along, across in roles)]
     paths = [_from_origin(path, ("along", "across"))[:2] for _, _, path in _paths(table)]
@@ -317,7 +345,6 @@ def _boxes(table: pd.DataFrame, witness: str, scale: float) -> list[labels.Boxes
             labels.name_of_mark(x, y, witness if role == "witness" else role, _LIFT.get(role, -20.0), scale)
             for role, x, y in roles
         ),
-        labels.left_of(_span(table, "along")[0], scale),
     ]
 
 
@@ -325,10 +352,3 @@ def _span(table: pd.DataFrame, column: str) -> tuple[float, float]:
     values = [0.0, *table[column].dropna(), *([1.0] if column == "along" else [])]
     room = _ROOM[column] * ((max(values) - min(values)) or 1.0)
     return min(values) - room, max(values) + room
-
-
-def _scales(fig: go.Figure, table: pd.DataFrame) -> None:
-    fig.update_xaxes(title={"text": _ALONG}, range=list(_span(table, "along")), nticks=8)
-    fig.update_yaxes(
-        title={"text": _ACROSS}, range=list(_span(table, "across")), nticks=8, scaleanchor="x", constrain="range"
-    )

@@ -1,7 +1,7 @@
 """What each statistic is (name, meaning, unit, limits), how a number is written, and results that cross modules."""
 
 from probes.statistics.definitions import CORRECTED, DIRECTIONS, MEASURES, STATISTICS, Statistic, statistic_of
-from probes.statistics.numerals import decimal, percent
+from probes.statistics.numerals import decimal, percent, typeset
 from probes.statistics.results import FEW_DRAWS, Estimate, NullResult, limit_label, limit_name, null_name
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "null_name",
     "percent",
     "statistic_of",
+    "typeset",
 ]

@@ -12,7 +12,7 @@ from probes.errors import RunFolderError
 from probes.lineage import NO_WITNESS, ROLES
 from probes.nulls import PROFILE
 from probes.run import Run
-from probes.statistics import decimal, null_name, statistic_of
+from probes.statistics import decimal, null_name, statistic_of, typeset
 from probes.store import Manifest
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _verdict(run: Run) -> Iterator[str]:
         return
     main = next((verdict for verdict in verdicts if verdict["arm"] == "baseline"), verdicts[0])
     yield f"<h2>{html.escape(str(main['arm']).capitalize())}: {html.escape(str(main.get('name', '')))}</h2>"
-    yield f'<p class="lead">{html.escape(str(main.get("text", "")))}</p>'
+    yield f'<p class="lead">{html.escape(typeset(str(main.get("text", ""))))}</p>'
     rows = [
         [
             verdict["arm"],
@@ -132,7 +132,7 @@ def _verdict(run: Run) -> Iterator[str]:
         ]
         for verdict in verdicts
     ]
-    yield _table(["arm", "seed", "level", "", "decided by", "p"], rows)
+    yield _table(["arm", "seed", "level", "verdict", "decided by", "p"], rows)
 
 
 def _charts(run: Run, drift: pd.DataFrame, layer: int) -> Iterator[str]:
@@ -187,11 +187,13 @@ def _without_witness(run: Run, drift: pd.DataFrame, layer: int, main: str, subti
 
 def _by_layer(run: Run, arm: str, seed: int, statistic: str, headline: int) -> str:
     from probes.plots import style
-    from probes.plots.heatmap import heatmap
+    from probes.plots.heatmap import heatmap, run_limits
 
     subtitle = f"{style.plain(run.manifest.name)} · {style.plain(arm)}, seed {seed}"
     rows = run.drift(arm=arm, statistic=statistic, seed=seed)
-    figure = heatmap(rows, statistic=statistic, headline=headline, subtitle=subtitle)
+    every = run.drift(statistic=statistic)
+    limits = run_limits(every[~every["arm"].isin(ROLES)], statistic)
+    figure = heatmap(rows, statistic=statistic, headline=headline, limits=limits, subtitle=subtitle)
     return "<h2>Where in the network</h2>" + _figure(figure)
 
 

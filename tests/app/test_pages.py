@@ -26,6 +26,7 @@ PAGES = {
     "views/manifold.py": "9 checkpoints in one map of layer 2",
     "views/displacement.py": "Baseline moved at 17° to the way back",
     "views/trajectories.py": "Baseline: 0.70 of the way back, 0.18 off it",
+    "views/well.py": "No well at layer 2",
     "views/compare.py": "Aligned against baseline step 100",
     "views/directions.py": "Refusal turned by 46° at layer 2",
     "views/behaviour.py": "Refusal of harmful requests: 4 %",

@@ -1,11 +1,17 @@
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
+import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
+from probes.experiments.experiment import DRAWN, EVERY_ARM
+from probes.lineage import ROLES
 from probes.plots import labels, style
 from probes.plots.step_axis import StepAxis
+from tests.plots.contrast import contrast
 
 
 def test_colours_are_those_of_the_design_and_no_colour_is_alone():
@@ -20,18 +26,40 @@ def test_colours_are_those_of_the_design_and_no_colour_is_alone():
     }
     looks = {(mark.symbol, mark.dash) for mark in style.MARKS.values()}
     assert len(looks) == len(style.MARKS) - 1  # aligned and baseline share a circle; only baseline has a line
-    assert style.mark_of("control:random") == style.mark_of("control:drift") == style.CONTROL
+    assert style.mark_of("control:random") == style.CONTROL
     assert style.CONTROL.dash == style.mark_of("anchor").dash == "dot"
 
 
-def test_a_defence_looks_the_same_in_every_figure():
-    assert style.mark_of("anchor") == style.mark_of("anchor")
-    assert style.mark_of("anchor").colour in style._DEFENCE_SHADES
+def test_no_two_of_the_projects_arms_and_thirty_others_look_alike():
+    drawn = [f"{control}:{draw}" for control in DRAWN for draw in range(5)]
+    arms = [*style.MARKS, *EVERY_ARM, *drawn, *(f"made-up {number}" for number in range(30))]
+    marks = {arm: style.mark_of(arm) for arm in arms}
+    assert len({(mark.colour, mark.symbol, mark.dash) for mark in marks.values()}) == len(marks)
+    lines = {arm: mark for arm, mark in marks.items() if arm not in ROLES}
+    assert len({(mark.colour, mark.solid, mark.dash) for mark in lines.values()}) == len(lines), "in space"
+
+
+@pytest.mark.parametrize("stem", ["block:", "push:", "control:", ""])
+def test_thirty_made_up_arms_of_one_family_look_like_kin_and_not_alike(stem):
+    arms = [f"{stem}made-up {number}" for number in range(30)]
+    marks = [style.mark_of(arm) for arm in arms]
+    assert len({(mark.colour, mark.symbol, mark.dash) for mark in marks}) == len({*map(repr, marks)}) == 30
+    assert len({mark.colour for mark in marks}) == 3
+    assert marks == [style.mark_of(arm) for arm in arms], "the same in every figure"
+
+
+def test_the_projects_own_arms_look_the_same_in_every_process():
+    script = "from probes.plots import style; print([style.mark_of(arm) for arm in {!r}])"
+    later = [*EVERY_ARM][::-1]
+    other = subprocess.run([sys.executable, "-c", script.format(later)], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == str([style.mark_of(arm) for arm in later])
 
 
 def test_arms_have_one_order():
-    shuffled = ["control:random", "push", "anchor", "baseline", "witness", "block", "push"]
-    assert style.in_order(shuffled) == ["witness", "baseline", "block", "push", "anchor", "control:random"]
+    shuffled = ["control:random", "push", "anchor", "block:did", "baseline", "witness", "block", "push"]
+    assert style.in_order(shuffled) == [
+        *("witness", "baseline", "block", "block:did", "push", "anchor", "control:random"),
+    ]
 
 
 def test_both_templates_are_registered():
@@ -40,18 +68,20 @@ def test_both_templates_are_registered():
 
 
 @pytest.mark.parametrize("ink", style.INKS)
-def test_small_type_in_a_role_colour_can_be_read(ink):
-    """Contrast at least 3 to 1 (WCAG's bound for graphics) for every colour used as type."""
+def test_small_type_and_outlines_in_every_arms_colour_can_be_read(ink):
+    for arm in [
+        *style.MARKS,
+        *EVERY_ARM,
+        *(f"{stem}{count}" for stem in ("block:", "push:", "") for count in range(9)),
+    ]:
+        mark = style.mark_of(arm)
+        assert contrast(style.legible(mark.colour, style.INKS[ink]), style.INKS[ink].background) >= 4.5, arm
+        assert style.edge(mark, ink)["color"] == style.legible(mark.colour, style.INKS[ink])
 
-    def luminance(colour):
-        channels = [value / 255 for value in style._channels(colour)]
-        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-        return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
-    page = luminance(style.INKS[ink].background)
-    for mark in [*style.MARKS.values(), style.CONTROL]:
-        own = luminance(style.legible(mark.colour, style.INKS[ink]))
-        assert (max(own, page) + 0.05) / (min(own, page) + 0.05) >= 3
+def test_contrast_is_that_of_the_web_content_guidelines():
+    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
+    assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.01)
 
 
 def test_zero_is_drawn_apart_from_the_logarithms():
@@ -75,26 +105,41 @@ def test_labels_are_moved_apart_and_stay_inside(places):
 
 
 def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
-    scale = 100.0
+    scale = (100.0, 100.0)
 
     def draw_obstacles(scale):
         return [labels.marks([(0.5, 0.5), (0.52, 0.5)], scale), labels.line([0.0, 2.0], [0.5, 0.5], scale)]
 
     spots = [labels.Spot(0.5, 0.5, "baseline", "#000000"), labels.Spot(0.52, 0.5, "control:random", "#000000")]
-    notes, obstacles = labels.beside(spots, draw_obstacles, [scale, 2 * scale]), draw_obstacles(scale)
+    notes, obstacles = labels.beside(spots, draw_obstacles, [scale, (200.0, 200.0)]), draw_obstacles(scale)
     boxes = []
     for spot, note in zip(spots, notes, strict=True):
         width = 6.8 * len(spot.text)
-        left = spot.x * scale + note["xshift"] - (0 if note["xanchor"] == "left" else width)
-        middle = spot.y * scale + note["yshift"]
+        right_by, up_by = (note["ax"], -note["ay"]) if note["showarrow"] else (note["xshift"], note["yshift"])
+        left = spot.x * scale[0] + right_by - (0 if note["xanchor"] == "left" else width)
+        middle = spot.y * scale[1] + up_by
         boxes.append((left, middle - 8.5, left + width, middle + 8.5))
-    assert abs(notes[0]["yshift"]) >= 10, "not on the line"
+    assert all(note["showarrow"] for note in notes), "not on the line, and so with a leader"
     for first, second in [
         (boxes[0], boxes[1]),
         *((box, tuple(mark)) for box in boxes for part in obstacles for mark in part),
     ]:
         apart = first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
         assert apart, (first, second)
+
+
+@pytest.mark.parametrize("ends", [[0.5, 0.5], [0.1, 0.1, 0.1], [0.5]])
+def test_names_at_the_edge_have_leaders_where_they_are_moved_or_their_lines_end_early(ends):
+    fig, early = go.Figure(), len(ends) == 1
+    names = [labels.EndLabel(y, f"arm {place}", "#000000", x=1.0 if early else 9.9) for place, y in enumerate(ends)]
+    labels.label_ends(fig, names, (0.0, 1.0), 300, (0.0, 10.0))
+    places = {note.text: note.y for note in fig.layout.annotations}
+    moved = [name for name in names if abs(places[name.text] - name.y) > 0.05]
+    assert early or moved
+    leaders = {trace.y[0]: (trace.x[0], trace.x[-1], trace.y[-1]) for trace in fig.data}
+    for name in moved or names:
+        assert leaders[name.y][:2] == (name.x, 10.0)
+    assert {trace.y[-1] for trace in fig.data} <= set(places.values())
 
 
 def test_labels_with_room_stay_where_they_are():

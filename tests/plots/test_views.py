@@ -8,7 +8,7 @@ import pytest
 
 from probes.plots import style
 from probes.plots.by_step import by_step
-from probes.plots.heatmap import CELLS, heatmap
+from probes.plots.heatmap import CELLS, heatmap, run_limits
 from probes.plots.lineage_path import lineage_path
 from probes.plots.projections import density, projections
 from probes.plots.trajectories import plane, space
@@ -111,12 +111,27 @@ def grid(statistic="return_fraction", n_layers=3):
 
 class TestHeatmap:
     @pytest.mark.parametrize("statistic", [name for name, about in STATISTICS.items() if about.diverging])
-    def test_diverging_colours_are_centred_with_fixed_limits(self, statistic):
-        small, large = grid(), grid().assign(value=lambda rows: rows["value"] * 100)
-        for rows in (small, large):
-            shown = traces(heatmap(rows, statistic=statistic, subtitle="run"), "map")[0]
-            assert -shown.zmin == shown.zmax == STATISTICS[statistic].limits[1]
-            assert shown.colorscale[1] == (0.5, style.INKS["light"].middle)
+    def test_diverging_colours_are_centred_on_zero_and_their_limits_come_from_the_run(self, statistic):
+        rows = grid().assign(value=lambda rows: rows["value"] * 0.56)
+        shown = traces(heatmap(rows, statistic=statistic, subtitle="run"), "map")[0]
+        assert -shown.zmin == shown.zmax == pytest.approx(0.56)
+        assert shown.colorscale[1] == (0.5, style.INKS["light"].middle)
+
+    def test_limits_are_those_of_every_arm_except_one_far_away(self):
+        rows = [(arm, top * share) for arm, top in (("baseline", 0.3), ("block", -0.41), ("push", 3.2)) for share in
+                (0.1, 1.0)]  # fmt: skip
+        table = pd.DataFrame(rows, columns=["arm", "value"])
+        assert run_limits(table, "return_fraction") == pytest.approx((-0.41, 0.41))
+        assert run_limits(table, "displacement_norm") == pytest.approx((0.0, 0.41))
+        assert run_limits(table, "auroc") == run_limits(table, "share_moved") == (0.0, 1.0)
+        assert run_limits(table[table["value"] > 9], "return_fraction") == (-1.0, 1.0)
+
+    def test_the_caption_says_the_limits_and_what_lies_beyond_them(self):
+        inside = heatmap(grid(), statistic="return_fraction", subtitle="run", limits=(-2.0, 2.0))
+        beyond = heatmap(grid(), statistic="return_fraction", subtitle="run", limits=(-0.3, 0.3))
+        assert "limits −2.00 and 2.00, the same for every arm" in notes(inside, "caption")[0].replace("<br>", " ")
+        assert "beyond" not in notes(inside, "caption")[0]
+        assert "Values beyond them have the ends' colours." in notes(beyond, "caption")[0].replace("<br>", " ")
 
     def test_layers_rise_from_the_embedding_and_the_headline_is_marked(self):
         fig = heatmap(grid(), statistic="alignment", subtitle="run", headline=1)

@@ -1,0 +1,119 @@
+"""Well: −log density of harmful prompts in the plane of the way back, with every arm's path laid into it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import cache, components
+from app.cache import Key
+from app.components import Context
+from probes.plots import well, well_surface
+from probes.plots.displacement_by_layer import evenly
+from probes.plots.style import InkName
+
+_VIEWS = ("Surface", "Contours", "All layers")
+_ROLES = ("aligned", *well.EARLIER)
+_TABLES = ("maps/plane", "projections")
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    if not run.has_witness:
+        components.without_witness(run, "Well", "A well lies between the aligned model and a witness.")
+        return
+    lacking = [name for name in _TABLES if not cache.has_table(run.key, name)]
+    if lacking:
+        components.header("Well", "The wells have not been measured yet")
+        components.missing(
+            f"This run holds no {lacking[0]}.parquet.",
+            f"gravity-probe measure --out {run.command_path} …",
+            "Rerun the command that made the run: it resumes where it stopped.",
+        )
+        return
+    prompts = _prompts(run.key, run.layer)
+    paths = cache.plane_rows(run.key, run.layer)
+    components.header("Well", *_answer(run, prompts, paths))
+    view = st.segmented_control("View", _VIEWS, default=_VIEWS[0], key="well-view", label_visibility="collapsed")
+    if view == "All layers":
+        _all_layers(run)
+    elif prompts.empty or paths.empty:
+        components.note(f"There is no plane at the {components.layer_name(run.layer)}; choose another layer.")
+    else:
+        _one_layer(run, view or _VIEWS[0], prompts)
+
+
+def _answer(run: Context, prompts: pd.DataFrame, paths: pd.DataFrame) -> tuple[str, str]:
+    """How many basins there are at the layer, and how deep the selected checkpoint's mean lies in them."""
+    made = None
+    if len(prompts) and len(paths):
+        wide, high, _ = well.limits_of(prompts, paths, 1.5)
+        made = well.make_well(prompts, wide, high)
+    at = components.layer_name(run.layer)
+    if made is None:
+        return f"No well at {at}", "A density needs at least eight harmful prompts of the models on both sides."
+    basins = "One basin" if made.basins == 1 else f"{made.basins} basins"
+    own = paths[(paths["arm"] == run.arm) & (paths["seed"] == run.seed) & (paths["step"] == run.step)]
+    lead = "Deep is where harmful prompts are dense: those of the aligned model, and those of the models before it."
+    if len(own):
+        depth = float(made.depth_at(own["along"].iloc[:1], own["across"].iloc[:1])[0])
+        words = (
+            "outside of both" if depth >= well.CEILING else f"at a depth of {depth:.1f} nats above the deepest place"
+        )
+        lead += f" {run.trajectory.capitalize()}, step {run.step:,}, lies {words}."
+    return f"{basins} at {at}", lead
+
+
+def _one_layer(run: Context, view: str, prompts: pd.DataFrame) -> None:
+    figure = cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)
+    space = view == "Surface"
+    components.chart(
+        figure,
+        prompts.drop(columns=["checkpoint", "layer"], errors="ignore"),
+        name="well-surface" if space else "well-contours",
+        modes=("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if space else ("toImage",),
+        alt="Density of harmful prompts along the way back and across it, with every arm's path",
+    )
+    if space:
+        components.note("Drag to rotate; the view is kept.")
+
+
+def _all_layers(run: Context) -> None:
+    paths = cache.table(run.key, "maps/plane")
+    layers = sorted({int(layer) for layer in paths["layer"].unique()})
+    shown = evenly(layers, run.layer, run.catalogue.headline)
+    figure = cache.figure(
+        _layers_figure, run.key, tuple(shown), run.subtitle(layer=False), run.catalogue.headline, run.ink
+    )
+    components.chart(figure, paths, name="well-layers", alt="The density of harmful prompts at every layer")
+    if len(shown) < len(layers):
+        components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")
+
+
+def _prompts(key: Key, *layers: int) -> pd.DataFrame:
+    """The harmful prompts' places in the models on both sides; without the way across, none."""
+    if "across" not in cache.columns(key, "projections"):
+        return pd.DataFrame(columns=["arm", "label", "projection", "across", "layer"])
+    names = ("arm", "label", "layer", "projection", "across")
+    filters = (("layer", "in", list(layers)), ("arm", "in", list(_ROLES)), ("label", "==", "harmful"))
+    return cache.table(key, "projections", names, filters)
+
+
+def _figure(key: Key, layer: int, view: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
+    draw = well_surface.surface if view == "Surface" else well.contour
+    return draw(_prompts(key, layer), cache.plane_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink)
+
+
+def _layers_figure(key: Key, layers: tuple[int, ...], subtitle: str, headline: int, ink: InkName) -> go.Figure:
+    return well.multiples(
+        _prompts(key, *layers),
+        cache.table(key, "maps/plane"),
+        layers=layers,
+        subtitle=subtitle,
+        headline=headline,
+        ink=ink,
+    )
+
+
+show(components.context())

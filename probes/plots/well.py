@@ -1,0 +1,331 @@
+"""The wells: −log density of harmful prompts in the plane of the way back, with every arm's path laid into them.
+
+The density is that of the aligned model's prompts and of those of the models before it (pretrained and witness
+together), half and half, so that neither is deeper for having more prompts. A well is a description of where prompts
+lie: its slope is no force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from plotly.subplots import make_subplots
+
+from probes.lineage import ROLES
+from probes.plots import labels, style
+from probes.plots.displacement import ALONG, MAIN
+from probes.plots.displacement_by_layer import name_axes
+from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
+from probes.plots.style import InkName
+
+EARLIER = ("pretrained", "witness")
+CEILING = 6.0  # nats above the deepest place, at which the picture is cut: there is next to no prompt beyond
+_GRID, _FEWEST = 144, 8  # places along; prompts for a density
+_RIM, _SHALLOW = 0.5, 3.0  # nats: a basin lies so far below its rim, and no higher than that above the deepest
+_HEIGHT, _ASPECT, _COLUMNS = 560, 2.1, 4
+SCALES = {
+    "light": [(0.0, "#1D3C5A"), (0.25, "#4C7FA6"), (0.6, "#B9D0E0"), (1.0, "#F7F7F5")],
+    "dark": [(0.0, "#9CCBEA"), (0.25, "#4C7FA6"), (0.6, "#264256"), (1.0, "#171B1F")],
+}
+_CAPTION = (
+    "Depth: −log density of harmful prompts, in nats above the deepest place, cut at {ceiling:.0f}. The density is "
+    "half that of the aligned model's prompts, half that of the {earlier}'s; Gaussian kernels, Scott's bandwidth "
+    "({bandwidths} of their spreads). Basin: at least half a nat below its rim. A density is not a force: a path down "
+    "a slope is no proof that the slope moved it. Paths: each arm's mean over harmful prompts, step by step."
+)
+
+
+@dataclass(frozen=True)
+class Well:
+    """Depths on a grid.
+
+    Attributes:
+        along: places of the grid's columns, return fraction.
+        across: places of its rows, along the main off-axis direction, in units of ‖v‖.
+        depth: [across, along], nats above the deepest place, at most `CEILING`.
+        bandwidths: factor of each group's kernels on its spread, aligned first.
+        earlier: the roles whose prompts the second half of the density is made of.
+    """
+
+    along: Float[np.ndarray, " along"]
+    across: Float[np.ndarray, " across"]
+    depth: Float[np.ndarray, "across along"]
+    bandwidths: tuple[float, ...]
+    earlier: tuple[str, ...]
+
+    def depth_at(self, along: ArrayLike, across: ArrayLike) -> Float[np.ndarray, " place"]:
+        """Depths at some places, between the grid's own; `CEILING` outside."""
+        from scipy.interpolate import RegularGridInterpolator
+
+        between = RegularGridInterpolator((self.across, self.along), self.depth, bounds_error=False, fill_value=CEILING)
+        return between(np.column_stack([np.asarray(across, float), np.asarray(along, float)]))
+
+    @property
+    def basins(self) -> int:
+        """How many basins there are: half a nat and more below their rim, not three above the deepest place."""
+        return _count_basins(self.depth)
+
+
+def make_well(prompts: pd.DataFrame, wide: Limits, high: Limits, places: int = _GRID) -> Well | None:
+    """The well of one layer on a grid; None where there are too few prompts, or all on one line.
+
+    Args:
+        prompts: arm, label, projection, across of the roles at one layer.
+        wide: limits along the way back.
+        high: limits across.
+        places: of the grid along the way back.
+    """
+    from scipy.stats import gaussian_kde
+
+    harmful = prompts[(prompts["label"] == "harmful") & prompts[["projection", "across"]].notna().all(axis=1)]
+    earlier = tuple(role for role in EARLIER if role in set(harmful["arm"]))
+    along = np.linspace(*wide, places)
+    across = np.linspace(*high, max(24, round(places * (high[1] - high[0]) / (wide[1] - wide[0]))))
+    spots = np.stack([part.ravel() for part in np.meshgrid(along, across)])
+    density, bandwidths = np.zeros(spots.shape[1]), []
+    for group in (("aligned",), earlier):
+        own = harmful[harmful["arm"].isin(group)][["projection", "across"]].to_numpy(float)
+        if len(own) < _FEWEST or np.linalg.matrix_rank(own - own.mean(axis=0)) < 2:
+            return None
+        kernel = gaussian_kde(own.T, bw_method="scott")
+        density += 0.5 * kernel(spots)
+        bandwidths.append(float(kernel.factor))
+    depth = -np.log(np.maximum(density, 1e-300))
+    depth = np.minimum(depth - depth.min(), CEILING).reshape(len(across), len(along))
+    return Well(along, across, depth, tuple(bandwidths), earlier)
+
+
+def _count_basins(depth: Float[np.ndarray, "across along"]) -> int:
+    """The depths are flooded level by level; a basin counts that is deep enough when it meets a deeper one."""
+    from scipy.ndimage import label
+
+    bottoms: dict[int, float] = {}  # deepest cell of each pool → its depth
+    counted = 0
+    for level in np.arange(0.0, CEILING, _RIM / 10):
+        pools, count = label(depth <= level)
+        now = {int(np.argmin(np.where(pools == pool, depth, np.inf))) for pool in range(1, count + 1)}
+        counted += sum(bool(level - bottoms.pop(bottom) > _RIM) for bottom in set(bottoms) - now)
+        shallow = {bottom for bottom in now if depth.ravel()[bottom] > _SHALLOW}
+        bottoms |= {bottom: float(depth.ravel()[bottom]) for bottom in now - shallow}
+    return counted + len(bottoms)
+
+
+def contour(
+    prompts: pd.DataFrame, paths: pd.DataFrame, *, subtitle: str, witness: str = "witness", ink: InkName = "light"
+) -> go.Figure:
+    """Draw the well of one layer as a map of equal depths, for print too.
+
+    Args:
+        prompts: arm, label, projection, across of the roles at that layer.
+        paths: arm, seed, step, along, across of every checkpoint there, roles included.
+        subtitle: run and layer.
+        witness: the witness's label.
+        ink: light or dark page.
+    """
+    wide, high, far = limits_of(prompts, paths, _ASPECT)
+    well = make_well(prompts, wide, high)
+    fig = style.figure(title_of(well), subtitle, ink, height=_HEIGHT, caption=caption_of(well))
+    colours = style.INKS[ink]
+    if well is not None:
+        fig.add_trace({**_map(well, ink), "colorbar": {**style.colour_bar(colours), **_BAR_TITLE, "len": 0.8}})
+    ends: list[labels.Spot] = []
+    notes: list[dict[str, Any]] = []
+    for arm, seed, path in ways(paths):
+        fig.add_trace(_path(arm, seed, path))
+        x, y = list(path["along"]), list(path["across"])
+        if arm in far:
+            number = f"{style.plain(arm)}, {style.decimal(x[-1])} of the way"
+            notes += leave(list(zip(x, y, strict=True)), wide, high, number, arm, ink)
+        elif arm not in {spot.text for spot in ends}:
+            ends.append(labels.Spot(x[-1], y[-1], style.plain(arm), colours.text))
+    fig.add_traces(_roles(paths))
+    near = paths[~paths["arm"].isin(far)]
+    ends += [
+        labels.Spot(row.along, row.across, witness if row.arm == "witness" else row.arm, colours.text)
+        for row in paths[paths["arm"].isin(ROLES)].itertuples()
+    ]
+
+    def boxes(scale: labels.Scale) -> list[labels.Boxes]:
+        return [
+            labels.marks(zip(near["along"], near["across"], strict=True), scale),
+            *(labels.line(list(way["along"]), list(way["across"]), scale) for _, _, way in ways(near)),
+            labels.left_of(wide[0], scale),
+        ]
+
+    names = labels.beside(ends, boxes, labels.pixels_a_unit(wide, high, _HEIGHT - 148))
+    labels.annotate(fig, [*notes, *(name | {"bgcolor": style.fade(colours.background, 0.72)} for name in names)])
+    fig.update_xaxes(title={"text": ALONG}, range=list(wide), nticks=8)
+    fig.update_yaxes(title={"text": MAIN}, range=list(high), nticks=8)
+    one_scale(fig)
+    fig.update_layout(margin={"r": 84})
+    return fig
+
+
+_BAR_TITLE = {"title": {"text": "depth (nats)", "font": {"size": 12}, "side": "right"}}
+
+
+def multiples(
+    prompts: pd.DataFrame,
+    paths: pd.DataFrame,
+    *,
+    layers: Sequence[int],
+    subtitle: str,
+    headline: int,
+    ink: InkName = "light",
+) -> go.Figure:
+    """Draw the well of every layer as a small map, all to one scale.
+
+    Args:
+        prompts: layer and the columns that `contour` reads.
+        paths: likewise.
+        layers: which, at most twelve.
+        subtitle: run.
+        headline: the layer declared in advance.
+        ink: light or dark page.
+    """
+    rows, colours = -(-len(layers) // _COLUMNS), style.INKS[ink]
+    parts = {layer: (prompts[prompts["layer"] == layer], paths[paths["layer"] == layer]) for layer in layers}
+    every = [limits_of(*part, 1.15) for part in parts.values()]
+    wide = (min(limits[0][0] for limits in every), max(limits[0][1] for limits in every))
+    high = (min(limits[1][0] for limits in every), max(limits[1][1] for limits in every))
+    wells = {layer: make_well(part[0], wide, high, _GRID // 2) for layer, part in parts.items()}
+    base = style.figure(
+        "The wells, layer by layer",
+        subtitle,
+        ink,
+        height=150 + 190 * rows,
+        caption=caption_of(next((well for well in wells.values() if well is not None), None)),
+        below=56,
+        left=52,
+    )
+    grid = make_subplots(
+        rows,
+        _COLUMNS,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        vertical_spacing=0.16 / rows,
+        subplot_titles=[_panel_title(layer, wells[layer], headline) for layer in layers],
+    )
+    for place, layer in enumerate(layers):
+        own, well = parts[layer][1], wells[layer]
+        traces = [{**_map(well, ink), "showscale": False}] if well is not None else []
+        traces += [_path(arm, seed, path, small=True) for arm, seed, path in ways(own)] + _roles(own, small=True)
+        cell = divmod(place, _COLUMNS)
+        grid.add_traces(traces, rows=[cell[0] + 1] * len(traces), cols=[cell[1] + 1] * len(traces))
+    for axis in grid.select_yaxes():
+        axis.update(scaleanchor=axis.anchor, constrain="domain", constraintoward="top", range=list(high), nticks=4)
+    grid.update_xaxes(constrain="domain", range=list(wide), nticks=4)
+    grid.update_annotations(font={"size": 12, "color": colours.muted})
+    name_axes(grid, rows, colours)
+    return style.dress(grid, base, margin={"t": 104})
+
+
+def limits_of(prompts: pd.DataFrame, paths: pd.DataFrame, aspect: float) -> tuple[Limits, Limits, set[str]]:
+    """Limits that hold the roles' prompts and every arm but those far away, and those arms."""
+    far = far_in_plane(paths[~paths["arm"].isin(ROLES)], ("along", "across"))
+    own = prompts[prompts["arm"].isin(("aligned", *EARLIER)) & (prompts["label"] == "harmful")]
+    places = own.rename(columns={"projection": "along"})[["along", "across"]]
+    near = paths[~paths["arm"].isin(far)][["along", "across"]]
+    return *plane_limits(pd.concat([places, near]), whole=False, aspect=aspect), far
+
+
+def ways(paths: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
+    """Each trajectory with its checkpoints by step, from the aligned model at the origin on; roles have none."""
+    start = {"step": 0, "along": 0.0, "across": 0.0}
+    arms = style.in_order(set(paths["arm"]) - set(ROLES))[::-1]
+    return [
+        (arm, int(seed), pd.concat([pd.DataFrame([start]), own.sort_values("step")[list(start)]], ignore_index=True))
+        for arm in arms
+        for seed, own in paths[paths["arm"] == arm].groupby("seed")
+    ]
+
+
+def title_of(well: Well | None) -> str:
+    """How many basins there are, in words."""
+    if well is None:
+        return "No well: too few harmful prompts here"
+    return "Where harmful prompts lie: " + {1: "one basin"}.get(well.basins, f"{well.basins} basins")
+
+
+def _panel_title(layer: int, well: Well | None, headline: int) -> str:
+    basins = "" if well is None else f": {well.basins} basin" + ("" if well.basins == 1 else "s")
+    return f"layer {layer}{' ★' if layer == headline else ''}{basins}"
+
+
+def caption_of(well: Well | None) -> str:
+    """What is drawn, by which estimator, and what it is not."""
+    if well is None:
+        return "A density needs at least eight harmful prompts of the aligned model and of those before it."
+    bandwidths = " and ".join(style.decimal(factor) for factor in well.bandwidths)
+    return _CAPTION.format(ceiling=CEILING, earlier="'s and the ".join(well.earlier), bandwidths=bandwidths)
+
+
+def _map(well: Well, ink: InkName) -> dict[str, Any]:
+    """Equal depths, half a nat apart."""
+    return {
+        "type": "contour",
+        "name": "well",
+        "x": well.along,
+        "y": well.across,
+        "z": well.depth,
+        "autocontour": False,
+        "contours": {"start": 0.0, "end": CEILING, "size": 0.5, "coloring": "fill"},
+        "zmin": 0.0,
+        "zmax": CEILING,
+        "colorscale": SCALES[ink],
+        "line": {"width": 0.4, "color": style.fade(style.INKS[ink].background, 0.8)},
+        "hovertemplate": "along %{x:.2f}, across %{y:.2f}<br>depth %{z:.1f} nats<extra></extra>",
+    }
+
+
+def _path(arm: str, seed: int, path: pd.DataFrame, *, small: bool = False) -> dict[str, Any]:
+    """A trajectory in the plane, its marks growing with the step."""
+    mark, count = style.mark_of(arm), len(path) - 1
+    sizes = [0.0, *((3 if small else 6) + (3 if small else 7) * (rank + 1) / max(count, 1) for rank in range(count))]
+    return {
+        "type": "scatter",
+        "name": f"{arm} s{seed}",
+        "x": path["along"],
+        "y": path["across"],
+        "mode": "lines+markers",
+        "line": {"color": mark.colour, "width": 1.6 if small else 2.6, "dash": mark.dash},
+        "marker": {
+            "color": mark.colour,
+            "symbol": mark.symbol,
+            "size": sizes,
+            "opacity": 1,
+            "line": {"width": 0.8, "color": "#FFFFFF"},
+        },
+        "customdata": [f"{step:,}" for step in path["step"]],
+        "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>"
+        "along %{x:.3f}, across %{y:.3f}<extra></extra>",
+    }
+
+
+def _roles(paths: pd.DataFrame, *, small: bool = False) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "scatter",
+            "name": row.arm,
+            "x": [row.along],
+            "y": [row.across],
+            "mode": "markers",
+            "marker": {
+                "color": mark.colour,
+                "symbol": mark.symbol,
+                "size": 7 if small else 14,
+                "line": {"width": 1 if small else 2, "color": "#FFFFFF"},
+            },
+            "hovertemplate": f"<b>{row.arm}</b><extra></extra>",
+        }
+        for row in paths[paths["arm"].isin(ROLES)].itertuples()
+        for mark in [style.mark_of(row.arm)]
+    ]

@@ -1,0 +1,100 @@
+"""The wells: what density they are of, how many basins it has, and that paths lie above them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import gaussian_kde
+
+from probes.plots import well
+from probes.plots.well import CEILING, make_well
+from probes.plots.well_surface import surface
+
+WIDE, HIGH = (-1.0, 2.0), (-1.0, 1.0)
+
+
+def prompts(witness_at=1.0, n=60, spread=0.12):
+    rng = np.random.default_rng(0)
+    rows = [
+        (arm, label, *(rng.standard_normal(2) * spread + (at if label == "harmful" else 9.0, 0.0)))
+        for arm, at in (("aligned", 0.0), ("witness", witness_at), ("pretrained", witness_at))
+        for label in ("harmful", "harmless")
+        for _ in range(n)
+    ]
+    return pd.DataFrame(rows, columns=["arm", "label", "projection", "across"])
+
+
+def paths():
+    rows = [("aligned", 0, 0, 0.0, 0.0), ("witness", 0, 0, 1.0, 0.0)]
+    rows += [("baseline", 0, step, 0.9 * share, 0.1 * share) for step, share in ((1, 0.2), (10, 0.6), (100, 1.0))]
+    rows += [("block", 0, step, -0.2 * share, 0.0) for step, share in ((1, 0.2), (10, 0.6), (100, 1.0))]
+    rows += [("push", 0, step, 3.0 * share, 0.4 * share) for step, share in ((1, 0.2), (10, 0.6), (100, 1.0))]
+    return pd.DataFrame(rows, columns=["arm", "seed", "step", "along", "across"])
+
+
+def test_the_depth_is_minus_the_logarithm_of_both_groups_densities_half_and_half():
+    table = prompts()
+    made, harmful = make_well(table, WIDE, HIGH), table[table["label"] == "harmful"]
+    columns = ["projection", "across"]
+    aligned = gaussian_kde(harmful[harmful["arm"] == "aligned"][columns].to_numpy().T)
+    earlier = gaussian_kde(harmful[harmful["arm"] != "aligned"][columns].to_numpy().T)
+    assert made.bandwidths == pytest.approx((60 ** (-1 / 6), 120 ** (-1 / 6)))
+    expected = [-np.log(0.5 * aligned(spot) + 0.5 * earlier(spot))[0] for spot in ((0.0, 0.0), (1.0, 0.1), (0.2, 0.1))]
+    depths = made.depth_at([0.0, 1.0, 0.2], [0.0, 0.1, 0.1])
+    np.testing.assert_allclose(depths - depths[0], np.array(expected) - expected[0], atol=0.02)
+    assert made.depth.min() == 0
+    assert made.depth.max() == CEILING
+    assert list(made.depth_at([99.0], [0.0])) == [CEILING]
+
+
+@pytest.mark.parametrize(("witness_at", "basins"), [(0.0, 1), (0.1, 1), (1.0, 2), (1.6, 2)])
+def test_planted_clouds_are_counted(witness_at, basins):
+    assert make_well(prompts(witness_at), WIDE, HIGH).basins == basins
+
+
+def test_a_few_prompts_far_from_the_rest_are_no_basin():
+    table = prompts()
+    strays = pd.DataFrame({"arm": "witness", "label": "harmful", "projection": [-0.9, -0.9], "across": [0.8, 0.85]})
+    assert make_well(pd.concat([table, strays]), WIDE, HIGH).basins == 2
+
+
+@pytest.mark.parametrize("table", [prompts(n=7), prompts().assign(across=0.0)], ids=["few", "on a line"])
+def test_without_a_density_there_is_no_well_and_the_figure_says_so(table):
+    assert make_well(table[table["arm"] != "pretrained"], WIDE, HIGH) is None
+    for draw in (well.contour, surface):
+        fig = draw(table[table["arm"] != "pretrained"], paths(), subtitle="")
+        assert "No well" in fig.layout.title.text
+
+
+@pytest.mark.parametrize("draw", [well.contour, surface])
+def test_the_estimator_is_stated_and_a_density_is_not_called_a_force(draw):
+    fig = draw(prompts(), paths(), subtitle="run · layer 2")
+    (caption,) = (note.text.replace("<br>", " ") for note in fig.layout.annotations if note.name == "caption")
+    assert "Gaussian kernels, Scott's bandwidth (0.51 and 0.45 of their spreads)" in caption
+    assert "A density is not a force" in caption
+    assert fig.layout.title.text == "Where harmful prompts lie: 2 basins"
+
+
+def test_paths_are_opaque_lie_above_the_surface_and_end_where_it_ends():
+    fig = surface(prompts(), paths(), subtitle="")
+    ground = next(trace for trace in fig.data if trace.type == "surface")
+    made = well.Well(np.array(ground.x), np.array(ground.y), np.array(ground.z), (), ())
+    lines = [trace for trace in fig.data if trace.type == "scatter3d" and trace.legendgroup]
+    assert {trace.legendgroup for trace in lines} == {"baseline", "block", "push"}
+    for trace in lines:
+        np.testing.assert_allclose(trace.z, made.depth_at(trace.x, trace.y) + 0.15)
+        assert trace.opacity in (None, 1)
+        assert max(trace.x) <= made.along[-1]
+    assert [trace.name for trace in lines if trace.mode == "lines" and trace.legendgroup == "push"] == [
+        "push → 3.00 of the way, outside"
+    ]
+
+
+def test_every_layer_has_its_panel_with_its_number_of_basins_to_one_scale():
+    layers = {0: prompts(0.0), 1: prompts(1.0)}
+    table = pd.concat([own.assign(layer=layer) for layer, own in layers.items()])
+    ways = pd.concat([paths().assign(layer=layer) for layer in layers])
+    fig = well.multiples(table, ways, layers=[0, 1], subtitle="", headline=1)
+    titles = [note.text for note in fig.layout.annotations if (note.text or "").startswith("layer")]
+    assert titles == ["layer 0: 1 basin", "layer 1 ★: 2 basins"]
+    assert len({axis.range for axis in fig.select_xaxes() if axis.range}) == 1
+    assert [axis.scaleanchor for axis in fig.select_yaxes()] == [axis.anchor for axis in fig.select_yaxes()]
