@@ -76,7 +76,7 @@ def plane(
             marker={"color": mark.colour, "symbol": mark.symbol, "size": [0, *_sizes(len(path))], "opacity": 0.9},
             customdata=steps,
             hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}"
-            "<br>along %{x:.3f}, across %{y:.3f}<extra></extra>",
+            f"<br>along %{{x:.3f}}, {'off it' if whole else 'main off-axis'} %{{y:.3f}}<extra></extra>",
         )
         ends.append((arm, along[-1], across[-1]))
         if step in steps[1:] and not moving:
@@ -94,7 +94,7 @@ def plane(
                 "size": 16,
                 "line": {"width": 2, "color": colours.background},
             },
-            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}, across %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
         )
     _names(fig, table, ends, witness, ink)
     _scales(fig, table)
@@ -211,7 +211,7 @@ def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | Non
         },
         "customdata": steps,
         "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
-        "across %{y:.3f}, third %{z:.3f}<extra></extra>",
+        "main off-axis %{y:.3f}, second %{z:.3f}<extra></extra>",
     }
 
 
