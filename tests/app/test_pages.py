@@ -1,5 +1,7 @@
 """Every page on every kind of run: none, finished, unfinished, with one arm, damaged."""
 
+import html
+import json
 import multiprocessing
 import shutil
 import sys
@@ -192,6 +194,34 @@ def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, p
         assert at.get("plotly_chart")
 
 
+def test_a_watched_run_without_rates_says_the_command_instead_of_empty_axes(opened, tmp_path):
+    path = write_run(tmp_path / "watched", **SMALL, arms=("watch",), without=("verdict", "safety"))
+    with Run.writing(path) as run:
+        rows = run.read_table("behaviour")
+        rows = rows[(rows["measure"] == "task_loss") & (rows["arm"] == "watch")]
+        run.write_table("behaviour", rows.assign(measure="refusal_score_harmful"))
+        run.write_json("alarm", {"step": 10, "said": "Return fraction 0.400 at step 10."})
+    at = opened(tmp_path)
+    assert "gravity-probe evaluate" in commands(at)
+    assert "the guard's alarm rang: Return fraction 0.400 at step 10." in html.unescape(words(at))
+    for page in PAGES:
+        at = opened(tmp_path, page)
+        assert not at.exception
+        for chart in at.get("plotly_chart"):
+            assert any(has_points(trace) for trace in json.loads(chart.proto.spec)["data"]), page
+
+
+def has_points(trace):
+    """Whether anything is drawn; Plotly writes numbers as a typed array or a list."""
+    for axis in ("x", "z", "r"):
+        values = trace.get(axis)
+        if isinstance(values, dict) and values.get("bdata"):
+            return True
+        if isinstance(values, list) and any(value is not None for value in values):
+            return True
+    return False
+
+
 def test_without_a_verdict_the_number_is_no_verdict(opened, tmp_path):
     write_run(tmp_path / "plain", **SMALL, without=("verdict", "nulls", "safety"))
     at = opened(tmp_path)
@@ -308,9 +338,9 @@ def test_text_from_a_run_is_never_markup(opened, tmp_path):
         at = opened(tmp_path, page)
         assert not at.exception
         bodies = [element.proto.body.strip() for element in at.get("html")]
-        html = " ".join(body for body in bodies if body != look.SCRIPTS.strip())
-        assert "<script" not in html
-        assert "<b>bold" not in html
+        markup = " ".join(body for body in bodies if body != look.SCRIPTS.strip())
+        assert "<script" not in markup
+        assert "<b>bold" not in markup
         assert all("<script" not in chart.proto.spec for chart in at.get("plotly_chart"))
 
 
