@@ -70,11 +70,13 @@ class SeveralOf:
         name: in the address.
         options: by what stands in the address.
         all_at_first: whether all are chosen where the address names none.
+        drawn: what is drawn anyway, and so is not offered, but may be named.
     """
 
     name: str
     options: Sequence[str]
     all_at_first: bool = True
+    drawn: str = ""
 
     def chosen(self) -> tuple[str, ...]:
         """Those that the address names, in the order of the options."""
@@ -95,7 +97,7 @@ class SeveralOf:
             selection_mode="multi",
             **more,
         )
-        unknown = [name for name in self._named() if name not in self.options]
+        unknown = [name for name in self._named() if name not in (*self.options, self.drawn)]
         if unknown:
             absent(self.name, ", ".join(unknown), ", ".join(current) or "none")
         return current

@@ -100,6 +100,7 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
                 known,
                 direction or (REVERSION if REVERSION in known else known[0]),
                 "Of another direction than the reversion: what its probes read, and how it turned.",
+                statistic=asked if asked in DIRECTIONS else "",
             )
 
 
@@ -212,7 +213,9 @@ def _show(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], 
 
 def _distributions(run: Context, direction: str) -> None:
     steps = run.catalogue.steps[run.arm, run.seed]
-    further = controls.SeveralOf("steps", [str(step) for step in steps if step != run.step], all_at_first=False)
+    further = controls.SeveralOf(
+        "steps", [str(step) for step in steps if step != run.step], all_at_first=False, drawn=str(run.step)
+    )
     extra = further.control("Further steps", format_func=lambda step: f"{int(step):,}")
     names = _checkpoints(run, tuple(map(int, extra)))
     table = _project(run, names, direction)
