@@ -140,9 +140,9 @@ def bind(
     return current
 
 
-def absent(name: str, asked: object, shown: str) -> None:
+def absent(name: str, requested: object, shown: str) -> None:
     """Say that the address asks for something that is not there, and what is shown instead."""
-    st.warning(as_text(f"The address asks for {name}={asked}, which is not there; shown: {shown}."))
+    st.warning(as_text(f"The address asks for {name}={requested}, which is not there; shown: {shown}."))
 
 
 # Text ----------------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def direction_of(known: Sequence[str], first: str = "refusal") -> str:
 
 def choose_direction(known: Sequence[str], direction: str, says: str = "", **also: str) -> None:
     """Choose one, for every page; what else is selected with it comes in `also`."""
-    asked = state.selection().direction
+    requested = state.selection().direction
     choose(
         "Direction",
         known,
@@ -282,8 +282,8 @@ def choose_direction(known: Sequence[str], direction: str, says: str = "", **als
         name="direction",
         help=says or None,
     )
-    if asked and asked not in known:
-        absent("direction", asked, direction)
+    if requested and requested not in known:
+        absent("direction", requested, direction)
 
 
 def readout(run: Context, direction: str, checkpoint: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import cache, components, controls
+from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import GravityError, UsageError
@@ -87,18 +87,18 @@ def panel(run: Context, direction: str) -> None:
 def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
     left, two, three = st.columns([4, 2, 3])
     with left:
-        form = controls.OneOf("format", FORMATS).control(f"Format of {direction}", widget=st.selectbox)
+        form = widgets.OneOf("format", FORMATS).control(f"Format of {direction}", widget=st.selectbox)
     one_layer = run.layer if run.layer >= 0 else run.catalogue.headline
     layers = {} if form in ONE_LAYER else {"all": "all layers"}
     with two:
-        layer = controls.OneOf("export_layer", layers | {"one": components.layer_name(one_layer)}).control(
+        layer = widgets.OneOf("export_layer", layers | {"one": components.layer_name(one_layer)}).control(
             "Layers", widget=st.selectbox
         )
     selected = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     places = [_ALIGNED, *([selected] if cache.has_direction(run.key, direction, selected) else [])]
     fitted_at = {name: components.checkpoint_name(name, run) for name in places}
     with three:
-        checkpoint = controls.OneOf("fitted_at", fitted_at).control("As fitted at", widget=st.selectbox)
+        checkpoint = widgets.OneOf("fitted_at", fitted_at).control("As fitted at", widget=st.selectbox)
     return form, None if layer == "all" else one_layer, checkpoint
 
 

@@ -95,12 +95,12 @@ def _prepare() -> bool:
 
 def _fill_in(ready: components.Context) -> None:
     """Put the run's defaults into the address; what it asks for in vain stays there, and is said on the page."""
-    asked = state.selection()
+    chosen = state.selection()
     state.change(
-        arm=asked.arm or ready.arm,
-        seed=ready.seed if asked.seed is None else asked.seed,
-        step=ready.step if asked.step is None else asked.step,
-        layer=ready.layer if asked.layer is None else asked.layer,
+        arm=chosen.arm or ready.arm,
+        seed=ready.seed if chosen.seed is None else chosen.seed,
+        step=ready.step if chosen.step is None else chosen.step,
+        layer=ready.layer if chosen.layer is None else chosen.layer,
     )
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 from app import cache, state
 from app.cache import Catalogue, Key
 from app.components import PICTURES, Context, choose, layer_name
-from app.controls import NAMES, OF_A_RUN
+from app.widgets import NAMES, OF_A_RUN
 from probes.plots.style import InkName
 from probes.store import Manifest
 
@@ -89,29 +89,29 @@ def share_link() -> None:
 
 def absences(ready: Context) -> list[str]:
     """What the address asks for and the run does not have, in sentences, with what is shown instead."""
-    asked, catalogue = state.selection(), ready.catalogue
+    chosen, catalogue = state.selection(), ready.catalogue
     arms = {arm for arm, _ in catalogue.trajectories}
     seeds = {seed for arm, seed in catalogue.trajectories if arm == ready.arm}
     pairs = [
-        (f"arm={asked.arm}", not asked.arm or asked.arm in arms, ready.arm),
-        (f"seed={asked.seed}", asked.seed is None or asked.seed in seeds, f"seed {ready.seed} of {ready.arm}"),
+        (f"arm={chosen.arm}", not chosen.arm or chosen.arm in arms, ready.arm),
+        (f"seed={chosen.seed}", chosen.seed is None or chosen.seed in seeds, f"seed {ready.seed} of {ready.arm}"),
         (
-            f"step={asked.step}",
-            asked.step is None or asked.step in catalogue.steps[ready.arm, ready.seed],
+            f"step={chosen.step}",
+            chosen.step is None or chosen.step in catalogue.steps[ready.arm, ready.seed],
             f"step {ready.step:,}",
         ),
-        (f"layer={asked.layer}", asked.layer is None or asked.layer in catalogue.layers, layer_name(ready.layer)),
+        (f"layer={chosen.layer}", chosen.layer is None or chosen.layer in catalogue.layers, layer_name(ready.layer)),
     ]
     missing = [
         f"The address asks for {name}, which this run does not have; shown: {shown}."
         for name, is_there, shown in pairs
         if not is_there
     ]
-    return [*missing, *asked.unread, *_unknown(asked)]
+    return [*missing, *chosen.unread, *_unknown_names(chosen)]
 
 
-def _unknown(asked: state.Selection) -> list[str]:
-    names = [name for name, _ in asked.view if name not in NAMES]
+def _unknown_names(chosen: state.Selection) -> list[str]:
+    names = [name for name, _ in chosen.view if name not in NAMES]
     return [f"The address says {', '.join(names)}, which means nothing here."] if names else []
 
 

@@ -26,7 +26,7 @@ class Selection:
     Attributes:
         first: of the two checkpoints that are compared, `one` in the address.
         second: `other` in the address.
-        view: how pages draw the place, by the names in the address: `app.controls`.
+        view: how pages draw the place, by the names in the address: `app.widgets`.
         unread: what is to be said of an address that cannot be read, a sentence each.
     """
 
@@ -96,14 +96,14 @@ def change(**changes: Any) -> None:
 
 
 def view(name: str) -> str:
-    """What is selected under a name of `app.controls`; empty where that is left at its default."""
+    """What is selected under a name of `app.widgets`; empty where that is left at its default."""
     return dict(selection().view).get(name, "")
 
 
 def change_view(name: str, value: str) -> None:
-    """Select something else under a name of `app.controls`; empty for its default."""
-    others = tuple(entry for entry in selection().view if entry[0] != name)
-    change(view=(*others, (name, value)) if value else others)
+    """Select something else under a name of `app.widgets`; empty for its default."""
+    rest_of_view = tuple(entry for entry in selection().view if entry[0] != name)
+    change(view=(*rest_of_view, (name, value)) if value else rest_of_view)
 
 
 def note_unread(sentence: str) -> None:

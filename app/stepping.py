@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, controls
+from app import cache, components, widgets
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
 from probes.lineage import ROLES
@@ -29,7 +29,7 @@ _NULL_COLUMNS = {
 def by_step(run: Context) -> None:
     """Alignment and return fraction by step."""
     st.subheader("Step by step", anchor=False)
-    kind = controls.ESTIMATE.control(
+    kind = widgets.ESTIMATE.control(
         "Estimate",
         help="Cross-fitted: no prompt is used for both vectors; the nulls are those of this estimate. "
         "Harmful − harmless (difference-in-differences): cancels a shift that is common to all prompts.",

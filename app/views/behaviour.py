@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, controls, returning
+from app import cache, components, returning, widgets
 from app.components import Context
 from probes.plots import style
 from probes.statistics import MEASURES, statistic_of
@@ -25,7 +25,7 @@ def show(run: Context) -> None:
     measured = set(rows["measure"])
     measures = [name for name in [*MEASURES, *sorted(measured - set(MEASURES))] if name in measured]
     first = returning.first_rate(measures) or measures[0]
-    choice = controls.OneOf("measure", {name: statistic_of(name).title for name in measures})
+    choice = widgets.OneOf("measure", {name: statistic_of(name).title for name in measures})
     measure = choice.chosen(first)
     components.header("Behaviour", *_answer(run, rows, measure))
     choice.control("Measure", default=first, widget=st.selectbox, help=statistic_of(measure).reading or None)
@@ -74,13 +74,13 @@ def _browser(run: Context) -> None:
         left, middle, right = st.columns([2, 2, 3])
         with left:
             labels = ("all", *sorted(rows["label"].unique()))
-            label = controls.OneOf("requests", dict(zip(labels, labels, strict=True))).control(
+            label = widgets.OneOf("requests", dict(zip(labels, labels, strict=True))).control(
                 "Requests", widget=st.selectbox
             )
         with middle:
-            kind = controls.ANSWERED.control("Answers", widget=st.selectbox)
+            kind = widgets.ANSWERED.control("Answers", widget=st.selectbox)
         with right:
-            part = controls.WORDS.control("Containing the words")
+            part = widgets.WORDS.control("Containing the words")
         if label != "all":
             rows = rows[rows["label"] == label]
         if kind != "all":

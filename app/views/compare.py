@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, controls, state
+from app import cache, components, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import ROLES
@@ -41,9 +41,9 @@ def show(run: Context) -> None:
                 name=name,
                 format_func=lambda name: components.checkpoint_name(name, run),
             )
-            asked = getattr(state.selection(), field)
-            if asked and asked not in places:
-                components.absent(name, asked, components.checkpoint_name(current, run))
+            requested = getattr(state.selection(), field)
+            if requested and requested not in places:
+                components.absent(name, requested, components.checkpoint_name(current, run))
     st.subheader("Their answers", anchor=False)
     with components.section():
         _completions(run, first, second, names)
@@ -260,7 +260,7 @@ def _completions(run: Context, first: str, second: str, names: tuple[str, str]) 
         if rows.empty:
             components.note("Answers are not stored for both checkpoints.")
             return
-        chosen = controls.ANSWERS.control("Show")
+        chosen = widgets.ANSWERS.control("Show")
         before, after = rows["refused"].astype(bool), rows["refused_after"].astype(bool)
         masks = {
             "all": slice(None),

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, controls, exporting, intervening, state
+from app import cache, components, exporting, intervening, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.plots import directions as plots
@@ -28,7 +28,7 @@ def show(run: Context) -> None:
         components.missing(
             "This run holds no direction_tracks.parquet.",
             f"gravity-probe directions fit {run.command_path}",
-            "It fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
+            "It fits refusal, reversion and the others at every checkpoint and layer, beside random widgets. "
             "The activations must still be in the run folder.",
         )
         _download(run, list(cache.directions(run.key)))
@@ -52,7 +52,7 @@ def show(run: Context) -> None:
             name="turning",
             alt="Angle, gap and AUROC of the direction by step, for every arm",
         )
-    view = controls.DIRECTION_VIEWS.control("More views", label_visibility="collapsed")
+    view = widgets.DIRECTION_VIEWS.control("More views", label_visibility="collapsed")
     with components.section():
         _VIEWS[view](run, checkpoint, direction)
     _download(run, list(cache.directions(run.key)), direction)

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, controls, stepping
+from app import cache, components, stepping, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -31,7 +31,7 @@ def show(run: Context) -> None:
     hardest = _hardest(run)
     cone = _cone(hardest)
     components.header("Displacement", *_answer(run, own, hardest))
-    arms = controls.arms(run)
+    arms = widgets.arms(run)
     with components.section():
         if own["along"].notna().any():
             figure = cache.figure(
@@ -42,7 +42,7 @@ def show(run: Context) -> None:
                 (run.arm, run.seed),
                 run.step,
                 cone,
-                controls.ACROSS.chosen() == "all",
+                widgets.ACROSS.chosen() == "all",
                 run.subtitle(),
                 run.witness,
                 run.ink,
@@ -50,7 +50,7 @@ def show(run: Context) -> None:
             components.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
         else:
             components.note(f"No displacement is defined at the {components.layer_name(run.layer)}.")
-    controls.ACROSS.control("Off the way back")
+    widgets.ACROSS.control("Off the way back")
     with components.section():
         _table(own)
     _more(run, arms)
@@ -68,7 +68,7 @@ def _show_lengths(run: Context) -> None:
 def _more(run: Context, arms: tuple[str, ...]) -> None:
     """One of the further pictures at a time: each takes its time to draw."""
     with components.section():
-        if controls.MORE.control("More views", label_visibility="collapsed") == "prompts":
+        if widgets.MORE.control("More views", label_visibility="collapsed") == "prompts":
             _prompts(run)
         else:
             _layers(run, arms)

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, controls, state
+from app import cache, components, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
@@ -91,16 +91,16 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
             format_func=lambda name: statistic_of(name).title,
             help=statistic_of(statistic).reading,
         )
-    asked = state.selection().statistic
-    if asked and asked not in offered:
-        components.absent("statistic", asked, statistic_of(statistic).title)
+    requested = state.selection().statistic
+    if requested and requested not in offered:
+        components.absent("statistic", requested, statistic_of(statistic).title)
     if known:
         with right:
             components.choose_direction(
                 known,
                 direction or (REVERSION if REVERSION in known else known[0]),
                 "Of another direction than the reversion: what its probes read, and how it turned.",
-                statistic=asked if asked in DIRECTIONS else "",
+                statistic=requested if requested in DIRECTIONS else "",
             )
 
 
@@ -169,7 +169,7 @@ def _cell(run: Context, direction: str) -> None:
 @st.fragment
 def _behind(run: Context, direction: str) -> None:
     with components.section():  # an error in a fragment does not reach the section around it
-        view = controls.PROMPTS.control("View", label_visibility="collapsed")
+        view = widgets.PROMPTS.control("View", label_visibility="collapsed")
         _VIEWS[view](run, direction)
 
 
@@ -213,7 +213,7 @@ def _show(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], 
 
 def _distributions(run: Context, direction: str) -> None:
     steps = run.catalogue.steps[run.arm, run.seed]
-    further = controls.SeveralOf(
+    further = widgets.SeveralOf(
         "steps", [str(step) for step in steps if step != run.step], all_at_first=False, drawn=str(run.step)
     )
     extra = further.control("Further steps", format_func=lambda step: f"{int(step):,}")
@@ -264,7 +264,7 @@ def _spectrum(run: Context, _: str) -> None:
     if not cache.has_table(run.key, "spectra"):
         components.missing("This run holds no spectra yet.", f"gravity-probe map {run.command_path}")
         return
-    of = controls.SPREAD.control("Spread of", widget=st.radio, horizontal=True)
+    of = widgets.SPREAD.control("Spread of", widget=st.radio, horizontal=True)
     rows = cache.table(run.key, "spectra", None, (("layer", "==", run.layer),))
     names = _checkpoints(run)
     shown, rows = _show(names, rows), rows[rows["checkpoint"].isin(names)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import bench, cache, components, controls, state
+from app import bench, cache, components, state, widgets
 from app.components import Context
 from probes.lineage import CheckpointRef, Lineage
 from probes.plots import live as plots
@@ -142,13 +142,13 @@ def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
         prompt = _prompt(run)
         left, right = st.columns([3, 2], vertical_alignment="bottom")
         with left:
-            push = controls.PUSH.control(
+            push = widgets.PUSH.control(
                 "Add the direction",
                 help="This much of the direction's own length (for a difference of means: the distance between the "
                 "classes) is added behind the layer at every token. 0: none.",
             )
         with right:
-            answers = controls.GENERATE.control(
+            answers = widgets.GENERATE.control(
                 "Generate an answer", widget=st.toggle, help=f"A greedy answer of at most {_ANSWER} tokens."
             )
         if not prompt.strip():
@@ -168,7 +168,7 @@ def _pair(run: Context, checkpoints: tuple[str, ...]) -> tuple[str, str]:
         if selected in checkpoints and selected != first
         else _NONE
     )
-    return first, _NONE if controls.ALONE.on or second == first else second
+    return first, _NONE if widgets.ALONE.on or second == first else second
 
 
 def _direction(run: Context) -> str | None:
@@ -209,7 +209,7 @@ def _choices(run: Context, checkpoints: tuple[str, ...], checkpoint: str, beside
 
 
 def _beside(name: str) -> None:
-    state.change_view(controls.ALONE.name, "" if name else "yes")
+    state.change_view(widgets.ALONE.name, "" if name else "yes")
     if name:
         state.change(second=name)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, controls
+from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
@@ -22,8 +22,8 @@ def show(run: Context) -> None:
     """Draw the page."""
     names = _map_names(run.key.path)
     first = _first_map(names)
-    method, fit = controls.MAP.chosen(first[0]), controls.FITTED.chosen(first[1])
-    axes = 3 if controls.AXES.chosen() == "3d" else 2
+    method, fit = widgets.MAP.chosen(first[0]), widgets.FITTED.chosen(first[1])
+    axes = 3 if widgets.AXES.chosen() == "3d" else 2
     name = f"maps/{method}-{fit}-layer{run.layer}"
     about = cache.document(run.key, name) if name in names else None
     if about is None:
@@ -37,7 +37,7 @@ def show(run: Context) -> None:
     components.header(
         "Manifold",
         f"{len(_place(run.key, name)):,} checkpoints in one map of {components.layer_name(run.layer)}",
-        f"The {controls.MAP.options[method]} map keeps neighbours with a trustworthiness of {kept_well:.3f} in "
+        f"The {widgets.MAP.options[method]} map keeps neighbours with a trustworthiness of {kept_well:.3f} in "
         f"{axes}-D ({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
     )
     with components.section():
@@ -66,16 +66,16 @@ def _first_map(names: list[str]) -> tuple[str, str]:
 def _controls_of_map(first: str, fitted: str) -> None:
     left, two, three = st.columns([2, 2, 3])
     with left:
-        controls.MAP.control(
+        widgets.MAP.control(
             "Method",
             default=first,
             help="PCA: directions of highest variance, distances to scale. UMAP: neighbourhoods preserved, distances "
             "not.",
         )
     with two:
-        controls.AXES.control("Axes")
+        widgets.AXES.control("Axes")
     with three:
-        controls.FITTED.control(
+        widgets.FITTED.control(
             "Fitted on", default=fitted, help="Every checkpoint is placed in the fitted map either way."
         )
 
@@ -88,7 +88,7 @@ def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
         return
     more = "" if fit == "roles" else " --fit all"
     components.missing(
-        f"This run holds no {controls.MAP.options[method]} map of {components.layer_name(run.layer)}"
+        f"This run holds no {widgets.MAP.options[method]} map of {components.layer_name(run.layer)}"
         + (", fitted on every checkpoint." if more else "."),
         f"gravity-probe map {run.command_path} --layer {run.layer} --method {method}{more}",
         "Without --layer, it makes the PCA maps of all layers, and the UMAP maps of a small model's. "
@@ -147,16 +147,16 @@ def _controls_of_drawing(axes: int) -> tuple[str, Drawing]:
     """Which checkpoints are shown, and how."""
     first, second = st.columns([3, 2])
     with first:
-        shown = controls.SHOWN.control("Shown")
+        shown = widgets.SHOWN.control("Shown")
     with second:
-        colour = controls.COLOUR.control("Colour", widget=st.selectbox)
+        colour = widgets.COLOUR.control("Colour", widget=st.selectbox)
     marks = st.columns([2, 2, 2, 3])
     with marks[0]:
-        contours = controls.CONTOURS.control("Contours", disabled=axes == 3)
+        contours = widgets.CONTOURS.control("Contours", disabled=axes == 3)
     with marks[1]:
-        arrow = controls.ARROW.control("Way back")
+        arrow = widgets.ARROW.control("Way back")
     with marks[2]:
-        moving = controls.PLAY.control(
+        moving = widgets.PLAY.control(
             "Play steps",
             disabled=shown == "step",
             help="One step at a time, with fixed axes; show a trajectory or everything first.",

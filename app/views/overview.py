@@ -159,13 +159,13 @@ def _is_selected(entry: dict[str, Any], run: Context) -> bool:
     return (entry.get("arm"), entry.get("seed", 0)) == (run.arm, run.seed)
 
 
-def _own(rows: pd.DataFrame, run: Context) -> pd.DataFrame:
+def _rows_of_trajectory(rows: pd.DataFrame, run: Context) -> pd.DataFrame:
     """The rows of the selected trajectory."""
     return rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed)]
 
 
 def _estimate(rows: pd.DataFrame, run: Context, statistic: str) -> dict[str, Any]:
-    own = _own(rows, run)
+    own = _rows_of_trajectory(rows, run)
     chosen = own[(own["step"] == run.step) & (own["statistic"] == statistic)]
     return chosen.iloc[0].to_dict() if len(chosen) else {"value": math.nan, "low": math.nan, "high": math.nan}
 
@@ -184,7 +184,7 @@ def _interval(estimate: dict[str, Any]) -> str:
 
 def _beyond_nulls(run: Context) -> list[tuple[str, str]]:
     """The first step beyond the verdict's tests, at the verdict's level; the shams are of the last step alone."""
-    rows = _own(cache.tests(run.key, run.layer), run)
+    rows = _rows_of_trajectory(cache.tests(run.key, run.layer), run)
     rows = rows[rows["null"].isin(NO_FURTHER_PASS) & rows["p"].notna()]
     if rows.empty:
         return []
@@ -211,7 +211,7 @@ def _refusal(run: Context) -> list[tuple[str, str]]:
     if not cache.has_table(run.key, "behaviour"):
         return []
     rows = cache.table(run.key, "behaviour", None, (("measure", "==", "refusal_harmful"),))
-    own = _own(rows, run)
+    own = _rows_of_trajectory(rows, run)
     own = own[own["step"] == run.step]["value"]
     before = rows[rows["arm"] == "aligned"]["value"]
     if own.empty:

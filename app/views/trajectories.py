@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, controls
+from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -47,16 +47,16 @@ def _controls() -> tuple[str, bool]:
     """Which picture, and whether it is played step by step."""
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
-        view = controls.PATHS.control("View", label_visibility="collapsed")
+        view = widgets.PATHS.control("View", label_visibility="collapsed")
     with right:
-        moving = controls.PLAY.control(
+        moving = widgets.PLAY.control(
             "Step by step", widget=st.toggle, help="Adds a play button and a slider of steps."
         )
     return view, moving
 
 
 def _paths(run: Context, rows: pd.DataFrame, view: str, moving: bool) -> None:
-    arms = controls.arms(run)
+    arms = widgets.arms(run)
     step, subtitle = None if moving else run.step, run.subtitle()
     figure = cache.figure(_figure, run.key, run.layer, view, arms, step, moving, subtitle, run.witness, run.ink)
     modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "space" else ("toImage",)

@@ -136,7 +136,7 @@ class Record:
     def finish(self) -> None:
         """Training has come to its end: every checkpoint's place and prompts on the way back are written."""
         with Run.writing(self._run.path) as run:
-            checkpoints = self._measured()
+            checkpoints = self._labels_of_measured()
             with run.stage("views", fingerprint([labels["checkpoint"] for labels in checkpoints])):
                 write_places(run, checkpoints)
             run.finish()
@@ -146,7 +146,7 @@ class Record:
         with Run.writing(self._run.path) as run:
             run.write_json(name, value)
 
-    def _measured(self) -> list[dict[str, str | int]]:
+    def _labels_of_measured(self) -> list[dict[str, str | int]]:
         """The labels of every role and of every step that was measured, saved as a checkpoint or not."""
         roles = [member.labels for member in self._run.members if member.is_role]
         drift = self._tables["drift"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import controls
+from app import widgets
 from app.state import Selection
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def test_a_control_back_at_its_default_leaves_the_address(visit):
 
 
 @pytest.mark.parametrize(
-    ("page", "query", "said"),
+    ("page", "query", "words"),
     [
         ("manifold", {"map": "tsne"}, "map=tsne, which is not there; shown: PCA"),
         ("manifold", {"contours": "perhaps"}, "contours=perhaps"),
@@ -129,16 +129,16 @@ def test_a_control_back_at_its_default_leaves_the_address(visit):
         ("overview", {"mapp": "umap"}, "mapp, which means nothing here"),
     ],
 )
-def test_what_an_address_asks_for_and_is_not_there_is_said_on_every_rerun(visit, page, query, said):
+def test_what_an_address_asks_for_and_is_not_there_is_said_on_every_rerun(visit, page, query, words):
     at = visit(page, query)
     for _ in range(2):
-        assert any(said in warning.value.replace("\\", "") for warning in at.warning)
+        assert any(words in warning.value.replace("\\", "") for warning in at.warning)
         at.run()
 
 
 def test_every_control_has_one_name_and_none_is_a_place():
     place = set(Selection(*["1"] * 9, view=(), unread=()).to_query())
-    assert not place & controls.NAMES
+    assert not place & widgets.NAMES
     assert len(place) == 9
 
 

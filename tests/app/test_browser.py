@@ -71,7 +71,7 @@ def _heading(page, text):
 
 
 def _whole(page, text):
-    """Wait for a page to its end: its heading comes before its controls."""
+    """Wait for a page to its end: its heading comes before its widgets."""
     _heading(page, text)
     page.get_by_text("Save figures as").wait_for()
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()

@@ -44,7 +44,7 @@ def read(at):
     return " ".join(words.split()), [table.value for table in at.dataframe], at.get("plotly_chart")
 
 
-def stored(place, statistic):
+def read_statistic(place, statistic):
     arm, step, layer = place
     rows = Run(DEMO).drift(arm=arm, statistic=statistic, layer=layer)
     return float(rows[rows["step"] == step]["value"].iloc[0])
@@ -65,21 +65,21 @@ def numbers(pages, pattern):
 )
 def test_a_word_has_one_value_on_every_page(screens, pattern, statistic, pages_that_say_it):
     place, pages = screens
-    said = numbers(pages, pattern)
-    assert pages_that_say_it <= {page for page, _ in said}
-    assert {number for _, number in said} == {decimal(stored(place, statistic))}
+    numbers_in_words = numbers(pages, pattern)
+    assert pages_that_say_it <= {page for page, _ in numbers_in_words}
+    assert {number for _, number in numbers_in_words} == {decimal(read_statistic(place, statistic))}
 
 
 def test_the_tables_say_what_the_words_say(screens):
     place, pages = screens
     table = next(table for table in pages["displacement"][1] if "angle" in table and "arm" not in table)
     row = table[table["step"] == place[1]].iloc[0]
-    assert row["off_axis"] == pytest.approx(stored(place, "off_axis"))
-    assert row["along"] == pytest.approx(stored(place, "return_fraction"))
+    assert row["off_axis"] == pytest.approx(read_statistic(place, "off_axis"))
+    assert row["along"] == pytest.approx(read_statistic(place, "return_fraction"))
     everything = pages["overview"][1][-1]
     own = everything[(everything["arm"] == place[0]) & (everything["step"] == place[1])].iloc[0]
     for statistic in ("off_axis", "return_fraction", "alignment_crossfit"):
-        assert own[statistic] == pytest.approx(stored(place, statistic))
+        assert own[statistic] == pytest.approx(read_statistic(place, statistic))
 
 
 def test_the_part_along_the_main_off_axis_direction_has_a_name_of_its_own(screens):
@@ -114,8 +114,8 @@ def test_the_first_step_beyond_is_by_the_verdicts_tests_at_its_level(screens):
     tests = ("sign_flip", "covariance_aligned", "covariance_difference", "random_difference")
     rows = rows[(rows["arm"] == arm) & rows["null"].isin(tests) & rows["p"].notna()]
     beyond = [step for step, part in rows.groupby("step") if (part["p"] <= 0.05).all()]
-    said = f"step {min(beyond):,} first beyond all" if beyond else "no step was beyond all"
-    assert f"{said} of the verdict's tests at p ≤ 0.05" in pages["overview"][0]
+    sentence = f"step {min(beyond):,} first beyond all" if beyond else "no step was beyond all"
+    assert f"{sentence} of the verdict's tests at p ≤ 0.05" in pages["overview"][0]
 
 
 def test_the_angle_that_is_held_against_the_null_is_the_tests_own(screens):

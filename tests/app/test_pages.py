@@ -318,9 +318,9 @@ def test_what_the_run_does_not_have_is_said_and_stays_in_the_address(opened, fin
     at = opened(finished, **ABSENT)
     for _ in range(2):
         assert not at.exception
-        said = " ".join(warning.value.replace("\\", "") for warning in at.warning)
+        warnings = " ".join(warning.value.replace("\\", "") for warning in at.warning)
         for name, value in ABSENT.items():
-            assert f"The address asks for {name}={value}, which this run does not have" in said
+            assert f"The address asks for {name}={value}, which this run does not have" in warnings
             assert query(at)[name] == value
         assert "return fraction at step 100, layer 2" in words(at)
         at.run()

@@ -119,9 +119,9 @@ def test_readings_are_those_of_measuring_the_saved_checkpoints(history, measured
             table.assign(role=table["arm"].where(table["step"] == 0, "tuned")).set_index(keys)[columns]
             for table in tables
         )
-        both = own.join(measured_later, rsuffix="_later", how="inner")
-        assert len(both) == len(measured_later)
-        assert list(both[columns[0]]) == pytest.approx(list(both[f"{columns[0]}_later"]), rel=1e-3, abs=1e-3)
+        joined = own.join(measured_later, rsuffix="_later", how="inner")
+        assert len(joined) == len(measured_later)
+        assert list(joined[columns[0]]) == pytest.approx(list(joined[f"{columns[0]}_later"]), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("accumulated", [1, 4])

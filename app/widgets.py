@@ -33,8 +33,8 @@ class OneOf:
 
     def chosen(self, default: str = "") -> str:
         """What the address says, where that is one of them."""
-        asked = state.view(self.name)
-        return asked if asked in self.options else default or next(iter(self.options))
+        requested = state.view(self.name)
+        return requested if requested in self.options else default or next(iter(self.options))
 
     def control(
         self,
@@ -56,9 +56,9 @@ class OneOf:
             format_func=lambda option: self.options[option],
             **more,
         )
-        asked = state.view(self.name)
-        if asked and asked not in self.options:
-            absent(self.name, asked, self.options[current])
+        requested = state.view(self.name)
+        if requested and requested not in self.options:
+            absent(self.name, requested, self.options[current])
         return current
 
 
@@ -80,7 +80,7 @@ class SeveralOf:
 
     def chosen(self) -> tuple[str, ...]:
         """Those that the address names, in the order of the options."""
-        named = set(self._named())
+        named = set(self._names())
         known = tuple(option for option in self.options if option in named)
         return known or (tuple(self.options) if self.all_at_first else ())
 
@@ -97,7 +97,7 @@ class SeveralOf:
             selection_mode="multi",
             **more,
         )
-        unknown = [name for name in self._named() if name not in (*self.options, self.drawn)]
+        unknown = [name for name in self._names() if name not in (*self.options, self.drawn)]
         if unknown:
             absent(self.name, ", ".join(unknown), ", ".join(current) or "none")
         return current
@@ -106,7 +106,7 @@ class SeveralOf:
         whole = self.all_at_first and len(options) == len(self.options)
         state.change_view(self.name, "" if whole else ",".join(quote(str(option), safe=":") for option in options))
 
-    def _named(self) -> list[str]:
+    def _names(self) -> list[str]:
         return [unquote(part) for part in state.view(self.name).split(",") if part]
 
 
@@ -129,9 +129,9 @@ class Switch:
             state.change_view(self.name, "" if on == self.default else _YES if on else _NO)
 
         bind(widget, label, current=self.on, pick=pick, name=self.name, **more)
-        asked = state.view(self.name)
-        if asked not in ("", _YES, _NO):
-            absent(self.name, asked, _YES if self.default else _NO)
+        requested = state.view(self.name)
+        if requested not in ("", _YES, _NO):
+            absent(self.name, requested, _YES if self.default else _NO)
         return self.on
 
 
@@ -182,9 +182,9 @@ class Amount:
             name=self.name,
             **more,
         )
-        asked = state.view(self.name)
-        if asked and self._number() != self.value:
-            absent(self.name, asked, f"{self.value:g}")
+        requested = state.view(self.name)
+        if requested and self._number() != self.value:
+            absent(self.name, requested, f"{self.value:g}")
         return self.value
 
     def _number(self) -> float | None:
