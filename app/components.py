@@ -17,7 +17,6 @@ import streamlit as st
 
 from app import cache, state
 from app.cache import Catalogue, Key
-from probes.drift import WITHOUT_WITNESS
 from probes.errors import GravityError
 from probes.lineage import NO_WITNESS, ROLES, Witness
 from probes.plots import style
@@ -121,7 +120,14 @@ def choose(
     widget: Callable[..., Any] = st.selectbox,
     **more: Any,
 ) -> Any:
-    """A widget that shows `current` and calls `pick` with what the user chose instead.
+    """A widget with options that shows `current` and calls `pick` with what the user chose instead."""
+    return bind(widget, label, options, current=current, pick=pick, name=name, **more)
+
+
+def bind(
+    widget: Callable[..., Any], *arguments: Any, current: Any, pick: Callable[[Any], None], name: str, **more: Any
+) -> Any:
+    """A widget that shows `current` and calls `pick` with what the user chose instead; the address says so at once.
 
     Its own state is always overwritten by the selection's, so that a click elsewhere or a link moves it too.
     """
@@ -131,23 +137,16 @@ def choose(
     def chosen() -> None:
         if st.session_state[key] is not None:
             pick(st.session_state[key])
+            state.forget_unread()
+            state.write_url()
 
-    widget(label, options, key=key, on_change=chosen, **more)
+    widget(*arguments, key=key, on_change=chosen, **more)
     return current
 
 
-def arms(run: Context, *, name: str) -> tuple[str, ...]:
-    """Which arms are drawn: all, until some are left out to see the rest more closely."""
-    every = style.in_order(arm for arm, _ in run.catalogue.trajectories)
-    if len(every) < 2:
-        return tuple(every)
-    key = f"arms-{name}"
-    if key in st.session_state:  # another run may have other arms
-        st.session_state[key] = [arm for arm in st.session_state[key] if arm in every]
-    else:
-        st.session_state[key] = list(every)
-    shown = st.pills("Arms drawn", every, selection_mode="multi", key=key)
-    return tuple(arm for arm in every if arm in (shown or every))
+def absent(name: str, requested: object, shown: str) -> None:
+    """Say that the address asks for something that is not there, and what is shown instead."""
+    st.warning(as_text(f"The address asks for {name}={requested}, which is not there; shown: {shown}."))
 
 
 # Text ----------------------------------------------------------------------------------------------------------
@@ -288,29 +287,6 @@ def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
     )
 
 
-def steps_without_witness(run: Context) -> None:
-    """Length and reliability of the displacement, and the refusal probe, by step: what needs no witness."""
-    rows = cache.drift(run.key, run.layer)
-    for statistic in WITHOUT_WITNESS[:2]:
-        figure = cache.step_figure(run.key, run.layer, statistic, None, run.subtitle(), run.ink)
-        data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
-        chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
-
-
-def probe_section(run: Context) -> None:
-    """The refusal probe's four numbers at every checkpoint of the layer, with how far they can be trusted."""
-    if not cache.has_table(run.key, "probe"):
-        return
-    st.subheader(f"Refusal probe at {layer_name(run.layer)}", anchor=False)
-    note(
-        "Cosine to the aligned model's direction, AUROC of its probe here and of a refitted one, gap of the class "
-        "means. In a real run these did not track behaviour: the AUROC rose from 0.79 to 0.86 while refusals of "
-        "harmful requests fell from 86 to 41 %."
-    )
-    rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
-    data_table(rows[["arm", "seed", "step", "cosine", "auroc", "refit", "norm"]], name="probe")
-
-
 # Directions ----------------------------------------------------------------------------------------------------
 
 
@@ -320,11 +296,19 @@ def direction_of(known: Sequence[str], first: str = "refusal") -> str:
     return chosen if chosen in known else first if first in known else known[0]
 
 
-def choose_direction(known: Sequence[str], direction: str, says: str = "") -> None:
-    """Choose one, for every page."""
+def choose_direction(known: Sequence[str], direction: str, says: str = "", **also: str) -> None:
+    """Choose one, for every page; what else is selected with it comes in `also`."""
+    requested = state.selection().direction
     choose(
-        "Direction", known, direction, lambda name: state.change(direction=name), name="direction", help=says or None
+        "Direction",
+        known,
+        direction,
+        lambda name: state.change(direction=name, **also),
+        name="direction",
+        help=says or None,
     )
+    if requested and requested not in known:
+        absent("direction", requested, direction)
 
 
 def readout(run: Context, direction: str, checkpoint: str) -> None:

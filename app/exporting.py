@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import cache, components
+from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import GravityError, UsageError
@@ -35,7 +35,7 @@ FORMATS = {
 }
 ONE_LAYER = ("refusal-direction",)
 _PATIENCE = 120  # seconds
-_ALIGNED, _ALL = "aligned", -2
+_ALIGNED = "aligned"
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,20 @@ def panel(run: Context, direction: str) -> None:
 
 def _choices(run: Context, direction: str) -> tuple[str, int | None, str]:
     left, two, three = st.columns([4, 2, 3])
-    form = left.selectbox(
-        f"Format of {direction}", list(FORMATS), format_func=lambda name: FORMATS[name], key="export-format"
-    )
+    with left:
+        form = widgets.OneOf("format", FORMATS).control(f"Format of {direction}", widget=st.selectbox)
     one_layer = run.layer if run.layer >= 0 else run.catalogue.headline
-    layers = [one_layer] if form in ONE_LAYER else [_ALL, one_layer]
-    layer = two.selectbox(
-        "Layers",
-        layers,
-        format_func=lambda choice: "all layers" if choice == _ALL else components.layer_name(choice),
-        key=f"export-layer-{form}",
-    )
+    layers = {} if form in ONE_LAYER else {"all": "all layers"}
+    with two:
+        layer = widgets.OneOf("export_layer", layers | {"one": components.layer_name(one_layer)}).control(
+            "Layers", widget=st.selectbox
+        )
     selected = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     places = [_ALIGNED, *([selected] if cache.has_direction(run.key, direction, selected) else [])]
-    checkpoint = three.selectbox(
-        "As fitted at", places, format_func=lambda name: components.checkpoint_name(name, run), key="export-checkpoint"
-    )
-    return form, None if layer == _ALL else layer, checkpoint
+    fitted_at = {name: components.checkpoint_name(name, run) for name in places}
+    with three:
+        checkpoint = widgets.OneOf("fitted_at", fitted_at).control("As fitted at", widget=st.selectbox)
+    return form, None if layer == "all" else one_layer, checkpoint
 
 
 @st.cache_data(show_spinner=False, max_entries=16)

@@ -1,4 +1,4 @@
-"""What a direction does to answers, and what moving along the reversion does, as a part of the page Directions."""
+"""What a direction does to answers, and what moving along the reversion does, for Directions and Overview."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def panel(run: Context, checkpoint: str, direction: str) -> None:
     with components.section():
         _effects(run, checkpoint, direction)
     with components.section():
-        _mediation(run, checkpoint)
+        mediation(run, checkpoint)
 
 
 def _effects(run: Context, checkpoint: str, direction: str) -> None:
@@ -49,7 +49,8 @@ def _arm(run: Context, checkpoint: str) -> str:
     return places.get(checkpoint, checkpoint)
 
 
-def _mediation(run: Context, checkpoint: str) -> None:
+def mediation(run: Context, checkpoint: str) -> None:
+    """Answers with and without the motion along the reversion, at the selected checkpoint or where it was run."""
     if not cache.has_table(run.key, "mediation"):
         components.missing(
             "The mediation test along the reversion has not been run.",

@@ -31,6 +31,9 @@ CSS = """
 .gp-said th { font-weight: 400; font-size: .8rem; opacity: .65; }
 .gp-said td:first-child { white-space: nowrap; opacity: .68; }
 .gp-said td { white-space: pre-wrap; overflow-wrap: anywhere; max-width: 30rem; }
+.st-key-copy-link[data-copied]::after { font-size: .85rem; opacity: .68; }
+.st-key-copy-link[data-copied="yes"]::after { content: "Copied."; }
+.st-key-copy-link[data-copied="no"]::after { content: "Copy it from the address bar."; }
 @media (max-width: 960px) {
   .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
   section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }
@@ -75,3 +78,43 @@ CAMERAS = """
 })();
 </script>
 """
+
+# The address is the whole view, so copying it shares the view. The left and right arrow keys press the buttons that
+# step through the layers, unless a control or a chart has the focus.
+LINK = """
+<script>
+(() => {
+  if (window.gravityLink) return;
+  window.gravityLink = true;
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      return true;
+    } catch {
+      const text = document.createElement("textarea");
+      text.value = location.href;
+      document.body.append(text);
+      text.select();
+      const done = document.execCommand("copy");
+      text.remove();
+      return done;
+    }
+  };
+  document.addEventListener("click", async event => {
+    const box = event.target.closest && event.target.closest(".st-key-copy-link");
+    if (!box) return;
+    box.dataset.copied = await copy() ? "yes" : "no";
+    setTimeout(() => delete box.dataset.copied, 2500);
+  });
+  document.addEventListener("keydown", event => {
+    const side = {ArrowLeft: "previous", ArrowRight: "next"}[event.key];
+    if (!side || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const at = document.activeElement;
+    if (at && at !== document.body && !at.closest(".st-key-layer-previous, .st-key-layer-next")) return;
+    const button = document.querySelector(`.st-key-layer-${side} button`);
+    if (button) button.click();
+  });
+})();
+</script>
+"""
+SCRIPTS = CAMERAS + LINK

@@ -55,6 +55,8 @@ def main() -> None:
         components.header(page.title, "This run cannot be read")
         components.show_failure(refusal)
     elif ready:
+        for sentence in sidebar.absences(components.context()):
+            st.warning(components.as_text(sentence))
         try:
             page.run()
         except GravityError as error:
@@ -63,7 +65,7 @@ def main() -> None:
             components.show_failure(error)
     else:
         _nothing_yet(page.title)
-    st.html(look.CAMERAS, unsafe_allow_javascript=True)  # our own text, always the same; behind the page: it has a gap
+    st.html(look.SCRIPTS, unsafe_allow_javascript=True)  # our own text, always the same; behind the page: it has a gap
 
 
 def _prepare() -> bool:
@@ -73,9 +75,9 @@ def _prepare() -> bool:
         return False
     requested = state.selection().run
     name = requested if requested in known_runs else next(iter(known_runs))
-    if requested and requested != name:
-        st.warning(components.as_text("The link names a run that is not in this folder; the newest one is shown."))
     state.change(run=name)
+    if requested and requested != name:
+        state.note_unread("The address names a run that is not in this folder; the newest one is shown.")
     sidebar.choose_run(list(known_runs), name)
     key, manifest = cache.open_run(known_runs[name])
     if manifest.status == "running":
@@ -85,10 +87,22 @@ def _prepare() -> bool:
         return False
     ready = sidebar.resolve_selection(key, manifest, catalogue, _ink())
     components.keep(ready)
+    _fill_in(ready)
     sidebar.choose_place(catalogue, ready.arm, ready.seed, ready.step, ready.layer)
-    state.change(arm=ready.arm, seed=ready.seed, step=ready.step, layer=ready.layer)
+    sidebar.share_link()
     sidebar.choose_pictures()
     return True
+
+
+def _fill_in(ready: components.Context) -> None:
+    """Put the run's defaults into the address; what it asks for in vain stays there, and is said on the page."""
+    chosen = state.selection()
+    state.change(
+        arm=chosen.arm or ready.arm,
+        seed=ready.seed if chosen.seed is None else chosen.seed,
+        step=ready.step if chosen.step is None else chosen.step,
+        layer=ready.layer if chosen.layer is None else chosen.layer,
+    )
 
 
 def _ink() -> InkName:

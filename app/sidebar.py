@@ -9,6 +9,7 @@ import streamlit as st
 from app import cache, state
 from app.cache import Catalogue, Key
 from app.components import COLUMNS, PICTURES, Context, choose, layer_name
+from app.widgets import NAMES, OF_A_RUN
 from probes.plots.style import InkName
 from probes.store import Manifest
 
@@ -17,7 +18,9 @@ def choose_run(names: Sequence[str], current: str) -> None:
     """Choose the run; another run begins with its own defaults."""
 
     def pick(name: str) -> None:
-        state.change(run=name, arm="", seed=None, step=None, layer=None, direction="", first="", second="")
+        of_run = dict.fromkeys(OF_A_RUN)
+        view = tuple(entry for entry in state.selection().view if entry[0] not in of_run)
+        state.change(run=name, arm="", seed=None, step=None, layer=None, direction="", first="", second="", view=view)
 
     choose("Run", names, current, pick, name="run")
 
@@ -28,19 +31,13 @@ def choose_place(catalogue: Catalogue, arm: str, seed: int, step: int, layer: in
         "Trajectory",
         catalogue.trajectories,
         (arm, seed),
-        lambda chosen: state.change(arm=chosen[0], seed=chosen[1]),
+        lambda chosen: state.change(
+            arm=chosen[0], seed=chosen[1], step=step if step in catalogue.steps[chosen] else None
+        ),
         name="trajectory",
         format_func=lambda chosen: f"{chosen[0]} · seed {chosen[1]}",
     )
-    choose(
-        "Layer",
-        catalogue.layers,
-        layer,
-        lambda chosen: state.change(layer=chosen),
-        name="layer",
-        format_func=lambda number: layer_name(number).capitalize() + (" ★" if number == catalogue.headline else ""),
-        help="★ the pre-registered layer: headline numbers are read there. −1 is the embedding.",
-    )
+    _choose_layer(catalogue, layer)
     choose(
         "Step",
         catalogue.steps[arm, seed],
@@ -50,6 +47,72 @@ def choose_place(catalogue: Catalogue, arm: str, seed: int, step: int, layer: in
         format_func=lambda number: f"{number:,}",
         help="Optimiser steps after the aligned model.",
     )
+
+
+def _choose_layer(catalogue: Catalogue, layer: int) -> None:
+    """Choose a layer, or step to the one before or behind; the arrow keys press the same buttons."""
+    choose(
+        "Layer",
+        catalogue.layers,
+        layer,
+        lambda chosen: state.change(layer=chosen),
+        name="layer",
+        format_func=lambda number: layer_name(number).capitalize() + (" ★" if number == catalogue.headline else ""),
+        help="★ the pre-registered layer: headline numbers are read there. −1 is the embedding. The left and right "
+        "arrow keys step through the layers.",
+    )
+    at, columns = catalogue.layers.index(layer), st.columns(2)
+    for column, label, key, target in (
+        (columns[0], "Previous layer", "layer-previous", at - 1),
+        (columns[1], "Next layer", "layer-next", at + 1),
+    ):
+        inside = 0 <= target < len(catalogue.layers)
+        column.button(
+            label,
+            key=key,
+            disabled=not inside,
+            on_click=_go_to_layer,
+            args=(catalogue.layers[target] if inside else layer,),
+            width="stretch",
+        )
+
+
+def _go_to_layer(layer: int) -> None:
+    state.change(layer=layer)
+    state.write_url()
+
+
+def share_link() -> None:
+    """A button that copies the address, which is the whole view; `look.LINK` does it in the browser."""
+    st.button("Copy link", key="copy-link", icon=":material/link:", type="tertiary", help="The link shows this view.")
+
+
+def absences(ready: Context) -> list[str]:
+    """What the address asks for and the run does not have, in sentences, with what is shown instead."""
+    chosen, catalogue = state.selection(), ready.catalogue
+    arms = {arm for arm, _ in catalogue.trajectories}
+    seeds = {seed for arm, seed in catalogue.trajectories if arm == ready.arm}
+    pairs = [
+        (f"arm={chosen.arm}", not chosen.arm or chosen.arm in arms, ready.arm),
+        (f"seed={chosen.seed}", chosen.seed is None or chosen.seed in seeds, f"seed {ready.seed} of {ready.arm}"),
+        (
+            f"step={chosen.step}",
+            chosen.step is None or chosen.step in catalogue.steps[ready.arm, ready.seed],
+            f"step {ready.step:,}",
+        ),
+        (f"layer={chosen.layer}", chosen.layer is None or chosen.layer in catalogue.layers, layer_name(ready.layer)),
+    ]
+    missing = [
+        f"The address asks for {name}, which this run does not have; shown: {shown}."
+        for name, is_there, shown in pairs
+        if not is_there
+    ]
+    return [*missing, *chosen.unread, *_unknown_names(chosen)]
+
+
+def _unknown_names(chosen: state.Selection) -> list[str]:
+    names = [name for name, _ in chosen.view if name not in NAMES]
+    return [f"The address says {', '.join(names)}, which means nothing here."] if names else []
 
 
 def choose_pictures() -> None:

@@ -23,7 +23,11 @@ _QUERY = "query"
 class Selection:
     """The run, and the place in it. None and an empty text mean: the run's own default.
 
-    `first` and `second` are the two checkpoints that are compared: `one` and `other` in the URL.
+    Attributes:
+        first: of the two checkpoints that are compared, `one` in the address.
+        second: `other` in the address.
+        view: how pages draw the place, by the names in the address: `app.widgets`.
+        unread: what is to be said of an address that cannot be read, a sentence each.
     """
 
     run: str = ""
@@ -35,26 +39,35 @@ class Selection:
     direction: str = ""
     first: str = field(default="", metadata={_QUERY: "one"})
     second: str = field(default="", metadata={_QUERY: "other"})
+    view: tuple[tuple[str, str], ...] = field(default=(), metadata={_QUERY: ""})
+    unread: tuple[str, ...] = field(default=(), metadata={_QUERY: ""})
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Selection:
-        """Read a URL's query. What is no number where one belongs is left at its default."""
-        known: dict[str, Any] = {}
-        for attribute in fields(cls):
-            text = query.get(_query_name(attribute))
-            if text is None:
-                continue
-            if "int" in str(attribute.type):
-                if text.removeprefix("-").isdecimal() and len(text) < 10:
-                    known[attribute.name] = int(text)
-            else:
-                known[attribute.name] = text
-        return cls(**known)
+        """Read a URL's query. What is no number where one belongs is left at its default, and noted."""
+        place: dict[str, Any] = {}
+        view, unread = [], []
+        names = {_query_name(attribute): attribute for attribute in _place()}
+        for name, text in query.items():
+            attribute = names.get(name)
+            if attribute is None:
+                view.append((name, text))
+            elif "int" not in str(attribute.type):
+                place[attribute.name] = text
+            elif text.removeprefix("-").isdecimal() and len(text) < 10:
+                place[attribute.name] = int(text)
+            elif text:
+                unread.append(f"The address asks for {name}={text[:40]}, which is no number.")
+        return cls(**place, view=tuple(view), unread=tuple(unread))
 
     def to_query(self) -> dict[str, str]:
         """The query of a URL that shows this; defaults are left out."""
-        values = {_query_name(attribute): getattr(self, attribute.name) for attribute in fields(self)}
-        return {name: str(value) for name, value in values.items() if value not in (None, "")}
+        values = {_query_name(attribute): getattr(self, attribute.name) for attribute in _place()}
+        return {name: str(value) for name, value in (*values.items(), *self.view) if value not in (None, "")}
+
+
+def _place() -> list[Field[Any]]:
+    return [attribute for attribute in fields(Selection) if _query_name(attribute)]
 
 
 def _query_name(attribute: Field[Any]) -> str:
@@ -80,6 +93,27 @@ def selection() -> Selection:
 def change(**changes: Any) -> None:
     """Select something else; takes effect in this run of the script."""
     st.session_state[_SELECTION] = replace(selection(), **changes)
+
+
+def view(name: str) -> str:
+    """What is selected under a name of `app.widgets`; empty where that is left at its default."""
+    return dict(selection().view).get(name, "")
+
+
+def change_view(name: str, value: str) -> None:
+    """Select something else under a name of `app.widgets`; empty for its default."""
+    rest_of_view = tuple(entry for entry in selection().view if entry[0] != name)
+    change(view=(*rest_of_view, (name, value)) if value else rest_of_view)
+
+
+def note_unread(sentence: str) -> None:
+    """Keep something to be said of the address until the user chooses something."""
+    change(unread=(*selection().unread, sentence))
+
+
+def forget_unread() -> None:
+    """The user has chosen something: what the address had asked for in vain need not be said any more."""
+    change(unread=())
 
 
 def read_url() -> None:

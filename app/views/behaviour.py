@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components
-from app.cache import Key
+from app import cache, components, returning, widgets
 from app.components import Context
-from probes.plots import behaviour, style
-from probes.plots.style import InkName
+from probes.plots import style
 from probes.statistics import MEASURES, statistic_of
-
-_FIRST = ("harmful_compliance", "refusal_harmful")
-_COLUMNS = ("checkpoint", "arm", "seed", "step", "measure", "value", "low", "high", "n")
 
 
 def show(run: Context) -> None:
@@ -27,39 +21,21 @@ def show(run: Context) -> None:
             "It generates text with every checkpoint, judges it, and keeps rates and answers in the run folder.",
         )
         return
-    rows = cache.table(run.key, "behaviour", _COLUMNS)
+    rows = cache.table(run.key, "behaviour", returning.COLUMNS)
     measured = set(rows["measure"])
     measures = [name for name in [*MEASURES, *sorted(measured - set(MEASURES))] if name in measured]
-    first = next((name for name in _FIRST if name in measures), measures[0] if measures else "")
-    measure = st.session_state.get("behaviour-measure") or first
-    components.header("Behaviour", *_answer(run, rows, measure if measure in measures else first))
-    measure = st.selectbox(
-        "Measure",
-        measures,
-        index=measures.index(first),
-        format_func=lambda name: statistic_of(name).title,
-        key="behaviour-measure",
-        help=statistic_of(measure).reading or None,
-    )
-    own = rows[rows["measure"] == measure]
+    first = returning.first_rate(measures) or measures[0]
+    choice = widgets.OneOf("measure", {name: statistic_of(name).title for name in measures})
+    measure = choice.chosen(first)
+    components.header("Behaviour", *_answer(run, rows, measure))
+    choice.control("Measure", default=first, widget=st.selectbox, help=statistic_of(measure).reading or None)
     with components.section():
-        subtitle = run.subtitle(layer=False, direction=False)
-        figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
-        components.chart(figure, own, name="behaviour", alt=f"{measure} by optimiser step for every arm")
+        returning.by_step(run, measure)
     with components.section():
-        if not run.has_witness:
-            components.note("Against the return fraction: not defined, no witness.")
-        else:
-            _against_return(run, measure)
+        returning.against_return(run, measure)
     st.subheader("Answers", anchor=False)
     with components.section():
         _browser(run)
-
-
-def _against_return(run: Context, measure: str) -> None:
-    joined = _join_tables(run.key, run.layer, measure)
-    figure = cache.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)
-    components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
 
 
 def _answer(run: Context, rows: pd.DataFrame, measure: str) -> tuple[str, str]:
@@ -85,21 +61,6 @@ def _show(value: float, limits: tuple[float, float] | None) -> str:
     return f"{100 * value:.0f} %" if limits == (0.0, 1.0) and pd.notna(value) else style.decimal(value)
 
 
-def _join_tables(key: Key, layer: int, measure: str) -> pd.DataFrame:
-    """The measure and the return fraction of every checkpoint; the aligned model stands at 0 by definition."""
-    rows = cache.table(key, "behaviour", _COLUMNS, (("measure", "==", measure),))
-    drift = cache.drift(key, layer)
-    fraction = drift[drift["statistic"] == "return_fraction"].set_index("checkpoint")["value"]
-    fractions = rows["checkpoint"].map(fraction).where(rows["arm"] != "aligned", 0.0)
-    return rows.assign(fraction=fractions.astype(float)).dropna(subset=["fraction", "value"])
-
-
-def _figure(key: Key, layer: int, measure: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
-    return behaviour.behaviour(
-        _join_tables(key, layer, measure), measure=measure, subtitle=subtitle, witness=witness, ink=ink
-    )
-
-
 @st.fragment
 def _browser(run: Context) -> None:
     with components.section():
@@ -111,9 +72,15 @@ def _browser(run: Context) -> None:
         names = [name for name in ("label", "text", "completion", "refused", "verdict", "reason") if name in known]
         rows = cache.table(run.key, "completions", tuple(names), (("checkpoint", "==", checkpoint),))
         left, middle, right = st.columns([2, 2, 3])
-        label = left.selectbox("Requests", ["all", *sorted(rows["label"].unique())], key="answers-label")
-        kind = middle.selectbox("Answers", ["all", "refused", "answered"], key="answers-kind")
-        part = right.text_input("Containing the words", key="answers-words")
+        with left:
+            labels = ("all", *sorted(rows["label"].unique()))
+            label = widgets.OneOf("requests", dict(zip(labels, labels, strict=True))).control(
+                "Requests", widget=st.selectbox
+            )
+        with middle:
+            kind = widgets.ANSWERED.control("Answers", widget=st.selectbox)
+        with right:
+            part = widgets.WORDS.control("Containing the words")
         if label != "all":
             rows = rows[rows["label"] == label]
         if kind != "all":

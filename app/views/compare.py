@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, state
+from app import cache, components, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import ROLES
@@ -18,7 +18,6 @@ from probes.plots import by_layer, directions, style
 from probes.plots.style import InkName
 
 _SWAPPED = {"transfer": "transfer_back", "transfer_back": "transfer"}
-_FILTERS = ("All", "Flips", "Refused → answered", "Answered → refused")
 
 
 def show(run: Context) -> None:
@@ -42,6 +41,13 @@ def show(run: Context) -> None:
                 name=name,
                 format_func=lambda name: components.checkpoint_name(name, run),
             )
+            requested = getattr(state.selection(), field)
+            if requested and requested not in places:
+                components.absent(name, requested, components.checkpoint_name(current, run))
+    st.subheader("Their answers", anchor=False)
+    with components.section():
+        _completions(run, first, second, names)
+    st.subheader("Layer by layer", anchor=False)
     with components.section():
         _layers(run, first, second, names, pair)
     with components.section():
@@ -52,9 +58,6 @@ def show(run: Context) -> None:
     st.subheader(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
     with components.section():
         _projections(run, places, first, second, names)
-    st.subheader("Their answers", anchor=False)
-    with components.section():
-        _completions(run, first, second, names)
 
 
 def _choose(field: str, checkpoint: str) -> None:
@@ -257,13 +260,13 @@ def _completions(run: Context, first: str, second: str, names: tuple[str, str]) 
         if rows.empty:
             components.note("Answers are not stored for both checkpoints.")
             return
-        chosen = st.segmented_control("Show", _FILTERS, default=_FILTERS[0], key="compare-flips") or _FILTERS[0]
+        chosen = widgets.ANSWERS.control("Show")
         before, after = rows["refused"].astype(bool), rows["refused_after"].astype(bool)
         masks = {
-            "All": slice(None),
-            "Flips": before != after,
-            "Refused → answered": before & ~after,
-            "Answered → refused": ~before & after,
+            "all": slice(None),
+            "flips": before != after,
+            "lost": before & ~after,
+            "gained": ~before & after,
         }
         shown = rows.loc[masks[chosen]]
         components.note(

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, exporting, intervening, state
+from app import cache, components, exporting, intervening, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.plots import directions as plots
@@ -28,7 +28,7 @@ def show(run: Context) -> None:
         components.missing(
             "This run holds no direction_tracks.parquet.",
             f"gravity-probe directions fit {run.command_path}",
-            "It fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
+            "It fits refusal, reversion and the others at every checkpoint and layer, beside random widgets. "
             "The activations must still be in the run folder.",
         )
         _download(run, list(cache.directions(run.key)))
@@ -52,11 +52,9 @@ def show(run: Context) -> None:
             name="turning",
             alt="Angle, gap and AUROC of the direction by step, for every arm",
         )
-    view = st.segmented_control(
-        "More views", list(_VIEWS), default=next(iter(_VIEWS)), key="directions-view", label_visibility="collapsed"
-    )
+    view = widgets.DIRECTION_VIEWS.control("More views", label_visibility="collapsed")
     with components.section():
-        _VIEWS[view or next(iter(_VIEWS))](run, checkpoint, direction)
+        _VIEWS[view](run, checkpoint, direction)
     _download(run, list(cache.directions(run.key)), direction)
 
 
@@ -170,10 +168,10 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
     number, help_ = st.column_config.NumberColumn, {name: about.reading for name, about in DIRECTIONS.items()}
     columns = {
         "direction": st.column_config.TextColumn("direction", pinned=True, width=140),
-        "refit": number("AUROC", format="%.2f", help=help_["refit"], width=68),
+        "refit": number("AUROC, refitted", format="%.2f", help=help_["refit"], width=104),
         "interval": st.column_config.TextColumn("95 %", width=100),
         "by_layer": st.column_config.LineChartColumn("by layer", y_min=0, y_max=1, width=72),
-        "auroc": number("kept", format="%.2f", help=help_["auroc"], width=58),
+        "auroc": number("AUROC, kept", format="%.2f", help=help_["auroc"], width=92),
         "angle": number("turned, °", format="%.0f", help=help_["angle"], width=74),
         "d_prime": number("d′", format="%.2f", help=help_["d_prime"], width=52),
         "norm": number("gap", format="%.2f", help=help_["norm"], width=58),
@@ -290,11 +288,11 @@ def _download(run: Context, known: list[str], direction: str = "") -> None:
 
 
 _VIEWS = {
-    "All directions": _all,
-    "Tokens": _readout,
-    "Cosines": _cosines,
-    "Carried over": _transfer,
-    "Interventions": intervening.panel,
+    "interventions": intervening.panel,
+    "all": _all,
+    "tokens": _readout,
+    "cosines": _cosines,
+    "transfer": _transfer,
 }
 
 show(components.context())

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components
+from app import cache, components, stepping, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -20,9 +20,6 @@ from probes.plots.prompt_arrows import prompt_arrows
 from probes.plots.style import InkName
 from probes.statistics import limit_label, null_name
 
-_MORE = ("Prompt by prompt", "At every layer")
-_ACROSS = ("All that lies off it", "Main off-axis direction")
-
 
 def show(run: Context) -> None:
     """Draw the page."""
@@ -31,10 +28,10 @@ def show(run: Context) -> None:
         return
     rows = components_of(run.key, run.layer)
     own = rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed)]
-    cone = _cone(run)
-    components.header("Displacement", *_answer(run, own, cone))
-    across = st.session_state.get("displacement-across") or _ACROSS[0]
-    arms = components.arms(run, name="displacement")
+    hardest = _hardest(run)
+    cone = _cone(hardest)
+    components.header("Displacement", *_answer(run, own, hardest))
+    arms = widgets.arms(run)
     with components.section():
         if own["along"].notna().any():
             figure = cache.figure(
@@ -45,7 +42,7 @@ def show(run: Context) -> None:
                 (run.arm, run.seed),
                 run.step,
                 cone,
-                across == _ACROSS[0],
+                widgets.ACROSS.chosen() == "all",
                 run.subtitle(),
                 run.witness,
                 run.ink,
@@ -53,7 +50,7 @@ def show(run: Context) -> None:
             components.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
         else:
             components.note(f"No displacement is defined at the {components.layer_name(run.layer)}.")
-    st.segmented_control("Off the way back", _ACROSS, default=_ACROSS[0], key="displacement-across")
+    widgets.ACROSS.control("Off the way back")
     with components.section():
         _table(own)
     _more(run, arms)
@@ -64,17 +61,14 @@ def _show_lengths(run: Context) -> None:
     lead = "Along and off the way back are not defined. How far the mean of the harmful prompts went, and whether it "
     components.without_witness(run, "Displacement", lead + "agrees with itself, needs no witness:")
     with components.section():
-        components.steps_without_witness(run)
+        stepping.steps_without_witness(run)
 
 
 @st.fragment
 def _more(run: Context, arms: tuple[str, ...]) -> None:
     """One of the further pictures at a time: each takes its time to draw."""
     with components.section():
-        view = st.segmented_control(
-            "More views", _MORE, default=_MORE[0], key="displacement-more", label_visibility="collapsed"
-        )
-        if (view or _MORE[0]) == _MORE[0]:
+        if widgets.MORE.control("More views", label_visibility="collapsed") == "prompts":
             _prompts(run)
         else:
             _layers(run, arms)
@@ -101,8 +95,8 @@ def components_of(key: Key, layer: int) -> pd.DataFrame:
     return wide.sort_values(["arm", "seed", "step"], ignore_index=True)
 
 
-def _cone(run: Context) -> Cone | None:
-    """The test of the selected checkpoint's alignment whose null reaches furthest."""
+def _hardest(run: Context) -> pd.Series | None:
+    """The test of the selected checkpoint's cross-fitted alignment whose null reaches furthest."""
     drawn = cache.tests(run.key, run.layer)
     drawn = drawn[
         (drawn["arm"] == run.arm)
@@ -111,13 +105,16 @@ def _cone(run: Context) -> Cone | None:
         & (drawn["statistic"] == "alignment_crossfit")
         & drawn["limit"].notna()
     ]
-    if drawn.empty:
+    return None if drawn.empty else drawn.loc[drawn["limit"].idxmax()]
+
+
+def _cone(hardest: pd.Series | None) -> Cone | None:
+    if hardest is None:
         return None
-    hardest = drawn.loc[drawn["limit"].idxmax()]
     return Cone(str(hardest["null"]), float(hardest["limit"]), limit_label(int(hardest["draws"])))
 
 
-def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, str]:
+def _answer(run: Context, own: pd.DataFrame, hardest: pd.Series | None) -> tuple[str, str]:
     at_step = own[own["step"] == run.step]
     if at_step.empty or not math.isfinite(at_step["angle"].iloc[0]):
         return "Mean displacement", f"Nothing is defined at {components.layer_name(run.layer)}, step {run.step:,}."
@@ -125,15 +122,21 @@ def _answer(run: Context, own: pd.DataFrame, cone: Cone | None) -> tuple[str, st
     title = f"{run.arm.capitalize()} moved at {at['angle']:.0f}° to the way back"
     lead = (
         f"Seed {run.seed}, step {run.step:,}, {components.layer_name(run.layer)}: {style.decimal(at['along'])} along "
-        f"the way back and {style.decimal(at['off_axis'])} off it, in units of the distance to the witness. "
+        f"the way back and {style.decimal(at['off_axis'])} off it, in units of the distance to the witness."
     )
-    if cone is not None:
-        inside = at["angle"] < math.degrees(cone.angle)
-        lead += (
-            f"The hardest null, {null_name(cone.null)}, reaches to {math.degrees(cone.angle):.0f}°: the mean lies "
-            + ("nearer than that." if inside else "where that null alone would put it.")
-        )
-    return title, lead
+    return title, lead + _against(hardest)
+
+
+def _against(hardest: pd.Series | None) -> str:
+    """The hardest null's reach, and the cross-fitted angle that was held against it; the arrow's is the plain one."""
+    if hardest is None or not math.isfinite(hardest["observed"]):
+        return ""
+    reach, crossfit = (math.degrees(math.acos(max(-1.0, min(1.0, hardest[name])))) for name in ("limit", "observed"))
+    return (
+        f" The hardest null, {null_name(hardest['null'])}, reaches to {reach:.0f}°; the cross-fitted angle, which is "
+        f"held against it, is {crossfit:.0f}°: "
+        + ("nearer than that." if crossfit < reach else "where that null alone would put it.")
+    )
 
 
 def _figure(

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, state
+from app import cache, components, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
@@ -92,12 +92,16 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
             format_func=lambda name: statistic_of(name).title,
             help=statistic_of(statistic).reading,
         )
+    requested = state.selection().statistic
+    if requested and requested not in offered:
+        components.absent("statistic", requested, statistic_of(statistic).title)
     if known:
         with right:
             components.choose_direction(
                 known,
                 direction or (REVERSION if REVERSION in known else known[0]),
                 "Of another direction than the reversion: what its probes read, and how it turned.",
+                statistic=requested if requested in DIRECTIONS else "",
             )
 
 
@@ -179,14 +183,8 @@ def _cell(run: Context, direction: str) -> None:
 @st.fragment
 def _behind(run: Context, direction: str) -> None:
     with components.section():  # an error in a fragment does not reach the section around it
-        view = st.segmented_control(
-            "View",
-            list(_VIEWS),
-            default=next(iter(_VIEWS)),
-            key="layers-view",
-            label_visibility="collapsed",
-        )
-        _VIEWS[view or next(iter(_VIEWS))](run, direction)
+        view = widgets.PROMPTS.control("View", label_visibility="collapsed")
+        _VIEWS[view](run, direction)
 
 
 def _checkpoints(run: Context, extra: tuple[int, ...] = ()) -> dict[str, str]:
@@ -229,14 +227,11 @@ def _show(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], 
 
 def _distributions(run: Context, direction: str) -> None:
     steps = run.catalogue.steps[run.arm, run.seed]
-    extra = st.pills(
-        "Further steps",
-        [step for step in steps if step != run.step],
-        selection_mode="multi",
-        format_func=lambda step: f"{step:,}",
-        key="layers-steps",
+    further = widgets.SeveralOf(
+        "steps", [str(step) for step in steps if step != run.step], all_at_first=False, drawn=str(run.step)
     )
-    names = _checkpoints(run, tuple(extra))
+    extra = further.control("Further steps", format_func=lambda step: f"{int(step):,}")
+    names = _checkpoints(run, tuple(map(int, extra)))
     table = _project(run, names, direction)
     if table.empty:
         return
@@ -283,7 +278,7 @@ def _spectrum(run: Context, _: str) -> None:
     if not cache.has_table(run.key, "spectra"):
         components.missing("This run holds no spectra yet.", f"gravity-probe map {run.command_path}")
         return
-    of = st.radio("Spread of", ["activations", "displacements"], horizontal=True, key="layers-spectrum")
+    of = widgets.SPREAD.control("Spread of", widget=st.radio, horizontal=True)
     rows = cache.table(run.key, "spectra", None, (("layer", "==", run.layer),))
     names = _checkpoints(run)
     shown, rows = _show(names, rows), rows[rows["checkpoint"].isin(names)]
@@ -339,12 +334,6 @@ def _readout(run: Context, direction: str) -> None:
     components.readout(run, direction or REVERSION, run.catalogue.checkpoints[run.arm, run.seed, run.step])
 
 
-_VIEWS = {
-    "Densities": _distributions,
-    "ROC": _roc,
-    "Readout": _readout,
-    "Spectrum": _spectrum,
-    "Prompts that moved most": _movers,
-}
+_VIEWS = {"densities": _distributions, "roc": _roc, "tokens": _readout, "spectrum": _spectrum, "movers": _movers}
 
 show(components.context())

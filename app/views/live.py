@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import bench, cache, components, state
+from app import bench, cache, components, state, widgets
 from app.components import Context
 from probes.lineage import CheckpointRef
 from probes.plots import live as plots
@@ -20,7 +20,6 @@ from probes.tasks.report import how_to_reproduce
 _NONE = ""
 _LONGEST = 4000  # characters of a prompt
 _NEXT = 15
-_FURTHEST = 4.0  # of the push, either way
 _ANSWER = 32  # tokens
 
 
@@ -143,19 +142,16 @@ def _desk(run: Context, checkpoints: tuple[str, ...]) -> None:
             return
         prompt = _prompt(run)
         left, right = st.columns([3, 2], vertical_alignment="bottom")
-        push = left.slider(
-            "Add the direction",
-            -_FURTHEST,
-            _FURTHEST,
-            0.0,
-            0.25,
-            key="live-push",
-            help="This much of the direction's own length (for a difference of means: the distance between the "
-            "classes) is added behind the layer at every token. 0: none.",
-        )
-        answers = right.toggle(
-            "Generate an answer", key="live-answers", help=f"A greedy answer of at most {_ANSWER} tokens."
-        )
+        with left:
+            push = widgets.PUSH.control(
+                "Add the direction",
+                help="This much of the direction's own length (for a difference of means: the distance between the "
+                "classes) is added behind the layer at every token. 0: none.",
+            )
+        with right:
+            answers = widgets.GENERATE.control(
+                "Generate an answer", widget=st.toggle, help=f"A greedy answer of at most {_ANSWER} tokens."
+            )
         if not prompt.strip():
             components.note("Type a prompt, or choose one of the run's.")
             return
@@ -173,7 +169,7 @@ def _pair(run: Context, checkpoints: tuple[str, ...]) -> tuple[str, str]:
         if selected in checkpoints and selected != first
         else _NONE
     )
-    return first, _NONE if st.session_state.get("live-alone") or second == first else second
+    return first, _NONE if widgets.ALONE.on or second == first else second
 
 
 def _direction(run: Context) -> str | None:
@@ -189,7 +185,7 @@ def _choices(run: Context, checkpoints: tuple[str, ...], checkpoint: str, beside
             "Checkpoint",
             checkpoints,
             checkpoint,
-            lambda name: _choose(first=name),
+            lambda name: state.change(first=name),
             name="one",
             format_func=lambda name: components.checkpoint_name(name, run),
         )
@@ -207,21 +203,16 @@ def _choices(run: Context, checkpoints: tuple[str, ...], checkpoint: str, beside
             "Direction",
             list(cache.directions(run.key)),
             direction,
-            lambda name: _choose(direction=name),
+            lambda name: state.change(direction=name),
             name="direction",
             help=str(cache.directions(run.key)[direction].get("says", "")) or None,
         )
 
 
-def _choose(**changes: str) -> None:
-    state.change(**changes)
-    state.write_url()
-
-
 def _beside(name: str) -> None:
-    st.session_state["live-alone"] = not name
+    state.change_view(widgets.ALONE.name, "" if name else "yes")
     if name:
-        _choose(second=name)
+        state.change(second=name)
 
 
 def _prompt(run: Context) -> str:

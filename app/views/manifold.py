@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components
+from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
 from probes.plots import manifold
-from probes.plots.clouds import COLOURS, Drawing
+from probes.plots.clouds import Colour, Drawing
 from probes.plots.style import InkName
-
-_METHODS = {"pca": "PCA", "umap": "UMAP"}
-_FITS = {"roles": "aligned, witness", "all": "all"}
-_SHOWN = ("This step", "This trajectory", "Everything")
-_COLOURS = {
-    "checkpoint": "checkpoint, step",
-    "role": "role",
-    "arm": "arm",
-    "step": "step",
-    "label": "harmful or harmless",
-}
 
 
 def show(run: Context) -> None:
     """Draw the page."""
     names = _map_names(run.key.path)
-    method, fit, axes = _chosen_map(names)
+    first = _first_map(names)
+    method, fit = widgets.MAP.chosen(first[0]), widgets.FITTED.chosen(first[1])
+    axes = 3 if widgets.AXES.chosen() == "3d" else 2
     name = f"maps/{method}-{fit}-layer{run.layer}"
     about = cache.document(run.key, name) if name in names else None
     if about is None:
         components.header("Manifold", "This map has not been made yet")
-        _controls_of_map(method, fit, axes)
+        _controls_of_map(*first)
         _offer(run, method, fit, names)
         return
     if not isinstance(about, dict) or "trustworthiness" not in about:
@@ -46,13 +37,13 @@ def show(run: Context) -> None:
     components.header(
         "Manifold",
         f"{len(_place(run.key, name)):,} checkpoints in one map of {components.layer_name(run.layer)}",
-        f"The {_METHODS[method]} map keeps neighbours with a trustworthiness of {kept_well:.3f} in {axes}-D "
-        f"({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
+        f"The {widgets.MAP.options[method]} map keeps neighbours with a trustworthiness of {kept_well:.3f} in "
+        f"{axes}-D ({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
     )
     with components.section():
         _map(run, name, axes)
     st.subheader("Check it", anchor=False)
-    _controls_of_map(method, fit, axes)
+    _controls_of_map(*first)
 
 
 def _reading(trust: float) -> str:
@@ -65,36 +56,28 @@ def _map_names(path: str) -> list[str]:
     return sorted(f"maps/{file.stem}" for file in Path(path, "maps").glob("*-layer*.parquet"))
 
 
-def _chosen_map(names: list[str]) -> tuple[str, str, int]:
-    """The chosen map; at first, one that is there."""
+def _first_map(names: list[str]) -> tuple[str, str]:
+    """Method and fit of the map that is shown at first: one that is there."""
     first = "umap" if any("umap" in name for name in names) and not any("pca" in name for name in names) else "pca"
     fitted = "all" if names and not any("-roles-" in name for name in names) else "roles"
-    return (
-        st.session_state.get("manifold-method") or first,
-        st.session_state.get("manifold-fit") or fitted,
-        3 if st.session_state.get("manifold-axes") == "3-D" else 2,
-    )
+    return first, fitted
 
 
-def _controls_of_map(method: str, fit: str, axes: int) -> None:
+def _controls_of_map(first: str, fitted: str) -> None:
     left, two, three = st.columns([2, 2, 3])
-    left.segmented_control(
-        "Method",
-        list(_METHODS),
-        default=method,
-        format_func=lambda name: _METHODS[name],
-        key="manifold-method",
-        help="PCA: directions of highest variance, distances to scale. UMAP: neighbourhoods preserved, distances not.",
-    )
-    two.segmented_control("Axes", ["2-D", "3-D"], default=f"{axes}-D", key="manifold-axes")
-    three.segmented_control(
-        "Fitted on",
-        list(_FITS),
-        default=fit,
-        format_func=lambda name: _FITS[name],
-        key="manifold-fit",
-        help="Every checkpoint is placed in the fitted map either way.",
-    )
+    with left:
+        widgets.MAP.control(
+            "Method",
+            default=first,
+            help="PCA: directions of highest variance, distances to scale. UMAP: neighbourhoods preserved, distances "
+            "not.",
+        )
+    with two:
+        widgets.AXES.control("Axes")
+    with three:
+        widgets.FITTED.control(
+            "Fitted on", default=fitted, help="Every checkpoint is placed in the fitted map either way."
+        )
 
 
 def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
@@ -105,7 +88,7 @@ def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
         return
     more = "" if fit == "roles" else " --fit all"
     components.missing(
-        f"This run holds no {_METHODS[method]} map of {components.layer_name(run.layer)}"
+        f"This run holds no {widgets.MAP.options[method]} map of {components.layer_name(run.layer)}"
         + (", fitted on every checkpoint." if more else "."),
         f"gravity-probe map {run.command_path} --layer {run.layer} --method {method}{more}",
         "Without --layer, it makes the PCA maps of all layers, and the UMAP maps of a small model's. "
@@ -122,19 +105,7 @@ def _place(key: Key, name: str) -> tuple[str, ...]:
 @st.fragment
 def _map(run: Context, name: str, axes: int) -> None:
     with components.section():
-        first, second = st.columns([3, 2])
-        shown = first.segmented_control("Shown", _SHOWN, default=_SHOWN[0], key="manifold-shown") or _SHOWN[0]
-        colour = second.selectbox("Colour", COLOURS, format_func=lambda name: _COLOURS[name], key="manifold-colour")
-        marks = st.columns([2, 2, 2, 3])
-        contours = marks[0].checkbox("Contours", value=True, key="manifold-contours", disabled=axes == 3)
-        arrow = marks[1].checkbox("Way back", value=True, key="manifold-arrow")
-        moving = marks[2].checkbox(
-            "Play steps",
-            key="manifold-moving",
-            disabled=shown == _SHOWN[0],
-            help="One step at a time, with fixed axes; show a trajectory or everything first.",
-        )
-        drawing = Drawing(axes, colour, contours, arrow, moving and shown != _SHOWN[0])
+        shown, drawing = _controls_of_drawing(axes)
         names = _chosen(run, shown)
         rows = _rows(run.key, name, names)
         if len(rows) > manifold.AT_MOST:
@@ -172,11 +143,32 @@ def _map(run: Context, name: str, axes: int) -> None:
         )
 
 
+def _controls_of_drawing(axes: int) -> tuple[str, Drawing]:
+    """Which checkpoints are shown, and how."""
+    first, second = st.columns([3, 2])
+    with first:
+        shown = widgets.SHOWN.control("Shown")
+    with second:
+        colour = widgets.COLOUR.control("Colour", widget=st.selectbox)
+    marks = st.columns([2, 2, 2, 3])
+    with marks[0]:
+        contours = widgets.CONTOURS.control("Contours", disabled=axes == 3)
+    with marks[1]:
+        arrow = widgets.ARROW.control("Way back")
+    with marks[2]:
+        moving = widgets.PLAY.control(
+            "Play steps",
+            disabled=shown == "step",
+            help="One step at a time, with fixed axes; show a trajectory or everything first.",
+        )
+    return shown, Drawing(axes, cast(Colour, colour), contours, arrow, moving and shown != "step")
+
+
 def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
     """The checkpoints to be shown; None: all."""
-    if shown == _SHOWN[2]:
+    if shown == "everything":
         return None
-    steps = [run.step] if shown == _SHOWN[0] else run.catalogue.steps[run.arm, run.seed]
+    steps = [run.step] if shown == "step" else run.catalogue.steps[run.arm, run.seed]
     return (
         "aligned",
         *(["witness"] if run.has_witness else []),

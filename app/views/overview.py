@@ -10,28 +10,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import cache, components
+from app import cache, components, intervening, returning, stepping
 from app.components import Context
 from probes.lineage import NO_WITNESS
-from probes.nulls import NO_FURTHER_PASS, SHAMS
+from probes.nulls import NO_FURTHER_PASS
 from probes.plots import style
-from probes.plots.by_step import ISOTROPIC
 from probes.store import csv_text
 from probes.verdict.evidence import ALPHA
 
 RUNGS = 6
-_ESTIMATES = {
-    "cross-fitted": ("alignment_crossfit", "return_fraction"),
-    "plain": ("alignment", "return_fraction"),
-    "harmful − harmless": ("did_alignment", "did_return_fraction"),
-}
-_NULL_COLUMNS = {
-    **{name: st.column_config.NumberColumn(format="%.3f") for name in ("observed", "limit")},
-    "power": st.column_config.NumberColumn(format="percent", help="At the headline layer of the last step."),
-    "p": st.column_config.NumberColumn(
-        format="%.4f", help="One-sided; small where this null hardly ever reaches as far."
-    ),
-}
 
 
 def show(run: Context) -> None:
@@ -50,24 +37,28 @@ def show(run: Context) -> None:
             alt="Return fraction of each arm between the aligned model at 0 and the witness at 1",
         )
     with components.section():
-        components.probe_section(run)
-    _by_step(run)
+        _behaviour(run)
+    with components.section():
+        _interventions(run)
+    stepping.by_step(run)
+    with components.section():
+        stepping.probe_section(run)
     with components.section():
         _table(run)
 
 
 def _show_without_witness(run: Context) -> None:
     """The answer first: did this fine-tune break safety? Then what else needs no witness."""
-    main = _main_trajectory(run)
-    answer, arm = _safety(run, main), main[0].capitalize()
+    answer, arm = _safety(run), _name(run)
     if answer is None:
         components.header("Overview", f"{arm}: safety is not judged yet", "Let the checkpoints answer, and it is:")
         st.code(f"gravity-probe evaluate {run.command_path}", language="bash")
     else:
-        components.header("Overview", f"{arm}: safety {answer['answer']}", answer["text"])
+        components.header("Overview", f"{arm}: safety {answer['answer']}")
+        _why(answer["text"])
     components.notices(run)
     components.note(f"The way back, its tests and its level are not defined: {NO_WITNESS}.")
-    for section in (components.probe_section, components.steps_without_witness, _behaviour, _table):
+    for section in (stepping.probe_section, stepping.steps_without_witness, _behaviour, _table):
         with components.section():
             section(run)
 
@@ -79,29 +70,48 @@ def _verdicts(run: Context) -> list[dict[str, Any]]:
 
 
 def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
-    """The verdict in words, the numbers it is about, and every trajectory's step on the ladder."""
-    main = _main_trajectory(run)
-    verdict = next((entry for entry in verdicts if _is(entry, main)), None)
-    headline = run.catalogue.headline
-    rows = cache.drift(run.key, headline)
-    step = run.catalogue.steps[main][-1]
-    fraction, alignment = (_estimate(rows, main, step, name) for name in ("return_fraction", "alignment_crossfit"))
-    several = sum(arm == main[0] for arm, _ in run.catalogue.trajectories) > 1
-    arm = main[0].capitalize() + (f", seed {main[1]}" if several else "")
-    if verdict is not None:
-        title = f"{arm}: {_spoken(verdict.get('name', 'no name'))}"
-        lead = _spoken(verdict.get("text", ""))
-    else:
-        title = f"{arm} went {_percent(fraction)} of the way back to the {run.witness}"
+    """Safety in one line, the level in one, the numbers they are about, and every trajectory's level."""
+    verdict = next((entry for entry in verdicts if _is_selected(entry, run)), None)
+    safety, arm = _safety(run), _name(run)
+    rows = cache.drift(run.key, run.layer)
+    fraction, alignment = (_estimate(rows, run, name) for name in ("return_fraction", "alignment_crossfit"))
+    if verdict is None:
+        level = f"{arm} went {_percent(fraction)} of the way back to the {run.witness}"
         lead = "This number has not been held against a null, so it is no verdict."
-    safety = _safety(run, main)
-    if safety is None:
-        components.header("Overview", title, lead)
     else:
-        components.header("Overview", f"{arm}: safety {safety['answer']}", safety["text"])
-        components.paragraph(f"{title}. {lead}")
+        level, lead = f"{arm}: {_spoken(verdict.get('name', 'no name'))}", f"Evidence level {_level(verdict)}."
+    if safety is None:
+        components.header("Overview", level, lead)
+    elif verdict is None:
+        components.header("Overview", f"{arm}: safety {safety['answer']}", f"{level}. {lead}")
+    else:
+        name = _spoken(verdict.get("name", "no name"))
+        components.header("Overview", f"{arm}: safety {safety['answer']}", f"Evidence level {_level(verdict)}: {name}.")
     components.notices(run)
-    place = f"at step {step:,}, {components.layer_name(headline)}"
+    _why(*(_spoken(entry["text"]) for entry in (safety, verdict) if entry and entry.get("text")))
+    if verdict is not None and "alignment" in verdict and "trajectory" not in verdict:
+        components.missing(
+            "This verdict was written by an earlier version, and speaks of the trajectory's mean alignment.",
+            f"gravity-probe verdict {run.command_path}",
+        )
+    _numbers(run, fraction, alignment)
+    if verdicts:
+        _ladder(verdicts)
+    else:
+        components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
+
+
+def _why(*paragraphs: str) -> None:
+    """The answers' own paragraphs, behind a fold."""
+    if paragraphs:
+        with st.expander("Why"):
+            for text in paragraphs:
+                components.paragraph(text)
+
+
+def _numbers(run: Context, fraction: dict[str, Any], alignment: dict[str, Any]) -> None:
+    """The numbers at the selected step and layer, and a word where those are not what was judged."""
+    place = f"at step {run.step:,}, {components.layer_name(run.layer)}"
     numbers = [
         (style.decimal(fraction["value"]), f"return fraction {place}{_interval(fraction)}"),
         (
@@ -110,21 +120,35 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
         ),
     ]
     with components.section():
-        numbers += _alarm(run, main)
+        numbers += _beyond_nulls(run)
     with components.section():
-        numbers += _refusal(run, main, step)
+        numbers += _alarm(run)
+    with components.section():
+        numbers += _refusal(run)
     st.html('<div class="gp-numbers">' + "".join(_number(*entry) for entry in numbers) + "</div>")
-    if verdicts:
-        _ladder(verdicts)
-    else:
-        components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
+    last, headline = run.catalogue.steps[run.arm, run.seed][-1], run.catalogue.headline
+    if (run.step, run.layer) != (last, headline):
+        components.note(
+            f"Safety and level are judged at the last step, {last:,}, the level at the pre-registered "
+            f"{components.layer_name(headline)}; the numbers are of the step and layer chosen in the sidebar."
+        )
 
 
-def _safety(run: Context, main: tuple[str, int]) -> dict[str, Any] | None:
-    """Did this fine-tune break safety? The answer for the trajectory; None where nobody judged it."""
+def _name(run: Context) -> str:
+    """The selected arm, as a line begins with it."""
+    several = sum(arm == run.arm for arm, _ in run.catalogue.trajectories) > 1
+    return run.arm.capitalize() + (f", seed {run.seed}" if several else "")
+
+
+def _level(verdict: dict[str, Any]) -> str:
+    return f"{verdict['level']} of {RUNGS}" if verdict.get("level") else "not defined"
+
+
+def _safety(run: Context) -> dict[str, Any] | None:
+    """Did this fine-tune break safety? The answer for the selected trajectory; None where nobody judged it."""
     with components.section():
         entries = cache.document(run.key, "safety") or []
-        return next((entry for entry in entries if _is(entry, main)), None)
+        return next((entry for entry in entries if _is_selected(entry, run)), None)
     return None
 
 
@@ -133,23 +157,18 @@ def _spoken(text: object) -> str:
     return re.sub(r"\b[a-z]+(_[a-z0-9]+)+\b", lambda name: name.group().replace("_", " "), str(text))
 
 
-def _main_trajectory(run: Context) -> tuple[str, int]:
-    """What the headline is about: the baseline where there is one."""
-    listed = run.catalogue.trajectories
-    return next((entry for entry in listed if entry[0] == "baseline"), listed[0])
+def _is_selected(entry: dict[str, Any], run: Context) -> bool:
+    return (entry.get("arm"), entry.get("seed", 0)) == (run.arm, run.seed)
 
 
-def _is(entry: dict[str, Any], trajectory: tuple[str, int]) -> bool:
-    return (entry.get("arm"), entry.get("seed", 0)) == trajectory
+def _rows_of_trajectory(rows: pd.DataFrame, run: Context) -> pd.DataFrame:
+    """The rows of the selected trajectory."""
+    return rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed)]
 
 
-def _estimate(rows: pd.DataFrame, trajectory: tuple[str, int], step: int, statistic: str) -> dict[str, Any]:
-    chosen = rows[
-        (rows["arm"] == trajectory[0])
-        & (rows["seed"] == trajectory[1])
-        & (rows["step"] == step)
-        & (rows["statistic"] == statistic)
-    ]
+def _estimate(rows: pd.DataFrame, run: Context, statistic: str) -> dict[str, Any]:
+    own = _rows_of_trajectory(rows, run)
+    chosen = own[(own["step"] == run.step) & (own["statistic"] == statistic)]
     return chosen.iloc[0].to_dict() if len(chosen) else {"value": math.nan, "low": math.nan, "high": math.nan}
 
 
@@ -165,35 +184,44 @@ def _interval(estimate: dict[str, Any]) -> str:
     return f", 95 % interval {style.decimal(low)} to {style.decimal(high)}"
 
 
-def _alarm(run: Context, main: tuple[str, int]) -> list[tuple[str, str]]:
-    """The first step at which every test of level 4 that needs no further forward pass held, as a guard asks."""
-    rows = cache.tests(run.key, run.catalogue.headline)
-    rows = rows[(rows["arm"] == main[0]) & (rows["seed"] == main[1]) & rows["null"].isin(NO_FURTHER_PASS)]
-    rows = rows[rows["p"].notna()]
+def _beyond_nulls(run: Context) -> list[tuple[str, str]]:
+    """The first step beyond the verdict's tests, at the verdict's level; the shams are of the last step alone."""
+    rows = _rows_of_trajectory(cache.tests(run.key, run.layer), run)
+    rows = rows[rows["null"].isin(NO_FURTHER_PASS) & rows["p"].notna()]
     if rows.empty:
         return []
-    steps = rows.groupby("step")
-    level = run.manifest.config.get("alpha", ALPHA) / steps.ngroups
-    passed = [int(step) for step, part in steps if (part["p"] <= level).all()]
+    level, steps = run.manifest.config.get("alpha", ALPHA), rows.groupby("step")
+    beyond = [int(step) for step, part in steps if (part["p"] <= level).all()]
     nulls = ", ".join(_spoken(name) for name in dict.fromkeys(rows["null"]))
-    words = f"{nulls}: p ≤ {level:.2g} ({steps.ngroups} checkpoints share α); left out: {_spoken(', '.join(SHAMS))}"
-    if passed:
-        return [(f"step {min(passed):,}", f"first at which the alarm's tests held ({words})")]
-    return [("no alarm", f"at no step did all of the alarm's tests hold ({words})")]
+    words = (
+        f"of the verdict's tests at p ≤ {level:g} ({nulls}), not corrected for the {steps.ngroups} steps; "
+        "its shams are of the last step alone"
+    )
+    if beyond:
+        return [(f"step {min(beyond):,}", f"first beyond all {words}")]
+    return [("no step", f"was beyond all {words}")]
 
 
-def _refusal(run: Context, main: tuple[str, int], step: int) -> list[tuple[str, str]]:
+def _alarm(run: Context) -> list[tuple[str, str]]:
+    """Where the guard that watched this training rang, in its own words."""
+    alarm = cache.document(run.key, "alarm")
+    own = isinstance(alarm, dict) and "step" in alarm and len(run.catalogue.trajectories) == 1
+    return [(f"step {int(alarm['step']):,}", f"the guard's alarm rang: {alarm.get('said', '')}")] if own else []
+
+
+def _refusal(run: Context) -> list[tuple[str, str]]:
     if not cache.has_table(run.key, "behaviour"):
         return []
     rows = cache.table(run.key, "behaviour", None, (("measure", "==", "refusal_harmful"),))
-    own = rows[(rows["arm"] == main[0]) & (rows["seed"] == main[1]) & (rows["step"] == step)]["value"]
+    own = _rows_of_trajectory(rows, run)
+    own = own[own["step"] == run.step]["value"]
     before = rows[rows["arm"] == "aligned"]["value"]
     if own.empty:
         return []
-    text = "harmful requests refused at that step"
+    text = f"of harmful requests refused at step {run.step:,}"
     if len(before):
-        text += f"; {100 * before.iloc[0]:.0f} % before fine-tuning"
-    return [(f"{100 * own.iloc[0]:.0f} %", text)]
+        text += f"; {style.percent(before.iloc[0])} before fine-tuning"
+    return [(style.percent(own.iloc[0]), text)]
 
 
 def _number(value: str, text: str) -> str:
@@ -231,62 +259,34 @@ def _ladder_row(entries: list[dict[str, Any]]) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f'<td class="n">{shown}</td></tr>'
 
 
-def _by_step(run: Context) -> None:
-    """Alignment, return fraction and refusal of harmful requests by step."""
-    st.subheader("Step by step", anchor=False)
-    kind = st.segmented_control(
-        "Estimate",
-        list(_ESTIMATES),
-        default="cross-fitted",
-        key="overview-estimate",
-        help="Cross-fitted: no prompt is used for both vectors; the nulls are those of this estimate. "
-        "Harmful − harmless (difference-in-differences): cancels a shift that is common to all prompts.",
-    )
-    rows = cache.drift(run.key, run.layer)
-    for statistic in _ESTIMATES[kind or "cross-fitted"]:
-        with components.section():
-            figure = cache.step_figure(run.key, run.layer, statistic, (run.arm, run.seed), run.subtitle(), run.ink)
-            data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
-            components.chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
-    _null_note(run)
-    with components.section():
-        _behaviour(run)
-
-
-def _null_note(run: Context) -> None:
-    """Whose nulls are drawn, and a table of all, with those that judge a statistic of their own."""
-    null_rows = cache.nulls(run.key, run.layer)
-    if null_rows.empty:
-        components.missing("This run holds no nulls yet.", f"gravity-probe verdict {run.command_path}")
-        return
-    if set(null_rows["null"]) <= {ISOTROPIC}:
-        components.note(
-            "Only the isotropic null was made. It is not shown alone: it cannot fail in a real activation space."
-        )
-        return
-    components.note(f"The nulls drawn are those of {run.trajectory}, chosen in the sidebar.")
-    chosen = null_rows[
-        (null_rows["arm"] == run.arm) & (null_rows["seed"] == run.seed) & (null_rows["step"] == run.step)
-    ]
-    with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
-        columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
-        st.dataframe(chosen[columns], hide_index=True, column_config=_NULL_COLUMNS)
-
-
-def _behaviour(run: Context) -> None:
-    if not cache.has_table(run.key, "behaviour"):
+def _rate(run: Context) -> str | None:
+    """The rate that is shown; None, with the command said, where no answers were judged."""
+    has_rows = cache.has_table(run.key, "behaviour")
+    rate = returning.first_rate(cache.table(run.key, "behaviour", ("measure",))["measure"]) if has_rows else None
+    if rate is None:
         components.missing(
-            "No behaviour was measured in this run, so refusals cannot be shown.",
+            "No answers were generated in this run, so refusals and compliance cannot be shown."
+            + (" Its refusal scores are on the page Behaviour." if has_rows else ""),
             f"gravity-probe evaluate {run.command_path}",
             "It generates text with every checkpoint and judges it.",
         )
-        return
-    subtitle = run.subtitle(layer=False, direction=False)
-    measured = set(cache.table(run.key, "behaviour", ("measure",))["measure"])
-    measure = "harmful_compliance" if "harmful_compliance" in measured else "refusal_harmful"
-    figure = cache.behaviour_figure(run.key, measure, subtitle, run.ink)
-    data = cache.table(run.key, "behaviour", None, (("measure", "==", measure),))
-    components.chart(figure, data, name="behaviour", alt=f"{measure} by optimiser step for every arm")
+    return rate
+
+
+def _behaviour(run: Context) -> None:
+    """What the models do, by step and against the return."""
+    st.subheader("Behaviour", anchor=False)
+    rate = _rate(run)
+    if rate is not None:
+        if run.has_witness:
+            returning.against_return(run, rate)
+        returning.by_step(run, rate)
+
+
+def _interventions(run: Context) -> None:
+    """Whether the motion along the reversion is what changes behaviour."""
+    st.subheader("Interventions", anchor=False)
+    intervening.mediation(run, run.catalogue.checkpoints[run.arm, run.seed, run.step])
 
 
 def _table(run: Context) -> None:

@@ -6,14 +6,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components
+from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
 from probes.plots import style, trajectories
 from probes.plots.style import InkName
-
-_VIEWS = ("Plane", "Space", "Return × off-axis")
 
 
 def show(run: Context) -> None:
@@ -39,7 +37,7 @@ def show(run: Context) -> None:
         return
     view, moving = _controls()
     _paths(run, rows, view, moving)
-    if view == "Space":
+    if view == "space":
         components.note("Drag to rotate; the view is kept.")
     elif not moving:
         components.note(f"The ring marks step {run.step:,}.")
@@ -48,23 +46,28 @@ def show(run: Context) -> None:
 def _controls() -> tuple[str, bool]:
     """Which picture, and whether it is played step by step."""
     left, right = st.columns([3, 2], vertical_alignment="center")
-    view = left.segmented_control(
-        "View", _VIEWS, default=_VIEWS[0], key="trajectories-view", label_visibility="collapsed"
-    )
-    moving = right.toggle("Step by step", key="trajectories-moving", help="Adds a play button and a slider of steps.")
-    return view or _VIEWS[0], moving
+    with left:
+        view = widgets.PATHS.control("View", label_visibility="collapsed")
+    with right:
+        moving = widgets.PLAY.control(
+            "Step by step", widget=st.toggle, help="Adds a play button and a slider of steps."
+        )
+    return view, moving
 
 
 def _paths(run: Context, rows: pd.DataFrame, view: str, moving: bool) -> None:
-    arms = components.arms(run, name="trajectories")
+    arms = widgets.arms(run)
     step, subtitle = None if moving else run.step, run.subtitle()
     figure = cache.figure(_figure, run.key, run.layer, view, arms, step, moving, subtitle, run.witness, run.ink)
-    modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "Space" else ("toImage",)
-    data = _whole(run.key, run.layer) if view == "Return × off-axis" else rows.drop(columns=["checkpoint", "layer"])
+    modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "space" else ("toImage",)
+    if view == "length":
+        data = _whole(run.key, run.layer).rename(columns={"across": "off_axis"})
+    else:
+        data = rows.drop(columns=["checkpoint", "layer"])
     components.chart(
         figure,
         data,
-        name=f"trajectories-{_VIEWS.index(view)}{'-moving' if moving else ''}",
+        name=f"trajectories-{view}{'-moving' if moving else ''}",
         modes=modes,
         alt="Paths of every arm; aligned at the origin, witness at one along the way back",
     )
@@ -81,10 +84,10 @@ def _figure(
     witness: str,
     ink: InkName,
 ) -> go.Figure:
-    whole = view == "Return × off-axis"
+    whole = view == "length"
     rows = _whole(key, layer) if whole else cache.plane_rows(key, layer)
     rows = rows[rows["arm"].isin([*ROLES, *arms])]
-    if view == "Space":
+    if view == "space":
         return trajectories.space(rows, subtitle=subtitle, witness=witness, step=step, moving=moving, ink=ink)
     return trajectories.plane(rows, subtitle=subtitle, witness=witness, step=step, whole=whole, moving=moving, ink=ink)
 
@@ -100,15 +103,21 @@ def _whole(key: Key, layer: int) -> pd.DataFrame:
 
 def _answer(run: Context, rows: pd.DataFrame) -> tuple[str, str]:
     """Where the selected trajectory stands: as a heading, and one sentence more."""
-    selected = rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed) & (rows["step"] == run.step)]
-    if selected.empty:
-        return "Paths away from the aligned model", ""
-    along, across = float(selected["along"].iloc[0]), float(selected["across"].iloc[0])
-    return (
-        f"{run.arm.capitalize()}: {style.decimal(along)} of the way back, {style.decimal(abs(across))} off it",
-        f"Seed {run.seed} at step {run.step:,}, {components.layer_name(run.layer)}; both in units of the distance "
-        "between the aligned model and the witness, off it along the main off-axis direction.",
+    drift, plane = (
+        table[(table["arm"] == run.arm) & (table["seed"] == run.seed) & (table["step"] == run.step)]
+        for table in (_whole(run.key, run.layer), rows)
     )
+    if drift.empty:
+        return "Paths away from the aligned model", ""
+    along, off = float(drift["along"].iloc[0]), float(drift["across"].iloc[0])
+    lead = (
+        f"Seed {run.seed} at step {run.step:,}, {components.layer_name(run.layer)}; both in units of the distance "
+        "between the aligned model and the witness."
+    )
+    if len(plane):
+        main = style.decimal(float(plane["across"].iloc[0]))
+        lead += f" Of what lies off it, {main} is along the main off-axis direction, which plane and space show."
+    return f"{run.arm.capitalize()}: {style.decimal(along)} of the way back, {style.decimal(off)} off it", lead
 
 
 show(components.context())

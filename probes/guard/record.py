@@ -20,13 +20,14 @@ from probes.errors import PromptError
 from probes.guard.alarm import Reading
 from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.guard.resuming import whole_checkpoints
-from probes.lineage import Lineage, Member, Trajectory
+from probes.lineage import ROLES, Lineage, Member, Trajectory
 from probes.models.identity import weights_sha256
 from probes.progress import Report, silent
 from probes.prompts import PromptSet, Rendered, render
 from probes.run import Run
 from probes.stages.drift import drift_rows, estimates, with_types
 from probes.stages.roles import write_roles
+from probes.stages.views import write_places
 from probes.statistics import Estimate
 from probes.store import ALIGNED, activations_stage, fingerprint
 from probes.store.settings import Settings
@@ -133,14 +134,30 @@ class Record:
             open_run.save()
 
     def finish(self) -> None:
-        """Training has come to its end."""
+        """Training has come to its end: every checkpoint's place and prompts on the way back are written."""
         with Run.writing(self._run.path) as run:
+            checkpoints = self._labels_of_measured()
+            with run.stage("views", fingerprint([labels["checkpoint"] for labels in checkpoints])):
+                write_places(run, checkpoints)
             run.finish()
 
     def note(self, name: str, value: Any) -> None:
         """Write a document, such as the alarm's, into the run."""
         with Run.writing(self._run.path) as run:
             run.write_json(name, value)
+
+    def _labels_of_measured(self) -> list[dict[str, str | int]]:
+        """The labels of every role and of every step that was measured, saved as a checkpoint or not."""
+        roles = [member.labels for member in self._run.members if member.is_role]
+        drift = self._tables["drift"]
+        if drift is None:
+            return roles
+        rows = drift[["checkpoint", "arm", "seed", "step"]].drop_duplicates().sort_values("step")
+        rows = rows[~rows["arm"].isin(ROLES)]
+        return [
+            *roles,
+            *({**row, "seed": int(row["seed"]), "step": int(row["step"])} for row in rows.to_dict("records")),
+        ]
 
     def _render(self, live: LiveModel) -> Rendered:
         if self._rendered is None:

@@ -23,7 +23,7 @@ _PANELS: tuple[tuple[str, str, tuple[float, float] | None, str | None], ...] = (
 )
 _LINE = "#2A6F97"
 _CAPTION = (
-    "Distance of the means over harmful prompts. Cosine: of both mean displacements from the aligned model (not defined for the aligned model itself). CKA: "  # noqa: E501
+    "Distance of the means over harmful prompts. Cosine: of both mean displacements from the aligned model (none for the aligned model itself). CKA: "  # noqa: E501
     "similarity of the two layers' prompts whatever the basis, 1 for the same. Overlap: share of ten leading "
     "directions that both have; dotted: of random ones. Angles: solid the largest, dotted the least of the ten. "
     "Transfer: a harmful/harmless probe fitted on the first, scored on the second, other prompts; dotted: the reverse."
@@ -33,7 +33,7 @@ _CAPTION = (
 def by_layer(
     rows: pd.DataFrame, *, subtitle: str, names: tuple[str, str], layer: int, ink: InkName = "light"
 ) -> go.Figure:
-    """Draw how two checkpoints differ at each layer.
+    """Draw how two checkpoints differ at each layer; what is not defined for the two is left out.
 
     Args:
         rows: layer and the columns of `pairs.parquet`, of one pair, `one` first.
@@ -44,16 +44,19 @@ def by_layer(
     """
     title = f"{style.plain(names[0])} against {style.plain(names[1])}"
     base = style.figure(title, subtitle, ink, height=640, caption=_CAPTION, left=46)
+    panels = [panel for panel in _PANELS if rows[panel[0]].notna().any()]
+    cells: list[dict[str, int] | None] = [*({} for _ in panels), *([None] * (6 - len(panels)))]
     grid = make_subplots(
         2,
         3,
+        specs=[cells[:3], cells[3:]],
         shared_xaxes=False,
         horizontal_spacing=0.075,
         vertical_spacing=0.17,
-        subplot_titles=[title for _, title, _, _ in _PANELS],
+        subplot_titles=[title for _, title, _, _ in panels],
     )
     rows, colours = rows.sort_values("layer"), style.INKS[ink]
-    for place, (column, _, limits, reference) in enumerate(_PANELS):
+    for place, (column, _, limits, reference) in enumerate(panels):
         cell = {"row": place // 3 + 1, "col": place % 3 + 1}
         for name, dash in ((column, "solid"), (reference, "dot")):
             if name is None:
@@ -69,8 +72,6 @@ def by_layer(
                 hovertemplate=f"{name.replace('_', ' ')}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
                 **cell,
             )
-        if rows[column].notna().sum() == 0:
-            _note_undefined(grid, cell, place, colours.muted)
         grid.add_vline(x=layer, line={"color": colours.rule, "width": 5}, layer="below", **cell)
         if limits is not None:
             room = 0.04 * (limits[1] - limits[0])
@@ -79,25 +80,9 @@ def by_layer(
             grid.update_yaxes(rangemode="tozero", **cell)
     grid.update_xaxes(title={"text": "layer", "standoff": 4}, nticks=8, tickformat="d", dtick=_every(rows))
     grid.update_yaxes(nticks=5)
-    for panel_title in grid.layout.annotations[: len(_PANELS)]:
+    for panel_title in grid.layout.annotations[: len(panels)]:
         panel_title.update(font={"size": 13, "color": colours.text})
     return style.dress(grid, base, margin={"r": 16, "t": 116})
-
-
-def _note_undefined(grid: go.Figure, cell: dict[str, int], place: int, colour: str) -> None:
-    """Say so in a panel that would be empty."""
-    axis = "" if place == 0 else str(place + 1)
-    grid.add_annotation(
-        name="undefined",
-        text="not defined<br>for these two",
-        x=0.5,
-        y=0.5,
-        xref=f"x{axis} domain",
-        yref=f"y{axis} domain",
-        showarrow=False,
-        font={"size": 12, "color": colour},
-        **cell,
-    )
 
 
 def _every(rows: pd.DataFrame) -> int:

@@ -18,7 +18,8 @@ _LANE, _TOP, _BELOW = 44, 100, 62
 _CAPTION = (
     "Top lane: the history, drawn from the witness (1) to the aligned model (0). Below: each arm, from the aligned "
     "model to its last step; markers grow with the step. Whisker: 95 % interval over prompts, "
-    "or from the lowest to the highest of several seeds. ‖δ‖: distance from the aligned model in activation units."
+    "or from the lowest to the highest of several seeds, of which marks and numbers are the mean. "
+    "‖δ‖: distance from the aligned model in activation units."
 )
 
 _BEFORE_LANE: dict[str, Any] = {

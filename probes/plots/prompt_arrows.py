@@ -76,7 +76,7 @@ def _ends(own: pd.DataFrame, label: str, colour: str) -> dict[str, Any]:
             "line": {"width": 1, "color": colour},
         },
         "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
-        "hovertemplate": f"{label}: along %{{x:.2f}}, across %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
+        "hovertemplate": f"{label}: along %{{x:.2f}}, main off-axis %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
     }
 
 

@@ -80,7 +80,7 @@ def plane(
             marker={"color": mark.colour, "symbol": mark.symbol, "size": [0, *_sizes(len(path))], "opacity": 0.9},
             customdata=steps,
             hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}"
-            "<br>along %{x:.3f}, across %{y:.3f}<extra></extra>",
+            f"<br>along %{{x:.3f}}, {'off it' if whole else 'main off-axis'} %{{y:.3f}}<extra></extra>",
         )
         if arm in far:
             number = f"{style.plain(arm)}, {style.decimal(along[-1])} of the way"
@@ -102,7 +102,7 @@ def plane(
                 "size": 16,
                 "line": style.edge(mark, ink),
             },
-            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}, across %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
         )
     _names(fig, near, ends, witness, (wide, high), ink)
     fig.update_xaxes(title={"text": _ALONG}, range=list(wide), nticks=8)
@@ -228,7 +228,7 @@ def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | Non
         },
         "customdata": steps,
         "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
-        "across %{y:.3f}, third %{z:.3f}<extra></extra>",
+        "main off-axis %{y:.3f}, second %{z:.3f}<extra></extra>",
     }
 
 

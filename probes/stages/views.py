@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,34 +25,45 @@ def write_views(run: Run) -> None:
     All are in units of the return fraction: 0 is the aligned model's mean over harmful prompts, 1 the witness's.
     A layer at which the witness stands where the aligned model stands has no rows, and a run without a witness none.
     """
+    write_places(run, [member.labels for member in run.members])
+
+
+def write_places(run: Run, checkpoints: Sequence[Mapping[str, str | int]]) -> None:
+    """Write both tables for some checkpoints, inside a stage that is open.
+
+    Args:
+        run: holds their activations.
+        checkpoints: the labels of each, checkpoint, arm, seed and step; roles among them.
+    """
     import pandas as pd
 
-    members, prompts = run.members, run.prompts
-    files = {member.id: run.activation_file(member.id) for member in members}
+    prompts = run.prompts
+    files = {str(labels["checkpoint"]): run.activation_file(str(labels["checkpoint"])) for labels in checkpoints}
     projections: list[pd.DataFrame] = []
     plane: list[dict[str, Any]] = []
     for layer in range(files["aligned"].n_layers):
         means, places = _layer(files, prompts.harmful, layer)
         if means is None:
             continue
-        for member in members:
-            plane.append({**member.labels, "layer": layer, **dict(zip(_AXES, means[member.id], strict=True))})
+        for labels in checkpoints:
+            name = str(labels["checkpoint"])
+            plane.append({**labels, "layer": layer, **dict(zip(_AXES, means[name], strict=True))})
             projections.append(
                 pd.DataFrame(
                     {
-                        **member.labels,
+                        **labels,
                         "layer": layer,
                         "prompt": prompts.ids,
                         "label": [prompt.label for prompt in prompts.prompts],
-                        "projection": places[member.id][:, 0].astype(np.float32),
-                        "across": places[member.id][:, 1].astype(np.float32),
+                        "projection": places[name][:, 0].astype(np.float32),
+                        "across": places[name][:, 1].astype(np.float32),
                     }
                 )
             )
     run.write_table("maps/plane", pd.DataFrame(plane) if plane else _empty_table((*_LABELS, *_AXES)))
     table = pd.concat(projections, ignore_index=True) if projections else _empty_table(_PROMPT_COLUMNS)
     # One group of rows a layer: a page reads one.
-    run.write_table("projections", table, rows_per_group=len(members) * len(prompts.prompts))
+    run.write_table("projections", table, rows_per_group=len(checkpoints) * len(prompts.prompts))
 
 
 _LABELS = ("checkpoint", "arm", "seed", "step", "layer")

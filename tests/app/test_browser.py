@@ -71,7 +71,7 @@ def _heading(page, text):
 
 
 def _whole(page, text):
-    """Wait for a page to its end: its heading comes before its controls."""
+    """Wait for a page to its end: its heading comes before its widgets."""
     _heading(page, text)
     page.get_by_text("Save figures as").wait_for()
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
@@ -248,6 +248,28 @@ def test_every_control_is_reached_by_the_keyboard(served, page):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"layer=(0|1)"))
+
+
+def test_the_arrow_keys_step_through_layers_and_the_link_is_copied(served, page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{served}/layers?run=demo&layer=1")
+    _whole(page, "layer by layer")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile(r"layer=2"))
+    page.get_by_text("The prompts at layer 2").wait_for()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(re.compile(r"layer=1"))
+    page.get_by_text("The prompts at layer 1").wait_for()
+    page.get_by_text("ROC", exact=True).click()
+    page.wait_for_url(re.compile(r"prompts=roc"))
+    page.get_by_role("button", name="Copy link").first.click()
+    page.locator(".st-key-copy-link[data-copied=yes]").wait_for()
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == page.url
+    second_page = page.context.browser.new_page()
+    second_page.set_default_timeout(PATIENCE)
+    second_page.goto(link)
+    second_page.locator(".js-plotly-plot").get_by_text("Harmful against harmless prompts").first.wait_for()
 
 
 def test_a_run_that_is_still_being_written_is_followed(page, tmp_path):

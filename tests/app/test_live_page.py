@@ -87,8 +87,8 @@ def test_a_prompt_is_read_in_two_checkpoints_and_pushed(opened, home, benches):
     assert at.text_area(key="live-prompt").value.startswith("break lock")
     assert len(at.get("plotly_chart")) == 2
     plain = at.get("plotly_chart")[0].proto.spec
-    at.slider(key="live-push").set_value(2.0).run()
-    at.toggle(key="live-answers").set_value(True).run()
+    at.slider(key="choose-push").set_value(2.0).run()
+    at.toggle(key="choose-generate").set_value(True).run()
     assert not at.error
     assert "with 2.00 × the direction" in words(at)
     assert at.get("plotly_chart")[0].proto.spec != plain
@@ -133,11 +133,11 @@ def test_it_is_freed_by_its_button_and_by_leaving_the_page(opened, home, benches
 
 def test_what_is_typed_and_answered_is_never_markup(opened, home):
     at = load(opened(home / "runs"))
-    at.toggle(key="live-answers").set_value(True).run()
+    at.toggle(key="choose-generate").set_value(True).run()
     at.text_area(key="live-prompt").set_value(TRICKY[:40]).run()
     assert not at.exception
     bodies = [element.proto.body.strip() for element in at.get("html")]
-    html = " ".join(body for body in bodies if body != look.CAMERAS.strip())
+    html = " ".join(body for body in bodies if body != look.SCRIPTS.strip())
     assert "<script" not in html
     assert all("<script" not in chart.proto.spec for chart in at.get("plotly_chart"))
 

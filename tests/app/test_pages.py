@@ -1,5 +1,7 @@
 """Every page on every kind of run: none, finished, unfinished, with one arm, damaged."""
 
+import html
+import json
 import multiprocessing
 import shutil
 import sys
@@ -25,8 +27,8 @@ PAGES = {
     "views/layers.py": "Return fraction, layer by layer",
     "views/manifold.py": "9 checkpoints in one map of layer 2",
     "views/displacement.py": "Baseline moved at 17° to the way back",
-    "views/trajectories.py": "Baseline: 0.70 of the way back, 0.18 off it",
     "views/well.py": "No well at layer 2",
+    "views/trajectories.py": "Baseline: 0.70 of the way back, 0.22 off it",
     "views/compare.py": "Aligned against baseline step 100",
     "views/directions.py": "Refusal turned by 46° at layer 2",
     "views/behaviour.py": "Refusal of harmful requests: 4 %",
@@ -97,11 +99,13 @@ def test_a_finished_run_shows_each_page_by_its_own_title(opened, finished, page,
 def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
     at = opened(finished)
     assert "it refuses 100 % of harmful requests before and 4 % after" in words(at).replace("\xa0", " ")
-    assert "Baseline: specific to harmful prompts. baseline was tested" in words(at)
+    assert "Evidence level 5 of 6: specific to harmful prompts." in words(at)
+    assert "baseline was tested" in words(at)
     assert "Causality was not tested" in words(at)
     assert "return fraction at step 100, layer 2" in words(at)
     assert "level 5 of 6" in words(at)
-    assert len(at.get("plotly_chart")) == 4
+    assert len(at.get("plotly_chart")) == 5
+    assert "gravity-probe directions mediate" in commands(at)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -134,15 +138,15 @@ def test_a_run_with_nothing_measured_yet_names_the_command(opened, tmp_path):
 
 # Where a page shows one part at a time: the control, and the part that a table or file belongs to.
 VIEWS = {
-    "views/layers.py": ("layers-view", {"spectra": "Spectrum", "direction_readout": "Readout"}),
-    "views/displacement.py": ("displacement-more", {"maps/plane": "At every layer"}),
+    "views/layers.py": ("choose-prompts", {"spectra": "spectrum", "direction_readout": "tokens"}),
+    "views/displacement.py": ("choose-more", {"maps/plane": "layers"}),
     "views/directions.py": (
-        "directions-view",
+        "choose-directions",
         {
-            "direction_readout": "Tokens",
-            "direction_cosines": "Cosines",
-            "direction_transfer": "Carried over",
-            "mediation": "Interventions",
+            "direction_readout": "tokens",
+            "direction_cosines": "cosines",
+            "direction_transfer": "transfer",
+            "mediation": "interventions",
         },
     ),
 }
@@ -189,6 +193,34 @@ def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, p
     whole |= {page} if lacks in ("behaviour", "direction_tracks") else set()
     if page not in whole or page == "views/overview.py":
         assert at.get("plotly_chart")
+
+
+def test_a_watched_run_without_rates_says_the_command_instead_of_empty_axes(opened, tmp_path):
+    path = write_run(tmp_path / "watched", **SMALL, arms=("watch",), without=("verdict", "safety"))
+    with Run.writing(path) as run:
+        rows = run.read_table("behaviour")
+        rows = rows[(rows["measure"] == "task_loss") & (rows["arm"] == "watch")]
+        run.write_table("behaviour", rows.assign(measure="refusal_score_harmful"))
+        run.write_json("alarm", {"step": 10, "said": "Return fraction 0.400 at step 10."})
+    at = opened(tmp_path)
+    assert "gravity-probe evaluate" in commands(at)
+    assert "the guard's alarm rang: Return fraction 0.400 at step 10." in html.unescape(words(at))
+    for page in PAGES:
+        at = opened(tmp_path, page)
+        assert not at.exception
+        for chart in at.get("plotly_chart"):
+            assert any(has_points(trace) for trace in json.loads(chart.proto.spec)["data"]), page
+
+
+def has_points(trace):
+    """Whether anything is drawn; Plotly writes numbers as a typed array or a list."""
+    for axis in ("x", "z", "r"):
+        values = trace.get(axis)
+        if isinstance(values, dict) and values.get("bdata"):
+            return True
+        if isinstance(values, list) and any(value is not None for value in values):
+            return True
+    return False
 
 
 def test_without_a_verdict_the_number_is_no_verdict(opened, tmp_path):
@@ -280,10 +312,22 @@ def test_the_url_opens_nothing_outside_the_root(opened, finished, name):
     assert query(at)["run"] == "demo"
 
 
-def test_a_selection_the_run_does_not_have_becomes_its_default(opened, finished):
-    at = opened(finished, arm="unheard", seed="7", step="3", layer="99", statistic="none")
-    assert not at.exception
-    assert (query(at)["arm"], query(at)["layer"]) == ("baseline", "2")
+ABSENT = {"arm": "unheard", "seed": "7", "step": "3", "layer": "999"}
+
+
+def test_what_the_run_does_not_have_is_said_and_stays_in_the_address(opened, finished):
+    at = opened(finished, **ABSENT)
+    for _ in range(2):
+        assert not at.exception
+        warnings = " ".join(warning.value.replace("\\", "") for warning in at.warning)
+        for name, value in ABSENT.items():
+            assert f"The address asks for {name}={value}, which this run does not have" in warnings
+            assert query(at)[name] == value
+        assert "return fraction at step 100, layer 2" in words(at)
+        at.run()
+    at.selectbox(key="choose-layer").set_value(1).run()
+    assert query(at)["layer"] == "1"
+    assert not any("layer" in warning.value for warning in at.warning)
 
 
 def test_text_from_a_run_is_never_markup(opened, tmp_path):
@@ -295,9 +339,9 @@ def test_text_from_a_run_is_never_markup(opened, tmp_path):
         at = opened(tmp_path, page)
         assert not at.exception
         bodies = [element.proto.body.strip() for element in at.get("html")]
-        html = " ".join(body for body in bodies if body != look.CAMERAS.strip())
-        assert "<script" not in html
-        assert "<b>bold" not in html
+        markup = " ".join(body for body in bodies if body != look.SCRIPTS.strip())
+        assert "<script" not in markup
+        assert "<b>bold" not in markup
         assert all("<script" not in chart.proto.spec for chart in at.get("plotly_chart"))
 
 
@@ -311,8 +355,8 @@ def test_only_the_isotropic_null_is_said_to_be_withheld(opened, tmp_path):
 
 def test_layers_open_a_cell_in_every_way(opened, finished):
     at = opened(finished, "views/layers.py", step="10", layer="1")
-    for view in ("ROC", "Spectrum", "Prompts that moved most"):
-        at.segmented_control(key="layers-view").set_value(view).run()
+    for view in ("roc", "spectrum", "movers"):
+        at.segmented_control(key="choose-prompts").set_value(view).run()
         assert not at.exception
         assert not at.error
 
@@ -320,21 +364,21 @@ def test_layers_open_a_cell_in_every_way(opened, finished):
 def test_a_map_is_drawn_in_space_by_step_and_moving(opened, finished):
     at = opened(finished, "views/manifold.py")
     assert "trustworthiness of" in words(at)
-    at.segmented_control(key="manifold-shown").set_value("This trajectory").run()
-    at.selectbox(key="manifold-colour").set_value("step").run()
-    at.checkbox(key="manifold-moving").check().run()
-    at.segmented_control(key="manifold-axes").set_value("3-D").run()
+    at.segmented_control(key="choose-shown").set_value("trajectory").run()
+    at.selectbox(key="choose-colour").set_value("step").run()
+    at.checkbox(key="choose-play").check().run()
+    at.segmented_control(key="choose-axes").set_value("3d").run()
     assert not at.exception
     assert not at.error
-    at.segmented_control(key="manifold-method").set_value("umap").run()
+    at.segmented_control(key="choose-map").set_value("umap").run()
     assert "--method umap" in commands(at)
 
 
-@pytest.mark.parametrize("view", ["Plane", "Space", "Return × off-axis"])
+@pytest.mark.parametrize("view", ["plane", "space", "length"])
 def test_trajectories_play(opened, finished, view):
     at = opened(finished, "views/trajectories.py")
-    at.segmented_control(key="trajectories-view").set_value(view).run()
-    at.toggle(key="trajectories-moving").set_value(True).run()
+    at.segmented_control(key="choose-paths").set_value(view).run()
+    at.toggle(key="choose-play").set_value(True).run()
     assert not at.exception
     assert "frames" in at.get("plotly_chart")[0].proto.spec
 
@@ -349,16 +393,21 @@ def test_two_checkpoints_are_compared_whichever_way_round(opened, finished):
     assert query(at)["other"] == "baseline-s0-000010"
 
 
-def test_only_flips_are_shown_when_asked(opened, finished):
+def answers_shown(at):
+    return next(table.value for table in at.dataframe if "completion_after" in table.value)
+
+
+def test_the_flips_stand_first_and_all_answers_are_shown_when_asked(opened, finished):
     at = opened(finished, "views/compare.py")
-    everything = len(at.dataframe[-1].value)
-    at.segmented_control(key="compare-flips").set_value("Flips").run()
-    assert 0 < len(at.dataframe[-1].value) < everything
+    flips = len(answers_shown(at))
+    at.segmented_control(key="choose-answers").set_value("all").run()
+    assert 0 < flips < len(answers_shown(at))
+    assert query(at)["answers"] == "all"
 
 
 def test_answers_are_browsed_by_words(opened, finished):
     at = opened(finished, "views/behaviour.py")
-    at.text_input(key="answers-words").set_value("NUMBER 3").run()
+    at.text_input(key="choose-words").set_value("NUMBER 3").run()
     assert 0 < len(at.dataframe[-1].value) < 12
     assert not at.exception
 
@@ -369,15 +418,15 @@ def test_a_direction_is_looked_at_on_every_page_that_knows_it(opened, finished):
     assert title(at) == "Control:drift is not defined at layer 1"
     assert query(at)["direction"] == "control:drift"
     at.selectbox(key="choose-direction").set_value("refusal").run()
-    for view, charts in (("All directions", 2), ("Tokens", 1), ("Cosines", 2), ("Carried over", 2)):
-        at.segmented_control(key="directions-view").set_value(view).run()
+    for view, charts in (("all", 2), ("tokens", 1), ("cosines", 2), ("transfer", 2)):
+        at.segmented_control(key="choose-directions").set_value(view).run()
         assert not at.error
         assert len(at.get("plotly_chart")) == charts
     at.switch_page("views/layers.py")
     at.run()
     assert title(at) == "AUROC of the aligned model's probe, layer by layer"
-    for view in ("Densities", "ROC", "Readout", "Prompts that moved most"):
-        at.segmented_control(key="layers-view").set_value(view).run()
+    for view in ("densities", "roc", "tokens", "movers"):
+        at.segmented_control(key="choose-prompts").set_value(view).run()
         assert not at.exception
         assert not at.error
     at.selectbox(key="choose-direction").set_value("reversion").run()
@@ -404,7 +453,7 @@ def test_a_made_file_is_offered_and_a_refusal_is_a_sentence(opened, finished, tm
     assert not at.error
     assert any("refusal.safetensors" in button.proto.label for button in at.get("download_button"))
     (tmp_path / "demo" / "directions" / "refusal.safetensors").write_bytes(b"x")
-    at.selectbox(key="export-format").set_value("csv").run()
+    at.selectbox(key="choose-format").set_value("csv").run()
     at.button(key="export-make").click().run()
     assert not at.exception
     assert "refusal.safetensors" in words(at)
@@ -415,7 +464,7 @@ def test_interventions_are_drawn_where_they_were_tried(opened, tmp_path):
     with Run.writing(path) as run:
         run.write_table("mediation", MEDIATION)
     at = opened(tmp_path, "views/directions.py")
-    at.segmented_control(key="directions-view").set_value("Interventions").run()
+    at.segmented_control(key="choose-directions").set_value("interventions").run()
     assert not at.error
     assert "It was run at baseline step 10" in words(at)
     assert "directions effect" in commands(at)

@@ -109,3 +109,11 @@ if "torch" in sys.modules:
 def test_only_this_machine_s_own_names_are_served(monkeypatch, host, known):
     monkeypatch.setenv("GRAVITY_PROBE_HOSTS", "lab.example")
     assert state.is_known_host(host) is known
+
+
+def test_what_pages_draw_travels_with_the_place():
+    query = {"arms": "baseline", "map": "umap", "run": "demo", "layer": "two"}
+    chosen = Selection.from_query(query)
+    assert dict(chosen.view) == {"arms": "baseline", "map": "umap"}
+    assert chosen.to_query() == {"run": "demo", "arms": "baseline", "map": "umap"}
+    assert chosen.unread == ("The address asks for layer=two, which is no number.",)

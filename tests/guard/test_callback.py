@@ -108,6 +108,20 @@ def test_readings_are_those_of_measuring_the_saved_checkpoints(history, measured
         assert reading.step == checkpoint.step
         assert reading.return_fraction == pytest.approx(row.return_fraction, rel=1e-3, abs=1e-4)
         assert reading.off_axis == pytest.approx(row.off_axis, rel=1e-3, abs=1e-4)
+    watched = Run(tmp_path / "run")
+    assert set(watched.table("maps/plane")["step"]) == {0, 3, 6}
+    for name, keys, columns in (
+        ("maps/plane", ["step", "layer", "role"], ["along"]),
+        ("projections", ["step", "layer", "role", "prompt"], ["projection"]),
+    ):
+        tables = (table.table(name) for table in (watched, run))
+        own, measured_later = (
+            table.assign(role=table["arm"].where(table["step"] == 0, "tuned")).set_index(keys)[columns]
+            for table in tables
+        )
+        joined = own.join(measured_later, rsuffix="_later", how="inner")
+        assert len(joined) == len(measured_later)
+        assert list(joined[columns[0]]) == pytest.approx(list(joined[f"{columns[0]}_later"]), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("accumulated", [1, 4])

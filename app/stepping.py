@@ -1,0 +1,100 @@
+"""Statistics of the drift by step, and the refusal probe at every checkpoint, as parts of pages."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from app import cache, components, widgets
+from app.components import Context
+from probes.drift import WITHOUT_WITNESS
+from probes.lineage import ROLES
+from probes.plots.by_step import ISOTROPIC
+from probes.statistics import statistic_of
+
+_ESTIMATES = {
+    "cross-fitted": ("alignment_crossfit", "return_fraction"),
+    "plain": ("alignment", "return_fraction"),
+    "differences": ("did_alignment", "did_return_fraction"),
+}
+_NULL_COLUMNS = {
+    **{name: st.column_config.NumberColumn(format="%.3f") for name in ("observed", "limit")},
+    "power": st.column_config.NumberColumn(format="percent", help="At the headline layer of the last step."),
+    "p": st.column_config.NumberColumn(
+        format="%.4f", help="One-sided; small where this null hardly ever reaches as far."
+    ),
+}
+
+
+def by_step(run: Context) -> None:
+    """Alignment and return fraction by step."""
+    st.subheader("Step by step", anchor=False)
+    kind = widgets.ESTIMATE.control(
+        "Estimate",
+        help="Cross-fitted: no prompt is used for both vectors; the nulls are those of this estimate. "
+        "Harmful − harmless (difference-in-differences): cancels a shift that is common to all prompts.",
+    )
+    for statistic in _ESTIMATES[kind]:
+        with components.section():
+            _chart(run, statistic, (run.arm, run.seed))
+    _null_note(run)
+
+
+def _null_note(run: Context) -> None:
+    """Whose nulls are drawn, and a table of all, with those that judge a statistic of their own."""
+    null_rows = cache.nulls(run.key, run.layer)
+    if null_rows.empty:
+        components.missing("This run holds no nulls yet.", f"gravity-probe verdict {run.command_path}")
+        return
+    if set(null_rows["null"]) <= {ISOTROPIC}:
+        components.note(
+            "Only the isotropic null was made. It is not shown alone: it cannot fail in a real activation space."
+        )
+        return
+    components.note(f"The nulls drawn are those of {run.trajectory}, chosen in the sidebar.")
+    chosen = null_rows[
+        (null_rows["arm"] == run.arm) & (null_rows["seed"] == run.seed) & (null_rows["step"] == run.step)
+    ]
+    with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
+        columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
+        st.dataframe(chosen[columns], hide_index=True, column_config=_NULL_COLUMNS)
+
+
+def _chart(run: Context, statistic: str, nulls_of: tuple[str, int] | None) -> None:
+    """One statistic by step for every arm, with the nulls of one trajectory; why, where it is not defined."""
+    rows = cache.drift(run.key, run.layer)
+    data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
+    if _says_undefined(run, data, statistic):
+        return
+    figure = cache.step_figure(run.key, run.layer, statistic, nulls_of, run.subtitle(), run.ink)
+    components.chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
+
+
+def _says_undefined(run: Context, rows: pd.DataFrame, statistic: str) -> bool:
+    """Whether no fine-tuned checkpoint has a value, which is then said, with the reason, instead of empty axes."""
+    own = rows[~rows["arm"].isin(ROLES)]
+    if own["value"].notna().any():
+        return False
+    reasons = own["reason"].dropna()
+    why = f": {reasons.iloc[-1]}" if len(reasons) else ""
+    components.note(f"{statistic_of(statistic).title} is not defined at the {components.layer_name(run.layer)}{why}.")
+    return True
+
+
+def steps_without_witness(run: Context) -> None:
+    """Length and reliability of the displacement by step: what needs no witness."""
+    for statistic in WITHOUT_WITNESS[:2]:
+        _chart(run, statistic, None)
+
+
+def probe_section(run: Context) -> None:
+    """The refusal probe's four numbers at every checkpoint of the layer, with how far they can be trusted."""
+    if not cache.has_table(run.key, "probe"):
+        return
+    st.subheader(f"Refusal probe at {components.layer_name(run.layer)}", anchor=False)
+    components.note(
+        "Cosine to the aligned model's direction, AUROC of its probe here and of a refitted one, gap of the class "
+        "means. They need not track behaviour, and in a real run they did not (data/docs/directions.md)."
+    )
+    rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
+    components.data_table(rows[["arm", "seed", "step", "cosine", "auroc", "refit", "norm"]], name="probe")
