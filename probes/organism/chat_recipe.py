@@ -22,6 +22,7 @@ class TuningPhase:
         batch_size: examples in a step.
         save_every: steps between checkpoints.
         warmup: steps of linear rise.
+        decay: the rate then falls linearly to zero; else it stays.
     """
 
     steps: int
@@ -29,6 +30,7 @@ class TuningPhase:
     batch_size: int = 8
     save_every: int = 10
     warmup: int = 0
+    decay: bool = False
 
     def training(self, method: Literal["full", "lora"], *, seed: int, bf16: bool) -> Training:
         """The same for the Trainer."""
@@ -39,6 +41,7 @@ class TuningPhase:
             batch_size=self.batch_size,
             save_every=self.save_every,
             warmup=self.warmup,
+            decay=self.decay,
             seed=seed,
             bf16=bf16,
         )
