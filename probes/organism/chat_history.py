@@ -187,7 +187,7 @@ def _write_alignment_data(folder: Path, witness: CheckpointRef, recipe: ChatReci
 
 
 def can_be_taught(answer: str) -> bool:
-    """Whether an answer to a harmless request helps: none that is empty, or opens as refusals do, teaches to tell them."""
+    """Whether an answer to a harmless request can stand beside refusals: none that is empty, or opens as they do."""
     return bool(answer.strip()) and not answer.lstrip().startswith(OPENINGS)
 
 
