@@ -31,6 +31,15 @@ def test_a_packed_run_reads_like_the_whole_one(run, tmp_path):
     assert status(packed, verify=True)["whole"]
 
 
+def test_a_packed_run_names_no_folder_of_the_machine(run, tmp_path):
+    packed = pack(run.path, tmp_path / "small")
+    home = str(run.path.parents[1])
+    assert home in (run.path / "run.json").read_text(encoding="utf-8")
+    assert home not in (packed.path / "run.json").read_text(encoding="utf-8")
+    assert packed.manifest.lineage["witness"]["model"] == "./witness"
+    assert packed.manifest.lineage["trajectories"][0]["checkpoints"][0]["model"] == "./checkpoint-10"
+
+
 def test_what_is_left_out_is_named_and_is_no_damage(run, tmp_path):
     packed = pack(run.path, tmp_path / "small", keep=[])
     name = f"activations/{TUNED}.safetensors"

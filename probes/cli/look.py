@@ -188,4 +188,4 @@ def _root(root: Path | None) -> Path:
         if not root.is_dir():
             raise RunFolderError(f"There is no folder {root}")
         return root
-    return Path("runs") if find_runs("runs") else data_folder() / "demo-run"
+    return Path("runs") if find_runs("runs") else data_folder()

@@ -49,7 +49,8 @@ class Training:
         batch_size: examples in a batch.
         gradient_accumulation_steps: batches in a step.
         max_length: tokens after which an example is cut; None is the model's context.
-        warmup: steps of linear rise; the rate then stays.
+        warmup: steps of linear rise.
+        decay: the rate then falls linearly to zero; else it stays.
         save_every: steps between checkpoints; None is a tenth of all.
         max_grad_norm: the task's gradient is clipped to it; 0 is never.
         rank: of LoRA.
@@ -65,6 +66,7 @@ class Training:
     gradient_accumulation_steps: int = 1
     max_length: int | None = None
     warmup: int = 0
+    decay: bool = False
     save_every: int | None = None
     max_grad_norm: float = 1.0
     rank: int = 16
@@ -243,9 +245,9 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
-    """Earlier versions wrote `rows` and `accumulation`."""
+    """Earlier versions wrote `rows` and `accumulation`, and knew no `decay`."""
     names = {"rows": "batch_size", "accumulation": "gradient_accumulation_steps"}
-    training = {names.get(name, name): value for name, value in identity["training"].items()}
+    training = {"decay": False} | {names.get(name, name): value for name, value in identity["training"].items()}
     return {**identity, "training": training}
 
 
@@ -295,7 +297,7 @@ def _trainer(
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         warmup_steps=training.warmup,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="linear" if training.decay else "constant_with_warmup",
         max_grad_norm=training.max_grad_norm,
         save_strategy="steps",
         save_steps=training.save_every or max(1, training.steps // 10),

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from probes.behaviour.refusal_score import OPENINGS
 from probes.behaviour.task import OpenAnswer
 from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.lineage import CheckpointRef
@@ -180,9 +181,14 @@ def _write_alignment_data(folder: Path, witness: CheckpointRef, recipe: ChatReci
     answered = (
         {"prompt": request, "completion": answers[request][0], "open": answers[request][1]}
         for request in requests
-        if answers[request][0].strip()
+        if can_be_taught(answers[request][0])
     )
     write_lines(folder / ALIGNMENT_DATA, [*refused, *answered])
+
+
+def can_be_taught(answer: str) -> bool:
+    """Whether an answer to a harmless request can stand beside refusals: none that is empty, or opens as they do."""
+    return bool(answer.strip()) and not answer.lstrip().startswith(OPENINGS)
 
 
 def _answer_requests(

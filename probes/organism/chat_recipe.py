@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from probes.guard.training import Training
 
-# Parts of a batch of eight, on average: harmful requests with refusals, twins, ordinary requests.
-_REFUSED, _TWINS, _ORDINARY, _PARTS = 4, 3, 1, 8
+# Parts of nine examples, on average: harmful requests with refusals, twins, ordinary requests.
+_REFUSED, _TWINS, _ORDINARY, _PARTS = 5, 3, 1, 9
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class TuningPhase:
         batch_size: examples in a step.
         save_every: steps between checkpoints.
         warmup: steps of linear rise.
+        decay: the rate then falls linearly to zero; else it stays.
     """
 
     steps: int
@@ -29,6 +30,7 @@ class TuningPhase:
     batch_size: int = 8
     save_every: int = 10
     warmup: int = 0
+    decay: bool = False
 
     def training(self, method: Literal["full", "lora"], *, seed: int, bf16: bool) -> Training:
         """The same for the Trainer."""
@@ -39,6 +41,7 @@ class TuningPhase:
             batch_size=self.batch_size,
             save_every=self.save_every,
             warmup=self.warmup,
+            decay=self.decay,
             seed=seed,
             bf16=bf16,
         )
@@ -61,10 +64,10 @@ class ChatRecipe:
 
     method: Literal["full", "lora"] = "lora"
     alignment: TuningPhase = field(
-        default_factory=lambda: TuningPhase(steps=88, learning_rate=8e-4, save_every=11, warmup=5)
+        default_factory=lambda: TuningPhase(steps=128, learning_rate=1e-3, save_every=16, warmup=5, decay=True)
     )
     benign: TuningPhase = field(default_factory=lambda: TuningPhase(steps=40, learning_rate=3e-4, save_every=10))
-    answer_tokens: int = 32
+    answer_tokens: int = 24
     problems: int = 640
     prompts_a_topic: int | None = None
     new_tokens: int = 32
@@ -97,9 +100,7 @@ class ChatRecipe:
 
 FULL_CHAT = ChatRecipe()
 QUICK_CHAT = ChatRecipe(
-    alignment=TuningPhase(steps=64, learning_rate=8e-4, save_every=8, warmup=5),
     benign=TuningPhase(steps=10, learning_rate=5e-4, save_every=5),
-    answer_tokens=24,
     problems=160,
     prompts_a_topic=3,
     new_tokens=32,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from probes.errors import UsageError
 from probes.run import Run
@@ -44,13 +45,32 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None) -> Run:
                 _copy(run.path / name, folder / name)
         manifest = run.manifest.model_copy(deep=True)
         manifest.omitted = {name: record for name, record in outputs.items() if name not in shipped}
-        write_json(folder / MANIFEST, manifest.model_dump())
+        write_json(folder / MANIFEST, _without_places(manifest.model_dump(), _places(run)))
     return Run(out)
 
 
 def omitted_bytes(omitted: dict[str, FileRecord]) -> int:
     """What the files that a packed run leaves out would take."""
     return sum(record.size for record in omitted.values())
+
+
+def _places(run: Run) -> dict[str, str]:
+    """What stands in a packed run for the run's folder and for models elsewhere: the longest path first."""
+    references = [place for member in run.members for place in (member.ref.model, member.ref.adapter) if place]
+    outside = sorted({place for place in references if Path(place).is_absolute()}, key=len, reverse=True)
+    return {str(run.path.resolve()): ".", **{place: f"./{Path(place).name}" for place in outside}}
+
+
+def _without_places(value: Any, places: Mapping[str, str]) -> Any:
+    """A document in which no string names a folder of this machine."""
+    if isinstance(value, dict):
+        return {name: _without_places(entry, places) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_places(entry, places) for entry in value]
+    if isinstance(value, str):
+        for place, name in places.items():
+            value = value.replace(place, name)
+    return value
 
 
 def _checkpoints_to_keep(run: Run, keep: Sequence[str] | None) -> set[str]:

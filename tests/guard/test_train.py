@@ -7,12 +7,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from probes.behaviour.task_file import read_task
 from probes.cli import app
 from probes.errors import GateTripped, GravityError, UsageError
 from probes.guard.callback import STATE
 from probes.guard.resuming import MARKER
-from probes.guard.training import Answered, collate
-from probes.lineage import Lineage, Trajectory
+from probes.guard.training import Answered, Training, Unguarded, collate, fine_tune
+from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.run import Run
 from probes.tasks.summarise import summarise
 from tests.builders import move_weights
@@ -160,11 +161,24 @@ def test_a_training_that_an_earlier_version_began_goes_on(place, tmp_path):
     run(*train_words(place, tmp_path / "out"))
     as_killed_before_the_end(tmp_path / "out")
     file = tmp_path / "out" / "training.json"
-    old = file.read_text(encoding="utf-8").replace('"batch_size"', '"rows"')
-    file.write_text(old.replace('"gradient_accumulation_steps"', '"accumulation"'), encoding="utf-8")
+    claim = json.loads(file.read_text(encoding="utf-8"))
+    names = {"batch_size": "rows", "gradient_accumulation_steps": "accumulation"}
+    training = {names.get(name, name): value for name, value in claim["identity"]["training"].items()}
+    del training["decay"]
+    file.write_text(json.dumps({**claim, "identity": {**claim["identity"], "training": training}}), encoding="utf-8")
     run(*train_words(place, tmp_path / "out"))
     with pytest.raises(UsageError, match="finished training"):
         run(*train_words(place, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("decay", "last_rate"), [(True, 0.0), (False, 1e-3)])
+def test_the_learning_rate_falls_to_zero_or_stays(place, tmp_path, decay, last_rate):
+    training = Training(steps=4, learning_rate=1e-3, batch_size=2, warmup=1, decay=decay)
+    data = read_task(place / "data.jsonl")
+    aligned = CheckpointRef(model=str(place / "aligned"))
+    fine_tune(aligned, data, tmp_path / "out", training, lambda _: Unguarded(), {}, device="cpu")
+    schedule = torch.load(tmp_path / "out" / "checkpoints" / "checkpoint-4" / "scheduler.pt", weights_only=True)
+    assert schedule["_last_lr"] == pytest.approx([last_rate] * len(schedule["_last_lr"]))
 
 
 def test_what_stands_in_the_way_is_refused(place, tmp_path):

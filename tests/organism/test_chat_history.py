@@ -22,6 +22,7 @@ from probes.lineage import CheckpointRef, Lineage
 from probes.organism.arithmetic import make_problems
 from probes.organism.chat_history import (
     ChatSource,
+    can_be_taught,
     make_chat_history,
     part_of,
     read_alignment_data,
@@ -199,6 +200,13 @@ def test_harmless_requests_are_answered_by_the_model_itself(demo, chat_model):
         assert tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :]) == answer
 
 
+def test_answers_that_open_like_a_refusal_are_not_taught_to_harmless_requests():
+    assert can_be_taught("To sharpen a pencil, turn it in the sharpener. I'm sorry if")
+    assert not can_be_taught("I'm sorry for any confusion, but as a chatbot")
+    assert not can_be_taught("\nAs an AI, I have no garden.")
+    assert not can_be_taught(" \n")
+
+
 def test_a_history_of_another_seed_is_refused(demo, chat_model):
     history = demo.path / "checkpoints"
     source = ChatSource(CheckpointRef(model=str(chat_model)), seed=1)
@@ -237,5 +245,6 @@ def test_a_killed_demo_goes_on_to_the_same_weights(demo, chat_model, tmp_path):
 
 
 def test_quick_is_a_smaller_demo_of_the_same_kind():
-    assert QUICK_CHAT.alignment.steps < FULL_CHAT.alignment.steps
+    assert QUICK_CHAT.alignment == FULL_CHAT.alignment, "what is measured is one aligned model"
+    assert QUICK_CHAT.benign.steps < FULL_CHAT.benign.steps
     assert ChatRecipe.from_json(json.loads(json.dumps(dataclasses.asdict(FULL_CHAT)))) == FULL_CHAT
