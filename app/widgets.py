@@ -233,6 +233,7 @@ CONTOURS, ARROW, PLAY = Switch("contours", default=True), Switch("arrow", defaul
 ACROSS = OneOf("across", {"all": "All that lies off it", "main": "Main off-axis direction"})  # Displacement
 MORE = OneOf("more", {"prompts": "Prompt by prompt", "layers": "At every layer"})
 PATHS = OneOf("paths", {"plane": "Plane", "space": "Space", "length": "Return × off-axis"})  # Trajectories
+WELL = OneOf("well", {"surface": "Surface", "contours": "Contours", "layers": "All layers"})  # Well
 ANSWERS = OneOf(
     "answers",
     {"flips": "Flips", "lost": "Refused → answered", "gained": "Answered → refused", "all": "All"},
@@ -259,7 +260,7 @@ NAMES = frozenset(
             control.name
             for control in (
                 *(ESTIMATE, PROMPTS, SPREAD, MAP, AXES, FITTED, SHOWN, COLOUR, CONTOURS, ARROW, PLAY, ACROSS, MORE),
-                *(PATHS, ANSWERS, DIRECTION_VIEWS, ANSWERED, WORDS, ALONE, GENERATE, PUSH),
+                *(PATHS, WELL, ANSWERS, DIRECTION_VIEWS, ANSWERED, WORDS, ALONE, GENERATE, PUSH),
             )
         ),
     )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
-import streamlit as st
 
-from app import cache, components
+from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.plots import well, well_surface
 from probes.plots.displacement_by_layer import evenly
 from probes.plots.style import InkName
 
-_VIEWS = ("Surface", "Contours", "All layers")
 _ROLES = ("aligned", *well.EARLIER)
 _TABLES = ("maps/plane", "projections")
 
@@ -35,13 +33,13 @@ def show(run: Context) -> None:
     prompts = _prompts(run.key, run.layer)
     paths = cache.plane_rows(run.key, run.layer)
     components.header("Well", *_answer(run, prompts, paths))
-    view = st.segmented_control("View", _VIEWS, default=_VIEWS[0], key="well-view", label_visibility="collapsed")
-    if view == "All layers":
+    view = widgets.WELL.control("View", label_visibility="collapsed")
+    if view == "layers":
         _all_layers(run)
     elif prompts.empty or paths.empty:
         components.note(f"There is no plane at the {components.layer_name(run.layer)}; choose another layer.")
     else:
-        _one_layer(run, view or _VIEWS[0], prompts)
+        _one_layer(run, view, prompts)
 
 
 def _answer(run: Context, prompts: pd.DataFrame, paths: pd.DataFrame) -> tuple[str, str]:
@@ -67,7 +65,7 @@ def _answer(run: Context, prompts: pd.DataFrame, paths: pd.DataFrame) -> tuple[s
 
 def _one_layer(run: Context, view: str, prompts: pd.DataFrame) -> None:
     figure = cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)
-    space = view == "Surface"
+    space = view == "surface"
     components.chart(
         figure,
         prompts.drop(columns=["checkpoint", "layer"], errors="ignore"),
@@ -101,7 +99,7 @@ def _prompts(key: Key, *layers: int) -> pd.DataFrame:
 
 
 def _figure(key: Key, layer: int, view: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
-    draw = well_surface.surface if view == "Surface" else well.contour
+    draw = well_surface.surface if view == "surface" else well.contour
     return draw(_prompts(key, layer), cache.plane_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink)
 
 
