@@ -301,6 +301,15 @@ class TestAdapters:
         host.put(aligned)
         assert torch.equal(logits(host.model), before)
 
+    def test_that_asks_for_a_package_that_is_not_there_is_refused_in_a_sentence(
+        self, host: ModelHost, adapter: CheckpointRef, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(str(adapter.adapter), tmp_path / "megatron")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "megatron_config": 8}))
+        with pytest.raises(CheckpointError, match="cannot be attached"):
+            host.put(CheckpointRef(model=adapter.model, adapter=str(folder)))
+
     def test_that_puts_tokens_before_the_prompt_is_refused(
         self, host: ModelHost, aligned: CheckpointRef, tmp_path: Path
     ) -> None:

@@ -118,8 +118,11 @@ class TestHeatmap:
         assert shown.colorscale[1] == (0.5, style.INKS["light"].middle)
 
     def test_limits_are_those_of_every_arm_except_one_far_away(self):
-        rows = [(arm, top * share) for arm, top in (("baseline", 0.3), ("block", -0.41), ("push", 3.2)) for share in
-                (0.1, 1.0)]  # fmt: skip
+        rows = [
+            (arm, top * share)
+            for arm, top in (("baseline", 0.3), ("block", -0.41), ("push", 3.2))
+            for share in (0.1, 1.0)
+        ]
         table = pd.DataFrame(rows, columns=["arm", "value"])
         assert run_limits(table, "return_fraction") == pytest.approx((-0.41, 0.41))
         assert run_limits(table, "displacement_norm") == pytest.approx((0.0, 0.41))
