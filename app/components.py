@@ -294,7 +294,7 @@ def probe_section(run: Context) -> None:
     """The refusal probe's four numbers at every checkpoint of the layer, with how far they can be trusted."""
     if not cache.has_table(run.key, "probe"):
         return
-    st.subheader(f"Refusal probe at {layer_name(run.layer)}", anchor=False)
+    st.header(f"Refusal probe at {layer_name(run.layer)}", anchor=False)
     note(
         "Cosine to the aligned model's direction, AUROC of its probe here and of a refitted one, gap of the class "
         "means. In a real run these did not track behaviour: the AUROC rose from 0.79 to 0.86 while refusals of "

@@ -51,7 +51,7 @@ def show(run: Context) -> None:
             components.note("Against the return fraction: not defined, no witness.")
         else:
             _against_return(run, measure)
-    st.subheader("Answers", anchor=False)
+    st.header("Answers", anchor=False)
     with components.section():
         _browser(run)
 

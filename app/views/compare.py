@@ -46,13 +46,13 @@ def show(run: Context) -> None:
         _layers(run, first, second, names, pair)
     with components.section():
         _show_transfer(run, places, first, second, names)
-    st.subheader("Weights", anchor=False)
+    st.header("Weights", anchor=False)
     with components.section():
         _weights(run, first, second, names)
-    st.subheader(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
+    st.header(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
     with components.section():
         _projections(run, places, first, second, names)
-    st.subheader("Their answers", anchor=False)
+    st.header("Their answers", anchor=False)
     with components.section():
         _completions(run, first, second, names)
 

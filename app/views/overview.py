@@ -231,7 +231,7 @@ def _ladder_row(entries: list[dict[str, Any]]) -> str:
 
 def _by_step(run: Context) -> None:
     """Alignment, return fraction and refusal of harmful requests by step."""
-    st.subheader("Step by step", anchor=False)
+    st.header("Step by step", anchor=False)
     kind = st.segmented_control(
         "Estimate",
         list(_ESTIMATES),
@@ -289,7 +289,7 @@ def _behaviour(run: Context) -> None:
 
 def _table(run: Context) -> None:
     """Every number of the layer in one table."""
-    st.subheader(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
+    st.header(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
     rows = cache.drift(run.key, run.layer)
     names = ["arm", "seed", "step"]
     wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()
