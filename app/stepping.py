@@ -28,7 +28,7 @@ _NULL_COLUMNS = {
 
 def by_step(run: Context) -> None:
     """Alignment and return fraction by step."""
-    st.subheader("Step by step", anchor=False)
+    st.header("Step by step", anchor=False)
     kind = widgets.ESTIMATE.control(
         "Estimate",
         help="Cross-fitted: no prompt is used for both vectors; the nulls are those of this estimate. "
@@ -91,7 +91,7 @@ def probe_section(run: Context) -> None:
     """The refusal probe's four numbers at every checkpoint of the layer, with how far they can be trusted."""
     if not cache.has_table(run.key, "probe"):
         return
-    st.subheader(f"Refusal probe at {components.layer_name(run.layer)}", anchor=False)
+    st.header(f"Refusal probe at {components.layer_name(run.layer)}", anchor=False)
     components.note(
         "Cosine to the aligned model's direction, AUROC of its probe here and of a refitted one, gap of the class "
         "means. They need not track behaviour, and in a real run they did not (data/docs/directions.md)."

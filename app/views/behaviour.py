@@ -33,7 +33,7 @@ def show(run: Context) -> None:
         returning.by_step(run, measure)
     with components.section():
         returning.against_return(run, measure)
-    st.subheader("Answers", anchor=False)
+    st.header("Answers", anchor=False)
     with components.section():
         _browser(run)
 

@@ -44,18 +44,18 @@ def show(run: Context) -> None:
             requested = getattr(state.selection(), field)
             if requested and requested not in places:
                 components.absent(name, requested, components.checkpoint_name(current, run))
-    st.subheader("Their answers", anchor=False)
+    st.header("Their answers", anchor=False)
     with components.section():
         _completions(run, first, second, names)
-    st.subheader("Layer by layer", anchor=False)
+    st.header("Layer by layer", anchor=False)
     with components.section():
         _layers(run, first, second, names, pair)
     with components.section():
         _show_transfer(run, places, first, second, names)
-    st.subheader("Weights", anchor=False)
+    st.header("Weights", anchor=False)
     with components.section():
         _weights(run, first, second, names)
-    st.subheader(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
+    st.header(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
     with components.section():
         _projections(run, places, first, second, names)
 

@@ -282,7 +282,7 @@ def _transfer_figure(
 def _download(run: Context, known: list[str], direction: str = "") -> None:
     if not known:
         return
-    st.subheader("Export the direction", anchor=False)
+    st.header("Export the direction", anchor=False)
     with components.section():
         exporting.panel(run, direction if direction in known else known[0])
 

@@ -176,7 +176,7 @@ def _on_click() -> None:
 
 def _cell(run: Context, direction: str) -> None:
     """What lies behind the chosen cell."""
-    st.subheader(f"The prompts at {components.layer_name(run.layer)}, step {run.step:,}", anchor=False)
+    st.header(f"The prompts at {components.layer_name(run.layer)}, step {run.step:,}", anchor=False)
     _behind(run, direction)
 
 

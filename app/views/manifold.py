@@ -42,7 +42,7 @@ def show(run: Context) -> None:
     )
     with components.section():
         _map(run, name, axes)
-    st.subheader("Check it", anchor=False)
+    st.header("Check it", anchor=False)
     _controls_of_map(*first)
 
 

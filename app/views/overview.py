@@ -275,7 +275,7 @@ def _rate(run: Context) -> str | None:
 
 def _behaviour(run: Context) -> None:
     """What the models do, by step and against the return."""
-    st.subheader("Behaviour", anchor=False)
+    st.header("Behaviour", anchor=False)
     rate = _rate(run)
     if rate is not None:
         if run.has_witness:
@@ -285,13 +285,13 @@ def _behaviour(run: Context) -> None:
 
 def _interventions(run: Context) -> None:
     """Whether the motion along the reversion is what changes behaviour."""
-    st.subheader("Interventions", anchor=False)
+    st.header("Interventions", anchor=False)
     intervening.mediation(run, run.catalogue.checkpoints[run.arm, run.seed, run.step])
 
 
 def _table(run: Context) -> None:
     """Every number of the layer in one table."""
-    st.subheader(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
+    st.header(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
     rows = cache.drift(run.key, run.layer)
     names = ["arm", "seed", "step"]
     wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()

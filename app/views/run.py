@@ -35,30 +35,30 @@ def show(run: Context) -> None:
         f"{model.get('d_model', '?')}, {len(manifest.checkpoints)} checkpoints, made {manifest.created} by "
         f"gravity-probe {manifest.tool_version}.",
     )
-    st.subheader("Make it again", anchor=False)
+    st.header("Make it again", anchor=False)
     st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language="bash")
     _report(run)
     with components.section():
         _lacks(run)
-    st.subheader("Lineage", anchor=False)
+    st.header("Lineage", anchor=False)
     components.data_table(_checkpoints(manifest.checkpoints), name="checkpoints")
-    st.subheader("Settings", anchor=False)
+    st.header("Settings", anchor=False)
     _settings(manifest.config, manifest.config_given)
     left, right = st.columns(2)
     with left:
-        st.subheader("Stages", anchor=False)
+        st.header("Stages", anchor=False)
         stages = [
             {"stage": name, "seconds": record.seconds, "made from": record.made_from[:12]}
             for name, record in manifest.stages.items()
         ]
         _table(pd.DataFrame(stages, columns=["stage", "seconds", "made from"]))
     with right:
-        st.subheader("Versions", anchor=False)
+        st.header("Versions", anchor=False)
         packages = {"gravity-probe": manifest.tool_version, **manifest.packages}
         _table(pd.DataFrame(packages.items(), columns=["package", "version"]))
-    st.subheader("Prompts", anchor=False)
+    st.header("Prompts", anchor=False)
     _table(pd.DataFrame([(name, str(value)) for name, value in manifest.prompts.items()], columns=["", "value"]))
-    st.subheader("Files", anchor=False)
+    st.header("Files", anchor=False)
     files = _files(Path(run.key.path))
     components.note(f"{len(files)} files, {files['size (MB)'].sum():,.1f} MB, in {run.key.path}")
     components.data_table(files, name="files", height=320)

@@ -27,7 +27,7 @@ def show(run: Context) -> None:
         components.missing(
             f"This run holds no {lacking[0]}.parquet.",
             f"gravity-probe measure --out {run.command_path} …",
-            "Rerun the command that made the run: it resumes where it stopped.",
+            "Rerun the command that density the run: it resumes where it stopped.",
         )
         return
     prompts = _prompts(run.key, run.layer)
@@ -44,18 +44,18 @@ def show(run: Context) -> None:
 
 def _answer(run: Context, prompts: pd.DataFrame, paths: pd.DataFrame) -> tuple[str, str]:
     """How many basins there are at the layer, and how deep the selected checkpoint's mean lies in them."""
-    made = None
+    density = None
     if len(prompts) and len(paths):
         wide, high, _ = well.limits_of(prompts, paths, 1.5)
-        made = well.make_well(prompts, wide, high)
+        density = well.make_well(prompts, wide, high)
     at = components.layer_name(run.layer)
-    if made is None:
+    if density is None:
         return f"No well at {at}", "A density needs at least eight harmful prompts of the models on both sides."
-    basins = "One basin" if made.basins == 1 else f"{made.basins} basins"
+    basins = "One basin" if density.basins == 1 else f"{density.basins} basins"
     own = paths[(paths["arm"] == run.arm) & (paths["seed"] == run.seed) & (paths["step"] == run.step)]
     lead = "Deep is where harmful prompts are dense: those of the aligned model, and those of the models before it."
     if len(own):
-        depth = float(made.depth_at(own["along"].iloc[:1], own["across"].iloc[:1])[0])
+        depth = float(density.depth_at(own["along"].iloc[:1], own["across"].iloc[:1])[0])
         words = (
             "outside of both" if depth >= well.CEILING else f"at a depth of {depth:.1f} nats above the deepest place"
         )

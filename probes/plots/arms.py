@@ -86,8 +86,8 @@ class _Family:
         free = _LOOKS - self._fixed
         first = int.from_bytes(hashlib.sha256(arm.encode()).digest()[:4], "big") % free
         in_turn = [self._fixed + (first + further) % free for further in range(free)]
-        taken = set(self._places.values())
-        return next((place for place in in_turn if place not in taken), in_turn[0])
+        occupied = set(self._places.values())
+        return next((place for place in in_turn if place not in occupied), in_turn[0])
 
     def _look(self, place: int) -> Mark:
         shades, dash = _SHADES[self._name], _DASHES[place % len(_DASHES)]

@@ -187,11 +187,11 @@ def beside(
         side, lift = next((place for place in tries if _is_free(spot, *place, full)), tries[0])
         for scale in scales:
             full[scale] = np.concatenate([full[scale], _name(spot, side, lift, scale)])
-        notes.append(_named(spot, side, lift))
+        notes.append(_note_for(spot, side, lift))
     return notes
 
 
-def _named(spot: Spot, side: int, lift: float) -> dict[str, Any]:
+def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
     """The name beside its mark; one that stands lines away has a leader."""
     note = {
         "name": "end-label",

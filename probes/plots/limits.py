@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.style import InkName
 
@@ -35,10 +36,10 @@ def far_arms(values: Mapping[str, Iterable[float]], always: Sequence[float], kee
         keep: arms that are looked at and always decide.
     """
     spans = {arm: _span([*always, *own]) for arm, own in values.items()}
-    kept = {_BASELINE, *keep} & set(spans)
-    low, high = _span([*always, *(end for arm in kept for end in spans[arm])])
+    deciding = {_BASELINE, *keep} & set(spans)
+    low, high = _span([*always, *(end for arm in deciding for end in spans[arm])])
     far: list[str] = []
-    for arm in sorted(set(spans) - kept, key=lambda arm: spans[arm][1] - spans[arm][0]):
+    for arm in sorted(set(spans) - deciding, key=lambda arm: spans[arm][1] - spans[arm][0]):
         wide = (min(low, spans[arm][0]), max(high, spans[arm][1]))
         if high > low and wide[1] - wide[0] > _LONGER * (high - low):
             far.append(arm)
@@ -53,8 +54,8 @@ def _span(values: Iterable[float]) -> Limits:
 
 
 def far_in_plane(table: pd.DataFrame, columns: Sequence[str], keep: Iterable[str] = ()) -> set[str]:
-    """The arms far away along any of these columns, whose first is the way back and holds 0 and 1."""
-    far: set[str] = set()
+    """The arms far away along any of these columns, whose first is the way back and holds 0 and 1; never a role."""
+    far, table = set[str](), table[~table["arm"].isin(ROLES)]
     for place, column in enumerate(columns):
         values = {str(arm): list(own) for arm, own in table.groupby("arm")[column]}
         near = {arm: own for arm, own in values.items() if arm not in far}

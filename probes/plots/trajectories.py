@@ -59,7 +59,7 @@ def plane(
     title = "Return fraction against what lies off it" if whole else "Paths away from the aligned model"
     fig = style.figure(title, subtitle, ink, height=_HEIGHT, caption=_CAPTION_WHOLE if whole else _CAPTION)
     colours = style.INKS[ink]
-    far = far_in_plane(_without_roles(table), ("along", "across"))
+    far = far_in_plane(table, ("along", "across"))
     near = table[~table["arm"].isin(far)]
     wide, high = plane_limits(near, whole=whole, aspect=_ASPECT)
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
@@ -122,7 +122,7 @@ def space(
 ) -> go.Figure:
     """Draw the paths in three dimensions; the arguments are those of `plane`, the table also has `third`."""
     title = "Paths away from the aligned model, in space"
-    far = far_in_plane(_without_roles(table), ("along", "across", "third"))
+    far = far_in_plane(table, ("along", "across", "third"))
     near = table[~table["arm"].isin(far)]
     fig = style.figure(title, subtitle, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
     colours = style.INKS[ink]
@@ -138,8 +138,7 @@ def space(
     )
     first = len(fig.data)
     paths = _paths(table)
-    marked = None if moving else step
-    fig.add_traces([_path_in_space(arm, seed, path, marked=marked) for arm, seed, path in paths])
+    fig.add_traces([_path_in_space(arm, seed, path, marked=None if moving else step) for arm, seed, path in paths])
     lines = list(range(first, first + len(paths)))
     fig.add_traces(_roles_in_space(table, witness, ink) + _entries({arm for arm, _, _ in paths}, _beyond(table, far)))
     fig.update_layout(
@@ -257,10 +256,6 @@ def _roles_in_space(table: pd.DataFrame, witness: str, ink: InkName) -> list[dic
     ]
 
 
-def _without_roles(table: pd.DataFrame) -> pd.DataFrame:
-    return table[~table["arm"].isin(ROLES)]
-
-
 def _steps(table: pd.DataFrame) -> list[int]:
     return [0, *sorted({int(step) for step in table["step"] if step > 0})]
 
@@ -327,10 +322,11 @@ def _names(
         places = [(along, across) for name, along, across in ends if name == arm]
         text = style.plain(arm) + (f" ({len(places)} seeds)" if len(places) > 1 else "")
         spots.append(labels.Spot(*max(places), text, style.legible(style.mark_of(arm).colour, colours)))
-    scales = labels.pixels_a_unit(*limits, _HEIGHT - 148)
-    boxes = [labels.left_of(limits[0][0], scale) for scale in scales]
-    left = dict(zip(scales, boxes, strict=True))
-    labels.annotate(fig, labels.beside(spots, lambda scale: [left[scale], *_boxes(table, witness, scale)], scales))
+
+    def boxes(scale: labels.Scale) -> list[labels.Boxes]:
+        return [labels.left_of(limits[0][0], scale), *_boxes(table, witness, scale)]
+
+    labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148)))
 
 
 def _boxes(table: pd.DataFrame, witness: str, scale: labels.Scale) -> list[labels.Boxes]:

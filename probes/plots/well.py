@@ -230,7 +230,7 @@ def multiples(
 
 def limits_of(prompts: pd.DataFrame, paths: pd.DataFrame, aspect: float) -> tuple[Limits, Limits, set[str]]:
     """Limits that hold the roles' prompts and every arm but those far away, and those arms."""
-    far = far_in_plane(paths[~paths["arm"].isin(ROLES)], ("along", "across"))
+    far = far_in_plane(paths, ("along", "across"))
     own = prompts[prompts["arm"].isin(("aligned", *EARLIER)) & (prompts["label"] == "harmful")]
     places = own.rename(columns={"projection": "along"})[["along", "across"]]
     near = paths[~paths["arm"].isin(far)][["along", "across"]]

@@ -85,7 +85,7 @@ def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]
     Raises:
         RunFolderError: there is nothing to draw.
     """
-    browser = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     figures, files = draw_gallery(run), []
     for done, (name, figure) in enumerate(figures.items()):
         report(Progress(f"drawing {name}", done, len(figures)))

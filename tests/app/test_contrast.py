@@ -34,3 +34,9 @@ def test_quiet_type_can_be_read(ink):
 def test_no_table_has_a_header_without_words():
     for file in (APP / "views").glob("*.py"):
         assert "<th></th>" not in file.read_text()
+
+
+def test_headings_leave_out_no_level():
+    """A page has one title (h1); what stands below it is h2, and nothing skips to h3."""
+    for file in [*APP.glob("*.py"), *(APP / "views").glob("*.py")]:
+        assert "st.subheader(" not in file.read_text(), file.name

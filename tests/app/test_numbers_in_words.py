@@ -41,7 +41,7 @@ def test_numbers_are_written_one_way(page, monkeypatch):
     assert not at.exception
     bodies = [element.proto.body for element in at.get("html")]
     texts = [re.sub(r"<[^>]*>", "\n", body) for body in bodies if "<style" not in body and "<script" not in body]
-    for kind in ("title", "subheader", "markdown", "warning", "caption"):
+    for kind in ("title", "header", "markdown", "warning", "caption"):
         texts += [element.value for element in at.get(kind)]
     for kind in ("selectbox", "checkbox", "toggle", "radio"):
         texts += [element.help for element in at.get(kind)]

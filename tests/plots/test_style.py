@@ -51,8 +51,8 @@ def test_thirty_made_up_arms_of_one_family_look_like_kin_and_not_alike(stem):
 def test_the_projects_own_arms_look_the_same_in_every_process():
     script = "from probes.plots import style; print([style.mark_of(arm) for arm in {!r}])"
     later = [*EVERY_ARM][::-1]
-    other = subprocess.run([sys.executable, "-c", script.format(later)], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == str([style.mark_of(arm) for arm in later])
+    process = subprocess.run([sys.executable, "-c", script.format(later)], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == str([style.mark_of(arm) for arm in later])
 
 
 def test_arms_have_one_order():

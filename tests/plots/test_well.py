@@ -33,17 +33,17 @@ def paths():
 
 def test_the_depth_is_minus_the_logarithm_of_both_groups_densities_half_and_half():
     table = prompts()
-    made, harmful = make_well(table, WIDE, HIGH), table[table["label"] == "harmful"]
+    density, harmful = make_well(table, WIDE, HIGH), table[table["label"] == "harmful"]
     columns = ["projection", "across"]
     aligned = gaussian_kde(harmful[harmful["arm"] == "aligned"][columns].to_numpy().T)
     earlier = gaussian_kde(harmful[harmful["arm"] != "aligned"][columns].to_numpy().T)
-    assert made.bandwidths == pytest.approx((60 ** (-1 / 6), 120 ** (-1 / 6)))
+    assert density.bandwidths == pytest.approx((60 ** (-1 / 6), 120 ** (-1 / 6)))
     expected = [-np.log(0.5 * aligned(spot) + 0.5 * earlier(spot))[0] for spot in ((0.0, 0.0), (1.0, 0.1), (0.2, 0.1))]
-    depths = made.depth_at([0.0, 1.0, 0.2], [0.0, 0.1, 0.1])
+    depths = density.depth_at([0.0, 1.0, 0.2], [0.0, 0.1, 0.1])
     np.testing.assert_allclose(depths - depths[0], np.array(expected) - expected[0], atol=0.02)
-    assert made.depth.min() == 0
-    assert made.depth.max() == CEILING
-    assert list(made.depth_at([99.0], [0.0])) == [CEILING]
+    assert density.depth.min() == 0
+    assert density.depth.max() == CEILING
+    assert list(density.depth_at([99.0], [0.0])) == [CEILING]
 
 
 @pytest.mark.parametrize(("witness_at", "basins"), [(0.0, 1), (0.1, 1), (1.0, 2), (1.6, 2)])
@@ -77,13 +77,13 @@ def test_the_estimator_is_stated_and_a_density_is_not_called_a_force(draw):
 def test_paths_are_opaque_lie_above_the_surface_and_end_where_it_ends():
     fig = surface(prompts(), paths(), subtitle="")
     ground = next(trace for trace in fig.data if trace.type == "surface")
-    made = well.Well(np.array(ground.x), np.array(ground.y), np.array(ground.z), (), ())
+    density = well.Well(np.array(ground.x), np.array(ground.y), np.array(ground.z), (), ())
     lines = [trace for trace in fig.data if trace.type == "scatter3d" and trace.legendgroup]
     assert {trace.legendgroup for trace in lines} == {"baseline", "block", "push"}
     for trace in lines:
-        np.testing.assert_allclose(trace.z, made.depth_at(trace.x, trace.y) + 0.15)
+        np.testing.assert_allclose(trace.z, density.depth_at(trace.x, trace.y) + 0.15)
         assert trace.opacity in (None, 1)
-        assert max(trace.x) <= made.along[-1]
+        assert max(trace.x) <= density.along[-1]
     assert [trace.name for trace in lines if trace.mode == "lines" and trace.legendgroup == "push"] == [
         "push → 3.00 of the way, outside"
     ]
