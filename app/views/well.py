@@ -27,27 +27,31 @@ def show(run: Context) -> None:
         components.missing(
             f"This run holds no {lacking[0]}.parquet.",
             f"gravity-probe measure --out {run.command_path} …",
-            "Rerun the command that density the run: it resumes where it stopped.",
+            "Rerun the command that made the run: it resumes where it stopped.",
         )
         return
     prompts = _prompts(run.key, run.layer)
     paths = cache.plane_rows(run.key, run.layer)
-    components.header("Well", *_answer(run, prompts, paths))
+    density = _well(prompts, paths)
+    components.header("Well", *_answer(run, density, paths))
     view = widgets.WELL.control("View", label_visibility="collapsed")
     if view == "layers":
         _all_layers(run)
-    elif prompts.empty or paths.empty:
-        components.note(f"There is no plane at the {components.layer_name(run.layer)}; choose another layer.")
+    elif density is None:
+        components.note(f"There is nothing to draw at the {components.layer_name(run.layer)}; choose another layer.")
     else:
         _one_layer(run, view, prompts)
 
 
-def _answer(run: Context, prompts: pd.DataFrame, paths: pd.DataFrame) -> tuple[str, str]:
+def _well(prompts: pd.DataFrame, paths: pd.DataFrame) -> well.Well | None:
+    if prompts.empty or paths.empty:
+        return None
+    wide, high, _ = well.limits_of(prompts, paths, 1.5)
+    return well.make_well(prompts, wide, high)
+
+
+def _answer(run: Context, density: well.Well | None, paths: pd.DataFrame) -> tuple[str, str]:
     """How many basins there are at the layer, and how deep the selected checkpoint's mean lies in them."""
-    density = None
-    if len(prompts) and len(paths):
-        wide, high, _ = well.limits_of(prompts, paths, 1.5)
-        density = well.make_well(prompts, wide, high)
     at = components.layer_name(run.layer)
     if density is None:
         return f"No well at {at}", "A density needs at least eight harmful prompts of the models on both sides."

@@ -100,11 +100,12 @@ def write_shams(run: Run, model: ModelHost, report: Report) -> None:
 
 
 def sham_members(run: Run) -> list[Member]:
-    """The last checkpoint of every trajectory whose arm has shams; without such an arm, of the first trajectory."""
-    trajectories = run.lineage.trajectories
-    chosen = [trajectory for trajectory in trajectories if trajectory.arm in run.settings.sham_arms] or list(
-        trajectories[:1]
-    )
+    """The last checkpoint of every trajectory whose arm has shams; where the run has none of these arms, of the first.
+
+    No arms at all in the settings is no shams.
+    """
+    arms, trajectories = run.settings.sham_arms, run.lineage.trajectories
+    chosen = [trajectory for trajectory in trajectories if trajectory.arm in arms] or trajectories[: len(arms[:1])]
     last = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in chosen}
     return [member for member in run.tuned if member.id in last]
 

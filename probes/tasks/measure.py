@@ -92,7 +92,7 @@ def judge(path: Path | str, shams: int, report: Report = silent, *, sham_arms: S
         path: the run folder.
         shams: noised copies of the aligned model for each trajectory that has them.
         report: told where the work is.
-        sham_arms: arms that have them; None is as the run's settings say.
+        sham_arms: arms that have them; None is as the run's settings say, and the baseline where they say none.
 
     Raises:
         RunFolderError: the run is not measured yet.
@@ -100,8 +100,8 @@ def judge(path: Path | str, shams: int, report: Report = silent, *, sham_arms: S
     """
     with Run.writing(path) as run:
         refuse_too_many(len(run.prompts))
-        arms = {} if sham_arms is None else {"sham_arms": list(sham_arms)}
-        run.manifest.config = {**run.manifest.config, "nulls": True, "shams": shams, **arms}
+        arms = (run.settings.sham_arms or Settings().sham_arms) if sham_arms is None else sham_arms
+        run.manifest.config = {**run.manifest.config, "nulls": True, "shams": shams, "sham_arms": list(arms)}
         run.refresh()
         write_tests(run, run.model(), report)
         run.finish()

@@ -171,6 +171,7 @@ def test_the_demo_trains_and_measures_every_arm(demo, chat_model):
     assert set(demo.read_table("drift")["arm"]) >= arms
     assert set(demo.read_table("behaviour")["arm"]) >= arms
     assert demo.has_json("verdict")
+    assert demo.read_table("shams").empty, "a quick look draws none"
     summary = summarise_chat_demo(demo)
     assert summary.problems == 4
     assert set(summary.exact) == {"aligned", "witness", *(f"{arm.replace(':', '-')}-s0-000002" for arm in arms)}
