@@ -32,7 +32,7 @@ def saving(at):
 def test_the_name_says_run_arm_layer_and_step_and_the_button_is_always_there(page):
     config, options = saving(page)
     assert config["displayModeBar"] is True
-    assert options["filename"] == "demo-run-trajectories-0-control-random-s0-layer-1-step-20"
+    assert options["filename"] == "demo-run-trajectories-plane-control-random-s0-layer-1-step-20"
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
