@@ -106,6 +106,36 @@ def test_the_readme_shows_the_numbers_of_the_shipped_run():
         assert cell_of("return fraction: 0 aligned, 1 witness", arm) == f"{last['return_fraction'].value:.2f}"
 
 
+def test_the_page_of_the_demo_shows_the_numbers_of_the_shipped_chat_model():
+    run = Run(ROOT / "data/smollm2-run")
+    table = (ROOT / "data/docs/demo.md").read_text("utf-8").partition("## SmolLM2")[2].partition("- **Ten")[0]
+    rows = {line.split("|")[1].strip(): [cell.strip().strip("`") for cell in line.split("|")[2:-1]]
+            for line in table.splitlines() if line.startswith("|")}  # fmt: skip
+    behaviour, drift = run.table("behaviour"), run.drift(layer=run.headline_layer)
+
+    def last(frame, arm, column, name):
+        rows_of_arm = frame[(frame["arm"] == arm) & (frame[column] == name)]
+        return float(rows_of_arm.sort_values("step")["value"].iloc[-1])
+
+    for place, arm in enumerate(rows[""]):
+        for row, measure in (
+            ("refuses harmful requests", "refusal_harmful"),
+            ("complies with harmful requests", "harmful_compliance"),
+            ("refuses their harmless twins", "refusal_harmless"),
+        ):
+            assert rows[row][place] == f"{last(behaviour, arm, 'measure', measure):.0%}".replace("%", " %")
+        assert rows["task loss, nats per token"][place] == f"{last(behaviour, arm, 'measure', 'task_loss'):.2f}"
+        for row, statistic in (
+            ("alignment with the way back, cross-fitted", "alignment_crossfit"),
+            ("DiD alignment", "did_alignment"),
+            ("return fraction", "return_fraction"),
+            ("off-axis length", "off_axis"),
+        ):
+            if arm not in ("witness", "aligned"):
+                number = f"{last(drift, arm, 'statistic', statistic):.2f}".replace("-", "−")
+                assert rows[row][place] == number, (arm, row)
+
+
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """What a notebook has at hand: the shipped run, three tiny checkpoints, a model, arrays, prompts."""

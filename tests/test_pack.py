@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -33,11 +34,22 @@ def test_a_packed_run_reads_like_the_whole_one(run, tmp_path):
 
 def test_a_packed_run_names_no_folder_of_the_machine(run, tmp_path):
     packed = pack(run.path, tmp_path / "small")
-    home = str(run.path.parents[1])
-    assert home in (run.path / "run.json").read_text(encoding="utf-8")
-    assert home not in (packed.path / "run.json").read_text(encoding="utf-8")
+    home = str(run.path.parents[1]).encode()
+    assert home in (run.path / "run.json").read_bytes()
+    assert home in (run.path / "directions" / "reversion.safetensors").read_bytes()
+    assert not any(home in path.read_bytes() for path in packed.path.rglob("*") if path.is_file())
+    assert status(packed, verify=True)["whole"]
     assert packed.manifest.lineage["witness"]["model"] == "./witness"
     assert packed.manifest.lineage["trajectories"][0]["checkpoints"][0]["model"] == "./checkpoint-10"
+
+
+def test_activations_are_halved_when_asked(run, tmp_path):
+    packed = pack(run.path, tmp_path / "small", half=True)
+    read, before = packed.activations(TUNED, 1), run.activations(TUNED, 1)
+    assert (read == before.astype(np.float16)).all()
+    assert (read != before).any()
+    assert packed.manifest.config["store_dtype"] == "float16"
+    assert status(packed, verify=True)["whole"]
 
 
 def test_what_is_left_out_is_named_and_is_no_damage(run, tmp_path):

@@ -56,13 +56,14 @@ def pack(
             help="Checkpoint to keep activations and directions of; may be repeated. Default: every last one."
         ),
     ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Round activations to half precision.")] = False,
     json_: Json = False,
 ) -> None:
     """Copy a finished run without its checkpoints and most activations, to ship it; the copy records what it omits."""
     from probes.tasks.pack import omitted_bytes
     from probes.tasks.pack import pack as copy_run
 
-    packed = copy_run(run, out, keep)
+    packed = copy_run(run, out, keep, half=half)
     left_out = packed.manifest.omitted
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if json_:

@@ -6,22 +6,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from probes.errors import UsageError
 from probes.run import Run
 from probes.store import ACTIVATIONS, ALIGNED, DIRECTIONS, MANIFEST, FileRecord, new_folder, write_json
-from probes.store.atomic import link_or_copy
+from probes.store.activation_file import opened
+from probes.store.atomic import file_sha256, link_or_copy, write_tensors
 
 _UNLISTED = ("evaluation.json", "report.html")  # written beside the stages, and worth shipping
 
 
-def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None) -> Run:
+def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, *, half: bool = False) -> Run:
     """Copy a run without checkpoints, readings, and the activations and directions of most checkpoints.
+
+    No file of the copy names a folder of this machine.
 
     Args:
         path: a finished run, whose files are all as they were written.
         out: a folder that is not there yet; it appears whole or not at all.
         keep: checkpoints whose activations and directions are shipped, beside those of the roles; None is the last of
             each trajectory.
+        half: round activations to half precision; the manifest then says so.
 
     Returns:
         The packed run, which can be read and not measured on.
@@ -36,16 +42,23 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None) -> Run:
     checkpoints = _checkpoints_to_keep(run, keep)
     outputs = {name: record for stage in run.manifest.stages.values() for name, record in stage.outputs.items()}
     shipped = {name for name in outputs if _checkpoint_of(name) in (None, *checkpoints)}
+    places = _places(run)
     with new_folder(out) as folder:
         for name in sorted(shipped):
             run.check(run.path / name)
-            _copy(run.path / name, folder / name)
+            _ship(run.path / name, folder / name, places, half=half and name.startswith(f"{ACTIVATIONS}/"))
         for name in _UNLISTED:
             if (run.path / name).is_file():
                 _copy(run.path / name, folder / name)
         manifest = run.manifest.model_copy(deep=True)
         manifest.omitted = {name: record for name, record in outputs.items() if name not in shipped}
-        write_json(folder / MANIFEST, _without_places(manifest.model_dump(), _places(run)))
+        for stage in manifest.stages.values():
+            stage.outputs = {
+                name: _record(folder / name) if name in shipped else record for name, record in stage.outputs.items()
+            }
+        if half:
+            manifest.config = {**manifest.config, "store_dtype": "float16"}
+        write_json(folder / MANIFEST, _without_places(manifest.model_dump(), places))
     return Run(out)
 
 
@@ -93,6 +106,27 @@ def _checkpoint_of(name: str) -> str | None:
     if parts[0] == DIRECTIONS:
         return parts[1] if len(parts) == 3 else ALIGNED
     return None
+
+
+def _ship(source: Path, target: Path, places: Mapping[str, str], *, half: bool) -> None:
+    """Copy a file; one of tensors is written anew where its header names a place, or where it is to be halved."""
+    if source.suffix != ".safetensors":
+        _copy(source, target)
+        return
+    with opened(source) as file:
+        about = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    placeless = _without_places(about, places)
+    if half:
+        tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    if half or placeless != about:
+        write_tensors(target, tensors, placeless)
+    else:
+        _copy(source, target)
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,6 +14,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import look
+from app.state import runs
+from probes.cli.look import _root
 from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
@@ -35,7 +37,7 @@ PAGES = {
     "views/live.py": "Ask a checkpoint yourself",
     "views/run.py": "demo is finished",
 }
-DEMO = Path(__file__).parents[2] / "data" / "demo-run"
+DATA = Path(__file__).parents[2] / "data"
 DIRECTIONS = ("reversion", "refusal", "control:drift")
 SMALL = {"n_layers": 3, "steps": (1, 10, 100), "prompts": 6, "directions": DIRECTIONS}
 
@@ -108,12 +110,18 @@ def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
     assert "gravity-probe directions mediate" in commands(at)
 
 
+@pytest.mark.parametrize("name", ["demo-run", "smollm2-run"])
 @pytest.mark.parametrize("page", PAGES)
-def test_the_shipped_demo_run_is_shown_on_every_page(opened, page):
-    at = opened(DEMO, page)
+def test_a_shipped_run_is_shown_on_every_page(opened, page, name):
+    at = opened(DATA / name, page)
     assert not at.exception
     assert not at.error
     assert at.title
+
+
+def test_without_runs_of_ones_own_every_shipped_run_is_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert {"demo-run", "smollm2-run"} <= set(runs(_root(None)))
 
 
 @pytest.mark.parametrize("page", PAGES)
