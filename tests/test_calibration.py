@@ -5,6 +5,7 @@ there has to be found in at least 90 %. The whole table is
 `python -m tests.calibration`; a quick subset runs always, all worlds with `-m calibration`.
 """
 
+import glob
 import os
 from dataclasses import replace
 
@@ -20,8 +21,8 @@ RUNS = int(os.environ.get("CALIBRATION_RUNS", "500"))
 QUICK = 60
 QUICKLY = [name for name, trial in TRIALS.items() if "4096" not in name and "256 prompts" not in name][::3]
 DATA = os.path.join(os.path.dirname(__file__), "..", "data")
-# Shipped runs that hold activations and shams; a real model's run is added by CALIBRATION_RUN=FOLDER.
-REAL = [os.path.join(DATA, name) for name in sorted(os.listdir(DATA)) if name.endswith("-run")]
+# Shipped runs that hold the baseline's activations; a whole run of a real model is added by CALIBRATION_RUN=FOLDER.
+REAL = [os.path.dirname(os.path.dirname(file)) for file in sorted(glob.glob(f"{DATA}/*-run/activations/baseline-*"))]
 REAL += [os.environ["CALIBRATION_RUN"]] if os.environ.get("CALIBRATION_RUN") else []
 MOST_LAYERS = 6
 
