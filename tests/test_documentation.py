@@ -109,8 +109,11 @@ def test_the_readme_shows_the_numbers_of_the_shipped_run():
 def test_the_page_of_the_demo_shows_the_numbers_of_the_shipped_chat_model():
     run = Run(ROOT / "data/smollm2-run")
     table = (ROOT / "data/docs/demo.md").read_text("utf-8").partition("## SmolLM2")[2].partition("- **Ten")[0]
-    rows = {line.split("|")[1].strip(): [cell.strip().strip("`") for cell in line.split("|")[2:-1]]
-            for line in table.splitlines() if line.startswith("|")}  # fmt: skip
+    rows = {
+        line.split("|")[1].strip(): [cell.strip().strip("`") for cell in line.split("|")[2:-1]]
+        for line in table.splitlines()
+        if line.startswith("|")
+    }
     behaviour, drift = run.table("behaviour"), run.drift(layer=run.headline_layer)
 
     def last(frame, arm, column, name):
