@@ -41,7 +41,9 @@ def test_a_run_without_a_table_has_the_other_pictures_and_one_without_any_is_ref
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_chromium_draws_a_figure_as_svg():
-    image = to_svg(draw_gallery(Run(DEMO))["trajectories"], str(CHROMIUM))
+    run = Run(DEMO)
+    image = to_svg(draw_gallery(run)["trajectories"], str(CHROMIUM))
     picture = ET.fromstring(image)
     assert picture.get("width") == "960"
-    assert "push, 3.23 of the way" in image
+    push = run.drift(arm="push", statistic="return_fraction", layer=run.headline_layer)
+    assert f"push, {push.sort_values('step')['value'].iloc[-1]:.2f} of the way" in image

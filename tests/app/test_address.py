@@ -101,7 +101,7 @@ def test_the_address_with_everything_changed_shows_a_fresh_visitor_the_same(visi
     assert SPEAKING.get(page, {}).items() <= query.items()
     receiver = visit(page, query)
     assert address(receiver) == query
-    assert not receiver.warning
+    assert not [warning for warning in receiver.warning if "address" in warning.value]
     assert figures(receiver) == figures(sender)
     assert tables(receiver) == tables(sender)
     assert (figures(sender), tables(sender)) != before
