@@ -57,17 +57,13 @@ def training(place, verb, source, out):
     return [verb, source, *files(place), "--data", place / "data.jsonl", "--out", out, "--steps", 2, "--batch-size", 4]
 
 
-def test_a_training_groups_its_probe_prompts_by_the_column_that_is_named(place, tmp_path):
-    words = training(place, "train", place / "lineage.toml", tmp_path / "out")
-    words += ["--penalty", place / "penalty.txt", "--device", "cpu", "--json", "--group-column"]
-    assert "has no column 'topics'" in command(*words, "topics", code=2)
-    command(*words, "theme")
-    assert Run(tmp_path / "out").groups.tolist() == THEMES * 2
-
-
-def test_arms_group_their_probe_prompts_by_the_column_that_is_named(place, tmp_path):
-    words = training(place, "arms", place / "lineage.toml", tmp_path / "out")
-    words += ["--penalty", place / "penalty.jsonl", "--arms", "baseline", "--json", "--group-column"]
+@pytest.mark.parametrize(
+    ("verb", "penalty", "more"),
+    [("train", "penalty.txt", ["--device", "cpu"]), ("arms", "penalty.jsonl", ["--arms", "baseline"])],
+)
+def test_trainings_group_their_probe_prompts_by_the_column_that_is_named(place, tmp_path, verb, penalty, more):
+    words = training(place, verb, place / "lineage.toml", tmp_path / "out")
+    words += ["--penalty", place / penalty, *more, "--json", "--group-column"]
     assert "has no column 'topics'" in command(*words, "topics", code=2)
     command(*words, "theme")
     assert Run(tmp_path / "out").groups.tolist() == THEMES * 2

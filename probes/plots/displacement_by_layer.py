@@ -15,7 +15,7 @@ from probes.plots.displacement import ALONG, MAIN
 from probes.plots.limits import Limits, far_in_plane, leave, plane_limits
 from probes.plots.style import InkName
 
-_PANELS, _COLUMNS = 12, 4
+_PANELS, COLUMNS = 12, 4
 _ASPECT = 1.15  # of a panel
 
 
@@ -33,24 +33,16 @@ def multiples(
         ink: light or dark page.
     """
     table = table[table["step"] == step]
-    rows = -(-len(layers) // _COLUMNS)
+    rows = -(-len(layers) // COLUMNS)
     height = 150 + 190 * rows
     far = far_in_plane(table, ("along", "across"))
     base = style.figure(
         "Mean displacement at each layer", subtitle, ink, height=height, caption=_caption(table, far), below=56, left=52
     )
-    grid = make_subplots(
-        rows,
-        _COLUMNS,
-        shared_xaxes=True,
-        shared_yaxes=True,
-        horizontal_spacing=0.02,
-        vertical_spacing=0.16 / rows,
-        subplot_titles=[f"layer {layer}" + (" ★" if layer == headline else "") for layer in layers],
-    )
+    grid = small_multiples(rows, [f"layer {layer}" + (" ★" if layer == headline else "") for layer in layers])
     colours = style.INKS[ink]
     traces = [_panel(table[table["layer"] == layer], layer) for layer in layers]
-    places = [divmod(place, _COLUMNS) for place, panel in enumerate(traces) for _ in panel]
+    places = [divmod(place, COLUMNS) for place, panel in enumerate(traces) for _ in panel]
     grid.add_traces(
         [trace for panel in traces for trace in panel],
         rows=[row + 1 for row, _ in places],
@@ -88,6 +80,19 @@ def _arrows(rows: pd.DataFrame, place: int, wide: Limits, high: Limits) -> list[
         leave([(0.0, 0.0), (row.along, row.across)], wide, high, "", row.arm, "light") for row in rows.itertuples()
     ]
     return [{**note[0], "xref": at["x"], "yref": at["y"]} for note in notes if note]
+
+
+def small_multiples(rows: int, titles: Sequence[str]) -> go.Figure:
+    """Empty panels, four a row, that share their axes."""
+    return make_subplots(
+        rows,
+        COLUMNS,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        vertical_spacing=0.16 / rows,
+        subplot_titles=titles,
+    )
 
 
 def name_axes(grid: go.Figure, rows: int, colours: style.Ink) -> None:

@@ -16,12 +16,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from plotly.subplots import make_subplots
 
 from probes.lineage import ROLES
 from probes.plots import labels, style
 from probes.plots.displacement import ALONG, MAIN
-from probes.plots.displacement_by_layer import name_axes
+from probes.plots.displacement_by_layer import COLUMNS, name_axes, small_multiples
 from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
@@ -29,7 +28,7 @@ EARLIER = ("pretrained", "witness")
 CEILING = 6.0  # nats above the deepest place, at which the picture is cut: there is next to no prompt beyond
 _GRID, _FEWEST = 144, 8  # places along; prompts for a density
 _RIM, _SHALLOW = 0.5, 3.0  # nats: a basin lies so far below its rim, and no higher than that above the deepest
-_HEIGHT, _ASPECT, _COLUMNS = 560, 2.1, 4
+_HEIGHT, _ASPECT = 560, 2.1
 SCALES = {
     "light": [(0.0, "#1D3C5A"), (0.25, "#4C7FA6"), (0.6, "#B9D0E0"), (1.0, "#F7F7F5")],
     "dark": [(0.0, "#9CCBEA"), (0.25, "#4C7FA6"), (0.6, "#264256"), (1.0, "#171B1F")],
@@ -190,7 +189,7 @@ def multiples(
         headline: the layer declared in advance.
         ink: light or dark page.
     """
-    rows, colours = -(-len(layers) // _COLUMNS), style.INKS[ink]
+    rows, colours = -(-len(layers) // COLUMNS), style.INKS[ink]
     parts = {layer: (prompts[prompts["layer"] == layer], paths[paths["layer"] == layer]) for layer in layers}
     every = [limits_of(*part, 1.15) for part in parts.values()]
     wide = (min(limits[0][0] for limits in every), max(limits[0][1] for limits in every))
@@ -205,20 +204,12 @@ def multiples(
         below=56,
         left=52,
     )
-    grid = make_subplots(
-        rows,
-        _COLUMNS,
-        shared_xaxes=True,
-        shared_yaxes=True,
-        horizontal_spacing=0.02,
-        vertical_spacing=0.16 / rows,
-        subplot_titles=[_panel_title(layer, wells[layer], headline) for layer in layers],
-    )
+    grid = small_multiples(rows, [_panel_title(layer, wells[layer], headline) for layer in layers])
     for place, layer in enumerate(layers):
         own, well = parts[layer][1], wells[layer]
         traces = [{**_map(well, ink), "showscale": False}] if well is not None else []
         traces += [_path(arm, seed, path, small=True) for arm, seed, path in ways(own)] + _roles(own, small=True)
-        cell = divmod(place, _COLUMNS)
+        cell = divmod(place, COLUMNS)
         grid.add_traces(traces, rows=[cell[0] + 1] * len(traces), cols=[cell[1] + 1] * len(traces))
     for axis in grid.select_yaxes():
         axis.update(scaleanchor=axis.anchor, constrain="domain", constraintoward="top", range=list(high), nticks=4)
