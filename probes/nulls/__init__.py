@@ -29,6 +29,7 @@ from probes.nulls.catalogue import DIRECTION, NO_FURTHER_PASS, PLAIN, PROFILE, S
 from probes.nulls.draws import NullDraws, max_over_layers
 from probes.nulls.gaussian import ClassCovariance, Spectrum, isotropic
 from probes.nulls.layer import LayerNulls
+from probes.nulls.noise_scale import NoiseScale, find_noise_scale, is_as_far
 from probes.nulls.permutation import Permutations
 from probes.nulls.power import Power, measure_power
 from probes.nulls.refusal_axis import OffRefusalAxis, look_off_refusal_axis
@@ -45,6 +46,7 @@ __all__ = [
     "TOWARDS_WITNESS",
     "ClassCovariance",
     "LayerNulls",
+    "NoiseScale",
     "NullDraws",
     "OffRefusalAxis",
     "Permutations",
@@ -53,6 +55,8 @@ __all__ = [
     "Sham",
     "Shams",
     "Spectrum",
+    "find_noise_scale",
+    "is_as_far",
     "isotropic",
     "look_off_refusal_axis",
     "max_over_layers",

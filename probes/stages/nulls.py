@@ -53,7 +53,7 @@ def refuse_too_many(prompts: int) -> None:
 
 @stage(
     "nulls",
-    version=3,
+    version=4,
     needs=("activations", "drift"),
     settings=(
         *("draws", "permutations", "shams", "sham_arms", "splits", "seed", "alpha", "power_alignment"),
@@ -122,18 +122,16 @@ def _findings(
     """Tests with their power at the headline layer, and what else the verdict asks, as JSON."""
     settings, ablated = run.settings, run.lineage.need_witness("A test of the way back").is_estimate
     shams = run.read_table("shams", filters=[("checkpoint", "==", member.id), ("draw", "<", settings.shams)])
-    drawn = _shams(shams) if len(shams) and not _why_no_reference(shams) else None
+    absent = _no_reference(shams) if len(shams) else None
+    drawn = _shams(shams) if len(shams) and absent is None else None
     aligned = run.activations("aligned", run.headline_layer)
     refusal = None if ablated else refusal_axis([aligned], run.harmful).raw[0].astype(np.float64)
     evidence = hold_against_nulls(
         tests, tuned, refusal, drawn, alignment=settings.power_alignment, alpha=settings.alpha
     )
     results = list(evidence.nulls)
-    if len(shams) and drawn is None:
-        results += [
-            NullResult(name, "alignment_crossfit", None, None, None, len(shams), _why_no_reference(shams))
-            for name in SHAMS
-        ]
+    if absent is not None:
+        results += [NullResult(name, "alignment_crossfit", None, None, None, len(shams), *absent) for name in SHAMS]
     results = [result if result.name not in SHAMS else _with_note(result, shams) for result in results]
     if len(shams):
         observed = tests.observe(tests.grams(tuned).only_harmful())
@@ -147,20 +145,26 @@ def _shams(rows: pd.DataFrame) -> Shams:
     return Shams(moves, rows["drift"].to_numpy(dtype=float), rows["witness"].to_numpy(dtype=float))
 
 
-def _why_no_reference(shams: pd.DataFrame) -> str | None:
-    """Why the shams are no reference; None where they are."""
-    short = int((~shams["reached"]).sum())
-    if short <= TOO_MANY * len(shams):
-        return None
-    return f"not defined: {short} of {len(shams)} draws of weight noise cannot move the activations as far"
+def _no_reference(shams: pd.DataFrame) -> tuple[str, bool] | None:
+    """Why the shams are no reference, and whether the tests are defined all the same; None where they are one.
+
+    Where weight noise of no scale moves the activations as far, that such noise did it is an empty hypothesis: the
+    tests are not defined, which caps no level. Where the search has missed the scale, they are not tested, which does.
+    """
+    most, cannot = TOO_MANY * len(shams), int((~shams["reached"] & (shams["farthest"] < 1)).sum())
+    if cannot > most:
+        return f"{cannot} of {len(shams)} draws of weight noise cannot move the activations as far", False
+    if (short := int((~shams["reached"]).sum())) > most:
+        return f"the search missed the scale of {short} of {len(shams)} draws of weight noise", True
+    return None
 
 
 def _with_note(result: NullResult, shams: pd.DataFrame) -> NullResult:
     scale, loss, before = (shams[name].median() for name in ("scale", "loss", "loss_before"))
-    short = int((~shams["reached"]).sum())
+    missed = int((~shams["reached"]).sum())
     note = (
         f"noise at {decimal(scale, 1)} times the fine-tuning's weight norm; loss on harmless prompts "
-        f"{decimal(before)} to {decimal(loss)}" + (f"; {short} draws stay short" if short else "")
+        f"{decimal(before)} to {decimal(loss)}" + (f"; {missed} draws not within 5 % of the distance" if missed else "")
     )
     return NullResult(**{**vars(result), "note": note})
 

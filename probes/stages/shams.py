@@ -26,7 +26,7 @@ from probes.models import ModelHost
 from probes.models.learned import next_token_loss
 from probes.models.noise import DriftNorms
 from probes.models.weight_space import drift_norms, noised
-from probes.nulls import Sham
+from probes.nulls import NoiseScale, Sham, find_noise_scale, is_as_far
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
@@ -35,11 +35,9 @@ from probes.store import ALIGNED, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
-NEAR = 0.05  # how near the length of the displacement has to come
 TOO_MANY = 0.1  # share of draws that may stay short of it
-_SEARCH_PROMPTS, _EVALUATIONS = 32, 4
+_SEARCH_PROMPTS = 32
 _FLUSH_SECONDS = 2.0
-_NO_LENGTH = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,9 @@ class ShamRow:
         second: on the other half.
         scale: of the noise, in units of the fine-tuning's own weight norms.
         moved: length of its mean displacement on all harmful prompts, in units of the checkpoint's displacement.
-        reached: whether the search came within 5 % of that displacement.
+        reached: whether it comes within 5 % of that displacement, on the prompts of the search.
+        farthest: the longest displacement that the search saw, in the same units; below 1 where noise of no scale was
+            seen to move them as far. NaN in draws of earlier versions, which did not say.
         loss: next-token loss on harmless prompts, in nats; a broken model is no null.
         loss_before: the aligned model's own.
         weight_drift: as `drift`, of the noise at the fine-tuning's own weight norm, on the prompts of the search.
@@ -71,6 +71,7 @@ class ShamRow:
     scale: float
     moved: float
     reached: bool
+    farthest: float
     loss: float
     loss_before: float
     weight_drift: float
@@ -81,11 +82,16 @@ _COLUMNS = list(ShamRow.__dataclass_fields__)
 
 
 def write_shams(run: Run, model: ModelHost, report: Report) -> None:
-    """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept."""
+    """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept.
+
+    What an earlier version's search left short, today's may reach: such a draw is made anew.
+    """
     _begin_shams(run, run.headline_layer)
-    rows = run.read_table("shams").to_dict("records")
-    drawn = {(row["checkpoint"], row["draw"]) for row in rows}
     members, count = sham_members(run), run.settings.shams
+    rows = run.read_table("shams").to_dict("records")
+    searched = {member.id for member in members}
+    rows = [row for row in rows if row["reached"] or row.get("farthest", 0) > 0 or row["checkpoint"] not in searched]
+    drawn = {(row["checkpoint"], row["draw"]) for row in rows}
     saved = time.monotonic()
     for place, member in enumerate(members):
         bench = _Bench(run, model, member)
@@ -121,12 +127,8 @@ def _in_order(rows: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame(rows, columns=_COLUMNS).sort_values(["checkpoint", "draw"], ignore_index=True)
-    return frame.astype({"draw": "int64", "drift": "float64", "witness": "float64", "reached": "bool"})
-
-
-def _logarithm(length: float) -> float:
-    """Of a length, or of a very small one where rounding to the model's precision has swallowed the noise."""
-    return math.log(max(length, _NO_LENGTH))
+    types = {"draw": "int64", "drift": "float64", "witness": "float64", "reached": "bool", "farthest": "float64"}
+    return frame.astype(types)
 
 
 class _Bench:
@@ -166,10 +168,11 @@ class _Bench:
         seed = int(fingerprint([self.run.settings.seed, "sham", draw])[:12], 16)
         few, every = self.searched, np.arange(len(self.tokens))
         own = self._read(seed, 1.0, few)
-        scale, reached = self._scale(seed, self._length(own, few), few)
-        with noised(self.model, self._scaled_norms(scale), seed):
+        noise_scale = self._scale(seed, self._length(own, few), few)
+        with noised(self.model, self._scaled_norms(noise_scale.scale), seed):
             rows = self._collect(every)
             loss = next_token_loss(self.model, self.harmless)
+        length = self._length(rows[few], few)
         sham = Sham.of(rows - self.aligned, self.back, self.tuned - self.aligned, self.halves)
         return ShamRow(
             checkpoint=self.member.id,
@@ -178,34 +181,26 @@ class _Bench:
             witness=sham.witness,
             first=sham.moves[0].astype(np.float32).tolist(),
             second=sham.moves[1].astype(np.float32).tolist(),
-            scale=scale,
+            scale=noise_scale.scale,
             moved=self._length(rows, every),
-            reached=reached,
+            reached=is_as_far(length),
+            farthest=max(length, noise_scale.farthest),
             loss=loss,
             loss_before=self.loss_before,
             weight_drift=self._cosine_with_reversion((own - self.aligned[few]).mean(axis=0)),
             weight_moved=self._length(own, few),
         )
 
-    def _scale(self, seed: int, own: float, few: np.ndarray) -> tuple[float, bool]:
-        """The scale at which the noise moves the activations as far, and whether it comes near: secants in logarithms.
+    def _scale(self, seed: int, own: float, few: np.ndarray) -> NoiseScale:
+        """The scale at which the noise moves the activations as far, searched on few prompts."""
 
-        Where it does not, the nearest that was tried.
-        """
-        tried = [(0.0, _logarithm(own))]
-        slope = 1.0
-        while abs(tried[-1][1]) > math.log1p(NEAR) and len(tried) < _EVALUATIONS:
-            place, length = min(tried, key=lambda pair: abs(pair[1]))
-            at = place - length / slope
+        def read(scale: float) -> float:
             try:
-                tried.append((at, _logarithm(self._length(self._read(seed, math.exp(at), few), few))))
+                return self._length(self._read(seed, scale, few), few)
             except ActivationError:  # so much noise that activations are no longer finite
-                tried.append((place + (at - place) / 2, math.inf))
-                continue
-            if at != place and math.isfinite(length):
-                slope = min(max((tried[-1][1] - length) / (at - place), 0.25), 4.0)
-        place, length = min(tried, key=lambda pair: abs(pair[1]))
-        return math.exp(place), abs(length) <= math.log1p(NEAR)
+                return math.inf
+
+        return find_noise_scale(read, own)
 
     def _read(self, seed: int, scale: float, prompts: np.ndarray) -> np.ndarray:
         with noised(self.model, self._scaled_norms(scale), seed):

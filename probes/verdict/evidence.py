@@ -89,6 +89,11 @@ class Evidence:
                 missing[name] = f"{null.draws} draws are too few, {needed} or more are needed"
         return missing
 
+    @property
+    def undefined(self) -> list[NullResult]:
+        """Tests that have no reference here, and lines of the profile that cannot be computed: they cap nothing."""
+        return [null for null in self.nulls if null.p is None and (not null.defined or null.name in PROFILE)]
+
 
 @dataclass(frozen=True)
 class Step:

@@ -11,8 +11,9 @@ Level 4 asks that *every* test is beaten at the same alpha, at one layer that wa
 largest of the p-values is then a valid p-value for "some null is true" (an intersection-union test), so no
 correction for the number of tests is needed, and the headline is the hardest test by construction. It makes
 the ladder conservative. A test that was not run, or has too few draws to reach alpha, caps the level at 3; one whose
-reference has no variance says nothing, is listed, and caps nothing. What is not beaten is "not told apart" only where
-the test had a power of 80 % at the declared alternative; elsewhere it cannot be decided.
+reference has no variance, or whose weight noise cannot move the activations as far, is not defined: it is listed with
+its reason, and caps nothing. Where no test but the sign flip is defined, the level is 3. What is not beaten is "not
+told apart" only where the test had a power of 80 % at the declared alternative; elsewhere it cannot be decided.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class Verdict:
     @property
     def fewest_draws(self) -> int:
         """Draws of the test with the fewest, of those that decide about the witness; 0 without tests."""
-        return min((null.draws for null in _deciding(self.evidence) if null.draws), default=0)
+        draws = [null.draws for null in _deciding(self.evidence) if null.p is not None and null.draws]
+        return min(draws, default=0)
 
     def p_of_level(self, level: int) -> float:
         """The p-value with which a level from 4 on is reached; 1 where it is not."""

@@ -45,11 +45,19 @@ def _name_step(evidence: Evidence, step: Step) -> str:
     if step.level == 2 and step.decided_by == DIRECTION:
         name = f"towards the witness or not: {_say_failure(step.failed[0])}"
     if step.level == 3:
-        end = _say_failure(step.failed[0]) if step.failed else f"not tested: {', '.join(step.missing) or 'anything'}"
+        end = _say_failure(step.failed[0]) if step.failed else _say_untested(step)
         name = f"towards the witness, but {end}" if step.decidable else f"towards the witness; {end}"
+    if step.level > 3 and (undefined := [null.name for null in evidence.undefined if null.name in TOWARDS_WITNESS]):
+        verb = "is" if len(undefined) == 1 else "are"
+        name = name.replace("every null", f"every null that is defined ({' and '.join(undefined)} {verb} not)")
     if step.level <= 3 and evidence.sensitive is False and "cannot decide" not in name:
         return f"cannot decide, since no positive control reached level 4: {name}"
     return name
+
+
+def _say_untested(step: Step) -> str:
+    """Where nothing failed and yet not enough was tested: what was not, or that nothing is defined."""
+    return f"not tested: {', '.join(step.missing)}" if step.missing else "no test but the sign flip is defined"
 
 
 def _say_failure(null: NullResult) -> str:
@@ -60,10 +68,8 @@ def _say_failure(null: NullResult) -> str:
 
 def list_untested(evidence: Evidence) -> tuple[str, ...]:
     """Tests that were not run, have too few draws or are not defined here, lines of the profile likewise; causality."""
-    missing = evidence.missing((*TOWARDS_WITNESS, *SPECIFICITY))
-    undefined = [null for null in evidence.nulls if null.p is None and null.name not in missing]
-    listed = [f"{name}: {why}" for name, why in missing.items()]
-    listed += [f"{null.name}: not defined, {null.reason}" for null in undefined]
+    listed = [f"{name}: {why}" for name, why in evidence.missing((*TOWARDS_WITNESS, *SPECIFICITY)).items()]
+    listed += [f"{null.name}: not defined, {null.reason}" for null in evidence.undefined]
     if isinstance(evidence.causal, str):
         return (*listed, f"{CAUSAL}: {evidence.causal}")
     return (*listed, *(f"{CAUSAL}: {lacking}" for lacking in evidence.causal.untested))
@@ -79,11 +85,23 @@ def write_paragraph(evidence: Evidence, step: Step, untested: Sequence[str]) -> 
         parts += _scope(evidence, step)
     if any("power" in part for part in parts):
         parts.append(f"Powers are those at an alignment of {evidence.power_alignment:g}.")
-    if untested:
-        parts.append(f"Not tested: {', '.join(dict.fromkeys(entry.split(':')[0] for entry in untested))}.")
+    parts += _say_undefined(evidence)
+    undefined = {null.name for null in evidence.undefined}
+    if names := [name for name in dict.fromkeys(entry.split(":")[0] for entry in untested) if name not in undefined]:
+        parts.append(f"Not tested: {', '.join(names)}.")
     text = " ".join(parts)
     # An estimate is called one in every sentence that names the witness.
     return re.sub(r"the witness(?! \()", f"the {evidence.witness}", text) if "estimate" in evidence.witness else text
+
+
+def _say_undefined(evidence: Evidence) -> Iterator[str]:
+    """What has no reference here, with the reason; it caps nothing."""
+    names: dict[str, list[str]] = {}
+    for null in evidence.undefined:
+        names.setdefault(str(null.reason), []).append(null.name)
+    if names:
+        listed = "; ".join(f"{', '.join(own)} ({reason})" for reason, own in names.items())
+        yield f"Not defined here, which caps no level: {listed}."
 
 
 def _say_result(evidence: Evidence, step: Step) -> Iterator[str]:
