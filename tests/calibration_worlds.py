@@ -106,6 +106,18 @@ def shared_endpoint(rng: np.random.Generator, *, noise: float = 1.0, **options) 
     return world, [aligned, witness, perturb()], [perturb() for _ in range(SHAMS)]
 
 
+def beyond_noise(scene: Callable[..., Scene], rng: np.random.Generator, **options) -> Scene:
+    """Weight noise saturates at half of the distance to which another scene's fine-tuning goes."""
+    world, (aligned, witness, tuned), shams = scene(rng, **options)
+    length = np.linalg.norm((tuned - aligned)[world.harmful].mean(axis=0))
+    halfway = []
+    for sham in shams:
+        moved = sham - aligned
+        mean = moved[world.harmful].mean(axis=0)
+        halfway.append(aligned + moved - (1 - 0.5 * length / np.linalg.norm(mean)) * mean)
+    return world, [aligned, witness, tuned], halfway
+
+
 def walking(rng: np.random.Generator, *, steps: int = 8, persistence: float = 0.9, **options) -> Scene:
     """Eight steps of one noise that each continues: the last checkpoint is judged, shams walk likewise."""
     world = world_of(rng, **options)
@@ -220,6 +232,17 @@ def _without_reversion() -> list[Trial]:
         Trial(f"drift like prompts within their class, {percent_apart(0.3)}", within_class),
         Trial(f"drift like all prompts, {percent_apart(0.3)}", pooled_covariance),
         Trial(f"drift like all prompts, {percent_apart(0.5)}", partial(pooled_covariance, gap=0.5)),
+        *(
+            Trial(
+                f"{name}, farther than weight noise can",
+                partial(beyond_noise, scene, gap=0.3),
+                options={"saturated": True},
+            )
+            for name, scene in (
+                ("unrelated drift", unrelated_motion),
+                ("drift like prompts within their class", within_class),
+            )
+        ),
         Trial("eight steps of a walk", walking),
         Trial("topics of eight move alike", by_topic),
         Trial("topics of eight move alike, beside a drift", partial(by_topic, shift=0.7)),
@@ -265,6 +288,12 @@ def _with_reversion() -> list[Trial]:
                 has_reversion=True,
             )
             for size, width in sizes
+        ),
+        Trial(
+            "reversion, farther than weight noise can",
+            partial(beyond_noise, reversion, gap=0.3),
+            has_reversion=True,
+            options={"saturated": True},
         ),
         Trial("reversion, topics of eight", partial(reversion, topic=8, per_class=64, gap=0.3), has_reversion=True),
     ]

@@ -117,8 +117,12 @@ def verdict_of(
     splits: int = 50,
     grouped: bool = True,
     power: bool = False,
+    saturated: bool = False,
 ) -> tuple[Verdict, dict[str, NullResult]]:
-    """Measure, run every test and judge, as the stages of a run do; the power only where it is asked for."""
+    """Measure, run every test and judge, as the stages of a run do; the power only where it is asked for.
+
+    Where weight noise is saturated, shams that are shorter than the drift cannot be made longer.
+    """
     groups, pairs = (world.groups, world.pairs) if grouped else (None, None)
     seed = int(world.rng.integers(2**31))
     options = {"groups": groups, "splits": splits, "seed": seed}
@@ -129,11 +133,21 @@ def verdict_of(
     reversion = reversion_of(aligned, witness, world.harmful)
     layer = nulls.LayerNulls(aligned, witness, reversion, resampling, layer=LAYER, splits=splits)
     drawn = layer.against(tuned)
-    moved = None
-    if shams is not None:
+    moved, absent = None, _absent(world, aligned, tuned, shams or []) if saturated else None
+    if shams is not None and absent is None:
         moved = nulls.Shams.of(layer, tuned, (sham[world.harmful] - aligned[world.harmful] for sham in shams))
         drawn |= moved.tests(layer.observe(layer.grams(tuned).only_harmful()))
     strength = nulls.measure_power(layer, tuned, moved).tests if power else {}
+    drawn |= {null.name: null for null in absent or ()}
     results = {name: null.result(strength.get(name)) for name, null in drawn.items()}
     evidence = Evidence("baseline", 0, LAYER, estimates, list(results.values()))
     return judge(evidence), results
+
+
+def _absent(
+    world: World, aligned: np.ndarray, tuned: np.ndarray, shams: Sequence[np.ndarray]
+) -> tuple[nulls.NullDraws, ...] | None:
+    """The sham tests without a p-value, where too many shams are shorter than the drift."""
+    own, *drawn = (np.linalg.norm((rows - aligned)[world.harmful].mean(axis=0)) for rows in (tuned, *shams))
+    lengths = np.array(drawn) / own
+    return nulls.why_no_reference(np.array([nulls.is_as_far(length) for length in lengths]), lengths)

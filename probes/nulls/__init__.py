@@ -34,7 +34,7 @@ from probes.nulls.permutation import Permutations
 from probes.nulls.power import Power, measure_power
 from probes.nulls.refusal_axis import OffRefusalAxis, look_off_refusal_axis
 from probes.nulls.resampling import Resampling
-from probes.nulls.shams import Sham, Shams, sham_drift, sham_witness
+from probes.nulls.shams import Sham, Shams, sham_drift, sham_witness, why_no_reference
 
 __all__ = [
     "DIRECTION",
@@ -63,4 +63,5 @@ __all__ = [
     "measure_power",
     "sham_drift",
     "sham_witness",
+    "why_no_reference",
 ]

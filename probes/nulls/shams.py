@@ -13,13 +13,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from probes.drift import cosine
+from probes.nulls.catalogue import SHAMS
 from probes.nulls.draws import NullDraws
 from probes.nulls.layer import LayerNulls
 
 _STATISTIC = "alignment_crossfit"
+TOO_MANY = 0.1  # share of draws that may not come within 5 % of the distance
 Rows = Float[np.ndarray, "harmful d_model"]
 Halves = tuple[Float[np.ndarray, "split harmful"], Float[np.ndarray, "split harmful"]]
 
@@ -43,6 +45,28 @@ def sham_witness(observed: float, cosines: Float[np.ndarray, " draw"]) -> NullDr
         cosines: the same displacement's alignment with each sham in the place of the witness.
     """
     return NullDraws("sham_witness", _STATISTIC, observed, np.asarray(cosines, dtype=float))
+
+
+def why_no_reference(
+    reached: Bool[np.ndarray, " sham"], farthest: Float[np.ndarray, " sham"]
+) -> tuple[NullDraws, ...] | None:
+    """Both tests without a p-value, where the shams are no reference; None where they are one.
+
+    Where weight noise of no scale moves the activations as far, that such noise did it is an empty hypothesis: the
+    tests are not defined, which caps no level. Where the search has missed the scale, they are not tested, which does.
+
+    Args:
+        reached: whether a draw moves the activations as far, within 5 %.
+        farthest: the longest displacement that its search has seen, in units of the checkpoint's.
+    """
+    most, missed = TOO_MANY * len(reached), int((~reached).sum())
+    cannot = int((~reached & (farthest < 1)).sum())
+    if missed <= most:
+        return None
+    reason = f"{cannot} of {len(reached)} draws of weight noise cannot move the activations as far"
+    if cannot <= most:
+        reason = f"the search missed the scale of {missed} of {len(reached)} draws of weight noise"
+    return tuple(NullDraws(name, _STATISTIC, None, reason=reason, defined=cannot <= most) for name in SHAMS)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from probes.directions.reversion import reversion_vectors
 from probes.errors import StatisticsError, UsageError
 from probes.lineage import Member
 from probes.models import ModelHost
-from probes.nulls import SHAMS, LayerNulls, NullDraws, Resampling, Shams, max_over_layers
+from probes.nulls import SHAMS, LayerNulls, NullDraws, Resampling, Shams, max_over_layers, why_no_reference
 from probes.progress import Progress, Report, within
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.drift import with_types
-from probes.stages.shams import TOO_MANY, write_shams
+from probes.stages.shams import write_shams
 from probes.statistics import NullResult, decimal
 from probes.verdict.assess import hold_against_nulls
 from probes.verdict.families import MIRROR
@@ -122,7 +122,7 @@ def _findings(
     """Tests with their power at the headline layer, and what else the verdict asks, as JSON."""
     settings, ablated = run.settings, run.lineage.need_witness("A test of the way back").is_estimate
     shams = run.read_table("shams", filters=[("checkpoint", "==", member.id), ("draw", "<", settings.shams)])
-    absent = _no_reference(shams) if len(shams) else None
+    absent = why_no_reference(shams["reached"].to_numpy(), shams["farthest"].to_numpy())
     drawn = _shams(shams) if len(shams) and absent is None else None
     aligned = run.activations("aligned", run.headline_layer)
     refusal = None if ablated else refusal_axis([aligned], run.harmful).raw[0].astype(np.float64)
@@ -131,7 +131,7 @@ def _findings(
     )
     results = list(evidence.nulls)
     if absent is not None:
-        results += [NullResult(name, "alignment_crossfit", None, None, None, len(shams), *absent) for name in SHAMS]
+        results += [null.result() for null in absent]
     results = [result if result.name not in SHAMS else _with_note(result, shams) for result in results]
     if len(shams):
         observed = tests.observe(tests.grams(tuned).only_harmful())
@@ -143,20 +143,6 @@ def _findings(
 def _shams(rows: pd.DataFrame) -> Shams:
     moves = np.stack([np.stack(rows[name].to_list()) for name in ("first", "second")], axis=1).astype(np.float32)
     return Shams(moves, rows["drift"].to_numpy(dtype=float), rows["witness"].to_numpy(dtype=float))
-
-
-def _no_reference(shams: pd.DataFrame) -> tuple[str, bool] | None:
-    """Why the shams are no reference, and whether the tests are defined all the same; None where they are one.
-
-    Where weight noise of no scale moves the activations as far, that such noise did it is an empty hypothesis: the
-    tests are not defined, which caps no level. Where the search has missed the scale, they are not tested, which does.
-    """
-    most, cannot = TOO_MANY * len(shams), int((~shams["reached"] & (shams["farthest"] < 1)).sum())
-    if cannot > most:
-        return f"{cannot} of {len(shams)} draws of weight noise cannot move the activations as far", False
-    if (short := int((~shams["reached"]).sum())) > most:
-        return f"the search missed the scale of {short} of {len(shams)} draws of weight noise", True
-    return None
 
 
 def _with_note(result: NullResult, shams: pd.DataFrame) -> NullResult:

@@ -35,7 +35,6 @@ from probes.store import ALIGNED, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
-TOO_MANY = 0.1  # share of draws that may stay short of it
 _SEARCH_PROMPTS = 32
 _FLUSH_SECONDS = 2.0
 

@@ -14,7 +14,7 @@ from probes.nulls import DIRECTION, PLAIN, SPECIFICITY, TOWARDS_WITNESS
 from probes.nulls.power import ENOUGH
 from probes.statistics import NullResult, decimal, limit_name, percent
 from probes.verdict.causality import Causal
-from probes.verdict.comparisons import Comparison
+from probes.verdict.comparisons import MIN_RUNS, Comparison
 from probes.verdict.evidence import CAUSAL, NO_AXIS, Evidence, Step
 from probes.verdict.words import p_value, power_of
 
@@ -193,6 +193,8 @@ def _scope(evidence: Evidence, step: Step) -> Iterator[str]:
     if step.level > 2:
         yield from _say_returns(evidence, evidence.mirror, "mirror", "its mirror")
         yield from _say_returns(evidence, evidence.continued, "continued", "continued alignment training")
+    if step.level > 3:
+        yield _say_reversion(evidence)
     if isinstance(evidence.causal, Causal):
         yield evidence.causal.sentence(evidence.alpha)
     trajectory = evidence.trajectory
@@ -212,6 +214,17 @@ def _say_returns(evidence: Evidence, comparison: Comparison, name: str, words: s
     if comparison.answer != "not_tested" and equal is not None:
         sentence = equal.sentence(words)
         yield f"At equal task loss, {sentence[0].lower()}{sentence[1:]}"
+
+
+def _say_reversion(evidence: Evidence) -> str:
+    """Whether a return beyond every null counts as reversion: where it exceeds that of mirror and continued alignment."""
+    beside = {"its mirror": evidence.mirror, "continued alignment training": evidence.continued}
+    if less := [name for name, comparison in beside.items() if comparison.answer == "does_not"]:
+        return f"So it does not count as reversion: it is not shown to exceed {' or '.join(less)}."
+    if untested := [name for name, comparison in beside.items() if comparison.answer != "exceeds"]:
+        return f"It does not count as reversion: it was not held against {' and '.join(untested)}."
+    scope = f", {PROMPT_LEVEL}" if min(comparison.runs for comparison in beside.values()) < MIN_RUNS else ""
+    return f"So it counts as reversion{scope}."
 
 
 def _describe_motion(evidence: Evidence) -> str:
