@@ -21,8 +21,10 @@ from probes.directions.vectors import Vectors
 from probes.errors import ActivationError, CheckpointError, GravityError, RunFolderError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
 from probes.nulls import PROFILE, SPECIFICITY, TOWARDS_WITNESS
+from probes.progress import silent
 from probes.prompts import PromptSet
 from probes.run import Run
+from probes.stages.shams import write_shams
 from probes.store.manifest import StageRecord
 from probes.store.settings import Settings
 from probes.tasks.compare import compare
@@ -285,6 +287,24 @@ def test_shams_move_the_activations_as_far_as_fine_tuning_did(run):
     assert (shams["loss"] > 0).all()
     assert shams["loss_before"].nunique() == 1
     assert shams["weight_moved"].std() > 0.05, "at the weights' own norm some move further than others"
+
+
+def test_a_draw_that_an_earlier_version_left_short_is_drawn_anew(run):
+    """Its search gave up where there was a scale; it did not say how far it had seen the noise go."""
+    shams = run.read_table("shams")
+    older = shams.drop(columns="farthest")
+    older.loc[3, ["reached", "scale"]] = False, 77.0
+    older.loc[5, "loss"] = 77.0  # is kept, whatever it says
+    with Run.writing(run.path) as writing:
+        writing.write_table("shams", older)
+        write_shams(writing, writing.model(), silent)
+    again = Run(run.path).read_table("shams")
+    assert again["scale"][3] == pytest.approx(shams["scale"][3])
+    assert again["reached"][3]
+    assert again["scale"].drop(3).equals(shams["scale"].drop(3))
+    assert again["loss"][5] == 77
+    with Run.writing(run.path) as writing:
+        writing.write_table("shams", shams)
 
 
 def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, tmp_path):

@@ -1,15 +1,16 @@
 """The ladder: step by step on made-up evidence, and on synthetic activations with a planted truth."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from probes.nulls import PROFILE, TOWARDS_WITNESS, OffRefusalAxis
+from probes.nulls import PROFILE, SHAMS, TOWARDS_WITNESS, OffRefusalAxis
 from probes.statistics import Estimate, NullResult
 from probes.verdict.causality import ControlArm, compare_with_controls
 from probes.verdict.comparisons import Comparison
-from probes.verdict.evidence import Evidence
+from probes.verdict.evidence import NO_ABLATED_MIRROR, NO_CONTINUED, Evidence
 from probes.verdict.ladder import judge
 from probes.verdict.sentences import NAMES
 from tests.worlds import World, power_law, verdict_of
@@ -34,7 +35,7 @@ def null(name, p, draws=999, statistic="alignment_crossfit", limit=0.2, power=0.
 def evidence(changes=None, names=(*TOWARDS_WITNESS, *SPECIFIC), powers=None, **more):
     p_values = dict.fromkeys(names, 0.001) | (changes or {})
     nulls = [null(name, p, power=(powers or {}).get(name, 0.9)) for name, p in p_values.items()]
-    return Evidence("baseline", 0, 9, **({"estimates": estimates(), "nulls": nulls} | more))
+    return Evidence(**({"arm": "baseline", "seed": 0, "layer": 9, "estimates": estimates(), "nulls": nulls} | more))
 
 
 def test_everything_beaten_is_level_5_where_nothing_was_intervened_on():
@@ -205,6 +206,78 @@ def test_a_test_whose_reference_has_no_variance_is_listed_and_caps_nothing():
         if name != "sign_flip"
     ]
     assert judge(evidence(nulls=[*blind, null("sign_flip", 0.001)])).level == 3, "nothing at all was beaten"
+
+
+SHORT = "5 of 39 draws of weight noise cannot move the activations as far"
+
+
+def without_shams(reason=SHORT, defined=False, changes=None):
+    """Every other test is beaten, or as in `changes`; both sham tests have no p-value for this reason."""
+    own = evidence(changes, names=[name for name in (*TOWARDS_WITNESS, *SPECIFIC) if not name.startswith("sham")]).nulls
+    return [*own, *(NullResult(name, "alignment_crossfit", None, None, None, 0, reason, defined) for name in SHAMS)]
+
+
+def test_where_weight_noise_cannot_follow_the_level_follows_from_the_tests_that_are_defined():
+    verdict = judge(evidence(nulls=without_shams(changes={"covariance_aligned": 0.03}), power_together=0.85))
+    assert (verdict.level, verdict.decided_by, verdict.p, verdict.power) == (5, "covariance_aligned", 0.03, 0.9)
+    assert "every null that is defined (sham_drift and sham_witness are not)" in verdict.name
+    assert f"Not defined here, which caps no level: sham_drift, sham_witness ({SHORT})." in verdict.text
+    assert "beyond all 4 tests that could be made" in verdict.text
+    assert f"sham_drift: not defined, {SHORT}" in verdict.untested
+    assert "sham" not in verdict.text.partition("Not tested: ")[2]
+    assert verdict.fewest_draws == 999
+    failed = judge(evidence(nulls=without_shams(changes={"covariance_aligned": 0.3})))
+    assert (failed.level, failed.decided_by) == (3, "covariance_aligned")
+    assert SHORT in failed.text
+
+
+def test_a_search_that_missed_the_scale_is_not_tested_and_caps_the_level():
+    verdict = judge(evidence(nulls=without_shams("the search missed the scale of 5 of 39 draws", defined=True)))
+    assert (verdict.level, verdict.decided_by) == (3, "sham_drift")
+    assert verdict.name == "towards the witness; not tested: sham_drift, sham_witness"
+
+
+def test_where_no_test_is_defined_nothing_was_beaten():
+    nothing = [
+        NullResult(name, "alignment_crossfit", None, None, None, 0, "no reference", False)
+        for name in (*TOWARDS_WITNESS, *SPECIFIC)
+    ]
+    for nulls in (nothing, [*nothing[1:], null("sign_flip", 0.001)]):
+        verdict = judge(evidence(nulls=nulls))
+        assert verdict.level == 3
+        assert verdict.name == "towards the witness; no test but the sign flip is defined"
+        assert verdict.p is None
+
+
+EXCEEDS, DOES_NOT = (Comparison(answer, 0.2, low, 0.3, 3) for answer, low in (("exceeds", 0.1), ("does_not", -0.1)))
+NO_MIRROR_OF_ITS_OWN = Comparison("not_tested", reason="an arm other than the baseline needs its own mirror")
+
+
+@pytest.mark.parametrize(
+    ("arm", "mirror", "continued", "words"),
+    [
+        ("baseline", EXCEEDS, EXCEEDS, "So it counts as reversion."),
+        ("baseline", EXCEEDS, replace(EXCEEDS, runs=1), "So it counts as reversion, prompt-level only."),
+        ("baseline", DOES_NOT, EXCEEDS, "So it does not count as reversion: it is not shown to exceed its mirror."),
+        ("baseline", EXCEEDS, DOES_NOT, "not shown to exceed continued alignment training."),
+        ("baseline", EXCEEDS, NO_CONTINUED, "it was not held against continued alignment training."),
+        ("baseline", NO_ABLATED_MIRROR, EXCEEDS, "it was not held against its mirror."),
+        ("block", NO_MIRROR_OF_ITS_OWN, EXCEEDS, "It does not count as reversion: it was not held against its mirror."),
+        *(
+            (arm, NO_MIRROR_OF_ITS_OWN, EXCEEDS, "It does not count as reversion: it was not held against its mirror.")
+            for arm in ("control:shuffled", "control:tokens", "control:text", "helpful")
+        ),
+        ("control:continued", NO_MIRROR_OF_ITS_OWN, NO_CONTINUED, "It does not count as reversion"),
+    ],
+)
+def test_reversion_is_only_what_exceeds_its_mirror_and_continued_alignment(arm, mirror, continued, words):
+    verdict = judge(evidence(mirror=mirror, continued=continued, arm=arm))
+    assert verdict.level == 5
+    assert words in verdict.text
+    said = verdict.text.replace("does not count as reversion", "").replace(words, "")
+    assert "reversion" not in said.lower()
+    low = judge(evidence({"sham_drift": 0.3}, mirror=mirror, continued=continued, arm=arm))
+    assert "reversion" not in low.text.lower(), "what is not beyond every null is not called one"
 
 
 @pytest.mark.parametrize("name", PROFILE)

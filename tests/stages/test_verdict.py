@@ -98,3 +98,16 @@ def test_tests_go_by_topic(run):
     assert run.groups is not None
     assert run.pairs is not None
     assert np.isfinite(rows.loc[("baseline-s0-000009", "label_permutation"), "power"])
+
+
+def test_no_control_is_called_a_reversion_and_the_baseline_only_beside_its_mirror(run):
+    for verdict in run.verdicts:
+        answers = {verdict[name]["answer"] for name in ("mirror", "continued")}
+        if "counts as reversion" in verdict["text"]:
+            assert verdict["arm"] == "baseline"
+            assert answers == {"exceeds"}
+        elif verdict["level"] > 3:
+            assert "not count as reversion" in verdict["text"]
+        else:
+            assert "reversion" not in verdict["text"]
+    assert any("counts as reversion" in verdict["text"] for verdict in run.verdicts)
