@@ -8,13 +8,14 @@ there has to be found in at least 90 %. The whole table is
 import glob
 import os
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from probes.run import Run
 from tests.calibration import simulate, write_table
-from tests.calibration_worlds import SHAMS, TRIALS, out_of_reach
+from tests.calibration_worlds import SHAMS, TRIALS, Trial, beyond_noise, out_of_reach, shared_endpoint
 from tests.worlds import World, power_law, verdict_of
 
 RUNS = int(os.environ.get("CALIBRATION_RUNS", "500"))
@@ -54,6 +55,15 @@ def test_without_groups_topics_would_be_taken_for_evidence():
     """What the groups are for: the same world, judged as if prompts were independent."""
     trial = replace(TRIALS["topics of eight of one class, the shams' do not"], options={"grouped": False})
     assert simulate(trial, 2 * QUICK).claimed > 0.1 * 2 * QUICK
+
+
+def test_what_the_shams_alone_answer_is_open_where_weight_noise_cannot_follow():
+    """The price of a sham test that is not defined and caps nothing, as the page says; level 5 is not affected."""
+    trial = Trial("shared endpoint", partial(beyond_noise, shared_endpoint), options={"saturated": True})
+    levels = simulate(trial, QUICK).levels
+    assert (levels >= 4).mean() > 0.5
+    assert not (levels >= 5).any()
+    assert simulate(replace(trial, options={}), QUICK).claimed < (levels >= 4).sum(), "half as far, they still cap some"
 
 
 def test_where_weight_noise_goes_every_way_it_cannot_be_decided():

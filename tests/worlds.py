@@ -150,4 +150,4 @@ def _absent(
     """The sham tests without a p-value, where too many shams are shorter than the drift."""
     own, *drawn = (np.linalg.norm((rows - aligned)[world.harmful].mean(axis=0)) for rows in (tuned, *shams))
     lengths = np.array(drawn) / own
-    return nulls.why_no_reference(np.array([nulls.is_as_far(length) for length in lengths]), lengths)
+    return nulls.why_no_reference(np.array([nulls.is_as_far(length) for length in lengths.tolist()]), lengths)
