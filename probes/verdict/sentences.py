@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from probes.drift import NOISE_FACTOR, PROMPT_LEVEL, measurable
-from probes.nulls import DIRECTION, PLAIN, SPECIFICITY, TOWARDS_WITNESS
+from probes.nulls import DIRECTION, PLAIN, PROFILE, SPECIFICITY, TOWARDS_WITNESS
 from probes.nulls.power import ENOUGH
 from probes.statistics import NullResult, decimal, limit_name, percent
 from probes.verdict.causality import Causal
@@ -95,13 +95,16 @@ def write_paragraph(evidence: Evidence, step: Step, untested: Sequence[str]) -> 
 
 
 def _say_undefined(evidence: Evidence) -> Iterator[str]:
-    """What has no reference here, with the reason; it caps nothing."""
-    names: dict[str, list[str]] = {}
+    """What has no reference here: tests, with the reason; lines of the profile."""
+    tests: dict[str, list[str]] = {}
     for null in evidence.undefined:
-        names.setdefault(str(null.reason), []).append(null.name)
-    if names:
-        listed = "; ".join(f"{', '.join(own)} ({reason})" for reason, own in names.items())
+        if null.name not in PROFILE:
+            tests.setdefault(str(null.reason), []).append(null.name)
+    if tests:
+        listed = "; ".join(f"{', '.join(own)} ({reason})" for reason, own in tests.items())
         yield f"Not defined here, which caps no level: {listed}."
+    if lines := [null.name for null in evidence.undefined if null.name in PROFILE]:
+        yield f"Of the profile, not defined: {', '.join(lines)}."
 
 
 def _say_result(evidence: Evidence, step: Step) -> Iterator[str]:
@@ -217,7 +220,7 @@ def _say_returns(evidence: Evidence, comparison: Comparison, name: str, words: s
 
 
 def _say_reversion(evidence: Evidence) -> str:
-    """Whether a return beyond every null counts as reversion: where it exceeds that of mirror and continued alignment."""
+    """Whether a return beyond every null counts as reversion: where it exceeds the mirror's and continued alignment."""
     beside = {"its mirror": evidence.mirror, "continued alignment training": evidence.continued}
     if less := [name for name, comparison in beside.items() if comparison.answer == "does_not"]:
         return f"So it does not count as reversion: it is not shown to exceed {' or '.join(less)}."
