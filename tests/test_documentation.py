@@ -55,6 +55,13 @@ def test_links_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_paragraph_that_the_page_quotes_is_the_shipped_runs():
+    lines = (ROOT / "data/docs/verdict.md").read_text("utf-8").splitlines()
+    quoted = " ".join(line.removeprefix("> ") for line in lines if line.startswith("> "))
+    texts = [verdict["text"] for verdict in Run(ROOT / "data/demo-run").verdicts]
+    assert any(text.startswith(quoted) for text in texts), quoted
+
+
 def test_every_page_is_reached_from_the_navigation():
     listed = re.findall(r"[\w-]+\.md", (ROOT / "data/mkdocs.yml").read_text("utf-8"))
     assert sorted(listed) == [page.name for page in PAGES]
