@@ -88,6 +88,7 @@ def test_every_place_has_the_safety_answers_words(run, tmp_path, monkeypatch):
     }
     first = " ".join(invoke("summary", path).split())
     assert first.startswith(f"baseline (seed 0): {entry['text']}")
+    assert " ".join(invoke("evaluate", path).split()).startswith(f"baseline (seed 0): {entry['text']}")
     invoke("report", path, "--out", tmp_path / "report.html")
     report = (tmp_path / "report.html").read_text()
     title, page = overview(path, monkeypatch)

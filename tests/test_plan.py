@@ -154,6 +154,8 @@ def test_measure_prints_the_line_to_add(tmp_path):
     result = CliRunner().invoke(app, ["measure", *words, "--set", "bootstraps=20", "--set", "splits=4"])
     assert result.exit_code == 0, result.output
     message = " ".join(result.output.split())
+    first = " ".join(result.stdout.split())
+    assert first.startswith("Safety: not judged. Let the checkpoints answer: gravity-probe evaluate"), first[:80]
     assert "--witness allenai/OLMo-2-1124-7B-SFT --witness-kind instruction-tuned" in message
     assert "gravity-probe evaluate" in message
     assert "not defined: no witness" in message
