@@ -12,7 +12,7 @@ def proportional(scale):
     return 0.04 * scale
 
 
-def shouldered(scale):
+def toy_model(scale):
     """Lengths of one draw of the toy model: faster than in proportion, then over a shoulder, then on."""
     scales = [1, 2, 4, 6, 8.1, 9.9, 11, 12.1, 13.4, 14.8, 16.3, 18.1, 22, 30, 45]
     lengths = [0.0584, 0.118, 0.256, 0.417, 0.602, 0.788, 0.898, 1.006, 1.088, 1.143, 1.176, 1.2, 1.271, 1.614, 3.8]
@@ -39,7 +39,7 @@ def counting(read):
     return count, scales
 
 
-@pytest.mark.parametrize("read", [proportional, shouldered, saturating, steep], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [proportional, toy_model, saturating, steep], ids=lambda read: read.__name__)
 @pytest.mark.parametrize("size", [0.9, 1.0, 1.1, 3.0])
 def test_a_scale_that_moves_as_far_is_found_in_four_readings(read, size):
     count, scales = counting(lambda scale: size * read(scale))
@@ -51,14 +51,14 @@ def test_a_scale_that_moves_as_far_is_found_in_four_readings(read, size):
 
 def test_secants_jump_over_the_shoulder_and_take_it_for_saturation():
     """What an earlier version did: of as many readings, none comes near."""
-    places, lengths, slope = [0.0], [math.log(shouldered(1.0))], 1.0
+    places, lengths, slope = [0.0], [math.log(toy_model(1.0))], 1.0
     for _ in range(3):
         place, length = min(zip(places, lengths, strict=True), key=lambda point: abs(point[1]))
         places.append(place - length / slope)
-        lengths.append(math.log(shouldered(math.exp(places[-1]))))
+        lengths.append(math.log(toy_model(math.exp(places[-1]))))
         slope = min(max((lengths[-1] - length) / (places[-1] - place), 0.25), 4.0)
     assert not any(is_as_far(math.exp(length)) for length in lengths)
-    assert is_as_far(shouldered(find_noise_scale(shouldered, shouldered(1.0)).scale))
+    assert is_as_far(toy_model(find_noise_scale(toy_model, toy_model(1.0)).scale))
 
 
 def test_noise_that_is_far_enough_already_is_read_once():

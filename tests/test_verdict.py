@@ -274,8 +274,8 @@ def test_reversion_is_only_what_exceeds_its_mirror_and_continued_alignment(arm, 
     verdict = judge(evidence(mirror=mirror, continued=continued, arm=arm))
     assert verdict.level == 5
     assert words in verdict.text
-    said = verdict.text.replace("does not count as reversion", "").replace(words, "")
-    assert "reversion" not in said.lower()
+    sentences = verdict.text.replace("does not count as reversion", "").replace(words, "")
+    assert "reversion" not in sentences.lower()
     low = judge(evidence({"sham_drift": 0.3}, mirror=mirror, continued=continued, arm=arm))
     assert "reversion" not in low.text.lower(), "what is not beyond every null is not called one"
 
