@@ -232,16 +232,10 @@ def _without_reversion() -> list[Trial]:
         Trial(f"drift like prompts within their class, {percent_apart(0.3)}", within_class),
         Trial(f"drift like all prompts, {percent_apart(0.3)}", pooled_covariance),
         Trial(f"drift like all prompts, {percent_apart(0.5)}", partial(pooled_covariance, gap=0.5)),
-        *(
-            Trial(
-                f"{name}, farther than weight noise can",
-                partial(beyond_noise, scene, gap=0.3),
-                options={"saturated": True},
-            )
-            for name, scene in (
-                ("unrelated drift", unrelated_motion),
-                ("drift like prompts within their class", within_class),
-            )
+        Trial(
+            "shared endpoint, farther than weight noise can",
+            partial(beyond_noise, shared_endpoint),
+            options={"saturated": True},
         ),
         Trial("eight steps of a walk", walking),
         Trial("topics of eight move alike", by_topic),
@@ -288,12 +282,6 @@ def _with_reversion() -> list[Trial]:
                 has_reversion=True,
             )
             for size, width in sizes
-        ),
-        Trial(
-            "reversion, farther than weight noise can",
-            partial(beyond_noise, reversion, gap=0.3),
-            has_reversion=True,
-            options={"saturated": True},
         ),
         Trial("reversion, topics of eight", partial(reversion, topic=8, per_class=64, gap=0.3), has_reversion=True),
     ]

@@ -208,33 +208,23 @@ def test_a_test_whose_reference_has_no_variance_is_listed_and_caps_nothing():
     assert judge(evidence(nulls=[*blind, null("sign_flip", 0.001)])).level == 3, "nothing at all was beaten"
 
 
-SHORT = "5 of 39 draws of weight noise cannot move the activations as far"
-
-
-def without_shams(reason=SHORT, defined=False, changes=None):
-    """Every other test is beaten, or as in `changes`; both sham tests have no p-value for this reason."""
-    own = evidence(changes, names=[name for name in (*TOWARDS_WITNESS, *SPECIFIC) if not name.startswith("sham")]).nulls
-    return [*own, *(NullResult(name, "alignment_crossfit", None, None, None, 0, reason, defined) for name in SHAMS)]
-
-
-def test_where_weight_noise_cannot_follow_the_level_follows_from_the_tests_that_are_defined():
-    verdict = judge(evidence(nulls=without_shams(changes={"covariance_aligned": 0.03}), power_together=0.85))
-    assert (verdict.level, verdict.decided_by, verdict.p, verdict.power) == (5, "covariance_aligned", 0.03, 0.9)
-    assert "every null that is defined (sham_drift and sham_witness are not)" in verdict.name
-    assert f"Not defined here, which caps no level: sham_drift, sham_witness ({SHORT})." in verdict.text
-    assert "beyond all 4 tests that could be made" in verdict.text
-    assert f"sham_drift: not defined, {SHORT}" in verdict.untested
-    assert "sham" not in verdict.text.partition("Not tested: ")[2]
-    assert verdict.fewest_draws == 999
-    failed = judge(evidence(nulls=without_shams(changes={"covariance_aligned": 0.3})))
-    assert (failed.level, failed.decided_by) == (3, "covariance_aligned")
-    assert SHORT in failed.text
-
-
-def test_a_search_that_missed_the_scale_is_not_tested_and_caps_the_level():
-    verdict = judge(evidence(nulls=without_shams("the search missed the scale of 5 of 39 draws", defined=True)))
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "not defined: 5 of 39 draws of weight noise cannot move the activations as far",
+        "the search missed the scale of 5 of 39 draws of weight noise",
+    ],
+)
+def test_where_weight_noise_does_not_follow_nothing_answers_the_shared_endpoint_and_the_level_is_3(reason):
+    """Every other test is beaten, and that is not enough; where one is not, it is named instead."""
+    shams = [NullResult(name, "alignment_crossfit", None, None, None, 0, reason) for name in SHAMS]
+    names = [name for name in (*TOWARDS_WITNESS, *SPECIFIC) if name not in SHAMS]
+    verdict = judge(evidence(nulls=[*evidence(names=names).nulls, *shams]))
     assert (verdict.level, verdict.decided_by) == (3, "sham_drift")
     assert verdict.name == "towards the witness; not tested: sham_drift, sham_witness"
+    assert f"sham_drift: {reason}" in verdict.untested
+    failed = judge(evidence(nulls=[*evidence({"covariance_aligned": 0.3}, names=names).nulls, *shams]))
+    assert (failed.level, failed.decided_by) == (3, "covariance_aligned")
 
 
 def test_where_no_test_is_defined_nothing_was_beaten():

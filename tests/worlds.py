@@ -7,7 +7,7 @@ Everything is expressed in the axes of the content's covariance; no statistic he
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -118,10 +118,12 @@ def verdict_of(
     grouped: bool = True,
     power: bool = False,
     saturated: bool = False,
+    capped: bool = True,
 ) -> tuple[Verdict, dict[str, NullResult]]:
     """Measure, run every test and judge, as the stages of a run do; the power only where it is asked for.
 
-    Where weight noise is saturated, shams that are shorter than the drift cannot be made longer.
+    Where weight noise is saturated, shams that are shorter than the drift cannot be made longer; not capped, the tests
+    made of them are left out as if they had no say.
     """
     groups, pairs = (world.groups, world.pairs) if grouped else (None, None)
     seed = int(world.rng.integers(2**31))
@@ -140,6 +142,8 @@ def verdict_of(
     strength = nulls.measure_power(layer, tuned, moved).tests if power else {}
     drawn |= {null.name: null for null in absent or ()}
     results = {name: null.result(strength.get(name)) for name, null in drawn.items()}
+    if absent is not None and not capped:
+        results |= {null.name: replace(results[null.name], defined=False) for null in absent}
     evidence = Evidence("baseline", 0, LAYER, estimates, list(results.values()))
     return judge(evidence), results
 

@@ -52,8 +52,8 @@ def why_no_reference(
 ) -> tuple[NullDraws, ...] | None:
     """Both tests without a p-value, where the shams are no reference; None where they are one.
 
-    Where weight noise of no scale moves the activations as far, that such noise did it is an empty hypothesis: the
-    tests are not defined, which caps no level. Where the search has missed the scale, they are not tested, which does.
+    Whether weight noise of no scale moves the activations as far, or the search has missed the scale: nothing then
+    answers the shared endpoint, so a level above 3 is not reached without them.
 
     Args:
         reached: whether a draw moves the activations as far, within 5 %.
@@ -63,10 +63,10 @@ def why_no_reference(
     cannot = int((~reached & (farthest < 1)).sum())
     if missed <= most:
         return None
-    reason = f"{cannot} of {len(reached)} draws of weight noise cannot move the activations as far"
+    reason = f"not defined: {cannot} of {len(reached)} draws of weight noise cannot move the activations as far"
     if cannot <= most:
         reason = f"the search missed the scale of {missed} of {len(reached)} draws of weight noise"
-    return tuple(NullDraws(name, _STATISTIC, None, reason=reason, defined=cannot <= most) for name in SHAMS)
+    return tuple(NullDraws(name, _STATISTIC, None, reason=reason) for name in SHAMS)
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,8 @@ class NullResult:
         p: one-sided p-value, (1 + #{null >= observed}) / (draws + 1), or exact where `draws` is 0.
         draws: how many draws of the null; 0 where its law is known.
         reason: why there is no p-value; None where there is one.
-        defined: False where the null has no reference that could say anything (it has no variance, or weight noise
-            cannot move the activations as far): it is listed, and caps no level. A test that could have been made, and
-            was not, is defined and has no p-value.
+        defined: False where the null's reference has no variance, so that it cannot say anything: it is listed, and
+            caps no level. A test that could have been made, and was not, is defined and has no p-value.
         power: probability that the test rejects at the declared alternative, in [0, 1]; None where it was not asked.
         note: one clause about the reference: how many directions carry it, or what a line of the profile removes.
     """

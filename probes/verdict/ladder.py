@@ -10,10 +10,10 @@
 Level 4 asks that *every* test is beaten at the same alpha, at one layer that was declared in advance. The
 largest of the p-values is then a valid p-value for "some null is true" (an intersection-union test), so no
 correction for the number of tests is needed, and the headline is the hardest test by construction. It makes
-the ladder conservative. A test that was not run, or has too few draws to reach alpha, caps the level at 3; one whose
-reference has no variance, or whose weight noise cannot move the activations as far, is not defined: it is listed with
-its reason, and caps nothing. Where no test but the sign flip is defined, the level is 3. What is not beaten is "not
-told apart" only where the test had a power of 80 % at the declared alternative; elsewhere it cannot be decided.
+the ladder conservative. A test that was not run, has too few draws to reach alpha, or is made of weight noise that
+does not move the activations as far, caps the level at 3; one whose reference has no variance is not defined: it is
+listed with its reason, and caps nothing. Where no test but the sign flip is defined, the level is 3. What is not beaten
+is "not told apart" only where the test had a power of 80 % at the declared alternative; elsewhere it cannot be decided.
 """
 
 from __future__ import annotations
