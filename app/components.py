@@ -179,7 +179,7 @@ def without_witness(run: Context, page: str, lead: str) -> None:
     """The opening of a page that is about the way back, in a run that has no witness."""
     header(page, f"Not defined: {NO_WITNESS}", lead)
     note("Measure again with a witness, or with an estimate of one:")
-    st.code(f"gravity-probe measure --witness ablated --out {run.command_path} …", language="bash")
+    st.code(f"gravity-probe measure --witness ablated --out {run.command_path} …", language=None, wrap_lines=True)
 
 
 def note(text: str) -> None:
@@ -199,7 +199,7 @@ def missing(message: str, command: str, why: str = "") -> None:
     st.html(f'<p class="gp-missing">{html.escape(message)}</p>')
     if why:
         note(why)
-    st.code(command, language="bash")
+    st.code(command, language=None, wrap_lines=True)
 
 
 @contextlib.contextmanager

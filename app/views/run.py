@@ -36,7 +36,7 @@ def show(run: Context) -> None:
         f"gravity-probe {manifest.tool_version}.",
     )
     st.header("Make it again", anchor=False)
-    st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language="bash")
+    st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language=None, wrap_lines=True)
     _report(run)
     with components.section():
         _lacks(run)
@@ -57,7 +57,11 @@ def show(run: Context) -> None:
         packages = {"gravity-probe": manifest.tool_version, **manifest.packages}
         _table(pd.DataFrame(packages.items(), columns=["package", "version"]))
     st.header("Prompts", anchor=False)
-    _table(pd.DataFrame([(name, str(value)) for name, value in manifest.prompts.items()], columns=["", "value"]))
+    _table(
+        pd.DataFrame(
+            [(name, str(value)) for name, value in manifest.prompts.items()], columns=["of the prompts", "value"]
+        )
+    )
     st.header("Files", anchor=False)
     files = _files(Path(run.key.path))
     components.note(f"{len(files)} files, {files['size (MB)'].sum():,.1f} MB, in {run.key.path}")
