@@ -46,7 +46,9 @@ def test_chromium_draws_a_figure_as_svg_and_as_a_pdf_with_its_fonts(tmp_path):
     image = to_svg(figure, str(CHROMIUM))
     assert to_pdf(figure, image, tmp_path / "trajectories.pdf", str(CHROMIUM))
     pdf = (tmp_path / "trajectories.pdf").read_bytes()
-    assert pdf.startswith(b"%PDF-") and b"/FontFile2" in pdf and pdf.count(b"/MediaBox") == 1
+    assert pdf.startswith(b"%PDF-")
+    assert b"/FontFile2" in pdf
+    assert pdf.count(b"/MediaBox") == 1
     assert f"/MediaBox [0 0 {WIDTH * 72 // 96} ".encode() in pdf
     picture = ET.fromstring(image)
     assert picture.get("width") == "960"
