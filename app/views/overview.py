@@ -298,7 +298,7 @@ def _table(run: Context) -> None:
     rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
     wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
     numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in wide.columns[3:]}
-    st.dataframe(wide, hide_index=True, column_config=numbers, height=min(420, 38 + 35 * len(wide)))
+    st.dataframe(wide, hide_index=True, placeholder="–", column_config=numbers, height=min(420, 38 + 35 * len(wide)))
     st.download_button(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )

@@ -105,7 +105,7 @@ def _settings(config: dict[str, Any], config_given: dict[str, Any]) -> None:
 
 
 def _table(data: pd.DataFrame) -> None:
-    st.dataframe(data, hide_index=True, height=min(420, 38 + 35 * max(1, len(data))))
+    st.dataframe(data, hide_index=True, placeholder="–", height=min(420, 38 + 35 * max(1, len(data))))
 
 
 def _files(path: Path) -> pd.DataFrame:
