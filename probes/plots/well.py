@@ -21,7 +21,7 @@ from probes.lineage import MIRROR, ROLES
 from probes.plots import labels, style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.displacement_by_layer import COLUMNS, name_axes, small_multiples
-from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
+from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
 EARLIER = ("pretrained", "witness")
@@ -136,12 +136,12 @@ def contour(
         fig.add_trace({**_map(well, ink), "colorbar": {**style.colour_bar(colours), **_BAR_TITLE, "len": 0.8}})
     ends: list[labels.Spot] = []
     notes: list[dict[str, Any]] = []
+    names_of_far = far_names(paths.sort_values("step").groupby(["arm", "seed"], as_index=False).last())
     for arm, seed, path in ways(paths):
         fig.add_trace(_path(arm, seed, path))
         x, y = list(path["along"]), list(path["across"])
         if arm in far:
-            number = f"{style.plain(arm)}, {style.decimal(x[-1])} of the way"
-            notes += leave(list(zip(x, y, strict=True)), wide, high, number, arm, ink)
+            notes += leave(list(zip(x, y, strict=True)), wide, high, names_of_far[arm, seed], arm, ink)
         elif arm not in {spot.text for spot in ends}:
             ends.append(labels.Spot(x[-1], y[-1], style.plain(arm), colours.text))
     fig.add_traces(_roles(paths))
