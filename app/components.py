@@ -179,7 +179,7 @@ def without_witness(run: Context, page: str, lead: str) -> None:
     """The opening of a page that is about the way back, in a run that has no witness."""
     header(page, f"Not defined: {NO_WITNESS}", lead)
     note("Measure again with a witness, or with an estimate of one:")
-    st.code(f"gravity-probe measure --witness ablated --out {run.command_path} …", language="bash")
+    st.code(f"gravity-probe measure --witness ablated --out {run.command_path} …", language=None, wrap_lines=True)
 
 
 def note(text: str) -> None:
@@ -199,7 +199,7 @@ def missing(message: str, command: str, why: str = "") -> None:
     st.html(f'<p class="gp-missing">{html.escape(message)}</p>')
     if why:
         note(why)
-    st.code(command, language="bash")
+    st.code(command, language=None, wrap_lines=True)
 
 
 @contextlib.contextmanager
@@ -242,7 +242,7 @@ def chart(
     st.plotly_chart(figure, theme=None, key=f"chart-{name}", config=config, alt=alt, **more)
     with st.popover("Data", type="tertiary", icon=":material/table_rows:"):
         shown = data.head(_ROWS_SHOWN)
-        st.dataframe(shown, hide_index=True, height=min(380, 38 + 35 * max(1, len(shown))))
+        st.dataframe(shown, hide_index=True, placeholder="–", height=min(380, 38 + 35 * max(1, len(shown))))
         if len(data) > _ROWS_SHOWN:
             note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
         left, right = st.columns(2)
@@ -273,7 +273,7 @@ def file_name(name: str) -> str:
 
 def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
     """A table that is itself what is looked at, with its download."""
-    st.dataframe(data.head(_ROWS_SHOWN), hide_index=True, **more)
+    st.dataframe(data.head(_ROWS_SHOWN), hide_index=True, placeholder="–", **more)
     if len(data) > _ROWS_SHOWN:
         note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
     st.download_button(

@@ -80,7 +80,8 @@ def panel(run: Context, direction: str) -> None:
         of = "" if checkpoint == _ALIGNED else f" --checkpoint {checkpoint}"
         st.code(
             f"gravity-probe export {run.command_path} --direction {direction}{of}{at} --format {form} --out FILE",
-            language="bash",
+            language=None,
+            wrap_lines=True,
         )
 
 

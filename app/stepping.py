@@ -57,7 +57,7 @@ def _null_note(run: Context) -> None:
     ]
     with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
         columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
-        st.dataframe(chosen[columns], hide_index=True, column_config=_NULL_COLUMNS)
+        st.dataframe(chosen[columns], hide_index=True, placeholder="–", column_config=_NULL_COLUMNS)
 
 
 def _chart(run: Context, statistic: str, nulls_of: tuple[str, int] | None) -> None:

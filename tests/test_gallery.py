@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from probes.cli import app
 from probes.errors import RunFolderError
 from probes.run import Run
-from probes.tasks.gallery import draw_gallery, to_svg
+from probes.tasks.gallery import WIDTH, draw_gallery, to_pdf, to_svg
 
 DEMO = Path(__file__).parents[1] / "data" / "demo-run"
 CHROMIUM = shutil.which("chromium")
@@ -40,9 +40,16 @@ def test_a_run_without_a_table_has_the_other_pictures_and_one_without_any_is_ref
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_chromium_draws_a_figure_as_svg():
+def test_chromium_draws_a_figure_as_svg_and_as_a_pdf_with_its_fonts(tmp_path):
     run = Run(DEMO)
-    image = to_svg(draw_gallery(run)["trajectories"], str(CHROMIUM))
+    figure = draw_gallery(run)["trajectories"]
+    image = to_svg(figure, str(CHROMIUM))
+    assert to_pdf(figure, image, tmp_path / "trajectories.pdf", str(CHROMIUM))
+    pdf = (tmp_path / "trajectories.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert b"/FontFile2" in pdf
+    assert pdf.count(b"/MediaBox") == 1
+    assert f"/MediaBox [0 0 {WIDTH * 72 // 96} ".encode() in pdf
     picture = ET.fromstring(image)
     assert picture.get("width") == "960"
     push = run.drift(arm="push", statistic="return_fraction", layer=run.headline_layer)

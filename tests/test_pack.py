@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -11,11 +13,12 @@ from probes.cli import app
 from probes.errors import RunFolderError, UsageError
 from probes.run import Run
 from probes.tasks.measure import judge
-from probes.tasks.pack import pack
+from probes.tasks.pack import LEFT_OUT, Packing, pack
 from probes.tasks.status import status
 from tests.measured import measured_run
 
 TUNED = "baseline-s0-000010"
+SMOLLM2 = Path(__file__).parents[1] / "data" / "smollm2-run"
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +47,26 @@ def test_a_packed_run_names_no_folder_of_the_machine(run, tmp_path):
 
 
 def test_activations_are_halved_when_asked(run, tmp_path):
-    packed = pack(run.path, tmp_path / "small", half=True)
+    packed = pack(run.path, tmp_path / "small", packing=Packing(half=True))
     read, before = packed.activations(TUNED, 1), run.activations(TUNED, 1)
     assert (read == before.astype(np.float16)).all()
     assert (read != before).any()
     assert packed.manifest.config["store_dtype"] == "float16"
+    assert status(packed, verify=True)["whole"]
+
+
+def test_answers_stay_here_when_asked(tmp_path):
+    whole = Run(SMOLLM2)
+    packed = pack(SMOLLM2, tmp_path / "small", packing=Packing(answers=False))
+    texts = set(whole.table("completions")["completion"])
+    shipped = "".join(path.read_text(errors="replace") for path in packed.path.rglob("*.json"))
+    for path in packed.path.rglob("*.parquet"):
+        assert not any(texts & set(column.map(str)) for _, column in pd.read_parquet(path).items())
+    assert not any(text in shipped for text in texts if len(text) > 20)
+    assert set(packed.table("completions")["completion"]) == {LEFT_OUT}
+    labels = ["checkpoint", "prompt", "verdict", "reason", "refusal_score"]
+    assert packed.table("completions")[labels].equals(whole.table("completions")[labels])
+    assert packed.table("behaviour").equals(whole.table("behaviour"))
     assert status(packed, verify=True)["whole"]
 
 

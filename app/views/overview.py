@@ -52,7 +52,7 @@ def _show_without_witness(run: Context) -> None:
     answer, arm = _safety(run), _name(run)
     if answer is None:
         components.header("Overview", f"{arm}: safety is not judged yet", "Let the checkpoints answer, and it is:")
-        st.code(f"gravity-probe evaluate {run.command_path}", language="bash")
+        st.code(f"gravity-probe evaluate {run.command_path}", language=None, wrap_lines=True)
     else:
         components.header("Overview", f"{arm}: safety {answer['answer']}")
         _why(answer["text"])
@@ -298,7 +298,7 @@ def _table(run: Context) -> None:
     rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
     wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
     numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in wide.columns[3:]}
-    st.dataframe(wide, hide_index=True, column_config=numbers, height=min(420, 38 + 35 * len(wide)))
+    st.dataframe(wide, hide_index=True, placeholder="–", column_config=numbers, height=min(420, 38 + 35 * len(wide)))
     st.download_button(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )

@@ -36,7 +36,7 @@ def show(run: Context) -> None:
         f"gravity-probe {manifest.tool_version}.",
     )
     st.header("Make it again", anchor=False)
-    st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language="bash")
+    st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language=None, wrap_lines=True)
     _report(run)
     with components.section():
         _lacks(run)
@@ -57,7 +57,11 @@ def show(run: Context) -> None:
         packages = {"gravity-probe": manifest.tool_version, **manifest.packages}
         _table(pd.DataFrame(packages.items(), columns=["package", "version"]))
     st.header("Prompts", anchor=False)
-    _table(pd.DataFrame([(name, str(value)) for name, value in manifest.prompts.items()], columns=["", "value"]))
+    _table(
+        pd.DataFrame(
+            [(name, str(value)) for name, value in manifest.prompts.items()], columns=["of the prompts", "value"]
+        )
+    )
     st.header("Files", anchor=False)
     files = _files(Path(run.key.path))
     components.note(f"{len(files)} files, {files['size (MB)'].sum():,.1f} MB, in {run.key.path}")
@@ -101,7 +105,7 @@ def _settings(config: dict[str, Any], config_given: dict[str, Any]) -> None:
 
 
 def _table(data: pd.DataFrame) -> None:
-    st.dataframe(data, hide_index=True, height=min(420, 38 + 35 * max(1, len(data))))
+    st.dataframe(data, hide_index=True, placeholder="–", height=min(420, 38 + 35 * max(1, len(data))))
 
 
 def _files(path: Path) -> pd.DataFrame:

@@ -57,13 +57,16 @@ def pack(
         ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Round activations to half precision.")] = False,
+    answers: Annotated[
+        bool, typer.Option(help="Ship the text of answers, or only their labels and scores.", show_default=True)
+    ] = True,
     json_: Json = False,
 ) -> None:
     """Copy a finished run without its checkpoints and most activations, to ship it; the copy records what it omits."""
-    from probes.tasks.pack import omitted_bytes
+    from probes.tasks.pack import Packing, omitted_bytes
     from probes.tasks.pack import pack as copy_run
 
-    packed = copy_run(run, out, keep, half=half)
+    packed = copy_run(run, out, keep, Packing(half=half, answers=answers))
     left_out = packed.manifest.omitted
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if json_:

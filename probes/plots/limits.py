@@ -88,6 +88,20 @@ def one_scale(fig: go.Figure) -> None:
     fig.update_yaxes(scaleanchor="x", constrain="domain", constraintoward="bottom")
 
 
+def far_names(ends: pd.DataFrame) -> dict[tuple[str, int], str]:
+    """What stands where a trajectory leaves: its arm and how far it went; of several seeds, at the first one alone.
+
+    Args:
+        ends: arm, seed, along of the last checkpoint of each trajectory.
+    """
+    names: dict[tuple[str, int], str] = {}
+    for arm, own in ends.groupby("arm"):
+        numbers = list(dict.fromkeys(style.decimal(along) for along in (own["along"].min(), own["along"].max())))
+        text = f"{style.plain(str(arm))}, {' to '.join(numbers)} of the way"
+        names |= {(str(arm), int(seed)): text if seed == own["seed"].min() else "" for seed in own["seed"]}
+    return names
+
+
 def leave(
     path: Sequence[tuple[float, float]],
     wide: Limits,
@@ -104,7 +118,7 @@ def leave(
         path: its points, in order.
         wide: limits of the x axis.
         high: limits of the y axis.
-        text: its name and number.
+        text: its name and number; empty for an arrow alone.
         arm: for its colour.
         ink: light or dark page.
         outside: the name stands right of the plot, where there is room for it.
@@ -127,6 +141,8 @@ def leave(
         "ax": -_ARROW * right / length,
         "ay": _ARROW * up / length,
     }
+    if not text:
+        return [arrow]
     beside = -10 if x > wide[0] + 0.3 * (wide[1] - wide[0]) else 10
     name = {
         **place,

@@ -17,11 +17,11 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from probes.lineage import ROLES
+from probes.lineage import MIRROR, ROLES
 from probes.plots import labels, style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.displacement_by_layer import COLUMNS, name_axes, small_multiples
-from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
+from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
 EARLIER = ("pretrained", "witness")
@@ -136,12 +136,12 @@ def contour(
         fig.add_trace({**_map(well, ink), "colorbar": {**style.colour_bar(colours), **_BAR_TITLE, "len": 0.8}})
     ends: list[labels.Spot] = []
     notes: list[dict[str, Any]] = []
+    names_of_far = far_names(paths.sort_values("step").groupby(["arm", "seed"], as_index=False).last())
     for arm, seed, path in ways(paths):
         fig.add_trace(_path(arm, seed, path))
         x, y = list(path["along"]), list(path["across"])
         if arm in far:
-            number = f"{style.plain(arm)}, {style.decimal(x[-1])} of the way"
-            notes += leave(list(zip(x, y, strict=True)), wide, high, number, arm, ink)
+            notes += leave(list(zip(x, y, strict=True)), wide, high, names_of_far[arm, seed], arm, ink)
         elif arm not in {spot.text for spot in ends}:
             ends.append(labels.Spot(x[-1], y[-1], style.plain(arm), colours.text))
     fig.add_traces(_roles(paths))
@@ -229,12 +229,17 @@ def limits_of(prompts: pd.DataFrame, paths: pd.DataFrame, aspect: float) -> tupl
 
 
 def ways(paths: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
-    """Each trajectory with its checkpoints by step, from the aligned model at the origin on; roles have none."""
-    start = {"step": 0, "along": 0.0, "across": 0.0}
+    """Each trajectory with its checkpoints by step, from where its training began; roles have none.
+
+    That is the aligned model, at the origin, and for the mirror the witness.
+    """
+    start = pd.DataFrame([{"step": 0, "along": 0.0, "across": 0.0}])
+    witness = paths.loc[paths["arm"] == "witness", ["step", "along", "across"]].head(1).assign(step=0)
     arms = style.in_order(set(paths["arm"]) - set(ROLES))[::-1]
     return [
-        (arm, int(seed), pd.concat([pd.DataFrame([start]), own.sort_values("step")[list(start)]], ignore_index=True))
+        (arm, int(seed), pd.concat([begun, own.sort_values("step")[list(start)]], ignore_index=True))
         for arm in arms
+        for begun in [witness if arm == MIRROR and len(witness) else start]
         for seed, own in paths[paths["arm"] == arm].groupby("seed")
     ]
 

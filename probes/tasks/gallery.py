@@ -1,6 +1,7 @@
 """A gallery of a run: the pictures that a README shows, one file each, by one command.
 
-Each picture is an HTML page that turns and answers the pointer; where a Chromium is installed, an SVG for print too.
+Each picture is an HTML page that turns and answers the pointer; where a Chromium is installed, for print an SVG, and a
+PDF that carries its fonts.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ WIDTH = 960  # pixels
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _PATIENCE = 120  # seconds for one picture
 _SVG = "data:image/svg+xml,"
+_UNSEEN = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000")
+_SHEET = """<!doctype html><html><head><style>@page {{ size: {width}px {height}px; margin: 0 }}
+body {{ margin: 0 }} svg {{ display: block }}</style></head><body>{image}</body></html>"""
 _PAGE = """<!doctype html><html><body style="margin:0;width:{width}px"><script>
 let seed = 1; Math.random = () => (seed = seed * 16807 % 2147483647) / 2147483647;  // Plotly's ids, the same each time
 </script>{plot}<script>
@@ -96,24 +100,39 @@ def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]
         if browser is not None and flat and (image := to_svg(figure, browser)):
             write_text(page.with_suffix(".svg"), image + "\n")
             files.append(page.with_suffix(".svg"))
+            if to_pdf(figure, image, page.with_suffix(".pdf"), browser):
+                files.append(page.with_suffix(".pdf"))
     return files
 
 
 def to_svg(figure: go.Figure, browser: str) -> str:
     """A figure as SVG, drawn by a Chromium without a window; empty where that failed."""
-    size = {"width": WIDTH, "height": int(figure.layout.height or 450)}
     plot = figure.to_html(include_plotlyjs=True, full_html=False, default_width=f"{WIDTH}px", div_id="plot")
+    drawn = _draw(_PAGE.format(plot=plot, **_size(figure)), browser, "--dump-dom")
+    start = drawn.find(_SVG)
+    return unquote(drawn[start + len(_SVG) :].split("</body>")[0]) if start >= 0 else ""
+
+
+def to_pdf(figure: go.Figure, image: str, path: Path, browser: str) -> bool:
+    """A figure's SVG as a PDF of one page of its size, with its fonts in it; False where that failed."""
+    _draw(_SHEET.format(image=image, **_size(figure)), browser, "--no-pdf-header-footer", f"--print-to-pdf={path}")
+    return path.is_file()
+
+
+def _size(figure: go.Figure) -> dict[str, int]:
+    return {"width": WIDTH, "height": int(figure.layout.height or 450)}
+
+
+def _draw(page: str, browser: str, *options: str) -> str:
+    """What a Chromium without a window prints of a page; empty where that failed."""
     with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
-        page = Path(folder) / "page.html"
-        page.write_text(_PAGE.format(plot=plot, **size), encoding="utf-8")
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000", "--dump-dom"]
-        command = [browser, *options, f"--user-data-dir={folder}/profile", page.as_uri()]
+        file = Path(folder) / "page.html"
+        file.write_text(page, encoding="utf-8")
+        command = [browser, *_UNSEEN, *options, f"--user-data-dir={folder}/profile", file.as_uri()]
         try:
-            drawn = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+            return subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
         except (OSError, subprocess.TimeoutExpired):
             return ""
-    start = drawn.stdout.find(_SVG)
-    return unquote(drawn.stdout[start + len(_SVG) :].split("</body>")[0]) if start >= 0 else ""
 
 
 def _trajectories(place: _Place) -> go.Figure:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from probes.errors import UsageError
 from probes.run import Run
@@ -15,9 +18,25 @@ from probes.store.activation_file import opened
 from probes.store.atomic import file_sha256, link_or_copy, write_tensors
 
 _UNLISTED = ("evaluation.json", "report.html")  # written beside the stages, and worth shipping
+_QUOTING = ("report.html",)  # of them, what quotes answers
+_ANSWER_COLUMNS = ("completion", "before", "after")  # of any table, where they hold text
+LEFT_OUT = "[left out of the packed run]"
 
 
-def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, *, half: bool = False) -> Run:
+@dataclass(frozen=True)
+class Packing:
+    """What a packed run leaves out besides checkpoints and most activations.
+
+    Attributes:
+        half: round activations to half precision; the manifest then says so.
+        answers: ship the text of answers; without it each stands as `LEFT_OUT` beside its label, reason and score.
+    """
+
+    half: bool = False
+    answers: bool = True
+
+
+def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, packing: Packing = Packing()) -> Run:
     """Copy a run without checkpoints, readings, and the activations and directions of most checkpoints.
 
     No file of the copy names a folder of this machine.
@@ -26,8 +45,8 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, *, half
         path: a finished run, whose files are all as they were written.
         out: a folder that is not there yet; it appears whole or not at all.
         keep: checkpoints whose activations and directions are shipped, beside those of the roles; None is the last of
-            each trajectory.
-        half: round activations to half precision; the manifest then says so.
+            each trajectory, of a packed run as far as it holds them.
+        packing: what else is left out.
 
     Returns:
         The packed run, which can be read and not measured on.
@@ -41,14 +60,15 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, *, half
         raise UsageError(f"{run.path} is not finished", next_step="Start the command that made it again.")
     checkpoints = _checkpoints_to_keep(run, keep)
     outputs = {name: record for stage in run.manifest.stages.values() for name, record in stage.outputs.items()}
-    shipped = {name for name in outputs if _checkpoint_of(name) in (None, *checkpoints)}
+    earlier = {} if keep else run.manifest.omitted  # of a run that was packed before; what is asked for must be there
+    shipped = {name for name in outputs if _checkpoint_of(name) in (None, *checkpoints)} - set(earlier)
     places = _places(run)
     with new_folder(out) as folder:
         for name in sorted(shipped):
             run.check(run.path / name)
-            _ship(run.path / name, folder / name, places, half=half and name.startswith(f"{ACTIVATIONS}/"))
+            _ship(run.path / name, folder / name, places, packing)
         for name in _UNLISTED:
-            if (run.path / name).is_file():
+            if (run.path / name).is_file() and (packing.answers or name not in _QUOTING):
                 _copy(run.path / name, folder / name)
         manifest = run.manifest.model_copy(deep=True)
         manifest.omitted = {name: record for name, record in outputs.items() if name not in shipped}
@@ -56,7 +76,7 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, *, half
             stage.outputs = {
                 name: _record(folder / name) if name in shipped else record for name, record in stage.outputs.items()
             }
-        if half:
+        if packing.half:
             manifest.config = {**manifest.config, "store_dtype": "float16"}
         write_json(folder / MANIFEST, _without_places(manifest.model_dump(), places))
     return Run(out)
@@ -108,11 +128,17 @@ def _checkpoint_of(name: str) -> str | None:
     return None
 
 
-def _ship(source: Path, target: Path, places: Mapping[str, str], *, half: bool) -> None:
-    """Copy a file; one of tensors is written anew where its header names a place, or where it is to be halved."""
-    if source.suffix != ".safetensors":
+def _ship(source: Path, target: Path, places: Mapping[str, str], packing: Packing) -> None:
+    """Copy a file; one that names a place, is to be halved, or quotes answers that stay here is written anew."""
+    if source.suffix == ".safetensors":
+        _ship_tensors(source, target, places, half=packing.half and source.parent.name == ACTIVATIONS)
+    elif source.suffix == ".parquet" and not packing.answers:
+        _ship_without_answers(source, target)
+    else:
         _copy(source, target)
-        return
+
+
+def _ship_tensors(source: Path, target: Path, places: Mapping[str, str], *, half: bool) -> None:
     with opened(source) as file:
         about = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -123,6 +149,17 @@ def _ship(source: Path, target: Path, places: Mapping[str, str], *, half: bool) 
         write_tensors(target, tensors, placeless)
     else:
         _copy(source, target)
+
+
+def _ship_without_answers(source: Path, target: Path) -> None:
+    table = pd.read_parquet(source)
+    quoting = [name for name in _ANSWER_COLUMNS if name in table and not is_numeric_dtype(table[name])]
+    if not quoting:
+        _copy(source, target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unsaid = {name: table[name].mask(table[name].notna(), LEFT_OUT) for name in quoting}
+    table.assign(**unsaid).to_parquet(target, index=False)
 
 
 def _record(path: Path) -> FileRecord:

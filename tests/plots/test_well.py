@@ -98,3 +98,16 @@ def test_every_layer_has_its_panel_with_its_number_of_basins_to_one_scale():
     assert titles == ["layer 0: 1 basin", "layer 1 ★: 2 basins"]
     assert len({axis.range for axis in fig.select_xaxes() if axis.range}) == 1
     assert [axis.scaleanchor for axis in fig.select_yaxes()] == [axis.anchor for axis in fig.select_yaxes()]
+
+
+def test_the_mirror_sets_out_from_the_witness_and_every_other_arm_from_the_aligned_model():
+    mirror = pd.DataFrame([("mirror", 0, 10, 1.1, 0.3)], columns=["arm", "seed", "step", "along", "across"])
+    begun = {arm: tuple(path.iloc[0]) for arm, _, path in well.ways(pd.concat([paths(), mirror], ignore_index=True))}
+    assert begun == {"mirror": (0, 1.0, 0.0)} | {arm: (0, 0.0, 0.0) for arm in ("baseline", "block", "push")}
+
+
+def test_seeds_of_an_arm_that_leaves_share_one_name():
+    second = paths().query("arm == 'push'").assign(seed=1, along=lambda rows: rows["along"] * 1.1)
+    figure = well.contour(prompts(), pd.concat([paths(), second], ignore_index=True), subtitle="")
+    notes = [(note.name, note.text) for note in figure.layout.annotations if note.name in ("far", "leaves")]
+    assert notes == [("leaves", ""), ("far", "push, 3.00 to 3.30 of the way"), ("leaves", "")]

@@ -1,0 +1,78 @@
+"""Every page by axe-core: nothing serious or critical, light and dark."""
+
+import shutil
+from importlib.resources import files
+
+import pytest
+
+from probes.prompts import data_folder
+from tests.app.serving import CHROMIUM, MAIN, PATIENCE, QUIET, serve
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)"),
+]
+GRAVE = ("serious", "critical")
+PAGES = sorted(path.stem for path in (MAIN.parent / "views").glob("[a-z]*.py"))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    root = tmp_path_factory.mktemp("accessible")
+    shutil.copytree(data_folder() / "demo-run", root / "demo-run")
+    with serve(root) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def page():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        shown = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+        shown.set_default_timeout(PATIENCE)
+        yield shown
+        browser.close()
+
+
+def _findings(page):
+    """The grave findings of the page as it stands, as rule and element."""
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+    result = page.evaluate("async () => await axe.run(document, {resultTypes: ['violations']})")
+    return [
+        (violation["id"], node["target"], node["failureSummary"])
+        for violation in result["violations"]
+        if violation["impact"] in GRAVE
+        for node in violation["nodes"]
+    ]
+
+
+def _settled(page):
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_no_grave_finding_light_or_dark(served, page, name):
+    page.emulate_media(color_scheme="light")
+    page.goto(f"{served}/{name if name != 'overview' else ''}?run=demo-run")  # the overview is the app's first page
+    page.get_by_text("Save figures as").wait_for()
+    _settled(page)
+    light = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
+    assert _findings(page) == []
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "was => getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor !== was", arg=light
+    )
+    _settled(page)
+    assert _findings(page) == []
+
+
+def test_a_grave_finding_is_found(served, page):
+    page.goto(f"{served}/run?run=demo-run")
+    _settled(page)
+    page.evaluate(
+        "document.querySelector('[data-testid=stMainBlockContainer]')"
+        ".insertAdjacentHTML('afterbegin', '<p style=\"color:#bbb;background:#fff\">pale</p>')"
+    )
+    assert any(rule == "color-contrast" for rule, _, _ in _findings(page))
