@@ -59,6 +59,9 @@ def evaluate(
             help="Ask a checkpoint through an OpenAI-compatible server; may be repeated.",
         ),
     ] = None,
+    probe_prompts: Annotated[
+        bool, typer.Option("--probe-prompts", help="Answer the probe prompts too, to read them beside the map.")
+    ] = False,
     timeout: Timeout = 60.0,
     device: Device = None,
     json_: Json = False,
@@ -66,7 +69,7 @@ def evaluate(
     """Generate answers with every checkpoint of a run, judge them, and list the prompts whose verdict flipped.
 
     Without prompts: those the run was judged on before, else our own 128 + 128 and 100 look-alikes. An
-    interrupted evaluation resumes where it stopped.
+    interrupted evaluation resumes where it stopped. Answers to probe prompts count in no rate.
     """
     from probes.run import Run
     from probes.tasks.evaluate import evaluate as judge_run
@@ -83,7 +86,9 @@ def evaluate(
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
     with progress_display() as report:
-        judged = judge_run(run, evaluation, device=device, timeout=timeout, report=report)
+        judged = judge_run(
+            run, evaluation, device=device, timeout=timeout, probes=probe_prompts, report=report
+        )
     if json_:
         print_json(_document(judged))
         return

@@ -20,6 +20,7 @@ from probes.progress import Report, silent, within
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
+from probes.stages.probe_answers import write_probe_answers
 from probes.store import MANIFEST
 from probes.store.settings import Settings
 from probes.tasks.fit import fit_directions
@@ -98,6 +99,8 @@ def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = si
         share = within(report, _TRAINING, 1.0 if demo.quick else _MEASURED)
         write_stages(run, PromptSet.from_labelled(history / "probe.jsonl"), evaluation, share)
         write_maps(run, MapOptions(methods=("pca",)))
+        if not demo.quick:
+            write_probe_answers(run, run.model(), evaluation.max_new_tokens)
     # Beside a quick look there is no time for directions; `gravity-probe directions fit RUN` makes them later.
     return Run(out) if demo.quick else fit_directions(out, report=within(report, _MEASURED, 1.0)).run
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.judges import open_judge
 from probes.errors import RunFolderError
-from probes.progress import Report, silent
+from probes.progress import Report, silent, within
 from probes.run import Run
 from probes.stages.behaviour import write_behaviour
+from probes.stages.probe_answers import write_probe_answers
 from probes.stages.verdict import write_verdict
 
 _DOCUMENT = "evaluation"
+_ASKING = 0.6  # share of the time until the probe prompts are asked too
 
 
 def read_evaluation(run: Run) -> Evaluation | None:
@@ -29,6 +31,7 @@ def evaluate(
     *,
     device: str | None = None,
     timeout: float = 60.0,
+    probes: bool = False,
     report: Report = silent,
 ) -> Run:
     """Judge the behaviour of every checkpoint of a run; what is there already is not done again.
@@ -38,6 +41,7 @@ def evaluate(
         evaluation: what is asked, and who judges.
         device: where the model runs; None is as the run was measured.
         timeout: seconds an endpoint may take for one question.
+        probes: ask the probe prompts too, to be looked at; their answers count in no rate.
         report: told where the work is.
 
     Raises:
@@ -48,7 +52,10 @@ def evaluate(
     with Run.writing(path) as run:
         if not run.manifest.checkpoints:
             raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
-        write_behaviour(run, run.model(device), evaluation, report, judges)
+        model, asking = run.model(device), _ASKING if probes else 1.0
+        write_behaviour(run, model, evaluation, within(report, 0.0, asking), judges)
+        if probes:
+            write_probe_answers(run, model, evaluation.max_new_tokens, within(report, asking, 1.0))
         if _verdict_stands(run):  # its last step hangs on behaviour
             write_verdict(run)
         run.save()
