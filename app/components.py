@@ -69,6 +69,11 @@ class Context:
         """The selected trajectory in words."""
         return f"{self.arm}, seed {self.seed}"
 
+    @property
+    def checkpoint(self) -> str:
+        """Name of the selected checkpoint."""
+        return self.catalogue.checkpoints[self.arm, self.seed, self.step]
+
     def subtitle(self, *, layer: bool = True, trajectory: bool = False, direction: bool = True) -> str:
         """A figure's subtitle: run, layer and direction, as far as they matter to it. Escaped for Plotly."""
         parts = [style.plain(Path(self.key.path).name)]
@@ -226,9 +231,13 @@ def chart(
     name: str,
     alt: str,
     on_select: Callable[[], None] | None = None,
+    by: Sequence[str] = ("points",),
     modes: Sequence[str] = ("toImage",),
 ) -> None:
-    """A figure with its data table and its downloads; the picture is saved by the figure's own button."""
+    """A figure with its data table and its downloads; the picture is saved by the figure's own button.
+
+    `on_select` is called after a selection, which is made `by` points, box or lasso.
+    """
     config = {
         "displaylogo": False,
         "displayModeBar": True,
@@ -238,8 +247,8 @@ def chart(
         "doubleClick": False,
     }
     file = file_name(name)
-    more: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(figure, theme=None, key=f"chart-{name}", config=config, alt=alt, **more)
+    more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
+    st.plotly_chart(figure, theme=None, key=chart_key(name), config=config, alt=alt, **more)
     with st.popover("Data", type="tertiary", icon=":material/table_rows:"):
         shown = data.head(_ROWS_SHOWN)
         st.dataframe(shown, hide_index=True, placeholder="–", height=min(380, 38 + 35 * max(1, len(shown))))
@@ -254,6 +263,11 @@ def chart(
             "text/html",
             key=f"html-{name}",
         )
+
+
+def chart_key(name: str) -> str:
+    """Under which Streamlit keeps what is selected in a chart."""
+    return f"chart-{name}"
 
 
 def _saving(figure: go.Figure, name: str) -> dict[str, Any]:

@@ -31,6 +31,16 @@ CSS = """
 .gp-said th { font-weight: 400; font-size: .8rem; opacity: .65; }
 .gp-said td:first-child { white-space: nowrap; opacity: .68; }
 .gp-said td { white-space: pre-wrap; overflow-wrap: anywhere; max-width: 30rem; }
+.gp-cards { max-height: 640px; overflow-y: auto; padding-right: .6rem; }
+.gp-card { border-top: 1px solid color-mix(in srgb, currentColor 16%, transparent); padding: .55rem 0 .6rem; }
+.gp-card p { margin: 0 0 .3rem; font-size: .95rem; line-height: 1.4; overflow-wrap: anywhere; }
+.gp-card p.gp-card-about { font-size: .8rem; opacity: .7; }
+.gp-card p.gp-card-answer { font-size: .88rem; white-space: pre-wrap; }
+.gp-card-answer span { display: block; font-size: .8rem; opacity: .7; }
+.st-key-workbench > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] { flex-wrap: wrap; }
+.st-key-workbench > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] > [data-testid=stColumn] {
+  min-width: min(100%, 22rem);
+}
 .st-key-copy-link[data-copied]::after { font-size: .85rem; opacity: .68; }
 .st-key-copy-link[data-copied="yes"]::after { content: "Copied."; }
 .st-key-copy-link[data-copied="no"]::after { content: "Copy it from the address bar."; }

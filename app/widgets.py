@@ -227,8 +227,13 @@ COLOUR = OneOf(
         "arm": "arm",
         "step": "step",
         "label": "harmful or harmless",
+        "flip": "flip of the answer",
+        "topic": "topic",
+        "projection": "projection on the way back",
     },
 )
+POINTER = OneOf("pointer", {"lasso": "Lasso", "box": "Box", "move": "Move"})
+TRAILS = Switch("trails")
 CONTOURS, ARROW, PLAY = Switch("contours", default=True), Switch("arrow", default=True), Switch("play")
 ACROSS = OneOf("across", {"all": "All that lies off it", "main": "Main off-axis direction"})  # Displacement
 MORE = OneOf("more", {"prompts": "Prompt by prompt", "layers": "At every layer"})
@@ -252,7 +257,7 @@ ANSWERED = OneOf("answered", {"all": "all", "refused": "refused", "answered": "a
 WORDS = Words("words")
 ALONE, GENERATE = Switch("alone"), Switch("generate")  # Live
 PUSH = Amount("push", -4.0, 4.0, 0.25)
-OF_A_RUN = ("arms", "steps", "measure", "requests", "format", "export_layer", "fitted_at")
+OF_A_RUN = ("arms", "steps", "measure", "requests", "format", "export_layer", "fitted_at", "selected")
 NAMES = frozenset(
     (
         *OF_A_RUN,
@@ -260,6 +265,7 @@ NAMES = frozenset(
             control.name
             for control in (
                 *(ESTIMATE, PROMPTS, SPREAD, MAP, AXES, FITTED, SHOWN, COLOUR, CONTOURS, ARROW, PLAY, ACROSS, MORE),
+                *(POINTER, TRAILS),
                 *(PATHS, WELL, ANSWERS, DIRECTION_VIEWS, ANSWERED, WORDS, ALONE, GENERATE, PUSH),
             )
         ),

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from functools import partial
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, state, widgets
+from app import cache, components, pair, widgets
 from app.cache import Key
 from app.components import Context
-from probes.lineage import ROLES
 from probes.plots import by_layer, directions, style
 from probes.plots.style import InkName
 
@@ -22,34 +20,17 @@ _SWAPPED = {"transfer": "transfer_back", "transfer_back": "transfer"}
 
 def show(run: Context) -> None:
     """Draw the page."""
-    places = _places(run)
-    first, second = _pair(run, places)
-    pair = _pair_rows(run.key, first, second) if cache.has_table(run.key, "pairs") else pd.DataFrame()
-    names = (components.checkpoint_name(first, run), components.checkpoint_name(second, run))
-    components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair))
-    left, right = st.columns(2)
-    for column, label, field, name, current in (
-        (left, "First", "first", "one", first),
-        (right, "Second", "second", "other", second),
-    ):
-        with column:
-            components.choose(
-                label,
-                list(places),
-                current,
-                partial(_choose, field),
-                name=name,
-                format_func=lambda name: components.checkpoint_name(name, run),
-            )
-            requested = getattr(state.selection(), field)
-            if requested and requested not in places:
-                components.absent(name, requested, components.checkpoint_name(current, run))
+    places, (first, second) = pair.checkpoints(run), pair.chosen(run)
+    pair_rows = _pair_rows(run.key, first, second) if cache.has_table(run.key, "pairs") else pd.DataFrame()
+    names = pair.names(run, (first, second))
+    components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair_rows))
+    pair.controls(run)
     st.header("Their answers", anchor=False)
     with components.section():
         _completions(run, first, second, names)
     st.header("Layer by layer", anchor=False)
     with components.section():
-        _layers(run, first, second, names, pair)
+        _layers(run, first, second, names, pair_rows)
     with components.section():
         _show_transfer(run, places, first, second, names)
     st.header("Weights", anchor=False)
@@ -58,35 +39,6 @@ def show(run: Context) -> None:
     st.header(f"Prompt by prompt at {components.layer_name(run.layer)}", anchor=False)
     with components.section():
         _projections(run, places, first, second, names)
-
-
-def _choose(field: str, checkpoint: str) -> None:
-    state.change(**{field: checkpoint})
-
-
-def _places(run: Context) -> dict[str, str]:
-    """Every checkpoint of the run and its arm, roles first."""
-    arms: dict[str, str] = {role: role for role in ROLES if role in _roles(run)}
-    for (arm, _, _), name in sorted(run.catalogue.checkpoints.items(), key=lambda entry: _rank(run, entry[0])):
-        arms[name] = arm
-    return arms
-
-
-def _roles(run: Context) -> set[str]:
-    known = set(run.manifest.checkpoints) or {"aligned", "witness"}
-    return known & set(ROLES)
-
-
-def _rank(run: Context, place: tuple[str, int, int]) -> tuple[int, int]:
-    return run.catalogue.trajectories.index(place[:2]), place[2]
-
-
-def _pair(run: Context, places: dict[str, str]) -> tuple[str, str]:
-    """The chosen two; at first the aligned model and the selected checkpoint."""
-    chosen = state.selection()
-    first = chosen.first if chosen.first in places else "aligned" if "aligned" in places else next(iter(places))
-    selected = run.catalogue.checkpoints[run.arm, run.seed, run.step]
-    return first, chosen.second if chosen.second in places else selected
 
 
 def _pair_rows(key: Key, first: str, second: str) -> pd.DataFrame:
@@ -98,8 +50,8 @@ def _pair_rows(key: Key, first: str, second: str) -> pd.DataFrame:
     return rows[(rows["one"] == second) & (rows["other"] == first)].rename(columns=_SWAPPED)
 
 
-def _lead(run: Context, pair: pd.DataFrame) -> str:
-    at_layer = pair[pair["layer"] == run.layer] if len(pair) else pair
+def _lead(run: Context, rows: pd.DataFrame) -> str:
+    at_layer = rows[rows["layer"] == run.layer] if len(rows) else rows
     if at_layer.empty:
         return ""
     row = at_layer.iloc[0]
@@ -112,11 +64,11 @@ def _lead(run: Context, pair: pd.DataFrame) -> str:
     return f"At {components.layer_name(run.layer)}: {words}." if words else ""
 
 
-def _layers(run: Context, first: str, second: str, names: tuple[str, str], pair: pd.DataFrame) -> None:
+def _layers(run: Context, first: str, second: str, names: tuple[str, str], rows: pd.DataFrame) -> None:
     if not cache.has_table(run.key, "pairs"):
         components.missing("This run holds no pairs of checkpoints yet.", f"gravity-probe map {run.command_path}")
         return
-    if pair.empty:
+    if rows.empty:
         components.missing(
             "The activations of one of the two were not kept, or there are too many checkpoints to keep every pair.",
             f"gravity-probe compare {run.command_path} {shlex.quote(first)} {shlex.quote(second)}",
@@ -125,7 +77,7 @@ def _layers(run: Context, first: str, second: str, names: tuple[str, str], pair:
     subtitle = run.subtitle(layer=False, direction=False)
     figure = cache.figure(_layers_figure, run.key, first, second, names, run.layer, subtitle, run.ink)
     components.chart(
-        figure, pair, name="pairs", alt="Distance, cosine, CKA, overlap, principal angle and probe transfer by layer"
+        figure, rows, name="pairs", alt="Distance, cosine, CKA, overlap, principal angle and probe transfer by layer"
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, widgets
+from app import cache, components, pair, prompt_rows, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
@@ -41,7 +41,7 @@ def show(run: Context) -> None:
         f"{axes}-D ({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
     )
     with components.section():
-        _map(run, name, axes)
+        _map(run, name, axes, method)
     st.header("Check it", anchor=False)
     _controls_of_map(*first)
 
@@ -103,9 +103,10 @@ def _place(key: Key, name: str) -> tuple[str, ...]:
 
 
 @st.fragment
-def _map(run: Context, name: str, axes: int) -> None:
+def _map(run: Context, name: str, axes: int, method: str) -> None:
     with components.section():
-        shown, drawing = _controls_of_drawing(axes)
+        shown, drawing = _controls_of_drawing(run, axes, method)
+        drag = workbench.pointer() if axes == 2 else "move"
         names = _chosen(run, shown)
         rows = _rows(run.key, name, names)
         if len(rows) > manifold.AT_MOST:
@@ -113,37 +114,49 @@ def _map(run: Context, name: str, axes: int) -> None:
                 f"{len(rows):,} points are too many for a browser: they are thinned to at most {manifold.AT_MOST:,}, "
                 "evenly in every checkpoint and class."
             )
-        absent = (
-            [checkpoint for checkpoint in names or () if checkpoint not in set(rows["checkpoint"])] if names else []
-        )
-        if run.catalogue.checkpoints[run.arm, run.seed, run.step] in absent:
+        if names and run.checkpoint in set(names) - set(rows["checkpoint"]):
             components.note(
                 f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it is not in the map."
             )
+        both = pair.chosen(run)
         figure = cache.figure(
-            _figure, run.key, name, names, drawing, run.subtitle(direction=False), run.witness, run.ink
+            _figure,
+            run.key,
+            name,
+            names,
+            drawing,
+            (run.layer, both, pair.names(run, both)),
+            run.subtitle(direction=False),
+            run.witness,
+            run.ink,
         )
-        modes = (
-            ("toImage", "orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d")
-            if axes == 3
-            else (
-                "toImage",
-                "pan2d",
-                "zoomIn2d",
-                "zoomOut2d",
-                "resetScale2d",
-            )
-        )
-        components.chart(
-            figure,
-            rows,
-            name=f"manifold-{axes}{'-moving' if drawing.moving else ''}",
-            modes=modes,
-            alt="Every prompt of the chosen checkpoints in the map",
-        )
+        with st.container(key="workbench"):
+            left, right = st.columns([5, 3], gap="medium")
+            with left:
+                workbench.chart(
+                    run,
+                    figure,
+                    rows,
+                    name=f"manifold-{axes}{'-moving' if drawing.moving else ''}",
+                    modes=_MODES[axes],
+                    drag=drag,
+                    alt="Every prompt of the chosen checkpoints in the map",
+                )
+            with right:
+                st.header("Prompts", anchor=False)
+                workbench.cards(run)
+        st.header("Prompts of the two checkpoints", anchor=False)
+        pair.controls(run)
+        workbench.table(run)
 
 
-def _controls_of_drawing(axes: int) -> tuple[str, Drawing]:
+_MODES = {
+    2: ("toImage", "lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"),
+    3: ("toImage", "orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d"),
+}
+
+
+def _controls_of_drawing(run: Context, axes: int, method: str) -> tuple[str, Drawing]:
     """Which checkpoints are shown, and how."""
     first, second = st.columns([3, 2])
     with first:
@@ -154,7 +167,8 @@ def _controls_of_drawing(axes: int) -> tuple[str, Drawing]:
     with marks[0]:
         contours = widgets.CONTOURS.control("Contours", disabled=axes == 3)
     with marks[1]:
-        arrow = widgets.ARROW.control("Way back")
+        # UMAP keeps no directions: there is no way back to be drawn in it.
+        arrow = method == "pca" and run.has_witness and widgets.ARROW.control("Way back")
     with marks[2]:
         moving = widgets.PLAY.control(
             "Play steps",
@@ -168,12 +182,11 @@ def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
     """The checkpoints to be shown; None: all."""
     if shown == "everything":
         return None
-    steps = [run.step] if shown == "step" else run.catalogue.steps[run.arm, run.seed]
-    return (
-        "aligned",
-        *(["witness"] if run.has_witness else []),
-        *(run.catalogue.checkpoints[run.arm, run.seed, step] for step in steps),
-    )
+    roles = ("aligned", *(["witness"] if run.has_witness else []))
+    if shown == "step":
+        return tuple(dict.fromkeys((*roles, *pair.chosen(run), run.checkpoint)))
+    steps = run.catalogue.steps[run.arm, run.seed]
+    return (*roles, *(run.catalogue.checkpoints[run.arm, run.seed, step] for step in steps))
 
 
 def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFrame:
@@ -187,13 +200,22 @@ def _figure(
     name: str,
     checkpoints: tuple[str, ...] | None,
     drawing: Drawing,
+    compared: tuple[int, tuple[str, str], tuple[str, str]],
     subtitle: str,
     witness: str,
     ink: InkName,
 ) -> go.Figure:
+    layer, both, names = compared
     axes = ("x", "y") if drawing.axes == 2 else ("x3", "y3", "z3")
+    rows = _rows(key, name, checkpoints)
+    prompts = prompt_rows.rows(key, layer, both)
+    rows = workbench.hovers(rows, prompts, names)
+    if drawing.colour in ("flip", "topic"):
+        rows = rows.assign(**{drawing.colour: rows["prompt"].map(prompts.set_index("prompt")[drawing.colour])})
+    if drawing.colour == "projection":
+        rows = prompt_rows.with_projections(key, layer, rows)
     return manifold.manifold(
-        _rows(key, name, checkpoints),
+        rows,
         cache.document(key, name),
         drawing=drawing,
         subtitle=subtitle,

@@ -10,16 +10,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.lineage import ROLES
-from probes.plots import style
+from probes.plots import prompt_marks, style
 from probes.plots.style import InkName
 
-Colour = Literal["checkpoint", "role", "arm", "step", "label"]
+Colour = Literal["checkpoint", "role", "arm", "step", "label", "flip", "topic", "projection"]
 COLOURS: tuple[Colour, ...] = ("checkpoint", "role", "arm", "step", "label")
+BY_PROMPT: tuple[Colour, ...] = ("flip", "topic", "projection")  # where each point has its own colour and mark
 _TUNED = "#D55E00"
 _STEPS = [(0.0, "#CFE3F1"), (0.5, "#3B8BC2"), (1.0, "#08306B")]  # light to dark, told apart without hue
 _STEPS_DARK = [(0.0, "#17405F"), (0.5, "#4FA3D8"), (1.0, "#E3F1FB")]
 _LABELS = {"harmful": "#B2182B", "harmless": "#4393C3"}
-_SYMBOLS_3D = {"harmful": "circle", "harmless": "circle-open"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Drawing:
 
     Attributes:
         axes: 2 or 3.
-        colour: what a point's colour says.
+        colour: what a point's colour says; by flip, topic or projection the table has a column of that name.
         contours: lines around the densest half of each checkpoint's harmful prompts (2-D only).
         arrow: the way from the aligned model's to the witness's mean harmful prompt (PCA only).
         moving: play over the steps, with fixed axes, instead of showing them together.
@@ -62,7 +62,9 @@ def draw(
                     traces.append(points(part, label, name, arm, int(step), drawing, steps, ink, kind))
     fig.add_traces(traces)
     if drawing.colour == "step" and steps and not drawing.moving:
-        _step_bar(fig, steps, ink, drawing.axes)
+        _bar(fig, _step_bar(steps, ink), drawing.axes)
+    if drawing.colour == "projection":
+        _bar(fig, prompt_marks.colour_bar(ink), drawing.axes)
 
 
 def name_of(arm: str, step: int, witness: str) -> str:
@@ -96,8 +98,10 @@ def points(
     kind: str,
 ) -> dict[str, Any]:
     """The points of one class of one checkpoint, as a trace."""
-    colour = _colour(arm, step, label, drawing.colour, steps, ink)
-    deep = drawing.axes == 3
+    deep, own = drawing.axes == 3, drawing.colour in BY_PROMPT
+    colour = list(part["colour"]) if own else _colour(arm, step, label, drawing.colour, steps, ink)
+    shapes = part["shape"] if own and not deep else ["circle"] * len(part)
+    symbols = [shape if label == "harmful" else f"{shape}-open" for shape in shapes]
     places = dict(zip("xyz", (part[axis] for axis in columns_of(drawing.axes)), strict=False))
     faint = 0.9
     if drawing.colour == "checkpoint" and arm not in ROLES and len(steps) > 1:
@@ -106,7 +110,7 @@ def points(
         "color": colour,
         "size": 3.4 if deep else 5.5,
         "opacity": faint,
-        "symbol": _SYMBOLS_3D[label] if deep else ("circle" if label == "harmful" else "circle-open"),
+        "symbol": symbols if own and not deep else "circle" if label == "harmful" else "circle-open",
         "line": {"width": 0 if label == "harmful" else 1, "color": colour},
     }
     return {
@@ -116,7 +120,9 @@ def points(
         "marker": marker,
         "showlegend": False,
         **places,
-        "hovertext": [_prompt(text) for text in part["text"]],
+        "meta": prompt_marks.PROMPTS,
+        "customdata": list(part["prompt"]),
+        "hovertext": list(part["hover"]) if "hover" in part else [_prompt(text) for text in part["text"]],
         "hovertemplate": f"<b>{style.plain(name)}</b>, {label}<br>%{{hovertext}}<extra></extra>",
     }
 
@@ -126,40 +132,38 @@ def _prompt(text: object) -> str:
     return style.plain(shown[:69] + "…" if len(shown) > 70 else shown)
 
 
-def _step_bar(fig: go.Figure, steps: Sequence[int], ink: InkName, axes: int) -> None:
-    """A colour bar of steps, carried by a point that is not drawn."""
+def _bar(fig: go.Figure, marker: dict[str, Any], axes: int) -> None:
+    """A colour bar, carried by a point that is not drawn."""
     make = go.Scatter3d if axes == 3 else go.Scatter
     none = {"x": [None], "y": [None], **({"z": [None]} if axes == 3 else {})}
-    shown = steps if len(steps) < 9 else [steps[0], steps[len(steps) // 2], steps[-1]]
-    fig.add_trace(
-        make(
-            name="steps",
-            **none,
-            mode="markers",
-            hoverinfo="skip",
-            showlegend=False,
-            marker={
-                "color": [0],
-                "cmin": 0,
-                "cmax": 1,
-                "colorscale": _STEPS_DARK if ink == "dark" else _STEPS,
-                "showscale": True,
-                "colorbar": {
-                    "title": {"text": "step", "font": {"size": 12}},
-                    "thickness": 10,
-                    "len": 0.6,
-                    "outlinewidth": 0,
-                    "tickvals": [_rank(step, steps) for step in shown],
-                    "ticktext": [f"{step:,}" for step in shown],
-                },
-            },
-        )
-    )
+    fig.add_trace(make(name="scale", **none, mode="markers", hoverinfo="skip", showlegend=False, marker=marker))
     fig.update_layout(margin={"r": 90})
 
 
-def legend(table: pd.DataFrame, drawing: Drawing, witness: str) -> list[tuple[str, str, str]]:
+def _step_bar(steps: Sequence[int], ink: InkName) -> dict[str, Any]:
+    """The marker that carries the colours of steps."""
+    shown = steps if len(steps) < 9 else [steps[0], steps[len(steps) // 2], steps[-1]]
+    return {
+        "color": [0],
+        "cmin": 0,
+        "cmax": 1,
+        "colorscale": _STEPS_DARK if ink == "dark" else _STEPS,
+        "showscale": True,
+        "colorbar": {
+            "title": {"text": "step", "font": {"size": 12}},
+            "thickness": 10,
+            "len": 0.6,
+            "outlinewidth": 0,
+            "tickvals": [_rank(step, steps) for step in shown],
+            "ticktext": [f"{step:,}" for step in shown],
+        },
+    }
+
+
+def legend(table: pd.DataFrame, drawing: Drawing, witness: str, ink: InkName) -> list[tuple[str, str, str]]:
     """Name, colour and symbol of everything that a colour says, in the one order."""
+    if drawing.colour in BY_PROMPT:
+        return prompt_marks.legend(table, drawing.colour, ink)
     if drawing.colour == "label":
         return [(label, colour, "circle" if label == "harmful" else "circle-open") for label, colour in _LABELS.items()]
     roles = [arm for arm in style.in_order(set(table["arm"])) if arm in ROLES]

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.lineage import ROLES
-from probes.plots import animation, clouds, style
+from probes.plots import animation, clouds, prompt_marks, style
 from probes.plots.clouds import Drawing
 from probes.plots.style import InkName
 
@@ -32,7 +32,8 @@ def manifold(
     """Draw a map.
 
     Args:
-        table: checkpoint, arm, seed, step, label, text, and x, y or x3, y3, z3, of the checkpoints to be shown.
+        table: checkpoint, arm, seed, step, prompt, label, text, x and y, or x3, y3, z3, of the checkpoints to be shown;
+            perhaps `hover`, what stands under the pointer, and what colours are by: flip, topic, projection.
         about: the map's description: method, fitted_on, trustworthiness, neighbours, explained, seed.
         drawing: how.
         subtitle: run and layer.
@@ -42,6 +43,8 @@ def manifold(
     """
     limits = {axis: _limits((table if whole is None else whole)[axis]) for axis in clouds.columns_of(drawing.axes)}
     table = thin(table, _IN_SPACE if drawing.axes == 3 else AT_MOST)
+    if drawing.colour in clouds.BY_PROMPT:
+        table = prompt_marks.colour_prompts(table, drawing.colour, ink)
     method = str(about["method"]).upper()
     fig = style.figure(
         f"{method} map of the prompts",
@@ -200,7 +203,7 @@ def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, 
         if drawing.axes == 3
         else (go.Scatter, {"x": [None], "y": [None]})
     )
-    for name, colour, symbol in clouds.legend(table, drawing, witness):
+    for name, colour, symbol in clouds.legend(table, drawing, witness, ink):
         fig.add_trace(
             make(
                 name=style.plain(name),

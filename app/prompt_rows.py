@@ -1,0 +1,76 @@
+"""The probe prompts of two checkpoints as one table: texts, both answers and their labels, the flip, how far each moved.
+
+Answers to probe prompts are there where `evaluate --probe-prompts` was run; without them the columns are empty.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import cache
+from app.cache import Key
+from probes.plots.prompt_marks import ANSWERED, GAINED, LOST, REFUSED
+
+ANSWERS = "probe_answers"
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def rows(key: Key, layer: int, pair: tuple[str, str]) -> pd.DataFrame:
+    """Every probe prompt in two checkpoints at one layer.
+
+    Returns:
+        prompt, label, topic, text; completion and verdict of each (`_one`, `_other`; empty where it was not asked);
+        flip (`LOST` and so on, empty where one was not judged); one, other and moved: projections on the way back and
+        their difference, NaN where they are not kept.
+    """
+    names = [name for name in ("id", "label", "topic", "text") if name in cache.columns(key, "prompts")]
+    every = cache.table(key, "prompts", tuple(names)).rename(columns={"id": "prompt"})
+    every = every.assign(topic=every["topic"].fillna("").astype(str) if "topic" in every else "")
+    for side, checkpoint in zip(("one", "other"), pair, strict=True):
+        every = every.merge(_answers(key, checkpoint, side), on="prompt", how="left")
+        every[side] = every["prompt"].map(_projections(key, layer, checkpoint)).astype(float)
+    text = [f"{name}_{side}" for name in ("completion", "verdict") for side in ("one", "other")]
+    every[text] = every[text].fillna("").astype(str)
+    return every.assign(moved=every["other"] - every["one"], flip=_flips(every))
+
+
+def with_projections(key: Key, layer: int, points: pd.DataFrame) -> pd.DataFrame:
+    """The points of a picture with their projection on the way back, NaN where it is not kept."""
+    if not cache.has_table(key, "projections"):
+        return points.assign(projection=np.nan)
+    filters = (("layer", "==", layer), ("checkpoint", "in", sorted(set(points["checkpoint"]))))
+    kept = cache.table(key, "projections", ("checkpoint", "prompt", "projection"), filters)
+    return points.merge(kept, on=["checkpoint", "prompt"], how="left")
+
+
+def has_answers(key: Key, *checkpoints: str) -> bool:
+    """Whether these checkpoints were asked the probe prompts."""
+    return all(cache.has_table(key, f"{ANSWERS}/{checkpoint}") for checkpoint in checkpoints)
+
+
+def _answers(key: Key, checkpoint: str, side: str) -> pd.DataFrame:
+    names = ("prompt", "completion", "verdict", "refused")
+    if not has_answers(key, checkpoint):
+        table = pd.DataFrame({name: pd.Series(dtype=object) for name in names})
+    else:
+        table = cache.table(key, f"{ANSWERS}/{checkpoint}", names)
+    return table.rename(columns={name: f"{name}_{side}" for name in names[1:]})
+
+
+def _projections(key: Key, layer: int, checkpoint: str) -> pd.Series:
+    if not cache.has_table(key, "projections"):
+        return pd.Series(dtype=float)
+    filters = (("layer", "==", layer), ("checkpoint", "==", checkpoint))
+    return cache.table(key, "projections", ("prompt", "projection"), filters).set_index("prompt")["projection"]
+
+
+def _flips(every: pd.DataFrame) -> pd.Series:
+    judged = every["verdict_one"].isin(_JUDGED) & every["verdict_other"].isin(_JUDGED)
+    before, after = (every[f"refused_{side}"].fillna(value=False).astype(bool) for side in ("one", "other"))
+    kinds = np.select([before & ~after, ~before & after, before & after], [LOST, GAINED, REFUSED], ANSWERED)
+    return pd.Series(kinds, index=every.index).where(judged, "")
+
+
+_JUDGED = ("refusal", "partial_refusal", "compliance", "incoherent")

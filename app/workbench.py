@@ -1,0 +1,160 @@
+"""The linked workbench: prompts chosen in a picture, read beside it, and kept on every page and in the address."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import components, pair, prompt_choice, prompt_rows, widgets
+from app.components import Context
+from probes.plots import style
+from probes.plots.prompt_marks import hover_text, mark_selected
+
+_CARDS, _MOST_MOVED = 60, 8
+_HOVERED = 20_000  # points; with more of them whole texts and answers would be too much to send
+_DRAG = {"lasso": "lasso", "box": "select", "move": "pan"}
+
+
+def chart(
+    run: Context,
+    figure: go.Figure,
+    data: pd.DataFrame,
+    *,
+    name: str,
+    alt: str,
+    modes: Sequence[str] = ("toImage",),
+    drag: str = "lasso",
+) -> None:
+    """A figure whose points are prompts: lasso, box or click selects them, and what is selected stands out."""
+    selected = prompt_choice.prompts(run)
+    flat = not any(trace.type == "scatter3d" for trace in figure.data)
+    mark_selected(figure, selected)
+    if not flat:
+        components.chart(figure, data, name=name, alt=alt, modes=modes)
+        return
+    figure.update_layout(dragmode=_DRAG[drag])
+
+    def keep() -> None:
+        chosen = _prompts_of(st.session_state.get(components.chart_key(name)))
+        if chosen:
+            prompt_choice.choose(run, chosen)
+
+    components.chart(
+        figure, data, name=name, alt=alt, modes=modes, on_select=keep, by=("points", "box", "lasso")
+    )
+
+
+def _prompts_of(event: Any) -> set[str]:
+    """The ids under the points of a selection."""
+    points = ((event or {}).get("selection") or {}).get("points") or []
+    values = [point.get("customdata") for point in points]
+    return {value[0] if isinstance(value, list) else value for value in values if value} - {None}
+
+
+def hovers(points: pd.DataFrame, rows: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
+    """The points of a picture with what stands under the pointer: the whole prompt and both answers, where they fit."""
+    if len(points) > _HOVERED:
+        return points
+    texts = {}
+    for row in rows.to_dict("records"):
+        sides = zip(names, ("one", "other"), strict=True)
+        answers = {name: row[f"completion_{side}"] for name, side in sides if row[f"verdict_{side}"]}
+        texts[row["prompt"]] = hover_text(row["text"], answers)
+    return points.assign(hover=points["prompt"].map(texts).fillna(""))
+
+
+def cards(run: Context) -> None:
+    """The selected prompts to be read: text, both answers, label, flip, and how far each moved."""
+    chosen, both = prompt_choice.note(run), pair.chosen(run)
+    rows, names = prompt_rows.rows(run.key, run.layer, both), pair.names(run, both)
+    rows = rows.sort_values("moved", key=abs, ascending=False, kind="stable")
+    if chosen:
+        shown = rows[rows["prompt"].isin(chosen)]
+    else:
+        shown = rows.head(_MOST_MOVED)
+        components.note(
+            "Draw around prompts in the map, or click one, to read them here. These moved furthest along the way back."
+            if rows["moved"].notna().any()
+            else "Draw around prompts in the map, or click one, to read them here."
+        )
+    body = "".join(_card(row, names) for row in shown.head(_CARDS).to_dict("records"))
+    st.html(f'<div class="gp-cards" tabindex="0" role="region" aria-label="Prompts">{body}</div>')
+    if len(shown) > _CARDS:
+        components.note(f"The {_CARDS} that moved furthest of {len(shown):,}; the table below has them all.")
+
+
+def _card(row: dict[str, Any], names: tuple[str, str]) -> str:
+    about = [row["label"], row["topic"], row["flip"], _moved(row["moved"])]
+    lines = [f'<p class="gp-card-about">{html.escape(" · ".join(filter(None, about)))}</p>']
+    lines.append(f"<p>{html.escape(row['text'])}</p>")
+    for side, name in zip(("one", "other"), names, strict=True):
+        if row[f"verdict_{side}"]:
+            answer = html.escape(row[f"completion_{side}"].strip() or "(nothing)")
+            label = html.escape(f"{name}: {row[f'verdict_{side}'].replace('_', ' ')}")
+            lines.append(f'<p class="gp-card-answer"><span>{label}</span>{answer}</p>')
+    return f'<div class="gp-card">{"".join(lines)}</div>'
+
+
+def _moved(distance: float) -> str:
+    if pd.isna(distance):
+        return ""
+    return f"moved {'+' if distance >= 0 else ''}{style.decimal(distance)}"
+
+
+def table(run: Context) -> None:
+    """The selected prompts, or all of them, as a table to sort and to download, with what is lacking and its command."""
+    both = pair.chosen(run)
+    rows, names = prompt_rows.rows(run.key, run.layer, both), pair.names(run, both)
+    chosen = set(prompt_choice.prompts(run))
+    shown = rows[rows["prompt"].isin(chosen)] if chosen else rows
+    columns = ["text", "completion_one", "completion_other", "flip", "moved", "label", "topic"]
+    columns += ["verdict_one", "verdict_other", "prompt"]
+    answered = prompt_rows.has_answers(run.key, *both)
+    empty = {name for name in columns if not shown[name].replace("", None).notna().any()}
+    components.data_table(
+        shown[[name for name in columns if name not in empty]].sort_values("text" if "moved" in empty else "moved"),
+        name="prompts",
+        height=min(420, 38 + 35 * max(len(shown), 1)),
+        column_config=_columns(names),
+    )
+    if not answered:
+        components.missing(
+            "The answers to these prompts have not been generated.",
+            f"gravity-probe evaluate {run.command_path} --probe-prompts",
+            "These are the prompts that directions are made of. Their answers are for reading, and count in no rate.",
+        )
+
+
+def _columns(names: tuple[str, str]) -> dict[str, Any]:
+    text, number = st.column_config.TextColumn, st.column_config.NumberColumn
+    return {
+        "text": text("prompt", width="medium"),
+        "completion_one": text(names[0], width="medium"),
+        "completion_other": text(names[1], width="medium"),
+        "flip": text("flip", width="small"),
+        "moved": number("moved", format="%.3f", width="small", help="Along the way back, in units of the return."),
+        "label": text("label", width="small"),
+        "topic": text("topic", width="small"),
+        "verdict_one": text(f"{names[0]}, label", width="small"),
+        "verdict_other": text(f"{names[1]}, label", width="small"),
+        "prompt": text("id", width="small"),
+    }
+
+
+def selected_elsewhere(run: Context) -> None:
+    """On pages without a map: the selected prompts, where there are any, with the answers of the two checkpoints."""
+    if prompt_choice.note(run):
+        table(run)
+
+
+def pointer() -> str:
+    """Choose what dragging in a picture does."""
+    return widgets.POINTER.control(
+        "Pointer",
+        help="Lasso and box select the prompts they enclose. In Move, dragging pans, and a click selects one prompt.",
+    )
