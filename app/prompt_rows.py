@@ -1,4 +1,4 @@
-"""The probe prompts of two checkpoints as one table: texts, both answers and their labels, the flip, how far each moved.
+"""The probe prompts of two checkpoints as one table: text, both answers, their labels, the flip, how far each moved.
 
 Answers to probe prompts are there where `evaluate --probe-prompts` was run; without them the columns are empty.
 """

@@ -17,6 +17,7 @@ from probes.plots.prompt_marks import hover_text, mark_selected
 
 _CARDS, _MOST_MOVED = 60, 8
 _HOVERED = 20_000  # points; with more of them whole texts and answers would be too much to send
+MODES = ("toImage", "lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d")
 _DRAG = {"lasso": "lasso", "box": "select", "move": "pan"}
 
 
@@ -44,9 +45,7 @@ def chart(
         if chosen:
             prompt_choice.choose(run, chosen)
 
-    components.chart(
-        figure, data, name=name, alt=alt, modes=modes, on_select=keep, by=("points", "box", "lasso")
-    )
+    components.chart(figure, data, name=name, alt=alt, modes=modes, on_select=keep, by=("points", "box", "lasso"))
 
 
 def _prompts_of(event: Any) -> set[str]:
@@ -72,11 +71,9 @@ def cards(run: Context) -> None:
     """The selected prompts to be read: text, both answers, label, flip, and how far each moved."""
     chosen, both = prompt_choice.note(run), pair.chosen(run)
     rows, names = prompt_rows.rows(run.key, run.layer, both), pair.names(run, both)
-    rows = rows.sort_values("moved", key=abs, ascending=False, kind="stable")
-    if chosen:
-        shown = rows[rows["prompt"].isin(chosen)]
-    else:
-        shown = rows.head(_MOST_MOVED)
+    shown = _in_order(rows[rows["prompt"].isin(chosen)] if chosen else rows)
+    if not chosen:
+        shown = shown.head(_MOST_MOVED)
         components.note(
             "Draw around prompts in the map, or click one, to read them here. These moved furthest along the way back."
             if rows["moved"].notna().any()
@@ -86,6 +83,11 @@ def cards(run: Context) -> None:
     st.html(f'<div class="gp-cards" tabindex="0" role="region" aria-label="Prompts">{body}</div>')
     if len(shown) > _CARDS:
         components.note(f"The {_CARDS} that moved furthest of {len(shown):,}; the table below has them all.")
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """What moved furthest back first."""
+    return rows.sort_values("moved", ascending=False, kind="stable")
 
 
 def _card(row: dict[str, Any], names: tuple[str, str]) -> str:
@@ -107,7 +109,7 @@ def _moved(distance: float) -> str:
 
 
 def table(run: Context) -> None:
-    """The selected prompts, or all of them, as a table to sort and to download, with what is lacking and its command."""
+    """The selected prompts, or all, as a table to sort and to download; where answers lack, the command for them."""
     both = pair.chosen(run)
     rows, names = prompt_rows.rows(run.key, run.layer, both), pair.names(run, both)
     chosen = set(prompt_choice.prompts(run))
@@ -117,7 +119,7 @@ def table(run: Context) -> None:
     answered = prompt_rows.has_answers(run.key, *both)
     empty = {name for name in columns if not shown[name].replace("", None).notna().any()}
     components.data_table(
-        shown[[name for name in columns if name not in empty]].sort_values("text" if "moved" in empty else "moved"),
+        _in_order(shown)[[name for name in columns if name not in empty]],
         name="prompts",
         height=min(420, 38 + 35 * max(len(shown), 1)),
         column_config=_columns(names),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, returning, widgets
+from app import cache, components, prompt_choice, returning, widgets, workbench
 from app.components import Context
 from probes.plots import style
 from probes.statistics import MEASURES, statistic_of
@@ -33,6 +33,10 @@ def show(run: Context) -> None:
         returning.by_step(run, measure)
     with components.section():
         returning.against_return(run, measure)
+    if prompt_choice.prompts(run):
+        st.header("The selected prompts", anchor=False)
+        with components.section():
+            workbench.selected_elsewhere(run)
     st.header("Answers", anchor=False)
     with components.section():
         _browser(run)

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, pair, widgets
+from app import cache, components, pair, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.plots import by_layer, directions, style
@@ -166,6 +166,7 @@ def _weights_figure(key: Key, table: str, names: tuple[str, str], subtitle: str,
     return by_layer.weights_by_kind(cache.table(key, table), subtitle=subtitle, names=names, ink=ink)
 
 
+@st.fragment
 def _projections(run: Context, places: dict[str, str], first: str, second: str, names: tuple[str, str]) -> None:
     if not cache.has_table(run.key, "projections"):
         components.missing("This run holds no projections yet.", f"gravity-probe measure --out {run.command_path} …")
@@ -177,7 +178,16 @@ def _projections(run: Context, places: dict[str, str], first: str, second: str, 
     arms = (places[first], places[second])
     figure = cache.figure(_projections_figure, run.key, run.layer, first, second, arms, names, run.subtitle(), run.ink)
     data = rows.assign(moved=rows["other"] - rows["one"]).sort_values("moved", ascending=False)
-    components.chart(figure, data, name="side-by-side", alt="Each prompt's projection in one against the other")
+    workbench.chart(
+        run,
+        figure,
+        data,
+        name="side-by-side",
+        modes=workbench.MODES,
+        drag=workbench.pointer(),
+        alt="Each prompt's projection in one against the other",
+    )
+    workbench.selected_elsewhere(run)
 
 
 def _projection_pairs(key: Key, layer: int, first_checkpoint: str, second_checkpoint: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, stepping, widgets
+from app import cache, components, stepping, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -198,7 +198,16 @@ def _prompts(run: Context) -> None:
     subtitle = f"{run.subtitle()} · {style.plain(run.trajectory)}, step {run.step:,}"
     figure = cache.figure(_prompt_figure, run.key, run.layer, name, run.arm, subtitle, run.ink)
     data = before.merge(after.drop(columns=["label", "text"]), on="prompt", suffixes=("_aligned", "_checkpoint"))
-    components.chart(figure, data, name="prompt-arrows", alt="Each prompt's way in the plane, as an arrow")
+    workbench.chart(
+        run,
+        figure,
+        data,
+        name="prompt-arrows",
+        modes=workbench.MODES,
+        drag=workbench.pointer(),
+        alt="Each prompt's way in the plane, as an arrow",
+    )
+    workbench.selected_elsewhere(run)
 
 
 def _places(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:

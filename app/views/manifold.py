@@ -105,8 +105,7 @@ def _place(key: Key, name: str) -> tuple[str, ...]:
 @st.fragment
 def _map(run: Context, name: str, axes: int, method: str) -> None:
     with components.section():
-        shown, drawing = _controls_of_drawing(run, axes, method)
-        drag = workbench.pointer() if axes == 2 else "move"
+        shown, drawing, drag = _controls_of_drawing(run, axes, method)
         names = _chosen(run, shown)
         rows = _rows(run.key, name, names)
         if len(rows) > manifold.AT_MOST:
@@ -151,19 +150,19 @@ def _map(run: Context, name: str, axes: int, method: str) -> None:
 
 
 _MODES = {
-    2: ("toImage", "lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"),
+    2: workbench.MODES,
     3: ("toImage", "orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d"),
 }
 
 
-def _controls_of_drawing(run: Context, axes: int, method: str) -> tuple[str, Drawing]:
-    """Which checkpoints are shown, and how."""
+def _controls_of_drawing(run: Context, axes: int, method: str) -> tuple[str, Drawing, str]:
+    """Which checkpoints are shown, how, and what dragging does."""
     first, second = st.columns([3, 2])
     with first:
         shown = widgets.SHOWN.control("Shown")
     with second:
         colour = widgets.COLOUR.control("Colour", widget=st.selectbox)
-    marks = st.columns([2, 2, 2, 3])
+    marks = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
     with marks[0]:
         contours = widgets.CONTOURS.control("Contours", disabled=axes == 3)
     with marks[1]:
@@ -175,7 +174,9 @@ def _controls_of_drawing(run: Context, axes: int, method: str) -> tuple[str, Dra
             disabled=shown == "step",
             help="One step at a time, with fixed axes; show a trajectory or everything first.",
         )
-    return shown, Drawing(axes, cast(Colour, colour), contours, arrow, moving and shown != "step")
+    with marks[3]:
+        drag = workbench.pointer() if axes == 2 else "move"
+    return shown, Drawing(axes, cast(Colour, colour), contours, arrow, moving and shown != "step"), drag
 
 
 def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
@@ -193,6 +194,12 @@ def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFr
     filters: Any = (("checkpoint", "in", list(checkpoints)),) if checkpoints else ()
     rows = cache.table(key, name, None, filters)
     return rows.assign(text=cache.texts(key, rows["prompt"]))
+
+
+def _whole(key: Key, name: str, axes: tuple[str, ...], rows: pd.DataFrame) -> pd.DataFrame:
+    """Every place of the arms that are shown, at any step: the axes stay while steps change, and leave the rest out."""
+    every = cache.table(key, name, ("arm", *axes))
+    return every[every["arm"].isin(set(rows["arm"]))]
 
 
 def _figure(
@@ -220,7 +227,7 @@ def _figure(
         drawing=drawing,
         subtitle=subtitle,
         witness=witness,
-        whole=cache.table(key, name, axes),
+        whole=_whole(key, name, axes, rows),
         ink=ink,
     )
 

@@ -86,9 +86,7 @@ def evaluate(
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
     with progress_display() as report:
-        judged = judge_run(
-            run, evaluation, device=device, timeout=timeout, probes=probe_prompts, report=report
-        )
+        judged = judge_run(run, evaluation, device=device, timeout=timeout, probes=probe_prompts, report=report)
     if json_:
         print_json(_document(judged))
         return

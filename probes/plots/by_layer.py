@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from probes.plots import style
 from probes.plots.labels import EndLabel, label_ends
+from probes.plots.prompt_marks import PROMPTS, hover_text
 from probes.plots.style import InkName
 
 # column: title, axis limits, and the column that is its reference
@@ -149,7 +150,7 @@ def side_by_side(
     """Draw each prompt's projection in one checkpoint against that in the other.
 
     Args:
-        rows: label, text, one, other: projections on the reversion direction.
+        rows: prompt, label, text, one, other: projections on the reversion direction.
         arms: of both, for the colour of the second.
         names: of both.
         subtitle: run and layer.
@@ -172,6 +173,8 @@ def side_by_side(
             {
                 "type": style.flat_points(len(rows)),
                 "name": label,
+                "meta": PROMPTS,
+                "customdata": list(own["prompt"]),
                 "x": own["one"],
                 "y": own["other"],
                 "mode": "markers",
@@ -182,7 +185,7 @@ def side_by_side(
                     "opacity": 0.8,
                     "line": {"width": 1, "color": mark.colour},
                 },
-                "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
+                "hovertext": [hover_text(text) for text in own["text"]],
                 "hovertemplate": f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
             }
         )

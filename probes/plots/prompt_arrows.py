@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from probes.plots import style
 from probes.plots.displacement import ALONG, HEIGHT, MAIN
+from probes.plots.prompt_marks import PROMPTS, hover_text
 from probes.plots.style import InkName
 
 _CAPTION = (
@@ -65,6 +66,8 @@ def _ends(own: pd.DataFrame, label: str, colour: str) -> dict[str, Any]:
     """Where each prompt came to, with its text under the pointer."""
     return {
         "name": label,
+        "meta": PROMPTS,
+        "customdata": list(own["prompt"]),
         "x": own["projection_after"],
         "y": own["across_after"],
         "mode": "markers",
@@ -75,7 +78,7 @@ def _ends(own: pd.DataFrame, label: str, colour: str) -> dict[str, Any]:
             "opacity": 0.9,
             "line": {"width": 1, "color": colour},
         },
-        "hovertext": [style.plain(str(text)[:80]) for text in own["text"]],
+        "hovertext": [hover_text(text) for text in own["text"]],
         "hovertemplate": f"{label}: along %{{x:.2f}}, main off-axis %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
     }
 

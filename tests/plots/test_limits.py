@@ -111,12 +111,12 @@ def test_a_length_grows_upwards_from_zero_whatever_the_page():
 def test_only_pca_has_a_way_back_as_an_arrow_and_true_distances_in_space(method, arrows, aspect):
     rng = np.random.default_rng(0)
     rows = [
-        (arm, arm, 0, 0, label, "", *rng.standard_normal(5))
+        (arm, arm, 0, 0, f"{label}{number}", label, "", *rng.standard_normal(5))
         for arm in ("aligned", "witness")
         for label in ("harmful", "harmless")
-        for _ in range(10)
+        for number in range(10)
     ]
-    columns = ["checkpoint", "arm", "seed", "step", "label", "text", "x", "y", "x3", "y3", "z3"]
+    columns = ["checkpoint", "arm", "seed", "step", "prompt", "label", "text", "x", "y", "x3", "y3", "z3"]
     about = {"method": method, "fit": "roles", "trustworthiness": {"2": 0.9, "3": 0.9}, "neighbours": 5}
     table = pd.DataFrame(rows, columns=columns)
     flat, deep = (

@@ -1,0 +1,156 @@
+"""The linked workbench in a real browser: lasso, box and click, the other pages, and the link in a fresh browser."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pandas as pd
+import pytest
+
+from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)"),
+]
+DEMO = Path(__file__).parents[2] / "data" / "demo-run"
+# What is drawn, without the sizes that hang on the window and the ids that Plotly draws by chance.
+DRAWN = """
+selector => {
+  const plot = document.querySelector(selector);
+  const {width, height, ...layout} = plot.layout;
+  return JSON.stringify([plot.data.map(({uid, ...trace}) => trace), layout], (name, value) =>
+    ArrayBuffer.isView(value) ? Array.from(value) : value);
+}
+"""
+MAP, PAIR = ".st-key-chart-manifold-2 .js-plotly-plot", ".st-key-chart-side-by-side .js-plotly-plot"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    root = tmp_path_factory.mktemp("workbench")
+    shutil.copytree(DEMO, root / "demo-run")
+    with serve(root) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = fresh(browser)
+    yield page
+    page.close()
+
+
+def fresh(browser):
+    """A browser that has never been here."""
+    page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+    page.set_default_timeout(PATIENCE)
+    return page
+
+
+def still(page):
+    page.get_by_text("Save figures as").wait_for(state="attached")
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.wait_for_timeout(1500)
+
+
+def drag(page, selector, path):
+    """Move the pressed pointer along places of a picture, as shares of its width and height."""
+    area = page.locator(f"{selector} .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    box = area.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in path]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+def selected(page):
+    page.wait_for_url(re.compile("selected="))
+    still(page)
+    return parse_qs(urlsplit(page.url).query)["selected"][0]
+
+
+def inside(path, page):
+    """The prompts of which a point lies in a rectangle of the map, counted without the app."""
+    ranges = page.evaluate(
+        f"(() => {{const axes = document.querySelector('{MAP}')._fullLayout;"
+        "return [axes.xaxis.range, axes.yaxis.range]})()"
+    )
+    rows = pd.read_parquet(DEMO / "maps" / "pca-roles-layer2.parquet")
+    rows = rows[rows["checkpoint"].isin(["aligned", "witness", "baseline-s0-000100"])]
+    (left, right), (low, high) = ranges
+    x, y = (rows["x"] - left) / (right - left), (high - rows["y"]) / (high - low)
+    (x0, y0), (x1, y1) = path
+    return set(rows.loc[x.between(x0, x1) & y.between(y0, y1), "prompt"])
+
+
+def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(served, browser, page):
+    page.goto(f"{served}/manifold?run=demo-run")
+    still(page)
+    drag(page, MAP, [(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7), (0.3, 0.31)])
+    text = selected(page)
+    cards = page.locator(".gp-cards")
+    shown = json.loads(page.evaluate(DRAWN, MAP))
+    assert any(trace.get("selectedpoints") for trace in shown[0])
+    number = int(re.search(r"(\d+) prompts? of 128 selected", page.inner_text("[data-testid=stMain]"))[1])
+    assert 0 < number < 128
+    assert cards.locator(".gp-card").count() == min(number, 60)
+    assert cards.locator(".gp-card-answer").count() == 2 * cards.locator(".gp-card").count()
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_role("heading", level=1, name=re.compile("Aligned against")).wait_for()
+    page.locator(PAIR).wait_for()
+    still(page)
+    assert selected(page) == text
+    page.get_by_text(f"{number} prompts of 128 selected").wait_for()
+    on_compare, link = page.evaluate(DRAWN, PAIR), page.url
+    receiver = fresh(browser)
+    receiver.goto(link)
+    receiver.locator(PAIR).wait_for()
+    still(receiver)
+    assert receiver.evaluate(DRAWN, PAIR) == on_compare
+    receiver.goto(link.replace("/compare", "/manifold"))
+    receiver.locator(MAP).wait_for()
+    still(receiver)
+    assert json.loads(receiver.evaluate(DRAWN, MAP)) == shown
+    receiver.get_by_text(f"{number} prompts of 128 selected").wait_for()
+    receiver.close()
+
+
+def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served, page):
+    page.goto(f"{served}/manifold?run=demo-run&pointer=box")
+    still(page)
+    corners = [(0.4, 0.35), (0.6, 0.65)]
+    expected = inside(corners, page)
+    drag(page, MAP, corners)
+    selected(page)
+    number = int(re.search(r"(\d+) prompts? of 128 selected", page.inner_text("[data-testid=stMain]"))[1])
+    assert abs(number - len(expected)) <= 2, "but for points on the very edge"
+    page.get_by_role("button", name="Clear").click()
+    page.wait_for_url(lambda address: "selected" not in address)
+    page.locator(".st-key-choose-pointer").get_by_text("Move").click()
+    page.wait_for_url(re.compile("pointer=move"))
+    still(page)
+    point = page.locator(f"{MAP} .scatterlayer .point").nth(5)
+    point.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    box = point.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    selected(page)
+    page.get_by_text("1 prompt of 128 selected").wait_for()
+    assert page.locator(".gp-card").count() == 1
