@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, state
+from app import cache, camera, state
 from app.cache import Catalogue, Key
 from probes.errors import GravityError
 from probes.lineage import NO_WITNESS, ROLES, Witness
@@ -26,9 +26,9 @@ from probes.statistics import typeset
 from probes.store import Manifest, csv_text
 
 _CONTEXT = "context"
-PICTURES = ("PNG", "SVG")
+PICTURES = ("png", "svg")
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
-COLUMNS = {"One": 480, "One and a half": 647, "Two": 987}
+COLUMNS = {"1": 480, "1.5": 647, "2": 987}
 _ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
 
 
@@ -246,6 +246,8 @@ def chart(
         "scrollZoom": False,
         "doubleClick": False,
     }
+    if any(True for _ in figure.select_scenes()):
+        camera.keep(figure, name)
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
     st.plotly_chart(figure, theme=None, key=chart_key(name), config=config, alt=alt, **more)
@@ -272,10 +274,10 @@ def chart_key(name: str) -> str:
 
 def _saving(figure: go.Figure, name: str) -> dict[str, Any]:
     """How the figure's own button saves it: format, name, and size on paper."""
-    pictures = st.session_state.get("choose-pictures") or PICTURES[0]
-    columns = st.session_state.get("choose-columns") or "Two"
-    size = {"width": COLUMNS[columns], "height": figure.layout.height or 450}
-    return {"format": pictures.lower(), "filename": file_name(name), "scale": 3 if pictures == "PNG" else 1, **size}
+    pictures, columns = state.view("save") or "png", state.view("columns") or "2"
+    size = {"width": COLUMNS.get(columns, COLUMNS["2"]), "height": figure.layout.height or 450}
+    kind = pictures if pictures in PICTURES else "png"
+    return {"format": kind, "filename": file_name(name), "scale": 3 if kind == "png" else 1, **size}
 
 
 def file_name(name: str) -> str:

@@ -55,7 +55,8 @@ CSS = """
 """
 
 # Streamlit gives a drawn figure's layout back to Plotly after each turn of a camera, and so loses what the user did
-# when the next figure comes. This keeps the camera of each 3-D chart by its key, as long as the tab is open.
+# when the next figure comes. This keeps the camera of each 3-D chart by its key, as long as the tab is open, turns the
+# scenes of one chart together, and tells `app.camera`, which puts the camera into the address.
 CAMERAS = """
 <script>
 (() => {
@@ -66,18 +67,35 @@ CAMERAS = """
     return box ? Array.from(box.classList).find(each => each.startsWith("st-key-chart-")) : null;
   };
   const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-  const restore = plot => {
-    const camera = kept.get(name(plot)), scene = (plot._fullLayout || {}).scene;
-    if (!camera || !scene || !scene._scene || !scene._scene.camera || same(scene.camera.eye, camera.eye)) return;
+  const scenes = plot => Object.keys(plot._fullLayout || {}).filter(key => /^scene[0-9]*$/.test(key));
+  const turn = (plot, key, camera) => {
+    const scene = plot._fullLayout[key];
+    if (!scene || !scene._scene || !scene._scene.camera || same(scene.camera.eye, camera.eye)) return;
     Object.assign(scene.camera, structuredClone(camera));
-    if (plot.layout.scene) plot.layout.scene.camera = structuredClone(camera);
+    if (plot.layout[key]) plot.layout[key].camera = structuredClone(camera);
     scene._scene.setViewport(scene);
+  };
+  const restore = plot => {
+    const camera = kept.get(name(plot));
+    if (camera) scenes(plot).forEach(key => turn(plot, key, camera));
+  };
+  const follow = (plot, change) => {
+    const key = scenes(plot).find(scene => change && change[`${scene}.camera`]);
+    if (!key) return null;
+    const camera = change[`${key}.camera`];
+    scenes(plot).filter(scene => scene !== key).forEach(scene => turn(plot, scene, camera));
+    return camera;
   };
   const watch = plot => {
     if (plot.gravityWatched || !plot.on) return;
     plot.gravityWatched = true;
+    plot.on("plotly_relayouting", change => follow(plot, change));
     plot.on("plotly_relayout", change => {
-      if (change && change["scene.camera"]) kept.set(name(plot), structuredClone(change["scene.camera"]));
+      const camera = follow(plot, change), chart = name(plot);
+      if (!camera || !chart) return;
+      kept.set(chart, structuredClone(camera));
+      const detail = {picture: chart.replace("st-key-chart-", ""), camera: structuredClone(camera)};
+      document.dispatchEvent(new CustomEvent("gravity-camera", {detail}));
     });
     plot.on("plotly_afterplot", () => restore(plot));
     restore(plot);

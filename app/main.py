@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import bench, cache, components, look, sidebar, state
+from app import bench, cache, components, look, sidebar, state, widgets
 from app.cache import Key
 from probes.errors import GravityError
 from probes.plots.style import InkName
@@ -106,7 +106,7 @@ def _fill_in(ready: components.Context) -> None:
 
 
 def _ink() -> InkName:
-    for_paper = st.session_state.get("choose-light-ink", False)
+    for_paper = widgets.LIGHT_INK.on
     return "dark" if st.context.theme.type == "dark" and not for_paper else "light"
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import cache, state
+from app import cache, camera, state, widgets
 from app.cache import Catalogue, Key
-from app.components import COLUMNS, PICTURES, Context, choose, layer_name
+from app.components import Context, choose, layer_name
 from app.widgets import NAMES, OF_A_RUN
 from probes.plots.style import InkName
 from probes.store import Manifest
@@ -107,7 +107,7 @@ def absences(ready: Context) -> list[str]:
         for name, is_there, shown in pairs
         if not is_there
     ]
-    return [*missing, *chosen.unread, *_unknown_names(chosen)]
+    return [*missing, *chosen.unread, *_unknown_names(chosen), *_unread_camera()]
 
 
 def _unknown_names(chosen: state.Selection) -> list[str]:
@@ -115,18 +115,23 @@ def _unknown_names(chosen: state.Selection) -> list[str]:
     return [f"The address says {', '.join(names)}, which means nothing here."] if names else []
 
 
+def _unread_camera() -> list[str]:
+    text = state.view(camera.NAME)
+    return [f"The address asks for camera={text[:60]}, which is no camera."] if text and not camera.read(text) else []
+
+
 def choose_pictures() -> None:
     """Choose how a figure's own button saves it: format, width on paper, and light ink on a dark page too."""
-    st.segmented_control("Save figures as", PICTURES, default=PICTURES[0], key="choose-pictures")
-    st.segmented_control(
+    widgets.SAVE.control("Save figures as")
+    widgets.COLUMNS.control(
         "Columns",
-        list(COLUMNS),
-        default="Two",
-        key="choose-columns",
+        default="2",
         help="Width of a saved figure: for 89, 120 or 183 mm on paper, with type of the same size.",
     )
     if st.context.theme.type == "dark":
-        st.toggle("Light ink", key="choose-light-ink", help="Draws the figures as on white paper, to save them.")
+        widgets.LIGHT_INK.control(
+            "Light ink", widget=st.toggle, help="Draws the figures as on white paper, to save them."
+        )
 
 
 def resolve_selection(key: Key, manifest: Manifest, catalogue: Catalogue, ink: InkName) -> Context:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from app import state
+from app import camera, state
 from app.components import Context, absent, bind, choose
 from probes.plots import style
 
@@ -257,15 +257,19 @@ ANSWERED = OneOf("answered", {"all": "all", "refused": "refused", "answered": "a
 WORDS = Words("words")
 ALONE, GENERATE = Switch("alone"), Switch("generate")  # Live
 PUSH = Amount("push", -4.0, 4.0, 0.25)
+SAVE = OneOf("save", {"png": "PNG", "svg": "SVG"})  # Sidebar
+COLUMNS = OneOf("columns", {"1": "One", "1.5": "One and a half", "2": "Two"})
+LIGHT_INK = Switch("light_ink")
 OF_A_RUN = ("arms", "steps", "measure", "requests", "format", "export_layer", "fitted_at", "selected")
 NAMES = frozenset(
     (
         *OF_A_RUN,
+        camera.NAME,
         *(
             control.name
             for control in (
                 *(ESTIMATE, PROMPTS, SPREAD, MAP, AXES, FITTED, SHOWN, COLOUR, CONTOURS, ARROW, PLAY, ACROSS, MORE),
-                *(POINTER, TRAILS),
+                *(POINTER, TRAILS, SAVE, COLUMNS, LIGHT_INK),
                 *(PATHS, WELL, ANSWERS, DIRECTION_VIEWS, ANSWERED, WORDS, ALONE, GENERATE, PUSH),
             )
         ),

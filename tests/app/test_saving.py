@@ -36,16 +36,25 @@ def test_the_name_says_run_arm_layer_and_step_and_the_button_is_always_there(pag
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-@pytest.mark.parametrize("kind", ["PNG", "SVG"])
+@pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_size_is_fixed_in_columns_whatever_the_window(page, columns, kind):
     page.segmented_control(key="choose-columns").set_value(columns).run()
-    page.segmented_control(key="choose-pictures").set_value(kind).run()
+    page.segmented_control(key="choose-save").set_value(kind).run()
     options = saving(page)[1]
-    assert (options["width"], options["format"]) == (COLUMNS[columns], kind.lower())
+    assert (options["width"], options["format"]) == (COLUMNS[columns], kind)
     assert options["height"] > 400
 
 
 def test_type_is_as_large_on_paper_in_every_column():
-    millimetres = {"One": 89, "One and a half": 120, "Two": 183}
+    millimetres = {"1": 89, "1.5": 120, "2": 183}
     scales = [COLUMNS[name] / width for name, width in millimetres.items()]
     assert max(scales) / min(scales) < 1.005
+
+
+def test_how_figures_are_saved_is_in_the_address(page):
+    page.segmented_control(key="choose-columns").set_value("1.5").run()
+    page.segmented_control(key="choose-save").set_value("svg").run()
+    assert page.query_params["columns"] == "1.5"
+    assert page.query_params["save"] == "svg"
+    page.segmented_control(key="choose-columns").set_value("2").run()
+    assert "columns" not in page.query_params

@@ -1,0 +1,86 @@
+"""The camera of a picture in space, in the address as `camera=PICTURE:` and nine numbers: eye, centre and up.
+
+A picture is turned in the browser, which tells the app afterwards (`look.CAMERAS`). The figure is drawn anew with the
+address's camera only where that was turned in another browser: nothing jumps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import state
+
+NAME = "camera"
+_TURNED, _DRAWN = "camera-turned-here", "camera-drawn"
+_PARTS = ("eye", "center", "up")
+_LISTEN = """
+export default function ({data, setTriggerValue}) {
+  let waiting;
+  const turned = event => {
+    if (event.detail.picture !== data.picture) return;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => setTriggerValue("turned", event.detail.camera), 300);
+  };
+  document.addEventListener("gravity-camera", turned);
+  return () => {
+    clearTimeout(waiting);
+    document.removeEventListener("gravity-camera", turned);
+  };
+}
+"""
+_listener = st.components.v2.component("gravity_camera", js=_LISTEN)
+
+
+def read(text: str) -> tuple[str, dict[str, dict[str, float]]] | None:
+    """The picture and the camera that an address names; None where it cannot be read."""
+    picture, _, numbers = text.partition(":")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        return None
+    if len(values) != 9 or not all(math.isfinite(value) for value in values):
+        return None
+    triples = (values[at : at + 3] for at in (0, 3, 6))
+    return picture, {part: dict(zip("xyz", triple, strict=True)) for part, triple in zip(_PARTS, triples, strict=True)}
+
+
+def write(picture: str, camera: dict[str, dict[str, float]]) -> str:
+    """A camera as it stands in the address."""
+    return f"{picture}:" + ",".join(f"{camera[part][axis]:.3f}" for part in _PARTS for axis in "xyz")
+
+
+def keep(figure: go.Figure, picture: str) -> None:
+    """Draw a figure in space from where the address says, and put into the address how it is turned."""
+    requested = state.view(NAME)
+    drawn = st.session_state.setdefault(_DRAWN, {})
+    if requested != st.session_state.get(_TURNED):
+        known = read(requested)
+        drawn.clear()
+        if known:
+            drawn[known[0]] = known[1]
+        st.session_state[_TURNED] = requested
+    if picture in drawn:
+        for scene in figure.select_scenes():
+            scene.camera.update(drawn[picture])
+    key = f"camera-{picture}"
+
+    def turned() -> None:
+        camera = (st.session_state.get(key) or {}).get("turned")
+        if _is_camera(camera):
+            st.session_state[_TURNED] = write(picture, camera)
+            state.change_view(NAME, st.session_state[_TURNED])
+            state.write_url()
+
+    _listener(key=key, data={"picture": picture}, on_turned_change=turned)
+
+
+def _is_camera(camera: Any) -> bool:
+    """Whether what a browser sent has the form of a camera."""
+    return isinstance(camera, dict) and all(
+        isinstance(camera.get(part), dict) and all(isinstance(camera[part].get(axis), int | float) for axis in "xyz")
+        for part in _PARTS
+    )

@@ -1,0 +1,69 @@
+"""The camera of a picture in space is in the address, and is drawn from there for a fresh visitor."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import camera
+
+ROOT = Path(__file__).parents[2]
+MAIN, DEMO = str(ROOT / "app" / "main.py"), ROOT / "data" / "demo-run"
+TURNED = {
+    "eye": {"x": 0.5, "y": -1.25, "z": 2.0},
+    "center": {"x": 0.0, "y": 0.1, "z": 0.0},
+    "up": {"x": 0.0, "y": 0.0, "z": 1.0},
+}
+
+
+@pytest.fixture
+def visit(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["main.py", str(DEMO)])
+
+    def open_at(page, query):
+        at = AppTest.from_file(MAIN, default_timeout=120)
+        for name, value in query.items():
+            at.query_params[name] = value
+        at.run()
+        at.switch_page(f"views/{page}.py")
+        at.run()
+        assert not at.exception
+        return at
+
+    return open_at
+
+
+def scene(at):
+    return json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]["scene"]
+
+
+def test_a_camera_comes_back_from_the_address():
+    assert camera.read(camera.write("well-surface", TURNED)) == ("well-surface", TURNED)
+
+
+@pytest.mark.parametrize("text", ["", "well", "well:1,2", "well:1,2,3,4,5,6,7,8,up", "well:1,2,3,4,5,6,7,8,nan"])
+def test_what_is_no_camera_is_not_read(text):
+    assert camera.read(text) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "picture"),
+    [
+        ("manifold", {"axes": "3d"}, "manifold-3"),
+        ("well", {"well": "surface"}, "well-surface"),
+        ("trajectories", {"paths": "space"}, "trajectories-space"),
+    ],
+)
+def test_a_fresh_visitor_sees_it_from_where_the_sender_looked(visit, page, query, picture):
+    assert scene(visit(page, query)).get("camera") != TURNED
+    at = visit(page, {**query, "camera": camera.write(picture, TURNED)})
+    assert {part: scene(at)["camera"][part] for part in TURNED} == TURNED
+    other = visit(page, {**query, "camera": camera.write("another", TURNED)})
+    assert scene(other).get("camera") != TURNED
+
+
+def test_an_address_with_no_camera_in_it_is_told_so(visit):
+    at = visit("well", {"camera": "up"})
+    assert any("camera" in warning.value and "no camera" in warning.value for warning in at.warning)
