@@ -69,7 +69,7 @@ def keep(figure: go.Figure, picture: str) -> None:
     key = f"camera-{picture}"
 
     def turned() -> None:
-        camera = (st.session_state.get(key) or {}).get("turned")
+        camera: Any = (st.session_state.get(key) or {}).get("turned")
         if _is_camera(camera):
             st.session_state[_TURNED] = write(picture, camera)
             state.change_view(NAME, st.session_state[_TURNED])

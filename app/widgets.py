@@ -234,6 +234,7 @@ COLOUR = OneOf(
 )
 POINTER = OneOf("pointer", {"lasso": "Lasso", "box": "Box", "move": "Move"})
 TRAILS = Switch("trails")
+BESIDE = OneOf("beside", {"none": "One map", "checkpoints": "Two checkpoints", "layers": "Two layers"})
 CONTOURS, ARROW, PLAY = Switch("contours", default=True), Switch("arrow", default=True), Switch("play")
 ACROSS = OneOf("across", {"all": "All that lies off it", "main": "Main off-axis direction"})  # Displacement
 MORE = OneOf("more", {"prompts": "Prompt by prompt", "layers": "At every layer"})
@@ -260,7 +261,7 @@ PUSH = Amount("push", -4.0, 4.0, 0.25)
 SAVE = OneOf("save", {"png": "PNG", "svg": "SVG"})  # Sidebar
 COLUMNS = OneOf("columns", {"1": "One", "1.5": "One and a half", "2": "Two"})
 LIGHT_INK = Switch("light_ink")
-OF_A_RUN = ("arms", "steps", "measure", "requests", "format", "export_layer", "fitted_at", "selected")
+OF_A_RUN = ("arms", "steps", "measure", "requests", "format", "export_layer", "fitted_at", "selected", "second_layer")
 NAMES = frozenset(
     (
         *OF_A_RUN,
@@ -269,7 +270,7 @@ NAMES = frozenset(
             control.name
             for control in (
                 *(ESTIMATE, PROMPTS, SPREAD, MAP, AXES, FITTED, SHOWN, COLOUR, CONTOURS, ARROW, PLAY, ACROSS, MORE),
-                *(POINTER, TRAILS, SAVE, COLUMNS, LIGHT_INK),
+                *(POINTER, TRAILS, BESIDE, SAVE, COLUMNS, LIGHT_INK),
                 *(PATHS, WELL, ANSWERS, DIRECTION_VIEWS, ANSWERED, WORDS, ALONE, GENERATE, PUSH),
             )
         ),

@@ -67,18 +67,16 @@ def hovers(points: pd.DataFrame, rows: pd.DataFrame, names: tuple[str, str]) -> 
     return points.assign(hover=points["prompt"].map(texts).fillna(""))
 
 
-def cards(run: Context) -> None:
+def cards(run: Context, *, flat: bool) -> None:
     """The selected prompts to be read: text, both answers, label, flip, and how far each moved."""
     chosen, both = prompt_choice.note(run), pair.chosen(run)
     rows, names = prompt_rows.rows(run.key, run.layer, both), pair.names(run, both)
     shown = _in_order(rows[rows["prompt"].isin(chosen)] if chosen else rows)
     if not chosen:
         shown = shown.head(_MOST_MOVED)
-        components.note(
-            "Draw around prompts in the map, or click one, to read them here. These moved furthest along the way back."
-            if rows["moved"].notna().any()
-            else "Draw around prompts in the map, or click one, to read them here."
-        )
+        how = "Draw around prompts in the map, or click one," if flat else "Select prompts in the 2-D map"
+        moved = " These moved furthest along the way back." if rows["moved"].notna().any() else ""
+        components.note(f"{how} to read them here.{moved}")
     body = "".join(_card(row, names) for row in shown.head(_CARDS).to_dict("records"))
     st.html(f'<div class="gp-cards" tabindex="0" role="region" aria-label="Prompts">{body}</div>')
     if len(shown) > _CARDS:
@@ -106,6 +104,15 @@ def _moved(distance: float) -> str:
     if pd.isna(distance):
         return ""
     return f"moved {'+' if distance >= 0 else ''}{style.decimal(distance)}"
+
+
+def foremost(run: Context) -> tuple[str, ...]:
+    """The selected prompts; where none is, those that moved furthest."""
+    chosen = prompt_choice.prompts(run)
+    if chosen:
+        return chosen
+    rows = _in_order(prompt_rows.rows(run.key, run.layer, pair.chosen(run)))
+    return tuple(rows["prompt"].head(_MOST_MOVED))
 
 
 def table(run: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,22 @@ from app.components import Context
 from probes.errors import RunFolderError
 from probes.plots import manifold
 from probes.plots.clouds import Colour, Drawing
+from probes.plots.map_pair import set_beside
 from probes.plots.style import InkName
+
+
+@dataclass(frozen=True)
+class _Map:
+    """Which map is drawn, in how many dimensions, and the names of all that the run holds."""
+
+    method: str
+    fit: str
+    axes: int
+    known: frozenset[str]
+
+    def name(self, layer: int) -> str:
+        """Name of its table at a layer."""
+        return f"maps/{self.method}-{self.fit}-layer{layer}"
 
 
 def show(run: Context) -> None:
@@ -41,7 +57,7 @@ def show(run: Context) -> None:
         f"{axes}-D ({about['neighbours']} neighbours, seed {about['seed']}). {_reading(kept_well)}",
     )
     with components.section():
-        _map(run, name, axes, method)
+        _map(run, _Map(method, fit, axes, frozenset(names)))
     st.header("Check it", anchor=False)
     _controls_of_map(*first)
 
@@ -103,50 +119,87 @@ def _place(key: Key, name: str) -> tuple[str, ...]:
 
 
 @st.fragment
-def _map(run: Context, name: str, axes: int, method: str) -> None:
+def _map(run: Context, place: _Map) -> None:
     with components.section():
-        shown, drawing, drag = _controls_of_drawing(run, axes, method)
+        shown, drawing, drag = _controls_of_drawing(run, place)
         names = _chosen(run, shown)
-        rows = _rows(run.key, name, names)
-        if len(rows) > manifold.AT_MOST:
-            components.note(
-                f"{len(rows):,} points are too many for a browser: they are thinned to at most {manifold.AT_MOST:,}, "
-                "evenly in every checkpoint and class."
-            )
-        if names and run.checkpoint in set(names) - set(rows["checkpoint"]):
-            components.note(
-                f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it is not in the map."
-            )
-        both = pair.chosen(run)
-        figure = cache.figure(
-            _figure,
-            run.key,
-            name,
-            names,
-            drawing,
-            (run.layer, both, pair.names(run, both)),
-            run.subtitle(direction=False),
-            run.witness,
-            run.ink,
-        )
+        rows = _rows(run.key, place.name(run.layer), names)
+        _notes(run, rows, names)
+        beside = _beside(run, place)
         with st.container(key="workbench"):
-            left, right = st.columns([5, 3], gap="medium")
-            with left:
-                workbench.chart(
-                    run,
-                    figure,
-                    rows,
-                    name=f"manifold-{axes}{'-moving' if drawing.moving else ''}",
-                    modes=_MODES[axes],
-                    drag=drag,
-                    alt="Every prompt of the chosen checkpoints in the map",
-                )
-            with right:
-                st.header("Prompts", anchor=False)
-                workbench.cards(run)
+            if beside:
+                _chart(run, place, drawing, drag, names, rows, beside)
+                workbench.cards(run, flat=place.axes == 2)
+            else:
+                left, right = st.columns([5, 3], gap="medium")
+                with left:
+                    _chart(run, place, drawing, drag, names, rows, None)
+                with right:
+                    st.header("Prompts", anchor=False)
+                    workbench.cards(run, flat=place.axes == 2)
         st.header("Prompts of the two checkpoints", anchor=False)
         pair.controls(run)
         workbench.table(run)
+
+
+def _notes(run: Context, rows: pd.DataFrame, names: tuple[str, ...] | None) -> None:
+    if len(rows) > manifold.AT_MOST:
+        components.note(
+            f"{len(rows):,} points are too many for a browser: they are thinned to at most {manifold.AT_MOST:,}, "
+            "evenly in every checkpoint and class."
+        )
+    if names and run.checkpoint in set(names) - set(rows["checkpoint"]):
+        components.note(f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it is not in the map.")
+
+
+def _beside(run: Context, place: _Map) -> str | int | None:
+    """What is set side by side: `checkpoints`, or the other layer; None: nothing is."""
+    kind = widgets.BESIDE.chosen()
+    if kind != "layers":
+        return None if kind == "none" else kind
+    layers = [layer for layer in run.catalogue.layers if place.name(layer) in place.known and layer != run.layer]
+    if not layers:
+        components.note("This run holds such a map of one layer only.")
+        return None
+    last = str(layers[-1])
+    choice = widgets.OneOf("second_layer", {str(layer): components.layer_name(layer) for layer in layers})
+    return int(choice.control("Beside it", default=last, widget=st.selectbox))
+
+
+def _chart(
+    run: Context,
+    place: _Map,
+    drawing: Drawing,
+    drag: str,
+    names: tuple[str, ...] | None,
+    rows: pd.DataFrame,
+    beside: str | int | None,
+) -> None:
+    both = pair.chosen(run)
+    compared = (run.layer, both, pair.names(run, both))
+    subtitle = run.subtitle(direction=False, layer=not isinstance(beside, int))
+    about: tuple[Any, ...] = (compared, (run.arm, run.seed), subtitle, run.witness, run.ink)
+    if beside is None:
+        figure = cache.figure(_figure, run.key, place.name(run.layer), names, drawing, *about)
+    elif isinstance(beside, int):
+        maps = (place.name(run.layer), place.name(beside))
+        titles = tuple(components.layer_name(layer).capitalize() for layer in (run.layer, beside))
+        figure = cache.figure(_pair_figure, run.key, maps, (names, names), titles, drawing, *about)
+    else:
+        maps = (place.name(run.layer),) * 2
+        figure = cache.figure(
+            _pair_figure, run.key, maps, tuple((name,) for name in both), compared[2], drawing, *about
+        )
+    moving = "-moving" if drawing.moving else ""
+    workbench.chart(
+        run,
+        figure,
+        rows,
+        name=f"manifold-{place.axes}{'-pair' if beside is not None else ''}{moving}",
+        modes=_MODES[place.axes],
+        drag=drag,
+        alt="Every prompt of the chosen checkpoints in the map",
+    )
 
 
 _MODES = {
@@ -155,28 +208,35 @@ _MODES = {
 }
 
 
-def _controls_of_drawing(run: Context, axes: int, method: str) -> tuple[str, Drawing, str]:
+def _controls_of_drawing(run: Context, place: _Map) -> tuple[str, Drawing, str]:
     """Which checkpoints are shown, how, and what dragging does."""
-    first, second = st.columns([3, 2])
+    first, second, third = st.columns([3, 4, 3])
     with first:
         shown = widgets.SHOWN.control("Shown")
     with second:
+        single = widgets.BESIDE.control("Side by side") == "none"
+    with third:
         colour = widgets.COLOUR.control("Colour", widget=st.selectbox)
-    marks = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
+    marks = st.columns(4)
     with marks[0]:
-        contours = widgets.CONTOURS.control("Contours", disabled=axes == 3)
+        contours = widgets.CONTOURS.control("Contours", disabled=place.axes == 3)
     with marks[1]:
         # UMAP keeps no directions: there is no way back to be drawn in it.
-        arrow = method == "pca" and run.has_witness and widgets.ARROW.control("Way back")
+        arrow = place.method == "pca" and run.has_witness and widgets.ARROW.control("Way back")
     with marks[2]:
         moving = widgets.PLAY.control(
             "Play steps",
-            disabled=shown == "step",
+            disabled=shown == "step" or not single,
             help="One step at a time, with fixed axes; show a trajectory or everything first.",
         )
     with marks[3]:
-        drag = workbench.pointer() if axes == 2 else "move"
-    return shown, Drawing(axes, cast(Colour, colour), contours, arrow, moving and shown != "step"), drag
+        trails = widgets.TRAILS.control(
+            "Trails", help="Single prompts, step by step: those selected, else the eight that moved furthest."
+        )
+    drag = workbench.pointer() if place.axes == 2 else "move"
+    moving = moving and shown != "step" and single
+    prompts = workbench.foremost(run) if trails else ()
+    return shown, Drawing(place.axes, cast(Colour, colour), contours, arrow, moving, prompts), drag
 
 
 def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
@@ -196,6 +256,12 @@ def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFr
     return rows.assign(text=cache.texts(key, rows["prompt"]))
 
 
+def _trajectory_rows(key: Key, name: str, trajectory: tuple[str, int]) -> pd.DataFrame:
+    """The places of the aligned model and of every checkpoint of one trajectory."""
+    rows = cache.table(key, name, None, (("arm", "in", ["aligned", trajectory[0]]),))
+    return rows[(rows["arm"] == "aligned") | (rows["seed"] == trajectory[1])]
+
+
 def _whole(key: Key, name: str, axes: tuple[str, ...], rows: pd.DataFrame) -> pd.DataFrame:
     """Every place of the arms that are shown, at any step: the axes stay while steps change, and leave the rest out."""
     every = cache.table(key, name, ("arm", *axes))
@@ -208,6 +274,7 @@ def _figure(
     checkpoints: tuple[str, ...] | None,
     drawing: Drawing,
     compared: tuple[int, tuple[str, str], tuple[str, str]],
+    trajectory: tuple[str, int],
     subtitle: str,
     witness: str,
     ink: InkName,
@@ -228,8 +295,21 @@ def _figure(
         subtitle=subtitle,
         witness=witness,
         whole=_whole(key, name, axes, rows),
+        trails=_trajectory_rows(key, name, trajectory) if drawing.trails else None,
         ink=ink,
     )
+
+
+def _pair_figure(
+    key: Key,
+    maps: tuple[str, str],
+    checkpoints: tuple[tuple[str, ...] | None, tuple[str, ...] | None],
+    titles: tuple[str, str],
+    drawing: Drawing,
+    *about: Any,
+) -> go.Figure:
+    left, right = (_figure(key, name, names, drawing, *about) for name, names in zip(maps, checkpoints, strict=True))
+    return set_beside(left, right, titles, about[-1])
 
 
 show(components.context())

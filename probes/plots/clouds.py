@@ -32,6 +32,7 @@ class Drawing:
         contours: lines around the densest half of each checkpoint's harmful prompts (2-D only).
         arrow: the way from the aligned model's to the witness's mean harmful prompt (PCA only).
         moving: play over the steps, with fixed axes, instead of showing them together.
+        trails: ids of the prompts whose way over the steps is drawn.
     """
 
     axes: int = 2
@@ -39,6 +40,7 @@ class Drawing:
     contours: bool = True
     arrow: bool = True
     moving: bool = False
+    trails: tuple[str, ...] = ()
 
 
 def columns_of(axes: int) -> tuple[str, ...]:

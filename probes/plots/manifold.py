@@ -12,6 +12,7 @@ from probes.lineage import ROLES
 from probes.plots import animation, clouds, prompt_marks, style
 from probes.plots.clouds import Drawing
 from probes.plots.style import InkName
+from probes.plots.trails import trail
 
 AT_MOST = 200_000  # points in one picture; more are thinned evenly in every checkpoint and class
 _IN_SPACE = 40_000
@@ -27,6 +28,7 @@ def manifold(
     subtitle: str,
     witness: str,
     whole: pd.DataFrame | None = None,
+    trails: pd.DataFrame | None = None,
     ink: InkName = "light",
 ) -> go.Figure:
     """Draw a map.
@@ -38,6 +40,8 @@ def manifold(
         drawing: how.
         subtitle: run and layer.
         witness: the witness's label.
+        trails: the places of one trajectory at all of its steps and of the aligned model, for `drawing.trails`;
+            None: the table's.
         whole: the map's places of every checkpoint, which fix the axes whatever is shown; None: the table's.
         ink: light or dark page.
     """
@@ -65,7 +69,30 @@ def manifold(
         _arrow(fig, table, drawing.axes, ink)
     _names(fig, table, drawing, witness, ink)
     _axes(fig, limits, drawing.axes, method, about)
-    return _add_frames(fig, table[~fixed], drawing, steps, ink, witness) if drawing.moving and steps else fig
+    paths = _paths(table if trails is None else trails, drawing)
+    if drawing.moving and steps:
+        return _add_frames(fig, table[~fixed], paths, drawing, steps, ink, witness)
+    if paths is not None:
+        _stand_back(fig)
+        fig.add_trace(trail(paths[1], drawing.axes, paths[0], ink))
+    return fig
+
+
+def _stand_back(fig: go.Figure) -> None:
+    """Let the clouds be the ground on which trails are seen."""
+    for trace in fig.data:
+        if trace.meta == prompt_marks.PROMPTS:
+            trace.marker.opacity = 0.3
+
+
+def _paths(table: pd.DataFrame, drawing: Drawing) -> tuple[str, pd.DataFrame] | None:
+    """The arm whose steps are drawn as trails, and its places and the aligned model's of the prompts with a trail."""
+    arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in ROLES]
+    if not drawing.trails or not arms:
+        return None
+    rows = table[table["arm"].isin(["aligned", arms[0]]) & table["prompt"].isin(drawing.trails)]
+    seeds = rows[rows["arm"] == arms[0]]["seed"]
+    return arms[0], rows[(rows["arm"] == "aligned") | (rows["seed"] == seeds.min())]
 
 
 def _has_arrow(about: dict[str, Any], drawing: Drawing) -> bool:
@@ -99,6 +126,8 @@ def _caption(about: dict[str, Any], drawing: Drawing) -> str:
         parts.append("Lines: around the densest half of each checkpoint's harmful prompts.")
     if _has_arrow(about, drawing):
         parts.append("Arrow: the way back, from the aligned model's mean harmful prompt to the witness's.")
+    if drawing.trails:
+        parts.append("Trails: single prompts, from the aligned model over the steps to the arrow's head.")
     if about["method"] == "umap":
         parts.append("UMAP keeps neighbours, not distances: how far two clouds lie apart, and which way, means little.")
     return " ".join(parts)
@@ -257,7 +286,13 @@ def _axes(
 
 
 def _add_frames(
-    fig: go.Figure, tuned: pd.DataFrame, drawing: Drawing, steps: list[int], ink: InkName, witness: str
+    fig: go.Figure,
+    tuned: pd.DataFrame,
+    paths: tuple[str, pd.DataFrame] | None,
+    drawing: Drawing,
+    steps: list[int],
+    ink: InkName,
+    witness: str,
 ) -> go.Figure:
     """A cloud for each arm, seed and class that takes the places of one step after another."""
     slots = [
@@ -278,6 +313,8 @@ def _add_frames(
             traces.append(clouds.points(now, label, name, arm, step, drawing, steps, ink, kind))
         for trace in traces:
             trace["marker"]["opacity"] = 0.9
+        if paths is not None:
+            traces.append(trail(paths[1][paths[1]["step"] <= step], drawing.axes, paths[0], ink))
         return traces
 
     first = len(fig.data)
