@@ -163,7 +163,8 @@ def _beside(run: Context, place: _Map) -> str | int | None:
         return None
     last = str(layers[-1])
     choice = widgets.OneOf("second_layer", {str(layer): components.layer_name(layer) for layer in layers})
-    return int(choice.control("Beside it", default=last, widget=st.selectbox))
+    with st.columns([3, 2, 2])[1]:
+        return int(choice.control("Other layer", default=last, widget=st.selectbox))
 
 
 def _chart(
@@ -210,11 +211,11 @@ _MODES = {
 
 def _controls_of_drawing(run: Context, place: _Map) -> tuple[str, Drawing, str]:
     """Which checkpoints are shown, how, and what dragging does."""
-    first, second, third = st.columns([3, 4, 3])
+    first, second, third = st.columns([3, 2, 2])
     with first:
         shown = widgets.SHOWN.control("Shown")
     with second:
-        single = widgets.BESIDE.control("Side by side") == "none"
+        single = widgets.BESIDE.control("Side by side", widget=st.selectbox) == "none"
     with third:
         colour = widgets.COLOUR.control("Colour", widget=st.selectbox)
     marks = st.columns(4)
@@ -309,7 +310,7 @@ def _pair_figure(
     *about: Any,
 ) -> go.Figure:
     left, right = (_figure(key, name, names, drawing, *about) for name, names in zip(maps, checkpoints, strict=True))
-    return set_beside(left, right, titles, about[-1])
+    return set_beside(left, right, titles, about[-1], one_map=maps[0] == maps[1])
 
 
 show(components.context())
