@@ -1,5 +1,6 @@
 """The gallery of a run: which pictures, and that they are files of their own."""
 
+import io
 import json
 import shutil
 import xml.etree.ElementTree as ET
@@ -10,8 +11,10 @@ from typer.testing import CliRunner
 
 from probes.cli import app
 from probes.errors import RunFolderError
+from probes.plots.browser import WIDTH, to_gif, to_pdf, to_svg
+from probes.plots.well_steps import step_by_step
 from probes.run import Run
-from probes.tasks.gallery import WIDTH, draw_gallery, to_pdf, to_svg
+from probes.tasks.gallery import draw_gallery
 
 DEMO = Path(__file__).parents[1] / "data" / "demo-run"
 CHROMIUM = shutil.which("chromium")
@@ -54,3 +57,33 @@ def test_chromium_draws_a_figure_as_svg_and_as_a_pdf_with_its_fonts(tmp_path):
     assert picture.get("width") == "960"
     push = run.drift(arm="push", statistic="return_fraction", layer=run.headline_layer)
     assert f"push, {push.sort_values('step')['value'].iloc[-1]:.2f} of the way" in image
+
+
+def _frames():
+    run = Run(DEMO)
+    roles = [("arm", "in", ["aligned", "witness", "pretrained"]), ("layer", "==", 2)]
+    prompts = run.read_table("projections", filters=roles)
+    paths = run.read_table("maps/plane", filters=[("layer", "==", 2)])
+    return step_by_step(prompts, paths, subtitle="run"), paths
+
+
+def test_the_well_step_by_step_stays_in_its_limits_and_the_paths_grow():
+    figures, paths = _frames()
+    steps = sorted(set(paths.loc[paths["arm"] == "baseline", "step"]))
+    assert len(figures) == len(steps)
+    assert len({(figure.layout.xaxis.range, figure.layout.yaxis.range) for figure in figures}) == 1
+    drawn = [next(trace for trace in figure.data if trace.name == "baseline s0") for figure in figures]
+    assert [len(trace.x) for trace in drawn] == list(range(2, len(steps) + 2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
+def test_the_animation_shows_every_step_and_rests_at_the_last():
+    from PIL import Image, ImageSequence
+
+    figures, _ = _frames()
+    animation = Image.open(io.BytesIO(to_gif(figures[:2] + figures[-1:], str(CHROMIUM))))
+    frames = [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(animation)]
+    assert len(set(frames)) == 3
+    assert animation.info["duration"] == 2500
+    assert animation.size[0] == 960

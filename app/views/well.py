@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
 
 from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
+from probes.errors import RunFolderError
 from probes.plots import well, well_surface
+from probes.plots.browser import find_browser, to_gif
 from probes.plots.displacement_by_layer import evenly
 from probes.plots.style import InkName
+from probes.plots.well_steps import step_by_step
 
 _ROLES = ("aligned", *well.EARLIER)
 _TABLES = ("maps/plane", "projections")
@@ -79,6 +83,37 @@ def _one_layer(run: Context, view: str, prompts: pd.DataFrame) -> None:
     )
     if space:
         components.note("Drag to rotate; the view is kept.")
+    _offer_animation(run)
+
+
+def _offer_animation(run: Context) -> None:
+    """The well step by step as a GIF, drawn when it is asked for: that takes some seconds."""
+    browser = find_browser()
+    if browser is None:
+        components.note("With Chromium installed on the app's machine, the steps can be saved here as an animation.")
+        return
+    place = (run.key, run.layer, run.subtitle(), run.witness, run.ink)
+    st.download_button(
+        "Step by step (GIF)",
+        lambda: _animation(*place, browser),
+        f"{components.file_name('well-steps')}.gif",
+        "image/gif",
+        key="well-steps",
+        type="tertiary",
+        icon=":material/animation:",
+        help="Drawn when you ask for it, in some seconds.",
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _animation(key: Key, layer: int, subtitle: str, witness: str, ink: InkName, browser: str) -> bytes:
+    frames = step_by_step(
+        _prompts(key, layer), cache.plane_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink
+    )
+    animation = to_gif(frames, browser)
+    if not animation:
+        raise RunFolderError("The animation could not be drawn", got="nothing from Chromium", next_step="Try again.")
+    return animation
 
 
 def _all_layers(run: Context) -> None:

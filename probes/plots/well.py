@@ -117,7 +117,13 @@ def _count_basins(depth: Float[np.ndarray, "across along"]) -> int:
 
 
 def contour(
-    prompts: pd.DataFrame, paths: pd.DataFrame, *, subtitle: str, witness: str = "witness", ink: InkName = "light"
+    prompts: pd.DataFrame,
+    paths: pd.DataFrame,
+    *,
+    subtitle: str,
+    witness: str = "witness",
+    until: int | None = None,
+    ink: InkName = "light",
 ) -> go.Figure:
     """Draw the well of one layer as a map of equal depths, for print too.
 
@@ -126,9 +132,12 @@ def contour(
         paths: arm, seed, step, along, across of every checkpoint there, roles included.
         subtitle: run and layer.
         witness: the witness's label.
+        until: the last step that is drawn, in the limits of all; None: all are.
         ink: light or dark page.
     """
     wide, high, far = limits_of(prompts, paths, _ASPECT)
+    if until is not None:
+        paths = paths[paths["arm"].isin(ROLES) | (paths["step"] <= until)]
     well = make_well(prompts, wide, high)
     fig = style.figure(title_of(well), subtitle, ink, height=_HEIGHT, caption=caption_of(well))
     colours = style.INKS[ink]
@@ -140,7 +149,7 @@ def contour(
     for arm, seed, path in ways(paths):
         fig.add_trace(_path(arm, seed, path))
         x, y = list(path["along"]), list(path["across"])
-        if arm in far:
+        if arm in far and not (wide[0] <= x[-1] <= wide[1] and high[0] <= y[-1] <= high[1]):
             notes += leave(list(zip(x, y, strict=True)), wide, high, names_of_far[arm, seed], arm, ink)
         elif arm not in {spot.text for spot in ends}:
             ends.append(labels.Spot(x[-1], y[-1], style.plain(arm), colours.text))

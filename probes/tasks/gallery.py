@@ -1,45 +1,26 @@
 """A gallery of a run: the pictures that a README shows, one file each, by one command.
 
-Each picture is an HTML page that turns and answers the pointer; where a Chromium is installed, for print an SVG, and a
-PDF that carries its fonts.
+Each picture is an HTML page that turns and answers the pointer; where a Chromium is installed, for print an SVG and a
+PDF that carries its fonts, and the well step by step as an animation.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from probes.errors import RunFolderError
 from probes.lineage import MIRROR
 from probes.progress import Progress, Report, silent
 from probes.run import Run
 from probes.store import write_text
+from probes.store.atomic import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-WIDTH = 960  # pixels
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_PATIENCE = 120  # seconds for one picture
-_SVG = "data:image/svg+xml,"
-_UNSEEN = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000")
-_SHEET = """<!doctype html><html><head><style>@page {{ size: {width}px {height}px; margin: 0 }}
-body {{ margin: 0 }} svg {{ display: block }}</style></head><body>{image}</body></html>"""
-_PAGE = """<!doctype html><html><body style="margin:0;width:{width}px"><script>
-let seed = 1; Math.random = () => (seed = seed * 16807 % 2147483647) / 2147483647;  // Plotly's ids, the same each time
-</script>{plot}<script>
-const plot = document.querySelector(".plotly-graph-div");
-Plotly.toImage(plot, {{format: "svg", width: {width}, height: {height}}}).then(image => {{
-  document.body.textContent = image;
-}});
-</script></body></html>"""
 
 
 @dataclass(frozen=True)
@@ -69,10 +50,7 @@ def draw_gallery(run: Run) -> dict[str, go.Figure]:
     Raises:
         RunFolderError: there is nothing to draw, or a table is damaged.
     """
-    from probes.plots import style
-
-    subtitle = f"{style.plain(run.manifest.name)} · layer {run.headline_layer}"
-    place = _Place(run, run.headline_layer, subtitle, run.lineage.witness_label)
+    place = _place(run)
     drawn = {
         name: draw(place)
         for name, (tables, draw) in _PICTURES.items()
@@ -83,14 +61,23 @@ def draw_gallery(run: Run) -> dict[str, go.Figure]:
     return drawn
 
 
+def _place(run: Run) -> _Place:
+    from probes.plots import style
+
+    subtitle = f"{style.plain(run.manifest.name)} · layer {run.headline_layer}"
+    return _Place(run, run.headline_layer, subtitle, run.lineage.witness_label)
+
+
 def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]:
     """Write every picture of a run into a folder, and say which files there are.
 
     Raises:
         RunFolderError: there is nothing to draw.
     """
-    browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
-    figures, files = draw_gallery(run), []
+    from probes.plots.browser import find_browser, to_gif, to_pdf, to_svg
+    from probes.plots.well_steps import step_by_step
+
+    browser, figures, files = find_browser(), draw_gallery(run), []
     for done, (name, figure) in enumerate(figures.items()):
         report(Progress(f"drawing {name}", done, len(figures)))
         page = folder / f"{name}.html"
@@ -102,37 +89,16 @@ def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]
             files.append(page.with_suffix(".svg"))
             if to_pdf(figure, image, page.with_suffix(".pdf"), browser):
                 files.append(page.with_suffix(".pdf"))
+    if browser is not None and "well" in figures:
+        report(Progress("drawing the well step by step", len(figures) - 1, len(figures)))
+        place = _place(run)
+        tables = place.prompts(place.layer), place.plane(place.layer)
+        frames = step_by_step(*tables, subtitle=place.subtitle, witness=place.witness)
+        if animation := to_gif(frames, browser):
+            files.append(folder / "well.gif")
+            with replacing(files[-1]) as beside:
+                beside.write_bytes(animation)
     return files
-
-
-def to_svg(figure: go.Figure, browser: str) -> str:
-    """A figure as SVG, drawn by a Chromium without a window; empty where that failed."""
-    plot = figure.to_html(include_plotlyjs=True, full_html=False, default_width=f"{WIDTH}px", div_id="plot")
-    drawn = _draw(_PAGE.format(plot=plot, **_size(figure)), browser, "--dump-dom")
-    start = drawn.find(_SVG)
-    return unquote(drawn[start + len(_SVG) :].split("</body>")[0]) if start >= 0 else ""
-
-
-def to_pdf(figure: go.Figure, image: str, path: Path, browser: str) -> bool:
-    """A figure's SVG as a PDF of one page of its size, with its fonts in it; False where that failed."""
-    _draw(_SHEET.format(image=image, **_size(figure)), browser, "--no-pdf-header-footer", f"--print-to-pdf={path}")
-    return path.is_file()
-
-
-def _size(figure: go.Figure) -> dict[str, int]:
-    return {"width": WIDTH, "height": int(figure.layout.height or 450)}
-
-
-def _draw(page: str, browser: str, *options: str) -> str:
-    """What a Chromium without a window prints of a page; empty where that failed."""
-    with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
-        file = Path(folder) / "page.html"
-        file.write_text(page, encoding="utf-8")
-        command = [browser, *_UNSEEN, *options, f"--user-data-dir={folder}/profile", file.as_uri()]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
 
 
 def _trajectories(place: _Place) -> go.Figure:

@@ -27,7 +27,7 @@ CHANGES = {
         "choose-axes": "3d",
         "choose-shown": "trajectory",
         "choose-colour": "step",
-        "choose-arrow": False,
+        "choose-trails": True,
         "choose-play": True,
     },
     "displacement": {"choose-across": "main", "choose-arms": ["baseline", "block"], "choose-more": "layers"},

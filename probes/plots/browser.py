@@ -1,0 +1,110 @@
+"""Figures as images and as animations, drawn by a Chromium without a window, where one is installed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+WIDTH = 960  # pixels
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_PATIENCE = 120  # seconds for one page
+_SVG, _PNG = "data:image/svg+xml,", "data:image/png;base64,"
+_PAUSE, _REST = 700, 2500  # milliseconds that a frame of an animation stands, and the last one
+_COLOURS = 128  # of an animation
+_UNSEEN = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000")
+_SHEET = """<!doctype html><html><head><style>@page {{ size: {width}px {height}px; margin: 0 }}
+body {{ margin: 0 }} svg {{ display: block }}</style></head><body>{image}</body></html>"""
+_PAGE = """<!doctype html><html><body style="margin:0;width:{width}px"><script>
+let seed = 1; Math.random = () => (seed = seed * 16807 % 2147483647) / 2147483647;  // Plotly's ids, the same each time
+</script>{plot}<script>
+const plot = document.querySelector(".plotly-graph-div"), figures = {figures}, format = "{format}";
+const image = () => Plotly.toImage(plot, {{format, width: {width}, height: {height}}});
+(async () => {{
+  const images = [await image()];
+  for (const figure of figures) {{
+    await Plotly.react(plot, figure.data, figure.layout);
+    images.push(await image());
+  }}
+  document.body.textContent = images.join("\\n");
+}})();
+</script></body></html>"""
+
+
+def find_browser() -> str | None:
+    """The Chromium of this machine; None where there is none."""
+    return next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+
+
+def to_svg(figure: go.Figure, browser: str) -> str:
+    """A figure as SVG; empty where that failed."""
+    images = _draw([figure], browser, "svg")
+    return unquote(images[0].removeprefix(_SVG)) if images and images[0].startswith(_SVG) else ""
+
+
+def to_pdf(figure: go.Figure, image: str, path: Path, browser: str) -> bool:
+    """A figure's SVG as a PDF of one page of its size, with its fonts in it; False where that failed."""
+    sheet = _SHEET.format(image=image, width=WIDTH, height=_height(figure))
+    _visit(sheet, browser, "--no-pdf-header-footer", f"--print-to-pdf={path}")
+    return path.is_file()
+
+
+def to_gif(figures: Sequence[go.Figure], browser: str) -> bytes:
+    """Figures of one size as an animation that repeats and rests at the last one; empty where that failed."""
+    from PIL import Image
+
+    images = _draw(figures, browser, "png")
+    if len(images) != len(figures) or not all(image.startswith(_PNG) for image in images):
+        return b""
+    frames = [
+        Image.open(io.BytesIO(base64.b64decode(image.removeprefix(_PNG)))).convert("RGB").quantize(_COLOURS)
+        for image in images
+    ]
+    animation = io.BytesIO()
+    pauses = [_PAUSE] * (len(frames) - 1) + [_REST]
+    frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=2)
+    return animation.getvalue()
+
+
+def _draw(figures: Sequence[go.Figure], browser: str, kind: str) -> list[str]:
+    """Each figure as a data URL; none where drawing failed."""
+    first, *others = figures
+    plot = first.to_html(include_plotlyjs=True, full_html=False, default_width=f"{WIDTH}px", div_id="plot")
+    layouts = [json.loads(figure.to_json()) for figure in others]
+    text = _PAGE.format(
+        plot=plot,
+        figures=json.dumps(layouts).replace("</", "<\\/"),
+        format=kind,
+        width=WIDTH,
+        height=_height(first),
+    )
+    drawn = _visit(text, browser, "--dump-dom")
+    body = drawn[drawn.rfind("<body") :]
+    start = body.find("data:image/")
+    return body[start:].split("</body>")[0].split("\n")[: len(figures)] if start >= 0 else []
+
+
+def _height(figure: go.Figure) -> int:
+    return int(figure.layout.height or 450)
+
+
+def _visit(page: str, browser: str, *options: str) -> str:
+    """What a Chromium without a window prints of a page; empty where that failed."""
+    with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
+        file = Path(folder) / "page.html"
+        file.write_text(page, encoding="utf-8")
+        command = [browser, *_UNSEEN, *options, f"--user-data-dir={folder}/profile", file.as_uri()]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
