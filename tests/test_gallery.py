@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from probes.cli import app
 from probes.errors import RunFolderError
+from probes.plots.arms import mark_of
 from probes.plots.browser import WIDTH, to_gif, to_pdf, to_svg
 from probes.plots.well_steps import step_by_step
 from probes.run import Run
@@ -85,5 +86,9 @@ def test_the_animation_shows_every_step_and_rests_at_the_last():
     animation = Image.open(io.BytesIO(to_gif(figures[:2] + figures[-1:], str(CHROMIUM))))
     frames = [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(animation)]
     assert len(set(frames)) == 3
+    colours = {bytes(frames[-1][at : at + 3]) for at in range(0, len(frames[-1]), 3)}
+    for arm in ("baseline", "block", "witness", "aligned"):
+        own = bytes.fromhex(mark_of(arm).colour[1:])
+        assert min(max(abs(a - b) for a, b in zip(own, colour, strict=True)) for colour in colours) < 16
     assert animation.info["duration"] == 2500
     assert animation.size[0] == 960

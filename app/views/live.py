@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import bench, cache, components, state, widgets
+from app import bench, cache, components, prompt_choice, state, widgets
 from app.components import Context
 from probes.lineage import CheckpointRef
 from probes.plots import live as plots
@@ -216,10 +216,11 @@ def _beside(name: str) -> None:
 
 
 def _prompt(run: Context) -> str:
-    """The prompt; it is kept in this visit only, and never in the URL."""
-    prompts = cache.prompts(run.key)
+    """The prompt, at first a selected one; what is typed is kept in this visit only, and never in the URL."""
+    prompts, chosen = cache.prompts(run.key), prompt_choice.prompts(run)
+    by_id = dict(zip(cache.prompt_ids(run.key), prompts, strict=True))
     if "live-prompt" not in st.session_state:
-        st.session_state["live-prompt"] = prompts[0] if prompts else ""
+        st.session_state["live-prompt"] = by_id[chosen[0]] if chosen else prompts[0] if prompts else ""
     if prompts:
         st.selectbox(
             "Choose a probe prompt",
@@ -227,6 +228,7 @@ def _prompt(run: Context) -> str:
             index=None,
             key="live-taken",
             on_change=_take,
+            args=(run, by_id),
             placeholder=f"One of the run's {len(prompts):,}, or type your own below",
         )
     return st.text_area(
@@ -234,13 +236,16 @@ def _prompt(run: Context) -> str:
         key="live-prompt",
         max_chars=_LONGEST,
         height=90,
-        help="It becomes the user's turn in the aligned model's chat template. Neither stored nor part of the link.",
+        help="It becomes the user's turn in the aligned model's chat template. What you type is neither stored nor "
+        "part of the link; a probe prompt that you choose is part of it.",
     )
 
 
-def _take() -> None:
-    if st.session_state.get("live-taken"):
-        st.session_state["live-prompt"] = st.session_state["live-taken"]
+def _take(run: Context, by_id: dict[str, str]) -> None:
+    text = st.session_state.get("live-taken")
+    if text:
+        st.session_state["live-prompt"] = text
+        prompt_choice.choose(run, [prompt for prompt, own in by_id.items() if own == text])
 
 
 def _draw(

@@ -21,7 +21,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _PATIENCE = 120  # seconds for one page
 _SVG, _PNG = "data:image/svg+xml,", "data:image/png;base64,"
 _PAUSE, _REST = 700, 2500  # milliseconds that a frame of an animation stands, and the last one
-_COLOURS = 128  # of an animation
+_COLOURS = 256  # of an animation, the most that a GIF holds
 _UNSEEN = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000")
 _SHEET = """<!doctype html><html><head><style>@page {{ size: {width}px {height}px; margin: 0 }}
 body {{ margin: 0 }} svg {{ display: block }}</style></head><body>{image}</body></html>"""
@@ -66,10 +66,9 @@ def to_gif(figures: Sequence[go.Figure], browser: str) -> bytes:
     images = _draw(figures, browser, "png")
     if len(images) != len(figures) or not all(image.startswith(_PNG) for image in images):
         return b""
-    frames = [
-        Image.open(io.BytesIO(base64.b64decode(image.removeprefix(_PNG)))).convert("RGB").quantize(_COLOURS)
-        for image in images
-    ]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(image.removeprefix(_PNG)))).convert("RGB") for image in images]
+    # By coverage: the marks of the arms are small, and their colours are what the picture says.
+    frames = [picture.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE) for picture in pictures]
     animation = io.BytesIO()
     pauses = [_PAUSE] * (len(frames) - 1) + [_REST]
     frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=2)

@@ -1,6 +1,7 @@
 """The Live page on a run whose models are there: it loads one, asks it, pushes it, and lets it go."""
 
 import gc
+import json
 import shutil
 import sys
 import weakref
@@ -95,6 +96,25 @@ def test_a_prompt_is_read_in_two_checkpoints_and_pushed(opened, home, benches):
     assert len(benches) == 1
     assert query(at)["run"] == "tiny"
     assert "break" not in str(query(at))
+
+
+def test_the_address_with_everything_changed_shows_a_fresh_visitor_the_same_figures(opened, home):
+    sender = load(opened(home / "runs", direction="reversion"))
+    before = [chart.proto.spec for chart in sender.get("plotly_chart")]
+    other_prompt = sender.selectbox(key="live-taken").options[1]
+    sender.selectbox(key="live-taken").set_value(other_prompt).run()
+    sender.selectbox(key="choose-one").set_value("witness").run()
+    sender.selectbox(key="choose-other").set_value("aligned").run()
+    sender.slider(key="choose-push").set_value(1.5).run()
+    sender.toggle(key="choose-generate").set_value(True).run()
+    address = query(sender)
+    receiver = load(opened(home / "runs", **address))
+    assert query(receiver) == address
+    assert receiver.text_area(key="live-prompt").value == other_prompt
+    figures = [[json.loads(chart.proto.spec) for chart in at.get("plotly_chart")] for at in (sender, receiver)]
+    assert figures[0] == figures[1]
+    assert [json.loads(spec) for spec in before] != figures[0]
+    assert words(receiver) == words(sender)
 
 
 def test_the_shown_numbers_are_the_bench_s(opened, home):
