@@ -127,7 +127,7 @@ def _map(run: Context, place: _Map) -> None:
         _notes(run, rows, names)
         beside = _beside(run, place)
         with st.container(key="workbench"):
-            if beside:
+            if beside is not None:
                 _chart(run, place, drawing, drag, names, rows, beside)
                 workbench.cards(run, flat=place.axes == 2)
             else:

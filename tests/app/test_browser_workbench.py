@@ -154,3 +154,74 @@ def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served, page):
     selected(page)
     page.get_by_text("1 prompt of 128 selected").wait_for()
     assert page.locator(".gp-card").count() == 1
+
+
+CAMERA = """
+(() => {
+  const layout = document.querySelector('.js-plotly-plot')._fullLayout;
+  return Object.keys(layout).filter(key => /^scene[0-9]*$/.test(key)).map(key => {
+    const eye = layout[key]._scene.getCamera().eye;
+    return ['x', 'y', 'z'].map(axis => Math.round(eye[axis] * 100));
+  });
+})()
+"""  # what is drawn in each scene, not what the layout says
+
+
+def turn(page, share):
+    """Drag in the picture at a share of its width."""
+    area = page.locator(".js-plotly-plot .gl-container canvas").first
+    area.wait_for()
+    area.scroll_into_view_if_needed()
+    box = page.locator(".js-plotly-plot").first.bounding_box()
+    at = (box["x"] + share * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(at[0] + 90, at[1] + 40, steps=8)
+    page.mouse.up()
+
+
+def test_two_layers_turn_together_and_the_link_shows_them_so(served, browser, page):
+    page.goto(f"{served}/manifold?run=demo-run&axes=3d&beside=layers&second_layer=0")
+    still(page)
+    before = page.evaluate(CAMERA)
+    assert len(before) == 2
+    turn(page, 0.25)
+    page.wait_for_url(re.compile("camera=manifold-3-pair"))
+    still(page)
+    left, right = page.evaluate(CAMERA)
+    assert left == right != before[0]
+    receiver = fresh(browser)
+    receiver.goto(page.url)
+    still(receiver)
+    for eye in receiver.evaluate(CAMERA):
+        assert eye == pytest.approx(left, abs=1)
+    receiver.close()
+    turn(page, 0.75)
+    page.wait_for_function(f"old => JSON.stringify(({CAMERA})[0]) !== JSON.stringify(old)", arg=left)
+    page.wait_for_timeout(1000)
+    first, second = page.evaluate(CAMERA)
+    assert first == second
+
+
+def test_the_left_and_right_keys_go_through_the_layers_of_the_map(served, page):
+    page.goto(f"{served}/manifold?run=demo-run&layer=1&selected=h-9da4")
+    still(page)
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile(r"layer=2(&|$)"))
+    page.get_by_role("heading", level=1, name=re.compile("map of layer 2")).wait_for()
+    page.get_by_text("1 prompt of 128 selected").wait_for()
+
+
+def test_the_well_is_saved_as_an_animation(served, page, tmp_path):
+    from PIL import Image
+
+    page.goto(f"{served}/well?run=demo-run&well=contours")
+    still(page)
+    button = page.get_by_role("button", name="Step by step (GIF)")
+    button.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    with page.expect_download() as waiting:
+        button.click()
+    waiting.value.save_as(tmp_path / "well.gif")
+    assert waiting.value.suggested_filename.startswith("demo-run-well-steps-baseline")
+    assert Image.open(tmp_path / "well.gif").n_frames == 7
