@@ -187,12 +187,6 @@ def prompts(key: Key) -> list[str]:
     return [] if not has_table(key, "prompts") else list(table(key, "prompts", ("text",))["text"])
 
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def prompt_ids(key: Key) -> tuple[str, ...]:
-    """The probe prompts' ids in the run's order; none where they are not kept."""
-    return () if not has_table(key, "prompts") else tuple(table(key, "prompts", ("id",))["id"])
-
-
 @st.cache_data(show_spinner=False, max_entries=64)
 def document(key: Key, name: str) -> Any:
     """One JSON document of the run; None where it is not there.

@@ -15,13 +15,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, camera, state
+from app import camera, state
 from app.cache import Catalogue, Key
 from probes.errors import GravityError
 from probes.lineage import NO_WITNESS, ROLES, Witness
 from probes.plots import style
 from probes.plots.style import InkName
-from probes.prompts.tokens import visible
 from probes.statistics import typeset
 from probes.store import Manifest, csv_text
 
@@ -301,59 +300,3 @@ def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
         type="tertiary",
         icon=":material/download:",
     )
-
-
-# Directions ----------------------------------------------------------------------------------------------------
-
-
-def direction_of(known: Sequence[str], first: str = "refusal") -> str:
-    """The selected direction where it is among these; at first the refusal direction."""
-    chosen = state.selection().direction
-    return chosen if chosen in known else first if first in known else known[0]
-
-
-def choose_direction(known: Sequence[str], direction: str, says: str = "", **also: str) -> None:
-    """Choose one, for every page; what else is selected with it comes in `also`."""
-    requested = state.selection().direction
-    choose(
-        "Direction",
-        known,
-        direction,
-        lambda name: state.change(direction=name, **also),
-        name="direction",
-        help=says or None,
-    )
-    if requested and requested not in known:
-        absent("direction", requested, direction)
-
-
-def readout(run: Context, direction: str, checkpoint: str) -> None:
-    """The tokens that a direction writes, and those that its opposite does, in the aligned model and a checkpoint."""
-    if not cache.has_table(run.key, "direction_readout"):
-        missing(
-            "No tokens have been read out.",
-            f"gravity-probe directions fit {run.command_path}",
-            "That opens the checkpoints, which must not have been moved or deleted.",
-        )
-        return
-    names = {"aligned": "aligned", checkpoint: checkpoint_name(checkpoint, run)}
-    rows = cache.readout(run.key, run.layer, direction, tuple(names))
-    if rows.empty:
-        note(f"No tokens of {direction} were read out here: it may not be defined at this layer.")
-        return
-    columns = {}
-    for checkpoint, name in names.items():
-        for sign, mark in ((1, "+"), (-1, "−")):
-            own = rows[(rows["checkpoint"] == checkpoint) & (rows["sign"] == sign)].sort_values("rank")
-            if len(own):
-                columns[f"{name}, {mark}"] = pd.Series(
-                    [
-                        f"{visible(text)}  {style.decimal(score, 1)}"
-                        for text, score in zip(own["token"], own["score"], strict=True)
-                    ]
-                )
-    note(
-        f"Tokens that {direction} (+) and its opposite (−) raise most, through the final norm and the unembedding of "
-        "each checkpoint, with their logit less the vocabulary's mean."
-    )
-    data_table(pd.DataFrame(columns), name="readout")

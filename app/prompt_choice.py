@@ -16,20 +16,27 @@ import numpy as np
 import streamlit as st
 
 from app import cache, components, state
+from app.cache import Key
 from app.components import Context
 
 NAME = "selected"
 _FEW, _LEAST, _BITS = 40, 5, "bits:"
 
 
+@st.cache_data(show_spinner=False, max_entries=16)
+def known_ids(key: Key) -> tuple[str, ...]:
+    """The probe prompts' ids in the run's order; none where they are not kept."""
+    return () if not cache.has_table(key, "prompts") else tuple(cache.table(key, "prompts", ("id",))["id"])
+
+
 def prompts(run: Context) -> tuple[str, ...]:
     """Ids of the selected prompts that the run has, in the run's order."""
-    return decode(state.view(NAME), cache.prompt_ids(run.key))[0]
+    return decode(state.view(NAME), known_ids(run.key))[0]
 
 
 def choose(run: Context, ids: Iterable[str]) -> None:
     """Select prompts instead of those that are selected, none for none; the address says so at once."""
-    state.change_view(NAME, encode(ids, cache.prompt_ids(run.key)))
+    state.change_view(NAME, encode(ids, known_ids(run.key)))
     state.forget_unread()
     state.write_url()
 
@@ -61,13 +68,13 @@ def decode(text: str, known: Sequence[str]) -> tuple[tuple[str, ...], tuple[str,
 
 def note(run: Context) -> tuple[str, ...]:
     """Say how many prompts are selected, with a button that selects none, and what the address names in vain."""
-    chosen, absent = decode(state.view(NAME), cache.prompt_ids(run.key))
+    chosen, absent = decode(state.view(NAME), known_ids(run.key))
     if absent:
         components.absent(NAME, ", ".join(absent)[:80], f"{len(chosen)} prompts")
     if chosen:
         left, right = st.columns([4, 1], vertical_alignment="center")
         with left:
-            components.note(f"{count(len(chosen))} of {len(cache.prompt_ids(run.key)):,} selected.")
+            components.note(f"{count(len(chosen))} of {len(known_ids(run.key)):,} selected.")
         right.button("Clear", key="clear-selected", type="tertiary", on_click=choose, args=(run, ()))
     return chosen
 

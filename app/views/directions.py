@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, exporting, intervening, state, widgets
+from app import cache, components, direction_choice, exporting, intervening, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.plots import directions as plots
@@ -33,12 +33,12 @@ def show(run: Context) -> None:
         )
         _download(run, list(cache.directions(run.key)))
         return
-    direction = components.direction_of(known)
+    direction = direction_choice.direction_of(known)
     checkpoint = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     rows = cache.tracks(run.key, (("layer", "==", run.layer), ("direction", "==", direction)))
     about = cache.directions(run.key).get(direction, {})
     components.header("Directions", *_answer(run, rows, direction, checkpoint, about))
-    components.choose_direction(known, direction, str(about.get("says", "")))
+    direction_choice.choose_direction(known, direction, str(about.get("says", "")))
     if run.layer < 0:
         components.note("Directions are defined after blocks, not for the embedding: choose a layer in the sidebar.")
         return
@@ -188,7 +188,7 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
 
 
 def _readout(run: Context, checkpoint: str, direction: str) -> None:
-    components.readout(run, direction, checkpoint)
+    direction_choice.readout(run, direction, checkpoint)
 
 
 def _cosines(run: Context, checkpoint: str, direction: str) -> None:

@@ -28,7 +28,7 @@ def show(run: Context) -> None:
         return
     rows = components_of(run.key, run.layer)
     own = rows[(rows["arm"] == run.arm) & (rows["seed"] == run.seed)]
-    hardest = _hardest(run)
+    hardest = _hardest(run, run.step)
     cone = _cone(hardest)
     components.header("Displacement", *_answer(run, own, hardest))
     arms = widgets.arms(run)
@@ -95,13 +95,13 @@ def components_of(key: Key, layer: int) -> pd.DataFrame:
     return wide.sort_values(["arm", "seed", "step"], ignore_index=True)
 
 
-def _hardest(run: Context) -> pd.Series | None:
-    """The test of the selected checkpoint's cross-fitted alignment whose null reaches furthest."""
+def _hardest(run: Context, step: int) -> pd.Series | None:
+    """The test of the trajectory's cross-fitted alignment at a step whose null reaches furthest."""
     drawn = cache.tests(run.key, run.layer)
     drawn = drawn[
         (drawn["arm"] == run.arm)
         & (drawn["seed"] == run.seed)
-        & (drawn["step"] == run.step)
+        & (drawn["step"] == step)
         & (drawn["statistic"] == "alignment_crossfit")
         & drawn["limit"].notna()
     ]
@@ -196,13 +196,17 @@ def _prompts(run: Context) -> None:
         components.note(f"No projections are kept at the {components.layer_name(run.layer)}.")
         return
     subtitle = f"{run.subtitle()} · {style.plain(run.trajectory)}, step {run.step:,}"
-    figure = cache.figure(_prompt_figure, run.key, run.layer, name, run.arm, subtitle, run.ink)
+    moving = widgets.PLAY.control("Play steps", help="One step at a time, with the null's cone of each step.")
+    steps = run.catalogue.steps[run.arm, run.seed]
+    names = tuple((step, run.catalogue.checkpoints[run.arm, run.seed, step]) for step in steps) if moving else ()
+    cones = tuple((step, _cone(_hardest(run, step))) for step in (run.step, *(step for step, _ in names)))
+    figure = cache.figure(_prompt_figure, run.key, run.layer, name, run.arm, names, cones, subtitle, run.ink)
     data = before.merge(after.drop(columns=["label", "text"]), on="prompt", suffixes=("_aligned", "_checkpoint"))
     workbench.chart(
         run,
         figure,
         data,
-        name="prompt-arrows",
+        name=f"prompt-arrows{'-moving' if moving else ''}",
         modes=workbench.MODES,
         drag=workbench.pointer(),
         alt="Each prompt's way in the plane, as an arrow",
@@ -216,9 +220,21 @@ def _places(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
     return rows.assign(text=cache.texts(key, rows["prompt"]))
 
 
-def _prompt_figure(key: Key, layer: int, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
+def _prompt_figure(
+    key: Key,
+    layer: int,
+    checkpoint: str,
+    arm: str,
+    names: tuple[tuple[int, str], ...],
+    cones: tuple[tuple[int, Cone | None], ...],
+    subtitle: str,
+    ink: InkName,
+) -> go.Figure:
     before, after = (_places(key, layer, name) for name in ("aligned", checkpoint))
-    return prompt_arrows(before, after, arm=arm, subtitle=subtitle, ink=ink)
+    edges = dict(cones)
+    by_step = {step: (_places(key, layer, name), edges[step]) for step, name in names}
+    by_step = {step: now for step, now in by_step.items() if len(now[0])}
+    return prompt_arrows(before, after, arm=arm, subtitle=subtitle, cone=cones[0][1], by_step=by_step or None, ink=ink)
 
 
 def _layers(run: Context, arms: tuple[str, ...]) -> None:

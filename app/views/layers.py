@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, state, widgets
+from app import cache, components, direction_choice, state, widgets
 from app.cache import Key
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
@@ -97,7 +97,7 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
         components.absent("statistic", requested, statistic_of(statistic).title)
     if known:
         with right:
-            components.choose_direction(
+            direction_choice.choose_direction(
                 known,
                 direction or (REVERSION if REVERSION in known else known[0]),
                 "Of another direction than the reversion: what its probes read, and how it turned.",
@@ -331,7 +331,7 @@ def _movers(run: Context, direction: str) -> None:
 
 def _readout(run: Context, direction: str) -> None:
     """The tokens that the direction writes, at the aligned model and at the chosen step."""
-    components.readout(run, direction or REVERSION, run.catalogue.checkpoints[run.arm, run.seed, run.step])
+    direction_choice.readout(run, direction or REVERSION, run.catalogue.checkpoints[run.arm, run.seed, run.step])
 
 
 _VIEWS = {"densities": _distributions, "roc": _roc, "tokens": _readout, "spectrum": _spectrum, "movers": _movers}

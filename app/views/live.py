@@ -218,7 +218,7 @@ def _beside(name: str) -> None:
 def _prompt(run: Context) -> str:
     """The prompt, at first a selected one; what is typed is kept in this visit only, and never in the URL."""
     prompts, chosen = cache.prompts(run.key), prompt_choice.prompts(run)
-    by_id = dict(zip(cache.prompt_ids(run.key), prompts, strict=True))
+    by_id = dict(zip(prompt_choice.known_ids(run.key), prompts, strict=True))
     if "live-prompt" not in st.session_state:
         st.session_state["live-prompt"] = by_id[chosen[0]] if chosen else prompts[0] if prompts else ""
     if prompts:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.plots import style
-from probes.plots.displacement import ALONG, HEIGHT, MAIN
+from probes.plots import animation, style
+from probes.plots.displacement import ALONG, HEIGHT, MAIN, Cone
 from probes.plots.prompt_marks import PROMPTS, hover_text
 from probes.plots.style import InkName
 
@@ -17,10 +19,18 @@ _CAPTION = (
     "Each arrow: one probe prompt, from where it lies in the aligned model to where it lies in the checkpoint. "
     "Filled ends: harmful prompts; open: harmless ones. The cross: the witness's mean over harmful prompts."
 )
+_CONE_CAPTION = " Dotted: how near to the way back the hardest null brings a mean displacement at that step."
 
 
 def prompt_arrows(
-    before: pd.DataFrame, after: pd.DataFrame, *, arm: str, subtitle: str, ink: InkName = "light"
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    *,
+    arm: str,
+    subtitle: str,
+    cone: Cone | None = None,
+    by_step: Mapping[int, tuple[pd.DataFrame, Cone | None]] | None = None,
+    ink: InkName = "light",
 ) -> go.Figure:
     """Draw how each prompt's activation moved in the plane, from the aligned model to a checkpoint.
 
@@ -29,24 +39,69 @@ def prompt_arrows(
         after: the same in the checkpoint.
         arm: its arm, for the colour.
         subtitle: run, layer, checkpoint.
+        cone: the hardest null of the mean displacement there.
+        by_step: `after` and `cone` of each step, to be played; None: nothing moves.
         ink: light or dark page.
     """
-    fig = style.figure("Each prompt's way in the plane", subtitle, ink, height=HEIGHT, caption=_CAPTION)
-    joined = before.merge(after[["prompt", "projection", "across"]], on="prompt", suffixes=("", "_after"))
-    kind, colours = style.flat_points(len(joined)), style.INKS[ink]
-    for label, colour, opacity in (
-        ("harmless", colours.muted, 0.35),
-        ("harmful", style.mark_of(arm).colour, 0.8),
-    ):
-        own = joined[joined["label"] == label]
-        faded = style.fade(colour, 0.5 * opacity) if colour.startswith("#") else colour
-        fig.add_traces([{"type": kind, **_ways(own, label, faded)}, {"type": kind, **_ends(own, label, colour)}])
+    shown = [(after, cone), *(by_step or {}).values()]
+    caption = _CAPTION + (_CONE_CAPTION if any(edge is not None for _, edge in shown) else "")
+    fig = style.figure("Each prompt's way in the plane", subtitle, ink, height=HEIGHT, caption=caption)
+    colours, kind = style.INKS[ink], style.flat_points(len(before))
+
+    def traces(places: pd.DataFrame, edge: Cone | None) -> list[dict[str, Any]]:
+        columns = places[["prompt", "projection", "across"]]
+        joined = before.merge(columns, on="prompt", suffixes=("", "_after"))
+        return [_edges(edge, shown, colours), *_arrows(joined, arm, kind, colours)]
+
+    fig.add_traces(traces(after, cone))
+    moving = list(range(len(fig.data)))
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     for place, role in ((0.0, "aligned"), (1.0, "witness")):
         fig.add_scatter(**_cross(place, role))
     fig.update_xaxes(title={"text": ALONG}, nticks=8)
     fig.update_yaxes(title={"text": MAIN}, nticks=8, scaleanchor="x", constrain="range")
+    if by_step:
+        _fix_axes(fig, before, shown)
+        frames = [go.Frame(name=f"{step}", data=traces(*now), traces=moving) for step, now in by_step.items()]
+        animation.play(fig, frames, list(by_step), ink)
     return fig
+
+
+def _arrows(joined: pd.DataFrame, arm: str, kind: str, colours: style.Ink) -> list[dict[str, Any]]:
+    parts = []
+    for label, colour, opacity in (("harmless", colours.muted, 0.35), ("harmful", style.mark_of(arm).colour, 0.8)):
+        own = joined[joined["label"] == label]
+        faded = style.fade(colour, 0.5 * opacity) if colour.startswith("#") else colour
+        parts += [{"type": kind, **_ways(own, label, faded)}, {"type": kind, **_ends(own, label, colour)}]
+    return parts
+
+
+def _edges(cone: Cone | None, shown: Sequence[tuple[pd.DataFrame, Cone | None]], colours: style.Ink) -> dict[str, Any]:
+    """Both edges of the null's cone, as long as the picture is wide; nothing where there is none."""
+    reach = max((float(places["projection"].abs().max()) for places, _ in shown if len(places)), default=1.0)
+    x: list[float | None] = []
+    y: list[float | None] = []
+    if cone is not None:
+        along, across = reach * math.cos(cone.angle), reach * math.sin(cone.angle)
+        x, y = [along, 0.0, along], [across, 0.0, -across]
+    return {
+        "type": "scatter",
+        "name": "cone",
+        "x": x,
+        "y": y,
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "line": {"color": colours.muted, "width": 1.4, "dash": "dot"},
+    }
+
+
+def _fix_axes(fig: go.Figure, before: pd.DataFrame, shown: Sequence[tuple[pd.DataFrame, Cone | None]]) -> None:
+    """The limits of every step, so that nothing but the prompts moves."""
+    every = pd.concat([before, *(places for places, _ in shown)])
+    for axis, column in (("xaxis", "projection"), ("yaxis", "across")):
+        low, high = min(every[column].min(), 0.0), max(every[column].max(), 1.0 if column == "projection" else 0.0)
+        room = 0.05 * (high - low)
+        fig.layout[axis].range = [low - room, high + room]
 
 
 def _ways(own: pd.DataFrame, label: str, colour: str) -> dict[str, Any]:

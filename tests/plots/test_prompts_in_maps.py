@@ -6,7 +6,9 @@ import pytest
 
 from probes.plots import clouds, manifold, prompt_marks
 from probes.plots.clouds import Drawing
+from probes.plots.displacement import Cone
 from probes.plots.map_pair import set_beside
+from probes.plots.prompt_arrows import prompt_arrows
 from probes.plots.prompt_marks import colour_prompts, hover_text, mark_selected
 
 ABOUT = {
@@ -120,3 +122,22 @@ def test_hover_text_is_whole_wrapped_and_harmless():
     assert "<script>" not in text
     assert max(map(len, text.split("<br>"))) < 80
     assert text.endswith("(nothing)")
+
+
+def test_the_nulls_cone_moves_with_the_steps_of_the_prompts():
+    rows = {"prompt": ["a", "b"], "label": ["harmful", "harmless"], "text": ["x", "y"]}
+    before = pd.DataFrame({**rows, "projection": [0.0, 0.1], "across": [0.0, 0.2]})
+    steps = {step: before.assign(projection=before["projection"] + step / 10) for step in (1, 10)}
+    cones = {1: Cone("random_difference", 0.5, "99 %"), 10: Cone("random_difference", 0.9, "99 %")}
+    by_step = {step: (steps[step], cones[step]) for step in steps}
+    fig = prompt_arrows(before, steps[10], arm="baseline", subtitle="", cone=cones[10], by_step=by_step)
+    angles = []
+    for frame in fig.frames:
+        edge = next(trace for trace in frame.data if trace.name == "cone")
+        angles.append(np.cos(np.arctan2(edge.y[0], edge.x[0])))
+    assert angles == pytest.approx([0.5, 0.9])
+    ends = [next(trace for trace in frame.data if trace.name == "harmful").x[0] for frame in fig.frames]
+    assert ends == pytest.approx([0.1, 1.0])
+    still = prompt_arrows(before, steps[1], arm="baseline", subtitle="")
+    assert not still.frames
+    assert not next(trace for trace in still.data if trace.name == "cone").x
