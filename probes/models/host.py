@@ -22,6 +22,7 @@ from probes.models.kinship import (
     check_config,
     check_related,
     check_tokenizer,
+    describe_base,
 )
 from probes.models.layout import Layout
 from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer, move_parameters
@@ -54,6 +55,7 @@ class ModelHost(Ablatable):
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
         notices: sentences on what was read in another way than one might think, for a run's manifest.
         ablation: what an ablated witness is read without; its direction is given once it is selected.
+        starts: of adapters whose arm does not begin at the aligned model but elsewhere, as a mirror's, that model.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class ModelHost(Ablatable):
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self._folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
-        self.ablation = Ablation()
+        self.ablation, self.starts = Ablation(), dict[str, CheckpointRef]()
         self.notices: list[str] = []
         folder = self._folder(aligned.model, aligned.revision)
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
@@ -269,17 +271,14 @@ class ModelHost(Ablatable):
         self._marks = marks(self.model)
 
     def _say_what_it_sits_on(self, ref: CheckpointRef) -> None:
-        base, own = self.base_of(ref), (self.aligned.model, self.aligned.revision)
-        if base != (ref.model, ref.revision):
-            self._notice(
-                f"The adapter {ref.adapter} was trained on {ref.model}, a quantised twin; it is measured on the "
-                f"aligned model {base[0]} in full precision."
-            )
-        elif base != own and self.kinship.distance > 0:
-            self._notice(
-                f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
-                f"{self.kinship.distance:.3g} × the aligned norm from them (cosine {self.kinship.cosine:.4f})."
-            )
+        base, start = self.base_of(ref), self.starts.get(str(ref.adapter))
+        if start is None:
+            self._notice(describe_base(ref, CheckpointRef(model=base[0], revision=base[1]), self.aligned, self.kinship))
+        elif self._sha256_of_base(ref) != self._sha256_of_base(start):
+            self._notice(f"The adapter {ref.adapter} sits on {ref.model}, which is not {start}, where its arm begins.")
+
+    def _sha256_of_base(self, ref: CheckpointRef) -> str:
+        return checkpoint_sha256(self._folder(*self.base_of(ref)), None, allow_pickle=self._allow_pickle)
 
     def _notice(self, sentence: str | None) -> None:
         if sentence and sentence not in self.notices:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from probes.errors import CheckpointError
+from probes.lineage import CheckpointRef
 
 RELATED = 0.1
 _SAMPLE = 4096
@@ -181,6 +182,28 @@ def check_related(kinship: Kinship, name: str) -> None:
             next_step="Differences between activations of unrelated models mean nothing; "
             "use --allow-unrelated to take them anyway.",
         )
+
+
+def describe_base(ref: CheckpointRef, base: CheckpointRef, aligned: CheckpointRef, kinship: Kinship) -> str | None:
+    """A sentence where an adapter is measured on another model than it names, or on one that is not the aligned model.
+
+    Args:
+        ref: the adapter with the base that it names.
+        base: what it is measured on.
+        aligned: the aligned model.
+        kinship: of that base with the aligned model.
+    """
+    if (base.model, base.revision) != (ref.model, ref.revision):
+        return (
+            f"The adapter {ref.adapter} was trained on {ref.model}, a quantised twin; it is measured on the "
+            f"aligned model {base.model} in full precision."
+        )
+    if kinship.distance == 0 or (base.model, base.revision) == (aligned.model, aligned.revision):
+        return None
+    return (
+        f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
+        f"{kinship.distance:.3g} × the aligned norm from them (cosine {kinship.cosine:.4f})."
+    )
 
 
 def _agree(first: Any, second: Any) -> bool:

@@ -71,6 +71,27 @@ def test_another_template_of_a_checkpoint_is_noticed_and_not_used(retemplated, t
     assert all(sentence in beside for sentence in notices)
 
 
+def test_a_turn_of_the_system_in_a_prompts_file_is_noticed_in_run_and_evaluation(plain, tmp_path, capsys):
+    def write(name, texts):
+        turns = [[{"role": "system", "content": "be brief"}, {"role": "user", "content": text}] for text in texts]
+        (tmp_path / name).write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in turns))
+        return tmp_path / name
+
+    harmful = write("chats.jsonl", [f"break lock {number:02d}" for number in range(16)])
+    command(capsys, *words_of(plain.lineage, tmp_path / "run", "--harmful", harmful))
+    run = Run(tmp_path / "run")
+    assert run.prompts.texts[0] == "be brief\n\nbreak lock 00"
+    assert [notice for notice in run.notices if "16 of 16 harmful prompts" in notice] == run.manifest.prompts["notices"]
+    asked = write("asked.jsonl", ["open a safe", "make a mess"])
+    questions = PromptSet.of_classes(asked, ["open a window", "make a bed"])
+    for evaluation in (Evaluation(questions, (("x", "y"),), max_new_tokens=2), None):
+        judged = evaluate(run.path, read_evaluation(run) if evaluation is None else evaluation)
+        (sentence,) = [notice for notice in judged.notices if str(asked) in notice]
+        assert sentence.startswith("2 of 2 harmful prompts")
+    judged = evaluate(run.path, Evaluation(PromptSet.of_classes(["a"], ["b"]), (("x", "y"),), max_new_tokens=2))
+    assert not any(str(asked) in notice for notice in judged.notices)
+
+
 def test_the_checkpoints_own_template_can_be_taken_and_goes_into_all_that_follows(retemplated, tmp_path):
     settings = FAST.model_copy(update={"chat_template": "checkpoint"})
     run = measure(retemplated, PROMPTS, tmp_path / "run", settings=settings)
