@@ -39,7 +39,7 @@ from probes.models.vocabulary import (
     vocabulary_of,
     vocabulary_size,
 )
-from probes.models.weights import WeightFiles
+from probes.models.weights import Pairs, Shapes, WeightFiles
 
 
 class ModelHost(Ablatable):
@@ -290,9 +290,10 @@ class ModelHost(Ablatable):
         aligned = self._folder(self.aligned.model, self.aligned.revision)
         check_tokenizer(self.tokenizer, aligned, folder, name)
         files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
-        pairs = None if self._hollow else self.stream_tensors(files)
+        shapes: Shapes = {} if self._hollow else files.shapes()
+        pairs = None if self._hollow else self.stream_tensors(files, shapes)
         if pairs is not None:
-            unplaced = [name for name in files.shapes() if self._layout_target(name) is None]
+            unplaced = [name for name in shapes if self._layout_target(name) is None]
             check_all_placed(folder, unplaced, self.model)
         self._base = None
         self._clear_vocabulary(config)
@@ -311,13 +312,13 @@ class ModelHost(Ablatable):
         if not self._allow_unrelated:
             check_related(self.kinship, name)
 
-    def stream_tensors(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
-        """The module's tensors with the files', or None where transformers must convert them.
+    def stream_tensors(self, files: WeightFiles, shapes: Shapes) -> Pairs | None:
+        """The module's tensors with the files' (of these shapes), or None where transformers must convert them.
 
         Of a vocabulary of another size, the rows that both have.
         """
         layout = self._layout
-        if layout is None or not layout.fits(files.shapes(), self._targets, vocabulary_of(self.model)):
+        if layout is None or not layout.fits(shapes, self._targets, vocabulary_of(self.model)):
             return None
         named = ((self._layout_target(name), tensor) for name, tensor in files.tensors())
         pairs = ((self._targets[target], tensor) for target, tensor in named if target is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import math
@@ -73,10 +74,16 @@ def computation(config: Any) -> dict[str, Any]:
 
 def _own_fields(text: Any) -> dict[str, Any]:
     """What an architecture's configuration can say beside the fields that most share, where it is not the default."""
-    default = {name: parameter.default for name, parameter in inspect.signature(type(text)).parameters.items()}
+    default = _defaults(type(text))  # type: ignore[arg-type]
     context = _rope_kind(text) in _BY_CONTEXT
     names = [name for name in default if not _NOT_COMPUTED.search(name) or (context and name == _CONTEXT)]
     return {name: value for name in names if (value := getattr(text, name, None)) not in (None, default[name])}
+
+
+@functools.cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """What an architecture's configuration says where nobody says otherwise."""
+    return {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
 
 
 def _rope_kind(text: Any) -> str | None:
