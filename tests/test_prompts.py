@@ -243,9 +243,9 @@ def test_a_turn_of_the_system_stands_before_the_request_as_in_data_for_training_
     sentence = f"2 of 3 harmful prompts in {file} have a turn of the system: it stands before the request"
     (notice,) = read.notices
     assert notice.startswith(sentence)
-    both = PromptSet.of_classes(file, ["a", "b"], limit=1)
-    assert both.notices == read.notices
-    assert notice in render(both, tokenizer("{{ messages[0].content }}"), None).notices
+    classes = PromptSet.of_classes(file, ["a", "b"], limit=1)
+    assert classes.notices == read.notices
+    assert notice in render(classes, tokenizer("{{ messages[0].content }}"), None).notices
     assert PromptSet.of_classes(["a"], ["b"]).notices == ()
     shared = write_lines(tmp_path / "share.jsonl", {"conversations": SHARE}, {"conversations": SHARE[1:]})
     assert PromptSet.read(shared, "harmful").texts == ("Be.\n\nHi", "Hi")

@@ -253,14 +253,14 @@ def main() -> None:
     draws = []
     with tempfile.TemporaryDirectory(prefix="gravity-probe-mutate-") as folder:
         campaign = Campaign(cases, Path(folder), words.seed)
-        said = time.monotonic()
+        last_line = time.monotonic()
         for number in numbers:
             draws.append(campaign.draw(number))
             if draws[-1].fault:
                 say(description(draws[-1], whole=words.draw is not None))
-            if time.monotonic() - said > LINE_EVERY:
+            if time.monotonic() - last_line > LINE_EVERY:
                 say(f"{len(draws)} of {len(numbers)} draws")
-                said = time.monotonic()
+                last_line = time.monotonic()
     for line in table(draws):
         say(line)
     raise SystemExit(int(any(draw.fault for draw in draws)))

@@ -83,14 +83,14 @@ def test_a_turn_of_the_system_in_a_prompts_file_is_noticed_in_run_and_evaluation
     run = Run(tmp_path / "run")
     assert run.prompts.texts[0] == "be brief\n\nbreak lock 00"
     assert [notice for notice in run.notices if "16 of 16 harmful prompts" in notice] == run.manifest.prompts["notices"]
-    asked = write("asked.jsonl", ["open a safe", "make a mess"])
-    questions = PromptSet.of_classes(asked, ["open a window", "make a bed"])
+    requests = write("asked.jsonl", ["open a safe", "make a mess"])
+    questions = PromptSet.of_classes(requests, ["open a window", "make a bed"])
     for evaluation in (Evaluation(questions, (("x", "y"),), max_new_tokens=2), None):
         judged = evaluate(run.path, read_evaluation(run) if evaluation is None else evaluation)
-        (sentence,) = [notice for notice in judged.notices if str(asked) in notice]
+        (sentence,) = [notice for notice in judged.notices if str(requests) in notice]
         assert sentence.startswith("2 of 2 harmful prompts")
     judged = evaluate(run.path, Evaluation(PromptSet.of_classes(["a"], ["b"]), (("x", "y"),), max_new_tokens=2))
-    assert not any(str(asked) in notice for notice in judged.notices)
+    assert not any(str(requests) in notice for notice in judged.notices)
 
 
 def test_the_checkpoints_own_template_can_be_taken_and_goes_into_all_that_follows(retemplated, tmp_path):
