@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from probes.run import Run
 from tests.synthetic import write_run
 
 ROLES = ("measure", "--witness", "a/b", "--aligned", "c/d")
@@ -59,6 +61,23 @@ def test_check_exits_with_three_when_the_gate_trips(run):
     assert tripped.returncode == 3
     assert tripped.stderr.count("\n") == 1
     assert command("check", run, "--max-return", "5").returncode == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "absent"])
+def test_a_value_of_the_run_that_is_no_number_trips_the_gate_with_exit_code_three(tmp_path, value):
+    path = write_run(tmp_path / "run", n_layers=2, steps=(10, 20), arms=("baseline",))
+    assert command("check", path, "--max-return", "100").returncode == 0
+    with Run.writing(path) as writing:
+        frame = writing.read_table("drift")
+        rows = (frame["step"] == 20) & (frame["statistic"] == "return_fraction")
+        assert rows.any()
+        frame.loc[rows, "value"] = np.nan if value == "absent" else value
+        writing.write_table("drift", frame[~rows] if value == "absent" else frame)
+    tripped = command("check", path, "--max-return", "100")
+    assert tripped.returncode == 3
+    assert "baseline (seed 0) at step 20" in tripped.stderr
+    document = json.loads(command("check", path, "--max-return", "100", "--json").stdout)
+    assert document["passed"] is False
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,28 @@ def test_a_file_where_a_folder_has_to_be_is_a_sentence(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, in which nothing can be made")
+@pytest.mark.parametrize("words", [["--out", "/proc/x"], ["--out=/proc/x/y"], ["-o", "/proc/x"]])
+def test_a_place_where_nothing_can_be_made_is_a_sentence(tmp_path, words):
+    """The system says that there is no such file, though the folder that it would lie in is there."""
+    done = run("demo", "--quick", "--no-app", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "gravity-probe: Nothing can be made here (/proc/x). Give --out another place.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_ours_that_is_absent_is_no_fault_of_out(tmp_path):
+    code = (
+        "import sys, probes.cli as cli\n"
+        "sys.argv = ['gravity-probe', 'demo', '--out', sys.argv[1]]\n"
+        "cli.stop(FileNotFoundError(2, 'No such file or directory', '/nowhere/of/ours'))\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert "Something unforeseen went wrong (FileNotFoundError" in done.stderr
+    assert "/nowhere/of/ours" in (tmp_path / "gravity-probe-error.log").read_text()
 
 
 @pytest.mark.parametrize("option", [["--controls"], ["--screened"], ["--recipe", "integrated"]])

@@ -19,6 +19,7 @@ from probes.experiments.lineage_bench import open_bench
 from probes.experiments.outcome import arms_table
 from probes.organism import train_history
 from probes.organism.world import Size
+from probes.run import Run
 from probes.tasks.arms import run_arms
 from tests.organism.test_history import TINY
 
@@ -109,6 +110,8 @@ def test_an_experiment_of_an_earlier_version_goes_on(history, tmp_path):
 
 
 def test_more_arms_go_on_with_a_run_and_another_training_does_not(history, tmp_path):
+    with Run.writing(tmp_path / "run"):
+        pass  # and killed before anything was written of what it is to be
     run = run_arms(open_bench(history, Experiment(arms=("baseline",), final_step_only=True)), tmp_path / "run")
     before = (run.path / "checkpoints" / "baseline-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
     run = run_arms(open_bench(history, Experiment(arms=("block:rehearsed",), final_step_only=True)), tmp_path / "run")

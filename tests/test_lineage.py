@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from probes.errors import LineageError
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
@@ -14,6 +16,8 @@ PUBLIC = [path for path in sorted(LINEAGES.glob("*.toml")) if path.name != "know
 def folders(root: Path, *names: str) -> None:
     for name in names:
         (root / name).mkdir(parents=True)
+        if Path(name).name.startswith("checkpoint-"):
+            save_file({"weight": np.zeros(1, np.float32)}, root / name / "model.safetensors")
 
 
 def write(path: Path, text: str) -> Path:

@@ -399,6 +399,29 @@ class TestRefusals:
         with pytest.raises(CheckpointError):
             ModelHost(CheckpointRef(model=str(folder)), device="cpu")
 
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            *(("vocab_size", value) for value in (-1, 0, 1)),
+            *(("num_attention_heads", value) for value in (0, -1, 3, 10**30)),
+            *(("num_key_value_heads", value) for value in (0, -1, 3)),
+            *(("hidden_size", value) for value in (0, -1, 1e308)),
+            *(("num_hidden_layers", value) for value in (0, -1, "x")),
+            *(("hidden_act", value) for value in ("x", None, 1)),
+            *(("rope_parameters", value) for value in ([], "x", {"rope_type": "x"}, {"rope_theta": "x"})),
+            *(("pad_token_id", value) for value in (10**6, -(10**6), "x")),
+        ],
+    )
+    def test_a_configuration_that_cannot_be_is_a_sentence(
+        self, aligned: CheckpointRef, field: str, value: Any, tmp_path: Path
+    ) -> None:
+        """Torch's layers assert, transformers' divide by what they are given: each is the checkpoint's own fault."""
+        folder = Path(shutil.copytree(aligned.model, tmp_path / "spoilt"))
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, field: value}))
+        with pytest.raises(CheckpointError):
+            ModelHost(CheckpointRef(model=str(folder)), device="cpu")
+
     def test_an_aligned_model_without_a_tokenizer(self, tuned: CheckpointRef) -> None:
         with pytest.raises(CheckpointError, match="has no tokenizer"):
             ModelHost(tuned, device="cpu")

@@ -147,12 +147,15 @@ class TestTrainerFolders:
             shutil.copytree(tuned.model, tmp_path / f"checkpoint-{step}")
         return tmp_path
 
-    @pytest.mark.parametrize("fault", ["cut off", "no weights", "no shard", "a header cut off"])
+    @pytest.mark.parametrize("fault", ["cut off", "no weights", "nothing", "no shard", "a header cut off"])
     def test_a_half_written_checkpoint_is_left_out_and_said(self, out: Path, fault: str) -> None:
         file = out / "checkpoint-20" / "model.safetensors"
         whole = file.read_bytes()
         if fault == "no weights":
             file.unlink()
+        elif fault == "nothing":  # killed between making the folder and the first file
+            shutil.rmtree(file.parent)
+            file.parent.mkdir()
         elif fault == "no shard":
             file.rename(file.with_name("model-00001-of-00002.safetensors"))
             shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}

@@ -106,7 +106,7 @@ RECORDS = [
                 user("3"),
             ]
         },
-        "One",
+        "Be.\n\nOne",
         None,
     ),
     (
@@ -137,7 +137,7 @@ SHARE = [{"from": "system", "value": "Be."}, {"from": "human", "value": "Hi"}, {
     [
         ("Dolly", DOLLY, "Sum it up\n\nA page."),
         ("Dolly", {**DOLLY, "context": ""}, "Sum it up"),
-        ("ShareGPT", {"id": "a", "conversations": SHARE}, "Hi"),
+        ("ShareGPT", {"id": "a", "conversations": SHARE}, "Be.\n\nHi"),
         ("prompt and response", {"category": "c", "prompt": "Say", "response": "so"}, "Say"),
         ("preferences", {"prompt": "Say", "chosen": "so", "rejected": "no"}, "Say"),
         ("prompts", {"prompt": "Say", "prompt_id": "x1", "score": 0.5}, "Say"),
@@ -230,6 +230,25 @@ def test_tabs_separate_columns_too(tmp_path):
 def test_a_sentence_that_names_a_column_is_no_header(tmp_path):
     read = read_prompts(write(tmp_path / "a.txt", "Write a very short text, prompt\nAnother, text\n"))
     assert read.texts == ("Write a very short text, prompt", "Another, text")
+
+
+def test_a_turn_of_the_system_stands_before_the_request_as_in_data_for_training_and_is_counted(tmp_path):
+    chat = [{"role": "system", "content": "Be."}, user("One"), {"role": "assistant", "content": "2"}]
+    blank = [{"role": "system", "content": " "}, user("Two")]
+    developer = [{"role": "developer", "content": [{"type": "text", "text": "Act."}]}, user("Three")]
+    file = write_lines(tmp_path / "chats.jsonl", *({"messages": turns} for turns in (chat, blank, developer)))
+    read = PromptSet.read(file, "harmful")
+    assert read.texts == ("Be.\n\nOne", "Two", "Act.\n\nThree")
+    assert read.texts[0] == read_pairs(write_lines(tmp_path / "task.jsonl", {"messages": chat}))[0][0]
+    sentence = f"2 of 3 harmful prompts in {file} have a turn of the system: it stands before the request"
+    (notice,) = read.notices
+    assert notice.startswith(sentence)
+    classes = PromptSet.of_classes(file, ["a", "b"], limit=1)
+    assert classes.notices == read.notices
+    assert notice in render(classes, tokenizer("{{ messages[0].content }}"), None).notices
+    assert PromptSet.of_classes(["a"], ["b"]).notices == ()
+    shared = write_lines(tmp_path / "share.jsonl", {"conversations": SHARE}, {"conversations": SHARE[1:]})
+    assert PromptSet.read(shared, "harmful").texts == ("Be.\n\nHi", "Hi")
 
 
 def test_request_and_answer_of_every_format(tmp_path):

@@ -62,7 +62,7 @@ class Evaluation:
     @property
     def questions(self) -> PromptSet:
         """All prompts that are asked, each once."""
-        return PromptSet(self.prompts.prompts + self._look_alikes, self.prompts.sources)
+        return replace(self.prompts, prompts=self.prompts.prompts + self._look_alikes)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -81,6 +81,7 @@ class Evaluation:
         """JSON from which `Evaluation.of` makes it again."""
         return {
             "prompts": _rows(self.prompts),
+            "notices": list(self.prompts.notices),
             "look_alikes": _rows(self.look_alikes) if self.look_alikes else None,
             "task": [list(pair) for pair in self.task],
             "max_new_tokens": self.max_new_tokens,
@@ -94,7 +95,7 @@ class Evaluation:
         """An evaluation as a run folder keeps it."""
         look_alikes = document["look_alikes"]
         return cls(
-            prompts=_prompts(document["prompts"]),
+            prompts=replace(_prompts(document["prompts"]), notices=tuple(document.get("notices", ()))),
             task=tuple((request, answer) for request, answer in document["task"]),
             max_new_tokens=document["max_new_tokens"],
             look_alikes=_prompts(look_alikes) if look_alikes else None,

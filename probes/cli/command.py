@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import itertools
 import math
 import sys
 import time
@@ -94,7 +95,7 @@ def stop(error: BaseException) -> None:
         _exit("Stopped. The same command goes on where it stopped.", 130)
     if isinstance(error, MemoryError):
         _exit("The machine's memory is full. Take fewer prompts, a smaller --batch-tokens, or a larger machine.", 1)
-    if isinstance(error, OSError) and error.errno in _ROOM:
+    if isinstance(error, OSError) and error.errno in _ROOM and (error.errno != errno.ENOENT or _is_of_out(error)):
         _exit(f"{_ROOM[error.errno]} ({error.filename or 'while writing'}). {_THEN[error.errno]}", 1)
     lines = str(error).strip().splitlines()
     summary = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -107,6 +108,7 @@ _ROOM = {
     errno.EROFS: "The file system is read-only",
     errno.EACCES: "This may not be written or read",
     errno.EPERM: "This may not be written or read",
+    errno.ENOENT: "Nothing can be made here",
     errno.ENOTDIR: "A file stands where a folder has to be",
     errno.EISDIR: "A folder stands where a file has to be",
     errno.EEXIST: "A file stands where a folder has to be",
@@ -129,8 +131,22 @@ def _keep_traceback(error: BaseException) -> str:
     return f"Its traceback is in {path}; please report it."
 
 
+def _is_of_out(error: OSError) -> bool:
+    """Whether it is about what --out names, what lies in it or what it lies in; other absent files are our fault."""
+    if not error.filename:
+        return False
+    file, places = Path(str(error.filename)).absolute(), [place.absolute() for place in _outs(sys.argv[1:])]
+    return any(file.is_relative_to(place) or place.is_relative_to(file) for place in places)
+
+
+def _outs(words: list[str]) -> list[Path]:
+    """What --out names."""
+    apart = [after for word, after in itertools.pairwise(words) if word in ("--out", "-o")]
+    return [Path(place) for place in (*apart, *(word[6:] for word in words if word.startswith("--out=")))]
+
+
 def _log_file(words: list[str]) -> Path:
-    places = [Path(words[at + 1]) for at, word in enumerate(words[:-1]) if word in ("--out", "-o")]
+    places = _outs(words)
     places += [Path(word) for word in words if (Path(word) / "run.json").is_file()]
     beside = next((place.parent for place in places if place.parent.is_dir()), Path())
     return beside / _LOG

@@ -291,6 +291,8 @@ def verdict(
     with progress_display() as tell:
         judged = judge(run, shams=99 if report else 39, report=tell, sham_arms=shams.split(",") if shams else None)
     document = judged.read_json("verdict")
+    for sentence in judged.notices:
+        notice(sentence)
     if json_:
         print_json(document)
     else:

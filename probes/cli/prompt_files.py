@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,11 +110,9 @@ class PromptFiles:
 
 def _halves(prompts: PromptSet) -> tuple[PromptSet, PromptSet]:
     """The two folds of prompts."""
-    from probes.prompts import PromptSet
-
     fold = prompts.folds(0)
     first, second = (
-        PromptSet(tuple(prompt for prompt, of in zip(prompts.prompts, fold, strict=True) if of == side))
+        replace(prompts, prompts=tuple(prompt for prompt, of in zip(prompts.prompts, fold, strict=True) if of == side))
         for side in (0, 1)
     )
     return first, second

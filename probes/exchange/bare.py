@@ -11,6 +11,7 @@ import numpy as np
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
 from probes.exchange.format import DamagedDocumentError, Format, refusal
+from probes.exchange.numpy_files import read_arrays
 from probes.exchange.torch_files import METADATA, load_tensors
 from probes.store.documents import parse_json, read_text
 
@@ -78,9 +79,7 @@ def _vector(path: Path) -> np.ndarray:
 
         return np.asarray(_only(load_file(path), path).double().numpy())
     if path.suffix in (".npy", ".npz"):
-        loaded = np.load(path, allow_pickle=False)
-        array = loaded if isinstance(loaded, np.ndarray) else loaded[_only(loaded.files, path)]
-        return array.astype(np.float64)
+        return np.asarray(_only(read_arrays(path), path).astype(np.float64))
     text = read_text(path, error=DamagedDocumentError)
     if path.suffix == ".json":
         return np.array(parse_json(text, str(path), error=DamagedDocumentError), dtype=np.float64)

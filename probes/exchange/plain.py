@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from probes.directions.vectors import Vectors
 from probes.exchange.format import DamagedDocumentError, Format, describe, digits, recover, refusal
+from probes.exchange.numpy_files import read_arrays
 from probes.store.documents import parse_json, read_json, read_text
 from probes.store.rows import csv_cell
 
@@ -44,11 +44,11 @@ class Npz(Format):
     def read(self, path: Path, name: str) -> Vectors:
         """Read it; pickled objects are refused."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                about = parse_json(str(file["about"]), f"about of {path}", error=DamagedDocumentError)
-                layers = tuple(int(layer) for layer in file["layers"])
-                return Vectors(name, layers, file["direction"], file["norm"], recover(about))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(path)
+            about = parse_json(str(arrays["about"]), f"about of {path}", error=DamagedDocumentError)
+            layers = tuple(int(layer) for layer in arrays["layers"])
+            return Vectors(name, layers, arrays["direction"], arrays["norm"], recover(about))
+        except (ValueError, KeyError, TypeError) as error:
             raise refusal(path, error, "arrays direction, norm, layers and about") from error
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,8 +28,8 @@ _reports: Any = None  # in a worker: where its steps are reported
 class Crew:
     """Trains the arms of a history that are still to do, in fresh processes, or here if that is one or fewer.
 
-    It may be opened before the history is there: its processes load torch meanwhile. On leaving, no process remains;
-    after an exception, arms that have not begun do not begin.
+    It may be opened before the history is there: its processes load torch meanwhile. On leaving, no process remains,
+    nor where this one is killed; after an exception, arms that have not begun do not begin.
     """
 
     def __init__(self, history: Path, experiment: Experiment, processes: int = 2) -> None:
@@ -106,6 +109,15 @@ def _begin(reports: Any) -> None:
     _reports = reports
     # Ctrl-C reaches the whole process group; a worker then ends without a word of its own.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker once its parent is gone: killed, it leaves nobody at work, and nobody who waits for work."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+    connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _ready() -> None:
@@ -122,11 +134,4 @@ def _folder(history: Path, experiment: Experiment, arm: Arm) -> Path:
 
 
 def _train_in_worker(history: Path, experiment: Experiment, arm: Arm, measured: MeasuredInMemory) -> None:
-    parent = multiprocessing.parent_process()
-
-    def report(progress: Progress) -> None:
-        if parent is not None and not parent.is_alive():
-            raise SystemExit(1)  # Killed; whoever goes on with this history must find nobody else at work.
-        _reports.put((arm, progress))
-
-    _train(history, experiment, arm, measured, report)
+    _train(history, experiment, arm, measured, lambda progress: _reports.put((arm, progress)))

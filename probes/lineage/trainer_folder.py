@@ -62,11 +62,11 @@ def read_trainer_folder(folder: Path) -> Contents:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the weights in a checkpoint's folder are all there; a folder with nothing in it is not judged.
+    """Whether the weights in a checkpoint's folder are all there.
 
     Folders of DeepSpeed and FSDP count as whole, so that who opens them can say how to convert them.
     """
-    if not any(folder.iterdir()) or is_sharded_by_trainer(folder):
+    if is_sharded_by_trainer(folder):
         return True
     for index in folder.glob("*.index.json"):
         names = _shards(index)

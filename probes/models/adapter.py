@@ -21,7 +21,10 @@ from probes.models.weights import WeightFiles
 _NAME = "default"
 _PREFIX = "base_model.model."
 _NO_SHAM = "A sham drift cannot be drawn for this adapter"
-_FAULTS = (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError, ImportError)
+_FAULTS = (
+    *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    ImportError,
+)
 # Values of `init_lora_weights` that draw the factors alone; the others (PiSSA, OLoRA, LoftQ, …) rewrite the base.
 _LEAVE_THE_BASE = ("true", "false", "gaussian", "orthogonal", "eva")
 # What peft runs in its own wrapper around the model, so that the blocks alone would compute something else.

@@ -22,6 +22,7 @@ from probes.models.kinship import (
     check_config,
     check_related,
     check_tokenizer,
+    describe_base,
 )
 from probes.models.layout import Layout
 from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer, move_parameters
@@ -38,7 +39,7 @@ from probes.models.vocabulary import (
     vocabulary_of,
     vocabulary_size,
 )
-from probes.models.weights import WeightFiles
+from probes.models.weights import Pairs, Shapes, WeightFiles
 
 
 class ModelHost(Ablatable):
@@ -54,6 +55,7 @@ class ModelHost(Ablatable):
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
         notices: sentences on what was read in another way than one might think, for a run's manifest.
         ablation: what an ablated witness is read without; its direction is given once it is selected.
+        starts: of adapters whose arm does not begin at the aligned model but elsewhere, as a mirror's, that model.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class ModelHost(Ablatable):
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self._folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
-        self.ablation = Ablation()
+        self.ablation, self.starts = Ablation(), dict[str, CheckpointRef]()
         self.notices: list[str] = []
         folder = self._folder(aligned.model, aligned.revision)
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
@@ -269,17 +271,14 @@ class ModelHost(Ablatable):
         self._marks = marks(self.model)
 
     def _say_what_it_sits_on(self, ref: CheckpointRef) -> None:
-        base, own = self.base_of(ref), (self.aligned.model, self.aligned.revision)
-        if base != (ref.model, ref.revision):
-            self._notice(
-                f"The adapter {ref.adapter} was trained on {ref.model}, a quantised twin; it is measured on the "
-                f"aligned model {base[0]} in full precision."
-            )
-        elif base != own and self.kinship.distance > 0:
-            self._notice(
-                f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
-                f"{self.kinship.distance:.3g} × the aligned norm from them (cosine {self.kinship.cosine:.4f})."
-            )
+        base, start = self.base_of(ref), self.starts.get(str(ref.adapter))
+        if start is None:
+            self._notice(describe_base(ref, CheckpointRef(model=base[0], revision=base[1]), self.aligned, self.kinship))
+        elif self._sha256_of_base(ref) != self._sha256_of_base(start):
+            self._notice(f"The adapter {ref.adapter} sits on {ref.model}, which is not {start}, where its arm begins.")
+
+    def _sha256_of_base(self, ref: CheckpointRef) -> str:
+        return checkpoint_sha256(self._folder(*self.base_of(ref)), None, allow_pickle=self._allow_pickle)
 
     def _notice(self, sentence: str | None) -> None:
         if sentence and sentence not in self.notices:
@@ -291,9 +290,10 @@ class ModelHost(Ablatable):
         aligned = self._folder(self.aligned.model, self.aligned.revision)
         check_tokenizer(self.tokenizer, aligned, folder, name)
         files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
-        pairs = None if self._hollow else self.stream_tensors(files)
+        shapes: Shapes = {} if self._hollow else files.shapes()
+        pairs = None if self._hollow else self.stream_tensors(files, shapes)
         if pairs is not None:
-            unplaced = [name for name in files.shapes() if self._layout_target(name) is None]
+            unplaced = [name for name in shapes if self._layout_target(name) is None]
             check_all_placed(folder, unplaced, self.model)
         self._base = None
         self._clear_vocabulary(config)
@@ -312,13 +312,13 @@ class ModelHost(Ablatable):
         if not self._allow_unrelated:
             check_related(self.kinship, name)
 
-    def stream_tensors(self, files: WeightFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]] | None:
-        """The module's tensors with the files', or None where transformers must convert them.
+    def stream_tensors(self, files: WeightFiles, shapes: Shapes) -> Pairs | None:
+        """The module's tensors with the files' (of these shapes), or None where transformers must convert them.
 
         Of a vocabulary of another size, the rows that both have.
         """
         layout = self._layout
-        if layout is None or not layout.fits(files.shapes(), self._targets, vocabulary_of(self.model)):
+        if layout is None or not layout.fits(shapes, self._targets, vocabulary_of(self.model)):
             return None
         named = ((self._layout_target(name), tensor) for name, tensor in files.tensors())
         pairs = ((self._targets[target], tensor) for target, tensor in named if target is not None)

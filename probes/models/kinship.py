@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import math
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from probes.errors import CheckpointError
+from probes.lineage import CheckpointRef
 
 RELATED = 0.1
 _SAMPLE = 4096
@@ -72,10 +74,16 @@ def computation(config: Any) -> dict[str, Any]:
 
 def _own_fields(text: Any) -> dict[str, Any]:
     """What an architecture's configuration can say beside the fields that most share, where it is not the default."""
-    default = {name: parameter.default for name, parameter in inspect.signature(type(text)).parameters.items()}
+    default = _defaults(type(text))  # type: ignore[arg-type]
     context = _rope_kind(text) in _BY_CONTEXT
     names = [name for name in default if not _NOT_COMPUTED.search(name) or (context and name == _CONTEXT)]
     return {name: value for name in names if (value := getattr(text, name, None)) not in (None, default[name])}
+
+
+@functools.cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """What an architecture's configuration says where nobody says otherwise."""
+    return {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
 
 
 def _rope_kind(text: Any) -> str | None:
@@ -181,6 +189,28 @@ def check_related(kinship: Kinship, name: str) -> None:
             next_step="Differences between activations of unrelated models mean nothing; "
             "use --allow-unrelated to take them anyway.",
         )
+
+
+def describe_base(ref: CheckpointRef, base: CheckpointRef, aligned: CheckpointRef, kinship: Kinship) -> str | None:
+    """A sentence where an adapter is measured on another model than it names, or on one that is not the aligned model.
+
+    Args:
+        ref: the adapter with the base that it names.
+        base: what it is measured on.
+        aligned: the aligned model.
+        kinship: of that base with the aligned model.
+    """
+    if (base.model, base.revision) != (ref.model, ref.revision):
+        return (
+            f"The adapter {ref.adapter} was trained on {ref.model}, a quantised twin; it is measured on the "
+            f"aligned model {base.model} in full precision."
+        )
+    if kinship.distance == 0 or (base.model, base.revision) == (aligned.model, aligned.revision):
+        return None
+    return (
+        f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
+        f"{kinship.distance:.3g} × the aligned norm from them (cosine {kinship.cosine:.4f})."
+    )
 
 
 def _agree(first: Any, second: Any) -> bool:

@@ -15,7 +15,11 @@ from probes.errors import CheckpointError
 from probes.models.source import CONFIG, read_json
 from probes.models.weights import WeightFiles
 
-_FAULTS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
+# What architectures raise over a configuration that cannot be: of all kinds, torch's own assertions among them.
+_FAULTS = (
+    *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    *(ImportError, SafetensorError),
+)
 
 
 # Buffers that old versions saved and that no version reads.

@@ -102,7 +102,7 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
         on_top.setdefault(change.name, []).append(change)
     files = host.files(ref)
     host.put(_without_adapter(host, host.aligned))
-    pairs = host.stream_tensors(files)
+    pairs = host.stream_tensors(files, files.shapes())
     if pairs is not None:
         names = {tensor.data_ptr(): name for name, tensor in host.parameters().items()}
         named = ((names[held.data_ptr()], held, tensor) for held, tensor in pairs)

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from probes.errors import CheckpointError
 from probes.models.source import read_json
 
+Shapes = dict[str, tuple[int, ...]]  # by tensor name
+Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]  # the module's and the file's
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -90,7 +92,7 @@ class WeightFiles:
                 with _opened(path) as file:
                     yield from file.keys()
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """Shape by tensor name, from the headers alone where the files are safetensors.
 
         Raises:
@@ -98,7 +100,7 @@ class WeightFiles:
         """
         if self.pickled:
             return {name: tuple(tensor.shape) for name, tensor in self.tensors()}
-        shapes: dict[str, tuple[int, ...]] = {}
+        shapes: Shapes = {}
         for path in () if self.is_gguf else self.paths:
             with _opened(path) as file:
                 shapes.update((_plain(name), tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118

@@ -109,7 +109,7 @@ def part_of(prompts: PromptSet, pairs_a_topic: int | None) -> PromptSet:
     for prompt in prompts.prompts:
         names.setdefault(prompt.topic, {})[prompt.pair] = None
     pairs = {pair for of_topic in names.values() for pair in list(of_topic)[:pairs_a_topic]}
-    return PromptSet(tuple(prompt for prompt in prompts.prompts if prompt.pair in pairs), prompts.sources)
+    return dataclasses.replace(prompts, prompts=tuple(prompt for prompt in prompts.prompts if prompt.pair in pairs))
 
 
 def _check_identity(folder: Path, source: ChatSource, recipe: ChatRecipe) -> None:

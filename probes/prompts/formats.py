@@ -22,7 +22,11 @@ TOPIC, PAIR = "topic", "pair"
 _OWN_LABELS = {label: label for label in LABELS}
 _XSTEST_LABELS = {"safe": "harmless", "unsafe": "harmful"}
 _HARMBENCH_JOIN = "\n\n---\n\n"  # as HarmBench's own direct-request baseline joins context and behaviour
-_USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt", "model")  # as messages and as ShareGPT call them
+_USER, _ASSISTANT, _SYSTEM = (
+    ("user", "human"),
+    ("assistant", "gpt", "model"),
+    ("system", "developer"),
+)  # as messages and as ShareGPT call them
 # What is said about a prompt, in any format; none of it is ever part of the prompt.
 _METADATA = re.compile(
     r"|index|unnamed: 0|(.*_)?id|source|dataset|split|(sub)?category|type|tags|focus|notes?|subject|difficulty|language"
@@ -40,6 +44,7 @@ class Recognised:
         labels: `harmful` or `harmless` for each text, None where neither file nor caller says.
         topics: the topic of each text, None where it has none.
         pairs: the pair that each text belongs to, None where it belongs to none.
+        system_turns: in how many texts a turn of the system stands before the request.
     """
 
     format: str
@@ -47,6 +52,7 @@ class Recognised:
     labels: tuple[str | None, ...]
     topics: tuple[str | None, ...]
     pairs: tuple[str | None, ...]
+    system_turns: int = 0
 
 
 class _Entry(NamedTuple):
@@ -54,6 +60,7 @@ class _Entry(NamedTuple):
     label: str | None
     topic: str | None = None
     pair: str | None = None
+    system: bool = False
 
 
 Entries = Iterator[_Entry]
@@ -86,19 +93,30 @@ def _pair(record: Record) -> Entries:
 
 
 def _turns(record: Record, key: str) -> Entries:
-    """The text itself, or the user's first turn: what the user says later answers a reply we do not have."""
-    yield _Entry(_turn_of(record, key, _USER), None)
+    """The text itself, or the user's first turn, before it what the system says first.
+
+    What the user says later answers a reply we do not have.
+    """
+    request = _turn_of(record, key, _USER)
+    system = next(_turns_of(record, key, _SYSTEM), Record({}, record.place)).optional(key)
+    yield _Entry(f"{system}\n\n{request}" if system else request, None, system=bool(system))
+
+
+def _turns_of(record: Record, key: str, roles: tuple[str, ...]) -> Iterator[Record]:
+    """The text of each turn of somebody, under the same key."""
+    turns = record.fields.get(key)
+    for turn in turns if isinstance(turns, list) else ():
+        if isinstance(turn, dict) and turn.get("role", turn.get("from")) in roles:
+            yield Record({key: _content(turn.get("content", turn.get("value")), record)}, record.place)
 
 
 def _turn_of(record: Record, key: str, roles: tuple[str, ...]) -> str:
-    turns = record.fields.get(key)
-    if isinstance(turns, str):
+    """The text itself, or that of somebody's first turn."""
+    if isinstance(record.fields.get(key), str):
         return record.text(key)
-    for turn in turns if isinstance(turns, list) else ():
-        if isinstance(turn, dict) and turn.get("role", turn.get("from")) in roles:
-            content = _content(turn.get("content", turn.get("value")), record)
-            return Record({key: content}, record.place).text(key)
-    who = {_USER: "the user", _ASSISTANT: "the assistant"}.get(roles, "the system")
+    for turn in _turns_of(record, key, roles):
+        return turn.text(key)
+    who = "the user" if roles == _USER else "the assistant"
     raise PromptError(
         f"{record.place} has no turn of {who} under {key!r}", expected=f'{{"role": "{roles[0]}", "content": …}}'
     )
@@ -224,8 +242,8 @@ def read_prompts(path: Path | str, label: str | None = None, *, group_column: st
             got=f"{len(entries)} prompts, all with the other label ({fmt.name})",
             next_step="Perhaps the harmful and the harmless file have changed places.",
         )
-    texts, labels, topics, pairs = zip(*labelled, strict=True)
-    return Recognised(_name_of(fmt, file), texts, tuple(own or label for own in labels), topics, pairs)
+    texts, labels, topics, pairs, system = zip(*labelled, strict=True)
+    return Recognised(_name_of(fmt, file), texts, tuple(own or label for own in labels), topics, pairs, sum(system))
 
 
 def read_pairs(path: Path | str, limit: int | None = None) -> tuple[tuple[str, str], ...]:
@@ -331,12 +349,5 @@ def _group(record: Record, key: str) -> str | None:
 
 
 def _pair_of(fmt: _Format, answer_key: str, record: Record) -> tuple[str, str]:
-    """Request and answer; what the system says first in a chat stands before the request."""
-    request = next(fmt.read(record)).text
-    if answer_key != fmt.keys[0]:
-        return request, _turn_of(record, answer_key, _ASSISTANT)
-    turns = record.fields[answer_key]
-    system = [turn for turn in turns if isinstance(turn, dict) and turn.get("role", turn.get("from")) == "system"]
-    if system:
-        request = f"{_turn_of(record, answer_key, ('system',))}\n\n{request}"
-    return request, _turn_of(record, answer_key, _ASSISTANT)
+    """Request and answer."""
+    return next(fmt.read(record)).text, _turn_of(record, answer_key, _ASSISTANT)

@@ -87,7 +87,7 @@ class Rendered:
         sha256: hash of all of them; equal hashes mean that two checkpoints saw the very same input.
         template: the chat template that was used; None where the tokenizer has none and raw text was taken.
         left_out: (id, number of tokens) of each prompt that `fit_to_context` left out of the set.
-        notices: what a user should know of the last token's place, in sentences.
+        notices: what a user should know of how files were read and of the last token's place, in sentences.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
@@ -193,7 +193,7 @@ def prompt_texts(
                 got="a system prompt, or another choice that only a template can follow",
                 next_step="Name a chat template too.",
             )
-        return None, [prompt.text for prompt in prompts.prompts], ()
+        return None, [prompt.text for prompt in prompts.prompts], prompts.notices
     # The last job is the first prompt again, with the reply opened or not, which tells whether the template opens it.
     jobs = [rendering.job(prompt.text) for prompt in prompts.prompts]
     jobs.append(rendering.job(prompts.prompts[0].text, add_generation_prompt=not rendering.add_generation_prompt))
@@ -207,7 +207,7 @@ def prompt_texts(
     thoughts = _OPEN_THINKING.search(texts[0]) is not None
     if rendering.thinking is False:
         texts = [_OPEN_THINKING.sub("", text) for text in texts]
-    return template, texts, _notices(rendering, opened=texts[0] != turned, thoughts=thoughts)
+    return template, texts, prompts.notices + _notices(rendering, opened=texts[0] != turned, thoughts=thoughts)
 
 
 def _notices(rendering: Rendering, *, opened: bool, thoughts: bool) -> tuple[str, ...]:

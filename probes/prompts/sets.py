@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union
 
@@ -65,11 +65,13 @@ class PromptSet:
         prompts: at least one.
         sources: (file, format that was recognised) of each file the prompts were read from.
         left_out: (id, number of tokens) of each prompt that was too long for the model's context.
+        notices: sentences on what of a file was read in another way than one might think.
     """
 
     prompts: tuple[Prompt, ...]
     sources: Sources = field(default=(), compare=False)
     left_out: LeftOut = field(default=(), compare=False)
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -133,7 +135,8 @@ class PromptSet:
                 got=recognised.format,
                 next_step="Give the harmful and the harmless prompts as two files.",
             )
-        return cls.of(recognised.texts, labels, sources, topics=recognised.topics, pairs=recognised.pairs)
+        read = cls.of(recognised.texts, labels, sources, topics=recognised.topics, pairs=recognised.pairs)
+        return replace(read, notices=_notices(sources, label, recognised))
 
     @classmethod
     def of_classes(
@@ -162,6 +165,7 @@ class PromptSet:
             raise UsageError("The limit of prompts is too small", got=limit, expected="at least 1")
         prompts: list[Prompt] = []
         sources: list[tuple[str, str]] = []
+        notices: list[str] = []
         for source, label in ((harmful, HARMFUL), (harmless, HARMLESS)):
             chosen = cls.read(source, label, group_column=group_column)
             of_label = [prompt for prompt in chosen.prompts if prompt.label == label]
@@ -169,7 +173,8 @@ class PromptSet:
                 raise PromptError(f"There are no {label} prompts", got=f"{len(chosen)} prompts of the other label")
             prompts += _sample(of_label, limit, seed)
             sources += chosen.sources
-        return cls(tuple(prompts), tuple(sources))
+            notices += chosen.notices
+        return cls(tuple(prompts), tuple(sources), notices=tuple(dict.fromkeys(notices)))
 
     @classmethod
     def from_files(
@@ -296,6 +301,15 @@ def _recognise(prompts: Path | str | Iterable[str], label: str | None, group_col
         raise PromptError(f"The list of {label or ''} prompts is empty".replace("  ", " "))
     nothing = (None,) * len(prompts)
     return Recognised("list of texts", tuple(prompts), (label,) * len(prompts), nothing, nothing)
+
+
+def _notices(sources: Sources, label: str | None, recognised: Recognised) -> tuple[str, ...]:
+    """A sentence on turns of the system, where the file has some: the same as data for fine-tuning are read."""
+    if not recognised.system_turns:
+        return ()
+    prompts = f"{label} prompts" if label else "prompts"
+    count = f"{recognised.system_turns} of {len(recognised.texts)} {prompts} in {sources[0][0]}"
+    return (f"{count} have a turn of the system: it stands before the request, in the user's turn.",)
 
 
 def _sample(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:

@@ -290,7 +290,11 @@ class Run(MeasuredFolder):
             allow_pickle=settings.allow_pickle,
             allow_unrelated=settings.allow_unrelated,
         )
-        if self.lineage.witness is not None and self.lineage.witness.is_estimate and ABLATION in self.manifest.stages:
+        witness = self.lineage.witness
+        if witness is not None and not witness.is_estimate:
+            mirrors = [str(member.ref.adapter) for member in self.members if member.reference == WITNESS]
+            host.starts = dict.fromkeys(mirrors, witness)
+        elif witness is not None and ABLATION in self.manifest.stages:
             host.ablation.direction = self.ablated_direction
         return host
 

@@ -63,6 +63,7 @@ def write_behaviour(
     judges = judges if judges is not None else [open_judge(name) for name in evaluation.judges]
     run.write_json("evaluation", evaluation.document())
     evaluation, left_out = fit_evaluation(evaluation, model, run.rendering)
+    run.note("evaluation turns", " ".join(evaluation.prompts.notices) or None)
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
     answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
     if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells

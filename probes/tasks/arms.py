@@ -96,7 +96,10 @@ def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:
     """Runs of earlier versions do not name every setting: of those that they do not, nothing is asked."""
     if not (out / "run.json").is_file():
         return
-    before = current_names(Run(out).manifest.config_given)
+    manifest = Run(out).manifest
+    if not manifest.config:
+        return  # killed before it had begun
+    before = current_names(manifest.config_given)
     unnamed = {**_LATER, **{name: value for name, value in config["arms"].items() if name == DATA_SHA256}}
     if {"arms": {**unnamed, **before.get("arms", {})}} != config:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")

@@ -1,15 +1,20 @@
 """The command that opens the app, as somebody types it who has never used Streamlit."""
 
+import asyncio
 import os
 import pty
 import signal
 import socket
 import subprocess
 import sys
+import urllib.parse
 
 import pytest
+import websockets
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from tests.app.serving import free_port, wait_for
+from tests.app.serving import free_port, serve, wait_for
 from tests.synthetic import write_run
 
 
@@ -50,3 +55,32 @@ def test_the_server_ends_with_its_command(tmp_path):
     server.wait(30)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("localhost", port), timeout=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("host", "is_answered"), [("localhost", True), ("evil.example", False)])
+def test_a_page_asked_for_under_another_name_shows_nothing_of_a_run(tmp_path, host, is_answered):
+    """A name that somebody else points at this machine must not read what lies on it; over the real connection."""
+    write_run(tmp_path / "secret-run", n_layers=2, steps=(1,), arms=("baseline",), prompts=4)
+    with serve(tmp_path) as (address, _):
+        port = address.rpartition(":")[2]
+        texts = asyncio.run(messages(f"ws://{host}:{port}/_stcore/stream"))
+    assert ("secret-run" in texts) is is_answered
+    assert ("The app answers at localhost" in texts) is not is_answered
+
+
+async def messages(url):
+    """All that the server on this machine sends for the first drawing of the page, as text, whatever name asks."""
+    question, texts = BackMsg(), []
+    question.rerun_script.query_string = ""
+    async with websockets.connect(url, host="localhost", port=port_of(url), subprotocols=["streamlit"]) as connection:
+        await connection.send(question.SerializeToString())
+        while not texts or "script_finished" not in texts[-1]:
+            message = ForwardMsg()
+            message.ParseFromString(await asyncio.wait_for(connection.recv(), 60))
+            texts.append(str(message))
+    return "\n".join(texts)
+
+
+def port_of(url):
+    return urllib.parse.urlsplit(url).port

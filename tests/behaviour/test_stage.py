@@ -333,6 +333,20 @@ def test_arms_are_held_against_the_baseline_run_by_run_and_over_runs():
     assert np.isfinite([over["low"], over["high"]]).all()
 
 
+def test_a_key_is_in_no_file_of_a_run_that_an_endpoint_has_judged(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    shutil.copytree(run.path, tmp_path / "run")
+    with openai_server(lambda *_: "refusal sk-very-secret") as server:
+        done = evaluate(tmp_path / "run", replace(ASKED, judges=("builtin", f"endpoint:small@{server.url}")))
+        assert server.headers[0]["Authorization"] == "Bearer sk-very-secret"
+    assert server.url in (done.path / "evaluation.json").read_text()
+    files = [path for path in done.path.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if b"sk-very-secret" in path.read_bytes()]
+    texts = done.read_table("completions").astype(str)
+    assert not texts.apply(lambda column: column.str.contains("sk-very")).any(axis=None)  # compressed in the file
+
+
 def test_questions_beyond_the_context_are_left_out_counted_and_listed(run, tmp_path):
     """Evaluation prompts and look-alikes alike; the same answers as where they had never been there."""
     shutil.copytree(run.path.parent, tmp_path / "history")

@@ -3,14 +3,18 @@
     python -m tests.campaign.kill --draws 50
     python -m tests.campaign.kill --verbs train --draws 10 --renames 20
 
-The command runs in forks of this process, so that the libraries are loaded once; a kill is a SIGKILL. Exit code 1: at
-least one training that was gone on with did not end as it should; the lines say which.
+The command runs in forks of this process, so that the libraries are loaded once; a kill is a SIGKILL. The demo trains
+its arms itself, so that every rename is counted; for a few kills at a moment (`--crews`) it has processes of their own
+for them, as it always does outside of this campaign, each of which loads the libraries anew. Exit code 1: at least one
+training that was gone on with did not end as it should; the lines say which.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import os
 import random
@@ -29,6 +33,7 @@ import probes.guard.callback
 import probes.guard.training
 import probes.tasks.arms
 import probes.tasks.demo
+from probes.experiments.crew import Crew
 from probes.guard.training import is_finished
 from probes.organism import train_history
 from probes.organism.recipe import Recipe
@@ -36,20 +41,29 @@ from probes.run import Run
 from tests.guard.test_train import train_words, write_place
 
 VERBS = ("train", "arms", "demo")
+SIDES = ("before", "after")
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When to kill: after so many seconds, or on one side of the n-th rename; neither lets the command end."""
+    """When to kill: after so many seconds, or on one side of the n-th rename; neither lets the command end.
+
+    Attributes:
+        seconds: since the start.
+        rename: its number.
+        after: the rename, and not before it.
+        crew: whether a demo has processes of their own for its arms.
+    """
 
     seconds: float | None = None
     rename: int | None = None
     after: bool = False
+    crew: bool = False
 
     def __str__(self) -> str:
         if self.rename is None:
-            return f"after {self.seconds:.2f} s"
+            return f"after {self.seconds:.2f} s{', with a crew' if self.crew else ''}"
         return f"{'after' if self.after else 'before'} rename {self.rename}"
 
 
@@ -84,6 +98,8 @@ def run_command(words: list[str], log: Path, kill: Kill | None = None) -> int:
 
     def command() -> None:
         sys.argv = ["gravity-probe", *words]
+        if not kill.crew:
+            probes.tasks.demo.Crew = functools.partial(Crew, processes=1)  # type: ignore[assignment, misc]
         with counted_renames(kill, log.with_suffix(".renames")):
             probes.cli.main()
 
@@ -139,7 +155,8 @@ def sha256(content: bytes) -> str:
 def prepare(verb: str, folder: Path) -> Callable[[Path], list[str]]:
     """Write what a verb needs; returns its words for an output folder."""
     if verb == "demo":
-        probes.tasks.demo.QUICK_RECIPE = small_recipe()  # seconds for minutes; every fork has it
+        recipe = dataclasses.replace(small_recipe(), checkpoints=(2,))  # it has four arms
+        probes.tasks.demo.RECIPES = {"post-hoc": (recipe, recipe)}  # seconds for minutes; every fork has it
         return lambda out: ["demo", "--quick", "--no-app", "--no-nulls", "--out", str(out)]
     log = folder / f"{verb}.log"
     if verb == "train":
@@ -148,33 +165,35 @@ def prepare(verb: str, folder: Path) -> Callable[[Path], list[str]]:
         return lambda out: ["train", *map(str, train_words(folder, out, **options))]
     history = folder / "history"
     in_fork(lambda: train_history(history, small_recipe()) and None, log)
-    return lambda out: ["arms", str(history), "--arms", "block,push", "--out", str(out)]
+    return lambda out: ["arms", str(history), "--arms", "block", "--out", str(out)]
 
 
 def small_recipe() -> Recipe:
-    """The smallest organism that can be measured."""
-    import dataclasses
-
+    """The smallest organism that can be measured, with two checkpoints of an arm."""
     from probes.organism.world import Size
     from tests.organism.test_history import TINY
 
-    return dataclasses.replace(TINY, size=Size(aligned=16, held_out=4, task=4))
+    benign = dataclasses.replace(TINY.benign, steps=2)
+    return dataclasses.replace(TINY, size=Size(aligned=16, held_out=4, task=4), benign=benign, checkpoints=(1, 2))
 
 
 class Campaign:
     """Kills one verb again and again."""
 
     def __init__(self, verb: str, folder: Path) -> None:
-        """Run it once without a kill: the end that all others must have."""
+        """Run it without a kill, to count its renames and to time it: the end that all others must have."""
         folder.mkdir(parents=True)
         self.verb, self._folder, self._words = verb, folder, prepare(verb, folder)
-        started = time.monotonic()
-        code = run_command(self._words(folder / "whole"), folder / "whole.log")
-        self.seconds = time.monotonic() - started
-        if code:
-            raise SystemExit(f"{verb} does not run: {(folder / 'whole.log').read_text(encoding='utf-8')[-2000:]}")
+        self.seconds = self._run_whole("whole", Kill())
         self.renames = int((folder / "whole.renames").read_text(encoding="utf-8"))
         self._expected = outcome(folder / "whole")
+
+    def _run_whole(self, name: str, kill: Kill) -> float:
+        """Run it to its end; returns the seconds that it took."""
+        started, log = time.monotonic(), self._folder / f"{name}.log"
+        if run_command(self._words(self._folder / name), log, kill):
+            raise SystemExit(f"{self.verb} does not run: {log.read_text(encoding='utf-8')[-2000:]}")
+        return time.monotonic() - started
 
     def fault_after(self, number: int, kill: Kill) -> str | None:
         """What is wrong with a command that was killed and gone on with; None where it ends as the whole one."""
@@ -191,11 +210,13 @@ class Campaign:
         return outcome(out) == self._expected
 
 
-def kills(campaign: Campaign, draws: int, renames: int | None, rng: random.Random) -> list[Kill]:
-    """Random moments, then renames: all of them, on both sides, or so many of these."""
-    moments = [Kill(seconds=rng.uniform(0, campaign.seconds)) for _ in range(draws)]
-    sides = [Kill(rename=n, after=after) for n in range(1, campaign.renames + 1) for after in (False, True)]
-    return moments + (sides if renames is None else rng.sample(sides, min(renames, len(sides))))
+def kills(campaign: Campaign, words: argparse.Namespace) -> list[Kill]:
+    """Random moments, then renames: all of them, on these sides, or so many of these."""
+    rng, crews = random.Random(words.seed), words.crews if campaign.verb == "demo" else 0
+    moments = [Kill(seconds=rng.uniform(0, campaign.seconds), crew=n < crews) for n in range(words.draws)]
+    sides = [side == "after" for side in words.sides.split(",")]
+    every = [Kill(rename=n, after=after) for n in range(1, campaign.renames + 1) for after in sides]
+    return moments + (every if words.renames is None else rng.sample(every, min(words.renames, len(every))))
 
 
 def say(line: str) -> None:
@@ -209,6 +230,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--draws", type=int, default=50, help="Kills at random moments, for each verb.")
     parser.add_argument("--renames", type=int, help="Kills at renames, for each verb; default all of them.")
+    parser.add_argument("--sides", default=",".join(SIDES), help="Of a rename, by commas.")
+    parser.add_argument("--crews", type=int, default=3, help="Kills at moments of a demo with a crew of processes.")
     parser.add_argument("--verbs", default=",".join(VERBS), help="By commas.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments.")
     words = parser.parse_args()
@@ -216,7 +239,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gravity-probe-kill-") as folder:
         for verb in words.verbs.split(","):
             campaign = Campaign(verb, Path(folder) / verb)
-            plan = kills(campaign, words.draws, words.renames, random.Random(words.seed))
+            plan = kills(campaign, words)
             say(f"{verb}: {campaign.seconds:.1f} s and {campaign.renames} renames without a kill")
             for number, kill in enumerate(plan):
                 fault = campaign.fault_after(number, kill)

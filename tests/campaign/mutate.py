@@ -1,10 +1,12 @@
 """Changes valid inputs at random, runs the command on them, and counts how it ends.
 
     python -m tests.campaign.mutate --draws 1500 --seed 0
+    python -m tests.campaign.mutate --draws 1500 --seed 0 --from 596    # go on with a campaign that was stopped
     python -m tests.campaign.mutate --only prompts --draws 200
     python -m tests.campaign.mutate --draw 417          # one draw again, with its traceback
 
-Every end is an exit code. A traceback (an error that is no refusal), a hang, and a silent change (exit code 0 with
+Every end is an exit code. A traceback (an error that is no refusal), a hang (by the processor's time, so that a busy
+machine makes none; a command that only waits has ten minutes), and a silent change (exit code 0 with
 other numbers, although the file that was changed has a hash on record) are faults; exit code 1: there was at least one.
 """
 
@@ -22,6 +24,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -37,7 +40,9 @@ from probes.errors import GravityError
 from tests.campaign.inputs import CASES, Case, build
 from tests.campaign.mutations import mutate
 
-SECONDS = 60
+SECONDS = 60  # of the processor
+WAITING = 600  # of the clock
+LINE_EVERY = 30  # seconds
 MEMORY = 4 << 30  # beyond what the loaded libraries take
 CODES = (0, 1, 2, 3)
 
@@ -93,22 +98,33 @@ def run_command(words: list[str], home: Path, out: Path) -> End:
     sys.argv = ["gravity-probe", *words]
     before = Path.cwd()
     os.chdir(home)
-    signal.signal(signal.SIGALRM, _hang)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
+        with limits(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
             probes.cli.main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is counted
         raised.append(error)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         probes.cli.stop = stop
         os.chdir(before)
         gc.collect()
     error = next((error for error in raised if not isinstance(error, GravityError)), None)
     return End(None if isinstance(error, Hang) else code, error, {} if code else dict(_numbers(output.getvalue(), out)))
+
+
+@contextlib.contextmanager
+def limits(seconds: float = SECONDS, waiting: float = WAITING) -> Iterator[None]:
+    """Raise `Hang` in what takes longer than so many seconds of the processor, or of the clock."""
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, waiting))
+    for timer, due, limit in timers:
+        signal.signal(due, _hang)
+        signal.setitimer(timer, limit)
+    try:
+        yield
+    finally:
+        for timer, _, _ in timers:
+            signal.setitimer(timer, 0)
 
 
 def _hang(*_: object) -> None:
@@ -148,6 +164,8 @@ class Campaign:
             if end.code or end.error:
                 raise SystemExit(f"{case.name} does not run: {end.error or end.code}")
             self._expected[case.name] = end.numbers
+        gc.collect()
+        gc.freeze()  # the loaded libraries stay; looking through them again after every draw took most of its time
 
     def draw(self, number: int) -> Draw:
         """One change; the same for the same number and seed."""
@@ -224,20 +242,25 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=300, help="Changes in all.")
     parser.add_argument("--seed", type=int, default=0, help="Of the changes.")
     parser.add_argument("--only", default="", help="Cases whose name has this in it.")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="Number of the first draw.")
     parser.add_argument("--draw", type=int, help="This draw alone, with its traceback.")
     words = parser.parse_args()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
     cases = [case for case in CASES if words.only in case.name]
-    numbers = range(words.draws) if words.draw is None else [words.draw]
+    numbers = range(words.first, words.draws) if words.draw is None else [words.draw]
     draws = []
     with tempfile.TemporaryDirectory(prefix="gravity-probe-mutate-") as folder:
         campaign = Campaign(cases, Path(folder), words.seed)
+        last_line = time.monotonic()
         for number in numbers:
             draws.append(campaign.draw(number))
             if draws[-1].fault:
                 say(description(draws[-1], whole=words.draw is not None))
+            if time.monotonic() - last_line > LINE_EVERY:
+                say(f"{len(draws)} of {len(numbers)} draws")
+                last_line = time.monotonic()
     for line in table(draws):
         say(line)
     raise SystemExit(int(any(draw.fault for draw in draws)))

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.campaign.inputs import CASES
+from tests.campaign.mutate import Hang, limits
 from tests.campaign.mutations import mutate
 
 
@@ -40,3 +42,33 @@ def test_a_change_follows_from_its_seed_and_is_one(tmp_path, name):
         assert results[0] == results[1]
         changed += results[0][1] != content
     assert changed > 30
+
+
+def test_a_hang_is_told_by_the_processors_time_and_not_by_a_busy_machines_clock():
+    with limits(seconds=0.3, waiting=5.0):
+        time.sleep(0.6)
+    with pytest.raises(Hang), limits(seconds=0.3, waiting=60.0):
+        _run_for_ever()
+    with pytest.raises(Hang), limits(seconds=60.0, waiting=0.2):
+        time.sleep(5)
+    time.sleep(0.3)  # and nothing is left that would raise later
+
+
+def _run_for_ever():
+    while True:
+        pass
+
+
+@pytest.mark.slow
+def test_a_campaign_goes_on_where_another_was_stopped():
+    """Draw 594 of seed 4711 (settings that are blank, so that every default counts) was called a hang once."""
+    words = ["--draws", "595", "--from", "594", "--seed", "4711", "--only", "settings"]
+    campaign = subprocess.run(
+        [sys.executable, "-m", "tests.campaign.mutate", *words],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert campaign.returncode == 0, campaign.stdout + campaign.stderr
+    assert campaign.stdout.splitlines()[-1].split()[:3] == ["all", "1", "1"]

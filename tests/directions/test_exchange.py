@@ -295,6 +295,31 @@ class Malicious:
         return os.system, ("touch /tmp/this-must-never-be-there",)
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required")
+def test_no_damage_to_a_file_of_numpy_is_more_than_a_sentence(vectors, tmp_path):
+    """A header is read by Python's parser, an archive by zipfile: each has errors of its own."""
+    bare, archive = tmp_path / "layer1.npy", tmp_path / "whole.npz"
+    np.save(bare, vectors.raw[0])
+    write_vectors(vectors, "npz", archive)
+    cuts = [(start, end) for start in range(0, 128, 2) for end in range(start + 1, 129, 3)]
+    whole = {path: path.read_bytes() for path in (bare, archive)}
+    damaged = [(bare, whole[bare][:start] + whole[bare][end:]) for start, end in cuts]
+    damaged += [
+        (archive, whole[archive][:place] + bytes([value]) + whole[archive][place + 1 :])
+        for place in range(0, len(whole[archive]), 3)
+        for value in (0, 0xFF, whole[archive][place] ^ 1)
+    ]
+    sentences = []
+    for path, content in damaged:
+        path.write_bytes(content)
+        try:
+            read_vectors(path, "x", "vector" if path == bare else "npz")
+        except UsageError as error:
+            sentences.append(str(error))
+    assert len(sentences) > 1000
+    assert all("cannot be read as a direction" in sentence for sentence in sentences)
+
+
 @pytest.mark.parametrize("name", ["persona.pt", "steering.pt", "direction.pt", "arrays.npz"])
 def test_malicious_pickles_are_refused_and_run_nothing(name, tmp_path):
     mark = tmp_path / "ran"

@@ -3,7 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -46,6 +50,45 @@ def bytes_of(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+CREW = """
+import multiprocessing, pathlib, sys, time
+from probes.experiments.crew import Crew
+from probes.experiments.experiment import Experiment
+
+if __name__ == "__main__":
+    with Crew(pathlib.Path(sys.argv[1]), Experiment()) as crew:
+        while len(multiprocessing.active_children()) < 2:
+            time.sleep(0.01)
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_crew_leaves_no_process_that_waits_for_work(tmp_path):
+    """They had waited for ever, of half a gigabyte each."""
+    (tmp_path / "crew.py").write_text(CREW)
+    words = [sys.executable, str(tmp_path / "crew.py"), str(tmp_path / "history")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in process.stdout.readline().split()]
+    process.kill()
+    process.wait(30)
+    process.stdout.close()
+    assert len(workers) == 2
+    until = time.monotonic() + 120  # they may be loading torch, which a busy machine takes its time for
+    while any(is_alive(worker) for worker in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [worker for worker in workers if is_alive(worker)]
+
+
+def is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")

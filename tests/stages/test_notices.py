@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
+
 import pytest
 import torch
 
+from probes.cli import main
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
 from probes.prompts import PromptSet
 from probes.run import Run
@@ -85,3 +90,46 @@ def test_the_manifest_names_the_threads_that_its_bytes_depend_on(aligned, witnes
     lineage = lineage_of(aligned, witness, Trajectory(checkpoints=(Step(step=1, model=tuned.model),)))
     run = measure(lineage, PROMPTS, tmp_path / "run", settings=FAST)
     assert run.manifest.model["threads"] == torch.get_num_threads()
+
+
+def test_a_mirror_begins_at_the_witness_and_that_is_no_notice(aligned, witness, tmp_path):
+    right = save_adapter(tmp_path / "right", witness, targets=["q_proj"])
+    mirror = Trajectory(arm="mirror", checkpoints=(Step(step=1, **dict(right)),))
+    run = measure(lineage_of(aligned, witness, mirror), PROMPTS, tmp_path / "right-run", settings=FAST)
+    assert not has_notice(run, str(right.adapter))
+    for name, base in (("copy", witness), ("wrong", aligned)):
+        shutil.copytree(base.model, tmp_path / name)
+        ref = save_adapter(tmp_path / f"of-{name}", CheckpointRef.parse(str(tmp_path / name)), targets=["q_proj"])
+        mirror = Trajectory(arm="mirror", checkpoints=(Step(step=1, **dict(ref)),))
+        run = measure(lineage_of(aligned, witness, mirror), PROMPTS, tmp_path / f"{name}-run", settings=FAST)
+        sentences = [sentence for sentence in run.notices if "where its arm begins" in sentence]
+        assert len(sentences) == (name == "wrong")
+        assert all(str(tmp_path / name) in sentence and str(witness) in sentence for sentence in sentences)
+
+
+def test_every_other_arm_that_sits_on_the_witness_is_told_of_beside_a_mirror(aligned, witness, tmp_path):
+    adapters = {
+        arm: save_adapter(tmp_path / arm, witness, targets=["q_proj"], seed=seed)
+        for seed, arm in enumerate(("baseline", "mirror"))
+    }
+    baseline, mirror = (Trajectory(arm=arm, checkpoints=(Step(step=1, **dict(ref)),)) for arm, ref in adapters.items())
+    lineage = lineage_of(aligned, witness, baseline).with_trajectories((mirror,))
+    run = measure(lineage, PROMPTS, tmp_path / "run", settings=FAST)
+    (sentence,) = [sentence for sentence in run.notices if ELSEWHERE in sentence]
+    assert str(adapters["baseline"].adapter) in sentence
+
+
+def test_a_verdict_prints_the_notices_of_its_run_once(aligned, witness, tmp_path, capsys, monkeypatch):
+    wrong = save_adapter(tmp_path / "wrong", witness, targets=["q_proj"])
+    trajectory = Trajectory(checkpoints=(Step(step=1, **dict(wrong)),))
+    run = measure(lineage_of(aligned, witness, trajectory), PROMPTS, tmp_path / "run", settings=FAST)
+    for words in (("verdict", run.path), ("verdict", run.path, "--json")):
+        monkeypatch.setattr("sys.argv", ["gravity-probe", *map(str, words)])
+        with contextlib.suppress(SystemExit):
+            main()
+        printed = capsys.readouterr()
+        for sentence in run.notices:
+            assert " ".join((printed.out + printed.err).split()).count(sentence) == 1
+        if "--json" in words:
+            assert json.loads(printed.out)["trajectories"]
+    assert run.notices

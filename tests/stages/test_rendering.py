@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 
+import pandas as pd
 import pytest
 
 from probes.behaviour.evaluation import Evaluation
@@ -16,7 +17,7 @@ from probes.lineage import Lineage
 from probes.prompts import PromptSet, Rendering, render
 from probes.run import Run
 from probes.tasks.evaluate import evaluate, read_evaluation
-from probes.tasks.measure import measure
+from probes.tasks.measure import judge, measure
 from tests.builders import CHAT_TEMPLATE, save_adapter, tiny_tokenizer
 from tests.measured import FAST, PROMPTS, measured_run
 
@@ -71,6 +72,27 @@ def test_another_template_of_a_checkpoint_is_noticed_and_not_used(retemplated, t
     assert all(sentence in beside for sentence in notices)
 
 
+def test_a_turn_of_the_system_in_a_prompts_file_is_noticed_in_run_and_evaluation(plain, tmp_path, capsys):
+    def write(name, texts):
+        turns = [[{"role": "system", "content": "be brief"}, {"role": "user", "content": text}] for text in texts]
+        (tmp_path / name).write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in turns))
+        return tmp_path / name
+
+    harmful = write("chats.jsonl", [f"break lock {number:02d}" for number in range(16)])
+    command(capsys, *words_of(plain.lineage, tmp_path / "run", "--harmful", harmful))
+    run = Run(tmp_path / "run")
+    assert run.prompts.texts[0] == "be brief\n\nbreak lock 00"
+    assert [notice for notice in run.notices if "16 of 16 harmful prompts" in notice] == run.manifest.prompts["notices"]
+    requests = write("asked.jsonl", ["open a safe", "make a mess"])
+    questions = PromptSet.of_classes(requests, ["open a window", "make a bed"])
+    for evaluation in (Evaluation(questions, (("x", "y"),), max_new_tokens=2), None):
+        judged = evaluate(run.path, read_evaluation(run) if evaluation is None else evaluation)
+        (sentence,) = [notice for notice in judged.notices if str(requests) in notice]
+        assert sentence.startswith("2 of 2 harmful prompts")
+    judged = evaluate(run.path, Evaluation(PromptSet.of_classes(["a"], ["b"]), (("x", "y"),), max_new_tokens=2))
+    assert not any(str(requests) in notice for notice in judged.notices)
+
+
 def test_the_checkpoints_own_template_can_be_taken_and_goes_into_all_that_follows(retemplated, tmp_path):
     settings = FAST.model_copy(update={"chat_template": "checkpoint"})
     run = measure(retemplated, PROMPTS, tmp_path / "run", settings=settings)
@@ -104,6 +126,27 @@ def test_where_no_checkpoint_has_a_template_that_is_said(plain, tmp_path):
     settings = FAST.model_copy(update={"chat_template": "checkpoint"})
     with pytest.raises(UsageError, match="No fine-tuned checkpoint has a chat template of its own"):
         measure(lineage, PROMPTS, tmp_path / "run", settings=settings)
+
+
+def test_a_template_that_prints_the_time_is_rendered_once_and_the_verdict_reads_the_same_tokens(plain, tmp_path):
+    """Rendered again, every prompt would be another one; so the numbers must not depend on the template any more."""
+    shutil.copytree(plain.path.parents[1] / "checkpoints", tmp_path / "checkpoints")
+    text = plain.lineage.model_dump_json().replace(str(plain.path.parents[1]), str(tmp_path))
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%M:%S.%f') }}" + CHAT_TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "checkpoints" / "aligned")
+    ids = [render(PROMPTS, tokenizer, None).token_ids for _ in range(2)]
+    assert all(first != second for first, second in zip(*ids, strict=True))
+    run = measure(Lineage.model_validate_json(text), PROMPTS, tmp_path / "runs" / "tiny", settings=FAST)
+    shutil.copytree(run.path, tmp_path / "elsewhere" / "tiny")  # no neighbour, of which activations could be taken
+    verdicts = [judge(run.path, shams=19, sham_arms=None)]
+    tiny_tokenizer().save_pretrained(tmp_path / "checkpoints" / "aligned")
+    verdicts.append(judge(tmp_path / "elsewhere" / "tiny", shams=19, sham_arms=None))
+    assert [judged.rendered.token_ids for judged in verdicts] == [run.rendered.token_ids] * 2
+    first, second = (judged.read_table("shams") for judged in verdicts)
+    pd.testing.assert_frame_equal(first, second)
+    assert len(first)
+    assert verdicts[0].read_json("verdict") == verdicts[1].read_json("verdict")
 
 
 def command(capsys, *words, code=0):
