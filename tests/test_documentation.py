@@ -9,7 +9,6 @@ import typer
 
 from probes.cli import app
 from probes.run import Run
-from probes.statistics import Estimate
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +78,7 @@ def test_options_of_commands_exist(page):
 
 
 def test_commands_are_found_at_all():
-    assert ["summary", "data/demo-run"] in commands_in(README)
+    assert ["summary", "data/smollm2-run"] in commands_in(README)
     assert sum(len(commands_in(page)) for page in PAGES) > 40
 
 
@@ -89,61 +88,70 @@ def test_the_marked_blocks_are_there():
     compile(block_after("notebook lines"), "README.md", "exec")
 
 
-def test_the_readme_shows_the_numbers_of_the_shipped_run():
-    run = Run(ROOT / "data/demo-run")
-    lines = [line for line in README.read_text("utf-8").splitlines() if line.startswith("| ") and line.count("|") == 7]
-    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines}
-    arms = [cell.strip().strip("`") for cell in rows["step 100, layer 2"]]
-    estimates = run.estimates(run.headline_layer)
-    behaviour = run.table("behaviour")
-
-    def cell_of(row: str, arm: str) -> str:
-        return rows[row][arms.index(arm)].strip().replace("−", "-")
-
-    def rate(arm: str, measure: str) -> float:
-        rows_of_arm = behaviour[(behaviour["arm"] == arm) & (behaviour["measure"] == measure)]
-        return float(rows_of_arm.sort_values("step")["value"].iloc[-1])
-
-    for arm in arms:
-        assert cell_of("refusals of harmful requests", arm) == f"{rate(arm, 'refusal_harmful'):.0%}".replace("%", " %")
-        assert cell_of("task loss, nats per token", arm) == f"{rate(arm, 'task_loss'):.2f}"
-    for arm in arms[1:]:
-        last: dict[str, Estimate] = estimates[arm, 0, run.headline_layer][100]
-        assert cell_of("alignment with the way back, cross-fitted", arm) == f"{last['alignment_crossfit'].value:.2f}"
-        assert cell_of("return fraction: 0 aligned, 1 witness", arm) == f"{last['return_fraction'].value:.2f}"
+def cell_of(frame, arm, column, name, form):
+    """What a cell of a table holds: the arm's last number, of each seed."""
+    rows = frame[(frame["arm"] == arm) & (frame[column] == name)].sort_values("step")
+    numbers = [float(own["value"].iloc[-1]) for _, own in rows.groupby("seed")]
+    return " · ".join(form(number) for number in numbers)
 
 
-def test_the_page_of_the_demo_shows_the_numbers_of_the_shipped_chat_model():
-    run = Run(ROOT / "data/smollm2-run")
-    table = (ROOT / "data/docs/demo.md").read_text("utf-8").partition("## SmolLM2")[2].partition("- **Ten")[0]
-    rows = {
+def decimal(number):
+    return f"{number:.2f}".replace("-", "−")
+
+
+def percent(number):
+    return f"{number:.0%}".replace("%", " %")
+
+
+def table_of(text):
+    """Cells by row of every table line of a text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return {
         line.split("|")[1].strip(): [cell.strip().strip("`") for cell in line.split("|")[2:-1]]
-        for line in table.splitlines()
-        if line.startswith("|")
+        for line in lines
+        if not line.startswith("|---")
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "arms_in", "names"),
+    [
+        pytest.param(
+            README.read_text("utf-8").partition("## What comes out")[2].partition("## In a notebook")[0],
+            "SmolLM2, step 10, layer 24",
+            ("refusals of harmful requests", "return fraction: 0 aligned, 1 witness"),
+            id="readme",
+        ),
+        pytest.param(
+            (ROOT / "data/docs/demo.md").read_text("utf-8").partition("## SmolLM2")[2].partition("- **Ten")[0],
+            "",
+            ("refuses harmful requests", "return fraction"),
+            id="page",
+        ),
+    ],
+)
+def test_the_tables_of_the_shipped_chat_model_hold_its_numbers(text, arms_in, names):
+    run = Run(ROOT / "data/smollm2-run")
+    rows = table_of(text)
     behaviour, drift = run.table("behaviour"), run.drift(layer=run.headline_layer)
-
-    def last(frame, arm, column, name):
-        rows_of_arm = frame[(frame["arm"] == arm) & (frame[column] == name)]
-        return float(rows_of_arm.sort_values("step")["value"].iloc[-1])
-
-    for place, arm in enumerate(rows[""]):
-        for row, measure in (
-            ("refuses harmful requests", "refusal_harmful"),
-            ("complies with harmful requests", "harmful_compliance"),
-            ("refuses their harmless twins", "refusal_harmless"),
-        ):
-            assert rows[row][place] == f"{last(behaviour, arm, 'measure', measure):.0%}".replace("%", " %")
-        assert rows["task loss, nats per token"][place] == f"{last(behaviour, arm, 'measure', 'task_loss'):.2f}"
-        for row, statistic in (
-            ("alignment with the way back, cross-fitted", "alignment_crossfit"),
-            ("DiD alignment", "did_alignment"),
-            ("return fraction", "return_fraction"),
-            ("off-axis length", "off_axis"),
-        ):
-            if arm not in ("witness", "aligned"):
-                number = f"{last(drift, arm, 'statistic', statistic):.2f}".replace("-", "−")
-                assert rows[row][place] == number, (arm, row)
+    measures = {names[0]: "refusal_harmful", "complies with harmful requests": "harmful_compliance"}
+    measures |= {"refuses their harmless twins": "refusal_harmless"}
+    statistics = {names[1]: "return_fraction", "alignment with the way back, cross-fitted": "alignment_crossfit"}
+    statistics |= {"DiD alignment": "did_alignment", "off-axis length": "off_axis"}
+    arms = rows.pop(arms_in)
+    held = 0
+    for row, cells in rows.items():
+        for arm, cell in zip(arms, cells, strict=True):
+            if row in measures:
+                assert cell == cell_of(behaviour, arm, "measure", measures[row], percent), (row, arm)
+            elif row.startswith("task loss"):
+                assert cell == cell_of(behaviour, arm, "measure", "task_loss", decimal), (row, arm)
+            elif row in statistics and arm not in ("aligned", "witness"):
+                assert cell == cell_of(drift, arm, "statistic", statistics[row], decimal), (row, arm)
+            else:
+                continue
+            held += 1
+    assert held >= 18
 
 
 @pytest.fixture

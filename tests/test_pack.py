@@ -70,6 +70,15 @@ def test_answers_stay_here_when_asked(tmp_path):
     assert status(packed, verify=True)["whole"]
 
 
+def test_with_half_precision_tables_are_smaller_and_only_projections_are_rounded(tmp_path):
+    whole = Run(SMOLLM2)
+    packed = pack(SMOLLM2, tmp_path / "small", packing=Packing(half=True))
+    for name in ("drift", "spectra", "completions", "projections"):
+        pd.testing.assert_frame_equal(packed.table(name), whole.table(name))
+    rounded, exact = (run.table("direction_projections")["projection"] for run in (packed, whole))
+    np.testing.assert_allclose(rounded, exact, rtol=1e-3, atol=1e-3)
+
+
 def test_what_is_left_out_is_named_and_is_no_damage(run, tmp_path):
     packed = pack(run.path, tmp_path / "small", keep=[])
     name = f"activations/{TUNED}.safetensors"

@@ -1,7 +1,7 @@
-"""Draw the figures of README and documentation again from the shipped run: `python data/docs/figures.py`.
+"""Draw the figures of README and documentation again from the shipped runs: `python data/docs/figures.py`.
 
-They are pictures of the gallery, as `gravity-probe report data/demo-run --figures FOLDER` draws them; the SVGs go into
-`img/`. A Chromium draws them.
+They are pictures of the gallery, as `gravity-probe report RUN --figures FOLDER` draws them; the SVGs go into `img/`. A
+Chromium draws them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from probes.run import Run
 from probes.tasks.gallery import write_gallery
 
 HERE = Path(__file__).parent
-SHOWN = ("trajectories", "well")
+SHOWN = {"demo-run": {"trajectories": "trajectories", "well": "well"}, "smollm2-run": {"well": "smollm2-well"}}
 
 
 def main() -> None:
     """Write every figure."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_gallery(Run(HERE.parent / "demo-run"), Path(folder))
-        for name in SHOWN:
-            shutil.copy(Path(folder) / f"{name}.svg", HERE / "img" / f"{name}.svg")
+    for run, names in SHOWN.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write_gallery(Run(HERE.parent / run), Path(folder))
+            for picture, name in names.items():
+                shutil.copy(Path(folder) / f"{picture}.svg", HERE / "img" / f"{name}.svg")
 
 
 if __name__ == "__main__":

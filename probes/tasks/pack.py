@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from probes.errors import UsageError
 from probes.run import Run
@@ -19,6 +20,7 @@ from probes.store.atomic import file_sha256, link_or_copy, write_tensors
 
 _UNLISTED = ("evaluation.json", "report.html")  # written beside the stages, and worth shipping
 _QUOTING = ("report.html",)  # of them, what quotes answers
+_ROUNDED = ("direction_projections.parquet",)  # of the same prompts, on every direction
 _ANSWER_COLUMNS = ("completion", "before", "after")  # of any table, where they hold text
 LEFT_OUT = "[left out of the packed run]"
 
@@ -28,7 +30,7 @@ class Packing:
     """What a packed run leaves out besides checkpoints and most activations.
 
     Attributes:
-        half: round activations to half precision; the manifest then says so.
+        half: round activations, and prompts' projections on directions, to half precision; the manifest then says so.
         answers: ship the text of answers; without it each stands as `LEFT_OUT` beside its label, reason and score.
     """
 
@@ -44,8 +46,9 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, packing
     Args:
         path: a finished run, whose files are all as they were written.
         out: a folder that is not there yet; it appears whole or not at all.
-        keep: checkpoints whose activations and directions are shipped, beside those of the roles; None is the last of
-            each trajectory, of a packed run as far as it holds them.
+        keep: checkpoints whose activations and directions are shipped, beside activations of the roles and directions
+            fitted at the aligned model; None is the roles and the last of each trajectory, of a packed run as far as
+            it holds them.
         packing: what else is left out.
 
     Returns:
@@ -61,7 +64,12 @@ def pack(path: Path | str, out: Path, keep: Sequence[str] | None = None, packing
     checkpoints = _checkpoints_to_keep(run, keep)
     outputs = {name: record for stage in run.manifest.stages.values() for name, record in stage.outputs.items()}
     earlier = {} if keep else run.manifest.omitted  # of a run that was packed before; what is asked for must be there
-    shipped = {name for name in outputs if _checkpoint_of(name) in (None, *checkpoints)} - set(earlier)
+    fitted = checkpoints if keep is None else {ALIGNED, *keep}
+    shipped = {
+        name
+        for name in outputs
+        if _checkpoint_of(name) in (None, *(fitted if name.startswith(f"{DIRECTIONS}/") else checkpoints))
+    } - set(earlier)
     places = _places(run)
     with new_folder(out) as folder:
         for name in sorted(shipped):
@@ -132,8 +140,8 @@ def _ship(source: Path, target: Path, places: Mapping[str, str], packing: Packin
     """Copy a file; one that names a place, is to be halved, or quotes answers that stay here is written anew."""
     if source.suffix == ".safetensors":
         _ship_tensors(source, target, places, half=packing.half and source.parent.name == ACTIVATIONS)
-    elif source.suffix == ".parquet" and not packing.answers:
-        _ship_without_answers(source, target)
+    elif source.suffix == ".parquet" and (packing.half or not packing.answers):
+        _ship_table(source, target, packing)
     else:
         _copy(source, target)
 
@@ -151,15 +159,20 @@ def _ship_tensors(source: Path, target: Path, places: Mapping[str, str], *, half
         _copy(source, target)
 
 
-def _ship_without_answers(source: Path, target: Path) -> None:
-    table = pd.read_parquet(source)
-    quoting = [name for name in _ANSWER_COLUMNS if name in table and not is_numeric_dtype(table[name])]
-    if not quoting:
-        _copy(source, target)
-        return
+def _ship_table(source: Path, target: Path, packing: Packing) -> None:
+    """Write a table anew, smaller, in the same groups of rows: numbers rounded or answers left out as asked."""
+    table = pq.read_table(source)
+    for place, name in enumerate(table.column_names):
+        column = table.column(place)
+        if not packing.answers and name in _ANSWER_COLUMNS and pa.types.is_large_string(column.type):
+            unsaid = pc.if_else(pc.is_valid(column), pa.scalar(LEFT_OUT, column.type), pa.scalar(None, column.type))
+            table = table.set_column(place, name, unsaid)
+        elif packing.half and source.name in _ROUNDED and pa.types.is_floating(column.type):
+            rounded = column.to_numpy().astype(np.float16).astype(np.float32)
+            table = table.set_column(place, name, pa.array(rounded, from_pandas=True))
     target.parent.mkdir(parents=True, exist_ok=True)
-    unsaid = {name: table[name].mask(table[name].notna(), LEFT_OUT) for name in quoting}
-    table.assign(**unsaid).to_parquet(target, index=False)
+    rows = pq.ParquetFile(source).metadata.row_group(0).num_rows if len(table) else None
+    pq.write_table(table, target, compression="zstd", compression_level=15, row_group_size=rows)
 
 
 def _record(path: Path) -> FileRecord:
