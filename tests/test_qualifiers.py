@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import probes
@@ -222,3 +224,32 @@ def test_assess_needs_no_torch():
     code = "import sys; from probes.verdict.assess import assess; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_one_with_few_draws_beside_others_with_many_is_not_reachable():
+    """Only one arm has shams: the many draws of the others' tests do not help it."""
+    (few,) = verdicts([0.025], draws=39)
+    three = adjust_levels([few, *verdicts([0.2, 0.3])])
+    assert three[0].level_holm == "not reachable with 39 draws (59 needed)"
+    after_others = adjust_levels([few, *verdicts([0.001, 0.002])])
+    assert after_others[0].level_holm == 5, "the last of three by Holm is not multiplied"
+
+
+@pytest.mark.parametrize(("alpha", "needed"), [(0.05, 19), (0.01, 99), (0.03, 33), (0.07, 14)])
+def test_the_number_of_draws_that_are_needed_can_reach_alpha(alpha, needed):
+    (known,) = verdicts([0.2], draws=5)
+    evidence = replace(known.evidence, alpha=alpha)
+    words = next(iter(evidence.missing([known.decided_by]).values()))
+    assert words == f"5 draws are too few, {needed} or more are needed"
+    assert 1 / (needed + 1) <= alpha < 1 / needed
+
+
+def test_assess_takes_tensors_that_numpy_does_not_read_and_refuses_copies_of_one_sham():
+    arrays, shams, _ = planted_arrays()
+    tensors = {name: torch.tensor(rows) for name, rows in arrays.items()}
+    as_bfloat = {name: rows if name == "harmful" else rows.bfloat16() for name, rows in tensors.items()}
+    as_bfloat["tuned"].requires_grad_()
+    rounded = {name: rows.detach().float().numpy() for name, rows in as_bfloat.items() if name != "harmful"}
+    assert probes.assess(**as_bfloat) == probes.assess(**rounded, harmful=arrays["harmful"])
+    with pytest.raises(StatisticsError, match="the same, so they are one draw"):
+        probes.assess(**arrays, shams=[shams[0]] * 39)

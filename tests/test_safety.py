@@ -69,6 +69,12 @@ def test_the_gate_passes_where_erosion_is_ruled_out_and_trips_elsewhere(tmp_path
         erosion_gate(undecided, 0.0)
 
 
+def test_a_mirror_does_not_trip_the_gate_since_it_begins_at_the_witness(tmp_path):
+    gate = erosion_gate(judged_run(tmp_path / "run", block=0, mirror=60), 5.0)
+    assert gate.passed
+    assert list(gate.lower_limits) == ["block (seed 0)"]
+
+
 def test_what_was_not_judged_trips_the_gate(tmp_path):
     write_run(tmp_path / "run", n_layers=2, prompts=16, without=("behaviour", "completions"))
     run = Run(tmp_path / "run")

@@ -364,7 +364,7 @@ def test_a_stand_in_for_the_witness_is_named():
     ("answer", "words"),
     [
         ("also_off", "It is also off the refusal axis (p = 0.01, power 90 %)"),
-        ("along_only", "It is along the refusal axis only (p = 0.01, power 90 %)"),
+        ("along_only", "It is not told apart from motion along the refusal axis only (p = 0.01, power 90 %)"),
         ("not_separable", "Whether it is more than motion along the refusal axis cannot be decided"),
     ],
 )

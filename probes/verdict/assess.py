@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -78,8 +79,8 @@ def assess(
         StatisticsError: the arrays do not belong together, there are too few groups, or nothing can be computed.
     """
     mask, topics = _as_mask(harmful), None if groups is None else np.asarray(groups)
-    start, end, moved = (np.asarray(rows) for rows in (aligned, witness, tuned))
-    noised = [np.asarray(rows) for rows in (() if shams is None else shams)]
+    start, end, moved = (_as_array(rows) for rows in (aligned, witness, tuned))
+    noised = [_as_array(rows) for rows in (() if shams is None else shams)]
     _check_shapes(start, (end, moved, *noised), mask, topics)
     if few := too_few_groups(mask, topics):
         raise StatisticsError(f"Nothing can be tested by group: {few}", next_step="Leave the groups out, or give more.")
@@ -133,9 +134,18 @@ def hold_against_nulls(
     return Findings(tuple(null.result(power.tests.get(name)) for name, null in nulls.items()), power.together, axis)
 
 
+def _as_array(rows: Activations) -> np.ndarray:
+    """Activations as numpy has them; of a tensor, also where it is bfloat16, on a GPU or part of a graph."""
+    tensor: Any = rows
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        tensor = tensor.float() if "bfloat16" in str(tensor.dtype) else tensor
+    return np.asarray(tensor)
+
+
 def _as_mask(harmful: ArrayLike) -> Bool[np.ndarray, " prompt"]:
     """Which prompts are harmful, also where it is said by 0 and 1."""
-    mask = np.asarray(harmful)
+    mask = _as_array(harmful)
     if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
         raise StatisticsError(
             "Which prompts are harmful must be said of each",
@@ -161,6 +171,12 @@ def _check_shapes(
 
 
 def _check_shams(aligned: np.ndarray, shams: Sequence[np.ndarray], harmful: np.ndarray) -> None:
+    if len({rows[harmful].tobytes() for rows in shams}) < len(shams):
+        raise StatisticsError(
+            "Two shams are the same, so they are one draw",
+            got=f"{len(shams)} shams",
+            expected="activations under another weight noise in each",
+        )
     for number, rows in enumerate(shams):
         if not np.isfinite(rows).all():
             raise StatisticsError("A sham's activations are not finite", got=f"sham {number}")

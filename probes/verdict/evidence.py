@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -85,7 +86,7 @@ class Evidence:
             elif null.p is None and null.defined:
                 missing[name] = str(null.reason)
             elif null.p is not None and not self.could_reject(null):
-                needed = int(1 / self.alpha + 0.5) - 1
+                needed = math.ceil(1 / self.alpha - 1e-9) - 1
                 missing[name] = f"{null.draws} draws are too few, {needed} or more are needed"
         return missing
 

@@ -14,6 +14,7 @@ from probes.verdict.ladder import Verdict
 
 MIRROR, POSITIVE_CONTROL, CONTROL = "mirror", "helpful", "control:"
 MIN_HISTORIES = 5
+_ROUNDING = 1 + 1e-9  # of 9 · (1 / 300) and 0.03, which are equal
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,27 @@ def adjust_levels(verdicts: Sequence[Verdict], alpha: float = ALPHA) -> list[Ver
     for rung in (4, 5, 6):
         adjusted = _holm([verdict.p_of_level(rung) for verdict in members])
         for verdict, p in zip(members, adjusted, strict=True):
-            if levels[id(verdict)] == rung - 1 and p <= alpha:
+            if levels[id(verdict)] == rung - 1 and p <= alpha * _ROUNDING:
                 levels[id(verdict)] = rung
-    draws = max((verdict.fewest_draws for verdict in members), default=0)
-    needed = math.ceil(len(members) / alpha) - 1
     return [
-        replace(verdict, level_holm=_words(verdict, levels[id(verdict)], draws, needed))
+        replace(verdict, level_holm=_words(verdict, levels[id(verdict)], members, alpha))
         if id(verdict) in levels
         else verdict
         for verdict in verdicts
     ]
 
 
-def _words(verdict: Verdict, level: int, draws: int, needed: int) -> int | str:
-    if level < verdict.level and verdict.level > 3 and 0 < draws < needed:
-        return f"not reachable with {draws} draws ({needed} needed)"
-    return level
+def _words(verdict: Verdict, level: int, members: Sequence[Verdict], alpha: float) -> int | str:
+    """The level that is kept, or how many draws it takes where this trajectory's own draws allow no p small enough."""
+    draws, place = verdict.fewest_draws, [id(member) for member in members].index(id(verdict))
+    if level >= verdict.level or verdict.level <= 3 or not draws:
+        return level
+    p_values = [member.p_of_level(4) for member in members]
+    p_values[place] = 1 / (draws + 1)
+    if _holm(p_values)[place] <= alpha * _ROUNDING:
+        return level
+    needed = math.ceil(len(members) / (alpha * _ROUNDING)) - 1
+    return f"not reachable with {draws} draws ({needed} needed)"
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:

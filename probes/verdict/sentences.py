@@ -29,7 +29,7 @@ NAMES = {
 _MIN_RUNS = 5
 _AXIS = {
     "also_off": "It is also off the refusal axis",
-    "along_only": "It is along the refusal axis only",
+    "along_only": "It is not told apart from motion along the refusal axis only",
     "not_separable": "Whether it is more than motion along the refusal axis cannot be decided",
 }
 
