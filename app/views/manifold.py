@@ -211,7 +211,7 @@ _MODES = {
 
 def _controls_of_drawing(run: Context, place: _Map) -> tuple[str, Drawing, str]:
     """Which checkpoints are shown, how, and what dragging does."""
-    first, second, third = st.columns([3, 2, 2])
+    first, second, third = st.container(key="map-shown").columns([3, 2, 2])
     with first:
         shown = widgets.SHOWN.control("Shown")
     with second:
