@@ -89,7 +89,7 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _card(row: dict[str, Any], names: tuple[str, str]) -> str:
-    about = [row["label"], row["topic"], row["flip"], _moved(row["moved"])]
+    about = [row["label"], row["topic"], row["flip"], _distance_in_words(row["moved"])]
     lines = [f'<p class="gp-card-about">{html.escape(" · ".join(filter(None, about)))}</p>']
     lines.append(f"<p>{html.escape(row['text'])}</p>")
     for side, name in zip(("one", "other"), names, strict=True):
@@ -100,7 +100,7 @@ def _card(row: dict[str, Any], names: tuple[str, str]) -> str:
     return f'<div class="gp-card">{"".join(lines)}</div>'
 
 
-def _moved(distance: float) -> str:
+def _distance_in_words(distance: float) -> str:
     if pd.isna(distance):
         return ""
     return f"moved {'+' if distance >= 0 else ''}{style.decimal(distance)}"

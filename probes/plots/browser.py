@@ -76,9 +76,9 @@ def to_gif(figures: Sequence[go.Figure], browser: str) -> bytes:
 
 def _draw(figures: Sequence[go.Figure], browser: str, kind: str) -> list[str]:
     """Each figure as a data URL; none where drawing failed."""
-    first, *others = figures
+    first, *later = figures
     plot = first.to_html(include_plotlyjs=True, full_html=False, default_width=f"{WIDTH}px", div_id="plot")
-    drawn_later = ",".join(str(figure.to_json()) for figure in others)
+    drawn_later = ",".join(str(figure.to_json()) for figure in later)
     text = _PAGE.format(
         plot=plot,
         figures=f"[{drawn_later}]".replace("</", "<\\/"),
