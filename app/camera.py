@@ -68,14 +68,14 @@ def keep(figure: go.Figure, picture: str) -> None:
             scene.camera.update(drawn[picture])
     key = f"camera-{picture}"
 
-    def turned() -> None:
+    def keep_camera() -> None:
         camera: Any = (st.session_state.get(key) or {}).get("turned")
         if _is_camera(camera):
             st.session_state[_TURNED] = write(picture, camera)
             state.change_view(NAME, st.session_state[_TURNED])
             state.write_url()
 
-    _listener(key=key, data={"picture": picture}, on_turned_change=turned)
+    _listener(key=key, data={"picture": picture}, on_turned_change=keep_camera)
 
 
 def _is_camera(camera: Any) -> bool:

@@ -37,7 +37,9 @@ CSS = """
 .gp-card p.gp-card-about { font-size: .8rem; opacity: .7; }
 .gp-card p.gp-card-answer { font-size: .88rem; white-space: pre-wrap; }
 .gp-card-answer span { display: block; font-size: .8rem; opacity: .7; }
-.st-key-workbench > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] { flex-wrap: wrap; }
+.st-key-workbench > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock],
+.st-key-map-shown > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] { flex-wrap: wrap; }
+.st-key-map-shown [data-testid=stColumn]:first-child { min-width: min(100%, 20rem); }
 .st-key-workbench > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] > [data-testid=stColumn] {
   min-width: min(100%, 22rem);
 }

@@ -19,7 +19,7 @@ def checkpoints(run: Context) -> dict[str, str]:
     return arms
 
 
-def chosen(run: Context) -> tuple[str, str]:
+def current_pair(run: Context) -> tuple[str, str]:
     """The chosen two; at first the aligned model and the selected checkpoint."""
     places, selection = checkpoints(run), state.selection()
     first = selection.first if selection.first in places else "aligned" if "aligned" in places else next(iter(places))
@@ -33,7 +33,7 @@ def names(run: Context, pair: tuple[str, str]) -> tuple[str, str]:
 
 def controls(run: Context) -> None:
     """Choose both, and say what the address asks for in vain."""
-    places, pair = checkpoints(run), chosen(run)
+    places, pair = checkpoints(run), current_pair(run)
     fields = (("First", "first", "one"), ("Second", "second", "other"))
     for column, (label, field, name), current in zip(st.columns(2), fields, pair, strict=True):
         with column:

@@ -69,8 +69,8 @@ def hovers(points: pd.DataFrame, rows: pd.DataFrame, names: tuple[str, str]) -> 
 
 def cards(run: Context, *, flat: bool) -> None:
     """The selected prompts to be read: text, both answers, label, flip, and how far each moved."""
-    chosen, both = prompt_choice.note(run), pair.chosen(run)
-    rows, names = prompt_rows.rows(run.key, run.layer, both), pair.names(run, both)
+    chosen, compared_pair = prompt_choice.note(run), pair.current_pair(run)
+    rows, names = prompt_rows.rows(run.key, run.layer, compared_pair), pair.names(run, compared_pair)
     shown = _in_order(rows[rows["prompt"].isin(chosen)] if chosen else rows)
     if not chosen:
         shown = shown.head(_MOST_MOVED)
@@ -89,7 +89,7 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _card(row: dict[str, Any], names: tuple[str, str]) -> str:
-    about = [row["label"], row["topic"], row["flip"], _moved(row["moved"])]
+    about = [row["label"], row["topic"], row["flip"], _distance_in_words(row["moved"])]
     lines = [f'<p class="gp-card-about">{html.escape(" · ".join(filter(None, about)))}</p>']
     lines.append(f"<p>{html.escape(row['text'])}</p>")
     for side, name in zip(("one", "other"), names, strict=True):
@@ -100,7 +100,7 @@ def _card(row: dict[str, Any], names: tuple[str, str]) -> str:
     return f'<div class="gp-card">{"".join(lines)}</div>'
 
 
-def _moved(distance: float) -> str:
+def _distance_in_words(distance: float) -> str:
     if pd.isna(distance):
         return ""
     return f"moved {'+' if distance >= 0 else ''}{style.decimal(distance)}"
@@ -111,19 +111,19 @@ def foremost(run: Context) -> tuple[str, ...]:
     chosen = prompt_choice.prompts(run)
     if chosen:
         return chosen
-    rows = _in_order(prompt_rows.rows(run.key, run.layer, pair.chosen(run)))
+    rows = _in_order(prompt_rows.rows(run.key, run.layer, pair.current_pair(run)))
     return tuple(rows["prompt"].head(_MOST_MOVED))
 
 
 def table(run: Context) -> None:
     """The selected prompts, or all, as a table to sort and to download; where answers lack, the command for them."""
-    both = pair.chosen(run)
-    rows, names = prompt_rows.rows(run.key, run.layer, both), pair.names(run, both)
+    compared_pair = pair.current_pair(run)
+    rows, names = prompt_rows.rows(run.key, run.layer, compared_pair), pair.names(run, compared_pair)
     chosen = set(prompt_choice.prompts(run))
     shown = rows[rows["prompt"].isin(chosen)] if chosen else rows
     columns = ["text", "completion_one", "completion_other", "flip", "moved", "label", "topic"]
     columns += ["verdict_one", "verdict_other", "prompt"]
-    answered = prompt_rows.has_answers(run.key, *both)
+    answered = prompt_rows.has_answers(run.key, *compared_pair)
     empty = {name for name in columns if not shown[name].replace("", None).notna().any()}
     components.data_table(
         _in_order(shown)[[name for name in columns if name not in empty]],

@@ -20,7 +20,7 @@ _SWAPPED = {"transfer": "transfer_back", "transfer_back": "transfer"}
 
 def show(run: Context) -> None:
     """Draw the page."""
-    places, (first, second) = pair.checkpoints(run), pair.chosen(run)
+    places, (first, second) = pair.checkpoints(run), pair.current_pair(run)
     pair_rows = _pair_rows(run.key, first, second) if cache.has_table(run.key, "pairs") else pd.DataFrame()
     names = pair.names(run, (first, second))
     components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair_rows))

@@ -176,8 +176,8 @@ def _chart(
     rows: pd.DataFrame,
     beside: str | int | None,
 ) -> None:
-    both = pair.chosen(run)
-    compared = (run.layer, both, pair.names(run, both))
+    compared_pair = pair.current_pair(run)
+    compared = (run.layer, compared_pair, pair.names(run, compared_pair))
     subtitle = run.subtitle(direction=False, layer=not isinstance(beside, int))
     about: tuple[Any, ...] = (compared, (run.arm, run.seed), subtitle, run.witness, run.ink)
     if beside is None:
@@ -189,7 +189,7 @@ def _chart(
     else:
         maps = (place.name(run.layer),) * 2
         figure = cache.figure(
-            _pair_figure, run.key, maps, tuple((name,) for name in both), compared[2], drawing, *about
+            _pair_figure, run.key, maps, tuple((name,) for name in compared_pair), compared[2], drawing, *about
         )
     moving = "-moving" if drawing.moving else ""
     workbench.chart(
@@ -211,7 +211,7 @@ _MODES = {
 
 def _controls_of_drawing(run: Context, place: _Map) -> tuple[str, Drawing, str]:
     """Which checkpoints are shown, how, and what dragging does."""
-    first, second, third = st.columns([3, 2, 2])
+    first, second, third = st.container(key="map-shown").columns([3, 2, 2])
     with first:
         shown = widgets.SHOWN.control("Shown")
     with second:
@@ -246,7 +246,7 @@ def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
         return None
     roles = ("aligned", *(["witness"] if run.has_witness else []))
     if shown == "step":
-        return tuple(dict.fromkeys((*roles, *pair.chosen(run), run.checkpoint)))
+        return tuple(dict.fromkeys((*roles, *pair.current_pair(run), run.checkpoint)))
     steps = run.catalogue.steps[run.arm, run.seed]
     return (*roles, *(run.catalogue.checkpoints[run.arm, run.seed, step] for step in steps))
 
@@ -280,10 +280,10 @@ def _figure(
     witness: str,
     ink: InkName,
 ) -> go.Figure:
-    layer, both, names = compared
+    layer, compared_pair, names = compared
     axes = ("x", "y") if drawing.axes == 2 else ("x3", "y3", "z3")
     rows = _rows(key, name, checkpoints)
-    prompts = prompt_rows.rows(key, layer, both)
+    prompts = prompt_rows.rows(key, layer, compared_pair)
     rows = workbench.hovers(rows, prompts, names)
     if drawing.colour in ("flip", "topic"):
         rows = rows.assign(**{drawing.colour: rows["prompt"].map(prompts.set_index("prompt")[drawing.colour])})

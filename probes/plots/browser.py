@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import shutil
 import subprocess
 import tempfile
@@ -77,12 +76,12 @@ def to_gif(figures: Sequence[go.Figure], browser: str) -> bytes:
 
 def _draw(figures: Sequence[go.Figure], browser: str, kind: str) -> list[str]:
     """Each figure as a data URL; none where drawing failed."""
-    first, *others = figures
+    first, *later = figures
     plot = first.to_html(include_plotlyjs=True, full_html=False, default_width=f"{WIDTH}px", div_id="plot")
-    layouts = [json.loads(figure.to_json()) for figure in others]
+    drawn_later = ",".join(str(figure.to_json()) for figure in later)
     text = _PAGE.format(
         plot=plot,
-        figures=json.dumps(layouts).replace("</", "<\\/"),
+        figures=f"[{drawn_later}]".replace("</", "<\\/"),
         format=kind,
         width=WIDTH,
         height=_height(first),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ AT_MOST = 200_000  # points in one picture; more are thinned evenly in every che
 _IN_SPACE = 40_000
 _HEIGHT, _HEIGHT_3D = 600, 680
 _GRID = 60
+_TOP, _LINE = 118, 21  # pixels: room above the map for two lines of a legend, and one line of it
+_LONG_NAME = 18  # characters, of which two stand in a line
 
 
 def manifold(
@@ -232,7 +235,8 @@ def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, 
         if drawing.axes == 3
         else (go.Scatter, {"x": [None], "y": [None]})
     )
-    for name, colour, symbol in clouds.legend(table, drawing, witness, ink):
+    entries = clouds.legend(table, drawing, witness, ink)
+    for name, colour, symbol in entries:
         fig.add_trace(
             make(
                 name=style.plain(name),
@@ -255,8 +259,15 @@ def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, 
             "font": {"size": 13, "color": colours.text},
             "bgcolor": "rgba(0,0,0,0)",
         },
-        margin={"t": 118},
+        margin={"t": _TOP + _legend_room(entries)},
+        height=fig.layout.height + _legend_room(entries),
     )
+
+
+def _legend_room(entries: Sequence[tuple[str, str, str]]) -> int:
+    """Pixels that a long legend needs above the map beside a column of prompts, beyond a short one's."""
+    in_a_row = 2 if max((len(name) for name, _, _ in entries), default=0) > _LONG_NAME else 3
+    return _LINE * max(0, -(-len(entries) // in_a_row) - 2)
 
 
 def _axes(

@@ -37,8 +37,8 @@ def write_probe_answers(run: Run, model: ModelHost, max_new_tokens: int, report:
     Raises:
         GravityError: a checkpoint is no longer where it was.
     """
-    asked = Evaluation(prompts=run.prompts, max_new_tokens=max_new_tokens)
-    evaluation, _ = fit_evaluation(asked, model, run.rendering)
+    every_prompt = Evaluation(prompts=run.prompts, max_new_tokens=max_new_tokens)
+    evaluation, _ = fit_evaluation(every_prompt, model, run.rendering)
     members = run.members
     for number, member in enumerate(members):
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]

@@ -80,7 +80,7 @@ def drag(page, selector, path):
     page.mouse.up()
 
 
-def selected(page):
+def selection_of(page):
     page.wait_for_url(re.compile("selected="))
     still(page)
     return parse_qs(urlsplit(page.url).query)["selected"][0]
@@ -104,7 +104,7 @@ def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(ser
     page.goto(f"{served}/manifold?run=demo-run")
     still(page)
     drag(page, MAP, [(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7), (0.3, 0.31)])
-    text = selected(page)
+    text = selection_of(page)
     cards = page.locator(".gp-cards")
     shown = json.loads(page.evaluate(DRAWN, MAP))
     assert any(trace.get("selectedpoints") for trace in shown[0])
@@ -116,7 +116,7 @@ def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(ser
     page.get_by_role("heading", level=1, name=re.compile("Aligned against")).wait_for()
     page.locator(PAIR).wait_for()
     still(page)
-    assert selected(page) == text
+    assert selection_of(page) == text
     page.get_by_text(f"{number} prompts of 128 selected").wait_for()
     on_compare, link = page.evaluate(DRAWN, PAIR), page.url
     receiver = fresh(browser)
@@ -138,7 +138,7 @@ def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served, page):
     corners = [(0.4, 0.35), (0.6, 0.65)]
     expected = inside(corners, page)
     drag(page, MAP, corners)
-    selected(page)
+    selection_of(page)
     number = int(re.search(r"(\d+) prompts? of 128 selected", page.inner_text("[data-testid=stMain]"))[1])
     assert abs(number - len(expected)) <= 2, "but for points on the very edge"
     page.get_by_role("button", name="Clear").click()
@@ -151,7 +151,7 @@ def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served, page):
     page.wait_for_timeout(500)
     box = point.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    selected(page)
+    selection_of(page)
     page.get_by_text("1 prompt of 128 selected").wait_for()
     assert page.locator(".gp-card").count() == 1
 

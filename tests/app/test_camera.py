@@ -60,8 +60,8 @@ def test_a_fresh_visitor_sees_it_from_where_the_sender_looked(visit, page, query
     assert scene(visit(page, query)).get("camera") != TURNED
     at = visit(page, {**query, "camera": camera.write(picture, TURNED)})
     assert {part: scene(at)["camera"][part] for part in TURNED} == TURNED
-    other = visit(page, {**query, "camera": camera.write("another", TURNED)})
-    assert scene(other).get("camera") != TURNED
+    elsewhere = visit(page, {**query, "camera": camera.write("another", TURNED)})
+    assert scene(elsewhere).get("camera") != TURNED
 
 
 def test_an_address_with_no_camera_in_it_is_told_so(visit):
