@@ -36,6 +36,8 @@ OWN_DECODERS = {
     "probes/cli/measure.py": (1, "a word of the command line, which is a text where it is no TOML"),
 }
 
+HOOKING = re.compile(r"register_\w*hook|add_hook")
+
 PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
 # Words that say what part a value plays in a sentence, and not what it is.
 GRAMMAR = re.compile(
@@ -123,6 +125,13 @@ def decodings(tree):
     attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     decoders = (node for node in attributes if node.attr in ("load", "loads") and isinstance(node.value, ast.Name))
     return [node.lineno for node in decoders if node.value.id in ("json", "tomllib", "orjson", "toml")]
+
+
+def hookings(tree):
+    """Lines that name a method of torch that registers a hook, of a module, a tensor or an optimiser."""
+    methods = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Constant))
+    names = ((node.lineno, node.attr if isinstance(node, ast.Attribute) else node.value) for node in methods)
+    return [line for line, name in names if isinstance(name, str) and HOOKING.fullmatch(name)]
 
 
 def participles(tree):
@@ -250,6 +259,27 @@ def test_a_lineage_is_opened_in_one_place():
         if isinstance(node, ast.Attribute) and node.attr == "opened" and {"lineage"} & set(words(node.value))
     ]
     assert opening == ["probes/run/inputs.py"]
+
+
+def test_one_module_registers_hooks():
+    places = {place for place, tree in sources("probes", "app") if hookings(tree)}
+    assert places == {"probes/models/hooks.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "block.register_forward_hook(take)",
+        "handle = body.register_forward_pre_hook(take, with_kwargs=True)",
+        "loss.register_hook(scale)",
+        "parameter.register_post_accumulate_grad_hook(step)",
+        "optimiser.register_step_post_hook(step)",
+        "register = getattr(block, 'register_full_backward_hook')",
+        "host.add_hook('blocks.0.hook_resid_post', take)",
+    ],
+)
+def test_a_hook_registered_elsewhere_would_be_seen(source):
+    assert len(hookings(ast.parse(source))) == 1
 
 
 def test_the_formatter_decides():
