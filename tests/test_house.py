@@ -18,7 +18,7 @@ NAMED_AFTER_OTHERS = ("probes/stages", "probes/tasks", "probes/cli", "probes/plo
 # Who may ask for a direction, and may not make one.
 GUESTS = ("guard", "stages", "experiments", "organism", "tasks", "interventions", "behaviour", "exchange", "run")
 BUILDER = re.compile(
-    r"_?(reversion|v_rev|refusal|did|covariance|isotropic|random|shuffled|drift|sham|control)"
+    r"_?(reversion|v_rev|refusal|did|covariance|isotropic|random|shuffled|permuted|drift|sham|control)"
     r"(_(did|matched))?_(vectors?|axis|axes|directions?|draws?)"
 )
 # Draws that are no control: a witness's noise among weights.
