@@ -23,8 +23,6 @@ BUILDER = re.compile(
 )
 # Draws that are no control: a witness's noise among weights.
 DRAWS_OF_ITS_OWN: set[str] = set()
-# Who holds displacements and the way back of single prompts, and neither makes a direction of them nor keeps one.
-REFERENCES = ("probes/drift", "probes/nulls")
 
 # Who decodes JSON or TOML without the bounded reader of documents, how often, and why.
 OWN_DECODERS = {
@@ -174,7 +172,7 @@ def test_nobody_else_makes_a_difference_of_means_to_be_a_direction():
     for place, tree in sources("probes", "app"):
         if place.startswith("probes/directions/"):
             continue
-        assert place.startswith(REFERENCES) or gaps(tree) == [], place
+        assert gaps(tree) == [], place
         assert "mean_difference" not in set(words(tree)) | set(names_of_imports(tree)), place
 
 

@@ -157,7 +157,9 @@ MODES: dict[str, Mode] = {
         "Block with a light anchor to the aligned model's activations beside it.",
     ),
     "block:rehearsed": Mode(
-        lambda at: Together(Projection(at.direction, strength=at.penalty_weight(10.0)), Rehearsal(strength=at.light(0.03))),
+        lambda at: Together(
+            Projection(at.direction, strength=at.penalty_weight(10.0)), Rehearsal(strength=at.light(0.03))
+        ),
         "Block with a light rehearsal of the aligned model's answers beside it.",
     ),
     "push": Mode(_project("push", 1.0), "Drive the penalty prompts along the direction towards the witness."),
