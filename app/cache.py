@@ -18,7 +18,7 @@ from probes.nulls import NO_FURTHER_PASS, PROFILE
 from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.run import Run
-from probes.store import MANIFEST, Manifest, direction_file
+from probes.store import MANIFEST, Manifest, files_of
 
 Filters = tuple[tuple[str, str, Any], ...]
 _DRIFT = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
@@ -222,8 +222,8 @@ def directions(key: Key) -> dict[str, dict[str, Any]]:
         RunFolderError: the document is damaged.
     """
     stems = {path.stem for path in (Path(key.path) / "directions").glob("*.safetensors")}
-    named = {name: about for name, about in direction_notes(key).items() if direction_file(name) in stems}
-    unnamed = sorted(stems - {direction_file(name) for name in named})
+    named = {name: about for name, about in direction_notes(key).items() if files_of(name) & stems}
+    unnamed = sorted(stems.difference(*map(files_of, named)))
     return {**named, **{name: {} for name in unnamed}}
 
 

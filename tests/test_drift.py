@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from probes import drift
+from probes.directions.reversion import reversions_at_layer
 from probes.errors import StatisticsError
 from probes.statistics import STATISTICS, Estimate
 from tests.worlds import World
@@ -14,6 +15,18 @@ HALVES = {  # of seed 7, and of seed 2, before there were groups
     "sum": 4776.833333333333,
     "estimate": (0.8610118706545751, 0.7885015885930553, 0.914836391869627),
 }
+
+
+def between(function):
+    """A function of drift that takes the witness in place of each prompt's way there."""
+    return lambda aligned, witness, *inputs, **options: function(
+        aligned, reversions_at_layer(aligned, witness), *inputs, **options
+    )
+
+
+measure, crossfit, crossfit_draws, check = map(
+    between, (drift.measure, drift.crossfit, drift.crossfit_draws, drift.check)
+)
 
 
 @pytest.fixture
@@ -32,7 +45,7 @@ def without_noise(place, harmless=0.0):
 def test_without_noise_every_statistic_is_what_the_hand_computes():
     aligned, witness = without_noise(0.0), without_noise(np.array([2.0, 0.0, 0.0]))
     tuned = without_noise(np.array([0.6, 0.8, 0.0]))
-    values = {name: estimate.value for name, estimate in drift.measure(aligned, witness, tuned, HARMFUL).items()}
+    values = {name: estimate.value for name, estimate in measure(aligned, witness, tuned, HARMFUL).items()}
     for name in ("alignment", "alignment_crossfit", "alignment_disattenuated", "did_alignment"):
         assert values[name] == pytest.approx(0.6)
     assert values["return_fraction"] == pytest.approx(0.3)
@@ -48,14 +61,14 @@ def test_a_shift_common_to_all_prompts_cancels_in_the_difference_in_differences(
     world = World(np.random.default_rng(1))
     shift, specific = world.like_content(), world.only_harmful(world.like_content())
     aligned, witness = world.checkpoint(0.0, 0.0), world.checkpoint(shift + specific, 0.0)
-    estimates = drift.measure(aligned, witness, world.checkpoint(0.5 * shift, 0.0), world.harmful)
+    estimates = measure(aligned, witness, world.checkpoint(0.5 * shift, 0.0), world.harmful)
     assert estimates["alignment"].value > 0.5
     assert estimates["did_return_fraction"].value == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_naive_estimator_is_the_plain_formula(lineage):
     world, aligned, witness, tuned = lineage
-    estimates = drift.measure(aligned, witness, tuned, world.harmful)
+    estimates = measure(aligned, witness, tuned, world.harmful)
     moved = (tuned - aligned)[world.harmful].mean(axis=0)
     back = (witness - aligned)[world.harmful].mean(axis=0)
     cosine = moved @ back / np.linalg.norm(moved) / np.linalg.norm(back)
@@ -77,10 +90,10 @@ def test_splits_are_fold_means_taken_the_long_way(lineage):
         back = [(witness - aligned)[fold].mean(axis=0) for fold in (fold_a, fold_b)]
         cosines += [cosine(moved[0], back[1]), cosine(moved[1], back[0])]
         agreements.append(cosine(*moved))
-    estimates = drift.measure(aligned, witness, tuned, world.harmful, seed=3)
+    estimates = measure(aligned, witness, tuned, world.harmful, seed=3)
     assert estimates["alignment_crossfit"].value == pytest.approx(np.mean(cosines))
     assert estimates["reliability"].value == pytest.approx(np.mean(agreements))
-    assert drift.crossfit(aligned, witness, tuned, world.harmful, seed=3) == pytest.approx(np.mean(cosines))
+    assert crossfit(aligned, witness, tuned, world.harmful, seed=3) == pytest.approx(np.mean(cosines))
 
 
 def cosine(first, second):
@@ -96,7 +109,7 @@ def test_the_disattenuated_estimator_is_within_two_hundredths_of_the_truth(truth
         back, across = np.linalg.qr(world.rng.standard_normal((256, 2)))[0].T * np.sqrt(256)
         moved = truth * back + np.sqrt(1 - truth**2) * across
         aligned = world.checkpoint(0.0)
-        estimates = drift.measure(aligned, world.checkpoint(back), world.checkpoint(moved), world.harmful, bootstraps=0)
+        estimates = measure(aligned, world.checkpoint(back), world.checkpoint(moved), world.harmful, bootstraps=0)
         naive.append(estimates["alignment"].value)
         disattenuated.append(estimates["alignment_disattenuated"].value)
     assert np.mean(disattenuated) == pytest.approx(truth, abs=0.02)
@@ -158,7 +171,7 @@ def test_without_groups_every_number_is_what_it_was():
     assert float((first @ np.arange(48) + second @ np.arange(48) ** 2).sum()) == pytest.approx(HALVES["sum"], rel=1e-14)
     direction = world.only_harmful(world.like_content())
     checkpoints = [world.checkpoint(share * direction) for share in (0.0, 1.0, 0.4)]
-    estimate = drift.measure(*checkpoints, world.harmful, seed=2)["alignment_crossfit"]
+    estimate = measure(*checkpoints, world.harmful, seed=2)["alignment_crossfit"]
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx(HALVES["estimate"], rel=1e-12)
 
 
@@ -170,7 +183,7 @@ def test_topics_that_move_together_widen_the_interval():
         aligned, witness = world.checkpoint(0.0), world.checkpoint(back)
         tuned = world.checkpoint(0.3 * back + world.like_content(16)[groups])
         widths = [
-            (estimate := drift.measure(aligned, witness, tuned, world.harmful, groups=topics)["return_fraction"]).high
+            (estimate := measure(aligned, witness, tuned, world.harmful, groups=topics)["return_fraction"]).high
             - estimate.low
             for topics in (groups, None)
         ]
@@ -182,12 +195,12 @@ def test_topics_that_move_together_widen_the_interval():
 def test_few_topics_give_numbers_without_intervals_and_one_gives_none():
     world, groups = by_topic(4, 16)
     checkpoints = [world.checkpoint(share * 3 * world.only_harmful(np.ones(64))) for share in (0.0, 1.0, 0.3)]
-    estimates = drift.measure(*checkpoints, world.harmful, groups=groups)
+    estimates = measure(*checkpoints, world.harmful, groups=groups)
     assert estimates["alignment_crossfit"].value is not None
     assert estimates["alignment_crossfit"].low is None
     assert "too few groups (4;" in estimates["alignment_crossfit"].reason
     with pytest.raises(StatisticsError, match="all of one group"):
-        drift.measure(*checkpoints, world.harmful, groups=np.zeros(64))
+        measure(*checkpoints, world.harmful, groups=np.zeros(64))
 
 
 def test_share_moved_leaves_out_the_prompts_of_the_same_topic():
@@ -198,7 +211,7 @@ def test_share_moved_leaves_out_the_prompts_of_the_same_topic():
         moved = world.like_content(16)[groups]
         checkpoints = world.checkpoint(0.0), world.checkpoint(moved), world.checkpoint(moved)
         for name, topics in (("grouped", groups), ("alone", None)):
-            estimates = drift.measure(*checkpoints, world.harmful, groups=topics, bootstraps=0)
+            estimates = measure(*checkpoints, world.harmful, groups=topics, bootstraps=0)
             shares[name].append(estimates["share_moved"].value)
     assert np.mean(shares["alone"]) > 0.9
     assert np.mean(shares["grouped"]) == pytest.approx(0.5, abs=0.2)
@@ -211,7 +224,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         direction = world.like_content()
         aligned, witness = world.checkpoint(0.0, 0.3), world.checkpoint(direction, 0.0)
         tuned = aligned + 0.3 * direction + world.noise * world.like_content(64)
-        estimate = drift.measure(aligned, witness, tuned, world.harmful, bootstraps=200)["return_fraction"]
+        estimate = measure(aligned, witness, tuned, world.harmful, bootstraps=200)["return_fraction"]
         held.append(estimate.low <= 0.3 <= estimate.high)
     assert np.mean(held) >= 0.85
 
@@ -222,7 +235,7 @@ def test_more_prompts_give_narrower_intervals():
         world = World(np.random.default_rng(2), per_class=per_class, spectrum=np.ones(64))
         direction = world.like_content()
         checkpoints = [world.checkpoint(share * direction) for share in (0.0, 1.0, 0.3)]
-        estimate = drift.measure(*checkpoints, world.harmful)["alignment_crossfit"]
+        estimate = measure(*checkpoints, world.harmful)["alignment_crossfit"]
         widths.append(estimate.high - estimate.low)
     assert widths[1] < 0.7 * widths[0]
 
@@ -231,7 +244,7 @@ def test_share_moved_uses_the_reversion_of_the_other_prompts():
     world = World(np.random.default_rng(3), per_class=64, spectrum=np.ones(512), noise=1.0)
     aligned, witness = world.checkpoint(0.0), world.checkpoint(0.0)
     shares = [
-        drift.measure(aligned, witness, world.checkpoint(0.0), world.harmful, bootstraps=0)["share_moved"].value
+        measure(aligned, witness, world.checkpoint(0.0), world.harmful, bootstraps=0)["share_moved"].value
         for _ in range(5)
     ]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.1), "nobody moved, though all share the aligned noise"
@@ -239,9 +252,9 @@ def test_share_moved_uses_the_reversion_of_the_other_prompts():
 
 def test_a_drift_within_the_noise_of_a_repeated_pass_has_no_alignment(lineage):
     world, aligned, witness, tuned = lineage
-    norm = drift.measure(aligned, witness, tuned, world.harmful)["displacement_norm"].value
-    inside = drift.measure(aligned, witness, tuned, world.harmful, noise=norm / 4.9)
-    outside = drift.measure(aligned, witness, tuned, world.harmful, noise=norm / 5.1)
+    norm = measure(aligned, witness, tuned, world.harmful)["displacement_norm"].value
+    inside = measure(aligned, witness, tuned, world.harmful, noise=norm / 4.9)
+    outside = measure(aligned, witness, tuned, world.harmful, noise=norm / 5.1)
     assert inside["alignment_crossfit"].value is None
     assert "noise of a repeated pass" in inside["alignment_crossfit"].reason
     assert outside["alignment_crossfit"].value is not None
@@ -250,15 +263,15 @@ def test_a_drift_within_the_noise_of_a_repeated_pass_has_no_alignment(lineage):
 
 def test_equal_seeds_give_equal_numbers(lineage):
     world, *checkpoints = lineage
-    first, second = (drift.measure(*checkpoints, world.harmful, seed=4) for _ in range(2))
+    first, second = (measure(*checkpoints, world.harmful, seed=4) for _ in range(2))
     assert first == second
-    assert first != drift.measure(*checkpoints, world.harmful, seed=5)
+    assert first != measure(*checkpoints, world.harmful, seed=5)
 
 
 def test_the_disattenuated_estimator_is_undefined_where_the_displacement_contradicts_itself():
     world = World(np.random.default_rng(3), per_class=16, spectrum=np.ones(8), noise=0.0)
     moved = np.where(np.arange(32) % 2, 1.0, -1.0)[:, None] * np.ones(8)
-    estimates = drift.measure(world.checkpoint(0.0), world.checkpoint(1.0), world.content + moved, world.harmful)
+    estimates = measure(world.checkpoint(0.0), world.checkpoint(1.0), world.content + moved, world.harmful)
     assert estimates["alignment_disattenuated"].value is None
     assert "does not agree with itself" in estimates["alignment_disattenuated"].reason
 
@@ -278,12 +291,12 @@ def test_the_disattenuated_estimator_is_undefined_where_the_displacement_contrad
 def test_input_from_which_nothing_can_be_computed_is_refused(lineage, change, sentence):
     world, *checkpoints = lineage
     with pytest.raises(StatisticsError, match=sentence):
-        drift.measure(*change(*checkpoints, world.harmful))
+        measure(*change(*checkpoints, world.harmful))
 
 
 def test_sixteen_prompts_of_a_class_are_enough():
     world = World(np.random.default_rng(0), per_class=16)
-    drift.check(world.checkpoint(0.0), world.checkpoint(1.0), world.checkpoint(0.5), world.harmful)
+    check(world.checkpoint(0.0), world.checkpoint(1.0), world.checkpoint(0.5), world.harmful)
 
 
 def test_an_undefined_row_carries_its_reason_for_every_statistic():
@@ -333,8 +346,8 @@ def test_five_runs_have_an_interval_and_four_are_prompt_level_only():
 
 def test_drawing_prompts_within_runs_widens_the_interval(lineage):
     world, *checkpoints = lineage
-    draws = drift.crossfit_draws(*checkpoints, world.harmful)
-    value = drift.crossfit(*checkpoints, world.harmful)
+    draws = crossfit_draws(*checkpoints, world.harmful)
+    value = crossfit(*checkpoints, world.harmful)
     alone = drift.over_runs(np.full(5, value))
     with_prompts = drift.over_runs(np.full(5, value), np.stack([draws] * 5))
     assert alone.alignment.high - alone.alignment.low < 1e-9

@@ -18,13 +18,11 @@ NAMED_AFTER_OTHERS = ("probes/stages", "probes/tasks", "probes/cli", "probes/plo
 # Who may ask for a direction, and may not make one.
 GUESTS = ("guard", "stages", "experiments", "organism", "tasks", "interventions", "behaviour", "exchange", "run")
 BUILDER = re.compile(
-    r"_?(reversion|v_rev|refusal|did|covariance|isotropic|random|shuffled|drift|sham|control)"
+    r"_?(reversion|v_rev|refusal|did|covariance|isotropic|random|shuffled|permuted|drift|sham|control)"
     r"(_(did|matched))?_(vectors?|axis|axes|directions?|draws?)"
 )
 # Draws that are no control: a witness's noise among weights.
 DRAWS_OF_ITS_OWN: set[str] = set()
-# Who holds displacements and the way back of single prompts, and neither makes a direction of them nor keeps one.
-REFERENCES = ("probes/drift", "probes/nulls")
 
 # Who decodes JSON or TOML without the bounded reader of documents, how often, and why.
 OWN_DECODERS = {
@@ -35,6 +33,8 @@ OWN_DECODERS = {
     "probes/guard/training.py": (1, "settings of this process, there and back, as a file would hold them"),
     "probes/cli/measure.py": (1, "a word of the command line, which is a text where it is no TOML"),
 }
+
+HOOKING = re.compile(r"register_\w*hook|add_hook")
 
 PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
 # Words that say what part a value plays in a sentence, and not what it is.
@@ -125,6 +125,13 @@ def decodings(tree):
     return [node.lineno for node in decoders if node.value.id in ("json", "tomllib", "orjson", "toml")]
 
 
+def hookings(tree):
+    """Lines that name a method of torch that registers a hook, of a module, a tensor or an optimiser."""
+    methods = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Constant))
+    names = ((node.lineno, node.attr if isinstance(node, ast.Attribute) else node.value) for node in methods)
+    return [line for line, name in names if isinstance(name, str) and HOOKING.fullmatch(name)]
+
+
 def participles(tree):
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     return {node.name for node in functions if not node.decorator_list and PARTICIPLE.fullmatch(node.name)}
@@ -165,7 +172,7 @@ def test_nobody_else_makes_a_difference_of_means_to_be_a_direction():
     for place, tree in sources("probes", "app"):
         if place.startswith("probes/directions/"):
             continue
-        assert place.startswith(REFERENCES) or gaps(tree) == [], place
+        assert gaps(tree) == [], place
         assert "mean_difference" not in set(words(tree)) | set(names_of_imports(tree)), place
 
 
@@ -250,6 +257,27 @@ def test_a_lineage_is_opened_in_one_place():
         if isinstance(node, ast.Attribute) and node.attr == "opened" and {"lineage"} & set(words(node.value))
     ]
     assert opening == ["probes/run/inputs.py"]
+
+
+def test_one_module_registers_hooks():
+    places = {place for place, tree in sources("probes", "app") if hookings(tree)}
+    assert places == {"probes/models/hooks.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "block.register_forward_hook(take)",
+        "handle = body.register_forward_pre_hook(take, with_kwargs=True)",
+        "loss.register_hook(scale)",
+        "parameter.register_post_accumulate_grad_hook(step)",
+        "optimiser.register_step_post_hook(step)",
+        "register = getattr(block, 'register_full_backward_hook')",
+        "host.add_hook('blocks.0.hook_resid_post', take)",
+    ],
+)
+def test_a_hook_registered_elsewhere_would_be_seen(source):
+    assert len(hookings(ast.parse(source))) == 1
 
 
 def test_the_formatter_decides():

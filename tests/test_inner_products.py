@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from probes.directions.reversion import reversions_at_layer
 from probes.drift import comparison, geometry, inner_products, measure
 from probes.drift.inner_products import Factors, sum_of_product, sums_over_other_groups
 from probes.errors import UsageError
@@ -41,8 +42,10 @@ def with_matrices(monkeypatch, compute):
 @pytest.mark.parametrize("grouped", [False, True])
 def test_every_statistic_of_drift_is_that_of_the_matrices(roles, monkeypatch, grouped):
     groups = np.array([f"t{number // 40}" for number in range(PROMPTS)]) if grouped else None
+    aligned, witness, tuned = roles
+    reversions = reversions_at_layer(aligned, witness)
     factors, matrices = with_matrices(
-        monkeypatch, lambda: measure(*roles, HARMFUL, groups=groups, splits=5, bootstraps=40)
+        monkeypatch, lambda: measure(aligned, reversions, tuned, HARMFUL, groups=groups, splits=5, bootstraps=40)
     )
     for name, estimate in matrices.items():
         for column in ("value", "low", "high"):

@@ -17,7 +17,8 @@ from torch import nn
 from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models import DriftNorms, ModelHost
-from probes.models.architecture import KNOWN, ask_transformer_lens, check_structure, find_places
+from probes.models.architecture import KNOWN, ask_transformer_lens, find_places
+from probes.models.structure import check_structure
 from probes.models.weight_space import drift_norms, noised
 from tests.builders import (
     DEPTH,

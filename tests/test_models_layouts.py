@@ -17,6 +17,7 @@ from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.hooks import add
 from probes.models.learned import learned_nothing, next_token_loss
+from probes.models.view import ModelView, view_of
 from probes.models.weight_space import drift_norms, merged_weights
 from tests.builders import (
     DEPTH,
@@ -265,7 +266,7 @@ class TestWrappers:
         assert torch.allclose(read(host, later), hidden(later_model), rtol=0, atol=1e-5)
         assert not torch.allclose(read(host, later), first, atol=1e-3)
         before = logits(host.model)
-        with add(later_model, [1], np.ones((1, WIDTH))), torch.inference_mode():
+        with add(view_of(later_model), [1], np.ones((1, WIDTH))), torch.inference_mode():
             assert not torch.allclose(later_model(TOKENS).logits, before, atol=1e-3)
         assert torch.equal(logits(later_model), before)
 
@@ -325,8 +326,6 @@ class TestLearned:
         assert f"among {VOCABULARY} tokens" in sentence
 
     def test_a_model_that_has_learned_them_is_not(self) -> None:
-        from probes.models.view import ModelView
-
         model = tiny_model().train().requires_grad_(True)
         optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
         for _ in range(60):

@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
 from probes import drift, nulls
+from probes.directions.reversion import reversions_at_layer
 from probes.errors import StatisticsError
 from probes.nulls.draws import cosine_quantile, cosine_tail
 from probes.nulls.permutation import studentise_joint, welch
@@ -41,7 +42,8 @@ def null_tests(layer, checkpoints):
 
 def layer_of(world, checkpoints, resampling, **options):
     aligned, witness, *_ = checkpoints
-    return nulls.LayerNulls(aligned, witness, reversion_of(aligned, witness, world.harmful), resampling, **options)
+    reversion = reversion_of(aligned, witness, world.harmful)
+    return nulls.LayerNulls(aligned, reversions_at_layer(aligned, witness), reversion, resampling, **options)
 
 
 @pytest.mark.parametrize(("width", "p99"), [(2048, 0.0514), (3072, 0.0420), (4096, 0.0363)])
@@ -391,7 +393,7 @@ def test_shams_that_do_not_move_as_far_are_no_reference_and_the_reason_says_whic
 
 def test_sham_cosines_are_the_cross_fitted_alignment(world, checkpoints, layer):
     aligned, witness, tuned = checkpoints
-    true = drift.crossfit(aligned, witness, tuned, world.harmful, seed=1)
+    true = drift.crossfit(aligned, reversions_at_layer(aligned, witness), tuned, world.harmful, seed=1)
     shams = nulls.Shams.of(layer, tuned, [(end - aligned)[world.harmful] for end in (tuned, witness)])
     assert shams.drift[0] == pytest.approx(true, abs=1e-9)
     assert shams.witness[1] == pytest.approx(true, abs=1e-9)

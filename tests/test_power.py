@@ -6,6 +6,7 @@ from scipy import stats
 
 from probes import nulls
 from probes.directions.estimator import mean_difference
+from probes.directions.reversion import reversions_at_layer
 from probes.nulls.plants import REPLICATES, Planting
 from tests.worlds import World, power_law, reversion_of
 
@@ -16,7 +17,8 @@ def layer_of(world, aligned, witness, seed=0, **options):
     resampling = nulls.Resampling.of(
         world.harmful, groups=world.groups, pairs=world.pairs, draws=499, permutations=499, seed=seed
     )
-    return nulls.LayerNulls(aligned, witness, reversion_of(aligned, witness, world.harmful), resampling, splits=10)
+    reversion = reversion_of(aligned, witness, world.harmful)
+    return nulls.LayerNulls(aligned, reversions_at_layer(aligned, witness), reversion, resampling, splits=10)
 
 
 def run_of(seed, alignment=0.5, gap=0.3, per_class=32, width=96, noise=0.5, **options):

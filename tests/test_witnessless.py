@@ -22,6 +22,7 @@ from probes.directions.tracking import fit_layer, read_layer
 from probes.errors import LineageError, RunFolderError
 from probes.lineage import ABLATED, NO_WITNESS, Lineage
 from probes.models.hooks import ablate
+from probes.models.view import view_of
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
@@ -192,7 +193,7 @@ def test_an_ablated_witness_is_the_aligned_model_without_its_direction(runs, pla
     model = AutoModelForCausalLM.from_pretrained(places / "aligned").eval()
     direction = run.ablated_direction
     activations = run.activations("witness", 1)
-    with torch.no_grad(), ablate(model, direction):
+    with torch.no_grad(), ablate(view_of(model), direction):
         for prompt in (0, 30):
             ids = torch.tensor([run.rendered.token_ids[prompt]])
             rows = model(ids, output_hidden_states=True).hidden_states[2][0, -1].double().numpy()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from probes import nulls
-from probes.directions.reversion import reversion_vectors
+from probes.directions.reversion import reversion_vectors, reversions_at_layer
 from probes.drift import measure
 from probes.statistics import NullResult
 from probes.verdict.evidence import Evidence
@@ -128,12 +128,13 @@ def verdict_of(
     groups, pairs = (world.groups, world.pairs) if grouped else (None, None)
     seed = int(world.rng.integers(2**31))
     options = {"groups": groups, "splits": splits, "seed": seed}
-    estimates = measure(aligned, witness, tuned, world.harmful, noise=noise, bootstraps=bootstraps, **options)
+    reversions = reversions_at_layer(aligned, witness)
+    estimates = measure(aligned, reversions, tuned, world.harmful, noise=noise, bootstraps=bootstraps, **options)
     resampling = nulls.Resampling.of(
         world.harmful, groups=groups, pairs=pairs, draws=draws, permutations=draws, seed=seed
     )
     reversion = reversion_of(aligned, witness, world.harmful)
-    layer = nulls.LayerNulls(aligned, witness, reversion, resampling, layer=LAYER, splits=splits)
+    layer = nulls.LayerNulls(aligned, reversions, reversion, resampling, layer=LAYER, splits=splits)
     drawn = layer.against(tuned)
     moved, absent = None, _absent(world, aligned, tuned, shams or []) if saturated else None
     if shams is not None and absent is None:

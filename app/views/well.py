@@ -10,13 +10,13 @@ from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
+from probes.lineage import ROLES
 from probes.plots import well, well_surface
 from probes.plots.browser import find_browser, to_gif
 from probes.plots.displacement_by_layer import evenly
 from probes.plots.style import InkName
 from probes.plots.well_steps import step_by_step
 
-_ROLES = ("aligned", *well.EARLIER)
 _TABLES = ("maps/plane", "projections")
 
 
@@ -133,7 +133,7 @@ def _prompts(key: Key, *layers: int) -> pd.DataFrame:
     if "across" not in cache.columns(key, "projections"):
         return pd.DataFrame(columns=["arm", "label", "projection", "across", "layer"])
     names = ("arm", "label", "layer", "projection", "across")
-    filters = (("layer", "in", list(layers)), ("arm", "in", list(_ROLES)), ("label", "==", "harmful"))
+    filters = (("layer", "in", list(layers)), ("arm", "in", list(ROLES)), ("label", "==", "harmful"))
     return cache.table(key, "projections", names, filters)
 
 

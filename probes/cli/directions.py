@@ -104,12 +104,12 @@ def show(
 ) -> None:
     """Show one direction: how it turns over the checkpoints, what it reads, and its tokens."""
     from probes.run import Run
-    from probes.store import records
+    from probes.store import current_name, records
     from probes.terminal import console
     from probes.terminal.show_directions import readout_table, track_table
 
     opened = Run(run)
-    about, direction = _document(opened), opened.kept_name(direction)
+    about, direction = _document(opened), current_name(direction)
     if direction in _imported_names(opened):
         raise UsageError(
             f"{direction} was brought in from elsewhere, so nothing is known of how it turns",
@@ -287,7 +287,5 @@ def _tokens(run: Run, name: str, checkpoint: str) -> list[dict[str, Any]]:
 
 def _imported_names(run: Run) -> list[str]:
     """Names of the directions that were brought in from elsewhere."""
-    from probes.store import direction_file
-
-    fitted = {direction_file(name) for name in _document(run)["directions"]}
-    return sorted({path.stem for path in run.direction_path("any").parent.glob("*.safetensors")} - fitted)
+    fitted = _document(run)["directions"]
+    return [name for name in run.directions if name not in fitted]

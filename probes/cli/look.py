@@ -111,6 +111,7 @@ def open_app(
 
 def print_summary(run: Run, *, as_json: bool) -> Summary:
     """Print a run's summary as a table or as JSON, and return it."""
+    from probes.lineage import ROLES
     from probes.tasks.summarise import Behaviour, behaviour_by_step, summarise
 
     run_summary = summarise(run)
@@ -122,11 +123,7 @@ def print_summary(run: Run, *, as_json: bool) -> Summary:
     from probes.terminal.show_run import level_words, probe_table, summary_table
 
     measured = behaviour_by_step(run)
-    roles = {
-        role: Behaviour(**measured[role, 0, 0])
-        for role in ("pretrained", "witness", "aligned")
-        if (role, 0, 0) in measured
-    }
+    roles = {role: Behaviour(**measured[role, 0, 0]) for role in reversed(ROLES) if (role, 0, 0) in measured}
     verdicts = {}
     if run.has_json("verdict"):
         verdicts = {

@@ -78,7 +78,7 @@ def train(
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Measure every N steps; default 1, 2, 5, 10, 20 …")] = None,
     layers: Layers = None,
-    strength: PenaltyWeight = None,
+    penalty_weight: PenaltyWeight = None,
     max_return: MaxReturn = None,
     match: GradientRatio = None,
     penalty: Penalty = None,
@@ -135,7 +135,7 @@ def train(
         "evaluate_every": evaluate_every,
         "on_alarm": on_alarm,
         "seed": seed,
-        "strength": strength,
+        "strength": penalty_weight,  # as records of trainings call it
     }
     files = PromptFiles(harmful, harmless, group_column, (penalty, evaluation))
     evaluation_prompts = files.read_labelled(evaluation) if evaluation else None
@@ -160,9 +160,9 @@ def _guard_maker(
     own = {name: value for name, value in options.items() if name != "strength"}
 
     def make(folder: Path) -> ReversionGuard:
-        strength = Options(strength=options["strength"], seed=options["seed"])
+        weight = Options(penalty_weight=options["strength"], seed=options["seed"])
         return ReversionGuard(
-            history, penalty=penalty, probe=probe, evaluation=evaluation, out=folder, options=strength, **own
+            history, penalty=penalty, probe=probe, evaluation=evaluation, out=folder, options=weight, **own
         )
 
     about = {name: value for name, value in options.items() if name != "evaluate_every" or value}
@@ -200,7 +200,7 @@ def arms(
     learning_rate: Rate = None,
     rows: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = None,
     layers: Layers = None,
-    strength: PenaltyWeight = None,
+    penalty_weight: PenaltyWeight = None,
     max_return: MaxReturn = None,
     match: GradientRatio = None,
     penalty: Penalty = None,
@@ -242,7 +242,7 @@ def arms(
         batch_size=rows,
         method=method,
         layers=tuple(layers) if layers else None,
-        penalty_weight=strength,
+        penalty_weight=penalty_weight,
         max_return=max_return,
         gradient_ratio=match,
         final_step_only=last,

@@ -3,7 +3,7 @@
 `METHODS[name]().fit(activations, labels).direction_`. A new method is a new file and one line here.
 """
 
-from probes.directions.controls import CovarianceMatched, Isotropic, ShuffledLabel, TopDrift
+from probes.directions.controls import CovarianceMatched, Isotropic, PermutedLabels, TopDrift
 from probes.directions.estimator import Estimator, winsorise
 from probes.directions.lda import Lda
 from probes.directions.leace import Leace
@@ -28,11 +28,8 @@ METHODS: dict[str, type[Estimator]] = {
     "subspace": Subspace,
     "control:random": Isotropic,
     "control:covariance": CovarianceMatched,
-    "control:shuffled": ShuffledLabel,
+    "control:permuted-labels": PermutedLabels,
     "control:drift": TopDrift,
 }
 
-# What runs of earlier versions call a direction, and what it is called now.
-RENAMED = {"control:isotropic": "control:random"}
-
-__all__ = ["METHODS", "RENAMED", "Estimator", "winsorise"]
+__all__ = ["METHODS", "Estimator", "winsorise"]

@@ -68,10 +68,10 @@ class CovarianceMatched(Estimator):
         return Spectrum.within_class(rows, positive).draw(np.random.default_rng([self.seed, 0xC0]))
 
 
-class ShuffledLabel(Estimator):
+class PermutedLabels(Estimator):
     """The mean difference between classes whose labels have been dealt out again at random."""
 
-    says = "shuffled labels"
+    says = "permuted labels"
     control = True
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
@@ -130,7 +130,7 @@ def control(
 
     Args:
         run: holds the activations.
-        name: `control:random`, `control:covariance`, `control:shuffled` or `control:drift`. `control:sham` is
+        name: `control:random`, `control:covariance`, `control:permuted-labels` or `control:drift`. `control:sham` is
             `reversion_vectors` towards a sham witness, whose activations no run keeps.
         layers: behind which blocks.
         seed: which draw; `control:drift` is not drawn.
@@ -176,6 +176,6 @@ def _drift(run: Measured, layer: int, _: int, checkpoint: str | None) -> np.ndar
 CONTROLS: Mapping[str, Make] = {
     "control:random": _random,
     "control:covariance": _between_classes(CovarianceMatched),
-    "control:shuffled": _between_classes(ShuffledLabel),
+    "control:permuted-labels": _between_classes(PermutedLabels),
     "control:drift": _drift,
 }

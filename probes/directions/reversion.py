@@ -45,6 +45,14 @@ def reversions_by_prompt(
     return np.stack([gap[harmful] for gap in _gaps(aligned, witness)])
 
 
+def reversions_at_layer(
+    aligned: Num[np.ndarray, "prompt d_model"], witness: Num[np.ndarray, "prompt d_model"]
+) -> Float[np.ndarray, "prompt d_model"]:
+    """witness − aligned of every prompt at one layer, for statistics of drift and their nulls; float64."""
+    with np.errstate(invalid="ignore"):  # `drift.check` names activations that are not finite
+        return next(iter(_gaps([aligned], [witness])))
+
+
 def reversion_did_directions(
     aligned: Num[np.ndarray, "prompt d_model"],
     witness: Num[np.ndarray, "prompt d_model"],

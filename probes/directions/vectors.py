@@ -136,22 +136,25 @@ class Vectors:
             ActivationError: the model has no such layer, or another width.
         """
         from probes.models import hooks
+        from probes.models.view import view_of
 
         unit, norm = self.at(layer)
-        return hooks.add(model, [layer], norm * unit[None], coefficient=scale, positions=positions)
+        return hooks.add(view_of(model), [layer], norm * unit[None], coefficient=scale, positions=positions)
 
     def ablate(self, model: Any, layer: int) -> AbstractContextManager[None]:
         """While open, the direction as it is at `layer` is taken out wherever a block reads or writes the stream."""
         from probes.models import hooks
+        from probes.models.view import view_of
 
-        return hooks.ablate(model, self.at(layer)[0])
+        return hooks.ablate(view_of(model), self.at(layer)[0])
 
     def clamp(self, model: Any, layer: int, scale: float) -> AbstractContextManager[None]:
         """While open, the projection behind block `layer` is held at scale × norm."""
         from probes.models import hooks
+        from probes.models.view import view_of
 
         unit, norm = self.at(layer)
-        return hooks.clamp(model, [layer], unit[None], np.array([scale * norm]))
+        return hooks.clamp(view_of(model), [layer], unit[None], np.array([scale * norm]))
 
     @property
     def of_unit_norm(self) -> Vectors:

@@ -32,7 +32,7 @@ WITHOUT_WITNESS = ("displacement_norm", "reliability", "did_reliability")  # wha
 
 def check(
     aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"] | None,
+    reversions: Float[np.ndarray, "prompt d_model"] | None,
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
 ) -> None:
@@ -44,7 +44,7 @@ def check(
             step 0, where the last one is expected, writes `undefined(reason)` instead.
     """
     check_prompts(harmful)
-    for name, rows in (("aligned", aligned), ("witness", witness), ("fine-tuned", tuned)):
+    for name, rows in (("aligned", aligned), ("witness", reversions), ("fine-tuned", tuned)):
         if rows is None:
             continue
         bad = ~np.isfinite(rows).all(axis=1)
@@ -54,7 +54,7 @@ def check(
                 got=f"NaN or infinity at prompt {int(np.argmax(bad))} and {int(bad.sum()) - 1} others",
                 next_step="Measure it again in float32, or leave these prompts out.",
             )
-    if witness is not None and np.array_equal(witness[harmful], aligned[harmful]):
+    if reversions is not None and not reversions[harmful].any():
         raise StatisticsError(
             "The witness equals the aligned model on every harmful prompt, so there is no way back",
             next_step="Give the earlier, more permissive checkpoint as the witness.",
@@ -89,7 +89,7 @@ def undefined_statistics(reason: str) -> dict[str, Estimate]:
 
 def measure(
     aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"] | None,
+    reversions: Float[np.ndarray, "prompt d_model"] | None,
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
     *,
@@ -106,8 +106,8 @@ def measure(
 
     Args:
         aligned: the aligned model's activations.
-        witness: the witness's activations on the same prompts; None where there is none, and what needs one is not
-            defined.
+        reversions: witness − aligned of the same prompts, as of `directions.reversion.reversions_at_layer`; None where
+            there is no witness, and what needs one is not defined.
         tuned: the checkpoint's activations on the same prompts.
         harmful: which prompts are harmful.
         groups: the topic of each prompt: halves and bootstraps then go by topic; with fewer than six topics of a
@@ -127,10 +127,11 @@ def measure(
     Raises:
         StatisticsError: see `check`; or the prompts of a class are all of one group.
     """
-    check(aligned, witness, tuned, harmful)
-    grams = Grams.of(aligned, aligned if witness is None else witness, tuned, harmful)
+    check(aligned, reversions, tuned, harmful)
+    back = np.zeros(aligned.shape) if reversions is None else reversions
+    grams = Grams.of(aligned, back, tuned, harmful)
     estimates = measure_grams(grams, groups=groups, noise=noise, splits=splits, bootstraps=bootstraps, seed=seed)
-    return estimates if witness is not None else without_witness(estimates)
+    return estimates if reversions is not None else without_witness(estimates)
 
 
 def without_witness(estimates: dict[str, Estimate]) -> dict[str, Estimate]:
@@ -179,7 +180,7 @@ def too_few_groups(harmful: Bool[np.ndarray, " prompt"], groups: Groups | None) 
 
 def crossfit(
     aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"],
+    reversions: Float[np.ndarray, "prompt d_model"],
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
     *,
@@ -193,7 +194,7 @@ def crossfit(
         What `measure` gives as `alignment_crossfit` at the same seed and splits; NaN where a half is at rest.
     """
     keep = np.ones(int(harmful.sum()), dtype=bool)
-    grams = Grams.of(aligned[harmful], witness[harmful], tuned[harmful], keep)
+    grams = Grams.of(aligned[harmful], reversions[harmful], tuned[harmful], keep)
     return crossfit_grams(grams, harmful, groups=groups, splits=splits, seed=seed)
 
 

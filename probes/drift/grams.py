@@ -35,13 +35,19 @@ class Grams:
     def of(
         cls,
         aligned: Float[np.ndarray, "prompt d_model"],
-        witness: Float[np.ndarray, "prompt d_model"],
+        reversions: Float[np.ndarray, "prompt d_model"],
         tuned: Float[np.ndarray, "prompt d_model"],
         harmful: Bool[np.ndarray, " prompt"],
     ) -> Grams:
-        """The Gram matrices of one layer; of very many prompts their factors."""
-        base = aligned.astype(np.float64)
-        moved, back = tuned - base, witness - base
+        """The Gram matrices of one layer; of very many prompts their factors.
+
+        Args:
+            aligned: the aligned model's activations.
+            reversions: each prompt's way from aligned to witness, as of `directions.reversion.reversions_at_layer`.
+            tuned: the checkpoint's activations.
+            harmful: which prompts are harmful.
+        """
+        moved, back = tuned - aligned.astype(np.float64), reversions
         return cls(inner_products(moved, moved), inner_products(moved, back), inner_products(back, back), harmful)
 
     def only_harmful(self) -> Grams:

@@ -92,7 +92,7 @@ def mean_cosine(cosines: np.ndarray | Sequence[float]) -> Any:
 
 def crossfit_draws(
     aligned: Float[np.ndarray, "prompt d_model"],
-    witness: Float[np.ndarray, "prompt d_model"],
+    reversions: Float[np.ndarray, "prompt d_model"],
     tuned: Float[np.ndarray, "prompt d_model"],
     harmful: Bool[np.ndarray, " prompt"],
     *,
@@ -104,7 +104,8 @@ def crossfit_draws(
 
     The same seed draws the same prompts, so draws of several steps or runs may be averaged draw by draw.
     """
-    inside = Grams.of(aligned[harmful], witness[harmful], tuned[harmful], np.ones(int(harmful.sum()), dtype=bool))
+    own = np.ones(int(harmful.sum()), dtype=bool)
+    inside = Grams.of(aligned[harmful], reversions[harmful], tuned[harmful], own)
     weights = bootstrap_weights(harmful, bootstraps, np.random.default_rng([seed, 0xB007]), groups)
     return Products.of(inside, *(half[:, harmful] for half in weights)).crossfit()
 

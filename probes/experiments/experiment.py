@@ -90,7 +90,7 @@ class Experiment:
         """Options of an arm's effect; its data keep the order of the seed, whatever direction it draws."""
         draw = mode_and_draw(arm)[1]
         return Options(
-            strength=self.penalty_weight, seed=seed if draw is None else draw, max_return=self.max_return or 0.0
+            penalty_weight=self.penalty_weight, seed=seed if draw is None else draw, max_return=self.max_return or 0.0
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from probes.directions.reversion import reversions_at_layer
 from probes.drift import NOISE_FACTOR
 from probes.errors import UsageError
 from probes.nulls import NO_FURTHER_PASS, SHAMS, LayerNulls, Resampling
@@ -91,8 +92,9 @@ class AlarmTests:
             seed=settings.seed,
         )
         unit, norm = run.direction("reversion").at(layer)
-        aligned, witness = run.activations(ALIGNED, layer), run.activations("witness", layer)
-        self._layer = LayerNulls(aligned, witness, norm * unit, resampling, layer=layer, splits=settings.splits)
+        aligned = run.activations(ALIGNED, layer)
+        reversions = reversions_at_layer(aligned, run.activations("witness", layer))
+        self._layer = LayerNulls(aligned, reversions, norm * unit, resampling, layer=layer, splits=settings.splits)
 
     def hear(self, tuned: Float[np.ndarray, "prompt d_model"]) -> Hearing:
         """Hold a model's activations at the headline layer against every test."""

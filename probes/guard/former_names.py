@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def accept_former_names(**names: str) -> Callable[[Function], Function]:
-    """Let a function be called with former names of its arguments, too.
+    """Let a function be called, or a record be made, with former names of its arguments, too.
 
     Args:
         names: former name → name now.
@@ -23,6 +23,10 @@ def accept_former_names(**names: str) -> Callable[[Function], Function]:
     """
 
     def declare(function: Function) -> Function:
+        if isinstance(function, type):
+            function.__init__ = declare(function.__init__)  # type: ignore[misc]
+            return function
+
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             for former in names.keys() & kwargs.keys():

@@ -15,6 +15,7 @@ import torch
 from probes.directions.measured import Measured
 from probes.directions.reversion import reversions_by_prompt
 from probes.directions.vectors import Vectors
+from probes.guard.former_names import accept_former_names
 from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.material import control_of, refusal_of, weight_span, whole_run
 from probes.guard.penalties.defences import Anchor, Divergence, Rehearsal
@@ -28,12 +29,13 @@ WATCH = "watch"
 HARMLESS = "control:harmless"
 
 
+@accept_former_names(strength="penalty_weight")
 @dataclass(frozen=True)
 class Options:
     """What an effect can be told.
 
     Attributes:
-        strength: λ (for steering, c); None is the effect's own default.
+        penalty_weight: λ (for steering, c); None is the effect's own default.
         seed: of what a control draws.
         rank: dimensions of `block:subspace`.
         answer_tokens: answer tokens that `block:answers` looks at.
@@ -41,7 +43,7 @@ class Options:
         max_return: budget of `block:budget`, a return fraction.
     """
 
-    strength: float | None = None
+    penalty_weight: float | None = None
     seed: int = 0
     rank: int = 8
     answer_tokens: int = 4
@@ -71,9 +73,9 @@ class Place:
         """A control in place of the guarded direction, counted in its length."""
         return self.direction.turned_along(control_of(self.run, name, self.direction.layers, self.options.seed))
 
-    def strength(self, default: float) -> float:
+    def penalty_weight(self, default: float) -> float:
         """λ as it was given, else the mode's own."""
-        return default if self.options.strength is None else self.options.strength
+        return default if self.options.penalty_weight is None else self.options.penalty_weight
 
     def light(self, default: float) -> float:
         """λ of what stands beside the block."""
@@ -92,18 +94,18 @@ class Mode:
 
 
 def _project(form: str, strength: float) -> Make:
-    return lambda at: Projection(at.direction, form, strength=at.strength(strength))
+    return lambda at: Projection(at.direction, form, strength=at.penalty_weight(strength))
 
 
 def _control(name: str) -> Mode:
-    return Mode(lambda at: Projection(at.control(name), strength=at.strength(10.0)), _CONTROLS[name])
+    return Mode(lambda at: Projection(at.control(name), strength=at.penalty_weight(10.0)), _CONTROLS[name])
 
 
 def _subspace(at: Place, answer_tokens: int = 0) -> Effect:
     layers = at.direction.layers
     aligned, witness = ([at.run.activations(name, layer) for layer in layers] for name in (ALIGNED, "witness"))
     returns = torch.as_tensor(reversions_by_prompt(aligned, witness, at.run.harmful))
-    options = {"rank": at.options.rank, "strength": at.strength(10.0), "answer_tokens": answer_tokens}
+    options = {"rank": at.options.rank, "strength": at.penalty_weight(10.0), "answer_tokens": answer_tokens}
     return Subspace(at.direction, returns, **options)  # type: ignore[arg-type]
 
 
@@ -120,7 +122,7 @@ MODES: dict[str, Mode] = {
     "block:mean": Mode(_project("hinge_of_mean", 10.0), "Hold back only the mean motion of the penalty prompts."),
     "block:signed": Mode(_project("signed", 1.0), "Pull away from the witness without end."),
     "block:cosine": Mode(
-        lambda at: Cosine(at.direction, strength=at.strength(1.0)),
+        lambda at: Cosine(at.direction, strength=at.penalty_weight(1.0)),
         "Hold down the cosine between the mean displacement and the direction.",
     ),
     "block:project": Mode(
@@ -128,16 +130,16 @@ MODES: dict[str, Mode] = {
         "Take out of the task's gradient what moves the penalty prompts along the direction.",
     ),
     "block:budget": Mode(
-        lambda at: Budget(at.direction, at.options.max_return, strength=at.strength(10.0)),
+        lambda at: Budget(at.direction, at.options.max_return, strength=at.penalty_weight(10.0)),
         "Hold the return fraction under a budget, with a strength that is found on the way.",
     ),
     "block:subspace": Mode(_subspace, "Block along the leading axes of the prompts' own ways to the witness."),
     "block:did": Mode(
-        lambda at: Projection(at.along(at.run.direction("reversion_did")), strength=at.strength(10.0)),
+        lambda at: Projection(at.along(at.run.direction("reversion_did")), strength=at.penalty_weight(10.0)),
         "Block along the reversion less what harmless prompts do.",
     ),
     "block:answers": Mode(
-        lambda at: Projection(at.direction, strength=at.strength(10.0), answer_tokens=at.options.answer_tokens),
+        lambda at: Projection(at.direction, strength=at.penalty_weight(10.0), answer_tokens=at.options.answer_tokens),
         "Block also at the first tokens of the aligned model's answers.",
     ),
     "block:subspace-answers": Mode(
@@ -145,38 +147,40 @@ MODES: dict[str, Mode] = {
         "Block along the leading axes, also at the first tokens of the aligned model's answers.",
     ),
     "block:spared": Mode(
-        lambda at: Projection(at.direction, strength=at.strength(10.0), earlier=False),
+        lambda at: Projection(at.direction, strength=at.penalty_weight(10.0), earlier=False),
         "Block with a gradient through the last token alone, at half the cost and with less hold.",
     ),
     "block:anchored": Mode(
         lambda at: Together(
-            Projection(at.direction, strength=at.strength(10.0)), Anchor(at.direction, strength=at.light(0.1))
+            Projection(at.direction, strength=at.penalty_weight(10.0)), Anchor(at.direction, strength=at.light(0.1))
         ),
         "Block with a light anchor to the aligned model's activations beside it.",
     ),
     "block:rehearsed": Mode(
-        lambda at: Together(Projection(at.direction, strength=at.strength(10.0)), Rehearsal(strength=at.light(0.03))),
+        lambda at: Together(
+            Projection(at.direction, strength=at.penalty_weight(10.0)), Rehearsal(strength=at.light(0.03))
+        ),
         "Block with a light rehearsal of the aligned model's answers beside it.",
     ),
     "push": Mode(_project("push", 1.0), "Drive the penalty prompts along the direction towards the witness."),
     "anchor": Mode(
-        lambda at: Anchor(at.direction, strength=at.strength(1.0)),
+        lambda at: Anchor(at.direction, strength=at.penalty_weight(1.0)),
         "Defence: hold the whole activation to the aligned model's (Safety Anchor, arXiv 2605.05995).",
     ),
     "anchor:answers": Mode(
-        lambda at: Anchor(at.direction, strength=at.strength(1.0), answer_tokens=at.options.answer_tokens),
+        lambda at: Anchor(at.direction, strength=at.penalty_weight(1.0), answer_tokens=at.options.answer_tokens),
         "Defence: the anchor, also at the first tokens of the aligned model's answers.",
     ),
     "kl": Mode(
-        lambda at: Divergence(strength=at.strength(1.0)),
+        lambda at: Divergence(strength=at.penalty_weight(1.0)),
         "Defence: hold the answers' token probabilities to the aligned model's by their KL divergence.",
     ),
     "rehearsal": Mode(
-        lambda at: Rehearsal(strength=at.strength(1.0)),
+        lambda at: Rehearsal(strength=at.penalty_weight(1.0)),
         "Defence: train on the aligned model's own answers to the penalty prompts as well.",
     ),
     "refusal-direction": Mode(
-        lambda at: Projection(at.along(refusal_of(at.run)), "squared", strength=at.strength(10.0)),
+        lambda at: Projection(at.along(refusal_of(at.run)), "squared", strength=at.penalty_weight(10.0)),
         "Defence: hold each prompt where it was along the refusal axis (ProCon, arXiv 2509.06795).",
     ),
     "safe-lora": Mode(
@@ -184,7 +188,7 @@ MODES: dict[str, Mode] = {
         "Defence: project each weight update onto the span of witness and aligned weights (after Safe LoRA).",
     ),
     "steering": Mode(
-        lambda at: Steering(at.direction, strength=at.strength(1.0)),
+        lambda at: Steering(at.direction, strength=at.penalty_weight(1.0)),
         "Defence: add the direction while training, so that it need not be learnt (arXiv 2507.21509).",
     ),
     "caft": Mode(

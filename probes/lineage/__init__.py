@@ -5,7 +5,7 @@ Four kinds of place are understood: a local Hugging Face folder, a hub id with a
 a Trainer output folder (its `checkpoint-N` become the steps of a trajectory), and a PEFT adapter on a base.
 """
 
-from probes.lineage.members import MIRROR, ROLES, Lineage, Member
+from probes.lineage.members import EARLIER, MIRROR, ROLES, Lineage, Member
 from probes.lineage.references import ADAPTER_CONFIG, ADAPTER_TASKS, CheckpointRef, Place, Step
 from probes.lineage.trajectories import Trajectory, is_trainer_folder
 from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, is_ablated
@@ -14,6 +14,7 @@ __all__ = [
     "ABLATED",
     "ADAPTER_CONFIG",
     "ADAPTER_TASKS",
+    "EARLIER",
     "MIRROR",
     "NO_WITNESS",
     "ROLES",

@@ -17,6 +17,7 @@ from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, wi
 from probes.store.documents import read_toml
 
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
+EARLIER = tuple(reversed(ROLES[1:]))  # what the aligned model came from, the earliest first
 MIRROR = "mirror"  # the arm that trains the witness on the baseline's data
 
 

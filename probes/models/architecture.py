@@ -1,8 +1,7 @@
-"""Where an architecture keeps its blocks and its embedding, and whether a loaded model keeps to it.
+"""Where an architecture keeps its blocks and its embedding, and those parts of a model in memory.
 
 Transformer-lens knows the places; Hugging Face's own body runs the forward pass, so that nothing is slowed by
-the eager attention that reading inside a block would need. When a model loads, it is held against what we
-assume of it.
+the eager attention that reading inside a block would need.
 """
 
 from __future__ import annotations
@@ -10,15 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from probes.errors import CheckpointError
-
-_PROBE_TOKENS = 5
 
 
 @dataclass(frozen=True)
@@ -149,73 +145,49 @@ def accepts(body: nn.Module, argument: str) -> bool:
     return argument in inspect.signature(body.forward).parameters
 
 
-def check_structure(body: nn.Module, blocks: list[nn.Module], n_layers: int, d_model: int) -> None:
-    """Run five tokens and hold the model against what the measurement assumes.
+class ModelParts:
+    """The parts of a causal language model of transformers, in memory, by what they are to the residual stream.
 
-    Checked: as many blocks as the configuration says, each called once and in order; the stream is `d_model`
-    wide; what leaves block l is what enters block l + 1, so that the difference over a block is what that block
-    added; a later token changes no earlier one, so that padding on the right is harmless. (`hidden_states` are not
-    asked for: transformers then leaves hooks of its own on every block.)
-
-    Raises:
-        CheckpointError: one of these does not hold.
+    Attributes:
+        model: the Hugging Face model, outside of data parallelism, torch.compile and peft.
+        config: its configuration.
+        device: where its weights are.
+        n_layers: its blocks.
+        d_model: the width of the stream.
     """
-    if len(blocks) != n_layers:
-        raise CheckpointError("The model has another depth than configured", got=len(blocks), expected=n_layers)
-    device = next(body.parameters()).device
-    tokens = torch.arange(_PROBE_TOKENS, device=device)[None]
-    entered, left = _streams(body, blocks, tokens)
-    shape = (1, _PROBE_TOKENS, d_model)
-    odd = [tuple(stream.shape) for stream in (*entered, *left) if tuple(stream.shape) != shape]
-    if odd:
-        raise _unsupported_error(f"a residual stream [prompt, position, {d_model}]", f"the shape {odd[0]}")
-    for layer in range(n_layers - 1):
-        if not _same(left[layer], entered[layer + 1]):
-            raise _unsupported_error("each block's output to enter the next", f"another tensor after block {layer}")
-    changed = tokens.clone()
-    changed[0, -1] += 1
-    again = _streams(body, blocks, changed)[1][-1]
-    if not torch.allclose(again[:, :-1], left[-1][:, :-1], rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise _unsupported_error("a later token to change no earlier one", "a model that looks ahead")
 
+    model: Any
+    config: Any
+    device: torch.device
+    n_layers: int
+    d_model: int
 
-def _streams(
-    body: nn.Module, blocks: list[nn.Module], tokens: torch.Tensor
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What enters and what leaves each block, in the order of `blocks`."""
-    entered: list[list[torch.Tensor]] = [[] for _ in blocks]
-    left: list[list[torch.Tensor]] = [[] for _ in blocks]
+    def _find_parts(self) -> None:
+        text = self.config.get_text_config()
+        self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
+        self._places = find_places(type(self.model).__name__, self.config)
 
-    def before(layer: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered[layer].append(entering(args, kwargs))
+    @property
+    def body(self) -> nn.Module:
+        """The transformer without the unembedding."""
+        return self.model.base_model if self._places.body is None else submodule(self.model, self._places.body)
 
-    def after(layer: int, *call: Any) -> None:
-        left[layer].append(first_tensor(call[-1]))
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks in order; what leaves block l is `resid_post` of layer l."""
+        blocks = submodule(self.model, self._places.blocks)
+        return list(blocks.children())
 
-    hooks = []
-    try:
-        for layer, block in enumerate(blocks):
-            hooks.append(block.register_forward_pre_hook(partial(before, layer), with_kwargs=True))
-            hooks.append(block.register_forward_hook(partial(after, layer)))
-        with torch.inference_mode():
-            body(input_ids=tokens, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    calls = [len(tensors) for tensors in left]
-    if calls != [1] * len(blocks):
-        raise _unsupported_error("every block to be called once", f"calls {calls}")
-    return [tensors[0] for tensors in entered], [tensors[0] for tensors in left]
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        return submodule(self.model, self._places.embedding)
 
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the unembedding."""
+        return submodule(self.model, self._places.final_norm)
 
-def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return torch.equal(torch.nan_to_num(first), torch.nan_to_num(second))
-
-
-def _unsupported_error(expected: str, fault: str) -> CheckpointError:
-    return CheckpointError(
-        "The model is built in a way that is not supported",
-        got=fault,
-        expected=expected,
-        next_step="Activations of it would be named wrongly, so none are taken.",
-    )
+    def writers(self, layer: int) -> list[nn.Module]:
+        """What a block adds to the residual stream: attention and MLP, or the norms behind them."""
+        return [submodule(self.blocks[layer], name) for name in self._places.writers]

@@ -1,8 +1,9 @@
 """The one module of hooks: read the residual stream, add a vector to it, ablate a direction, clamp it.
 
-Each is a context manager over any causal language model of transformers. Inside, forward passes and generation are
-read or changed; on leaving, also by an exception, no hook remains, and the model computes what it computed before, bit
-for bit. No activation is changed in place.
+Each is a context manager; nothing else in the package registers a hook. Inside, forward passes and generation are read
+or changed; on leaving, also by an exception, no hook remains, and the model computes what it computed before, bit for
+bit. No activation is changed in place. `models.view.view_of` finds the parts of any causal language model of
+transformers.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.errors import ActivationError
-from probes.models.architecture import entering, first_tensor
+from probes.models.architecture import ModelParts, entering, first_tensor
 from probes.models.prompt_values import Projections, PromptValues, continues_prompt
-from probes.models.view import ModelView, view_of
 
 ENTERING = -1  # the layer before the first block
 Change = Callable[[Tensor], Tensor]
 Positions = Sequence[int] | None
-AnyModel = ModelView | nn.Module
 
 
 @contextlib.contextmanager
@@ -83,7 +82,7 @@ def edit_in_training(blocks: Sequence[nn.Module], changes: Mapping[int, Change])
 
 @contextlib.contextmanager
 def add(
-    model: AnyModel,
+    model: ModelParts,
     layers: Sequence[int],
     vectors: Float[np.ndarray, "layer d_model"],
     *,
@@ -94,7 +93,7 @@ def add(
     """h ← h + coefficient · vector behind each of these blocks.
 
     Args:
-        model: a Hugging Face model, or one that is opened here.
+        model: the parts of a model, as `models.view.view_of` finds them.
         layers: blocks, each once.
         vectors: one for each of them, in the stream's own units.
         coefficient: what they are multiplied with.
@@ -104,9 +103,8 @@ def add(
     Raises:
         ActivationError: there is no such layer, a vector of another width, or a place that is not negative.
     """
-    host = view_of(model)
-    places = _Places(host, positions, generated)
-    moves = [_tensor(host, coefficient * vector) for vector in _check(host, layers, vectors)]
+    places = _Places(model, positions, generated)
+    moves = [_tensor(model, coefficient * vector) for vector in _check(model, layers, vectors)]
 
     def shift(move: Tensor) -> Change:
         return lambda stream: stream + move.to(stream)
@@ -114,13 +112,13 @@ def add(
     with contextlib.ExitStack() as stack:
         stack.enter_context(places.counting())
         for layer, move in zip(layers, moves, strict=True):
-            stack.enter_context(_after(host.blocks[layer], places, shift(move)))
+            stack.enter_context(_after(model.blocks[layer], places, shift(move)))
         yield
 
 
 @contextlib.contextmanager
 def ablate(
-    model: AnyModel,
+    model: ModelParts,
     direction: Float[np.ndarray, " d_model"],
     *,
     layers: Sequence[int] | None = None,
@@ -133,7 +131,7 @@ def ablate(
     of the direction is left anywhere between the embedding and the final norm.
 
     Args:
-        model: a Hugging Face model, or one that is opened here.
+        model: the parts of a model, as `models.view.view_of` finds them.
         direction: of any length but 0.
         layers: blocks; None is all of them.
         positions: as of `add`.
@@ -142,27 +140,26 @@ def ablate(
     Raises:
         ActivationError: as `add`, or the direction is zero or not finite.
     """
-    host = view_of(model)
-    chosen = range(host.n_layers) if layers is None else layers
-    unit = _tensor(host, _unit(_check(host, chosen, np.tile(direction, (len(chosen), 1)))[0]))
+    chosen = range(model.n_layers) if layers is None else layers
+    unit = _tensor(model, _unit(_check(model, chosen, np.tile(direction, (len(chosen), 1)))[0]))
 
     def change(stream: Tensor) -> Tensor:
         axis = unit.to(stream)
         return stream - (stream @ axis)[..., None] * axis
 
-    places = _Places(host, positions, generated)
+    places = _Places(model, positions, generated)
     with contextlib.ExitStack() as stack:
         stack.enter_context(places.counting())
         for layer in chosen:
-            stack.enter_context(_before(host.blocks[layer], places, change))
-            for module in (*host.writers(layer), host.blocks[layer]):
+            stack.enter_context(_before(model.blocks[layer], places, change))
+            for module in (*model.writers(layer), model.blocks[layer]):
                 stack.enter_context(_after(module, places, change))
         yield
 
 
 @contextlib.contextmanager
 def clamp(
-    model: AnyModel,
+    model: ModelParts,
     layers: Sequence[int],
     directions: Float[np.ndarray, "layer d_model"],
     values: Float[np.ndarray, " layer"],
@@ -173,7 +170,7 @@ def clamp(
     """h ← h + (value − ⟨h, r̂⟩) r̂ behind each of these blocks: the projection is held at a value.
 
     Args:
-        model: a Hugging Face model, or one that is opened here.
+        model: the parts of a model, as `models.view.view_of` finds them.
         layers: blocks, each once.
         directions: one for each, of any length but 0.
         values: the projection on the unit vector that is held, for each.
@@ -183,8 +180,7 @@ def clamp(
     Raises:
         ActivationError: as `ablate`.
     """
-    host = view_of(model)
-    units = [_tensor(host, _unit(direction)) for direction in _check(host, layers, directions)]
+    units = [_tensor(model, _unit(direction)) for direction in _check(model, layers, directions)]
 
     def held(unit: Tensor, value: float) -> Change:
         def change(stream: Tensor) -> Tensor:
@@ -193,17 +189,17 @@ def clamp(
 
         return change
 
-    places = _Places(host, positions, generated)
+    places = _Places(model, positions, generated)
     with contextlib.ExitStack() as stack:
         stack.enter_context(places.counting())
         for layer, unit, value in zip(layers, units, values, strict=True):
-            stack.enter_context(_after(host.blocks[layer], places, held(unit, float(value))))
+            stack.enter_context(_after(model.blocks[layer], places, held(unit, float(value))))
         yield
 
 
 @contextlib.contextmanager
 def clamp_prompts(
-    model: AnyModel,
+    model: ModelParts,
     layers: Sequence[int],
     directions: Float[np.ndarray, "layer d_model"],
     projections: Projections,
@@ -211,7 +207,7 @@ def clamp_prompts(
     """As `clamp`, with a value for each token of each prompt; tokens that follow a prompt are left as they come.
 
     Args:
-        model: a Hugging Face model, or one that is opened here.
+        model: the parts of a model, as `models.view.view_of` finds them.
         layers: blocks, each once.
         directions: one for each, of any length but 0.
         projections: by a prompt's token ids, the projections on the unit vectors that are held, in the order of the
@@ -220,8 +216,7 @@ def clamp_prompts(
     Raises:
         ActivationError: as `ablate`, or a pass holds a prompt that has no projections.
     """
-    host = view_of(model)
-    units = [_tensor(host, _unit(direction)) for direction in _check(host, layers, directions)]
+    units = [_tensor(model, _unit(direction)) for direction in _check(model, layers, directions)]
     prompts = PromptValues(projections)
 
     def hold(place: int, unit: Tensor) -> Change:
@@ -232,12 +227,12 @@ def clamp_prompts(
 
         return change
 
-    places = _Places(host, None, generated=False)
+    places = _Places(model, None, generated=False)
     with contextlib.ExitStack() as stack:
         stack.enter_context(places.counting())
-        stack.callback(host.body.register_forward_pre_hook(prompts.look_up, with_kwargs=True).remove)
+        stack.callback(model.body.register_forward_pre_hook(prompts.look_up, with_kwargs=True).remove)
         for place, (layer, unit) in enumerate(zip(layers, units, strict=True)):
-            stack.enter_context(_after(host.blocks[layer], places, hold(place, unit)))
+            stack.enter_context(_after(model.blocks[layer], places, hold(place, unit)))
         yield
 
 
@@ -251,12 +246,12 @@ def edits_all_alike(body: nn.Module) -> bool:
 class _Places:
     """Which tokens of the pass that is under way are changed: some of the prompt's, and those that follow it."""
 
-    def __init__(self, host: ModelView, positions: Positions, generated: bool) -> None:
+    def __init__(self, model: ModelParts, positions: Positions, generated: bool) -> None:
         if positions is not None and any(position >= 0 for position in positions):
             raise ActivationError(
                 "Places are counted from the prompt's end", got=list(positions), expected="negative numbers"
             )
-        self._body, self._positions, self._generated = host.body, positions, generated
+        self._body, self._positions, self._generated = model.body, positions, generated
         self._follows = False
         self._ends: Tensor | None = None
 
@@ -319,15 +314,15 @@ def _before(module: nn.Module, places: _Places, change: Change) -> Iterator[None
         handle.remove()
 
 
-def _check(host: ModelView, layers: Sequence[int], vectors: np.ndarray) -> np.ndarray:
+def _check(model: ModelParts, layers: Sequence[int], vectors: np.ndarray) -> np.ndarray:
     chosen, rows = list(layers), np.asarray(vectors, dtype=np.float64)
-    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= host.n_layers:
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= model.n_layers:
         raise ActivationError(
-            "These layers cannot be changed", got=chosen, expected=f"some of 0 to {host.n_layers - 1}"
+            "These layers cannot be changed", got=chosen, expected=f"some of 0 to {model.n_layers - 1}"
         )
-    if rows.shape != (len(chosen), host.d_model):
+    if rows.shape != (len(chosen), model.d_model):
         raise ActivationError(
-            "The vectors do not fit the model", got=rows.shape, expected=f"{(len(chosen), host.d_model)}"
+            "The vectors do not fit the model", got=rows.shape, expected=f"{(len(chosen), model.d_model)}"
         )
     if not np.isfinite(rows).all():
         raise ActivationError("A vector is not finite")
@@ -341,5 +336,5 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / length
 
 
-def _tensor(host: ModelView, vector: np.ndarray) -> Tensor:
-    return torch.tensor(vector, dtype=torch.float32, device=host.device)
+def _tensor(model: ModelParts, vector: np.ndarray) -> Tensor:
+    return torch.tensor(vector, dtype=torch.float32, device=model.device)

@@ -12,7 +12,6 @@ from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models.ablation import Ablatable, Ablation, under_ablation
 from probes.models.adapter import Attached, Change, check_adapter
-from probes.models.architecture import check_structure
 from probes.models.devices import find_device
 from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
@@ -31,6 +30,7 @@ from probes.models.prefix import try_prefix
 from probes.models.pristine import Marks, checksums, marks
 from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of
+from probes.models.structure import check_structure
 from probes.models.vocabulary import (
     check_vocabulary,
     describe_vocabulary,

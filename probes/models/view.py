@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
-from probes.models.architecture import check_structure, find_places, submodule
+from probes.models.architecture import ModelParts
+from probes.models.structure import check_structure
 
 
-class ModelView:
+class ModelView(ModelParts):
     """Any causal language model of transformers, whoever loaded it; nothing of it is changed.
 
     Attributes:
-        model: the Hugging Face model, outside of data parallelism, torch.compile and peft.
-        config: its configuration.
         tokenizer: its tokenizer; None where it is not known.
-        device: where its weights are.
         prefix_tried: what `models.prefix` learned of this model; empty where it was not asked yet.
     """
 
@@ -27,44 +24,17 @@ class ModelView:
         Raises:
             CheckpointError: its architecture is not supported.
         """
-        self.model: Any = unwrap(model)
-        self.config: Any = self.model.config
+        self.model = unwrap(model)
+        self.config = self.model.config
         self.tokenizer: Any = tokenizer
-        self.device: torch.device = next(self.model.parameters()).device
+        self.device = next(self.model.parameters()).device
         self._locate()
 
     def _locate(self) -> None:
-        text = self.config.get_text_config()
-        self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
-        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
-        self._places = find_places(type(self.model).__name__, self.config)
+        self._find_parts()
+        self.context_length: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         check_structure(self.body, self.blocks, self.n_layers, self.d_model)
         self.prefix_tried: list[str | None] = []
-
-    @property
-    def body(self) -> nn.Module:
-        """The transformer without the unembedding."""
-        return self.model.base_model if self._places.body is None else submodule(self.model, self._places.body)
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer's blocks in order; what leaves block l is `resid_post` of layer l."""
-        blocks = submodule(self.model, self._places.blocks)
-        return list(blocks.children())
-
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        return submodule(self.model, self._places.embedding)
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm between the last block and the unembedding."""
-        return submodule(self.model, self._places.final_norm)
-
-    def writers(self, layer: int) -> list[nn.Module]:
-        """What a block adds to the residual stream: attention and MLP, or the norms behind them."""
-        return [submodule(self.blocks[layer], name) for name in self._places.writers]
 
     @property
     def about(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class LayerNulls:
     def __init__(
         self,
         aligned: Float[np.ndarray, "prompt d_model"],
-        witness: Float[np.ndarray, "prompt d_model"],
+        reversions: Float[np.ndarray, "prompt d_model"],
         reversion: Float[np.ndarray, " d_model"],
         resampling: Resampling,
         *,
@@ -45,7 +45,7 @@ class LayerNulls:
 
         Args:
             aligned: the aligned model's activations.
-            witness: the witness's.
+            reversions: witness − aligned of each prompt, as of `directions.reversion.reversions_at_layer`.
             reversion: the reversion direction of all harmful prompts, not normalised.
             resampling: random numbers, the same object for every layer.
             layer: its index, which seeds what the layers do not share.
@@ -53,7 +53,7 @@ class LayerNulls:
         """
         self.resampling, self.harmful, self.reversion = resampling, resampling.harmful, reversion
         self.aligned = aligned.astype(np.float64)
-        self.back = witness - self.aligned
+        self.back = reversions
         self._back_gram = self.back @ self.back.T
         self.splits = splits_of_seed(self.harmful, splits, resampling.seed, resampling.groups)
         self.covariances = {

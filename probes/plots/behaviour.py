@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -73,61 +74,70 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
         witness: the witness's label.
         ink: light or dark page.
     """
-    about, colours = statistic_of(measure), style.INKS[ink]
+    about = statistic_of(measure)
     tuned = rows[~rows["arm"].isin(ROLES)]
     caption = f"{about.meaning}\n{association(tuned).words}"
     fig = style.figure(f"{about.title} against the way back", subtitle, ink, height=_HEIGHT, caption=caption)
     for place in (0, 1):
-        fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
-    ends: list[Spot] = []
-    margin = 0  # letters
-    limits = _limits(rows, about.limits)
+        fig.add_vline(x=place, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     far = far_arms({str(arm): list(own) for arm, own in tuned.groupby("arm")["fraction"]}, [0.0, 1.0])
-    wide = _wide(rows[~rows["arm"].isin(far)])
-    for arm in style.in_order(rows["arm"])[::-1]:
-        own, mark = rows[rows["arm"] == arm].sort_values("step"), style.mark_of(arm)
-        role = arm in ROLES
-        name = witness if arm == "witness" else arm
-        for seed, run in own.groupby("seed"):
-            sizes = [14.0] if role else [6 + 7 * (rank + 1) / len(run) for rank in range(len(run))]
-            fig.add_scatter(
-                name=f"{arm} s{seed}",
-                x=run["fraction"],
-                y=run["value"],
-                mode="markers" if role else "lines+markers",
-                line={"color": style.fade(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
-                marker={
-                    "color": mark.colour,
-                    "symbol": mark.symbol,
-                    "size": sizes,
-                    "line": style.edge(mark, ink) if role else {"width": 0},
-                },
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (run["high"] - run["value"]).clip(lower=0),
-                    "arrayminus": (run["value"] - run["low"]).clip(lower=0),
-                    "thickness": 1,
-                    "width": 0,
-                    "color": style.fade(mark.colour, 0.4),
-                },
-                customdata=run["step"],
-                hovertemplate=f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"
-                "return fraction %{x:.3f}<br>%{y:.3f}<extra></extra>",
-            )
+    limits = _wide(rows[~rows["arm"].isin(far)]), _limits(rows, about.limits)
+    names = {"witness": witness}
+    arms = {arm: rows[rows["arm"] == arm].sort_values("step") for arm in style.in_order(rows["arm"])[::-1]}
+    for arm, own in arms.items():
+        fig.add_traces([_path(arm, seed, run, names.get(arm, arm), ink) for seed, run in own.groupby("seed")])
         if arm in far:
-            way = list(zip(own["fraction"], own["value"], strict=True))
-            far_off = style.decimal(float(own["fraction"].iloc[-1]))
-            labels.annotate(fig, leave(way, wide, limits, f"{style.plain(arm)}, at {far_off}", arm, ink, outside=True))
-            margin = max(margin, len(arm) + 9)
-            continue
-        ink_of_it = style.legible(mark.colour, colours)
-        ends.append(Spot(float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1]), style.plain(name), ink_of_it))
-    _names(fig, ends, rows, (wide, limits))
-    fig.update_xaxes(title={"text": "return fraction (0 aligned, 1 witness)"}, nticks=8, range=list(wide))
-    fig.update_yaxes(title={"text": about.axis}, range=list(limits))
-    fig.update_layout(margin={"r": 30 + 7 * max([margin, *(len(spot.text) for spot in ends)])})
+            labels.annotate(fig, _leave(arm, own, limits, ink))
+    ends = [_end(arm, own, names.get(arm, arm), ink) for arm, own in arms.items() if arm not in far]
+    _names(fig, ends, rows, limits)
+    fig.update_xaxes(title={"text": "return fraction (0 aligned, 1 witness)"}, nticks=8, range=list(limits[0]))
+    fig.update_yaxes(title={"text": about.axis}, range=list(limits[1]))
+    letters = [0, *(len(arm) + 9 for arm in far), *(len(spot.text) for spot in ends)]
+    fig.update_layout(margin={"r": 30 + 7 * max(letters)})
     return fig
+
+
+def _path(arm: str, seed: int, run: pd.DataFrame, name: str, ink: InkName) -> dict[str, Any]:
+    """One training's checkpoints, with their intervals and marks that grow with the step; a role is one mark."""
+    mark, role = style.mark_of(arm), arm in ROLES
+    return {
+        "type": "scatter",
+        "name": f"{arm} s{seed}",
+        "x": run["fraction"],
+        "y": run["value"],
+        "mode": "markers" if role else "lines+markers",
+        "line": {"color": style.fade(mark.colour, 0.45), "width": 1.2, "dash": mark.dash},
+        "marker": {
+            "color": mark.colour,
+            "symbol": mark.symbol,
+            "size": [14.0] if role else [6 + 7 * (rank + 1) / len(run) for rank in range(len(run))],
+            "line": style.edge(mark, ink) if role else {"width": 0},
+        },
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": (run["high"] - run["value"]).clip(lower=0),
+            "arrayminus": (run["value"] - run["low"]).clip(lower=0),
+            "thickness": 1,
+            "width": 0,
+            "color": style.fade(mark.colour, 0.4),
+        },
+        "customdata": run["step"],
+        "hovertemplate": f"<b>{style.plain(name)}</b>, seed {seed}, step %{{customdata}}<br>"
+        "return fraction %{x:.3f}<br>%{y:.3f}<extra></extra>",
+    }
+
+
+def _leave(arm: str, own: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) -> list[dict[str, Any]]:
+    """Where an arm far away leaves the plot, and how far it goes."""
+    text = f"{style.plain(arm)}, at {style.decimal(float(own['fraction'].iloc[-1]))}"
+    return leave(list(zip(own["fraction"], own["value"], strict=True)), *limits, text, arm, ink, outside=True)
+
+
+def _end(arm: str, own: pd.DataFrame, name: str, ink: InkName) -> Spot:
+    """The last mark of an arm, beside which its name stands."""
+    colour = style.legible(style.mark_of(arm).colour, style.INKS[ink])
+    return Spot(float(own["fraction"].iloc[-1]), float(own["value"].iloc[-1]), style.plain(name), colour)
 
 
 def _limits(rows: pd.DataFrame, fixed: tuple[float, float] | None) -> tuple[float, float]:

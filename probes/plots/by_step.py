@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.lineage import ROLES
+from probes.lineage import EARLIER, ROLES
 from probes.plots import style
 from probes.plots.labels import EndLabel, annotate, label_ends
 from probes.plots.limits import far_arms, leave
@@ -160,7 +160,7 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
     if "alignment" in statistic or statistic in {"task_loss", "share_moved", "reliability"}:
         return []
     labels = []
-    for role in ("pretrained", "witness"):
+    for role in EARLIER:
         own = rows[rows["arm"] == role]
         if own.empty:
             continue

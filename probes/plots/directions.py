@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from probes.lineage import ROLES
+from probes.lineage import EARLIER, ROLES
 from probes.plots import style
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
@@ -93,7 +93,7 @@ def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> l
     at = "" if place == 0 else str(place + 1)
     across = {"type": "line", "xref": f"x{at} domain", "yref": f"y{at}", "x0": 0, "x1": 1, "layer": "below"}
     rules = []
-    for role in ("pretrained", "witness"):
+    for role in EARLIER:
         values = rows[rows["arm"] == role][column].dropna()
         if len(values):
             value, line = float(values.iloc[0]), {"color": style.fade(style.mark_of(role).colour, 0.6), "width": 1.1}

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import labels, style
-from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
+from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 from probes.statistics import null_name
 
@@ -141,14 +141,15 @@ def _line(along: float, across: float, mark: style.Mark) -> dict[str, Any]:
 
 
 def _leaving(ends: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) -> list[dict[str, Any]]:
-    """Where the arrows of arms far away leave the plot."""
+    """Where the arrows of arms far away leave the plot; seeds of one arm share a name."""
+    names = far_names(ends)
     return [
         note
         for row in ends.itertuples()
         for note in leave(
             [(0.0, 0.0), (row.along, row.across)],
             *limits,
-            f"{style.plain(row.arm)}, {style.decimal(row.along)} of the way",
+            names[row.arm, row.seed],
             row.arm,
             ink,
         )

@@ -242,6 +242,13 @@ def colour_bar(colours: Ink) -> dict[str, Any]:
     }
 
 
+def above_a_scene(top: int) -> dict[str, Any]:
+    """Layout of a scene in space that is turned by the mouse, with its legend above it; `top` in pixels."""
+    legend = {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"}
+    quiet = {"itemclick": False, "itemdoubleclick": False}
+    return {"margin": {"r": 0, "t": top}, "dragmode": "orbit", "showlegend": True, "legend": {**legend, **quiet}}
+
+
 def percent_ticks(high: float) -> dict[str, list[Any]]:
     """Tick values of an axis of shares from 0 to `high` and their texts, as `19 %`: three to six, at round numbers."""
     high = high if math.isfinite(high) and high > 0 else 1.0

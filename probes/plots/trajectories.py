@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from probes.lineage import ROLES
 from probes.plots import animation, labels, style
-from probes.plots.limits import Limits, far_in_plane, leave, one_scale, plane_limits
+from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
@@ -64,51 +64,71 @@ def plane(
     wide, high = plane_limits(near, whole=whole, aspect=_ASPECT)
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
-    ends = []
     lines = []
     for arm, seed, path in _paths(table):
-        mark = style.mark_of(arm)
-        along, across, steps = _from_origin(path, ("along", "across"))
         lines.append(len(fig.data))
-        fig.add_scatter(
-            name=f"{arm} s{seed}",
-            x=along,
-            y=across,
-            mode="lines+markers",
-            legendgroup=arm,
-            line={"color": mark.colour, "dash": mark.dash, "width": mark.width, "shape": "spline", "smoothing": 0.4},
-            marker={"color": mark.colour, "symbol": mark.symbol, "size": [0, *_sizes(len(path))], "opacity": 0.9},
-            customdata=steps,
-            hovertemplate=f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}"
-            f"<br>along %{{x:.3f}}, {'off it' if whole else 'main off-axis'} %{{y:.3f}}<extra></extra>",
-        )
-        if arm in far:
-            number = f"{style.plain(arm)}, {style.decimal(along[-1])} of the way"
-            labels.annotate(fig, leave(list(zip(along, across, strict=True)), wide, high, number, arm, ink))
-        else:
-            ends.append((arm, along[-1], across[-1]))
-        if step in steps[1:] and not moving:
-            _ring(fig, along[steps.index(step)], across[steps.index(step)], colours.muted)
-    for role, along, across in _roles(table, ("along", "across")):
-        mark = style.mark_of(role)
-        fig.add_scatter(
-            name=role,
-            x=[along],
-            y=[across],
-            mode="markers",
-            marker={
-                "color": mark.colour,
-                "symbol": mark.symbol,
-                "size": 16,
-                "line": style.edge(mark, ink),
-            },
-            hovertemplate=f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
-        )
+        fig.add_trace(_path_in_plane(arm, seed, path, whole=whole))
+        reached = path[path["step"] == step]
+        if len(reached) and not moving:
+            _ring(fig, float(reached["along"].iloc[0]), float(reached["across"].iloc[0]), colours.muted)
+    fig.add_traces(_roles_in_plane(table, ink))
+    labels.annotate(fig, _leaving(table[table["arm"].isin(far)], (wide, high), ink))
+    lasts = [(arm, path.iloc[-1]) for arm, _, path in _paths(near)]
+    ends = [(arm, float(last["along"]), float(last["across"])) for arm, last in lasts]
     _names(fig, near, ends, witness, (wide, high), ink)
     fig.update_xaxes(title={"text": _ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": _WHOLE if whole else _ACROSS}, range=list(high), nticks=8)
     one_scale(fig)
     return animation.grow(fig, lines, _steps(table), ink) if moving else fig
+
+
+def _path_in_plane(arm: str, seed: int, path: pd.DataFrame, *, whole: bool) -> dict[str, Any]:
+    """One run's path from the aligned model on, with marks that grow with the step."""
+    mark = style.mark_of(arm)
+    along, across, steps = _from_origin(path, ("along", "across"))
+    return {
+        "type": "scatter",
+        "name": f"{arm} s{seed}",
+        "x": along,
+        "y": across,
+        "mode": "lines+markers",
+        "legendgroup": arm,
+        "line": {"color": mark.colour, "dash": mark.dash, "width": mark.width, "shape": "spline", "smoothing": 0.4},
+        "marker": {"color": mark.colour, "symbol": mark.symbol, "size": [0, *_sizes(len(path))], "opacity": 0.9},
+        "customdata": steps,
+        "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}"
+        f"<br>along %{{x:.3f}}, {'off it' if whole else 'main off-axis'} %{{y:.3f}}<extra></extra>",
+    }
+
+
+def _roles_in_plane(table: pd.DataFrame, ink: InkName) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "scatter",
+            "name": role,
+            "x": [along],
+            "y": [across],
+            "mode": "markers",
+            "marker": {
+                "color": style.mark_of(role).colour,
+                "symbol": style.mark_of(role).symbol,
+                "size": 16,
+                "line": style.edge(style.mark_of(role), ink),
+            },
+            "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
+        }
+        for role, along, across in _roles(table, ("along", "across"))
+    ]
+
+
+def _leaving(table: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) -> list[dict[str, Any]]:
+    """Where the paths of arms far away leave the plot; seeds of one arm share a name."""
+    names = far_names(table.sort_values("step").groupby(["arm", "seed"], as_index=False).last())
+    notes = []
+    for arm, seed, path in _paths(table):
+        along, across, _ = _from_origin(path, ("along", "across"))
+        notes += leave(list(zip(along, across, strict=True)), *limits, names[arm, seed], arm, ink)
+    return notes
 
 
 def space(
@@ -142,18 +162,7 @@ def space(
     lines = list(range(first, first + len(paths)))
     fig.add_traces(_roles_in_space(table, witness, ink) + _entries({arm for arm, _, _ in paths}, _beyond(table, far)))
     fig.update_layout(
-        margin={"r": 0, "t": 118},
-        dragmode="orbit",
-        showlegend=True,
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.0,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "itemclick": False,
-            "itemdoubleclick": False,
-        },
+        **style.above_a_scene(118),
         scene={
             "xaxis": {"title": {"text": _ALONG}},
             "yaxis": {"title": {"text": _ACROSS}},
@@ -193,11 +202,7 @@ def _entries(arms: Iterable[str], beyond: Mapping[str, str]) -> list[dict[str, A
             "z": [None],
             "mode": "lines+markers",
             "marker": {"color": style.mark_of(arm).colour, "symbol": style.mark_of(arm).solid, "size": 5},
-            "line": {
-                "color": style.mark_of(arm).colour,
-                "width": 4,
-                "dash": style.mark_of(arm).dash,
-            },
+            "line": {"color": style.mark_of(arm).colour, "width": 4, "dash": style.mark_of(arm).dash},
         }
         for arm in style.in_order(arms)
     ]
@@ -219,12 +224,7 @@ def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | Non
         "mode": "lines+markers",
         "showlegend": False,
         "line": {"color": mark.colour, "width": 4, "dash": mark.dash},
-        "marker": {
-            "color": mark.colour,
-            "symbol": mark.solid,
-            "size": sizes,
-            "line": {"width": 0},
-        },
+        "marker": {"color": mark.colour, "symbol": mark.solid, "size": sizes, "line": {"width": 0}},
         "customdata": steps,
         "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
         "main off-axis %{y:.3f}, second %{z:.3f}<extra></extra>",

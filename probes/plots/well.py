@@ -17,14 +17,13 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from probes.lineage import MIRROR, ROLES
+from probes.lineage import EARLIER, MIRROR, ROLES
 from probes.plots import labels, style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.displacement_by_layer import COLUMNS, name_axes, small_multiples
 from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
-EARLIER = ("pretrained", "witness")
 CEILING = 6.0  # nats above the deepest place, at which the picture is cut: there is next to no prompt beyond
 _GRID, _FEWEST = 144, 8  # places along; prompts for a density
 _RIM, _SHALLOW = 0.5, 3.0  # nats: a basin lies so far below its rim, and no higher than that above the deepest
@@ -231,7 +230,7 @@ def multiples(
 def limits_of(prompts: pd.DataFrame, paths: pd.DataFrame, aspect: float) -> tuple[Limits, Limits, set[str]]:
     """Limits that hold the roles' prompts and every arm but those far away, and those arms."""
     far = far_in_plane(paths, ("along", "across"))
-    own = prompts[prompts["arm"].isin(("aligned", *EARLIER)) & (prompts["label"] == "harmful")]
+    own = prompts[prompts["arm"].isin(ROLES) & (prompts["label"] == "harmful")]
     places = own.rename(columns={"projection": "along"})[["along", "across"]]
     near = paths[~paths["arm"].isin(far)][["along", "across"]]
     return *plane_limits(pd.concat([places, near]), whole=False, aspect=aspect), far

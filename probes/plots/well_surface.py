@@ -54,19 +54,7 @@ def surface(
     ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.6}
     camera = {"eye": {"x": -0.15, "y": -1.0, "z": 1.75}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
     fig.update_layout(scene={**scene, "aspectmode": "manual", "aspectratio": ratio, "camera": camera})
-    fig.update_layout(
-        margin={"r": 0, "t": 112},
-        dragmode="orbit",
-        showlegend=True,
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.0,
-            "yanchor": "bottom",
-            "itemclick": False,
-            "traceorder": "reversed",
-        },
-    )
+    fig.update_layout(**style.above_a_scene(112), legend_traceorder="reversed")
     return fig
 
 

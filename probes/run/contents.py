@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ from probes.errors import RunFolderError, UsageError
 from probes.lineage import NO_WITNESS, Member
 from probes.run.inputs import WITNESS, MeasuredFolder
 from probes.statistics import Estimate
-from probes.store import ACTIVATIONS, ALIGNED, activations_stage, direction_file
+from probes.store import ACTIVATIONS, ALIGNED, RENAMED, activations_stage, current_name, files_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,12 +193,12 @@ class Run(MeasuredFolder):
 
     def directions_at(self, checkpoint: str) -> list[str]:
         """Names of the directions that are kept for a checkpoint."""
-        from probes.directions import METHODS, RENAMED
+        from probes.directions import METHODS
 
         folder = self.direction_path("any", checkpoint).parent
         stems = {path.stem for path in folder.glob("*.safetensors")}
-        ordered = {direction_file(name): RENAMED.get(name, name) for name in (*METHODS, *RENAMED)}
-        return [name for stem, name in ordered.items() if stem in stems] + sorted(stems - set(ordered))
+        methods = [name for name in METHODS if stems & files_of(name)]
+        return methods + sorted(stems.difference(*map(files_of, methods)))
 
     def direction(self, name: str, checkpoint: str = ALIGNED) -> Vectors:
         """A direction as it is at a checkpoint.
@@ -208,10 +207,9 @@ class Run(MeasuredFolder):
             LineageError: the run has no such checkpoint.
             RunFolderError: it is not there (those that are, are named), is damaged or has changed.
         """
-        from probes.directions import RENAMED
         from probes.directions.vectors import Vectors
 
-        name = self.kept_name(name, checkpoint)
+        name = current_name(name)
         path = self.direction_path(name, checkpoint)
         self.check(path)
         if not path.is_file():
@@ -226,19 +224,6 @@ class Run(MeasuredFolder):
             )
         vectors = Vectors.read(path)
         return replace(vectors, name=RENAMED.get(vectors.name, vectors.name))
-
-    def kept_name(self, name: str, checkpoint: str = ALIGNED) -> str:
-        """The name that the run keeps a direction by, where it was called otherwise in its version."""
-        from probes.directions import RENAMED
-
-        if name in RENAMED and not self.direction_path(name, checkpoint).exists():
-            message = f"{name} is called {RENAMED[name]} now; the old name goes with the next version."
-            warnings.warn(message, FutureWarning, stacklevel=3)
-            return RENAMED[name]
-        if self.direction_path(name, checkpoint).exists():
-            return name
-        earlier = [former for former, current in RENAMED.items() if current == name]
-        return next((former for former in earlier if self.direction_path(former, checkpoint).exists()), name)
 
     def _why_undefined(self, name: str, checkpoint: str) -> str | None:
         """Why a direction that was looked for is not defined at a checkpoint; None where it was not looked for."""

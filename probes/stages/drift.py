@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes import drift
+from probes.directions.reversion import reversions_at_layer
 from probes.errors import StatisticsError
 from probes.progress import Progress, Report
 from probes.run import Run
@@ -63,9 +64,12 @@ def estimates(
         noise: of a repeated pass, as of `drift.measure`.
         settings: splits, bootstraps and seed.
     """
+    aligned, witness, tuned = rows
     try:
         return drift.measure(
-            *rows,
+            aligned,
+            None if witness is None else reversions_at_layer(aligned, witness),
+            tuned,
             run.harmful,
             groups=run.groups,
             noise=noise,
@@ -75,7 +79,7 @@ def estimates(
         )
     except StatisticsError as error:
         undefined = drift.undefined_statistics(error.what)
-        return undefined if rows[1] is not None else drift.without_witness(undefined)
+        return undefined if witness is not None else drift.without_witness(undefined)
 
 
 def _columns(estimate: Estimate) -> dict[str, Any]:

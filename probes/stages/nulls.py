@@ -10,7 +10,7 @@ import numpy as np
 
 from probes import drift
 from probes.directions.refusal import refusal_axis
-from probes.directions.reversion import reversion_vectors
+from probes.directions.reversion import reversion_vectors, reversions_at_layer
 from probes.errors import StatisticsError, UsageError
 from probes.lineage import Member
 from probes.models import ModelHost
@@ -85,17 +85,17 @@ def _hold(run: Run, report: Report) -> tuple[list[dict[str, Any]], dict[str, Any
     resampling = _draw_resampling(run)
     for layer in range(run.n_layers):
         start, back = run.activations("aligned", layer), run.activations("witness", layer)
-        tests = None
+        reversions, tests = reversions_at_layer(start, back), None
         for member in members:
             report(Progress("holding against nulls", layer, run.n_layers, member.id))
             tuned = run.activations(member.id, layer)
             try:
-                drift.check(start, back, tuned, run.harmful)
+                drift.check(start, reversions, tuned, run.harmful)
             except StatisticsError:
                 continue  # drift.parquet says why nothing is defined here
             if tests is None:
                 reversion = reversion_vectors([start], [back], run.harmful).raw[0].astype(np.float64)
-                tests = LayerNulls(start, back, reversion, resampling, layer=layer, splits=run.settings.splits)
+                tests = LayerNulls(start, reversions, reversion, resampling, layer=layer, splits=run.settings.splits)
             if layer == run.headline_layer and member.id in last:
                 judged[member.id], findings[member.id] = _findings(run, tests, member, tuned)
             for name, null in tests.against(tuned).items():

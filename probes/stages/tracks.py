@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.directions import METHODS, RENAMED
+from probes.directions import METHODS
 from probes.directions.contrast import SIDES, Scene
 from probes.directions.scores import auroc_interval
 from probes.directions.tracking import Fit, Reading, cosines, fit_layer, read_layer
@@ -24,7 +24,7 @@ from probes.stages import stage
 from probes.stages.directions import OF_EVERY_RUN, describe_direction, write_vectors
 from probes.stages.readings import Readings
 from probes.stages.readout import forget_readout
-from probes.store import ALIGNED, DIRECTIONS
+from probes.store import ALIGNED, DIRECTIONS, RENAMED
 
 TRACKS = (
     "direction",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes import drift
+from probes.directions.reversion import reversions_at_layer
 from probes.errors import StatisticsError
 from probes.lineage import NO_WITNESS, Trajectory
 from probes.nulls import OffRefusalAxis
@@ -159,11 +160,12 @@ class _Mean:
 def _draws(run: Run, trajectory: Trajectory, steps: list[int]) -> np.ndarray:
     """Bootstrap draws over prompts of the trajectory's alignment; the same prompts at every step of a draw."""
     layer, settings = run.headline_layer, run.settings
-    aligned, witness = run.activations("aligned", layer), run.activations("witness", layer)
+    aligned = run.activations("aligned", layer)
+    reversions = reversions_at_layer(aligned, run.activations("witness", layer))
     by_step = [
         drift.crossfit_draws(
             aligned,
-            witness,
+            reversions,
             run.activations(trajectory.checkpoint_id(step), layer),
             run.harmful,
             groups=run.groups,

@@ -8,13 +8,13 @@ Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled
 
 from probes.store.activation_file import EMBED, RESID_POST, ActivationFile, ActivationWriter
 from probes.store.atomic import fingerprint, is_unfinished, new_folder, write_json, write_text
+from probes.store.direction_names import RENAMED, current_name, direction_file, files_of
 from probes.store.folder import (
     ACTIVATIONS,
     ALIGNED,
     DIRECTIONS,
     RunFolder,
     activations_stage,
-    direction_file,
     find_runs,
 )
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
@@ -27,6 +27,7 @@ __all__ = [
     "EMBED",
     "FORMAT_VERSION",
     "MANIFEST",
+    "RENAMED",
     "RESID_POST",
     "ActivationFile",
     "ActivationWriter",
@@ -36,7 +37,9 @@ __all__ = [
     "activations_stage",
     "csv_cell",
     "csv_text",
+    "current_name",
     "direction_file",
+    "files_of",
     "find_runs",
     "fingerprint",
     "is_unfinished",

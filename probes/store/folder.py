@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,13 @@ from filelock import FileLock, Timeout
 from probes.errors import GravityError, RunFolderError
 from probes.store.activation_file import REDO, UNFINISHED, ActivationFile, ActivationWriter
 from probes.store.atomic import file_sha256, fingerprint, is_unfinished, link_or_copy, replacing, sweep, write_json
+from probes.store.direction_names import (
+    by_current_names,
+    direction_file,
+    document_by_current_names,
+    filters_as_kept,
+    names_of,
+)
 from probes.store.documents import read_json
 from probes.store.manifest import MANIFEST, FileRecord, StageRecord, new_manifest, read_manifest
 
@@ -215,7 +221,8 @@ class RunFolder:
         path = self.path / f"{name}.parquet"
         self.check(path)
         try:
-            return pd.read_parquet(path, columns=list(columns) if columns else None, filters=filters)
+            chosen = list(columns) if columns else None
+            return by_current_names(pd.read_parquet(path, columns=chosen, filters=filters_as_kept(filters)))
         except FileNotFoundError:
             raise RunFolderError(f"{self.path} has no {name}.parquet", next_step=UNFINISHED) from None
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -246,9 +253,10 @@ class RunFolder:
         if not path.exists():
             raise RunFolderError(f"{self.path} has no {name}.json", next_step=UNFINISHED)
         try:
-            return read_json(path, kind="file of a run", error=RunFolderError, finite=False)
+            document = read_json(path, kind="file of a run", error=RunFolderError, finite=False)
         except GravityError as fault:
             raise RunFolderError(fault.what, got=fault.got, expected=fault.expected, next_step=REDO) from fault
+        return document_by_current_names(document) if name == DIRECTIONS else document
 
     # Arrays --------------------------------------------------------------------------------------------------
 
@@ -281,9 +289,10 @@ class RunFolder:
         self.record(path)
 
     def direction_path(self, name: str, checkpoint: str = ALIGNED) -> Path:
-        """Where a direction's file lies, whether or not it is there."""
-        folder = self.path / DIRECTIONS
-        return (folder if checkpoint == ALIGNED else folder / checkpoint) / f"{direction_file(name)}.safetensors"
+        """Where a direction's file lies, whether or not it is there; under a former name where only that is there."""
+        folder = self.path / DIRECTIONS if checkpoint == ALIGNED else self.path / DIRECTIONS / checkpoint
+        paths = [folder / f"{direction_file(known)}.safetensors" for known in names_of(name)]
+        return next((path for path in paths if path.exists()), paths[0])
 
     def adopt_activations(self, checkpoint: str, key: str) -> bool:
         """Take over activations that a neighbour under the same root has measured already.
@@ -309,18 +318,6 @@ class RunFolder:
 def activations_stage(checkpoint: str) -> str:
     """The name of the stage that leaves the activations of a checkpoint."""
     return f"{ACTIVATIONS}/{checkpoint}"
-
-
-def direction_file(name: str) -> str:
-    """A direction's name as that of its file: `control:drift` is `control-drift`.
-
-    Raises:
-        RunFolderError: nothing is left of it.
-    """
-    safe = re.sub(r"[^\w.-]+", "-", name)
-    if not safe.strip("-."):
-        raise RunFolderError("A direction needs a name", got=repr(name), expected="letters, digits, - and _")
-    return safe
 
 
 def find_runs(root: Path | str) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probes.errors import RunFolderError
-from probes.lineage import MIRROR
+from probes.lineage import MIRROR, ROLES
 from probes.progress import Progress, Report, silent
 from probes.run import Run
 from probes.store import write_text
@@ -39,7 +39,7 @@ class _Place:
 
     def prompts(self, layer: int | None = None) -> pd.DataFrame:
         """Projections of the roles' prompts, of one layer or all."""
-        filters = [("arm", "in", ["aligned", "witness", "pretrained"])]
+        filters = [("arm", "in", list(ROLES))]
         filters += [] if layer is None else [("layer", "==", layer)]  # type: ignore[list-item]
         return self.run.read_table("projections", filters=filters)
 

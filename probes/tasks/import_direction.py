@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.directions import METHODS, RENAMED
+from probes.directions import METHODS
 from probes.directions.vectors import KEYS, Owner, Vectors
 from probes.errors import UsageError
 from probes.exchange import read_vectors
@@ -16,7 +16,7 @@ from probes.models.identity import checkpoint_sha256
 from probes.models.loading import load_config
 from probes.models.source import folder_of
 from probes.run import Run
-from probes.store import direction_file
+from probes.store import RENAMED, direction_file
 
 _NAME = re.compile(r"^[A-Za-z][\w.:-]*$")
 

@@ -29,9 +29,8 @@ _SHORT = {
     "leace": "lea",
     "subspace": "sub",
     "control:random": "rand",
-    "control:isotropic": "rand",  # in runs of earlier versions
     "control:covariance": "cov",
-    "control:shuffled": "shuf",
+    "control:permuted-labels": "perm",
     "control:drift": "drif",
 }
 

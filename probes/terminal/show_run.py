@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from probes.lineage import MIRROR, NO_WITNESS
+from probes.lineage import MIRROR, NO_WITNESS, ROLES
 from probes.tasks.summarise import Behaviour, Checkpoint, Probe, Summary, TrajectorySummary
 from probes.terminal.table import ARM_STYLE, DASH, WIDTH, number, plain_table, share
 
@@ -56,7 +56,7 @@ def probe_table(summary: Summary, roles: Mapping[str, Probe]) -> Table:
     table.add_column("arm", no_wrap=True)
     for name in ("step", "cosine", "AUROC", "refitted", "norm", "displaced", "‖Δθ‖"):
         table.add_column(name, justify="right", no_wrap=True)
-    for role in (role for role in ("pretrained", "witness", "aligned") if role in roles):
+    for role in (role for role in reversed(ROLES) if role in roles):
         table.add_row(role, DASH, *_probe_cells(roles[role]), DASH, DASH)
     for trajectory in summary.trajectories:
         table.add_section()

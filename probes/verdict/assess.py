@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
 from probes.directions.refusal import refusal_axis
-from probes.directions.reversion import reversion_vectors
+from probes.directions.reversion import reversion_vectors, reversions_at_layer
 from probes.drift import check, measure, too_few_groups
 from probes.errors import StatisticsError
 from probes.nulls import (
@@ -85,11 +85,12 @@ def assess(
     if few := too_few_groups(mask, topics):
         raise StatisticsError(f"Nothing can be tested by group: {few}", next_step="Leave the groups out, or give more.")
     start = start.astype(np.float64)
-    check(start, end, moved, mask)
+    reversions = reversions_at_layer(start, end)
+    check(start, reversions, moved, mask)
     _check_shams(start, noised, mask)
-    estimates = measure(start, end, moved, mask, groups=topics, seed=seed)
+    estimates = measure(start, reversions, moved, mask, groups=topics, seed=seed)
     reversion, refusal = reversion_vectors([start], [end], mask).raw[0], refusal_axis([start], mask).raw[0]
-    tests = LayerNulls(start, end, reversion, Resampling.of(mask, groups=topics, seed=seed))
+    tests = LayerNulls(start, reversions, reversion, Resampling.of(mask, groups=topics, seed=seed))
     drawn = Shams.of(tests, moved, (rows[mask] - start[mask] for rows in noised)) if noised else None
     findings = hold_against_nulls(tests, moved, refusal, drawn)
     return judge(

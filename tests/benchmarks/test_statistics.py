@@ -9,6 +9,7 @@ import numpy as np
 
 from probes import nulls
 from probes.directions.estimator import mean_difference
+from probes.directions.reversion import reversions_at_layer
 from probes.verdict.assess import assess, hold_against_nulls
 from tests.worlds import reversion_of
 
@@ -35,7 +36,8 @@ def every_null(layers, headline):
     by_checkpoint, findings = [[] for _ in range(CHECKPOINTS)], None
     for layer in range(layers):
         aligned, witness = activations(layer, 0), activations(layer, 1)
-        tests = nulls.LayerNulls(aligned, witness, reversion_of(aligned, witness, HARMFUL), resampling, layer=layer)
+        reversion = reversion_of(aligned, witness, HARMFUL)
+        tests = nulls.LayerNulls(aligned, reversions_at_layer(aligned, witness), reversion, resampling, layer=layer)
         for checkpoint in range(CHECKPOINTS):
             tuned = activations(layer, checkpoint + 2)
             by_checkpoint[checkpoint].append(tests.against(tuned))

@@ -82,7 +82,7 @@ def test_json_of_each_action(call, fitted):
     assert [row["direction"] for row in document["directions"] if row["control"]] == [
         "control:random",
         "control:covariance",
-        "control:shuffled",
+        "control:permuted-labels",
         "control:drift",
     ]
     document = call.document("directions", "show", fitted, "--direction", "lda", "--checkpoint", TUNED)

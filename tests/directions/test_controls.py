@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from probes.behaviour.evaluation import Evaluation
+from probes.directions import METHODS
 from probes.directions.controls import CONTROLS, control, random_vectors
 from probes.directions.measured import MeasuredInMemory, activations_by_layer
 from probes.directions.refusal import refusal_axis
 from probes.directions.reversion import reversion_did_vectors, reversion_vectors, reversions_by_prompt
 from probes.errors import UsageError
+from probes.experiments.trained_controls import CONTINUED, SHUFFLED, TEXT, TOKENS
 from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.modes import MODES, Options, describe_modes, make_effect
 from probes.nulls.gaussian import Spectrum
@@ -22,6 +26,7 @@ from probes.run import Run
 from probes.stages import effects, mediation
 from tests.guard.lineages import prompts
 
+SHIPPED = Path(__file__).parents[2] / "data" / "demo-run"
 TUNED, LAYERS = "baseline-s0-000002", (0, 2)
 
 
@@ -50,7 +55,7 @@ def test_guard_and_mediation_have_the_same_draw(fitted, kind, draw):
     )
 
 
-@pytest.mark.parametrize("name", ["control:random", "control:covariance", "control:shuffled", "control:drift"])
+@pytest.mark.parametrize("name", ["control:random", "control:covariance", "control:permuted-labels", "control:drift"])
 def test_the_fit_has_the_same_vector(fitted, name):
     """At the aligned model, whose activations controls are drawn from; the drift is the tuned checkpoint's own."""
     run = Run(fitted)
@@ -63,7 +68,7 @@ def test_the_fit_has_the_same_vector(fitted, name):
 def test_a_control_has_one_name_and_its_former_one_is_read_with_a_notice(fitted, tmp_path):
     run = Run(fitted)
     first = run.direction("control:random")
-    with pytest.warns(FutureWarning, match="control:isotropic is called control:random now"):
+    with pytest.warns(FutureWarning, match="direction control:isotropic is called control:random now"):
         assert run.direction("control:isotropic").name == "control:random"
     earlier = tmp_path / "earlier"  # a run that was fitted before
     shutil.copytree(fitted, earlier)
@@ -71,10 +76,33 @@ def test_a_control_has_one_name_and_its_former_one_is_read_with_a_notice(fitted,
     replace(first, name="control:isotropic").write(earlier / "directions" / "control-isotropic.safetensors")
     older = Run(earlier)
     assert "control:random" in older.directions
-    for name in ("control:random", "control:isotropic"):
-        vectors = older.direction(name)
+    with pytest.warns(FutureWarning, match="is called control:random now"):
+        former = older.direction("control:isotropic")
+    for vectors in (older.direction("control:random"), former):
         assert vectors.name == "control:random"
         assert np.array_equal(vectors.direction, first.direction)
+
+
+def test_a_run_of_an_earlier_version_names_its_directions_as_they_are_called_now():
+    """The shipped run holds `control:shuffled` in its files and tables; that is an arm's name alone."""
+    run, former, current = Run(SHIPPED), "control:shuffled", "control:permuted-labels"
+    assert former in (SHIPPED / "directions.json").read_text(encoding="utf-8")
+    assert current in run.directions
+    assert former not in run.directions
+    described = run.read_json("directions")["directions"]
+    assert current in described
+    assert former not in described
+    for table, column in (("direction_tracks", "direction"), ("direction_cosines", "other")):
+        rows = pd.read_parquet(SHIPPED / f"{table}.parquet", filters=[(column, "==", former)])
+        for filters in ([(column, "==", current)], [(column, "in", ["nothing", current])]):
+            read = run.read_table(table, filters=filters)
+            assert set(read[column]) == {current}
+            assert len(read) == len(rows) > 0
+        assert former not in set(run.read_table(table)[column])
+
+
+def test_no_direction_is_named_as_a_trained_arm():
+    assert {CONTINUED, SHUFFLED, TOKENS, TEXT}.isdisjoint(METHODS)
 
 
 def test_effects_have_the_same_draw(fitted):

@@ -275,7 +275,7 @@ def test_the_sum_is_no_longer_than_the_trainer_promises(history, measured, tmp_p
                 torch.stack([gradient.norm() for gradient in gradients(kwargs["model"]).values()]).norm().item()
             )
 
-    guard = ReversionGuard(measured, mode="push", penalty=PENALTY, options=Options(strength=100.0))
+    guard = ReversionGuard(measured, mode="push", penalty=PENALTY, options=Options(penalty_weight=100.0))
     trainer(aligned_model(history), tmp_path / "out", [guard, After()], max_grad_norm=0.5).train()
     assert max(lengths) <= 0.5001
     assert min(lengths) > 0.4

@@ -50,7 +50,7 @@ def apart(first, second):
 def test_blocking_along_an_imported_direction_changes_the_weights_otherwise(history, measured, tmp_path):
     def block(name, direction):
         guard = ReversionGuard(
-            measured, mode="block:signed", direction=direction, penalty=PENALTY, options=Options(strength=5.0)
+            measured, mode="block:signed", direction=direction, penalty=PENALTY, options=Options(penalty_weight=5.0)
         )
         return train_weights(history, tmp_path / name, guard)
 
@@ -84,6 +84,8 @@ def test_former_names_of_arguments_go_on_with_a_notice(measured):
     assert former.guard._batch_size == 4
     with pytest.raises(UsageError, match="given twice"):
         ReversionGuard(measured, mode="block", penalty=PENALTY, rows=4, batch_size=4)
+    with pytest.warns(FutureWarning, match="strength= is called penalty_weight= now"):
+        assert Options(strength=5.0) == Options(penalty_weight=5.0)
 
 
 def test_a_direction_at_one_layer_is_guarded_there(measured):
