@@ -48,7 +48,7 @@ def _findings(page):
     ]
 
 
-def _settled(page):
+def _wait_for_the_script(page):
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
@@ -57,20 +57,20 @@ def test_a_page_has_no_grave_finding_light_or_dark(served, page, name):
     page.emulate_media(color_scheme="light")
     page.goto(f"{served}/{name if name != 'overview' else ''}?run=demo-run")  # the overview is the app's first page
     page.get_by_text("Save figures as").wait_for()
-    _settled(page)
+    _wait_for_the_script(page)
     light = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     assert _findings(page) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(
         "was => getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor !== was", arg=light
     )
-    _settled(page)
+    _wait_for_the_script(page)
     assert _findings(page) == []
 
 
 def test_a_grave_finding_is_found(served, page):
     page.goto(f"{served}/run?run=demo-run")
-    _settled(page)
+    _wait_for_the_script(page)
     page.evaluate(
         "document.querySelector('[data-testid=stMainBlockContainer]')"
         ".insertAdjacentHTML('afterbegin', '<p style=\"color:#bbb;background:#fff\">pale</p>')"
