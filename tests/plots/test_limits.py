@@ -125,3 +125,23 @@ def test_only_pca_has_a_way_back_as_an_arrow_and_true_distances_in_space(method,
     assert len(notes(flat, "v_rev")) == arrows == len([trace for trace in deep.data if trace.name == "v_rev"])
     assert ("Arrow:" in str(notes(flat, "caption")[0].text)) == bool(arrows)
     assert deep.layout.scene.aspectmode == aspect
+
+
+@pytest.mark.parametrize("picture", ["plane", "displacement"])
+def test_seeds_of_an_arm_that_leaves_share_one_name(picture):
+    columns = ["arm", "seed", "step", "along", "across"]
+    table = pd.DataFrame(
+        [
+            ("baseline", 0, 10, 0.5, 0.1),
+            ("block", 0, 10, 0.1, 0.1),
+            ("push", 0, 10, 6.0, 0.2),
+            ("push", 1, 10, 6.6, 0.1),
+        ],
+        columns=columns,
+    )
+    if picture == "plane":
+        figure = trajectories.plane(table, subtitle="")
+    else:
+        figure = displacement.vectors(table, chosen=("baseline", 0), step=10, subtitle="")
+    notes = [(note.name, note.text) for note in figure.layout.annotations if note.name in ("far", "leaves")]
+    assert notes == [("leaves", ""), ("far", "push, 6.00 to 6.60 of the way"), ("leaves", "")]
