@@ -72,6 +72,7 @@ def evaluate(
     interrupted evaluation resumes where it stopped. Answers to probe prompts count in no rate.
     """
     from probes.run import Run
+    from probes.tasks.evaluate import Asking
     from probes.tasks.evaluate import evaluate as judge_run
     from probes.terminal import console, progress_display
 
@@ -86,7 +87,7 @@ def evaluate(
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
     with progress_display() as report:
-        judged = judge_run(run, evaluation, device=device, timeout=timeout, probes=probe_prompts, report=report)
+        judged = judge_run(run, evaluation, Asking(device, timeout, probe_prompts), report)
     if json_:
         print_json(_document(judged))
         return

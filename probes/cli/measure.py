@@ -256,11 +256,11 @@ def _measure(history: Lineage, prompts: PromptSet, out: Path, config: Settings) 
 
 def _evaluate(run: Run, limit: int | None, device: str | None) -> Run:
     from probes.cli.behaviour import choose_evaluation
-    from probes.tasks.evaluate import evaluate
+    from probes.tasks.evaluate import Asking, evaluate
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        return evaluate(run.path, choose_evaluation(run, limit=limit), device=device, report=report)
+        return evaluate(run.path, choose_evaluation(run, limit=limit), Asking(device), report)
 
 
 def _say_no_witness(history: Lineage, *, in_file: bool) -> None:

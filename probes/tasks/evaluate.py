@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
@@ -25,37 +25,42 @@ def read_evaluation(run: Run) -> Evaluation | None:
     return replace(Evaluation.of(run.read_json(_DOCUMENT)), rendering=run.rendering)
 
 
-def evaluate(
-    path: Path | str,
-    evaluation: Evaluation,
-    *,
-    device: str | None = None,
-    timeout: float = 60.0,
-    probes: bool = False,
-    report: Report = silent,
-) -> Run:
+@dataclass(frozen=True)
+class Asking:
+    """How checkpoints and judges are asked, which changes no answer.
+
+    Attributes:
+        device: where the model runs; None is as the run was measured.
+        timeout: seconds an endpoint may take for one question.
+        probe_prompts: ask the probe prompts too, to be looked at; their answers count in no rate.
+    """
+
+    device: str | None = None
+    timeout: float = 60.0
+    probe_prompts: bool = False
+
+
+def evaluate(path: Path | str, evaluation: Evaluation, asking: Asking = Asking(), report: Report = silent) -> Run:
     """Judge the behaviour of every checkpoint of a run; what is there already is not done again.
 
     Args:
         path: a measured run, whose checkpoints are still where they were.
         evaluation: what is asked, and who judges.
-        device: where the model runs; None is as the run was measured.
-        timeout: seconds an endpoint may take for one question.
-        probes: ask the probe prompts too, to be looked at; their answers count in no rate.
+        asking: where and how long, and whether the probe prompts are asked too.
         report: told where the work is.
 
     Raises:
         RunFolderError: the run is not measured yet.
         GravityError: a checkpoint is gone, a question was a probe prompt, or a judge cannot be opened.
     """
-    judges = [open_judge(name, timeout=timeout, device=device or "auto") for name in evaluation.judges]
+    judges = [open_judge(name, timeout=asking.timeout, device=asking.device or "auto") for name in evaluation.judges]
     with Run.writing(path) as run:
         if not run.manifest.checkpoints:
             raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
-        model, asking = run.model(device), _ASKING if probes else 1.0
-        write_behaviour(run, model, evaluation, within(report, 0.0, asking), judges)
-        if probes:
-            write_probe_answers(run, model, evaluation.max_new_tokens, within(report, asking, 1.0))
+        model, share = run.model(asking.device), _ASKING if asking.probe_prompts else 1.0
+        write_behaviour(run, model, evaluation, within(report, 0.0, share), judges)
+        if asking.probe_prompts:
+            write_probe_answers(run, model, evaluation.max_new_tokens, within(report, share, 1.0))
         if _verdict_stands(run):  # its last step hangs on behaviour
             write_verdict(run)
         run.save()

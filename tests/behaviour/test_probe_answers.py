@@ -6,7 +6,7 @@ import pytest
 
 from probes.behaviour.ask import ask_checkpoint
 from probes.stages.probe_answers import COLUMNS
-from probes.tasks.evaluate import evaluate
+from probes.tasks.evaluate import Asking, evaluate
 from tests.behaviour.test_stage import ASKED, NAMES, PROBES, tiny_lineage
 
 
@@ -14,7 +14,7 @@ from tests.behaviour.test_stage import ASKED, NAMES, PROBES, tiny_lineage
 def judged(tmp_path_factory):
     run = tiny_lineage(tmp_path_factory.mktemp("probe-answers"))
     plain = evaluate(run.path, ASKED).read_table("behaviour")
-    return plain, evaluate(run.path, ASKED, probes=True)
+    return plain, evaluate(run.path, ASKED, Asking(probe_prompts=True))
 
 
 def test_every_checkpoint_answers_every_probe_prompt_and_no_rate_changes(judged):
@@ -43,8 +43,8 @@ def test_an_answer_is_what_the_model_generates(judged):
 def test_nothing_is_asked_twice_and_another_length_is_another_answer(judged):
     _, run = judged
     before = {name: run.path.joinpath("probe_answers", f"{name}.parquet").stat().st_mtime_ns for name in NAMES}
-    evaluate(run.path, ASKED, probes=True)
+    evaluate(run.path, ASKED, Asking(probe_prompts=True))
     after = {name: run.path.joinpath("probe_answers", f"{name}.parquet").stat().st_mtime_ns for name in NAMES}
     assert after == before
-    longer = evaluate(run.path, replace(ASKED, max_new_tokens=5), probes=True)
+    longer = evaluate(run.path, replace(ASKED, max_new_tokens=5), Asking(probe_prompts=True))
     assert longer.path.joinpath("probe_answers", "aligned.parquet").stat().st_mtime_ns != before["aligned"]
