@@ -50,7 +50,7 @@ def test_the_old_order_of_directions_works_with_a_notice(tmp_path):
     assert "Write it so now: gravity-probe directions list" in listed.stderr
     assert listed.stderr.splitlines()[-1] == new.stderr.splitlines()[-1]
     for words in (("effec", tmp_path), (tmp_path, "effec"), ("effec",)):
-        assert "no such verb; got 'effec'" in run("directions", *words).stderr
+        assert "no such command; got 'effec'" in run("directions", *words).stderr
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

@@ -77,7 +77,7 @@ class Group(TyperGroup):
         verb = remaining.pop(0) if has_verb else "list"
         if verb not in self.commands or not (is_run or has_verb):
             unknown = verb if is_run else first
-            raise UsageError("There is no such verb", got=repr(unknown), expected=", ".join(self.commands))
+            raise UsageError("There is no such command", got=repr(unknown), expected=", ".join(self.commands))
         notice(f"Write it so now: gravity-probe {group} {verb} {first}. The old order goes with the next version.")
         return [verb, first, *remaining]
 

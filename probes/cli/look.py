@@ -100,7 +100,7 @@ def compare(
 
 def open_app(
     root: Annotated[
-        Path | None, typer.Argument(help="Folder of runs, or one run; default: runs, else the shipped demo.")
+        Path | None, typer.Argument(help="Folder of runs, or one run; default: runs, else the shipped runs.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port; default: the first free one from 8501.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,

@@ -41,7 +41,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of folds, bootstraps and null draws.")
     splits: int = Field(50, ge=1, description="Stratified fold splits behind the cross-fitted estimates.")
     bootstraps: int = Field(500, ge=20, description="Bootstrap resamples of prompts behind each interval.")
-    nulls: bool = Field(True, description="Hold the drift against its nulls and write a verdict.")
+    nulls: bool = Field(True, description="Test the drift against its nulls and write a verdict.")
     draws: int = Field(10_000, ge=99, description="Draws of each activation-level null.")
     permutations: int = Field(9_999, ge=99, description="Label permutations and sign flips.")
     shams: int = Field(39, ge=19, description="Noised copies of the aligned model behind the sham tests.")

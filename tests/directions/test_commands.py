@@ -97,7 +97,7 @@ def test_json_of_each_action(call, fitted):
 
 
 def test_what_cannot_be_is_refused(call, fitted, tmp_path):
-    assert "There is no such verb" in call.refusal("directions", fitted, "draw")
+    assert "There is no such command" in call.refusal("directions", fitted, "draw")
     assert "There is no such direction" in call.refusal("directions", "show", fitted, "--direction", "love")
     assert "No such layer" in call.refusal("directions", "list", fitted, "--layer", 9)
     assert "No directions are fitted there" in call.refusal("directions", "compare", fitted, "--checkpoint", "x")
