@@ -68,7 +68,9 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; default RUN/report.html.")] = None,
     figures: Annotated[
         Path | None,
-        typer.Option("--figures", help="Write the main pictures into this folder instead: HTML; with Chromium, SVG, PDF and GIF too."),
+        typer.Option(
+            "--figures", help="Write the main pictures into this folder instead: HTML; SVG, PDF, GIF with Chromium."
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the output path as JSON.")] = False,
 ) -> None:

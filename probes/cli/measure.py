@@ -40,7 +40,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the whole history.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Same stages, smaller and shorter: about a minute.")] = False,
     app: Annotated[bool, typer.Option("--app/--no-app", help="Open the front end at the end.")] = True,
-    nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Test the drift against its nulls, for a verdict.")] = True,
+    nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Test the drift against its nulls.")] = True,
     recipe: Annotated[
         Literal["post-hoc", "integrated"],
         typer.Option(help="Alignment as the last step of the history (post-hoc), or in its pretraining (integrated)."),
@@ -165,7 +165,7 @@ def measure(
         int | None, typer.Option(min=0, help="Tokens per batch; 0 chooses it automatically.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of folds, bootstraps and draws.")] = None,
-    nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Test the drift against its nulls, for a verdict.")] = True,
+    nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Test the drift against its nulls.")] = True,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Let every checkpoint answer too, for the safety answer.")
     ] = False,
