@@ -185,13 +185,11 @@ def test_a_direction_is_added_to_any_model_and_leaves_no_trace(home, run):
 
 def draw_shams(planted, count=39, size=1.0):
     """The aligned model's activations, moved as far as the checkpoint in directions of their own."""
-    rng = np.random.default_rng(2)
+    rng, harmful = np.random.default_rng(2), planted["harmful"]
     shape = planted["aligned"].shape
-    own = np.linalg.norm((planted["tuned"] - planted["aligned"])[planted["harmful"]].mean(axis=0)) / np.sqrt(shape[1])
-    return [
-        planted["aligned"] + size * own * rng.standard_normal(shape[1]) + 0.3 * rng.standard_normal(shape)
-        for _ in range(count)
-    ]
+    own = np.linalg.norm((planted["tuned"] - planted["aligned"])[harmful].mean(axis=0))
+    moves = [own / 7 * rng.standard_normal(shape[1]) + 0.3 * rng.standard_normal(shape) for _ in range(count)]
+    return [planted["aligned"] + move * (size * own / np.linalg.norm(move[harmful].mean(axis=0))) for move in moves]
 
 
 def test_assess_says_yes_where_a_return_is_planted_and_no_where_none_is():
@@ -212,6 +210,20 @@ def test_shams_are_tested_where_they_are_given():
     without = probes.assess(**planted)
     assert any("sham_drift" in entry for entry in without.untested)
     assert without.level == 3, "what was not tested caps the level"
+
+
+@pytest.mark.parametrize("size", [0.1, 1.2])
+def test_shams_that_do_not_move_as_far_are_no_reference(size):
+    """A cosine at another distance is another question; one draw in ten may be astray."""
+    planted = world()
+    verdict = probes.assess(**planted, shams=draw_shams(planted, size=size))
+    assert (verdict.level, verdict.decided_by) == (3, "sham_drift")
+    assert any(
+        "39 of 39 shams do not move the activations as far as the fine-tuning" in why for why in verdict.untested
+    )
+    assert any(f"{size:.2f} to {size:.2f} times as far" in why for why in verdict.untested)
+    few = [*draw_shams(planted, size=size)[:3], *draw_shams(planted)[3:]]
+    assert probes.assess(**planted, shams=few).level >= 4
 
 
 def test_assess_goes_by_groups_and_refuses_too_few():

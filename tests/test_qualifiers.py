@@ -176,7 +176,10 @@ def planted_arrays(seed=0, fraction=0.4, count=39):
         "witness": world.checkpoint(back),
         "tuned": world.checkpoint(fraction * back),
     }
-    shams = [rows["aligned"] + fraction * 2 * world.like_content() + 0.3 * world.like_content(64) for _ in range(count)]
+    own = np.linalg.norm((rows["tuned"] - rows["aligned"])[world.harmful].mean(axis=0))
+    moves = [fraction * 2 * world.like_content() + 0.3 * world.like_content(64) for _ in range(count)]
+    lengths = [np.linalg.norm(move[world.harmful].mean(axis=0)) for move in moves]
+    shams = [rows["aligned"] + move * (own / length) for move, length in zip(moves, lengths, strict=True)]
     return {**rows, "harmful": world.harmful}, shams, world.groups
 
 

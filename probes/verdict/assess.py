@@ -15,15 +15,18 @@ from probes.directions.reversion import reversion_vectors, reversions_at_layer
 from probes.drift import check, measure, too_few_groups
 from probes.errors import StatisticsError
 from probes.nulls import (
+    SHAMS,
     LayerNulls,
     OffRefusalAxis,
     Resampling,
     Shams,
+    is_as_far,
     look_off_refusal_axis,
     measure_power,
 )
 from probes.nulls.power import ALIGNMENT
-from probes.statistics import NullResult
+from probes.nulls.shams import TOO_MANY
+from probes.statistics import NullResult, decimal
 from probes.verdict.evidence import ALPHA, Evidence
 from probes.verdict.ladder import Verdict, judge
 
@@ -69,6 +72,8 @@ def assess(
         groups: the topic of each prompt; prompts of one topic are then never taken for independent.
         shams: activations of the aligned model under weight noise that moves them as far as the fine-tuning did; 19
             at the least, 39 or more are better. They serve both sham tests. An array [sham, prompt, d_model] will do.
+            Where over a tenth of them move the mean harmful prompt more than 5 % less or further, they are no reference
+            and the level is at most 3.
         layer: where the activations were read, a label only.
         seed: of folds, bootstraps and draws.
 
@@ -91,7 +96,8 @@ def assess(
     estimates = measure(start, reversions, moved, mask, groups=topics, seed=seed)
     reversion, refusal = reversion_vectors([start], [end], mask).raw[0], refusal_axis([start], mask).raw[0]
     tests = LayerNulls(start, reversions, reversion, Resampling.of(mask, groups=topics, seed=seed))
-    drawn = Shams.of(tests, moved, (rows[mask] - start[mask] for rows in noised)) if noised else None
+    absent = _why_no_reference(start[mask], moved[mask], [rows[mask] for rows in noised])
+    drawn = Shams.of(tests, moved, (rows[mask] - start[mask] for rows in noised)) if noised and not absent else None
     findings = hold_against_nulls(tests, moved, refusal, drawn)
     return judge(
         Evidence(
@@ -99,7 +105,7 @@ def assess(
             seed=seed,
             layer=layer,
             estimates=estimates,
-            nulls=findings.nulls,
+            nulls=[*findings.nulls, *absent],
             power_together=findings.power_together,
             off_refusal_axis=findings.off_refusal_axis,
         )
@@ -171,13 +177,21 @@ def _check_shapes(
         )
 
 
+def _why_no_reference(aligned: np.ndarray, tuned: np.ndarray, shams: Sequence[np.ndarray]) -> list[NullResult]:
+    """Both sham tests without a p-value, where the shams do not move the harmful prompts as far as the fine-tuning."""
+    own, *lengths = (float(np.linalg.norm((rows - aligned).mean(axis=0))) for rows in (tuned, *shams))
+    shares = [length / own for length in lengths]
+    astray = sum(not is_as_far(share) for share in shares)
+    if astray <= TOO_MANY * len(shams):
+        return []
+    reason = (
+        f"{astray} of {len(shams)} shams do not move the activations as far as the fine-tuning, within 5 % (they move "
+        f"them {decimal(min(shares))} to {decimal(max(shares))} times as far)"
+    )
+    return [NullResult(name, "alignment_crossfit", None, None, None, len(shams), reason) for name in SHAMS]
+
+
 def _check_shams(aligned: np.ndarray, shams: Sequence[np.ndarray], harmful: np.ndarray) -> None:
-    if len({rows[harmful].tobytes() for rows in shams}) < len(shams):
-        raise StatisticsError(
-            "Two shams are the same, so they are one draw",
-            got=f"{len(shams)} shams",
-            expected="activations under another weight noise in each",
-        )
     for number, rows in enumerate(shams):
         if not np.isfinite(rows).all():
             raise StatisticsError("A sham's activations are not finite", got=f"sham {number}")
@@ -187,3 +201,9 @@ def _check_shams(aligned: np.ndarray, shams: Sequence[np.ndarray], harmful: np.n
                 got=f"sham {number}",
                 expected="the aligned model under weight noise that moves the activations as far",
             )
+    if len({rows[harmful].tobytes() for rows in shams}) < len(shams):
+        raise StatisticsError(
+            "Two shams are the same, so they are one draw",
+            got=f"{len(shams)} shams",
+            expected="activations under another weight noise in each",
+        )
