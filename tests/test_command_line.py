@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from probes import terminal
+from probes.cli.command import stop
 from probes.progress import Progress
 
 PROGRAM = [sys.executable, "-m", "probes.cli"]
@@ -135,3 +136,10 @@ def test_a_batch_job_gets_a_line_now_and_then(capfd, monkeypatch):
     lines = capfd.readouterr().err.splitlines()
     assert 4 <= len(lines) <= 6
     assert lines[0].startswith("gravity-probe: reading activations 3/120 (checkpoint-3): 2 % after 0:03, 1:56 left")
+
+
+def test_a_full_memory_is_a_sentence(capsys):
+    with pytest.raises(SystemExit) as ended:
+        stop(MemoryError())
+    assert ended.value.code == 1
+    assert "The machine's memory is full. Take fewer prompts" in capsys.readouterr().err

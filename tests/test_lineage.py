@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from probes.errors import LineageError
 from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
+from probes.lineage.trajectories import single_trajectory
 
 LINEAGES = Path(__file__).parents[1] / "data" / "lineages"
 PUBLIC = [path for path in sorted(LINEAGES.glob("*.toml")) if path.name != "known.toml"]  # which is a list of models
@@ -151,3 +152,11 @@ def test_two_checkpoints_of_one_step_are_refused_in_a_sentence(tmp_path):
         (tmp_path / name).mkdir()
     with pytest.raises(LineageError, match=r"must rise: \[10, 10\].* Give each checkpoint a step of its own"):
         Lineage.of(tmp_path / "aligned", None, [f"10={tmp_path / 'a'}", f"10={tmp_path / 'b'}"])
+
+
+def test_one_step_given_twice_is_refused_in_a_sentence(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(LineageError, match="Give each checkpoint a step of its own"):
+        single_trajectory([f"5={tmp_path / 'one'}", f"5={tmp_path / 'two'}"], None)

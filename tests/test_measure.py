@@ -464,3 +464,14 @@ def test_what_is_gone_cut_off_or_changed_is_made_anew(tmp_path):
     assert measured_run(tmp_path).manifest.status == "finished"
     changed = [name for name in outputs if (path / name).read_bytes() != before[name]]
     assert not changed
+
+
+def test_activations_of_another_version_of_the_extraction_are_not_adopted(tmp_path, monkeypatch):
+    """A neighbour with the same weights and prompts is adopted, and one of an earlier extraction is not."""
+    first = measured_run(tmp_path)
+    lineage, prompts = first.lineage, first.prompts
+    copied = measure(lineage, prompts, tmp_path / "runs" / "again", settings=first.settings)
+    assert copied.keys == first.keys
+    monkeypatch.setattr("probes.stages.activations._EXTRACTION", 10_000)
+    anew = measure(lineage, prompts, tmp_path / "runs" / "later", settings=first.settings)
+    assert set(anew.keys.values()).isdisjoint(first.keys.values())

@@ -1,14 +1,18 @@
 """The selection and the URL, and that nothing outside the root is opened."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from app import state
+from app import cache, state
 from app.components import as_text
 from app.state import Selection
+from probes.errors import RunFolderError
+from probes.prompts import data_folder
 from tests.synthetic import write_run
 
 TINY = {"n_layers": 1, "steps": (1,), "arms": ("baseline",), "prompts": 2}
@@ -117,3 +121,28 @@ def test_what_pages_draw_travels_with_the_place():
     assert dict(chosen.view) == {"arms": "baseline", "map": "umap"}
     assert chosen.to_query() == {"run": "demo", "arms": "baseline", "map": "umap"}
     assert chosen.unread == ("The address asks for layer=two, which is no number.",)
+
+
+def test_a_manifest_of_another_time_or_size_is_read_again(tmp_path):
+    """Also one that says the same: what stands beside it may have changed with it."""
+    path = write_run(tmp_path / "demo", **TINY)
+    first, _ = cache.open_run(path)
+    assert cache.open_run(path)[0] == first
+    manifest = path / "run.json"
+    os.utime(manifest, ns=(1, 1))
+    touched, _ = cache.open_run(path)
+    manifest.write_text(manifest.read_text() + "\n")
+    os.utime(manifest, ns=(1, 1))
+    longer, _ = cache.open_run(path)
+    assert len({first, touched, longer}) == 3
+
+
+def test_a_table_of_another_size_than_its_stage_wrote_is_not_drawn(tmp_path):
+    """Whole as a file, and not what was measured."""
+    path = Path(shutil.copytree(data_folder() / "demo-run", tmp_path / "demo"))
+    key, _ = cache.open_run(path)
+    rows = cache.table(key, "behaviour")
+    rows.head(3).to_parquet(path / "behaviour.parquet", index=False)
+    cache.table.clear()
+    with pytest.raises(RunFolderError, match="has changed since it was written"):
+        cache.table(key, "behaviour")
