@@ -23,7 +23,7 @@ def rows(key: Key, layer: int, pair: tuple[str, str]) -> pd.DataFrame:
     Returns:
         prompt, label, topic, text; completion and verdict of each (`_one`, `_other`; empty where it was not asked);
         flip (`LOST` and so on, empty where one was not judged); one, other and moved: projections on the way back and
-        their difference, NaN where they are not projections.
+        their difference, NaN where the run does not hold them.
     """
     names = [name for name in ("id", "label", "topic", "text") if name in cache.columns(key, "prompts")]
     every = cache.table(key, "prompts", tuple(names)).rename(columns={"id": "prompt"})
@@ -37,7 +37,7 @@ def rows(key: Key, layer: int, pair: tuple[str, str]) -> pd.DataFrame:
 
 
 def with_projections(key: Key, layer: int, points: pd.DataFrame) -> pd.DataFrame:
-    """The points of a picture with their projection on the way back, NaN where it is not projections."""
+    """The points of a picture with their projection on the way back, NaN where the run does not hold it."""
     if not cache.has_table(key, "projections"):
         return points.assign(projection=np.nan)
     filters = (("layer", "==", layer), ("checkpoint", "in", sorted(set(points["checkpoint"]))))
