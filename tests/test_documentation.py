@@ -139,6 +139,8 @@ def test_the_tables_of_the_shipped_chat_model_hold_its_numbers(text, arms_in, na
     statistics = {names[1]: "return_fraction", "alignment with the way back, cross-fitted": "alignment_crossfit"}
     statistics |= {"DiD alignment": "did_alignment", "off-axis length": "off_axis"}
     arms = rows.pop(arms_in)
+    place = f"step {run.lineage.trajectories[0].checkpoints[-1].step}, layer {run.headline_layer}"
+    assert arms_in.endswith(place if arms_in else "")
     held = 0
     for row, cells in rows.items():
         for arm, cell in zip(arms, cells, strict=True):

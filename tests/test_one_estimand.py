@@ -106,33 +106,3 @@ def test_the_json_of_a_verdict_has_every_documented_field(run):
     assert set(entry["mirror"]) == {"answer", "difference", "low", "high", "runs"}
     assert entry["mirror"]["answer"] in ("exceeds", "does_not", "not_tested")
     assert entry["power"] is None or 0 <= entry["power"] <= 1
-
-
-def test_the_readmes_table_is_that_of_the_shipped_run():
-    """Every number under an arm of the table stands in the run at its last step, to the digits shown."""
-    run = Run(DEMO)
-    table = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    head = [cell.strip(" `") for cell in table[0].strip("|").split("|")]
-    layer = int(re.search(r"layer (\d+)", head[0])[1])
-    step = int(re.search(r"step (\d+)", head[0])[1])
-    drift = run.drift(layer=layer)
-    behaviour = run.table("behaviour")
-    rows = {"alignment": "alignment_crossfit", "return fraction": "return_fraction", "refusals": "refusal_harmful"}
-    rows["task loss"] = "task_loss"
-    checked = 0
-    for line in table[2:6]:
-        label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        name = next(statistic for words, statistic in rows.items() if label.startswith(words))
-        source = drift.rename(columns={"statistic": "measure"}) if name in set(drift["statistic"]) else behaviour
-        for arm, cell in zip(head[1:], cells, strict=True):
-            at = 0 if arm == "aligned" else step
-            own = source[
-                (source["arm"] == arm) & (source["step"] == at) & (source["measure"] == name) & (source["seed"] == 0)
-            ]
-            if cell in ("", "0") or own.empty:
-                continue
-            value = own["value"].iloc[0]
-            assert cell == (f"{100 * value:.0f} %" if cell.endswith("%") else decimal(value)), (label, arm)
-            checked += 1
-    assert checked >= 12
-    assert layer == run.headline_layer
