@@ -101,6 +101,11 @@ def _path_in_plane(arm: str, seed: int, path: pd.DataFrame, *, whole: bool) -> d
     }
 
 
+def _role_marker(role: str, size: int, ink: InkName) -> dict[str, Any]:
+    mark = style.mark_of(role)
+    return {"color": mark.colour, "symbol": mark.symbol, "size": size, "line": style.edge(mark, ink)}
+
+
 def _roles_in_plane(table: pd.DataFrame, ink: InkName) -> list[dict[str, Any]]:
     return [
         {
@@ -109,12 +114,7 @@ def _roles_in_plane(table: pd.DataFrame, ink: InkName) -> list[dict[str, Any]]:
             "x": [along],
             "y": [across],
             "mode": "markers",
-            "marker": {
-                "color": style.mark_of(role).colour,
-                "symbol": style.mark_of(role).symbol,
-                "size": 16,
-                "line": style.edge(style.mark_of(role), ink),
-            },
+            "marker": _role_marker(role, 16, ink),
             "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
         }
         for role, along, across in _roles(table, ("along", "across"))
@@ -243,12 +243,7 @@ def _roles_in_space(table: pd.DataFrame, witness: str, ink: InkName) -> list[dic
             "text": ["  " + (style.plain(witness) if role == "witness" else role)],
             "textposition": "middle right",
             "textfont": {"size": 13, "color": style.legible(style.mark_of(role).colour, style.INKS[ink])},
-            "marker": {
-                "color": style.mark_of(role).colour,
-                "symbol": style.mark_of(role).symbol,
-                "size": 8,
-                "line": style.edge(style.mark_of(role), ink),
-            },
+            "marker": _role_marker(role, 8, ink),
             "hovertemplate": f"<b>{role}</b><br>along %{{x:.3f}}<extra></extra>",
             "showlegend": False,
         }

@@ -22,11 +22,8 @@ TOPIC, PAIR = "topic", "pair"
 _OWN_LABELS = {label: label for label in LABELS}
 _XSTEST_LABELS = {"safe": "harmless", "unsafe": "harmful"}
 _HARMBENCH_JOIN = "\n\n---\n\n"  # as HarmBench's own direct-request baseline joins context and behaviour
-_USER, _ASSISTANT, _SYSTEM = (
-    ("user", "human"),
-    ("assistant", "gpt", "model"),
-    ("system", "developer"),
-)  # as messages and as ShareGPT call them
+_USER, _SYSTEM = ("user", "human"), ("system", "developer")  # as messages and as ShareGPT call them
+_ASSISTANT = ("assistant", "gpt", "model")
 # What is said about a prompt, in any format; none of it is ever part of the prompt.
 _METADATA = re.compile(
     r"|index|unnamed: 0|(.*_)?id|source|dataset|split|(sub)?category|type|tags|focus|notes?|subject|difficulty|language"

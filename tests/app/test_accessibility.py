@@ -1,12 +1,10 @@
 """Every page by axe-core: nothing serious or critical, light and dark."""
 
-import shutil
 from importlib.resources import files
 
 import pytest
 
-from probes.prompts import data_folder
-from tests.app.serving import CHROMIUM, MAIN, PATIENCE, QUIET, serve
+from tests.app.serving import CHROMIUM, MAIN, PATIENCE
 
 pytestmark = [
     pytest.mark.browser,
@@ -18,22 +16,10 @@ PAGES = sorted(path.stem for path in (MAIN.parent / "views").glob("[a-z]*.py"))
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    root = tmp_path_factory.mktemp("accessible")
-    shutil.copytree(data_folder() / "demo-run", root / "demo-run")
-    with serve(root) as (address, _):
-        yield address
-
-
-@pytest.fixture(scope="module")
-def page():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        shown = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
-        shown.set_default_timeout(PATIENCE)
-        yield shown
-        browser.close()
+def page(browser):
+    shown = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    shown.set_default_timeout(PATIENCE)
+    return shown
 
 
 def _findings(page):
@@ -53,9 +39,9 @@ def _wait_for_its_end(page):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_has_no_grave_finding_light_or_dark(served, page, name):
+def test_a_page_has_no_grave_finding_light_or_dark(served_demo, page, name):
     page.emulate_media(color_scheme="light")
-    page.goto(f"{served}/{name if name != 'overview' else ''}?run=demo-run")  # the overview is the app's first page
+    page.goto(f"{served_demo}/{name if name != 'overview' else ''}?run=demo-run")  # it is the first page
     page.get_by_text("Save figures as").wait_for()
     _wait_for_its_end(page)
     light = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
@@ -68,8 +54,8 @@ def test_a_page_has_no_grave_finding_light_or_dark(served, page, name):
     assert _findings(page) == []
 
 
-def test_a_grave_finding_is_found(served, page):
-    page.goto(f"{served}/run?run=demo-run")
+def test_a_grave_finding_is_found(served_demo, page):
+    page.goto(f"{served_demo}/run?run=demo-run")
     _wait_for_its_end(page)
     page.evaluate(
         "document.querySelector('[data-testid=stMainBlockContainer]')"

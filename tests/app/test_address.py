@@ -1,11 +1,9 @@
 """A link shows what its sender sees: every control is in the address, and a fresh visit draws the same figures."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from app import widgets
 from app.state import Selection
@@ -47,26 +45,6 @@ SPEAKING = {
     "displacement": {"arms": "baseline,block"},
     "trajectories": {"arms": "baseline,block", "paths": "space"},
 }
-
-
-@pytest.fixture
-def visit(monkeypatch):
-    """A fresh visitor at an address of the app on the shipped run."""
-    monkeypatch.setattr(sys, "argv", ["main.py", str(DEMO)])
-
-    def open_at(page, query):
-        at = AppTest.from_file(MAIN, default_timeout=120)
-        for name, value in query.items():
-            at.query_params[name] = value
-        at.run()
-        if page != "overview":
-            at.switch_page(f"views/{page}.py")
-            at.run()
-        assert not at.exception
-        assert not at.error
-        return at
-
-    return open_at
 
 
 def address(at):

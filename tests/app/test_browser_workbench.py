@@ -2,14 +2,13 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import pytest
 
-from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
+from tests.app.serving import CHROMIUM, PATIENCE
 
 pytestmark = [
     pytest.mark.browser,
@@ -27,23 +26,6 @@ selector => {
 }
 """
 MAP, PAIR = ".st-key-chart-manifold-2 .js-plotly-plot", ".st-key-chart-side-by-side .js-plotly-plot"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    root = tmp_path_factory.mktemp("workbench")
-    shutil.copytree(DEMO, root / "demo-run")
-    with serve(root) as (address, _):
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -100,8 +82,8 @@ def inside(path, page):
     return set(rows.loc[x.between(x0, x1) & y.between(y0, y1), "prompt"])
 
 
-def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(served, browser, page):
-    page.goto(f"{served}/manifold?run=demo-run")
+def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(served_demo, browser, page):
+    page.goto(f"{served_demo}/manifold?run=demo-run")
     still(page)
     drag(page, MAP, [(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7), (0.3, 0.31)])
     text = selection_of(page)
@@ -132,8 +114,8 @@ def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(ser
     receiver.close()
 
 
-def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served, page):
-    page.goto(f"{served}/manifold?run=demo-run&pointer=box")
+def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served_demo, page):
+    page.goto(f"{served_demo}/manifold?run=demo-run&pointer=box")
     still(page)
     corners = [(0.4, 0.35), (0.6, 0.65)]
     expected = inside(corners, page)
@@ -180,8 +162,8 @@ def turn(page, share):
     page.mouse.up()
 
 
-def test_two_layers_turn_together_and_the_link_shows_them_so(served, browser, page):
-    page.goto(f"{served}/manifold?run=demo-run&axes=3d&beside=layers&second_layer=0")
+def test_two_layers_turn_together_and_the_link_shows_them_so(served_demo, browser, page):
+    page.goto(f"{served_demo}/manifold?run=demo-run&axes=3d&beside=layers&second_layer=0")
     still(page)
     before = page.evaluate(CAMERA)
     assert len(before) == 2
@@ -203,8 +185,8 @@ def test_two_layers_turn_together_and_the_link_shows_them_so(served, browser, pa
     assert first == second
 
 
-def test_the_left_and_right_keys_go_through_the_layers_of_the_map(served, page):
-    page.goto(f"{served}/manifold?run=demo-run&layer=1&selected=h-9da4")
+def test_the_left_and_right_keys_go_through_the_layers_of_the_map(served_demo, page):
+    page.goto(f"{served_demo}/manifold?run=demo-run&layer=1&selected=h-9da4")
     still(page)
     page.keyboard.press("ArrowRight")
     page.wait_for_url(re.compile(r"layer=2(&|$)"))
@@ -212,10 +194,10 @@ def test_the_left_and_right_keys_go_through_the_layers_of_the_map(served, page):
     page.get_by_text("1 prompt of 128 selected").wait_for()
 
 
-def test_the_well_is_saved_as_an_animation(served, page, tmp_path):
+def test_the_well_is_saved_as_an_animation(served_demo, page, tmp_path):
     from PIL import Image
 
-    page.goto(f"{served}/well?run=demo-run&well=contours")
+    page.goto(f"{served_demo}/well?run=demo-run&well=contours")
     still(page)
     button = page.get_by_role("button", name="Step by step (GIF)")
     button.scroll_into_view_if_needed()

@@ -1,11 +1,9 @@
 """The camera of a picture in space is in the address, and is drawn from there for a fresh visitor."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from app import camera
 
@@ -16,23 +14,6 @@ TURNED = {
     "center": {"x": 0.0, "y": 0.1, "z": 0.0},
     "up": {"x": 0.0, "y": 0.0, "z": 1.0},
 }
-
-
-@pytest.fixture
-def visit(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["main.py", str(DEMO)])
-
-    def open_at(page, query):
-        at = AppTest.from_file(MAIN, default_timeout=120)
-        for name, value in query.items():
-            at.query_params[name] = value
-        at.run()
-        at.switch_page(f"views/{page}.py")
-        at.run()
-        assert not at.exception
-        return at
-
-    return open_at
 
 
 def scene(at):

@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from app import prompt_choice, prompt_rows, workbench
 from app.cache import Key
@@ -19,23 +17,6 @@ MAIN, DEMO = str(ROOT / "app" / "main.py"), ROOT / "data" / "demo-run"
 PROMPTS = pd.read_parquet(DEMO / "prompts.parquet")
 CHOSEN = ("h-9da4b160cf", "h-c2245bc5a8", "h-6c8df9fbf7")
 LINK = {"selected": "h-9da4,h-c224,h-6c8d"}
-
-
-@pytest.fixture
-def visit(monkeypatch):
-    def open_at(page, query, run=DEMO):
-        monkeypatch.setattr(sys, "argv", ["main.py", str(run)])
-        at = AppTest.from_file(MAIN, default_timeout=120)
-        for name, value in query.items():
-            at.query_params[name] = value
-        at.run()
-        at.switch_page(f"views/{page}.py")
-        at.run()
-        assert not at.exception
-        assert not at.error
-        return at
-
-    return open_at
 
 
 def prompt_table(at):

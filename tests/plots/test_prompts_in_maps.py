@@ -10,15 +10,8 @@ from probes.plots.displacement import Cone
 from probes.plots.map_pair import set_beside
 from probes.plots.prompt_arrows import prompt_arrows
 from probes.plots.prompt_marks import colour_prompts, hover_text, mark_selected
+from tests.plots.test_pictures import ABOUT
 
-ABOUT = {
-    "method": "pca",
-    "fit": "roles",
-    "seed": 0,
-    "trustworthiness": {"2": 0.9, "3": 0.95},
-    "neighbours": 5,
-    "explained": [0.5, 0.3, 0.1],
-}
 STEPS = (1, 10, 100)
 
 

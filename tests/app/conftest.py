@@ -1,0 +1,52 @@
+"""A fresh visitor of the front end, without a browser and with one."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from probes.prompts import data_folder
+from tests.app.serving import CHROMIUM, MAIN, QUIET, serve
+
+DEMO = Path(data_folder()) / "demo-run"
+
+
+@pytest.fixture
+def visit(monkeypatch):
+    """A fresh visitor at an address of the app on a run, without a browser."""
+
+    def open_at(page, query, run=DEMO):
+        monkeypatch.setattr(sys, "argv", ["main.py", str(run)])
+        at = AppTest.from_file(str(MAIN), default_timeout=120)
+        for name, value in query.items():
+            at.query_params[name] = value
+        at.run()
+        if page != "overview":
+            at.switch_page(f"views/{page}.py")
+            at.run()
+        assert not at.exception
+        assert not at.error
+        return at
+
+    return open_at
+
+
+@pytest.fixture(scope="module")
+def served_demo(tmp_path_factory):
+    """The address of the app on a copy of the shipped run."""
+    root = tmp_path_factory.mktemp("served")
+    shutil.copytree(DEMO, root / "demo-run")
+    with serve(root) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
