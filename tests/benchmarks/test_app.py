@@ -16,6 +16,7 @@ from probes.stages.maps import COLUMNS as MAP_COLUMNS
 from probes.stages.pairs import COLUMNS as PAIR_COLUMNS
 from probes.stages.spectra import COLUMNS as SPECTRUM_COLUMNS
 from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
+from tests.memory import peak_memory
 from tests.synthetic import write_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
@@ -142,7 +143,6 @@ def test_a_change_of_place(served, page, report, name, choice):
 
 def test_memory_of_the_server(served, report):
     _, server = served
-    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    peak = peak_memory(server.pid) / 2**20
     report("memory of the server after all pages of both runs, at most", f"{peak:.0f} MB", "under 600 MB")
     assert peak < 600

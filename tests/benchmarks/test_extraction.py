@@ -57,19 +57,16 @@ from probes.models import ModelHost
 from probes.models.prefix import body_inputs
 from probes.store import ActivationWriter
 from tests.benchmarks.test_extraction import chat_prompts
-
-def peak():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+from tests.memory import peak_memory
 
 folder, out, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 host = ModelHost(CheckpointRef(model=folder), device="cpu")
-before = peak()
+before = peak_memory()
 prompts = (chat_prompts(64) * (count // 64))[:count]
 writer = ActivationWriter(out / f"{count}.safetensors", (host.n_layers, count, host.d_model), dtype="float16", about={})
 extract(host, prompts, writer.write)
 writer.close()
-print(before, peak())
+print(before / 2**20, peak_memory() / 2**20)
 """
 
 

@@ -3,14 +3,13 @@
 Run by hand: pytest tests/benchmarks/test_statistics.py --benchmark-enable -s; once with OMP_NUM_THREADS=1, once with 2.
 """
 
-import resource
-
 import numpy as np
 
 from probes import nulls
 from probes.directions.estimator import mean_difference
 from probes.directions.reversion import reversions_at_layer
 from probes.verdict.assess import assess, hold_against_nulls
+from tests.memory import peak_memory
 from tests.worlds import reversion_of
 
 LAYERS, PROMPTS, WIDTH, CHECKPOINTS, SHAMS = 33, 256, 4096, 8, 39
@@ -57,7 +56,7 @@ def test_every_activation_level_null_of_a_large_study(benchmark, report):
     assert count == LAYERS * CHECKPOINTS * 13
     assert {test.name for test in findings.nulls} >= {*nulls.TOWARDS_WITNESS, *nulls.SPECIFICITY}
     assert all(0 <= test.power <= 1 for test in findings.nulls if test.name in nulls.TOWARDS_WITNESS)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_memory() / 1e9
     report("all nulls, 33 layers x 4096 x 256 prompts x 8 checkpoints", f"{benchmark.stats['mean']:.0f} s", "40 s")
     report("the same, peak memory of the process", f"{peak:.2f} GB", "1 GB")
 
