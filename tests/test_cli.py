@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from probes.run import Run
+from tests import processes
 from tests.synthetic import write_run
 
 ROLES = ("measure", "--witness", "a/b", "--aligned", "c/d")
@@ -16,13 +17,7 @@ WHOLE = (*ROLES, "--checkpoint", "e/f")
 
 
 def command(*words, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "probes.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
+    return processes.run(processes.gravity_probe, *words, folder=cwd)
 
 
 @pytest.fixture(scope="module")

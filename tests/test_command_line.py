@@ -1,5 +1,6 @@
 """What all verbs share: old spellings, finite numbers, a log for what was not foreseen, lines for batch jobs."""
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -11,12 +12,9 @@ import pytest
 from probes import terminal
 from probes.cli.command import stop
 from probes.progress import Progress
+from tests import processes
 
-PROGRAM = [sys.executable, "-m", "probes.cli"]
-
-
-def run(*words, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *map(str, words)], capture_output=True, text=True, **options)
+run = functools.partial(processes.run, processes.gravity_probe)
 
 
 def test_the_old_spelling_of_an_option_works_with_a_notice(tmp_path):
@@ -99,7 +97,7 @@ def test_a_file_where_a_folder_has_to_be_is_a_sentence(tmp_path):
 @pytest.mark.parametrize("words", [["--out", "/proc/x"], ["--out=/proc/x/y"], ["-o", "/proc/x"]])
 def test_a_place_where_nothing_can_be_made_is_a_sentence(tmp_path, words):
     """The system says that there is no such file, though the folder that it would lie in is there."""
-    done = run("demo", "--quick", "--no-app", *words, cwd=tmp_path)
+    done = run("demo", "--quick", "--no-app", *words, folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "gravity-probe: Nothing can be made here (/proc/x). Give --out another place.\n"
     assert list(tmp_path.iterdir()) == []

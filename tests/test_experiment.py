@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from safetensors.torch import load_file
@@ -21,6 +17,7 @@ from probes.organism import train_history
 from probes.organism.world import Size
 from probes.run import Run
 from probes.tasks.arms import run_arms
+from tests import processes
 from tests.organism.test_history import TINY
 
 
@@ -68,28 +65,14 @@ def test_each_draw_of_a_control_is_another_direction(history, tmp_path):
 
 
 def test_a_killed_experiment_goes_on_to_the_same_table(history, tmp_path):
-    words = [
-        sys.executable,
-        "-m",
-        "probes.cli",
-        "arms",
-        str(history),
-        "--arms",
-        "block,push",
-        "--final-step-only",
-        "--out",
-    ]
-    whole = subprocess.run([*words, str(tmp_path / "whole"), "--json"], capture_output=True, text=True, check=False)
+    words = ("arms", history, "--arms", "block,push", "--final-step-only", "--out")
+    whole = processes.run(processes.gravity_probe, *words, tmp_path / "whole", "--json")
     assert whole.returncode == 0, whole.stderr
     broken = tmp_path / "broken"
-    process = subprocess.Popen([*words, str(broken)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ends = time.monotonic() + 120
-    while not (broken / "checkpoints" / "block-s0").is_dir() and time.monotonic() < ends and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    first = broken / "checkpoints" / "block-s0"
+    assert processes.kill(processes.gravity_probe, *words, broken, when=first.is_dir) == -signal.SIGKILL
     before = (broken / "checkpoints" / "block-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns
-    again = subprocess.run([*words, str(broken), "--json"], capture_output=True, text=True, check=False)
+    again = processes.run(processes.gravity_probe, *words, broken, "--json")
     assert again.returncode == 0, again.stderr
     assert again.stdout.replace("broken", "whole") == whole.stdout
     after = (broken / "checkpoints" / "block-s0" / "checkpoint-3" / "model.safetensors").stat().st_mtime_ns

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -32,6 +29,7 @@ from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
 from probes.verdict.headline import choose_headline_layer
+from tests import processes
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import measured_run
 
@@ -307,37 +305,25 @@ def test_a_draw_that_an_earlier_version_left_short_is_drawn_anew(run):
         writing.write_table("shams", shams)
 
 
+def measure_until(lineage, out, phase, begun):
+    """Measure, and from the beginning of `phase` on wait for the end."""
+
+    def report(progress):
+        if progress.phase == phase:
+            begun.touch()
+            time.sleep(60)
+
+    measure(lineage, PROMPTS, out, settings=FAST, report=report)
+
+
 def test_a_kill_mid_stage_is_gone_on_from_and_ends_with_the_same_bytes(history, tmp_path):
-    script = tmp_path / "go.py"
-    (tmp_path / "lineage.json").write_text(history.model_dump_json())
-    script.write_text(
-        "import sys, time\n"
-        "from probes.lineage import Lineage\nfrom tests.test_measure import PROMPTS, FAST\n"
-        "from probes.tasks.measure import measure\n"
-        "def report(progress):\n    print(progress.phase, flush=True)\n"
-        "    if progress.phase == sys.argv[3]: time.sleep(60)\n"
-        "measure(Lineage.model_validate_json(open(sys.argv[1]).read()), PROMPTS, sys.argv[2], settings=FAST,"
-        " report=report)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-
-    def command(out, phase):
-        return [sys.executable, str(script), str(tmp_path / "lineage.json"), str(out), phase]
-
     whole, out = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    subprocess.run(command(whole, "none"), env=environment, check=True, capture_output=True)
-    for phase in ("reading activations", "measuring drift"):
-        process = subprocess.Popen(command(out, phase), stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() == phase:
-                break
-        else:
-            pytest.fail(f"{phase} never began")
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    measure(history, PROMPTS, whole, settings=FAST)
+    for place, phase in enumerate(("reading activations", "measuring drift")):
+        begun = tmp_path / f"begun-{place}"
+        assert processes.kill(measure_until, history, out, phase, begun, when=begun.exists) == -signal.SIGKILL
         assert not (out / "drift.parquet").exists()
-    subprocess.run(command(out, "none"), env=environment, check=True, capture_output=True)
+    measure(history, PROMPTS, out, settings=FAST)
     mine, theirs = files_of(whole), files_of(out)
     assert mine.keys() == theirs.keys()
     assert [name for name in mine if mine[name] != theirs[name] and not name.startswith("directions/")] == []
@@ -388,32 +374,13 @@ def test_the_command_measures_without_a_line_of_code(history, tmp_path):
         (tmp_path / f"{label}.txt").write_text("\n".join(texts))
     folder = Path(history.trajectories[0].checkpoints[0].model).parent
     started = time.monotonic()
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "probes.cli",
-            "measure",
-            "--witness",
-            history.witness.model,
-            "--aligned",
-            history.aligned.model,
-            "--trajectory",
-            f"mine@3={folder}",
-            "--harmful",
-            tmp_path / "harmful.txt",
-            "--harmless",
-            tmp_path / "harmless.txt",
-            "--out",
-            tmp_path / "run",
-            "--no-nulls",
-            "--set",
-            "bootstraps=20",
-            "--json",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = processes.run(
+        processes.gravity_probe,
+        "measure",
+        *("--witness", history.witness.model, "--aligned", history.aligned.model),
+        *("--trajectory", f"mine@3={folder}"),
+        *("--harmful", tmp_path / "harmful.txt", "--harmless", tmp_path / "harmless.txt"),
+        *("--out", tmp_path / "run", "--no-nulls", "--set", "bootstraps=20", "--json"),
     )
     assert done.returncode == 0, (done.stderr, time.monotonic() - started)
     document = json.loads(done.stdout)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 STORIES = SHARED / "models" / "stories260K"
@@ -59,35 +59,15 @@ def trainer_output(tmp_path_factory) -> Path:
 
 
 def test_a_trainer_folder_goes_through_measure_from_the_command_line(trainer_output, tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "probes.cli",
-            "measure",
-            "--witness",
-            trainer_output / "checkpoint-3",
-            "--witness-kind",
-            "base",
-            "--aligned",
-            trainer_output / "checkpoint-6",
-            "--checkpoint",
-            f"9={trainer_output / 'checkpoint-9'}",
-            "--checkpoint",
-            f"12={trainer_output / 'checkpoint-12'}",
-            "--limit",
-            "32",
-            "--out",
-            tmp_path / "run",
-            "--set",
-            "draws=199",
-            "--set",
-            "permutations=199",
-            "--json",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = processes.run(
+        processes.gravity_probe,
+        "measure",
+        *("--witness", trainer_output / "checkpoint-3", "--witness-kind", "base"),
+        *("--aligned", trainer_output / "checkpoint-6"),
+        *("--checkpoint", f"9={trainer_output / 'checkpoint-9'}"),
+        *("--checkpoint", f"12={trainer_output / 'checkpoint-12'}"),
+        *("--limit", "32", "--out", tmp_path / "run", "--json"),
+        *("--set", "draws=199", "--set", "permutations=199"),
     )
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)["trajectories"]

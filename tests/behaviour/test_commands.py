@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from probes.cli import app
 from probes.errors import UsageError
+from tests import processes
 from tests.behaviour.servers import openai_server
 from tests.behaviour.test_stage import tiny_lineage
 
@@ -35,13 +33,8 @@ LABELS = ["refusal", "compliance", "incoherent", "partial_refusal"]
 
 
 def command(*words, home=None):
-    return subprocess.run(
-        [sys.executable, "-m", "probes.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OPENAI_API_KEY": "k", **({"XDG_CACHE_HOME": str(home)} if home else {})},
-    )
+    environment = {"OPENAI_API_KEY": "k", **({"XDG_CACHE_HOME": str(home)} if home else {})}
+    return processes.run(processes.gravity_probe, *words, environment=environment)
 
 
 @pytest.fixture

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -29,6 +25,7 @@ from probes.models import ModelHost
 from probes.run import Run
 from probes.stages.readings import Readings
 from probes.tasks.fit import FitOptions, fit_directions
+from tests import processes
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
 TUNED = "baseline-s0-000002"
@@ -203,16 +200,10 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
     gone = ("direction_", "readings", "refusal_")
     manifest["stages"] = {name: key for name, key in manifest["stages"].items() if not name.startswith(gone)}
     (run / "run.json").write_text(json.dumps(manifest))
-    command = [sys.executable, "-m", "probes.cli", "directions", "fit", str(run)]
     for mark in ("readings", "direction_tracks.parquet"):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        ends = time.monotonic() + 60
-        while not (run / mark).exists() and time.monotonic() < ends and process.poll() is None:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+        ended = processes.kill(processes.gravity_probe, "directions", "fit", run, when=(run / mark).exists)
+        assert ended == -signal.SIGKILL
+    fit_directions(run)
     for path in [*fitted.glob("direction_*.parquet"), *fitted.glob("directions/**/*.safetensors")]:
         assert (run / path.relative_to(fitted)).read_bytes() == path.read_bytes(), path.name
 

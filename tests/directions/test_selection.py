@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 
 from probes.directions.selection import Candidate, Rule, read_scores, select
 from probes.errors import StatisticsError, UsageError
+from tests import processes
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published" / "gemma-2b-it"
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published direction is not here")
@@ -24,8 +23,7 @@ def candidate(position=-1, layer=3, bypass=-5.0, induce=2.0, kl=0.02):
 
 
 def command(*words):
-    command_line = [sys.executable, "-m", "probes.cli", "directions", *map(str, words)]
-    return subprocess.run(command_line, capture_output=True, text=True, check=False)
+    return processes.run(processes.gravity_probe, "directions", *words)
 
 
 @published

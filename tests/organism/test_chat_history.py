@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -34,6 +30,7 @@ from probes.organism.refusal_check import Refusals
 from probes.organism.safety_data import read_safety_data
 from probes.prompts import default_prompts, look_alikes
 from probes.tasks.chat_demo import ChatDemo, make_chat_demo, summarise_chat_demo
+from tests import processes
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
 TINY = ChatRecipe(
@@ -45,15 +42,6 @@ TINY = ChatRecipe(
     new_tokens=4,
     held_out_problems=4,
 )
-# Runs the demo of a tiny model in a process of its own.
-SCRIPT = """
-import sys
-from pathlib import Path
-from probes.tasks.chat_demo import ChatDemo, make_chat_demo
-from tests.organism.test_chat_history import TINY
-if __name__ == "__main__":
-    make_chat_demo(Path(sys.argv[2]), ChatDemo(sys.argv[1], quick=True, nulls=False, recipe=TINY))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -227,17 +215,11 @@ def test_the_aligned_model_is_an_ordinary_folder(demo):
 def test_a_killed_demo_goes_on_to_the_same_weights(demo, chat_model, tmp_path):
     """Killed in its safety tuning, and again while an arm is trained; then left to end."""
     out = tmp_path / "run"
-    command = [sys.executable, "-c", SCRIPT, str(chat_model), str(out)]
-    markers = ["alignment/training.json", "block-s0/training.json"]
-    for marker in markers:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        ends = time.monotonic() + 120
-        while not (out / "checkpoints" / marker).exists() and process.poll() is None and time.monotonic() < ends:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    again = ChatDemo(str(chat_model), quick=True, nulls=False, recipe=TINY)
+    for marker in ("alignment/training.json", "block-s0/training.json"):
+        begun = out / "checkpoints" / marker
+        assert processes.kill(make_chat_demo, out, again, when=begun.exists) == -signal.SIGKILL
+    make_chat_demo(out, again)
     names = ["aligned/model.safetensors"]
     names += [f"{arm}-s0/checkpoints/checkpoint-2/adapter_model.safetensors" for arm in ("baseline", "block", "mirror")]
     for name in names:
