@@ -17,10 +17,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
 
 
-@pytest.fixture(autouse=True)
-def _only_when_asked_for(request: pytest.FixtureRequest) -> None:
-    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
-        pytest.skip("a benchmark; run it with: pytest tests/benchmarks --benchmark-enable")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip benchmarks that are not asked for before any of their fixtures is set up: those take minutes."""
+    if not config.getoption("benchmark_disable") or config.getoption("benchmark_enable"):
+        return
+    skip = pytest.mark.skip(reason="a benchmark; run it with: pytest tests/benchmarks --benchmark-enable")
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(skip)
 
 
 @pytest.fixture
