@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import runpy
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -73,3 +74,9 @@ def gravity_probe(*words: object) -> None:
     from probes.cli import main
 
     main()
+
+
+def module(name: str, *words: object) -> None:
+    """A module that is run by its name, as a target."""
+    sys.argv = [name, *map(str, words)]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)

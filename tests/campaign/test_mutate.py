@@ -1,12 +1,10 @@
 """Changed inputs end in a result or in a refusal; `tests.campaign.mutate` does the same at length."""
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.campaign.inputs import CASES
 from tests.campaign.mutate import Hang, limits
 from tests.campaign.mutations import mutate
@@ -14,8 +12,7 @@ from tests.campaign.mutations import mutate
 
 @pytest.mark.slow
 def test_thirty_changed_inputs_end_without_a_traceback():
-    words = [sys.executable, "-m", "tests.campaign.mutate", "--draws", "30", "--seed", "1"]
-    campaign = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    campaign = processes.run(processes.module, "tests.campaign.mutate", "--draws", "30", "--seed", "1")
     assert campaign.returncode == 0, campaign.stdout + campaign.stderr
     assert campaign.stdout.splitlines()[-1].split()[:2] == ["all", "30"]
 
@@ -63,12 +60,6 @@ def _run_for_ever():
 def test_a_campaign_goes_on_where_another_was_stopped():
     """Draw 594 of seed 4711 (settings that are blank, so that every default counts) was called a hang once."""
     words = ["--draws", "595", "--from", "594", "--seed", "4711", "--only", "settings"]
-    campaign = subprocess.run(
-        [sys.executable, "-m", "tests.campaign.mutate", *words],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    campaign = processes.run(processes.module, "tests.campaign.mutate", *words)
     assert campaign.returncode == 0, campaign.stdout + campaign.stderr
     assert campaign.stdout.splitlines()[-1].split()[:3] == ["all", "1", "1"]
