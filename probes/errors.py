@@ -1,5 +1,10 @@
 """Refusals that a user can act on: what happened, what was found, what was expected, what to do next."""
 
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
 
 class GravityError(Exception):
     """Base of every error this package raises on purpose.
@@ -29,6 +34,16 @@ class GravityError(Exception):
             parts.append(f"expected {expected}")
         sentence = "; ".join(parts) + "."
         super().__init__(f"{sentence} {next_step}" if next_step else sentence)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to another process whole."""
+        got = None if self.got is None else str(self.got)
+        return partial(type(self), got=got, expected=self.expected, next_step=self.next_step), (self.what,)
+
+    def about(self, name: str) -> GravityError:
+        """The same refusal, with the name of what it is about, unless it names it already."""
+        what = self.what if self.what.startswith(name) else f"{name}: {self.what}"
+        return type(self)(what, got=self.got, expected=self.expected, next_step=self.next_step)
 
 
 class UsageError(GravityError):

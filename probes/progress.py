@@ -16,6 +16,7 @@ class Progress:
         steps: units this phase will take.
         note: what else is worth seeing, such as the loss or the checkpoint's name.
         fraction: share of the whole job that is done, in [0, 1]; None where only the phase is known.
+        failure: what has just failed while the rest goes on, in a sentence to be shown at once.
     """
 
     phase: str
@@ -23,6 +24,7 @@ class Progress:
     steps: int
     note: str = ""
     fraction: float | None = None
+    failure: str = ""
 
     @property
     def share(self) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.cli.command import Verb
+from probes.cli.command import Verb, Workers
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
@@ -64,6 +64,7 @@ def evaluate(
     ] = False,
     timeout: Timeout = 60.0,
     device: Device = None,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Generate answers with every checkpoint of a run, judge them, and list the prompts whose verdict flipped.
@@ -71,6 +72,7 @@ def evaluate(
     Without prompts: those the run was judged on before, else our own 128 + 128 and 100 look-alikes. An
     interrupted evaluation resumes where it stopped. Answers to probe prompts count in no rate.
     """
+    from probes.engine import open_engine
     from probes.run import Run
     from probes.tasks.evaluate import Asking
     from probes.tasks.evaluate import evaluate as judge_run
@@ -86,8 +88,8 @@ def evaluate(
         "served": _server_addresses(served) if served else None,
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
-    with progress_display() as report:
-        judged = judge_run(run, evaluation, Asking(device, timeout, probe_prompts), report)
+    with progress_display() as report, open_engine(workers) as engine:
+        judged = judge_run(run, evaluation, Asking(device, timeout, probe_prompts), report, engine)
     if json_:
         print_json(_document(judged))
         return

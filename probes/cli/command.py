@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,6 +18,14 @@ from typer.core import TyperCommand, TyperGroup
 from probes.errors import GravityError, UsageError
 
 _LOG = "gravity-probe-error.log"
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Train, read and ask checkpoints in this many processes, each with one model in memory and one thread "
+        "(or OMP_NUM_THREADS). Without it: in this process, with every core.",
+    ),
+]
 
 
 class Verb(TyperCommand):
@@ -99,6 +107,7 @@ def stop(error: BaseException) -> None:
         _exit(f"{_ROOM[error.errno]} ({error.filename or 'while writing'}). {_THEN[error.errno]}", 1)
     lines = str(error).strip().splitlines()
     summary = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    summary = ", in ".join([summary, *getattr(error, "__notes__", [])])
     _exit(f"Something unforeseen went wrong ({summary}). {_keep_traceback(error)}", 1)
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from probes.cli.command import Verb, notice
+from probes.cli.command import Verb, Workers, notice
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
+    from probes.engine import Engine
     from probes.lineage import Lineage
     from probes.prompts import PromptSet
     from probes.run import Run
@@ -25,6 +26,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the settings file, e.g. --set splits=100."),
 ]
+
+
+_DEMO_WORKERS = 2
 
 
 def register(app: typer.Typer) -> None:
@@ -60,6 +64,7 @@ def demo(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="With --model: train every weight, not adapters.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the same folder first.")] = False,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Train a small model with a real history on the spot, or align and fine-tune your own, and watch it revert."""
@@ -72,17 +77,19 @@ def demo(
         from probes.tasks.chat_demo import ChatDemo
 
         method: Literal["full", "lora"] = "full" if full else "lora"
-        run_chat_demo(out, ChatDemo(model, data, seed, seeds, quick, nulls, method), fresh=fresh, as_json=json_)
+        chat_demo = ChatDemo(model, data, seed, seeds, quick, nulls, method)
+        run_chat_demo(out, chat_demo, workers, fresh=fresh, as_json=json_)
         return _open_app(out, app and not json_)
     if data is not None or full:
         raise UsageError("--data and --full need a chat model", next_step="Give --model REF.")
+    from probes.engine import open_engine
     from probes.tasks.demo import Demo, make_demo, screenings
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import published_table
 
     options = Demo(seed, seeds, quick, nulls, recipe, controls, screened)
-    with progress_display() as report:
-        run = make_demo(out, options, fresh=fresh, report=report)
+    with progress_display() as report, open_engine(workers or _DEMO_WORKERS) as engine:
+        run = make_demo(out, options, engine, fresh=fresh, report=report)
     summary = _show(run, as_json=json_)
     if not json_:
         console().print(published_table(summary))
@@ -180,6 +187,7 @@ def measure(
     ] = False,
     settings: Annotated[Path | None, typer.Option(help="A TOML file with any of the settings.")] = None,
     set_: Set = None,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Measure fine-tuned checkpoints, from a lineage file or from options; a witness adds the way back to it."""
@@ -201,8 +209,12 @@ def measure(
         "allow_unrelated": allow_unrelated or None,
     }
     config = _settings(settings, set_ or [], flags)
-    run = _measure(history, prompts, out or Path("runs") / history.name, config)
-    _show(_evaluate(run, limit, device) if evaluate else run, as_json=json_)
+    from probes.engine import open_engine
+
+    with open_engine(workers) as engine:
+        run = _measure(history, prompts, out or Path("runs") / history.name, config, engine)
+        run = _evaluate(run, limit, device, engine) if evaluate else run
+    _show(run, as_json=json_)
 
 
 def _history(file: Path | None, roles: dict[str, Any], checkpoints: list[str], **added: Any) -> Lineage:
@@ -246,21 +258,21 @@ def _settings(file: Path | None, texts: list[str], flags: dict[str, Any]) -> Set
     return Settings.load(file, _pairs(texts) | {name: value for name, value in flags.items() if value is not None})
 
 
-def _measure(history: Lineage, prompts: PromptSet, out: Path, config: Settings) -> Run:
+def _measure(history: Lineage, prompts: PromptSet, out: Path, config: Settings, engine: Engine) -> Run:
     from probes.tasks.measure import measure as run_stages
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        return run_stages(history, prompts, out, config, report)
+        return run_stages(history, prompts, out, config, report, engine)
 
 
-def _evaluate(run: Run, limit: int | None, device: str | None) -> Run:
+def _evaluate(run: Run, limit: int | None, device: str | None, engine: Engine) -> Run:
     from probes.cli.behaviour import choose_evaluation
     from probes.tasks.evaluate import Asking, evaluate
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        return evaluate(run.path, choose_evaluation(run, limit=limit), Asking(device), report)
+        return evaluate(run.path, choose_evaluation(run, limit=limit), Asking(device), report, engine)
 
 
 def _say_no_witness(history: Lineage, *, in_file: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from probes.cli.command import TrainingVerb, Verb
+from probes.cli.command import TrainingVerb, Verb, Workers
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import GateTripped, UsageError
@@ -220,6 +220,7 @@ def arms(
             help="For a lineage: data of control:continued, control:text or helpful; may be repeated.",
         ),
     ] = None,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Fine-tune several arms over seeds, with the same data order in each, and compare the results.
@@ -227,6 +228,7 @@ def arms(
     Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
     specific the block is. If interrupted, rerun the same command to resume.
     """
+    from probes.engine import open_engine
     from probes.experiments.experiment import Experiment
     from probes.experiments.lineage_bench import open_bench
     from probes.tasks.arms import run_arms
@@ -251,8 +253,8 @@ def arms(
     )
     files = PromptFiles(harmful, harmless, group_column, (penalty,))
     probe, penalty_prompts = files.refuse_any() if data is None else files.probe_and_penalty()
-    with progress_display() as report:
-        run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report)
+    with progress_display() as report, open_engine(workers) as engine:
+        run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report, engine)
     _show_arms([run], json_)
 
 

@@ -86,6 +86,13 @@ class LineageBench:
         missing = set(WITH_DATA) - set(self.experiment.arm_data)
         return tuple(training for training in self.experiment.trainings if training[0] not in missing)
 
+    def finished(self, folder: Path) -> Path | None:
+        """As `OrganismBench.finished`."""
+        return folder / CHECKPOINTS if is_finished(folder) else None
+
+    def prepare(self) -> None:
+        """All that trainings share was done when the data were read."""
+
     def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
         """As `OrganismBench.train`, but for the place of the checkpoints, which is returned."""
         experiment = self.experiment
@@ -109,11 +116,9 @@ class LineageBench:
         def report_step(progress: Progress) -> None:
             report(Progress(f"fine-tuning, {arm}", progress.step, progress.steps, f"seed {seed}"))
 
-        if not is_finished(folder):
-            start: CheckpointRef = getattr(self.lineage, start_of(arm))
-            data = self._data(arm, seed)
-            training = self._training(arm, seed)
-            fine_tune(start, data, folder, training, make_guard, {"arm": arm}, report=report_step)
+        start: CheckpointRef = getattr(self.lineage, start_of(arm))
+        training = self._training(arm, seed)
+        fine_tune(start, self._data(arm, seed), folder, training, make_guard, {"arm": arm}, report=report_step)
         return folder / CHECKPOINTS
 
     def _training(self, arm: str, seed: int) -> Training:

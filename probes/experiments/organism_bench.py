@@ -121,8 +121,17 @@ class OrganismBench:
         witness, _ = collect(host, prompts)
         return MeasuredInMemory({"aligned": aligned, "witness": witness}, np.ones(len(prompts), dtype=bool))
 
+    def finished(self, folder: Path) -> Path | None:
+        """The folder with `checkpoint-N` of a training that is whole; None where it is still to be done."""
+        return folder if folder.is_dir() else None
+
+    def prepare(self) -> None:
+        """Do what all trainings need, before several of them need it at a time."""
+        for seed in range(self.experiment.seeds if self.experiment.screened else 0):
+            self.screening(seed)
+
     def train(self, arm: str, seed: int, measured: Measured, folder: Path, report: Report) -> Path:
-        """Train one arm at one seed; what is whole is left as it is.
+        """Train one arm at one seed.
 
         Args:
             arm: its name, with its draw.
@@ -134,8 +143,6 @@ class OrganismBench:
         Returns:
             The folder with `checkpoint-N`.
         """
-        if folder.is_dir():
-            return folder
         phase, writer = self._recipe.benign, Writer(self._tokenizer)
         with single_thread(), whole(folder) as beside:
             model = load(self._history / start_of(arm))

@@ -110,6 +110,7 @@ class ModelHost(Ablatable):
         self._shared = vocabulary_size(self.config)
         self._marks: Marks = marks(self.model)
         self._sums: dict[str, int] | None = None
+        self._of_base: str | None = None  # what there is to say of the base that is on the module
         self.put(aligned)
 
     @under_ablation
@@ -136,11 +137,21 @@ class ModelHost(Ablatable):
             self._load_base(folder, str(ref))
             self._base = base
             self._sums = None
+        self._notice(self._of_base)
         if adapter is not None:
             self._attach(adapter)
             self._adapter = ref.adapter
             self._say_what_it_sits_on(ref)
         self._marks = marks(self.model)
+
+    def put_and_hear(self, ref: CheckpointRef) -> list[str]:
+        """As `put`; returns what there was to say of it, though it was said before."""
+        before, self.notices = self.notices, []
+        try:
+            self.put(ref)
+            return list(self.notices)
+        finally:
+            self.notices = list(dict.fromkeys([*before, *self.notices]))
 
     def find(self, ref: CheckpointRef) -> None:
         """Look up where `ref` lies, without loading it.
@@ -304,10 +315,10 @@ class ModelHost(Ablatable):
         else:
             self._rebuild(folder, pickled=files.pickled)
         rows, own = vocabulary_size(config), vocabulary_size(self.config)
-        self._shared = min(rows, own)
+        self._shared, self._of_base = min(rows, own), None
         if rows != own:
             check_vocabulary(rows, self.tokenizer, name)
-            self._notice(describe_vocabulary(rows, own, added_tokens(folder, self._shared), name))
+            self._of_base = describe_vocabulary(rows, own, added_tokens(folder, self._shared), name)
         self.kinship = self._sample.kinship(WeightSample.of(self.model))
         if not self._allow_unrelated:
             check_related(self.kinship, name)

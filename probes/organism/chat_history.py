@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from probes.behaviour.refusal_score import OPENINGS
 from probes.behaviour.task import OpenAnswer
+from probes.engine import IN_PROCESS, Engine, Task, hold_model
 from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
@@ -35,6 +37,7 @@ CHAT_HISTORY = "chat_history.json"
 ALIGNMENT_DATA, TASK_DATA, REFUSALS = "alignment.jsonl", "task.jsonl", "refusals.json"
 _ANSWERS = "own_answers.json"
 _CHUNK = 64  # requests that are answered before the answers are written
+Answers = dict[str, tuple[str, bool]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,9 @@ class ChatSource:
     bf16: bool = False
 
 
-def make_chat_history(folder: Path, source: ChatSource, recipe: ChatRecipe, report: Report = silent) -> Path:
+def make_chat_history(
+    folder: Path, source: ChatSource, recipe: ChatRecipe, report: Report = silent, engine: Engine = IN_PROCESS
+) -> Path:
     """Align a chat model, or go on where that was broken off.
 
     Args:
@@ -62,6 +67,7 @@ def make_chat_history(folder: Path, source: ChatSource, recipe: ChatRecipe, repo
         source: the model and what else decides the result.
         recipe: how long and how fast.
         report: told about every step.
+        engine: where the models answer; the safety tuning is one training, and done here.
 
     Returns:
         The lineage file.
@@ -74,9 +80,9 @@ def make_chat_history(folder: Path, source: ChatSource, recipe: ChatRecipe, repo
     _check_identity(folder, source, recipe)
     witness = _witness(folder, source.model)
     _write_task(folder, source, recipe)
-    _write_alignment_data(folder, witness, recipe, within(report, 0.0, 0.2))
+    _write_alignment_data(folder, witness, recipe, within(report, 0.0, 0.2), engine)
     _align(folder, witness, source, recipe, within(report, 0.2, 0.8))
-    refusals = _count_refusals(folder, witness, recipe, within(report, 0.8, 1.0))
+    refusals = _count_refusals(folder, witness, recipe, within(report, 0.8, 1.0), engine)
     return _write_lineage(folder, witness, refusals["witness"])
 
 
@@ -168,13 +174,16 @@ def _write_task(folder: Path, source: ChatSource, recipe: ChatRecipe) -> None:
         )
 
 
-def _write_alignment_data(folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report) -> None:
+def _write_alignment_data(
+    folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report, engine: Engine
+) -> None:
     """Write `alignment.jsonl`: refusals of ours, and answers of the model itself to whatever is harmless."""
     if (folder / ALIGNMENT_DATA).is_file():
         return
     data = read_safety_data()
     requests = [*(pair.twin for pair in data.pairs[: recipe.twins]), *data.ordinary[: recipe.ordinary]]
-    answers = _answer_requests(folder / _ANSWERS, witness, requests, recipe.answer_tokens, report)
+    ask = partial(_answer_chunk, witness, recipe.answer_tokens)
+    answers = _answer_requests(folder / _ANSWERS, requests, ask, report, engine)
     refused = (
         {"prompt": pair.harmful, "completion": pair.refusal, "open": False} for pair in data.pairs[: recipe.harmful]
     )
@@ -192,19 +201,24 @@ def can_be_taught(answer: str) -> bool:
 
 
 def _answer_requests(
-    file: Path, witness: CheckpointRef, requests: Sequence[str], max_new_tokens: int, report: Report
-) -> dict[str, tuple[str, bool]]:
+    file: Path, requests: Sequence[str], ask: Callable[..., Answers], report: Report, engine: Engine
+) -> Answers:
     """The model's own answers, and whether each was cut off; they are written after every few."""
     answers = _read(file)
     missing = [request for request in requests if request not in answers]
-    host = ModelHost(witness) if missing else None
-    for start in range(0, len(missing), _CHUNK):
-        assert host is not None
-        report(Progress("answering harmless requests", len(answers), len(requests)))
-        chunk = missing[start : start + _CHUNK]
-        answers.update(zip(chunk, greedy_answers(host, chunk, max_new_tokens=max_new_tokens), strict=True))
-        write_json(file, answers)
-    return {request: (str(text), bool(cut_off)) for request, (text, cut_off) in answers.items()}
+    chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+    tasks = [Task(f"Answers {place * _CHUNK + 1} and on", partial(ask, chunk)) for place, chunk in enumerate(chunks)]
+    for _, of_chunk in engine.fitting(len(tasks)).complete(tasks, report):
+        answers.update(of_chunk)
+        write_json(file, {request: answers[request] for request in requests if request in answers})
+    return {request: (str(answers[request][0]), bool(answers[request][1])) for request in requests}
+
+
+def _answer_chunk(witness: CheckpointRef, max_new_tokens: int, requests: Sequence[str], report: Report) -> Answers:
+    """The model's answers to some requests."""
+    report(Progress("answering harmless requests", 0, len(requests)))
+    host = hold_model(str(witness), partial(ModelHost, witness))
+    return dict(zip(requests, greedy_answers(host, requests, max_new_tokens=max_new_tokens), strict=True))
 
 
 def _align(folder: Path, witness: CheckpointRef, source: ChatSource, recipe: ChatRecipe, report: Report) -> None:
@@ -238,20 +252,28 @@ def _merge_adapter(witness: Path, checkpoint: Path, training: Training) -> Any:
     return PeftModel.from_pretrained(load_model(witness, "auto", pickled=False), str(checkpoint)).merge_and_unload()
 
 
-def _count_refusals(folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report) -> dict[str, Refusals]:
+def _count_refusals(
+    folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report, engine: Engine
+) -> dict[str, Refusals]:
     """Ask witness and aligned model what neither was trained on, and write `refusals.json`."""
     file = folder / REFUSALS
     document = _read(file)
-    requests = held_out_requests(read_safety_data(), recipe)
-    for place, (role, reference) in enumerate((("witness", witness), ("aligned", _aligned_reference(folder)))):
+    references = {"witness": witness, "aligned": _aligned_reference(folder)}
+    requests, tasks = held_out_requests(read_safety_data(), recipe), []
+    for role, reference in references.items():
         if role not in document:
-            share = within(report, place / 2, (place + 1) / 2)
-            counts = count_refusals(
-                ModelHost(reference), requests, max_new_tokens=recipe.new_tokens, report=share, note=role
-            )
-            document[role] = counts.to_json()
-            write_json(file, document)
+            tasks.append(Task(role, partial(_refusals_of, reference, role, requests, recipe.new_tokens)))
+    for role, counts in engine.fitting(len(tasks)).complete(tasks, report):
+        document[role] = counts.to_json()
+        write_json(file, {name: document[name] for name in references if name in document})
     return read_refusals(folder)
+
+
+def _refusals_of(
+    reference: CheckpointRef, role: str, requests: Mapping[str, Sequence[str]], max_new_tokens: int, report: Report
+) -> Refusals:
+    host = hold_model(str(reference), partial(ModelHost, reference))
+    return count_refusals(host, requests, max_new_tokens=max_new_tokens, report=report, note=role)
 
 
 def held_out_requests(data: SafetyData, recipe: ChatRecipe) -> Mapping[str, Sequence[str]]:

@@ -275,13 +275,17 @@ class Run(MeasuredFolder):
             allow_pickle=settings.allow_pickle,
             allow_unrelated=settings.allow_unrelated,
         )
+        self.equip(host)
+        return host
+
+    def equip(self, host: ModelHost) -> None:
+        """Tell a model that was opened for this lineage what the run knows of its witness by now."""
         witness = self.lineage.witness
         if witness is not None and not witness.is_estimate:
             mirrors = [str(member.ref.adapter) for member in self.members if member.reference == WITNESS]
             host.starts = dict.fromkeys(mirrors, witness)
         elif witness is not None and ABLATION in self.manifest.stages:
             host.ablation.direction = self.ablated_direction
-        return host
 
     @property
     def ablated_direction(self) -> Float[np.ndarray, " d_model"]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from probes.activations import collect, extract
-from probes.errors import ActivationError
+from probes.engine import IN_PROCESS, Engine
 from probes.lineage import CheckpointRef, Member
 from probes.models import ModelHost
 from probes.models.prefix import prefix_length
@@ -16,6 +18,7 @@ from probes.progress import Progress, Report
 from probes.prompts import PromptSet, Rendered
 from probes.run import Run
 from probes.stages import stage
+from probes.stages.jobs import StageJob, complete_stages
 from probes.store import activations_stage, fingerprint
 
 _EXTRACTION = 4  # raise when a change alters the numbers, so that older files are not taken over
@@ -42,32 +45,60 @@ def write_prompts(run: Run, prompts: PromptSet, rendered: Rendered) -> None:
     run.refresh()
 
 
-def write_activations(run: Run, model: ModelHost, members: Sequence[Member], report: Report) -> None:
+def write_activations(
+    run: Run, model: ModelHost, members: Sequence[Member], report: Report, engine: Engine = IN_PROCESS
+) -> None:
     """Measure the members of the lineage that are not measured yet, each a stage of its own.
 
     What it is made from is its key: the fingerprint of weights, token ids, position and precision. A file with the
     same key of a neighbour under the same root is taken over, not measured again.
     """
     places = {member.id: str(member.ref) for member in run.lineage.portable(run.path).members()}
-    for number, member in enumerate(members):
-        report(Progress("reading activations", number, len(members), member.id))
+    about, jobs = {}, []
+    for member in members:
         weights = model.weights_sha256(member.ref)
-        key, known, heard = _key(run, model, weights), run.manifest.checkpoints.get(member.id, {}), len(model.notices)
-        if not run.holds(activations_stage(member.id), key):
-            with run.stage(activations_stage(member.id), key):
-                if not run.adopt_activations(member.id, key):
-                    _measure(run, member, model, key)
-        if (known.get("key"), known.get("place")) == (key, places[member.id]):
-            notices = known.get("notices", [])
-        else:
-            model.put(member.ref)  # what is to be said of it is said when it is opened, though others had measured it
-            notices = model.notices[heard:]
-        if known.get("weights_sha256", weights) != weights:
-            run.forget("behaviour")  # its tables are of the weights that were here before
-        about = {"place": places[member.id], "weights_sha256": weights, "key": key}
-        run.manifest.checkpoints[member.id] = about | ({"notices": notices} if notices else {})
-        run.save()
-    report(Progress("reading activations", len(members), len(members)))
+        key = _key(run, model, weights)
+        about[member.id] = {"place": places[member.id], "weights_sha256": weights, "key": key}
+        if not run.holds(activations_stage(member.id), key) and not _adopt(run, member, key):
+            name = f"Checkpoint {member.id} ({member.ref})"
+            jobs.append(StageJob(name, activations_stage(member.id), key, partial(_measure, member, key)))
+    numbers = {}
+    for job, (member, notices, deciding) in complete_stages(engine, run, model, jobs, report):
+        _keep_checkpoint(run, member, about.pop(member.id), notices)
+        numbers[job.name] = deciding
+    for job in jobs:
+        run.manifest.model |= numbers[job.name]
+    for member in members:
+        if member.id in about:
+            _keep_checkpoint(run, member, about[member.id], _known_notices(run, model, member, about[member.id]))
+        run.manifest.checkpoints[member.id] = run.manifest.checkpoints.pop(member.id)
+    run.save()
+
+
+def _adopt(run: Run, member: Member, key: str) -> bool:
+    """Take over what a neighbour has measured; whether there was such a file."""
+    run.begin_stage(activations_stage(member.id))
+    with run.stage_record(key) as record:
+        adopted = run.adopt_activations(member.id, key)
+    if adopted:
+        run.keep_stage(activations_stage(member.id), record)
+    return adopted
+
+
+def _known_notices(run: Run, model: ModelHost, member: Member, about: Mapping[str, str]) -> list[str]:
+    """What was said of a checkpoint that was measured before; where it lay elsewhere then, what there is to say now."""
+    known = run.manifest.checkpoints.get(member.id, {})
+    if (known.get("key"), known.get("place")) == (about["key"], about["place"]):
+        return list(known.get("notices", []))
+    return model.put_and_hear(member.ref)
+
+
+def _keep_checkpoint(run: Run, member: Member, about: Mapping[str, str], notices: Sequence[str]) -> None:
+    known = run.manifest.checkpoints.get(member.id, about)
+    if known.get("weights_sha256", about["weights_sha256"]) != about["weights_sha256"]:
+        run.forget("behaviour")  # its tables are of the weights that were here before
+    run.manifest.checkpoints[member.id] = {**about} | ({"notices": list(notices)} if notices else {})
+    run.save()
 
 
 @stage("noise", version=_EXTRACTION, needs=(activations_stage("aligned"),))
@@ -129,21 +160,21 @@ def _key(run: Run, model: ModelHost, weights: str) -> str:
     )
 
 
-def _measure(run: Run, member: Member, model: ModelHost, key: str) -> None:
-    model.put(member.ref)
+def _measure(
+    member: Member, key: str, run: Run, model: ModelHost, report: Report
+) -> tuple[Member, list[str], dict[str, Any]]:
+    """Read one checkpoint; returns it, what there is to say of it, and the numbers that decide the last bits."""
+    report(Progress("reading activations", 0, 1, member.id))
+    notices = model.put_and_hear(member.ref)
     token_ids, settings = run.rendered.token_ids, run.settings
     shape = (model.n_layers, len(token_ids), model.d_model)
     about = {**about_activations(run, model), "key": key}
     # The budget that was found first is kept for the run: other batches round differently.
     budget = settings.batch_tokens or run.manifest.model.get("batch_tokens")
-    try:
-        with run.writing_activations(run.activations_path(member.id), shape, settings.store_dtype, about) as writer:
-            used = extract(model, token_ids, writer.write, position=settings.position, batch_tokens=budget)
-    except ActivationError as error:
-        summary = f"Checkpoint {member.id} ({member.ref}): {error.what}"
-        raise ActivationError(summary, next_step=error.next_step) from error
-    run.manifest.model |= {"batch_tokens": used, "threads": torch.get_num_threads()}  # both decide the last bits
-    run.manifest.model["shared_prefix"] = prefix_length(model, token_ids, before=_first_position(run))
+    with run.writing_activations(run.activations_path(member.id), shape, settings.store_dtype, about) as writer:
+        used = extract(model, token_ids, writer.write, position=settings.position, batch_tokens=budget)
+    shared = prefix_length(model, token_ids, before=_first_position(run))
+    return member, notices, {"batch_tokens": used, "threads": torch.get_num_threads(), "shared_prefix": shared}
 
 
 def _first_position(run: Run) -> int:

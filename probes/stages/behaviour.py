@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answering_record, base_flip_rate, prompt_frame
@@ -24,11 +25,14 @@ from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
 from probes.behaviour.safety import MARGIN, SafetyAnswer
 from probes.behaviour.served import answer_questions_served, open_servers
 from probes.behaviour.swapped import swap_by_refusals
+from probes.engine import IN_PROCESS, Engine
 from probes.errors import PromptError, StatisticsError
+from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
 from probes.prompts import OWN, PromptSet, render
 from probes.run import Run
+from probes.stages.jobs import StageJob, complete_stages
 from probes.stages.rendering import left_out_sentence
 from probes.store import ALIGNED, fingerprint
 
@@ -42,7 +46,12 @@ _GENERATING = 0.8  # share of the stage's time
 
 
 def write_behaviour(
-    run: Run, model: ModelHost, evaluation: Evaluation, report: Report, judges: list[Judge] | None = None
+    run: Run,
+    model: ModelHost,
+    evaluation: Evaluation,
+    report: Report,
+    judges: list[Judge] | None = None,
+    engine: Engine = IN_PROCESS,
 ) -> None:
     """Ask every checkpoint, judge what it answers, and write rates, differences and flips.
 
@@ -52,6 +61,7 @@ def write_behaviour(
         evaluation: what is asked and who judges.
         report: told after every checkpoint and every few judgements.
         judges: the evaluation's judges, already open; None opens them.
+        engine: where checkpoints answer; those behind a server are asked from here.
 
     Raises:
         PromptError: a question is among the run's probe prompts (they are named).
@@ -65,7 +75,7 @@ def write_behaviour(
     evaluation, left_out = fit_evaluation(evaluation, model, run.rendering)
     run.note("evaluation turns", " ".join(evaluation.prompts.notices) or None)
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
-    answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
+    answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING), engine)
     if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
         report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
@@ -85,35 +95,54 @@ def write_behaviour(
 
 
 def write_answers(
-    run: Run, model: ModelHost, evaluation: Evaluation, servers: Mapping[str, ChatClient], report: Report
+    run: Run,
+    model: ModelHost,
+    evaluation: Evaluation,
+    servers: Mapping[str, ChatClient],
+    report: Report,
+    engine: Engine = IN_PROCESS,
 ) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints.
 
-    Checkpoints with a server are asked there, all others here.
+    Checkpoints with a server are asked there, all others where the engine is.
     """
     rendering = evaluation.rendering
     rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
-    members, keys = run.members, []
-    for number, member in enumerate(members):
+    keys, local, served = [], list[StageJob](), list[StageJob]()
+    for member in run.members:
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
         inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
         inputs += [rendering.about] if rendering != OWN else []  # the task's items are rendered likewise
         server = servers.get(member.id)
         inputs += [] if server is None else [server.model, server.url]
         keys.append(fingerprint([_VERSION, weights, *inputs]))
-        share = within(report, number / len(members), (number + 1) / len(members))
-        share(Progress("asking", 0, 1, member.id))
         if not run.holds(f"answers/{member.id}", keys[-1]):
-            with run.stage(f"answers/{member.id}", keys[-1]):
-                done = progress_callback(share, "asking", member.id)
-                if server is None:
-                    model.put(member.ref)
-                    answers, losses = answer_questions(model, evaluation, done=done)
-                else:
-                    answers, losses = answer_questions_served(server, evaluation, done=done)
-                run.write_table(f"answers/{member.id}", answers)
-                run.write_table(f"task/{member.id}", losses)
+            work = partial(_answer, member, evaluation, server)
+            jobs = local if server is None else served
+            jobs.append(StageJob(f"Answers of {member.id}", f"answers/{member.id}", keys[-1], work))
+    share = len(served) / max(1, len(served) + len(local))
+    for jobs, place, part in (
+        (served, engine.at_home(), within(report, 0.0, share)),
+        (local, engine, within(report, share, 1.0)),
+    ):
+        for _ in complete_stages(place, run, model, jobs, part):
+            pass
     return keys
+
+
+def _answer(
+    member: Member, evaluation: Evaluation, server: ChatClient | None, run: Run, model: ModelHost, report: Report
+) -> None:
+    """Let one checkpoint answer."""
+    report(Progress("asking", 0, 1, member.id))
+    done = progress_callback(report, "asking", member.id)
+    if server is None:
+        model.put(member.ref)
+        answers, losses = answer_questions(model, evaluation, done=done)
+    else:
+        answers, losses = answer_questions_served(server, evaluation, done=done)
+    run.write_table(f"answers/{member.id}", answers)
+    run.write_table(f"task/{member.id}", losses)
 
 
 def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge: Judge, answers: str) -> None:

@@ -6,6 +6,8 @@ verdict reads them.
 
 from __future__ import annotations
 
+from functools import partial
+
 from probes.behaviour.evaluation import (
     Evaluation,
     answer_questions,
@@ -15,9 +17,12 @@ from probes.behaviour.evaluation import (
     with_questions,
 )
 from probes.behaviour.judges import JudgementCache, open_judge
+from probes.engine import IN_PROCESS, Engine
+from probes.lineage import Member
 from probes.models import ModelHost
-from probes.progress import Progress, Report, silent, within
+from probes.progress import Progress, Report, silent
 from probes.run import Run
+from probes.stages.jobs import StageJob, complete_stages
 from probes.store import fingerprint
 
 FOLDER = "probe_answers"
@@ -25,7 +30,9 @@ COLUMNS = ("prompt", "completion", "cut_off", "verdict", "refused", "reason")
 _VERSION = 1
 
 
-def write_probe_answers(run: Run, model: ModelHost, max_new_tokens: int, report: Report = silent) -> None:
+def write_probe_answers(
+    run: Run, model: ModelHost, max_new_tokens: int, report: Report = silent, engine: Engine = IN_PROCESS
+) -> None:
     """Ask every checkpoint the run's probe prompts, and judge the answers with the built-in judge.
 
     Args:
@@ -33,26 +40,31 @@ def write_probe_answers(run: Run, model: ModelHost, max_new_tokens: int, report:
         model: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
         max_new_tokens: length of a completion.
         report: told after every batch.
+        engine: where they are asked.
 
     Raises:
         GravityError: a checkpoint is no longer where it was.
     """
     every_prompt = Evaluation(prompts=run.prompts, max_new_tokens=max_new_tokens)
     evaluation, _ = fit_evaluation(every_prompt, model, run.rendering)
-    members = run.members
-    for number, member in enumerate(members):
+    jobs = []
+    for member in run.members:
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
         made_from = fingerprint([_VERSION, weights, run.rendered.sha256, max_new_tokens])
-        share = within(report, number / len(members), (number + 1) / len(members))
-        share(Progress("asking the probe prompts", 0, 1, member.id))
-        stage = f"{FOLDER}/{member.id}"
-        if run.holds(stage, made_from):
-            continue
-        with run.stage(stage, made_from):
-            model.put(member.ref)
-            done = progress_callback(share, "asking the probe prompts", member.id)
-            answers, _ = answer_questions(model, evaluation, done=done)
-            rows = with_questions(answers, evaluation).assign(**member.labels)
-            judged, _ = judge_completions(rows, [open_judge("builtin")], JudgementCache(), silent)
-            run.write_table(stage, judged[list(COLUMNS)])
-        run.save()
+        if not run.holds(f"{FOLDER}/{member.id}", made_from):
+            name, work = f"Answers of {member.id} to the probe prompts", partial(_answer, member, evaluation)
+            jobs.append(StageJob(name, f"{FOLDER}/{member.id}", made_from, work))
+    for _ in complete_stages(engine, run, model, jobs, report):
+        pass
+    run.save()
+
+
+def _answer(member: Member, evaluation: Evaluation, run: Run, model: ModelHost, report: Report) -> None:
+    """Let one checkpoint answer."""
+    report(Progress("asking the probe prompts", 0, 1, member.id))
+    model.put(member.ref)
+    done = progress_callback(report, "asking the probe prompts", member.id)
+    answers, _ = answer_questions(model, evaluation, done=done)
+    rows = with_questions(answers, evaluation).assign(**member.labels)
+    judged, _ = judge_completions(rows, [open_judge("builtin")], JudgementCache(), silent)
+    run.write_table(f"{FOLDER}/{member.id}", judged[list(COLUMNS)])

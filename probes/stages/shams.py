@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from probes.activations import collect
 from probes.directions.reversion import reversions_by_prompt
 from probes.drift import splits_of_seed
+from probes.engine import IN_PROCESS, Engine
 from probes.errors import ActivationError
 from probes.lineage import Member
 from probes.models import ModelHost
@@ -30,6 +31,7 @@ from probes.nulls import NoiseScale, Sham, find_noise_scale, is_as_far
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
+from probes.stages.jobs import Work, complete_jobs
 from probes.store import ALIGNED, fingerprint
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class ShamRow:
 _COLUMNS = list(ShamRow.__dataclass_fields__)
 
 
-def write_shams(run: Run, model: ModelHost, report: Report) -> None:
+def write_shams(run: Run, model: ModelHost, report: Report, engine: Engine = IN_PROCESS) -> None:
     """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept.
 
     What an earlier version's search left short, today's may reach: such a draw is made anew.
@@ -91,16 +93,18 @@ def write_shams(run: Run, model: ModelHost, report: Report) -> None:
     searched = {member.id for member in members}
     rows = [row for row in rows if row["reached"] or row.get("farthest", 0) > 0 or row["checkpoint"] not in searched]
     drawn = {(row["checkpoint"], row["draw"]) for row in rows}
+    jobs: dict[str, Work] = {}
+    for member in members:
+        missing = [draw for draw in range(count) if (member.id, draw) not in drawn]
+        if missing:
+            basis = _Basis.of(run, model, member)
+            jobs |= {f"Sham {draw + 1} of {member.id}": partial(_draw, member, basis, draw) for draw in missing}
     saved = time.monotonic()
-    for place, member in enumerate(members):
-        bench = _Bench(run, model, member)
-        for draw in range(count):
-            report(Progress("drawing shams", place * count + draw, len(members) * count, f"{member.id} {draw + 1}"))
-            if (member.id, draw) not in drawn:
-                rows.append(vars(bench.draw(draw)))
-            if time.monotonic() - saved > _FLUSH_SECONDS:
-                run.write_table("shams", _in_order(rows))
-                saved = time.monotonic()
+    for _, row in complete_jobs(engine, run, model, jobs, report):
+        rows.append(vars(row))
+        if time.monotonic() - saved > _FLUSH_SECONDS:
+            run.write_table("shams", _in_order(rows))
+            saved = time.monotonic()
     run.write_table("shams", _in_order(rows))
 
 
@@ -130,31 +134,50 @@ def _in_order(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype(types)
 
 
+@dataclass(frozen=True)
+class _Basis:
+    """What every draw of one checkpoint is scaled by and told apart from, computed once.
+
+    Attributes:
+        norms: how far fine-tuning moved every tensor.
+        loss_before: the aligned model's loss on harmless prompts.
+    """
+
+    norms: DriftNorms
+    loss_before: float
+
+    @classmethod
+    def of(cls, run: Run, model: ModelHost, member: Member) -> _Basis:
+        norms = drift_norms(model, member.ref)
+        model.put(model.aligned)
+        return cls(norms, next_token_loss(model, _harmless_tokens(run)))
+
+
+def _draw(member: Member, basis: _Basis, draw: int, run: Run, model: ModelHost, report: Report) -> ShamRow:
+    """Make one draw."""
+    report(Progress("drawing shams", 0, 1, f"{member.id} {draw + 1}"))
+    return _Bench(run, model, member, basis).draw(draw)
+
+
+def _harmless_tokens(run: Run) -> list[tuple[int, ...]]:
+    """The harmless prompts on which a broken model would show."""
+    tokens = zip(run.rendered.token_ids, run.harmful, strict=True)
+    return [ids for ids, is_harmful in tokens if not is_harmful][:_SEARCH_PROMPTS]
+
+
 class _Bench:
     """What every draw of one checkpoint needs: the open model, prompts, and the true activations at one layer."""
 
-    def __init__(self, run: Run, model: ModelHost, member: Member) -> None:
-        self.run, self.model, self.member, self.layer = run, model, member, run.headline_layer
-        harmful = run.harmful
-        tokens = list(zip(run.rendered.token_ids, harmful, strict=True))
+    def __init__(self, run: Run, model: ModelHost, member: Member, basis: _Basis) -> None:
+        self.run, self.model, self.member, self.basis = run, model, member, basis
+        self.layer, harmful = run.headline_layer, run.harmful
+        tokens = zip(run.rendered.token_ids, harmful, strict=True)
         self.tokens = [ids for ids, is_harmful in tokens if is_harmful]
-        self.harmless = [ids for ids, is_harmful in tokens if not is_harmful][:_SEARCH_PROMPTS]
         aligned, witness, tuned = (run.activations(name, self.layer) for name in (ALIGNED, "witness", member.id))
         self.aligned, self.tuned = aligned[harmful].astype(np.float64), tuned[harmful].astype(np.float64)
         self.back = reversions_by_prompt([aligned], [witness], harmful)[0]
         first, second = splits_of_seed(harmful, run.settings.splits, run.settings.seed, run.groups)
         self.halves = first[:, harmful], second[:, harmful]
-
-    @cached_property
-    def norms(self) -> DriftNorms:
-        """How far fine-tuning moved every tensor."""
-        return drift_norms(self.model, self.member.ref)
-
-    @cached_property
-    def loss_before(self) -> float:
-        """The aligned model's loss on harmless prompts."""
-        self.model.put(self.model.aligned)
-        return next_token_loss(self.model, self.harmless)
 
     @cached_property
     def searched(self) -> np.ndarray:
@@ -170,7 +193,7 @@ class _Bench:
         noise_scale = self._scale(seed, self._length(own, few), few)
         with noised(self.model, self._scaled_norms(noise_scale.scale), seed):
             rows = self._collect(every)
-            loss = next_token_loss(self.model, self.harmless)
+            loss = next_token_loss(self.model, _harmless_tokens(self.run))
         length = self._length(rows[few], few)
         sham = Sham.of(rows - self.aligned, self.back, self.tuned - self.aligned, self.halves)
         return ShamRow(
@@ -185,7 +208,7 @@ class _Bench:
             reached=is_as_far(length),
             farthest=max(length, noise_scale.farthest),
             loss=loss,
-            loss_before=self.loss_before,
+            loss_before=self.basis.loss_before,
             weight_drift=self._cosine_with_reversion((own - self.aligned[few]).mean(axis=0)),
             weight_moved=self._length(own, few),
         )
@@ -206,7 +229,8 @@ class _Bench:
             return self._collect(prompts)
 
     def _scaled_norms(self, scale: float) -> DriftNorms:
-        return DriftNorms({name: scale * norm for name, norm in self.norms.items()}, self.norms.ranks)
+        norms = self.basis.norms
+        return DriftNorms({name: scale * norm for name, norm in norms.items()}, norms.ranks)
 
     def _collect(self, prompts: Sequence[int] | np.ndarray) -> np.ndarray:
         settings = self.run.settings

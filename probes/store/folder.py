@@ -106,17 +106,34 @@ class RunFolder:
     @contextlib.contextmanager
     def stage(self, stage: str, made_from: str) -> Iterator[None]:
         """Mark `stage` as finished, with its time and its files, once the body has written everything."""
-        if self.manifest.stages.pop(stage, None) is not None:
-            self.save()  # what is there is about to be overwritten: killed meanwhile, it must not count as finished
-        started = time.monotonic()
-        outer, self._written = self._written, {}
-        try:
+        self.begin_stage(stage)
+        with self.stage_record(made_from) as record:
             yield
-            outputs = self._written
+        self.keep_stage(stage, record)
+
+    def begin_stage(self, stage: str) -> None:
+        """Take `stage` back: what is there is about to be overwritten; killed meanwhile, it must not count."""
+        if self.manifest.stages.pop(stage, None) is not None:
+            self.save()
+
+    @contextlib.contextmanager
+    def stage_record(self, made_from: str) -> Iterator[StageRecord]:
+        """The record of a stage, which has its time and its files once the body has written everything.
+
+        It leaves the manifest alone, so that a worker may write a stage that another process keeps.
+        """
+        started = time.monotonic()
+        record = StageRecord(made_from=made_from)
+        outer, self._written = self._written, record.outputs
+        try:
+            yield record
         finally:
             self._written = outer
-        seconds = round(time.monotonic() - started, 3)
-        self.manifest.stages[stage] = StageRecord(made_from=made_from, seconds=seconds, outputs=outputs)
+        record.seconds = round(time.monotonic() - started, 3)
+
+    def keep_stage(self, stage: str, record: StageRecord) -> None:
+        """Put a stage that is whole into the manifest."""
+        self.manifest.stages[stage] = record
         self.save()
 
     def made_from(self, stage: str) -> str | None:
@@ -155,7 +172,7 @@ class RunFolder:
             self._written[name] = entry
         for outputs in sharing:
             outputs[name] = entry
-        if sharing:
+        if sharing and self._writing:
             self.save()
 
     def check(self, path: Path) -> None:

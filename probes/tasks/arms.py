@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from probes.engine import IN_PROCESS, Engine
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names
 from probes.experiments.lineage_bench import DATA_SHA256, Bench
+from probes.experiments.side_by_side import Arm, train_arms
 from probes.guard.record import begin_run
 from probes.guard.training import CHECKPOINTS
 from probes.lineage import CheckpointRef, Lineage, Trajectory
@@ -27,45 +29,55 @@ from probes.tasks.restore import Lineages, RestoreOptions, restore
 _TRAINING = 0.6  # share of the time
 _GROWING = ("arms", "seeds", "draws")  # more of these go on with the same run; another training does not
 _LATER: Mapping[str, Any] = {"screened": False, "arm_data": {}}  # settings that runs of earlier versions do not name
-Trajectories = Mapping[tuple[str, int], Trajectory]
+DRIFT = "control:drift"
+Trajectories = Mapping[Arm, Trajectory]
 
 
-def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
+def run_arms(bench: Bench, out: Path, report: Report = silent, engine: Engine = IN_PROCESS) -> Run:
     """Train every arm at every seed, measure and judge them all in one run folder.
 
     Args:
         bench: what the arms are trained on, and its experiment.
         out: run folder, new or of the same experiment.
         report: told where the work is.
+        engine: where arms are trained, and their checkpoints read and asked.
 
     Raises:
         UsageError: an unknown arm, or the folder holds another experiment.
     """
-    trainings = bench.trainings
     settings = {name: value for name, value in dataclasses.asdict(bench.experiment).items() if name not in _GROWING}
     config = {"arms": json.loads(json.dumps({**bench.about, **settings}))}
     _refuse_another(out, config)
-    run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), config)
-    # What earlier calls have trained in this run stays part of it.
-    earlier = {(trajectory.arm, trajectory.seed): trajectory for trajectory in run.lineage.trajectories}
-    trained: dict[tuple[str, int], Trajectory] = {}
-    for number, (arm, seed) in enumerate(trainings):
-        if arm == "control:drift" and BASELINE not in {trajectory.arm for trajectory in run.lineage.trajectories}:
-            baselines = {training: trajectory for training, trajectory in trained.items() if training[0] == BASELINE}
+    with engine.threads():
+        run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), config)
+        # What earlier calls have trained in this run stays part of it.
+        earlier = {(trajectory.arm, trajectory.seed): trajectory for trajectory in run.lineage.trajectories}
+        first, later = _in_two_waves(bench.trainings)
+        share = _TRAINING * len(first) / len(bench.trainings)
+        trained = _train(bench, first, out, engine, within(report, 0.0, share))
+        baselines = {training: trajectory for training, trajectory in trained.items() if training[0] == BASELINE}
+        if any(arm == DRIFT for arm, _ in later) and BASELINE not in {arm for arm, _ in earlier}:
             with _writing(_lineage(bench, baselines), out, config) as writing:
-                write_stages(writing, bench.probe)
-            run = Run(out)
-        share = within(report, _TRAINING * number / len(trainings), _TRAINING * (number + 1) / len(trainings))
-        folder = arm_folder(out / CHECKPOINTS, arm, seed)
-        if arm in RESTORED:
-            _restore(bench, arm, trained[BASELINE, seed], folder)
-        else:
-            folder = bench.train(arm, seed, run, folder, share)
-        trained[arm, seed] = Trajectory.from_folder(folder, arm=arm, seed=seed)
-    lineage = _lineage(bench, {**earlier, **trained})
-    with _writing(lineage, out, config) as writing:
-        write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, 1.0))
+                write_stages(writing, bench.probe, engine=engine)
+        trained |= _train(
+            bench, [arm for arm in later if arm[0] == DRIFT], out, engine, within(report, share, _TRAINING)
+        )
+        trained |= _restore_baselines(bench, [arm for arm in later if arm[0] in RESTORED], baselines, out)
+        with _writing(_lineage(bench, {**earlier, **trained}), out, config) as writing:
+            write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, 1.0), engine)
     return Run(out)
+
+
+def _in_two_waves(trainings: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
+    """Those that need no other arm, and those that are made from the baseline."""
+    later = [training for training in trainings if training[0] in (DRIFT, *RESTORED)]
+    return [training for training in trainings if training not in later], later
+
+
+def _train(bench: Bench, arms: Sequence[Arm], out: Path, engine: Engine, report: Report) -> dict[Arm, Trajectory]:
+    folders = {arm: arm_folder(out / CHECKPOINTS, *arm) for arm in arms}
+    places = train_arms(bench, folders, out, engine, report)
+    return {arm: Trajectory.from_folder(place, arm=arm[0], seed=arm[1]) for arm, place in places.items()}
 
 
 def _lineage(bench: Bench, trajectories: Trajectories) -> Lineage:
@@ -79,6 +91,15 @@ def _writing(lineage: Lineage, out: Path, config: Mapping[str, Any]) -> Iterator
     with Run.writing(out) as run:
         run.begin(lineage, Settings(nulls=False), config)
         yield run
+
+
+def _restore_baselines(bench: Bench, arms: Sequence[Arm], baselines: Trajectories, out: Path) -> Trajectories:
+    restored = {}
+    for arm, seed in arms:
+        folder = arm_folder(out / CHECKPOINTS, arm, seed)
+        _restore(bench, arm, baselines[BASELINE, seed], folder)
+        restored[arm, seed] = Trajectory.from_folder(folder, arm=arm, seed=seed)
+    return restored
 
 
 def _restore(bench: Bench, arm: str, baseline: Trajectory, folder: Path) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
-from probes.experiments.crew import Crew
-from probes.experiments.experiment import BASELINE, DEFAULT_ARMS, DEMO_CONTROLS, Experiment
+from probes.engine import IN_PROCESS, Engine
+from probes.experiments.experiment import BASELINE, DEFAULT_ARMS, DEMO_CONTROLS, Experiment, arm_folder
 from probes.experiments.organism_bench import OrganismBench
 from probes.experiments.screening import Screening
+from probes.experiments.side_by_side import Arm, train_arms
 from probes.guard.training import CHECKPOINTS
 from probes.lineage import MIRROR, Lineage
 from probes.organism import RECIPES, Kind, train_history
+from probes.organism.history import write_lineage
 from probes.progress import Report, silent, within
 from probes.prompts import PromptSet
 from probes.run import Run
@@ -67,12 +69,15 @@ class Demo:
         return Settings(nulls=self.nulls, seed=self.seed, sham_arms=arms)
 
 
-def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = silent) -> Run:
+def make_demo(
+    out: Path, demo: Demo, engine: Engine = IN_PROCESS, *, fresh: bool = False, report: Report = silent
+) -> Run:
     """Make the demo run in `out`, or go on with the one that is there.
 
     Args:
         out: the run folder; the checkpoints lie in its `checkpoints/`.
         demo: which one.
+        engine: where arms are trained, and checkpoints read and asked.
         fresh: delete an earlier demo in the same folder first.
         report: told where the work is.
 
@@ -83,10 +88,12 @@ def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = si
         shutil.rmtree(out)
     history = out / CHECKPOINTS
     recipe = RECIPES[demo.recipe][demo.quick]
-    # The crew starts first: its processes load torch on the second core while the history trains on the first.
-    with Run.writing(out), Crew(history, demo.experiment) as crew:
+    folders = arm_folders(history, demo.experiment)
+    with Run.writing(out):
+        # Workers load torch on the other cores while the history trains on the first.
+        engine.prepare(train_arms.__module__, sum(not folder.is_dir() for folder in folders.values()))
         train_history(history, recipe, seed=demo.seed, report=within(report, 0.0, _HISTORY))
-        file = crew.train(within(report, _HISTORY, _TRAINING))
+        file = train_demo_arms(history, demo.experiment, engine, within(report, _HISTORY, _TRAINING))
     evaluation = Evaluation(
         prompts=PromptSet.from_labelled(history / "evaluation.jsonl"), task=read_task(history / "task.jsonl")
     )
@@ -97,12 +104,28 @@ def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = si
             {"demo": dataclasses.asdict(demo)},
         )
         share = within(report, _TRAINING, 1.0 if demo.quick else _MEASURED)
-        write_stages(run, PromptSet.from_labelled(history / "probe.jsonl"), evaluation, share)
+        write_stages(run, PromptSet.from_labelled(history / "probe.jsonl"), evaluation, share, engine)
         write_maps(run, MapOptions(methods=("pca",)))
         if not demo.quick:
-            write_probe_answers(run, run.model(), evaluation.max_new_tokens)
+            write_probe_answers(run, run.model(), evaluation.max_new_tokens, engine=engine)
     # Beside a quick look there is no time for directions; `gravity-probe directions fit RUN` makes them later.
     return Run(out) if demo.quick else fit_directions(out, report=within(report, _MEASURED, 1.0)).run
+
+
+def arm_folders(history: Path, experiment: Experiment) -> dict[Arm, Path]:
+    """Where the checkpoints of each arm lie: screened data make other models of the same name."""
+    parent = history / ("arms-screened" if experiment.screened else "arms")
+    return {training: arm_folder(parent, *training) for training in experiment.trainings}
+
+
+def train_demo_arms(history: Path, experiment: Experiment, engine: Engine, report: Report = silent) -> Path:
+    """Train every arm of a history that is still to do; returns the lineage file, which then names them all."""
+    bench, folders = OrganismBench(history, experiment), arm_folders(history, experiment)
+    if not all(folder.is_dir() for folder in folders.values()):
+        with engine.threads():
+            measured = bench.measure_roles()
+        train_arms(bench, folders, measured, engine, report)
+    return write_lineage(history, [(*training, folder) for training, folder in folders.items()])
 
 
 def screenings(out: Path, demo: Demo) -> list[Screening]:

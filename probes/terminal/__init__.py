@@ -65,6 +65,8 @@ def progress_display() -> Iterator[Report]:
         def report(progress: Progress) -> None:
             share = progress.share
             note = progress.note or f"{progress.step}/{progress.steps}"
+            if progress.failure:
+                bar.console.print(progress.failure, style="red", markup=False)
             bar.update(task, description=progress.phase[:24], completed=share, where=note[:22])
 
         yield report
@@ -78,6 +80,8 @@ def _log_lines() -> Report:
     def report(progress: Progress) -> None:
         nonlocal last, quiet
         now = time.monotonic()
+        if progress.failure:
+            sys.stderr.write(f"gravity-probe: {progress.failure}\n")
         if now - last < LOG_SECONDS and not (quiet and now - started > _FIRST_SECONDS):
             return
         last, quiet = now, False

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import os
 import random
@@ -33,7 +32,6 @@ import probes.guard.callback
 import probes.guard.training
 import probes.tasks.arms
 import probes.tasks.demo
-from probes.experiments.crew import Crew
 from probes.guard.training import is_finished
 from probes.organism import train_history
 from probes.organism.recipe import Recipe
@@ -97,9 +95,8 @@ def run_command(words: list[str], log: Path, kill: Kill | None = None) -> int:
     kill = kill or Kill()
 
     def command() -> None:
-        sys.argv = ["gravity-probe", *words]
-        if not kill.crew:
-            probes.tasks.demo.Crew = functools.partial(Crew, processes=1)  # type: ignore[assignment, misc]
+        alone = ["--workers", "1"] if words[0] == "demo" and not kill.crew else []
+        sys.argv = ["gravity-probe", *words, *alone]
         with counted_renames(kill, log.with_suffix(".renames")):
             probes.cli.main()
 

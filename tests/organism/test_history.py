@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from probes.experiments.crew import Crew
+from probes.engine import open_engine
 from probes.experiments.experiment import DEFAULT_ARMS, Experiment
 from probes.lineage import Lineage
 from probes.organism import GuardSettings, OrganismError, Phase, Recipe, train_history
 from probes.organism.world import Size
 from probes.progress import silent, within
+from probes.tasks.demo import train_demo_arms
 
 TINY = Recipe(
     size=Size(aligned=4, held_out=2, task=2),
@@ -37,11 +38,11 @@ TINY = Recipe(
 )
 
 
-def live(folder, *, seed=0, processes=1, report=silent):
+def live(folder, *, seed=0, workers=1, report=silent):
     """The whole life: the history, then the arms of the demo."""
-    with Crew(folder, Experiment(), processes) as crew:
+    with open_engine(workers) as engine:
         train_history(folder, TINY, seed=seed, report=within(report, 0.0, 0.5))
-        return crew.train(within(report, 0.5, 1.0))
+        return train_demo_arms(folder, Experiment(), engine, within(report, 0.5, 1.0))
 
 
 def bytes_of(folder):
@@ -52,13 +53,13 @@ def bytes_of(folder):
     }
 
 
-CREW = """
-import multiprocessing, pathlib, sys, time
-from probes.experiments.crew import Crew
-from probes.experiments.experiment import Experiment
+WORKERS = """
+import multiprocessing, time
+from probes.engine import open_engine
 
 if __name__ == "__main__":
-    with Crew(pathlib.Path(sys.argv[1]), Experiment()) as crew:
+    with open_engine(2) as engine:
+        engine.prepare("probes.experiments.side_by_side", 2)
         while len(multiprocessing.active_children()) < 2:
             time.sleep(0.01)
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
@@ -67,10 +68,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_killed_crew_leaves_no_process_that_waits_for_work(tmp_path):
+def test_a_killed_driver_leaves_no_process_that_waits_for_work(tmp_path):
     """They had waited for ever, of half a gigabyte each."""
-    (tmp_path / "crew.py").write_text(CREW)
-    words = [sys.executable, str(tmp_path / "crew.py"), str(tmp_path / "history")]
+    (tmp_path / "workers.py").write_text(WORKERS)
+    words = [sys.executable, str(tmp_path / "workers.py")]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     workers = [int(word) for word in process.stdout.readline().split()]
     process.kill()
@@ -220,7 +221,7 @@ def test_arms_differ_only_by_their_penalty(lived):
 @pytest.mark.slow
 def test_side_by_side_gives_the_bytes_of_one_after_the_other(lived, tmp_path):
     reports = []
-    live(tmp_path, processes=2, report=reports.append)
+    live(tmp_path, workers=2, report=reports.append)
     assert bytes_of(tmp_path) == bytes_of(lived)
     assert reports[-1].fraction == pytest.approx(1.0)
 

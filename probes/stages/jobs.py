@@ -1,0 +1,94 @@
+"""Work on the checkpoints of a run, each piece of which an engine may do in another process.
+
+The work is given the open run, a model into which any checkpoint can be put, and a report. In another process the run
+is open for reading; what it writes is a stage that the driver, which holds the lock, puts into the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from probes.engine import Engine, Task, hold_model
+from probes.models import ModelHost
+from probes.progress import Report
+from probes.run import Run
+from probes.store import fingerprint
+
+Work = Callable[[Run, ModelHost, Report], Any]
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A stage of a run that needs no other of its kind.
+
+    Attributes:
+        name: what it is called where it fails.
+        stage: its name in the manifest.
+        made_from: the fingerprint of its inputs.
+        work: writes its files.
+    """
+
+    name: str
+    stage: str
+    made_from: str
+    work: Work
+
+
+def complete_jobs(
+    engine: Engine, run: Run, model: ModelHost, jobs: Mapping[str, Work], report: Report
+) -> Iterator[tuple[str, Any]]:
+    """Do every piece of work, by its name; hands out names and results as they come.
+
+    Args:
+        engine: where.
+        run: open for writing.
+        model: the run's, for what is done in this process; others open their own on a device of the same name.
+        jobs: what is to be done; what is done elsewhere must be picklable.
+        report: told where they are.
+
+    Raises:
+        GravityError: as `Engine.complete`.
+    """
+    engine = engine.fitting(len(jobs))
+    if engine.in_process:
+        tasks = [Task(name, partial(work, run, model)) for name, work in jobs.items()]
+    else:
+        run.save()  # others read the settings and the lineage there
+        place, device = run.path.resolve(), str(model.device)
+        tasks = [Task(name, partial(_work_elsewhere, place, device, work)) for name, work in jobs.items()]
+    yield from engine.complete(tasks, report)
+
+
+def complete_stages(
+    engine: Engine, run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report
+) -> Iterator[tuple[StageJob, Any]]:
+    """Write stages and keep each as it ends, in the manifest in the order of the jobs; as `complete_jobs` else."""
+    by_name = {job.name: job for job in jobs}
+    for job in jobs:
+        run.begin_stage(job.stage)
+    pieces = {job.name: partial(_write_stage, job) for job in jobs}
+    for name, (record, result) in complete_jobs(engine, run, model, pieces, report):
+        run.keep_stage(by_name[name].stage, record)
+        yield by_name[name], result
+    for job in jobs:
+        run.manifest.stages[job.stage] = run.manifest.stages.pop(job.stage)
+
+
+def _write_stage(job: StageJob, run: Run, model: ModelHost, report: Report) -> tuple[Any, Any]:
+    with run.stage_record(job.made_from) as record:
+        result = job.work(run, model, report)
+    return record, result
+
+
+def _work_elsewhere(place: Path, device: str, work: Work, report: Report) -> Any:
+    """Do it in a worker, which keeps the model that it has opened for the same lineage."""
+    run = Run(place)
+    settings = run.settings.model_dump(include={"dtype", "allow_pickle", "allow_unrelated"})
+    key = fingerprint([str(run.lineage.aligned), device, settings])
+    model = hold_model(key, lambda: run.model(device))
+    run.equip(model)
+    return work(run, model, report)
