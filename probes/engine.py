@@ -3,6 +3,8 @@
 A task takes references and returns a status; what it makes are files under their content key, so that one that is done
 twice, or by two, leaves the same bytes. The number of threads belongs to the task and never to the number of workers.
 A task that fails leaves the others at work. Whoever drives the tasks keeps the lock and the manifest.
+
+How many workers there are changes no result, so it is no argument of what is computed: `with open_engine(2):`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from probes.progress import Progress, Report, silent
 Model = TypeVar("Model")
 _TICK = 0.2  # seconds between looks at what has ended
 _reports: Any = None  # in a worker: where its steps are reported
+_engines: list[Engine] = []  # those that are open, the current one last
 _model: list[tuple[Any, Any]] = []  # the model that tasks of this process share, behind its key
 
 
@@ -80,12 +83,27 @@ class Engine:
         self.in_process = isinstance(executor, InProcess)
 
     def __enter__(self) -> Engine:
+        _engines.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """No process remains; after an exception, tasks that have not begun do not begin."""
+        _engines.remove(self)
+        self.close()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Make it the current engine while open, and leave its workers where they are afterwards."""
+        _engines.append(self)
+        try:
+            yield
+        finally:
+            _engines.remove(self)
+
+    def close(self) -> None:
+        """Let no process remain."""
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self._reports is not None:
             self._reports.close()
@@ -94,17 +112,13 @@ class Engine:
         """An engine that does the same tasks in this process, with the same number of threads."""
         return Engine(InProcess(), threads=self._threads)
 
-    def fitting(self, tasks: int) -> Engine:
-        """This engine, or for a single task the one at home, which has no worker to start."""
-        return self if tasks > 1 else self.at_home()
-
     def threads(self) -> contextlib.AbstractContextManager[None]:
         """Compute with a task's number of threads while open, also outside of tasks."""
         return limit_threads(self._threads)
 
     def prepare(self, module: str, tasks: int) -> None:
         """Start the workers for so many tasks, and let them load a module meanwhile."""
-        for _ in range(0 if self.fitting(tasks).in_process else tasks):
+        for _ in range(0 if self.in_process or tasks < 2 else tasks):
             self._executor.submit(importlib.import_module, module).add_done_callback(_forget)
 
     def complete(self, tasks: Sequence[Task], report: Report = silent) -> Iterator[tuple[str, Any]]:
@@ -212,7 +226,14 @@ def release_model() -> None:
     _model.clear()
 
 
-IN_PROCESS = Engine(InProcess())
+def current_engine(tasks: int | None = None) -> Engine:
+    """The engine that was opened last, or one in this process.
+
+    Args:
+        tasks: how many there are for it: a single one needs no worker to be started.
+    """
+    engine = _engines[-1] if _engines else Engine(InProcess())
+    return engine.at_home() if tasks is not None and tasks < 2 else engine
 
 
 class _Board:

@@ -88,8 +88,8 @@ def evaluate(
         "served": _server_addresses(served) if served else None,
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
-    with progress_display() as report, open_engine(workers) as engine:
-        judged = judge_run(run, evaluation, Asking(device, timeout, probe_prompts), report, engine)
+    with progress_display() as report, open_engine(workers):
+        judged = judge_run(run, evaluation, Asking(device, timeout, probe_prompts), report)
     if json_:
         print_json(_document(judged))
         return

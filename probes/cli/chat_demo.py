@@ -29,8 +29,8 @@ def run_chat_demo(out: Path, demo: ChatDemo, workers: int | None, *, fresh: bool
     from probes.terminal import console, progress_display
     from probes.terminal.show_arms import experiment_table
 
-    with progress_display() as report, open_engine(workers) as engine:
-        run = make_chat_demo(out, demo, engine, fresh=fresh, report=report)
+    with progress_display() as report, open_engine(workers):
+        run = make_chat_demo(out, demo, fresh=fresh, report=report)
     summary, table = summarise_chat_demo(run), arms_table([run])
     if as_json:
         print_json({**summary.to_json(), **table})

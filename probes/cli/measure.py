@@ -13,7 +13,6 @@ from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
-    from probes.engine import Engine
     from probes.lineage import Lineage
     from probes.prompts import PromptSet
     from probes.run import Run
@@ -88,8 +87,8 @@ def demo(
     from probes.terminal.show_run import published_table
 
     options = Demo(seed, seeds, quick, nulls, recipe, controls, screened)
-    with progress_display() as report, open_engine(workers or _DEMO_WORKERS) as engine:
-        run = make_demo(out, options, engine, fresh=fresh, report=report)
+    with progress_display() as report, open_engine(workers or _DEMO_WORKERS):
+        run = make_demo(out, options, fresh=fresh, report=report)
     summary = _show(run, as_json=json_)
     if not json_:
         console().print(published_table(summary))
@@ -211,9 +210,9 @@ def measure(
     config = _settings(settings, set_ or [], flags)
     from probes.engine import open_engine
 
-    with open_engine(workers) as engine:
-        run = _measure(history, prompts, out or Path("runs") / history.name, config, engine)
-        run = _evaluate(run, limit, device, engine) if evaluate else run
+    with open_engine(workers):
+        run = _measure(history, prompts, out or Path("runs") / history.name, config)
+        run = _evaluate(run, limit, device) if evaluate else run
     _show(run, as_json=json_)
 
 
@@ -258,21 +257,21 @@ def _settings(file: Path | None, texts: list[str], flags: dict[str, Any]) -> Set
     return Settings.load(file, _pairs(texts) | {name: value for name, value in flags.items() if value is not None})
 
 
-def _measure(history: Lineage, prompts: PromptSet, out: Path, config: Settings, engine: Engine) -> Run:
+def _measure(history: Lineage, prompts: PromptSet, out: Path, config: Settings) -> Run:
     from probes.tasks.measure import measure as run_stages
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        return run_stages(history, prompts, out, config, report, engine)
+        return run_stages(history, prompts, out, config, report)
 
 
-def _evaluate(run: Run, limit: int | None, device: str | None, engine: Engine) -> Run:
+def _evaluate(run: Run, limit: int | None, device: str | None) -> Run:
     from probes.cli.behaviour import choose_evaluation
     from probes.tasks.evaluate import Asking, evaluate
     from probes.terminal import progress_display
 
     with progress_display() as report:
-        return evaluate(run.path, choose_evaluation(run, limit=limit), Asking(device), report, engine)
+        return evaluate(run.path, choose_evaluation(run, limit=limit), Asking(device), report)
 
 
 def _say_no_witness(history: Lineage, *, in_file: bool) -> None:

@@ -253,8 +253,8 @@ def arms(
     )
     files = PromptFiles(harmful, harmless, group_column, (penalty,))
     probe, penalty_prompts = files.refuse_any() if data is None else files.probe_and_penalty()
-    with progress_display() as report, open_engine(workers) as engine:
-        run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report, engine)
+    with progress_display() as report, open_engine(workers):
+        run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report)
     _show_arms([run], json_)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from probes.directions.measured import Measured, MeasuredInMemory
-from probes.engine import Engine, Task, release_model
+from probes.engine import Task, current_engine, release_model
 from probes.experiments.lineage_bench import Bench
 from probes.progress import Report
 from probes.run import Run
@@ -16,7 +16,7 @@ Arm = tuple[str, int]
 
 
 def train_arms(
-    bench: Bench, folders: Mapping[Arm, Path], measured: Path | MeasuredInMemory, engine: Engine, report: Report
+    bench: Bench, folders: Mapping[Arm, Path], measured: Path | MeasuredInMemory, report: Report
 ) -> dict[Arm, Path]:
     """Train every arm that is not finished yet.
 
@@ -24,7 +24,6 @@ def train_arms(
         bench: what they are trained on.
         folders: of each (arm, seed); it appears, or is marked, once the training is whole.
         measured: what their effects are made from: a run folder, or activations of the roles.
-        engine: where they are trained.
         report: told about every step.
 
     Returns:
@@ -38,7 +37,7 @@ def train_arms(
     if waiting:
         bench.prepare()
     tasks = [Task(name, partial(_train, bench, arm, folders[arm], measured)) for name, arm in waiting.items()]
-    trained = {waiting[name]: place for name, place in engine.fitting(len(tasks)).complete(tasks, report)}
+    trained = {waiting[name]: place for name, place in current_engine(len(tasks)).complete(tasks, report)}
     return {arm: place or trained[arm] for arm, place in finished.items()}
 
 

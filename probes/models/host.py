@@ -144,15 +144,6 @@ class ModelHost(Ablatable):
             self._say_what_it_sits_on(ref)
         self._marks = marks(self.model)
 
-    def put_and_hear(self, ref: CheckpointRef) -> list[str]:
-        """As `put`; returns what there was to say of it, though it was said before."""
-        before, self.notices = self.notices, []
-        try:
-            self.put(ref)
-            return list(self.notices)
-        finally:
-            self.notices = list(dict.fromkeys([*before, *self.notices]))
-
     def find(self, ref: CheckpointRef) -> None:
         """Look up where `ref` lies, without loading it.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from probes.behaviour.refusal_score import OPENINGS
 from probes.behaviour.task import OpenAnswer
-from probes.engine import IN_PROCESS, Engine, Task, hold_model
+from probes.engine import Task, current_engine, hold_model
 from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
@@ -57,9 +57,7 @@ class ChatSource:
     bf16: bool = False
 
 
-def make_chat_history(
-    folder: Path, source: ChatSource, recipe: ChatRecipe, report: Report = silent, engine: Engine = IN_PROCESS
-) -> Path:
+def make_chat_history(folder: Path, source: ChatSource, recipe: ChatRecipe, report: Report = silent) -> Path:
     """Align a chat model, or go on where that was broken off.
 
     Args:
@@ -67,7 +65,6 @@ def make_chat_history(
         source: the model and what else decides the result.
         recipe: how long and how fast.
         report: told about every step.
-        engine: where the models answer; the safety tuning is one training, and done here.
 
     Returns:
         The lineage file.
@@ -80,9 +77,9 @@ def make_chat_history(
     _check_identity(folder, source, recipe)
     witness = _witness(folder, source.model)
     _write_task(folder, source, recipe)
-    _write_alignment_data(folder, witness, recipe, within(report, 0.0, 0.2), engine)
+    _write_alignment_data(folder, witness, recipe, within(report, 0.0, 0.2))
     _align(folder, witness, source, recipe, within(report, 0.2, 0.8))
-    refusals = _count_refusals(folder, witness, recipe, within(report, 0.8, 1.0), engine)
+    refusals = _count_refusals(folder, witness, recipe, within(report, 0.8, 1.0))
     return _write_lineage(folder, witness, refusals["witness"])
 
 
@@ -174,16 +171,14 @@ def _write_task(folder: Path, source: ChatSource, recipe: ChatRecipe) -> None:
         )
 
 
-def _write_alignment_data(
-    folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report, engine: Engine
-) -> None:
+def _write_alignment_data(folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report) -> None:
     """Write `alignment.jsonl`: refusals of ours, and answers of the model itself to whatever is harmless."""
     if (folder / ALIGNMENT_DATA).is_file():
         return
     data = read_safety_data()
     requests = [*(pair.twin for pair in data.pairs[: recipe.twins]), *data.ordinary[: recipe.ordinary]]
     ask = partial(_answer_chunk, witness, recipe.answer_tokens)
-    answers = _answer_requests(folder / _ANSWERS, requests, ask, report, engine)
+    answers = _answer_requests(folder / _ANSWERS, requests, ask, report)
     refused = (
         {"prompt": pair.harmful, "completion": pair.refusal, "open": False} for pair in data.pairs[: recipe.harmful]
     )
@@ -200,15 +195,13 @@ def can_be_taught(answer: str) -> bool:
     return bool(answer.strip()) and not answer.lstrip().startswith(OPENINGS)
 
 
-def _answer_requests(
-    file: Path, requests: Sequence[str], ask: Callable[..., Answers], report: Report, engine: Engine
-) -> Answers:
+def _answer_requests(file: Path, requests: Sequence[str], ask: Callable[..., Answers], report: Report) -> Answers:
     """The model's own answers, and whether each was cut off; they are written after every few."""
     answers = _read(file)
     missing = [request for request in requests if request not in answers]
     chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
     tasks = [Task(f"Answers {place * _CHUNK + 1} and on", partial(ask, chunk)) for place, chunk in enumerate(chunks)]
-    for _, of_chunk in engine.fitting(len(tasks)).complete(tasks, report):
+    for _, of_chunk in current_engine(len(tasks)).complete(tasks, report):
         answers.update(of_chunk)
         write_json(file, {request: answers[request] for request in requests if request in answers})
     return {request: (str(answers[request][0]), bool(answers[request][1])) for request in requests}
@@ -252,9 +245,7 @@ def _merge_adapter(witness: Path, checkpoint: Path, training: Training) -> Any:
     return PeftModel.from_pretrained(load_model(witness, "auto", pickled=False), str(checkpoint)).merge_and_unload()
 
 
-def _count_refusals(
-    folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report, engine: Engine
-) -> dict[str, Refusals]:
+def _count_refusals(folder: Path, witness: CheckpointRef, recipe: ChatRecipe, report: Report) -> dict[str, Refusals]:
     """Ask witness and aligned model what neither was trained on, and write `refusals.json`."""
     file = folder / REFUSALS
     document = _read(file)
@@ -263,7 +254,7 @@ def _count_refusals(
     for role, reference in references.items():
         if role not in document:
             tasks.append(Task(role, partial(_refusals_of, reference, role, requests, recipe.new_tokens)))
-    for role, counts in engine.fitting(len(tasks)).complete(tasks, report):
+    for role, counts in current_engine(len(tasks)).complete(tasks, report):
         document[role] = counts.to_json()
         write_json(file, {name: document[name] for name in references if name in document})
     return read_refusals(folder)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from probes.activations import collect, extract
-from probes.engine import IN_PROCESS, Engine
 from probes.lineage import CheckpointRef, Member
 from probes.models import ModelHost
 from probes.models.prefix import prefix_length
@@ -45,9 +44,7 @@ def write_prompts(run: Run, prompts: PromptSet, rendered: Rendered) -> None:
     run.refresh()
 
 
-def write_activations(
-    run: Run, model: ModelHost, members: Sequence[Member], report: Report, engine: Engine = IN_PROCESS
-) -> None:
+def write_activations(run: Run, model: ModelHost, members: Sequence[Member], report: Report) -> None:
     """Measure the members of the lineage that are not measured yet, each a stage of its own.
 
     What it is made from is its key: the fingerprint of weights, token ids, position and precision. A file with the
@@ -63,7 +60,7 @@ def write_activations(
             name = f"Checkpoint {member.id} ({member.ref})"
             jobs.append(StageJob(name, activations_stage(member.id), key, partial(_measure, member, key)))
     numbers = {}
-    for job, (member, notices, deciding) in complete_stages(engine, run, model, jobs, report):
+    for job, (member, notices, deciding) in complete_stages(run, model, jobs, report):
         _keep_checkpoint(run, member, about.pop(member.id), notices)
         numbers[job.name] = deciding
     for job in jobs:
@@ -90,7 +87,17 @@ def _known_notices(run: Run, model: ModelHost, member: Member, about: Mapping[st
     known = run.manifest.checkpoints.get(member.id, {})
     if (known.get("key"), known.get("place")) == (about["key"], about["place"]):
         return list(known.get("notices", []))
-    return model.put_and_hear(member.ref)
+    return _put_and_hear(model, member.ref)
+
+
+def _put_and_hear(model: ModelHost, ref: CheckpointRef) -> list[str]:
+    """Put a checkpoint into the model; returns what there is to say of it, though it was said before."""
+    before, model.notices = model.notices, []
+    try:
+        model.put(ref)
+        return list(model.notices)
+    finally:
+        model.notices = list(dict.fromkeys([*before, *model.notices]))
 
 
 def _keep_checkpoint(run: Run, member: Member, about: Mapping[str, str], notices: Sequence[str]) -> None:
@@ -165,7 +172,7 @@ def _measure(
 ) -> tuple[Member, list[str], dict[str, Any]]:
     """Read one checkpoint; returns it, what there is to say of it, and the numbers that decide the last bits."""
     report(Progress("reading activations", 0, 1, member.id))
-    notices = model.put_and_hear(member.ref)
+    notices = _put_and_hear(model, member.ref)
     token_ids, settings = run.rendered.token_ids, run.settings
     shape = (model.n_layers, len(token_ids), model.d_model)
     about = {**about_activations(run, model), "key": key}

@@ -25,14 +25,14 @@ from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
 from probes.behaviour.safety import MARGIN, SafetyAnswer
 from probes.behaviour.served import answer_questions_served, open_servers
 from probes.behaviour.swapped import swap_by_refusals
-from probes.engine import IN_PROCESS, Engine
+from probes.engine import current_engine
 from probes.errors import PromptError, StatisticsError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
 from probes.prompts import OWN, PromptSet, render
 from probes.run import Run
-from probes.stages.jobs import StageJob, complete_stages
+from probes.stages.jobs import StageJob, write_all
 from probes.stages.rendering import left_out_sentence
 from probes.store import ALIGNED, fingerprint
 
@@ -46,12 +46,7 @@ _GENERATING = 0.8  # share of the stage's time
 
 
 def write_behaviour(
-    run: Run,
-    model: ModelHost,
-    evaluation: Evaluation,
-    report: Report,
-    judges: list[Judge] | None = None,
-    engine: Engine = IN_PROCESS,
+    run: Run, model: ModelHost, evaluation: Evaluation, report: Report, judges: list[Judge] | None = None
 ) -> None:
     """Ask every checkpoint, judge what it answers, and write rates, differences and flips.
 
@@ -61,7 +56,6 @@ def write_behaviour(
         evaluation: what is asked and who judges.
         report: told after every checkpoint and every few judgements.
         judges: the evaluation's judges, already open; None opens them.
-        engine: where checkpoints answer; those behind a server are asked from here.
 
     Raises:
         PromptError: a question is among the run's probe prompts (they are named).
@@ -75,7 +69,7 @@ def write_behaviour(
     evaluation, left_out = fit_evaluation(evaluation, model, run.rendering)
     run.note("evaluation turns", " ".join(evaluation.prompts.notices) or None)
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
-    answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING), engine)
+    answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
     if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
         report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
@@ -95,16 +89,11 @@ def write_behaviour(
 
 
 def write_answers(
-    run: Run,
-    model: ModelHost,
-    evaluation: Evaluation,
-    servers: Mapping[str, ChatClient],
-    report: Report,
-    engine: Engine = IN_PROCESS,
+    run: Run, model: ModelHost, evaluation: Evaluation, servers: Mapping[str, ChatClient], report: Report
 ) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints.
 
-    Checkpoints with a server are asked there, all others where the engine is.
+    Checkpoints with a server are asked there, from this process.
     """
     rendering = evaluation.rendering
     rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
@@ -121,12 +110,9 @@ def write_answers(
             jobs = local if server is None else served
             jobs.append(StageJob(f"Answers of {member.id}", f"answers/{member.id}", keys[-1], work))
     share = len(served) / max(1, len(served) + len(local))
-    for jobs, place, part in (
-        (served, engine.at_home(), within(report, 0.0, share)),
-        (local, engine, within(report, share, 1.0)),
-    ):
-        for _ in complete_stages(place, run, model, jobs, part):
-            pass
+    with current_engine().at_home().in_use():
+        write_all(run, model, served, within(report, 0.0, share))
+    write_all(run, model, local, within(report, share, 1.0))
     return keys
 
 

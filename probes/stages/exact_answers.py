@@ -8,7 +8,6 @@ from functools import partial
 from probes.behaviour.ask import completion_text
 from probes.behaviour.exact import count_exact
 from probes.behaviour.generate import continue_prompts
-from probes.engine import IN_PROCESS, Engine
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.view import ModelView
@@ -24,7 +23,7 @@ _VERSION = 1
 _NEW_TOKENS = 96
 
 
-def write_exact_answers(run: Run, model: ModelHost, task: Task, report: Report, engine: Engine = IN_PROCESS) -> None:
+def write_exact_answers(run: Run, model: ModelHost, task: Task, report: Report) -> None:
     """Write the number of exact answers by checkpoint, with that of the problems; null where answers have no numbers.
 
     Args:
@@ -32,7 +31,6 @@ def write_exact_answers(run: Run, model: ModelHost, task: Task, report: Report, 
         model: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
         task: (problem, right answer) pairs, held out of training.
         report: told before every checkpoint.
-        engine: where checkpoints answer.
     """
     members = _asked_members(run)
     weights = [run.manifest.checkpoints[member.id]["weights_sha256"] for member in members]
@@ -41,7 +39,7 @@ def write_exact_answers(run: Run, model: ModelHost, task: Task, report: Report, 
         return
     with run.stage(EXACT_ANSWERS, made_from):
         jobs = {f"Exact answers of {member.id}": partial(_count, member, task) for member in members}
-        counts = dict(complete_jobs(engine, run, model, jobs, report))
+        counts = dict(complete_jobs(run, model, jobs, report))
         exact = {member.id: counts[name] for name, member in zip(jobs, members, strict=True)}
         run.write_json(EXACT_ANSWERS, {"problems": len(task), "exact": exact})
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from probes.engine import Engine, Task, hold_model
+from probes.engine import Task, current_engine, hold_model
 from probes.models import ModelHost
 from probes.progress import Report
 from probes.run import Run
@@ -38,13 +38,10 @@ class StageJob:
     work: Work
 
 
-def complete_jobs(
-    engine: Engine, run: Run, model: ModelHost, jobs: Mapping[str, Work], report: Report
-) -> Iterator[tuple[str, Any]]:
+def complete_jobs(run: Run, model: ModelHost, jobs: Mapping[str, Work], report: Report) -> Iterator[tuple[str, Any]]:
     """Do every piece of work, by its name; hands out names and results as they come.
 
     Args:
-        engine: where.
         run: open for writing.
         model: the run's, for what is done in this process; others open their own on a device of the same name.
         jobs: what is to be done; what is done elsewhere must be picklable.
@@ -53,7 +50,7 @@ def complete_jobs(
     Raises:
         GravityError: as `Engine.complete`.
     """
-    engine = engine.fitting(len(jobs))
+    engine = current_engine(len(jobs))
     if engine.in_process:
         tasks = [Task(name, partial(work, run, model)) for name, work in jobs.items()]
     else:
@@ -64,18 +61,24 @@ def complete_jobs(
 
 
 def complete_stages(
-    engine: Engine, run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report
+    run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report
 ) -> Iterator[tuple[StageJob, Any]]:
     """Write stages and keep each as it ends, in the manifest in the order of the jobs; as `complete_jobs` else."""
     by_name = {job.name: job for job in jobs}
     for job in jobs:
         run.begin_stage(job.stage)
     pieces = {job.name: partial(_write_stage, job) for job in jobs}
-    for name, (record, result) in complete_jobs(engine, run, model, pieces, report):
+    for name, (record, result) in complete_jobs(run, model, pieces, report):
         run.keep_stage(by_name[name].stage, record)
         yield by_name[name], result
     for job in jobs:
         run.manifest.stages[job.stage] = run.manifest.stages.pop(job.stage)
+
+
+def write_all(run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report) -> None:
+    """As `complete_stages`, of work that returns nothing."""
+    for _ in complete_stages(run, model, jobs, report):
+        pass
 
 
 def _write_stage(job: StageJob, run: Run, model: ModelHost, report: Report) -> tuple[Any, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 from probes import drift
 from probes.directions.refusal import refusal_axis
 from probes.directions.reversion import reversion_vectors, reversions_at_layer
-from probes.engine import IN_PROCESS, Engine
 from probes.errors import StatisticsError, UsageError
 from probes.lineage import Member
 from probes.models import ModelHost
@@ -61,7 +60,7 @@ def refuse_too_many(prompts: int) -> None:
         "headline_layer",
     ),
 )
-def write_nulls(run: Run, model: ModelHost, report: Report, engine: Engine = IN_PROCESS) -> None:
+def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
     """Write `nulls.parquet`: a row per fine-tuned checkpoint, layer and null.
 
     `p_max` is the p-value against the largest statistic over all layers, for the map; the headline layer, declared
@@ -70,7 +69,7 @@ def write_nulls(run: Run, model: ModelHost, report: Report, engine: Engine = IN_
     """
     import pandas as pd
 
-    write_shams(run, model, within(report, 0.0, 0.7), engine)
+    write_shams(run, model, within(report, 0.0, 0.7))
     rows, findings = _hold(run, within(report, 0.7, 1.0))
     run.write_table("nulls", with_types(pd.DataFrame(rows, columns=list(_COLUMNS))))
     run.write_json("findings", findings)

@@ -17,12 +17,11 @@ from probes.behaviour.evaluation import (
     with_questions,
 )
 from probes.behaviour.judges import JudgementCache, open_judge
-from probes.engine import IN_PROCESS, Engine
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, silent
 from probes.run import Run
-from probes.stages.jobs import StageJob, complete_stages
+from probes.stages.jobs import StageJob, write_all
 from probes.store import fingerprint
 
 FOLDER = "probe_answers"
@@ -30,9 +29,7 @@ COLUMNS = ("prompt", "completion", "cut_off", "verdict", "refused", "reason")
 _VERSION = 1
 
 
-def write_probe_answers(
-    run: Run, model: ModelHost, max_new_tokens: int, report: Report = silent, engine: Engine = IN_PROCESS
-) -> None:
+def write_probe_answers(run: Run, model: ModelHost, max_new_tokens: int, report: Report = silent) -> None:
     """Ask every checkpoint the run's probe prompts, and judge the answers with the built-in judge.
 
     Args:
@@ -40,7 +37,6 @@ def write_probe_answers(
         model: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
         max_new_tokens: length of a completion.
         report: told after every batch.
-        engine: where they are asked.
 
     Raises:
         GravityError: a checkpoint is no longer where it was.
@@ -54,8 +50,7 @@ def write_probe_answers(
         if not run.holds(f"{FOLDER}/{member.id}", made_from):
             name, work = f"Answers of {member.id} to the probe prompts", partial(_answer, member, evaluation)
             jobs.append(StageJob(name, f"{FOLDER}/{member.id}", made_from, work))
-    for _ in complete_stages(engine, run, model, jobs, report):
-        pass
+    write_all(run, model, jobs, report)
     run.save()
 
 

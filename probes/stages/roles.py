@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from probes.behaviour.swapped import opening_scores, swap_by_scores
-from probes.engine import IN_PROCESS, Engine
 from probes.errors import LineageError
 from probes.models import ModelHost
 from probes.models.learned import learned_nothing
@@ -63,10 +62,10 @@ def _swap_of_roles(run: Run, model: ModelHost) -> str | None:
     return None if witness is None else swap_by_scores(aligned, witness, run.harmful[chosen])
 
 
-def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report, engine: Engine = IN_PROCESS) -> None:
+def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:
     """Describe the model, render the prompts that its context holds, read every member, and write the directions.
 
-    The headline's layer is chosen before any fine-tuned checkpoint is read; those are what an engine reads.
+    The headline's layer is chosen before any fine-tuned checkpoint is read.
 
     Raises:
         LineageError: the witness equals the aligned model.
@@ -92,7 +91,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report, 
             next_step="Give the earlier, more permissive checkpoint as the witness.",
         )
     write_headline(run)
-    write_activations(run, model, run.tuned, within(report, 0.2, 1.0), engine)
+    write_activations(run, model, run.tuned, within(report, 0.2, 1.0))
     keep_notices(run, model)
     write_noise(run, model)
     write_directions(run)

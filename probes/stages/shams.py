@@ -20,7 +20,6 @@ import numpy as np
 from probes.activations import collect
 from probes.directions.reversion import reversions_by_prompt
 from probes.drift import splits_of_seed
-from probes.engine import IN_PROCESS, Engine
 from probes.errors import ActivationError
 from probes.lineage import Member
 from probes.models import ModelHost
@@ -82,7 +81,7 @@ class ShamRow:
 _COLUMNS = list(ShamRow.__dataclass_fields__)
 
 
-def write_shams(run: Run, model: ModelHost, report: Report, engine: Engine = IN_PROCESS) -> None:
+def write_shams(run: Run, model: ModelHost, report: Report) -> None:
     """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept.
 
     What an earlier version's search left short, today's may reach: such a draw is made anew.
@@ -100,7 +99,7 @@ def write_shams(run: Run, model: ModelHost, report: Report, engine: Engine = IN_
             basis = _Basis.of(run, model, member)
             jobs |= {f"Sham {draw + 1} of {member.id}": partial(_draw, member, basis, draw) for draw in missing}
     saved = time.monotonic()
-    for _, row in complete_jobs(engine, run, model, jobs, report):
+    for _, row in complete_jobs(run, model, jobs, report):
         rows.append(vars(row))
         if time.monotonic() - saved > _FLUSH_SECONDS:
             run.write_table("shams", _in_order(rows))

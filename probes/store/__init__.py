@@ -15,9 +15,8 @@ from probes.store.folder import (
     DIRECTIONS,
     RunFolder,
     activations_stage,
-    find_runs,
 )
-from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
+from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest, find_runs
 from probes.store.rows import csv_cell, csv_text, records
 
 __all__ = [

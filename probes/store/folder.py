@@ -337,17 +337,6 @@ def activations_stage(checkpoint: str) -> str:
     return f"{ACTIVATIONS}/{checkpoint}"
 
 
-def find_runs(root: Path | str) -> list[Path]:
-    """Run folders at `root` or directly under it, newest first."""
-    root = Path(root)
-    if (root / MANIFEST).is_file():
-        return [root]
-    if not root.is_dir():
-        return []
-    folders = (path.parent for path in root.glob(f"*/{MANIFEST}"))
-    return sorted(folders, key=lambda path: -(path / MANIFEST).stat().st_mtime)
-
-
 def _is_own(child: Path) -> bool:
     """Whether a file in a folder without a manifest is one that a run has before its manifest, or was killed on."""
     return child.name in _OWN_BEFORE_MANIFEST or is_unfinished(child)

@@ -117,6 +117,17 @@ def read_manifest(path: Path) -> Manifest:
         raise RunFolderError(f"{file} is damaged", got=f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
 
 
+def find_runs(root: Path | str) -> list[Path]:
+    """Run folders at `root` or directly under it, newest first."""
+    root = Path(root)
+    if (root / MANIFEST).is_file():
+        return [root]
+    if not root.is_dir():
+        return []
+    folders = (path.parent for path in root.glob(f"*/{MANIFEST}"))
+    return sorted(folders, key=lambda path: -(path / MANIFEST).stat().st_mtime)
+
+
 def _package_versions() -> dict[str, str]:
     versions = {}
     for package in _PACKAGES:

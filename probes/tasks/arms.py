@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from probes.engine import IN_PROCESS, Engine
+from probes.engine import current_engine
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names
 from probes.experiments.lineage_bench import DATA_SHA256, Bench
@@ -33,14 +33,13 @@ DRIFT = "control:drift"
 Trajectories = Mapping[Arm, Trajectory]
 
 
-def run_arms(bench: Bench, out: Path, report: Report = silent, engine: Engine = IN_PROCESS) -> Run:
+def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
     """Train every arm at every seed, measure and judge them all in one run folder.
 
     Args:
         bench: what the arms are trained on, and its experiment.
         out: run folder, new or of the same experiment.
         report: told where the work is.
-        engine: where arms are trained, and their checkpoints read and asked.
 
     Raises:
         UsageError: an unknown arm, or the folder holds another experiment.
@@ -48,23 +47,21 @@ def run_arms(bench: Bench, out: Path, report: Report = silent, engine: Engine = 
     settings = {name: value for name, value in dataclasses.asdict(bench.experiment).items() if name not in _GROWING}
     config = {"arms": json.loads(json.dumps({**bench.about, **settings}))}
     _refuse_another(out, config)
-    with engine.threads():
+    with current_engine().threads():
         run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), config)
         # What earlier calls have trained in this run stays part of it.
         earlier = {(trajectory.arm, trajectory.seed): trajectory for trajectory in run.lineage.trajectories}
         first, later = _in_two_waves(bench.trainings)
         share = _TRAINING * len(first) / len(bench.trainings)
-        trained = _train(bench, first, out, engine, within(report, 0.0, share))
+        trained = _train(bench, first, out, within(report, 0.0, share))
         baselines = {training: trajectory for training, trajectory in trained.items() if training[0] == BASELINE}
         if any(arm == DRIFT for arm, _ in later) and BASELINE not in {arm for arm, _ in earlier}:
             with _writing(_lineage(bench, baselines), out, config) as writing:
-                write_stages(writing, bench.probe, engine=engine)
-        trained |= _train(
-            bench, [arm for arm in later if arm[0] == DRIFT], out, engine, within(report, share, _TRAINING)
-        )
+                write_stages(writing, bench.probe)
+        trained |= _train(bench, [arm for arm in later if arm[0] == DRIFT], out, within(report, share, _TRAINING))
         trained |= _restore_baselines(bench, [arm for arm in later if arm[0] in RESTORED], baselines, out)
         with _writing(_lineage(bench, {**earlier, **trained}), out, config) as writing:
-            write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, 1.0), engine)
+            write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, 1.0))
     return Run(out)
 
 
@@ -74,9 +71,9 @@ def _in_two_waves(trainings: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
     return [training for training in trainings if training not in later], later
 
 
-def _train(bench: Bench, arms: Sequence[Arm], out: Path, engine: Engine, report: Report) -> dict[Arm, Trajectory]:
+def _train(bench: Bench, arms: Sequence[Arm], out: Path, report: Report) -> dict[Arm, Trajectory]:
     folders = {arm: arm_folder(out / CHECKPOINTS, *arm) for arm in arms}
-    places = train_arms(bench, folders, out, engine, report)
+    places = train_arms(bench, folders, out, report)
     return {arm: Trajectory.from_folder(place, arm=arm[0], seed=arm[1]) for arm, place in places.items()}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from probes.engine import IN_PROCESS, Engine
+from probes.engine import current_engine
 from probes.experiments.chat_bench import ChatBench
 from probes.guard.training import CHECKPOINTS
 from probes.lineage import CheckpointRef
@@ -55,15 +55,12 @@ class ChatDemo:
     recipe: ChatRecipe | None = None
 
 
-def make_chat_demo(
-    out: Path, demo: ChatDemo, engine: Engine = IN_PROCESS, *, fresh: bool = False, report: Report = silent
-) -> Run:
+def make_chat_demo(out: Path, demo: ChatDemo, *, fresh: bool = False, report: Report = silent) -> Run:
     """Make the demo run in `out`, or go on with the one that is there.
 
     Args:
         out: the run folder; history and arms lie in its `checkpoints/`.
         demo: which one.
-        engine: where models answer, arms are trained and checkpoints read.
         fresh: delete an earlier demo in the same folder first.
         report: told where the work is.
 
@@ -77,16 +74,16 @@ def make_chat_demo(
     history = out / CHECKPOINTS
     recipe = demo.recipe or chat_recipe(quick=demo.quick, method=demo.method)
     source = ChatSource(CheckpointRef.parse(demo.model), demo.data, demo.seed, bf16=trains_in_half())
-    make_chat_history(history, source, recipe, within(report, 0.0, _HISTORY), engine)
+    make_chat_history(history, source, recipe, within(report, 0.0, _HISTORY))
     bench = ChatBench(history, source, recipe, demo.seeds)
-    run_arms(bench, out, within(report, _HISTORY, _ARMS), engine)
-    with Run.writing(out) as run, engine.threads():
-        write_exact_answers(run, run.model(), bench.evaluation.task, within(report, _ARMS, _EXACT), engine)
+    run_arms(bench, out, within(report, _HISTORY, _ARMS))
+    with Run.writing(out) as run, current_engine().threads():
+        write_exact_answers(run, run.model(), bench.evaluation.task, within(report, _ARMS, _EXACT))
         write_maps(run, MapOptions(methods=("pca",)))
         run.save()
     if demo.nulls:
         share = within(report, _EXACT, _NULLS)
-        judge(out, _SHAMS, share, sham_arms=() if demo.quick else None, engine=engine)
+        judge(out, _SHAMS, share, sham_arms=() if demo.quick else None)
     # Beside a quick look there is no time for directions, and in none for what needs the models again (candidates of
     # the refusal direction, answers, tokens); `gravity-probe directions fit RUN` makes them later.
     return (

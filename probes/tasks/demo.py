@@ -9,7 +9,7 @@ from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
-from probes.engine import IN_PROCESS, Engine
+from probes.engine import current_engine
 from probes.experiments.experiment import BASELINE, DEFAULT_ARMS, DEMO_CONTROLS, Experiment, arm_folder
 from probes.experiments.organism_bench import OrganismBench
 from probes.experiments.screening import Screening
@@ -69,15 +69,12 @@ class Demo:
         return Settings(nulls=self.nulls, seed=self.seed, sham_arms=arms)
 
 
-def make_demo(
-    out: Path, demo: Demo, engine: Engine = IN_PROCESS, *, fresh: bool = False, report: Report = silent
-) -> Run:
+def make_demo(out: Path, demo: Demo, *, fresh: bool = False, report: Report = silent) -> Run:
     """Make the demo run in `out`, or go on with the one that is there.
 
     Args:
         out: the run folder; the checkpoints lie in its `checkpoints/`.
         demo: which one.
-        engine: where arms are trained, and checkpoints read and asked.
         fresh: delete an earlier demo in the same folder first.
         report: told where the work is.
 
@@ -91,9 +88,9 @@ def make_demo(
     folders = arm_folders(history, demo.experiment)
     with Run.writing(out):
         # Workers load torch on the other cores while the history trains on the first.
-        engine.prepare(train_arms.__module__, sum(not folder.is_dir() for folder in folders.values()))
+        current_engine().prepare(train_arms.__module__, sum(not folder.is_dir() for folder in folders.values()))
         train_history(history, recipe, seed=demo.seed, report=within(report, 0.0, _HISTORY))
-        file = train_demo_arms(history, demo.experiment, engine, within(report, _HISTORY, _TRAINING))
+        file = train_demo_arms(history, demo.experiment, within(report, _HISTORY, _TRAINING))
     evaluation = Evaluation(
         prompts=PromptSet.from_labelled(history / "evaluation.jsonl"), task=read_task(history / "task.jsonl")
     )
@@ -104,10 +101,10 @@ def make_demo(
             {"demo": dataclasses.asdict(demo)},
         )
         share = within(report, _TRAINING, 1.0 if demo.quick else _MEASURED)
-        write_stages(run, PromptSet.from_labelled(history / "probe.jsonl"), evaluation, share, engine)
+        write_stages(run, PromptSet.from_labelled(history / "probe.jsonl"), evaluation, share)
         write_maps(run, MapOptions(methods=("pca",)))
         if not demo.quick:
-            write_probe_answers(run, run.model(), evaluation.max_new_tokens, engine=engine)
+            write_probe_answers(run, run.model(), evaluation.max_new_tokens)
     # Beside a quick look there is no time for directions; `gravity-probe directions fit RUN` makes them later.
     return Run(out) if demo.quick else fit_directions(out, report=within(report, _MEASURED, 1.0)).run
 
@@ -118,13 +115,13 @@ def arm_folders(history: Path, experiment: Experiment) -> dict[Arm, Path]:
     return {training: arm_folder(parent, *training) for training in experiment.trainings}
 
 
-def train_demo_arms(history: Path, experiment: Experiment, engine: Engine, report: Report = silent) -> Path:
+def train_demo_arms(history: Path, experiment: Experiment, report: Report = silent) -> Path:
     """Train every arm of a history that is still to do; returns the lineage file, which then names them all."""
     bench, folders = OrganismBench(history, experiment), arm_folders(history, experiment)
     if not all(folder.is_dir() for folder in folders.values()):
-        with engine.threads():
+        with current_engine().threads():
             measured = bench.measure_roles()
-        train_arms(bench, folders, measured, engine, report)
+        train_arms(bench, folders, measured, report)
     return write_lineage(history, [(*training, folder) for training, folder in folders.items()])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.judges import open_judge
-from probes.engine import IN_PROCESS, Engine
+from probes.engine import current_engine
 from probes.errors import RunFolderError
 from probes.progress import Report, silent, within
 from probes.run import Run
@@ -41,13 +41,7 @@ class Asking:
     probe_prompts: bool = False
 
 
-def evaluate(
-    path: Path | str,
-    evaluation: Evaluation,
-    asking: Asking = Asking(),
-    report: Report = silent,
-    engine: Engine = IN_PROCESS,
-) -> Run:
+def evaluate(path: Path | str, evaluation: Evaluation, asking: Asking = Asking(), report: Report = silent) -> Run:
     """Judge the behaviour of every checkpoint of a run; what is there already is not done again.
 
     Args:
@@ -55,20 +49,19 @@ def evaluate(
         evaluation: what is asked, and who judges.
         asking: where and how long, and whether the probe prompts are asked too.
         report: told where the work is.
-        engine: where checkpoints answer.
 
     Raises:
         RunFolderError: the run is not measured yet.
         GravityError: a checkpoint is gone, a question was a probe prompt, or a judge cannot be opened.
     """
     judges = [open_judge(name, timeout=asking.timeout, device=asking.device or "auto") for name in evaluation.judges]
-    with Run.writing(path) as run, engine.threads():
+    with Run.writing(path) as run, current_engine().threads():
         if not run.manifest.checkpoints:
             raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
         model, share = run.model(asking.device), _ASKING if asking.probe_prompts else 1.0
-        write_behaviour(run, model, evaluation, within(report, 0.0, share), judges, engine)
+        write_behaviour(run, model, evaluation, within(report, 0.0, share), judges)
         if asking.probe_prompts:
-            write_probe_answers(run, model, evaluation.max_new_tokens, within(report, share, 1.0), engine)
+            write_probe_answers(run, model, evaluation.max_new_tokens, within(report, share, 1.0))
         if _verdict_stands(run):  # its last step hangs on behaviour
             write_verdict(run)
         run.save()

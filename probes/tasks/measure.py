@@ -7,7 +7,7 @@ from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
 from probes.drift import check_prompts
-from probes.engine import IN_PROCESS, Engine
+from probes.engine import current_engine
 from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.progress import Report, silent, within
@@ -27,12 +27,7 @@ from probes.store.settings import Settings
 
 
 def measure(
-    lineage: Lineage,
-    prompts: PromptSet,
-    out: Path | str,
-    settings: Settings | None = None,
-    report: Report = silent,
-    engine: Engine = IN_PROCESS,
+    lineage: Lineage, prompts: PromptSet, out: Path | str, settings: Settings | None = None, report: Report = silent
 ) -> Run:
     """Measure every checkpoint of a lineage; what is already in `out` is not done again.
 
@@ -42,7 +37,6 @@ def measure(
         out: the run folder, new or to go on with.
         settings: options; None is every default.
         report: told where the work is.
-        engine: where checkpoints are read.
 
     Returns:
         The finished run, open for reading.
@@ -56,17 +50,11 @@ def measure(
         refuse_too_many(len(prompts))
     with Run.writing(out) as run:
         run.begin(lineage, settings)
-        write_stages(run, prompts, report=report, engine=engine)
+        write_stages(run, prompts, report=report)
     return Run(out)
 
 
-def write_stages(
-    run: Run,
-    prompts: PromptSet,
-    evaluation: Evaluation | None = None,
-    report: Report = silent,
-    engine: Engine = IN_PROCESS,
-) -> None:
+def write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None = None, report: Report = silent) -> None:
     """Write every stage of a run that has begun.
 
     Args:
@@ -74,16 +62,15 @@ def write_stages(
         prompts: harmful and harmless probe prompts.
         evaluation: prompts and task on which behaviour is judged at every checkpoint; None leaves behaviour out.
         report: told where the work is.
-        engine: where checkpoints are read, noised and asked.
     """
     check_prompts(prompts.harmful)
-    with engine.threads():
-        _write_stages(run, prompts, evaluation, report, engine)
+    with current_engine().threads():
+        _write_stages(run, prompts, evaluation, report)
 
 
-def _write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None, report: Report, engine: Engine) -> None:
+def _write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None, report: Report) -> None:
     model = run.model()
-    write_roles(run, model, prompts, within(report, 0.0, 0.35), engine)
+    write_roles(run, model, prompts, within(report, 0.0, 0.35))
     write_drift(run, within(report, 0.35, 0.5))
     write_views(run)
     write_spectra(run, within(report, 0.5, 0.51))
@@ -91,27 +78,20 @@ def _write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None, r
     write_probe(run, within(report, 0.52, 0.53))
     write_weight_drift(run, model, within(report, 0.53, 0.55))
     if evaluation is not None:
-        write_behaviour(run, model, evaluation, within(report, 0.55, 0.75), engine=engine)
+        write_behaviour(run, model, evaluation, within(report, 0.55, 0.75))
     if run.settings.nulls:
-        write_tests(run, model, within(report, 0.75, 1.0), engine)
+        write_tests(run, model, within(report, 0.75, 1.0))
     run.finish()
 
 
-def write_tests(run: Run, model: ModelHost, report: Report, engine: Engine = IN_PROCESS) -> None:
+def write_tests(run: Run, model: ModelHost, report: Report) -> None:
     """Hold the drift against its nulls and write the verdict; without a witness, that there is none to be had."""
     if run.has_witness:
-        write_nulls(run, model, report, engine)
+        write_nulls(run, model, report)
     write_verdict(run)
 
 
-def judge(
-    path: Path | str,
-    shams: int,
-    report: Report = silent,
-    *,
-    sham_arms: Sequence[str] | None = None,
-    engine: Engine = IN_PROCESS,
-) -> Run:
+def judge(path: Path | str, shams: int, report: Report = silent, *, sham_arms: Sequence[str] | None = None) -> Run:
     """Hold a measured run against every null with this many shams, and write its verdict.
 
     Args:
@@ -119,17 +99,16 @@ def judge(
         shams: noised copies of the aligned model for each trajectory that has them.
         report: told where the work is.
         sham_arms: arms that have them; None is as the run's settings say, and the baseline where they say none.
-        engine: where they are drawn.
 
     Raises:
         RunFolderError: the run is not measured yet.
         GravityError: a checkpoint of its lineage is no longer where it was.
     """
-    with Run.writing(path) as run, engine.threads():
+    with Run.writing(path) as run, current_engine().threads():
         refuse_too_many(len(run.prompts))
         arms = (run.settings.sham_arms or Settings().sham_arms) if sham_arms is None else sham_arms
         run.manifest.config = {**run.manifest.config, "nulls": True, "shams": shams, "sham_arms": list(arms)}
         run.refresh()
-        write_tests(run, run.model(), report, engine)
+        write_tests(run, run.model(), report)
         run.finish()
     return Run(path)

@@ -40,9 +40,9 @@ TINY = Recipe(
 
 def live(folder, *, seed=0, workers=1, report=silent):
     """The whole life: the history, then the arms of the demo."""
-    with open_engine(workers) as engine:
+    with open_engine(workers):
         train_history(folder, TINY, seed=seed, report=within(report, 0.0, 0.5))
-        return train_demo_arms(folder, Experiment(), engine, within(report, 0.5, 1.0))
+        return train_demo_arms(folder, Experiment(), within(report, 0.5, 1.0))
 
 
 def bytes_of(folder):

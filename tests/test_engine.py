@@ -1,0 +1,201 @@
+"""Tasks in this process and in two others: the same bytes, one sentence for what failed, and nobody left at work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from probes.behaviour.evaluation import Evaluation
+from probes.engine import Engine, EngineError, Task, hold_model, limit_threads, open_engine, release_model
+from probes.errors import ActivationError, UsageError
+from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
+from probes.progress import Progress, silent
+from probes.prompts import PromptSet
+from probes.store.settings import Settings
+from probes.tasks.evaluate import Asking, evaluate
+from probes.tasks.measure import measure
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
+
+PROMPTS = PromptSet.of(
+    [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
+    ["harmful"] * 16 + ["harmless"] * 16,
+)
+EVALUATION = Evaluation(
+    PromptSet.of(["pick a lock", "sharpen a knife"], ["harmful", "harmless"]), (("say a", "b"),), max_new_tokens=4
+)
+SETTINGS = Settings(bootstraps=20, splits=4, draws=99, permutations=99, shams=19)
+
+
+@pytest.fixture(scope="module")
+def lineage(tmp_path_factory) -> Lineage:
+    home, model = tmp_path_factory.mktemp("history"), tiny_model()
+    save_checkpoint(home / "aligned", model, tiny_tokenizer())
+    for step in (1, 2, 3, 4):
+        save_checkpoint(home / "out" / f"checkpoint-{step}", move_weights(model, seed=step))
+    return Lineage(
+        name="moved",
+        witness=Witness(**dict(save_checkpoint(home / "witness", move_weights(model, seed=9, scale=0.1)))),
+        aligned=CheckpointRef(model=str(home / "aligned")),
+        trajectories=(Trajectory.from_folder(home / "out"),),
+    )
+
+
+@pytest.fixture(scope="module")
+def pool():
+    engine = open_engine(2)
+    yield engine
+    engine.close()
+
+
+def make_run(lineage, out, engine, report=silent):
+    """Everything that is done checkpoint by checkpoint: read, noised, asked, and asked the probe prompts."""
+    with engine.in_use():
+        measure(lineage, PROMPTS, out, SETTINGS, report)
+        return evaluate(out, EVALUATION, Asking(probe_prompts=True), report)
+
+
+def contents(folder):
+    """The sha256 of every file, and the manifest without times and its own name."""
+    files = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("run.json", ".lock")
+    }
+    manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    manifest = {key: value for key, value in manifest.items() if key not in ("name", "created")}
+    for record in manifest["stages"].values():
+        del record["seconds"]
+    return files | {"run.json": json.dumps(manifest)}
+
+
+@pytest.fixture(scope="module")
+def alone(lineage, tmp_path_factory):
+    """What one process leaves."""
+    return contents(make_run(lineage, tmp_path_factory.mktemp("alone") / "run", open_engine(1)).path)
+
+
+def refuse(what, report):
+    report(Progress("working", 0, 1))
+    raise ActivationError(what, got="no", next_step="Do otherwise.")
+
+
+def double(number, report):
+    report(Progress("working", 1, 2, f"number {number}"))
+    return 2 * number
+
+
+def threads_of(_):
+    return torch.get_num_threads()
+
+
+def fail(_):
+    raise ValueError("what nobody foresaw")
+
+
+TASKS = [Task("first", partial(double, 1)), Task("second", partial(refuse, "It is not finite"))]
+TASKS += [Task("third", partial(double, 3)), Task("fourth", partial(refuse, "Nor is this"))]
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_task_that_fails_is_named_and_leaves_the_others_at_work(workers, request):
+    engine: Engine = request.getfixturevalue("pool") if workers else open_engine()
+    results, reports = {}, []
+    with pytest.raises(ActivationError, match="It is not finite") as error:
+        results.update(engine.complete(TASKS, reports.append))
+    assert results == {"first": 2, "third": 6}
+    assert str(error.value).endswith("got no. Do otherwise.")
+    assert str(error.value).startswith("second")
+    assert {report.failure for report in reports} >= {f"{name} failed: {text}" for name, text in FAILURES.items()}
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+FAILURES = {
+    "second": "It is not finite; got no. Do otherwise.",
+    "fourth": "Nor is this; got no. Do otherwise.",
+}
+
+
+def test_one_progress_counts_what_is_done_failed_and_running(pool):
+    reports = []
+    with pytest.raises(ActivationError):
+        list(pool.complete(TASKS, reports.append))
+    assert reports[-1].note == "2 done, 2 failed, 0 running"
+    assert (reports[-1].step, reports[-1].steps) == (4, 4)
+
+
+def test_what_nobody_foresaw_comes_back_with_the_name_of_its_task(pool):
+    with pytest.raises(ValueError, match="nobody foresaw") as error:
+        list(pool.complete([Task("first", fail)]))
+    assert error.value.__notes__ == ["first"]
+
+
+def test_threads_belong_to_the_task_and_not_to_the_workers(pool, monkeypatch):
+    assert [count for _, count in pool.complete([Task("first", threads_of), Task("second", threads_of)])] == [1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with open_engine(1) as engine:
+        assert dict(engine.complete([Task("first", threads_of)])) == {"first": 3}
+        with engine.threads():
+            assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 1
+    with limit_threads(None):
+        assert torch.get_num_threads() == 1
+
+
+def test_a_process_holds_one_model():
+    loaded = []
+    for key in ("a", "a", "b", "a"):
+        assert hold_model(key, lambda key=key: loaded.append(key) or f"model {key}") == f"model {key}"
+    release_model()
+    assert loaded == ["a", "b", "a"]
+
+
+def test_there_must_be_a_worker():
+    with pytest.raises(UsageError, match="must be a worker"):
+        open_engine(0)
+
+
+@pytest.mark.slow
+def test_two_workers_leave_the_bytes_of_one(lineage, alone, pool, tmp_path):
+    assert contents(make_run(lineage, tmp_path / "run", pool).path) == alone
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_read_leaves_the_others_at_work(lineage, alone, pool, tmp_path):
+    shutil.copytree(Path(lineage.trajectories[0].checkpoints[0].model).parent, tmp_path / "out")
+    broken = lineage.model_copy(update={"trajectories": (Trajectory.from_folder(tmp_path / "out"),)})
+    weights = tmp_path / "out" / "checkpoint-2" / "model.safetensors"
+    whole = weights.read_bytes()
+    tensors = load_file(weights)
+    save_file({name: tensor * torch.nan for name, tensor in tensors.items()}, weights, metadata={"format": "pt"})
+    with pytest.raises(ActivationError, match=r"^Checkpoint baseline-s0-000002.*not finite"):
+        make_run(broken, tmp_path / "run", pool)
+    measured = {path.stem for path in (tmp_path / "run" / "activations").iterdir()}
+    assert measured == {"aligned", "witness", *(f"baseline-s0-00000{step}" for step in (1, 3, 4))}
+    weights.write_bytes(whole)
+    resumed = contents(make_run(broken, tmp_path / "run", pool).path)
+    assert {**resumed, "run.json": alone["run.json"]} == alone, "the manifest names another place"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_sentence_and_the_run_goes_on_to_the_same_bytes(lineage, alone, tmp_path):
+    def kill(progress):
+        if progress.phase == "drawing shams" and multiprocessing.active_children():
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    sentence = r"A worker process was killed.*The same command goes on"
+    with open_engine(2) as engine, pytest.raises(EngineError, match=sentence):
+        make_run(lineage, tmp_path / "run", engine, kill)
+    assert not multiprocessing.active_children()
+    assert contents(make_run(lineage, tmp_path / "run", open_engine(1)).path) == alone
