@@ -144,12 +144,17 @@ class Engine:
             yield from _settle(waiting, failures, board)
         if self.in_process:
             release_model()
-        _raise_first(failures)
+        _raise_first({task.name: failures[task.name] for task in tasks if task.name in failures})
 
     def _submit(self, task: Task, board: _Board) -> Future[Any]:
         if self.in_process:
             return self._executor.submit(_work, task, self._threads, partial(board.pass_on, task.name))
-        return self._executor.submit(_work_in_worker, task, self._threads)
+        try:
+            return self._executor.submit(_work_in_worker, task, self._threads)
+        except BrokenExecutor as error:  # a worker was killed while there was nothing to do
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
 
     def _listen(self, board: _Board) -> None:
         """Pass on what workers report until they are silent for a moment."""

@@ -21,6 +21,7 @@ from probes.errors import ActivationError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.progress import Progress, silent
 from probes.prompts import PromptSet
+from probes.run import Run
 from probes.store.settings import Settings
 from probes.tasks.evaluate import Asking, evaluate
 from probes.tasks.measure import measure
@@ -59,20 +60,22 @@ def pool():
 
 def make_run(lineage, out, engine, report=silent):
     """Everything that is done checkpoint by checkpoint: read, noised, asked, and asked the probe prompts."""
+    with Run.writing(out) as run:
+        run.manifest.created = "2026-01-01T00:00:00Z"  # directions say it too
+        run.save()
     with engine.in_use():
         measure(lineage, PROMPTS, out, SETTINGS, report)
         return evaluate(out, EVALUATION, Asking(probe_prompts=True), report)
 
 
 def contents(folder):
-    """The sha256 of every file, and the manifest without times and its own name."""
+    """The sha256 of every file, and the manifest without times."""
     files = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in ("run.json", ".lock")
     }
     manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    manifest = {key: value for key, value in manifest.items() if key not in ("name", "created")}
     for record in manifest["stages"].values():
         del record["seconds"]
     return files | {"run.json": json.dumps(manifest)}
@@ -84,9 +87,9 @@ def alone(lineage, tmp_path_factory):
     return contents(make_run(lineage, tmp_path_factory.mktemp("alone") / "run", open_engine(1)).path)
 
 
-def refuse(what, report):
+def refuse(sentence, report):
     report(Progress("working", 0, 1))
-    raise ActivationError(what, got="no", next_step="Do otherwise.")
+    raise ActivationError(sentence, got="no", next_step="Do otherwise.")
 
 
 def double(number, report):
@@ -191,7 +194,8 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_others_at_work(lineage, alo
 @pytest.mark.slow
 def test_a_killed_worker_is_one_sentence_and_the_run_goes_on_to_the_same_bytes(lineage, alone, tmp_path):
     def kill(progress):
-        if progress.phase == "drawing shams" and multiprocessing.active_children():
+        """Once checkpoints are read, and before any sham is drawn: few draws are soon made."""
+        if progress.phase == "measuring drift" and len(multiprocessing.active_children()) == 2:
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     sentence = r"A worker process was killed.*The same command goes on"

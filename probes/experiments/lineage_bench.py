@@ -86,8 +86,8 @@ class LineageBench:
         missing = set(WITH_DATA) - set(self.experiment.arm_data)
         return tuple(training for training in self.experiment.trainings if training[0] not in missing)
 
-    def finished(self, folder: Path) -> Path | None:
-        """As `OrganismBench.finished`."""
+    def find_checkpoints(self, folder: Path) -> Path | None:
+        """As `OrganismBench.find_checkpoints`."""
         return folder / CHECKPOINTS if is_finished(folder) else None
 
     def prepare(self) -> None:

@@ -121,7 +121,7 @@ class OrganismBench:
         witness, _ = collect(host, prompts)
         return MeasuredInMemory({"aligned": aligned, "witness": witness}, np.ones(len(prompts), dtype=bool))
 
-    def finished(self, folder: Path) -> Path | None:
+    def find_checkpoints(self, folder: Path) -> Path | None:
         """The folder with `checkpoint-N` of a training that is whole; None where it is still to be done."""
         return folder if folder.is_dir() else None
 

@@ -32,7 +32,7 @@ def train_arms(
     Raises:
         GravityError: once the others have ended, the first that failed.
     """
-    finished = {arm: bench.finished(folder) for arm, folder in folders.items()}
+    finished = {arm: bench.find_checkpoints(folder) for arm, folder in folders.items()}
     waiting = {_name(arm): arm for arm, place in finished.items() if place is None}
     if waiting:
         bench.prepare()

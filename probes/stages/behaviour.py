@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answering_record, base_flip_rate, prompt_frame
@@ -106,7 +106,7 @@ def write_answers(
         inputs += [] if server is None else [server.model, server.url]
         keys.append(fingerprint([_VERSION, weights, *inputs]))
         if not run.holds(f"answers/{member.id}", keys[-1]):
-            work = partial(_answer, member, evaluation, server)
+            work = _Answering(member, evaluation, server)
             jobs = local if server is None else served
             jobs.append(StageJob(f"Answers of {member.id}", f"answers/{member.id}", keys[-1], work))
     share = len(served) / max(1, len(served) + len(local))
@@ -116,19 +116,26 @@ def write_answers(
     return keys
 
 
-def _answer(
-    member: Member, evaluation: Evaluation, server: ChatClient | None, run: Run, model: ModelHost, report: Report
-) -> None:
-    """Let one checkpoint answer."""
-    report(Progress("asking", 0, 1, member.id))
-    done = progress_callback(report, "asking", member.id)
-    if server is None:
-        model.put(member.ref)
-        answers, losses = answer_questions(model, evaluation, done=done)
-    else:
-        answers, losses = answer_questions_served(server, evaluation, done=done)
-    run.write_table(f"answers/{member.id}", answers)
-    run.write_table(f"task/{member.id}", losses)
+@dataclass(frozen=True)
+class _Answering:
+    """One checkpoint's answers, here or from the server behind which it is."""
+
+    member: Member
+    evaluation: Evaluation
+    server: ChatClient | None
+
+    def __call__(self, run: Run, model: ModelHost, report: Report) -> None:
+        """Write them."""
+        name = self.member.id
+        report(Progress("asking", 0, 1, name))
+        done = progress_callback(report, "asking", name)
+        if self.server is None:
+            model.put(self.member.ref)
+            answers, losses = answer_questions(model, self.evaluation, done=done)
+        else:
+            answers, losses = answer_questions_served(self.server, self.evaluation, done=done)
+        run.write_table(f"answers/{name}", answers)
+        run.write_table(f"task/{name}", losses)
 
 
 def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge: Judge, answers: str) -> None:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,7 +97,7 @@ def write_shams(run: Run, model: ModelHost, report: Report) -> None:
         missing = [draw for draw in range(count) if (member.id, draw) not in drawn]
         if missing:
             basis = _Basis.of(run, model, member)
-            jobs |= {f"Sham {draw + 1} of {member.id}": partial(_draw, member, basis, draw) for draw in missing}
+            jobs |= {f"Sham {draw + 1} of {member.id}": _Drawing(member, basis, draw) for draw in missing}
     saved = time.monotonic()
     for _, row in complete_jobs(run, model, jobs, report):
         rows.append(vars(row))
@@ -152,10 +152,18 @@ class _Basis:
         return cls(norms, next_token_loss(model, _harmless_tokens(run)))
 
 
-def _draw(member: Member, basis: _Basis, draw: int, run: Run, model: ModelHost, report: Report) -> ShamRow:
-    """Make one draw."""
-    report(Progress("drawing shams", 0, 1, f"{member.id} {draw + 1}"))
-    return _Bench(run, model, member, basis).draw(draw)
+@dataclass(frozen=True)
+class _Drawing:
+    """One draw of one checkpoint."""
+
+    member: Member
+    basis: _Basis
+    draw: int
+
+    def __call__(self, run: Run, model: ModelHost, report: Report) -> ShamRow:
+        """Make it."""
+        report(Progress("drawing shams", 0, 1, f"{self.member.id} {self.draw + 1}"))
+        return _Bench(run, model, self.member, self.basis).draw(self.draw)
 
 
 def _harmless_tokens(run: Run) -> list[tuple[int, ...]]:
