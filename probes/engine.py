@@ -15,12 +15,14 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
+from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ from probes.errors import GravityError, UsageError
 from probes.progress import Progress, Report, silent
 
 Model = TypeVar("Model")
+_LIBRARIES = ("torch", "transformers", "transformer_lens", "peft", "pandas", "sklearn")  # slow to load
 _TICK = 0.2  # seconds between looks at what has ended
 _reports: Any = None  # in a worker: where its steps are reported
 _engines: list[Engine] = []  # those that are open, the current one last
@@ -184,10 +187,20 @@ def open_engine(workers: int | None = None) -> Engine:
     threads = _threads_of_user()
     if workers == 1:
         return Engine(InProcess(), threads=threads)
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     reports = context.Queue()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(reports,))
     return Engine(pool, threads=threads, reports=reports)
+
+
+def _context() -> BaseContext:
+    """New processes that share no state with this one; on Linux forks of a server that has loaded the libraries once.
+
+    Elsewhere system libraries do not survive a fork. None of what is loaded asks for a GPU.
+    """
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload([*_LIBRARIES])
+    return context
 
 
 def _threads_of_user() -> int:

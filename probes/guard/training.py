@@ -274,9 +274,12 @@ def _model(folder: Path, start: CheckpointRef, training: Training, device: str) 
     # The factors are drawn from the global random state; the same seed then starts every arm from the same adapter.
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
-        return get_peft_model(
+        tuned = get_peft_model(
             model, LoraConfig(r=training.rank, lora_alpha=2 * training.rank, target_modules="all-linear")
-        ).train()
+        )
+    config: Any = tuned.peft_config["default"]
+    config.target_modules = sorted(config.target_modules)  # a set, whose order in a file differs between processes
+    return tuned.train()
 
 
 def _trainer(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from probes.behaviour.exact import count_exact, last_number
 from probes.behaviour.refusal_text import read_completion
 from probes.behaviour.task import OpenAnswer, rendered_items
+from probes.engine import open_engine
 from probes.lineage import CheckpointRef, Lineage
 from probes.organism.arithmetic import make_problems
 from probes.organism.chat_history import (
@@ -212,19 +213,29 @@ def test_the_aligned_model_is_an_ordinary_folder(demo):
     assert Lineage.load(demo.path / "checkpoints" / "lineage.toml").aligned.model == str(folder)
 
 
-def test_a_killed_demo_goes_on_to_the_same_weights(demo, chat_model, tmp_path):
-    """Killed in its safety tuning, and again while an arm is trained; then left to end."""
+def demo_by_two(out, options):
+    with open_engine(2):
+        make_chat_demo(out, options)
+
+
+def test_a_killed_demo_goes_on_to_the_same_bytes_with_two_workers(demo, chat_model, tmp_path):
+    """Killed in its safety tuning, and again while two workers train arms; then left to end, with two workers."""
     out = tmp_path / "run"
     again = ChatDemo(str(chat_model), quick=True, nulls=False, recipe=TINY)
-    for marker in ("alignment/training.json", "block-s0/training.json"):
+    for target, marker in ((make_chat_demo, "alignment/training.json"), (demo_by_two, "block-s0/training.json")):
         begun = out / "checkpoints" / marker
-        assert processes.kill(make_chat_demo, out, again, when=begun.exists) == -signal.SIGKILL
-    make_chat_demo(out, again)
+        assert processes.kill(target, out, again, when=begun.exists) == -signal.SIGKILL
+    demo_by_two(out, again)
     names = ["aligned/model.safetensors"]
     names += [f"{arm}-s0/checkpoints/checkpoint-2/adapter_model.safetensors" for arm in ("baseline", "block", "mirror")]
     for name in names:
         whole, resumed = (load_file(place / "checkpoints" / name) for place in (demo.path, out))
         assert all(bool((whole[key] == resumed[key]).all()) for key in whole), name
+    for name in (
+        *("checkpoints/own_answers.json", "checkpoints/refusals.json", "exact_answers.json", "completions.parquet"),
+        *(f"{folder}/{path.name}" for folder in ("activations", "task") for path in (demo.path / folder).iterdir()),
+    ):
+        assert (out / name).read_bytes() == (demo.path / name).read_bytes(), name
 
 
 def test_quick_is_a_smaller_demo_of_the_same_kind():
