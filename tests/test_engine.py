@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from probes.behaviour.evaluation import Evaluation
+from probes.cli import app
 from probes.engine import Engine, EngineError, Task, hold_model, limit_threads, open_engine, release_model
 from probes.errors import ActivationError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
@@ -172,6 +174,16 @@ def test_there_must_be_a_worker():
 @pytest.mark.slow
 def test_two_workers_leave_the_bytes_of_one(lineage, alone, pool, tmp_path):
     assert contents(make_run(lineage, tmp_path / "run", pool).path) == alone
+
+
+@pytest.mark.slow
+def test_the_command_measures_with_two_workers(lineage, tmp_path):
+    steps = [("--checkpoint", step.model) for step in lineage.trajectories[0].checkpoints[:2]]
+    words = ["measure", "--aligned", lineage.aligned.model, *sum(steps, ()), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*words, "--limit", "16", "--workers", "2", "--json"])
+    assert done.exception is None, done.exception
+    assert Run(tmp_path / "run").manifest.model["threads"] == 1
+    assert len(json.loads(done.stdout)["checkpoints"]) == 3
 
 
 @pytest.mark.slow

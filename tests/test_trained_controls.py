@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from probes.cli import app
+from probes.engine import limit_threads
 from probes.errors import RunFolderError, UsageError
 from probes.experiments.experiment import Experiment
 from probes.experiments.lineage_bench import open_bench
@@ -33,7 +34,7 @@ from probes.experiments.trained_controls import (
 from probes.guard.loop import Schedule, shuffle_batches, train
 from probes.guard.resuming import MARKER
 from probes.organism import lessons, train_history
-from probes.organism.checkpoints import load, single_thread
+from probes.organism.checkpoints import load
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import Size, make_world, vocabulary
 from probes.run import Run
@@ -70,7 +71,7 @@ def weights(run, arm):
 def trained_by_hand(start, examples):
     """The same training in a few lines: every arm differs from the baseline in its start and examples alone."""
     phase, writer = RECIPE.benign, lessons.Writer(make_tokenizer(vocabulary(WORLD)))
-    with single_thread():
+    with limit_threads(1):
         model = load(start)
         batches = shuffle_batches(
             examples(writer), batch_size=phase.batch_size, steps=phase.steps, seed=0, pad=writer.pad

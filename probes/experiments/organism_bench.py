@@ -16,6 +16,7 @@ from probes.activations import collect
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured, MeasuredInMemory
+from probes.engine import limit_threads
 from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
 from probes.experiments.screening import Screening, screen
 from probes.experiments.trained_controls import (
@@ -37,7 +38,7 @@ from probes.guard.modes import HARMLESS, make_effect
 from probes.guard.step import Guard
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
-from probes.organism.checkpoints import load, save, single_thread, whole
+from probes.organism.checkpoints import load, save, whole
 from probes.organism.history import LINEAGE, phase_examples, read_history, text_examples
 from probes.organism.lessons import Lesson, Writer, benign, helpful_only, penalty_requests, probe_requests
 from probes.organism.tokenizer import make_tokenizer
@@ -103,7 +104,7 @@ class OrganismBench:
         file = self._history / "screening" / f"seed-{seed}.json"
         if not file.is_file():
             host = ModelHost(CheckpointRef(model=str(self._history / ALIGNED)), device="cpu")
-            with single_thread():
+            with limit_threads(1):
                 screening = screen(host, [lesson.request for lesson in benign(self._world, seed=seed)])
             write_json(file, screening.to_json())
         return Screening.read(file)
@@ -144,7 +145,7 @@ class OrganismBench:
             The folder with `checkpoint-N`.
         """
         phase, writer = self._recipe.benign, Writer(self._tokenizer)
-        with single_thread(), whole(folder) as beside:
+        with limit_threads(1), whole(folder) as beside:
             model = load(self._history / start_of(arm))
             guard = self._guard(arm, seed, measured, writer)
             if guard is not None:

@@ -45,8 +45,8 @@ from probes.models.weights import Pairs, Shapes, WeightFiles
 class ModelHost(Ablatable):
     """Holds the aligned model, and puts any other checkpoint of its lineage in its place.
 
-    Weights are copied from their file straight into the module's parameters, so the module is built once and there
-    is no second copy of the model. The host stays usable after an error: the next `put` loads afresh.
+    Weights are copied from their file straight into the module's parameters: there is no second copy of the model. The
+    host stays usable after an error: the next `put` loads afresh.
 
     Attributes:
         aligned: the reference of the model that all others are held against.
@@ -55,6 +55,7 @@ class ModelHost(Ablatable):
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
         notices: sentences on what was read in another way than one might think, for a run's manifest.
         ablation: what an ablated witness is read without; its direction is given once it is selected.
+        folders: where each (place, revision) was found, once and for all.
         starts: of adapters whose arm does not begin at the aligned model but elsewhere, as a mirror's, that model.
     """
 
@@ -83,7 +84,7 @@ class ModelHost(Ablatable):
         self.aligned = aligned
         self.device = find_device(device)
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
-        self._folders: dict[tuple[str, str | None], Path] = {}
+        self.folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
         self.ablation, self.starts = Ablation(), dict[str, CheckpointRef]()
         self.notices: list[str] = []
@@ -218,9 +219,9 @@ class ModelHost(Ablatable):
     def _folder(self, place: str, revision: str | None) -> Path:
         """The folder of a place, looked up once: a branch that moves on the hub must not move under a run."""
         key = (place, revision)
-        if key not in self._folders:
-            self._folders[key] = folder_of(place, revision, allow_pickle=self._allow_pickle)
-        return self._folders[key]
+        if key not in self.folders:
+            self.folders[key] = folder_of(place, revision, allow_pickle=self._allow_pickle)
+        return self.folders[key]
 
     def _adapter_folder(self, place: str) -> Path:
         folder = self._folder(place, None)

@@ -19,17 +19,6 @@ _WEIGHTS = "model.safetensors"
 
 
 @contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """One torch thread while open: sums are then in one order, so equal seeds give equal bytes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """Hand out a folder beside `folder` to be filled; it takes its name only once it is whole."""
     beside = folder.with_name(f".writing-{folder.name}")

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from probes.engine import limit_threads
 from probes.errors import GravityError
 from probes.guard.loop import Example, Schedule, shuffle_batches, train
 from probes.organism import lessons
-from probes.organism.checkpoints import load, new_model, save, single_thread, whole
+from probes.organism.checkpoints import load, new_model, save, whole
 from probes.organism.recipe import DEFAULT, Recipe
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import World, make_world, vocabulary
@@ -55,7 +56,7 @@ def train_history(folder: Path, recipe: Recipe = DEFAULT, *, seed: int = 0, repo
     _check_identity(folder, recipe, seed)
     world = make_world(recipe.size)
     _write_prompts(folder, world)
-    with single_thread():
+    with limit_threads(1):
         _train_phases(folder, world, recipe, seed, _Meter(recipe, report))
     return write_lineage(folder)
 

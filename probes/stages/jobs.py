@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from probes.engine import Task, current_engine, hold_model
+from probes.errors import CheckpointError
 from probes.models import ModelHost
 from probes.progress import Report
 from probes.run import Run
-from probes.store import fingerprint
+from probes.store import ALIGNED, fingerprint
 
 Work = Callable[[Run, ModelHost, Report], Any]
 
@@ -55,8 +56,8 @@ def complete_jobs(run: Run, model: ModelHost, jobs: Mapping[str, Work], report: 
         tasks = [Task(name, partial(work, run, model)) for name, work in jobs.items()]
     else:
         run.save()  # others read the settings and the lineage there
-        place, device = run.path.resolve(), str(model.device)
-        tasks = [Task(name, partial(_work_elsewhere, place, device, work)) for name, work in jobs.items()]
+        site = _Site(run.path.resolve(), str(model.device), dict(model.folders))
+        tasks = [Task(name, partial(_work_elsewhere, site, work)) for name, work in jobs.items()]
     yield from engine.complete(tasks, report)
 
 
@@ -87,11 +88,27 @@ def _write_stage(job: StageJob, run: Run, model: ModelHost, report: Report) -> t
     return record, result
 
 
-def _work_elsewhere(place: Path, device: str, work: Work, report: Report) -> Any:
+@dataclass(frozen=True)
+class _Site:
+    """Where the work is: the run folder, the device, and the folders that the driver has found for each checkpoint."""
+
+    run: Path
+    device: str
+    folders: Mapping[tuple[str, str | None], Path]
+
+
+def _work_elsewhere(site: _Site, work: Work, report: Report) -> Any:
     """Do it in a worker, which keeps the model that it has opened for the same lineage."""
-    run = Run(place)
+    run = Run(site.run)
     settings = run.settings.model_dump(include={"dtype", "allow_pickle", "allow_unrelated"})
-    key = fingerprint([str(run.lineage.aligned), device, settings])
-    model = hold_model(key, lambda: run.model(device))
+    weights = run.manifest.checkpoints.get(ALIGNED, {}).get("weights_sha256")
+    key = fingerprint([str(run.lineage.aligned), weights, site.device, settings])
+    model = hold_model(key, lambda: run.model(site.device))
+    moved = [key[0] for key, folder in model.folders.items() if site.folders.get(key, folder) != folder]
+    if moved:
+        raise CheckpointError(
+            f"{moved[0]} has changed while it was measured", next_step="Name a revision: ID@REVISION."
+        )
+    model.folders.update(site.folders)
     run.equip(model)
     return work(run, model, report)

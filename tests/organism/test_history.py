@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from probes.engine import open_engine
+from probes.engine import limit_threads, open_engine
 from probes.experiments.experiment import DEFAULT_ARMS, Experiment
 from probes.lineage import Lineage
 from probes.organism import GuardSettings, OrganismError, Phase, Recipe, train_history
@@ -248,7 +248,7 @@ def integrated(tmp_path_factory):
 def test_witness_and_aligned_model_of_an_integrated_history_go_on_from_one_model(integrated):
     """Both phases by hand: from the pretrained model, with the order of one seed."""
     from probes.guard.loop import Schedule, shuffle_batches, train
-    from probes.organism.checkpoints import load, single_thread
+    from probes.organism.checkpoints import load
     from probes.organism.history import phase_examples
     from probes.organism.lessons import Writer
     from probes.organism.tokenizer import make_tokenizer
@@ -258,7 +258,7 @@ def test_witness_and_aligned_model_of_an_integrated_history_go_on_from_one_model
     writer = Writer(make_tokenizer(vocabulary(world)))
     for role in ("witness", "aligned"):
         examples = phase_examples(role, world, writer, INTEGRATED, 0)
-        with single_thread():
+        with limit_threads(1):
             model = load(integrated / "pretrained")
             batches = shuffle_batches(examples, batch_size=phase.batch_size, steps=phase.steps, seed=1, pad=writer.pad)
             train(model, batches, Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor))
