@@ -24,6 +24,7 @@ from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.progress import Progress, silent
 from probes.prompts import PromptSet
 from probes.run import Run
+from probes.store import activations_stage
 from probes.store.settings import Settings
 from probes.tasks.evaluate import Asking, evaluate
 from probes.tasks.measure import measure
@@ -180,10 +181,15 @@ def test_two_workers_leave_the_bytes_of_one(lineage, alone, pool, tmp_path):
 def test_the_command_measures_with_two_workers(lineage, tmp_path):
     steps = [("--checkpoint", step.model) for step in lineage.trajectories[0].checkpoints[:2]]
     words = ["measure", "--aligned", lineage.aligned.model, *sum(steps, ()), "--out", str(tmp_path / "run")]
-    done = CliRunner().invoke(app, [*words, "--limit", "16", "--workers", "2", "--json"])
+    for label in ("harmful", "harmless"):
+        texts = [prompt.text for prompt in PROMPTS.prompts if prompt.label == label]
+        (tmp_path / f"{label}.txt").write_text("\n".join(texts), encoding="utf-8")
+        words += [f"--{label}", str(tmp_path / f"{label}.txt")]
+    done = CliRunner().invoke(app, [*words, "--workers", "2", "--json"])
     assert done.exception is None, done.exception
-    assert Run(tmp_path / "run").manifest.model["threads"] == 1
-    assert len(json.loads(done.stdout)["checkpoints"]) == 3
+    run = Run(tmp_path / "run")
+    assert len(run.members) == 3
+    assert all(run.made_from(activations_stage(member.id)) == run.keys[member.id] for member in run.members)
 
 
 @pytest.mark.slow
