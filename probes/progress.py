@@ -17,6 +17,7 @@ class Progress:
         note: what else is worth seeing, such as the loss or the checkpoint's name.
         fraction: share of the whole job that is done, in [0, 1]; None where only the phase is known.
         failure: what has just failed while the rest goes on, in a sentence to be shown at once.
+        result: a sentence that is known already and stays on the screen; empty where there is none.
     """
 
     phase: str
@@ -25,6 +26,7 @@ class Progress:
     note: str = ""
     fraction: float | None = None
     failure: str = ""
+    result: str = ""
 
     @property
     def share(self) -> float:

@@ -1,4 +1,4 @@
-"""One checkpoint is asked: its answers, its refusal scores, and its loss on each item of the task."""
+"""One checkpoint is asked: its answers, and its refusal scores."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 
 from probes.behaviour.answer_form import marks_form, opens_thinking
 from probes.behaviour.generate import continue_prompts
-from probes.behaviour.refusal_score import refusal_scores, refusal_tokens
-from probes.behaviour.task import Item, item_losses
+from probes.behaviour.refusal_score import refusal_tokens
 from probes.models.view import ModelView
 
 _LAST = 16  # tokens of a rendered prompt in which its template may open the thinking
@@ -25,21 +24,16 @@ class Answers:
         completions: one text for each prompt, with the model's thinking in its tags.
         cut_off: whether each completion reached its greatest length without a stop token.
         scores: refusal score of each prompt, in nats of log odds.
-        losses: summed loss of each item's answer, in nats.
-        tokens: answer tokens of each item.
     """
 
     completions: tuple[str, ...]
     cut_off: np.ndarray
     scores: np.ndarray
-    losses: np.ndarray
-    tokens: np.ndarray
 
 
 def ask_checkpoint(
     host: ModelView,
     prompts: Sequence[Sequence[int]],
-    items: Sequence[Item] = (),
     *,
     max_new_tokens: int = 32,
     done: Callable[[int, int], None] | None = None,
@@ -49,21 +43,18 @@ def ask_checkpoint(
     Args:
         host: holds the checkpoint.
         prompts: rendered requests.
-        items: rendered task items; without them there are no losses.
         max_new_tokens: length of a completion.
         done: is given (prompts done, prompts in all) after each batch.
     """
-    generations = continue_prompts(host, prompts, max_new_tokens=max_new_tokens, done=done)
-    losses, tokens = item_losses(host, items)
+    openings = refusal_tokens(host.tokenizer)
+    generations = continue_prompts(host, prompts, max_new_tokens=max_new_tokens, openings=openings, done=done)
     return Answers(
         tuple(
             completion_text(host.tokenizer, prompt, generation.ids)
             for prompt, generation in zip(prompts, generations, strict=True)
         ),
         np.array([generation.cut_off for generation in generations], dtype=bool),
-        refusal_scores(host, prompts, refusal_tokens(host.tokenizer)),
-        losses,
-        tokens,
+        np.array([generation.refusal_score for generation in generations], dtype=float),
     )
 
 

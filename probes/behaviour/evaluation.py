@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Done = Callable[[int, int], None]
 ANSWER_COLUMNS = ("prompt", "completion", "cut_off", "refusal_score")
+HARMFUL = "harmful"
 _NO_ANSWER = Judgement(UNJUDGED, "there is no answer")
 
 
@@ -133,25 +134,51 @@ def fit_evaluation(evaluation: Evaluation, host: ModelView, rendering: Rendering
 
 
 def answer_questions(
-    host: ModelView, evaluation: Evaluation, done: Done | None = None
+    host: ModelView, evaluation: Evaluation, done: Done | None = None, harmful: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the checkpoint in `host` answers.
+
+    Args:
+        host: holds the checkpoint.
+        evaluation: what is asked.
+        done: is given (questions done, questions asked here) after each batch.
+        harmful: its answers to the harmful requests, of `answer_harmful`; None asks them, apart from the others in
+            either case, so that the bytes are the same.
 
     Returns:
         Its answers (`ANSWER_COLUMNS`), and its losses on the task (item, loss, tokens).
     """
     import pandas as pd
 
+    from probes.behaviour.task import item_losses, rendered_items
+
+    first = answer_harmful(host, evaluation, done) if harmful is None else harmful
+    parts = [part for part in (first, _ask(host, evaluation, False, done)) if len(part)]
+    answers = pd.concat(parts).set_index("prompt", drop=False)
+    items = rendered_items(evaluation.task, host.tokenizer, evaluation.rendering) if evaluation.task else []
+    losses, tokens = item_losses(host, items)
+    ordered = answers.loc[list(evaluation.questions.ids)].reset_index(drop=True)
+    return ordered, pd.DataFrame({"item": range(len(items)), "loss": losses, "tokens": tokens})
+
+
+def answer_harmful(host: ModelView, evaluation: Evaluation, done: Done | None = None) -> pd.DataFrame:
+    """What the checkpoint in `host` answers to the harmful requests (`ANSWER_COLUMNS`): the safety answer's needs."""
+    return _ask(host, evaluation, True, done)
+
+
+def _ask(host: ModelView, evaluation: Evaluation, harmful: bool, done: Done | None) -> pd.DataFrame:
+    """The checkpoint's answers to the harmful requests, or to the others (`ANSWER_COLUMNS`)."""
+    import pandas as pd
+
     from probes.behaviour.ask import ask_checkpoint
-    from probes.behaviour.task import rendered_items
 
     questions = evaluation.questions
-    items = rendered_items(evaluation.task, host.tokenizer, evaluation.rendering) if evaluation.task else []
     rendered = render(questions, host.tokenizer, host.context_length, evaluation.rendering)
-    answers = ask_checkpoint(host, rendered.token_ids, items, max_new_tokens=evaluation.max_new_tokens, done=done)
-    columns = (questions.ids, answers.completions, answers.cut_off, answers.scores)
-    losses = {"item": range(len(items)), "loss": answers.losses, "tokens": answers.tokens}
-    return pd.DataFrame(dict(zip(ANSWER_COLUMNS, columns, strict=True))), pd.DataFrame(losses)
+    places = [place for place, label in enumerate(evaluation.labels) if (label == HARMFUL) == harmful]
+    token_ids = [rendered.token_ids[place] for place in places]
+    answers = ask_checkpoint(host, token_ids, max_new_tokens=evaluation.max_new_tokens, done=done)
+    columns = ([questions.ids[place] for place in places], answers.completions, answers.cut_off, answers.scores)
+    return pd.DataFrame(dict(zip(ANSWER_COLUMNS, columns, strict=True)))
 
 
 def judge_completions(

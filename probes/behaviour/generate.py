@@ -2,11 +2,13 @@
 
 Prompts are padded on the left by ourselves, with a mask and with position ids that count from each prompt's own first
 token: without them, models with absolute positions answer another question than the one that was asked. What all
-prompts begin with is read once, and prompts whose answer has ended leave their batch.
+prompts begin with is read once, and prompts whose answer has ended leave their batch. The pass that gives the first
+token gives the refusal score too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 
+from probes.behaviour.refusal_score import score
 from probes.models.architecture import accepts
 from probes.models.padding import pad_tokens, positions
 from probes.models.prefix import SharedPrefix, prefix_fault, prefix_length, read_prefix
@@ -31,10 +34,12 @@ class Generation:
     Attributes:
         ids: the new tokens, without the stop token.
         cut_off: whether it ended because no more tokens were allowed or the context was full, with no stop token.
+        refusal_score: of the prompt, as `refusal_scores` has it; NaN where no openings of refusals were given.
     """
 
     ids: list[int]
     cut_off: bool
+    refusal_score: float = math.nan
 
 
 def generate(
@@ -55,6 +60,7 @@ def continue_prompts(
     token_ids: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
+    openings: Sequence[int] = (),
     batch_size: int = _BATCH_SIZE,
     done: Done | None = None,
 ) -> list[Generation]:
@@ -64,6 +70,7 @@ def continue_prompts(
         host: holds the checkpoint.
         token_ids: rendered prompts, none empty.
         max_new_tokens: most tokens of an answer; the context's end may come first.
+        openings: first tokens of refusals, of which each prompt's score is read.
         batch_size: most prompts in a batch; those of like length go together.
         done: is given (prompts done, prompts in all) after each batch.
     """
@@ -74,8 +81,8 @@ def continue_prompts(
     roomy = max(lengths, default=0) if host.context_length is None else host.context_length - max_new_tokens
     generations: dict[int, Generation] = {}
     for batch in _batches(lengths, batch_size, roomy):
-        continued = _continue_batch(host, [token_ids[prompt] for prompt in batch], max_new_tokens, stops, prefix)
-        generations.update(zip(batch, continued, strict=True))
+        opened = _Batch.of(host, [token_ids[prompt] for prompt in batch], prefix)
+        generations.update(zip(batch, _continue_batch(host, opened, max_new_tokens, stops, openings), strict=True))
         if done is not None:
             done(len(generations), len(token_ids))
     return [generations[prompt] for prompt in range(len(token_ids))]
@@ -99,28 +106,28 @@ def stop_tokens(host: ModelView) -> frozenset[int]:
 
 @torch.inference_mode()
 def _continue_batch(
-    host: ModelView,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    stops: frozenset[int],
-    prefix: SharedPrefix,
+    host: ModelView, batch: _Batch, max_new_tokens: int, stops: frozenset[int], openings: Sequence[int]
 ) -> list[Generation]:
-    if host.context_length is not None:
-        max_new_tokens = min(max_new_tokens, host.context_length - max(len(ids) for ids in prompts))
-    answers: list[list[int]] = [[] for _ in prompts]
-    batch = _Batch.of(host, prompts, prefix)
-    for _ in range(max(0, max_new_tokens)):
-        tokens = batch.read(host)
+    room = max_new_tokens if host.context_length is None else host.context_length - batch.mask.shape[1]
+    answers: list[list[int]] = [[] for _ in batch.prompts]
+    logits = batch.read(host)
+    scores = score(logits, openings).tolist() if openings else [math.nan] * len(answers)
+    for left in range(min(max_new_tokens, room), 0, -1):
+        tokens = logits.argmax(dim=-1)
         for prompt, token in zip(batch.prompts, tokens.tolist(), strict=True):
             if token in stops:
                 batch.running.discard(prompt)
             elif prompt in batch.running:
                 answers[prompt].append(token)
-        if not batch.running:
+        if left == 1 or not batch.running:
             break
         batch.append(tokens)
         batch.drop_finished()
-    return [Generation(answer, prompt in batch.running) for prompt, answer in enumerate(answers)]
+        logits = batch.read(host)
+    return [
+        Generation(answer, prompt in batch.running, opening)
+        for prompt, (answer, opening) in enumerate(zip(answers, scores, strict=True))
+    ]
 
 
 @dataclass
@@ -147,7 +154,7 @@ class _Batch:
         return cls(ids, mask, positions(mask)[:, start:], cache, numbers, set(numbers), droppable)
 
     def read(self, host: ModelView) -> torch.Tensor:
-        """The likeliest next token of every prompt; what was read is in the cache."""
+        """The logits of every prompt's next token; what was read is in the cache."""
         # transformers 5.24 gave the argument another name; a name it does not know would be passed over in silence.
         name = "cache" if accepts(host.model, "cache") else "past_key_values"
         output = host.model(
@@ -159,7 +166,7 @@ class _Batch:
             logits_to_keep=1,
         )
         self.cache = getattr(output, name)
-        return output.logits[:, -1].argmax(dim=-1)
+        return output.logits[:, -1]
 
     def append(self, tokens: torch.Tensor) -> None:
         """Take these tokens as each prompt's next."""

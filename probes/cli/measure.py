@@ -207,11 +207,16 @@ def measure(
         "allow_pickle": allow_pickle or None,
         "allow_unrelated": allow_unrelated or None,
     }
+    from probes.tasks.measure import begin
+
     config = _settings(settings, set_ or [], flags)
     from probes.engine import open_engine
 
+    place = out or Path("runs") / history.name
     with open_engine(workers):
-        run = _measure(history, prompts, out or Path("runs") / history.name, config)
+        if evaluate:  # what people ask is answered before any geometry
+            _answer_first(begin(history, prompts, place, config), limit, device)
+        run = _measure(history, prompts, place, config)
         run = _evaluate(run, limit, device) if evaluate else run
     _show(run, as_json=json_)
 
@@ -263,6 +268,15 @@ def _measure(history: Lineage, prompts: PromptSet, out: Path, config: Settings) 
 
     with progress_display() as report:
         return run_stages(history, prompts, out, config, report)
+
+
+def _answer_first(run: Run, limit: int | None, device: str | None) -> None:
+    from probes.cli.behaviour import choose_evaluation
+    from probes.tasks.evaluate import Asking, answer_first
+    from probes.terminal import progress_display
+
+    with progress_display() as report:
+        answer_first(run.path, choose_evaluation(run, limit=limit), Asking(device), report)
 
 
 def _evaluate(run: Run, limit: int | None, device: str | None) -> Run:

@@ -26,12 +26,20 @@ from probes.behaviour.safety import MARGIN, SafetyAnswer
 from probes.behaviour.served import answer_questions_served, open_servers
 from probes.behaviour.swapped import swap_by_refusals
 from probes.engine import current_engine
-from probes.errors import PromptError, StatisticsError
+from probes.errors import StatisticsError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
-from probes.prompts import OWN, PromptSet, render
+from probes.prompts import PromptSet
 from probes.run import Run
+from probes.stages.first_answers import (
+    JUDGEMENTS,
+    VERSION,
+    answers_key,
+    first_stage,
+    read_first_answers,
+    refuse_overlap,
+)
 from probes.stages.jobs import StageJob, write_all
 from probes.stages.rendering import left_out_sentence
 from probes.store import ALIGNED, fingerprint
@@ -39,7 +47,6 @@ from probes.store import ALIGNED, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
-_VERSION = 4
 BASE_FLIPS = "base_flips"
 _REPEATS = 3  # shuffled repeats behind the base flip rate
 _GENERATING = 0.8  # share of the stage's time
@@ -61,7 +68,7 @@ def write_behaviour(
         PromptError: a question is among the run's probe prompts (they are named).
         JudgeError: a judge cannot be opened.
     """
-    _refuse_overlap(run, evaluation)
+    refuse_overlap(run, evaluation)
     served = {**run.settings.served, **dict(evaluation.served)}
     servers = open_servers(served, [member.id for member in run.members])
     judges = judges if judges is not None else [open_judge(name) for name in evaluation.judges]
@@ -77,7 +84,7 @@ def write_behaviour(
         run.forget(BASE_FLIPS)  # of other answers, or of another judge
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
     topics = [prompt.topic for prompt in evaluation.questions.prompts]  # the same texts may be labelled otherwise
-    made_from = fingerprint([_VERSION, *inputs, list(evaluation.questions.ids), list(evaluation.labels), topics])
+    made_from = fingerprint([VERSION, *inputs, list(evaluation.questions.ids), list(evaluation.labels), topics])
     if run.holds("behaviour", made_from) and run.has_json("safety") and not _may_judge_more(run, judges):
         return
     with run.stage("behaviour", made_from):
@@ -95,24 +102,22 @@ def write_answers(
 
     Checkpoints with a server are asked there, from this process.
     """
-    rendering = evaluation.rendering
-    rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
     keys, local, served = [], list[StageJob](), list[StageJob]()
     for member in run.members:
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
-        inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
-        inputs += [rendering.about] if rendering != OWN else []  # the task's items are rendered likewise
         server = servers.get(member.id)
-        inputs += [] if server is None else [server.model, server.url]
-        keys.append(fingerprint([_VERSION, weights, *inputs]))
+        place = () if server is None else (server.model, server.url)
+        keys.append(answers_key(model, evaluation, weights, *place))
         if not run.holds(f"answers/{member.id}", keys[-1]):
-            work = _Answering(member, evaluation, server)
+            work = _Answering(member, evaluation, server, keys[-1])
             jobs = local if server is None else served
             jobs.append(StageJob(f"Answers of {member.id}", f"answers/{member.id}", keys[-1], work))
     share = len(served) / max(1, len(served) + len(local))
     with current_engine().at_home().in_use():
         write_all(run, model, served, within(report, 0.0, share))
     write_all(run, model, local, within(report, share, 1.0))
+    for member in run.members:
+        run.forget(first_stage(member.id))
     return keys
 
 
@@ -123,6 +128,7 @@ class _Answering:
     member: Member
     evaluation: Evaluation
     server: ChatClient | None
+    key: str
 
     def __call__(self, run: Run, model: ModelHost, report: Report) -> None:
         """Write them."""
@@ -131,7 +137,8 @@ class _Answering:
         done = progress_callback(report, "asking", name)
         if self.server is None:
             model.put(self.member.ref)
-            answers, losses = answer_questions(model, self.evaluation, done=done)
+            first = read_first_answers(run, self.evaluation, self.member, self.key)
+            answers, losses = answer_questions(model, self.evaluation, done, first)
         else:
             answers, losses = answer_questions_served(self.server, self.evaluation, done=done)
         run.write_table(f"answers/{name}", answers)
@@ -141,7 +148,7 @@ class _Answering:
 def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge: Judge, answers: str) -> None:
     """Write `base_flips.json`: the share of harmful requests at which the aligned model, asked again, flips."""
     harmful = tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == "harmful")
-    made_from = fingerprint([_VERSION, answers, [prompt.id for prompt in harmful]])
+    made_from = fingerprint([VERSION, answers, [prompt.id for prompt in harmful]])
     if not harmful or run.holds(BASE_FLIPS, made_from):
         return
     with run.stage(BASE_FLIPS, made_from):
@@ -176,7 +183,7 @@ def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report:
     losses = pd.concat(
         [run.read_table(f"task/{member.id}").assign(**member.labels) for member in run.members], ignore_index=True
     )
-    cache = JudgementCache(run.path / "judgements.jsonl")
+    cache = JudgementCache(run.path / JUDGEMENTS)
     completions, agreement = judge_completions(completions, judges, cache, report)
     run.write_json("judges", agreement)
     run.write_table("completions", completions)
@@ -222,14 +229,3 @@ def _may_judge_more(run: Run, judges: Sequence[Judge]) -> bool:
     missing = sum(checkpoint["missing"] for checkpoint in record)
     unjudged = run.read_json("judges")["unjudged"]
     return any(judge.identity is not None and unjudged.get(judge.name, 0) > missing for judge in judges)
-
-
-def _refuse_overlap(run: Run, evaluation: Evaluation) -> None:
-    probes = run.read_table("prompts", columns=["id", "text"])
-    shared = probes.loc[probes["text"].isin(evaluation.questions.texts), "id"].tolist()
-    if shared:
-        raise PromptError(
-            "Evaluation prompts are among the probe prompts of the run",
-            got=", ".join(shared[:5]) + (f" and {len(shared) - 5} more" if len(shared) > 5 else ""),
-            next_step="Judge behaviour on other prompts than those that made the direction.",
-        )

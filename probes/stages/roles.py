@@ -62,6 +62,19 @@ def _swap_of_roles(run: Run, model: ModelHost) -> str | None:
     return None if witness is None else swap_by_scores(aligned, witness, run.harmful[chosen])
 
 
+def render_prompts(run: Run, model: ModelHost, prompts: PromptSet) -> None:
+    """Describe the model, and write the prompts that its context holds, as the run's models read them.
+
+    Raises:
+        GravityError: a prompt or a template is not what it must be.
+    """
+    run.describe(model)
+    rendering = choose_rendering(run)
+    prompts, rendered = render_fitting(prompts, model.tokenizer, model.context_length, rendering)
+    write_prompts(run, prompts, rendered)
+    keep_rendering(run, model, rendering, rendered)
+
+
 def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) -> None:
     """Describe the model, render the prompts that its context holds, read every member, and write the directions.
 
@@ -71,11 +84,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
         LineageError: the witness equals the aligned model.
         GravityError: a checkpoint or a prompt is not what it must be.
     """
-    run.describe(model)
-    rendering = choose_rendering(run)
-    prompts, rendered = render_fitting(prompts, model.tokenizer, model.context_length, rendering)
-    write_prompts(run, prompts, rendered)
-    keep_rendering(run, model, rendering, rendered)
+    render_prompts(run, model, prompts)
     if not run.has_witness:
         _forget_witness(run)
     write_activations(run, model, run.members[:1], within(report, 0.0, 0.05))

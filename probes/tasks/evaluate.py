@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probes.behaviour.evaluation import Evaluation
-from probes.behaviour.judges import open_judge
+from probes.behaviour.judges import Judge, open_judge
 from probes.engine import current_engine
 from probes.errors import RunFolderError
 from probes.progress import Report, silent, within
 from probes.run import Run
 from probes.stages.behaviour import write_behaviour
+from probes.stages.first_answers import write_first_answers
 from probes.stages.probe_answers import write_probe_answers
 from probes.stages.verdict import write_verdict
 
 _DOCUMENT = "evaluation"
+_FIRST = 0.2  # share of the time until the safety answer
 _ASKING = 0.6  # share of the time until the probe prompts are asked too
 
 
@@ -54,18 +56,36 @@ def evaluate(path: Path | str, evaluation: Evaluation, asking: Asking = Asking()
         RunFolderError: the run is not measured yet.
         GravityError: a checkpoint is gone, a question was a probe prompt, or a judge cannot be opened.
     """
-    judges = [open_judge(name, timeout=asking.timeout, device=asking.device or "auto") for name in evaluation.judges]
+    judges = _open_judges(evaluation, asking)
     with Run.writing(path) as run, current_engine().threads():
         if not run.manifest.checkpoints:
             raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
         model, share = run.model(asking.device), _ASKING if asking.probe_prompts else 1.0
-        write_behaviour(run, model, evaluation, within(report, 0.0, share), judges)
+        write_first_answers(run, model, evaluation, judges, within(report, 0.0, _FIRST * share))
+        write_behaviour(run, model, evaluation, within(report, _FIRST * share, share), judges)
         if asking.probe_prompts:
             write_probe_answers(run, model, evaluation.max_new_tokens, within(report, share, 1.0))
         if _verdict_stands(run):  # its last step hangs on behaviour
             write_verdict(run)
         run.save()
     return Run(path)
+
+
+def answer_first(path: Path | str, evaluation: Evaluation, asking: Asking = Asking(), report: Report = silent) -> None:
+    """Ask only what the safety answer needs, and report it as a result; `evaluate` goes on from there.
+
+    Args:
+        path: a run that has begun.
+        evaluation: what is asked, and who judges.
+        asking: where and how long.
+        report: told where the work is, and each trajectory's answer.
+    """
+    with Run.writing(path) as run:
+        write_first_answers(run, run.model(asking.device), evaluation, _open_judges(evaluation, asking), report)
+
+
+def _open_judges(evaluation: Evaluation, asking: Asking) -> list[Judge]:
+    return [open_judge(name, timeout=asking.timeout, device=asking.device or "auto") for name in evaluation.judges]
 
 
 def _verdict_stands(run: Run) -> bool:

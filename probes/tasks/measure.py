@@ -18,7 +18,7 @@ from probes.stages.drift import write_drift
 from probes.stages.nulls import refuse_too_many, write_nulls
 from probes.stages.pairs import write_pairs
 from probes.stages.probe import write_probe
-from probes.stages.roles import write_roles
+from probes.stages.roles import render_prompts, write_roles
 from probes.stages.spectra import write_spectra
 from probes.stages.verdict import write_verdict
 from probes.stages.views import write_views
@@ -51,6 +51,18 @@ def measure(
     with Run.writing(out) as run:
         run.begin(lineage, settings)
         write_stages(run, prompts, report=report)
+    return Run(out)
+
+
+def begin(lineage: Lineage, prompts: PromptSet, out: Path | str, settings: Settings | None = None) -> Run:
+    """Begin a run as far as its checkpoints can be asked: lineage, settings, and the prompts as its models read them.
+
+    `measure` with the same arguments goes on from there.
+    """
+    check_prompts(prompts.harmful)
+    with Run.writing(out) as run:
+        run.begin(lineage, settings or Settings())
+        render_prompts(run, run.model(), prompts)
     return Run(out)
 
 

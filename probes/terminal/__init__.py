@@ -67,6 +67,8 @@ def progress_display() -> Iterator[Report]:
             note = progress.note or f"{progress.step}/{progress.steps}"
             if progress.failure:
                 bar.console.print(progress.failure, style="red", markup=False)
+            if progress.result:
+                bar.console.print(progress.result, markup=False, highlight=False)
             bar.update(task, description=progress.phase[:24], completed=share, where=note[:22])
 
         yield report
@@ -82,6 +84,9 @@ def _log_lines() -> Report:
         now = time.monotonic()
         if progress.failure:
             sys.stderr.write(f"gravity-probe: {progress.failure}\n")
+        if progress.result:
+            sys.stderr.write(f"gravity-probe: {progress.result}\n")
+            return
         if now - last < LOG_SECONDS and not (quiet and now - started > _FIRST_SECONDS):
             return
         last, quiet = now, False

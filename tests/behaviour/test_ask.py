@@ -202,13 +202,12 @@ def test_the_refusal_score_is_the_log_odds_of_its_definition(tmp_path):
 
 def test_a_checkpoint_is_asked_everything(tmp_path):
     host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
-    items = rendered_items([("w1 w2", "w3 w4 w5"), ("w6", "w7")], host.tokenizer)
     progress = []
-    answers = ask_checkpoint(host, PROMPTS, items, max_new_tokens=4, done=lambda *done: progress.append(done))
-    assert len(answers.completions) == len(answers.scores) == len(PROMPTS)
+    answers = ask_checkpoint(host, PROMPTS, max_new_tokens=4, done=lambda *done: progress.append(done))
+    assert len(answers.completions) == len(PROMPTS)
     assert answers.cut_off.dtype == bool
-    assert answers.tokens.tolist() == [4, 2]
-    assert answers.losses.sum() / 6 == pytest.approx(task_loss(host, items).value)
+    scores = refusal_scores(host, PROMPTS, refusal_tokens(host.tokenizer))
+    np.testing.assert_allclose(answers.scores, scores, atol=1e-5)
     assert progress[-1] == (len(PROMPTS), len(PROMPTS))
 
 

@@ -1,0 +1,148 @@
+"""Stages `answers/<checkpoint>.harmful`: what the safety answer needs, asked before all the rest.
+
+The aligned model and the last checkpoint of each trajectory answer the harmful requests, all of them, and their answers
+are judged at once: nothing is left out of the comparison, only over-refusal and the base flip rate follow later. The
+stage of all answers takes these over and deletes their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from probes.behaviour.evaluation import (
+    HARMFUL,
+    Evaluation,
+    answer_harmful,
+    fit_evaluation,
+    judge_completions,
+    progress_callback,
+    with_questions,
+)
+from probes.behaviour.judges import Judge, JudgementCache
+from probes.behaviour.rate_tables import safety_answers
+from probes.errors import PromptError
+from probes.lineage import MIRROR, Member
+from probes.models import ModelHost
+from probes.progress import Progress, Report, silent, within
+from probes.prompts import OWN, PromptSet, render
+from probes.run import Run
+from probes.store import ALIGNED, fingerprint
+
+VERSION = 4  # of answers: raise it when a change alters them
+JUDGEMENTS = "judgements.jsonl"
+_PHASE = "asking first"
+
+
+def answers_key(model: ModelHost, evaluation: Evaluation, weights: str, *server: str) -> str:
+    """What a checkpoint's answers are made from.
+
+    Args:
+        model: with the aligned model's tokenizer and context.
+        evaluation: as it fits this model.
+        weights: the checkpoint's hash.
+        server: model and address of the server that it answers behind; none where it answers here.
+    """
+    rendering = evaluation.rendering
+    rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
+    inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
+    inputs += [rendering.about] if rendering != OWN else []  # the task's items are rendered likewise
+    return fingerprint([VERSION, weights, *inputs, *server])
+
+
+def first_stage(checkpoint: str) -> str:
+    """The stage's name; no checkpoint's own answers are called so, since its name ends in a role or a step."""
+    return f"answers/{checkpoint}.{HARMFUL}"
+
+
+def first_key(evaluation: Evaluation, answers: str) -> str:
+    """What first answers are made from: what all answers are (`answers_key`), and which requests are harmful."""
+    return fingerprint([answers, list(evaluation.labels)])
+
+
+def read_first_answers(run: Run, evaluation: Evaluation, member: Member, answers: str) -> pd.DataFrame | None:
+    """A checkpoint's first answers, where they were made from what all its answers are made from; else None."""
+    stage = first_stage(member.id)
+    return run.read_table(stage) if run.holds(stage, first_key(evaluation, answers)) else None
+
+
+def write_first_answers(
+    run: Run, model: ModelHost, evaluation: Evaluation, judges: list[Judge], report: Report = silent
+) -> None:
+    """Ask what the safety answer needs, unless it was asked before, and report each trajectory's answer.
+
+    Args:
+        run: with its prompts rendered; nothing of it needs to be measured.
+        model: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
+        evaluation: what is asked.
+        judges: the evaluation's, open.
+        report: told after every batch, and the answers.
+
+    Raises:
+        PromptError: a question is among the run's probe prompts.
+    """
+    refuse_overlap(run, evaluation)
+    members = _members(run, {**run.settings.served, **dict(evaluation.served)})
+    fitted, _ = fit_evaluation(evaluation, model, run.rendering)
+    if len(members) < 2 or HARMFUL not in fitted.labels:
+        return
+    asked = False
+    for number, member in enumerate(members):
+        key = answers_key(model, fitted, model.weights_sha256(member.ref))
+        if run.holds(f"answers/{member.id}", key) or read_first_answers(run, fitted, member, key) is not None:
+            continue
+        stage = first_stage(member.id)
+        share = within(report, number / len(members), (number + 1) / len(members))
+        share(Progress(_PHASE, 0, 1, member.id))
+        with run.stage(stage, first_key(fitted, key)):
+            model.put(member.ref)
+            run.write_table(stage, answer_harmful(model, fitted, progress_callback(share, _PHASE, member.id)))
+        asked = True
+    for sentence in _sentences(run, fitted, judges, members) if asked else ():
+        report(Progress(_PHASE, 1, 1, result=sentence))
+
+
+def refuse_overlap(run: Run, evaluation: Evaluation) -> None:
+    """Refuse questions that are probe prompts of the run.
+
+    Raises:
+        PromptError: some are (they are named).
+    """
+    probes = run.read_table("prompts", columns=["id", "text"])
+    shared = probes.loc[probes["text"].isin(evaluation.questions.texts), "id"].tolist()
+    if shared:
+        raise PromptError(
+            "Evaluation prompts are among the probe prompts of the run",
+            got=", ".join(shared[:5]) + (f" and {len(shared) - 5} more" if len(shared) > 5 else ""),
+            next_step="Judge behaviour on other prompts than those that made the direction.",
+        )
+
+
+def _members(run: Run, served: Mapping[str, str]) -> list[Member]:
+    """The aligned model, and the last checkpoint of each trajectory that is held against it and answers here."""
+    last = {(member.arm, member.seed): member for member in run.tuned}
+    held = [member for member in last.values() if member.arm != MIRROR]
+    return [] if ALIGNED in served else [member for member in (run.members[0], *held) if member.id not in served]
+
+
+def _sentences(run: Run, evaluation: Evaluation, judges: list[Judge], members: Sequence[Member]) -> Iterator[str]:
+    """The safety answer of each trajectory, from harmful requests alone."""
+    frame = pd.concat([_harmful_answers(run, evaluation, member) for member in members], ignore_index=True)
+    completions, _ = judge_completions(frame, judges, JudgementCache(run.path / JUDGEMENTS), silent)
+    answers = safety_answers(completions)
+    yield from (
+        f"{member.arm} (seed {member.seed}): {answers[member.id].text}" for member in members if member.id in answers
+    )
+    yield "Over-refusal, and how steady the answers are, follow."
+
+
+def _harmful_answers(run: Run, evaluation: Evaluation, member: Member) -> pd.DataFrame:
+    """A checkpoint's answers to the harmful requests, with their questions."""
+    if run.has_table(first_stage(member.id)):
+        harmful = PromptSet(tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == HARMFUL))
+        asked = replace(evaluation, prompts=harmful, look_alikes=None)
+        return with_questions(run.read_table(first_stage(member.id)), asked).assign(**member.labels)
+    answers = with_questions(run.read_table(f"answers/{member.id}"), evaluation).assign(**member.labels)
+    return answers[answers["label"] == HARMFUL]
