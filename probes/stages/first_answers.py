@@ -88,7 +88,7 @@ def write_first_answers(
     fitted, _ = fit_evaluation(evaluation, model, run.rendering)
     if len(members) < 2 or HARMFUL not in fitted.labels:
         return
-    asked = False
+    fresh = False
     for number, member in enumerate(members):
         key = answers_key(model, fitted, model.weights_sha256(member.ref))
         if run.holds(f"answers/{member.id}", key) or read_first_answers(run, fitted, member, key) is not None:
@@ -99,8 +99,8 @@ def write_first_answers(
         with run.stage(stage, first_key(fitted, key)):
             model.put(member.ref)
             run.write_table(stage, answer_harmful(model, fitted, progress_callback(share, _PHASE, member.id)))
-        asked = True
-    for sentence in _sentences(run, fitted, judges, members) if asked else ():
+        fresh = True
+    for sentence in _sentences(run, fitted, judges, members) if fresh else ():
         report(Progress(_PHASE, 1, 1, result=sentence))
 
 
@@ -142,7 +142,7 @@ def _harmful_answers(run: Run, evaluation: Evaluation, member: Member) -> pd.Dat
     """A checkpoint's answers to the harmful requests, with their questions."""
     if run.has_table(first_stage(member.id)):
         harmful = PromptSet(tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == HARMFUL))
-        asked = replace(evaluation, prompts=harmful, look_alikes=None)
-        return with_questions(run.read_table(first_stage(member.id)), asked).assign(**member.labels)
+        questions = replace(evaluation, prompts=harmful, look_alikes=None)
+        return with_questions(run.read_table(first_stage(member.id)), questions).assign(**member.labels)
     answers = with_questions(run.read_table(f"answers/{member.id}"), evaluation).assign(**member.labels)
     return answers[answers["label"] == HARMFUL]

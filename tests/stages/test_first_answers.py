@@ -10,17 +10,17 @@ import pytest
 from probes.behaviour.evaluation import Evaluation
 from probes.errors import PromptError
 from probes.lineage import Lineage
-from probes.progress import Progress
+from probes.progress import Progress, silent
 from probes.prompts import PromptSet
 from probes.run import Run
+from probes.stages.activations import write_activations
 from probes.store.settings import Settings
 from probes.tasks.evaluate import answer_first, evaluate
 from probes.tasks.measure import begin, measure
 from tests.builders import move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROBES = PromptSet.of(
-    [f"p{number}" for number in range(16)] + [f"q{number}" for number in range(16)],
-    ["harmful"] * 16 + ["harmless"] * 16,
+    [f"{letter}{number}" for letter in "pq" for number in range(16)], ["harmful"] * 16 + ["harmless"] * 16
 )
 MIXED = Evaluation(  # labels take turns, so that an answer in the wrong place would be seen
     PromptSet.of([f"{'ab'[number % 2]} {number}" for number in range(14)], ["harmful", "harmless"] * 7),
@@ -60,8 +60,8 @@ def test_the_answer_stands_before_anything_is_measured_and_is_the_final_one(line
     screen, again = Screen(), Screen()
     run = begin(lineage, PROBES, tmp_path / "run", SETTINGS).path
     answer_first(run, MIXED, report=screen)
-    asked = {"answers/aligned.harmful.parquet", "answers/baseline-s0-000002.harmful.parquet"}
-    assert {name for name in files_of(run) if "/" in name} == asked
+    first_files = {"answers/aligned.harmful.parquet", "answers/baseline-s0-000002.harmful.parquet"}
+    assert {name for name in files_of(run) if "/" in name} == first_files
     assert not Run(run).manifest.checkpoints
     assert screen.results[0].startswith("baseline (seed 0): ")
     answer_first(run, MIXED, report=again)
@@ -69,16 +69,18 @@ def test_the_answer_stands_before_anything_is_measured_and_is_the_final_one(line
     measure(lineage, PROBES, run, SETTINGS)
     done = evaluate(run, MIXED, report=again)
     assert again.results == []
-    assert not asked & files_of(run)
+    assert not first_files & files_of(run)
     before, _, figures = screen.results[0].partition(" points")
     assert done.read_json("safety")[0]["text"].startswith(before.removeprefix("baseline (seed 0): "))
     assert figures.split(";")[0].rstrip(".") in done.read_json("safety")[0]["text"]
 
 
 def test_answers_are_the_same_bytes_as_where_nothing_was_asked_first(lineage, tmp_path, monkeypatch):
-    begin(lineage, PROBES, tmp_path / "first", SETTINGS)
-    answer_first(tmp_path / "first", MIXED)
-    runs = [measure(lineage, PROBES, tmp_path / name, SETTINGS) for name in ("first", "later")]
+    runs = [begin(lineage, PROBES, tmp_path / name, SETTINGS) for name in ("first", "later")]
+    answer_first(runs[0].path, MIXED)
+    for run in runs:
+        with Run.writing(run.path) as writing:
+            write_activations(writing, writing.model(), writing.members, silent)
     monkeypatch.setattr("probes.stages.first_answers._members", lambda *_: [])
     evaluate(runs[1].path, MIXED)
     monkeypatch.undo()
