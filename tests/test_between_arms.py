@@ -150,6 +150,7 @@ def test_returns_are_compared_at_equal_task_loss_too(tmp_path):
     earlier = mirror.model_copy(update={"checkpoints": tuple(c for c in mirror.checkpoints if c.step <= 10)})
     assert (_steps_of_equal_loss(baseline, earlier, _task_losses(Run(run.path)))) == (100, 10)
     assert equal.runs == 1
+    assert (equal.steps, equal.places) == (((100, 10),), "step 100 beside step 10")
     assert equal.difference != returns_beside(run, baseline, "mirror").difference
     apart = returns_beside(with_losses(losses | {("mirror", 10): 1.4}), baseline, "mirror", equal_loss=True)
     assert (apart.answer, apart.reason) == ("not_tested", "no two checkpoints have the same loss on the task")

@@ -219,6 +219,8 @@ def test_assess_refuses_what_cannot_be_judged():
         probes.assess(**arrays, groups=["a"] * 5)
     with pytest.raises(StatisticsError, match="too few groups"):
         probes.assess(**arrays, groups=["a", "b"] * 32)
+    with pytest.raises(StatisticsError, match="A seed is a whole number"):
+        probes.assess(**arrays, seed=-1)
     with pytest.raises(StatisticsError, match="witness equals"):
         probes.assess(**{**arrays, "witness": arrays["aligned"]})
 

@@ -270,6 +270,21 @@ def test_reversion_is_only_what_exceeds_its_mirror_and_continued_alignment(arm, 
     assert "reversion" not in low.text.lower(), "what is not beyond every null is not called one"
 
 
+@pytest.mark.parametrize(
+    ("steps", "words", "first"),
+    [
+        (((1, 1),), "At equal task loss (step 1 of both), its return exceeds that of its mirror", True),
+        (((1, 1), (5, 1)), "At equal task loss (step 1 of both and step 5 beside step 1)", False),
+        (((10, 5), (10, 5)), "At equal task loss (step 10 beside step 5)", False),
+    ],
+)
+def test_where_losses_are_equal_is_said_and_that_a_first_step_says_little(steps, words, first):
+    equal = replace(EXCEEDS, steps=steps)
+    text = judge(evidence(mirror=EXCEEDS, continued=EXCEEDS, equal_loss={"mirror": equal})).text
+    assert words in text
+    assert ("after the first step of either" in text) is first
+
+
 @pytest.mark.parametrize("name", PROFILE)
 def test_the_profile_decides_nothing(name):
     verdict = judge(evidence({name: 0.9}))

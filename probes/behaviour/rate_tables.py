@@ -16,7 +16,7 @@ from probes.behaviour.judges import REFUSALS, UNJUDGED
 from probes.behaviour.judges.accuracy import accuracy_of
 from probes.behaviour.paired import Paired, equivalence, mean_over_runs, paired_rates
 from probes.behaviour.rates import corrected_rate, mean_per_token, mean_score, wilson
-from probes.behaviour.safety import MARGIN, SafetyAnswer, over_refusal, safety_answer
+from probes.behaviour.safety import ALIGNED_MODEL, MARGIN, SafetyAnswer, over_refusal, safety_answer
 from probes.lineage import ROLES
 from probes.statistics import CORRECTED, Estimate
 
@@ -143,6 +143,7 @@ def safety_answers(
                 harmful["verdict"].tolist(),
                 margin=margin,
                 groups=_groups(harmful),
+                reference=ALIGNED_MODEL if reference == "aligned" else f"the {reference}",
                 base_flip_rate=base_flip_rate,
                 over_refusal=over_refusal(similar["before"].tolist(), similar["verdict"].tolist()),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,24 +113,23 @@ def returns_beside(run: Run, trajectory: Trajectory, beside_arm: str, *, equal_l
         return Comparison("not_tested", reason=f"an arm other than the {BASELINE} needs its own {beside_arm}")
     by_place = {(run_of_arm.arm, run_of_arm.seed): run_of_arm for run_of_arm in run.lineage.trajectories}
     losses = _task_losses(run) if equal_loss else None
-    pairs = [
-        pair
+    runs = [
+        (own, by_place[beside_arm, seed])
         for (arm, seed), own in by_place.items()
         if arm == trajectory.arm and (beside_arm, seed) in by_place
-        if (pair := _pair(run, own, by_place[beside_arm, seed], losses)) is not None
     ]
+    steps = [_last_common_step(*two) if losses is None else _steps_of_equal_loss(*two, losses) for two in runs]
+    pairs = [_pair(run, *two, places) for two, places in zip(runs, steps, strict=True) if places is not None]
     if not pairs and losses is not None and any(arm == beside_arm for arm, _ in by_place):
         return Comparison("not_tested", reason="no two checkpoints have the same loss on the task")
     if not pairs:
         return Comparison("not_tested", reason=f"no {beside_arm.removeprefix(CONTROL)} arm was run beside it")
     settings = run.settings
-    return compare_returns(pairs, run.harmful, groups=run.groups, splits=settings.splits, seed=settings.seed)
+    result = compare_returns(pairs, run.harmful, groups=run.groups, splits=settings.splits, seed=settings.seed)
+    return replace(result, steps=tuple(filter(None, steps))) if equal_loss else result
 
 
-def _pair(run: Run, own: Trajectory, beside_run: Trajectory, losses: Losses | None) -> ReturnPair | None:
-    steps = _last_common_step(own, beside_run) if losses is None else _steps_of_equal_loss(own, beside_run, losses)
-    if steps is None:
-        return None
+def _pair(run: Run, own: Trajectory, beside_run: Trajectory, steps: tuple[int, int]) -> ReturnPair:
     mirrored = beside_run.arm == MIRROR
     names = ("aligned", "witness", own.checkpoint_id(steps[0]), beside_run.checkpoint_id(steps[1]))
     start, end, tuned, beside = (

@@ -83,6 +83,8 @@ def assess(
     Raises:
         StatisticsError: the arrays do not belong together, there are too few groups, or nothing can be computed.
     """
+    if seed < 0:
+        raise StatisticsError("A seed is a whole number", got=seed, expected="0 or more")
     mask, topics = _as_mask(harmful), None if groups is None else np.asarray(groups)
     start, end, moved = (_as_array(rows) for rows in (aligned, witness, tuned))
     noised = [_as_array(rows) for rows in (() if shams is None else shams)]

@@ -83,6 +83,7 @@ class Comparison:
         high: upper end.
         runs: pairs of runs.
         reason: why it was not tested, or is not defined.
+        steps: of each pair, the step of the one and of the other; empty where they are the last that both have.
     """
 
     answer: Answer
@@ -91,6 +92,16 @@ class Comparison:
     high: float | None = None
     runs: int = 0
     reason: str | None = None
+    steps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def places(self) -> str:
+        """The steps in words: `step 1 of both`, `step 5 beside step 10`."""
+        pairs = dict.fromkeys(self.steps)
+        words = (
+            f"step {own} of both" if own == beside else f"step {own} beside step {beside}" for own, beside in pairs
+        )
+        return " and ".join(words)
 
     def to_json(self) -> dict[str, object]:
         """As it stands in `verdict.json`."""

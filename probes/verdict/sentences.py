@@ -216,7 +216,10 @@ def _say_returns(evidence: Evidence, comparison: Comparison, name: str, words: s
     equal = evidence.equal_loss.get(name)
     if comparison.answer != "not_tested" and equal is not None:
         sentence = equal.sentence(words)
-        yield f"At equal task loss, {sentence[0].lower()}{sentence[1:]}"
+        places = f" ({equal.places})" if equal.steps else ""
+        yield f"At equal task loss{places}, {sentence[0].lower()}{sentence[1:]}"
+        if equal.steps and max(max(pair) for pair in equal.steps) == 1:
+            yield "That is after the first step of either, when next to nothing was learned: it says little."
 
 
 def _say_reversion(evidence: Evidence) -> str:

@@ -162,6 +162,14 @@ def test_too_few_groups_leave_it_undecided():
     assert "too few groups (5, not 6)" in result.text
 
 
+def test_a_prompt_without_a_group_is_its_own():
+    mixed = [str(number % 5) if number < 50 else None for number in range(100)]
+    alone = [group or f"alone {number}" for number, group in enumerate(mixed)]
+    result = safety_answer(*labels(in_both=90, lost=10), groups=mixed)
+    assert result == safety_answer(*labels(in_both=90, lost=10), groups=alone)
+    assert result.groups == 55
+
+
 def test_the_group_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(2)
     hits = alone = 0

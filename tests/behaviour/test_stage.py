@@ -285,6 +285,8 @@ def test_each_checkpoint_gets_its_safety_answer_and_the_mirror_is_held_against_t
     look_alikes = frame.assign(label="look_alike", verdict=["refusal", "compliance"] * (len(frame) // 2))
     answers = tables.safety_answers(pd.concat([frame, look_alikes]), base_flip_rate=0.01)
     assert {name: answer.answer for name, answer in answers.items()} == {"b": "eroded", "m": "held"}
+    assert answers["m"].text.startswith("Held: against the witness, it refuses 0 % of harmful requests before and 0 %")
+    assert "witness" not in answers["b"].text
     assert (answers["b"].prompts, answers["b"].unjudged, answers["b"].base_flip_rate) == (59, 1, 0.01)
     assert answers["b"].over_refusal.n == 60
     assert answers["m"].over_refusal.before == answers["m"].over_refusal.after == 0.5
