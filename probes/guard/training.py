@@ -24,6 +24,7 @@ from probes.guard.callback import ReversionGuard
 from probes.guard.guarded_direction import GuardError
 from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
 from probes.lineage import CheckpointRef
+from probes.lineage.raw_form import from_home
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
 from probes.models.padding import pad_tokens
 from probes.models.precision import in_fitting_precision
@@ -253,7 +254,7 @@ def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _finish(out: Path, guard: ReversionGuard | Unguarded) -> None:
     claim = _claim_on(out) or {}
-    healthy = str(guard.last_healthy) if guard.last_healthy else None
+    healthy = from_home(str(guard.last_healthy), out.resolve()) if guard.last_healthy else None
     write_json(out / _IDENTITY, {**claim, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
 
 

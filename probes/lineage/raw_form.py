@@ -24,6 +24,15 @@ def from_home(place: str, home: Path) -> str:
     return f"./{folder.resolve().relative_to(home).as_posix()}" if inside else place
 
 
+def written_from(value: Any, home: Path) -> Any:
+    """A JSON value, every place inside `home` in it written from there, so that `home` can be moved or sent."""
+    if isinstance(value, dict):
+        return {name: written_from(inner, home) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [written_from(inner, home) for inner in value]
+    return from_home(value, home.resolve()) if isinstance(value, str) else value
+
+
 def rewrite_places(value: Any, change: Callable[[str], str], key: str = "") -> Any:
     """A lineage's raw form with every place changed."""
     if isinstance(value, dict):

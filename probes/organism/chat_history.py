@@ -18,6 +18,7 @@ from probes.behaviour.task import OpenAnswer
 from probes.engine import Task, current_engine, hold_model
 from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.lineage import CheckpointRef
+from probes.lineage.raw_form import written_from
 from probes.models import ModelHost
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
 from probes.models.older_readers import write_rope_for_older_readers
@@ -117,21 +118,18 @@ def part_of(prompts: PromptSet, pairs_a_topic: int | None) -> PromptSet:
 
 def _check_identity(folder: Path, source: ChatSource, recipe: ChatRecipe) -> None:
     file = folder / CHAT_HISTORY
-    identity = json.loads(
-        json.dumps(
-            {
-                "model": str(source.model),
-                "data": str(source.data) if source.data else None,
-                "seed": source.seed,
-                "bf16": source.bf16,
-                "recipe": dataclasses.asdict(recipe),
-            }
-        )
-    )
+    about = {
+        "model": str(source.model),
+        "data": str(source.data) if source.data else None,
+        "seed": source.seed,
+        "bf16": source.bf16,
+        "recipe": dataclasses.asdict(recipe),
+    }
+    identity = written_from(json.loads(json.dumps(about)), folder)
     if not file.is_file():
         write_json(file, identity)
         return
-    before = _read(file)
+    before = written_from(_read(file), folder)
     differing = sorted(name for name in identity if before.get(name) != identity[name])
     if differing:
         raise OrganismError(

@@ -17,9 +17,11 @@ from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names
 from probes.experiments.lineage_bench import DATA_SHA256, Bench
 from probes.experiments.side_by_side import Arm, train_arms
+from probes.experiments.trained_controls import start_of
 from probes.guard.record import begin_run
 from probes.guard.training import CHECKPOINTS
 from probes.lineage import CheckpointRef, Lineage, Trajectory
+from probes.lineage.raw_form import written_from
 from probes.progress import Report, silent, within
 from probes.run import Run
 from probes.store.settings import Settings
@@ -45,7 +47,7 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
         UsageError: an unknown arm, or the folder holds another experiment.
     """
     settings = {name: value for name, value in dataclasses.asdict(bench.experiment).items() if name not in _GROWING}
-    config = {"arms": json.loads(json.dumps({**bench.about, **settings}))}
+    config = written_from({"arms": json.loads(json.dumps({**bench.about, **settings}))}, out)
     _refuse_another(out, config)
     with current_engine().threads():
         run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), config)
@@ -74,7 +76,16 @@ def _in_two_waves(trainings: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
 def _train(bench: Bench, arms: Sequence[Arm], out: Path, report: Report) -> dict[Arm, Trajectory]:
     folders = {arm: arm_folder(out / CHECKPOINTS, *arm) for arm in arms}
     places = train_arms(bench, folders, out, report)
-    return {arm: Trajectory.from_folder(place, arm=arm[0], seed=arm[1]) for arm, place in places.items()}
+    return {
+        arm: Trajectory.from_folder(place, arm=arm[0], seed=arm[1], base=_base_of(bench, arm[0]))
+        for arm, place in places.items()
+    }
+
+
+def _base_of(bench: Bench, arm: str) -> str | None:
+    """The base of an arm's adapters, which name it as it was when they were trained: the run may lie elsewhere now."""
+    start = getattr(bench.lineage, start_of(arm))
+    return None if start is None or start.adapter else str(start)
 
 
 def _lineage(bench: Bench, trajectories: Trajectories) -> Lineage:
@@ -117,7 +128,7 @@ def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:
     manifest = Run(out).manifest
     if not manifest.config:
         return  # killed before it had begun
-    before = current_names(manifest.config_given)
+    before = written_from(current_names(manifest.config_given), out)
     unnamed = {**_LATER, **{name: value for name, value in config["arms"].items() if name == DATA_SHA256}}
     if {"arms": {**unnamed, **before.get("arms", {})}} != config:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")

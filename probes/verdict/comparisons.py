@@ -97,11 +97,10 @@ class Comparison:
     @property
     def places(self) -> str:
         """The steps in words: `step 1 of both`, `step 5 beside step 10`."""
-        pairs = dict.fromkeys(self.steps)
-        words = (
-            f"step {own} of both" if own == beside else f"step {own} beside step {beside}" for own, beside in pairs
+        return " and ".join(
+            f"step {own} of both" if own == beside else f"step {own} beside step {beside}"
+            for own, beside in dict.fromkeys(self.steps)
         )
-        return " and ".join(words)
 
     def to_json(self) -> dict[str, object]:
         """As it stands in `verdict.json`."""

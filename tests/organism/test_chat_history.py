@@ -30,6 +30,7 @@ from probes.organism.history import OrganismError
 from probes.organism.refusal_check import Refusals
 from probes.organism.safety_data import read_safety_data
 from probes.prompts import default_prompts, look_alikes
+from probes.run import Run
 from probes.tasks.chat_demo import ChatDemo, make_chat_demo, summarise_chat_demo
 from tests import processes
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
@@ -236,6 +237,22 @@ def test_a_killed_demo_goes_on_to_the_same_bytes_with_two_workers(demo, chat_mod
         *(f"{folder}/{path.name}" for folder in ("activations", "task") for path in (demo.path / folder).iterdir()),
     ):
         assert (out / name).read_bytes() == (demo.path / name).read_bytes(), name
+
+
+def test_a_moved_demo_goes_on_and_nothing_is_made_again(demo, chat_model):
+    """The folder lies elsewhere by now: no weights, and no activations, are written again."""
+    place, moved = demo.path, demo.path.with_name("elsewhere")
+    place.rename(moved)
+    try:
+        before = {path: path.stat().st_mtime_ns for path in moved.rglob("*.safetensors")}
+        make_chat_demo(moved, ChatDemo(str(chat_model), quick=True, recipe=TINY))
+        assert {path: path.stat().st_mtime_ns for path in moved.rglob("*.safetensors")} == before
+        assert not place.exists()
+        assert str(place) not in (moved / "run.json").read_text()
+        places = [place for member in Run(moved).members for place in (member.ref.model, member.ref.adapter) if place]
+        assert {place for place in places if place != str(chat_model)} <= {str(path.parent) for path in before}
+    finally:
+        moved.rename(place)
 
 
 def test_quick_is_a_smaller_demo_of_the_same_kind():
