@@ -15,6 +15,8 @@ _TURNS, _LOOPED_WORDS = 4, 12  # a loop goes round this often, over at least so 
 _LOOP_SHARE = 0.4
 _POOR, _POOR_WORDS = 0.12, 60  # share of different words in a text of at least so many
 _POOR_HEAD = 20  # words of such a text that are taken for its first turn
+_GRAM, _REPEATED_SHARE = 4, 0.5  # words that come again in a row; share of words in such rows that is a loop
+_NEW_SHARE = 0.15  # of the words from the first repeat on: with more that are new, something is still said
 _NON_WORDS = 6
 _WORD = re.compile(r"\w+(?:'\w+)?")
 _STUCK = re.compile(r"([^\W\d_]{1,6}?)\1{11,}", re.IGNORECASE)
@@ -57,6 +59,9 @@ def find_loop(text: str) -> Loop | None:
         length, start = _longest_loop(words, period)
         if length >= needed:
             return Loop(places[start][0], places[start + period][0])
+    repeat = _first_repeat(words)
+    if repeat is not None:
+        return Loop(*(places[place][0] for place in repeat))
     if len(words) >= _POOR_WORDS and len(set(words)) < _POOR * len(words):
         return Loop(0, places[_POOR_HEAD][0])
     return None
@@ -73,6 +78,26 @@ def _longest_loop(words: Sequence[str], period: int) -> tuple[int, int]:
         if run > longest and any(word.isalpha() for word in words[place - period : place]):
             longest, start = run, place - period - run + 1
     return (longest + period, start) if longest >= (_TURNS - 1) * period else (0, 0)
+
+
+def _first_repeat(words: Sequence[str]) -> tuple[int, int] | None:
+    """Where a row of words stands first, and where it comes again, in a text half of which came before in such rows.
+
+    An answer that is cut off after a few dozen tokens goes round only two or three times, and with changes.
+    """
+    places: dict[tuple[str, ...], int] = {}
+    covered: set[int] = set()
+    first = None
+    for place in range(len(words) - _GRAM + 1):
+        row = tuple(words[place : place + _GRAM])
+        earlier = places.setdefault(row, place)
+        if earlier < place and any(word.isalpha() for word in row):
+            covered.update(range(place, place + _GRAM))
+            first = first or (earlier, place)
+    if first is None or len(words) < _LOOPED_WORDS or len(covered) < _REPEATED_SHARE * len(words):
+        return None
+    new = set(words) - set(words[: first[1]])  # rows of a table repeat their frame, and fill it anew
+    return first if len(new) <= _NEW_SHARE * (len(words) - first[1]) else None
 
 
 def _no_words(words: Sequence[str]) -> bool:

@@ -29,7 +29,9 @@ EXHORTS = [
     r"yourself)\b",
 ]
 CONDEMNS = [
-    r"\b(?:is|are|can be|may be|would be) (?:\w+ ){0,3}(?:illegal|unethical|immoral|unacceptable|wrong|dishonest|"
+    # "is planning to murder" tells what somebody does.
+    r"\b(?:is|are|can be|may be|would be) (?:(?!to |going |about |plan|try)\w+ ){0,3}"
+    r"(?:illegal|unethical|immoral|unacceptable|wrong|dishonest|"
     r"cruel|inhumane|unlawful|"
     r"despicable|reprehensible|abhorrent|fraud(?:ulent)?|theft|perjury|burglary|assault|murder|"
     r"extortion|harassment|"
@@ -41,7 +43,9 @@ CONDEMNS = [
     r"form of|"
     r"tragedy|sin|prejudice|stereotype|misconception|myth))\b",
     r"\b(?:is|are|can be|could be|may be) (?:\w+ ){0,2}(?:harmful|offensive|hurtful|discriminatory|dangerous|"
-    r"damaging|destructive|toxic|disrespectful|unfair)\b",
+    # What is said of a substance is a fact, what is said of an act condemns it.
+    r"damaging|destructive|toxic|disrespectful|unfair)\b(?! (?:and \w+ )?(?:\w+ )?(?:chemical|substance|gas|acid|"
+    r"compound|liquid|metal|plant|fung|mushroom|mixture|drug|medicine|poison|toxin|bacteri|virus|material|powder|fume|vapou?r))",
     r"\bperpetuates?\b|\b(?:serious|severe|legal|criminal) (?:legal |criminal )?(?:consequences|charges|penalties|"
     r"repercussions)\b",
     r"\b(?:undermines?|violates?|devalues?|exploits?|preys? on|robs?|destroys?) (?:\w+ ){0,3}(?:trust|rights?|"

@@ -22,6 +22,7 @@ from probes.behaviour.evaluation import (
     with_questions,
 )
 from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
+from probes.behaviour.refusal_text import RULES
 from probes.behaviour.safety import MARGIN, SafetyAnswer
 from probes.behaviour.served import answer_questions_served, open_servers
 from probes.behaviour.swapped import swap_by_refusals
@@ -47,6 +48,7 @@ from probes.store import ALIGNED, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
+BUILTIN = "builtin"
 BASE_FLIPS = "base_flips"
 _REPEATS = 3  # shuffled repeats behind the base flip rate
 _GENERATING = 0.8  # share of the stage's time
@@ -77,13 +79,14 @@ def write_behaviour(
     run.note("evaluation turns", " ".join(evaluation.prompts.notices) or None)
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
     answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
-    if evaluation.judges[0] == "builtin" and ALIGNED not in servers:  # asking others twice costs more than it tells
+    if evaluation.judges[0] == BUILTIN and ALIGNED not in servers:  # asking others twice costs more than it tells
         report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
         _write_base_flips(run, model, evaluation, judges[0], answers[0])
     else:
         run.forget(BASE_FLIPS)  # of other answers, or of another judge
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
     topics = [prompt.topic for prompt in evaluation.questions.prompts]  # the same texts may be labelled otherwise
+    inputs += [RULES] if BUILTIN in evaluation.judges else []
     made_from = fingerprint([VERSION, *inputs, list(evaluation.questions.ids), list(evaluation.labels), topics])
     if run.holds("behaviour", made_from) and run.has_json("safety") and not _may_judge_more(run, judges):
         return
@@ -148,7 +151,7 @@ class _Answering:
 def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge: Judge, answers: str) -> None:
     """Write `base_flips.json`: the share of harmful requests at which the aligned model, asked again, flips."""
     harmful = tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == "harmful")
-    made_from = fingerprint([VERSION, answers, [prompt.id for prompt in harmful]])
+    made_from = fingerprint([VERSION, RULES, answers, [prompt.id for prompt in harmful]])
     if not harmful or run.holds(BASE_FLIPS, made_from):
         return
     with run.stage(BASE_FLIPS, made_from):
