@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from probes.directions.selection import Selection
     from probes.run import Run
 
+LOG = "fit.log"
 RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default: as the run was measured.")]
@@ -45,21 +46,27 @@ def fit(
     models: Annotated[
         bool, typer.Option("--models/--no-models", help="Open the checkpoints to compute scores, answers and tokens.")
     ] = True,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME[,NAME…]", help="Fit only these, beside what is fitted; default: all.")
+    ] = None,
     max_kl: MaxKl = 0.1,
     min_induce: MinInduce = 0.0,
     depth: Depth = 0.8,
     device: Device = None,
     json_: Json = False,
 ) -> None:
-    """Fit every method at every checkpoint and layer of a run; existing results are reused."""
+    """Fit every method at every checkpoint and layer of a run; each is kept as it is done, and logged in fit.log."""
+    from probes.directions import METHODS
     from probes.directions.selection import Rule
     from probes.tasks.fit import FitOptions, fit_directions
     from probes.terminal import progress_display
     from probes.terminal.show_directions import selection_lines
 
     rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
-    with progress_display() as report:
-        fitted = fit_directions(run, FitOptions(winsorise, rule, device, models), report)
+    methods = tuple(method.split(",")) if method else tuple(METHODS)
+    options = FitOptions(winsorise, rule, device, models, methods)
+    with progress_display(run / LOG if run.is_dir() else None) as report:
+        fitted = fit_directions(run, options, report)
     if json_:
         selection = _selection(fitted.selection) if fitted.selection else None
         print_json({"run": str(run), "selection": selection, "left_out": list(fitted.left_out)})

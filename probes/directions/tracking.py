@@ -114,11 +114,12 @@ def fit_layer(
             options[name] = [{"seed": seed, "layer": layer, "n_layers": n_layers}] * 3
     fits = {name: Fit.empty(len(scenes), scenes["aligned"].own.shape[1]) for name in methods}
     for place, scene in enumerate(scenes.values()):
-        views: dict[str, _View | str] = {}
+        views: dict[tuple[ContrastName, bool], _View | str] = {}
         for name, method in methods.items():
-            if method.contrast not in views:
-                views[method.contrast] = _View.of(scene, method.contrast)
-            fits[name].put(place, views[method.contrast], method, options[name])
+            kind = (method.contrast, method.spanned)
+            if kind not in views:
+                views[kind] = _View.of(scene, method.contrast, spanned=method.spanned)
+            fits[name].put(place, views[kind], method, options[name])
     return fits
 
 
@@ -142,13 +143,15 @@ class _View:
     axes: Float[np.ndarray, "d_model coordinate"] | None
 
     @classmethod
-    def of(cls, scene: Scene, name: ContrastName) -> _View | str:
-        """The view, or the reason why there is none."""
+    def of(cls, scene: Scene, name: ContrastName, *, spanned: bool = True) -> _View | str:
+        """The view, or the reason why there is none; rotated only for what is `spanned`."""
         try:
             contrast = scene.contrast(name)
         except StatisticsError as error:
             return error.what
         if contrast.rows.shape[1] <= contrast.rows.shape[0]:
+            return cls(contrast, contrast.rows, None)
+        if not spanned:
             return cls(contrast, contrast.rows, None)
         axes, corner = np.linalg.qr(contrast.rows.T)
         return cls(contrast, corner.T, axes)

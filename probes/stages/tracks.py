@@ -15,13 +15,14 @@ import numpy as np
 from probes.directions import METHODS
 from probes.directions.contrast import SIDES, Scene
 from probes.directions.scores import auroc_interval
-from probes.directions.tracking import Fit, Reading, cosines, fit_layer, read_layer
+from probes.directions.tracking import Fit, Reading, cosines
 from probes.directions.vectors import Vectors
 from probes.lineage import Member
-from probes.progress import Progress, Report, silent
+from probes.progress import Report, silent, within
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.directions import OF_EVERY_RUN, describe_direction, write_vectors
+from probes.stages.method_fits import fitted_methods, read_method, scenes_of, write_method
 from probes.stages.readings import Readings
 from probes.stages.readout import forget_readout
 from probes.store import ALIGNED, DIRECTIONS, RENAMED
@@ -50,35 +51,45 @@ TRACKS = (
 
 
 def write_fits(
-    run: Run, winsorise: float | None = None, selected: Mapping[str, str] | None = None, report: Report = silent
+    run: Run,
+    winsorise: float | None = None,
+    selected: Mapping[str, str] | None = None,
+    report: Report = silent,
+    methods: Sequence[str] = tuple(METHODS),
 ) -> None:
-    """Fit every method at every checkpoint whose activations are kept, and write directions and tables.
+    """Fit methods at every checkpoint whose activations are kept, and write directions and tables.
+
+    Each method is kept as it is done; the tables hold those that are asked for, and those that are kept.
 
     Args:
         run: measured, open for writing; readings that are there are used.
         winsorise: clip massive activations to so many typical spreads.
         selected: what a selection rule says of the refusal direction, for its metadata.
         report: told after each layer.
+        methods: names from `METHODS`.
     """
     readings = Readings.of(run, [member.id for member in run.measured])
-    _write_fits(run, readings, winsorise, dict(selected or {}), report)
+    names = fitted_methods(run, methods, readings, winsorise)
+    for number, name in enumerate(names):
+        write_method(run, name, readings, winsorise, within(report, number / len(names), (number + 1) / len(names)))
+    _write_tables(run, names, readings, winsorise, dict(selected or {}))
 
 
-@stage("direction_tracks", version=6, needs=("measured", "prompts"), settings=("seed",))
-def _write_fits(
-    run: Run, readings: Readings, winsorise: float | None, selected: dict[str, str], report: Report
+@stage("direction_tracks", version=7, needs=("measured", "prompts"), settings=("seed",))
+def _write_tables(
+    run: Run, methods: tuple[str, ...], readings: Readings, winsorise: float | None, selected: dict[str, str]
 ) -> None:
     import pandas as pd
 
     members, n_layers = run.measured, run.n_layers
     prompts = run.read_table("prompts", columns=["id", "label", "fold"])
+    by_method = {name: read_method(run, name) for name in methods}
     fits: list[dict[str, Fit]] = []
     parts: dict[str, list[pd.DataFrame]] = {"tracks": [], "transfer": [], "cosines": [], "projections": []}
     for layer in range(n_layers):
-        report(Progress("fitting directions", layer, n_layers, f"layer {layer}"))
-        scenes = _scenes(run, readings, layer, winsorise)
-        fitted = fit_layer(scenes, seed=run.settings.seed, layer=layer, n_layers=n_layers)
-        read = read_layer(scenes, fitted)
+        scenes = scenes_of(run, readings, layer, winsorise)
+        fitted = {name: of_method[0][layer] for name, of_method in by_method.items()}
+        read = {name: of_method[1][layer] for name, of_method in by_method.items()}
         fits.append(fitted)
         parts["tracks"].append(_tracks(members, layer, fitted, read))
         parts["transfer"].append(_transfer(members, layer, read))
@@ -89,24 +100,8 @@ def _write_fits(
         run.write_table(f"direction_{name}", table, rows_per_group=max(1, len(table) // n_layers))
     clipped = {"winsorise": "" if winsorise is None else f"{winsorise:g}"}
     _write_files(run, fits, pd.concat(parts["tracks"]), clipped, selected)
-    run.write_json(DIRECTIONS, _document(run, winsorise, selected))
+    run.write_json(DIRECTIONS, _document(run, methods, winsorise, selected))
     forget_readout(run)  # which is of the vectors that were here before
-
-
-def _scenes(run: Run, readings: Readings, layer: int, winsorise: float | None) -> dict[str, Scene]:
-    values = {member.id: run.activations(member.id, layer) for member in run.measured}
-    return {
-        name: Scene(
-            rows,
-            values[ALIGNED],
-            values.get("witness"),
-            run.harmful,
-            run.fold,
-            readings.layer(name, layer),
-            winsorise,
-        )
-        for name, rows in values.items()
-    }
 
 
 def _tracks(members: Sequence[Member], layer: int, fits: Mapping[str, Fit], readings: Mapping[str, Reading]) -> Any:
@@ -210,7 +205,7 @@ def _write_files(
         key: rows.set_index("layer")[["refit", "d_prime"]] for key, rows in tracks.groupby(["direction", "checkpoint"])
     }
     for place, member in enumerate(run.measured):
-        for former in RENAMED:
+        for former in (*RENAMED, *(METHODS.keys() - fits[0].keys() - set(OF_EVERY_RUN))):
             run.direction_path(former, member.id).unlink(missing_ok=True)
         for name in fits[0]:
             unit = np.stack([fit[name].vectors[2, place] for fit in fits])
@@ -242,7 +237,7 @@ def _metrics(rows: Any) -> str:
     return json.dumps(table)
 
 
-def _document(run: Run, winsorise: float | None, selected: Mapping[str, str]) -> dict[str, Any]:
+def _document(run: Run, methods: Sequence[str], winsorise: float | None, selected: Mapping[str, str]) -> dict[str, Any]:
     return {
         "layer": run.headline_layer,
         "checkpoints": [member.id for member in run.measured],
@@ -256,5 +251,6 @@ def _document(run: Run, winsorise: float | None, selected: Mapping[str, str]) ->
                 "control": method.control,
             }
             for name, method in METHODS.items()
+            if name in methods
         },
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from probes.directions import METHODS
 from probes.directions.selection import Candidate, Rule, Selection, select
 from probes.errors import CheckpointError, PromptError, UsageError
 from probes.interventions.candidates import Asked, candidates, positions_of
@@ -31,6 +32,7 @@ from probes.stages.tracks import write_fits
 from probes.store import ALIGNED, DIRECTIONS, activations_stage
 
 CANDIDATES = "refusal_candidates"
+REFUSAL = "refusal"
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,24 @@ class FitOptions:
         device: where models run; None is as the run was measured.
         models: open the checkpoints, for the refusal candidates' scores, the answers, and the tokens read out.
             Without it, only what the kept activations hold is done; so it is for checkpoints that are gone.
+        methods: names from `METHODS`; what was fitted before stays. Refusal candidates are scored for `refusal`, and
+            answers read for `response_mean`, alone.
     """
 
     winsorise: float | None = None
     rule: Rule = field(default_factory=Rule)
     device: str | None = None
     models: bool = True
+    methods: tuple[str, ...] = tuple(METHODS)
+
+    def __post_init__(self) -> None:
+        if self.winsorise is not None and not self.winsorise > 0:
+            raise UsageError("A limit of spreads must be positive", got=self.winsorise)
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise UsageError(
+                "There is no such method", got=unknown[0] if unknown else "none", expected=", ".join(METHODS)
+            )
 
 
 def fit_directions(path: Path | str, options: FitOptions | None = None, report: Report = silent) -> Fitted:
@@ -79,8 +93,6 @@ def fit_directions(path: Path | str, options: FitOptions | None = None, report: 
         GravityError: a checkpoint is there and cannot be read.
     """
     options = options or FitOptions()
-    if options.winsorise is not None and not options.winsorise > 0:
-        raise UsageError("A limit of spreads must be positive", got=options.winsorise)
     with Run.writing(path) as run:
         model, left_out = _open_model(run, options.device) if options.models else (None, ())
         selection: Selection | None = None
@@ -88,9 +100,10 @@ def fit_directions(path: Path | str, options: FitOptions | None = None, report: 
         if model is not None:
             reached, gone = _reachable_members(model, run.measured)
             left_out += gone
-            selection = _read_with_models(run, model, reached, options.rule, within(report, 0.0, 0.5))
-        about = _describe(selection) if model is not None else _earlier_selection(run)
-        write_fits(run, options.winsorise, about, within(report, 0.5, 0.85))
+            selection = _read_with_models(run, model, reached, options, within(report, 0.0, 0.5))
+        selects = model is not None and REFUSAL in options.methods
+        about = _describe(selection) if selects else _earlier_selection(run)
+        write_fits(run, options.winsorise, about, within(report, 0.5, 0.85), options.methods)
         if model is not None:
             write_readout(run, reached, model, within(report, 0.85, 1.0))
         run.save()
@@ -120,19 +133,22 @@ def _reachable_members(host: ModelHost, members: Sequence[Member]) -> tuple[list
 
 
 def _read_with_models(
-    run: Run, model: ModelHost, members: Sequence[Member], rule: Rule, report: Report
+    run: Run, model: ModelHost, members: Sequence[Member], options: FitOptions, report: Report
 ) -> Selection | None:
-    """Score the refusal candidates, and read what the kept activations do not hold."""
-    write_candidates(run, model, positions_of(run.rendered.token_ids), within(report, 0.0, 0.5))
-    scored = _read_candidates(run)
-    selection = select(scored, model.n_layers, rule) if scored else None
-    write_aligned_answers(run, model, within(report, 0.5, 0.6))
-    readings = [over_answers(run)]
-    place = selection.chosen if selection else None
-    if place is not None and place.position != run.settings.position:
-        readings.append(at_position(SELECTED, run.rendered.token_ids, place.position))
-    else:
-        forget_reading(run, SELECTED)  # of another selection
+    """Score the refusal candidates, and read what the kept activations do not hold, as the methods need it."""
+    selection, readings = None, []
+    if REFUSAL in options.methods:
+        write_candidates(run, model, positions_of(run.rendered.token_ids), within(report, 0.0, 0.5))
+        scored = _read_candidates(run)
+        selection = select(scored, model.n_layers, options.rule) if scored else None
+        place = selection.chosen if selection else None
+        if place is not None and place.position != run.settings.position:
+            readings.append(at_position(SELECTED, run.rendered.token_ids, place.position))
+        else:
+            forget_reading(run, SELECTED)  # of another selection
+    if "response_mean" in options.methods:
+        write_aligned_answers(run, model, within(report, 0.5, 0.6))
+        readings.insert(0, over_answers(run))
     for done, member in enumerate(members):
         report(Progress("reading answers", done, len(members), member.id, 0.6 + 0.4 * done / len(members)))
         for reading in readings:

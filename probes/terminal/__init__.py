@@ -9,6 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -40,11 +43,23 @@ def console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def progress_display() -> Iterator[Report]:
+def progress_display(log: Path | None = None) -> Iterator[Report]:
     """One line on the error stream for the whole job: phase, step, note, share done, time left.
 
     Where that stream is no terminal, as in a batch job, a new line every half a minute at the most.
+
+    Args:
+        log: a file that gets a line, with the time, for every report.
     """
+    if log is not None:
+        with progress_display() as shown, open(log, "a", encoding="utf-8") as file:
+
+            def report_twice(progress: Progress) -> None:
+                shown(progress)
+                _write_line(file, progress)
+
+            yield report_twice
+        return
     if not console(stderr=True).is_terminal:
         yield _log_lines()
         return
@@ -72,6 +87,13 @@ def progress_display() -> Iterator[Report]:
             bar.update(task, description=progress.phase[:24], completed=share, where=note[:22])
 
         yield report
+
+
+def _write_line(file: TextIO, progress: Progress) -> None:
+    """Add one report to a log, where it can be read at once."""
+    step = f"{progress.phase} {progress.step}/{progress.steps} {progress.note}".rstrip()
+    file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {100 * progress.share:3.0f} % {step}\n")
+    file.flush()
 
 
 def _log_lines() -> Report:

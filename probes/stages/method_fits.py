@@ -1,0 +1,104 @@
+"""Stages `direction_fits/<method>`: one method at every checkpoint and layer, kept as soon as it is done.
+
+The tables and files of all directions are made from these; another method later needs no method fitted again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.directions import METHODS
+from probes.directions.contrast import Scene
+from probes.directions.tracking import Fit, Reading, fit_layer, read_layer
+from probes.progress import Progress, Report
+from probes.run import Run
+from probes.stages import stage
+from probes.stages.readings import Readings
+from probes.store import ALIGNED, direction_file
+from probes.store.atomic import write_tensors
+
+_SCORES = ("auroc", "d_prime", "accuracy", "calibration", "classes")
+
+
+@stage("direction_fits/{method}", version=1, needs=("measured", "prompts"), settings=("seed",))
+def write_method(run: Run, method: str, readings: Readings, winsorise: float | None, report: Report) -> None:
+    """Fit one method at every checkpoint whose activations are kept, and keep its directions and scores.
+
+    Args:
+        run: measured, open for writing.
+        method: a name from `METHODS`.
+        readings: of other tokens.
+        winsorise: clip massive activations to so many typical spreads.
+        report: told after each layer.
+    """
+    fits, scores = [], []
+    for layer in range(run.n_layers):
+        report(Progress("fitting directions", layer, run.n_layers, f"{method}, layer {layer}"))
+        scenes = scenes_of(run, readings, layer, winsorise)
+        chosen = {method: METHODS[method]}
+        fitted = fit_layer(scenes, chosen, seed=run.settings.seed, layer=layer, n_layers=run.n_layers)
+        fits.append(fitted[method])
+        scores.append(read_layer(scenes, fitted)[method])
+    arrays = {"direction": np.stack([fit.vectors[2] for fit in fits]), "norm": np.stack([fit.norm for fit in fits])}
+    arrays |= {name: np.stack([getattr(reading, name) for reading in scores]) for name in _SCORES}
+    path = run.path / _place(method)
+    path.parent.mkdir(exist_ok=True)
+    write_tensors(path, arrays, {"reasons": json.dumps([fit.reasons for fit in fits])})
+    run.record(path)
+
+
+def read_method(run: Run, method: str) -> tuple[list[Fit], list[Reading]]:
+    """What `write_method` has kept, by layer; of the fits only the directions of all prompts.
+
+    Raises:
+        RunFolderError: the file has changed.
+    """
+    from safetensors import safe_open
+
+    path = run.path / _place(method)
+    run.check(path)
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in ("direction", "norm", *_SCORES)}
+        reasons = json.loads(file.metadata()["reasons"])
+    fits, scores = [], []
+    for layer, vectors in enumerate(arrays["direction"]):
+        fit = Fit.empty(*vectors.shape)
+        fit.vectors[2], fit.norm[:], fit.reasons[:] = vectors, arrays["norm"][layer], reasons[layer]
+        fits.append(fit)
+        scores.append(Reading(**{name: arrays[name][layer] for name in _SCORES}))
+    return fits, scores
+
+
+def fitted_methods(run: Run, requested: Sequence[str], *inputs: Any) -> tuple[str, ...]:
+    """The methods that were asked for, and those that are kept of the same inputs (`readings`, `winsorise`)."""
+    return tuple(
+        name
+        for name in METHODS
+        if name in requested
+        or run.holds(f"direction_fits/{name}", write_method.made_from(run, name, *inputs, report=None))
+    )
+
+
+def scenes_of(run: Run, readings: Readings, layer: int, winsorise: float | None) -> dict[str, Scene]:
+    """What the methods read at one layer, by checkpoint."""
+    values = {member.id: run.activations(member.id, layer) for member in run.measured}
+    return {
+        name: Scene(
+            rows,
+            values[ALIGNED],
+            values.get("witness"),
+            run.harmful,
+            run.fold,
+            readings.layer(name, layer),
+            winsorise,
+        )
+        for name, rows in values.items()
+    }
+
+
+def _place(method: str) -> str:
+    return f"direction_fits/{direction_file(method)}.safetensors"
