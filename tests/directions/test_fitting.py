@@ -7,6 +7,7 @@ import shutil
 import signal
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -19,6 +20,7 @@ from probes.directions.readout import readout
 from probes.directions.refusal import Refusal
 from probes.directions.selection import Candidate, Rule, select
 from probes.directions.tracking import fit_layer, read_layer
+from probes.errors import UsageError
 from probes.interventions.candidates import positions_of
 from probes.lineage import Lineage
 from probes.models import ModelHost
@@ -190,6 +192,29 @@ def test_fitting_again_does_nothing_and_leaves_the_same_bytes(own):
     before = {path: path.stat().st_mtime_ns for path in own.rglob("*.parquet")}
     fit_directions(own)
     assert {path: path.stat().st_mtime_ns for path in own.rglob("*.parquet")} == before
+
+
+def test_methods_are_chosen_and_what_is_fitted_stays(measured, fitted, tmp_path):
+    """One method alone, and then another beside it: the first is not fitted again, and its rows are those of all."""
+    patterns = ("direction_*", "readings", "refusal_*", "lda*", "fit.log")
+    shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns(*patterns))
+    run = tmp_path / "run"
+    manifest = json.loads((run / "run.json").read_text())
+    gone = ("direction_", "readings", "refusal_")
+    manifest["stages"] = {name: key for name, key in manifest["stages"].items() if not name.startswith(gone)}
+    (run / "run.json").write_text(json.dumps(manifest))
+    fit_directions(run, FitOptions(models=False, methods=("lda",)))
+    assert set(Run(run).read_table("direction_tracks")["direction"]) == {"lda"}
+    assert not (run / "directions" / "logistic.safetensors").exists()
+    before = (run / "direction_fits" / "lda.safetensors").stat().st_mtime_ns
+    fit_directions(run, FitOptions(models=False, methods=("control:random",)))
+    assert (run / "direction_fits" / "lda.safetensors").stat().st_mtime_ns == before
+    tracks, every = (Run(place).read_table("direction_tracks") for place in (run, fitted))
+    assert list(dict.fromkeys(tracks["direction"])) == ["lda", "control:random"]
+    expected = every[every["direction"].isin(["lda", "control:random"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(tracks, expected, check_exact=True)
+    with pytest.raises(UsageError, match="There is no such method"):
+        FitOptions(methods=("lda", "love"))
 
 
 def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
