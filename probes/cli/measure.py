@@ -41,7 +41,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Fine-tuning runs per arm.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the whole history.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Same stages, smaller and shorter: under two minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Same stages, smaller and shorter: two minutes.")] = False,
     app: Annotated[bool, typer.Option("--app/--no-app", help="Open the front end at the end.")] = True,
     nulls: Annotated[bool, typer.Option("--nulls/--no-nulls", help="Test the drift against its nulls.")] = True,
     recipe: Annotated[
