@@ -18,8 +18,9 @@ from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.readings import Readings
-from probes.store import ALIGNED, direction_file
+from probes.store import ALIGNED, RunFolderError, direction_file
 from probes.store.atomic import write_tensors
+from probes.store.documents import parse_json
 
 _SCORES = ("auroc", "d_prime", "accuracy", "calibration", "classes")
 
@@ -63,7 +64,7 @@ def read_method(run: Run, method: str) -> tuple[list[Fit], list[Reading]]:
     run.check(path)
     with safe_open(path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in ("direction", "norm", *_SCORES)}
-        reasons = json.loads(file.metadata()["reasons"])
+        reasons = parse_json(file.metadata()["reasons"], str(path), error=RunFolderError)
     fits, scores = [], []
     for layer, vectors in enumerate(arrays["direction"]):
         fit = Fit.empty(*vectors.shape)
