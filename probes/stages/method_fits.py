@@ -14,11 +14,12 @@ import numpy as np
 from probes.directions import METHODS
 from probes.directions.contrast import Scene
 from probes.directions.tracking import Fit, Reading, fit_layer, read_layer
+from probes.errors import RunFolderError
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.readings import Readings
-from probes.store import ALIGNED, RunFolderError, direction_file
+from probes.store import ALIGNED, direction_file
 from probes.store.atomic import write_tensors
 from probes.store.documents import parse_json
 
