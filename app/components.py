@@ -25,7 +25,7 @@ from probes.statistics import typeset
 from probes.store import Manifest, csv_text
 
 _CONTEXT = "context"
-PICTURES = ("png", "svg")
+PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what the browser draws: app.printing
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
 COLUMNS = {"1": 480, "1.5": 647, "2": 987}
 _ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
@@ -273,9 +273,8 @@ def chart_key(name: str) -> str:
 
 def _saving(figure: go.Figure, name: str) -> dict[str, Any]:
     """How the figure's own button saves it: format, name, and size on paper."""
-    pictures, columns = state.view("save") or "png", state.view("columns") or "2"
+    kind, columns = PICTURES.get(state.view("save"), "png"), state.view("columns") or "2"
     size = {"width": COLUMNS.get(columns, COLUMNS["2"]), "height": figure.layout.height or 450}
-    kind = pictures if pictures in PICTURES else "png"
     return {"format": kind, "filename": file_name(name), "scale": 3 if kind == "png" else 1, **size}
 
 

@@ -147,4 +147,67 @@ LINK = """
 })();
 </script>
 """
-SCRIPTS = CAMERAS + LINK
+
+# Plotly's own button saves an SVG that names its fonts. This puts the page's fonts into it, so that it looks the same
+# where they are not installed, and hands it to `app.printing` where a PDF is to be made of it. No tag may be written in
+# it: Streamlit drops such a script.
+FONTS = """
+<script>
+(() => {
+  if (window.gravityFonts) return;
+  window.gravityFonts = true;
+  const faces = () => Array.from(document.styleSheets).flatMap(sheet => {
+    try {
+      return Array.from(sheet.cssRules);
+    } catch {
+      return [];
+    }
+  }).filter(rule => rule instanceof CSSFontFaceRule && rule.style.getPropertyValue("font-style") !== "italic");
+  const inline = async rule => {
+    const source = /url\\(["']?([^"')]+)["']?\\)/.exec(rule.style.getPropertyValue("src"));
+    const address = new URL(source[1], rule.parentStyleSheet.href || location.origin);
+    const bytes = await (await fetch(address)).blob();
+    const data = await new Promise(done => {
+      const reader = new FileReader();
+      reader.onload = () => done(reader.result);
+      reader.readAsDataURL(new Blob([bytes], {type: "font/woff2"}));
+    });
+    const family = rule.style.getPropertyValue("font-family");
+    const weight = rule.style.getPropertyValue("font-weight") || "normal";
+    return `@font-face{font-family:${family};font-weight:${weight};src:url(${data}) format("woff2")}`;
+  };
+  const withFonts = async svg => {
+    const used = faces().filter(rule => svg.includes(rule.style.getPropertyValue("font-family").replace(/["']/g, "")));
+    const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
+    style.textContent = (await Promise.all(used.map(inline))).join("");
+    const end = svg.indexOf(">") + 1;  // of the opening tag
+    return svg.slice(0, end) + new XMLSerializer().serializeToString(style) + svg.slice(end);
+  };
+  const download = (content, name, type) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], {type}));
+    link.download = name;
+    link.dataset.gravity = "file";
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  };
+  document.addEventListener("gravity-file", event => {
+    const {content, name, type} = event.detail;
+    download(content, name, type);
+  });
+  document.addEventListener("click", async event => {
+    const link = event.target;
+    if (!(link instanceof HTMLAnchorElement) || link.dataset.gravity || !/[.]svg$/.test(link.download)) return;
+    event.preventDefault();
+    const drawing = fetch(link.href);  // before Plotly takes the address away
+    const svg = await withFonts(await (await drawing).text());
+    const name = link.download.replace(/[.]svg$/, "");
+    if (!document.querySelector(".st-key-as-pdf")) return download(svg, `${name}.svg`, "image/svg+xml");
+    document.dispatchEvent(new CustomEvent("gravity-svg", {detail: {name, svg}}));
+  }, true);
+})();
+</script>
+"""
+SCRIPTS = CAMERAS + LINK + FONTS

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import cache, camera, state, widgets
+from app import cache, camera, printing, state, widgets
 from app.cache import Catalogue, Key
 from app.components import Context, choose, layer_name
 from app.widgets import NAMES, OF_A_RUN
@@ -122,7 +122,12 @@ def _unread_camera() -> list[str]:
 
 def choose_pictures() -> None:
     """Choose how a figure's own button saves it: format, width on paper, and light ink on a dark page too."""
-    widgets.SAVE.control("Save figures as")
+    widgets.SAVE.control(
+        "Save figures as",
+        help="The camera button of a figure saves it. SVG and PDF carry their fonts; a PDF is printed by the Chromium "
+        "or Chrome of the machine that runs the app.",
+    )
+    printing.choose_pdf()
     widgets.COLUMNS.control(
         "Columns",
         default="2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,14 +17,20 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 WIDTH = 960  # pixels
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"),
+    *(f"/Applications/{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium")),
+)
 _PATIENCE = 120  # seconds for one page
 _SVG, _PNG = "data:image/svg+xml,", "data:image/png;base64,"
 _PAUSE, _REST = 700, 2500  # milliseconds that a frame of an animation stands, and the last one
 _COLOURS = 256  # of an animation, the most that a GIF holds
 _UNSEEN = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000")
+# The SVG is an image of the sheet: in one, a browser runs no script and opens no other file, whoever wrote it.
 _SHEET = """<!doctype html><html><head><style>@page {{ size: {width}px {height}px; margin: 0 }}
-body {{ margin: 0 }} svg {{ display: block }}</style></head><body>{image}</body></html>"""
+body {{ margin: 0 }} img {{ display: block; width: {width}px; height: {height}px }}</style></head>
+<body><img src="data:image/svg+xml;base64,{image}"></body></html>"""
+_SIZE = re.compile(r"""<svg\b[^>]*?\swidth=["'](\d+)(?:px)?["'][^>]*?\sheight=["'](\d+)(?:px)?["']""")
 _PAGE = """<!doctype html><html><body style="margin:0;width:{width}px"><script>
 let seed = 1; Math.random = () => (seed = seed * 16807 % 2147483647) / 2147483647;  // Plotly's ids, the same each time
 </script>{plot}<script>
@@ -51,11 +58,20 @@ def to_svg(figure: go.Figure, browser: str) -> str:
     return unquote(images[0].removeprefix(_SVG)) if images and images[0].startswith(_SVG) else ""
 
 
-def to_pdf(figure: go.Figure, image: str, path: Path, browser: str) -> bool:
-    """A figure's SVG as a PDF of one page of its size, with its fonts in it; False where that failed."""
-    sheet = _SHEET.format(image=image, width=WIDTH, height=_height(figure))
-    _visit(sheet, browser, "--no-pdf-header-footer", f"--print-to-pdf={path}")
-    return path.is_file()
+def to_pdf(image: str, browser: str) -> bytes:
+    """An SVG, sized in pixels, as a PDF of one page of its size with its fonts in it; empty where that failed.
+
+    What the SVG uses lies in it (`data:` addresses): a font or a picture elsewhere is not fetched.
+    """
+    size = _SIZE.search(image)
+    if size is None:
+        return b""
+    encoded = base64.b64encode(image.encode()).decode()
+    sheet = _SHEET.format(image=encoded, width=size.group(1), height=size.group(2))
+    with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
+        path = Path(folder) / "figure.pdf"
+        _visit(sheet, browser, "--no-pdf-header-footer", f"--print-to-pdf={path}")
+        return path.read_bytes() if path.is_file() else b""
 
 
 def to_gif(figures: Sequence[go.Figure], browser: str) -> bytes:

@@ -87,18 +87,22 @@ def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]
         if browser is not None and flat and (image := to_svg(figure, browser)):
             write_text(page.with_suffix(".svg"), image + "\n")
             files.append(page.with_suffix(".svg"))
-            if to_pdf(figure, image, page.with_suffix(".pdf"), browser):
-                files.append(page.with_suffix(".pdf"))
+            if pdf := to_pdf(image, browser):
+                files.append(_write_bytes(page.with_suffix(".pdf"), pdf))
     if browser is not None and "well" in figures:
         report(Progress("drawing the well step by step", len(figures) - 1, len(figures)))
         place = _place(run)
         tables = place.prompts(place.layer), place.plane(place.layer)
         frames = step_by_step(*tables, subtitle=place.subtitle, witness=place.witness)
         if animation := to_gif(frames, browser):
-            files.append(folder / "well.gif")
-            with replacing(files[-1]) as beside:
-                beside.write_bytes(animation)
+            files.append(_write_bytes(folder / "well.gif", animation))
     return files
+
+
+def _write_bytes(path: Path, content: bytes) -> Path:
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+    return path
 
 
 def _trajectories(place: _Place) -> go.Figure:

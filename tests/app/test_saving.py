@@ -1,14 +1,19 @@
-"""A saved figure: its name says what it is of, its size is a column's, and its button can be seen."""
+"""A saved figure: its name says what it is of, it is a column wide, carries its fonts, and its button can be seen."""
 
+import base64
 import json
+import re
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.components import COLUMNS
+from app.components import COLUMNS, PICTURES
+from app.printing import NO_BROWSER
+from tests.app.serving import CHROMIUM
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 DEMO = Path(__file__).parents[2] / "data" / "demo-run"
@@ -36,12 +41,12 @@ def test_the_name_says_run_arm_layer_and_step_and_the_button_is_always_there(pag
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-@pytest.mark.parametrize("kind", ["png", "svg"])
+@pytest.mark.parametrize("kind", PICTURES)
 def test_the_size_is_fixed_in_columns_whatever_the_window(page, columns, kind):
     page.segmented_control(key="choose-columns").set_value(columns).run()
     page.segmented_control(key="choose-save").set_value(kind).run()
     options = saving(page)[1]
-    assert (options["width"], options["format"]) == (COLUMNS[columns], kind)
+    assert (options["width"], options["format"]) == (COLUMNS[columns], "svg" if kind == "pdf" else kind)
     assert options["height"] > 400
 
 
@@ -58,3 +63,62 @@ def test_how_figures_are_saved_is_in_the_address(page):
     assert page.query_params["save"] == "svg"
     page.segmented_control(key="choose-columns").set_value("2").run()
     assert "columns" not in page.query_params
+
+
+def test_without_a_browser_on_the_apps_machine_it_is_said_that_no_pdf_is_saved(page, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    page.segmented_control(key="choose-save").set_value("pdf").run()
+    assert any(NO_BROWSER in element.proto.body for element in page.get("html"))
+    page.segmented_control(key="choose-save").set_value("svg").run()
+    assert not any(NO_BROWSER in element.proto.body for element in page.get("html"))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
+def test_an_svg_and_a_pdf_are_one_column_wide_and_carry_their_fonts(served_demo, browser, tmp_path):
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    files = {
+        kind: _save(page, f"{served_demo}/trajectories?run=demo-run&columns=1&save={kind}", tmp_path, kind)
+        for kind in ("svg", "pdf")
+    }
+    page.close()
+    svg = files["svg"].read_text()
+    assert ET.fromstring(svg).get("width") == "480"
+    assert set(re.findall(r'@font-face{font-family:"([^"]+)"', svg)) == {"Source Sans", "Source Serif"}
+    assert _size_without_system_fonts(browser, svg) != _size_without_system_fonts(browser, _without_fonts(svg))
+    pdf = files["pdf"].read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.count(b"/MediaBox [0 0 360 ") == 1, "480 pixels, one page"
+    assert {name.split(b"+")[1][:11] for name in re.findall(rb"/FontName /(\S+)", pdf)} == {
+        b"SourceSans3",
+        b"SourceSerif",
+    }
+    assert b"/Subtype /Image" not in pdf, "lines stay lines"
+
+
+def _save(page, address, folder, kind):
+    """What the first figure's own button saves."""
+    page.goto(address)
+    page.get_by_text("Save figures as").wait_for()
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    with page.expect_download() as waiting:
+        page.locator(".js-plotly-plot .modebar-btn").first.click()
+    assert waiting.value.suggested_filename == f"demo-run-trajectories-plane-baseline-s0-layer-2-step-100.{kind}"
+    waiting.value.save_as(folder / f"saved.{kind}")
+    return folder / f"saved.{kind}"
+
+
+def _without_fonts(svg):
+    return re.sub("<style.*?</style>", "", svg, count=1, flags=re.DOTALL)
+
+
+def _size_without_system_fonts(browser, svg):
+    """How wide the title is where the page has no font of that name: an image uses what lies in it, or another font."""
+    page = browser.new_page()
+    address = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    page.goto(address)
+    page.evaluate("document.fonts.ready")
+    width = page.evaluate("document.querySelector('.gtitle').getBBox().width")
+    page.close()
+    return width
