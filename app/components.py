@@ -6,7 +6,7 @@ import contextlib
 import html
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what 
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
 COLUMNS = {"1": 480, "1.5": 647, "2": 987}
 _ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
+_NUMBERS_IN_FORM = 6000  # in a table; more would take their time
+Form = Callable[[float], str]  # how a table writes a number
 
 
 @dataclass(frozen=True)
@@ -250,11 +252,17 @@ def chart(
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
     st.plotly_chart(figure, theme=None, key=chart_key(name), config=config, alt=alt, **more)
-    with st.popover("Data", type="tertiary", icon=":material/table_rows:"):
-        shown = data.head(_ROWS_SHOWN)
-        st.dataframe(shown, hide_index=True, placeholder="–", height=min(380, 38 + 35 * max(1, len(shown))))
-        if len(data) > _ROWS_SHOWN:
-            note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
+    _offer_data(figure, data, name, file)
+
+
+@st.fragment
+def _offer_data(figure: go.Figure, data: pd.DataFrame, name: str, file: str) -> None:
+    """What was drawn, as a table and as files, sent to the browser only when it is opened."""
+    popover = st.popover("Data", type="tertiary", icon=":material/table_rows:", key=f"data-{name}", on_change="rerun")
+    if not popover.open:
+        return
+    with popover:
+        table(data, height=min(380, 38 + 35 * max(1, len(data))))
         left, right = st.columns(2)
         left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
         right.download_button(
@@ -285,11 +293,34 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.\-]+", "-", f"{Path(run.key.path).name}-{name}-{place}")
 
 
-def data_table(data: pd.DataFrame, *, name: str, **more: Any) -> None:
-    """A table that is itself what is looked at, with its download."""
-    st.dataframe(data.head(_ROWS_SHOWN), hide_index=True, placeholder="–", **more)
+def table(data: pd.DataFrame, *, forms: Mapping[str, Form] | None = None, **more: Any) -> None:
+    """A table whose numbers are written our way, and sorted as numbers; a long one shows its first rows."""
+    st.dataframe(_in_form(data.head(_ROWS_SHOWN), forms or {}), hide_index=True, placeholder="–", **more)
     if len(data) > _ROWS_SHOWN:
         note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
+
+
+def _in_form(data: pd.DataFrame, forms: Mapping[str, Form]) -> Any:
+    """Fractions with three places where no other form is named, a true minus sign, whole numbers with their commas."""
+    numbers = data.select_dtypes("number").columns
+    if len(data) * len(numbers) > _NUMBERS_IN_FORM:
+        return data
+    own = {name: _fraction if data[name].dtype.kind == "f" else "{:,}".format for name in numbers}
+    return data.style.format({**own, **forms}, na_rep="–")
+
+
+def _fraction(value: float) -> str:
+    return style.decimal(value, 3)
+
+
+def rounded(places: int) -> Form:
+    """How a table writes a number with so many places."""
+    return lambda value: style.decimal(value, places)
+
+
+def data_table(data: pd.DataFrame, *, name: str, forms: Mapping[str, Form] | None = None, **more: Any) -> None:
+    """A table that is itself what is looked at, with its download."""
+    table(data, forms=forms, **more)
     st.download_button(
         "Table (CSV)",
         lambda: csv_text(data),

@@ -10,7 +10,7 @@ from app.components import Context
 from probes.drift import WITHOUT_WITNESS
 from probes.lineage import ROLES
 from probes.plots.by_step import ISOTROPIC
-from probes.statistics import statistic_of
+from probes.statistics import null_name, percent, statistic_of
 
 _ESTIMATES = {
     "cross-fitted": ("alignment_crossfit", "return_fraction"),
@@ -18,11 +18,8 @@ _ESTIMATES = {
     "differences": ("did_alignment", "did_return_fraction"),
 }
 _NULL_COLUMNS = {
-    **{name: st.column_config.NumberColumn(format="%.3f") for name in ("observed", "limit")},
-    "power": st.column_config.NumberColumn(format="percent", help="At the headline layer of the last step."),
-    "p": st.column_config.NumberColumn(
-        format="%.4f", help="One-sided; small where this null hardly ever reaches as far."
-    ),
+    "power": st.column_config.NumberColumn(help="At the headline layer of the last step."),
+    "p": st.column_config.NumberColumn(help="One-sided; small where this null hardly ever reaches as far."),
 }
 
 
@@ -57,7 +54,14 @@ def _null_note(run: Context) -> None:
     ]
     with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
         columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
-        st.dataframe(chosen[columns], hide_index=True, placeholder="–", column_config=_NULL_COLUMNS)
+        forms = {"p": components.rounded(4), "power": percent}
+        components.table(_in_words(chosen[columns]), forms=forms, column_config=_NULL_COLUMNS)
+
+
+def _in_words(nulls: pd.DataFrame) -> pd.DataFrame:
+    """Nulls and statistics by their names in words."""
+    titles = {name: statistic_of(name).title for name in nulls["statistic"].unique()}
+    return nulls.assign(null=nulls["null"].map(null_name), statistic=nulls["statistic"].map(titles))
 
 
 def _chart(run: Context, statistic: str, nulls_of: tuple[str, int] | None) -> None:

@@ -194,9 +194,9 @@ class Amount:
             return None
 
 
-def arms(run: Context) -> tuple[str, ...]:
-    """Which arms are drawn: all, until some are left out to see the rest more closely."""
-    every = style.in_order(arm for arm, _ in run.catalogue.trajectories)
+def arms(run: Context, without: Sequence[str] = ()) -> tuple[str, ...]:
+    """Which arms are drawn: all, until some are left out to see the rest more closely; never those `without`."""
+    every = style.in_order(arm for arm, _ in run.catalogue.trajectories if arm not in without)
     return SeveralOf("arms", every).control("Arms drawn") if len(every) > 1 else tuple(every)
 
 

@@ -142,16 +142,16 @@ def table(run: Context) -> None:
 def _columns(names: tuple[str, str]) -> dict[str, Any]:
     text, number = st.column_config.TextColumn, st.column_config.NumberColumn
     return {
-        "text": text("prompt", width="medium"),
-        "completion_one": text(names[0], width="medium"),
-        "completion_other": text(names[1], width="medium"),
-        "flip": text("flip", width="small"),
-        "moved": number("moved", format="%.3f", width="small", help="Along the way back, in units of the return."),
-        "label": text("label", width="small"),
-        "topic": text("topic", width="small"),
-        "verdict_one": text(f"{names[0]}, label", width="small"),
-        "verdict_other": text(f"{names[1]}, label", width="small"),
-        "prompt": text("id", width="small"),
+        "text": text("prompt", width=190),
+        "completion_one": text(names[0], width=150),
+        "completion_other": text(names[1], width=170),
+        "flip": text("flip", width=136),
+        "moved": number("moved", width=66, help="Along the way back, in units of the return."),
+        "label": text("label", width=72),
+        "topic": text("topic", width=84),
+        "verdict_one": text(f"{names[0]}: label", width=104),
+        "verdict_other": text(f"{names[1]}: label", width=190),
+        "prompt": text("id", width=110),
     }
 
 

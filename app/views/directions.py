@@ -167,21 +167,24 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
     )
     number, help_ = st.column_config.NumberColumn, {name: about.reading for name, about in DIRECTIONS.items()}
     columns = {
-        "direction": st.column_config.TextColumn("direction", pinned=True, width=140),
-        "refit": number("AUROC, refitted", format="%.2f", help=help_["refit"], width=104),
+        "direction": st.column_config.TextColumn("direction", pinned=True, width=166),
+        "refit": number("AUROC, refitted", help=help_["refit"], width=104),
         "interval": st.column_config.TextColumn("95 %", width=100),
         "by_layer": st.column_config.LineChartColumn("by layer", y_min=0, y_max=1, width=72),
-        "auroc": number("AUROC, kept", format="%.2f", help=help_["auroc"], width=92),
-        "angle": number("turned, °", format="%.0f", help=help_["angle"], width=74),
-        "d_prime": number("d′", format="%.2f", help=help_["d_prime"], width=52),
-        "norm": number("gap", format="%.2f", help=help_["norm"], width=58),
-        "accuracy": number("accuracy", format="%.2f", help=help_["accuracy"], width=76),
-        "calibration": number("calibration", format="%.3f", help=help_["calibration"], width=86),
+        "auroc": number("AUROC, kept", help=help_["auroc"], width=92),
+        "angle": number("turned, °", help=help_["angle"], width=74),
+        "d_prime": number("d′", help=help_["d_prime"], width=52),
+        "norm": number("gap", help=help_["norm"], width=58),
+        "accuracy": number("accuracy", help=help_["accuracy"], width=76),
+        "calibration": number("calibration", help=help_["calibration"], width=86),
         "says": st.column_config.TextColumn("what it is", width=256),
         "reason": st.column_config.TextColumn("not defined because"),
     }
     shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]
-    components.data_table(own[shown], name="directions", height=min(560, 38 + 35 * len(own)), column_config=columns)
+    forms = dict.fromkeys(("refit", "auroc", "d_prime", "norm", "accuracy"), components.rounded(2))
+    forms["angle"] = components.rounded(0)
+    height = min(560, 38 + 35 * len(own))
+    components.data_table(own[shown], name="directions", forms=forms, height=height, column_config=columns)
 
 
 # One of them ---------------------------------------------------------------------------------------------------

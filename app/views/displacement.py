@@ -31,7 +31,7 @@ def show(run: Context) -> None:
     hardest = _hardest(run, run.step)
     cone = _cone(hardest)
     components.header("Displacement", *_answer(run, own, hardest))
-    arms = widgets.arms(run)
+    arms = widgets.arms(run, without=(MIRROR,))
     with components.section():
         if own["along"].notna().any():
             figure = cache.figure(
@@ -163,21 +163,20 @@ def _figure(
 
 def _table(own: pd.DataFrame) -> None:
     about = {
-        "step": ("step", "%d", "Optimiser steps after the aligned model."),
-        "along": ("along", "%.3f", "Along the way back: the return fraction."),
-        "off_axis": ("off it", "%.3f", "Length of all that lies at right angles to the way back."),
-        "across": ("main off-axis", "%.3f", "Of that, along the direction in which all trajectories leave it most."),
-        "third": ("second off-axis", "%.3f", "Of that, along the second such direction."),
-        "rest": ("rest", "%.3f", "Length of what lies along neither."),
-        "length": ("length", "%.3f", "Of the whole displacement."),
-        "angle": ("angle, °", "%.1f", "Between the displacement and the way back; 90° is neither back nor forth."),
+        "step": ("step", "Optimiser steps after the aligned model."),
+        "along": ("along", "Along the way back: the return fraction."),
+        "off_axis": ("off it", "Length of all that lies at right angles to the way back."),
+        "across": ("main off-axis", "Of that, along the direction in which all trajectories leave it most."),
+        "third": ("second off-axis", "Of that, along the second such direction."),
+        "rest": ("rest", "Length of what lies along neither."),
+        "length": ("length", "Of the whole displacement."),
+        "angle": ("angle, °", "Between the displacement and the way back; 90° is neither back nor forth."),
     }
-    columns = {
-        name: st.column_config.NumberColumn(title, format=form, help=words)
-        for name, (title, form, words) in about.items()
-    }
+    columns = {name: st.column_config.NumberColumn(title, help=words) for name, (title, words) in about.items()}
     components.note("Components of the selected trajectory's displacements, in units of ‖v‖.")
-    components.data_table(own[list(about)], name="components", column_config=columns)
+    components.data_table(
+        own[list(about)], name="components", forms={"angle": components.rounded(1)}, column_config=columns
+    )
 
 
 def _prompts(run: Context) -> None:

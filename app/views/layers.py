@@ -322,7 +322,7 @@ def _movers(run: Context, direction: str) -> None:
         name="movers",
         height=420,
         column_config={
-            "moved": st.column_config.NumberColumn("moved", format="%.3f", width="small"),
+            "moved": st.column_config.NumberColumn("moved", width="small"),
             "label": st.column_config.TextColumn("label", width="small"),
             "text": st.column_config.TextColumn("prompt", width="large"),
         },

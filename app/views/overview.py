@@ -1,4 +1,4 @@
-"""Overview: the verdict, the lineage to scale, and how every arm moved step by step."""
+"""Overview: the verdict, the well, the lineage to scale, and how every arm moved step by step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, intervening, returning, stepping
+from app import cache, components, intervening, returning, stepping, wells
 from app.components import Context
 from probes.lineage import NO_WITNESS
 from probes.nulls import NO_FURTHER_PASS
 from probes.plots import style
+from probes.statistics import STATISTICS, null_name, statistic_of
 from probes.store import csv_text
 from probes.verdict.evidence import ALPHA
 
@@ -28,6 +29,8 @@ def show(run: Context) -> None:
         return
     verdicts = _verdicts(run)
     _answer(run, verdicts)
+    with components.section():
+        _well(run)
     with components.section():
         figure = cache.lineage_figure(run.key, run.layer, run.subtitle(), run.witness, run.ink)
         components.chart(
@@ -45,6 +48,12 @@ def show(run: Context) -> None:
         stepping.probe_section(run)
     with components.section():
         _table(run)
+
+
+def _well(run: Context) -> None:
+    """Where harmful prompts lie and the arms go; nothing where there is no density, which the page Well explains."""
+    if not wells.lacking(run) and wells.density(run) is not None:
+        wells.draw(run, "contours")
 
 
 def _show_without_witness(run: Context) -> None:
@@ -192,7 +201,7 @@ def _beyond_nulls(run: Context) -> list[tuple[str, str]]:
         return []
     level, steps = run.manifest.config.get("alpha", ALPHA), rows.groupby("step")
     beyond = [int(step) for step, part in steps if (part["p"] <= level).all()]
-    nulls = ", ".join(_spoken(name) for name in dict.fromkeys(rows["null"]))
+    nulls = ", ".join(null_name(name) for name in dict.fromkeys(rows["null"]))
     words = (
         f"of the verdict's tests at p ≤ {level:g} ({nulls}), not corrected for the {steps.ngroups} steps; "
         "its shams are of the last step alone"
@@ -253,10 +262,15 @@ def _ladder_row(entries: list[dict[str, Any]]) -> str:
         html.escape(", ".join(str(entry.get("seed", 0)) for entry in entries)),
         f'<span class="gp-rungs" title="level {level} of {RUNGS}">{rungs}</span>&ensp;{level or "–"}',
         html.escape(_spoken(first.get("name", ""))),
-        html.escape(_spoken(first.get("decided_by") or "–")),
+        html.escape(_test_name(str(first.get("decided_by") or "–"))),
     )
     shown = ("at most " if len(entries) > 1 else "") + f"{max(chances):.3g}" if chances else "–"
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f'<td class="n">{shown}</td></tr>'
+
+
+def _test_name(name: str) -> str:
+    """A null's or a statistic's name in words."""
+    return statistic_of(name).title.lower() if name in STATISTICS else null_name(name)
 
 
 def _rate(run: Context) -> str | None:
@@ -297,8 +311,7 @@ def _table(run: Context) -> None:
     wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()
     rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
     wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
-    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in wide.columns[3:]}
-    st.dataframe(wide, hide_index=True, placeholder="–", column_config=numbers, height=min(420, 38 + 35 * len(wide)))
+    components.table(wide, height=min(420, 38 + 35 * len(wide)))
     st.download_button(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )

@@ -32,7 +32,7 @@ def show(run: Context) -> None:
         "Run",
         f"{manifest.name} is {state}",
         f"{model.get('architecture', 'A model')} with {model.get('n_layers', '?')} layers of width "
-        f"{model.get('d_model', '?')}, {len(manifest.checkpoints)} checkpoints, made {manifest.created} by "
+        f"{model.get('d_model', '?')}, {len(manifest.checkpoints)} checkpoints, made {_when(manifest.created)} by "
         f"gravity-probe {manifest.tool_version}.",
     )
     st.header("Make it again", anchor=False)
@@ -59,13 +59,18 @@ def show(run: Context) -> None:
     st.header("Prompts", anchor=False)
     _table(
         pd.DataFrame(
-            [(name, str(value)) for name, value in manifest.prompts.items()], columns=["of the prompts", "value"]
+            [(name, json.dumps(value)) for name, value in manifest.prompts.items()], columns=["of the prompts", "value"]
         )
     )
     st.header("Files", anchor=False)
     files = _files(Path(run.key.path))
     components.note(f"{len(files)} files, {files['size (MB)'].sum():,.1f} MB, in {run.key.path}")
     components.data_table(files, name="files", height=320)
+
+
+def _when(created: str) -> str:
+    """A time of the manifest (UTC) in words."""
+    return created.replace("T", ", ", 1).removesuffix("Z")[:17] + " UTC"
 
 
 @st.fragment
@@ -105,7 +110,7 @@ def _settings(config: dict[str, Any], config_given: dict[str, Any]) -> None:
 
 
 def _table(data: pd.DataFrame) -> None:
-    st.dataframe(data, hide_index=True, placeholder="–", height=min(420, 38 + 35 * max(1, len(data))))
+    components.table(data, height=min(420, 38 + 35 * max(1, len(data))))
 
 
 def _files(path: Path) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def _controls() -> tuple[str, bool]:
 
 
 def _paths(run: Context, rows: pd.DataFrame, view: str, moving: bool) -> None:
-    arms = widgets.arms(run)
+    arms = widgets.arms(run, without=(MIRROR,) if view == "length" else ())
     step, subtitle = None if moving else run.step, run.subtitle()
     figure = cache.figure(_figure, run.key, run.layer, view, arms, step, moving, subtitle, run.witness, run.ink)
     modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "space" else ("toImage",)

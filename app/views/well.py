@@ -6,18 +6,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, widgets
+from app import cache, components, wells, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
-from probes.lineage import ROLES
-from probes.plots import well, well_surface
+from probes.plots import well
 from probes.plots.browser import find_browser, to_gif
 from probes.plots.displacement_by_layer import evenly
 from probes.plots.style import InkName
 from probes.plots.well_steps import step_by_step
-
-_TABLES = ("maps/plane", "projections")
 
 
 def show(run: Context) -> None:
@@ -25,7 +22,7 @@ def show(run: Context) -> None:
     if not run.has_witness:
         components.without_witness(run, "Well", "A well lies between the aligned model and a witness.")
         return
-    lacking = [name for name in _TABLES if not cache.has_table(run.key, name)]
+    lacking = wells.lacking(run)
     if lacking:
         components.header("Well", "The wells have not been measured yet")
         components.missing(
@@ -34,24 +31,18 @@ def show(run: Context) -> None:
             "Rerun the command that made the run: it resumes where it stopped.",
         )
         return
-    prompts = _prompts(run.key, run.layer)
-    paths = cache.plane_rows(run.key, run.layer)
-    density = _well(prompts, paths)
-    components.header("Well", *_answer(run, density, paths))
+    density = wells.density(run)
+    components.header("Well", *_answer(run, density, cache.plane_rows(run.key, run.layer)))
     view = widgets.WELL.control("View", label_visibility="collapsed")
     if view == "layers":
         _all_layers(run)
     elif density is None:
         components.note(f"There is nothing to draw at the {components.layer_name(run.layer)}; choose another layer.")
     else:
-        _one_layer(run, view, prompts)
-
-
-def _well(prompts: pd.DataFrame, paths: pd.DataFrame) -> well.Well | None:
-    if prompts.empty or paths.empty:
-        return None
-    wide, high, _ = well.limits_of(prompts, paths, 1.5)
-    return well.make_well(prompts, wide, high)
+        wells.draw(run, view)
+        if view == "surface":
+            components.note("Drag to rotate; the view is kept.")
+        _offer_animation(run)
 
 
 def _answer(run: Context, density: well.Well | None, paths: pd.DataFrame) -> tuple[str, str]:
@@ -69,21 +60,6 @@ def _answer(run: Context, density: well.Well | None, paths: pd.DataFrame) -> tup
         )
         lead += f" {run.trajectory.capitalize()}, step {run.step:,}, lies {words}."
     return f"{basins} at {at}", lead
-
-
-def _one_layer(run: Context, view: str, prompts: pd.DataFrame) -> None:
-    figure = cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)
-    space = view == "surface"
-    components.chart(
-        figure,
-        prompts.drop(columns=["checkpoint", "layer"], errors="ignore"),
-        name="well-surface" if space else "well-contours",
-        modes=("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if space else ("toImage",),
-        alt="Density of harmful prompts along the way back and across it, with every arm's path",
-    )
-    if space:
-        components.note("Drag to rotate; the view is kept.")
-    _offer_animation(run)
 
 
 def _offer_animation(run: Context) -> None:
@@ -108,7 +84,7 @@ def _offer_animation(run: Context) -> None:
 @st.cache_data(show_spinner=False, max_entries=4)
 def _animation(key: Key, layer: int, subtitle: str, witness: str, ink: InkName, browser: str) -> bytes:
     frames = step_by_step(
-        _prompts(key, layer), cache.plane_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink
+        wells.harmful_prompts(key, layer), cache.plane_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink
     )
     animation = to_gif(frames, browser)
     if not animation:
@@ -128,23 +104,9 @@ def _all_layers(run: Context) -> None:
         components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")
 
 
-def _prompts(key: Key, *layers: int) -> pd.DataFrame:
-    """The harmful prompts' places in the models on both sides; without the way across, none."""
-    if "across" not in cache.columns(key, "projections"):
-        return pd.DataFrame(columns=["arm", "label", "projection", "across", "layer"])
-    names = ("arm", "label", "layer", "projection", "across")
-    filters = (("layer", "in", list(layers)), ("arm", "in", list(ROLES)), ("label", "==", "harmful"))
-    return cache.table(key, "projections", names, filters)
-
-
-def _figure(key: Key, layer: int, view: str, subtitle: str, witness: str, ink: InkName) -> go.Figure:
-    draw = well_surface.surface if view == "surface" else well.contour
-    return draw(_prompts(key, layer), cache.plane_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink)
-
-
 def _layers_figure(key: Key, layers: tuple[int, ...], subtitle: str, headline: int, ink: InkName) -> go.Figure:
     return well.multiples(
-        _prompts(key, *layers),
+        wells.harmful_prompts(key, *layers),
         cache.table(key, "maps/plane"),
         layers=layers,
         subtitle=subtitle,

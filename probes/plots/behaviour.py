@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.lineage import ROLES
+from probes.lineage import MIRROR, ROLES
 from probes.plots import labels, style
 from probes.plots.labels import Spot
 from probes.plots.limits import Limits, far_arms, leave
@@ -17,6 +17,7 @@ from probes.plots.style import InkName
 from probes.statistics import statistic_of
 
 _HEIGHT = 500
+_NO_MIRROR = " The mirror is left out: it begins at the witness."
 ENOUGH = 5  # trajectories below which a correlation over them says nothing
 
 
@@ -52,7 +53,7 @@ class Association:
 
 
 def association(rows: pd.DataFrame) -> Association:
-    """The rank correlation of `value` with `fraction`; rows as for `behaviour`, without roles."""
+    """The rank correlation of `value` with `fraction`; rows as for `behaviour`, without roles and mirror."""
     rows = rows.dropna(subset=["value", "fraction"])
     last = rows.sort_values("step").groupby(["arm", "seed"]).tail(1)
     return Association(_spearman(rows), len(rows), _spearman(last), len(last))
@@ -68,15 +69,17 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
     """Draw a behaviour measure against the return fraction.
 
     Args:
-        rows: arm, seed, step, value, low, high, fraction; roles at step 0.
+        rows: arm, seed, step, value, low, high, fraction; roles at step 0; the mirror, whose fraction is of the way
+            from the witness to the aligned model, is left out.
         measure: its key in `probes.statistics`.
         subtitle: run, layer and direction.
         witness: the witness's label.
         ink: light or dark page.
     """
-    about = statistic_of(measure)
+    about, mirrored = statistic_of(measure), (rows["arm"] == MIRROR).any()
+    rows = rows[rows["arm"] != MIRROR]
     tuned = rows[~rows["arm"].isin(ROLES)]
-    caption = f"{about.meaning}\n{association(tuned).words}"
+    caption = f"{about.meaning}\n{association(tuned).words}" + (_NO_MIRROR if mirrored else "")
     fig = style.figure(f"{about.title} against the way back", subtitle, ink, height=_HEIGHT, caption=caption)
     for place in (0, 1):
         fig.add_vline(x=place, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")

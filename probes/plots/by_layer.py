@@ -26,7 +26,7 @@ _LINE = "#2A6F97"
 _CAPTION = (
     "Distance of the means over harmful prompts. Cosine: of both mean displacements from the aligned model (none for the aligned model itself). CKA: "  # noqa: E501
     "similarity of the two layers' prompts whatever the basis, 1 for the same. Overlap: share of ten leading "
-    "directions that both have; dotted: of random ones. Angles: solid the largest, dotted the least of the ten. "
+    "directions that both have; dotted: of random ones. Angles: solid the largest, dotted the smallest of the ten. "
     "Transfer: a harmful/harmless probe fitted on the first, scored on the second, other prompts; dotted: the reverse."
 )
 
@@ -43,7 +43,7 @@ def by_layer(
         layer: the selected layer, marked.
         ink: light or dark page.
     """
-    title = f"{style.plain(names[0])} against {style.plain(names[1])}"
+    title = f"{style.plain(names[0][:1].upper() + names[0][1:])} against {style.plain(names[1])}"
     base = style.figure(title, subtitle, ink, height=640, caption=_CAPTION, left=46)
     panels = [panel for panel in _PANELS if rows[panel[0]].notna().any()]
     cells: list[dict[str, int] | None] = [*({} for _ in panels), *([None] * (6 - len(panels)))]

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.lineage import EARLIER, ROLES
+from probes.lineage import EARLIER, MIRROR, ROLES
 from probes.plots import style
 from probes.plots.labels import EndLabel, annotate, label_ends
 from probes.plots.limits import far_arms, leave
@@ -18,6 +18,7 @@ from probes.statistics import limit_label, null_name, statistic_of
 ISOTROPIC = "isotropic"
 _HEIGHT, _TOP, _BOTTOM = 400, 84, 64
 _ENDLESS = ("return_fraction", "did_return_fraction", "off_axis", "displacement_norm")
+_ALONG = ("alignment", "return_fraction")
 _BREATH = 0.06  # of the span, above and below what is drawn
 
 
@@ -43,7 +44,7 @@ def by_step(
     about = statistic_of(statistic)
     rows = rows[rows["value"].notna()]
     nulls = _worth_showing(nulls)
-    caption = about.meaning + "\n" + _reading(rows, nulls)
+    caption = about.meaning + "\n" + _reading(rows, nulls, statistic)
     fig = style.figure(about.title, subtitle, ink, height=_HEIGHT, caption=caption, below=_BOTTOM)
     axis = StepAxis.of([0, *rows["step"]])
     trajectories = rows[~rows["arm"].isin(ROLES)]
@@ -92,12 +93,14 @@ def _worth_showing(nulls: pd.DataFrame | None) -> pd.DataFrame | None:
     return None if set(nulls["null"]) <= {ISOTROPIC} else nulls
 
 
-def _reading(rows: pd.DataFrame, nulls: pd.DataFrame | None) -> str:
+def _reading(rows: pd.DataFrame, nulls: pd.DataFrame | None, statistic: str) -> str:
     parts = []
     if rows[["low", "high"]].notna().all(axis=1).any():
         parts.append("Bands: 95 % intervals over prompts.")
     if rows.groupby("arm")["seed"].nunique().gt(1).any():
         parts.append("One line a seed.")
+    if statistic.removeprefix("did_").startswith(_ALONG) and (rows["arm"] == MIRROR).any():
+        parts.append("The mirror: from the witness towards the aligned model.")
     if nulls is not None:
         parts.append("Grey: below the highest limit of the nulls; thin lines: each null's own, as named at its end.")
     return " ".join(parts)
@@ -213,7 +216,7 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
             mode="lines+markers",
             legendgroup=arm,
             line={"color": mark.colour, "dash": mark.dash, "width": mark.width * (0.7 if several else 1)},
-            marker={"symbol": mark.symbol, "size": 5 if several else 7, "color": mark.colour},
+            marker={"symbol": mark.symbol, "size": _size(len(run), several), "color": mark.colour},
             opacity=0.75 if several else 1,
             customdata=[_hover(row) for row in run.itertuples()],
             hovertemplate=f"{style.plain(arm)}, seed {seed}<br>%{{customdata}}<extra></extra>",
@@ -221,6 +224,11 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
     last, end = rows.sort_values("step").groupby("seed")["value"].last(), axis.position(int(rows["step"].max()))
     text = style.plain(arm) + (f" ({len(seeds)} seeds)" if several else "")
     return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]), x=end)
+
+
+def _size(steps: int, several: bool) -> int:
+    """Of a mark, pixels: a single step is seen by its mark alone."""
+    return 9 if steps == 1 else 5 if several else 7
 
 
 def _hover(row: object) -> str:

@@ -91,7 +91,7 @@ def _caption(cone: Cone | None, whole: bool) -> str:
         else "Upwards: the direction in which all trajectories leave the axis most; what else they leave it by is "
         "not seen, so an arrow may look nearer to the axis than it is."
     )
-    grey = " Grey: angles that the hardest null reaches in 99 of 100 draws." if cone is not None else ""
+    grey = f" Grey: angles up to the hardest null's limit ({cone.limit_label})." if cone is not None else ""
     return f"{_CAPTION} {upwards}{grey}"
 
 

@@ -229,7 +229,6 @@ def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None
 
 def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, ink: InkName) -> None:
     """A legend of what is shown, in the one order; names in the picture would cover points."""
-    colours = style.INKS[ink]
     make, none = (
         (go.Scatter3d, {"x": [None], "y": [None], "z": [None]})
         if drawing.axes == 3
@@ -248,17 +247,7 @@ def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, 
         )
     fig.update_layout(
         showlegend=True,
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.0,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "itemclick": False,
-            "itemdoubleclick": False,
-            "font": {"size": 13, "color": colours.text},
-            "bgcolor": "rgba(0,0,0,0)",
-        },
+        legend=style.legend_above() | {"font": {"size": 13}, "bgcolor": "rgba(0,0,0,0)"},
         margin={"t": _TOP + _legend_room(entries)},
         height=fig.layout.height + _legend_room(entries),
     )

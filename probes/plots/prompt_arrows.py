@@ -17,7 +17,8 @@ from probes.plots.style import InkName
 
 _CAPTION = (
     "Each arrow: one probe prompt, from where it lies in the aligned model to where it lies in the checkpoint. "
-    "Filled ends: harmful prompts; open: harmless ones. The cross: the witness's mean over harmful prompts."
+    "Filled ends: harmful prompts; open: harmless ones. Crosses: the aligned model's and the witness's means over "
+    "harmful prompts."
 )
 _CONE_CAPTION = " Dotted: how near to the way back the hardest null brings a mean displacement at that step."
 

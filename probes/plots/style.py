@@ -242,11 +242,15 @@ def colour_bar(colours: Ink) -> dict[str, Any]:
     }
 
 
+def legend_above() -> dict[str, Any]:
+    """A legend in lines above the plot, which a click does not change."""
+    place = {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"}
+    return {**place, "itemclick": False, "itemdoubleclick": False}
+
+
 def above_a_scene(top: int) -> dict[str, Any]:
     """Layout of a scene in space that is turned by the mouse, with its legend above it; `top` in pixels."""
-    legend = {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"}
-    quiet = {"itemclick": False, "itemdoubleclick": False}
-    return {"margin": {"r": 0, "t": top}, "dragmode": "orbit", "showlegend": True, "legend": {**legend, **quiet}}
+    return {"margin": {"r": 0, "t": top}, "dragmode": "orbit", "showlegend": True, "legend": legend_above()}
 
 
 def percent_ticks(high: float) -> dict[str, list[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.lineage import ROLES
+from probes.lineage import MIRROR, ROLES
 from probes.plots import animation, labels, style
 from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
 from probes.plots.style import InkName
@@ -25,7 +25,7 @@ _THIRD = "second off-axis direction (units of ‖v‖)"
 _CAPTION = (
     "Mean displacement of harmful prompts from the aligned model (origin), in units of the distance to the witness, "
     "which lies at (1, 0). Across: the direction in which all trajectories together leave the axis most. "
-    "Markers grow with the optimiser step."
+    "Markers grow with the optimiser step. The mirror begins at the witness."
 )
 _WHOLE = "off-axis length (units of ‖v‖)"
 _CAPTION_WHOLE = (
@@ -75,7 +75,7 @@ def plane(
     labels.annotate(fig, _leaving(table[table["arm"].isin(far)], (wide, high), ink))
     lasts = [(arm, path.iloc[-1]) for arm, _, path in _paths(near)]
     ends = [(arm, float(last["along"]), float(last["across"])) for arm, last in lasts]
-    _names(fig, near, ends, witness, (wide, high), ink)
+    _names(fig, table, ends, witness, (wide, high), ink)
     fig.update_xaxes(title={"text": _ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": _WHOLE if whole else _ACROSS}, range=list(high), nticks=8)
     one_scale(fig)
@@ -83,9 +83,9 @@ def plane(
 
 
 def _path_in_plane(arm: str, seed: int, path: pd.DataFrame, *, whole: bool) -> dict[str, Any]:
-    """One run's path from the aligned model on, with marks that grow with the step."""
+    """One run's path from its beginning on, with marks that grow with the step."""
     mark = style.mark_of(arm)
-    along, across, steps = _from_origin(path, ("along", "across"))
+    along, across, steps = _from_start(arm, path, ("along", "across"))
     return {
         "type": "scatter",
         "name": f"{arm} s{seed}",
@@ -126,7 +126,7 @@ def _leaving(table: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) -
     names = far_names(table.sort_values("step").groupby(["arm", "seed"], as_index=False).last())
     notes = []
     for arm, seed, path in _paths(table):
-        along, across, _ = _from_origin(path, ("along", "across"))
+        along, across, _ = _from_start(arm, path, ("along", "across"))
         notes += leave(list(zip(along, across, strict=True)), *limits, names[arm, seed], arm, ink)
     return notes
 
@@ -160,7 +160,7 @@ def space(
     paths = _paths(table)
     fig.add_traces([_path_in_space(arm, seed, path, marked=None if moving else step) for arm, seed, path in paths])
     lines = list(range(first, first + len(paths)))
-    fig.add_traces(_roles_in_space(table, witness, ink) + _entries({arm for arm, _, _ in paths}, _beyond(table, far)))
+    fig.add_traces(_roles_in_space(table, witness, ink) + entries({arm for arm, _, _ in paths}, beyond(table, far)))
     fig.update_layout(
         **style.above_a_scene(118),
         scene={
@@ -185,14 +185,14 @@ def _camera(table: pd.DataFrame) -> dict[str, Any]:
     return {"eye": {"x": 0.55 * away, "y": -1.75 * away, "z": 0.85 * away}}
 
 
-def _beyond(table: pd.DataFrame, far: set[str]) -> dict[str, str]:
+def beyond(table: pd.DataFrame, far: set[str]) -> dict[str, str]:
     """How far the arms have come that leave the space that is drawn."""
     last = table[table["arm"].isin(far)].sort_values("step").groupby("arm")["along"].last()
     return {str(arm): f" → {style.decimal(along)} of the way, outside" for arm, along in last.items()}
 
 
-def _entries(arms: Iterable[str], beyond: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A legend of the arms: names in space would lie on each other."""
+def entries(arms: Iterable[str], beyond: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A legend of the arms, whose names in space would lie on each other; `beyond` is added to a name."""
     return [
         {
             "type": "scatter3d",
@@ -209,9 +209,9 @@ def _entries(arms: Iterable[str], beyond: Mapping[str, str]) -> list[dict[str, A
 
 
 def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | None) -> dict[str, Any]:
-    """One run's path from the aligned model on, with a larger mark at a step."""
+    """One run's path from its beginning on, with a larger mark at a step."""
     mark = style.mark_of(arm)
-    along, across, third, steps = _from_origin(path, ("along", "across", "third"))
+    along, across, third, steps = _from_start(arm, path, ("along", "across", "third"))
     sizes = [0.0, *(size * 0.55 for size in _sizes(len(path)))]
     if marked in steps[1:]:
         sizes[steps.index(marked)] += 5
@@ -264,9 +264,14 @@ def _paths(table: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
     ]
 
 
-def _from_origin(path: pd.DataFrame, columns: Sequence[str]) -> tuple[list, ...]:
-    """Each coordinate as a list that begins at the aligned model, and the steps, which begin at 0."""
-    return (*([0.0, *map(float, path[column])] for column in columns), [0, *map(int, path["step"])])
+def _from_start(arm: str, path: pd.DataFrame, columns: Sequence[str]) -> tuple[list, ...]:
+    """Each coordinate as a list that begins where the training did, and the steps, which begin at 0.
+
+    That is the aligned model, at the origin, and for the mirror the witness, at 1 along the way back.
+    """
+    start = [1.0 if arm == MIRROR and place == 0 else 0.0 for place in range(len(columns))]
+    coordinates = ([first, *map(float, path[column])] for first, column in zip(start, columns, strict=True))
+    return (*coordinates, [0, *map(int, path["step"])])
 
 
 def _sizes(count: int) -> list[float]:
@@ -328,7 +333,7 @@ def _boxes(table: pd.DataFrame, witness: str, scale: labels.Scale) -> list[label
     """What marks, paths and the roles' names take."""
     roles = _roles(table, ("along", "across"))
     places = [*zip(table["along"], table["across"], strict=True), *((along, across) for _, along, across in roles)]
-    paths = [_from_origin(path, ("along", "across"))[:2] for _, _, path in _paths(table)]
+    paths = [_from_start(arm, path, ("along", "across"))[:2] for arm, _, path in _paths(table)]
     return [
         labels.marks(places, scale),
         *(labels.line(along, across, scale) for along, across in paths),

@@ -286,7 +286,7 @@ def _map(well: Well, ink: InkName) -> dict[str, Any]:
         "zmax": CEILING,
         "colorscale": SCALES[ink],
         "line": {"width": 0.4, "color": style.fade(style.INKS[ink].background, 0.8)},
-        "hovertemplate": "along %{x:.2f}, across %{y:.2f}<br>depth %{z:.1f} nats<extra></extra>",
+        "hovertemplate": "along %{x:.2f}, main off-axis %{y:.2f}<br>depth %{z:.1f} nats<extra></extra>",
     }
 
 
@@ -310,7 +310,7 @@ def _path(arm: str, seed: int, path: pd.DataFrame, *, small: bool = False) -> di
         },
         "customdata": [f"{step:,}" for step in path["step"]],
         "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>"
-        "along %{x:.3f}, across %{y:.3f}<extra></extra>",
+        "along %{x:.3f}, main off-axis %{y:.3f}<extra></extra>",
     }
 
 

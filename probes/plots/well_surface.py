@@ -13,6 +13,7 @@ from probes.lineage import ROLES
 from probes.plots import style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.style import InkName
+from probes.plots.trajectories import beyond, entries
 from probes.plots.well import CEILING, SCALES, Well, caption_of, limits_of, make_well, title_of, ways
 
 _HEIGHT = 680
@@ -43,8 +44,8 @@ def surface(
         contours={"z": {"show": True, "start": 0.5, "end": CEILING, "size": 0.5, "color": "#FFFFFF", "width": 1}},
     )
     for arm, seed, path in ways(paths):
-        fig.add_traces(_path_above(well, arm, seed, path, far))
-    fig.add_traces(_pins(well, paths, witness, ink))
+        fig.add_traces(_path_above(well, arm, seed, path))
+    fig.add_traces(_pins(well, paths, witness, ink) + entries(set(paths["arm"]) - set(ROLES), beyond(paths, far)))
     shares = (wide[1] - wide[0], high[1] - high[0])
     scene: dict[str, dict[str, Any]] = {
         f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", (ALONG, MAIN, "depth"), strict=True)
@@ -54,11 +55,11 @@ def surface(
     ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.6}
     camera = {"eye": {"x": -0.15, "y": -1.0, "z": 1.75}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
     fig.update_layout(scene={**scene, "aspectmode": "manual", "aspectratio": ratio, "camera": camera})
-    fig.update_layout(**style.above_a_scene(112), legend_traceorder="reversed")
+    fig.update_layout(**style.above_a_scene(112))
     return fig
 
 
-def _path_above(well: Well, arm: str, seed: int, path: pd.DataFrame, far: set[str]) -> list[dict[str, Any]]:
+def _path_above(well: Well, arm: str, seed: int, path: pd.DataFrame) -> list[dict[str, Any]]:
     """A trajectory just above the surface: a line that follows it, and a mark at each checkpoint; cut where it ends."""
     mark, at = style.mark_of(arm), np.arange(len(path), dtype=float)
     between = np.linspace(0.0, len(path) - 1, _PIECES * max(len(path) - 1, 1) + 1)
@@ -67,16 +68,15 @@ def _path_above(well: Well, arm: str, seed: int, path: pd.DataFrame, far: set[st
     if not inside.all():
         inside &= np.arange(len(inside)) < int(np.argmin(inside))  # what comes back is not joined to it
     shown = {name: places[inside] for name, places in line.items()}
-    end = f" → {style.decimal(float(path['along'].iloc[-1]))} of the way, outside" if arm in far else ""
     marks = path[_inside(well, path["along"].to_numpy(), path["across"].to_numpy())].iloc[1:]
     common = {"type": "scatter3d", "legendgroup": arm, "hoverinfo": "skip"}
     return [
         {
             **common,
-            "name": style.plain(arm) + end,
+            "name": f"path {arm} s{seed}",
             **_lift(well, shown),
             "mode": "lines",
-            "showlegend": seed == 0,
+            "showlegend": False,
             "line": {"color": mark.colour, "width": 8, "dash": mark.dash},
         },
         {
@@ -95,7 +95,7 @@ def _path_above(well: Well, arm: str, seed: int, path: pd.DataFrame, far: set[st
             "customdata": [f"{step:,}" for step in marks["step"]],
             "hoverinfo": None,
             "hovertemplate": f"<b>{style.plain(arm)}</b>, seed {seed}, step %{{customdata}}<br>along %{{x:.3f}}, "
-            "across %{y:.3f}<extra></extra>",
+            "main off-axis %{y:.3f}<extra></extra>",
         },
     ]
 

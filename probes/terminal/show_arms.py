@@ -27,7 +27,7 @@ def readings_table(readings: Sequence[Mapping[str, Any]], out: str) -> Table:
 def experiment_table(outcome: Mapping[str, Any]) -> Table:
     """Arms side by side at the last step, mean ± standard deviation over runs or seeds."""
     table = plain_table(f"Arms at the last step, layer {outcome['layer']}, mean ± sd over {outcome['unit']}s")
-    table.add_column("arm", no_wrap=True)
+    table.add_column("arm", overflow="fold")  # the only cells that may take two lines
     for name in ("n", *_ARM_COLUMNS):
         table.add_column(name, justify="right", no_wrap=True)
     for row in outcome["arms"]:

@@ -162,6 +162,30 @@ def test_the_honest_n_is_that_of_trajectories():
     assert "not defined" in behaviour.association(rows.assign(value=1.0)).words
 
 
+def test_the_mirror_begins_at_the_witness_and_counts_in_no_correlation_of_the_return():
+    table = pd.DataFrame(
+        {"arm": ["baseline", "mirror"], "seed": 0, "step": 10, "along": [0.5, 0.9], "across": 0.1, "third": 0.0}
+    )
+    for draw in (trajectories.plane, trajectories.space):
+        paths = {trace.name: tuple(trace.x) for trace in draw(table, subtitle="").data}
+        assert paths["baseline s0"] == (0.0, 0.5)
+        assert paths["mirror s0"] == (1.0, 0.9)
+    rows = pd.DataFrame({"arm": ["baseline"] * 3, "seed": 0, "step": [1, 2, 3], "value": [0.1, 0.2, 0.3]})
+    rows = rows.assign(fraction=rows["value"], low=0.0, high=1.0)
+    mirror = rows.assign(arm="mirror", value=1.0)
+    plain, mirrored = (
+        behaviour.behaviour(given, measure="harmful_compliance", subtitle="", witness="witness")
+        for given in (rows, pd.concat([rows, mirror]))
+    )
+    assert plain.data == mirrored.data
+    captions = [
+        " ".join(note.text.replace("<br>", " ") for note in fig.layout.annotations) for fig in (plain, mirrored)
+    ]
+    assert "over 3 checkpoints" in captions[0]
+    assert "over 3 checkpoints" in captions[1]
+    assert ["The mirror is left out" in caption for caption in captions] == [False, True]
+
+
 def test_pairs_are_drawn_with_their_references():
     columns = ("distance", "cosine", "cka", "overlap", "overlap_random", "angle_least", "angle_most", "transfer")
     rows = pd.DataFrame({"layer": [0, 1], **{name: [0.5, 0.7] for name in (*columns, "transfer_back")}})

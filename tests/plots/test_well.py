@@ -84,9 +84,10 @@ def test_paths_are_opaque_lie_above_the_surface_and_end_where_it_ends():
         np.testing.assert_allclose(trace.z, density.depth_at(trace.x, trace.y) + 0.15)
         assert trace.opacity in (None, 1)
         assert max(trace.x) <= density.along[-1]
-    assert [trace.name for trace in lines if trace.mode == "lines" and trace.legendgroup == "push"] == [
-        "push → 3.00 of the way, outside"
-    ]
+    keys = [trace for trace in fig.data if trace.showlegend is not False and trace.type == "scatter3d"]
+    assert [key.name for key in keys] == ["baseline", "block", "push → 3.00 of the way, outside"]
+    looks = {(key.line.color, key.line.dash, key.marker.symbol) for key in keys}
+    assert len(looks) == len(keys), "the legend tells arms apart by more than their colour"
 
 
 def test_every_layer_has_its_panel_with_its_number_of_basins_to_one_scale():
