@@ -28,6 +28,7 @@ _CONTEXT = "context"
 PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what the browser draws: app.printing
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
 COLUMNS = {"1": 480, "1.5": 647, "2": 987}
+_COLUMNS_READ = 14  # of a map with a number in each cell, on a narrow page
 _ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
 _NUMBERS_IN_FORM = 6000  # in a table; more would take their time
 Form = Callable[[float], str]  # how a table writes a number
@@ -251,8 +252,16 @@ def chart(
         camera.keep(figure, name)
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
-    st.plotly_chart(figure, theme=None, key=chart_key(name), config=config, alt=alt, **more)
+    with st.container(key=f"dense-{name}") if _is_dense(figure) else contextlib.nullcontext():
+        st.plotly_chart(figure, theme=None, key=chart_key(name), config=config, alt=alt, **more)
     _offer_data(figure, data, name, file)
+
+
+def _is_dense(figure: go.Figure) -> bool:
+    """Whether the numbers of a map's cells meet on a narrow page, where `look.CSS` leaves them to the pointer."""
+    return any(
+        trace.texttemplate and len(trace.z[0]) > _COLUMNS_READ for trace in figure.select_traces({"type": "heatmap"})
+    )
 
 
 @st.fragment

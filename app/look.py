@@ -19,7 +19,7 @@ CSS = """
 }
 .gp-ladder th { font-weight: 400; font-size: .8rem; opacity: .7; }
 .gp-ladder td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.gp-rungs { white-space: nowrap; }
+.gp-rungs, .gp-ladder td:nth-child(3) { white-space: nowrap; }
 .gp-rungs i {
   display: inline-block; width: 15px; height: 9px; margin-right: 3px;
   background: color-mix(in srgb, currentColor 13%, transparent);
@@ -49,7 +49,10 @@ CSS = """
 @media (max-width: 960px) {
   .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
   section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }
+  section[data-testid="stSidebar"] button { padding-left: .5rem; padding-right: .5rem; }
+  .st-key-layer-previous button p, .st-key-layer-next button p { white-space: normal; line-height: 1.15; }
   .gp-ladder { font-size: .85rem; }
+  [class*="st-key-dense-"] .heatmap-label { display: none; }
   .gp-ladder td, .gp-ladder th { padding-right: .7rem !important; }
   .gp-rungs i { width: 8px; margin-right: 2px; }
 }
@@ -58,7 +61,8 @@ CSS = """
 
 # Streamlit gives a drawn figure's layout back to Plotly after each turn of a camera, and so loses what the user did
 # when the next figure comes. This keeps the camera of each 3-D chart by its key, as long as the tab is open, turns the
-# scenes of one chart together, and tells `app.camera`, which puts the camera into the address.
+# scenes of one chart together, and tells `app.camera`, which puts the camera into the address; how far a chart in the
+# plane is zoomed it tells `app.zoom`.
 CAMERAS = """
 <script>
 (() => {
@@ -68,6 +72,7 @@ CAMERAS = """
     const box = plot.closest("[class*='st-key-chart-']");
     return box ? Array.from(box.classList).find(each => each.startsWith("st-key-chart-")) : null;
   };
+  const picture = chart => chart.replace("st-key-chart-", "");
   const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
   const scenes = plot => Object.keys(plot._fullLayout || {}).filter(key => /^scene[0-9]*$/.test(key));
   const turn = (plot, key, camera) => {
@@ -91,12 +96,20 @@ CAMERAS = """
   const watch = plot => {
     if (plot.gravityWatched || !plot.on) return;
     plot.gravityWatched = true;
+    plot.addEventListener("click", event => {  // Plotly's own way back would be to the zoom that was drawn
+      plot.gravityWhole = !!event.target.closest(".modebar-btn[data-attr=zoom][data-val=reset]");
+    }, true);
     plot.on("plotly_relayouting", change => follow(plot, change));
     plot.on("plotly_relayout", change => {
       const camera = follow(plot, change), chart = name(plot);
+      if (chart && Object.keys(change || {}).some(key => /^[xy]axis[.](range|autorange)/.test(key))) {
+        const {xaxis, yaxis} = plot._fullLayout, ranges = plot.gravityWhole ? [] : [...xaxis.range, ...yaxis.range];
+        plot.gravityWhole = false;
+        document.dispatchEvent(new CustomEvent("gravity-zoom", {detail: {picture: picture(chart), ranges}}));
+      }
       if (!camera || !chart) return;
       kept.set(chart, structuredClone(camera));
-      const detail = {picture: chart.replace("st-key-chart-", ""), camera: structuredClone(camera)};
+      const detail = {picture: picture(chart), camera: structuredClone(camera)};
       document.dispatchEvent(new CustomEvent("gravity-camera", {detail}));
     });
     plot.on("plotly_afterplot", () => restore(plot));

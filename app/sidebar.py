@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import cache, camera, printing, state, widgets
+from app import cache, camera, printing, state, widgets, zoom
 from app.cache import Catalogue, Key
 from app.components import Context, choose, layer_name
 from app.widgets import NAMES, OF_A_RUN
@@ -107,7 +107,7 @@ def absences(ready: Context) -> list[str]:
         for name, is_there, shown in pairs
         if not is_there
     ]
-    return [*missing, *chosen.unread, *_unknown_names(chosen), *_unread_camera()]
+    return [*missing, *chosen.unread, *_unknown_names(chosen), *_unread_views()]
 
 
 def _unknown_names(chosen: state.Selection) -> list[str]:
@@ -115,9 +115,13 @@ def _unknown_names(chosen: state.Selection) -> list[str]:
     return [f"The address says {', '.join(names)}, which means nothing here."] if names else []
 
 
-def _unread_camera() -> list[str]:
-    text = state.view(camera.NAME)
-    return [f"The address asks for camera={text[:60]}, which is no camera."] if text and not camera.read(text) else []
+def _unread_views() -> list[str]:
+    views = [(part.NAME, state.view(part.NAME), part.read) for part in (camera, zoom)]
+    return [
+        f"The address asks for {name}={text[:60]}, which is no {name}."
+        for name, text, read in views
+        if text and not read(text)
+    ]
 
 
 def choose_pictures() -> None:

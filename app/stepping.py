@@ -101,4 +101,5 @@ def probe_section(run: Context) -> None:
         "means. They need not track behaviour, and in a real run they did not (data/docs/directions.md)."
     )
     rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
-    components.data_table(rows[["arm", "seed", "step", "cosine", "auroc", "refit", "norm"]], name="probe")
+    titles = {"auroc": "AUROC, kept", "refit": "AUROC, refitted", "norm": "gap"}
+    components.data_table(rows[["arm", "seed", "step", "cosine", *titles]], name="probe", column_config=titles)

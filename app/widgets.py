@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from app import camera, state
+from app import camera, state, zoom
 from app.components import Context, absent, bind, choose
 from probes.plots import style
 
@@ -259,13 +259,14 @@ WORDS = Words("words")
 ALONE, GENERATE = Switch("alone"), Switch("generate")  # Live
 PUSH = Amount("push", -4.0, 4.0, 0.25)
 SAVE = OneOf("save", {"png": "PNG", "svg": "SVG", "pdf": "PDF"})  # Sidebar
-COLUMNS = OneOf("columns", {"1": "One", "1.5": "One and a half", "2": "Two"})
+COLUMNS = OneOf("columns", {"1": "1", "1.5": "1½", "2": "2"})
 LIGHT_INK = Switch("light_ink")
 OF_A_RUN = ("arms", "steps", "measure", "requests", "format", "export_layer", "fitted_at", "selected", "second_layer")
 NAMES = frozenset(
     (
         *OF_A_RUN,
         camera.NAME,
+        zoom.NAME,
         *(
             control.name
             for control in (

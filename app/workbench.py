@@ -10,13 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import components, pair, prompt_choice, prompt_rows, widgets
+from app import components, pair, prompt_choice, prompt_rows, widgets, zoom
 from app.components import Context
 from probes.plots import style
 from probes.plots.prompt_marks import hover_text, mark_selected
 
 _CARDS, _MOST_MOVED = 60, 8
-_HOVERED = 20_000  # points; with more of them whole texts and answers would be too much to send
+_HOVERED = 20_000  # points; with more of them whole texts and answers, or each zoom, would be too much to send
 MODES = ("toImage", "lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d")
 _DRAG = {"lasso": "lasso", "box": "select", "move": "pan"}
 
@@ -39,6 +39,8 @@ def chart(
         components.chart(figure, data, name=name, alt=alt, modes=modes)
         return
     figure.update_layout(dragmode=_DRAG[drag])
+    if modes == MODES and figure.layout.xaxis.range and len(data) <= _HOVERED:
+        zoom.keep(figure, name)
 
     def keep() -> None:
         chosen = _prompts_of(st.session_state.get(components.chart_key(name)))

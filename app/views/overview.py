@@ -311,7 +311,8 @@ def _table(run: Context) -> None:
     wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()
     rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
     wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
-    components.table(wide, height=min(420, 38 + 35 * len(wide)))
+    titles = {name: statistic_of(name).title for name in wide.columns[3:]}
+    components.table(wide, height=min(420, 38 + 35 * len(wide)), column_config=titles)
     st.download_button(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,12 @@ def show(run: Context) -> None:
 
 
 def _when(created: str) -> str:
-    """A time of the manifest (UTC) in words."""
-    return created.replace("T", ", ", 1).removesuffix("Z")[:17] + " UTC"
+    """A time of the manifest (UTC) in words, and as it is where it is no time."""
+    try:
+        time = datetime.datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{time.day} {time:%B %Y, %H:%M} UTC"
 
 
 @st.fragment

@@ -18,6 +18,7 @@ from probes.statistics import null_name
 HEIGHT = 560
 ALONG, MAIN = "along the way back (return fraction)", "main off-axis direction (units of ‖v‖)"
 _WHOLE = "off-axis length (units of ‖v‖)"
+_RIGHT = 110.0  # pixels right of the plot
 _ASPECT = 2.0  # of the plot on a wide page
 _BELOW = -20.0  # pixels from a role's mark up to its name
 _CAPTION = (
@@ -70,17 +71,17 @@ def vectors(
     drawn = pd.concat([table[own], table[~own & (table["step"] == step)]]).sort_values("step")
     far = far_in_plane(drawn, ("along", "across"), keep=chosen[:1])
     limits = plane_limits(drawn[~drawn["arm"].isin(far)], whole=whole, aspect=_ASPECT)
-    notes = _draw_cone(fig, cone, limits, whole, ink) if cone is not None else []
+    notes = edges = _draw_cone(fig, cone, limits, whole, ink) if cone is not None else []
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     fig.add_vline(x=0, line={"color": colours.rule, "width": 1}, layer="below")
-    notes += _draw_arrows(fig, drawn, chosen, step, far) + _draw_roles(fig, witness, ink)
+    notes = notes + _draw_arrows(fig, drawn, chosen, step, far) + _draw_roles(fig, witness, ink)
     ends = drawn[drawn["step"] == step]
     notes += _leaving(ends[ends["arm"].isin(far)], limits, ink)
-    labels.annotate(fig, notes + _names(ends[~ends["arm"].isin(far)], drawn, witness, limits, ink))
+    labels.annotate(fig, notes + _names(ends[~ends["arm"].isin(far)], drawn, edges, witness, limits, ink))
     fig.update_xaxes(title={"text": ALONG}, range=list(limits[0]), nticks=8)
     fig.update_yaxes(title={"text": _WHOLE if whole else MAIN}, range=list(limits[1]), nticks=8)
     one_scale(fig)
-    fig.update_layout(margin={"r": 110})
+    fig.update_layout(margin={"r": _RIGHT})
     return fig
 
 
@@ -191,18 +192,21 @@ def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> list[dict[str, An
 def _names(
     ends: pd.DataFrame,
     drawn: pd.DataFrame,
+    edges: list[dict[str, Any]],
     witness: str,
     limits: tuple[Limits, Limits],
     ink: InkName,
 ) -> list[dict[str, Any]]:
-    """Each arm's name once, beside the furthest of its arrows at the step."""
+    """Each arm's name once, beside the furthest of its arrows at the step and off the cone's name."""
 
     def boxes(scale: labels.Scale) -> list[labels.Boxes]:
         return [
             labels.marks([*zip(drawn["along"], drawn["across"], strict=True), (0.0, 0.0), (1.0, 0.0)], scale),
             *(labels.line([0.0, row.along], [0.0, row.across], scale) for row in ends.itertuples()),
             *(labels.name_of_mark(x, 0.0, name, _BELOW, scale) for x, name in ((0.0, "aligned"), (1.0, witness))),
+            *(labels.ending_at(edge["x"], edge["y"], edge["text"], scale) for edge in edges),
             labels.left_of(limits[0][0], scale),
+            labels.right_of(limits[0][1], scale, _RIGHT),
         ]
 
     furthest = ends.sort_values("along").groupby("arm").last()

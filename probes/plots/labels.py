@@ -17,7 +17,10 @@ _WIDE, _TALL, _OFF = 6.8, 17.0, 18.0  # pixels: of a letter, of a line, between 
 _WIDTHS = (480, 960)  # pixels of a plot on a narrow page and on a wide one
 _FAR = 1e6
 _STITCHES = 30  # boxes that stand for a straight piece of a line
-_LIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # lines up from the mark, in the order in which they are tried
+_LIFTS = (
+    0,
+    *(side * lines for lines in range(1, 8) for side in (1, -1)),
+)  # lines up from the mark, in the order in which they are tried
 _LEADER = 6.0  # pixels that a name may stand from its line's height without a leader
 Scale = tuple[float, float]  # pixels a unit, of both axes
 
@@ -165,9 +168,20 @@ def left_of(x: float, scale: Scale) -> Box:
     return np.array([[-_FAR, -_FAR, x * scale[0], _FAR]])
 
 
+def right_of(x: float, scale: Scale, room: float) -> Box:
+    """All that lies further right of the plot than so many pixels."""
+    return np.array([[x * scale[0] + room, -_FAR, _FAR, _FAR]])
+
+
 def name_of_mark(x: float, y: float, text: str, lift: float, scale: Scale) -> Box:
     """What a name centred above or below a mark takes; `lift` is its distance from the mark, pixels."""
     return _box(x * scale[0], y * scale[1] + lift, _WIDE * len(text))
+
+
+def ending_at(x: float, y: float, text: str, scale: Scale) -> Box:
+    """What a line of type takes whose lower right corner is at a place."""
+    width = _WIDE * len(text)
+    return _box(x * scale[0] - width / 2, y * scale[1] + _TALL / 2, width)
 
 
 def beside(

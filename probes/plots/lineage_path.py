@@ -179,23 +179,30 @@ def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkN
     reach = places + _whisker(fig, last, lane, mark.colour)
     name = f"{style.plain(arm)} ({last['seed'].nunique()} seeds)" if last["seed"].nunique() > 1 else style.plain(arm)
     end, distance = float(mean["return_fraction"].iloc[-1]), float(mean["distance"].iloc[-1])
-    for text, place, shift, side, colour in (
-        (name, 0, -12, "right", style.legible(mark.colour, colours)),
-        (style.decimal(end), 1, 76, "right", colours.text),
-        (style.decimal(distance), 1, 168, "right", colours.muted),
-    ):
-        fig.add_annotation(
-            name="lane",
-            x=place,
-            xref="paper",
-            xshift=shift,
-            y=lane,
-            text=text,
-            showarrow=False,
-            xanchor=side,
-            font={"size": 13, "color": colour},
-        )
+    annotate(
+        fig,
+        [
+            _lane_text(name, 0, -12, lane, style.legible(mark.colour, colours)),
+            _lane_text(style.decimal(end), 1, 76, lane, colours.text),
+            _lane_text(style.decimal(distance), 1, 168, lane, colours.muted),
+        ],
+    )
     return reach
+
+
+def _lane_text(text: str, place: int, shift: int, lane: int, colour: str) -> dict[str, Any]:
+    """Text that ends so many pixels from the plot's left edge (0) or right one (1), at a lane."""
+    return {
+        "name": "lane",
+        "x": place,
+        "xref": "paper",
+        "xshift": shift,
+        "y": lane,
+        "text": text,
+        "showarrow": False,
+        "xanchor": "right",
+        "font": {"size": 13, "color": colour},
+    }
 
 
 def _whisker(fig: go.Figure, last: pd.DataFrame, lane: int, colour: str) -> list[float]:
@@ -217,15 +224,5 @@ def _whisker(fig: go.Figure, last: pd.DataFrame, lane: int, colour: str) -> list
 
 
 def _column_heads(fig: go.Figure, colour: str) -> None:
-    for text, shift in (("went back", 76), ("distance ‖δ‖", 168)):
-        fig.add_annotation(
-            name="lane",
-            x=1,
-            xref="paper",
-            xshift=shift,
-            y=0,
-            text=text,
-            showarrow=False,
-            xanchor="right",
-            font={"size": 12, "color": colour},
-        )
+    heads = [_lane_text(text, 1, shift, 0, colour) for text, shift in (("went back", 76), ("distance ‖δ‖", 168))]
+    annotate(fig, [head | {"font": {"size": 12, "color": colour}} for head in heads])

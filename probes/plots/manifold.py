@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ AT_MOST = 200_000  # points in one picture; more are thinned evenly in every che
 _IN_SPACE = 40_000
 _HEIGHT, _HEIGHT_3D = 600, 680
 _GRID = 60
-_TOP, _LINE = 118, 21  # pixels: room above the map for two lines of a legend, and one line of it
-_LONG_NAME = 18  # characters, of which two stand in a line
+_TOP = 118  # pixels: room above the map for two lines of a legend
 
 
 def manifold(
@@ -245,18 +243,13 @@ def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, 
                 marker={"color": colour, "size": 9, "symbol": symbol, "line": {"width": 1, "color": colour}},
             )
         )
+    room = style.legend_room([name for name, _, _ in entries])
     fig.update_layout(
         showlegend=True,
         legend=style.legend_above() | {"font": {"size": 13}, "bgcolor": "rgba(0,0,0,0)"},
-        margin={"t": _TOP + _legend_room(entries)},
-        height=fig.layout.height + _legend_room(entries),
+        margin={"t": _TOP + room},
+        height=fig.layout.height + room,
     )
-
-
-def _legend_room(entries: Sequence[tuple[str, str, str]]) -> int:
-    """Pixels that a long legend needs above the map beside a column of prompts, beyond a short one's."""
-    in_a_row = 2 if max((len(name) for name, _, _ in entries), default=0) > _LONG_NAME else 3
-    return _LINE * max(0, -(-len(entries) // in_a_row) - 2)
 
 
 def _axes(

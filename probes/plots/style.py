@@ -30,6 +30,8 @@ InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
 WEBGL_FROM = 3000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
+_LEGEND_LINE = 21  # pixels
+_LONG_NAME = 18  # characters of a name in a legend, of which two stand in a line
 CAPTION_WIDTH = 82  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
 
 
@@ -246,6 +248,12 @@ def legend_above() -> dict[str, Any]:
     """A legend in lines above the plot, which a click does not change."""
     place = {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"}
     return {**place, "itemclick": False, "itemdoubleclick": False}
+
+
+def legend_room(names: Sequence[str]) -> int:
+    """Pixels that a legend of these names needs above a narrow plot, beyond its first two lines."""
+    in_a_row = 2 if max(map(len, names), default=0) > _LONG_NAME else 3
+    return _LEGEND_LINE * max(0, -(-len(names) // in_a_row) - 2)
 
 
 def above_a_scene(top: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
 _LIFT = {"witness": 20.0}  # pixels from a role's mark up to its name; the others lie below theirs
+_RIGHT = 24.0  # pixels right of the plot
 _SEEN = 1.15  # longest side of a box that is seen whole from the nearest place of the camera
 _ROOM = {"along": 0.16, "across": 0.10, "third": 0.10}  # of the span, on either side
 _ASPECT = 2.2  # of the plot on a wide page
@@ -25,7 +26,7 @@ _THIRD = "second off-axis direction (units of ‖v‖)"
 _CAPTION = (
     "Mean displacement of harmful prompts from the aligned model (origin), in units of the distance to the witness, "
     "which lies at (1, 0). Across: the direction in which all trajectories together leave the axis most. "
-    "Markers grow with the optimiser step. The mirror begins at the witness."
+    "Markers grow with the optimiser step."
 )
 _WHOLE = "off-axis length (units of ‖v‖)"
 _CAPTION_WHOLE = (
@@ -57,7 +58,8 @@ def plane(
         ink: light or dark page.
     """
     title = "Return fraction against what lies off it" if whole else "Paths away from the aligned model"
-    fig = style.figure(title, subtitle, ink, height=_HEIGHT, caption=_CAPTION_WHOLE if whole else _CAPTION)
+    caption = _CAPTION_WHOLE if whole else _caption(table)
+    fig = style.figure(title, subtitle, ink, height=_HEIGHT, caption=caption)
     colours = style.INKS[ink]
     far = far_in_plane(table, ("along", "across"))
     near = table[~table["arm"].isin(far)]
@@ -80,6 +82,10 @@ def plane(
     fig.update_yaxes(title={"text": _WHOLE if whole else _ACROSS}, range=list(high), nticks=8)
     one_scale(fig)
     return animation.grow(fig, lines, _steps(table), ink) if moving else fig
+
+
+def _caption(table: pd.DataFrame) -> str:
+    return _CAPTION + (" The mirror begins at the witness." if (table["arm"] == MIRROR).any() else "")
 
 
 def _path_in_plane(arm: str, seed: int, path: pd.DataFrame, *, whole: bool) -> dict[str, Any]:
@@ -144,7 +150,7 @@ def space(
     title = "Paths away from the aligned model, in space"
     far = far_in_plane(table, ("along", "across", "third"))
     near = table[~table["arm"].isin(far)]
-    fig = style.figure(title, subtitle, ink, height=_HEIGHT_3D, caption=_CAPTION, below=8, left=0)
+    fig = style.figure(title, subtitle, ink, height=_HEIGHT_3D, caption=_caption(table), below=8, left=0)
     colours = style.INKS[ink]
     fig.add_scatter3d(
         name="way back",
@@ -160,9 +166,12 @@ def space(
     paths = _paths(table)
     fig.add_traces([_path_in_space(arm, seed, path, marked=None if moving else step) for arm, seed, path in paths])
     lines = list(range(first, first + len(paths)))
-    fig.add_traces(_roles_in_space(table, witness, ink) + entries({arm for arm, _, _ in paths}, beyond(table, far)))
+    keys = entries({arm for arm, _, _ in paths}, beyond(table, far))
+    fig.add_traces(_roles_in_space(table, witness, ink) + keys)
+    room = style.legend_room([key["name"] for key in keys])
     fig.update_layout(
-        **style.above_a_scene(118),
+        **style.above_a_scene(118 + room),
+        height=fig.layout.height + room,
         scene={
             "xaxis": {"title": {"text": _ALONG}},
             "yaxis": {"title": {"text": _ACROSS}},
@@ -188,7 +197,7 @@ def _camera(table: pd.DataFrame) -> dict[str, Any]:
 def beyond(table: pd.DataFrame, far: set[str]) -> dict[str, str]:
     """How far the arms have come that leave the space that is drawn."""
     last = table[table["arm"].isin(far)].sort_values("step").groupby("arm")["along"].last()
-    return {str(arm): f" → {style.decimal(along)} of the way, outside" for arm, along in last.items()}
+    return {str(arm): f" → {style.decimal(along)}, outside" for arm, along in last.items()}
 
 
 def entries(arms: Iterable[str], beyond: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -324,7 +333,8 @@ def _names(
         spots.append(labels.Spot(*max(places), text, style.legible(style.mark_of(arm).colour, colours)))
 
     def boxes(scale: labels.Scale) -> list[labels.Boxes]:
-        return [labels.left_of(limits[0][0], scale), *_boxes(table, witness, scale)]
+        sides = [labels.left_of(limits[0][0], scale), labels.right_of(limits[0][1], scale, _RIGHT)]
+        return [*sides, *_boxes(table, witness, scale)]
 
     labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148)))
 

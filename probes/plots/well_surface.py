@@ -45,17 +45,19 @@ def surface(
     )
     for arm, seed, path in ways(paths):
         fig.add_traces(_path_above(well, arm, seed, path))
-    fig.add_traces(_pins(well, paths, witness, ink) + entries(set(paths["arm"]) - set(ROLES), beyond(paths, far)))
+    keys = entries(set(paths["arm"]) - set(ROLES), beyond(paths, far))
+    fig.add_traces(_pins(well, paths, witness, ink) + keys)
     shares = (wide[1] - wide[0], high[1] - high[0])
     scene: dict[str, dict[str, Any]] = {
         f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", (ALONG, MAIN, "depth"), strict=True)
     }
     scene["xaxis"]["range"], scene["yaxis"]["range"] = list(wide), list(high)
     scene["zaxis"] |= {"title": {"text": "depth (nats)"}, "range": [-0.2, _PIN + 0.6]}
-    ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.6}
-    camera = {"eye": {"x": -0.15, "y": -1.0, "z": 1.75}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
+    ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.36}
+    camera = {"eye": {"x": -0.12, "y": -0.75, "z": 1.95}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
     fig.update_layout(scene={**scene, "aspectmode": "manual", "aspectratio": ratio, "camera": camera})
-    fig.update_layout(**style.above_a_scene(112))
+    room = style.legend_room([key["name"] for key in keys])
+    fig.update_layout(**style.above_a_scene(112 + room), height=fig.layout.height + room, legend_traceorder="normal")
     return fig
 
 

@@ -138,6 +138,40 @@ def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served_demo, page
     assert page.locator(".gp-card").count() == 1
 
 
+SEEN = f"""
+(() => {{
+  const {{xaxis, yaxis}} = document.querySelector('{MAP}')._fullLayout;
+  return [...xaxis.range, ...yaxis.range].map(end => Math.round(1000 * end));
+}})()
+"""  # what is seen of the map
+
+
+def test_a_zoom_stays_when_a_prompt_is_selected_and_is_in_the_link_until_the_whole_map_is_seen(
+    served_demo, browser, page
+):
+    page.goto(f"{served_demo}/manifold?run=demo-run&pointer=box")
+    still(page)
+    whole = page.evaluate(SEEN)
+    bar = page.locator(f"{MAP} .modebar-btn")
+    bar.nth(4).click()  # zoom in
+    page.wait_for_url(re.compile("zoom=manifold-2"))
+    still(page)
+    near = page.evaluate(SEEN)
+    assert near[1] - near[0] == pytest.approx(0.5 * (whole[1] - whole[0]), rel=0.01)
+    drag(page, MAP, [(0.2, 0.2), (0.8, 0.8)])
+    selection_of(page)
+    assert page.evaluate(SEEN) == pytest.approx(near, abs=5)
+    receiver = fresh(browser)
+    receiver.goto(page.url)
+    still(receiver)
+    assert receiver.evaluate(SEEN) == pytest.approx(near, abs=5)
+    receiver.close()
+    bar.last.click()  # the whole map
+    page.wait_for_url(lambda address: "zoom" not in address)
+    still(page)
+    assert page.evaluate(SEEN) == pytest.approx(whole, abs=5)
+
+
 CAMERA = """
 (() => {
   const layout = document.querySelector('.js-plotly-plot')._fullLayout;

@@ -1,11 +1,11 @@
-"""The camera of a picture in space is in the address, and is drawn from there for a fresh visitor."""
+"""Camera and zoom of a picture are in the address, and it is drawn from there for a fresh visitor."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from app import camera
+from app import camera, zoom
 
 ROOT = Path(__file__).parents[2]
 MAIN, DEMO = str(ROOT / "app" / "main.py"), ROOT / "data" / "demo-run"
@@ -48,3 +48,22 @@ def test_a_fresh_visitor_sees_it_from_where_the_sender_looked(visit, page, query
 def test_an_address_with_no_camera_in_it_is_told_so(visit):
     at = visit("well", {"camera": "up"})
     assert any("camera" in warning.value and "no camera" in warning.value for warning in at.warning)
+
+
+@pytest.mark.parametrize("text", ["", "map", "map:0,1", "map:0,1,0,up", "map:0,1,0,nan", "map:1,0,0,1"])
+def test_what_is_no_zoom_is_not_read(text):
+    assert zoom.read(text) is None
+
+
+def test_a_zoom_is_shares_of_the_figures_own_axes_and_a_map_seen_whole_has_none(visit):
+    at = visit("manifold", {})
+    home = [json.loads(at.get("plotly_chart")[0].proto.spec)["layout"][axis]["range"] for axis in ("xaxis", "yaxis")]
+    half = (0.25, 0.75, 0.0, 0.5)
+    assert zoom.read(zoom.write("manifold-2", half)) == ("manifold-2", half)
+    at = visit("manifold", {"zoom": zoom.write("manifold-2", half)})
+    layout = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]
+    for (low, high), axis, (start, end) in zip(home, ("xaxis", "yaxis"), (half[:2], half[2:]), strict=True):
+        expected = [low + start * (high - low), low + end * (high - low)]
+        assert layout[axis]["range"] == pytest.approx(expected)
+    assert zoom.write("manifold-2", (-0.2, 1.2, 0.0, 1.0)) == ""
+    assert zoom.write("manifold-2", (-0.2, 1.2, -0.2, 1.2)) != ""

@@ -85,7 +85,7 @@ def test_paths_are_opaque_lie_above_the_surface_and_end_where_it_ends():
         assert trace.opacity in (None, 1)
         assert max(trace.x) <= density.along[-1]
     keys = [trace for trace in fig.data if trace.showlegend is not False and trace.type == "scatter3d"]
-    assert [key.name for key in keys] == ["baseline", "block", "push → 3.00 of the way, outside"]
+    assert [key.name for key in keys] == ["baseline", "block", "push → 3.00, outside"]
     looks = {(key.line.color, key.line.dash, key.marker.symbol) for key in keys}
     assert len(looks) == len(keys), "the legend tells arms apart by more than their colour"
 
