@@ -230,7 +230,7 @@ def _distributions(run: Context, direction: str) -> None:
     further = widgets.SeveralOf(
         "steps", [str(step) for step in steps if step != run.step], all_at_first=False, drawn=str(run.step)
     )
-    extra = further.control("Further steps", format_func=lambda step: f"{int(step):,}")
+    extra = further.control("Further steps", format_func=lambda step: f"{int(step):,}") if len(steps) > 1 else ()
     names = _checkpoints(run, tuple(map(int, extra)))
     table = _project(run, names, direction)
     if table.empty:

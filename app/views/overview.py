@@ -202,10 +202,8 @@ def _beyond_nulls(run: Context) -> list[tuple[str, str]]:
     level, steps = run.manifest.config.get("alpha", ALPHA), rows.groupby("step")
     beyond = [int(step) for step, part in steps if (part["p"] <= level).all()]
     nulls = ", ".join(null_name(name) for name in dict.fromkeys(rows["null"]))
-    words = (
-        f"of the verdict's tests at p ≤ {level:g} ({nulls}), not corrected for the {steps.ngroups} steps; "
-        "its shams are of the last step alone"
-    )
+    uncorrected = f", not corrected for the {steps.ngroups} steps" if steps.ngroups > 1 else ""
+    words = f"of the verdict's tests at p ≤ {level:g} ({nulls}){uncorrected}; its shams are of the last step alone"
     if beyond:
         return [(f"step {min(beyond):,}", f"first beyond all {words}")]
     return [("no step", f"was beyond all {words}")]

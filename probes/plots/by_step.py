@@ -102,7 +102,8 @@ def _reading(rows: pd.DataFrame, nulls: pd.DataFrame | None, statistic: str) -> 
     if statistic.removeprefix("did_").startswith(_ALONG) and (rows["arm"] == MIRROR).any():
         parts.append("The mirror: from the witness towards the aligned model.")
     if nulls is not None:
-        parts.append("Grey: below the highest limit of the nulls; thin lines: each null's own, as named at its end.")
+        grey = "Grey: below the highest limit of the nulls; thin" if nulls["step"].nunique() > 1 else "Thin"
+        parts.append(f"{grey} lines: each null's own limit, as named at its end.")
     return " ".join(parts)
 
 
@@ -149,8 +150,9 @@ def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink:
             name=f"null:{name}",
             x=[axis.position(step) for step in rows["step"]],
             y=rows["limit"],
-            mode="lines",
+            mode="lines" if len(rows) > 1 else "markers",
             line={"color": style.fade(colours.muted, 0.7), "width": 1, "dash": "2px,2px"},
+            marker={"symbol": "line-ew-open", "size": 14, "color": colours.muted},
             customdata=rows["step"],
             hovertemplate=f"{title}<br>{label} %{{y:.3f}} at step %{{customdata}}<extra></extra>",
         )

@@ -24,13 +24,14 @@ class StepAxis:
 
     @property
     def _first(self) -> float:
+        """Where the axis of the steps begins; a single step stands at its end."""
         positive = [step for step in self.steps if step > 0]
-        return math.log10(positive[0]) if positive else 0.0
+        return math.log10(positive[0]) - (self._span if len(positive) == 1 else 0.0) if positive else 0.0
 
     @property
     def _span(self) -> float:
         positive = [step for step in self.steps if step > 0]
-        return max(math.log10(positive[-1]) - self._first, 0.3) if positive else 1.0
+        return max(math.log10(positive[-1]) - math.log10(positive[0]), 0.3) if positive else 1.0
 
     @property
     def zero(self) -> float:
