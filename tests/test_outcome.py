@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from probes.cli import main
 from probes.errors import RunFolderError, UsageError
 from probes.experiments.outcome import arms_table, geometry_held_behaviour_lost, open_runs
 from probes.run import Run
+from probes.terminal.show_arms import _arm_cells, experiment_table
 
 PROMPTS, ITEMS = 8, 4
 START = 2.0  # loss of every task item before fine-tuning
@@ -90,6 +93,23 @@ def test_numbers_by_hand(tmp_path):
     assert by_arm["baseline"]["harm_change"]["mean"] == 0.0
     assert block["harm_change"]["low"] <= block["harm_change"]["mean"] <= block["harm_change"]["high"]
     assert "prompt-level" in block["harm_change"]["level"]
+
+
+def test_no_cell_of_the_terminals_table_is_cut_at_a_hundred_columns(tmp_path):
+    arms = {"baseline": (0.81, 8, 1.0), "baseline@1": (0.79, 0, 1.0)}
+    arms |= {
+        f"control:covariance:{draw}@{seed}": (-0.7 - draw / 10, 8 * seed, 1.9) for draw in (0, 1) for seed in (0, 1)
+    }
+    arms |= {"anchor": (0.7, 0, 1.2), "anchor@1": (0.1, 8, 1.4)}
+    outcome = arms_table([write_run(tmp_path / "run", arms)])
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(experiment_table(outcome))
+    text = console.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    for row in outcome["arms"]:
+        for cell in _arm_cells(row):
+            assert cell in text
 
 
 def test_draws_of_a_control_are_averaged_within_a_run(tmp_path):

@@ -18,7 +18,7 @@ def show(run: Context) -> None:
         components.missing(
             "No behaviour was measured in this run.",
             f"gravity-probe evaluate {run.command_path}",
-            "It generates text with every checkpoint, judges it, and keeps rates and answers in the run folder.",
+            "The command generates text with every checkpoint, judges it, and keeps rates and answers in the run.",
         )
         return
     rows = cache.table(run.key, "behaviour", returning.COLUMNS)

@@ -140,7 +140,7 @@ def _weights(run: Context, first: str, second: str, names: tuple[str, str]) -> N
         components.missing(
             "The weights of these two have not been compared.",
             f"gravity-probe compare {run.command_path} {shlex.quote(first)} {shlex.quote(second)}",
-            "It reads both checkpoints, which must not have been moved or deleted, and keeps the result.",
+            "The command reads both checkpoints, which must not have been moved or deleted, and keeps the result.",
         )
         return
     rows = cache.table(run.key, table)

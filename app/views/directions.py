@@ -28,7 +28,7 @@ def show(run: Context) -> None:
         components.missing(
             "This run holds no direction_tracks.parquet.",
             f"gravity-probe directions fit {run.command_path}",
-            "It fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
+            "The command fits refusal, reversion and the others at every checkpoint and layer, beside random controls. "
             "The activations must still be in the run folder.",
         )
         _download(run, list(cache.directions(run.key)))

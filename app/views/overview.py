@@ -280,7 +280,7 @@ def _rate(run: Context) -> str | None:
             "No answers were generated in this run, so refusals and compliance cannot be shown."
             + (" Its refusal scores are on the page Behaviour." if has_rows else ""),
             f"gravity-probe evaluate {run.command_path}",
-            "It generates text with every checkpoint and judges it.",
+            "The command generates text with every checkpoint and judges it.",
         )
     return rate
 

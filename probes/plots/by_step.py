@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -96,7 +97,10 @@ def _worth_showing(nulls: pd.DataFrame | None) -> pd.DataFrame | None:
 def _reading(rows: pd.DataFrame, nulls: pd.DataFrame | None, statistic: str) -> str:
     parts = []
     if rows[["low", "high"]].notna().all(axis=1).any():
-        parts.append("Bands: 95 % intervals over prompts.")
+        single = rows[~rows["arm"].isin(ROLES)].groupby(["arm", "seed"])["step"].nunique().eq(1)
+        parts.append(
+            f"{'Bars' if single.all() else 'Bands and bars' if single.any() else 'Bands'}: 95 % intervals over prompts."
+        )
     if rows.groupby("arm")["seed"].nunique().gt(1).any():
         parts.append("One line a seed.")
     if statistic.removeprefix("did_").startswith(_ALONG) and (rows["arm"] == MIRROR).any():
@@ -219,6 +223,7 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
             legendgroup=arm,
             line={"color": mark.colour, "dash": mark.dash, "width": mark.width * (0.7 if several else 1)},
             marker={"symbol": mark.symbol, "size": _size(len(run), several), "color": mark.colour},
+            error_y=_bar(run, mark.colour),
             opacity=0.75 if several else 1,
             customdata=[_hover(row) for row in run.itertuples()],
             hovertemplate=f"{style.plain(arm)}, seed {seed}<br>%{{customdata}}<extra></extra>",
@@ -226,6 +231,13 @@ def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink:
     last, end = rows.sort_values("step").groupby("seed")["value"].last(), axis.position(int(rows["step"].max()))
     text = style.plain(arm) + (f" ({len(seeds)} seeds)" if several else "")
     return EndLabel(float(last.mean()), text, style.legible(mark.colour, style.INKS[ink]), x=end)
+
+
+def _bar(run: pd.DataFrame, colour: str) -> dict[str, Any]:
+    """The interval of a single step, where there is no band; hidden where there is one."""
+    about = {"type": "data", "symmetric": False, "thickness": 1.4, "width": 0, "color": style.fade(colour, 0.5)}
+    ends = {"array": run["high"] - run["value"], "arrayminus": run["value"] - run["low"]}
+    return {**about, **ends, "visible": len(run) == 1}
 
 
 def _size(steps: int, several: bool) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.lineage import ROLES
+from probes.lineage import NO_WITNESS, ROLES
 from probes.plots import animation, clouds, prompt_marks, style
 from probes.plots.clouds import Drawing
 from probes.plots.style import InkName
@@ -56,7 +56,7 @@ def manifold(
         subtitle,
         ink,
         height=_HEIGHT_3D if drawing.axes == 3 else _HEIGHT,
-        caption=_caption(about, drawing),
+        caption=_caption(about, drawing, witness),
         left=20,
         below=44 if drawing.axes == 2 else 8,
     )
@@ -115,8 +115,9 @@ def _limits(values: pd.Series) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _caption(about: dict[str, Any], drawing: Drawing) -> str:
-    fitted = "every checkpoint" if about.get("fit") == "all" else "the aligned model and the witness"
+def _caption(about: dict[str, Any], drawing: Drawing, witness: str) -> str:
+    roles = "the aligned model" + ("" if witness == NO_WITNESS else " and the witness")
+    fitted = "every checkpoint" if about.get("fit") == "all" else roles
     share = about["trustworthiness"].get(str(drawing.axes))
     parts = [
         f"Fitted once on {fitted}; every checkpoint is placed in that map, so pictures can be compared.",

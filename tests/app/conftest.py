@@ -33,7 +33,7 @@ def visit(monkeypatch):
     return open_at
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served_demo(tmp_path_factory):
     """The address of the app on a copy of the shipped run."""
     root = tmp_path_factory.mktemp("served")

@@ -11,7 +11,7 @@ from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
-from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
+from tests.app.serving import CHROMIUM, PATIENCE, serve
 from tests.synthetic import write_run
 
 pytestmark = [
@@ -48,17 +48,15 @@ def served(root):
 
 
 @pytest.fixture
-def page():
-    """A page that may reach nothing but the app itself; what it asks for elsewhere is listed in `page.outside`."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        shown = browser.new_page(viewport={"width": 1440, "height": 900})
-        shown.set_default_timeout(PATIENCE)
-        shown.outside = []
-        shown.on("request", lambda request: _note_outside(shown.outside, request.url))
-        yield shown
-        browser.close()
+def page(browser):
+    """A fresh visitor's page that may reach nothing but the app; what it asks for elsewhere is in `page.outside`."""
+    visitor = browser.new_context(viewport={"width": 1440, "height": 900})
+    shown = visitor.new_page()
+    shown.set_default_timeout(PATIENCE)
+    shown.outside = []
+    shown.on("request", lambda request: _note_outside(shown.outside, request.url))
+    yield shown
+    visitor.close()
 
 
 def _note_outside(outside, url):

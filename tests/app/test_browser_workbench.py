@@ -45,7 +45,7 @@ def fresh(browser):
 def still(page):
     page.get_by_text("Save figures as").wait_for(state="attached")
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(800)  # the pictures are drawn after the script has ended
 
 
 def drag(page, selector, path):

@@ -1,10 +1,11 @@
-"""One way to write numbers on every page and in every figure: `19 %`, and a true minus sign."""
+"""One way to write numbers on every page, in every figure and table: `19 %`, and a true minus sign."""
 
 import json
 import re
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -31,6 +32,15 @@ def texts_of(figure):
         yield re.sub(r"%\{[^}]*\}", "", figure)
 
 
+def numbers_of(table):
+    """What stands in the columns of numbers of a table."""
+    if not table.proto.styler.display_values:
+        return
+    shown = pa.ipc.open_stream(table.proto.styler.display_values).read_pandas()
+    for name in table.value.select_dtypes("number").columns:
+        yield from shown.iloc[:, list(table.value.columns).index(name)].astype(str)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_numbers_are_written_one_way(page, monkeypatch):
     st.cache_data.clear()
@@ -47,5 +57,6 @@ def test_numbers_are_written_one_way(page, monkeypatch):
         texts += [element.help for element in at.get(kind)]
     figures = [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
     texts += [text for figure in figures for text in texts_of(figure)]
+    texts += [text for table in at.dataframe for text in numbers_of(table)]
     assert texts
     assert [text for text in texts if text and WRONG.search(text.replace("\\", ""))] == []
