@@ -322,7 +322,7 @@ def _fraction(value: float) -> str:
     return style.decimal(value, 3)
 
 
-def rounded(places: int) -> Form:
+def decimals(places: int) -> Form:
     """How a table writes a number with so many places."""
     return lambda value: style.decimal(value, places)
 

@@ -54,7 +54,7 @@ def _null_note(run: Context) -> None:
     ]
     with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
         columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
-        forms = {"p": components.rounded(4), "power": percent}
+        forms = {"p": components.decimals(4), "power": percent}
         components.table(_in_words(chosen[columns]), forms=forms, column_config=_NULL_COLUMNS)
 
 

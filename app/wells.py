@@ -40,10 +40,15 @@ def density(run: Context) -> well.Well | None:
 
 
 def draw(run: Context, view: str) -> None:
-    """The well of the selected layer, as a `surface` or as `contours`."""
+    """The well of the selected layer, as a `surface` or as `contours`; nothing where there is no density."""
+    if harmful_prompts(run.key, run.layer).empty or cache.plane_rows(run.key, run.layer).empty:
+        return
     space = view == "surface"
+    figure = cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)
+    if not any(trace.type in ("contour", "surface") for trace in figure.data):
+        return
     components.chart(
-        cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink),
+        figure,
         harmful_prompts(run.key, run.layer).drop(columns=["checkpoint", "layer"], errors="ignore"),
         name="well-surface" if space else "well-contours",
         modes=_IN_SPACE if space else ("toImage",),

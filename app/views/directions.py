@@ -181,8 +181,8 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
         "reason": st.column_config.TextColumn("not defined because"),
     }
     shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]
-    forms = dict.fromkeys(("refit", "auroc", "d_prime", "norm", "accuracy"), components.rounded(2))
-    forms["angle"] = components.rounded(0)
+    forms = dict.fromkeys(("refit", "auroc", "d_prime", "norm", "accuracy"), components.decimals(2))
+    forms["angle"] = components.decimals(0)
     height = min(560, 38 + 35 * len(own))
     components.data_table(own[shown], name="directions", forms=forms, height=height, column_config=columns)
 

@@ -175,7 +175,7 @@ def _table(own: pd.DataFrame) -> None:
     columns = {name: st.column_config.NumberColumn(title, help=words) for name, (title, words) in about.items()}
     components.note("Components of the selected trajectory's displacements, in units of ‖v‖.")
     components.data_table(
-        own[list(about)], name="components", forms={"angle": components.rounded(1)}, column_config=columns
+        own[list(about)], name="components", forms={"angle": components.decimals(1)}, column_config=columns
     )
 
 

@@ -52,7 +52,7 @@ def show(run: Context) -> None:
 
 def _well(run: Context) -> None:
     """Where harmful prompts lie and the arms go; nothing where there is no density, which the page Well explains."""
-    if not wells.lacking(run) and wells.density(run) is not None:
+    if not wells.lacking(run):
         wells.draw(run, "contours")
 
 

@@ -45,6 +45,7 @@ def fresh(browser):
 def still(page):
     page.get_by_text("Save figures as").wait_for(state="attached")
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
     page.wait_for_timeout(800)  # the pictures are drawn after the script has ended
 
 

@@ -34,9 +34,10 @@ def texts_of(figure):
 
 def numbers_of(table):
     """What stands in the columns of numbers of a table."""
-    if not table.proto.styler.display_values:
+    drawn = table.proto.arrow_data.styler.display_values
+    if not drawn:
         return
-    shown = pa.ipc.open_stream(table.proto.styler.display_values).read_pandas()
+    shown = pa.ipc.open_stream(drawn).read_pandas()
     for name in table.value.select_dtypes("number").columns:
         yield from shown.iloc[:, list(table.value.columns).index(name)].astype(str)
 

@@ -174,8 +174,8 @@ def test_the_mirror_begins_at_the_witness_and_counts_in_no_correlation_of_the_re
     rows = rows.assign(fraction=rows["value"], low=0.0, high=1.0)
     mirror = rows.assign(arm="mirror", value=1.0)
     plain, mirrored = (
-        behaviour.behaviour(given, measure="harmful_compliance", subtitle="", witness="witness")
-        for given in (rows, pd.concat([rows, mirror]))
+        behaviour.behaviour(shown, measure="harmful_compliance", subtitle="", witness="witness")
+        for shown in (rows, pd.concat([rows, mirror]))
     )
     assert plain.data == mirrored.data
     captions = [
