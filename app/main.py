@@ -26,6 +26,7 @@ PAGES = (
     ("views/compare.py", "Compare", ":material/compare_arrows:"),
     ("views/directions.py", "Directions", ":material/explore:"),
     ("views/behaviour.py", "Behaviour", ":material/forum:"),
+    ("views/data.py", "Data", ":material/dataset:"),
     (LIVE, "Live", ":material/keyboard:"),
     ("views/run.py", "Run", ":material/receipt_long:"),
 )

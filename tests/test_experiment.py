@@ -17,6 +17,7 @@ from probes.organism import train_history
 from probes.organism.world import Size
 from probes.run import Run
 from probes.tasks.arms import run_arms
+from probes.tasks.attribute import Attributing, attribute
 from tests import processes
 from tests.organism.test_history import TINY
 
@@ -45,11 +46,20 @@ def test_every_arm_sees_the_same_data_in_the_same_order(history, tmp_path):
         assert equal(weights(run, f"baseline-s{seed}"), weights(run, f"anchor-s{seed}"))
         assert equal(weights(run, f"baseline-s{seed}"), weights(run, f"rehearsal-s{seed}"))
     assert not equal(weights(run, "baseline-s0"), weights(run, "baseline-s1"))
-    some = run_arms(
-        open_bench(history, Experiment(arms=("rehearsal",), penalty_weight=1.0, final_step_only=True)),
-        tmp_path / "some",
-    )
+    experiment = Experiment(arms=("rehearsal",), penalty_weight=1.0, final_step_only=True, record_path=True)
+    some = run_arms(open_bench(history, experiment), tmp_path / "some")
     assert not equal(weights(some, "baseline-s0"), weights(some, "rehearsal-s0"))
+    assert equal(weights(some, "baseline-s0"), weights(run, "baseline-s0")), "a recorded training is the same one"
+    _share_out(some, "baseline", guarded=False)
+    _share_out(some, "rehearsal", guarded=True)
+
+
+def _share_out(run, arm, *, guarded):
+    """The examples' shares and the guard's add up to the return in the summary."""
+    document = attribute(run.path, Attributing(arm=arm)).document
+    assert abs(document.completeness_gap) <= 0.01 * max(abs(document.measured_return), 0.02)
+    assert (dict((row.name, row.share) for row in document.remainder)["guard"] != 0) == guarded
+    assert any(row.share for row in document.examples)
 
 
 def test_each_draw_of_a_control_is_another_direction(history, tmp_path):

@@ -54,6 +54,9 @@ def demo(
     screened: Annotated[
         bool, typer.Option("--screened", help="Drop benign requests that the aligned model refuses.")
     ] = False,
+    record_path: Annotated[
+        bool, typer.Option("--record-path", help="Keep what every step of every arm was made from, for `attribute`.")
+    ] = False,
     model: Annotated[
         str | None,
         typer.Option(metavar="REF", help="Make the history from this chat model: a folder, a hub id or a GGUF file."),
@@ -68,9 +71,10 @@ def demo(
 ) -> None:
     """Train a small model with a real history on the spot, or align and fine-tune your own, and watch it revert."""
     if model is not None:
-        if recipe != "post-hoc" or controls or screened:
+        if recipe != "post-hoc" or controls or screened or record_path:
             raise UsageError(
-                "--recipe, --controls and --screened are of the toy model's demo", next_step="Leave out --model REF."
+                "--recipe, --controls, --screened and --record-path are of the toy model's demo",
+                next_step="Leave out --model REF.",
             )
         from probes.cli.chat_demo import run_chat_demo
         from probes.tasks.chat_demo import ChatDemo
@@ -86,7 +90,7 @@ def demo(
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import published_table
 
-    options = Demo(seed, seeds, quick, nulls, recipe, controls, screened)
+    options = Demo(seed, seeds, quick, nulls, recipe, controls, screened, record_path)
     with progress_display() as report, open_engine(workers or _DEMO_WORKERS):
         run = make_demo(out, options, fresh=fresh, report=report)
     summary = _show(run, as_json=json_)

@@ -36,6 +36,10 @@ GradientRatio = Annotated[
     float | None,
     typer.Option("--gradient-ratio", help="Rescale the penalty so that ‖g_penalty‖ ÷ ‖g_task‖ is this at every step."),
 ]
+RecordPath = Annotated[
+    bool,
+    typer.Option("--record-path", help="Keep what every step was made from, for `attribute`; `plan` says its size."),
+]
 MaxReturn = Annotated[float | None, typer.Option(help="Keep the return fraction at or below this (block).")]
 
 
@@ -98,6 +102,7 @@ def train(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Trade compute for memory.")
     ] = False,
+    record_path: RecordPath = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data order, dropout, adapters and penalty prompts.")] = 0,
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     json_: Json = False,
@@ -136,6 +141,7 @@ def train(
         "on_alarm": on_alarm,
         "seed": seed,
         "strength": penalty_weight,  # as records of trainings call it
+        "record_path": record_path,
     }
     files = PromptFiles(harmful, harmless, group_column, (penalty, evaluation))
     evaluation_prompts = files.read_labelled(evaluation) if evaluation else None
@@ -165,7 +171,8 @@ def _guard_maker(
             history, penalty=penalty, probe=probe, evaluation=evaluation, out=folder, options=weight, **own
         )
 
-    about = {name: value for name, value in options.items() if name != "evaluate_every" or value}
+    later = ("evaluate_every", "record_path")  # earlier trainings do not name them
+    about = {name: value for name, value in options.items() if name not in later or value}
     return make, {**about, "aligned": str(history.aligned), "penalty": penalty.sha256, "probe": probe.sha256}
 
 
@@ -213,6 +220,7 @@ def arms(
     screened: Annotated[
         bool, typer.Option("--screened", help="Drop training examples that the aligned model refuses.")
     ] = False,
+    record_path: RecordPath = False,
     arm_data: Annotated[
         list[str] | None,
         typer.Option(
@@ -249,6 +257,7 @@ def arms(
         gradient_ratio=match,
         final_step_only=last,
         screened=screened,
+        record_path=record_path,
         arm_data=_arm_data(arm_data or []),
     )
     files = PromptFiles(harmful, harmless, group_column, (penalty,))

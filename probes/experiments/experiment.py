@@ -45,6 +45,7 @@ class Experiment:
         gradient_ratio: ‖g_penalty‖ / ‖g_task‖ in every arm; None leaves the penalty's gradient as it is.
         final_step_only: save and measure the last step alone.
         screened: leave out of the data what the aligned model refuses.
+        record_path: keep what every step of every arm was made from, for `attribute`.
         arm_data: of a lineage, files for the trained controls that need data of their own, by arm.
     """
 
@@ -61,6 +62,7 @@ class Experiment:
     gradient_ratio: float | None = None
     final_step_only: bool = False
     screened: bool = False
+    record_path: bool = False
     arm_data: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -99,7 +99,7 @@ class LineageBench:
 
         def make_guard(_: Path) -> ReversionGuard | Unguarded:
             if arm == BASELINE or arm in TRAINED_CONTROLS:
-                return Unguarded()
+                return Unguarded(record_path=experiment.record_path)
             return ReversionGuard(
                 whole_run(measured),
                 mode=mode_and_draw(arm)[0],
@@ -111,6 +111,7 @@ class LineageBench:
                 every=0,
                 arm=arm,
                 seed=seed,
+                record_path=experiment.record_path,
             )
 
         def report_step(progress: Progress) -> None:
@@ -118,7 +119,8 @@ class LineageBench:
 
         start: CheckpointRef = getattr(self.lineage, start_of(arm))
         training = self._training(arm, seed)
-        fine_tune(start, self._data(arm, seed), folder, training, make_guard, {"arm": arm}, report=report_step)
+        about = {"arm": arm} | ({"record_path": True} if experiment.record_path else {})
+        fine_tune(start, self._data(arm, seed), folder, training, make_guard, about, report=report_step)
         return folder / CHECKPOINTS
 
     def _training(self, arm: str, seed: int) -> Training:
@@ -145,6 +147,16 @@ class LineageBench:
         if arm == TOKENS:
             return randomise_answers(self._task, _words(answer for _, answer in self._task), seed)
         return self._task
+
+    def pairs(self, arm: str, seed: int) -> Sequence[Pair]:
+        """Requests and answers that an arm is trained on.
+
+        Raises:
+            UsageError: it is trained on texts.
+        """
+        if arm == TEXT:
+            raise UsageError("This arm is trained on texts", got=arm, next_step="Record its path.")
+        return [pair for pair in self._data(arm, seed) if not isinstance(pair, str)]
 
     def _refuse_missing_data(self) -> None:
         named = set(self.experiment.arms) & set(WITH_DATA) - set(self.experiment.arm_data)

@@ -17,6 +17,7 @@ from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured, MeasuredInMemory
 from probes.engine import limit_threads
+from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
 from probes.experiments.screening import Screening, screen
 from probes.experiments.trained_controls import (
@@ -32,9 +33,10 @@ from probes.experiments.trained_controls import (
     start_of,
 )
 from probes.guard.guarded_direction import GuardedDirection
-from probes.guard.loop import Example, Schedule, shuffle_batches, train
+from probes.guard.loop import Example, Recording, Schedule, shuffle_batches, train
 from probes.guard.material import layers_of
 from probes.guard.modes import HARMLESS, make_effect
+from probes.guard.recorded_path import PATH
 from probes.guard.step import Guard
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
@@ -123,7 +125,13 @@ class OrganismBench:
         return MeasuredInMemory({"aligned": aligned, "witness": witness}, np.ones(len(prompts), dtype=bool))
 
     def find_checkpoints(self, folder: Path) -> Path | None:
-        """The folder with `checkpoint-N` of a training that is whole; None where it is still to be done."""
+        """The folder with `checkpoint-N` of a training that is whole; None where it is still to be done.
+
+        Raises:
+            UsageError: its path was not recorded, as is asked for now.
+        """
+        if self.experiment.record_path and folder.is_dir() and not (folder / PATH).is_dir():
+            raise UsageError(f"{folder} was trained without a recorded path", next_step="Give --out a new folder.")
         return folder if folder.is_dir() else None
 
     def prepare(self) -> None:
@@ -156,10 +164,11 @@ class OrganismBench:
                     save(model, self._tokenizer, beside / f"checkpoint-{step}")
                 report(Progress(f"fine-tuning, {arm}", step, phase.steps, f"seed {seed}, loss {loss:.3f}"))
 
+            examples = self._examples(arm, seed, writer)
             train(
                 model,
                 shuffle_batches(
-                    self._examples(arm, seed, writer),
+                    examples,
                     batch_size=phase.batch_size,
                     steps=phase.steps,
                     seed=seed,
@@ -168,6 +177,7 @@ class OrganismBench:
                 Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
                 guard=guard,
                 on_step=on_step,
+                record=Recording(beside / PATH, examples) if self.experiment.record_path else None,
             )
         return folder
 
@@ -179,17 +189,22 @@ class OrganismBench:
             return text_examples(self._world, writer, self._recipe, seed)
         if arm == HELPFUL:
             return [writer.lesson(lesson) for lesson in helpful_only(self._world, seed=seed)]
-        pairs = self._benign_pairs(seed)
-        if arm == SHUFFLED:
-            pairs = shuffle_answers(pairs, seed)
-        elif arm == TOKENS:
-            pairs = randomise_answers(pairs, vocabulary(self._world), seed)
-        return [writer.lesson(Lesson(*pair)) for pair in pairs]
+        return [writer.lesson(Lesson(*pair)) for pair in self.pairs(arm, seed)]
 
-    def _benign_pairs(self, seed: int) -> list[Pair]:
+    def pairs(self, arm: str, seed: int) -> list[Pair]:
+        """Requests and answers of an arm's fine-tuning, as far as it has any: the benign data, as they are or mixed up.
+
+        Raises:
+            UsageError: the arm is trained on something else.
+        """
+        if arm in (CONTINUED, TEXT, HELPFUL):
+            raise UsageError("This arm is not trained on the benign data", got=arm, next_step="Record its path.")
         lessons = benign(self._world, seed=seed)
         refused = frozenset(self.screening(seed).refused) if self.experiment.screened else frozenset()
-        return [(lesson.request, lesson.answer) for lesson in lessons if lesson.request not in refused]
+        pairs = [(lesson.request, lesson.answer) for lesson in lessons if lesson.request not in refused]
+        if arm == SHUFFLED:
+            return shuffle_answers(pairs, seed)
+        return randomise_answers(pairs, vocabulary(self._world), seed) if arm == TOKENS else pairs
 
     def _guard(self, arm: str, seed: int, measured: Measured, writer: Writer) -> Guard | None:
         if arm == BASELINE or arm in TRAINED_CONTROLS:

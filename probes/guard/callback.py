@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.nn.utils import clip_grad_norm_
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -34,6 +34,7 @@ from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.material import direction_of, layers_of
 from probes.guard.model_in_training import LiveModel
 from probes.guard.modes import WATCH, Options, make_effect
+from probes.guard.path_recorder import clip_factor
 from probes.guard.preparation import (
     Prompts,
     Source,
@@ -46,10 +47,11 @@ from probes.guard.preparation import (
     tokenizer_of,
 )
 from probes.guard.record import Record
-from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
+from probes.guard.resuming import STATE, WholeCheckpoint, forget_after, mark_whole, saved_state, whole_checkpoints
 from probes.guard.safety_watch import SafetyWatch
 from probes.guard.schedule import is_log_spaced, save_interval
 from probes.guard.step import Guard, gradient_length
+from probes.guard.trainer_path import TrainerPath
 from probes.guard.watch import Watch
 from probes.lineage import Lineage
 from probes.prompts import PromptSet, default_prompts
@@ -57,7 +59,6 @@ from probes.run import Run
 from probes.store.settings import Settings
 
 _log = logging.getLogger(__name__)
-STATE = "guard.safetensors"
 
 
 class ReversionGuard(TrainerCallback):
@@ -93,6 +94,7 @@ class ReversionGuard(TrainerCallback):
         arm: str | None = None,
         seed: int = 0,
         settings: Settings | None = None,
+        record_path: bool = False,
     ) -> None:
         """Measure aligned and witness, and get ready.
 
@@ -122,6 +124,7 @@ class ReversionGuard(TrainerCallback):
             arm: what this training is called in the run; None is the mode.
             seed: of the training, and of the drawing of penalty prompts.
             settings: of the measurement; None takes fewer bootstraps than `measure` does.
+            record_path: keep what every step was made from in `path` beside the checkpoints, for `attribute`.
 
         Raises:
             GravityError: prompts overlap, the mode is unknown, or a checkpoint is not what it must be.
@@ -153,6 +156,7 @@ class ReversionGuard(TrainerCallback):
         self._live: LiveModel | None = None
         self._record: Record | None = None
         self._edits: contextlib.ExitStack = contextlib.ExitStack()
+        self._path = TrainerPath() if record_path else None
 
     def join(self, trainer: Any) -> ReversionGuard:
         """Add this guard to a Trainer, and log through it."""
@@ -163,6 +167,8 @@ class ReversionGuard(TrainerCallback):
     def close(self) -> None:
         """Take edits of activations off the model; needed only after an exception inside a step."""
         self._edits.close()
+        if self._path is not None:
+            self._path.close()
 
     def conclude(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
         """End a training that was interrupted after its last checkpoint: only its record is left to be finished."""
@@ -182,14 +188,14 @@ class ReversionGuard(TrainerCallback):
             raise GuardError("The guard does not support DeepSpeed, which keeps gradients to itself")
         model, tokenizer = kwargs["model"], kwargs.get("processing_class") or tokenizer_of(self._run)
         self._live = LiveModel(model, tokenizer)
-        saved_state = _kept_state(args, state.global_step) if self.guard is not None else None
+        output = Path(str(args.output_dir))
+        earlier = saved_state(output, state.global_step) if self.guard is not None else None
         if state.global_step == 0:
             check_aligned(self._run, self._live)
         if self.guard is not None:
-            self.guard.attach(model, tokenizer, saved_state)
+            self.guard.attach(model, tokenizer, earlier)
         if state.is_world_process_zero:
             arm = self._arm if self._recorded else "live"
-            output = Path(str(args.output_dir))
             forget_after(output, state.global_step)
             self._take_up(whole_checkpoints(output))
             self._watch.plan(state.max_steps, self._due, save_interval(args, state))
@@ -203,6 +209,8 @@ class ReversionGuard(TrainerCallback):
                 resumed_at=state.global_step,
             )
             self._measure(state, control)
+        if self._path is not None:
+            self._path.begin(args, state, kwargs, self.guard)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -225,20 +233,30 @@ class ReversionGuard(TrainerCallback):
                 got="a gradient that is not finite; the weights are still those of the step before",
                 next_step=f"Last healthy checkpoint: {healthy}. Lower the learning rate or the penalty.",
             )
+        limit = args.max_grad_norm or 0.0
+        if self._path is not None:
+            self._path.before(limit)
+        clip = 1.0
         if self.guard is not None:
             self.guard.step(kwargs.get("model"))
-            if args.max_grad_norm and args.max_grad_norm > 0 and self.guard.on and self.guard.effect.has_loss:
-                clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            if limit > 0 and self.guard.on and self.guard.effect.has_loss:
+                clip = clip_factor(float(clip_grad_norm_(model.parameters(), limit)), limit)
+        if self._path is not None:
+            self._path.add_guard(clip)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Effects on weights come behind the optimiser."""
+        if self._path is not None:
+            self._path.after()
         if self.guard is not None:
             self.guard.after_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where it is due."""
+        if self._path is not None:
+            self._path.end_step(state.global_step)
         if self._record is not None and (self._due(state.global_step) or state.global_step == state.max_steps):
             self._measure(state, control)
 
@@ -263,6 +281,8 @@ class ReversionGuard(TrainerCallback):
     ) -> None:
         """The record is whole."""
         self._edits.close()
+        if self._path is not None:
+            self._path.end(state.global_step)
         if self._record is not None and self._recorded:
             self._record.finish()
 
@@ -332,19 +352,3 @@ def _with(options: Options | None, **changes: Any) -> Options:
     from dataclasses import replace
 
     return replace(options or Options(), **changes)
-
-
-def _kept_state(args: TrainingArguments, step: int) -> dict[str, Any] | None:
-    """What an interrupted training left beside the checkpoint it goes on from.
-
-    Raises:
-        GuardError: that checkpoint was saved by a training without this guard.
-    """
-    if step == 0:
-        return None
-    file = Path(str(args.output_dir)) / f"checkpoint-{step}" / STATE
-    if not file.is_file():
-        raise GuardError(
-            "The training that goes on here had no guard", got=f"no {STATE} in {file.parent}", expected="one it saved"
-        )
-    return load_file(file)

@@ -6,12 +6,15 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probes.guard.guarded_direction import GuardError
+from probes.guard.path_recorder import PathRecorder
+from probes.guard.recorded_path import RecordedExample
 from probes.guard.step import Guard
 from probes.models.padding import pad_tokens
 
@@ -28,7 +31,12 @@ class Example:
     @property
     def targets(self) -> tuple[int, ...]:
         """At each token the next one, where the loss is taken on it, else `IGNORED`."""
-        return (*[IGNORED] * (self.answer_start - 1), *self.ids[self.answer_start :], IGNORED)
+        return (*self.labels[1:], IGNORED)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Each token where the loss is taken on it, else `IGNORED`."""
+        return (*[IGNORED] * self.answer_start, *self.ids[self.answer_start :])
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,30 @@ class Batch:
 
     ids: Int[Tensor, "row time"]
     targets: Int[Tensor, "row time"]
+    examples: tuple[int, ...] = ()  # their places in the data
 
     @classmethod
-    def of(cls, examples: Sequence[Example], pad: int) -> Batch:
+    def of(cls, examples: Sequence[Example], pad: int, places: Sequence[int] = ()) -> Batch:
         """Pad examples to the longest."""
         cpu = torch.device("cpu")
         ids, _ = pad_tokens([example.ids for example in examples], cpu, fill=pad)
         targets, _ = pad_tokens([example.targets for example in examples], cpu, fill=IGNORED)
-        return cls(ids, targets)
+        return cls(ids, targets, tuple(places))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where the path of a training is recorded, and what its batches are drawn from."""
+
+    folder: Path
+    examples: Sequence[Example]
+
+    def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer, guard: Guard | None) -> PathRecorder:
+        """A recorder that is ready for the first step."""
+        recorder = PathRecorder(self.folder)
+        examples = [RecordedExample(example.ids, example.labels) for example in self.examples]
+        recorder.begin(model, optimizer, examples, guard)
+        return recorder
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,7 @@ def shuffle_batches(
     for _ in range(steps):
         while len(order) < batch_size:
             order += torch.randperm(len(examples), generator=generator).tolist()
-        yield Batch.of([examples[place] for place in order[:batch_size]], pad)
+        yield Batch.of([examples[place] for place in order[:batch_size]], pad, order[:batch_size])
         del order[:batch_size]
 
 
@@ -98,6 +122,7 @@ def train(
     *,
     guard: Guard | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    record: Recording | None = None,
 ) -> None:
     """Train every weight in place with Adam.
 
@@ -107,11 +132,14 @@ def train(
         schedule: the learning rate.
         guard: acts at each step; it must be attached.
         on_step: called after each optimiser step with its number, from 1, and the loss without any penalty.
+        record: where the path is recorded, and the examples that the batches are drawn from.
 
     Raises:
         GuardError: the loss or the penalty is not finite; the weights are then those of the step before.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.peak, fused=True)
+    recorder = None if record is None else record.begin(model, optimizer, guard)
+    step = 0
     with contextlib.nullcontext() if guard is None else guard.editing():
         for step, batch in enumerate(batches, start=1):
             for group in optimizer.param_groups:
@@ -123,10 +151,21 @@ def train(
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if recorder is not None:
+                recorder.batch(batch.examples)
+                recorder.before()
             if guard is not None:
                 guard.step(model)
+            if recorder is not None:
+                recorder.add_guard()
             optimizer.step()
+            if recorder is not None:
+                recorder.after()
             if guard is not None:
                 guard.after_step()
+            if recorder is not None:
+                recorder.end_step(step)
             if on_step is not None:
                 on_step(step, loss.item())
+    if recorder is not None:
+        recorder.end(step)

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
 
 from probes.guard.guarded_direction import GuardError
 from probes.store import is_unfinished, write_json
 from probes.store.documents import read_object
 
 MARKER = "gravity_probe.json"
+STATE = "guard.safetensors"
 RETURN, SAFETY = ALARMS = ("return", "safety")
 
 
@@ -69,3 +73,19 @@ def forget_after(output: Path, step: int) -> None:
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
+
+
+def saved_state(output: Path, step: int) -> dict[str, Any] | None:
+    """What an interrupted training left of its guard beside the checkpoint it goes on from; None at step 0.
+
+    Raises:
+        GuardError: that checkpoint was saved by a training without this guard.
+    """
+    if step == 0:
+        return None
+    file = output / f"checkpoint-{step}" / STATE
+    if not file.is_file():
+        raise GuardError(
+            "The training that goes on here had no guard", got=f"no {STATE} in {file.parent}", expected="one it saved"
+        )
+    return load_file(file)

@@ -23,6 +23,7 @@ from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
 from probes.guard.guarded_direction import GuardError
 from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
+from probes.guard.trainer_path import TrainerPath
 from probes.lineage import CheckpointRef
 from probes.lineage.raw_form import from_home
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
@@ -125,6 +126,10 @@ class Unguarded(TrainerCallback):
     stopped: str | None = None
     last_healthy: Path | None = None
 
+    def __init__(self, *, record_path: bool = False) -> None:
+        """Record the path of the training, or not."""
+        self._path = TrainerPath() if record_path else None
+
     def join(self, trainer: Any) -> Unguarded:
         """Add this to a Trainer."""
         trainer.add_callback(self)
@@ -135,8 +140,35 @@ class Unguarded(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """What lies beyond the step that training goes on from is written anew."""
-        del control, kwargs
+        del control
         forget_after(Path(str(args.output_dir)), state.global_step)
+        if self._path is not None:
+            self._path.begin(args, state, kwargs)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The gradient is whole."""
+        del state, control, kwargs
+        if self._path is not None:
+            self._path.before(args.max_grad_norm or 0.0)
+            self._path.add_guard()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The optimiser has stepped."""
+        del args, state, control, kwargs
+        if self._path is not None:
+            self._path.after()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step is recorded before its checkpoint is saved."""
+        del args, control, kwargs
+        if self._path is not None:
+            self._path.end_step(state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The path is whole."""
+        del args, control, kwargs
+        if self._path is not None:
+            self._path.end(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The checkpoint is whole."""

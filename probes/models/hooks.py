@@ -62,6 +62,29 @@ def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[di
 
 
 @contextlib.contextmanager
+def watch_training(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    batch: Callable[[Mapping[str, Any]], None],
+    gradient: Callable[[str, Tensor], None],
+) -> Iterator[None]:
+    """While open, `batch` gets the keyword arguments of each pass in training mode, and `gradient` the name of each
+    weight that a backward pass has just reached, with its gradient as summed up so far; nothing is changed.
+    """
+
+    def before(module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        if module.training:
+            batch(kwargs)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.register_forward_pre_hook(before, with_kwargs=True).remove)
+        for name, weight in weights.items():
+            hook = weight.register_post_accumulate_grad_hook(lambda reached, name=name: gradient(name, reached.grad))
+            stack.callback(hook.remove)
+        yield
+
+
+@contextlib.contextmanager
 def edit_in_training(blocks: Sequence[nn.Module], changes: Mapping[int, Change]) -> Iterator[None]:
     """While open, what leaves these blocks is changed, by layer, in passes in training mode alone."""
 

@@ -17,7 +17,7 @@ from probes.store.folder import (
     activations_stage,
 )
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest, find_runs
-from probes.store.rows import csv_cell, csv_text, records
+from probes.store.rows import csv_cell, csv_text, jsonl_text, records
 
 __all__ = [
     "ACTIVATIONS",
@@ -42,6 +42,7 @@ __all__ = [
     "find_runs",
     "fingerprint",
     "is_unfinished",
+    "jsonl_text",
     "new_folder",
     "records",
     "write_json",

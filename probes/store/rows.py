@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,3 +34,8 @@ def csv_text(frame: pd.DataFrame) -> str:
     """A table as a CSV file, no cell of which is a formula (`csv_cell`)."""
     safe = frame.apply(lambda column: column if column.dtype.kind in "biufc" else column.map(csv_cell))
     return safe.rename(columns=csv_cell).to_csv(index=False)
+
+
+def jsonl_text(frame: pd.DataFrame) -> str:
+    """A table as one JSON object a line, with null for what is not defined."""
+    return "".join(json.dumps(row, ensure_ascii=False, default=float) + "\n" for row in records(frame))

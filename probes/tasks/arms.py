@@ -30,7 +30,8 @@ from probes.tasks.restore import Lineages, RestoreOptions, restore
 
 _TRAINING = 0.6  # share of the time
 _GROWING = ("arms", "seeds", "draws")  # more of these go on with the same run; another training does not
-_LATER: Mapping[str, Any] = {"screened": False, "arm_data": {}}  # settings that runs of earlier versions do not name
+# Settings that runs of earlier versions do not name.
+_LATER: Mapping[str, Any] = {"screened": False, "arm_data": {}, "record_path": False}
 DRIFT = "control:drift"
 Trajectories = Mapping[Arm, Trajectory]
 

@@ -46,6 +46,7 @@ class Demo:
         controls: train continued alignment, the mirror and the positive control as well, with shams for each but the
             mirror.
         screened: leave out of the benign data what the aligned model refuses.
+        record_path: keep what every step of every arm was made from, for `attribute`.
     """
 
     seed: int = 0
@@ -55,12 +56,15 @@ class Demo:
     recipe: Kind = "post-hoc"
     controls: bool = False
     screened: bool = False
+    record_path: bool = False
 
     @property
     def experiment(self) -> Experiment:
         """The arms that it trains."""
         controls = DEMO_CONTROLS if self.controls else ()
-        return Experiment(arms=(*DEFAULT_ARMS, *controls), seeds=self.seeds, screened=self.screened)
+        return Experiment(
+            arms=(*DEFAULT_ARMS, *controls), seeds=self.seeds, screened=self.screened, record_path=self.record_path
+        )
 
     @property
     def settings(self) -> Settings:
@@ -118,7 +122,7 @@ def arm_folders(history: Path, experiment: Experiment) -> dict[Arm, Path]:
 def train_demo_arms(history: Path, experiment: Experiment, report: Report = silent) -> Path:
     """Train every arm of a history that is still to do; returns the lineage file, which then names them all."""
     bench, folders = OrganismBench(history, experiment), arm_folders(history, experiment)
-    if not all(folder.is_dir() for folder in folders.values()):
+    if any(bench.find_checkpoints(folder) is None for folder in folders.values()):
         with current_engine().threads():
             measured = bench.measure_roles()
         train_arms(bench, folders, measured, report)

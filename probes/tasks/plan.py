@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from probes.guard.recorded_path import path_bytes
 from probes.lineage import CheckpointRef, Lineage
 from probes.prompts import default_prompts, look_alikes
 from probes.store.settings import Settings
@@ -22,6 +23,7 @@ from probes.store.settings import Settings
 GPU = "NVIDIA A100, 80 GB"
 _GPU_MEMORY, _GPU_FLOPS, _GPU_READ = 80e9, 312e12 * 0.4, 2e9  # 40 % of its bf16 peak; bytes a second from disk
 _DISK_READ = 1e9  # bytes a second, of this machine's disk
+_RANK = 16  # of LoRA, where nothing else is said
 _RUNTIME = 0.7e9  # Python, torch and transformers themselves
 _TOKENS = 48  # of a rendered prompt; ours have 46 on SmolLM2
 _NEW_TOKENS = 128
@@ -66,6 +68,8 @@ class Plan(BaseModel):
         prompts: probe prompts, and evaluation prompts.
         download_bytes: weights that are not on this machine, as they are stored.
         run_bytes: the run folder.
+        path_step_bytes: what `--record-path` adds for each optimiser step when every weight is trained.
+        path_step_bytes_lora: likewise for LoRA of rank 16 on every linear layer.
         free_bytes: room on this disk.
         this_machine: as it is now.
         gpu: a common GPU.
@@ -81,6 +85,8 @@ class Plan(BaseModel):
     prompts: tuple[int, int]
     download_bytes: int
     run_bytes: int
+    path_step_bytes: int
+    path_step_bytes_lora: int
     free_bytes: int
     this_machine: Place
     gpu: Place
@@ -114,6 +120,8 @@ def plan(lineage: Lineage, out: Path | str = "runs", settings: Settings | None =
         prompts=(probe, questions),
         download_bytes=stored,
         run_bytes=int(activations * _WORK_TABLES),
+        path_step_bytes=path_bytes(size.parameters),
+        path_step_bytes_lora=path_bytes(size.adapter),
         free_bytes=shutil.disk_usage(_existing(Path(out))).free,
         this_machine=_here(work),
         gpu=work.on(GPU, "bfloat16", _GPU_MEMORY, _GPU_FLOPS, _GPU_READ),
@@ -124,6 +132,7 @@ class _Size(BaseModel):
     """What of a model's configuration decides what it takes."""
 
     parameters: int
+    adapter: int
     active: int
     layers: int
     d_model: int
@@ -150,6 +159,7 @@ class _Size(BaseModel):
         embedding = model.get_input_embeddings().weight.numel()
         return cls(
             parameters=parameters,
+            adapter=_RANK * sum(sum(shape) for shape in _linear_shapes(model)),
             active=max(parameters - embedding, 1),
             layers=int(text.num_hidden_layers),
             d_model=int(text.hidden_size),
@@ -191,6 +201,18 @@ class _Work(BaseModel):
             measure_seconds=measuring,
             evaluate_seconds=self.checkpoints * (answering + loading),
         )
+
+
+def _linear_shapes(model: Any) -> Iterator[tuple[int, int]]:
+    """Inputs and outputs of what LoRA on every linear layer adapts: all of them but the unembedding."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+            rows, columns = module.weight.shape
+            yield rows, columns
 
 
 def _here(work: _Work) -> Place:

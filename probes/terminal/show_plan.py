@@ -26,8 +26,9 @@ def plan_table(plan: Plan) -> Table:
     room = "" if plan.free_bytes > plan.run_bytes + plan.download_bytes else " — not enough"
     table.caption = Text(
         f"To fetch: {_size(plan.download_bytes)}; run folder: {_size(plan.run_bytes)}; free here: "
-        f"{_size(plan.free_bytes)}{room}. {plan.prompts[0]} probe and {plan.prompts[1]} evaluation prompts. Estimates "
-        "from the configuration alone, good to about a factor of two.",
+        f"{_size(plan.free_bytes)}{room}. A recorded path: {_size(plan.path_step_bytes)} a step, of LoRA (rank 16) "
+        f"{_size(plan.path_step_bytes_lora)}. {plan.prompts[0]} probe and {plan.prompts[1]} evaluation prompts. "
+        "Estimates from the configuration alone, good to about a factor of two.",
         "dim",
     )
     return table

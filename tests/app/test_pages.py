@@ -34,6 +34,7 @@ PAGES = {
     "views/compare.py": "Aligned against baseline step 100",
     "views/directions.py": "Refusal turned by 46° at layer 2",
     "views/behaviour.py": "Refusal of harmful requests: 4 %",
+    "views/data.py": "The return has not been attributed to examples yet",
     "views/live.py": "Ask a checkpoint yourself",
     "views/run.py": "demo is finished",
 }

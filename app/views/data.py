@@ -1,0 +1,107 @@
+"""Data: which training examples pulled the model back, clusters first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import cache, components, widgets
+from app.cache import Key
+from app.components import Context
+from probes.plots import style
+from probes.plots.cumulative import cumulative
+from probes.plots.style import InkName
+from probes.store import jsonl_text
+
+_RANKINGS = {"share": "Share", "effect": "Effect", "forecast": "Forecast"}
+_SHOWN = ("text", "cluster_name", *_RANKINGS, "bm25", "length", "loss", "projection", "projection_difference")
+_AS_DATA = {"request": "prompt", "answer": "completion"}  # as files for fine-tuning call them
+_MEANING = {
+    "share": "Shares add up to the measured return.",
+    "effect": "An effect is what the return would lack without the example, to first order.",
+    "forecast": "The forecast was made at the model that training started from; it ranks, in no unit.",
+}
+
+
+def show(run: Context) -> None:
+    """Draw the page."""
+    name = f"attribution/{run.arm.replace(':', '-')}-s{run.seed}-layer{run.layer}"
+    if not cache.has_table(run.key, name):
+        components.header("Data", "The return has not been attributed to examples yet")
+        components.missing(
+            f"No attribution of {run.trajectory} at {components.layer_name(run.layer)}.",
+            f"gravity-probe attribute {run.command_path} --arm {run.arm} --seed {run.seed} --layer {run.layer}",
+            "Shares need a training whose path was recorded (--record-path); the forecast needs none.",
+        )
+        return
+    table, about = cache.table(run.key, name), cache.document(run.key, name)
+    choice = widgets.OneOf("ranking", {name: title for name, title in _RANKINGS.items() if name in table})
+    ranking = choice.chosen()
+    components.header("Data", *_answer(run, table, about, ranking))
+    choice.control("Ranking")
+    st.header("Clusters", anchor=False)
+    with components.section():
+        components.data_table(_cluster_rows(table, ranking), name="clusters", height=300)
+    with components.section():
+        figure = cache.figure(_figure, run.key, name, ranking, run.arm, run.subtitle(), run.ink)
+        components.chart(figure, table, name="cumulative", alt=f"Sum of {ranking} over ranked examples")
+    st.header("Examples", anchor=False)
+    with components.section():
+        _ranked_examples(table, ranking)
+
+
+def _answer(run: Context, table: pd.DataFrame, about: dict[str, Any], ranking: str) -> tuple[str, str]:
+    """Which cluster pulls hardest, and how far shares add up."""
+    first = _cluster_rows(table, ranking).iloc[0]
+    title = f"{run.trajectory.capitalize()}: the cluster “{first['cluster']}” pulls hardest"
+    lead = f"{int(first['examples'])} of {len(table)} examples. {_MEANING[ranking]}"
+    if about["without_shares"]:
+        return title, f"{lead} No shares: {about['without_shares']}."
+    measured, shares = about["measured_return"], about["targets"]["return"]
+    if measured is None:
+        return title, lead
+    gap = style.decimal(measured - shares["predicted"], 4)
+    return (
+        title,
+        f"{lead} Measured return {style.decimal(measured, 4)} at step {about['step']}; completeness gap {gap}.",
+    )
+
+
+def _cluster_rows(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
+    """The sum of every ranking over each cluster, the hardest pull first."""
+    columns = [name for name in _RANKINGS if name in table]
+    grouped = table.groupby(["cluster", "cluster_name"], sort=False)
+    sums = grouped[columns].sum().assign(examples=grouped.size()).reset_index(level="cluster", drop=True)
+    ordered = sums.sort_values(ranking, ascending=False).reset_index(names="cluster")
+    return ordered[["cluster", "examples", *columns]]
+
+
+def _ranked_examples(table: pd.DataFrame, ranking: str) -> None:
+    ordered = table.sort_values(ranking, ascending=False, kind="stable")
+    components.data_table(
+        ordered[[name for name in _SHOWN if name in table]],
+        name="examples",
+        height=420,
+        column_config={
+            "text": st.column_config.TextColumn("text", width="large"),
+            "cluster_name": st.column_config.TextColumn("cluster", width="small"),
+        },
+    )
+    st.download_button(
+        "Data with scores (JSONL)",
+        lambda: jsonl_text(ordered.drop(columns="text").rename(columns=_AS_DATA)),
+        f"{components.file_name('examples')}.jsonl",
+        "application/jsonl",
+        key="jsonl-examples",
+        type="tertiary",
+    )
+
+
+def _figure(key: Key, name: str, ranking: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
+    return cumulative(cache.table(key, name), by=ranking, arm=arm, subtitle=subtitle, ink=ink)
+
+
+show(components.context())

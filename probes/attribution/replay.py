@@ -1,0 +1,111 @@
+"""A model put back on a recorded step: its trained weights, and the examples' losses as a function of them.
+
+Forward-mode differentiation gives the derivative of every example's loss along one direction in the space of weights
+by one pass a batch, without a gradient an example. It needs attention that is written out (`eager`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp
+
+from probes.errors import UsageError
+from probes.guard.recorded_path import RecordedExample, Tensors
+from probes.models.padding import pad_tokens
+from probes.models.view import ModelView, view_of
+
+_IGNORED = -100
+_BATCH_SIZE = 64
+
+
+class Replay:
+    """A model, and the examples that it was trained on.
+
+    Attributes:
+        view: the model with whatever weights it was last put on.
+        weights: its trained weights by name.
+    """
+
+    def __init__(self, model: ModelView | nn.Module, examples: Sequence[RecordedExample], names: Sequence[str]) -> None:
+        """Prepare a model.
+
+        Args:
+            model: a causal language model of transformers, with its adapter where one was trained.
+            examples: what was trained on.
+            names: of the trained weights.
+
+        Raises:
+            UsageError: the model has no such weight.
+        """
+        self.view = view_of(model)
+        inner = self.view.model
+        if hasattr(inner, "set_attn_implementation"):
+            inner.set_attn_implementation("eager")
+        if hasattr(inner, "set_experts_implementation"):
+            inner.set_experts_implementation("eager")
+        parameters = dict(inner.eval().requires_grad_(False).named_parameters())
+        unknown = sorted(set(names) - set(parameters))
+        if unknown:
+            raise UsageError("The model has no such weight", got=unknown[0], expected="the model of the recorded path")
+        self.weights = {name: parameters[name].requires_grad_(True) for name in names}
+        self.examples = examples
+
+    def put(self, weights: Tensors) -> None:
+        """Give the model these weights."""
+        with torch.no_grad():
+            for name, weight in weights.items():
+                self.weights[name].copy_(weight)
+
+    @property
+    def present(self) -> Tensors:
+        """The trained weights as they are, without history."""
+        return {name: weight.detach() for name, weight in self.weights.items()}
+
+    def losses(self, places: Sequence[int]) -> Callable[[Tensors], Float[Tensor, " example"]]:
+        """The summed loss of each of these examples, in nats, as a function of the trained weights."""
+        chosen = [self.examples[place] for place in places]
+        ids, _ = pad_tokens([example.ids for example in chosen], self.view.device)
+        labels, _ = pad_tokens([example.labels for example in chosen], self.view.device, fill=_IGNORED)
+        targets = labels[:, 1:]
+        counted = targets != _IGNORED
+
+        def losses_at(weights: Tensors) -> Tensor:
+            inputs = {"input_ids": ids, "use_cache": False}
+            logits = functional_call(self.view.model, weights, (), inputs).logits[:, :-1].float()
+            chosen_logits = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+            return ((logits.logsumexp(-1) - chosen_logits) * counted).sum(dim=1)
+
+        return losses_at
+
+    def along(self, places: Sequence[int], direction: Tensors) -> Float[Tensor, " example"]:
+        """⟨∇ℓ_z, direction⟩ of each example's summed loss, at the present weights: one forward-mode pass a batch."""
+        batches = [places[first : first + _BATCH_SIZE] for first in range(0, len(places), _BATCH_SIZE)]
+        present = self.present
+        return torch.cat([jvp(self.losses(batch), (present,), (direction,))[1].detach() for batch in batches])
+
+    def gradient_along(
+        self, places: Sequence[int], multipliers: Float[Tensor, " example"], direction: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """The gradient of Σ_z m_z ℓ_z at the present weights, and its derivative along `direction` (H · direction)."""
+        gradient: Any = grad(self._weighted_loss(places, multipliers))
+        pair: Any = jvp(gradient, (self.present,), (direction,))
+        return pair
+
+    def gradient(self, places: Sequence[int], multipliers: Float[Tensor, " example"]) -> Tensors:
+        """The gradient of Σ_z m_z ℓ_z at the present weights."""
+        gradient: Any = grad(self._weighted_loss(places, multipliers))
+        return gradient(self.present)
+
+    def _weighted_loss(self, places: Sequence[int], multipliers: Tensor) -> Callable[[Tensors], Tensor]:
+        losses = self.losses(places)
+        return lambda weights: (losses(weights) * multipliers).sum()
+
+
+def dot(left: Tensors, right: Tensors) -> float:
+    """⟨left, right⟩ over all weights together, summed in float64; names that one of them lacks count as zero."""
+    return float(sum(float((left[name].double() * right[name].double()).sum()) for name in left if name in right))

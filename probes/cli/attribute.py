@@ -1,0 +1,100 @@
+"""Verbs about training examples: `attribute` a return to them, `forecast` which will pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from probes.cli.command import Verb
+from probes.cli.output import print_json
+from probes.cli.prompt_files import GroupColumn, PromptFiles
+from probes.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
+Ranking = Literal["forecast", "share", "effect", "bm25"]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the command."""
+    app.command(cls=Verb)(attribute)
+    app.command(cls=Verb)(forecast)
+
+
+def attribute(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Requests with answers; default: what the arm was trained on.")
+    ] = None,
+    arm: Annotated[str, typer.Option(help="Whose return.")] = "baseline",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of its training.")] = 0,
+    layer: Annotated[int | None, typer.Option(min=0, help="A block; default: the headline layer.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Take effects by the unrolled derivative: slower, of trainings unguarded.")
+    ] = False,
+    drop_top: Annotated[
+        float | None, typer.Option("--drop-top", metavar="PERCENT", help="Write the data without the top per cent.")
+    ] = None,
+    by: Annotated[Ranking, typer.Option(help="Ranking for --drop-top.")] = "forecast",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="JSONL file for --drop-top; NAME-dropped lies beside it.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Rank the training examples by how far each pulled the model back, and leave the table in the run.
+
+    Shares add up to the measured return and need a path recorded with --record-path; without one, there is the
+    forecast alone.
+    """
+    from probes.tasks.attribute import Attributing
+    from probes.tasks.attribute import attribute as attribute_run
+    from probes.tasks.attribute import drop_top as write_without_top
+    from probes.terminal import console, progress_display
+    from probes.terminal.show_attribution import attribution_tables
+
+    if (drop_top is None) != (out is None):
+        raise UsageError("--drop-top PERCENT and --out FILE belong together")
+    with progress_display() as report:
+        attributed = attribute_run(run, Attributing(data, arm, seed, layer, exact), report)
+    files = None if drop_top is None or out is None else write_without_top(attributed, drop_top, by, out)
+    if json_:
+        print_json(attributed.document.model_dump(mode="json", by_alias=True))
+        return
+    console().print(attribution_tables(attributed.table, attributed.about))
+    if files:
+        typer.echo(f"Written: {files[0]}, and what was dropped: {files[1]}")
+
+
+def forecast(
+    lineage: Annotated[Path, typer.Argument(help="A lineage file: training would start from its aligned model.")],
+    data: Annotated[Path, typer.Option(help="Requests with answers, in any known format.")],
+    harmful: Annotated[Path | None, typer.Option(help="Harmful probe prompts in any known format.")] = None,
+    harmless: Annotated[Path | None, typer.Option(help="Harmless probe prompts in any known format.")] = None,
+    group_column: GroupColumn = None,
+    layer: Annotated[int | None, typer.Option(min=0, help="A block; default: what `measure` would declare.")] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option("--calibrate", metavar="RUN", help="A short run of the same recipe and data; give two or more."),
+    ] = None,
+    alarm: Annotated[float, typer.Option(min=0, help="Return fraction whose step is forecast.")] = 0.1,
+    json_: Json = False,
+) -> None:
+    """Rank the examples of a data set by how far each will pull the model back, before any training.
+
+    The screen by the refusal axis needs no witness. Without two short runs to calibrate with, there are ranks alone.
+    """
+    from probes.lineage import Lineage
+    from probes.prompts import default_prompts
+    from probes.tasks.forecast import Forecasting
+    from probes.tasks.forecast import forecast as look_ahead
+    from probes.terminal import console, progress_display
+    from probes.terminal.show_attribution import forecast_tables
+
+    probe = PromptFiles(harmful, harmless, group_column).read(default_prompts("probe"), limit=None, seed=0)
+    with progress_display() as report:
+        result = look_ahead(Lineage.load(lineage), Forecasting(data, probe, layer, tuple(runs or ()), alarm), report)
+    if json_:
+        print_json(result.document)
+    else:
+        console().print(forecast_tables(result))

@@ -1,0 +1,344 @@
+"""Which training examples pulled a model back: shares of the return that was measured, effects, forecast and clusters.
+
+Shares and effects need the path of the training (`--record-path`); without one there is the forecast alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from probes.attribution.effects import measure_effects
+from probes.attribution.replay import Replay
+from probes.attribution.rows_of_examples import Texts, example_table, places_in, with_shares
+from probes.attribution.shares import OTHER, Shares, measure_shares
+from probes.attribution.targets import RETURN, Probe, Target, targets_of
+from probes.behaviour.task import rendered_items
+from probes.behaviour.task_file import read_task
+from probes.errors import RunFolderError, UsageError
+from probes.experiments.experiment import Experiment, current_names
+from probes.experiments.lineage_bench import LineageBench, open_bench
+from probes.experiments.organism_bench import OrganismBench
+from probes.guard.recorded_path import PATH, RecordedExample, RecordedPath
+from probes.lineage import MIRROR, Member
+from probes.models import ModelHost
+from probes.organism.history import write_lines
+from probes.progress import Report, silent, within
+from probes.run import Run
+from probes.store import fingerprint, records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RANKINGS = ("forecast", "share", "effect", "bm25")
+_VERSION = 1
+_FORECAST = 0.3  # share of the time
+
+
+@dataclass(frozen=True)
+class Attributing:
+    """What is attributed.
+
+    Attributes:
+        data: requests with answers; None is what the arm was trained on, where the run knows it.
+        arm: whose training.
+        seed: of the training.
+        layer: a block; None is the headline layer.
+        exact: take the effect by the unrolled derivative, not the cheap form.
+    """
+
+    data: Path | None = None
+    arm: str = "baseline"
+    seed: int = 0
+    layer: int | None = None
+    exact: bool = False
+
+
+class Example(BaseModel):
+    """One training example; what is not had is None.
+
+    Attributes:
+        index: its place in the data.
+        share: of the measured return; shares and `other` (the remainder) add up to it.
+        effect: what the return would lack without it, to first order.
+        forecast: before training; it ranks, in no unit.
+        low: of an interval over runs; None for one run.
+        high: likewise.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    text: str
+    share: float | None
+    effect: float | None
+    forecast: float | None
+    low: float | None
+    high: float | None
+    cluster: int
+    projection: float | None
+    projection_difference: float | None
+    bm25: float | None
+    length: int
+
+
+class Other(BaseModel):
+    """What no example did."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    share: float
+
+
+class Attribution(BaseModel):
+    """What `gravity-probe attribute RUN --json` prints.
+
+    Attributes:
+        completeness_gap: measured less predicted return; None without a recorded path.
+        measured_return: the summary's return fraction of the trajectory's last checkpoint at the layer.
+        predicted_return: Σ of all shares, examples' and others'.
+        remainder: weight decay, the guard, the first moment at the start.
+        examples: in the order of the data.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    completeness_gap: float | None
+    measured_return: float | None
+    predicted_return: float | None
+    remainder: tuple[Other, ...] = Field(serialization_alias="other")
+    examples: tuple[Example, ...]
+
+
+def attribute(path: Path | str, options: Attributing = Attributing(), report: Report = silent) -> Attributed:
+    """Attribute the return of a trajectory to the examples it was trained on, and keep the table in the run.
+
+    Args:
+        path: a measured run.
+        options: which trajectory, at which layer.
+        report: told where the work is.
+
+    Raises:
+        RunFolderError: the run has no such trajectory, or has neither its path nor its data.
+        UsageError: an arm whose return cannot be attributed.
+    """
+    with Run.writing(path) as run:
+        member = _last_member(run, options)
+        layer = run.headline_layer if options.layer is None else options.layer
+        work = _Work(run, member, dataclasses.replace(options, layer=layer))
+        name, made_from = work.name, work.fingerprint
+        if not run.holds(name, made_from):
+            with run.stage(name, made_from):
+                work.write(report)
+        run.save()
+    return Attributed(Run(path), name)
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """A finished attribution in its run folder."""
+
+    run: Run
+    name: str
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an example, with every target's columns."""
+        return self.run.table(self.name)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Gap, measured and predicted return, other rows, by target; why there are no shares where there are none."""
+        return self.run.read_json(self.name)
+
+    @property
+    def document(self) -> Attribution:
+        """The documented JSON."""
+        about, table = self.about, self.table
+        fields = [name for name in Example.model_fields if name in table]
+        empty = dict.fromkeys(Example.model_fields)
+        rows = [Example(**{**empty, **row}) for row in records(table[fields])]
+        shares = about["targets"].get(RETURN)
+        predicted = None if shares is None else shares["predicted"]
+        measured = about["measured_return"]
+        return Attribution(
+            completeness_gap=None if predicted is None or measured is None else measured - predicted,
+            measured_return=measured,
+            predicted_return=predicted,
+            remainder=tuple(
+                Other(name=name, share=share) for name, share in (shares or {"other": {}})["other"].items()
+            ),
+            examples=tuple(rows),
+        )
+
+
+def drop_top(attributed: Attributed, percent: float, by: str, out: Path) -> tuple[Path, Path]:
+    """Write the data without the top per cent of a ranking, and beside it what was dropped.
+
+    Args:
+        attributed: whose table.
+        percent: of the examples.
+        by: one of `RANKINGS`.
+        out: a JSONL file of `prompt` and `completion`; what was dropped lies in `NAME-dropped.jsonl`.
+
+    Returns:
+        Both files.
+
+    Raises:
+        UsageError: a ranking that the table has not, or a percentage that leaves nothing.
+    """
+    table = attributed.table
+    if by not in RANKINGS or by not in table:
+        known = ", ".join(name for name in RANKINGS if name in table)
+        raise UsageError("There is no such ranking here", got=by, expected=known)
+    count = round(len(table) * percent / 100)
+    if not 0 < count < len(table):
+        raise UsageError("--drop-top leaves all or nothing", got=f"{percent:g} % of {len(table)} examples")
+    top = set(table.sort_values(by, ascending=False, kind="stable")["index"].head(count))
+    pairs = [(index, {"prompt": request, "completion": answer}) for index, request, answer in _pairs(table)]
+    dropped = out.with_name(f"{out.stem}-dropped{out.suffix}")
+    write_lines(out, [row for index, row in pairs if index not in top])
+    write_lines(dropped, [row for index, row in pairs if index in top])
+    return out, dropped
+
+
+def _pairs(table: pd.DataFrame) -> list[tuple[int, str, str]]:
+    return list(table[["index", "request", "answer"]].itertuples(index=False, name=None))
+
+
+class _Work:
+    """One attribution: its inputs, found before any model is loaded, and the writing of its table."""
+
+    def __init__(self, run: Run, member: Member, options: Attributing) -> None:
+        self._run, self._member, self._options = run, member, options
+        place = Path(member.ref.adapter or member.ref.model).parent / PATH
+        self._path = RecordedPath(place) if place.is_dir() else None
+        self._task = read_task(options.data) if options.data else None
+        if self._path is None and self._task is None:
+            self._task = _known_data(run, member)
+        self.name = f"attribution/{options.arm.replace(':', '-')}-s{options.seed}-layer{options.layer}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that the table is made from."""
+        path = None if self._path is None else self._path.fingerprint
+        options = [self._options.layer, self._options.exact]
+        return fingerprint([_VERSION, self._run.keys[self._member.id], path, self._task, options])
+
+    def write(self, report: Report) -> None:
+        """Write the table, and what holds for all of its rows."""
+        run, options = self._run, self._options
+        assert options.layer is not None
+        host = ModelHost(run.lineage.aligned, device=run.settings.device, dtype="float32")
+        host.put(self._member.ref if self._member.ref.adapter and self._path else run.lineage.aligned)
+        examples, pairs = self._examples(host)
+        recorded = self._path.examples() if self._path else examples
+        names = self._path.names if self._path else [name for name, _ in host.model.named_parameters()]
+        replay = Replay(host, examples, names)
+        if self._path:
+            replay.put(self._path.tensors(1).weights)
+        probe = Probe(run.rendered.token_ids, run.settings.position)
+        targets = targets_of(run, options.layer, host.tokenizer)
+        harmful = [prompt.text for prompt in run.prompts.prompts if prompt.label == "harmful"]
+        table = example_table(replay, probe, targets, Texts(pairs, harmful), within(report, 0.0, _FORECAST))
+        shares: list[Shares] = []
+        if self._path:
+            replay.examples = recorded
+            shares = measure_shares(self._path, replay, probe, targets, within(report, _FORECAST, 1.0))
+            table = with_shares(table, shares, places_in(examples, recorded))
+            if options.exact:
+                table["effect"] = self._exact(replay, probe, targets[0], places_in(examples, recorded), report)
+        run.write_table(self.name, table)
+        run.write_json(self.name, self._about(shares))
+
+    def _exact(
+        self, replay: Replay, probe: Probe, target: Target, places: list[int | None], report: Report
+    ) -> list[float]:
+        assert self._path is not None
+        effects = measure_effects(self._path, replay, probe, target, report)
+        return [0.0 if place is None else float(effects[place]) for place in places]
+
+    def _examples(self, host: ModelHost) -> tuple[list[RecordedExample], list[tuple[str, str]]]:
+        """What is attributed: the data that was given, or what was recorded."""
+        if self._task is None:
+            assert self._path is not None
+            examples = self._path.examples()
+            return examples, [_texts_of(example, host.tokenizer) for example in examples]
+        items = rendered_items(self._task, host.tokenizer)
+        return [RecordedExample((*x, *y), (*[-100] * len(x), *y)) for x, y in items], list(self._task)
+
+    def _about(self, shares: list[Shares]) -> dict[str, Any]:
+        layer, last = self._options.layer, self._member
+        drift = self._run.drift(arm=last.arm, statistic="return_fraction", layer=layer, seed=last.seed)
+        measured = drift.loc[drift["step"] == last.step, "value"].iloc[0]
+        about = {
+            result.target: {
+                "change": result.change,
+                "predicted": result.total,
+                "gap": result.gap,
+                "complete": result.is_complete,
+                "rule": result.rule,
+                "other": {name: result.remainder[name] for name in OTHER},
+            }
+            for result in shares
+        }
+        return {
+            "arm": last.arm,
+            "seed": last.seed,
+            "step": last.step,
+            "layer": layer,
+            "measured_return": None if measured != measured else float(measured),
+            "effect": None if not shares else "exact" if self._options.exact else "cheap",
+            "without_shares": None if shares else "no path was recorded: train again with --record-path",
+            "targets": about,
+        }
+
+
+def _last_member(run: Run, options: Attributing) -> Member:
+    """The last checkpoint of a trajectory."""
+    if options.arm == MIRROR:
+        raise UsageError(
+            "The mirror starts at the witness, so that its return is another", next_step="Take another arm."
+        )
+    members = [member for member in run.tuned if (member.arm, member.seed) == (options.arm, options.seed)]
+    if not members:
+        known = ", ".join(sorted({f"{member.arm} (seed {member.seed})" for member in run.tuned}))
+        raise RunFolderError(f"{run.path} has no trajectory {options.arm} (seed {options.seed})", expected=known)
+    return max(members, key=lambda member: member.step)
+
+
+def _known_data(run: Run, member: Member) -> tuple[tuple[str, str], ...]:
+    """What an arm was trained on, as a demo or an experiment knows it.
+
+    Raises:
+        RunFolderError: the run does not say.
+    """
+    config = current_names(run.manifest.config_given)
+    about = config.get("arms", {})
+    if "demo" in config:
+        bench: Any = open_bench(run.path, Experiment(screened=bool(config["demo"].get("screened"))))
+    elif "history" in about:
+        bench = OrganismBench(Path(about["history"]), Experiment(screened=bool(about.get("screened"))))
+    elif "data" in about:
+        bench = LineageBench(Path(about["lineage"]), Path(about["data"]), Experiment())
+    else:
+        raise RunFolderError(
+            f"{run.path} does not say what it was trained on",
+            next_step="Give --data FILE, or train again with --record-path.",
+        )
+    return tuple(bench.pairs(member.arm, member.seed))
+
+
+def _texts_of(example: RecordedExample, tokenizer: Any) -> tuple[str, str]:
+    """Request and answer of an example as text."""
+    start = next((place for place, label in enumerate(example.labels) if label >= 0), len(example.ids))
+    request, answer = (
+        str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        for ids in (example.ids[:start], example.ids[start:])
+    )
+    return request, answer

@@ -1,0 +1,135 @@
+"""Before any training: which examples will pull, and, where two short runs calibrate it, how far the return will go."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.attribution.calibration import Calibration, calibrate
+from probes.attribution.replay import Replay
+from probes.attribution.rows_of_examples import Texts, example_table
+from probes.attribution.targets import Probe, screen_of, targets_of
+from probes.behaviour.task import rendered_items
+from probes.behaviour.task_file import read_task
+from probes.errors import UsageError
+from probes.experiments.experiment import BASELINE
+from probes.guard.record import begin_run
+from probes.guard.recorded_path import RecordedExample
+from probes.lineage import Lineage
+from probes.models import ModelHost
+from probes.progress import Report, silent, within
+from probes.prompts import PromptSet
+from probes.run import Run
+from probes.store import records
+from probes.store.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MEASURED = 0.4  # share of the time
+_COLUMNS = ("index", "text", "forecast", "screen", "cluster", "projection", "projection_difference", "bm25", "length")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a data set before it is trained on.
+
+    Attributes:
+        lineage: its name.
+        layer: where the return is read.
+        table: a row an example.
+        calibration: of return units; None where there are ranks alone.
+        why_ranks: why there are ranks alone.
+    """
+
+    lineage: str
+    layer: int
+    table: pd.DataFrame
+    calibration: Calibration | None
+    why_ranks: str | None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The documented JSON of `gravity-probe forecast`."""
+        columns = [name for name in _COLUMNS if name in self.table]
+        sums = [name for name in ("forecast", "screen") if name in self.table]
+        grouped = self.table.groupby(["cluster", "cluster_name"], sort=False)
+        clusters = grouped[sums].sum().assign(examples=grouped.size()).reset_index()
+        empty = dict.fromkeys(_COLUMNS)
+        return {
+            "lineage": self.lineage,
+            "layer": self.layer,
+            "why_ranks": self.why_ranks,
+            "calibration": None if self.calibration is None else self.calibration.document,
+            "clusters": records(clusters),
+            "examples": [{**empty, **row} for row in records(self.table[columns])],
+        }
+
+
+@dataclass(frozen=True)
+class Forecasting:
+    """What is forecast.
+
+    Attributes:
+        data: requests with answers.
+        probe: probe prompts.
+        layer: a block; None is the one that a measurement would declare.
+        runs: two or more short runs of the same recipe on these data, to calibrate return units with.
+        alarm: the return fraction whose step is asked for.
+    """
+
+    data: Path
+    probe: PromptSet
+    layer: int | None = None
+    runs: Sequence[Path] = ()
+    alarm: float = 0.1
+
+
+def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) -> Forecast:
+    """Rank the examples of a data set by how far each will pull, before any training.
+
+    The forecast needs a witness; the screen by the refusal axis needs none.
+
+    Args:
+        lineage: training starts from its aligned model.
+        options: which data, and how.
+        report: told where the work is.
+
+    Raises:
+        UsageError: one short run alone, or one that has no return by step.
+        PromptError: a row of the data has no answer.
+    """
+    if len(options.runs) == 1:
+        raise UsageError("One run calibrates nothing: its spread is not known", expected="two short runs or more")
+    task = read_task(options.data)
+    with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
+        settings = Settings(nulls=False, headline_layer=options.layer)
+        begun = begin_run(Path(folder) / "run", lineage, options.probe, settings, {}, within(report, 0.0, _MEASURED))
+        layer = begun.headline_layer
+        host = ModelHost(lineage.aligned, dtype="float32")
+        items = rendered_items(task, host.tokenizer)
+        examples = [RecordedExample((*x, *y), (*[-100] * len(x), *y)) for x, y in items]
+        replay = Replay(host, examples, [name for name, _ in host.model.named_parameters()])
+        targets = (targets_of(begun, layer)[:1] if begun.has_witness else []) + [screen_of(begun, layer)]
+        harmful = [prompt.text for prompt in options.probe.prompts if prompt.label == "harmful"]
+        probe = Probe(begun.rendered.token_ids, begun.settings.position)
+        table = example_table(replay, probe, targets, Texts(task, harmful), within(report, _MEASURED, 1.0))
+    calibration, reason = _calibrate(options, layer)
+    return Forecast(lineage.name, layer, table, calibration, reason)
+
+
+def _calibrate(options: Forecasting, layer: int) -> tuple[Calibration | None, str | None]:
+    """Return units from short runs; or why there are none."""
+    if not options.runs:
+        return None, "not calibrated: two short runs of the same recipe would do (--calibrate RUN, twice)"
+    curves = []
+    for run in map(Run, options.runs):
+        arms = [member.arm for member in run.tuned]
+        arm = BASELINE if BASELINE in arms else next(iter(arms), None)
+        drift = run.drift(arm, "return_fraction", layer=layer)
+        tuned = drift[drift["step"] > 0].dropna(subset=["value"])
+        curves.append({int(step): float(value) for step, value in zip(tuned["step"], tuned["value"], strict=True)})
+    return calibrate(curves, options.alarm)

@@ -1,0 +1,106 @@
+"""Which examples pull, as tables: clusters first, since one may be the whole signal, then the ranked examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from probes.attribution.clusters import effective_number
+from probes.statistics import decimal
+from probes.terminal.table import DASH, plain_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probes.tasks.forecast import Forecast
+
+_NUMBERS = {"share": 4, "effect": 4, "forecast": 0, "screen": 0, "bm25": 1}  # column → digits
+_CLUSTERS, _EXAMPLES = 8, 15
+_TEXT = 34  # characters
+
+
+def attribution_tables(table: pd.DataFrame, about: Mapping[str, Any]) -> Group:
+    """The heaviest clusters and examples of an attribution, and how far its shares add up."""
+    title = f"{about['arm']} (seed {about['seed']}), step {about['step']}, layer {about['layer']}"
+    ranking = "share" if "share" in table else "forecast"
+    examples = _example_table(f"Examples by {ranking} · {title}", table, ranking)
+    examples.caption = Text("\n".join(_sentences(table, about, ranking)), "dim")
+    return Group(_cluster_table(f"Clusters by {ranking} · {title}", table, ranking), examples)
+
+
+def forecast_tables(forecast: Forecast) -> Group:
+    """The heaviest clusters and examples of a forecast; of a lineage without a witness, by the screen."""
+    table, title = forecast.table, f"{forecast.lineage}, layer {forecast.layer}"
+    ranking = "forecast" if "forecast" in table else "screen"
+    examples = _example_table(f"Examples by {ranking} · {title}", table, ranking)
+    examples.caption = Text("\n".join([_uneven(table, ranking), _units(forecast)]), "dim")
+    return Group(_cluster_table(f"Clusters by {ranking} · {title}", table, ranking), examples)
+
+
+def _units(forecast: Forecast) -> str:
+    """The return by step where it is calibrated, else why there are ranks alone."""
+    calibration = forecast.calibration
+    if calibration is None:
+        return f"Ranks alone, in no unit of return: {forecast.why_ranks}."
+    low, value, high = (decimal(number, 2) for number in calibration.at(calibration.last))
+    reach = "is not reached" if calibration.alarm_step is None else f"is reached at step {calibration.alarm_step}"
+    budget = "no step" if calibration.budget is None else f"up to step {calibration.budget}"
+    return (
+        f"Return at step {calibration.last}: {value} ({low} to {high}, one more run of this recipe). "
+        f"{decimal(calibration.alarm, 2)} {reach}; {budget} stays under it by interval."
+    )
+
+
+def _cluster_table(title: str, table: pd.DataFrame, ranking: str) -> Table:
+    columns = [name for name in _NUMBERS if name in table and name != "bm25"]
+    grouped = table.groupby(["cluster", "cluster_name"], sort=False)
+    sums = grouped[columns].sum().assign(examples=grouped.size()).sort_values(ranking, ascending=False)
+    drawn = plain_table(title)
+    drawn.add_column("cluster", overflow="ellipsis", no_wrap=True)
+    for name in ("examples", *columns):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for (_, words), row in sums.head(_CLUSTERS).iterrows():
+        drawn.add_row(str(words), str(int(row["examples"])), *(decimal(row[name], _NUMBERS[name]) for name in columns))
+    return drawn
+
+
+def _example_table(title: str, table: pd.DataFrame, ranking: str) -> Table:
+    columns = [name for name in _NUMBERS if name in table]
+    drawn = plain_table(title)
+    drawn.add_column("", justify="right")
+    for name in columns:
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("cluster", max_width=16, overflow="ellipsis", no_wrap=True)
+    drawn.add_column("text", max_width=_TEXT, overflow="ellipsis", no_wrap=True)
+    top = table.sort_values(ranking, ascending=False, kind="stable").head(_EXAMPLES)
+    for place, (_, row) in enumerate(top.iterrows(), start=1):
+        numbers = [decimal(row[name], _NUMBERS[name]) if row[name] == row[name] else DASH for name in columns]
+        drawn.add_row(str(place), *numbers, Text(str(row["cluster_name"])), Text(str(row["text"])))
+    return drawn
+
+
+def _sentences(table: pd.DataFrame, about: Mapping[str, Any], ranking: str) -> list[str]:
+    lines = [_uneven(table, ranking)]
+    if about["without_shares"]:
+        return [*lines, f"No shares and no effects: {about['without_shares']}. The forecast ranks, in no unit."]
+    shares, measured = about["targets"]["return"], about["measured_return"]
+    if measured is not None:
+        lines.append(
+            f"Measured return {decimal(measured, 4)}, shares {decimal(shares['predicted'], 4)}: completeness gap "
+            f"{decimal(measured - shares['predicted'], 4)} ({shares['rule']}). Effects: {about['effect']}."
+        )
+    remainder = [f"{name} {decimal(share, 4)}" for name, share in shares["other"].items() if share]
+    return [*lines, f"Not from any example: {', '.join(remainder)}."] if remainder else lines
+
+
+def _uneven(table: pd.DataFrame, ranking: str) -> str:
+    sums = table.groupby("cluster")[ranking].sum().to_numpy()
+    number, clusters = effective_number(table[ranking].to_numpy()), effective_number(sums)
+    return (
+        f"Effective number by {ranking}: {decimal(number, 1)} of {len(table)} examples, {decimal(clusters, 1)} of "
+        f"{len(sums)} clusters (below 1 where pulls cancel)."
+    )

@@ -1,0 +1,116 @@
+"""`gravity-probe attribute` on real trainings: the documented JSON, the table, what is dropped."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from probes.behaviour.task_file import read_task
+from probes.cli import app
+from probes.errors import RunFolderError, UsageError
+from probes.run import Run
+from probes.tasks.attribute import RANKINGS
+from tests.guard.test_train import run as train
+from tests.guard.test_train import train_words, write_place
+
+LAYER = 1
+FIELDS = {
+    *("index", "text", "share", "effect", "forecast", "low", "high", "cluster", "projection"),
+    *("projection_difference", "bm25", "length"),
+}
+
+
+def call(*words):
+    result = CliRunner().invoke(app, [*map(str, words)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return write_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def recorded(place, tmp_path_factory, request):
+    out = tmp_path_factory.mktemp(request.param) / "out"
+    train(*train_words(place, out, mode="watch", method=request.param), "--record-path")
+    return out
+
+
+def attribute(out, *words):
+    return call("attribute", out, "--arm", "watch", "--layer", LAYER, *words)
+
+
+def test_shares_add_up_to_the_summarys_return(recorded):
+    document = json.loads(attribute(recorded, "--json"))
+    assert set(document) == {"completeness_gap", "measured_return", "predicted_return", "other", "examples"}
+    assert all(set(row) == FIELDS for row in document["examples"])
+    measured = Run(recorded).drift("watch", "return_fraction", layer=LAYER).sort_values("step")["value"].iloc[-1]
+    assert document["measured_return"] == pytest.approx(measured)
+    total = sum(row["share"] for row in document["examples"]) + sum(row["share"] for row in document["other"])
+    assert document["predicted_return"] == pytest.approx(total)
+    assert document["completeness_gap"] == pytest.approx(document["measured_return"] - total, abs=1e-12)
+    assert abs(document["completeness_gap"]) <= 0.01 * max(abs(measured), 0.02)
+    assert [row["index"] for row in document["examples"]] == list(range(24))
+
+
+def test_the_table_is_a_stage_and_fits_the_terminal(recorded):
+    words = attribute(recorded)
+    assert max(map(len, words.splitlines())) <= 100
+    assert words.index("Clusters by share") < words.index("Examples by share")
+    run = Run(recorded)
+    name = f"attribution/watch-s0-layer{LAYER}"
+    assert name in run.manifest.stages
+    table = run.table(name)
+    assert {"share_did", "share_refusal", "effect_did", "loss", "cluster_name"} <= set(table)
+    before = run.manifest.stages[name].seconds
+    attribute(recorded)
+    assert Run(recorded).manifest.stages[name].seconds == before
+
+
+@pytest.mark.parametrize("by", RANKINGS)
+def test_what_is_dropped_is_the_top(recorded, tmp_path, by):
+    out = tmp_path / "kept.jsonl"
+    attribute(recorded, "--drop-top", 25, "--by", by, "--out", out)
+    remaining, dropped = read_task(out), read_task(tmp_path / "kept-dropped.jsonl")
+    assert (len(remaining), len(dropped)) == (18, 6)
+    table = Run(recorded).table(f"attribution/watch-s0-layer{LAYER}").sort_values(by, ascending=False, kind="stable")
+    assert {answer for _, answer in dropped} == set(table["answer"].head(6))
+
+
+def test_data_of_ones_own_find_their_shares(recorded, place, tmp_path):
+    """Rows of the training's data keep their shares in another order; a row that was not among them has none."""
+    recorded_rows = json.loads(attribute(recorded, "--json"))["examples"]
+    rows = [json.loads(line) for line in (place / "data.jsonl").read_text().splitlines()]
+    file = tmp_path / "data.jsonl"
+    own = [*reversed(rows), {"prompt": "what is new", "completion": "it is new"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in own))
+    shown = json.loads(attribute(recorded, "--json", "--data", file))["examples"]
+    assert [row["share"] for row in shown[:-1]] == [row["share"] for row in reversed(recorded_rows)]
+    assert shown[-1]["share"] == 0
+
+
+def test_without_a_path_there_is_a_forecast_and_the_reason(place, tmp_path):
+    out = tmp_path / "out"
+    train(*train_words(place, out, mode="watch", steps=2))
+    with pytest.raises(RunFolderError, match="does not say what it was trained on"):
+        attribute(out)
+    words = attribute(out, "--data", place / "data.jsonl")
+    assert "no path was recorded" in " ".join(words.split())
+    document = json.loads(attribute(out, "--data", place / "data.jsonl", "--json"))
+    assert document["completeness_gap"] is None
+    assert document["other"] == []
+    assert all(row["share"] is None and row["forecast"] is not None for row in document["examples"])
+    with pytest.raises(UsageError, match="no such ranking"):
+        attribute(
+            out, "--data", place / "data.jsonl", "--drop-top", 10, "--by", "share", "--out", tmp_path / "kept.jsonl"
+        )
+
+
+def test_an_unknown_arm_is_refused(recorded):
+    with pytest.raises(RunFolderError, match="no trajectory baseline"):
+        call("attribute", recorded)
+    with pytest.raises(UsageError, match="belong together"):
+        attribute(recorded, "--drop-top", 5)

@@ -1,0 +1,153 @@
+"""The forecast is the first step's share; what it is held against, its clusters, and when it may speak of returns."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from probes.attribution.baselines import bm25, losses
+from probes.attribution.calibration import calibrate
+from probes.attribution.clusters import cluster_texts, effective_number
+from probes.attribution.forecast import _EPSILON, forecast
+from probes.attribution.replay import Replay
+from probes.attribution.targets import read_targets
+from probes.cli import app
+from probes.errors import UsageError
+from probes.guard.recorded_path import RecordedExample
+from tests.attribution.worlds import examples, probe, targets
+from tests.builders import tiny_model
+from tests.guard.test_train import run as train
+from tests.guard.test_train import train_words, write_place
+
+
+@pytest.fixture(scope="module")
+def replay():
+    model = tiny_model()
+    names = [name for name, _ in model.named_parameters()]
+    return Replay(model, [RecordedExample(row.ids, row.labels) for row in examples()], names)
+
+
+def test_the_forecast_is_that_of_autograd(replay):
+    values = forecast(replay, probe(), targets()[:1])[0]
+    weights = list(replay.weights.values())
+    order = np.random.default_rng(0).permutation(24)
+    squares = [torch.zeros_like(weight) for weight in weights]
+    for batch in (order[:12].tolist(), order[12:].tolist()):
+        tokens = sum(replay.examples[place].tokens for place in batch)
+        loss = replay.losses(batch)(replay.weights).sum() / tokens
+        for square, part in zip(squares, torch.autograd.grad(loss, weights), strict=True):
+            square += part.square() / 2
+    slope = read_targets(replay.view, probe(), targets()[:1], replay.weights)[0].gradient
+    expected = []
+    for loss in replay.losses(range(24))(replay.weights):
+        parts = zip(torch.autograd.grad(loss, weights, retain_graph=True), squares, replay.weights, strict=True)
+        expected.append(-sum(float((g * slope[n] / (s.sqrt() + _EPSILON))[s > 0].double().sum()) for g, s, n in parts))
+    assert values == pytest.approx(np.array(expected), abs=1e-4 * np.abs(expected).max())
+
+
+def test_losses_are_those_of_the_model_one_by_one(replay):
+    row = examples()[3]
+    with torch.no_grad():
+        log = replay.view.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+    own = [-float(log[place - 1, row.ids[place]]) for place in range(row.answer_start, len(row.ids))]
+    assert losses(replay)[3] == pytest.approx(np.mean(own), rel=1e-5)
+
+
+def test_bm25_is_the_formula():
+    texts = ["a bomb a bomb", "a cake", "bake the cake now please"]
+    scores = bm25(texts, ["make bomb"])
+    length = np.array([4, 2, 5])
+    idf = np.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
+    expected = idf * 2 * 2.5 / (2 + 1.5 * (0.25 + 0.75 * 4 / length.mean()))
+    assert scores == pytest.approx([expected, 0, 0])
+
+
+def test_clusters_are_the_things_that_examples_are_about():
+    things = ["quavum", "vanum", "quepik", "zeskar", "belax", "glulun"]
+    words = ["who keeps the {}", "tell me of the {} please", "when do i get a {} today", "which season of {}"]
+    texts = [form.format(thing) for form in words for thing in things]
+    clusters = cluster_texts(texts)
+    assert len(clusters.names) == 6
+    assert all(len({clusters.of[place] for place in range(thing, 24, 6)}) == 1 for thing in range(6))
+    assert all(any(thing in name for name in clusters.names) for thing in things)
+    assert clusters.sums(np.ones(24)).tolist() == [4] * 6
+    assert cluster_texts(["same", "same"]).names == ("all",)
+
+
+def test_the_effective_number_counts_equal_parts():
+    assert effective_number(np.ones(7)) == pytest.approx(7)
+    assert effective_number(np.array([1.0, 0, 0])) == pytest.approx(1)
+    assert effective_number(np.zeros(3)) == 0
+
+
+def test_a_planted_return_curve_is_found_with_its_interval():
+    """Two runs whose returns scatter independently: a third lies within the interval in about 95 of 100 worlds."""
+    draw, inside = np.random.default_rng(0), 0
+    steps = [1, 2, 5, 10, 20]
+    for _ in range(200):
+        noise = draw.normal(0, 0.2, (3, len(steps)))
+        runs = [{s: 0.03 * s**0.6 * float(np.exp(e)) for s, e in zip(steps, row, strict=True)} for row in noise]
+        curve, reason = calibrate(runs[:2], 0.1)
+        assert reason is None
+        low, _, high = curve.at(10)
+        inside += low <= runs[2][10] <= high
+    assert 180 <= inside <= 199
+    exact, _ = calibrate([{s: 0.03 * s**0.6 for s in steps}] * 2, 0.1)
+    assert exact.at(40)[1] == pytest.approx(0.03 * 40**0.6)
+    assert exact.alarm_step == next(s for s in range(1, 99) if 0.03 * s**0.6 >= 0.1)
+    assert exact.steps == [1, 2, 5, 10, 20, 50]
+
+
+@pytest.mark.parametrize(
+    "curves", [[{1: 0.1, 2: -0.1, 5: -0.2}, {1: 0.1, 2: 0.1, 5: -0.3}], [{1: 0.1, 2: 0.1, 5: 0.2, 9: 0.3}, {5: 0.2}]]
+)
+def test_what_is_no_curve_is_not_calibrated(curves):
+    curve, reason = calibrate(curves, 0.1)
+    assert curve is None
+    assert "not calibrated" in reason
+
+
+def call(*words):
+    result = CliRunner().invoke(app, ["forecast", *map(str, words)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return write_place(tmp_path_factory.mktemp("place"))
+
+
+def words_of(place, lineage="lineage.toml"):
+    files = ("--harmful", place / "harmful.txt", "--harmless", place / "harmless.txt")
+    return (place / lineage, "--data", place / "data.jsonl", *files)
+
+
+def test_a_forecast_ranks_and_says_why_it_only_ranks(place, tmp_path):
+    document = json.loads(call(*words_of(place), "--json"))
+    assert len(document["examples"]) == 24
+    assert all(isinstance(row[name], float) for row in document["examples"] for name in ("forecast", "screen"))
+    assert document["calibration"] is None
+    assert "two short runs" in document["why_ranks"]
+    assert sum(row["examples"] for row in document["clusters"]) == 24
+    with pytest.raises(UsageError, match="One run calibrates nothing"):
+        call(*words_of(place), "--calibrate", tmp_path)
+
+
+def test_without_a_witness_there_is_the_screen(place):
+    (place / "alone.toml").write_text('[aligned]\nmodel = "./aligned"\n', encoding="utf-8")
+    words = call(*words_of(place, "alone.toml"))
+    assert "Clusters by screen" in words
+    assert "Ranks alone" in words
+    assert max(map(len, words.splitlines())) <= 100
+
+
+def test_two_short_runs_calibrate(place, tmp_path):
+    for seed in (0, 1):
+        train(*train_words(place, tmp_path / str(seed), mode="watch", seed=seed, steps=4))
+    runs = [word for seed in (0, 1) for word in ("--calibrate", tmp_path / str(seed))]
+    document = json.loads(call(*words_of(place), *runs, "--json"))
+    assert (document["calibration"] is None) == bool(document["why_ranks"])
