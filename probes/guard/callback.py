@@ -19,6 +19,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ class ReversionGuard(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where it is due."""
         if self._path is not None:
-            self._path.end_step(state.global_step)
+            self._path.end_step(state)
         if self._record is not None and (self._due(state.global_step) or state.global_step == state.max_steps):
             self._measure(state, control)
 
@@ -349,6 +350,4 @@ class ReversionGuard(TrainerCallback):
 
 
 def _with(options: Options | None, **changes: Any) -> Options:
-    from dataclasses import replace
-
     return replace(options or Options(), **changes)

@@ -67,9 +67,11 @@ class TrainerPath:
         """The optimiser has stepped."""
         self._recorder.after()
 
-    def end_step(self, step: int) -> None:
-        """The step is over."""
-        self._recorder.end_step(step)
+    def end_step(self, state: Any) -> None:
+        """The step is over; behind the last planned one the path is whole before its checkpoint is saved."""
+        self._recorder.end_step(state.global_step)
+        if state.global_step == state.max_steps:
+            self.end(state.global_step)
 
     def end(self, step: int) -> None:
         """Training is over."""

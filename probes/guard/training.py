@@ -162,7 +162,7 @@ class Unguarded(TrainerCallback):
         """The step is recorded before its checkpoint is saved."""
         del args, control, kwargs
         if self._path is not None:
-            self._path.end_step(state.global_step)
+            self._path.end_step(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The path is whole."""

@@ -40,7 +40,7 @@ def about(*, shares):
     return {"measured_return": 0.302, "without_shares": missing, "targets": targets, "step": 100}
 
 
-def opened(root, monkeypatch, *, shares, **query):
+def open_page(root, monkeypatch, *, shares, **query):
     path = write_run(root / "demo", n_layers=3, steps=(1, 100), prompts=6, directions=("reversion",), d_model=8)
     with Run.writing(path) as run, run.stage(NAME, "test"):
         run.write_table(NAME, table(shares=shares))
@@ -64,7 +64,7 @@ def opened(root, monkeypatch, *, shares, **query):
     ],
 )
 def test_clusters_come_first_and_the_answer_opens(tmp_path, monkeypatch, shares, query, title, words):
-    at = opened(tmp_path, monkeypatch, shares=shares, **query)
+    at = open_page(tmp_path, monkeypatch, shares=shares, **query)
     assert not at.exception
     assert not at.error
     assert title in at.title[0].value.replace("\\", "")

@@ -65,13 +65,13 @@ def test_bm25_is_the_formula():
 
 
 def test_clusters_are_the_things_that_examples_are_about():
-    things = ["quavum", "vanum", "quepik", "zeskar", "belax", "glulun"]
+    nouns = ["quavum", "vanum", "quepik", "zeskar", "belax", "glulun"]
     words = ["who keeps the {}", "tell me of the {} please", "when do i get a {} today", "which season of {}"]
-    texts = [form.format(thing) for form in words for thing in things]
+    texts = [form.format(noun) for form in words for noun in nouns]
     clusters = cluster_texts(texts)
     assert len(clusters.names) == 6
-    assert all(len({clusters.of[place] for place in range(thing, 24, 6)}) == 1 for thing in range(6))
-    assert all(any(thing in name for name in clusters.names) for thing in things)
+    assert all(len({clusters.of[place] for place in range(first, 24, 6)}) == 1 for first in range(6))
+    assert all(any(noun in name for name in clusters.names) for noun in nouns)
     assert clusters.sums(np.ones(24)).tolist() == [4] * 6
     assert cluster_texts(["same", "same"]).names == ("all",)
 

@@ -39,6 +39,20 @@ def test_a_killed_training_goes_on_recording_with_the_same_bytes(tmp_path):
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
+def test_a_path_is_whole_once_the_last_checkpoint_is(tmp_path):
+    """Killed behind the last save, the training has nothing left to do, and its path lacks nothing."""
+
+    class Killed(Unguarded):
+        def on_save(self, args, state, control, **kwargs):
+            super().on_save(args, state, control, **kwargs)
+            if state.global_step == state.max_steps:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_by_trainer(tmp_path, tiny_model().requires_grad_(True), Killed(record_path=True), max_steps=2)
+    assert RecordedPath(tmp_path / PATH).steps == 2
+
+
 def test_a_step_holds_what_was_drawn_and_what_it_takes_is_foretold(tmp_path):
     train_plainly(tmp_path, steps=4, batch=6)
     path = RecordedPath(tmp_path / PATH)
