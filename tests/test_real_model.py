@@ -100,11 +100,11 @@ def command(*words: object) -> str:
     return result.stdout
 
 
-@pytest.fixture
-def files(checkpoint: tuple[Path, Path], aligned: Path, tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def files(checkpoint: tuple[Path, Path], aligned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A lineage, arithmetic, and prompts of either use."""
     lineage = f'[aligned]\nmodel = "{aligned}"\n[witness]\nmodel = "{checkpoint[1]}"\nkind = "instruction-tuned"\n'
-    probes = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=16).prompts
+    probes = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=8).prompts
     penalty_prompts = PromptSet.from_files(harmful=EVALUATION, harmless=EVALUATION, limit=PROMPTS).prompts
     rows = {
         "harmful": [{"text": prompt.text} for prompt in probes if prompt.label == "harmful"],
@@ -112,27 +112,50 @@ def files(checkpoint: tuple[Path, Path], aligned: Path, tmp_path: Path) -> dict[
         "penalty": [{"text": prompt.text, "label": prompt.label} for prompt in penalty_prompts],
         "data": [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {2 * n}."} for n in range(2, 10)],
     }
-    places = {name: tmp_path / f"{name}.jsonl" for name in rows} | {"lineage": tmp_path / "lineage.toml"}
+    folder = tmp_path_factory.mktemp("files")
+    places = {name: folder / f"{name}.jsonl" for name in rows} | {"lineage": folder / "lineage.toml"}
     places["lineage"].write_text(lineage, encoding="utf-8")
     for name, records in rows.items():
         places[name].write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return places
 
 
-def test_a_guarded_lora_is_trained_and_measured_with_the_converted_model_as_witness(files, tmp_path):
-    out = tmp_path / "guarded"
-    probes = ("--harmful", files["harmful"], "--harmless", files["harmless"])
+@pytest.fixture(scope="module")
+def probes(files: dict[str, Path]) -> tuple[object, ...]:
+    """Options that name the probe prompts."""
+    return ("--harmful", files["harmful"], "--harmless", files["harmless"])
+
+
+@pytest.fixture(scope="module")
+def guarded(files: dict[str, Path], probes: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps of a guarded LoRA."""
+    out = tmp_path_factory.mktemp("guarded") / "run"
     steps = ("--method", "lora", "--steps", 2, "--batch-size", 4, "--save-every", 2, "--every", 2, "--device", "cpu")
     material = ("--data", files["data"], "--penalty", files["penalty"], *probes)
     training = json.loads(command("train", files["lineage"], "--out", out, *steps, *material, "--json"))
     assert [reading["step"] for reading in training["readings"]] == [0, 2]
-    trained = ("--trajectory", out / "checkpoints", "--device", "cpu", "--no-nulls")
+    return out
+
+
+def test_a_guarded_lora_is_trained_and_measured_with_the_converted_model_as_witness(files, probes, guarded, tmp_path):
+    trained = ("--trajectory", guarded / "checkpoints", "--device", "cpu", "--no-nulls")
     command("measure", files["lineage"], *trained, *probes, "--out", tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.manifest.model["shared_prefix"] == 24
     measured = run.drift(layer=18, arm="baseline").set_index("statistic")["value"]
-    watched = Run(out).drift(layer=18, arm="block").set_index(["step", "statistic"])["value"]
+    watched = Run(guarded).drift(layer=18, arm="block").set_index(["step", "statistic"])["value"]
     # The training has read the same weights as the measurement of what it saved.
     assert measured["displacement_norm"] > 0
     assert watched[2, "displacement_norm"] == pytest.approx(measured["displacement_norm"], rel=1e-3)
     assert watched[2, "return_fraction"] == pytest.approx(measured["return_fraction"], abs=1e-3)
+
+
+@pytest.mark.parametrize("witness", [(), ("--witness", "ablated")], ids=["none", "ablated"])
+def test_a_lora_is_measured_without_a_witness(aligned, probes, guarded, witness, tmp_path):
+    adapter = guarded / "checkpoints" / "checkpoint-2"
+    reading = ("--aligned", aligned, "--checkpoint", f"2={adapter}", "--device", "cpu", "--no-nulls", *probes)
+    command("measure", *reading, *witness, "--out", tmp_path / "run")
+    last = Run(tmp_path / "run").drift(layer=18, arm="baseline").set_index("statistic")
+    assert last["value"]["displacement_norm"] > 0
+    assert np.isfinite(last["value"]["return_fraction"]) == bool(witness)
+    assert bool(last["reason"]["return_fraction"]) != bool(witness)
