@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
-from probes.behaviour.task import Item, rendered_items
 from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
+from probes.guard.examples import Answered, Example, collate, items_of
 from probes.guard.guarded_direction import GuardError
 from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
 from probes.guard.trainer_path import TrainerPath
 from probes.lineage import CheckpointRef
 from probes.lineage.raw_form import from_home
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
-from probes.models.padding import pad_tokens
 from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
@@ -37,7 +34,6 @@ from probes.store.documents import read_object
 
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
-_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -80,39 +76,6 @@ class Training:
     def peak_learning_rate(self) -> float:
         """The peak learning rate."""
         return self.learning_rate if self.learning_rate is not None else (1e-5 if self.method == "full" else 2e-4)
-
-
-class Answered(Dataset):
-    """Examples as token ids, with the loss on answers alone; those that leave no room for an answer are not taken."""
-
-    def __init__(self, items: Sequence[Item], max_length: int | None) -> None:
-        room = [
-            (request, answered[: max_length - len(request)] if max_length else answered)
-            for request, answered in items
-            if max_length is None or len(request) < max_length
-        ]
-        if not room:
-            raise UsageError(
-                "No example fits into the model's context",
-                got=f"{len(items)} examples",
-                expected=f"≤ {max_length} tokens",
-            )
-        self.left_out = len(items) - len(room)
-        self._rows = room
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, place: int) -> Item:
-        return self._rows[place]
-
-
-def collate(items: Sequence[Item]) -> dict[str, Tensor]:
-    """A batch [row, time], filled on the right."""
-    cpu = torch.device("cpu")
-    ids, mask = pad_tokens([[*request, *answer] for request, answer in items], cpu)
-    labels, _ = pad_tokens([[*[_IGNORED] * len(request), *answer] for request, answer in items], cpu, fill=_IGNORED)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 class Unguarded(TrainerCallback):
@@ -181,7 +144,7 @@ AnyGuard = TypeVar("AnyGuard", bound="ReversionGuard | Unguarded")
 
 def fine_tune(
     start: CheckpointRef,
-    task: Sequence[tuple[str, str] | str],
+    task: Sequence[Example],
     out: Path,
     training: Training,
     make_guard: Callable[[Path], AnyGuard],
@@ -227,22 +190,13 @@ def fine_tune(
     tokenizer = load_tokenizer(folder)
     model = _model(folder, start, training, device)
     limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    data = Answered(_items(task, tokenizer), limit)
+    data = Answered(items_of(task, tokenizer), limit)
     trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report)
     guard.join(trainer)
     with no_progress_bar():
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
     _finish(out, guard)
     return guard
-
-
-def _items(task: Sequence[tuple[str, str] | str], tokenizer: Any) -> list[Item]:
-    """Token ids of requests and answers; of a text, all but the first token are the answer."""
-    pairs = [pair for pair in task if not isinstance(pair, str)]
-    texts = [text for text in task if isinstance(text, str)]
-    ids = [tuple(tokenizer(text + (tokenizer.eos_token or ""))["input_ids"]) for text in texts]
-    plain = [(text[:1], text[1:]) for text in ids if len(text) > 1]
-    return (rendered_items(pairs, tokenizer) if pairs else []) + plain
 
 
 def is_finished(out: Path) -> bool:
@@ -316,7 +270,7 @@ def _model(folder: Path, start: CheckpointRef, training: Training, device: str) 
 
 
 def _trainer(
-    model: Any, tokenizer: Any, data: Dataset, output: Path, training: Training, device: str, report: Report
+    model: Any, tokenizer: Any, data: Answered, output: Path, training: Training, device: str, report: Report
 ) -> Any:
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback

@@ -11,8 +11,9 @@ from probes.behaviour.task_file import read_task
 from probes.cli import app
 from probes.errors import GateTripped, GravityError, UsageError
 from probes.guard.callback import STATE
+from probes.guard.examples import Answered, collate
 from probes.guard.resuming import MARKER
-from probes.guard.training import Answered, Training, Unguarded, collate, fine_tune
+from probes.guard.training import Training, Unguarded, fine_tune
 from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.run import Run
 from probes.tasks.summarise import summarise
