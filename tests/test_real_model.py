@@ -104,7 +104,7 @@ def command(*words: object) -> str:
 def files(checkpoint: tuple[Path, Path], aligned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A lineage, arithmetic, and prompts of either use."""
     lineage = f'[aligned]\nmodel = "{aligned}"\n[witness]\nmodel = "{checkpoint[1]}"\nkind = "instruction-tuned"\n'
-    probes = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=8).prompts
+    probes = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=16).prompts
     penalty_prompts = PromptSet.from_files(harmful=EVALUATION, harmless=EVALUATION, limit=PROMPTS).prompts
     rows = {
         "harmful": [{"text": prompt.text} for prompt in probes if prompt.label == "harmful"],

@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from probes.guard.recorded_path import path_bytes
 from probes.lineage import CheckpointRef, Lineage
 from probes.prompts import default_prompts, look_alikes
 from probes.store.settings import Settings
@@ -103,6 +102,8 @@ def plan(lineage: Lineage, out: Path | str = "runs", settings: Settings | None =
     Raises:
         CheckpointError: the aligned model's configuration cannot be reached or read.
     """
+    from probes.guard.recorded_path import path_bytes  # loads torch
+
     settings = settings or Settings()
     size = _Size.of(lineage.aligned)
     members = list(lineage.members())
