@@ -45,6 +45,11 @@ class GravityError(Exception):
         what = self.what if self.what.startswith(name) else f"{name}: {self.what}"
         return type(self)(what, got=self.got, expected=self.expected, next_step=self.next_step)
 
+    def with_log(self, log: str) -> GravityError:
+        """The same refusal, with where the log of the process that refused is."""
+        next_step = f"{self.next_step or ''} Its log: {log}".lstrip()
+        return type(self)(self.what, got=self.got, expected=self.expected, next_step=next_step)
+
 
 class UsageError(GravityError):
     """The request itself is wrong: an unknown option, a file in no known format, a missing input."""

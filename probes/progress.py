@@ -4,6 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaskCount:
+    """How many of the tasks that need no other have ended.
+
+    Attributes:
+        done: have succeeded.
+        failed: were refused.
+        running: are being done; None where nobody knows.
+        tasks: there are, of this kind.
+    """
+
+    done: int
+    failed: int
+    running: int | None
+    tasks: int
+
+    @property
+    def sentence(self) -> str:
+        """The counts in words; nothing of what failed where none did."""
+        counts = {"done": self.done, "failed": self.failed or None, "running": self.running}
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count is not None)
 
 
 @dataclass(frozen=True)
@@ -18,6 +43,7 @@ class Progress:
         fraction: share of the whole job that is done, in [0, 1]; None where only the phase is known.
         failure: what has just failed while the rest goes on, in a sentence to be shown at once.
         result: a sentence that is known already and stays on the screen; empty where there is none.
+        tasks: the counts of the tasks that the phase consists of; None where it is a single one.
     """
 
     phase: str
@@ -27,6 +53,7 @@ class Progress:
     fraction: float | None = None
     failure: str = ""
     result: str = ""
+    tasks: TaskCount | None = None
 
     @property
     def share(self) -> float:
@@ -34,6 +61,19 @@ class Progress:
         if self.fraction is not None:
             return self.fraction
         return self.step / self.steps if self.steps else 0.0
+
+    def describe(self, seconds: float) -> dict[str, Any]:
+        """As JSON, so many seconds after the beginning: with the time, what is left of it, and the counts of tasks."""
+        share = self.share
+        return {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "phase": self.phase,
+            "note": self.note,
+            "share": round(share, 4),
+            "seconds": round(seconds, 1),
+            "seconds_left": round(seconds * (1 - share) / share, 1) if share > 0 else None,
+            **({} if self.tasks is None else vars(self.tasks)),
+        }
 
 
 Report = Callable[[Progress], None]

@@ -1,4 +1,4 @@
-"""Tasks in this process and in two others: the same bytes, one sentence for what failed, and nobody left at work."""
+"""Tasks here, in two processes, on a cluster: the same bytes, one sentence for what failed, and nobody left at work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from probes.cli import app
 from probes.engine import Engine, EngineError, Task, hold_model, limit_threads, open_engine, release_model
 from probes.errors import ActivationError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
-from probes.progress import Progress, silent
+from probes.progress import Progress, TaskCount, silent
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.store import activations_stage
 from probes.store.settings import Settings
 from probes.tasks.evaluate import Asking, evaluate
 from probes.tasks.measure import measure
+from probes.tasks.status import status
+from probes.terminal.json_lines import report_json_lines
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = PromptSet.of(
@@ -59,6 +62,22 @@ def pool():
     engine = open_engine(2)
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="module", params=["slurm", "ray"])
+def cluster(request, tmp_path_factory):
+    """submitit's executor for one machine, at most two jobs of these tests at a time; or two workers of Ray."""
+    if request.param == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'gravity-probe[ray]'")
+        workers = f"ray:num_cpus={max(1, (os.cpu_count() or 1) // 2)}"
+    else:
+        workers = f"slurm:cluster=local,tasks_per_job=10,folder={tmp_path_factory.mktemp('jobs')}"
+    with pytest.MonkeyPatch.context() as patch:
+        # Workers import what they are given from here.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
+        engine = open_engine(workers)
+        yield engine
+        engine.close()
 
 
 def make_run(lineage, out, engine, report=silent):
@@ -108,6 +127,14 @@ def fail(_):
     raise ValueError("what nobody foresaw")
 
 
+def be_killed_once(place, report):
+    report(Progress("working", 0, 1))
+    if not place.exists():
+        place.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
 TASKS = [Task("first", partial(double, 1)), Task("second", partial(refuse, "It is not finite"))]
 TASKS += [Task("third", partial(double, 3)), Task("fourth", partial(refuse, "Nor is this"))]
 
@@ -141,10 +168,84 @@ def test_one_progress_counts_what_is_done_failed_and_running(pool):
     assert (reports[-1].step, reports[-1].steps) == (4, 4)
 
 
+def test_events_say_what_failed_at_once_and_progress_once_a_second(capsys):
+    seconds = iter([0.0, 0.5, 0.9, 2.0, 2.1])
+    report = report_json_lines(lambda: next(seconds))
+    count = TaskCount(1, 0, 2, 4)
+    report(Progress("reading", 1, 4, count.sentence, 0.25, tasks=count))
+    report(Progress("reading", 1, 4, fraction=0.3, tasks=count))
+    report(Progress("reading", 2, 4, fraction=0.5, tasks=TaskCount(1, 1, 1, 4)))
+    report(Progress("reading", 2, 4, fraction=0.5, failure="b failed", tasks=TaskCount(1, 1, 1, 4)))
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [event["event"] for event in events] == ["progress", "progress", "failure"]
+    assert [event["seconds_left"] for event in events] == [1.5, 2.0, 2.1]
+    assert [(event["done"], event["failed"], event["running"]) for event in events] == [(1, 0, 2), (1, 1, 1), (1, 1, 1)]
+    assert (events[0]["note"], events[2]["sentence"]) == ("1 done, 2 running", "b failed")
+
+
 def test_what_nobody_foresaw_comes_back_with_the_name_of_its_task(pool):
     with pytest.raises(ValueError, match="nobody foresaw") as error:
         list(pool.complete([Task("first", fail)]))
     assert error.value.__notes__ == ["first"]
+
+
+def test_a_cluster_names_what_failed_with_its_log(cluster):
+    results, reports = {}, []
+    with pytest.raises(ActivationError, match=r"^second .*It is not finite; got no. Do otherwise. Its log: ") as error:
+        results.update(cluster.complete(TASKS, reports.append))
+    assert results == {"first": 2, "third": 6}
+    log = str(error.value).rpartition("Its log: ")[2]
+    assert Path(log).is_file() or log.startswith("ray logs task")
+    assert reports[-1].note.startswith("2 done, 2 failed")
+    assert (reports[-1].tasks.done, reports[-1].tasks.failed, reports[-1].tasks.tasks) == (2, 2, 4)
+    assert reports[-1].fraction == 1.0
+
+
+def test_what_nobody_foresaw_on_a_cluster_comes_back_with_the_name_of_its_task(cluster):
+    with pytest.raises((ValueError, EngineError), match="nobody foresaw") as error:
+        list(cluster.complete([Task("first", fail)]))
+    assert "first" in " ".join([str(error.value), *getattr(error.value, "__notes__", [])])
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_on_a_cluster_is_started_again_or_named(cluster, request, tmp_path):
+    """Ray starts it again; submitit's executor for one machine, unlike SLURM's, does not."""
+    task = Task("first", partial(be_killed_once, tmp_path / "begun"))
+    if request.node.callspec.params["cluster"] == "slurm":
+        with pytest.raises(EngineError, match=r"^first: Its job ended without a result; got state.*Its log: "):
+            list(cluster.complete([task]))
+    assert dict(cluster.complete([task]))["first"] != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("workers", "sentence"),
+    [
+        ("two", "no such workers; got 'two'; expected a number, slurm.*or ray"),
+        ("-1", "must be a worker; got -1"),
+        ("slurm:cluster=local,gpus", "NAME=VALUE.*got 'gpus'"),
+        ("slurm:cluster=local,colour=red", "submitit takes no such options"),
+        ("slurm:cluster=local,mem_gb=much", "submitit takes no such options"),
+        ("slurm:cluster=local,tasks_per_job=0", "at least one task; got tasks_per_job=0"),
+    ],
+)
+def test_workers_that_there_cannot_be_are_refused(workers, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=sentence):
+        open_engine(workers)
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="there is a SLURM here")
+def test_without_slurm_the_way_to_try_it_out_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"There is no SLURM here.*--workers slurm:cluster=local"):
+        open_engine(f"slurm:folder={tmp_path}")
+
+
+@pytest.mark.parametrize(("name", "library"), [("slurm", "submitit"), ("ray", "ray")])
+def test_a_library_that_is_not_installed_is_named_with_its_extra(name, library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"probes.engine.{name}", raising=False)
+    with pytest.raises(UsageError, match=rf"needs {library}, which is not installed.*gravity-probe\[{name}\]"):
+        open_engine(name)
 
 
 def test_threads_belong_to_the_task_and_not_to_the_workers(pool, monkeypatch):
@@ -178,6 +279,11 @@ def test_two_workers_leave_the_bytes_of_one(lineage, alone, pool, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_cluster_leaves_the_bytes_of_one_process(lineage, alone, cluster, tmp_path):
+    assert contents(make_run(lineage, tmp_path / "run", cluster).path) == alone
+
+
+@pytest.mark.slow
 def test_the_command_measures_with_two_workers(lineage, tmp_path):
     steps = [("--checkpoint", step.model) for step in lineage.trajectories[0].checkpoints[:2]]
     words = ["measure", "--aligned", lineage.aligned.model, *sum(steps, ()), "--out", str(tmp_path / "run")]
@@ -185,8 +291,11 @@ def test_the_command_measures_with_two_workers(lineage, tmp_path):
         texts = [prompt.text for prompt in PROMPTS.prompts if prompt.label == label]
         (tmp_path / f"{label}.txt").write_text("\n".join(texts), encoding="utf-8")
         words += [f"--{label}", str(tmp_path / f"{label}.txt")]
-    done = CliRunner().invoke(app, [*words, "--workers", "2", "--json"])
+    done = CliRunner().invoke(app, [*words, "--workers", "2", "--json", "--json-lines"])
     assert done.exception is None, done.exception
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert {event["event"] for event in events} == {"progress"}
+    assert all(0 <= event["share"] <= 1 for event in events)
     run = Run(tmp_path / "run")
     assert len(run.members) == 3
     assert all(run.made_from(activations_stage(member.id)) == run.keys[member.id] for member in run.members)
@@ -204,9 +313,17 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_others_at_work(lineage, alo
         make_run(broken, tmp_path / "run", pool)
     measured = {path.stem for path in (tmp_path / "run" / "activations").iterdir()}
     assert measured == {"aligned", "witness", *(f"baseline-s0-00000{step}" for step in (1, 3, 4))}
+    jobs = status(Run(tmp_path / "run"))["jobs"]
+    assert [jobs[name] for name in ("done", "failed", "running", "tasks", "at_work")] == [3, 1, 0, 4, False]
+    assert [text.partition(" (")[0] for text in jobs["failures"]] == ["Checkpoint baseline-s0-000002"]
+    shown = CliRunner().invoke(app, ["status", str(tmp_path / "run")])
+    assert "3 done, 1 failed, 0 running of 4 jobs; stopped" in shown.output
+    with Run.writing(tmp_path / "run") as run:
+        assert status(run)["jobs"]["at_work"]
     weights.write_bytes(whole)
     resumed = contents(make_run(broken, tmp_path / "run", pool).path)
     assert {**resumed, "run.json": alone["run.json"]} == alone, "the manifest names another place"
+    assert status(Run(tmp_path / "run"))["jobs"] is None
 
 
 @pytest.mark.slow

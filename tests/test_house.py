@@ -37,6 +37,7 @@ OWN_DECODERS = {
 HOOKING = re.compile(r"register_\w*hook|add_hook")
 
 PARTICIPLE = re.compile(r"_?[a-z]+(ed|wn|told|made|kept|found|said)")
+NAMES_OF_EXECUTORS = {"shutdown"}  # concurrent.futures calls it so
 # Words that say what part a value plays in a sentence, and not what it is.
 GRAMMAR = re.compile(
     r"_*(found|each|told|made|kept|one|ones|others?|where|said|given|taken|asked|here|there|it|this|that|them|what|"
@@ -134,7 +135,8 @@ def hookings(tree):
 
 def participles(tree):
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return {node.name for node in functions if not node.decorator_list and PARTICIPLE.fullmatch(node.name)}
+    names = {node.name for node in functions if not node.decorator_list and PARTICIPLE.fullmatch(node.name)}
+    return names - NAMES_OF_EXECUTORS
 
 
 def bindings(tree):

@@ -72,51 +72,56 @@ def prompt_frame(tokenizer: Any, rendering: Rendering = OWN) -> tuple[str, str]:
     return before, behind
 
 
-def base_flip_rate(
+def answer_again(
     host: ModelView,
     prompts: PromptSet,
+    repeat: int,
     *,
-    judge: Judge,
     max_new_tokens: int = 128,
-    repeats: int = 3,
     batch_size: int = _BATCH_SIZE,
-    seed: int = 0,
     rendering: Rendering = OWN,
-    completions: Sequence[str] | None = None,
-) -> float:
-    """Share of answers that flip between refusal and none when the aligned model is asked again in shuffled batches.
+) -> list[str]:
+    """What a model answers when it is asked in batches that are shuffled.
 
-    Greedy answers depend on who shares their batch only through rounding, so that this is what a difference between
-    two models has to exceed. Pairs with an unjudged answer are left out.
+    Greedy answers depend on who shares their batch only through rounding, so that what changes here is what a
+    difference between two models has to exceed.
 
     Args:
-        host: holds the aligned model.
+        host: holds the model.
         prompts: harmful evaluation prompts.
-        judge: who says what is a refusal.
+        repeat: which shuffle, from 0.
         max_new_tokens: greatest length of an answer, as in the evaluation.
-        repeats: how often all are asked again.
         batch_size: prompts in a batch.
-        seed: of the shuffles.
         rendering: as in the evaluation.
-        completions: what the model answered at first; None asks it.
+    """
+    rendered = render(prompts, host.tokenizer, host.context_length, rendering).token_ids
+    rng = np.random.default_rng(0)
+    order = [rng.permutation(len(rendered)) for _ in range(repeat + 1)][repeat]
+    return _answers(host, rendered, _batches(order, batch_size), max_new_tokens)
+
+
+def base_flip_rate(prompts: PromptSet, first: Sequence[str], again: Sequence[Sequence[str]], judge: Judge) -> float:
+    """Share of answers that flip between refusal and none when the model is asked again.
+
+    Pairs with an unjudged answer are left out.
+
+    Args:
+        prompts: harmful evaluation prompts.
+        first: what the model answered at first.
+        again: what it answered in each repeat, as of `answer_again`.
+        judge: who says what is a refusal.
 
     Raises:
         StatisticsError: no repeats, or no pair of answers could be judged.
     """
-    if repeats < 1:
-        raise StatisticsError("A rate of flips needs repeats", got=repeats, expected="1 or more")
-    rendered = render(prompts, host.tokenizer, host.context_length, rendering).token_ids
-    rng = np.random.default_rng(seed)
-    orders = [rng.permutation(len(rendered)) for _ in range(repeats)]
-    if completions is None:
-        completions = _answers(host, rendered, _batches(np.arange(len(rendered)), batch_size), max_new_tokens)
-    again = [_answers(host, rendered, _batches(order, batch_size), max_new_tokens) for order in orders]
-    first, *later = [_refusals(prompts, texts, judge) for texts in (completions, *again)]
-    pairs = [(before, after) for again in later for before, after in zip(first, again, strict=True)]
-    judged = [(before, after) for before, after in pairs if before is not None and after is not None]
+    if not again:
+        raise StatisticsError("A rate of flips needs repeats", got=0, expected="1 or more")
+    before, *later = [_refusals(prompts, texts, judge) for texts in (first, *again)]
+    pairs = [(was, now) for after in later for was, now in zip(before, after, strict=True)]
+    judged = [(was, now) for was, now in pairs if was is not None and now is not None]
     if not judged:
         raise StatisticsError("No answer of the aligned model could be judged twice", got=f"{len(pairs)} pairs")
-    return sum(before != after for before, after in judged) / len(judged)
+    return sum(was != now for was, now in judged) / len(judged)
 
 
 def _batches(order: np.ndarray, size: int) -> Iterator[list[int]]:

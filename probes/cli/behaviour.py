@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.cli.command import Verb, Workers
+from probes.cli.command import Verb, Workers, with_json_lines
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
@@ -30,7 +30,7 @@ Task = Annotated[Path | None, typer.Option(help="Requests with correct answers, 
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command(cls=Verb)(evaluate)
+    app.command(cls=Verb)(with_json_lines(evaluate))
     app.command(cls=Verb)(judge)
     app.command(cls=Verb)(restore)
 

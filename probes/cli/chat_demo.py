@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from probes.tasks.chat_demo import ChatDemo
 
 
-def run_chat_demo(out: Path, demo: ChatDemo, workers: int | None, *, fresh: bool, as_json: bool) -> None:
+def run_chat_demo(out: Path, demo: ChatDemo, workers: str | None, *, fresh: bool, as_json: bool) -> None:
     """Make the demo, or go on with it, and print what came of it.
 
     Args:

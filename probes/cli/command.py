@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import inspect
 import itertools
 import math
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -19,12 +22,17 @@ from probes.errors import GravityError, UsageError
 
 _LOG = "gravity-probe-error.log"
 Workers = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        min=1,
+        metavar="N|slurm|ray",
         help="Train, read and ask checkpoints in this many processes, each with one model in memory and one thread "
-        "(or OMP_NUM_THREADS). Without it: in this process, with every core.",
+        "(or OMP_NUM_THREADS); or on a cluster: slurm[:NAME=VALUE,...], ray[:ADDRESS]. Without it: in this process, "
+        "with every core.",
     ),
+]
+JsonLines = Annotated[
+    bool,
+    typer.Option("--json-lines", help="Report progress as JSON lines: share, seconds left, jobs done and failed."),
 ]
 
 
@@ -88,6 +96,24 @@ class Group(TyperGroup):
             raise UsageError("There is no such command", got=repr(unknown), expected=", ".join(self.commands))
         notice(f"Write it so now: gravity-probe {group} {verb} {first}. The old order goes with the next version.")
         return [verb, first, *remaining]
+
+
+def with_json_lines(verb: Callable[..., None]) -> Callable[..., None]:
+    """The same verb with `--json-lines` beside its own options."""
+
+    @functools.wraps(verb)
+    def report_so(*args: Any, json_lines: bool = False, **options: Any) -> None:
+        from probes.terminal.json_lines import use_json_lines
+
+        with use_json_lines() if json_lines else contextlib.nullcontext():
+            verb(*args, **options)
+
+    signature = inspect.signature(verb, eval_str=True)
+    lines = inspect.Parameter("json_lines", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonLines)
+    parameters = [*signature.parameters.values(), lines]
+    report_so.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    report_so.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return report_so
 
 
 def notice(sentence: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +39,8 @@ def status(
             f"{about['name']}: {about['status']}, {about['checkpoints']} checkpoints, {len(about['stages'])} stages"
         )
         typer.echo(f"{seconds:,.0f} s of work, {size / 1e6:,.1f} MB, {about['omitted']} files left out on purpose")
+        if about["jobs"] is not None:
+            typer.echo("\n".join(_job_lines(about["jobs"])))
         for stage in about["stages"]:
             if stage["fault"]:
                 typer.echo(f"{stage['stage']}: a file {stage['fault']}")
@@ -45,6 +48,16 @@ def status(
         typer.echo(f"Files {checked}: {'all as they were written' if about['whole'] else 'damaged, see above'}.")
     if not about["whole"]:
         raise typer.Exit(1)
+
+
+def _job_lines(jobs: dict[str, Any]) -> Iterator[str]:
+    """How far the jobs of a run are, and which have failed."""
+    from probes.progress import TaskCount
+
+    left, count = jobs["seconds_left"], TaskCount(*(jobs[name] for name in ("done", "failed", "running", "tasks")))
+    then = f"about {left / 60:,.0f} min left" if jobs["at_work"] and left is not None else "stopped"
+    yield f"{jobs['phase']}: {count.sentence} of {count.tasks} jobs; {then} (as of {jobs['time']})"
+    yield from jobs["failures"]
 
 
 def pack(

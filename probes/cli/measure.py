@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from probes.cli.command import Verb, Workers, notice
+from probes.cli.command import Verb, Workers, notice, with_json_lines
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
@@ -32,9 +32,9 @@ _DEMO_WORKERS = 2
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
-    app.command(cls=Verb)(demo)
-    app.command(cls=Verb)(measure)
-    app.command(cls=Verb)(verdict)
+    app.command(cls=Verb)(with_json_lines(demo))
+    app.command(cls=Verb)(with_json_lines(measure))
+    app.command(cls=Verb)(with_json_lines(verdict))
 
 
 def demo(
@@ -310,14 +310,16 @@ def verdict(
     shams: Annotated[
         str | None, typer.Option(metavar="ARMS", help="Arms that get sham tests, comma-separated; default: baseline.")
     ] = None,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Test a measured run against every null, and report the evidence level that it has earned."""
+    from probes.engine import open_engine
     from probes.tasks.measure import judge
     from probes.terminal import console, progress_display
     from probes.terminal.show_run import verdict_lines
 
-    with progress_display() as tell:
+    with progress_display() as tell, open_engine(workers):
         judged = judge(run, shams=99 if report else 39, report=tell, sham_arms=shams.split(",") if shams else None)
     document = judged.read_json("verdict")
     for sentence in judged.notices:

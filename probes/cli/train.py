@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from probes.cli.command import TrainingVerb, Verb, Workers
+from probes.cli.command import TrainingVerb, Verb, Workers, with_json_lines
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import GateTripped, UsageError
@@ -58,7 +58,7 @@ def _list_modes(mode: str) -> str:
 def register(app: typer.Typer) -> None:
     """Put the verbs on the command."""
     app.command(cls=TrainingVerb)(train)
-    app.command(cls=TrainingVerb)(arms)
+    app.command(cls=TrainingVerb)(with_json_lines(arms))
     app.command("arms-table", cls=Verb)(arms_table)
     app.command(cls=Verb)(histories)
 

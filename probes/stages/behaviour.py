@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from probes.behaviour.answering import answering_record, base_flip_rate, prompt_frame
+from probes.behaviour.answering import answer_again, answering_record, base_flip_rate, prompt_frame
 from probes.behaviour.chat_client import ChatClient
 from probes.behaviour.evaluation import (
     Evaluation,
@@ -41,7 +41,7 @@ from probes.stages.first_answers import (
     read_first_answers,
     refuse_overlap,
 )
-from probes.stages.jobs import StageJob, write_all
+from probes.stages.jobs import StageJob, Work, complete_jobs, write_all
 from probes.stages.rendering import left_out_sentence
 from probes.store import ALIGNED, fingerprint
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 BASE_FLIPS = "base_flips"
 _REPEATS = 3  # shuffled repeats behind the base flip rate
-_GENERATING = 0.8  # share of the stage's time
+_GENERATING, _ASKING_AGAIN = 0.8, 0.9  # shares of the stage's time by which they have ended
 
 
 def write_behaviour(
@@ -80,8 +80,7 @@ def write_behaviour(
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
     answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
     if evaluation.judges[0] == BUILTIN and ALIGNED not in servers:  # asking others twice costs more than it tells
-        report(Progress("asking again", 0, 1, "aligned", fraction=_GENERATING))
-        _write_base_flips(run, model, evaluation, judges[0], answers[0])
+        _write_base_flips(run, model, evaluation, (judges[0], answers[0]), within(report, _GENERATING, _ASKING_AGAIN))
     else:
         run.forget(BASE_FLIPS)  # of other answers, or of another judge
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
@@ -95,7 +94,7 @@ def write_behaviour(
         frame = prompt_frame(model.tokenizer, run.rendering)
         length = evaluation.max_new_tokens
         run.write_json("answering", answering_record(length, tables, frame=frame, left_out=left_out, served=served))
-        _write_tables(run, evaluation, judges, within(report, _GENERATING, 1.0))
+        _write_tables(run, evaluation, judges, within(report, _ASKING_AGAIN, 1.0))
 
 
 def write_answers(
@@ -148,27 +147,45 @@ class _Answering:
         run.write_table(f"task/{name}", losses)
 
 
-def _write_base_flips(run: Run, model: ModelHost, evaluation: Evaluation, judge: Judge, answers: str) -> None:
-    """Write `base_flips.json`: the share of harmful requests at which the aligned model, asked again, flips."""
+def _write_base_flips(
+    run: Run, model: ModelHost, evaluation: Evaluation, first: tuple[Judge, str], report: Report
+) -> None:
+    """Write `base_flips.json`: the share of harmful requests at which the aligned model, asked again, flips.
+
+    `first` is the judge, and the fingerprint of the answers that the model gave at first.
+    """
+    judge, answers = first
     harmful = tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == "harmful")
     made_from = fingerprint([VERSION, RULES, answers, [prompt.id for prompt in harmful]])
     if not harmful or run.holds(BASE_FLIPS, made_from):
         return
+    prompts, rate = PromptSet(harmful), None
     with run.stage(BASE_FLIPS, made_from):
-        model.put(run.lineage.aligned)
-        first = with_questions(run.read_table(f"answers/{ALIGNED}"), evaluation).set_index("prompt")["completion"]
-        completions, rate = [first[prompt.id] for prompt in harmful], None
+        table = with_questions(run.read_table(f"answers/{ALIGNED}"), evaluation).set_index("prompt")["completion"]
+        jobs: dict[str, Work] = {
+            f"Answers of aligned, again {repeat + 1}": _AnsweringAgain(evaluation, prompts, repeat)
+            for repeat in range(_REPEATS)
+        }
+        again = dict(complete_jobs(run, model, jobs, report))
         with contextlib.suppress(StatisticsError):  # no answer could be judged
-            rate = base_flip_rate(
-                model,
-                PromptSet(harmful),
-                judge=judge,
-                max_new_tokens=evaluation.max_new_tokens,
-                repeats=_REPEATS,
-                rendering=evaluation.rendering,
-                completions=completions,
-            )
+            rate = base_flip_rate(prompts, [table[prompt.id] for prompt in harmful], [*again.values()], judge)
         run.write_json(BASE_FLIPS, {"rate": rate, "repeats": _REPEATS})
+
+
+@dataclass(frozen=True)
+class _AnsweringAgain:
+    """The aligned model's answers in batches that are shuffled."""
+
+    evaluation: Evaluation
+    prompts: PromptSet
+    repeat: int
+
+    def __call__(self, run: Run, model: ModelHost, report: Report) -> list[str]:
+        """Ask for them."""
+        report(Progress("asking again", 0, 1, ALIGNED))
+        model.put(run.lineage.aligned)
+        length, rendering = self.evaluation.max_new_tokens, self.evaluation.rendering
+        return answer_again(model, self.prompts, self.repeat, max_new_tokens=length, rendering=rendering)
 
 
 def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report: Report) -> None:

@@ -17,6 +17,7 @@ from probes.errors import CheckpointError
 from probes.models import ModelHost
 from probes.progress import Report
 from probes.run import Run
+from probes.stages.job_status import JobStatus
 from probes.store import ALIGNED, fingerprint
 
 Work = Callable[[Run, ModelHost, Report], Any]
@@ -58,7 +59,9 @@ def complete_jobs(run: Run, model: ModelHost, jobs: Mapping[str, Work], report: 
         run.save()  # others read the settings and the lineage there
         site = _Site(run.path.resolve(), str(model.device), dict(model.folders))
         tasks = [Task(name, partial(_work_elsewhere, site, work)) for name, work in jobs.items()]
-    yield from engine.complete(tasks, report)
+    status = JobStatus(run, report)
+    yield from engine.complete(tasks, status.report)
+    status.forget()
 
 
 def complete_stages(

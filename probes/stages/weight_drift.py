@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from probes.errors import CheckpointError
@@ -12,6 +13,7 @@ from probes.models.weight_space import drift_norms
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
+from probes.stages.jobs import complete_jobs
 from probes.stages.weights import describe_tensor
 
 COLUMNS = ("checkpoint", "arm", "seed", "step", "tensor", "kind", "layer", "frobenius", "relative", "reason")
@@ -26,13 +28,16 @@ def write_weight_drift(run: Run, model: ModelHost, report: Report) -> None:
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
-    for number, member in enumerate(run.tuned):
-        report(Progress("measuring weight drift", number, len(run.tuned), member.id))
-        rows += _rows(model, member)
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    jobs = {f"Weight drift of {member.id}": partial(_measure, member) for member in run.tuned}
+    rows = dict(complete_jobs(run, model, jobs, report))
+    frame = pd.DataFrame([row for name in jobs for row in rows[name]], columns=list(COLUMNS))
     numbers = dict.fromkeys(("frobenius", "relative"), "float64")
     run.write_table("weight_drift", frame.astype({**numbers, "layer": "int64", "reason": "string"}))
+
+
+def _measure(member: Member, _: Run, model: ModelHost, report: Report) -> list[dict[str, Any]]:
+    report(Progress("measuring weight drift", 0, 1, member.id))
+    return list(_rows(model, member))
 
 
 def _rows(model: ModelHost, member: Member) -> Iterator[dict[str, Any]]:

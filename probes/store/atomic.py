@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -69,8 +70,8 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[s
 
 
 def place_beside(path: Path) -> Path:
-    """Where a file is written before it is renamed to `path`."""
-    return path.with_name(f"{_BESIDE}{path.name}")
+    """Where this process writes a file before it is renamed to `path`; two that make the same one do not meet."""
+    return path.with_name(f"{_BESIDE}{platform.node()}-{os.getpid()}-{path.name}")
 
 
 @contextlib.contextmanager
@@ -97,7 +98,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         raise UsageError(f"{path} is already there", next_step="Give --out a new folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = place_beside(path)
+    beside = path.with_name(f"{_BESIDE}{path.name}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from probes.run import Run
+from probes.stages.job_status import read_job_status
 
 
 def status(run: Run, *, verify: bool = False) -> dict[str, Any]:
@@ -16,8 +17,10 @@ def status(run: Run, *, verify: bool = False) -> dict[str, Any]:
 
     Returns:
         `{"run", "name", "status", "created", "checkpoints", "omitted", "stages": [{"stage", "seconds", "files",
-        "bytes", "fault"}], "whole"}`. `fault` says what is wrong with a stage's first file that has changed;
-        `whole` is whether there is none.
+        "bytes", "fault"}], "whole", "jobs"}`. `fault` says what is wrong with a stage's first file that has changed;
+        `whole` is whether there is none. `jobs` is of those that go on, or that did not come to their end: `done`,
+        `failed` and `running` of `tasks`, `seconds_left`, `failures`, the `time` when it was so, and whether a process
+        is `at_work`; else None.
     """
     stages = [
         {
@@ -38,4 +41,5 @@ def status(run: Run, *, verify: bool = False) -> dict[str, Any]:
         "omitted": len(run.manifest.omitted),
         "stages": stages,
         "whole": all(stage["fault"] is None for stage in stages),
+        "jobs": read_job_status(run),
     }

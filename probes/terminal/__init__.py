@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from probes.progress import Progress, Report
+from probes.terminal.json_lines import json_lines_in_use, report_json_lines
 from probes.terminal.table import WIDTH
 
 LOG_SECONDS = 25.0  # between lines of a batch job's log
@@ -46,7 +47,8 @@ def console(*, stderr: bool = False) -> Console:
 def progress_display(log: Path | None = None) -> Iterator[Report]:
     """One line on the error stream for the whole job: phase, step, note, share done, time left.
 
-    Where that stream is no terminal, as in a batch job, a new line every half a minute at the most.
+    Where that stream is no terminal, as in a batch job, a new line every half a minute at the most; JSON lines instead
+    where they are in use.
 
     Args:
         log: a file that gets a line, with the time, for every report.
@@ -59,6 +61,9 @@ def progress_display(log: Path | None = None) -> Iterator[Report]:
                 _write_line(file, progress)
 
             yield report_twice
+        return
+    if json_lines_in_use():
+        yield report_json_lines()
         return
     if not console(stderr=True).is_terminal:
         yield _log_lines()

@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from probes.behaviour import read_completion
 from probes.behaviour.answer_form import without_thinking
-from probes.behaviour.answering import base_flip_rate, prompt_frame
+from probes.behaviour.answering import answer_again, base_flip_rate, prompt_frame
 from probes.behaviour.ask import ask_checkpoint, completion_text
 from probes.behaviour.generate import continue_prompts, generate
 from probes.behaviour.judges import Judgement, open_judge
@@ -148,14 +148,13 @@ def test_the_frame_of_a_prompt_is_what_the_template_sets_around_it():
 def test_a_model_asked_again_in_other_batches_flips_nothing_in_full_precision(tmp_path):
     host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
     prompts = PromptSet.of([f"w{number} w{number + 1}" for number in range(9)], ["harmful"] * 9)
-    judge = open_judge("builtin")
-    assert base_flip_rate(host, prompts, judge=judge, max_new_tokens=4, repeats=2, batch_size=4) == 0.0
+    first, *again = [answer_again(host, prompts, repeat, max_new_tokens=4, batch_size=4) for repeat in range(3)]
+    assert base_flip_rate(prompts, first, again, open_judge("builtin")) == 0.0
     with pytest.raises(StatisticsError, match="repeats"):
-        base_flip_rate(host, prompts, judge=judge, repeats=0)
+        base_flip_rate(prompts, first, [], open_judge("builtin"))
 
 
-def test_flips_are_counted_over_prompts_and_repeats(tmp_path):
-    host = ModelHost(write_checkpoint(tmp_path, "llama"), device="cpu")
+def test_flips_are_counted_over_prompts_and_repeats():
     prompts = PromptSet.of([f"w{number}" for number in range(6)], ["harmful"] * 6)
 
     class Fickle:
@@ -170,7 +169,7 @@ def test_flips_are_counted_over_prompts_and_repeats(tmp_path):
             by_prompt = dict(zip(prompts.texts, labels, strict=True))
             return (Judgement(by_prompt[exchange.prompt]) for exchange in exchanges)
 
-    rate = base_flip_rate(host, prompts, judge=Fickle(), max_new_tokens=2, repeats=3, batch_size=4)
+    rate = base_flip_rate(prompts, ["sure"] * 6, [["sure"] * 6] * 3, Fickle())
     assert rate == pytest.approx(2 / 5)
 
 
