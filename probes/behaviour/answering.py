@@ -24,7 +24,7 @@ def answering_record(
     *,
     frame: tuple[str, str] | None,
     left_out: LeftOut = (),
-    served: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The JSON that says how answers were made.
 
@@ -33,11 +33,11 @@ def answering_record(
         answers: each checkpoint's, with the columns of `evaluation.ANSWER_COLUMNS`.
         frame: of `prompt_frame`; None where servers alone set what stands around the prompt.
         left_out: (id, number of tokens) of each prompt that the context does not hold.
-        served: `MODEL@URL` of the checkpoints that answered behind a server.
+        places: where checkpoints answered that did not answer here: `MODEL@URL` of a server, or a file.
 
     Returns:
         `decoding`, `samples`, `max_new_tokens`, `system_prompt` and `prefill` (all that stands before and behind the
-        prompt), `left_out`, and by checkpoint its place (`local` or the server), the number of answers, of those cut
+        prompt), `left_out`, and by checkpoint its place (`local` or elsewhere), the number of answers, of those cut
         off, and of those that are missing.
     """
     before, behind = frame or (None, None)
@@ -50,7 +50,7 @@ def answering_record(
         "left_out": [list(pair) for pair in left_out],
         "checkpoints": {
             checkpoint: {
-                "place": (served or {}).get(checkpoint, "local"),
+                "place": (places or {}).get(checkpoint, "local"),
                 "answers": len(table),
                 "cut_off": int(table["cut_off"].sum()),
                 "missing": int(table["completion"].isna().sum()),

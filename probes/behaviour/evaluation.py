@@ -45,6 +45,7 @@ class Evaluation:
         margin: task cost in nats per token that still counts as none; None is 2 % of the baseline's gain.
         rendering: how prompts become what a model reads: as in the run that is judged. It is the run's, and not kept.
         served: (checkpoint, `MODEL@URL`) of those that answer behind a server; all others answer here.
+        answers: (checkpoint, file, its sha256) of those whose answers another tool has written to a file.
     """
 
     prompts: PromptSet
@@ -55,6 +56,7 @@ class Evaluation:
     margin: float | None = None
     rendering: Rendering = field(default=OWN, compare=False)
     served: tuple[tuple[str, str], ...] = ()
+    answers: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for judge in self.judges:
@@ -89,6 +91,7 @@ class Evaluation:
             "judges": list(self.judges),
             "margin": self.margin,
             "served": [list(pair) for pair in self.served],
+            "answers": [list(source) for source in self.answers],
         }
 
     @classmethod
@@ -103,6 +106,7 @@ class Evaluation:
             judges=tuple(document["judges"]),
             margin=document["margin"],
             served=tuple((name, address) for name, address in document.get("served", ())),
+            answers=tuple((name, path, digest) for name, path, digest in document.get("answers", ())),
         )
 
 

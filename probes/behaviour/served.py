@@ -6,14 +6,13 @@ answer after every attempt has no completion, and is unjudged. Neither refusal s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probes.behaviour.chat_client import ChatClient, EndpointError, Reply
 from probes.behaviour.evaluation import ANSWER_COLUMNS, Evaluation
-from probes.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,21 +28,6 @@ def open_server(name: str, *, timeout: float = 60.0, attempts: int = 4) -> ChatC
     """
     model, _, url = name.partition("@")
     return ChatClient(model, url=url or None, timeout=timeout, attempts=attempts)
-
-
-def open_servers(served: Mapping[str, str], known: Collection[str]) -> dict[str, ChatClient]:
-    """The servers of checkpoints by their names in a run, from `MODEL@URL`.
-
-    Raises:
-        UsageError: the run has no such checkpoint.
-        EndpointError: as `open_server`.
-    """
-    for name in served:
-        if name not in known:
-            raise UsageError(
-                f"The run has no checkpoint {name!r} to be asked behind a server", expected=", ".join(sorted(known))
-            )
-    return {name: open_server(address) for name, address in served.items()}
 
 
 def answer_questions_served(

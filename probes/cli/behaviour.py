@@ -59,6 +59,13 @@ def evaluate(
             help="Ask a checkpoint through an OpenAI-compatible server; may be repeated.",
         ),
     ] = None,
+    answers: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHECKPOINT=FILE",
+            help="Take a checkpoint's answers from an Inspect log, lm-eval samples, or a table; may be repeated.",
+        ),
+    ] = None,
     probe_prompts: Annotated[
         bool, typer.Option("--probe-prompts", help="Answer the probe prompts too, to read them beside the map.")
     ] = False,
@@ -85,7 +92,8 @@ def evaluate(
         "judges": tuple(judges) if judges else None,
         "max_new_tokens": max_new_tokens,
         "margin": margin,
-        "served": _server_addresses(served) if served else None,
+        "served": _by_checkpoint("--served", "MODEL@URL", served) if served else None,
+        "answers": _answer_files(answers) if answers else None,
     }
     evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
     with progress_display() as report, open_engine(workers):
@@ -249,13 +257,27 @@ def _document(run: Run) -> dict[str, Any]:
     }
 
 
-def _server_addresses(words: list[str]) -> tuple[tuple[str, str], ...]:
-    """Checkpoints and their servers, from `CHECKPOINT=MODEL@URL`."""
+def _by_checkpoint(option: str, place: str, words: list[str]) -> tuple[tuple[str, str], ...]:
+    """Checkpoints and where they answer, from `CHECKPOINT=PLACE`."""
     pairs = [word.partition("=") for word in words]
-    for word, (name, _, address) in zip(words, pairs, strict=True):
-        if not name or not address:
-            raise UsageError("--served takes CHECKPOINT=MODEL@URL", got=repr(word))
-    return tuple((name, address) for name, _, address in pairs)
+    for word, (name, _, value) in zip(words, pairs, strict=True):
+        if not name or not value:
+            raise UsageError(f"{option} takes CHECKPOINT={place}", got=repr(word))
+    return tuple((name, value) for name, _, value in pairs)
+
+
+def _answer_files(words: list[str]) -> tuple[tuple[str, str, str], ...]:
+    """Checkpoints, the files of their answers, and the files' sha256."""
+    from probes.prompts.records import split_part
+    from probes.store.atomic import file_sha256
+
+    sources = []
+    for name, path in _by_checkpoint("--answers", "FILE", words):
+        file, _ = split_part(path)
+        if not file.is_file():
+            raise UsageError(f"There is no file of answers {file}")
+        sources.append((name, path, file_sha256(file)))
+    return tuple(sources)
 
 
 def _cache() -> Path:

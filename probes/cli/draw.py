@@ -72,6 +72,10 @@ def report(
             "--figures", help="Write the main pictures into this folder instead: HTML; SVG, PDF, GIF with Chromium."
         ),
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print a block for a model card (Markdown) instead; --out writes it.")
+    ] = False,
+    arm: Annotated[str | None, typer.Option(help="With --card: which training; default: baseline.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the output path as JSON.")] = False,
 ) -> None:
     """Write a run as one self-contained HTML file: verdict, lineage, charts, tables, how to reproduce it."""
@@ -79,6 +83,13 @@ def report(
     from probes.store import write_text
     from probes.tasks.report import report_html
 
+    if card:
+        if figures is not None:
+            raise UsageError("--card writes a block, and --figures pictures", next_step="Ask for one of them.")
+        _write_card(run, out, arm, as_json=json_)
+        return
+    if arm is not None:
+        raise UsageError("--arm belongs to --card: the report holds every arm", got=repr(arm))
     if figures is not None:
         if out is not None:
             raise UsageError(
@@ -92,6 +103,22 @@ def report(
         print_json({"report": str(path), "bytes": path.stat().st_size})
     else:
         typer.echo(f"Written: {path}")
+
+
+def _write_card(run: Path, out: Path | None, arm: str | None, *, as_json: bool) -> None:
+    from probes.run import Run
+    from probes.store import write_text
+    from probes.tasks.card import card_markdown
+
+    text = card_markdown(Run(run), arm)
+    if out is not None:
+        if out.exists():
+            raise UsageError(f"{out} is already there", next_step="Give --out another name.")
+        write_text(out, text)
+    if as_json:
+        print_json({"card": text, "path": None if out is None else str(out)})
+    else:
+        typer.echo(text if out is None else f"Written: {out}", nl=out is not None)
 
 
 def _write_figures(run: Path, folder: Path, *, as_json: bool) -> None:

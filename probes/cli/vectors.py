@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from probes.cli.command import Verb
 from probes.cli.directions import Device, Json, RunPath
 from probes.cli.output import print_json
+from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from probes.run import Run
+
+INSPECT = "inspect"  # the format of answers; the others are of directions
 
 
 def register(app: typer.Typer) -> None:
@@ -21,35 +28,59 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: RunPath,
-    direction: Annotated[str, typer.Option(help="Which direction; `directions list RUN` shows them.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Output file or folder, or an existing folder to write into.")
     ],
+    direction: Annotated[str | None, typer.Option(help="Which direction; `directions list RUN` shows them.")] = None,
     form: Annotated[
-        str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …")
+        str, typer.Option("--format", "-f", help="safetensors, gguf, npz, csv, json, refusal-direction, …; inspect.")
     ] = "safetensors",
+    map_: Annotated[
+        bool, typer.Option("--map", help="Export the prompts' places at every checkpoint, for Embedding Atlas.")
+    ] = False,
+    method: Annotated[Literal["pca", "umap"], typer.Option(help="Which maps, for --map.")] = "pca",
     layer: Annotated[
         int | None,
         typer.Option(
             min=0, help="Only this layer; single-layer formats default to the selected layer, else the headline layer."
         ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="The direction as fitted at this checkpoint.")] = "aligned",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="The direction as fitted at this checkpoint (default: aligned); whose answers, for inspect."),
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Whole vectors of the measured length (GGUF and others), not unit vectors.")
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Export a direction in another tool's format, and say how that format numbers the layers.
+    """Export a direction, the answers or the maps of a run in another tool's format.
 
-    Formats: safetensors, gguf (llama.cpp, repeng), npz, csv, json, refusal-direction, persona-vectors,
-    steering-vectors, tensorboard, embedding-atlas.
+    Directions: safetensors, gguf (llama.cpp, repeng), npz, csv, json, refusal-direction, persona-vectors,
+    steering-vectors, tensorboard, embedding-atlas; the output says how the format numbers the layers.
+    Answers: inspect, an eval log as NAME.eval or NAME.json, or a folder with one for each checkpoint.
+    Maps of the prompts: --map.
     """
     from probes.exchange import format_named, write_vectors
     from probes.run import Run
+    from probes.store import ALIGNED
 
     opened = Run(run)
-    vectors = opened.direction(direction, checkpoint)
+    if map_:
+        _refuse_others({"--direction": direction, "--raw": raw, "--checkpoint": checkpoint, form: form == INSPECT})
+        _export_map(opened, out, method, layer, json_)
+        return
+    if form == INSPECT:
+        _refuse_others({"--direction": direction, "--raw": raw, "--layer": layer is not None})
+        _export_answers(opened, out, checkpoint, json_)
+        return
+    if direction is None:
+        raise UsageError(
+            "Nothing is named to be exported",
+            expected="--direction NAME, --format inspect, or --map",
+            next_step=f"Show the directions: gravity-probe directions list {run}.",
+        )
+    vectors = opened.direction(direction, checkpoint or ALIGNED)
     if layer is None and format_named(form).one_layer:
         layer = opened.layer_of(vectors)
     path, notes = write_vectors(vectors, form, out, layer, raw=raw)
@@ -57,6 +88,34 @@ def export(
     if written.one_layer:
         notes = [f"layer {layer}", *notes]
     _say_where(path, written.says, notes, json_)
+
+
+def _refuse_others(options: Mapping[str, object]) -> None:
+    """Refuse what belongs to another kind of export."""
+    present = [name for name, value in options.items() if value]
+    if present:
+        raise UsageError(
+            "One thing is exported at a time",
+            got=", ".join(present),
+            expected="--direction, --format inspect, or --map",
+        )
+
+
+def _export_answers(run: Run, out: Path, checkpoint: str | None, as_json: bool) -> None:
+    from probes.exchange.inspect_log import write_eval_logs
+
+    files = write_eval_logs(run, out, checkpoint)
+    place = files[0] if len(files) == 1 else out
+    notes = ["one checkpoint's answers; --out FOLDER writes a log of each"] if out.suffix and not checkpoint else []
+    says = f"eval logs: {len(files)}; inspect view --log-dir {place.parent if out.suffix else out}"
+    _say_where(place, says, notes, as_json)
+
+
+def _export_map(run: Run, out: Path, method: str, layer: int | None, as_json: bool) -> None:
+    from probes.exchange.prompt_places import write_places
+
+    path, notes = write_places(run, out, method, layer)
+    _say_where(path, "layer l is block l (resid_post), counted from 0", notes, as_json)
 
 
 def import_(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answer_again, answering_record, base_flip_rate, prompt_frame
-from probes.behaviour.chat_client import ChatClient
 from probes.behaviour.evaluation import (
     Evaluation,
     answer_questions,
@@ -24,7 +23,6 @@ from probes.behaviour.evaluation import (
 from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
 from probes.behaviour.refusal_text import RULES
 from probes.behaviour.safety import MARGIN, SafetyAnswer
-from probes.behaviour.served import answer_questions_served, open_servers
 from probes.behaviour.swapped import swap_by_refusals
 from probes.engine import current_engine
 from probes.errors import StatisticsError
@@ -33,6 +31,7 @@ from probes.models import ModelHost
 from probes.progress import Progress, Report, within
 from probes.prompts import PromptSet
 from probes.run import Run
+from probes.stages.answer_sources import AnswerSource, open_sources
 from probes.stages.first_answers import (
     JUDGEMENTS,
     VERSION,
@@ -71,15 +70,14 @@ def write_behaviour(
         JudgeError: a judge cannot be opened.
     """
     refuse_overlap(run, evaluation)
-    served = {**run.settings.served, **dict(evaluation.served)}
-    servers = open_servers(served, [member.id for member in run.members])
+    sources = open_sources(run, evaluation)
     judges = judges if judges is not None else [open_judge(name) for name in evaluation.judges]
     run.write_json("evaluation", evaluation.document())
     evaluation, left_out = fit_evaluation(evaluation, model, run.rendering)
     run.note("evaluation turns", " ".join(evaluation.prompts.notices) or None)
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
-    answers = write_answers(run, model, evaluation, servers, within(report, 0.0, _GENERATING))
-    if evaluation.judges[0] == BUILTIN and ALIGNED not in servers:  # asking others twice costs more than it tells
+    answers = write_answers(run, model, evaluation, sources, within(report, 0.0, _GENERATING))
+    if evaluation.judges[0] == BUILTIN and ALIGNED not in sources:  # asking others twice costs more than it tells
         _write_base_flips(run, model, evaluation, (judges[0], answers[0]), within(report, _GENERATING, _ASKING_AGAIN))
     else:
         run.forget(BASE_FLIPS)  # of other answers, or of another judge
@@ -92,31 +90,31 @@ def write_behaviour(
     with run.stage("behaviour", made_from):
         tables = {member.id: run.read_table(f"answers/{member.id}") for member in run.members}
         frame = prompt_frame(model.tokenizer, run.rendering)
-        length = evaluation.max_new_tokens
-        run.write_json("answering", answering_record(length, tables, frame=frame, left_out=left_out, served=served))
+        length, places = evaluation.max_new_tokens, {name: source.place for name, source in sources.items()}
+        run.write_json("answering", answering_record(length, tables, frame=frame, left_out=left_out, places=places))
+        run.note("answers of files", _unanswered_sentence(evaluation, tables))
         _write_tables(run, evaluation, judges, within(report, _ASKING_AGAIN, 1.0))
 
 
 def write_answers(
-    run: Run, model: ModelHost, evaluation: Evaluation, servers: Mapping[str, ChatClient], report: Report
+    run: Run, model: ModelHost, evaluation: Evaluation, sources: Mapping[str, AnswerSource], report: Report
 ) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints.
 
-    Checkpoints with a server are asked there, from this process.
+    What is answered elsewhere is taken from there, in this process.
     """
-    keys, local, served = [], list[StageJob](), list[StageJob]()
+    keys, local, elsewhere = [], list[StageJob](), list[StageJob]()
     for member in run.members:
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
-        server = servers.get(member.id)
-        place = () if server is None else (server.model, server.url)
-        keys.append(answers_key(model, evaluation, weights, *place))
+        source = sources.get(member.id)
+        keys.append(answers_key(model, evaluation, weights, *(() if source is None else source.identity)))
         if not run.holds(f"answers/{member.id}", keys[-1]):
-            work = _Answering(member, evaluation, server, keys[-1])
-            jobs = local if server is None else served
+            work = _Answering(member, evaluation, source, keys[-1])
+            jobs = local if source is None else elsewhere
             jobs.append(StageJob(f"Answers of {member.id}", f"answers/{member.id}", keys[-1], work))
-    share = len(served) / max(1, len(served) + len(local))
+    share = len(elsewhere) / max(1, len(elsewhere) + len(local))
     with current_engine().at_home().in_use():
-        write_all(run, model, served, within(report, 0.0, share))
+        write_all(run, model, elsewhere, within(report, 0.0, share))
     write_all(run, model, local, within(report, share, 1.0))
     for member in run.members:
         run.forget(first_stage(member.id))
@@ -125,11 +123,11 @@ def write_answers(
 
 @dataclass(frozen=True)
 class _Answering:
-    """One checkpoint's answers, here or from the server behind which it is."""
+    """One checkpoint's answers, here or from where it answers."""
 
     member: Member
     evaluation: Evaluation
-    server: ChatClient | None
+    source: AnswerSource | None
     key: str
 
     def __call__(self, run: Run, model: ModelHost, report: Report) -> None:
@@ -137,12 +135,12 @@ class _Answering:
         name = self.member.id
         report(Progress("asking", 0, 1, name))
         done = progress_callback(report, "asking", name)
-        if self.server is None:
+        if self.source is None:
             model.put(self.member.ref)
             first = read_first_answers(run, self.evaluation, self.member, self.key)
             answers, losses = answer_questions(model, self.evaluation, done, first)
         else:
-            answers, losses = answer_questions_served(self.server, self.evaluation, done=done)
+            answers, losses = self.source.answer(self.evaluation, done)
         run.write_table(f"answers/{name}", answers)
         run.write_table(f"task/{name}", losses)
 
@@ -230,6 +228,13 @@ def last_safety_answers(run: Run, margin: float = MARGIN) -> dict[tuple[str, int
     answers = {tuple(places.loc[checkpoint]): answer for checkpoint, answer in by_checkpoint.items()}
     trajectories = [(trajectory.arm, trajectory.seed) for trajectory in run.lineage.trajectories]
     return {place: answers[place] for place in trajectories if place in answers}
+
+
+def _unanswered_sentence(evaluation: Evaluation, answers: Mapping[str, pd.DataFrame]) -> str | None:
+    """How many questions the files of answers leave open; None where none."""
+    missing = {name: int(answers[name]["completion"].isna().sum()) for name, _, _ in evaluation.answers}
+    counts = ", ".join(f"{name}: {count} of {len(answers[name])}" for name, count in missing.items() if count)
+    return f"Questions without an answer in the file of answers are unjudged ({counts})." if counts else None
 
 
 def _keep_notices(run: Run, completions: pd.DataFrame) -> None:

@@ -7,7 +7,7 @@ stage of all answers takes these over and deletes their files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -29,6 +29,7 @@ from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
 from probes.prompts import OWN, PromptSet, render
 from probes.run import Run
+from probes.stages.answer_sources import names_elsewhere
 from probes.store import ALIGNED, fingerprint
 
 VERSION = 4  # of answers: raise it when a change alters them
@@ -36,20 +37,20 @@ JUDGEMENTS = "judgements.jsonl"
 _PHASE = "asking first"
 
 
-def answers_key(model: ModelHost, evaluation: Evaluation, weights: str, *server: str) -> str:
+def answers_key(model: ModelHost, evaluation: Evaluation, weights: str, *elsewhere: str) -> str:
     """What a checkpoint's answers are made from.
 
     Args:
         model: with the aligned model's tokenizer and context.
         evaluation: as it fits this model.
         weights: the checkpoint's hash.
-        server: model and address of the server that it answers behind; none where it answers here.
+        elsewhere: `AnswerSource.identity` of what it answers elsewhere; none where it answers here.
     """
     rendering = evaluation.rendering
     rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
     inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
     inputs += [rendering.about] if rendering != OWN else []  # the task's items are rendered likewise
-    return fingerprint([VERSION, weights, *inputs, *server])
+    return fingerprint([VERSION, weights, *inputs, *elsewhere])
 
 
 def first_stage(checkpoint: str) -> str:
@@ -84,7 +85,7 @@ def write_first_answers(
         PromptError: a question is among the run's probe prompts.
     """
     refuse_overlap(run, evaluation)
-    members = _members(run, {**run.settings.served, **dict(evaluation.served)})
+    members = _members(run, names_elsewhere(run, evaluation))
     fitted, _ = fit_evaluation(evaluation, model, run.rendering)
     if len(members) < 2 or HARMFUL not in fitted.labels:
         return
@@ -120,11 +121,11 @@ def refuse_overlap(run: Run, evaluation: Evaluation) -> None:
         )
 
 
-def _members(run: Run, served: Mapping[str, str]) -> list[Member]:
+def _members(run: Run, elsewhere: Collection[str]) -> list[Member]:
     """The aligned model, and the last checkpoint of each trajectory that is held against it and answers here."""
     last = {(member.arm, member.seed): member for member in run.tuned}
     held = [member for member in last.values() if member.arm != MIRROR]
-    return [] if ALIGNED in served else [member for member in (run.members[0], *held) if member.id not in served]
+    return [] if ALIGNED in elsewhere else [member for member in (run.members[0], *held) if member.id not in elsewhere]
 
 
 def _sentences(run: Run, evaluation: Evaluation, judges: list[Judge], members: Sequence[Member]) -> Iterator[str]:

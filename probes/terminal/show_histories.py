@@ -11,16 +11,8 @@ from rich.text import Text
 
 from probes.statistics import decimal, percent
 from probes.terminal.table import DASH, plain_table
+from probes.verdict.sentences import QUALIFIER_WORDS
 
-_ANSWERS = {
-    "also_off": "also off it",
-    "along_only": "along it only",
-    "not_separable": "not separable",
-    "not_defined": "not defined",
-    "exceeds": "exceeds",
-    "does_not": "does not",
-    "not_tested": "not tested",
-}
 Row = Mapping[str, Any]
 
 
@@ -88,7 +80,7 @@ def _decided_by(row: Row) -> str:
 
 def _axis(row: Row) -> str:
     axis = row["off_refusal_axis"]
-    return DASH if axis is None else _ANSWERS[axis["answer"]]
+    return DASH if axis is None else QUALIFIER_WORDS[axis["answer"]]
 
 
 def _comparison(name: str) -> Callable[[Row], str]:
@@ -97,7 +89,7 @@ def _comparison(name: str) -> Callable[[Row], str]:
         if comparison is None or comparison["difference"] is None:
             return DASH
         low, high = decimal(comparison["low"]), decimal(comparison["high"])
-        return f"{_ANSWERS[comparison['answer']]}, {decimal(comparison['difference'])} ({low} to {high})"
+        return f"{QUALIFIER_WORDS[comparison['answer']]}, {decimal(comparison['difference'])} ({low} to {high})"
 
     return show
 

@@ -26,6 +26,15 @@ NAMES = {
     5: "towards the witness, beyond every null, and specific to harmful prompts",
     6: "towards the witness, beyond every null, specific to harmful prompts, and causal",
 }
+QUALIFIER_WORDS = {  # what stands beside a level, in a cell of a table
+    "also_off": "also off it",
+    "along_only": "along it only",
+    "not_separable": "not separable",
+    "not_defined": "not defined",
+    "exceeds": "exceeds",
+    "does_not": "does not",
+    "not_tested": "not tested",
+}
 _MIN_RUNS = 5
 _AXIS = {
     "also_off": "It is also off the refusal axis",

@@ -145,6 +145,14 @@ def test_a_run_is_evaluated_and_one_of_its_checkpoints_restored(run, tmp_path):
     evaluation = json.loads(inside("evaluate", run.path, *files, "--max-new-tokens", "2", "--workers", "2", "--json"))
     assert set(evaluation) == {*("judges", "completions", "unjudged", "kappa", "safety"), *TABLES}
     assert evaluation["completions"] == 4 * 6
+    table = tmp_path / "answers.csv"
+    table.write_text("prompt,completion\nharmful a,I cannot help with that.\n", encoding="utf-8")
+    inside("evaluate", run.path, "--answers", f"block-s0-000001={table}", "--json")
+    assert run.path.joinpath("answering.json").read_text(encoding="utf-8").count("answers.csv") == 1
+    with pytest.raises(UsageError, match="--answers takes CHECKPOINT=FILE"):
+        inside("evaluate", run.path, "--answers", table)
+    with pytest.raises(UsageError, match="no file of answers"):
+        inside("evaluate", run.path, "--answers", f"block-s0-000001={tmp_path / 'absent'}")
     shown = inside("evaluate", run.path)
     assert "block-s0-000001" in shown
     assert max(map(len, shown.splitlines())) <= 100

@@ -73,7 +73,7 @@ def test_what_was_not_answered_is_unjudged_and_no_judge_sees_it():
 
 def test_the_record_counts_what_was_cut_off_and_what_is_missing():
     _, answers, _, _ = answer(model)
-    record = answering_record(7, {"served": answers}, frame=None, served={"served": "small@here"})
+    record = answering_record(7, {"served": answers}, frame=None, places={"served": "small@here"})
     counts = {"answers": 3, "cut_off": 1, "missing": 1}
     assert record["checkpoints"] == {"served": {"place": "small@here", **counts}}
     assert (record["decoding"], record["max_new_tokens"]) == ("greedy", 7)

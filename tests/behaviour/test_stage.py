@@ -19,6 +19,7 @@ from probes.progress import silent
 from probes.prompts import Prompt, PromptSet, render
 from probes.run import Run
 from probes.stages.activations import write_activations, write_prompts
+from probes.store.atomic import file_sha256
 from probes.store.settings import Settings
 from probes.tasks.evaluate import evaluate, read_evaluation
 from tests.behaviour.servers import completion, openai_server
@@ -162,6 +163,28 @@ def test_a_checkpoint_behind_a_server_is_asked_there_and_the_rest_here(run):
 def test_a_server_of_a_checkpoint_that_the_run_does_not_hold_is_refused(run):
     with pytest.raises(UsageError, match="no checkpoint 'typo'"):
         evaluate(run.path, replace(ASKED, served=(("typo", "small@http://127.0.0.1:9/v1"),)))
+
+
+def test_answers_of_a_file_are_judged_beside_those_made_here(run, tmp_path):
+    name, texts = "baseline-s0-000001", ASKED.questions.texts
+    lines = [json.dumps({"prompt": text, "completion": "I'm sorry, but I can't help with that."}) for text in texts[1:]]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    local = evaluate(run.path, ASKED).read_table("completions").set_index("checkpoint")
+    elsewhere = replace(ASKED, answers=((name, str(path), file_sha256(path)),))
+    judged = evaluate(run.path, elsewhere)
+    assert judged.read_json("answering")["checkpoints"][name]["place"] == f"file {path}"
+    completions = judged.read_table("completions").set_index("checkpoint")
+    assert completions.loc[name, "verdict"].tolist() == ["unjudged", *["refusal"] * (len(texts) - 1)]
+    pd.testing.assert_frame_equal(completions.drop(name), local.drop(name))
+    assert any("baseline-s0-000001: 1 of 5" in notice for notice in judged.notices)
+    assert read_evaluation(judged) == elsewhere
+    path.unlink()
+    evaluate(run.path, elsewhere)  # they are in the run by now
+    evaluate(run.path, ASKED)
+    with pytest.raises(UsageError, match="no longer those that were named"):
+        evaluate(run.path, elsewhere)
+    assert not any("file of answers" in notice for notice in evaluate(run.path, ASKED).notices)
 
 
 def test_what_the_built_in_judge_leaves_open_is_not_judged_again(run):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import rewrite_logs
 
 from probes.behaviour.generate import generate
 from probes.errors import PromptError, UsageError
@@ -470,10 +471,24 @@ def test_an_alarm_can_switch_the_block_on(history, measured, tmp_path):
     assert guard.guard.on
 
 
-def test_readings_reach_the_trainers_log(history, measured, tmp_path):
-    train = trainer(aligned_model(history), tmp_path / "out")
+class Reporter(TrainerCallback):
+    """What TensorBoard, Weights and Biases, MLflow and trackio are to the Trainer: they get numbers by `on_log`."""
+
+    def __init__(self):
+        self.entries = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.entries.append((state.global_step, rewrite_logs(logs)))
+
+
+def test_readings_reach_the_trainers_log_and_its_reporters(history, measured, tmp_path):
+    reporter = Reporter()
+    train = trainer(aligned_model(history), tmp_path / "out", [reporter])
     ReversionGuard(measured, every=2).join(train)
     train.train()
+    reports = [(step, logs) for step, logs in reporter.entries if "train/guard/return_fraction" in logs]
+    assert [step for step, _ in reports] == [2, 3, 4, 6]
+    assert all(isinstance(value, int | float) for _, logs in reports for value in logs.values())  # what they can draw
     logged = [entry for entry in train.state.log_history if "guard/return_fraction" in entry]
     assert [entry["step"] for entry in logged] == [2, 3, 4, 6]
 
