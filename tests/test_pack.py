@@ -147,3 +147,17 @@ def test_the_command_packs(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["omitted"] == 0
     assert Run(tmp_path / "small").activations(TUNED, 0).shape == run.activations(TUNED, 0).shape
+
+
+@pytest.mark.parametrize("name", ["demo-run", "smollm2-run"])
+def test_the_shipped_runs_name_no_place_of_the_machine_that_made_them(name):
+    def texts(value):
+        if isinstance(value, str):
+            return [value]
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        return [text for part in parts for text in texts(part)]
+
+    folder = SMOLLM2.parent / name
+    files = [json.loads(path.read_text("utf-8")) for path in folder.rglob("*.json")]
+    assert len(files) > 3
+    assert [text for text in texts(files) if text.startswith("/")] == []
