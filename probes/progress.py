@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+_FIRST_SHARE = 0.01  # of a job: before that much is done, a guess of what is left is idle
+
 
 @dataclass(frozen=True)
 class TaskCount:
@@ -62,16 +64,20 @@ class Progress:
             return self.fraction
         return self.step / self.steps if self.steps else 0.0
 
+    def seconds_left(self, seconds: float) -> float | None:
+        """What is left after so many seconds if the rest goes as fast; None before a hundredth is done."""
+        return seconds * (1 - self.share) / self.share if self.share >= _FIRST_SHARE else None
+
     def describe(self, seconds: float) -> dict[str, Any]:
         """As JSON, so many seconds after the beginning: with the time, what is left of it, and the counts of tasks."""
-        share = self.share
+        left = self.seconds_left(seconds)
         return {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "phase": self.phase,
             "note": self.note,
-            "share": round(share, 4),
+            "share": round(self.share, 4),
             "seconds": round(seconds, 1),
-            "seconds_left": round(seconds * (1 - share) / share, 1) if share > 0 else None,
+            "seconds_left": None if left is None else round(left, 1),
             **({} if self.tasks is None else vars(self.tasks)),
         }
 

@@ -141,3 +141,9 @@ def test_a_full_memory_is_a_sentence(capsys):
         stop(MemoryError())
     assert ended.value.code == 1
     assert "The machine's memory is full. Take fewer prompts" in capsys.readouterr().err
+
+
+def test_what_is_left_is_not_guessed_before_a_hundredth_is_done():
+    assert Progress("training", 1, 1000).seconds_left(60.0) is None
+    assert Progress("training", 0, 0).describe(60.0)["seconds_left"] is None
+    assert Progress("training", 250, 1000).seconds_left(60.0) == pytest.approx(180.0)

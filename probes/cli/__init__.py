@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from probes import __version__
-from probes.cli import attribute, behaviour, directions, draw, keep, look, measure, plan, train, vectors
+from probes.cli import attribute, behaviour, demo, directions, draw, keep, look, measure, plan, train, vectors
 from probes.cli.command import stop
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Show the versio
         raise typer.Exit
 
 
+demo.register(app)
 measure.register(app)
 plan.register(app)
 look.register(app)

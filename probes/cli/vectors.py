@@ -67,7 +67,9 @@ def export(
 
     opened = Run(run)
     if map_:
-        _refuse_others({"--direction": direction, "--raw": raw, "--checkpoint": checkpoint, form: form == INSPECT})
+        _refuse_others(
+            {"--direction": direction, "--raw": raw, "--checkpoint": checkpoint, "--format inspect": form == INSPECT}
+        )
         _export_map(opened, out, method, layer, json_)
         return
     if form == INSPECT:

@@ -117,11 +117,11 @@ def _log_lines() -> Report:
         if now - last < LOG_SECONDS and not (quiet and now - started > _FIRST_SECONDS):
             return
         last, quiet = now, False
-        share = progress.share
-        left = f", {_clock((now - started) * (1 - share) / share)} left" if share > 0 else ""
+        seconds_left = progress.seconds_left(now - started)
+        left = "" if seconds_left is None else f", {_clock(seconds_left)} left"
         note = f" ({progress.note})" if progress.note else ""
         steps = f"{progress.phase} {progress.step}/{progress.steps}{note}"
-        sys.stderr.write(f"gravity-probe: {steps}: {100 * share:.0f} % after {_clock(now - started)}{left}\n")
+        sys.stderr.write(f"gravity-probe: {steps}: {100 * progress.share:.0f} % after {_clock(now - started)}{left}\n")
         sys.stderr.flush()
 
     return report
