@@ -16,6 +16,11 @@ os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
 _MAIN = sys.modules["__main__"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the real model: minutes long, these tests would otherwise keep one worker waiting for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("real_model") is None)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Take back the threads that a test leaves torch with, and say so: bytes depend on them, and workers fight."""
