@@ -168,6 +168,12 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
     place = str(root.resolve())
     os.chdir(entry.parent)  # Streamlit takes its theme from the folder it is started in
+    typer.echo(
+        "The front end opens in your browser, at the address that follows; Ctrl-C ends it."
+        if browser
+        else "The front end is served at the address that follows; Ctrl-C ends it.",
+        err=True,
+    )
     sys.stdout.flush()
     os.execv(sys.executable, [*command, "--", place])
 

@@ -20,7 +20,7 @@ from tests.synthetic import write_run
 
 @pytest.mark.slow
 def test_a_first_start_asks_nothing(tmp_path):
-    """At a terminal, with an empty home, Streamlit would ask for an address before it answers."""
+    """At a terminal, with an empty home, Streamlit would ask for an address before it answers, and advertise."""
     write_run(tmp_path / "run", n_layers=2, steps=(1,), arms=("baseline",), prompts=4)
     port, (far, near) = free_port(), pty.openpty()
     server = subprocess.Popen(
@@ -33,6 +33,9 @@ def test_a_first_start_asks_nothing(tmp_path):
     )
     try:
         wait_for(f"http://localhost:{port}", server)
+        printed = os.read(far, 10_000).decode()
+        assert f"localhost:{port}" in printed
+        assert "skills" not in printed.lower()
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
