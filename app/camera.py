@@ -12,27 +12,11 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import state
+from app import listening, state
 
 NAME = "camera"
 _TURNED, _DRAWN = "camera-turned-here", "camera-drawn"
 _PARTS = ("eye", "center", "up")
-_LISTEN = """
-export default function ({data, setTriggerValue}) {
-  let waiting;
-  const turned = event => {
-    if (event.detail.picture !== data.picture) return;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => setTriggerValue("turned", event.detail.camera), 300);
-  };
-  document.addEventListener("gravity-camera", turned);
-  return () => {
-    clearTimeout(waiting);
-    document.removeEventListener("gravity-camera", turned);
-  };
-}
-"""
-_listener = st.components.v2.component("gravity_camera", js=_LISTEN)
 
 
 def read(text: str) -> tuple[str, dict[str, dict[str, float]]] | None:
@@ -66,16 +50,14 @@ def keep(figure: go.Figure, picture: str) -> None:
     if picture in drawn:
         for scene in figure.select_scenes():
             scene.camera.update(drawn[picture])
-    key = f"camera-{picture}"
 
-    def keep_camera() -> None:
-        camera: Any = (st.session_state.get(key) or {}).get("turned")
+    def keep_camera(camera: Any) -> None:
         if _is_camera(camera):
             st.session_state[_TURNED] = write(picture, camera)
             state.change_view(NAME, st.session_state[_TURNED])
             state.write_url()
 
-    _listener(key=key, data={"picture": picture}, on_turned_change=keep_camera)
+    listening.listen(NAME, picture, keep_camera)
 
 
 def _is_camera(camera: Any) -> bool:

@@ -105,11 +105,11 @@ CAMERAS = """
       if (chart && Object.keys(change || {}).some(key => /^[xy]axis[.](range|autorange)/.test(key))) {
         const {xaxis, yaxis} = plot._fullLayout, ranges = plot.gravityWhole ? [] : [...xaxis.range, ...yaxis.range];
         plot.gravityWhole = false;
-        document.dispatchEvent(new CustomEvent("gravity-zoom", {detail: {picture: picture(chart), ranges}}));
+        document.dispatchEvent(new CustomEvent("gravity-zoom", {detail: {picture: picture(chart), view: ranges}}));
       }
       if (!camera || !chart) return;
       kept.set(chart, structuredClone(camera));
-      const detail = {picture: picture(chart), camera: structuredClone(camera)};
+      const detail = {picture: picture(chart), view: structuredClone(camera)};
       document.dispatchEvent(new CustomEvent("gravity-camera", {detail}));
     });
     plot.on("plotly_afterplot", () => restore(plot));

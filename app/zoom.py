@@ -10,28 +10,11 @@ import math
 from typing import Any
 
 import plotly.graph_objects as go
-import streamlit as st
 
-from app import state
+from app import listening, state
 
 NAME = "zoom"
 _SAME = 1e-3  # of an axis: less is no zoom
-_LISTEN = """
-export default function ({data, setTriggerValue}) {
-  let waiting;
-  const zoomed = event => {
-    if (event.detail.picture !== data.picture) return;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => setTriggerValue("zoomed", event.detail.ranges), 300);
-  };
-  document.addEventListener("gravity-zoom", zoomed);
-  return () => {
-    clearTimeout(waiting);
-    document.removeEventListener("gravity-zoom", zoomed);
-  };
-}
-"""
-_listener = st.components.v2.component("gravity_zoom", js=_LISTEN)
 Shares = tuple[float, ...]  # left, right, low and high of what is seen: 0 and 1 are the ends of the figure's own axes
 _HOME: Shares = (0.0, 1.0, 0.0, 1.0)
 
@@ -68,15 +51,13 @@ def keep(figure: go.Figure, picture: str) -> None:
     if zoom is not None and zoom[0] == picture:
         left, right, low, high = _places(home, zoom[1])
         figure.update_layout(xaxis={"range": [left, right]}, yaxis={"range": [low, high]})
-    key = f"zoom-{picture}"
 
-    def keep_zoom() -> None:
-        ranges: Any = (st.session_state.get(key) or {}).get("zoomed")
+    def keep_zoom(ranges: Any) -> None:
         if ranges == [] or _are_ranges(ranges):
             state.change_view(NAME, write(picture, _shares(home, ranges) if ranges else _HOME))
             state.write_url()
 
-    _listener(key=key, data={"picture": picture}, on_zoomed_change=keep_zoom)
+    listening.listen(NAME, picture, keep_zoom)
 
 
 def _places(home: Shares, shares: Shares) -> Shares:
