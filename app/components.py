@@ -25,10 +25,12 @@ from probes.statistics import typeset
 from probes.store import Manifest, csv_text
 
 _CONTEXT = "context"
+_MADE_AGAIN = "runs/again"  # where commands make the whole of a packed run, which is only read
 PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what the browser draws: app.printing
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
 COLUMNS = {"1": 480, "1.5": 647, "2": 987}
 _COLUMNS_READ = 14  # of a map with a number in each cell, on a narrow page
+_HEAD, _ROW = 38, 35  # pixels of a table's head with its frame, and of a row
 _ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
 _NUMBERS_IN_FORM = 6000  # in a table; more would take their time
 Form = Callable[[float], str]  # how a table writes a number
@@ -51,6 +53,11 @@ class Context:
     def command_path(self) -> str:
         """The run's folder, as it is typed in a command."""
         return shlex.quote(self.key.path)
+
+    @property
+    def whole_path(self) -> str:
+        """The folder of the whole run, as it is typed in a command: another one where this run is packed."""
+        return _MADE_AGAIN if self.manifest.omitted else self.command_path
 
     @property
     def witness(self) -> str:
@@ -202,10 +209,14 @@ def notices(run: Context) -> None:
 
 
 def missing(message: str, command: str, why: str = "") -> None:
-    """Say what a page lacks, and the command that makes it."""
+    """Say what a page lacks, and the command that makes it; of a packed run, in the whole run made again."""
     st.html(f'<p class="gp-missing">{html.escape(message)}</p>')
     if why:
         note(why)
+    run: Context | None = st.session_state.get(_CONTEXT)
+    if run is not None and run.manifest.omitted and run.command_path in command:
+        note(f"This run is packed and only read: make the whole run first, as the page Run says, in {run.whole_path}.")
+        command = command.replace(run.command_path, run.whole_path)
     st.code(command, language=None, wrap_lines=True)
 
 
@@ -271,7 +282,7 @@ def _offer_data(figure: go.Figure, data: pd.DataFrame, name: str, file: str) -> 
     if not popover.open:
         return
     with popover:
-        table(data, height=min(380, 38 + 35 * max(1, len(data))))
+        table(data, height=380)
         left, right = st.columns(2)
         left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
         right.download_button(
@@ -302,8 +313,15 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.\-]+", "-", f"{Path(run.key.path).name}-{name}-{place}")
 
 
-def table(data: pd.DataFrame, *, forms: Mapping[str, Form] | None = None, **more: Any) -> None:
-    """A table whose numbers are written our way, and sorted as numbers; a long one shows its first rows."""
+def table(
+    data: pd.DataFrame, *, forms: Mapping[str, Form] | None = None, height: int | None = None, **more: Any
+) -> None:
+    """A table whose numbers are written our way, and sorted as numbers; a long one shows its first rows.
+
+    `height` is the most that it takes, in pixels; without one, ten rows are seen.
+    """
+    if height is not None:
+        more["height"] = min(height, _HEAD + _ROW * max(1, len(data)))
     st.dataframe(_in_form(data.head(_ROWS_SHOWN), forms or {}), hide_index=True, placeholder="–", **more)
     if len(data) > _ROWS_SHOWN:
         note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")

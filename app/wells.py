@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
 
 from app import cache, components
 from app.cache import Key
@@ -30,9 +31,10 @@ def harmful_prompts(key: Key, *layers: int) -> pd.DataFrame:
     return cache.table(key, "projections", names, filters)
 
 
-def density(run: Context) -> well.Well | None:
-    """The density at the selected layer; None where there are too few prompts for one."""
-    prompts, paths = harmful_prompts(run.key, run.layer), cache.plane_rows(run.key, run.layer)
+@st.cache_data(show_spinner=False, max_entries=64)
+def density(key: Key, layer: int) -> well.Well | None:
+    """The density at a layer; None where there are too few prompts for one."""
+    prompts, paths = harmful_prompts(key, layer), cache.plane_rows(key, layer)
     if prompts.empty or paths.empty:
         return None
     wide, high, _ = well.limits_of(prompts, paths, 1.5)
@@ -41,12 +43,10 @@ def density(run: Context) -> well.Well | None:
 
 def draw(run: Context, view: str) -> None:
     """The well of the selected layer, as a `surface` or as `contours`; nothing where there is no density."""
-    if harmful_prompts(run.key, run.layer).empty or cache.plane_rows(run.key, run.layer).empty:
+    if density(run.key, run.layer) is None:
         return
     space = view == "surface"
     figure = cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)
-    if not any(trace.type in ("contour", "surface") for trace in figure.data):
-        return
     components.chart(
         figure,
         harmful_prompts(run.key, run.layer).drop(columns=["checkpoint", "layer"], errors="ignore"),

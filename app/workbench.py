@@ -130,7 +130,7 @@ def table(run: Context) -> None:
     components.data_table(
         _in_order(shown)[[name for name in columns if name not in empty]],
         name="prompts",
-        height=min(420, 38 + 35 * max(len(shown), 1)),
+        height=420,
         column_config=_columns(names),
     )
     if not answered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pandas as pd
@@ -28,12 +29,16 @@ _MEANING = {
 
 def show(run: Context) -> None:
     """Draw the page."""
+    if run.layer < 0:
+        components.header("Data", "Nothing is attributed at the embedding", "Choose a layer in the sidebar.")
+        return
     name = f"attribution/{run.arm.replace(':', '-')}-s{run.seed}-layer{run.layer}"
     if not cache.has_table(run.key, name):
         components.header("Data", "The return has not been attributed to examples yet")
+        of = f"--arm {shlex.quote(run.arm)} --seed {run.seed} --layer {run.layer}"
         components.missing(
             f"No attribution of {run.trajectory} at {components.layer_name(run.layer)}.",
-            f"gravity-probe attribute {run.command_path} --arm {run.arm} --seed {run.seed} --layer {run.layer}",
+            f"gravity-probe attribute {run.command_path} {of}",
             "Shares need a training whose path was recorded (--record-path); the forecast needs none.",
         )
         return
@@ -56,8 +61,9 @@ def show(run: Context) -> None:
 def _answer(run: Context, table: pd.DataFrame, about: dict[str, Any], ranking: str) -> tuple[str, str]:
     """Which cluster pulls hardest, and how far shares add up."""
     first = _cluster_rows(table, ranking).iloc[0]
-    title = f"{run.trajectory.capitalize()}: the cluster “{first['cluster']}” pulls hardest"
-    lead = f"{int(first['examples'])} of {len(table)} examples. {_MEANING[ranking]}"
+    pull = f"the cluster “{first['cluster']}” pulls hardest" if first[ranking] > 0 else "no cluster pulls it back"
+    title = f"{run.trajectory.capitalize()}: {pull}"
+    lead = f"“{first['cluster']}” holds {int(first['examples'])} of {len(table)} examples. {_MEANING[ranking]}"
     if about["without_shares"]:
         return title, f"{lead} No shares: {about['without_shares']}."
     measured, shares = about["measured_return"], about["targets"]["return"]

@@ -183,8 +183,7 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
     shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]
     forms = dict.fromkeys(("refit", "auroc", "d_prime", "norm", "accuracy"), components.decimals(2))
     forms["angle"] = components.decimals(0)
-    height = min(560, 38 + 35 * len(own))
-    components.data_table(own[shown], name="directions", forms=forms, height=height, column_config=columns)
+    components.data_table(own[shown], name="directions", forms=forms, height=560, column_config=columns)
 
 
 # One of them ---------------------------------------------------------------------------------------------------

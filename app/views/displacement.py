@@ -162,20 +162,20 @@ def _figure(
 
 
 def _table(own: pd.DataFrame) -> None:
-    about = {
-        "step": ("step", "Optimiser steps after the aligned model."),
-        "along": ("along", "Along the way back: the return fraction."),
-        "off_axis": ("off it", "Length of all that lies at right angles to the way back."),
-        "across": ("main off-axis", "Of that, along the direction in which all trajectories leave it most."),
-        "third": ("second off-axis", "Of that, along the second such direction."),
-        "rest": ("rest", "Length of what lies along neither."),
-        "length": ("length", "Of the whole displacement."),
-        "angle": ("angle, °", "Between the displacement and the way back; 90° is neither back nor forth."),
+    number = st.column_config.NumberColumn
+    columns = {
+        "step": number("step", help="Optimiser steps after the aligned model."),
+        "along": number("along", help="Along the way back: the return fraction."),
+        "off_axis": number("off it", help="Length of all that lies at right angles to the way back."),
+        "across": number("main off-axis", help="Of that, along the direction in which all trajectories leave it most."),
+        "third": number("second off-axis", help="Of that, along the second such direction."),
+        "rest": number("rest", help="Length of what lies along neither."),
+        "length": number("length", help="Of the whole displacement."),
+        "angle": number("angle, °", help="Between the displacement and the way back; 90° is neither back nor forth."),
     }
-    columns = {name: st.column_config.NumberColumn(title, help=words) for name, (title, words) in about.items()}
     components.note("Components of the selected trajectory's displacements, in units of ‖v‖.")
     components.data_table(
-        own[list(about)], name="components", forms={"angle": components.decimals(1)}, column_config=columns
+        own[list(columns)], name="components", forms={"angle": components.decimals(1)}, column_config=columns
     )
 
 

@@ -69,16 +69,9 @@ def _nothing_there(run: Context, places: dict[str, CheckpointRef]) -> None:
         "This is the only page that loads a model, and this run folder holds what was measured, not the models. "
         + (f"The aligned model was at {_short(aligned.model, run)}." if aligned else "It names no checkpoints."),
     )
-    components.missing("Recreate them, and this page can ask them:", "\n".join(_again(run)))
-
-
-def _again(run: Context) -> list[str]:
-    return how_to_reproduce(run.manifest, "runs/again" if _is_shipped(run) else run.command_path)
-
-
-def _is_shipped(run: Context) -> bool:
-    """Whether the run is the demo's, which would be made again in a folder of its own."""
-    return "demo" in run.manifest.config_given
+    components.missing(
+        "Recreate them, and this page can ask them:", "\n".join(how_to_reproduce(run.manifest, run.whole_path))
+    )
 
 
 def _short(place: str, run: Context) -> str:

@@ -310,7 +310,7 @@ def _table(run: Context) -> None:
     rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
     wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
     titles = {name: statistic_of(name).title for name in wide.columns[3:]}
-    components.table(wide, height=min(420, 38 + 35 * len(wide)), column_config=titles)
+    components.table(wide, height=420, column_config=titles)
     st.download_button(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )

@@ -37,7 +37,7 @@ def show(run: Context) -> None:
         f"gravity-probe {manifest.tool_version}.",
     )
     st.header("Make it again", anchor=False)
-    st.code("\n".join(how_to_reproduce(manifest, run.command_path)), language=None, wrap_lines=True)
+    st.code("\n".join(how_to_reproduce(manifest, run.whole_path)), language=None, wrap_lines=True)
     _report(run)
     with components.section():
         _lacks(run)
@@ -60,7 +60,7 @@ def show(run: Context) -> None:
     st.header("Prompts", anchor=False)
     _table(
         pd.DataFrame(
-            [(name, json.dumps(value)) for name, value in manifest.prompts.items()], columns=["of the prompts", "value"]
+            [(name, json.dumps(value)) for name, value in manifest.prompts.items()], columns=["property", "value"]
         )
     )
     st.header("Files", anchor=False)
@@ -115,7 +115,7 @@ def _settings(config: dict[str, Any], config_given: dict[str, Any]) -> None:
 
 
 def _table(data: pd.DataFrame) -> None:
-    components.table(data, height=min(420, 38 + 35 * max(1, len(data))))
+    components.table(data, height=420)
 
 
 def _files(path: Path) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def show(run: Context) -> None:
             "Rerun the command that made the run: it resumes where it stopped.",
         )
         return
-    density = wells.density(run)
+    density = wells.density(run.key, run.layer)
     components.header("Well", *_answer(run, density, cache.plane_rows(run.key, run.layer)))
     view = widgets.WELL.control("View", label_visibility="collapsed")
     if view == "layers":
@@ -55,9 +55,7 @@ def _answer(run: Context, density: well.Well | None, paths: pd.DataFrame) -> tup
     lead = "Deep is where harmful prompts are dense: those of the aligned model, and those of the models before it."
     if len(own):
         depth = float(density.depth_at(own["along"].iloc[:1], own["across"].iloc[:1])[0])
-        words = (
-            "outside of both" if depth >= well.CEILING else f"at a depth of {depth:.1f} nats above the deepest place"
-        )
+        words = "where hardly any prompt lies" if depth >= well.CEILING else f"{depth:.1f} nats above the deepest place"
         lead += f" {run.trajectory.capitalize()}, step {run.step:,}, lies {words}."
     return f"{basins} at {at}", lead
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Well:
         between = RegularGridInterpolator((self.across, self.along), self.depth, bounds_error=False, fill_value=CEILING)
         return between(np.column_stack([np.asarray(across, float), np.asarray(along, float)]))
 
-    @property
+    @cached_property
     def basins(self) -> int:
         """How many basins there are: half a nat and more below their rim, not three above the deepest place."""
         return _count_basins(self.depth)
