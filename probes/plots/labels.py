@@ -173,6 +173,11 @@ def right_of(x: float, scale: Scale, room: float) -> Box:
     return np.array([[x * scale[0] + room, -_FAR, _FAR, _FAR]])
 
 
+def above(y: float, scale: Scale) -> Box:
+    """All that lies above the plot: its heading, and the names of what leaves it."""
+    return np.array([[-_FAR, y * scale[1], _FAR, _FAR]])
+
+
 def name_of_mark(x: float, y: float, text: str, lift: float, scale: Scale) -> Box:
     """What a name centred above or below a mark takes; `lift` is its distance from the mark, pixels."""
     return _box(x * scale[0], y * scale[1] + lift, _WIDE * len(text))

@@ -256,11 +256,6 @@ def legend_room(names: Sequence[str]) -> int:
     return _LEGEND_LINE * max(0, -(-len(names) // in_a_row) - 2)
 
 
-def above_a_scene(top: int) -> dict[str, Any]:
-    """Layout of a scene in space that is turned by the mouse, with its legend above it; `top` in pixels."""
-    return {"margin": {"r": 0, "t": top}, "dragmode": "orbit", "showlegend": True, "legend": legend_above()}
-
-
 def percent_ticks(high: float) -> dict[str, list[Any]]:
     """Tick values of an axis of shares from 0 to `high` and their texts, as `19 %`: three to six, at round numbers."""
     high = high if math.isfinite(high) and high > 0 else 1.0

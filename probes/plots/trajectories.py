@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from probes.lineage import MIRROR, ROLES
-from probes.plots import animation, labels, style
+from probes.plots import animation, labels, scenes, style
 from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
 from probes.plots.style import InkName
 
@@ -166,12 +166,9 @@ def space(
     paths = _paths(table)
     fig.add_traces([_path_in_space(arm, seed, path, marked=None if moving else step) for arm, seed, path in paths])
     lines = list(range(first, first + len(paths)))
-    keys = entries({arm for arm, _, _ in paths}, beyond(table, far))
-    fig.add_traces(_roles_in_space(table, witness, ink) + keys)
-    room = style.legend_room([key["name"] for key in keys])
+    fig.add_traces(_roles_in_space(table, witness, ink))
+    scenes.name_arms(fig, {arm for arm, _, _ in paths}, scenes.beyond(table, far), 118)
     fig.update_layout(
-        **style.above_a_scene(118 + room),
-        height=fig.layout.height + room,
         scene={
             "xaxis": {"title": {"text": _ALONG}},
             "yaxis": {"title": {"text": _ACROSS}},
@@ -192,29 +189,6 @@ def _camera(table: pd.DataFrame) -> dict[str, Any]:
     longest = max(lengths) / math.prod(lengths) ** (1 / 3)  # how long Plotly draws it
     away = max(longest / _SEEN, 1.0)
     return {"eye": {"x": 0.55 * away, "y": -1.75 * away, "z": 0.85 * away}}
-
-
-def beyond(table: pd.DataFrame, far: set[str]) -> dict[str, str]:
-    """How far the arms have come that leave the space that is drawn."""
-    last = table[table["arm"].isin(far)].sort_values("step").groupby("arm")["along"].last()
-    return {str(arm): f" → {style.decimal(along)}, outside" for arm, along in last.items()}
-
-
-def entries(arms: Iterable[str], beyond: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A legend of the arms, whose names in space would lie on each other; `beyond` is added to a name."""
-    return [
-        {
-            "type": "scatter3d",
-            "name": style.plain(arm) + beyond.get(arm, ""),
-            "x": [None],
-            "y": [None],
-            "z": [None],
-            "mode": "lines+markers",
-            "marker": {"color": style.mark_of(arm).colour, "symbol": style.mark_of(arm).solid, "size": 5},
-            "line": {"color": style.mark_of(arm).colour, "width": 4, "dash": style.mark_of(arm).dash},
-        }
-        for arm in style.in_order(arms)
-    ]
 
 
 def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | None) -> dict[str, Any]:
@@ -334,7 +308,7 @@ def _names(
 
     def boxes(scale: labels.Scale) -> list[labels.Boxes]:
         sides = [labels.left_of(limits[0][0], scale), labels.right_of(limits[0][1], scale, _RIGHT)]
-        return [*sides, *_boxes(table, witness, scale)]
+        return [*sides, labels.above(limits[1][1], scale), *_boxes(table, witness, scale)]
 
     labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148)))
 

@@ -10,10 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.lineage import ROLES
-from probes.plots import style
+from probes.plots import scenes, style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.style import InkName
-from probes.plots.trajectories import beyond, entries
 from probes.plots.well import CEILING, SCALES, Well, caption_of, limits_of, make_well, title_of, ways
 
 _HEIGHT = 680
@@ -45,8 +44,8 @@ def surface(
     )
     for arm, seed, path in ways(paths):
         fig.add_traces(_path_above(well, arm, seed, path))
-    keys = entries(set(paths["arm"]) - set(ROLES), beyond(paths, far))
-    fig.add_traces(_pins(well, paths, witness, ink) + keys)
+    fig.add_traces(_pins(well, paths, witness, ink))
+    scenes.name_arms(fig, set(paths["arm"]) - set(ROLES), scenes.beyond(paths, far), 112)
     shares = (wide[1] - wide[0], high[1] - high[0])
     scene: dict[str, dict[str, Any]] = {
         f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", (ALONG, MAIN, "depth"), strict=True)
@@ -56,8 +55,6 @@ def surface(
     ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.36}
     camera = {"eye": {"x": -0.12, "y": -0.75, "z": 1.95}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
     fig.update_layout(scene={**scene, "aspectmode": "manual", "aspectratio": ratio, "camera": camera})
-    room = style.legend_room([key["name"] for key in keys])
-    fig.update_layout(**style.above_a_scene(112 + room), height=fig.layout.height + room, legend_traceorder="normal")
     return fig
 
 
