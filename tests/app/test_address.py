@@ -9,7 +9,7 @@ from app import widgets
 from app.state import Selection
 
 ROOT = Path(__file__).parents[2]
-MAIN, DEMO = str(ROOT / "app" / "main.py"), ROOT / "data" / "demo-run"
+DEMO = ROOT / "data" / "demo-run"
 PLACE = {"choose-trajectory": ("block", 0), "choose-step": 20, "choose-layer": 1}
 # What is changed on each page: a control by its key, and what is chosen there.
 CHANGES = {

@@ -8,7 +8,7 @@ import pytest
 from app import camera, zoom
 
 ROOT = Path(__file__).parents[2]
-MAIN, DEMO = str(ROOT / "app" / "main.py"), ROOT / "data" / "demo-run"
+DEMO = ROOT / "data" / "demo-run"
 TURNED = {
     "eye": {"x": 0.5, "y": -1.25, "z": 2.0},
     "center": {"x": 0.0, "y": 0.1, "z": 0.0},

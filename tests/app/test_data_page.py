@@ -1,19 +1,14 @@
 """The page Data: clusters first, then examples by the chosen ranking; without shares it says why."""
 
 import json
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from probes.run import Run
 from probes.store import jsonl_text
 from tests.synthetic import write_run
 
-MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 NAME = "attribution/baseline-s0-layer2"
 
 
@@ -40,19 +35,16 @@ def about(*, shares):
     return {"measured_return": 0.302, "without_shares": missing, "targets": targets, "step": 100}
 
 
-def open_page(root, monkeypatch, *, shares, **query):
+def attributed(root, *, shares):
     path = write_run(root / "demo", n_layers=3, steps=(1, 100), prompts=6, directions=("reversion",), d_model=8)
     with Run.writing(path) as run, run.stage(NAME, "test"):
         run.write_table(NAME, table(shares=shares))
         run.write_json(NAME, about(shares=shares))
-    st.cache_data.clear()
-    monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
-    at = AppTest.from_file(MAIN, default_timeout=120)
-    for name, value in {"layer": "2", **query}.items():
-        at.query_params[name] = value
-    at.run()
-    at.switch_page("views/data.py")
-    return at.run()
+    return path
+
+
+def words_of(at):
+    return " ".join(element.proto.body for element in at.get("html")).replace("\xa0", " ")
 
 
 @pytest.mark.parametrize(
@@ -63,14 +55,29 @@ def open_page(root, monkeypatch, *, shares, **query):
         (False, {}, "“bomb” pulls hardest", "No shares: no path was recorded"),
     ],
 )
-def test_clusters_come_first_and_the_answer_opens(tmp_path, monkeypatch, shares, query, title, words):
-    at = open_page(tmp_path, monkeypatch, shares=shares, **query)
-    assert not at.exception
-    assert not at.error
+def test_clusters_come_first_and_the_answer_opens(tmp_path, visit, shares, query, title, words):
+    at = visit("data", {"layer": "2", **query}, run=attributed(tmp_path, shares=shares))
     assert title in at.title[0].value.replace("\\", "")
-    assert words in " ".join(element.proto.body for element in at.get("html")).replace("\xa0", " ")
+    assert words in words_of(at)
     assert [header.value for header in at.header] == ["Clusters", "Examples"]
     assert len(at.get("plotly_chart")) == 1
+
+
+def test_where_every_cluster_pushes_away_none_is_said_to_pull(tmp_path, visit):
+    path = attributed(tmp_path, shares=False)
+    with Run.writing(path) as run, run.stage(NAME, "again"):
+        run.write_table(NAME, table(shares=False).assign(forecast=[-1.0, -9.0, -1.0, -3.0]))
+        run.write_json(NAME, about(shares=False))
+    at = visit("data", {"layer": "2"}, run=path)
+    assert at.title[0].value.replace("\\", "") == "Baseline, seed 0: no cluster pulls it back"
+
+
+def test_a_packed_run_names_the_command_in_the_whole_run_and_the_embedding_has_none(visit):
+    at = visit("data", {})
+    assert [code.value for code in at.code] == ["gravity-probe attribute runs/again --arm baseline --seed 0 --layer 2"]
+    assert "This run is packed and only read" in words_of(at)
+    assert "--out runs/again" in visit("run", {}).code[0].value
+    assert not visit("data", {"layer": "-1"}).code
 
 
 def test_a_table_as_json_lines_has_null_for_what_is_not_defined():

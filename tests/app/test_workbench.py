@@ -13,7 +13,7 @@ from app.cache import Key
 from probes.plots.prompt_marks import FLIPS
 
 ROOT = Path(__file__).parents[2]
-MAIN, DEMO = str(ROOT / "app" / "main.py"), ROOT / "data" / "demo-run"
+DEMO = ROOT / "data" / "demo-run"
 PROMPTS = pd.read_parquet(DEMO / "prompts.parquet")
 CHOSEN = ("h-9da4b160cf", "h-c2245bc5a8", "h-6c8df9fbf7")
 LINK = {"selected": "h-9da4,h-c224,h-6c8d"}
