@@ -207,7 +207,7 @@ def _names(
             *(labels.ending_at(edge["x"], edge["y"], edge["text"], scale) for edge in edges),
             labels.left_of(limits[0][0], scale),
             labels.right_of(limits[0][1], scale, _RIGHT),
-            labels.above(limits[1][1], scale),
+            labels.above_and_below(limits[1], scale),
         ]
 
     furthest = ends.sort_values("along").groupby("arm").last()

@@ -173,9 +173,10 @@ def right_of(x: float, scale: Scale, room: float) -> Box:
     return np.array([[x * scale[0] + room, -_FAR, _FAR, _FAR]])
 
 
-def above(y: float, scale: Scale) -> Box:
-    """All that lies above the plot: its heading, and the names of what leaves it."""
-    return np.array([[-_FAR, y * scale[1], _FAR, _FAR]])
+def above_and_below(high: tuple[float, float], scale: Scale) -> Boxes:
+    """All that lies above the plot, its heading and the names of what leaves it, and below it: the axis's numbers."""
+    low, top = (y * scale[1] for y in high)
+    return np.array([[-_FAR, top, _FAR, _FAR], [-_FAR, -_FAR, _FAR, low]])
 
 
 def name_of_mark(x: float, y: float, text: str, lift: float, scale: Scale) -> Box:

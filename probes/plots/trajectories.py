@@ -308,7 +308,7 @@ def _names(
 
     def boxes(scale: labels.Scale) -> list[labels.Boxes]:
         sides = [labels.left_of(limits[0][0], scale), labels.right_of(limits[0][1], scale, _RIGHT)]
-        return [*sides, labels.above(limits[1][1], scale), *_boxes(table, witness, scale)]
+        return [*sides, labels.above_and_below(limits[1], scale), *_boxes(table, witness, scale)]
 
     labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148)))
 

@@ -165,7 +165,7 @@ def contour(
             labels.marks(zip(near["along"], near["across"], strict=True), scale),
             *(labels.line(list(way["along"]), list(way["across"]), scale) for _, _, way in ways(near)),
             labels.left_of(wide[0], scale),
-            labels.above(high[1], scale),
+            labels.above_and_below(high, scale),
         ]
 
     names = labels.beside(ends, boxes, labels.pixels_a_unit(wide, high, _HEIGHT - 148))

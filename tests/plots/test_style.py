@@ -109,7 +109,7 @@ def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
 
     def draw_obstacles(scale):
         drawn = [labels.marks([(0.5, 0.5), (0.52, 0.5)], scale), labels.line([0.0, 2.0], [0.5, 0.5], scale)]
-        return [*drawn, labels.above(0.6, scale)]
+        return [*drawn, labels.above_and_below((0.1, 0.6), scale)]
 
     spots = [labels.Spot(0.5, 0.5, "baseline", "#000000"), labels.Spot(0.52, 0.5, "control:random", "#000000")]
     notes, obstacles = labels.beside(spots, draw_obstacles, [scale, (200.0, 200.0)]), draw_obstacles(scale)
