@@ -42,7 +42,7 @@ def against_return(run: Context, measure: str) -> None:
         return
     joined = _join_tables(run.key, run.layer, measure)
     if set(joined["arm"]) <= set(ROLES):
-        components.note(f"No return fraction of a judged checkpoint at the {components.layer_name(run.layer)}.")
+        components.note(f"No return fraction of a judged checkpoint at {components.layer_name(run.layer)}.")
         return
     figure = cache.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)
     components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")

@@ -81,7 +81,7 @@ def _says_undefined(run: Context, rows: pd.DataFrame, statistic: str) -> bool:
         return False
     reasons = own["reason"].dropna()
     why = f": {reasons.iloc[-1]}" if len(reasons) else ""
-    components.note(f"{statistic_of(statistic).title} is not defined at the {components.layer_name(run.layer)}{why}.")
+    components.note(f"{statistic_of(statistic).title} is not defined at {components.layer_name(run.layer)}{why}.")
     return True
 
 

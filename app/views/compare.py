@@ -94,7 +94,7 @@ def _show_transfer(run: Context, places: dict[str, str], first: str, second: str
         return
     rows = _carried_rows(run.key, run.layer, first, second)
     if rows["fitted"].nunique() < 2:
-        components.note(f"Probes were not fitted in both of them at the {components.layer_name(run.layer)}.")
+        components.note(f"Probes were not fitted in both of them at {components.layer_name(run.layer)}.")
         return
     arms = (places[first], places[second])
     subtitle = run.subtitle(direction=False)
@@ -173,7 +173,7 @@ def _projections(run: Context, places: dict[str, str], first: str, second: str, 
         return
     rows = _projection_pairs(run.key, run.layer, first, second)
     if rows.empty:
-        components.note(f"No projections of both are kept at the {components.layer_name(run.layer)}.")
+        components.note(f"No projections of both are kept at {components.layer_name(run.layer)}.")
         return
     arms = (places[first], places[second])
     figure = cache.figure(_projections_figure, run.key, run.layer, first, second, arms, names, run.subtitle(), run.ink)

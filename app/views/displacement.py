@@ -49,10 +49,11 @@ def show(run: Context) -> None:
             )
             components.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
         else:
-            components.note(f"No displacement is defined at the {components.layer_name(run.layer)}.")
+            components.note(f"No displacement is defined at {components.layer_name(run.layer)}.")
     widgets.ACROSS.control("Off the way back")
-    with components.section():
-        _table(own)
+    if len(own):
+        with components.section():
+            _table(own)
     _more(run, arms)
 
 
@@ -115,6 +116,8 @@ def _cone(hardest: pd.Series | None) -> Cone | None:
 
 
 def _answer(run: Context, own: pd.DataFrame, hardest: pd.Series | None) -> tuple[str, str]:
+    if run.arm == MIRROR:
+        return "The mirror began at the witness", "Its path from there is on the page Trajectories."
     at_step = own[own["step"] == run.step]
     if at_step.empty or not math.isfinite(at_step["angle"].iloc[0]):
         return "Mean displacement", f"Nothing is defined at {components.layer_name(run.layer)}, step {run.step:,}."
@@ -192,7 +195,7 @@ def _prompts(run: Context) -> None:
     name = run.catalogue.checkpoints[run.arm, run.seed, run.step]
     before, after = (_places(run.key, run.layer, checkpoint) for checkpoint in ("aligned", name))
     if before.empty or after.empty:
-        components.note(f"No projections are kept at the {components.layer_name(run.layer)}.")
+        components.note(f"No projections are kept at {components.layer_name(run.layer)}.")
         return
     subtitle = f"{run.subtitle()} · {style.plain(run.trajectory)}, step {run.step:,}"
     moving = widgets.PLAY.control("Play steps", help="One step at a time, with the null's cone of each step.")

@@ -211,10 +211,10 @@ def _project(run: Context, names: dict[str, str], direction: str) -> pd.DataFram
         return pd.DataFrame()
     table = cache.read_projections(run.key, run.layer, tuple(names), direction)
     if table.empty and direction:
-        components.note(f"Nothing is kept of {direction} at the {components.layer_name(run.layer)}.")
+        components.note(f"Nothing is kept of {direction} at {components.layer_name(run.layer)}.")
     elif table.empty:
         components.note(
-            f"No projections are kept at the {components.layer_name(run.layer)}: "
+            f"No projections are kept at {components.layer_name(run.layer)}: "
             + (_NO_ROWS if run.has_witness else f"the way back is not defined, {NO_WITNESS}.")
         )
     return table
@@ -283,9 +283,7 @@ def _spectrum(run: Context, _: str) -> None:
     names = _checkpoints(run)
     shown, rows = _show(names, rows), rows[rows["checkpoint"].isin(names)]
     if rows.empty:
-        components.note(
-            f"No spectrum is kept at the {components.layer_name(run.layer)}; choose a block in the sidebar."
-        )
+        components.note(f"No spectrum is kept at {components.layer_name(run.layer)}; choose a block in the sidebar.")
         return
     subtitle = run.subtitle(direction=False)
     figure = cache.figure(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)

@@ -31,7 +31,7 @@ def show(run: Context) -> None:
     components.header("Trajectories", *_answer(run, rows))
     if rows.empty:
         components.note(
-            f"There is no plane at the {components.layer_name(run.layer)}: the witness stands there where the aligned "
+            f"There is no plane at {components.layer_name(run.layer)}: the witness stands there where the aligned "
             "model stands, or the site is not a block's output. Choose another layer in the sidebar."
         )
         return

@@ -37,7 +37,7 @@ def show(run: Context) -> None:
     if view == "layers":
         _all_layers(run)
     elif density is None:
-        components.note(f"There is nothing to draw at the {components.layer_name(run.layer)}; choose another layer.")
+        components.note(f"There is nothing to draw at {components.layer_name(run.layer)}; choose another layer.")
     else:
         wells.draw(run, view)
         if view == "surface":
