@@ -77,6 +77,15 @@ def test_a_stage_is_done_only_when_its_body_ended_well(tmp_path):
     assert not again.holds("drift", "b")
 
 
+def test_a_stage_that_is_taken_back_is_so_for_readers_too(tmp_path):
+    with RunFolder.writing(tmp_path / "run") as run:
+        with run.stage("drift", "a"):
+            run.write_json("drift", {})
+        run.forget("drift")
+        assert not (tmp_path / "run" / "drift.json").exists()
+        assert not RunFolder(tmp_path / "run").manifest.stages
+
+
 def test_tables_come_back_as_they_were(tmp_path):
     frame = pd.DataFrame({"arm": ["a", "b"], "value": [1.5, np.nan]})
     with RunFolder.writing(tmp_path / "run") as run:

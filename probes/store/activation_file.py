@@ -61,8 +61,8 @@ class ActivationFile:
 class ActivationWriter:
     """Writes an activation file row by row in any order, holding nothing in memory.
 
-    The header goes first, then each row to its own offset; the file is renamed into place by `close()`.
-    Its room on disk is taken at the start, so that a full disk is known before the work, not after.
+    The header goes first, then each row to its own offset; the file is renamed into place by `close()`, or at the end
+    of a `with`. Its room on disk is taken at the start, so that a full disk is known before the work, not after.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], *, dtype: str, about: Mapping[str, str]) -> None:
@@ -79,6 +79,16 @@ class ActivationWriter:
         except BaseException:
             self.abort()
             raise
+
+    def __enter__(self) -> ActivationWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave a whole file, or after an exception none."""
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
     def _layout(self, about: Mapping[str, str]) -> tuple[bytes, dict[str, int], int]:
         n_layers, n_prompts, d_model = self._shape

@@ -111,10 +111,12 @@ class RunFolder:
             yield
         self.keep_stage(stage, record)
 
-    def begin_stage(self, stage: str) -> None:
+    def begin_stage(self, stage: str) -> StageRecord | None:
         """Take `stage` back: what is there is about to be overwritten; killed meanwhile, it must not count."""
-        if self.manifest.stages.pop(stage, None) is not None:
+        record = self.manifest.stages.pop(stage, None)
+        if record is not None:
             self.save()
+        return record
 
     @contextlib.contextmanager
     def stage_record(self, made_from: str) -> Iterator[StageRecord]:
@@ -143,7 +145,7 @@ class RunFolder:
 
     def forget(self, stage: str) -> None:
         """Take a stage back: it no longer counts as finished, and its files are deleted."""
-        record = self.manifest.stages.pop(stage, None)
+        record = self.begin_stage(stage)
         for name in record.outputs if record else ():
             (self.path / name).unlink(missing_ok=True)
 
@@ -296,13 +298,8 @@ class RunFolder:
         self, path: Path, shape: tuple[int, int, int], dtype: str, about: Mapping[str, str]
     ) -> Iterator[ActivationWriter]:
         """A writer for [layer, prompt, d_model] and the embedding; the file appears whole, or not at all."""
-        writer = ActivationWriter(path, shape, dtype=dtype, about=about)
-        try:
+        with ActivationWriter(path, shape, dtype=dtype, about=about) as writer:
             yield writer
-        except BaseException:
-            writer.abort()
-            raise
-        writer.close()
         self.record(path)
 
     def direction_path(self, name: str, checkpoint: str = ALIGNED) -> Path:
