@@ -35,6 +35,7 @@ from probes.stages.answer_sources import AnswerSource, open_sources
 from probes.stages.first_answers import (
     JUDGEMENTS,
     VERSION,
+    answers_inputs,
     answers_key,
     first_stage,
     read_first_answers,
@@ -103,11 +104,12 @@ def write_answers(
 
     What is answered elsewhere is taken from there, in this process.
     """
-    keys, local, elsewhere = [], list[StageJob](), list[StageJob]()
+    inputs, keys = answers_inputs(model, evaluation), []
+    local, elsewhere = list[StageJob](), list[StageJob]()
     for member in run.members:
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
         source = sources.get(member.id)
-        keys.append(answers_key(model, evaluation, weights, *(() if source is None else source.identity)))
+        keys.append(answers_key(inputs, weights, *(() if source is None else source.identity)))
         if not run.holds(f"answers/{member.id}", keys[-1]):
             work = _Answering(member, evaluation, source, keys[-1])
             jobs = local if source is None else elsewhere

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -37,19 +38,27 @@ JUDGEMENTS = "judgements.jsonl"
 _PHASE = "asking first"
 
 
-def answers_key(model: ModelHost, evaluation: Evaluation, weights: str, *elsewhere: str) -> str:
-    """What a checkpoint's answers are made from.
+def answers_inputs(model: ModelHost, evaluation: Evaluation) -> list[Any]:
+    """What every checkpoint's answers hang on beside its weights.
 
     Args:
         model: with the aligned model's tokenizer and context.
         evaluation: as it fits this model.
-        weights: the checkpoint's hash.
-        elsewhere: `AnswerSource.identity` of what it answers elsewhere; none where it answers here.
     """
     rendering = evaluation.rendering
     rendered = render(evaluation.questions, model.tokenizer, model.context_length, rendering)
     inputs = [rendered.sha256, [list(pair) for pair in evaluation.task], evaluation.max_new_tokens]
-    inputs += [rendering.about] if rendering != OWN else []  # the task's items are rendered likewise
+    return [*inputs, rendering.about] if rendering != OWN else inputs  # the task's items are rendered likewise
+
+
+def answers_key(inputs: Sequence[Any], weights: str, *elsewhere: str) -> str:
+    """What a checkpoint's answers are made from.
+
+    Args:
+        inputs: of `answers_inputs`.
+        weights: the checkpoint's hash.
+        elsewhere: `AnswerSource.identity` of what it answers elsewhere; none where it answers here.
+    """
     return fingerprint([VERSION, weights, *inputs, *elsewhere])
 
 
@@ -89,9 +98,10 @@ def write_first_answers(
     fitted, _ = fit_evaluation(evaluation, model, run.rendering)
     if len(members) < 2 or HARMFUL not in fitted.labels:
         return
-    fresh = False
+    inputs, fresh = answers_inputs(model, fitted), False
+    keys = {member.id: answers_key(inputs, model.weights_sha256(member.ref)) for member in members}
     for number, member in enumerate(members):
-        key = answers_key(model, fitted, model.weights_sha256(member.ref))
+        key = keys[member.id]
         if run.holds(f"answers/{member.id}", key) or read_first_answers(run, fitted, member, key) is not None:
             continue
         stage = first_stage(member.id)
@@ -101,8 +111,10 @@ def write_first_answers(
             model.put(member.ref)
             run.write_table(stage, answer_harmful(model, fitted, progress_callback(share, _PHASE, member.id)))
         fresh = True
-    for sentence in _sentences(run, fitted, judges, members) if fresh else ():
-        report(Progress(_PHASE, 1, 1, result=sentence))
+    if fresh:
+        answers = [_harmful_answers(run, fitted, member, keys[member.id]) for member in members]
+        for sentence in _sentences(run, judges, pd.concat(answers, ignore_index=True), members):
+            report(Progress(_PHASE, 1, 1, result=sentence))
 
 
 def refuse_overlap(run: Run, evaluation: Evaluation) -> None:
@@ -128,22 +140,21 @@ def _members(run: Run, elsewhere: Collection[str]) -> list[Member]:
     return [] if ALIGNED in elsewhere else [member for member in (run.members[0], *held) if member.id not in elsewhere]
 
 
-def _sentences(run: Run, evaluation: Evaluation, judges: list[Judge], members: Sequence[Member]) -> Iterator[str]:
+def _sentences(run: Run, judges: list[Judge], answers: pd.DataFrame, members: Sequence[Member]) -> Iterator[str]:
     """The safety answer of each trajectory, from harmful requests alone."""
-    frame = pd.concat([_harmful_answers(run, evaluation, member) for member in members], ignore_index=True)
-    completions, _ = judge_completions(frame, judges, JudgementCache(run.path / JUDGEMENTS), silent)
-    answers = safety_answers(completions)
+    completions, _ = judge_completions(answers, judges, JudgementCache(run.path / JUDGEMENTS), silent)
+    known = safety_answers(completions)
     yield from (
-        f"{member.arm} (seed {member.seed}): {answers[member.id].text}" for member in members if member.id in answers
+        f"{member.arm} (seed {member.seed}): {known[member.id].text}" for member in members if member.id in known
     )
     yield "Over-refusal, and how steady the answers are, follow."
 
 
-def _harmful_answers(run: Run, evaluation: Evaluation, member: Member) -> pd.DataFrame:
+def _harmful_answers(run: Run, evaluation: Evaluation, member: Member, key: str) -> pd.DataFrame:
     """A checkpoint's answers to the harmful requests, with their questions."""
-    if run.has_table(first_stage(member.id)):
+    first = read_first_answers(run, evaluation, member, key)
+    if first is not None:
         harmful = PromptSet(tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == HARMFUL))
-        questions = replace(evaluation, prompts=harmful, look_alikes=None)
-        return with_questions(run.read_table(first_stage(member.id)), questions).assign(**member.labels)
+        return with_questions(first, replace(evaluation, prompts=harmful, look_alikes=None)).assign(**member.labels)
     answers = with_questions(run.read_table(f"answers/{member.id}"), evaluation).assign(**member.labels)
     return answers[answers["label"] == HARMFUL]

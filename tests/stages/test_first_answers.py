@@ -104,6 +104,18 @@ def test_first_answers_of_other_questions_or_labels_are_not_taken_over(lineage, 
     assert first == [prompt.id for prompt in swapped.prompts.prompts if prompt.label == "harmful"]
 
 
+def test_first_answers_of_other_questions_do_not_stand_for_answers_that_are_whole(lineage, tmp_path):
+    run, screen = begin(lineage, PROBES, tmp_path / "run", SETTINGS).path, Screen()
+    with Run.writing(run) as writing:
+        write_activations(writing, writing.model(), writing.members, silent)
+    evaluate(run, MIXED)
+    other = Evaluation(PromptSet.of(["c 1", "c 2"], ["harmful", "harmless"]), max_new_tokens=5)
+    answer_first(run, other)
+    (run / "answers" / "baseline-s0-000002.parquet").unlink()
+    answer_first(run, MIXED, report=screen)
+    assert f"{MIXED.labels.count('harmful')} prompts" in screen.results[0]
+
+
 def test_probe_prompts_are_refused_before_anything_is_asked(lineage, tmp_path):
     run = begin(lineage, PROBES, tmp_path / "run", SETTINGS).path
     with pytest.raises(PromptError, match="among the probe prompts"):
