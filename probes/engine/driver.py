@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -118,7 +117,7 @@ class Engine:
                 waiting[self._submit(task, board)] = task
                 yield from _settle(waiting, failures, board)
         while waiting:
-            self._listen(board)
+            self._listen(board, waiting)
             yield from _settle(waiting, failures, board)
         if self.in_process:
             release_model()
@@ -134,10 +133,10 @@ class Engine:
             future.set_exception(error)
             return future
 
-    def _listen(self, board: Board) -> None:
-        """Pass on what workers report until they are silent for a moment."""
+    def _listen(self, board: Board, waiting: Collection[Future[Any]]) -> None:
+        """Pass on what workers report until they are silent for a moment; where they cannot, wait for an end."""
         if self._reports is None:
-            threading.Event().wait(_TICK)
+            wait(waiting, _TICK, FIRST_COMPLETED)
             return
         with contextlib.suppress(queue.Empty):
             board.pass_on(*self._reports.get(timeout=_TICK))

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.store.atomic import write_json
-from probes.store.documents import read_json
+from probes.store.documents import parse_json
 
 _FILE = ".jobs.json"
 _SECONDS = 5.0  # between two times that it is written; what is done sooner leaves none
@@ -49,12 +49,18 @@ class JobStatus:
 def read_job_status(run: Run) -> dict[str, Any] | None:
     """What the file says, with whether a process is `at_work` on the run; None where there is none."""
     path = run.path / _FILE
-    if not path.exists():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         return None
+    return {**parse_json(text, str(path)), "at_work": _is_written_to(run)}
+
+
+def _is_written_to(run: Run) -> bool:
     lock = FileLock(run.path / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return {**read_json(path), "at_work": True}
+        return True
     lock.release()
-    return {**read_json(path), "at_work": False}
+    return False

@@ -17,6 +17,7 @@ from probes.behaviour.evaluation import (
     with_questions,
 )
 from probes.behaviour.judges import JudgementCache, open_judge
+from probes.behaviour.refusal_text import RULES
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, silent
@@ -46,7 +47,7 @@ def write_probe_answers(run: Run, model: ModelHost, max_new_tokens: int, report:
     jobs = []
     for member in run.members:
         weights = run.manifest.checkpoints[member.id]["weights_sha256"]
-        made_from = fingerprint([_VERSION, weights, run.rendered.sha256, max_new_tokens])
+        made_from = fingerprint([_VERSION, RULES, weights, run.rendered.sha256, max_new_tokens])
         if not run.holds(f"{FOLDER}/{member.id}", made_from):
             name, work = f"Answers of {member.id} to the probe prompts", partial(_answer, member, evaluation)
             jobs.append(StageJob(name, f"{FOLDER}/{member.id}", made_from, work))

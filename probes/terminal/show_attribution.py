@@ -11,7 +11,7 @@ from rich.text import Text
 
 from probes.attribution.clusters import effective_number
 from probes.statistics import decimal
-from probes.terminal.table import DASH, plain_table
+from probes.terminal.table import plain_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def _example_table(title: str, table: pd.DataFrame, ranking: str) -> Table:
     drawn.add_column("text", max_width=_TEXT, overflow="ellipsis", no_wrap=True)
     top = table.sort_values(ranking, ascending=False, kind="stable").head(_EXAMPLES)
     for place, (_, row) in enumerate(top.iterrows(), start=1):
-        numbers = [decimal(row[name], _NUMBERS[name]) if row[name] == row[name] else DASH for name in columns]
+        numbers = [decimal(row[name], _NUMBERS[name]) for name in columns]
         drawn.add_row(str(place), *numbers, Text(str(row["cluster_name"])), Text(str(row["text"])))
     return drawn
 

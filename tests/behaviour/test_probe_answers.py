@@ -48,3 +48,12 @@ def test_nothing_is_asked_twice_and_another_length_is_another_answer(judged):
     assert after == before
     longer = evaluate(run.path, replace(ASKED, max_new_tokens=5), Asking(probe_prompts=True))
     assert longer.path.joinpath("probe_answers", "aligned.parquet").stat().st_mtime_ns != before["aligned"]
+
+
+def test_other_rules_of_the_judge_judge_again(judged, monkeypatch):
+    _, run = judged
+    place = run.path / "probe_answers" / "aligned.parquet"
+    before = place.stat().st_mtime_ns
+    monkeypatch.setattr("probes.stages.probe_answers.RULES", "other rules")
+    evaluate(run.path, ASKED, Asking(probe_prompts=True))
+    assert place.stat().st_mtime_ns != before
