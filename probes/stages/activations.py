@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.activations import collect, extract
+from probes.activations import automatic_batch_tokens, collect, extract
 from probes.lineage import CheckpointRef, Member
 from probes.models import ModelHost
 from probes.models.prefix import prefix_length
@@ -59,6 +59,8 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
         if not run.holds(activations_stage(member.id), key) and not _adopt(run, member, key):
             name = f"Checkpoint {member.id} ({member.ref})"
             jobs.append(StageJob(name, activations_stage(member.id), key, partial(_measure, member, key)))
+    if jobs:  # one budget for all of them, wherever they are done: other batches round differently
+        run.manifest.model.setdefault("batch_tokens", automatic_batch_tokens(model))
     numbers = {}
     for job, (member, notices, deciding) in complete_stages(run, model, jobs, report):
         _keep_checkpoint(run, member, about.pop(member.id), notices)
@@ -176,8 +178,7 @@ def _measure(
     token_ids, settings = run.rendered.token_ids, run.settings
     shape = (model.n_layers, len(token_ids), model.d_model)
     about = {**about_activations(run, model), "key": key}
-    # The budget that was found first is kept for the run: other batches round differently.
-    budget = settings.batch_tokens or run.manifest.model.get("batch_tokens")
+    budget = settings.batch_tokens or run.manifest.model["batch_tokens"]
     with run.writing_activations(run.activations_path(member.id), shape, settings.store_dtype, about) as writer:
         used = extract(model, token_ids, writer.write, position=settings.position, batch_tokens=budget)
     shared = prefix_length(model, token_ids, before=_first_position(run))
