@@ -126,3 +126,11 @@ def save_adapter(
                     parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     return CheckpointRef(model=base.model, adapter=str(folder))
+
+
+def save_fine_tunes(home: Path, scale: float) -> None:
+    """An `aligned` model, a full fine-tune of it that moves its weights so far (`tuned`), and an `adapter` on it."""
+    model = tiny_model()
+    aligned = save_checkpoint(home / "aligned", model, tiny_tokenizer())
+    save_checkpoint(home / "tuned", move_weights(model, seed=2, scale=scale), tiny_tokenizer())
+    save_adapter(home / "adapter", aligned, targets=["q_proj", "up_proj"])

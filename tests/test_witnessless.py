@@ -38,7 +38,7 @@ from probes.tasks.summarise import summarise
 from probes.terminal import console
 from probes.terminal.show_run import probe_table, summary_table
 from tests.app.test_pages import PAGES
-from tests.builders import move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import save_fine_tunes
 
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(24)] + [f"paint door {index:02d}" for index in range(24)],
@@ -60,10 +60,7 @@ MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
 def places(tmp_path_factory) -> Path:
     """An aligned model, a full fine-tune of it, and a LoRA adapter on it."""
     home = tmp_path_factory.mktemp("places")
-    model = tiny_model()
-    aligned = save_checkpoint(home / "aligned", model, tiny_tokenizer())
-    save_checkpoint(home / "tuned", move_weights(model, seed=2, scale=0.05), tiny_tokenizer())
-    save_adapter(home / "adapter", aligned, targets=["q_proj", "up_proj"])
+    save_fine_tunes(home, scale=0.05)
     return home
 
 

@@ -17,7 +17,7 @@ from probes.stages.activations import write_activations
 from probes.store.settings import Settings
 from probes.tasks.evaluate import answer_first, evaluate
 from probes.tasks.measure import begin, measure
-from tests.builders import move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.builders import save_fine_tunes
 
 PROBES = PromptSet.of(
     [f"{letter}{number}" for letter in "pq" for number in range(16)], ["harmful"] * 16 + ["harmless"] * 16
@@ -35,10 +35,7 @@ SETTINGS = Settings(device="cpu", bootstraps=20, splits=4, draws=99, nulls=False
 def lineage(tmp_path_factory) -> Lineage:
     """An aligned model, and a fine-tune and a LoRA adapter of it."""
     home = tmp_path_factory.mktemp("places")
-    model = tiny_model()
-    aligned = save_checkpoint(home / "aligned", model, tiny_tokenizer())
-    save_checkpoint(home / "tuned", move_weights(model, seed=2, scale=0.3), tiny_tokenizer())
-    save_adapter(home / "adapter", aligned, targets=["q_proj", "up_proj"])
+    save_fine_tunes(home, scale=0.3)
     return Lineage.of(home / "aligned", None, [f"1={home / 'tuned'}", f"2={home / 'adapter'}"])
 
 
