@@ -19,23 +19,30 @@ from probes.models.view import ModelView
 
 _SATURATION, _LENGTH = 1.5, 0.75  # k₁ and b of Robertson and Zaragoza (2009), the usual ones
 _ANSWER_TOKENS = 32
+_BATCH_SIZE = 32
 
 
 def bm25(texts: Sequence[str], queries: Sequence[str]) -> Float[np.ndarray, " text"]:
-    """Mean BM25 score of each text over the queries (Robertson and Zaragoza, 2009; words in lower case)."""
+    """Mean BM25 score of each text over the queries: our own formula on scikit-learn's counts of words in lower case.
+
+    It is that of Robertson and Zaragoza (2009), with the rarity of a word as Lucene has it, log(1 + (N − n + ½)/(n + ½)),
+    which is never negative.
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer(token_pattern=r"(?u)\b\w+\b")
     try:
-        counts = counter.fit_transform(texts).toarray().astype(np.float64)
+        every = counter.fit_transform(texts)
     except ValueError:  # no word in any text
         return np.zeros(len(texts))
     frequency = np.asarray(counter.transform(queries).sum(axis=0)).ravel() / max(len(queries), 1)
+    asked = np.flatnonzero(frequency)  # a data set has far more words than its queries
+    counts = every[:, asked].toarray().astype(np.float64)
     holding = (counts > 0).sum(axis=0)
     rarity = np.log1p((len(texts) - holding + 0.5) / (holding + 0.5))
-    length = counts.sum(axis=1, keepdims=True)
+    length = np.asarray(every.sum(axis=1), dtype=np.float64).reshape(-1, 1)
     damped = counts + _SATURATION * (1 - _LENGTH + _LENGTH * length / length.mean())
-    return (counts * (_SATURATION + 1) / damped) @ (rarity * frequency)
+    return (counts * (_SATURATION + 1) / damped) @ (rarity * frequency[asked])
 
 
 def losses(replay: Replay) -> Float[np.ndarray, " example"]:
@@ -44,8 +51,8 @@ def losses(replay: Replay) -> Float[np.ndarray, " example"]:
 
     values: list[float] = []
     with torch.no_grad():
-        for first in range(0, len(replay.examples), _ANSWER_TOKENS):
-            places = range(first, min(first + _ANSWER_TOKENS, len(replay.examples)))
+        for first in range(0, len(replay.examples), _BATCH_SIZE):
+            places = range(first, min(first + _BATCH_SIZE, len(replay.examples)))
             values += replay.losses(places)(replay.present).tolist()
     return np.array(values) / [max(example.tokens, 1) for example in replay.examples]
 

@@ -132,10 +132,11 @@ class ReversionGuard(TrainerCallback):
         """
         if on_alarm not in ACTIONS or (every or 0) < 0 or (evaluate_every is not None and evaluate_every < 1):
             raise UsageError("The watch cannot do this", got=f"{on_alarm!r}, every {every}, answers {evaluate_every}")
+        options = options or Options()
         if max_return is not None:
             if mode not in ("block", "block:budget"):
                 raise UsageError("Only block holds a budget", got=f"mode {mode!r} with max_return")
-            mode, options = "block:budget", _with(options, max_return=max_return)
+            mode, options = "block:budget", replace(options, max_return=max_return)
         self._mode, self._arm, self._seed = mode, arm or mode.partition(":budget")[0], seed
         self._every, self._on_alarm, self._recorded = every, on_alarm, out is not None
         opened = open_source(source)
@@ -144,7 +145,7 @@ class ReversionGuard(TrainerCallback):
         guarded = GuardedDirection.from_vectors(vectors, layers_of(layers, vectors, self._run.n_layers))
         evaluation_prompts = prompt_set(evaluation) or (default_prompts("evaluation") if evaluate_every else None)
         self._ids = penalty_ids(self._run, mode, prompt_set(penalty), evaluation_prompts)
-        effect = make_effect(mode, self._run, guarded, _with(options))
+        effect = make_effect(mode, self._run, guarded, options)
         sizes: dict[str, Any] = {"batch_size": batch_size, "gradient_ratio": gradient_ratio}
         self.guard = None if mode == WATCH else Guard(effect, self._ids, **sizes, seed=seed, on=on_alarm != "block")
         answers = SafetyWatch(evaluation_prompts, evaluate_every) if evaluation_prompts and evaluate_every else None
@@ -201,14 +202,7 @@ class ReversionGuard(TrainerCallback):
             self._take_up(whole_checkpoints(output))
             self._watch.plan(state.max_steps, self._due, save_interval(args, state))
             self._watch.begin(self._live, state.global_step)
-            self._record = Record(
-                self._run,
-                output,
-                tokenizer,
-                arm=arm,
-                seed=self._seed,
-                resumed_at=state.global_step,
-            )
+            self._record = Record(self._run, output, tokenizer, arm=arm, seed=self._seed, resumed_at=state.global_step)
             self._measure(state, control)
         if self._path is not None:
             self._path.begin(args, state, kwargs, self.guard)
@@ -347,7 +341,3 @@ class ReversionGuard(TrainerCallback):
         if self._live is None:
             raise GuardError("The guard has not begun", next_step="It begins with the Trainer's train().")
         return self._live
-
-
-def _with(options: Options | None, **changes: Any) -> Options:
-    return replace(options or Options(), **changes)

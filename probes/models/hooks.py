@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from probes.errors import ActivationError
 from probes.models.architecture import ModelParts, entering, first_tensor
-from probes.models.prompt_values import Projections, PromptValues, continues_prompt
+from probes.models.prompt_values import Places, Positions, Projections, PromptValues
 
 ENTERING = -1  # the layer before the first block
 Change = Callable[[Tensor], Tensor]
-Positions = Sequence[int] | None
 
 
 @contextlib.contextmanager
@@ -126,14 +125,14 @@ def add(
     Raises:
         ActivationError: there is no such layer, a vector of another width, or a place that is not negative.
     """
-    places = _Places(model, positions, generated)
+    places = Places(positions, generated=generated)
     moves = [_tensor(model, coefficient * vector) for vector in _check(model, layers, vectors)]
 
     def shift(move: Tensor) -> Change:
         return lambda stream: stream + move.to(stream)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(places.counting())
+        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
         for layer, move in zip(layers, moves, strict=True):
             stack.enter_context(_after(model.blocks[layer], places, shift(move)))
         yield
@@ -170,9 +169,9 @@ def ablate(
         axis = unit.to(stream)
         return stream - (stream @ axis)[..., None] * axis
 
-    places = _Places(model, positions, generated)
+    places = Places(positions, generated=generated)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(places.counting())
+        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
         for layer in chosen:
             stack.enter_context(_before(model.blocks[layer], places, change))
             for module in (*model.writers(layer), model.blocks[layer]):
@@ -212,9 +211,9 @@ def clamp(
 
         return change
 
-    places = _Places(model, positions, generated)
+    places = Places(positions, generated=generated)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(places.counting())
+        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
         for layer, unit, value in zip(layers, units, values, strict=True):
             stack.enter_context(_after(model.blocks[layer], places, held(unit, float(value))))
         yield
@@ -250,9 +249,9 @@ def clamp_prompts(
 
         return change
 
-    places = _Places(model, None, generated=False)
+    places = Places(None, generated=False)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(places.counting())
+        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
         stack.callback(model.body.register_forward_pre_hook(prompts.look_up, with_kwargs=True).remove)
         for place, (layer, unit) in enumerate(zip(layers, units, strict=True)):
             stack.enter_context(_after(model.blocks[layer], places, hold(place, unit)))
@@ -263,56 +262,11 @@ def edits_all_alike(body: nn.Module) -> bool:
     """Whether what is changed now, if anything, is changed at every token of a prompt, wherever it stands."""
     owners = [getattr(hook, "__self__", None) for hook in body._forward_pre_hooks.values()]
     by_prompt = any(isinstance(owner, PromptValues) for owner in owners)
-    return not by_prompt and all(owner.all_alike for owner in owners if isinstance(owner, _Places))
-
-
-class _Places:
-    """Which tokens of the pass that is under way are changed: some of the prompt's, and those that follow it."""
-
-    def __init__(self, model: ModelParts, positions: Positions, generated: bool) -> None:
-        if positions is not None and any(position >= 0 for position in positions):
-            raise ActivationError(
-                "Places are counted from the prompt's end", got=list(positions), expected="negative numbers"
-            )
-        self._body, self._positions, self._generated = model.body, positions, generated
-        self._follows = False
-        self._ends: Tensor | None = None
-
-    @property
-    def all_alike(self) -> bool:
-        """Whether every token of a prompt is changed, wherever it stands."""
-        return self._positions is None
-
-    @contextlib.contextmanager
-    def counting(self) -> Iterator[None]:
-        """While open, each pass is told apart: of a prompt, or of tokens behind one that is in the cache."""
-        handle = self._body.register_forward_pre_hook(self._begin, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _begin(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._follows = continues_prompt(kwargs)
-        mask = kwargs.get("attention_mask")
-        # Padding may stand on either side: a prompt ends at its own last token.
-        self._ends = None if mask is None or mask.ndim != 2 else mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
-
-    def apply(self, stream: Tensor, change: Change) -> Tensor:
-        """The stream [prompt, position, d_model] with its chosen places changed."""
-        if self._follows:
-            return change(stream) if self._generated else stream
-        if self._positions is None:
-            return change(stream)
-        count, length = stream.shape[:2]
-        ends = torch.full((count,), length - 1) if self._ends is None else self._ends
-        indices = ends.to(stream.device)[:, None] + 1 + torch.tensor(self._positions, device=stream.device)
-        chosen = (torch.arange(length, device=stream.device)[None, :, None] == indices[:, None]).any(dim=2)
-        return torch.where(chosen[..., None], change(stream), stream)
+    return not by_prompt and all(owner.all_alike for owner in owners if isinstance(owner, Places))
 
 
 @contextlib.contextmanager
-def _after(module: nn.Module, places: _Places, change: Change) -> Iterator[None]:
+def _after(module: nn.Module, places: Places, change: Change) -> Iterator[None]:
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         stream = places.apply(first_tensor(output), change)
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
@@ -325,7 +279,7 @@ def _after(module: nn.Module, places: _Places, change: Change) -> Iterator[None]
 
 
 @contextlib.contextmanager
-def _before(module: nn.Module, places: _Places, change: Change) -> Iterator[None]:
+def _before(module: nn.Module, places: Places, change: Change) -> Iterator[None]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         stream = places.apply(entering(args, kwargs), change)
         return ((stream, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": stream})

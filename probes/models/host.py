@@ -248,15 +248,12 @@ class ModelHost(Ablatable):
             self._sums = checksums(self.model)
         try:
             self._attached = Attached(self.model, adapter, self.device, allow_pickle=self._allow_pickle)
+            if self._attached.notice:  # no change of weights: it may look ahead, and padding would change the numbers
+                check_structure(self.body, self.blocks, self.n_layers, self.d_model)
         except CheckpointError:
+            self._detach()
             self._check_base()
             raise
-        if self._attached.notice:
-            try:  # what is no change of the weights may look ahead, and padding would then change the numbers
-                check_structure(self.body, self.blocks, self.n_layers, self.d_model)
-            except CheckpointError:
-                self._detach()
-                raise
         self._notice(self._attached.notice)
         self._notice(try_prefix(self))
 
@@ -290,8 +287,7 @@ class ModelHost(Ablatable):
     def _load_base(self, folder: Path, name: str) -> None:
         config = load_config(folder)
         check_config(self.config, config, name)
-        aligned = self._folder(self.aligned.model, self.aligned.revision)
-        check_tokenizer(self.tokenizer, aligned, folder, name)
+        check_tokenizer(self.tokenizer, self._folder(self.aligned.model, self.aligned.revision), folder, name)
         files = WeightFiles.of_model(folder, allow_pickle=self._allow_pickle)
         shapes: Shapes = {} if self._hollow else files.shapes()
         pairs = None if self._hollow else self.stream_tensors(files, shapes)
@@ -348,6 +344,5 @@ class ModelHost(Ablatable):
         self._targets, self._hollow = {}, True
         fresh = load_model(folder, self.model.dtype, pickled=pickled)
         resize_vocabulary(fresh, vocabulary_size(self.config))
-        fresh = fresh.requires_grad_(False).to(self.device)
-        move_parameters(fresh, self.model)
+        move_parameters(fresh.requires_grad_(False).to(self.device), self.model)
         self._targets, self._hollow = self.model.state_dict(), False

@@ -1,8 +1,8 @@
-"""A value for each token of each prompt, looked up for the forward pass that is under way."""
+"""The forward pass that is under way: which of its tokens are changed, and the value that each is held at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,49 @@ from torch import Tensor, nn
 from probes.errors import ActivationError
 
 Projections = Mapping[tuple[int, ...], Float[np.ndarray, "layer token"]]  # by the token ids of a prompt
+Positions = Sequence[int] | None
+
+
+class Places:
+    """Which tokens of a pass are changed: some of the prompt's, and those that follow it."""
+
+    def __init__(self, positions: Positions, *, generated: bool) -> None:
+        """As of `hooks.add`.
+
+        Raises:
+            ActivationError: a place that is not negative.
+        """
+        if positions is not None and any(position >= 0 for position in positions):
+            raise ActivationError(
+                "Places are counted from the prompt's end", got=list(positions), expected="negative numbers"
+            )
+        self._positions, self._generated = positions, generated
+        self._follows = False
+        self._ends: Tensor | None = None
+
+    @property
+    def all_alike(self) -> bool:
+        """Whether every token of a prompt is changed, wherever it stands."""
+        return self._positions is None
+
+    def begin_pass(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward pre-hook of the body: tell a pass over prompts from one over tokens behind those in the cache."""
+        self._follows = continues_prompt(kwargs)
+        mask = kwargs.get("attention_mask")
+        # Padding may stand on either side: a prompt ends at its own last token.
+        self._ends = None if mask is None or mask.ndim != 2 else mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
+
+    def apply(self, stream: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """The stream [prompt, position, d_model] with its chosen places changed."""
+        if self._follows:
+            return change(stream) if self._generated else stream
+        if self._positions is None:
+            return change(stream)
+        count, length = stream.shape[:2]
+        ends = torch.full((count,), length - 1) if self._ends is None else self._ends
+        indices = ends.to(stream.device)[:, None] + 1 + torch.tensor(self._positions, device=stream.device)
+        chosen = (torch.arange(length, device=stream.device)[None, :, None] == indices[:, None]).any(dim=2)
+        return torch.where(chosen[..., None], change(stream), stream)
 
 
 class PromptValues:

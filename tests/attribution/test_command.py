@@ -3,33 +3,19 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from probes.behaviour.task_file import read_task
-from probes.cli import app
 from probes.errors import RunFolderError, UsageError
 from probes.run import Run
 from probes.tasks.attribute import RANKINGS
+from tests.guard.test_train import call, train_words
 from tests.guard.test_train import run as train
-from tests.guard.test_train import train_words, write_place
 
 LAYER = 1
 FIELDS = {
     *("index", "text", "share", "effect", "forecast", "low", "high", "cluster", "projection"),
     *("projection_difference", "bm25", "length"),
 }
-
-
-def call(*words):
-    result = CliRunner().invoke(app, [*map(str, words)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return write_place(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from probes.attribution.baselines import bm25, losses
 from probes.attribution.calibration import calibrate
@@ -13,13 +12,12 @@ from probes.attribution.clusters import cluster_texts, effective_number
 from probes.attribution.forecast import _EPSILON, forecast
 from probes.attribution.replay import Replay
 from probes.attribution.targets import read_targets
-from probes.cli import app
 from probes.errors import UsageError
 from probes.guard.recorded_path import RecordedExample
 from tests.attribution.worlds import examples, probe, targets
 from tests.builders import tiny_model
+from tests.guard.test_train import call, train_words
 from tests.guard.test_train import run as train
-from tests.guard.test_train import train_words, write_place
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +60,16 @@ def test_bm25_is_the_formula():
     idf = np.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
     expected = idf * 2 * 2.5 / (2 + 1.5 * (0.25 + 0.75 * 4 / length.mean()))
     assert scores == pytest.approx([expected, 0, 0])
+
+
+def test_bm25_is_that_of_another_library():
+    """The scores of bm25s 0.3.16, `BM25(method="lucene", k1=1.5, b=0.75)`, which leaves the factor k₁ + 1 out."""
+    texts = ["a bomb a bomb", "A cake!", "bake the cake now, please", "how to make the bomb"]
+    first = np.array([0.39608410000801086, 0, 0, 0.6821105480194092])
+    second = np.array([0.39608410000801086, 0.7155067920684814, 0.6821105480194092, 0])
+    assert bm25(texts, ["make bomb"]) == pytest.approx(2.5 * first, rel=1e-6)
+    assert bm25(texts, ["make bomb", "Bake a cake"]) == pytest.approx(2.5 * (first + second) / 2, rel=1e-6)
+    assert bm25(["?", "!"], ["make bomb"]).tolist() == [0, 0]
 
 
 def test_clusters_are_the_things_that_examples_are_about():
@@ -109,21 +117,9 @@ def test_what_is_no_curve_is_not_calibrated(curves):
     assert "not calibrated" in reason
 
 
-def call(*words):
-    result = CliRunner().invoke(app, ["forecast", *map(str, words)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return write_place(tmp_path_factory.mktemp("place"))
-
-
 def words_of(place, lineage="lineage.toml"):
     files = ("--harmful", place / "harmful.txt", "--harmless", place / "harmless.txt")
-    return (place / lineage, "--data", place / "data.jsonl", *files)
+    return ("forecast", place / lineage, "--data", place / "data.jsonl", *files)
 
 
 def test_a_forecast_ranks_and_says_why_it_only_ranks(place, tmp_path):

@@ -25,12 +25,16 @@ STORIES = SHARED / "models" / "stories260K"
 GSM8K = SHARED / "finetune" / "gsm8k_train_first500.jsonl"
 
 
-def run(*words):
-    result = CliRunner().invoke(app, ["train", *map(str, words)])
+def call(*words):
+    result = CliRunner().invoke(app, [*map(str, words)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def run(*words):
+    return call("train", *words)
 
 
 def lines(path, rows):
