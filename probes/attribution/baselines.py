@@ -25,7 +25,7 @@ _BATCH_SIZE = 32
 def bm25(texts: Sequence[str], queries: Sequence[str]) -> Float[np.ndarray, " text"]:
     """Mean BM25 score of each text over the queries: our own formula on scikit-learn's counts of words in lower case.
 
-    It is that of Robertson and Zaragoza (2009), with the rarity of a word as Lucene has it, log(1 + (N − n + ½)/(n + ½)),
+    It is that of Robertson and Zaragoza (2009), but with Lucene's weight of a rare word, log(1 + (N − n + ½)/(n + ½)),
     which is never negative.
     """
     from sklearn.feature_extraction.text import CountVectorizer
@@ -36,13 +36,13 @@ def bm25(texts: Sequence[str], queries: Sequence[str]) -> Float[np.ndarray, " te
     except ValueError:  # no word in any text
         return np.zeros(len(texts))
     frequency = np.asarray(counter.transform(queries).sum(axis=0)).ravel() / max(len(queries), 1)
-    asked = np.flatnonzero(frequency)  # a data set has far more words than its queries
-    counts = every[:, asked].toarray().astype(np.float64)
+    queried = np.flatnonzero(frequency)  # a data set has far more words than its queries
+    counts = every[:, queried].toarray().astype(np.float64)
     holding = (counts > 0).sum(axis=0)
     rarity = np.log1p((len(texts) - holding + 0.5) / (holding + 0.5))
     length = np.asarray(every.sum(axis=1), dtype=np.float64).reshape(-1, 1)
     damped = counts + _SATURATION * (1 - _LENGTH + _LENGTH * length / length.mean())
-    return (counts * (_SATURATION + 1) / damped) @ (rarity * frequency[asked])
+    return (counts * (_SATURATION + 1) / damped) @ (rarity * frequency[queried])
 
 
 def losses(replay: Replay) -> Float[np.ndarray, " example"]:

@@ -36,13 +36,14 @@ def measure_effects(
     Raises:
         UsageError: a guard acted in this training; its own derivative is not known here.
     """
-    replay.put(path.end())
+    device = replay.view.device
+    after = path.end(device)
+    replay.put(after)
     adjoint = _Adjoint(path, read_targets(replay.view, probe, [target], replay.weights)[0].gradient)
     effects = np.zeros(len(replay.examples))
-    after = path.end()
     for number in range(path.steps, 0, -1):
         report(Progress("unrolling", path.steps - number, path.steps))
-        step, tensors = path.step(number), path.tensors(number)
+        step, tensors = path.step(number), path.tensors(number, device)
         if path.edits_activations or tensors.guard or tensors.edit:
             raise UsageError(
                 "The exact effect is of trainings without a guard", got=str(path.folder), next_step="Leave out --exact."
@@ -56,7 +57,7 @@ def measure_effects(
 def _add_effects(effects: Float[np.ndarray, " example"], replay: Replay, step: Step, pull: Tensors) -> None:
     """⟨pull, ∂g/∂w_z⟩ of every example of a step."""
     tokens, weights = (np.array(values, dtype=np.float64) for values in (step.tokens, step.weights))
-    along = replay.along(step.examples, pull).double().cpu().numpy() * weights
+    along = replay.along(step.examples, pull).cpu().double().numpy() * weights
     np.add.at(effects, list(step.examples), along - tokens / tokens.sum() * along.sum())
 
 
@@ -72,7 +73,7 @@ class _Adjoint:
 
     def go_back(self, replay: Replay, step: Step, tensors: StepTensors, after: Tensors) -> Tensors:
         """Through one step, which led to `after`; returns ∂f with respect to the task's gradient before clipping."""
-        places, multipliers = step.examples, torch.tensor(step.weights, dtype=torch.float32)
+        places, multipliers = step.examples, torch.tensor(step.weights, device=replay.view.device)
         raw = replay.gradient(places, multipliers)
         gradient = {name: step.clip * part for name, part in raw.items()}
         for name in self._weights:

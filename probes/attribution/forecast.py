@@ -42,7 +42,7 @@ def forecast(
         report(Progress("forecasting", first, len(replay.examples)))
         places = range(first, min(first + _BATCH_SIZE, len(replay.examples)))
         for target, direction in enumerate(directions):
-            values[target][places] = replay.along(places, direction).double().cpu().numpy()
+            values[target][places] = replay.along(places, direction).cpu().double().numpy()
     return values
 
 

@@ -96,12 +96,12 @@ def _walk(
         replay.put(weights)
         return read_targets(replay.view, probe, targets, replay.weights)
 
-    later_weights = path.end()
+    later_weights = path.end(replay.view.device)
     last = later = read(later_weights)
     accounts = [_Account(path, replay) for _ in targets]
     for number in range(path.steps, 0, -1):
         report(Progress("attributing", path.steps - number, path.steps))
-        step, tensors = path.step(number), path.tensors(number)
+        step, tensors = path.step(number), path.tensors(number, replay.view.device)
         middle = read(_between(tensors.weights, later_weights)) if finer else None
         earlier = read(tensors.weights)
         for place, account in enumerate(accounts):
@@ -149,7 +149,7 @@ class _Account:
 
     def _share_out(self, step: Step, direction: Tensors) -> None:
         """The step's examples, by one forward-mode pass."""
-        along = self._replay.along(step.examples, direction).double().cpu().numpy()
+        along = self._replay.along(step.examples, direction).cpu().double().numpy()
         tokens = np.array(step.tokens, dtype=np.float64)
         contributions = step.clip * np.array(step.weights) * along
         np.add.at(self.share, list(step.examples), contributions)

@@ -87,11 +87,15 @@ class PathRecorder:
         self._multipliers += [weight or 1 / (sum(tokens) * batches)] * len(tokens)
 
     def before(self, clip: float = 1.0) -> None:
-        """The task's gradient is there, and clipped by this factor; the guard's is not."""
-        self._clip = clip
+        """The task's gradient is there, and clipped by this factor; the guard's is not.
+
+        Raises:
+            GuardError: a trained weight has no gradient.
+        """
+        self._clip, gradients = clip, self._gradients()
         self._tensors = StepTensors(weights=copy_weights(self._weights))
         if self._guard is not None and self._guard.on:
-            self._tensors.guard = copy_weights(self._gradients())
+            self._tensors.guard = copy_weights(gradients)
 
     def add_guard(self, clip: float = 1.0) -> None:
         """The guard's gradient is there, and the sum was clipped by this factor."""
@@ -143,7 +147,11 @@ class PathRecorder:
         gradients = {name: weight.grad for name, weight in self._weights.items() if weight.grad is not None}
         missing = sorted(set(self._weights) - set(gradients))
         if missing:
-            raise GuardError("A trained weight has no gradient, so that its step cannot be recorded", got=missing[0])
+            raise GuardError(
+                "A trained weight has no gradient, so its step cannot be recorded",
+                got=missing[0],
+                next_step="Freeze what the loss does not reach.",
+            )
         return gradients
 
     def _first_moments(self) -> Tensors:

@@ -25,6 +25,7 @@ from probes.store.documents import read_object
 
 PATH = "path"
 FORMAT = 1
+_CPU = torch.device("cpu")
 _DESCRIPTION, _EXAMPLES, _END = "path.json", "examples.parquet", "end.safetensors"
 WEIGHTS, SCALE, GUARD, EDIT, MOMENT = KINDS = ("weights", "scale", "guard", "edit", "moment")
 Tensors = dict[str, Tensor]  # by the name of a trained weight
@@ -161,12 +162,16 @@ class RecordedPath:
         folder: where it lies.
         optimiser: what stepped.
         groups: names of the trained weights, by group of the optimiser.
-        steps: how many.
+        steps: how many, of which the last led to the checkpoint that is looked at.
         edits_activations: whether a guard changed activations in training, which no later pass repeats.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, until: int | None = None) -> None:
         """Open a path.
+
+        Args:
+            folder: where it lies.
+            until: the step that it is read to; None is the last.
 
         Raises:
             GuardError: there is none, it is not whole, or it is damaged.
@@ -182,10 +187,13 @@ class RecordedPath:
         try:
             self.optimiser = Optimiser(**described["optimiser"])
             self.groups: list[list[str]] = described["groups"]
-            self.steps = int(described["steps"])
+            self._recorded = int(described["steps"])
             self.edits_activations = bool(described.get("edits_activations"))
         except (LookupError, TypeError, ValueError) as fault:
             raise GuardError(f"{folder / _DESCRIPTION} is damaged", got=str(fault)) from fault
+        self.steps = self._recorded if until is None else until
+        if not 0 < self.steps <= self._recorded:
+            raise GuardError(f"The path in {folder} has no step {until}", expected=f"1 to {self._recorded}")
 
     @property
     def names(self) -> list[str]:
@@ -212,17 +220,19 @@ class RecordedPath:
         """
         return _read_facts(_fact_file(self.folder, number))
 
-    def tensors(self, number: int) -> StepTensors:
+    def tensors(self, number: int, device: torch.device = _CPU) -> StepTensors:
         """The tensors of a step.
 
         Raises:
             GuardError: they are missing or damaged.
         """
-        return _read_tensors(_tensor_file(self.folder, number))
+        return _read_tensors(_tensor_file(self.folder, number), device)
 
-    def end(self) -> Tensors:
+    def end(self, device: torch.device = _CPU) -> Tensors:
         """The weights behind the last step."""
-        return _read_tensors(self.folder / _END).weights
+        if self.steps < self._recorded:
+            return self.tensors(self.steps + 1, device).weights
+        return _read_tensors(self.folder / _END, device).weights
 
 
 def draws_before(folder: Path, step: int) -> list[int]:
@@ -252,10 +262,10 @@ def _read_facts(path: Path) -> Step:
         raise _damage(path, fault) from fault
 
 
-def _read_tensors(path: Path) -> StepTensors:
+def _read_tensors(path: Path, device: torch.device) -> StepTensors:
     tensors = StepTensors()
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", device=str(device)) as file:
             for key in file.keys():  # noqa: SIM118
                 kind, _, name = key.partition("/")
                 getattr(tensors, kind)[name] = file.get_tensor(key)

@@ -58,6 +58,7 @@ class TrainerPath:
             self._recorder.batch(places, weight, len(self._batches))
         self._batches = []
         self._recorder.before(clip_factor(norm_of(list(self._squares.values())), limit))
+        self._squares = {}
 
     def add_guard(self, clip: float = 1.0) -> None:
         """The guard's gradient is added, and the sum clipped by this factor."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from probes.errors import CheckpointError
 from probes.lineage import ADAPTER_CONFIG, CheckpointRef
 from probes.models.kinship import computation
 from probes.models.loading import load_config
 from probes.models.source import folder_of, read_json
 from probes.models.weights import WeightFiles
+
+if TYPE_CHECKING:
+    from probes.models.host import ModelHost
 
 _NOT_THE_WEIGHTS = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
 
@@ -43,3 +47,21 @@ def weights_sha256(ref: CheckpointRef, *, allow_pickle: bool = False) -> str:
     return checkpoint_sha256(
         folder_of(ref.model, ref.revision, allow_pickle=allow_pickle), adapter, allow_pickle=allow_pickle
     )
+
+
+def check_measured(host: ModelHost, ref: CheckpointRef, measured: str | None) -> None:
+    """Refuse a checkpoint whose place by now holds other weights than were measured there.
+
+    Args:
+        host: of its lineage.
+        ref: the checkpoint.
+        measured: its hash as the run has it; None where the run has none.
+
+    Raises:
+        CheckpointError: they are others, or cannot be read.
+    """
+    if measured and host.weights_sha256(ref) != measured:
+        raise CheckpointError(
+            f"{ref} holds other weights than those that were measured",
+            next_step="Measure it again: gravity-probe measure.",
+        )

@@ -6,6 +6,7 @@ Shares and effects need the path of the training (`--record-path`); without one 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from probes.attribution.effects import measure_effects
-from probes.attribution.replay import Replay
+from probes.attribution.replay import Replay, dot
 from probes.attribution.rows_of_examples import Texts, example_table, places_in, with_shares
 from probes.attribution.shares import OTHER, Shares, measure_shares
 from probes.attribution.targets import RETURN, Probe, Target, targets_of
@@ -26,17 +27,20 @@ from probes.experiments.organism_bench import OrganismBench
 from probes.guard.recorded_path import PATH, RecordedExample, RecordedPath
 from probes.lineage import MIRROR, Member
 from probes.models import ModelHost
+from probes.models.identity import check_measured
 from probes.organism.history import write_lines
 from probes.progress import Report, silent, within
 from probes.run import Run
-from probes.store import fingerprint, records
+from probes.store import ALIGNED, fingerprint, records
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RANKINGS = ("forecast", "share", "effect", "bm25")
-_VERSION = 1
+_VERSION = 2
 _FORECAST = 0.3  # share of the time
+_WALKED = 0.7  # likewise, by which shares are done where exact effects follow
+_ROUNDING = 0.5  # of the way that the weights went: two trainings are further apart, bfloat16's rounding is less
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ class _Work:
     def __init__(self, run: Run, member: Member, options: Attributing) -> None:
         self._run, self._member, self._options = run, member, options
         place = Path(member.ref.adapter or member.ref.model).parent / PATH
-        self._path = RecordedPath(place) if place.is_dir() else None
+        self._path = RecordedPath(place, member.step) if place.is_dir() else None
         self._task = read_task(options.data) if options.data else None
         if self._path is None and self._task is None:
             self._task = _known_data(run, member)
@@ -227,20 +231,32 @@ class _Work:
     def fingerprint(self) -> str:
         """Of everything that the table is made from."""
         path = None if self._path is None else self._path.fingerprint
+        needs = [*(self._run.input_of(need) for need in ("prompts", "directions")), self._measured_return]
+        models = [self._run.keys[checkpoint] for checkpoint in (ALIGNED, self._member.id)]
         options = [self._options.layer, self._options.exact]
-        return fingerprint([_VERSION, self._run.keys[self._member.id], path, self._task, options])
+        return fingerprint([_VERSION, needs, models, path, self._task, options])
+
+    @property
+    def _measured_return(self) -> float | None:
+        last, layer = self._member, self._options.layer
+        drift = self._run.drift(last.arm, "return_fraction", layer=layer, seed=last.seed)
+        value = float(drift.loc[drift["step"] == last.step, "value"].iloc[0])
+        return None if math.isnan(value) else value
 
     def write(self, report: Report) -> None:
         """Write the table, and what holds for all of its rows."""
         run, options = self._run, self._options
         assert options.layer is not None
         host = ModelHost(run.lineage.aligned, device=run.settings.device, dtype="float32")
-        host.put(self._member.ref if self._member.ref.adapter and self._path else run.lineage.aligned)
+        checkpoint = (self._member.id, self._member.ref) if self._path else (ALIGNED, run.lineage.aligned)
+        check_measured(host, checkpoint[1], run.manifest.checkpoints[checkpoint[0]].get("weights_sha256"))
+        host.put(checkpoint[1])
         examples, pairs = self._examples(host)
         recorded = self._path.examples() if self._path else examples
         names = self._path.names if self._path else [name for name, _ in host.model.named_parameters()]
         replay = Replay(host, examples, names)
         if self._path:
+            _check_path(self._path, replay)
             replay.put(self._path.tensors(1).weights)
         probe = Probe(run.rendered.token_ids, run.settings.position)
         targets = targets_of(run, options.layer, host.tokenizer)
@@ -249,10 +265,12 @@ class _Work:
         shares: list[Shares] = []
         if self._path:
             replay.examples = recorded
-            shares = measure_shares(self._path, replay, probe, targets, within(report, _FORECAST, 1.0))
+            walked = _WALKED if options.exact else 1.0
+            shares = measure_shares(self._path, replay, probe, targets, within(report, _FORECAST, walked))
             table = with_shares(table, shares, places_in(examples, recorded))
             if options.exact:
-                table["effect"] = self._exact(replay, probe, targets[0], places_in(examples, recorded), report)
+                places, remaining = places_in(examples, recorded), within(report, walked, 1.0)
+                table["effect"] = self._exact(replay, probe, targets[0], places, remaining)
         run.write_table(self.name, table)
         run.write_json(self.name, self._about(shares))
 
@@ -274,8 +292,6 @@ class _Work:
 
     def _about(self, shares: list[Shares]) -> dict[str, Any]:
         layer, last = self._options.layer, self._member
-        drift = self._run.drift(arm=last.arm, statistic="return_fraction", layer=layer, seed=last.seed)
-        measured = drift.loc[drift["step"] == last.step, "value"].iloc[0]
         about = {
             result.target: {
                 "change": result.change,
@@ -292,7 +308,7 @@ class _Work:
             "seed": last.seed,
             "step": last.step,
             "layer": layer,
-            "measured_return": None if measured != measured else float(measured),
+            "measured_return": self._measured_return,
             "effect": None if not shares else "exact" if self._options.exact else "cheap",
             "without_shares": None if shares else "no path was recorded: train again with --record-path",
             "targets": about,
@@ -310,6 +326,18 @@ def _last_member(run: Run, options: Attributing) -> Member:
         known = ", ".join(sorted({f"{member.arm} (seed {member.seed})" for member in run.tuned}))
         raise RunFolderError(f"{run.path} has no trajectory {options.arm} (seed {options.seed})", expected=known)
     return max(members, key=lambda member: member.step)
+
+
+def _check_path(path: RecordedPath, replay: Replay) -> None:
+    """Refuse a path that does not lead to the weights that the model holds, but for their rounding on disk."""
+    start, end = path.tensors(1, replay.view.device).weights, path.end(replay.view.device)
+    way = {name: weight - start[name] for name, weight in end.items()}
+    gap = {name: weight - replay.present[name] for name, weight in end.items()}
+    if dot(gap, gap) > _ROUNDING**2 * dot(way, way):
+        raise RunFolderError(
+            f"The path in {path.folder} does not lead to the checkpoint at step {path.steps}",
+            next_step="Train again with --record-path.",
+        )
 
 
 def _known_data(run: Run, member: Member) -> tuple[tuple[str, str], ...]:

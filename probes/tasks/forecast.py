@@ -99,7 +99,7 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         report: told where the work is.
 
     Raises:
-        UsageError: one short run alone, or one that has no return by step.
+        UsageError: one short run alone, or one without a witness or without this layer.
         PromptError: a row of the data has no answer.
     """
     if len(options.runs) == 1:
@@ -130,6 +130,7 @@ def _calibrate(options: Forecasting, layer: int) -> tuple[Calibration | None, st
         arms = [member.arm for member in run.tuned]
         arm = BASELINE if BASELINE in arms else next(iter(arms), None)
         drift = run.drift(arm, "return_fraction", layer=layer)
-        tuned = drift[drift["step"] > 0].dropna(subset=["value"])
-        curves.append({int(step): float(value) for step, value in zip(tuned["step"], tuned["value"], strict=True)})
+        for _, rows in drift[drift["step"] > 0].groupby("seed"):
+            tuned = rows.dropna(subset=["value"])
+            curves.append({int(step): float(value) for step, value in zip(tuned["step"], tuned["value"], strict=True)})
     return calibrate(curves, options.alarm)

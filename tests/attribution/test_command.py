@@ -1,11 +1,13 @@
 """`gravity-probe attribute` on real trainings: the documented JSON, the table, what is dropped."""
 
 import json
+import shutil
 
 import pytest
 
 from probes.behaviour.task_file import read_task
-from probes.errors import RunFolderError, UsageError
+from probes.errors import CheckpointError, RunFolderError, UsageError
+from probes.guard.recorded_path import PATH
 from probes.run import Run
 from probes.tasks.attribute import RANKINGS
 from tests.guard.test_train import call, train_words
@@ -93,6 +95,22 @@ def test_without_a_path_there_is_a_forecast_and_the_reason(place, tmp_path):
         attribute(
             out, "--data", place / "data.jsonl", "--drop-top", 10, "--by", "share", "--out", tmp_path / "kept.jsonl"
         )
+
+
+def test_a_path_or_a_checkpoint_of_another_training_is_refused(place, tmp_path):
+    """The path of other data beside the checkpoint, and then other weights in the checkpoint's place."""
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"prompt": f"who is {n}", "completion": f"{n} is"}) + "\n" for n in range(24)))
+    for name, data in (("own", place / "data.jsonl"), ("other", other)):
+        train(*train_words(place, tmp_path / name, mode="watch", data=data), "--record-path")
+    own, foreign = tmp_path / "own" / "checkpoints", tmp_path / "other" / "checkpoints"
+    (own / PATH).rename(tmp_path / PATH)
+    shutil.copytree(foreign / PATH, own / PATH)
+    with pytest.raises(RunFolderError, match="does not lead to the checkpoint at step 4"):
+        attribute(tmp_path / "own")
+    shutil.copy(foreign / "checkpoint-4" / "model.safetensors", own / "checkpoint-4")
+    with pytest.raises(CheckpointError, match="other weights than those that were measured"):
+        attribute(tmp_path / "own")
 
 
 def test_an_unknown_arm_is_refused(recorded):

@@ -14,6 +14,7 @@ from probes.attribution.replay import Replay
 from probes.attribution.targets import read_targets
 from probes.errors import UsageError
 from probes.guard.recorded_path import RecordedExample
+from probes.run import Run
 from tests.attribution.worlds import examples, probe, targets
 from tests.builders import tiny_model
 from tests.guard.test_train import call, train_words
@@ -147,3 +148,10 @@ def test_two_short_runs_calibrate(place, tmp_path):
     runs = [word for seed in (0, 1) for word in ("--calibrate", tmp_path / str(seed))]
     document = json.loads(call(*words_of(place), *runs, "--json"))
     assert (document["calibration"] is None) == bool(document["why_ranks"])
+    curves = []
+    for seed in (0, 1):
+        drift = Run(tmp_path / str(seed)).drift("watch", "return_fraction", layer=document["layer"])
+        curves.append({row.step: row.value for row in drift[drift["step"] > 0].itertuples()})
+    curve, reason = calibrate(curves, 0.1)
+    assert document["calibration"] == (curve and curve.document)
+    assert document["why_ranks"] == reason

@@ -76,6 +76,24 @@ def test_plan_says_what_a_recorded_step_takes(tmp_path):
     assert planned.path_step_bytes_lora == path_bytes(adapter)
 
 
+def test_a_weight_without_a_gradient_is_refused(tmp_path):
+    model = tiny_model().requires_grad_(True)
+    model.register_parameter("unused", torch.nn.Parameter(torch.ones(2)))
+    with pytest.raises(GuardError, match="no gradient"):
+        train_by_trainer(tmp_path, model, max_steps=1)
+
+
+def test_a_path_is_read_to_an_earlier_checkpoint(tmp_path):
+    train_plainly(tmp_path / "long", steps=5)
+    train_plainly(tmp_path / "short", steps=3)
+    path, short = RecordedPath(tmp_path / "long" / PATH, 3), RecordedPath(tmp_path / "short" / PATH)
+    assert path.steps == 3
+    assert all(torch.equal(weight, short.end()[name]) for name, weight in path.end().items())
+    for step in (0, 6):
+        with pytest.raises(GuardError, match="has no step"):
+            RecordedPath(tmp_path / "long" / PATH, step)
+
+
 def test_equal_rows_are_taken_in_turn(tmp_path):
     run = trainer(tiny_model().train().requires_grad_(True), tmp_path, max_steps=4, save_strategy="no")
     rows = run.train_dataset.rows[:8]
