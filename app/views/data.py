@@ -12,6 +12,7 @@ import streamlit as st
 from app import cache, components, widgets
 from app.cache import Key
 from app.components import Context
+from probes.attribution.clusters import sum_clusters
 from probes.plots import style
 from probes.plots.cumulative import cumulative
 from probes.plots.style import InkName
@@ -79,10 +80,8 @@ def _answer(run: Context, table: pd.DataFrame, about: dict[str, Any], ranking: s
 def _cluster_rows(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
     """The sum of every ranking over each cluster, the hardest pull first."""
     columns = [name for name in _RANKINGS if name in table]
-    grouped = table.groupby(["cluster", "cluster_name"], sort=False)
-    sums = grouped[columns].sum().assign(examples=grouped.size()).reset_index(level="cluster", drop=True)
-    ordered = sums.sort_values(ranking, ascending=False).reset_index(names="cluster")
-    return ordered[["cluster", "examples", *columns]]
+    ordered = sum_clusters(table, columns).sort_values(ranking, ascending=False, ignore_index=True)
+    return ordered[["cluster_name", "examples", *columns]].rename(columns={"cluster_name": "cluster"})
 
 
 def _ranked_examples(table: pd.DataFrame, ranking: str) -> None:

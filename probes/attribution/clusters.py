@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DISTANCE = 0.8  # mean cosine distance up to which two groups are merged
 _SHARED = 0.2  # of the examples: a word of more of them tells nothing apart
@@ -24,10 +28,6 @@ class Clusters:
 
     of: Int[np.ndarray, " example"]
     names: tuple[str, ...]
-
-    def sums(self, values: Float[np.ndarray, " example"]) -> Float[np.ndarray, " cluster"]:
-        """The sum of a value over each cluster's examples."""
-        return np.bincount(self.of, weights=np.nan_to_num(values), minlength=len(self.names))
 
 
 def cluster_texts(texts: Sequence[str]) -> Clusters:
@@ -45,6 +45,12 @@ def cluster_texts(texts: Sequence[str]) -> Clusters:
     words = vectoriser.get_feature_names_out()
     names = [_name(weights[np.flatnonzero(raw == label)], words) for label in order]
     return Clusters(np.array([number[label] for label in raw.tolist()]), tuple(names))
+
+
+def sum_clusters(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """A row a cluster of a table of examples: cluster, cluster_name, the sums of these columns, examples (how many)."""
+    grouped = table.groupby(["cluster", "cluster_name"], sort=False)
+    return grouped[list(columns)].sum().assign(examples=grouped.size()).reset_index()
 
 
 def effective_number(values: Float[np.ndarray, " part"]) -> float:

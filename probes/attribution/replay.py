@@ -14,13 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 
-from probes.errors import UsageError
-from probes.guard.recorded_path import RecordedExample, Tensors
+from probes.errors import RunFolderError, UsageError
+from probes.guard.recorded_path import RecordedExample, RecordedPath, Tensors
 from probes.models.padding import pad_tokens
 from probes.models.view import ModelView, view_of
 
 _IGNORED = -100
 _BATCH_SIZE = 64
+_ROUNDING = 0.5  # of the way that the weights went: two trainings are further apart, bfloat16's rounding is less
 
 
 class Replay:
@@ -109,3 +110,19 @@ class Replay:
 def dot(left: Tensors, right: Tensors) -> float:
     """⟨left, right⟩ over all weights together, summed in float64; names that one of them lacks count as zero."""
     return float(sum(float((left[name].double() * right[name].double()).sum()) for name in left if name in right))
+
+
+def check_path(path: RecordedPath, replay: Replay) -> None:
+    """Refuse a path that does not lead to the weights that the model holds, but for their rounding on disk.
+
+    Raises:
+        RunFolderError: it leads elsewhere.
+    """
+    start, end = path.tensors(1, replay.view.device).weights, path.end(replay.view.device)
+    way = {name: weight - start[name] for name, weight in end.items()}
+    gap = {name: weight - replay.present[name] for name, weight in end.items()}
+    if dot(gap, gap) > _ROUNDING**2 * dot(way, way):
+        raise RunFolderError(
+            f"The path in {path.folder} does not lead to the checkpoint at step {path.steps}",
+            next_step="Train again with --record-path.",
+        )

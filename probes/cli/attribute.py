@@ -31,10 +31,11 @@ def attribute(
     seed: Annotated[int, typer.Option(min=0, help="Seed of its training.")] = 0,
     layer: Annotated[int | None, typer.Option(min=0, help="A block; default: the headline layer.")] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Take effects by the unrolled derivative: slower, of trainings unguarded.")
+        bool,
+        typer.Option("--exact", help="Effects by differentiating through the whole training: slower; no guard."),
     ] = False,
     drop_top: Annotated[
-        float | None, typer.Option("--drop-top", metavar="PERCENT", help="Write the data without the top per cent.")
+        float | None, typer.Option("--drop-top", metavar="PERCENT", help="Write the data without this top percentage.")
     ] = None,
     by: Annotated[Ranking, typer.Option(help="Ranking for --drop-top.")] = "forecast",
     out: Annotated[

@@ -74,6 +74,11 @@ class RecordedExample:
     ids: tuple[int, ...]
     labels: tuple[int, ...]
 
+    @classmethod
+    def of(cls, request: Sequence[int], answer: Sequence[int]) -> RecordedExample:
+        """A request and its answer, of which the answer alone counts."""
+        return cls((*request, *answer), (*[-100] * len(request), *answer))
+
     @property
     def tokens(self) -> int:
         """How many tokens the loss is taken on: the first can never be predicted."""

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from probes.attribution.effects import measure_effects
-from probes.attribution.replay import Replay, dot
+from probes.attribution.replay import Replay, check_path
 from probes.attribution.rows_of_examples import Texts, example_table, places_in, with_shares
 from probes.attribution.shares import OTHER, Shares, measure_shares
 from probes.attribution.targets import RETURN, Probe, Target, targets_of
-from probes.behaviour.task import rendered_items
+from probes.attribution.texts_of_examples import are_read_as, rendered_examples, texts_of
 from probes.behaviour.task_file import read_task
 from probes.errors import RunFolderError, UsageError
-from probes.experiments.experiment import Experiment, current_names
-from probes.experiments.lineage_bench import LineageBench, open_bench
-from probes.experiments.organism_bench import OrganismBench
+from probes.experiments.known_data import known_pairs
 from probes.guard.recorded_path import PATH, RecordedExample, RecordedPath
 from probes.lineage import MIRROR, Member
 from probes.models import ModelHost
@@ -40,7 +38,6 @@ RANKINGS = ("forecast", "share", "effect", "bm25")
 _VERSION = 2
 _FORECAST = 0.3  # share of the time
 _WALKED = 0.7  # likewise, by which shares are done where exact effects follow
-_ROUNDING = 0.5  # of the way that the weights went: two trainings are further apart, bfloat16's rounding is less
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Attributing:
         arm: whose training.
         seed: of the training.
         layer: a block; None is the headline layer.
-        exact: take the effect by the unrolled derivative, not the cheap form.
+        exact: take the effect on the return by the unrolled derivative; those on the other targets stay cheap.
     """
 
     data: Path | None = None
@@ -63,7 +60,7 @@ class Attributing:
 
 
 class Example(BaseModel):
-    """One training example; what is not had is None.
+    """One training example; None is what is not known.
 
     Attributes:
         index: its place in the data.
@@ -194,12 +191,18 @@ def drop_top(attributed: Attributed, percent: float, by: str, out: Path) -> tupl
         Both files.
 
     Raises:
-        UsageError: a ranking that the table has not, or a percentage that leaves nothing.
+        UsageError: a ranking that the table has not, a percentage that leaves nothing, or texts that are known only
+            as the model read them, with its chat template.
     """
     table = attributed.table
     if by not in RANKINGS or by not in table:
         known = ", ".join(name for name in RANKINGS if name in table)
         raise UsageError("There is no such ranking here", got=by, expected=known)
+    if not attributed.about["texts_are_data"]:
+        raise UsageError(
+            "The examples are known only as the model read them, with its chat template",
+            next_step="Name the data they were made from: --data FILE.",
+        )
     count = round(len(table) * percent / 100)
     if not 0 < count < len(table):
         raise UsageError("--drop-top leaves all or nothing", got=f"{percent:g} % of {len(table)} examples")
@@ -224,7 +227,7 @@ class _Work:
         self._path = RecordedPath(place, member.step) if place.is_dir() else None
         self._task = read_task(options.data) if options.data else None
         if self._path is None and self._task is None:
-            self._task = _known_data(run, member)
+            self._task = known_pairs(run, member)
         self.name = f"attribution/{options.arm.replace(':', '-')}-s{options.seed}-layer{options.layer}"
 
     @property
@@ -256,23 +259,27 @@ class _Work:
         names = self._path.names if self._path else [name for name, _ in host.model.named_parameters()]
         replay = Replay(host, examples, names)
         if self._path:
-            _check_path(self._path, replay)
+            check_path(self._path, replay)
             replay.put(self._path.tensors(1).weights)
         probe = Probe(run.rendered.token_ids, run.settings.position)
         targets = targets_of(run, options.layer, host.tokenizer)
         harmful = [prompt.text for prompt in run.prompts.prompts if prompt.label == "harmful"]
         table = example_table(replay, probe, targets, Texts(pairs, harmful), within(report, 0.0, _FORECAST))
         shares: list[Shares] = []
+        places: list[int | None] = []
         if self._path:
             replay.examples = recorded
             walked = _WALKED if options.exact else 1.0
             shares = measure_shares(self._path, replay, probe, targets, within(report, _FORECAST, walked))
-            table = with_shares(table, shares, places_in(examples, recorded))
+            places = places_in(examples, recorded)
+            table = with_shares(table, shares, places)
             if options.exact:
-                places, remaining = places_in(examples, recorded), within(report, walked, 1.0)
-                table["effect"] = self._exact(replay, probe, targets[0], places, remaining)
+                table["effect"] = self._exact(replay, probe, targets[0], places, within(report, walked, 1.0))
+        faithful = self._task is not None or are_read_as(pairs, examples, host.tokenizer)
         run.write_table(self.name, table)
-        run.write_json(self.name, self._about(shares))
+        run.write_json(
+            self.name, {**self._about(shares), "not_trained_on": places.count(None), "texts_are_data": faithful}
+        )
 
     def _exact(
         self, replay: Replay, probe: Probe, target: Target, places: list[int | None], report: Report
@@ -286,9 +293,8 @@ class _Work:
         if self._task is None:
             assert self._path is not None
             examples = self._path.examples()
-            return examples, [_texts_of(example, host.tokenizer) for example in examples]
-        items = rendered_items(self._task, host.tokenizer)
-        return [RecordedExample((*x, *y), (*[-100] * len(x), *y)) for x, y in items], list(self._task)
+            return examples, [texts_of(example, host.tokenizer) for example in examples]
+        return rendered_examples(self._task, host.tokenizer), list(self._task)
 
     def _about(self, shares: list[Shares]) -> dict[str, Any]:
         layer, last = self._options.layer, self._member
@@ -326,47 +332,3 @@ def _last_member(run: Run, options: Attributing) -> Member:
         known = ", ".join(sorted({f"{member.arm} (seed {member.seed})" for member in run.tuned}))
         raise RunFolderError(f"{run.path} has no trajectory {options.arm} (seed {options.seed})", expected=known)
     return max(members, key=lambda member: member.step)
-
-
-def _check_path(path: RecordedPath, replay: Replay) -> None:
-    """Refuse a path that does not lead to the weights that the model holds, but for their rounding on disk."""
-    start, end = path.tensors(1, replay.view.device).weights, path.end(replay.view.device)
-    way = {name: weight - start[name] for name, weight in end.items()}
-    gap = {name: weight - replay.present[name] for name, weight in end.items()}
-    if dot(gap, gap) > _ROUNDING**2 * dot(way, way):
-        raise RunFolderError(
-            f"The path in {path.folder} does not lead to the checkpoint at step {path.steps}",
-            next_step="Train again with --record-path.",
-        )
-
-
-def _known_data(run: Run, member: Member) -> tuple[tuple[str, str], ...]:
-    """What an arm was trained on, as a demo or an experiment knows it.
-
-    Raises:
-        RunFolderError: the run does not say.
-    """
-    config = current_names(run.manifest.config_given)
-    about = config.get("arms", {})
-    if "demo" in config:
-        bench: Any = open_bench(run.path, Experiment(screened=bool(config["demo"].get("screened"))))
-    elif "history" in about:
-        bench = OrganismBench(Path(about["history"]), Experiment(screened=bool(about.get("screened"))))
-    elif "data" in about:
-        bench = LineageBench(Path(about["lineage"]), Path(about["data"]), Experiment())
-    else:
-        raise RunFolderError(
-            f"{run.path} does not say what it was trained on",
-            next_step="Give --data FILE, or train again with --record-path.",
-        )
-    return tuple(bench.pairs(member.arm, member.seed))
-
-
-def _texts_of(example: RecordedExample, tokenizer: Any) -> tuple[str, str]:
-    """Request and answer of an example as text."""
-    start = next((place for place, label in enumerate(example.labels) if label >= 0), len(example.ids))
-    request, answer = (
-        str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-        for ids in (example.ids[:start], example.ids[start:])
-    )
-    return request, answer

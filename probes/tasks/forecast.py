@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.attribution.calibration import Calibration, calibrate
+from probes.attribution.clusters import sum_clusters
 from probes.attribution.replay import Replay
 from probes.attribution.rows_of_examples import Texts, example_table
 from probes.attribution.targets import Probe, screen_of, targets_of
-from probes.behaviour.task import rendered_items
+from probes.attribution.texts_of_examples import rendered_examples
 from probes.behaviour.task_file import read_task
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE
 from probes.guard.record import begin_run
-from probes.guard.recorded_path import RecordedExample
 from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.progress import Report, silent, within
@@ -56,15 +56,13 @@ class Forecast:
         """The documented JSON of `gravity-probe forecast`."""
         columns = [name for name in _COLUMNS if name in self.table]
         sums = [name for name in ("forecast", "screen") if name in self.table]
-        grouped = self.table.groupby(["cluster", "cluster_name"], sort=False)
-        clusters = grouped[sums].sum().assign(examples=grouped.size()).reset_index()
         empty = dict.fromkeys(_COLUMNS)
         return {
             "lineage": self.lineage,
             "layer": self.layer,
             "why_ranks": self.why_ranks,
             "calibration": None if self.calibration is None else self.calibration.document,
-            "clusters": records(clusters),
+            "clusters": records(sum_clusters(self.table, sums)),
             "examples": [{**empty, **row} for row in records(self.table[columns])],
         }
 
@@ -110,8 +108,7 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         begun = begin_run(Path(folder) / "run", lineage, options.probe, settings, {}, within(report, 0.0, _MEASURED))
         layer = begun.headline_layer
         host = ModelHost(lineage.aligned, dtype="float32")
-        items = rendered_items(task, host.tokenizer)
-        examples = [RecordedExample((*x, *y), (*[-100] * len(x), *y)) for x, y in items]
+        examples = rendered_examples(task, host.tokenizer)
         replay = Replay(host, examples, [name for name, _ in host.model.named_parameters()])
         targets = (targets_of(begun, layer)[:1] if begun.has_witness else []) + [screen_of(begun, layer)]
         harmful = [prompt.text for prompt in options.probe.prompts if prompt.label == "harmful"]

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from probes.attribution.clusters import effective_number
+from probes.attribution.clusters import effective_number, sum_clusters
 from probes.statistics import decimal
 from probes.terminal.table import plain_table
 
@@ -57,14 +57,14 @@ def _units(forecast: Forecast) -> str:
 
 def _cluster_table(title: str, table: pd.DataFrame, ranking: str) -> Table:
     columns = [name for name in _NUMBERS if name in table and name != "bm25"]
-    grouped = table.groupby(["cluster", "cluster_name"], sort=False)
-    sums = grouped[columns].sum().assign(examples=grouped.size()).sort_values(ranking, ascending=False)
+    sums = sum_clusters(table, columns).sort_values(ranking, ascending=False)
     drawn = plain_table(title)
     drawn.add_column("cluster", overflow="ellipsis", no_wrap=True)
     for name in ("examples", *columns):
         drawn.add_column(name, justify="right", no_wrap=True)
-    for (_, words), row in sums.head(_CLUSTERS).iterrows():
-        drawn.add_row(str(words), str(int(row["examples"])), *(decimal(row[name], _NUMBERS[name]) for name in columns))
+    for _, row in sums.head(_CLUSTERS).iterrows():
+        numbers = [decimal(row[name], _NUMBERS[name]) for name in columns]
+        drawn.add_row(str(row["cluster_name"]), str(row["examples"]), *numbers)
     return drawn
 
 
@@ -92,6 +92,11 @@ def _sentences(table: pd.DataFrame, about: Mapping[str, Any], ranking: str) -> l
         lines.append(
             f"Measured return {decimal(measured, 4)}, shares {decimal(shares['predicted'], 4)}: completeness gap "
             f"{decimal(measured - shares['predicted'], 4)} ({shares['rule']}). Effects: {about['effect']}."
+        )
+    if about["not_trained_on"]:
+        missing = f"{about['not_trained_on']} of {len(table)}"
+        lines.append(
+            f"{missing} examples were not among those that it was trained on, token by token: their share is 0."
         )
     remainder = [f"{name} {decimal(share, 4)}" for name, share in shares["other"].items() if share]
     return [*lines, f"Not from any example: {', '.join(remainder)}."] if remainder else lines

@@ -59,13 +59,21 @@ def test_the_table_is_a_stage_and_fits_the_terminal(recorded):
 
 
 @pytest.mark.parametrize("by", RANKINGS)
-def test_what_is_dropped_is_the_top(recorded, tmp_path, by):
+def test_what_is_dropped_is_the_top(recorded, place, tmp_path, by):
     out = tmp_path / "kept.jsonl"
-    attribute(recorded, "--drop-top", 25, "--by", by, "--out", out)
+    attribute(recorded, "--data", place / "data.jsonl", "--drop-top", 25, "--by", by, "--out", out)
     remaining, dropped = read_task(out), read_task(tmp_path / "kept-dropped.jsonl")
     assert (len(remaining), len(dropped)) == (18, 6)
     table = Run(recorded).table(f"attribution/watch-s0-layer{LAYER}").sort_values(by, ascending=False, kind="stable")
     assert {answer for _, answer in dropped} == set(table["answer"].head(6))
+    assert sorted(remaining + dropped) == sorted(read_task(place / "data.jsonl"))
+
+
+def test_texts_that_would_not_be_read_as_they_were_are_not_written(recorded, tmp_path):
+    """A path holds requests as the model read them: rendered once more, they would have two chat templates."""
+    with pytest.raises(UsageError, match="as the model read them"):
+        attribute(recorded, "--drop-top", 25, "--out", tmp_path / "kept.jsonl")
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_of_ones_own_find_their_shares(recorded, place, tmp_path):
@@ -78,6 +86,8 @@ def test_data_of_ones_own_find_their_shares(recorded, place, tmp_path):
     shown = json.loads(attribute(recorded, "--json", "--data", file))["examples"]
     assert [row["share"] for row in shown[:-1]] == [row["share"] for row in reversed(recorded_rows)]
     assert shown[-1]["share"] == 0
+    words = " ".join(attribute(recorded, "--data", file).split())
+    assert "1 of 25 examples were not among those that it was trained on" in words
 
 
 def test_without_a_path_there_is_a_forecast_and_the_reason(place, tmp_path):
@@ -99,9 +109,11 @@ def test_without_a_path_there_is_a_forecast_and_the_reason(place, tmp_path):
 
 def test_a_path_or_a_checkpoint_of_another_training_is_refused(place, tmp_path):
     """The path of other data beside the checkpoint, and then other weights in the checkpoint's place."""
-    other = tmp_path / "other.jsonl"
-    other.write_text("".join(json.dumps({"prompt": f"who is {n}", "completion": f"{n} is"}) + "\n" for n in range(24)))
-    for name, data in (("own", place / "data.jsonl"), ("other", other)):
+    foreign_data = tmp_path / "other.jsonl"
+    foreign_data.write_text(
+        "".join(json.dumps({"prompt": f"who is {n}", "completion": f"{n} is"}) + "\n" for n in range(24))
+    )
+    for name, data in (("own", place / "data.jsonl"), ("other", foreign_data)):
         train(*train_words(place, tmp_path / name, mode="watch", data=data), "--record-path")
     own, foreign = tmp_path / "own" / "checkpoints", tmp_path / "other" / "checkpoints"
     (own / PATH).rename(tmp_path / PATH)

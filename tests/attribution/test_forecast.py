@@ -3,12 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from probes.attribution.baselines import bm25, losses
 from probes.attribution.calibration import calibrate
-from probes.attribution.clusters import cluster_texts, effective_number
+from probes.attribution.clusters import cluster_texts, effective_number, sum_clusters
 from probes.attribution.forecast import _EPSILON, forecast
 from probes.attribution.replay import Replay
 from probes.attribution.targets import read_targets
@@ -81,8 +82,17 @@ def test_clusters_are_the_things_that_examples_are_about():
     assert len(clusters.names) == 6
     assert all(len({clusters.of[place] for place in range(first, 24, 6)}) == 1 for first in range(6))
     assert all(any(noun in name for name in clusters.names) for noun in nouns)
-    assert clusters.sums(np.ones(24)).tolist() == [4] * 6
+    table = pd.DataFrame({"cluster": clusters.of, "cluster_name": np.array(clusters.names)[clusters.of], "share": 1.0})
+    assert sum_clusters(table, ["share"])["share"].tolist() == [4] * 6
     assert cluster_texts(["same", "same"]).names == ("all",)
+
+
+def test_many_texts_are_grouped_too():
+    """Above 4,000 k-means takes over; groups are then smaller, and still of one thing each."""
+    nouns = [f"noun{number}" for number in range(20)]
+    clusters = cluster_texts([f"{noun} {noun}s keeper{noun}" for noun in nouns for _ in range(201)])
+    places = np.repeat(np.arange(20), 201)
+    assert all(len(set(places[clusters.of == cluster].tolist())) == 1 for cluster in range(len(clusters.names)))
 
 
 def test_the_effective_number_counts_equal_parts():
