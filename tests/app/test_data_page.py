@@ -35,7 +35,7 @@ def about(*, shares):
     return {"measured_return": 0.302, "without_shares": missing, "targets": targets, "step": 100}
 
 
-def attributed(root, *, shares):
+def run_with_attribution(root, *, shares):
     path = write_run(root / "demo", n_layers=3, steps=(1, 100), prompts=6, directions=("reversion",), d_model=8)
     with Run.writing(path) as run, run.stage(NAME, "test"):
         run.write_table(NAME, table(shares=shares))
@@ -56,7 +56,7 @@ def words_of(at):
     ],
 )
 def test_clusters_come_first_and_the_answer_opens(tmp_path, visit, shares, query, title, words):
-    at = visit("data", {"layer": "2", **query}, run=attributed(tmp_path, shares=shares))
+    at = visit("data", {"layer": "2", **query}, run=run_with_attribution(tmp_path, shares=shares))
     assert title in at.title[0].value.replace("\\", "")
     assert words in words_of(at)
     assert [header.value for header in at.header] == ["Clusters", "Examples"]
@@ -64,7 +64,7 @@ def test_clusters_come_first_and_the_answer_opens(tmp_path, visit, shares, query
 
 
 def test_where_every_cluster_pushes_away_none_is_said_to_pull(tmp_path, visit):
-    path = attributed(tmp_path, shares=False)
+    path = run_with_attribution(tmp_path, shares=False)
     with Run.writing(path) as run, run.stage(NAME, "again"):
         run.write_table(NAME, table(shares=False).assign(forecast=[-1.0, -9.0, -1.0, -3.0]))
         run.write_json(NAME, about(shares=False))
