@@ -106,8 +106,8 @@ def test_first_answers_of_other_questions_do_not_stand_for_answers_that_are_whol
     with Run.writing(run) as writing:
         write_activations(writing, writing.model(), writing.members, silent)
     evaluate(run, MIXED)
-    other = Evaluation(PromptSet.of(["c 1", "c 2"], ["harmful", "harmless"]), max_new_tokens=5)
-    answer_first(run, other)
+    two_questions = Evaluation(PromptSet.of(["c 1", "c 2"], ["harmful", "harmless"]), max_new_tokens=5)
+    answer_first(run, two_questions)
     (run / "answers" / "baseline-s0-000002.parquet").unlink()
     answer_first(run, MIXED, report=screen)
     assert f"{MIXED.labels.count('harmful')} prompts" in screen.results[0]
