@@ -12,6 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from probes.behaviour.rates import mean_per_token
 from probes.errors import PromptError
+from probes.models.padding import pad_tokens
+from probes.models.prefix import answer_inputs
 from probes.models.view import ModelView
 from probes.prompts import OWN, Rendering, own_template
 from probes.prompts.chat import apply_chat_template
@@ -84,22 +86,10 @@ def _as_texts(task: Sequence[tuple[str, str]], tokenizer: Any, rendering: Render
 @torch.no_grad()
 def _losses(host: ModelView, items: Sequence[Item]) -> list[float]:
     """Summed loss of each item's answer; padded on the right, so that positions are each row's own."""
-    longest = max(len(request_ids) + len(answer_ids) for request_ids, answer_ids in items)
-    ids = torch.zeros(len(items), longest, dtype=torch.long)
-    mask, targets = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
-    for row, (request_ids, answer_ids) in enumerate(items):
-        end = len(request_ids) + len(answer_ids)
-        ids[row, :end] = torch.tensor([*request_ids, *answer_ids])
-        mask[row, :end] = 1
-        targets[row, len(request_ids) - 1 : end - 1] = torch.tensor(answer_ids)
-    positions = torch.arange(longest)[None].expand_as(ids)
-    logits = host.model(
-        input_ids=ids.to(host.device),
-        attention_mask=mask.to(host.device),
-        position_ids=positions.to(host.device),
-        use_cache=False,
-    ).logits.float()
-    losses = cross_entropy(
-        logits.flatten(0, 1), targets.to(host.device).flatten(), ignore_index=_IGNORED, reduction="none"
-    )
-    return losses.view(ids.shape).sum(dim=1).double().tolist()
+    texts = [(*request, *answer) for request, answer in items]
+    first = min(len(request) for request, _ in items) - 1  # its logits decide the first token of an answer
+    decided = [(*[_IGNORED] * (len(request) - 1 - first), *answer) for request, answer in items]
+    logits = host.model(**answer_inputs(host, texts, first)).logits.float()
+    targets, _ = pad_tokens([(*row, _IGNORED) for row in decided], host.device, fill=_IGNORED)
+    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED, reduction="none")
+    return losses.view(targets.shape).sum(dim=1).double().tolist()

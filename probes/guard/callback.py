@@ -160,6 +160,11 @@ class ReversionGuard(TrainerCallback):
         self._edits: contextlib.ExitStack = contextlib.ExitStack()
         self._path = TrainerPath() if record_path else None
 
+    @property
+    def records_path(self) -> bool:
+        """Whether it has to see every batch whole."""
+        return self._path is not None
+
     def join(self, trainer: Any) -> ReversionGuard:
         """Add this guard to a Trainer, and log through it."""
         self._trainer = trainer

@@ -14,7 +14,7 @@ from probes.errors import UsageError
 from probes.models.padding import pad_tokens
 
 Example = tuple[str, str] | str  # a request and its answer, or a text of which every token counts
-_IGNORED = -100
+IGNORED = -100  # a label on which no loss is taken
 
 
 def items_of(task: Sequence[Example], tokenizer: Any) -> list[Item]:
@@ -55,5 +55,5 @@ def collate(items: Sequence[Item]) -> dict[str, Tensor]:
     """A batch [row, time], filled on the right."""
     cpu = torch.device("cpu")
     ids, mask = pad_tokens([[*request, *answer] for request, answer in items], cpu)
-    labels, _ = pad_tokens([[*[_IGNORED] * len(request), *answer] for request, answer in items], cpu, fill=_IGNORED)
+    labels, _ = pad_tokens([[*[IGNORED] * len(request), *answer] for request, answer in items], cpu, fill=IGNORED)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

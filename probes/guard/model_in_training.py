@@ -14,6 +14,8 @@ from torch import nn
 from probes.guard.guarded_direction import GuardError
 from probes.models.view import ModelView, unwrap
 
+_RATES = ("attention_dropout", "layerdrop", "router_jitter_noise")  # that no module of its own stands for
+
 
 class LiveModel(ModelView):
     """A model in training, adapters in their places; it holds whatever training has made of the weights."""
@@ -51,6 +53,13 @@ def refuse_sharded(model: nn.Module) -> None:
             expected="whole parameters on every process: one device, or DistributedDataParallel",
             next_step="Train with LoRA under DistributedDataParallel, or measure the checkpoints afterwards.",
         )
+
+
+def dropout_rate(model: nn.Module) -> float:
+    """The largest share of anything that training leaves out at random; 0 where every pass is like the next."""
+    config: Any = getattr(model, "config", None)
+    rates = [float(getattr(config, name, 0.0) or 0.0) for name in _RATES]
+    return max([*rates, *(module.p for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd))])
 
 
 @contextlib.contextmanager

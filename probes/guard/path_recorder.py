@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.guard.guarded_direction import GuardError
+from probes.guard.model_in_training import dropout_rate
 from probes.guard.penalties.edits import Edited
 from probes.guard.penalties.effect import Effect
 from probes.guard.recorded_path import (
@@ -199,19 +200,13 @@ def clip_factor(norm: float, limit: float) -> float:
 
 
 def _refuse_dropout(model: nn.Module) -> None:
-    config: Any = getattr(model, "config", None)
-    rates = {type(module).__name__: getattr(module, "p", 0.0) for module in model.modules() if _drops(module)}
-    attention = float(getattr(config, "attention_dropout", 0.0) or 0.0)
-    if attention or any(rates.values()):
+    rate = dropout_rate(model)
+    if rate:
         raise GuardError(
             "The path of a training with dropout is not recorded: no later pass repeats its masks",
-            got=f"attention dropout {attention}" if attention else str(max(rates.values())),
+            got=str(rate),
             next_step="Train without dropout (its rates are in the model's config.json).",
         )
-
-
-def _drops(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
 
 
 def norm_of(squares: Sequence[Tensor]) -> float:

@@ -93,6 +93,11 @@ class Unguarded(TrainerCallback):
         """Record the path of the training, or not."""
         self._path = TrainerPath() if record_path else None
 
+    @property
+    def records_path(self) -> bool:
+        """Whether it has to see every batch whole."""
+        return self._path is not None
+
     def join(self, trainer: Any) -> Unguarded:
         """Add this to a Trainer."""
         trainer.add_callback(self)
@@ -191,7 +196,8 @@ def fine_tune(
     model = _model(folder, start, training, device)
     limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
     data = Answered(items_of(task, tokenizer), limit)
-    trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report)
+    whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
+    trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report, whole=whole)
     guard.join(trainer)
     with no_progress_bar():
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
@@ -270,10 +276,20 @@ def _model(folder: Path, start: CheckpointRef, training: Training, device: str) 
 
 
 def _trainer(
-    model: Any, tokenizer: Any, data: Answered, output: Path, training: Training, device: str, report: Report
+    model: Any,
+    tokenizer: Any,
+    data: Answered,
+    output: Path,
+    training: Training,
+    device: str,
+    report: Report,
+    *,
+    whole: bool,
 ) -> Any:
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
+
+    from probes.guard.answer_trainer import AnswerTrainer
 
     class Told(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -302,7 +318,7 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    trainer = Trainer(
+    trainer = (Trainer if whole else AnswerTrainer)(
         model=model,
         args=arguments,
         train_dataset=data,

@@ -1,7 +1,8 @@
 """A prefix that all prompts share is read once: its keys and values, repeated for every batch.
 
 Chat templates begin every prompt alike. Where a model keeps an ordinary cache of keys and values, what follows the
-prefix comes out as if the whole prompt had been read, up to rounding; every model is held to that when it loads.
+prefix comes out as if the whole prompt had been read, up to rounding, and so do gradients; every model is held to that
+when it loads.
 """
 
 from __future__ import annotations
@@ -76,14 +77,20 @@ def prefix_length(
     return length if length >= FEWEST_TOKENS else 0
 
 
-def read_prefix(host: ModelView, ids: Sequence[int], last: int | None = None) -> SharedPrefix:
-    """Read the prefix up to block `last` (None: all of them); nothing is read where it is empty."""
+def read_prefix(
+    host: ModelView, ids: Sequence[int], last: int | None = None, *, differentiable: bool = False
+) -> SharedPrefix:
+    """Read the prefix up to block `last` (None: all of them); nothing is read where it is empty.
+
+    Where it is `differentiable`, what is read behind it hands its gradient on: summed up over the prompts.
+    """
     if not ids:
         return SharedPrefix()
     cache = _empty_cache()
     tokens, mask = pad_tokens([ids], host.device)
     layers = [] if last is None else [last]
-    with torch.inference_mode(), hand_over(host.blocks, layers, _leave), contextlib.suppress(LastLayerReached):
+    reading = torch.inference_mode(not differentiable)
+    with reading, hand_over(host.blocks, layers, _leave), contextlib.suppress(LastLayerReached):
         host.body(**_arguments(host, tokens, mask, 0, cache))
     return SharedPrefix(tuple(ids), tuple((layer.keys, layer.values) for layer in cache.layers))
 
@@ -102,6 +109,24 @@ def body_inputs(
     tokens, mask = pad_tokens([ids[start:] for ids in token_ids], host.device)
     whole = torch.cat([mask.new_ones(count, start), mask], dim=1)
     return _arguments(host, tokens, whole, start, prefix.cache(count))
+
+
+def answer_inputs(
+    host: ModelView, token_ids: Sequence[Sequence[int]], first: int, *, differentiable: bool = False
+) -> dict[str, Any]:
+    """The model's arguments for a batch of which only the logits from position `first` on are wanted.
+
+    What all the texts begin with, up to there, is read here, once; and no other logits are computed.
+
+    Args:
+        host: holds the checkpoint.
+        token_ids: texts, longer than `first`.
+        first: a position in each text.
+        differentiable: whether gradients go through the beginning too.
+    """
+    length = prefix_length(host, token_ids, before=first)
+    prefix = read_prefix(host, token_ids[0][:length], differentiable=differentiable)
+    return {**body_inputs(host, token_ids, prefix), "logits_to_keep": max(map(len, token_ids)) - first}
 
 
 def prefix_fault(host: ModelView) -> str | None:

@@ -47,8 +47,10 @@ class Rows(Dataset):
         return {"input_ids": row, "labels": row.clone()}
 
 
-def trainer(model: Any, output: Path, callbacks: list[Any] | None = None, **changes: Any) -> Any:
-    """An ordinary Trainer on the CPU, with dropout left to the model."""
+def trainer(
+    model: Any, output: Path, callbacks: list[Any] | None = None, kind: type | None = None, **changes: Any
+) -> Any:
+    """An ordinary Trainer on the CPU, or one of another kind, with dropout left to the model."""
     from transformers import Trainer, TrainingArguments
 
     defaults = {
@@ -65,4 +67,6 @@ def trainer(model: Any, output: Path, callbacks: list[Any] | None = None, **chan
         "lr_scheduler_type": "constant",
     }
     args = TrainingArguments(output_dir=str(output), **{**defaults, **changes})
-    return Trainer(model=model, args=args, train_dataset=Rows(), callbacks=callbacks, processing_class=tiny_tokenizer())
+    return (kind or Trainer)(
+        model=model, args=args, train_dataset=Rows(), callbacks=callbacks, processing_class=tiny_tokenizer()
+    )

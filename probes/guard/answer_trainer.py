@@ -1,0 +1,71 @@
+"""Transformers' Trainer, computing of each batch only what the loss of its answers needs.
+
+What all requests begin with goes through the model once a batch, with its gradient, and logits are made where an answer
+begins and behind it. Loss and gradient are the Trainer's own, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from probes.errors import GravityError
+from probes.guard.examples import IGNORED
+from probes.guard.model_in_training import LiveModel, dropout_rate, undisturbed
+from probes.models.architecture import accepts
+from probes.models.prefix import answer_inputs, prefix_fault
+from probes.models.view import ModelView
+
+
+class AnswerTrainer(Trainer):
+    """Trains on batches of `examples.collate`."""
+
+    _seen_model: Any = None
+    _view: LiveModel | None = None
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The Trainer's loss; of a model whose passes cannot be shortened, on the whole batch."""
+        if model is not self._seen_model:
+            self._seen_model, self._view = model, _view_of(model)
+        if self._view is not None:
+            with self.accelerator.autocast():
+                inputs = shorten(self._view, inputs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def shorten(view: ModelView, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs with the same loss and gradient that leave out what the loss does not hang on.
+
+    Args:
+        view: of the model, which may be wrapped by peft when it is given the inputs.
+        inputs: `input_ids`, `attention_mask` and `labels` [row, time], filled on the right.
+    """
+    ids, mask, labels = inputs["input_ids"], inputs["attention_mask"].bool(), inputs["labels"]
+    texts = [row[present].tolist() for row, present in zip(ids, mask, strict=True)]
+    columns = torch.nonzero((labels != IGNORED).any(dim=0)).flatten().tolist()
+    first = columns[0] - 1 if columns and columns[0] > 0 else 0  # its logits decide the first token that counts
+    return {**answer_inputs(view, texts, first, differentiable=True), "labels": labels[:, first:]}
+
+
+def _view_of(model: Any) -> LiveModel | None:
+    """The model as its prefix is read; None where its passes are left as they are.
+
+    They are where a pass is drawn at random, where several processes wait for each other's passes, where the router has
+    a loss of its own, and where the model keeps no cache of keys and values.
+    """
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel | torch.nn.DataParallel):
+        return None
+    try:
+        view = LiveModel(model)
+    except GravityError:
+        return None
+    router = getattr(view.config.get_text_config(), "output_router_logits", False)
+    if dropout_rate(model) or router or not accepts(view.model, "logits_to_keep"):
+        return None
+    with undisturbed(view.model):
+        return view if prefix_fault(view) is None else None
