@@ -13,6 +13,8 @@ from probes.guard.guarded_direction import GuardError
 from probes.models.architecture import accepts
 from probes.models.hooks import residuals
 from probes.models.padding import pad_tokens, positions
+from probes.models.prefix import body_inputs, prefix_length, read_prefix
+from probes.models.view import ModelView, view_of
 
 
 class Reader:
@@ -24,16 +26,14 @@ class Reader:
 
     def __init__(
         self,
-        model: Any,
-        blocks: Sequence[nn.Module],
+        model: ModelView | nn.Module,
         token_ids: Sequence[Sequence[int]],
         answers: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Prepare the prompts.
 
         Args:
-            model: a Hugging Face causal language model, outside of any wrapper.
-            blocks: its blocks in order.
+            model: a Hugging Face causal language model.
             token_ids: the prompts, rendered.
             answers: token ids that follow each prompt; None or empty where there are none.
 
@@ -44,7 +44,8 @@ class Reader:
             raise GuardError(
                 "The penalty needs prompts", got=f"{len(token_ids)} prompts", expected="at least one, none empty"
             )
-        self.model, self.blocks = model, blocks
+        self._view = view_of(model)
+        self.model, self.blocks = self._view.model, self._view.blocks
         self.prompts = [list(ids) for ids in token_ids]
         self.answers = [list(ids) for ids in answers] if answers is not None else [[] for _ in self.prompts]
 
@@ -74,11 +75,18 @@ class Reader:
             return self._ends(chosen, layers)
         texts = [self.prompts[prompt] + self.answers[prompt][:answer_tokens] for prompt in chosen.tolist()]
         starts = [len(self.prompts[prompt]) - 1 for prompt in chosen.tolist()]
+        shared = prefix_length(self._view, texts, before=min(starts))
         rows = [row for row, text in enumerate(texts) for _ in range(starts[row], len(text))]
-        places = [place for start, text in zip(starts, texts, strict=True) for place in range(start, len(text))]
+        places = [at - shared for start, text in zip(starts, texts, strict=True) for at in range(start, len(text))]
+        inputs = self._behind(texts, shared) if shared else {"input_ids": self.pad(texts), "use_cache": False}
         with residuals(self.blocks, layers) as seen:
-            self.model.base_model(input_ids=self.pad(texts), use_cache=False)
+            self._view.body(**inputs)
         return torch.stack([seen[layer][rows, places] for layer in layers]).float()
+
+    def _behind(self, texts: Sequence[Sequence[int]], shared: int) -> dict[str, Any]:
+        """The body's arguments for what follows the tokens that all texts begin with, which are read here, once."""
+        prefix = read_prefix(self._view, texts[0][:shared], differentiable=True)
+        return body_inputs(self._view, texts, prefix)
 
     def _ends(self, chosen: Tensor, layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
         """The last tokens' stream, everything before them from a cache that holds no gradient."""

@@ -82,7 +82,7 @@ class Guard:
             GuardError: sharded parameters, or answers are needed and there is no tokenizer.
         """
         live = LiveModel(model, tokenizer)
-        reader = Reader(live.model, live.blocks, self._ids)
+        reader = Reader(live, self._ids)
         with undisturbed(live.model, tokenizer):
             if saved_state is not None:
                 self._restore(reader, saved_state)

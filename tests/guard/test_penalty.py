@@ -62,7 +62,7 @@ class Held:
     """An effect with its reader, prepared on the model as it is."""
 
     def __init__(self, model, effect):
-        self.effect, self.reader = effect, Reader(model, list(model.model.layers), PROMPTS)
+        self.effect, self.reader = effect, Reader(model, PROMPTS)
         effect.prepare(self.reader)
 
     def __call__(self, chosen):
@@ -108,6 +108,25 @@ def test_value_and_gradient_are_those_of_the_formula(model, vectors, form, formu
             assert ours[name] is None or not ours[name].any()
         else:
             torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("answers", [None, ((20,), (), (21, 22))])
+def test_what_all_prompts_begin_with_is_read_once_with_its_gradient(model, answers):
+    prompts = [(3, 4, 5, 6, 7, *more) for more in ((8, 9), (10,), (11, 12, 13))]
+    reader, alone = Reader(model, prompts, answers), []
+    lengths: list[int] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda _, args: lengths.append(args[0].numel()))
+    stream = reader.stream(torch.arange(3), (0, 1), 2)
+    assert lengths[-2:] == [5, 9 if answers is None else 15]
+    for ids, answer in zip(prompts, answers or [()] * 3, strict=True):
+        states = model.model(torch.tensor([[*ids, *answer]]), output_hidden_states=True).hidden_states
+        alone.append(torch.stack([states[layer + 1][0, len(ids) - 1 :] for layer in (0, 1)]))
+    expected = torch.cat(alone, dim=1)
+    torch.testing.assert_close(stream, expected, rtol=1e-4, atol=1e-5)
+    weights = [weight for name, weight in model.named_parameters() if "layers.0" in name]
+    pairs = zip(*(torch.autograd.grad(rows.square().sum(), weights) for rows in (stream, expected)), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
 
 def test_without_earlier_tokens_their_keys_and_values_count_as_fixed(model, vectors):
@@ -196,7 +215,7 @@ def test_push_lets_go_beyond_its_cap():
 def test_a_penalty_without_its_reference_is_refused(model, vectors):
     penalty = Projection(guarded_direction(vectors, [1]))
     with pytest.raises(GuardError, match="attach"):
-        penalty.loss(Reader(model, list(model.model.layers), PROMPTS), torch.tensor([0]))
+        penalty.loss(Reader(model, PROMPTS), torch.tensor([0]))
     with pytest.raises(GuardError, match="attach"):
         Guard(penalty, PROMPTS).step(model)
 
@@ -204,8 +223,8 @@ def test_a_penalty_without_its_reference_is_refused(model, vectors):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda m, _: Reader(m, list(m.model.layers), []),
-        lambda m, _: Reader(m, list(m.model.layers), [()]),
+        lambda m, _: Reader(m, []),
+        lambda m, _: Reader(m, [()]),
         lambda _, v: Projection(guarded_direction(v, [1]), "hinges"),
         lambda _, v: Guard(Projection(guarded_direction(v, [1])), PROMPTS, batch_size=0),
         lambda _, v: Guard(Projection(guarded_direction(v, [1])), PROMPTS, gradient_ratio=0.0),
