@@ -149,6 +149,17 @@ def test_of_blocks_within_one_standard_error_the_one_nearest_to_three_fifths_is_
     assert chosen(*[1.0] * 10).layer == 6
 
 
+def test_the_headline_is_a_block_at_which_the_aligned_model_tells_the_classes_if_there_is_one():
+    pairs, harmful, fold = blocks([40, 4, 4])
+    assert choose_headline_layer(pairs, harmful, fold).layer == 0, "where none tells them, all blocks are looked at"
+    classes = 8 * np.outer(harmful, np.eye(64)[0])
+    pairs[1] = tuple(rows + classes for rows in pairs[1])
+    choice = choose_headline_layer(pairs, harmful, fold)
+    assert choice.d_prime[0] > choice.d_prime[1], "the first tells the models apart better"
+    assert choice.auroc[0] < 0.8 <= choice.auroc[1]
+    assert choice.layer == 1
+
+
 def test_the_headline_is_chosen_on_fold_a_alone():
     pairs, harmful, fold = blocks([3, 3, 3, 3])
     spoilt = []

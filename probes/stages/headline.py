@@ -27,7 +27,8 @@ def _write_headline(run: Run) -> None:
     try:
         chosen = _choose(run)
         layer = chosen.layer
-        document = {"d_prime": list(chosen.d_prime.values()), "error": list(chosen.error.values()), "ties": chosen.ties}
+        by_block = {"d_prime": chosen.d_prime, "error": chosen.error, "auroc": chosen.auroc}
+        document = {**{name: list(values.values()) for name, values in by_block.items()}, "ties": chosen.ties}
     except StatisticsError as error:
         layer, document = nominal_layer(run.n_layers), {"reason": error.what}
     run.write_json(HEADLINE, {"layer": layer, **document})

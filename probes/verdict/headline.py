@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from probes.directions.reversion import reversion_did_directions
+from probes.directions.scores import auroc
 from probes.drift import Groups, bootstrap_weights, split_weights
 
 DEPTH = 0.6
+TELLS = 0.8
 _SPLITS, _BOOTSTRAPS = 10, 200
 
 
@@ -24,12 +26,14 @@ class HeadlineLayer:
         d_prime: by block, cross-validated.
         error: by block, its bootstrap standard error.
         ties: the blocks within one standard error of the largest.
+        auroc: by block, how well the aligned model there tells harmful from harmless prompts; 0.5 to 1 where it does.
     """
 
     layer: int
     d_prime: Mapping[int, float]
     error: Mapping[int, float]
     ties: tuple[int, ...]
+    auroc: Mapping[int, float]
 
 
 def nominal_layer(n_layers: int) -> int:
@@ -49,7 +53,9 @@ def choose_headline_layer(
 
     Direction and d′ come from different halves of fold A. Blocks within one bootstrap standard error of the largest
     are ties, and of them the one nearest to 0.6 of the depth is taken; never the last block, whose output the head
-    reads.
+    reads; and, where there are such, only blocks at which the aligned model itself tells harmful from harmless prompts
+    (AUROC of its mean difference at least `TELLS`): where it cannot yet, all prompts stand close together, so that d′ is
+    large for a small shift that all prompts share, and says nothing about harm.
 
     Args:
         blocks: activations of aligned and witness behind every block, the first block first; no embedding.
@@ -64,15 +70,17 @@ def choose_headline_layer(
     halves = split_weights(labels, _SPLITS, rng, topics)
     drawn = bootstrap_weights(labels, _BOOTSTRAPS, rng, topics)
     weights = (drawn[0] + drawn[1])[:, labels] / 2
-    d_prime, errors = {}, {}
+    d_prime, errors, telling = {}, {}, {}
     for layer, (aligned, witness) in enumerate(blocks):
         rows = aligned[used].astype(np.float64), witness[used].astype(np.float64)
         d_prime[layer], errors[layer] = _separate(*rows, labels, halves, weights)
-    candidates = [layer for layer in d_prime if layer < len(d_prime) - 1] or list(d_prime)
+        telling[layer] = _tell_classes(rows[0], labels, halves)
+    inner = [layer for layer in d_prime if layer < len(d_prime) - 1] or list(d_prime)
+    candidates = [layer for layer in inner if telling[layer] >= TELLS] or inner
     best = max(candidates, key=lambda layer: d_prime[layer])
     ties = tuple(layer for layer in candidates if d_prime[layer] >= d_prime[best] - errors[best])
     layer = min(ties, key=lambda tie: (abs(tie - DEPTH * len(d_prime)), tie))
-    return HeadlineLayer(layer, d_prime, errors, ties)
+    return HeadlineLayer(layer, d_prime, errors, ties, telling)
 
 
 def _separate(
@@ -91,6 +99,16 @@ def _separate(
             values.append(_d_prime(places[:, tested], np.ones((1, int(tested.sum()))))[0])
             draws.append(_d_prime(places[:, tested], weights[:, tested]))
     return float(np.mean(values)), float(np.mean(draws, axis=0).std())
+
+
+def _tell_classes(aligned: np.ndarray, harmful: np.ndarray, halves: tuple[np.ndarray, np.ndarray]) -> float:
+    """Mean over the splits of the AUROC of one half's mean difference on the opposite half."""
+    values = []
+    for own, opposite in (halves, halves[::-1]):
+        scores = aligned @ (np.where(harmful, own, -own) @ aligned).T
+        for tested, column in zip(opposite > 0, scores.T, strict=True):
+            values.append(auroc(column[tested, None], harmful[tested])[0])
+    return float(np.mean(values))
 
 
 def _d_prime(
