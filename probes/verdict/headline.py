@@ -53,9 +53,9 @@ def choose_headline_layer(
 
     Direction and d′ come from different halves of fold A. Blocks within one bootstrap standard error of the largest
     are ties, and of them the one nearest to 0.6 of the depth is taken; never the last block, whose output the head
-    reads; and, where there are such, only blocks at which the aligned model itself tells harmful from harmless prompts
-    (AUROC of its mean difference at least `TELLS`): where it cannot yet, all prompts stand close together, so that d′ is
-    large for a small shift that all prompts share, and says nothing about harm.
+    reads; and, where there are such, only blocks at which the aligned model itself tells harmful from harmless
+    prompts (AUROC of its mean difference at least `TELLS`): where it cannot yet, all prompts lie close together, so
+    that d′ is large for a small shift that all prompts share, and says nothing about harm.
 
     Args:
         blocks: activations of aligned and witness behind every block, the first block first; no embedding.
