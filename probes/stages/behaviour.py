@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answer_again, answering_record, base_flip_rate, prompt_frame
 from probes.behaviour.evaluation import (
+    HARMFUL,
     Evaluation,
     answer_questions,
     fit_evaluation,
@@ -29,7 +30,7 @@ from probes.errors import StatisticsError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, within
-from probes.prompts import PromptSet
+from probes.prompts import Prompt, PromptSet
 from probes.run import Run
 from probes.stages.answer_sources import AnswerSource, open_sources
 from probes.stages.first_answers import (
@@ -41,7 +42,7 @@ from probes.stages.first_answers import (
     read_first_answers,
     refuse_overlap,
 )
-from probes.stages.jobs import StageJob, Work, complete_jobs, write_all
+from probes.stages.jobs import StageJob, write_all
 from probes.stages.rendering import left_out_sentence
 from probes.store import ALIGNED, fingerprint
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 BASE_FLIPS = "base_flips"
 _REPEATS = 3  # shuffled repeats behind the base flip rate
-_GENERATING, _ASKING_AGAIN = 0.8, 0.9  # shares of the stage's time by which they have ended
+_GENERATING = 0.9  # share of the stage's time by which answers are there
 
 
 def write_behaviour(
@@ -78,10 +79,12 @@ def write_behaviour(
     run.note("evaluation turns", " ".join(evaluation.prompts.notices) or None)
     run.note("evaluation prompts", left_out_sentence(left_out, "evaluation"))
     answers = write_answers(run, model, evaluation, sources, within(report, 0.0, _GENERATING))
-    if evaluation.judges[0] == BUILTIN and ALIGNED not in sources:  # asking others twice costs more than it tells
-        _write_base_flips(run, model, evaluation, (judges[0], answers[0]), within(report, _GENERATING, _ASKING_AGAIN))
+    if _asks_again(evaluation, sources):
+        _write_base_flips(run, evaluation, judges[0], answers[0])
     else:
         run.forget(BASE_FLIPS)  # of other answers, or of another judge
+    for repeat in range(_REPEATS):
+        run.forget(_again_stage(repeat))
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
     topics = [prompt.topic for prompt in evaluation.questions.prompts]  # the same texts may be labelled otherwise
     inputs += [RULES] if BUILTIN in evaluation.judges else []
@@ -94,7 +97,7 @@ def write_behaviour(
         length, places = evaluation.max_new_tokens, {name: source.place for name, source in sources.items()}
         run.write_json("answering", answering_record(length, tables, frame=frame, left_out=left_out, places=places))
         run.note("answers of files", _unanswered_sentence(evaluation, tables))
-        _write_tables(run, evaluation, judges, within(report, _ASKING_AGAIN, 1.0))
+        _write_tables(run, evaluation, judges, within(report, _GENERATING, 1.0))
 
 
 def write_answers(
@@ -102,7 +105,7 @@ def write_answers(
 ) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints.
 
-    What is answered elsewhere is taken from there, in this process.
+    What is answered elsewhere is taken from there, in this process. The aligned model is asked again beside the others.
     """
     inputs, keys = answers_inputs(model, evaluation), []
     local, elsewhere = list[StageJob](), list[StageJob]()
@@ -114,6 +117,8 @@ def write_answers(
             work = _Answering(member, evaluation, source, keys[-1])
             jobs = local if source is None else elsewhere
             jobs.append(StageJob(f"Answers of {member.id}", f"answers/{member.id}", keys[-1], work))
+    if _asks_again(evaluation, sources):
+        local += _jobs_asking_again(run, evaluation, keys[0])
     share = len(elsewhere) / max(1, len(elsewhere) + len(local))
     with current_engine().at_home().in_use():
         write_all(run, model, elsewhere, within(report, 0.0, share))
@@ -147,45 +152,70 @@ class _Answering:
         run.write_table(f"task/{name}", losses)
 
 
-def _write_base_flips(
-    run: Run, model: ModelHost, evaluation: Evaluation, first: tuple[Judge, str], report: Report
-) -> None:
+def _asks_again(evaluation: Evaluation, sources: Mapping[str, AnswerSource]) -> bool:
+    """Whether the base flip rate is measured: asking others twice costs more than it tells."""
+    return evaluation.judges[0] == BUILTIN and ALIGNED not in sources
+
+
+def _jobs_asking_again(run: Run, evaluation: Evaluation, answers: str) -> list[StageJob]:
+    """Stages with the aligned model's repeated answers, where the base flip rate of `answers` is not there yet."""
+    made_from = _flips_key(evaluation, answers)
+    if not _harmful(evaluation) or run.holds(BASE_FLIPS, made_from):
+        return []
+    repeats = [repeat for repeat in range(_REPEATS) if not run.holds(_again_stage(repeat), made_from)]
+    names = [f"Answers of {ALIGNED}, again {repeat + 1}" for repeat in repeats]
+    return [
+        StageJob(name, _again_stage(repeat), made_from, _AnsweringAgain(evaluation, repeat))
+        for name, repeat in zip(names, repeats, strict=True)
+    ]
+
+
+def _harmful(evaluation: Evaluation) -> tuple[Prompt, ...]:
+    return tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == HARMFUL)
+
+
+def _flips_key(evaluation: Evaluation, answers: str) -> str:
+    return fingerprint([VERSION, RULES, answers, [prompt.id for prompt in _harmful(evaluation)]])
+
+
+def _write_base_flips(run: Run, evaluation: Evaluation, judge: Judge, answers: str) -> None:
     """Write `base_flips.json`: the share of harmful requests at which the aligned model, asked again, flips.
 
-    `first` is the judge, and the fingerprint of the answers that the model gave at first.
+    `answers` is the fingerprint of what the model answered at first.
     """
-    judge, answers = first
-    harmful = tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == "harmful")
-    made_from = fingerprint([VERSION, RULES, answers, [prompt.id for prompt in harmful]])
+    harmful, made_from, rate = _harmful(evaluation), _flips_key(evaluation, answers), None
     if not harmful or run.holds(BASE_FLIPS, made_from):
         return
-    prompts, rate = PromptSet(harmful), None
     with run.stage(BASE_FLIPS, made_from):
         table = with_questions(run.read_table(f"answers/{ALIGNED}"), evaluation).set_index("prompt")["completion"]
-        jobs: dict[str, Work] = {
-            f"Answers of aligned, again {repeat + 1}": _AnsweringAgain(evaluation, prompts, repeat)
-            for repeat in range(_REPEATS)
-        }
-        again = dict(complete_jobs(run, model, jobs, report))
+        again = [run.read_table(_again_stage(repeat))["completion"].tolist() for repeat in range(_REPEATS)]
         with contextlib.suppress(StatisticsError):  # no answer could be judged
-            rate = base_flip_rate(prompts, [table[prompt.id] for prompt in harmful], [*again.values()], judge)
+            rate = base_flip_rate(PromptSet(harmful), [table[prompt.id] for prompt in harmful], again, judge)
         run.write_json(BASE_FLIPS, {"rate": rate, "repeats": _REPEATS})
+
+
+def _again_stage(repeat: int) -> str:
+    """Where repeated answers are until they are judged; no checkpoint's own answers are called so."""
+    return f"answers/{ALIGNED}.again-{repeat + 1}"
 
 
 @dataclass(frozen=True)
 class _AnsweringAgain:
-    """The aligned model's answers in batches that are shuffled."""
+    """The aligned model's answers to harmful requests in batches that are shuffled."""
 
     evaluation: Evaluation
-    prompts: PromptSet
     repeat: int
 
-    def __call__(self, run: Run, model: ModelHost, report: Report) -> list[str]:
-        """Ask for them."""
+    def __call__(self, run: Run, model: ModelHost, report: Report) -> None:
+        """Write them."""
+        import pandas as pd
+
         report(Progress("asking again", 0, 1, ALIGNED))
         model.put(run.lineage.aligned)
         length, rendering = self.evaluation.max_new_tokens, self.evaluation.rendering
-        return answer_again(model, self.prompts, self.repeat, max_new_tokens=length, rendering=rendering)
+        prompts = PromptSet(_harmful(self.evaluation))
+        answers = answer_again(model, prompts, self.repeat, max_new_tokens=length, rendering=rendering)
+        run.write_table(_again_stage(self.repeat), pd.DataFrame({"completion": answers}))
 
 
 def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report: Report) -> None:
