@@ -19,7 +19,9 @@ from probes.plots import by_step, heatmap, lineage_path, projections, style
 from probes.plots.style import InkName
 from probes.run import Run
 from probes.store import MANIFEST, Manifest, files_of
+from probes.store.remote import mirror_of
 
+_SECONDS = 10  # between two looks at whether a run behind a URL has changed
 Filters = tuple[tuple[str, str, Any], ...]
 _DRIFT = ("checkpoint", "arm", "seed", "step", "layer", "statistic", "value", "low", "high", "reason")
 _PROJECTIONS = ("checkpoint", "arm", "seed", "step", "prompt", "label", "projection")
@@ -61,13 +63,22 @@ def open_run(path: Path) -> tuple[Key, Manifest]:
     """The run's manifest as it is on disk now, and the key of everything read from it.
 
     Raises:
-        RunFolderError: the manifest is damaged or of another format version.
+        RunFolderError: the manifest is damaged or of another format version, or the store of a URL refuses.
     """
+    _bring(path)
     try:
         about = (path / MANIFEST).stat()
     except OSError:
         raise RunFolderError(f"{path} is no longer there") from None
     return _opened(str(path), about.st_mtime_ns, about.st_size)
+
+
+@st.cache_data(show_spinner="Fetching the run …", ttl=_SECONDS, max_entries=32)
+def _bring(path: Path) -> None:
+    """Bring the local copy of a run behind a URL up to date; nothing for an ordinary folder."""
+    mirror = mirror_of(path)
+    if mirror is not None:
+        mirror.pull()
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)

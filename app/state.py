@@ -13,8 +13,10 @@ from typing import Any
 import streamlit as st
 
 from probes.store import find_runs
+from probes.store.remote import is_url, mirrors_of_root
 
 DEFAULT_ROOT = "runs"
+_SECONDS = 30  # between two looks at which runs are behind a URL
 _SELECTION, _WRITTEN = "selection", "query-as-written"
 _QUERY = "query"
 
@@ -131,16 +133,19 @@ def write_url() -> None:
     st.session_state[_WRITTEN] = query
 
 
-def root() -> Path:
-    """The folder that the app was started on."""
-    return Path(sys.argv[1] if len(sys.argv) > 1 else DEFAULT_ROOT)
+def root() -> str:
+    """The folder, or the URL, that the app was started on."""
+    return sys.argv[1] if len(sys.argv) > 1 else DEFAULT_ROOT
 
 
-def runs(at: Path) -> dict[str, Path]:
-    """The runs at a root by name, newest first.
+def runs(place: str | Path) -> dict[str, Path]:
+    """The runs at a root by name, newest first; behind a URL, their local copies in the order of their names.
 
     Only what lies inside the root is listed, whatever a link in it or the URL says, and only what is listed is opened.
     """
+    if is_url(place):
+        return {path.name: path for path in _mirrors(str(place))}
+    at = Path(place)
     inside = at.resolve()
     by_name = {}
     for path in find_runs(at):
@@ -148,3 +153,9 @@ def runs(at: Path) -> dict[str, Path]:
         if whole == inside or inside in whole.parents:
             by_name[whole.name] = path
     return by_name
+
+
+@st.cache_data(show_spinner="Looking for runs …", ttl=_SECONDS, max_entries=4)
+def _mirrors(url: str) -> list[Path]:
+    """Local copies of the runs behind a URL, of which only the manifest has come."""
+    return mirrors_of_root(url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -281,5 +280,6 @@ def _answer_files(words: list[str]) -> tuple[tuple[str, str, str], ...]:
 
 
 def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "gravity-probe" / "judgements.jsonl"
+    from probes.store.remote import cache_folder
+
+    return cache_folder() / "judgements.jsonl"

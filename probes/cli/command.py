@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from probes.cli.remote_runs import bring_runs, send_runs
 from probes.errors import GravityError, UsageError
 
 _LOG = "gravity-probe-error.log"
@@ -37,7 +38,7 @@ JsonLines = Annotated[
 
 
 class Verb(TyperCommand):
-    """A verb; a number that is not finite is wrong usage."""
+    """A verb; a number that is not finite is wrong usage, and a run may be given by its URL."""
 
     renamed: ClassVar[dict[str, str]] = {}  # old spelling of an option → its name now
 
@@ -54,7 +55,15 @@ class Verb(TyperCommand):
             unfit = [number for number in numbers if isinstance(number, float) and not math.isfinite(number)]
             if unfit:
                 raise UsageError(f"--{name.replace('_', '-')} must be a finite number", got=unfit[0])
+        paths = [str(parameter.name) for parameter in self.params if parameter.type.name == "path"]
+        ctx.params.update(bring_runs(str(self.name), ctx.params, paths))
         return remaining
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do it; what it has left in a run behind a URL is then sent."""
+        result = super().invoke(ctx)
+        send_runs(ctx.params)
+        return result
 
     def _current(self, word: str) -> str:
         name, sign, value = word.partition("=")

@@ -24,12 +24,16 @@ def register(app: typer.Typer) -> None:
 def status(
     run: RunPath,
     verify: Annotated[bool, typer.Option("--verify", help="Verify every file's hash, not only its size.")] = False,
+    unlock: Annotated[
+        bool, typer.Option("--unlock", help="Of a run behind a URL: take the lock of a writer that is gone for good.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Report a run's progress and whether its files are intact; exit with 1 if one is not."""
     from probes.run import Run
     from probes.tasks.status import status as describe
 
+    del unlock  # before the run was brought: `bring_runs`
     about = describe(Run(run), verify=verify)
     if json_:
         print_json(about)
@@ -39,6 +43,8 @@ def status(
             f"{about['name']}: {about['status']}, {about['checkpoints']} checkpoints, {len(about['stages'])} stages"
         )
         typer.echo(f"{seconds:,.0f} s of work, {size / 1e6:,.1f} MB, {about['omitted']} files left out on purpose")
+        if about["remote"] is not None:
+            typer.echo("\n".join(_remote_lines(about["remote"], run)))
         if about["jobs"] is not None:
             typer.echo("\n".join(_job_lines(about["jobs"])))
         for stage in about["stages"]:
@@ -48,6 +54,14 @@ def status(
         typer.echo(f"Files {checked}: {'all as they were written' if about['whole'] else 'damaged, see above'}.")
     if not about["whole"]:
         raise typer.Exit(1)
+
+
+def _remote_lines(remote: dict[str, Any], folder: Path) -> Iterator[str]:
+    """Where a run behind a URL is, what of it is not here, and who writes to it."""
+    left = f"; {remote['left_there']} files come when they are opened" if remote["left_there"] else ""
+    yield f"{remote['url']}, worked on in {folder}{left}"
+    if remote["writer"] is not None:
+        yield f"Written to by {remote['writer']}"
 
 
 def _job_lines(jobs: dict[str, Any]) -> Iterator[str]:

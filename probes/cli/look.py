@@ -100,7 +100,7 @@ def compare(
 
 def open_app(
     root: Annotated[
-        Path | None, typer.Argument(help="Folder of runs, or one run; default: runs, else the shipped runs.")
+        Path | None, typer.Argument(help="Folder or URL of runs, or of one; default: runs, else the shipped runs.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port; default: the first free one from 8501.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
@@ -151,6 +151,8 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
     import sys
     from importlib.util import find_spec
 
+    from probes.store.remote import is_url, whole_url
+
     # Found, not imported: the front end stands above the command.
     package = find_spec("app")
     assert package is not None
@@ -166,7 +168,7 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
     }
     command = [sys.executable, "-m", "streamlit", "run", str(entry)]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
-    place = str(root.resolve())
+    place = whole_url(root) if is_url(root) else str(root.resolve())
     os.chdir(entry.parent)  # Streamlit takes its theme from the folder it is started in
     typer.echo(
         "The front end opens in your browser, at the address that follows; Ctrl-C ends it."
@@ -182,11 +184,15 @@ def _root(root: Path | None) -> Path:
     """The folder the app looks in.
 
     Raises:
-        RunFolderError: a folder was named and is not there.
+        RunFolderError: a folder was named and is not there, or the store of a URL refuses.
     """
     from probes.prompts import data_folder
     from probes.store import find_runs
+    from probes.store.remote import is_url, mirrors_of_root
 
+    if root is not None and is_url(root):
+        mirrors_of_root(str(root))
+        return root
     if root is not None:
         if not root.is_dir():
             raise RunFolderError(f"There is no folder {root}")

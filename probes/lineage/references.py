@@ -10,8 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from probes.errors import LineageError
 from probes.store.documents import read_object
+from probes.store.remote import download_checkpoint, is_url, whole_url
 
 ADAPTER_CONFIG = "adapter_config.json"
+DESCRIPTIONS = ("config.json", ADAPTER_CONFIG)
 ADAPTER_TASKS = (None, "CAUSAL_LM")  # what peft calls the task of an adapter of a language model
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _PATH_LIKE = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
@@ -36,9 +38,9 @@ class CheckpointRef(Record):
     """Where one checkpoint lives.
 
     Attributes:
-        model: a local folder, or a hub id such as `allenai/OLMo-2-0425-1B-DPO`.
+        model: a local folder, a hub id such as `allenai/OLMo-2-0425-1B-DPO`, or a URL such as `s3://bucket/model`.
         revision: branch, tag or commit on the hub; None is the hub's default.
-        adapter: a PEFT adapter (folder or hub id) that sits on `model`.
+        adapter: a PEFT adapter (folder, hub id or URL) that sits on `model`.
     """
 
     model: str
@@ -47,7 +49,7 @@ class CheckpointRef(Record):
 
     @classmethod
     def parse(cls, text: str, base: str | None = None) -> CheckpointRef:
-        """Read `folder`, `org/name`, `org/name@revision`, a GGUF file, or an adapter's folder.
+        """Read `folder`, `org/name`, `org/name@revision`, a GGUF file, an adapter's folder, or the URL of any.
 
         Args:
             text: the place.
@@ -55,7 +57,10 @@ class CheckpointRef(Record):
 
         Raises:
             LineageError: the text is neither a folder that is there nor a hub id.
+            RemoteError: it is a URL of a store that refuses, or does not answer.
         """
+        if is_url(text):
+            return cls._behind_url(text, base)
         folder = Path(text).expanduser()
         if folder.is_dir():
             return cls.from_folder(folder, base)
@@ -67,8 +72,23 @@ class CheckpointRef(Record):
         raise LineageError(
             "This is no checkpoint",
             got=repr(text),
-            expected="a folder that exists, or a hub id such as org/name@revision",
+            expected="a folder that exists, a hub id such as org/name@revision, or a URL (s3://, gs://, hf://)",
         )
+
+    @classmethod
+    def _behind_url(cls, text: str, base: str | None) -> CheckpointRef:
+        """A model's or an adapter's folder behind a URL; a whole repository of the hub is one by its id."""
+        url = whole_url(text)
+        hub_id, _, revision = url.removeprefix("hf://").partition("@")
+        if url.startswith("hf://") and _HUB_ID.match(hub_id) and "/" not in revision:
+            return cls(model=hub_id, revision=revision or None)
+        if url.endswith(".gguf"):
+            return cls(model=url)
+        return cls.from_folder(download_checkpoint(url, DESCRIPTIONS), base).moved_to(url)
+
+    def moved_to(self, place: str) -> CheckpointRef:
+        """The same reference where the folder that it was read from is a copy of `place`."""
+        return self.model_copy(update={"adapter": place} if self.adapter else {"model": place})
 
     @classmethod
     def of(cls, place: Place, base: str | None = None) -> CheckpointRef:

@@ -12,6 +12,7 @@ from probes.store.documents import parse_json, read_object
 
 _STEP = re.compile(r"^checkpoint-(\d+)$")
 _NAMED = ("checkpoint-best", "checkpoint-final")
+TRAINER_FILES = ("*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "*.model", "*model*.safetensors")
 _DESCRIPTIONS = ("config.json", "adapter_config.json")
 _SHARDED = ("zero_to_fp32.py", "global_step*", "pytorch_model_fsdp*", "*.distcp", ".metadata")
 _HEADER_BYTES = 8

@@ -13,7 +13,8 @@ from probes.errors import LineageError
 from probes.lineage import trainer_folder
 from probes.lineage.faults import first_fault
 from probes.lineage.references import CheckpointRef, Name, Place, Record, Step
-from probes.lineage.trainer_folder import read_trainer_folder
+from probes.lineage.trainer_folder import TRAINER_FILES, read_trainer_folder
+from probes.store.remote import download_trainer_folder, is_url, whole_url
 
 _NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
 _STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
@@ -42,7 +43,7 @@ class Trajectory(Record):
         What was cut off while it was written is left out; `notices` says so.
 
         Args:
-            folder: a Trainer's output.
+            folder: a Trainer's output, or its URL: the models in it are then downloaded at once.
             arm: what the run did.
             seed: the run's.
             base: where the base of its adapters is now, in place of what they say.
@@ -50,7 +51,8 @@ class Trajectory(Record):
         Raises:
             LineageError: the folder is absent or holds no `checkpoint-N`.
         """
-        folder = Path(folder).expanduser()
+        url = whole_url(folder) if is_url(folder) else None
+        folder = download_trainer_folder(url, TRAINER_FILES) if url else Path(folder).expanduser()
         steps, notices = read_trainer_folder(folder)
         if not steps:
             raise LineageError(
@@ -59,7 +61,11 @@ class Trajectory(Record):
                 expected="a Trainer output folder with checkpoint-10, checkpoint-20, …",
                 next_step="For a single checkpoint use --checkpoint.",
             )
-        checkpoints = tuple(_step_at(step, CheckpointRef.from_folder(place, base)) for step, place in steps.items())
+        references = {step: CheckpointRef.from_folder(place, base) for step, place in steps.items()}
+        if url:
+            urls = {step: f"{url}/{place.relative_to(folder).as_posix()}".removesuffix("/.") for step, place in steps.items()}
+            references = {step: reference.moved_to(urls[step]) for step, reference in references.items()}
+        checkpoints = tuple(_step_at(step, reference) for step, reference in references.items())
         try:
             return cls(arm=arm, seed=seed, checkpoints=checkpoints, notices=notices)
         except ValidationError as error:

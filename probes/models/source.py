@@ -1,4 +1,4 @@
-"""From a checkpoint reference to a folder on this machine, by way of the hub where needed."""
+"""From a checkpoint reference to a folder on this machine, by way of the hub or another store where needed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from probes.errors import CheckpointError
 from probes.store.documents import read_object
+from probes.store.remote import download_checkpoint, fetch_weights, is_url
 
 CONFIG = "config.json"
 _CARD = ["config.json", "adapter_config.json", "README.md"]
@@ -16,21 +17,22 @@ _PICKLED_WEIGHTS = ["pytorch_model*.bin", "adapter_model.bin"]
 
 
 def folder_of(place: str, revision: str | None, *, allow_pickle: bool) -> Path:
-    """The folder of a checkpoint or adapter: itself (or a GGUF file) if local, else its snapshot from the hub.
+    """The folder of a checkpoint or adapter: itself (or a GGUF file) if local, else its copy from the hub or a URL.
 
     Args:
-        place: a folder, or a hub id.
+        place: a folder, a hub id, or a URL.
         revision: branch, tag or commit on the hub.
         allow_pickle: whether pickled weights may be fetched where no safetensors are.
 
     Raises:
         CheckpointError: the hub cannot be reached, or does not have it, and the cache does not either.
+        RemoteError: likewise for a URL.
     """
     return _fetch(place, revision, _DESCRIPTION + _SAFE_WEIGHTS + (_PICKLED_WEIGHTS if allow_pickle else []))
 
 
 def fetch_description(place: str, revision: str | None) -> Path:
-    """As `folder_of`, with nothing but the card and the configuration fetched from the hub.
+    """As `folder_of`, with nothing but the card and the configuration fetched.
 
     Raises:
         CheckpointError: as `folder_of`.
@@ -39,7 +41,12 @@ def fetch_description(place: str, revision: str | None) -> Path:
 
 
 def _fetch(place: str, revision: str | None, patterns: list[str]) -> Path:
-    if Path(place).is_dir() or (place.endswith(".gguf") and Path(place).is_file()):
+    if is_url(place):
+        return download_checkpoint(place, tuple(patterns))
+    if Path(place).is_dir():
+        fetch_weights(Path(place))
+        return Path(place)
+    if place.endswith(".gguf") and Path(place).is_file():
         return Path(place)
     # Imported here: a lineage of local folders needs no hub.
     from huggingface_hub import snapshot_download

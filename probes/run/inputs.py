@@ -106,7 +106,7 @@ class MeasuredFolder(RunFolder):
         """
         known = self.manifest.checkpoints
         members = tuple(
-            member for member in self.members if member.id in known and self.activations_path(member.id).is_file()
+            member for member in self.members if member.id in known and self.has_activations(member.id)
         )
         needed = {ALIGNED, WITNESS} if self.has_witness else {ALIGNED}
         if not needed <= {member.id for member in members}:

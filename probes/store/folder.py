@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from filelock import FileLock, Timeout
-
 from probes.errors import GravityError, RunFolderError
 from probes.store.activation_file import REDO, UNFINISHED, ActivationFile, ActivationWriter
-from probes.store.atomic import file_sha256, fingerprint, is_unfinished, link_or_copy, replacing, sweep, write_json
+from probes.store.atomic import file_sha256, fingerprint, link_or_copy, replacing, write_json
 from probes.store.direction_names import (
     by_current_names,
     direction_file,
@@ -21,7 +19,9 @@ from probes.store.direction_names import (
     names_of,
 )
 from probes.store.documents import read_json
+from probes.store.exclusive import writing_alone
 from probes.store.manifest import MANIFEST, FileRecord, StageRecord, new_manifest, read_manifest
+from probes.store.remote import local_folder, mirror_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 ACTIVATIONS = "activations"
 ALIGNED = "aligned"  # the checkpoint that all others are held against
 DIRECTIONS = "directions"  # the folder of their files, and the document that says what they are
-_OWN_BEFORE_MANIFEST = {".lock", "checkpoints", "lineage.toml", "prompts.jsonl", "training.json"}
 
 
 class RunFolder:
@@ -43,14 +42,15 @@ class RunFolder:
         """Open a run for reading.
 
         Args:
-            path: the folder.
+            path: the folder, or the URL of one, which is then read in a local copy.
             quick: check files by their size alone, for a front end that reads again and again.
 
         Raises:
             RunFolderError: there is no manifest, it is damaged, or it was written by another format version.
         """
-        self.path = Path(path)
+        self.path = local_folder(path)
         self.manifest = read_manifest(self.path)
+        self.mirror = mirror_of(self.path)  # where it is the local copy of what a URL names
         self._quick = quick
         self._writing = False
         self._written: dict[str, FileRecord] | None = None  # by the stage that is under way
@@ -63,29 +63,13 @@ class RunFolder:
         Raises:
             RunFolderError: another process writes to it, or the folder holds something that is no run.
         """
-        path = Path(path)
-        fresh = not (path / MANIFEST).exists()
-        if fresh and path.is_dir() and any(not _is_own(child) for child in path.iterdir()):
-            raise RunFolderError(
-                f"{path} is not empty and holds no {MANIFEST}", next_step="Give --out a new folder, or one of a run."
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunFolderError(
-                f"Another process is writing to {path}", next_step="Wait for it, or give another --out."
-            ) from None
-        try:
-            sweep(path)
-            if fresh:
+        path = local_folder(path, new=True)
+        with writing_alone(path) as mirror:
+            if not (path / MANIFEST).exists():
                 write_json(path / MANIFEST, new_manifest(name or path.name).model_dump())
             run = cls(path)
-            run._writing = True
+            run._writing, run.mirror = True, mirror
             yield run
-        finally:
-            lock.release()
 
     # Stages --------------------------------------------------------------------------------------------------
 
@@ -150,8 +134,10 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def save(self) -> None:
-        """Write the manifest."""
+        """Write the manifest; the mirror of a URL then sends what has changed."""
         write_json(self.path / MANIFEST, self.manifest.model_dump())
+        if self.mirror is not None and self._writing:
+            self.mirror.push_soon()
 
     def finish(self) -> None:
         """Say in the manifest that every stage that was asked for is there."""
@@ -184,6 +170,8 @@ class RunFolder:
             RunFolderError: it is missing, cut off or changed, or was left out of this packed run.
         """
         name = path.relative_to(self.path).as_posix()
+        if self.mirror is not None:
+            self.mirror.fetch(name)
         if name in self.manifest.omitted and not path.exists():
             raise RunFolderError(
                 f"{name} is left out of this packed run",
@@ -212,7 +200,8 @@ class RunFolder:
         try:
             size = path.stat().st_size
         except OSError:
-            return None if self.manifest.omitted.get(name) == entry else "is missing"
+            elsewhere = self.mirror is not None and self.mirror.knows(name, entry.size)
+            return None if elsewhere or self.manifest.omitted.get(name) == entry else "is missing"
         if size != entry.size:
             return f"has changed since it was written ({size:,} bytes for {entry.size:,})"
         if quick or file_sha256(path) == entry.sha256:
@@ -283,6 +272,11 @@ class RunFolder:
         """Where the activations of `checkpoint` lie, whether or not they are there yet."""
         return self.path / ACTIVATIONS / f"{checkpoint}.safetensors"
 
+    def has_activations(self, checkpoint: str) -> bool:
+        """Whether the activations of `checkpoint` are there, here or behind the URL that this folder mirrors."""
+        path = self.activations_path(checkpoint)
+        return path.is_file() or (self.mirror is not None and self.mirror.knows(path.relative_to(self.path).as_posix()))
+
     def activation_file(self, checkpoint: str) -> ActivationFile:
         """Open the activations of one checkpoint; layers are read one at a time.
 
@@ -332,11 +326,6 @@ class RunFolder:
 def activations_stage(checkpoint: str) -> str:
     """The name of the stage that leaves the activations of a checkpoint."""
     return f"{ACTIVATIONS}/{checkpoint}"
-
-
-def _is_own(child: Path) -> bool:
-    """Whether a file in a folder without a manifest is one that a run has before its manifest, or was killed on."""
-    return child.name in _OWN_BEFORE_MANIFEST or is_unfinished(child)
 
 
 def _measured_elsewhere(run: Path, key: str) -> Iterator[tuple[Path, FileRecord]]:

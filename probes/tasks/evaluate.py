@@ -94,5 +94,5 @@ def _verdict_stands(run: Run) -> bool:
     tested = "nulls" in manifest.stages or not run.has_witness
     whole = manifest.status == "finished" and manifest.config.get("nulls") and tested
     return bool(
-        whole and run.has_json("verdict") and all(run.activations_path(member.id).is_file() for member in run.members)
+        whole and run.has_json("verdict") and all(run.has_activations(member.id) for member in run.members)
     )

@@ -1,0 +1,86 @@
+"""URLs where a verb takes a run folder: the run is brought before the verb begins, and sent once it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from probes.errors import UsageError
+from probes.store.remote import Mirror, is_url, mirror_of
+
+_RUNS = ("run", "runs")  # parameters that name run folders
+_MAKERS = ("measure", "demo", "arms")  # verbs whose --out is one
+_ROOT = "root"  # of the front end, which looks there itself
+
+
+def bring_runs(verb: str, values: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """The values of a verb's parameters with the local copy of each run in place of its URL.
+
+    Args:
+        verb: its name.
+        values: by parameter, as given.
+        paths: parameters that take a path of this machine; no other is looked at.
+
+    Raises:
+        UsageError: a URL stands where only a local path can.
+        RemoteError: the store refuses, or does not answer.
+    """
+    names = [name for name in paths if name in values and name != _ROOT]
+    if values.get("unlock"):
+        _unlock(values["run"])
+    return {**values, **{name: _bring_each(verb, name, values[name]) for name in names}}
+
+
+def send_runs(values: Mapping[str, Any]) -> None:
+    """Send what a verb has left in mirrors beside what its stages have sent, such as a report."""
+    folders = [folder for name in (*_RUNS, "out") for folder in _listed(values.get(name)) if isinstance(folder, Path)]
+    for mirror in filter(None, map(mirror_of, folders)):
+        _pull(mirror)
+
+
+def _unlock(place: str | Path) -> None:
+    """Take the lock of a run behind a URL away, before anything else is asked of it."""
+    mirror = Mirror.of_url(str(place)) if is_url(place) else mirror_of(Path(place))
+    if mirror is None:
+        raise UsageError("--unlock is for a run behind a URL", got=str(place))
+    owner = mirror.unlock()
+    typer.echo("Nobody held its lock." if owner is None else f"Unlocked; it was held by {owner}.", err=True)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _bring_each(verb: str, name: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_bring(verb, name, place) for place in value)
+    return _bring(verb, name, value)
+
+
+def _bring(verb: str, name: str, place: Any) -> Any:
+    """The folder of a run, up to date: of a URL, or of a mirror that is given by its path."""
+    makes_run = name == "out" and verb in _MAKERS
+    if not is_url(place):
+        mirror = mirror_of(Path(place)) if place is not None and (name in _RUNS or makes_run) else None
+        if mirror is not None:
+            _pull(mirror, weights=makes_run)
+        return place
+    if name not in _RUNS and not makes_run:
+        raise UsageError(
+            f"{name} of {verb} takes a path of this machine", got=str(place), next_step="URLs stand for runs and models."
+        )
+    mirror = Mirror.of_url(str(place))
+    _pull(mirror, weights=makes_run)
+    if not makes_run:
+        mirror.check_run()
+    return mirror.path
+
+
+def _pull(mirror: Mirror, *, weights: bool = False) -> None:
+    from probes.terminal import progress_display
+
+    with progress_display() as report:
+        mirror.pull(report, weights=weights)

@@ -1,0 +1,101 @@
+"""Checkpoints behind a URL: downloaded to the user's cache once, and again only what has changed there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from pydantic import RootModel, ValidationError
+
+from probes.errors import CheckpointError, GravityError
+from probes.store.atomic import write_json
+from probes.store.documents import read_object
+from probes.store.remote.bucket import Bucket, Entry, whole_url
+from probes.store.remote.cache_folder import cache_folder
+from probes.store.remote.hub_commit import open_bucket
+from probes.store.remote.index import INDEX
+from probes.store.remote.places import mirror_of
+from probes.store.remote.refusals import UnreachableError
+
+_WHOLE_TREE = 2  # folders deep: a Trainer's output with its checkpoint-N
+
+
+class _Downloads(RootModel[dict[str, Entry]]):
+    """Which version of each file is here."""
+
+
+@functools.cache
+def download_checkpoint(url: str, patterns: tuple[str, ...], *, depth: int = 1) -> Path:
+    """The folder here (or GGUF file) of a checkpoint behind a URL; asked of the store once in a process.
+
+    Args:
+        url: its folder, or its GGUF file.
+        patterns: of the names that are wanted; no other file is downloaded.
+        depth: of folders.
+
+    Raises:
+        CheckpointError: there is none.
+        RemoteError: the store refuses, or does not answer and nothing is here yet.
+    """
+    url = whole_url(url)
+    parent, _, file = url.rpartition("/")
+    is_file = url.endswith(".gguf")
+    bucket, folder = open_bucket(parent if is_file else url), _folder_of(parent if is_file else url)
+    try:
+        entries = bucket.list(depth=depth)
+    except UnreachableError:
+        if not (folder / INDEX).is_file():
+            raise
+        return folder / file if is_file else folder  # as it was when it was last asked for
+    wanted = {name: entry for name, entry in entries.items() if _is_wanted(name, (file,) if is_file else patterns)}
+    if not wanted:
+        bucket.check()
+        raise CheckpointError(f"There is no checkpoint at {url}", expected="a folder as save_pretrained writes it")
+    _download(bucket, folder, wanted)
+    return folder / file if is_file else folder
+
+
+def download_trainer_folder(url: str, patterns: tuple[str, ...]) -> Path:
+    """The folder here of a Trainer's output behind a URL, with the models in it; errors as `download_checkpoint`."""
+    return download_checkpoint(url, patterns, depth=_WHOLE_TREE)
+
+
+def fetch_weights(folder: Path) -> None:
+    """Bring what was left behind a URL of a checkpoint inside a run's mirror; nothing for any other folder."""
+    roots = (parent for parent in (folder, *folder.parents) if (parent / INDEX).is_file())
+    root = next(roots, None)
+    mirror = None if root is None or not folder.is_relative_to(cache_folder() / "remote") else mirror_of(root)
+    if mirror is not None:
+        mirror.fetch_folder(folder)
+
+
+def _folder_of(url: str) -> Path:
+    protocol, _, path = url.partition("://")
+    return cache_folder() / "checkpoints" / protocol / path
+
+
+def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
+    path = PurePosixPath(name)
+    return ".." not in path.parts and any(fnmatch(path.name, pattern) for pattern in patterns)
+
+
+def _download(bucket: Bucket, folder: Path, wanted: dict[str, Entry]) -> None:
+    entries = _entries_here(folder)
+    for name, entry in wanted.items():
+        if entries.get(name) == entry and (folder / name).is_file():
+            continue
+        bucket.get(name, folder / name)
+        entries[name] = entry
+        write_json(folder / INDEX, {name: entry.model_dump() for name, entry in entries.items()})
+
+
+def _entries_here(folder: Path) -> dict[str, Entry]:
+    """What is here already; nothing where that cannot be read."""
+    if not (folder / INDEX).is_file():
+        return {}
+    try:
+        return dict(_Downloads.model_validate(read_object(folder / INDEX, kind="index of a download")).root)
+    except (GravityError, ValidationError):
+        return {}
