@@ -55,8 +55,7 @@ class Verb(TyperCommand):
             unfit = [number for number in numbers if isinstance(number, float) and not math.isfinite(number)]
             if unfit:
                 raise UsageError(f"--{name.replace('_', '-')} must be a finite number", got=unfit[0])
-        paths = [str(parameter.name) for parameter in self.params if parameter.type.name == "path"]
-        ctx.params.update(bring_runs(str(self.name), ctx.params, paths))
+        ctx.params.update(bring_runs(str(self.name), ctx.params))
         return remaining
 
     def invoke(self, ctx: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,30 @@ import typer
 from probes.errors import UsageError
 from probes.store.remote import Mirror, is_url, mirror_of
 
-_RUNS = ("run", "runs")  # parameters that name run folders
+_RUNS, _OUT = ("run", "runs"), "out"  # parameters that name run folders, and one that may
 _MAKERS = ("measure", "demo", "arms")  # verbs whose --out is one
-_ROOT = "root"  # of the front end, which looks there itself
 
 
-def bring_runs(verb: str, values: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+def bring_runs(verb: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a verb's parameters with the local copy of each run in place of its URL.
 
     Args:
         verb: its name.
         values: by parameter, as given.
-        paths: parameters that take a path of this machine; no other is looked at.
 
     Raises:
         UsageError: a URL stands where only a local path can.
         RemoteError: the store refuses, or does not answer.
     """
-    names = [name for name in paths if name in values and name != _ROOT]
     if values.get("unlock"):
         _unlock(values["run"])
+    names = [name for name in (*_RUNS, _OUT) if name in values]
     return {**values, **{name: _bring_each(verb, name, values[name]) for name in names}}
 
 
 def send_runs(values: Mapping[str, Any]) -> None:
     """Send what a verb has left in mirrors beside what its stages have sent, such as a report."""
-    folders = [folder for name in (*_RUNS, "out") for folder in _listed(values.get(name)) if isinstance(folder, Path)]
+    folders = [folder for name in (*_RUNS, _OUT) for folder in _listed(values.get(name)) if isinstance(folder, Path)]
     for mirror in filter(None, map(mirror_of, folders)):
         _pull(mirror)
 
@@ -62,7 +60,7 @@ def _bring_each(verb: str, name: str, value: Any) -> Any:
 
 def _bring(verb: str, name: str, place: Any) -> Any:
     """The folder of a run, up to date: of a URL, or of a mirror that is given by its path."""
-    makes_run = name == "out" and verb in _MAKERS
+    makes_run = name == _OUT and verb in _MAKERS
     if not is_url(place):
         mirror = mirror_of(Path(place)) if place is not None and (name in _RUNS or makes_run) else None
         if mirror is not None:
@@ -70,7 +68,9 @@ def _bring(verb: str, name: str, place: Any) -> Any:
         return place
     if name not in _RUNS and not makes_run:
         raise UsageError(
-            f"{name} of {verb} takes a path of this machine", got=str(place), next_step="URLs stand for runs and models."
+            f"{name} of {verb} takes a path of this machine",
+            got=str(place),
+            next_step="URLs stand for runs and models.",
         )
     mirror = Mirror.of_url(str(place))
     _pull(mirror, weights=makes_run)

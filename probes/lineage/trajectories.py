@@ -63,7 +63,10 @@ class Trajectory(Record):
             )
         references = {step: CheckpointRef.from_folder(place, base) for step, place in steps.items()}
         if url:
-            urls = {step: f"{url}/{place.relative_to(folder).as_posix()}".removesuffix("/.") for step, place in steps.items()}
+            urls = {
+                step: f"{url}/{place.relative_to(folder).as_posix()}".removesuffix("/.")
+                for step, place in steps.items()
+            }
             references = {step: reference.moved_to(urls[step]) for step, reference in references.items()}
         checkpoints = tuple(_step_at(step, reference) for step, reference in references.items())
         try:

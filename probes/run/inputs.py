@@ -105,9 +105,7 @@ class MeasuredFolder(RunFolder):
             RunFolderError: those of the aligned model, or of a witness that the run has, are not.
         """
         known = self.manifest.checkpoints
-        members = tuple(
-            member for member in self.members if member.id in known and self.has_activations(member.id)
-        )
+        members = tuple(member for member in self.members if member.id in known and self.has_activations(member.id))
         needed = {ALIGNED, WITNESS} if self.has_witness else {ALIGNED}
         if not needed <= {member.id for member in members}:
             raise RunFolderError(

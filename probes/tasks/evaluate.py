@@ -93,6 +93,4 @@ def _verdict_stands(run: Run) -> bool:
     manifest = run.manifest
     tested = "nulls" in manifest.stages or not run.has_witness
     whole = manifest.status == "finished" and manifest.config.get("nulls") and tested
-    return bool(
-        whole and run.has_json("verdict") and all(run.has_activations(member.id) for member in run.members)
-    )
+    return bool(whole and run.has_json("verdict") and all(run.has_activations(member.id) for member in run.members))

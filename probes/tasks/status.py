@@ -17,11 +17,11 @@ def status(run: Run, *, verify: bool = False) -> dict[str, Any]:
 
     Returns:
         `{"run", "name", "status", "created", "checkpoints", "omitted", "stages": [{"stage", "seconds", "files",
-        "bytes", "fault"}], "whole", "jobs", "remote"}`. `fault` says what is wrong with a stage's first file that has changed;
-        `whole` is whether there is none. `jobs` is of those that go on, or that did not come to their end: `done`,
-        `failed` and `running` of `tasks`, `seconds_left`, `failures`, the `time` when it was so, and whether a process
-        is `at_work`; else None. `remote` is of a run behind a URL: its `url`, how many files were `left_there` and are
-        neither looked at nor hashed, and the `writer` that holds it; else None.
+        "bytes", "fault"}], "whole", "jobs", "remote"}`. `fault` says what is wrong with a stage's first file that has
+        changed; `whole` is whether there is none. `jobs` is of those that go on, or that did not come to their end:
+        `done`, `failed` and `running` of `tasks`, `seconds_left`, `failures`, the `time` when it was so, and whether a
+        process is `at_work`; else None. `remote` is of a run behind a URL: its `url`, how many files were `left_there`
+        and are neither looked at nor hashed, and the `writer` that holds it; else None.
     """
     stages = [
         {

@@ -21,7 +21,8 @@ from probes.store.remote.bucket import Bucket, whole_url
 from probes.store.remote.index import LISTING
 from probes.store.remote.refusals import ConflictError, RemoteError
 from probes.store.remote.remote_lock import LOCK
-from tests.processes import gravity_probe, kill, run as run_process
+from tests.processes import gravity_probe
+from tests.processes import run as run_process
 from tests.test_store import measure_activations
 
 DEMO = Path(data_folder()) / "demo-run"
@@ -34,6 +35,11 @@ def write(url: str | Path, number: int, stage: str = "drift") -> None:
 
 def value(url: str | Path, table: str = "drift") -> int:
     return int(RunFolder(url).read_table(table)["value"].iloc[0])
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.store.remote.mirror._PAUSE", 0.0)
 
 
 @pytest.fixture
@@ -115,7 +121,6 @@ def test_a_reader_never_sees_a_manifest_without_its_files(bucket, elsewhere, mon
                 seen.append(str(error))
             elsewhere()
 
-    monkeypatch.setattr("probes.store.remote.mirror._PAUSE", 0.0)
     monkeypatch.setattr(Bucket, "put", put_and_look)
     with RunFolder.writing(url) as run:
         run.write_table("nulls", pd.DataFrame({"value": [3]}))
@@ -135,9 +140,12 @@ def test_a_second_writer_is_refused_by_name_and_can_be_let_in(bucket, elsewhere)
             write(url, 2)
         assert value(url) == 1
     write(url, 2)
-    Bucket(url).write(LOCK, json.dumps(
-        {"user": "eve", "host": "far-away", "process": 1, "time": "2026-01-01T00:00:00Z", "mark": "x"}
-    ).encode())
+    Bucket(url).write(
+        LOCK,
+        json.dumps(
+            {"user": "eve", "host": "far-away", "process": 1, "time": "2026-01-01T00:00:00Z", "mark": "x"}
+        ).encode(),
+    )
     with pytest.raises(RemoteError, match="eve on far-away"):
         write(url, 3)
     assert Mirror.of_url(url).unlock().startswith("eve on far-away")
@@ -163,31 +171,52 @@ def test_of_two_that_have_changed_a_run_the_second_is_refused(bucket, elsewhere)
 def test_a_push_that_is_refused_in_the_middle_of_the_work_says_so(bucket, elsewhere):
     url = f"{bucket}/study"
     write(url, 1)
-    with pytest.raises(ConflictError, match="Somebody else has changed"), RunFolder.writing(url) as run:
+    with pytest.raises(ConflictError, match="Somebody else has changed"):
+        write_while(url, elsewhere)
+    elsewhere()
+    assert value(url) == 3
+
+
+def write_while(url: str, elsewhere) -> None:
+    """Write while another machine does, which has taken the lock away."""
+    with RunFolder.writing(url) as run:
         elsewhere()
         Bucket(url).delete([LOCK])
         write(url, 3)
         elsewhere()
         with run.stage("drift", "from 2"):
             run.write_table("drift", pd.DataFrame({"value": [2]}))
-    elsewhere()
-    assert value(url) == 3
 
 
-@pytest.mark.parametrize("at", [MANIFEST, LISTING, "drift.parquet"])
-def test_what_a_killed_push_has_left_the_next_command_sends(bucket, elsewhere, at):
-    """A real process is killed just before a file is sent, or after the last one."""
+@pytest.mark.parametrize(("at", "left"), [("drift.parquet", "1"), (MANIFEST, "2"), (LISTING, "2")])
+def test_what_a_killed_push_has_left_the_next_command_sends(bucket, elsewhere, at, left):
+    """A real process is killed just before a file is sent; another machine can be let in, or waits."""
     url = f"{bucket}/study"
     write(url, 1)
     assert run_process(write_and_die, url, at).returncode == -9
+    as_if_far_away(url)
     elsewhere()
-    assert value(url) == 1
+    if left == "2":
+        with pytest.raises(RemoteError, match=r"is being written to right now; got .* on far-away"):
+            value(url)
+    shown = run_process(gravity_probe, "status", url, "--unlock")
+    assert "it was held by" in shown.stderr
+    assert shown.returncode == 0, shown.stderr
+    assert str(value(url)) == left
+    assert ("drift" in RunFolder(url).manifest.stages) == (at == LISTING)
     elsewhere()
-    summary = run_process(gravity_probe, "status", url)
-    assert summary.returncode == 0, summary.stderr
+    shown = run_process(gravity_probe, "status", url)
+    assert shown.returncode == 0, shown.stderr
     elsewhere()
     assert value(url) == 2
-    assert LOCK not in names(url)
+    assert "drift" in RunFolder(url).manifest.stages
+    write(url, 4)
+    assert value(url) == 4
+
+
+def as_if_far_away(url: str) -> None:
+    owner = json.loads(Bucket(url).read(LOCK))
+    Bucket(url).write(LOCK, json.dumps({**owner, "host": "far-away"}).encode())
 
 
 def write_and_die(url: str, at: str) -> None:
@@ -236,8 +265,9 @@ def test_a_run_that_other_tools_have_copied_there_is_read_whole(bucket):
     assert run.drift().equals(Run(DEMO).drift())
     assert not run.activations_path("aligned").exists()
     assert np.array_equal(run.activations("aligned", 2), Run(DEMO).activations("aligned", 2))
-    packed = run_process(gravity_probe, "summary", f"{url}/demo", "--json")
-    assert json.loads(packed.stdout)["run"] if packed.returncode == 0 else pytest.fail(packed.stderr)
+    shown = run_process(gravity_probe, "summary", f"{url}/demo", "--json")
+    assert shown.stdout == run_process(gravity_probe, "summary", mirror_folder(f"{url}/demo"), "--json").stdout
+    assert json.loads(shown.stdout), shown.stderr
 
 
 def test_refusals_are_sentences(bucket, monkeypatch):

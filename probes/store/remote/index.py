@@ -25,7 +25,7 @@ OWN_FILES = frozenset({INDEX, SYNC_LOCK, ".lock", "gravity-probe-error.log"})
 
 
 class Local(Entry):
-    """A file there, with the time of change that its copy here has, or will have: another time means another content."""
+    """A file there, with the time of change that its copy here has or will have: another time means another content."""
 
     changed: int
 
@@ -113,7 +113,9 @@ def listing_of(bucket: Bucket) -> Listing | None:
         try:
             return Listing.model_validate(parse_json(content.decode("utf-8", "replace"), place))
         except ValidationError:
-            raise RunFolderError(f"{place} is damaged", next_step="Delete it: all that is there is read then.") from None
+            raise RunFolderError(
+                f"{place} is damaged", next_step="Delete it: all that is there is read then."
+            ) from None
     files = {name: entry for name, entry in bucket.list().items() if _is_safe(name) and name != LOCK}
     return Listing(revision=_hash_of(files), files=files) if files else None
 

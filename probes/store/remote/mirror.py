@@ -98,11 +98,12 @@ class Mirror:
         """Bring the manifest alone; whether there is one. The other files come with `pull`."""
         with self._alone():
             index = Index.read(self.path)
-            if index.revision is None:
-                entries = self.bucket.list(depth=1)
-                if MANIFEST not in entries:
+            if index.revision is None and MANIFEST not in index.changes(self.path):
+                entry = self.bucket.list(depth=1).get(MANIFEST)
+                if entry is None:
                     return False
-                self._get(MANIFEST, entries[MANIFEST], time.time_ns() // 10**9 * 10**9)
+                manifest = self._get(MANIFEST, _local(entry, None), as_it_is=True)
+                Index(url=self.url, files={MANIFEST: manifest}).write(self.path)
         return (self.path / MANIFEST).is_file()
 
     def check_run(self) -> None:
@@ -125,7 +126,7 @@ class Mirror:
         if known is None:
             return
         try:
-            self._get(name, known, known.changed)
+            self._get(name, known)
         except _OutdatedError:
             raise RemoteError(
                 f"{self.url}/{name} has changed since this run was opened", next_step="Start the command again."
@@ -141,18 +142,36 @@ class Mirror:
     def _update(self, report: Report, *, weights: bool) -> bool:
         """Bring what has changed; whether something here has still to be sent."""
         for _ in range(_ATTEMPTS):
-            with contextlib.suppress(_OutdatedError):
-                return self._bring(listing_of(self.bucket), report, weights=weights)
+            listing = listing_of(self.bucket)
+            try:
+                return self._bring(listing, report, weights=weights)
+            except _OutdatedError:
+                if self._is_abandoned(listing):
+                    return self._bring(listing, report, weights=weights, as_it_is=True)
             time.sleep(_PAUSE)
-        raise RemoteError(f"{self.url} is being written to right now", next_step="Start the command again in a minute.")
+        raise RemoteError(
+            f"{self.url} is being written to right now",
+            got=self.describe()["writer"],
+            next_step=f"Try again in a minute. If its writer is gone: gravity-probe status {self.url} --unlock.",
+        )
 
-    def _bring(self, listing: Listing | None, report: Report, *, weights: bool) -> bool:
+    def _is_abandoned(self, listing: Listing | None) -> bool:
+        """Whether files that are not as the listing says stay so: nobody is sending any more."""
+        owner, now = holder(self.bucket), listing_of(self.bucket)
+        return (self._present is not None or owner is None or owner.is_gone) and now == listing
+
+    def _bring(self, listing: Listing | None, report: Report, *, weights: bool, as_it_is: bool = False) -> bool:
+        """As `_update`, by a listing.
+
+        Raises:
+            _OutdatedError: a file is another than the listing says, unless it is to be taken as it is.
+        """
         index = Index.read(self.path)
         if listing is None:
             if index.revision is not None:
                 raise RemoteError(
                     f"{self.url} is gone; its files are still in {self.path}",
-                    next_step=f"Delete {self.path / INDEX} to keep them as an ordinary run, or the folder to begin anew.",
+                    next_step=f"Delete {self.path / INDEX} to keep them as an ordinary run, or the folder.",
                 )
             self.bucket.check()
             return bool(self._changes())
@@ -169,7 +188,7 @@ class Mirror:
         wanted = [name for name in outdated if weights or not _comes_late(name)]
         for count, name in enumerate(sorted(wanted, key=lambda name: (name == MANIFEST, name))):
             report(Progress(f"Fetching from {self.url}", count, len(wanted), name))
-            files[name] = self._get(name, listing.files[name], files[name].changed)
+            files[name] = self._get(name, files[name], as_it_is=as_it_is)
         for name in (*set(outdated).difference(wanted), *set(known).difference(listing.files, changes)):
             (self.path / name).unlink(missing_ok=True)
         Index(url=self.url, revision=listing.revision, files=files).write(self.path)
@@ -187,7 +206,7 @@ class Mirror:
     def _is_absent(self, name: str, changes: set[str]) -> bool:
         return name not in changes and not (self.path / name).exists()
 
-    def _get(self, name: str, entry: Entry, changed: int) -> Local:
+    def _get(self, name: str, entry: Local, *, as_it_is: bool = False) -> Local:
         """Bring a file, and give it the time by which it is known to be as it came.
 
         Raises:
@@ -198,12 +217,13 @@ class Mirror:
             self.bucket.get(name, target)
         except FileNotFoundError:
             raise _OutdatedError from None
-        os.utime(target, ns=(changed, changed))
-        is_whole = not entry.stamp.startswith(SENT) or content_stamp(target) == entry.stamp
-        if target.stat().st_size != entry.size or not is_whole:
-            target.unlink()
-            raise _OutdatedError
-        return Local(size=entry.size, stamp=entry.stamp, changed=changed)
+        os.utime(target, ns=(entry.changed, entry.changed))
+        if target.stat().st_size == entry.size and entry.stamp in (content_stamp(target), *_foreign(entry.stamp)):
+            return entry
+        if as_it_is:
+            return entry_of(target, target.stat())
+        target.unlink()
+        raise _OutdatedError
 
     # Back there ----------------------------------------------------------------------------------------------
 
@@ -216,6 +236,7 @@ class Mirror:
             RemoteError: another process writes to it, the store refuses, or does not answer.
         """
         with writing_alone(self.bucket):
+            self._present = set()
             with self._alone():
                 self._update(silent, weights=False)
                 self._present = set(local_names(self.path))
@@ -305,6 +326,11 @@ def _comes_late(name: str) -> bool:
     """Whether a file stays there until it is opened: activations, and weights of checkpoints."""
     folder = name.split("/")[0]
     return folder == "activations" or (folder == "checkpoints" and name.endswith(_WEIGHTS))
+
+
+def _foreign(stamp: str) -> tuple[str, ...]:
+    """A stamp that is no hash of the content, which cannot be checked."""
+    return () if stamp.startswith(SENT) else (stamp,)
 
 
 def _local(entry: Entry, known: Local | None) -> Local:

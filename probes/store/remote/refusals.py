@@ -87,7 +87,9 @@ def refusal_of(url: str, error: BaseException) -> RemoteError:
 
 def no_such_bucket(url: str, text: str) -> RemoteError:
     """The sentence where not even the bucket, or the repository, is there."""
-    kind, step = ("repository", "Check the name, or create it: `hf repos create`.") if url.startswith("hf:") else (
-        "bucket", "Check the name; buckets are not created here."
+    kind, step = (
+        ("repository", "Check the name, or create it: `hf repos create`.")
+        if url.startswith("hf:")
+        else ("bucket", "Check the name; buckets are not created here.")
     )
     return RemoteError(f"There is no such {kind}: {url}", got=text or None, next_step=step)
