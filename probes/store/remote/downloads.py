@@ -86,7 +86,12 @@ def _download(bucket: Bucket, folder: Path, wanted: dict[str, Entry]) -> None:
     for name, entry in wanted.items():
         if entries.get(name) == entry and (folder / name).is_file():
             continue
-        bucket.get(name, folder / name)
+        try:
+            bucket.get(name, folder / name)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{bucket.url}/{name} has gone while it was downloaded", next_step="Start the command again."
+            ) from None
         entries[name] = entry
         write_json(folder / INDEX, {name: entry.model_dump() for name, entry in entries.items()})
 
@@ -96,6 +101,10 @@ def _entries_here(folder: Path) -> dict[str, Entry]:
     if not (folder / INDEX).is_file():
         return {}
     try:
-        return dict(_Downloads.model_validate(read_object(folder / INDEX, kind="index of a download")).root)
+        return dict(
+            _Downloads.model_validate(
+                read_object(folder / INDEX, kind="index of a download", error=CheckpointError)
+            ).root
+        )
     except (GravityError, ValidationError):
         return {}
