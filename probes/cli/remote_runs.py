@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from probes.errors import UsageError
-from probes.store.remote import Mirror, is_url, mirror_of
+from probes.store.remote import Mirror, is_url, mirror_of, whole_url
 
 _RUNS, _OUT = ("run", "runs"), "out"  # parameters that name run folders, and one that may
 _MAKERS = ("measure", "demo", "arms")  # verbs whose --out is one
@@ -34,7 +34,7 @@ def bring_runs(verb: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def send_runs(values: Mapping[str, Any]) -> None:
     """Send what a verb has left in mirrors beside what its stages have sent, such as a report."""
-    folders = [folder for name in (*_RUNS, _OUT) for folder in _listed(values.get(name)) if isinstance(folder, Path)]
+    folders = [folder for name in (*_RUNS, _OUT) for folder in _places_in(values.get(name)) if isinstance(folder, Path)]
     for mirror in filter(None, map(mirror_of, folders)):
         _pull(mirror)
 
@@ -48,7 +48,7 @@ def _unlock(place: str | Path) -> None:
     typer.echo("Nobody held its lock." if owner is None else f"Unlocked; it was held by {owner}.", err=True)
 
 
-def _listed(value: Any) -> list[Any]:
+def _places_in(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
@@ -68,8 +68,8 @@ def _bring(verb: str, name: str, place: Any) -> Any:
         return place
     if name not in _RUNS and not makes_run:
         raise UsageError(
-            f"{name} of {verb} takes a path of this machine",
-            got=str(place),
+            f"--{name} of {verb} takes a path of this machine",
+            got=whole_url(place),
             next_step="URLs stand for runs and models.",
         )
     mirror = Mirror.of_url(str(place))

@@ -77,14 +77,14 @@ def test_an_adapter_and_a_trainers_output_keep_their_urls(models, folders):
         (2, f"{models}/out/checkpoint-2"),
         (10, f"{models}/out/checkpoint-10"),
     ]
-    here = Lineage.of(
+    local = Lineage.of(
         str(folders / "aligned"),
         None,
         [f"5={folders / 'adapter'}"],
         trajectories=[f"block={folders / 'out'}"],
         base=str(folders / "aligned"),
     )
-    hashes = [[weights_sha256(ref) for _, ref in history.checkpoints()] for history in (lineage, here)]
+    hashes = [[weights_sha256(ref) for _, ref in history.checkpoints()] for history in (lineage, local)]
     assert hashes[0] == hashes[1]
     assert Lineage.opened(lineage.portable(folders).model_dump(), folders) == lineage
 

@@ -32,7 +32,7 @@ def download_checkpoint(url: str, patterns: tuple[str, ...], *, depth: int = 1) 
 
     Args:
         url: its folder, or its GGUF file.
-        patterns: of the names that are wanted; no other file is downloaded.
+        patterns: of the names that are needed; no other file is downloaded.
         depth: of folders.
 
     Raises:
@@ -49,11 +49,11 @@ def download_checkpoint(url: str, patterns: tuple[str, ...], *, depth: int = 1) 
         if not (folder / INDEX).is_file():
             raise
         return folder / file if is_file else folder  # as it was when it was last asked for
-    wanted = {name: entry for name, entry in entries.items() if _is_wanted(name, (file,) if is_file else patterns)}
-    if not wanted:
+    needed = {name: entry for name, entry in entries.items() if _is_wanted(name, (file,) if is_file else patterns)}
+    if not needed:
         bucket.check()
         raise CheckpointError(f"There is no checkpoint at {url}", expected="a folder as save_pretrained writes it")
-    _download(bucket, folder, wanted)
+    _download(bucket, folder, needed)
     return folder / file if is_file else folder
 
 
@@ -81,9 +81,9 @@ def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
     return ".." not in path.parts and any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
-def _download(bucket: Bucket, folder: Path, wanted: dict[str, Entry]) -> None:
+def _download(bucket: Bucket, folder: Path, needed: dict[str, Entry]) -> None:
     entries = _entries_here(folder)
-    for name, entry in wanted.items():
+    for name, entry in needed.items():
         if entries.get(name) == entry and (folder / name).is_file():
             continue
         try:

@@ -185,11 +185,11 @@ class Mirror:
             )
         files = {name: _local(entry, known.get(name)) for name, entry in listing.files.items()}
         outdated = [name for name, entry in files.items() if entry != known.get(name) or self._is_absent(name, changes)]
-        wanted = [name for name in outdated if weights or not _comes_late(name)]
-        for count, name in enumerate(sorted(wanted, key=lambda name: (name == MANIFEST, name))):
-            report(Progress(f"Fetching from {self.url}", count, len(wanted), name))
+        needed = [name for name in outdated if weights or not _comes_late(name)]
+        for count, name in enumerate(sorted(needed, key=lambda name: (name == MANIFEST, name))):
+            report(Progress(f"Fetching from {self.url}", count, len(needed), name))
             files[name] = self._get(name, files[name], as_it_is=as_it_is)
-        for name in (*set(outdated).difference(wanted), *set(known).difference(listing.files, changes)):
+        for name in (*set(outdated).difference(needed), *set(known).difference(listing.files, changes)):
             (self.path / name).unlink(missing_ok=True)
         Index(url=self.url, revision=listing.revision, files=files).write(self.path)
         return bool(self._changes())
