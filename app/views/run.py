@@ -119,7 +119,7 @@ def _table(data: pd.DataFrame) -> None:
 
 
 def _files(path: Path) -> pd.DataFrame:
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock"]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     files = [file for file in files if "checkpoints" not in file.relative_to(path).parts]
     return pd.DataFrame(
         [(str(file.relative_to(path)), file.stat().st_size / 1e6) for file in files], columns=["file", "size (MB)"]

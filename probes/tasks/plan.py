@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from probes.lineage import CheckpointRef, Lineage
 from probes.prompts import default_prompts, look_alikes
+from probes.store.remote import download_folder, is_url
 from probes.store.settings import Settings
 
 GPU = "NVIDIA A100, 80 GB"
@@ -269,7 +270,10 @@ def _weights_to_fetch(ref: CheckpointRef, size: _Size) -> int:
 
 
 def _cached_weights(model: str) -> Iterator[Path]:
-    """Weight files of a model in the hub's cache."""
+    """Weight files of a model in the hub's cache, or downloaded from a URL."""
+    if is_url(model):
+        yield from download_folder(model).glob("*.safetensors")
+        return
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"

@@ -8,7 +8,7 @@ a URL is opened.
 
 from probes.store.remote.bucket import is_url, whole_url
 from probes.store.remote.cache_folder import cache_folder, mirror_folder
-from probes.store.remote.downloads import download_checkpoint, download_trainer_folder, fetch_weights
+from probes.store.remote.downloads import download_checkpoint, download_folder, download_trainer_folder, fetch_weights
 from probes.store.remote.mirror import Mirror
 from probes.store.remote.places import local_folder, mirror_of, mirrors_of_root
 
@@ -16,6 +16,7 @@ __all__ = [
     "Mirror",
     "cache_folder",
     "download_checkpoint",
+    "download_folder",
     "download_trainer_folder",
     "fetch_weights",
     "is_url",

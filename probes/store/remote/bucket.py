@@ -18,6 +18,7 @@ from probes.store.remote.refusals import RemoteError, in_sentences, no_such_buck
 
 _URL = re.compile(r"^([a-z][a-z0-9+]*):/{1,2}(?!/)(\S.*)$")  # a path of one has lost a slash
 _PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "hf": ("huggingface_hub", "")}  # and the extra with it
+_HUB_KINDS = ("models", "datasets", "spaces", "buckets")
 _STAMPS = ("ETag", "etag", "md5Hash", "xet_hash", "blob_id", "mtime", "created")  # what stores call a file's version
 
 
@@ -48,7 +49,9 @@ def whole_url(place: str | Path) -> str:
     """
     match = _URL.match(str(place))
     protocol, path = match.groups() if match else ("", "")
-    if protocol not in _PACKAGES or ".." in path.split("/"):
+    parts = path.rstrip("/").split("/")
+    too_short = protocol == "hf" and len(parts) < (3 if parts[0] in _HUB_KINDS else 2)
+    if protocol not in _PACKAGES or ".." in parts or too_short:
         expected = ", ".join(f"{name}://…" for name in _PACKAGES)
         raise UsageError("This is no URL that can be opened", got=repr(str(place)), expected=expected)
     return f"{protocol}://{path.rstrip('/')}"
@@ -58,6 +61,7 @@ class Bucket:
     """A folder behind a URL. Every method raises `RemoteError` where the store refuses or does not answer."""
 
     seconds_between = 0.0  # two times that something is sent
+    at_a_time = 8  # files that come together
     has_lock = True  # against two writers; else the store itself refuses the second
 
     def __init__(self, url: str) -> None:

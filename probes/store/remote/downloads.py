@@ -15,10 +15,10 @@ from probes.store.documents import read_object
 from probes.store.remote.bucket import Bucket, Entry, whole_url
 from probes.store.remote.cache_folder import cache_folder
 from probes.store.remote.hub_commit import open_bucket
-from probes.store.remote.index import INDEX
 from probes.store.remote.places import mirror_of
 from probes.store.remote.refusals import UnreachableError
 
+_INDEX = ".download.json"  # which version of each file is here
 _WHOLE_TREE = 2  # folders deep: a Trainer's output with its checkpoint-N
 
 
@@ -42,11 +42,11 @@ def download_checkpoint(url: str, patterns: tuple[str, ...], *, depth: int = 1) 
     url = whole_url(url)
     parent, _, file = url.rpartition("/")
     is_file = url.endswith(".gguf")
-    bucket, folder = open_bucket(parent if is_file else url), _folder_of(parent if is_file else url)
+    bucket, folder = open_bucket(parent if is_file else url), download_folder(parent if is_file else url)
     try:
         entries = bucket.list(depth=depth)
     except UnreachableError:
-        if not (folder / INDEX).is_file():
+        if not (folder / _INDEX).is_file():
             raise
         return folder / file if is_file else folder  # as it was when it was last asked for
     needed = {name: entry for name, entry in entries.items() if _is_wanted(name, (file,) if is_file else patterns)}
@@ -64,14 +64,13 @@ def download_trainer_folder(url: str, patterns: tuple[str, ...]) -> Path:
 
 def fetch_weights(folder: Path) -> None:
     """Bring what was left behind a URL of a checkpoint inside a run's mirror; nothing for any other folder."""
-    roots = (parent for parent in (folder, *folder.parents) if (parent / INDEX).is_file())
-    root = next(roots, None)
-    mirror = None if root is None or not folder.is_relative_to(cache_folder() / "remote") else mirror_of(root)
+    mirror = next(filter(None, map(mirror_of, (folder, *folder.parents))), None)
     if mirror is not None:
         mirror.fetch_folder(folder)
 
 
-def _folder_of(url: str) -> Path:
+def download_folder(url: str) -> Path:
+    """Where the checkpoint behind a URL is, or will be, on this machine."""
     protocol, _, path = url.partition("://")
     return cache_folder() / "checkpoints" / protocol / path
 
@@ -93,17 +92,17 @@ def _download(bucket: Bucket, folder: Path, needed: dict[str, Entry]) -> None:
                 f"{bucket.url}/{name} has gone while it was downloaded", next_step="Start the command again."
             ) from None
         entries[name] = entry
-        write_json(folder / INDEX, {name: entry.model_dump() for name, entry in entries.items()})
+        write_json(folder / _INDEX, {name: entry.model_dump() for name, entry in entries.items()})
 
 
 def _entries_here(folder: Path) -> dict[str, Entry]:
     """What is here already; nothing where that cannot be read."""
-    if not (folder / INDEX).is_file():
+    if not (folder / _INDEX).is_file():
         return {}
     try:
         return dict(
             _Downloads.model_validate(
-                read_object(folder / INDEX, kind="index of a download", error=CheckpointError)
+                read_object(folder / _INDEX, kind="index of a download", error=CheckpointError)
             ).root
         )
     except (GravityError, ValidationError):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from probes.progress import Progress, Report, silent
+from probes.store.atomic import replacing
 from probes.store.remote.bucket import Bucket
 from probes.store.remote.refusals import in_sentences, no_such_bucket
 
@@ -14,6 +15,7 @@ class HubFolder(Bucket):
     """As `Bucket`. The hub refuses a commit on another parent than the one that was read, so no lock is needed."""
 
     seconds_between = 60.0  # the hub takes a limited number of commits an hour
+    at_a_time = 1  # its client's memory of folders is not made for threads
     has_lock = False
 
     def __init__(self, url: str) -> None:
@@ -32,6 +34,11 @@ class HubFolder(Bucket):
             about = HfApi().repo_info(place.repo_id, repo_type=place.repo_type, revision=place.revision)
             self._parent = about.sha
         return super().read(name)
+
+    def get(self, name: str, target: Path) -> None:
+        """As `Bucket.get`; its folder is not listed again for each file."""
+        with in_sentences(self.url), replacing(target) as beside:
+            self._files.get_file(self._at(name), str(beside))
 
     def put(self, files: Mapping[str, Path | bytes], report: Report = silent) -> None:
         """Send all of them in one commit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from probes.store.remote.remote_lock import LOCK
 LISTING = ".gravity-probe.json"  # there, written last of all
 INDEX = ".remote.json"  # here
 SYNC_LOCK = ".remote.lock"  # here, while files come and go
+_WEIGHTS = (".safetensors", ".bin", ".gguf")
 SENT = "sha256:"  # begins the stamp of what we have sent
 OWN_FILES = frozenset({INDEX, SYNC_LOCK, ".lock", "gravity-probe-error.log"})
 
@@ -98,6 +100,24 @@ def entry_of(path: Path, about: os.stat_result) -> Local:
 def content_stamp(path: Path) -> str:
     """The stamp of a file that we have sent: its content's hash."""
     return f"{SENT}{file_sha256(path)}"
+
+
+def is_content(path: Path, stamp: str) -> bool:
+    """Whether a file's content is that of a stamp; a stamp of the store's own says nothing of it."""
+    return not stamp.startswith(SENT) or content_stamp(path) == stamp
+
+
+def expected_copy(entry: Entry, known: Local | None) -> Local:
+    """An entry of the listing with the time that its copy here has, or is to have: whole seconds, as any disk keeps."""
+    same = known is not None and (known.size, known.stamp) == (entry.size, entry.stamp)
+    changed = known.changed if known is not None and same else time.time_ns() // 10**9 * 10**9
+    return Local(size=entry.size, stamp=entry.stamp, changed=changed)
+
+
+def comes_late(name: str) -> bool:
+    """Whether a file stays there until it is opened: activations, and weights of checkpoints."""
+    folder = name.split("/")[0]
+    return folder == "activations" or (folder == "checkpoints" and name.endswith(_WEIGHTS))
 
 
 def listing_of(bucket: Bucket) -> Listing | None:

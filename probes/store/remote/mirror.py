@@ -9,10 +9,12 @@ it did here, and the next command sends it. Of two that have changed the same ru
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,21 @@ from filelock import FileLock, Timeout
 from probes.errors import RunFolderError
 from probes.progress import Progress, Report, silent
 from probes.store.manifest import MANIFEST
-from probes.store.remote.bucket import Entry, whole_url
+from probes.store.remote.bucket import Bucket, Entry, whole_url
 from probes.store.remote.cache_folder import mirror_folder
 from probes.store.remote.hub_commit import open_bucket
 from probes.store.remote.index import (
     INDEX,
     LISTING,
-    SENT,
     SYNC_LOCK,
     Index,
     Listing,
     Local,
+    comes_late,
     content_stamp,
     entry_of,
+    expected_copy,
+    is_content,
     listing_of,
     local_names,
 )
@@ -41,7 +45,6 @@ from probes.store.remote.refusals import ConflictError, RemoteError, Unreachable
 from probes.store.remote.remote_lock import holder, unlock, writing_alone
 
 _ATTEMPTS, _PAUSE = 4, 1.0  # to read a run that is being sent meanwhile; seconds between
-_WEIGHTS = (".safetensors", ".bin", ".gguf")
 
 
 class _OutdatedError(Exception):
@@ -59,9 +62,13 @@ class Mirror:
             folder: where it is worked on.
         """
         self.url, self.path = url, folder
-        self.bucket = open_bucket(url)
         self._present: set[str] | None = None  # files here since the session began; what goes meanwhile goes there too
         self._pushed = 0.0
+
+    @functools.cached_property
+    def bucket(self) -> Bucket:
+        """Where the run is; opened when it is first asked, so that reading what is here needs nothing of it."""
+        return open_bucket(self.url)
 
     @classmethod
     def of_url(cls, url: str) -> Mirror:
@@ -102,7 +109,7 @@ class Mirror:
                 entry = self.bucket.list(depth=1).get(MANIFEST)
                 if entry is None:
                     return False
-                manifest = self._get(MANIFEST, _local(entry, None), as_it_is=True)
+                manifest = self._get(MANIFEST, expected_copy(entry, None), as_it_is=True)
                 Index(url=self.url, files={MANIFEST: manifest}).write(self.path)
         return (self.path / MANIFEST).is_file()
 
@@ -183,12 +190,10 @@ class Mirror:
                 got=f"other work in {self.path}",
                 next_step=f"Delete {self.path} to go on with what is there, or copy it away first.",
             )
-        files = {name: _local(entry, known.get(name)) for name, entry in listing.files.items()}
+        files = {name: expected_copy(entry, known.get(name)) for name, entry in listing.files.items()}
         outdated = [name for name, entry in files.items() if entry != known.get(name) or self._is_absent(name, changes)]
-        needed = [name for name in outdated if weights or not _comes_late(name)]
-        for count, name in enumerate(sorted(needed, key=lambda name: (name == MANIFEST, name))):
-            report(Progress(f"Fetching from {self.url}", count, len(needed), name))
-            files[name] = self._get(name, files[name], as_it_is=as_it_is)
+        needed = [name for name in outdated if weights or not comes_late(name)]
+        files |= self._get_all({name: files[name] for name in needed}, report, as_it_is=as_it_is)
         for name in (*set(outdated).difference(needed), *set(known).difference(listing.files, changes)):
             (self.path / name).unlink(missing_ok=True)
         Index(url=self.url, revision=listing.revision, files=files).write(self.path)
@@ -206,6 +211,19 @@ class Mirror:
     def _is_absent(self, name: str, changes: set[str]) -> bool:
         return name not in changes and not (self.path / name).exists()
 
+    def _get_all(self, files: dict[str, Local], report: Report, *, as_it_is: bool) -> dict[str, Local]:
+        """Bring files, several at a time, and the manifest after all others; errors as `_get`."""
+        get = functools.partial(self._get, as_it_is=as_it_is)
+        names, entries = [name for name in files if name != MANIFEST], {}
+        with ThreadPoolExecutor(self.bucket.at_a_time) as pool:
+            brought = pool.map(get, names, [files[name] for name in names])
+            for count, (name, entry) in enumerate(zip(names, brought, strict=True)):
+                report(Progress(f"Fetching from {self.url}", count, len(files), name))
+                entries[name] = entry
+        if MANIFEST in files:
+            entries[MANIFEST] = get(MANIFEST, files[MANIFEST])
+        return entries
+
     def _get(self, name: str, entry: Local, *, as_it_is: bool = False) -> Local:
         """Bring a file, and give it the time by which it is known to be as it came.
 
@@ -218,7 +236,7 @@ class Mirror:
         except FileNotFoundError:
             raise _OutdatedError from None
         os.utime(target, ns=(entry.changed, entry.changed))
-        if target.stat().st_size == entry.size and entry.stamp in (content_stamp(target), *_foreign(entry.stamp)):
+        if target.stat().st_size == entry.size and is_content(target, entry.stamp):
             return entry
         if as_it_is:
             return entry_of(target, target.stat())
@@ -293,7 +311,7 @@ class Mirror:
         revision = secrets.token_hex(16)
         entries = {name: Entry(size=entry.size, stamp=entry.stamp) for name, entry in files.items()}
         content = Listing(revision=revision, files=entries).model_dump_json(indent=1).encode()
-        self.bucket.put({**{name: self.path / name for name in names}, LISTING: content}, report)
+        self.bucket.put({name: self.path / name for name in names} | {LISTING: content}, report)
         Index(url=self.url, revision=revision, files=files).write(self.path)
         self.bucket.delete(sorted(gone))
 
@@ -320,21 +338,3 @@ class Mirror:
         """Take the lock away from whoever holds it; who that was, in words."""
         owner = unlock(self.bucket)
         return None if owner is None else str(owner)
-
-
-def _comes_late(name: str) -> bool:
-    """Whether a file stays there until it is opened: activations, and weights of checkpoints."""
-    folder = name.split("/")[0]
-    return folder == "activations" or (folder == "checkpoints" and name.endswith(_WEIGHTS))
-
-
-def _foreign(stamp: str) -> tuple[str, ...]:
-    """A stamp that is no hash of the content, which cannot be checked."""
-    return () if stamp.startswith(SENT) else (stamp,)
-
-
-def _local(entry: Entry, known: Local | None) -> Local:
-    """An entry of the listing with the time that its copy here has, or is to have: whole seconds, as any disk keeps."""
-    same = known is not None and (known.size, known.stamp) == (entry.size, entry.stamp)
-    changed = known.changed if known is not None and same else time.time_ns() // 10**9 * 10**9
-    return Local(size=entry.size, stamp=entry.stamp, changed=changed)
