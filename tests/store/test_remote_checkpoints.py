@@ -24,7 +24,7 @@ def folders(tmp_path_factory) -> Path:
     (home / "aligned" / "optimizer.pt").write_bytes(b"never to be fetched")
     save_adapter(home / "adapter", CheckpointRef(model=str(home / "aligned")), targets=["q_proj"])
     for step in (2, 10):
-        save_checkpoint(home / "out" / f"checkpoint-{step}", move_weights(tiny_model(), seed=step), tiny_tokenizer())
+        save_checkpoint(home / "out" / f"checkpoint-{step}", move_weights(tiny_model(), seed=step))
     return home
 
 
