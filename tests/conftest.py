@@ -1,11 +1,14 @@
 """Settings of the whole suite: one thread a process, no network, no telemetry."""
 
+import functools
+import gc
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 
 import pytest
+import typer.testing
 
 # Before anything imports torch: two workers with two threads each on two cores run ten times slower.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
@@ -14,11 +17,23 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
 _MAIN = sys.modules["__main__"]
+# No test sees whether the disk has what the system holds (a killed process loses none of it), and waiting takes long.
+os.fsync = lambda _: None
+# The parser of all verbs is made anew at each call, in a tenth of a second; it is the same one.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the real model: minutes long, these tests would otherwise keep one worker waiting for the other."""
-    items.sort(key=lambda item: item.get_closest_marker("real_model") is None)
+    """Begin with the real model, then the files with slow tests: one process would else wait for another at the end."""
+    real, slow = ({item.path for item in items if item.get_closest_marker(name)} for name in ("real_model", "slow"))
+    items.sort(key=lambda item: (item.path not in real, item.path not in slow))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def libraries_set_aside() -> None:
+    """Leave what is loaded by now out of the search for garbage, which Streamlit makes through all at each page."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

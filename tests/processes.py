@@ -19,8 +19,16 @@ from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 from typing import Any
 
-LOADED = ("torch", "transformers", "transformer_lens", "peft", "pandas", "pyarrow.parquet", "sklearn", "probes.cli")
+from probes.engine import processes as engine
+
+LOADED = (
+    *("torch", "transformers.trainer", "transformers.models.llama.modeling_llama", "transformer_lens", "peft"),
+    *("pandas", "pyarrow.parquet", "sklearn.linear_model", "rich.progress", "probes.cli"),
+    *(f"probes.tasks.{task}" for task in ("arms", "chat_demo", "demo", "evaluate", "fit", "measure")),
+)
 _PATIENCE = 300  # seconds
+# A process has one such server, which the program's own workers are forks of too: whoever starts it loads all of this.
+engine._LIBRARIES = LOADED
 
 
 @functools.cache
