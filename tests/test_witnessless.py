@@ -313,7 +313,4 @@ def open_page(monkeypatch, root, name, page) -> AppTest:
     monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
     at = AppTest.from_file(MAIN, default_timeout=120)
     at.query_params["run"] = name
-    if page != "views/overview.py":
-        at.run()
-        at.switch_page(page)
-    return at.run()
+    return at.switch_page(page).run()

@@ -22,10 +22,7 @@ def visit(monkeypatch):
         at = AppTest.from_file(str(MAIN), default_timeout=120)
         for name, value in query.items():
             at.query_params[name] = value
-        at.run()
-        if page != "overview":
-            at.switch_page(f"views/{page}.py")
-            at.run()
+        at.switch_page(f"views/{page}.py").run()
         assert not at.exception
         assert not at.error
         return at

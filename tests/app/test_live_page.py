@@ -40,9 +40,7 @@ def opened(monkeypatch):
         at = AppTest.from_file(MAIN, default_timeout=120)
         for name, value in selection.items():
             at.query_params[name] = value
-        at.run()
-        at.switch_page(PAGE)
-        return at.run()
+        return at.switch_page(PAGE).run()
 
     return run
 

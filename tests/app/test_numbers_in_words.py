@@ -50,6 +50,8 @@ def test_numbers_are_written_one_way(page, monkeypatch):
     at.query_params["run"] = "demo-run"
     at.switch_page(page).run()
     assert not at.exception
+    assert not at.error
+    assert at.title
     bodies = [element.proto.body for element in at.get("html")]
     texts = [re.sub(r"<[^>]*>", "\n", body) for body in bodies if "<style" not in body and "<script" not in body]
     for kind in ("title", "header", "markdown", "warning", "caption"):

@@ -1,5 +1,6 @@
 """Every page on every kind of run: none, finished, unfinished, with one arm, damaged."""
 
+import functools
 import html
 import json
 import multiprocessing
@@ -65,10 +66,7 @@ def opened(monkeypatch):
         at = AppTest.from_file(MAIN, default_timeout=120)
         for name, value in query.items():
             at.query_params[name] = value
-        if page != "views/overview.py":
-            at.run()
-            at.switch_page(page)
-        return at.run()
+        return at.switch_page(page).run()
 
     return run
 
@@ -111,10 +109,10 @@ def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
     assert "gravity-probe directions mediate" in commands(at)
 
 
-@pytest.mark.parametrize("name", ["demo-run", "smollm2-run"])
 @pytest.mark.parametrize("page", PAGES)
-def test_a_shipped_run_is_shown_on_every_page(opened, page, name):
-    at = opened(DATA / name, page)
+def test_a_shipped_run_is_shown_on_every_page(opened, page):
+    """The other one is drawn on every page in `test_numbers_in_words.py`."""
+    at = opened(DATA / "smollm2-run", page)
     assert not at.exception
     assert not at.error
     assert at.title
@@ -127,10 +125,7 @@ def test_without_runs_of_ones_own_every_shipped_run_is_listed(tmp_path, monkeypa
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_run_says_what_to_do(opened, tmp_path, page):
-    at = opened(tmp_path, "views/overview.py")
-    if page != "views/overview.py":
-        at.switch_page(page)
-        at.run()
+    at = opened(tmp_path, page)
     assert not at.exception
     assert title(at) == "No run yet"
     assert "gravity-probe demo" in commands(at)
@@ -161,6 +156,19 @@ VIEWS = {
 }
 
 
+@pytest.fixture(scope="module")
+def partial(tmp_path_factory):
+    """The folder of a run that lacks a table, written once for all pages."""
+
+    @functools.cache
+    def write(lacks):
+        root = tmp_path_factory.mktemp("partial")
+        write_run(root / "partial", **SMALL, without=(lacks,), finished=False)
+        return root
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("page", "lacks", "says"),
     [
@@ -189,9 +197,8 @@ VIEWS = {
         ("views/run.py", "verdict", "gravity-probe verdict"),
     ],
 )
-def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, tmp_path, page, lacks, says):
-    write_run(tmp_path / "partial", **SMALL, without=(lacks,), finished=False)
-    at = opened(tmp_path, page, **({"direction": "refusal"} if lacks.startswith("direction") else {}))
+def test_a_missing_table_takes_only_its_own_part_of_the_page(opened, partial, page, lacks, says):
+    at = opened(partial(lacks), page, **({"direction": "refusal"} if lacks.startswith("direction") else {}))
     key, views = VIEWS.get(page, ("", {}))
     if lacks in views:
         at.segmented_control(key=key).set_value(views[lacks]).run()
@@ -239,17 +246,18 @@ def test_without_a_verdict_the_number_is_no_verdict(opened, tmp_path):
     assert "no verdict" in words(at)
 
 
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory):
+    """A run with one arm, one step, one layer."""
+    root = tmp_path_factory.mktemp("smallest")
+    directions = ("control:drift", "control:random")
+    write_run(root / "one", n_layers=1, steps=(5,), arms=("control:random",), prompts=2, directions=directions)
+    return root
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_a_run_with_one_arm_and_one_step(opened, tmp_path, page):
-    write_run(
-        tmp_path / "one",
-        n_layers=1,
-        steps=(5,),
-        arms=("control:random",),
-        prompts=2,
-        directions=("control:drift", "control:random"),
-    )
-    at = opened(tmp_path, page)
+def test_a_run_with_one_arm_and_one_step(opened, smallest, page):
+    at = opened(smallest, page)
     assert not at.exception
     assert not at.error
 
