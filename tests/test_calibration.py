@@ -16,6 +16,7 @@ import pytest
 from probes.run import Run
 from tests.calibration import simulate, write_table
 from tests.calibration_worlds import SHAMS, TRIALS, Trial, beyond_noise, out_of_reach, shared_endpoint
+from tests.type_checks import no_type_checks
 from tests.worlds import World, power_law, verdict_of
 
 RUNS = int(os.environ.get("CALIBRATION_RUNS", "500"))
@@ -30,7 +31,7 @@ MOST_LAYERS = 6
 
 @pytest.mark.parametrize("name", QUICKLY)
 def test_a_few_trajectories_of_every_third_world(name):
-    counts = simulate(TRIALS[name], QUICK)
+    counts = simulate(TRIALS[name], QUICK // 2 if "width 512" in name else QUICK)
     assert counts.holds, write_table([counts])
 
 
@@ -133,19 +134,30 @@ def planted_in(run, layer, cosines, seed):
     return world, [aligned, witness, move(0.66)], shams
 
 
+def found_in(run, layer, cosines, seed):
+    """Whether a planted return is told apart; NaN where weight noise reaches it, which then is said.
+
+    The power is asked only of what is not told apart: the rest has no use for it.
+    """
+    for power in (False, True):
+        world, checkpoints, shams = planted_in(run, layer, cosines, seed)
+        verdict, results = verdict_of(world, *checkpoints, shams=shams, splits=10, power=power)
+        if verdict.level >= 4:
+            break
+    reached = max(results["sham_drift"].p, results["sham_witness"].p) > 0.05
+    assert not reached or "cannot decide against" in verdict.name, verdict.name
+    assert "explain" not in verdict.text
+    return np.nan if reached else float(verdict.level >= 4)
+
+
 def test_a_return_planted_in_real_activations_is_found_where_no_weight_noise_reaches_it(real):
     """What the covariance centred over all prompts used to explain away: the gap between the classes was in it."""
     run, cosines = real
     shares = []
     for layer in cosines:
-        hits = []
-        for seed in range(30):
-            world, checkpoints, shams = planted_in(run, layer, cosines[layer], seed)
-            verdict, results = verdict_of(world, *checkpoints, shams=shams, splits=10, power=True)
-            reached = max(results["sham_drift"].p, results["sham_witness"].p) > 0.05
-            assert not reached or "cannot decide against" in verdict.name, verdict.name
-            assert "explain" not in verdict.text
-            hits.append(np.nan if reached else verdict.level >= 4)
+        hits = [found_in(run, layer, cosines[layer], 0)]
+        with no_type_checks():
+            hits += [found_in(run, layer, cosines[layer], seed) for seed in range(1, 30)]
         shares.append(np.nanmean(hits) if np.isfinite(hits).any() else np.nan)
         if max(cosines[layer]) < 0.6:
             assert np.isfinite(hits).mean() > 0.5, "weight noise does not reach the planted cosine here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -41,15 +42,22 @@ print(plan(lineage).parameters, suggest_witness(lineage.aligned).sentence())
 """
 
 
+@functools.cache
+def word_of(same: int, lost: int, gained: int) -> str:
+    """The answer to so many prompts of each kind: a simulation draws few such counts, each many times."""
+    before = ["refusal"] * (same + lost) + ["compliance"] * gained
+    after = ["refusal"] * same + ["compliance"] * lost + ["refusal"] * gained
+    return safety_answer(before, after).answer
+
+
 def simulate(prompts: int, effect: float, flips: float, times: int, seed: int) -> dict[str, float]:
     """Shares of the safety answer's own words over drawn labels."""
     rng = np.random.default_rng(seed)
     words = []
     for _ in range(times):
         kind = rng.choice(3, size=prompts, p=[effect + flips / 2, flips / 2, 1 - effect - flips])
-        before = np.where(kind == 0, "refusal", np.where(kind == 1, "compliance", "refusal"))
-        after = np.where(kind == 0, "compliance", np.where(kind == 1, "refusal", before))
-        words.append(safety_answer(before.tolist(), after.tolist()).answer)
+        lost, gained, same = np.bincount(kind, minlength=3).tolist()
+        words.append(word_of(same, lost, gained))
     return {word: words.count(word) / times for word in ("eroded", "held", "undecided")}
 
 

@@ -90,7 +90,7 @@ def test_the_covariance_matched_control_is_that_of_the_covariance_within_the_cla
     rows, labels, apart = two_classes()
     wide = np.linalg.svd(rows)[2][-1]
     rows = rows + 3 * np.outer(np.random.default_rng(0).standard_normal(len(rows)), wide)
-    drawn = np.stack([CovarianceMatched(seed=s).fit(rows, labels).direction_ for s in range(400)])
+    drawn = np.stack([CovarianceMatched(seed=s).fit(rows, labels).direction_ for s in range(100)])
     means = np.stack([rows[labels].mean(axis=0), rows[~labels].mean(axis=0)])
     values, axes = np.linalg.eigh(np.cov((rows - means[np.where(labels, 0, 1)]).T))
     assert values[-1] / values.sum() > 3 / WIDTH
