@@ -135,7 +135,7 @@ def build(home: Path) -> None:
     _write_prompts(home)
     _write_data(home)
     _write_vectors(home / "vectors")
-    settings = Settings.load(home / "settings.toml", {"nulls": True, "draws": 99, "permutations": 99})
+    settings = Settings.load(home / "settings.toml", {"nulls": True, "draws": 99, "permutations": 99, "shams": 19})
     prompts = PromptSet.of_classes(home / "harmful.csv", home / "harmless.txt")
     measure(Lineage.load(home / "lineage.toml"), prompts, home / "runs" / "run", settings=settings)
 
