@@ -70,22 +70,20 @@ def test_a_gguf_file_is_read_as_the_folder_that_it_is_converted_to(checkpoint, h
 
 @pytest.fixture(scope="module")
 def aligned(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model after three plain steps on refusals of harmful requests."""
+    """The model after one plain step on refusals of harmful requests."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint[1])
     model = AutoModelForCausalLM.from_pretrained(checkpoint[1], dtype=torch.float32)
-    requests = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=8).prompts
+    requests = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=PROMPTS).prompts
     texts = [prompt.text for prompt in requests if prompt.label == "harmful"]
     turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": REFUSAL}] for text in texts]
     tokenizer.padding_side = "right"
     batch = tokenizer.apply_chat_template(turns, padding=True, return_tensors="pt", return_dict=True)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    for _ in range(3):
-        optimizer.zero_grad()
-        model(**batch, labels=labels).loss.backward()
-        optimizer.step()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-5)
+    model(**batch, labels=labels).loss.backward()
+    optimizer.step()
     folder = tmp_path_factory.mktemp("aligned")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -105,7 +103,7 @@ def files(checkpoint: tuple[Path, Path], aligned: Path, tmp_path_factory: pytest
     """A lineage, arithmetic, and prompts of either use."""
     lineage = f'[aligned]\nmodel = "{aligned}"\n[witness]\nmodel = "{checkpoint[1]}"\nkind = "instruction-tuned"\n'
     probes = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=16).prompts
-    penalty_prompts = PromptSet.from_files(harmful=EVALUATION, harmless=EVALUATION, limit=PROMPTS).prompts
+    penalty_prompts = PromptSet.from_files(harmful=EVALUATION, harmless=EVALUATION, limit=2).prompts
     rows = {
         "harmful": [{"text": prompt.text} for prompt in probes if prompt.label == "harmful"],
         "harmless": [{"text": prompt.text} for prompt in probes if prompt.label == "harmless"],
@@ -137,25 +135,34 @@ def guarded(files: dict[str, Path], probes: tuple[object, ...], tmp_path_factory
     return out
 
 
-def test_a_guarded_lora_is_trained_and_measured_with_the_converted_model_as_witness(files, probes, guarded, tmp_path):
+def test_a_guarded_lora_is_trained_and_measured_with_the_converted_model_as_witness(files, probes, guarded):
     trained = ("--trajectory", guarded / "checkpoints", "--device", "cpu", "--no-nulls")
-    command("measure", files["lineage"], *trained, *probes, "--out", tmp_path / "run")
-    run = Run(tmp_path / "run")
+    out = guarded.with_name("measured")  # beside the training, so that aligned model and witness are not read again
+    command("measure", files["lineage"], *trained, *probes, "--out", out)
+    run = Run(out)
     assert run.manifest.model["shared_prefix"] == 24
     measured = run.drift(layer=18, arm="baseline").set_index("statistic")["value"]
     watched = Run(guarded).drift(layer=18, arm="block").set_index(["step", "statistic"])["value"]
-    # The training has read the same weights as the measurement of what it saved.
+    # The training has read the same weights as the measurement of what it saved, which has taken over nothing of that.
+    own, watched_files = (
+        {path.stat().st_ino for path in (folder / "activations").glob(pattern)}
+        for folder, pattern in ((out, "baseline*"), (guarded, "*"))
+    )
+    assert own
+    assert not own & watched_files
     assert measured["displacement_norm"] > 0
     assert watched[2, "displacement_norm"] == pytest.approx(measured["displacement_norm"], rel=1e-3)
     assert watched[2, "return_fraction"] == pytest.approx(measured["return_fraction"], abs=1e-3)
 
 
 @pytest.mark.parametrize("witness", [(), ("--witness", "ablated")], ids=["none", "ablated"])
-def test_a_lora_is_measured_without_a_witness(aligned, probes, guarded, witness, tmp_path):
+def test_a_lora_is_measured_without_a_witness(aligned, probes, guarded, witness, monkeypatch):
+    monkeypatch.setattr("probes.stages.ablation._SCORED", 2)  # prompts of a class, at each of 24 layers, three times
     adapter = guarded / "checkpoints" / "checkpoint-2"
     reading = ("--aligned", aligned, "--checkpoint", f"2={adapter}", "--device", "cpu", "--no-nulls", *probes)
-    command("measure", *reading, *witness, "--out", tmp_path / "run")
-    last = Run(tmp_path / "run").drift(layer=18, arm="baseline").set_index("statistic")
+    out = guarded.with_name("-".join(["without", *witness[1:]]))
+    command("measure", *reading, *witness, "--out", out)
+    last = Run(out).drift(layer=18, arm="baseline").set_index("statistic")
     assert last["value"]["displacement_norm"] > 0
     assert np.isfinite(last["value"]["return_fraction"]) == bool(witness)
     assert last["reason"].isna()["return_fraction"] == bool(witness)
