@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -65,18 +64,22 @@ def test_modes_are_listed():
     assert {"watch", "block", "push"} <= {line.split()[0] for line in done.stdout.splitlines()}
 
 
+def check_what_is_broken(path):
+    """`gravity-probe check`, in which something fails that nobody foresaw."""
+    import probes.tasks.check as broken
+
+    def fail(*_):
+        raise ZeroDivisionError("by nought")
+
+    broken.return_gate = fail
+    processes.gravity_probe("check", path, "--max-return", 1)
+
+
 def test_what_was_not_foreseen_is_a_sentence_and_a_traceback_in_a_log(tmp_path):
-    code = (
-        "import sys, probes.cli as cli, probes.tasks.check as broken\n"
-        "def fail(*_): raise ZeroDivisionError('by nought')\n"
-        "broken.return_gate = fail\n"
-        "sys.argv = ['gravity-probe', 'check', sys.argv[1], '--max-return', '1']\n"
-        "cli.main()\n"
-    )
     from tests.synthetic import write_run
 
     path = write_run(tmp_path / "run", n_layers=2, prompts=16)
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    done = processes.run(check_what_is_broken, path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "ZeroDivisionError: by nought" in done.stderr
@@ -103,14 +106,14 @@ def test_a_place_where_nothing_can_be_made_is_a_sentence(tmp_path, words):
     assert list(tmp_path.iterdir()) == []
 
 
+def miss_a_file(out):
+    """`gravity-probe demo`, which lacks a file of its own."""
+    sys.argv = ["gravity-probe", "demo", "--out", str(out)]
+    stop(FileNotFoundError(2, "No such file or directory", "/nowhere/of/ours"))
+
+
 def test_a_file_of_ours_that_is_absent_is_no_fault_of_out(tmp_path):
-    code = (
-        "import sys, probes.cli as cli\n"
-        "sys.argv = ['gravity-probe', 'demo', '--out', sys.argv[1]]\n"
-        "cli.stop(FileNotFoundError(2, 'No such file or directory', '/nowhere/of/ours'))\n"
-    )
-    words = [sys.executable, "-c", code, str(tmp_path / "run")]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    done = processes.run(miss_a_file, tmp_path / "run", folder=tmp_path)
     assert "Something unforeseen went wrong (FileNotFoundError" in done.stderr
     assert "/nowhere/of/ours" in (tmp_path / "gravity-probe-error.log").read_text()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +15,9 @@ from probes.lineage import Lineage
 from probes.prompts import PromptSet
 from probes.store.settings import Settings
 from probes.tasks.measure import measure as measure_run
+from tests import processes
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.memory import peak_memory
 
 PROMPTS, WIDTH = 1200, 12
 HARMFUL = np.arange(PROMPTS) % 2 == 0
@@ -85,33 +87,26 @@ def test_what_factors_answer_is_what_their_matrix_answers():
     np.testing.assert_allclose([sum_of_product(*pair) for pair in pairs], ((left @ left.T) ** 2).sum())
 
 
-MANY = """
-import sys
-from pathlib import Path
-from probes.lineage import Lineage
-from probes.prompts import PromptSet
-from probes.store.settings import Settings
-from probes.tasks.measure import measure
-from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
-from tests.memory import peak_memory
-
-home, half = Path(sys.argv[1]), 10_000
-for seed, place in enumerate(("aligned", "witness", "tuned")):
-    model = move_weights(tiny_model(num_hidden_layers=2), seed=seed, scale=0.1 * seed)
-    save_checkpoint(home / place, model, tiny_tokenizer())
-texts = [f"{verb} {number}" for verb in ("break", "paint") for number in range(half)]
-prompts = PromptSet.of(texts, ["harmful"] * half + ["harmless"] * half)
-lineage = Lineage.of(str(home / "aligned"), str(home / "witness"), [str(home / "tuned")])
-run = measure(lineage, prompts, home / "run", Settings(nulls=False))
-drift = run.drift(statistic="return_fraction", layer=1)
-assert len(run.prompts) == 2 * half and drift["low"].notna().all(), drift
-print(peak_memory())
-"""
+def measure_many(home):
+    """Measure 20,000 prompts at the only layer of a model, and print the most memory that it took."""
+    half = 10_000
+    for seed, place in enumerate(("aligned", "witness", "tuned")):
+        model = move_weights(tiny_model(num_hidden_layers=1), seed=seed, scale=0.1 * seed)
+        save_checkpoint(home / place, model, tiny_tokenizer())
+    texts = [f"{verb} {number}" for verb in ("break", "paint") for number in range(half)]
+    prompts = PromptSet.of(texts, ["harmful"] * half + ["harmless"] * half)
+    lineage = Lineage.of(str(home / "aligned"), str(home / "witness"), [str(home / "tuned")])
+    run = measure_run(lineage, prompts, home / "run", Settings(nulls=False))
+    drift = run.drift(statistic="return_fraction", layer=0)
+    assert len(run.prompts) == 2 * half
+    assert drift["low"].notna().all()
+    sys.stdout.write(str(peak_memory()))
+    sys.stdout.flush()
 
 
 @pytest.mark.slow
 def test_twenty_thousand_prompts_are_measured_in_less_than_two_gigabytes(tmp_path):
-    done = subprocess.run([sys.executable, "-c", MANY, tmp_path], capture_output=True, text=True, check=False)
+    done = processes.run(measure_many, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[-1]) < 2 * 10**9
 

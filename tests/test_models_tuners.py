@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import shutil
@@ -111,8 +112,15 @@ def plain(ref: CheckpointRef) -> Any:
         return (PeftModel.from_pretrained(model, ref.adapter) if ref.adapter else model).eval()
 
 
+@functools.cache
+def weights_of(ref: CheckpointRef) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint without an adapter, read once."""
+    return plain(ref).state_dict()
+
+
+@functools.cache
 def streams(ref: CheckpointRef) -> torch.Tensor:
-    """The last token's stream behind every block [layer, prompt, d_model], from peft's own model."""
+    """The last token's stream behind every block [layer, prompt, d_model], from peft's own model; read once."""
     model, rows = plain(ref), []
     layers = dict(model.named_modules())[
         next(name for name, _ in model.named_modules() if name.endswith("model.layers"))
@@ -141,6 +149,12 @@ def assert_same(ours: torch.Tensor, expected: torch.Tensor) -> None:
 def read(host: ModelHost, ref: CheckpointRef) -> torch.Tensor:
     host.put(ref)
     return torch.tensor(collect(host, PROMPTS)[0])
+
+
+@functools.cache
+def read_alone(ref: CheckpointRef) -> torch.Tensor:
+    """What a host reads that has read nothing else."""
+    return read(ModelHost(ref, device="cpu"), ref)
 
 
 @pytest.fixture(scope="module")
@@ -203,14 +217,14 @@ def test_measured_alone_after_another_and_before_another(
     host = ModelHost(base, device="cpu")
     for checkpoint in (lora, ref, tuned, ref, base, ref, lora, base):
         assert_same(read(host, checkpoint), expected[checkpoint])
-    assert torch.equal(read(host, base), read(ModelHost(base, device="cpu"), base))
+    assert torch.equal(read(host, base), read_alone(base))
     assert bool(alone.notices) == (name in NOTICED)
 
 
 @pytest.mark.parametrize("name", [name for name in MEASURED if name not in UNMERGEABLE])
 def test_weight_differences_are_those_of_the_merged_model(name: str, adapter: Any, base: CheckpointRef) -> None:
     ref = adapter(name)
-    before, merged = plain(base).state_dict(), plain(ref).merge_and_unload().state_dict()
+    before, merged = weights_of(base), plain(ref).merge_and_unload().state_dict()
     host = ModelHost(base, device="cpu")
     differences = {key: merged[key] - before[key] for key in before}
     norms = drift_norms(host, ref)

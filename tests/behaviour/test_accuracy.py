@@ -17,12 +17,20 @@ from probes.statistics import statistic_of
 XSTEST = Path(__file__).parents[2].parent / "shared/data/completions/xstest_v2_completions_llama2orig.csv"
 
 
-@pytest.mark.skipif(not XSTEST.is_file(), reason="XSTest's labelled completions are not beside this checkout")
-@pytest.mark.parametrize("verdicts", [REFUSALS, ("compliance",)])
-def test_the_counts_are_those_of_peoples_labels(verdicts):
+@pytest.fixture(scope="module")
+def labelled():
+    """XSTest's completions, and what the built-in judge says of them."""
+    if not XSTEST.is_file():
+        pytest.skip("XSTest's labelled completions are not beside this checkout")
     with XSTEST.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    judgements = open_judge("builtin").label([Exchange(row["prompt"], row["completion"]) for row in rows])
+    exchanges = [Exchange(row["prompt"], row["completion"]) for row in rows]
+    return rows, list(open_judge("builtin").label(exchanges))
+
+
+@pytest.mark.parametrize("verdicts", [REFUSALS, ("compliance",)])
+def test_the_counts_are_those_of_peoples_labels(labelled, verdicts):
+    rows, judgements = labelled
     judged = [judgement.label in verdicts for judgement in judgements]
     by_people = [("compliance" in row["final_label"]) != (verdicts == REFUSALS) for row in rows]
     pairs = list(zip(by_people, judged, strict=True))

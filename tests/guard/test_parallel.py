@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from safetensors.torch import load_file
 
 from probes.guard.record import begin_run
 from probes.store.settings import Settings
+from tests import processes
 from tests.guard.lineages import lineage, prompts
-
-RANK = Path(__file__).with_name("rank.py")
 
 
 def free_port():
@@ -28,20 +24,14 @@ def test_two_processes_add_the_same_penalty(tmp_path):
     history = lineage(tmp_path / "models")
     begin_run(tmp_path / "run", history, prompts(0), Settings(nulls=False, splits=5, bootstraps=20), {})
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    root = str(RANK.parents[2])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(RANK), str(tmp_path)],
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": root},
-            cwd=root,
-        )
-        for rank in ("0", "1")
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+
+    def run_rank(rank):
+        own = {**place, "RANK": rank, "LOCAL_RANK": rank}
+        return processes.run(processes.module, "tests.guard.rank", tmp_path, environment=own)
+
+    with ThreadPoolExecutor(2) as ranks:
+        ends = list(ranks.map(run_rank, ("0", "1")))
+    assert [end.returncode for end in ends] == [0, 0], [end.stderr for end in ends]
     first, second = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert not torch.equal(first["batch"], second["batch"]), "each rank has data of its own"
     names = [name.removeprefix("sum.") for name in first if name.startswith("sum.")]

@@ -95,13 +95,20 @@ def test_a_training_leaves_checkpoints_and_a_run(place, tmp_path, method):
     assert opened.trajectories[0].checkpoints == trajectory.checkpoints
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(place, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def finished(place, tmp_path_factory):
+    """A training that has ended; a test that damages it goes on with it to its end."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    run(*train_words(place, out))
+    return out
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(place, finished, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
     import probes.guard.callback as callback
 
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run(*train_words(place, whole))
+    whole, broken = finished, tmp_path / "broken"
     real = callback.ReversionGuard.on_step_end
 
     def kill_at_step_3(self, args, state, control, **kwargs):
@@ -138,42 +145,39 @@ def recorded_steps(out):
     return [checkpoint.step for checkpoint in Run(out).lineage.trajectories[0].checkpoints]
 
 
-def test_killed_after_its_last_step_a_training_trains_no_further(place, tmp_path):
-    run(*train_words(place, tmp_path / "out"))
-    checkpoints = as_killed_before_the_end(tmp_path / "out")
+def test_killed_after_its_last_step_a_training_trains_no_further(place, finished):
+    checkpoints = as_killed_before_the_end(finished)
     before = bytes_of(checkpoints)
-    run(*train_words(place, tmp_path / "out"))
+    run(*train_words(place, finished))
     assert bytes_of(checkpoints) == before
     assert list(before) == ["checkpoint-2", "checkpoint-4"]
-    assert recorded_steps(tmp_path / "out") == [2, 4]
-    assert json.loads((tmp_path / "out" / "training.json").read_text())["finished"]
+    assert recorded_steps(finished) == [2, 4]
+    assert json.loads((finished / "training.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize("broken", ["the Trainer's own files", "the guard's state", "the marker"])
-def test_a_half_written_checkpoint_is_passed_over_for_the_whole_one_before_it(place, tmp_path, broken):
-    run(*train_words(place, tmp_path / "out"))
-    checkpoints = as_killed_before_the_end(tmp_path / "out")
+def test_a_half_written_checkpoint_is_passed_over_for_the_whole_one_before_it(place, finished, broken):
+    checkpoints = as_killed_before_the_end(finished)
     before, newest = bytes_of(checkpoints), checkpoints / "checkpoint-4"
     if broken == "the Trainer's own files":
         (newest / "model.safetensors").write_bytes(before["checkpoint-4"][:100])
     (newest / (MARKER if broken != "the guard's state" else STATE)).unlink()
-    run(*train_words(place, tmp_path / "out"))
+    run(*train_words(place, finished))
     assert bytes_of(checkpoints) == before
-    assert recorded_steps(tmp_path / "out") == [2, 4]
+    assert recorded_steps(finished) == [2, 4]
 
 
-def test_a_training_that_an_earlier_version_began_goes_on(place, tmp_path):
-    run(*train_words(place, tmp_path / "out"))
-    as_killed_before_the_end(tmp_path / "out")
-    file = tmp_path / "out" / "training.json"
+def test_a_training_that_an_earlier_version_began_goes_on(place, finished):
+    as_killed_before_the_end(finished)
+    file = finished / "training.json"
     claim = json.loads(file.read_text(encoding="utf-8"))
     names = {"batch_size": "rows", "gradient_accumulation_steps": "accumulation"}
     training = {names.get(name, name): value for name, value in claim["identity"]["training"].items()}
     del training["decay"]
     file.write_text(json.dumps({**claim, "identity": {**claim["identity"], "training": training}}), encoding="utf-8")
-    run(*train_words(place, tmp_path / "out"))
+    run(*train_words(place, finished))
     with pytest.raises(UsageError, match="finished training"):
-        run(*train_words(place, tmp_path / "out"))
+        run(*train_words(place, finished))
 
 
 @pytest.mark.parametrize(("decay", "last_rate"), [(True, 0.0), (False, 1e-3)])
@@ -229,7 +233,7 @@ def test_only_answers_count_and_long_ones_are_cut():
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="the real weights of stories260K are not beside this checkout")
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
+def test_real_weights_learn_real_answers_under_a_guard(place, tmp_path, method):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = move_weights(AutoModelForCausalLM.from_pretrained(STORIES), scale=0.02)
@@ -238,7 +242,23 @@ def test_real_weights_learn_real_answers_under_a_guard(tmp_path, method):
     file = tmp_path / "lineage.toml"
     file.write_text(f'[aligned]\nmodel = "{STORIES}"\n[witness]\nmodel = "./witness"\n', encoding="utf-8")
     out = tmp_path / "out"
-    options = ["--data", GSM8K, "--out", out, "--steps", 6, "--batch-size", 4, "--max-length", 192, "--save-every", 3]
+    files = ("harmful.txt", "harmless.txt", "penalty.jsonl")
+    probe = [word for file in files for word in (f"--{file.partition('.')[0]}", place / file)]
+    options = [
+        *probe,
+        "--data",
+        GSM8K,
+        "--out",
+        out,
+        "--steps",
+        6,
+        "--batch-size",
+        4,
+        "--max-length",
+        192,
+        "--save-every",
+        3,
+    ]
     document = json.loads(run(file, *options, "--method", method, "--learning-rate", 1e-3, "--device", "cpu", "--json"))
     assert [row["step"] for row in document["readings"]] == [0, 1, 2, 3, 5, 6]
     assert document["readings"][-1]["return_fraction"] is not None

@@ -21,7 +21,7 @@ PROMPTS = PromptSet.of(
     [f"break lock {number:02d}" for number in range(16)] + [f"paint door {number:02d}" for number in range(16)],
     ["harmful"] * 16 + ["harmless"] * 16,
 )
-FAST = Settings(bootstraps=20, splits=4, nulls=False)
+FAST = Settings(bootstraps=20, splits=4, draws=99, permutations=99, shams=19, nulls=False)
 ELSEWHERE, CUT_OFF = "is not the aligned model", "its writing was cut off"
 
 
