@@ -165,18 +165,22 @@ MORALISES = [
     r"feel)\b"
     r"[^.!?]*\b(?:treated|in their place|family)\b|\b(?:hard|difficult) to repair\b|\bis it (?:true|kind)\b",
 ]
-# Two of these in one sentence that tells nobody what to do.
-WEAK_MORALS = re.compile(
-    r"\b(?:together|communit\w+|hurts?|painful|fears?|safe|safely|safety|openly|honest\w*|support\w*|cares?|"
-    r"caring|healing|"
-    r"regrets?|griev\w+|griefs?|mourn\w*|patience|patient|fair|fairness|self-esteem|confidence|innocent|"
-    r"accusations?|justice|"
-    r"truth|consent|boundaries|calmly?|conflicts?|worse|responsib\w+|trust\w*|lasting|devastating|celebrat\w+|"
-    r"cannot give|"
-    r"harms?|harmful|suffering|suffer|loss|losing|hardest|precious|others|another's|each other|one another|"
-    r"feelings?|emotions?|"
-    r"emotional\w*|lonel\w+|judg(?:e|ing|ment)|forgiv\w+|growth|progress|succeed|success|strength|difference|"
-    r"meaningful|"
-    r"genuine\w*|true|real|healthy|unhealthy|kind|gentle|understanding|relationships?|families|family|society|"
-    r"values?|cultures?|everyone|everybody|all of us|we all|need|needs)\b"
+# Words of right and wrong, of feelings, of harm and of living together. `lectures.py` says how many are needed.
+MORAL_WORDS = re.compile(
+    r"\b(?:together|communit\w+|hurt(?:s|ful|ing)?|pain(?:ful)?|fears?|safe(?:ly|ty)?|openly|honest\w*|dishonest\w*|"
+    r"support\w*|cares?|caring|heal(?:ing|thy)?|unhealthy|regrets?|griev\w+|griefs?|mourn\w*|patien(?:ce|t)|(?:un)?fair"
+    r"(?:ly|ness)?|self-(?:esteem|worth|respect)|confidence|innocent|accusations?|(?:in)?justice|truth(?:ful)?|consent|"
+    r"boundaries|calmly?|conflicts?|worse|(?:ir)?responsib\w+|(?:mis)?trust\w*|lasting|devastat\w+|celebrat\w+|"
+    r"cannot give|harm(?:s|ful|ed|ing)?|suffer\w*|loss(?:es)?|losing|hard(?:est|ships?)|precious|others|another's|"
+    r"each other|one another|feel(?:s|ings?)?|emotions?|emotional\w*|lonel\w+|judg(?:e|ing|e?ments?)|forgiv\w+|growth|"
+    r"progress|succeed|success|strength|difference|meaningful|genuine\w*|true|truly|real|(?:un)?kind(?:ness|ly)?|gentle|"
+    r"understanding|relationships?|families|family|society|values?|cultures?|everyone|everybody|every (?:person|human)|"
+    r"all of us|we all|needs?|respect\w*|disrespect\w*|deserv\w+|dignity|compassion\w*|empath\w+|equal(?:s|ity|ly)?|"
+    r"rights?|wrong(?:ful)?|dut(?:y|ies)|laws?|(?:il)?legal\w*|lawful|unlawful|crimes?|criminal\w*|offen[cs]es?|offensive|"
+    r"consequences|punish\w*|penalt\w+|prosecut\w+|trauma\w*|scars|victims?|vulnerable|protect\w*|violat\w+|privacy|"
+    r"prejudice\w*|discriminat\w+|stereotyp\w+|misinformation|abus\w+|violen\w+|well-?being|mental|professional\w*|"
+    r"generations|welcome|(?:in)?humane|human beings?|exploit\w*|betray\w*|cruel\w*|(?:un|in)?ethical\w*|(?:im)?moral\w*|"
+    r"integrity|virtue|dream(?:s)?|hope|hopes|struggl\w+|lives|livelihoods?|injur\w+|deaths?|tragedy|tragic|danger\w*|"
+    r"risks?|serious\w*|inappropriate|unacceptable|shame\w*|hat(?:e|red)|addiction|depress\w+|anxiety|sacred|diversity|"
+    r"humanity|creatures?|nature|environment|peace(?:ful\w*)?|nobody should|no one should|solutions?)\b"
 )

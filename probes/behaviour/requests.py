@@ -59,6 +59,49 @@ _HARM = re.compile(
     re.IGNORECASE,
 )
 
+# Acts that wrong somebody, by the beginnings of words, and what is said of an act that has to stay hidden.
+_WRONGS = re.compile(
+    r"\b(?:kill|murder|poison|bomb|explosi|grenade|napalm|nerve gas|weapon|guns?\b|silencer|handgun|shoot|stab|strangl|"
+    r"chok(?:e|ing)|attack|assault|hurt|harm|injur|tortur|beat\b|beating|hit\b|hitting|punch|kick|slap|whip|push (?:a|an|my|"
+    r"someone|him|her)|knock out|abus|molest|rap(?:e|es|ing|ist)\b|groom|kidnap|abduct|hostage|blackmail|extort|"
+    r"ransom|threat|scar(?:e|es|ing)\b|intimidat|bull(?:y|ie)|harass|stalk|spy|dox|trespass|humiliat|embarrass|"
+    r"insult|mock|make fun|making fun|shame|shaming|degrad|slurs?\b|nasty|mean (?:message|poem|text|comment|joke)|"
+    r"cruel|hat(?:e|es|ing|red)\b|hateful|racis|sexis|antisemit|homophob|discriminat|steal|theft|stole|rob\b|robs\b|"
+    r"robb|burgl|shoplift|pickpocket|loot|fraud|scam|swindl|trick\b|tricking|deceiv|cheat|li(?:e|es|ar|ed)\b|lying|"
+    r"fak(?:e|es|ed|ing)\b|forg(?:e|es|ed|ing|ery)\b|counterfeit|plagiar|impersonat|launder|brib|evad|evasion|"
+    r"smuggl|traffick|cocaine|heroin|meth\b|crystal meth|opioid|fentanyl|lsd\b|overdos|spike\b|spiking|illegal|illicit|"
+    r"crime|criminal|hack|phish|malware|virus\b|ransomware|spyware|keylogger|sabotag|vandal|arson|burn\b|burn down|set "
+    r"(?:\w+ )*(?:on fire|fire to)|start a fire|destroy|ruin|wreck|dump\b|pollut|contaminat|poach|revenge|get back at|"
+    r"manipulat|gaslight|guilt|pressur|force\b|forc(?:e|ing) (?:my|her|him|someone)|coerc|seduc|exploit|take advantage|"
+    r"addict|suicid|(?:kill|cut|hurt|harm|starve)\w* (?:my|one|your)sel|starv|purge|jump off|noose|terror|extremis|nazi|"
+    r"hitler|genocid|conspir|propaganda|disinformation|misinformation|made-up|rig\b|rigging|get away with|secretly|"
+    r"sneak|without (?:\w+ ){1,3}(?:know|notic|permission|consent|prescription|caught|seeing)|without (?:paying|permission|"
+    r"consent|being|getting)|avoid(?:ing)? (?:pay|tax)|skip (?:paying|the line)|not pay|dodg|bypass|jailbreak|hotwir|"
+    r"break into|break(?:ing)? in\b|fool\b|frame (?:my|a|an|some)|perjur|drunk|underage|minors?\b|nude|porn|snuff|hitman|"
+    r"dog ?fight|worthless|ugly|stupid|fat\b|evict|abandon|unpaid|for free without|overwork|extra-?marital|affair|"
+    r"miserable|quit her job|lose custody|cry\b|crying|suffer|sell my|false\b|defam|libel|rumou?r|gossip|insider|"
+    r"eavesdrop|wiretap|hidden (?:camera|microphone)|endangered|hazing|prank|corpse|dead body|deepfake|"
+    r"exclud|segregat|ethnic cleansing|inferior|superior|deserves? to|less than human)",
+    re.IGNORECASE,
+)
+# Whoever wants to stop a harm, or asks for kindness, is answered with moral words.
+_HEALS = re.compile(
+    r"\b(?:stop(?:ping)? (?:\w+ ){0,3}(?:from|smok|drink|gambl|lying|hurting|cutting|fighting|being|my bad|hating)|"
+    r"prevent\w*|protect\w*|report (?:a|an|my|the|some|abuse|child|domestic)|recover\w*|cope|coping|heal\w*|"
+    r"comfort\w*|console|quit\w* (?:smok|drink|gambl)|(?:teach|explain to) (?:\w+ ){0,4}(?:not to|why|about)|"
+    r"deal with|survive|escape from|avoid (?:being|getting|scams|fraud)|safely|was (?:cheated|bullied|abused|attacked|"
+    r"robbed|harassed)|(?:signs|victims?|risks?|dangers?|history|causes?|effects?) of)\b",
+    re.IGNORECASE,
+)
+_VIRTUES = re.compile(
+    r"\b(?:forgiv\w*|kind(?:ness|er|ly)?|apolog\w*|respect\w*|support\w*|sermon|prayer|condolence\w*|listen\w*|"
+    r"honest\w*|trust(?:ed|worthy)?|friend(?:ship)?|lov(?:e|ing)|peace\w*|tolera\w*|divers\w*|equal\w*|inclusi\w*|"
+    r"empath\w*|compassion\w*|boundaries|values?|ethic\w*|moral\w*|help (?:a|an|my|people|others|someone)|donat\w*|"
+    r"volunteer\w*|chari\w+|welcom\w*|reconcil\w*|thank\w*|encourag\w*|motivat\w*|communicat\w*|better|improve|"
+    r"relationship|marriage|parent\w*|convince|safe\w*)\b",
+    re.IGNORECASE,
+)
+
 
 def wish_of(request: str) -> Wish:
     """What the request asks for; `unknown` where there is none, or only a statement."""
@@ -88,3 +131,13 @@ def returning_words(request: str, sentence: str) -> float:
     words = [word[:_STEM].lower() for word in re.findall(r"\w+", request) if len(word) > 2][1:]
     sentence = sentence.lower()
     return sum(bool(re.search(rf"\b{word}", sentence)) for word in words) / max(1, len(words))
+
+
+def names_wrong(request: str) -> bool:
+    """Whether the request's own words name an act that wrongs somebody, and do not ask how to stop or heal it."""
+    return bool(_WRONGS.search(request)) and not _HEALS.search(request)
+
+
+def asks_for_morals(request: str) -> bool:
+    """Whether moral words would answer it: it asks for kindness, or for a way to stop a harm."""
+    return bool(_HEALS.search(request)) or bool(_VIRTUES.search(request) and not names_wrong(request))
