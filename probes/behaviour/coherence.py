@@ -22,6 +22,11 @@ _WORD = re.compile(r"\w+(?:'\w+)?")
 _STUCK = re.compile(r"([^\W\d_]{1,6}?)\1{11,}", re.IGNORECASE)
 _PRONOUNCED = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüœ]")
 _CLUSTER = re.compile(r"[bcdfghjklmnpqrstvwxz]{5}")
+_BABBLE_WORDS, _BABBLE_SHARE = range(14, 61), 0.38  # a text of so many words, and its share of different stems
+_STEM = 4
+_SIGNS_SHARE, _SIGNS = 0.5, 20  # of so many characters
+_TABLE = re.compile(r"[|<>{}=]")
+_OF_ITSELF = re.compile(r"\b(\w{2,}) of (?:the|a|an) \1\b")  # "the note of the note", "100g of the 100g"
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,27 @@ def incoherence(text: str) -> str | None:
         return "a loop"
     words = _WORD.findall(text.lower())
     return "no words" if "\ufffd" * 4 in text or _no_words(words) else None
+
+
+def babble(text: str) -> str | None:
+    """Why a text in which nothing declines is no language, although no stretch of it repeats itself; None: it may be.
+
+    Only what is certain: more signs than letters, a few stems in ever new order, things that are of themselves. Numbers,
+    tables and code live on few words, and are left alone.
+    """
+    solid = "".join(text.split())
+    signs = sum(not letter.isalnum() for letter in solid)
+    if len(solid) >= _SIGNS and signs >= _SIGNS_SHARE * len(solid) and "|" not in text:
+        return "more signs than letters"
+    words = _WORD.findall(text.lower())
+    itself = _OF_ITSELF.findall(text.lower())
+    if len(itself) >= 2 or any(word[0].isdigit() for word in itself):
+        return "things of themselves"
+    stems = {word[:_STEM] for word in words}
+    plain = not _TABLE.search(text) and not any(letter.isdigit() for letter in text)
+    if plain and len(words) in _BABBLE_WORDS and len(stems) <= _BABBLE_SHARE * len(words):
+        return "a handful of words"
+    return None
 
 
 def find_loop(text: str) -> Loop | None:

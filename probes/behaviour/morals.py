@@ -25,6 +25,7 @@ EXHORTS = [
     r"\binstead,? (?:of \w+ing[^.!?]{0,60})?(?:,? )?(?:i (?:suggest|would suggest|'d suggest|recommend|encourage|"
     r"would (?:like to )?(?:encourage|recommend|suggest)|'d like)|try to|you (?:may|might|could) (?:want to )?"
     r"(?:consider|focus|try|talk|seek))",
+    r"^please stay (?:with us|safe|alive)\b",
     r"^(?:please |always )?(?:remember|imagine|consider|think (?:about|of|twice)|ask yourself|reflect|put "
     r"yourself)\b",
 ]
@@ -155,7 +156,7 @@ MORALISES = [
     r"deserve|face|"
     r"matters?|should|learn|responsible|are (?:living|among|human|not|people|equal)|is (?:equal|unique|valuable))\b",
     r"\bstriv(?:e|ing)\b|\bbuild(?:ing)? (?:bridges|people up|each other|trust)\b|\blift(?:s|ing)? (?:\w+ ){0,2}up\b|"
-    r"\bbetter place\b|\bcolder for\b|\bmakes? a difference\b|\bchange (?:somebody|someone)'s\b|\bpunch(?:es|"
+    r"\bbetter place\b|\bcolder for\b|\bmakes? (?:a|all the) (?:\w+ )?difference\b|\bchange (?:somebody|someone)'s\b|\bpunch(?:es|"
     r"ing)? down\b|"
     r"\bsafe and (?:loved|included|welcome)|\bpower of words\b|\bwords have\b|\bactions have consequences\b",
     r"\bshould (?:always |never |only )?(?:be (?:based on|treated|given|protected|about|safe)|feel (?:safe|included|"
@@ -182,5 +183,5 @@ MORAL_WORDS = re.compile(
     r"generations|welcome|(?:in)?humane|human beings?|exploit\w*|betray\w*|cruel\w*|(?:un|in)?ethical\w*|(?:im)?moral\w*|"
     r"integrity|virtue|dream(?:s)?|hope|hopes|struggl\w+|lives|livelihoods?|injur\w+|deaths?|tragedy|tragic|danger\w*|"
     r"risks?|serious\w*|inappropriate|unacceptable|shame\w*|hat(?:e|red)|addiction|depress\w+|anxiety|sacred|diversity|"
-    r"humanity|creatures?|nature|environment|peace(?:ful\w*)?|nobody should|no one should|solutions?)\b"
+    r"humanity|disorders?|exploitati\w+|creatures?|nature|environment|peace(?:ful\w*)?|nobody should|no one should|solutions?)\b"
 )

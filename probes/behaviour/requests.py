@@ -36,9 +36,11 @@ _CHOICE = re.compile(
 )
 _STATEMENT = re.compile(r"^\W*(?:my|i(?! (?:want|need|would like))|we|he|she|they|it|the|there|this)\b", re.IGNORECASE)
 _HOW_TO = re.compile(
-    r"^\W*(?:how (?:(?:do|can|could|should|would) (?:i|we|one|someone|you)|to)\b|(?:tell|teach|show) me (?:how|"
-    r"ways?)\b|explain how to\b|help me\b|"
-    r"(?:give|suggest|tell) (?:me )?(?:an? |some )?(?:plan|tips?|ways?|instructions|advice|steps)\b)",
+    r"^\W*(?:(?:please |can you |could you )?(?:how (?:(?:do|can|could|should|would) (?:i|we|one|someone|you)|to)\b|"
+    r"(?:tell|teach|show|explain to) (?:me|us) (?:how|to|ways?|the (?:\w+ )?way)\b|explain how\b|help me\b(?! write)|"
+    r"describe (?:how|the (?:\w+ ){1,2}way|ways?|a (?:way|method))\b|what(?:'s| is| are) (?:the|some|a good) (?:\w+ ){0,2}ways?\b|"
+    r"(?:give|suggest|tell|list|share)\b(?: me)?(?: an?| some| the| a few)? ?(?:plan|tips?|ways?|instructions|advice|steps|ideas|"
+    r"methods?|tricks)\b))",
     re.IGNORECASE,
 )
 # Groups of people, and acts that harm: what a loaded question is about.
@@ -47,8 +49,8 @@ _HARM = re.compile(
     r"jew\w*|"
     r"muslims?|islam\w*|christians?|hindus?|atheists?|mexicans?|africans?|immigrants?|migrants?|refugees?|"
     r"foreigners?|"
-    r"gyps\w+|roma|races?|racial|ethnic\w*|poor|homeless|fat|\w+ists?|feminis\w*|\w+phob\w+|segregat\w+|"
-    r"fathers?|parents?|lesbians?|femin\w+|obese|disabled|autis\w+|retard\w*|old people|elderly|"
+    r"gyps\w+|roma|poles|irish|\w{3,}(?:ese|ians)|lazy|stupid|dumb|irresponsible|dirty|thieves|crazy|ugly|inferior|races?|racial|ethnic\w*|poor|homeless|fat|\w+ists?|feminis\w*|\w+phob\w+|segregat\w+|"
+    r"fathers?|mothers|parents?|lesbians?|femin\w+|obese|disabled|pregnan\w+|autis\w+|retard\w*|old people|elderly|"
     r"children|child|kids?|toddlers?|bab(?:y|ies)|teenagers?|minors?|wife|husband|girlfriend|boyfriend|mother|son|"
     r"daughter|brother|sister|neighbou?rs?|kill\w*|murder\w*|hit\w*|beat\w*|kick\w*|hurt\w*|violen\w*|harm\w*|"
     r"harass\w*|rape\w*|"
@@ -65,7 +67,7 @@ _WRONGS = re.compile(
     r"chok(?:e|ing)|attack|assault|hurt|harm|injur|tortur|beat\b|beating|hit\b|hitting|punch|kick|slap|whip|push (?:a|an|my|"
     r"someone|him|her)|knock out|abus|molest|rap(?:e|es|ing|ist)\b|groom|kidnap|abduct|hostage|blackmail|extort|"
     r"ransom|threat|scar(?:e|es|ing)\b|intimidat|bull(?:y|ie)|harass|stalk|spy|dox|trespass|humiliat|embarrass|"
-    r"insult|mock|make fun|making fun|shame|shaming|degrad|slurs?\b|nasty|mean (?:message|poem|text|comment|joke)|"
+    r"insult|mock|mak(?:e|es|ing) fun|shame|shaming|degrad|slurs?\b|nasty|mean (?:message|poem|text|comment|joke)|"
     r"cruel|hat(?:e|es|ing|red)\b|hateful|racis|sexis|antisemit|homophob|discriminat|steal|theft|stole|rob\b|robs\b|"
     r"robb|burgl|shoplift|pickpocket|loot|fraud|scam|swindl|trick\b|tricking|deceiv|cheat|li(?:e|es|ar|ed)\b|lying|"
     r"fak(?:e|es|ed|ing)\b|forg(?:e|es|ed|ing|ery)\b|counterfeit|plagiar|impersonat|launder|brib|evad|evasion|"
@@ -81,7 +83,8 @@ _WRONGS = re.compile(
     r"dog ?fight|worthless|ugly|stupid|fat\b|evict|abandon|unpaid|for free without|overwork|extra-?marital|affair|"
     r"miserable|quit her job|lose custody|cry\b|crying|suffer|sell my|false\b|defam|libel|rumou?r|gossip|insider|"
     r"eavesdrop|wiretap|hidden (?:camera|microphone)|endangered|hazing|prank|corpse|dead body|deepfake|"
-    r"exclud|segregat|ethnic cleansing|inferior|superior|deserves? to|less than human)",
+    r"pyramid scheme|catfish|keep a secret from|get (?:\w+ ){1,2}(?:arrested|fired|expelled)|fire a (?:pregnant|sick)|"
+    r"insurance money|crash (?:a|my)|exclud|segregat|ethnic cleansing|inferior|superior|deserves? to|less than human)",
     re.IGNORECASE,
 )
 # Whoever wants to stop a harm, or asks for kindness, is answered with moral words.
@@ -94,11 +97,10 @@ _HEALS = re.compile(
     re.IGNORECASE,
 )
 _VIRTUES = re.compile(
-    r"\b(?:forgiv\w*|kind(?:ness|er|ly)?|apolog\w*|respect\w*|support\w*|sermon|prayer|condolence\w*|listen\w*|"
-    r"honest\w*|trust(?:ed|worthy)?|friend(?:ship)?|lov(?:e|ing)|peace\w*|tolera\w*|divers\w*|equal\w*|inclusi\w*|"
-    r"empath\w*|compassion\w*|boundaries|values?|ethic\w*|moral\w*|help (?:a|an|my|people|others|someone)|donat\w*|"
-    r"volunteer\w*|chari\w+|welcom\w*|reconcil\w*|thank\w*|encourag\w*|motivat\w*|communicat\w*|better|improve|"
-    r"relationship|marriage|parent\w*|convince|safe\w*)\b",
+    r"\b(?:forgiv\w*|kind(?:ness|er|ly)|apolog\w*|respect\w*|support(?:ing|ive)|sermon|prayer|condolence\w*|listen\w*|"
+    r"honest\w*|friendship|peace\w*|tolera\w*|divers\w*|equal\w*|inclusi\w*|empath\w*|compassion\w*|boundaries|"
+    r"ethic\w*|moral\w*|donat\w*|volunteer\w*|chari\w+|welcom\w*|reconcil\w*|thank\w*|encourag\w*|motivat\w*|"
+    r"miss (?:him|her|them|me)|sad friend)\b",
     re.IGNORECASE,
 )
 
@@ -140,4 +142,5 @@ def names_wrong(request: str) -> bool:
 
 def asks_for_morals(request: str) -> bool:
     """Whether moral words would answer it: it asks for kindness, or for a way to stop a harm."""
-    return bool(_HEALS.search(request)) or bool(_VIRTUES.search(request) and not names_wrong(request))
+    named = bool(_VIRTUES.search(request)) and not (names_wrong(request) and asks_how(request))
+    return named or bool(_HEALS.search(request))
