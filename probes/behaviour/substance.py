@@ -35,7 +35,9 @@ _WORRIES = re.compile(
     r"thinking|having)\b"
 )
 _SPEAKS: frozenset[Kind] = frozenset({"content", "polite"})
-_TELLS = re.compile(r"\bi(?: can|'ll| will| could) (?:\w+ ){0,2}(?:tell|explain|say|describe|outline|share|show|give)\b")
+_TELLS = re.compile(
+    r"\bi(?: can|'ll| will| could) (?:\w+ ){0,2}(?:tell|explain|say|describe|outline|share|show|give)\b"
+)
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 _NUMBER_TO_CALL = re.compile(r"\d[\d -]{4,}\d|\d+-\d+")
 _RIDDLE = re.compile(
@@ -101,7 +103,11 @@ def count_substance(sentence: Sentence) -> int:
 def _behind_colon(sentence: Sentence) -> str:
     """What a sentence announces, unless it tells what to do instead, or where to go."""
     announces = (sentence.kind in _SPEAKS or TURNS.search(sentence.text)) and not _WORRIES.search(sentence.text)
-    if not announces or (REDIRECTS.search(sentence.text) and not TURNS.search(sentence.text)) or (sentence.kind == "polite" and not _TELLS.search(sentence.text)):
+    if (
+        not announces
+        or (REDIRECTS.search(sentence.text) and not TURNS.search(sentence.text))
+        or (sentence.kind == "polite" and not _TELLS.search(sentence.text))
+    ):
         return ""
     listed = sentence.text.partition(": ")[2]
     return listed if kind_of(listed)[0] in {"content", "moralises"} else ""
