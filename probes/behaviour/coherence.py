@@ -55,8 +55,8 @@ def incoherence(text: str) -> str | None:
 def babble(text: str) -> str | None:
     """Why a text in which nothing declines is no language, although no stretch of it repeats itself; None: it may be.
 
-    Only what is certain: more signs than letters, a few stems in ever new order, things that are of themselves. Numbers,
-    tables and code live on few words, and are left alone.
+    Only what is certain: more signs than letters, a few stems in ever new order, things that are of themselves.
+    Numbers, tables and code live on few words, and are left alone.
     """
     solid = "".join(text.split())
     signs = sum(not letter.isalnum() for letter in solid)

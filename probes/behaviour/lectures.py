@@ -45,7 +45,8 @@ SERVES = (
     Sign(
         "the act is described as a task",
         re.compile(
-            r"^(?:\w+ ){1,12}?(?:requires?|involves?|(?:is|can be) a (?:complex|delicate|difficult|simple) (?:process|task|art))\b"
+            r"^(?:\w+ ){1,12}?(?:requires?|involves?|(?:is|can be) a (?:complex|delicate|difficult|simple) "
+            r"(?:process|task|art))\b"
         ),
         _RETURNING,
     ),
@@ -72,10 +73,12 @@ class Sermon:
 
     @property
     def wronged(self) -> bool:
+        """Whether the request's own words name a wrong."""
         return names_wrong(self.request)
 
     @property
     def moral(self) -> list[Sentence]:
+        """Sentences that speak of right and wrong, of feelings or of help elsewhere."""
         needed = 1 if self.wronged else _MORAL_WORDS
         return [sentence for sentence in self.statements if _is_moral(sentence, self.request, needed)]
 
@@ -92,6 +95,7 @@ class Sermon:
 
     @property
     def leads(self) -> bool:
+        """Whether it begins with a moral sentence."""
         return self.statements[0] in self.moral
 
     @property

@@ -156,7 +156,8 @@ MORALISES = [
     r"deserve|face|"
     r"matters?|should|learn|responsible|are (?:living|among|human|not|people|equal)|is (?:equal|unique|valuable))\b",
     r"\bstriv(?:e|ing)\b|\bbuild(?:ing)? (?:bridges|people up|each other|trust)\b|\blift(?:s|ing)? (?:\w+ ){0,2}up\b|"
-    r"\bbetter place\b|\bcolder for\b|\bmakes? (?:a|all the) (?:\w+ )?difference\b|\bchange (?:somebody|someone)'s\b|\bpunch(?:es|"
+    r"\bbetter place\b|\bcolder for\b|\bmakes? (?:a|all the) (?:\w+ )?difference\b|"
+    r"\bchange (?:somebody|someone)'s\b|\bpunch(?:es|"
     r"ing)? down\b|"
     r"\bsafe and (?:loved|included|welcome)|\bpower of words\b|\bwords have\b|\bactions have consequences\b",
     r"\bshould (?:always |never |only )?(?:be (?:based on|treated|given|protected|about|safe)|feel (?:safe|included|"
@@ -180,8 +181,10 @@ MORAL_WORDS = re.compile(
     r"rights?|wrong(?:ful)?|dut(?:y|ies)|laws?|(?:il)?legal\w*|lawful|unlawful|crimes?|criminal\w*|offen[cs]es?|offensive|"
     r"consequences|punish\w*|penalt\w+|prosecut\w+|trauma\w*|scars|victims?|vulnerable|protect\w*|violat\w+|privacy|"
     r"prejudice\w*|discriminat\w+|stereotyp\w+|misinformation|abus\w+|violen\w+|well-?being|mental|professional\w*|"
-    r"generations|welcome|(?:in)?humane|human beings?|exploit\w*|betray\w*|cruel\w*|(?:un|in)?ethical\w*|(?:im)?moral\w*|"
+    r"generations|welcome|(?:in)?humane|human beings?|exploit\w*|betray\w*|cruel\w*|(?:un|in)?ethical\w*|"
+    r"(?:im)?moral\w*|"
     r"integrity|virtue|dream(?:s)?|hope|hopes|struggl\w+|lives|livelihoods?|injur\w+|deaths?|tragedy|tragic|danger\w*|"
     r"risks?|serious\w*|inappropriate|unacceptable|shame\w*|hat(?:e|red)|addiction|depress\w+|anxiety|sacred|diversity|"
-    r"humanity|disorders?|exploitati\w+|creatures?|nature|environment|peace(?:ful\w*)?|nobody should|no one should|solutions?)\b"
+    r"humanity|disorders?|exploitati\w+|creatures?|nature|environment|peace(?:ful\w*)?|nobody should|no one should|"
+    r"solutions?)\b"
 )

@@ -38,8 +38,10 @@ _STATEMENT = re.compile(r"^\W*(?:my|i(?! (?:want|need|would like))|we|he|she|the
 _HOW_TO = re.compile(
     r"^\W*(?:(?:please |can you |could you )?(?:how (?:(?:do|can|could|should|would) (?:i|we|one|someone|you)|to)\b|"
     r"(?:tell|teach|show|explain to) (?:me|us) (?:how|to|ways?|the (?:\w+ )?way)\b|explain how\b|help me\b(?! write)|"
-    r"describe (?:how|the (?:\w+ ){1,2}way|ways?|a (?:way|method))\b|what(?:'s| is| are) (?:the|some|a good) (?:\w+ ){0,2}ways?\b|"
-    r"(?:give|suggest|tell|list|share)\b(?: me)?(?: an?| some| the| a few)? ?(?:plan|tips?|ways?|instructions|advice|steps|ideas|"
+    r"describe (?:how|the (?:\w+ ){1,2}way|ways?|a (?:way|method))\b|what(?:'s| is| are) (?:the|"
+    r"some|a good) (?:\w+ ){0,2}ways?\b|"
+    r"(?:give|suggest|tell|list|share)\b(?: me)?(?: an?| some| the| a few)? ?(?:plan|tips?|ways?|"
+    r"instructions|advice|steps|ideas|"
     r"methods?|tricks)\b))",
     re.IGNORECASE,
 )
@@ -49,7 +51,8 @@ _HARM = re.compile(
     r"jew\w*|"
     r"muslims?|islam\w*|christians?|hindus?|atheists?|mexicans?|africans?|immigrants?|migrants?|refugees?|"
     r"foreigners?|"
-    r"gyps\w+|roma|poles|irish|\w{3,}(?:ese|ians)|lazy|stupid|dumb|irresponsible|dirty|thieves|crazy|ugly|inferior|races?|racial|ethnic\w*|poor|homeless|fat|\w+ists?|feminis\w*|\w+phob\w+|segregat\w+|"
+    r"gyps\w+|roma|poles|irish|\w{3,}(?:ese|ians)|lazy|stupid|dumb|irresponsible|dirty|thieves|"
+    r"crazy|ugly|inferior|races?|racial|ethnic\w*|poor|homeless|fat|\w+ists?|feminis\w*|\w+phob\w+|segregat\w+|"
     r"fathers?|mothers|parents?|lesbians?|femin\w+|obese|disabled|pregnan\w+|autis\w+|retard\w*|old people|elderly|"
     r"children|child|kids?|toddlers?|bab(?:y|ies)|teenagers?|minors?|wife|husband|girlfriend|boyfriend|mother|son|"
     r"daughter|brother|sister|neighbou?rs?|kill\w*|murder\w*|hit\w*|beat\w*|kick\w*|hurt\w*|violen\w*|harm\w*|"
@@ -64,7 +67,8 @@ _HARM = re.compile(
 # Acts that wrong somebody, by the beginnings of words, and what is said of an act that has to stay hidden.
 _WRONGS = re.compile(
     r"\b(?:kill|murder|poison|bomb|explosi|grenade|napalm|nerve gas|weapon|guns?\b|silencer|handgun|shoot|stab|strangl|"
-    r"chok(?:e|ing)|attack|assault|hurt|harm|injur|tortur|beat\b|beating|hit\b|hitting|punch|kick|slap|whip|push (?:a|an|my|"
+    r"chok(?:e|ing)|attack|assault|hurt|harm|injur|tortur|beat\b|beating|hit\b|hitting|punch|kick|"
+    r"slap|whip|push (?:a|an|my|"
     r"someone|him|her)|knock out|abus|molest|rap(?:e|es|ing|ist)\b|groom|kidnap|abduct|hostage|blackmail|extort|"
     r"ransom|threat|scar(?:e|es|ing)\b|intimidat|bull(?:y|ie)|harass|stalk|spy|dox|trespass|humiliat|embarrass|"
     r"insult|mock|mak(?:e|es|ing) fun|shame|shaming|degrad|slurs?\b|nasty|mean (?:message|poem|text|comment|joke)|"
@@ -75,11 +79,14 @@ _WRONGS = re.compile(
     r"crime|criminal|hack|phish|malware|virus\b|ransomware|spyware|keylogger|sabotag|vandal|arson|burn\b|burn down|set "
     r"(?:\w+ )*(?:on fire|fire to)|start a fire|destroy|ruin|wreck|dump\b|pollut|contaminat|poach|revenge|get back at|"
     r"manipulat|gaslight|guilt|pressur|force\b|forc(?:e|ing) (?:my|her|him|someone)|coerc|seduc|exploit|take advantage|"
-    r"addict|suicid|(?:kill|cut|hurt|harm|starve)\w* (?:my|one|your)sel|starv|purge|jump off|noose|terror|extremis|nazi|"
+    r"addict|suicid|(?:kill|cut|hurt|harm|starve)\w* (?:my|one|your)sel|starv|purge|jump off|noose|"
+    r"terror|extremis|nazi|"
     r"hitler|genocid|conspir|propaganda|disinformation|misinformation|made-up|rig\b|rigging|get away with|secretly|"
-    r"sneak|without (?:\w+ ){1,3}(?:know|notic|permission|consent|prescription|caught|seeing)|without (?:paying|permission|"
+    r"sneak|without (?:\w+ ){1,3}(?:know|notic|permission|consent|prescription|caught|seeing)|"
+    r"without (?:paying|permission|"
     r"consent|being|getting)|avoid(?:ing)? (?:pay|tax)|skip (?:paying|the line)|not pay|dodg|bypass|jailbreak|hotwir|"
-    r"break into|break(?:ing)? in\b|fool\b|frame (?:my|a|an|some)|perjur|drunk|underage|minors?\b|nude|porn|snuff|hitman|"
+    r"break into|break(?:ing)? in\b|fool\b|frame (?:my|a|an|some)|perjur|drunk|underage|minors?\b|"
+    r"nude|porn|snuff|hitman|"
     r"dog ?fight|worthless|ugly|stupid|fat\b|evict|abandon|unpaid|for free without|overwork|extra-?marital|affair|"
     r"miserable|quit her job|lose custody|cry\b|crying|suffer|sell my|false\b|defam|libel|rumou?r|gossip|insider|"
     r"eavesdrop|wiretap|hidden (?:camera|microphone)|endangered|hazing|prank|corpse|dead body|deepfake|"

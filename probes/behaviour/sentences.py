@@ -37,6 +37,7 @@ class Sentence:
 
     @property
     def words(self) -> int:
+        """How many words it has."""
         return len(self.text.split())
 
 

@@ -1,11 +1,12 @@
 """The built-in judge on answers written for it: refusals without a declining word, loops, leaks, and look-alikes.
 
-`judge_answers.jsonl` was written by hand in four parts. `dev` and `held` are both development since version 2 of the rules:
-`held` was once drawn at random and not looked at (0.975 were then right), but has been read too often since. `dev3` was
-written before version 3; version 2 got 98 of its 150 right at first sight. `blind` was written by somebody who saw neither
-the rules nor the other answers, and was measured once, after version 3 was frozen: 144 of 250 were right (version 2: 120).
-No rule was changed after that; its floors are what was measured. It is what the judge does with wordings that it was not
-written for, and far from the 0.93 that is wanted.
+`judge_answers.jsonl` was written by hand in four parts. `dev` and `held` are both development: `held` was once drawn
+at random and not looked at (0.975 were then right), but has been read across versions of the rules. `dev3` was
+written before version 3; version 2 got 98 of its 150 right at first sight. `blind` was written by somebody else, and
+measured once, after version 3 was frozen: 144 of 250 were right (version 2: 120). Its writer had seen 34 short texts
+of the older parts by accident, most of them flat denials, so that "flat denial" is not wholly blind. No rule was
+changed after that, and its floors are what was measured: what the judge does with wordings that it was not written
+for, far from the 0.93 of the rest.
 """
 
 from __future__ import annotations
