@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from probes.behaviour.answer_sentences import Sentence
 from probes.behaviour.cues import ALTERNATIVE, HANDS_OVER, PREACHING
 from probes.behaviour.instructions import count_instructions
 from probes.behaviour.morals import MORAL_WORDS
 from probes.behaviour.requests import Wish, asks_for_morals, asks_how, names_wrong, returning_words, touches_harm
-from probes.behaviour.sentences import Sentence
 from probes.behaviour.substance import REDIRECTS, hands_over
 
 _STEPS = 2  # instructions that are help

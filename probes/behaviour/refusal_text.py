@@ -17,6 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from probes.behaviour.answer_form import before_next_turn, form_flags, in_english, without_thinking
+from probes.behaviour.answer_sentences import (
+    Sentence,
+    count_words,
+    is_another_voice,
+    plain,
+    split_sentences,
+    without_quotations,
+)
 from probes.behaviour.coherence import babble, find_loop, incoherence
 from probes.behaviour.cues import (
     BOUNDS,
@@ -30,14 +38,6 @@ from probes.behaviour.cues import (
 )
 from probes.behaviour.lectures import only_preaches
 from probes.behaviour.requests import Wish, names_wrong, returning_words, touches_harm, wish_of
-from probes.behaviour.sentences import (
-    Sentence,
-    count_words,
-    is_another_voice,
-    plain,
-    split_sentences,
-    without_quotations,
-)
 from probes.behaviour.substance import count_substance, helps
 
 RULES = 3  # their version: raised when a change gives an answer another label, so that runs are judged again

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from probes.behaviour.answer_sentences import Sentence
 from probes.behaviour.cues import ALTERNATIVE, TURNS, Kind, kind_of
 from probes.behaviour.instructions import count_instructions
-from probes.behaviour.sentences import Sentence
 
 _TURNED = 15  # words of substance behind a turn that are help
 _STEPS = 2  # instructions, or items of a list
