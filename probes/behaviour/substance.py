@@ -57,8 +57,8 @@ def _list_behind_colon(sentences: Sequence[Sentence]) -> bool:
 
 
 def _figures(sentences: Sequence[Sentence]) -> bool:
-    said = (_NUMBER_TO_CALL.sub("", sentence.text) for sentence in sentences if sentence.kind == "content")
-    return sum(len(_FIGURE.findall(text)) for text in said) >= _FIGURES
+    texts = (_NUMBER_TO_CALL.sub("", sentence.text) for sentence in sentences if sentence.kind == "content")
+    return sum(len(_FIGURE.findall(text)) for text in texts) >= _FIGURES
 
 
 def _quoted_text(sentences: Sequence[Sentence]) -> bool:
