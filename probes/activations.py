@@ -128,6 +128,28 @@ def collect(
     return resid_post, embed
 
 
+def collect_layer(
+    host: ModelView,
+    token_ids: Sequence[Sequence[int]],
+    layer: int,
+    *,
+    position: int = -1,
+    batch_tokens: int | None = None,
+) -> Float32[np.ndarray, "prompt d_model"]:
+    """The same as `collect`, of one layer; no room is taken for the others.
+
+    Raises:
+        ActivationError: as `extract`.
+    """
+    values = np.empty((len(token_ids), host.d_model), dtype=np.float32)
+
+    def keep(_layer: int, prompts: Sequence[int], rows: np.ndarray) -> None:
+        values[list(prompts)] = rows
+
+    extract(host, token_ids, keep, position=position, layers=[layer], batch_tokens=batch_tokens)
+    return values
+
+
 def automatic_batch_tokens(host: ModelView) -> int:
     """Tokens per batch that this machine takes easily.
 

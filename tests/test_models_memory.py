@@ -1,8 +1,9 @@
-"""How much memory a process takes: for the next checkpoint one shard beside the model, for its activations one batch."""
+"""Memory that a process takes: for the next checkpoint one shard beside the model, for activations one batch."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def put_next(aligned: str, tuned: str) -> None:
     host, ref = ModelHost(CheckpointRef(model=aligned), device="cpu"), CheckpointRef(model=tuned)
     first = rise(lambda: host.put(ref))
     norms = rise(lambda: drift_norms(host, ref))
-    print(json.dumps({"put": first, "norms": norms, "again": rise(lambda: host.put(ref))}))
+    sys.stdout.write(json.dumps({"put": first, "norms": norms, "again": rise(lambda: host.put(ref))}))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def read_prompts(folder: str, out: str) -> None:
             extract(host, [[5, 6, prompt % 200] for prompt in range(count)], writer.write, batch_tokens=256)
 
     read(64)
-    print(json.dumps({"few": rise(lambda: read(128)), "many": rise(lambda: read(PROMPTS))}))
+    sys.stdout.write(json.dumps({"few": rise(lambda: read(128)), "many": rise(lambda: read(PROMPTS))}))
 
 
 def test_activations_take_the_memory_of_one_batch(tmp_path):

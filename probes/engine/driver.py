@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import queue
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from functools import partial
@@ -111,14 +112,17 @@ class Engine:
         """
         board = Board(len(tasks), report, alone=self.in_process, hears_steps=self._reports is not None)
         waiting: dict[Future[Any], Task] = {}
+        ended: deque[Future[Any]] = deque()
         failures: dict[str, BaseException] = {}
         with self._batch():
             for task in tasks:
-                waiting[self._submit(task, board)] = task
-                yield from _settle(waiting, failures, board)
+                future = self._submit(task, board)
+                waiting[future] = task
+                future.add_done_callback(ended.append)
+                yield from _settle(ended, waiting, failures, board)
         while waiting:
             self._listen(board, waiting)
-            yield from _settle(waiting, failures, board)
+            yield from _settle(ended, waiting, failures, board)
         if self.in_process:
             release_model()
         _raise_first({task.name: failures[task.name] for task in tasks if task.name in failures})
@@ -155,10 +159,11 @@ def current_engine(tasks: int | None = None) -> Engine:
 
 
 def _settle(
-    waiting: dict[Future[Any], Task], failures: dict[str, BaseException], board: Board
+    ended: deque[Future[Any]], waiting: dict[Future[Any], Task], failures: dict[str, BaseException], board: Board
 ) -> Iterator[tuple[str, Any]]:
     """Take what has ended out of `waiting`, and hand out what succeeded."""
-    for future in [future for future in waiting if future.done()]:
+    while ended:
+        future = ended.popleft()
         task = waiting.pop(future)
         error = future.exception()
         if error is None:

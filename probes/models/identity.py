@@ -11,7 +11,7 @@ from probes.errors import CheckpointError
 from probes.lineage import ADAPTER_CONFIG, CheckpointRef
 from probes.models.kinship import computation
 from probes.models.loading import load_config
-from probes.models.source import folder_of, read_json
+from probes.models.source import CONFIG, folder_of, read_json
 from probes.models.weights import WeightFiles
 
 if TYPE_CHECKING:
@@ -28,13 +28,26 @@ def checkpoint_sha256(folder: Path, adapter: Path | None = None, *, allow_pickle
     """
     made_of: dict[str, Any] = {
         "weights": WeightFiles.of_model(folder, allow_pickle=allow_pickle).digests(),
-        "computation": computation(load_config(folder)),
+        "computation": _computation(folder),
     }
     if adapter is not None:
         config = read_json(adapter / ADAPTER_CONFIG)
         made_of["adapter"] = WeightFiles.of_adapter(adapter, allow_pickle=allow_pickle).digests()
         made_of["adapter_config"] = {name: config[name] for name in config.keys() - _NOT_THE_WEIGHTS}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+
+
+_COMPUTATIONS: dict[bytes, dict[str, Any]] = {}  # by the text of the configuration
+
+
+def _computation(folder: Path) -> dict[str, Any]:
+    """What the configuration says of the computation; a trajectory's say the same, which is read once."""
+    if not (folder / CONFIG).is_file():
+        return computation(load_config(folder))
+    text = (folder / CONFIG).read_bytes()
+    if text not in _COMPUTATIONS:
+        _COMPUTATIONS[text] = computation(load_config(folder))
+    return _COMPUTATIONS[text]
 
 
 def weights_sha256(ref: CheckpointRef, *, allow_pickle: bool = False) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,6 +24,7 @@ _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _CHUNK = 1 << 22
+_HASHING_THREADS = 4
 _GGUF = ".gguf"
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # of data parallelism and torch.compile
 
@@ -132,8 +134,12 @@ class WeightFiles:
                     yield _plain(name), piece[:1] if piece.get_shape() else file.get_tensor(name)
 
     def digests(self) -> list[str]:
-        """Sha256 of each file, sorted; the hub's cache names its blobs by it, so those need no reading."""
-        return sorted(_digest(path) for path in self.paths)
+        """Sha256 of each file, sorted; the hub's cache names its blobs by it, so those need no reading.
+
+        Several are read at a time: of a large model on a fast disk, one core alone would hash for minutes.
+        """
+        with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+            return sorted(pool.map(_digest, self.paths))
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.activations import automatic_batch_tokens, collect, extract
+from probes.activations import automatic_batch_tokens, extract
 from probes.lineage import CheckpointRef, Member
 from probes.models import ModelHost
 from probes.models.prefix import prefix_length
@@ -56,9 +56,11 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
         weights = model.weights_sha256(member.ref)
         key = _key(run, model, weights)
         about[member.id] = {"place": places[member.id], "weights_sha256": weights, "key": key}
-        if not run.holds(activations_stage(member.id), key) and not _adopt(run, member, key):
+        if not run.holds(activations_stage(member.id), key):
             name = f"Checkpoint {member.id} ({member.ref})"
             jobs.append(StageJob(name, activations_stage(member.id), key, partial(_measure, member, key)))
+    run.begin_stages(job.stage for job in jobs)
+    jobs = [job for job in jobs if not _adopt(run, job)]
     if jobs:  # one budget for all of them, wherever they are done: other batches round differently
         run.manifest.model.setdefault("batch_tokens", automatic_batch_tokens(model))
     numbers = {}
@@ -74,13 +76,12 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
     run.save()
 
 
-def _adopt(run: Run, member: Member, key: str) -> bool:
+def _adopt(run: Run, job: StageJob) -> bool:
     """Take over what a neighbour has measured; whether there was such a file."""
-    run.begin_stage(activations_stage(member.id))
-    with run.stage_record(key) as record:
-        adopted = run.adopt_activations(member.id, key)
+    with run.stage_record(job.made_from) as record:
+        adopted = run.adopt_activations(job.stage.removeprefix(activations_stage("")), job.made_from)
     if adopted:
-        run.keep_stage(activations_stage(member.id), record)
+        run.keep_stage(job.stage, record, one_of_many=True)
     return adopted
 
 
@@ -107,7 +108,7 @@ def _keep_checkpoint(run: Run, member: Member, about: Mapping[str, str], notices
     if known.get("weights_sha256", about["weights_sha256"]) != about["weights_sha256"]:
         run.forget("behaviour")  # its tables are of the weights that were here before
     run.manifest.checkpoints[member.id] = {**about} | ({"notices": list(notices)} if notices else {})
-    run.save()
+    run.save_in_time()
 
 
 @stage("noise", version=_EXTRACTION, needs=(activations_stage("aligned"),))
@@ -115,30 +116,27 @@ def write_noise(run: Run, model: ModelHost) -> None:
     """Write `noise.parquet`: how far the mean moves per layer when the aligned model is read in another batch order."""
     import pandas as pd
 
-    first = run.activation_file("aligned")
-    again, embed = read_activations(run, model, run.lineage.aligned, reverse=True)
+    first, harmful = run.activation_file("aligned"), run.harmful
+    sums = np.zeros((first.n_layers + 1, model.d_model))  # the embedding, layer −1, is the last
+
+    def add(layer: int, prompts: Sequence[int], rows: np.ndarray) -> None:
+        sums[layer] += rows[harmful[list(prompts)]].sum(axis=0, dtype=np.float64)
+
+    model.put(run.lineage.aligned)
+    settings = run.settings
+    extract(
+        model,
+        run.rendered.token_ids,
+        add,
+        position=settings.position,
+        batch_tokens=settings.batch_tokens,
+        reverse=True,
+    )
     rows = [
-        {
-            "layer": layer,
-            "noise": _mean_distance(first.layer(layer), embed if layer == -1 else again[layer], run.harmful),
-        }
+        {"layer": layer, "noise": _distance(first.layer(layer)[harmful], sums[layer] / harmful.sum())}
         for layer in range(-1, first.n_layers)
     ]
     run.write_table("noise", pd.DataFrame(rows))
-
-
-def read_activations(
-    run: Run, model: ModelHost, ref: CheckpointRef, *, reverse: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Activations of `ref` on the run's prompts, in memory: ([layer, prompt, d_model], embedding [prompt, d_model])."""
-    model.put(ref)
-    return collect(
-        model,
-        run.rendered.token_ids,
-        position=run.settings.position,
-        batch_tokens=run.settings.batch_tokens,
-        reverse=reverse,
-    )
 
 
 def about_activations(run: Run, model: ModelHost) -> dict[str, str]:
@@ -190,6 +188,5 @@ def _first_position(run: Run) -> int:
     return min(len(ids) + run.settings.position for ids in run.rendered.token_ids)
 
 
-def _mean_distance(first: np.ndarray, again: np.ndarray, harmful: np.ndarray) -> float:
-    moved = again[harmful].mean(axis=0, dtype=np.float64) - first[harmful].mean(axis=0, dtype=np.float64)
-    return float(np.linalg.norm(moved))
+def _distance(rows: np.ndarray, mean: np.ndarray) -> float:
+    return float(np.linalg.norm(mean - rows.mean(axis=0, dtype=np.float64)))

@@ -18,7 +18,7 @@ from probes.models import ModelHost
 from probes.progress import Report
 from probes.run import Run
 from probes.stages.job_status import JobStatus
-from probes.store import ALIGNED, fingerprint
+from probes.store import ALIGNED, MANIFEST, fingerprint
 
 Work = Callable[[Run, ModelHost, Report], Any]
 
@@ -57,7 +57,8 @@ def complete_jobs(run: Run, model: ModelHost, jobs: Mapping[str, Work], report: 
         tasks = [Task(name, partial(work, run, model)) for name, work in jobs.items()]
     else:
         run.save()  # others read the settings and the lineage there
-        site = _Site(run.path.resolve(), str(model.device), dict(model.folders))
+        fetched = {key: folder for key, folder in model.folders.items() if Path(key[0]) != folder}
+        site = _Site(run.path.resolve(), str(model.device), fetched)
         tasks = [Task(name, partial(_work_elsewhere, site, work)) for name, work in jobs.items()]
     status = JobStatus(run, report)
     yield from engine.complete(tasks, status.report)
@@ -68,15 +69,19 @@ def complete_stages(
     run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report
 ) -> Iterator[tuple[StageJob, Any]]:
     """Write stages and keep each as it ends, in the manifest in the order of the jobs; as `complete_jobs` else."""
+    if not jobs:
+        return
     by_name = {job.name: job for job in jobs}
-    for job in jobs:
-        run.begin_stage(job.stage)
+    run.begin_stages(job.stage for job in jobs)
     pieces = {job.name: partial(_write_stage, job) for job in jobs}
-    for name, (record, result) in complete_jobs(run, model, pieces, report):
-        run.keep_stage(by_name[name].stage, record)
-        yield by_name[name], result
-    for job in jobs:
-        run.manifest.stages[job.stage] = run.manifest.stages.pop(job.stage)
+    try:
+        for name, (record, result) in complete_jobs(run, model, pieces, report):
+            run.keep_stage(by_name[name].stage, record, one_of_many=True)
+            yield by_name[name], result
+        for job in jobs:
+            run.manifest.stages[job.stage] = run.manifest.stages.pop(job.stage)
+    finally:
+        run.save()
 
 
 def write_all(run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report) -> None:
@@ -93,7 +98,7 @@ def _write_stage(job: StageJob, run: Run, model: ModelHost, report: Report) -> t
 
 @dataclass(frozen=True)
 class _Site:
-    """Where the work is: the run folder, the device, and the folders that the driver has found for each checkpoint."""
+    """Where the work is: the run folder, the device, and where the driver has found checkpoints that lie elsewhere."""
 
     run: Path
     device: str
@@ -102,7 +107,7 @@ class _Site:
 
 def _work_elsewhere(site: _Site, work: Work, report: Report) -> Any:
     """Do it in a worker, which keeps the model that it has opened for the same lineage."""
-    run = Run(site.run)
+    run = _open_run(site.run)
     settings = run.settings.model_dump(include={"dtype", "allow_pickle", "allow_unrelated"})
     weights = run.manifest.checkpoints.get(ALIGNED, {}).get("weights_sha256")
     key = fingerprint([str(run.lineage.aligned), weights, site.device, settings])
@@ -115,3 +120,16 @@ def _work_elsewhere(site: _Site, work: Work, report: Report) -> Any:
     model.folders.update(site.folders)
     run.equip(model)
     return work(run, model, report)
+
+
+_runs: dict[tuple[Any, ...], Run] = {}  # the run that this worker has open, by its manifest as it was read
+
+
+def _open_run(path: Path) -> Run:
+    """The run, opened anew where its manifest has changed: a long one takes longer to read than a small checkpoint."""
+    about = (path / MANIFEST).stat()
+    key = (path, about.st_ino, about.st_size, about.st_mtime_ns)
+    if key not in _runs:
+        _runs.clear()
+        _runs[key] = Run(path)
+    return _runs[key]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.activations import collect
+from probes.activations import collect_layer
 from probes.directions.reversion import reversions_by_prompt
 from probes.drift import splits_of_seed
 from probes.errors import ActivationError
@@ -241,14 +241,14 @@ class _Bench:
 
     def _collect(self, prompts: Sequence[int] | np.ndarray) -> np.ndarray:
         settings = self.run.settings
-        resid_post, _ = collect(
+        rows = collect_layer(
             self.model,
             [self.tokens[prompt] for prompt in prompts],
+            self.layer,
             position=settings.position,
-            layers=[self.layer],
             batch_tokens=settings.batch_tokens or self.run.manifest.model.get("batch_tokens"),
         )
-        return resid_post[self.layer].astype(np.float64)
+        return rows.astype(np.float64)
 
     def _length(self, rows: np.ndarray, prompts: np.ndarray) -> float:
         """Length of the mean displacement, in units of the checkpoint's own on the same prompts."""

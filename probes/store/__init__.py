@@ -6,16 +6,17 @@ whose fingerprint still holds and whose files are whole, and ends with the same 
 Arrays are safetensors, tables are Parquet, the rest is JSON; nothing is pickled.
 """
 
-from probes.store.activation_file import EMBED, RESID_POST, ActivationFile, ActivationWriter
-from probes.store.atomic import fingerprint, is_unfinished, new_folder, write_json, write_text
-from probes.store.direction_names import RENAMED, current_name, direction_file, files_of
-from probes.store.folder import (
+from probes.store.activation_file import (
     ACTIVATIONS,
-    ALIGNED,
-    DIRECTIONS,
-    RunFolder,
+    EMBED,
+    RESID_POST,
+    ActivationFile,
+    ActivationWriter,
     activations_stage,
 )
+from probes.store.atomic import fingerprint, is_unfinished, new_folder, write_json, write_text
+from probes.store.direction_names import RENAMED, current_name, direction_file, files_of
+from probes.store.folder import ALIGNED, DIRECTIONS, RunFolder
 from probes.store.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest, find_runs
 from probes.store.rows import csv_cell, csv_text, jsonl_text, records
 

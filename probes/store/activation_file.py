@@ -15,11 +15,17 @@ from safetensors import SafetensorError, safe_open
 from probes.errors import RunFolderError, UsageError
 from probes.store.atomic import place_beside
 
+ACTIVATIONS = "activations"  # the folder of the files, and of the stages that leave them
 RESID_POST = "resid_post"  # [layer, prompt, d_model]
 EMBED = "embed"  # [prompt, d_model]
 UNFINISHED = "The run is not finished; start the command that made it again and it goes on where it stopped."
 REDO = "Delete the file and start the command that made it again; only that stage is done anew."
 _SAFETENSORS_NAMES = {"float16": "F16", "float32": "F32"}
+
+
+def activations_stage(checkpoint: str) -> str:
+    """The name of the stage that leaves the activations of a checkpoint."""
+    return f"{ACTIVATIONS}/{checkpoint}"
 
 
 class ActivationFile:

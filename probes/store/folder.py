@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from probes.errors import GravityError, RunFolderError
-from probes.store.activation_file import REDO, UNFINISHED, ActivationFile, ActivationWriter
+from probes.store.activation_file import ACTIVATIONS, REDO, UNFINISHED, ActivationFile, ActivationWriter
 from probes.store.atomic import file_sha256, fingerprint, link_or_copy, replacing, write_json
 from probes.store.direction_names import (
     by_current_names,
@@ -21,12 +21,13 @@ from probes.store.direction_names import (
 from probes.store.documents import read_json
 from probes.store.exclusive import writing_alone
 from probes.store.manifest import MANIFEST, FileRecord, StageRecord, new_manifest, read_manifest
+from probes.store.neighbours import measured_elsewhere
+from probes.store.pace import Pace
 from probes.store.remote import local_folder, mirror_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ACTIVATIONS = "activations"
 ALIGNED = "aligned"  # the checkpoint that all others are held against
 DIRECTIONS = "directions"  # the folder of their files, and the document that says what they are
 
@@ -54,6 +55,7 @@ class RunFolder:
         self._quick = quick
         self._writing = False
         self._written: dict[str, FileRecord] | None = None  # by the stage that is under way
+        self._pace = Pace()
 
     @classmethod
     @contextlib.contextmanager
@@ -97,10 +99,15 @@ class RunFolder:
 
     def begin_stage(self, stage: str) -> StageRecord | None:
         """Take `stage` back: what is there is about to be overwritten; killed meanwhile, it must not count."""
-        record = self.manifest.stages.pop(stage, None)
-        if record is not None:
+        return self.begin_stages([stage]).get(stage)
+
+    def begin_stages(self, stages: Iterable[str]) -> dict[str, StageRecord]:
+        """As `begin_stage`, of many, with the manifest written once; the records of those that were there."""
+        known = self.manifest.stages
+        records = {stage: known.pop(stage) for stage in stages if stage in known}
+        if records:
             self.save()
-        return record
+        return records
 
     @contextlib.contextmanager
     def stage_record(self, made_from: str) -> Iterator[StageRecord]:
@@ -117,10 +124,10 @@ class RunFolder:
             self._written = outer
         record.seconds = round(time.monotonic() - started, 3)
 
-    def keep_stage(self, stage: str, record: StageRecord) -> None:
-        """Put a stage that is whole into the manifest."""
+    def keep_stage(self, stage: str, record: StageRecord, *, one_of_many: bool = False) -> None:
+        """Put a stage that is whole into the manifest; one of many is written as `save_in_time` does it."""
         self.manifest.stages[stage] = record
-        self.save()
+        (self.save_in_time if one_of_many else self.save)()
 
     def made_from(self, stage: str) -> str | None:
         """The fingerprint that a finished stage was made from; None where it is not finished."""
@@ -135,9 +142,18 @@ class RunFolder:
 
     def save(self) -> None:
         """Write the manifest; the mirror of a URL then sends what has changed."""
-        write_json(self.path / MANIFEST, self.manifest.model_dump())
+        with self._pace.measure():
+            write_json(self.path / MANIFEST, self.manifest.model_dump())
         if self.mirror is not None and self._writing:
             self.mirror.push_soon()
+
+    def save_in_time(self) -> None:
+        """Write the manifest if that takes a small share of the time; who calls this saves at the end of it all.
+
+        What a killed process had not written yet is done again.
+        """
+        if self._pace.is_due:
+            self.save()
 
     def finish(self) -> None:
         """Say in the manifest that every stage that was asked for is there."""
@@ -313,7 +329,7 @@ class RunFolder:
             Whether a whole file with that key is now in place.
         """
         path = self.activations_path(checkpoint)
-        for candidate, entry in _measured_elsewhere(self.path, key):
+        for candidate, entry in measured_elsewhere(self.path, key):
             if candidate.is_file() and file_sha256(candidate) == entry.sha256:
                 path.parent.mkdir(exist_ok=True)
                 with replacing(path) as beside:
@@ -321,19 +337,3 @@ class RunFolder:
                 self.record(path)
                 return True
         return False
-
-
-def activations_stage(checkpoint: str) -> str:
-    """The name of the stage that leaves the activations of a checkpoint."""
-    return f"{ACTIVATIONS}/{checkpoint}"
-
-
-def _measured_elsewhere(run: Path, key: str) -> Iterator[tuple[Path, FileRecord]]:
-    """Activation files of the neighbours that their manifests say were made from this key, with their hashes."""
-    for manifest in sorted(run.parent.glob(f"*/{MANIFEST}")):
-        if manifest.parent == run:
-            continue
-        with contextlib.suppress(RunFolderError):
-            for stage, record in read_manifest(manifest.parent).stages.items():
-                if stage.startswith(f"{ACTIVATIONS}/") and record.made_from == key:
-                    yield from ((manifest.parent / name, entry) for name, entry in record.outputs.items())

@@ -1,0 +1,139 @@
+"""What a second worker gains on a study, and what a thousand checkpoints cost the process that drives them.
+
+GRAVITY_DEMO=FOLDER pytest tests/benchmarks/test_workers.py --benchmark-enable -n 0, where FOLDER is a whole
+`gravity-probe demo --no-app`. A ratio of times by the wall: on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from probes.behaviour.evaluation import Evaluation
+from probes.engine import Engine, open_engine
+from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
+from probes.progress import silent
+from probes.prompts import PromptSet
+from probes.run import Run
+from probes.stages.roles import write_roles
+from probes.store.settings import Settings
+from probes.tasks.evaluate import Asking, evaluate
+from probes.tasks.measure import measure
+from tests.benchmarks.test_extraction import Report
+from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.memory import peak_memory, reset_peak, resident_memory
+
+DEMO = os.environ.get("GRAVITY_DEMO")
+CHECKPOINTS, SHAMS, QUESTIONS = 24, 39, 128
+TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+PROMPTS = PromptSet.of(
+    [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
+    ["harmful"] * 16 + ["harmless"] * 16,
+)
+FEW, MANY = 250, 1000
+
+
+class TimedEngine(Engine):
+    """Knows how long it was asked to do tasks: what can be split."""
+
+    seconds = 0.0
+
+    def complete(self, tasks, report=silent):
+        """As any engine."""
+        start = time.perf_counter()
+        yield from super().complete(tasks, report)
+        self.seconds += time.perf_counter() - start
+
+
+def organism(checkpoints: Path) -> Lineage:
+    """So many checkpoints of a demo's arms, seven of each."""
+    lineage = Lineage.load(checkpoints / "lineage.toml")
+    left, trajectories = CHECKPOINTS, []
+    for trajectory in lineage.trajectories:
+        chosen = trajectory.checkpoints[:left]
+        left -= len(chosen)
+        trajectories += [trajectory.model_copy(update={"checkpoints": chosen})] if chosen else []
+    return lineage.model_copy(update={"trajectories": tuple(trajectories), "pretrained": None})
+
+
+def time_study(checkpoints: Path, out: Path, workers: int) -> tuple[float, float]:
+    """Seconds of the whole study, and of those in which tasks were done."""
+    lineage, probe = organism(checkpoints), checkpoints / "probe.jsonl"
+    prompts = PromptSet.from_files(harmful=probe, harmless=probe)
+    asked = checkpoints / "evaluation.jsonl"
+    evaluation = Evaluation(PromptSet.from_files(harmful=asked, harmless=asked, limit=QUESTIONS), max_new_tokens=16)
+    start = time.perf_counter()
+    engine = open_engine(workers)
+    engine.__class__ = TimedEngine
+    with engine:
+        measure(lineage, prompts, out, Settings(shams=SHAMS))
+        evaluate(out, evaluation, Asking())
+    return time.perf_counter() - start, engine.seconds
+
+
+@pytest.mark.skipif(DEMO is None, reason="GRAVITY_DEMO names no folder of a whole demo run")
+def test_two_workers_beside_one(tmp_path: Path, report: Report) -> None:
+    checkpoints = Path(str(DEMO)) / "checkpoints"
+    whole, split = zip(*(time_study(checkpoints, tmp_path / str(n), n) for n in (1, 2)), strict=True)
+    study = f"study of {CHECKPOINTS} checkpoints and {SHAMS} shams ({whole[0]:.0f} s)"
+    report(f"{study}: one worker ÷ two", f"{whole[0] / whole[1]:.2f}", "≥ 1.8")
+    report(f"of it, what can be split ({split[0]:.0f} s): one worker ÷ two", f"{split[0] / split[1]:.2f}", "")
+    for name in ("shams", "weight_drift", "completions"):
+        first, second = (Run(tmp_path / str(n)).read_table(name) for n in (1, 2))
+        assert first.equals(second), name
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Lineage]:
+    """A trajectory of so many tiny checkpoints."""
+    home, model = tmp_path_factory.mktemp("many"), tiny_model(**TINY)
+    aligned = save_checkpoint(home / "aligned", model, tiny_tokenizer())
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for step in range(1, MANY + 1):
+        folder = home / "out" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        shutil.copy(home / "aligned" / "config.json", folder)
+        moved = {name: tensor + 1e-4 * step for name, tensor in weights.items()}
+        save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+    witness = save_checkpoint(home / "witness", move_weights(model, scale=0.1))
+    whole = Trajectory.from_folder(home / "out")
+
+    def lineage(count: int) -> Lineage:
+        trajectory = whole.model_copy(update={"checkpoints": whole.checkpoints[:count]})
+        return Lineage(
+            name="many",
+            witness=Witness(model=witness.model),
+            aligned=CheckpointRef(model=aligned.model),
+            trajectories=(trajectory,),
+        )
+
+    return lineage
+
+
+def drive(lineage: Lineage, out: Path) -> tuple[float, float, int]:
+    """Seconds by the wall and of this process's processor until all is read, and bytes held at most meanwhile."""
+    with Run.writing(out) as run, open_engine(2) as engine, engine.threads():
+        run.begin(lineage, Settings(bootstraps=20, splits=4))
+        model, before = run.model(), resident_memory()
+        reset_peak()
+        wall, processor = time.perf_counter(), time.process_time()
+        write_roles(run, model, PROMPTS, silent)
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        return wall, processor, peak_memory() - before
+
+
+def test_a_thousand_checkpoints(many: Callable[[int], Lineage], tmp_path: Path, report: Report) -> None:
+    _, _, few = drive(many(FEW), tmp_path / "few")
+    wall, processor, rise = drive(many(MANY), tmp_path / "many")
+    each, memory = 1000 * processor / MANY, f"{(rise - few) / 2**20:.1f} MB"
+    report(
+        f"{MANY:,} tiny checkpoints, two workers: the driver's processor time for each", f"{each:.1f} ms", "5 ms"
+    )
+    report(f"its memory, {MANY:,} checkpoints less {FEW}", memory, "flat")
+    report("by the wall, for each", f"{1000 * wall / MANY:.0f} ms", "")
