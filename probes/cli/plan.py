@@ -29,6 +29,13 @@ def plan(
     ] = None,
     power: Annotated[float, typer.Option(help="Probability with which it is found.")] = 0.8,
     flips: Annotated[float, typer.Option(min=0, help="Prompts that flip by themselves, in per cent.")] = 2.0,
+    checkpoints: Annotated[
+        int | None, typer.Option(min=1, help="Fine-tuned checkpoints, if not those of the lineage.")
+    ] = None,
+    prompts: Annotated[int | None, typer.Option(min=2, help="Probe prompts, if not our own.")] = None,
+    shams: Annotated[int | None, typer.Option(min=0, help="Sham draws, if not the settings'.")] = None,
+    gpu: Annotated[str, typer.Option(help="The GPU beside this machine: a100, h100, h200 or l40s.")] = "a100",
+    gpus: Annotated[int, typer.Option(min=1, help="How many of it.")] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the run would be written.")] = Path("runs"),
     json_: Json = False,
 ) -> None:
@@ -37,7 +44,8 @@ def plan(
         raise UsageError("There is nothing to plan", expected="a lineage, --effect POINTS, or both")
     document: dict[str, Any] = {}
     if lineage is not None:
-        document |= _plan_lineage(lineage, out, as_json=json_)
+        scope = {"checkpoints": checkpoints, "prompts": prompts, "shams": shams, "gpu": gpu, "gpus": gpus}
+        document |= _plan_lineage(lineage, out, scope, as_json=json_)
     if effect is not None:
         from probes.behaviour.sample_size import prompts_for_answer
 
@@ -62,8 +70,9 @@ def lineages(json_: Json = False) -> None:
         console().print(lineage_table(known))
 
 
-def _plan_lineage(place: str, out: Path, *, as_json: bool) -> dict[str, Any]:
+def _plan_lineage(place: str, out: Path, scope: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
     from probes.lineage import Lineage
+    from probes.tasks.plan import Scope
     from probes.tasks.plan import plan as look_ahead
     from probes.terminal import console
     from probes.terminal.show_plan import plan_table
@@ -71,7 +80,7 @@ def _plan_lineage(place: str, out: Path, *, as_json: bool) -> dict[str, Any]:
     is_file = place.endswith(".toml")
     # A model alone: it, and one checkpoint that was trained from it.
     history = Lineage.load(place) if is_file else Lineage.of(place, None, [place])
-    result = look_ahead(history, out)
+    result = look_ahead(history, out, scope=Scope(**scope))
     if not as_json:
         console().print(plan_table(result))
     return result.model_dump(mode="json")

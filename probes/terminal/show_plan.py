@@ -16,10 +16,10 @@ def plan_table(plan: Plan) -> Table:
     """Memory and time here and on a common GPU; download and disk in the caption."""
     table = plain_table(
         f"{plan.lineage} · {plan.parameters / 1e9:.2f} billion parameters, {plan.layers} layers × {plan.d_model} · "
-        f"{plan.checkpoints} checkpoints"
+        f"{plan.checkpoints} checkpoints, {plan.shams} shams"
     )
     table.add_column("machine")
-    for name in ("precision", "memory", "of", "measure", "evaluate"):
+    for name in ("precision", "memory", "of", "at a time", "host", "measure", "evaluate"):
         table.add_column(name, justify="right", no_wrap=True)
     for place in (plan.this_machine, plan.gpu):
         table.add_row(*_cells(place))
@@ -48,7 +48,8 @@ def lineage_table(known: Sequence[KnownLineage]) -> Table:
 def _cells(place: Place) -> list[str]:
     room = DASH if place.available_bytes is None else _size(place.available_bytes)
     memory = _size(place.memory_bytes) + ("" if place.fits is not False else " (too large)")
-    return [place.name, place.precision, memory, room, _time(place.measure_seconds), _time(place.evaluate_seconds)]
+    times = [_time(place.measure_seconds), _time(place.evaluate_seconds)]
+    return [place.name, place.precision, memory, room, str(place.workers), _size(place.host_bytes), *times]
 
 
 def _size(number: int) -> str:

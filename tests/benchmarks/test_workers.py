@@ -132,8 +132,6 @@ def test_a_thousand_checkpoints(many: Callable[[int], Lineage], tmp_path: Path, 
     _, _, few = drive(many(FEW), tmp_path / "few")
     wall, processor, rise = drive(many(MANY), tmp_path / "many")
     each, memory = 1000 * processor / MANY, f"{(rise - few) / 2**20:.1f} MB"
-    report(
-        f"{MANY:,} tiny checkpoints, two workers: the driver's processor time for each", f"{each:.1f} ms", "5 ms"
-    )
+    report(f"{MANY:,} tiny checkpoints, two workers: the driver's processor time for each", f"{each:.1f} ms", "5 ms")
     report(f"its memory, {MANY:,} checkpoints less {FEW}", memory, "flat")
     report("by the wall, for each", f"{1000 * wall / MANY:.0f} ms", "")
