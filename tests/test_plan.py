@@ -9,20 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from probes.behaviour.safety import safety_answer
 from probes.behaviour.sample_size import answer_probability, prompts_for_answer
 from probes.behaviour.tango import prompts_needed
 from probes.cli import app
-from probes.errors import StatisticsError
+from probes.errors import StatisticsError, UsageError
 from probes.lineage import CheckpointRef, Lineage
+from probes.models.size import ModelSize
 from probes.prompts import PromptSet, default_prompts
 from probes.store.settings import Settings
 from probes.tasks.lineages import KnownLineage, known_lineages, suggest_witness
 from probes.tasks.measure import measure
-from probes.tasks.plan import plan
-from tests.builders import VOCABULARY, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
+from probes.tasks.plan import Scope, plan
+from tests.builders import VOCABULARY, save_adapter, save_checkpoint, tiny_config, tiny_model, tiny_tokenizer
 from tests.test_models_hub import hub, run  # noqa: F401 - the fixture
 
 HERE = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -209,6 +211,44 @@ def test_a_plan_grows_with_what_is_asked(places):
     assert several.gpu.measure_seconds > single.gpu.measure_seconds
     assert single.this_machine.memory_bytes >= single.parameters * 4
     assert single.this_machine.fits
+
+
+def test_a_model_s_operations_are_those_that_torch_counts(places):
+    """The other road: torch's own counter over a forward pass, every key of every query counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size, model = ModelSize.of(CheckpointRef(model=str(places / "aligned"))), tiny_model(max_position_embeddings=512)
+    model.set_attn_implementation("eager")
+    ids = torch.arange(40)[None] + 3
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(ids, use_cache=False)
+    norms = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 1)
+    counted = counter.get_total_flops() + 2 * norms * 40  # a weight of a norm counts as any other here
+    assert size.answer_flops(40, 40) == pytest.approx(counted, rel=1e-6)
+
+
+def test_more_gpus_share_the_work_and_a_model_that_is_too_large_does_not_fit(places):
+    lineage = Lineage.of(places / "aligned", None, [places / "aligned"])
+    wide = Scope(checkpoints=40, shams=39, prompts=512, gpu="h100")
+    single, eight = (plan(lineage, scope=wide.model_copy(update={"gpus": count})) for count in (1, 8))
+    assert (single.checkpoints, single.shams, single.prompts[0]) == (41, 39, 512)
+    assert (eight.gpu.workers, eight.gpu.devices, eight.gpu.name) == (8, 1, "8 × NVIDIA H100, 80 GB")
+    assert 1 < single.gpu.measure_seconds / eight.gpu.measure_seconds <= 8
+    assert single.gpu.device_hours == eight.gpu.device_hours
+    assert plan(lineage, scope=wide.model_copy(update={"shams": 0})).gpu.measure_seconds < single.gpu.measure_seconds
+    with pytest.raises(UsageError, match="GPU is not known; got b2; expected a100"):
+        plan(lineage, scope=Scope(gpu="b2"))
+
+
+def test_a_model_is_spread_over_as_many_gpus_as_hold_it(tmp_path):
+    config = tiny_config(hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, vocab_size=128_256)
+    config.dtype = "bfloat16"
+    config.save_pretrained(tmp_path / "large")
+    lineage = Lineage.of(tmp_path / "large", None, [tmp_path / "large"])
+    alone, eight = (plan(lineage, scope=Scope(gpu="h100", gpus=count)).gpu for count in (1, 8))
+    assert not alone.fits
+    assert alone.memory_bytes > 80e9
+    assert (eight.fits, eight.devices, eight.workers) == (True, -(-eight.memory_bytes // int(80e9)), 8 // eight.devices)
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="only Linux says what is available")

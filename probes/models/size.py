@@ -77,14 +77,14 @@ class ModelSize(BaseModel):
             itemsize=dtype.itemsize,
         )
 
-    def body_flops(self, tokens: float, context: float) -> float:
+    def body_flops(self, tokens: int | float, context: int | float) -> float:
         """Operations of so many tokens through the blocks, each of which looks at `context` tokens on average.
 
         Two for each weight, and for each token looked at two products over the width of the heads, in every block.
         """
         return tokens * (2 * self.body + 4 * self.layers * self.attention * context)
 
-    def answer_flops(self, tokens: float, context: float) -> float:
+    def answer_flops(self, tokens: int | float, context: int | float) -> float:
         """As `body_flops`, through the unembedding too."""
         return self.body_flops(tokens, context) + 2 * self.head * tokens
 

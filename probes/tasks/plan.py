@@ -224,7 +224,7 @@ class _Work(BaseModel):
         sham = (_SEARCHES + 1) * noising + (_DEPTH * searched + self._prompts_flops(_SEARCH_PROMPTS)) / machine.speed
         return (self.checkpoints + 1) * (loading + reading) + 2 * self.tuned * loading + self.shams * sham
 
-    def _prompts_flops(self, prompts: float) -> float:
+    def _prompts_flops(self, prompts: int | float) -> float:
         """Operations of so many prompts through the body, their shared beginning once."""
         own = _TOKENS - _SHARED
         return self.size.body_flops(prompts * own, _SHARED + own / 2) + self.size.body_flops(_SHARED, _SHARED / 2)

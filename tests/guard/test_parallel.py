@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from probes.guard.record import begin_run
 from probes.store.settings import Settings
 from tests import processes
+from tests.builders import tiny_model
 from tests.guard.lineages import lineage, prompts
 
 
@@ -42,3 +44,30 @@ def test_two_processes_add_the_same_penalty(tmp_path):
     for name in first:
         if name.startswith("weights."):
             assert torch.equal(first[name], second[name]), name
+
+
+def watch_sharded(port):
+    """A model in real FSDP, of one process, given to the guard."""
+    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from probes.guard.guarded_direction import GuardError
+    from probes.guard.model_in_training import LiveModel
+
+    init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    model = tiny_model()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    try:
+        LiveModel(model)
+    except GuardError as error:
+        sys.stdout.write(str(error))
+    destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed training")
+def test_a_model_in_fsdp_is_refused_with_the_way_out():
+    done = processes.run(watch_sharded, free_port())
+    assert done.returncode == 0, done.stderr
+    assert "does not support sharded parameters; got FSDP" in done.stdout
+    assert "LoRA under DistributedDataParallel" in done.stdout

@@ -1,0 +1,37 @@
+"""A document that grows is written seldom enough, and is whole in the end."""
+
+import time
+
+from probes.store import RunFolder
+from probes.store.pace import Pace
+
+WRITING, WHOLE = 0.01, 0.6  # seconds
+
+
+def test_writing_takes_a_small_share_of_the_time():
+    pace, spent = Pace(), 0.0
+    ends = time.monotonic() + WHOLE
+    while time.monotonic() < ends:
+        if pace.is_due:
+            began = time.monotonic()
+            with pace.measure():
+                time.sleep(WRITING)
+            spent += time.monotonic() - began
+        time.sleep(0.0005)
+    assert 0 < spent < 0.15 * WHOLE
+
+
+def test_stages_that_are_one_of_many_are_in_the_manifest_once_it_is_saved(tmp_path):
+    with RunFolder.writing(tmp_path / "run") as run:
+        for number in range(50):
+            with run.stage_record(str(number)) as record:
+                run.write_json(f"part-{number}", number)
+            run.keep_stage(f"part-{number}", record, one_of_many=True)
+        assert len(RunFolder(tmp_path / "run").manifest.stages) < 50
+        run.save()
+    again = RunFolder(tmp_path / "run")
+    assert [again.holds(f"part-{number}", str(number)) for number in range(50)] == [True] * 50
+    with RunFolder.writing(tmp_path / "run") as run:
+        taken = run.begin_stages(["part-3", "part-7", "no such"])
+        assert set(taken) == {"part-3", "part-7"}
+        assert len(RunFolder(tmp_path / "run").manifest.stages) == 48
