@@ -33,7 +33,7 @@ HEADER = (
     "run folder",
     "checkpoints on disk",
 )
-READ, ANSWERED, NEW_TOKENS, ROUNDS = 64, 32, 32, 3
+READ, ANSWERED, NEW_TOKENS, ROUNDS = 32, 8, 16, 2
 
 
 def rows() -> Iterator[tuple[str, ...]]:
