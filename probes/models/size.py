@@ -82,7 +82,7 @@ class ModelSize(BaseModel):
 
         Two for each weight, and for each token looked at two products over the width of the heads, in every block.
         """
-        return tokens * (2 * self.body + 4 * self.layers * self.attention * context)
+        return float(tokens * (2 * self.body + 4 * self.layers * self.attention * context))
 
     def answer_flops(self, tokens: int | float, context: int | float) -> float:
         """As `body_flops`, through the unembedding too."""

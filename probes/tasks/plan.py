@@ -1,7 +1,6 @@
 """What a measurement will take in memory, disk and time, before anything is loaded: from configurations alone.
 
-Times are floating-point operations over the speed that a short matrix product reaches here, or over a stated share of a
-GPU's peak, with what is read from disk and from the device's memory beside them; they are estimates, good to about a
+Times are floating-point operations over a share of the speed that a short matrix product reaches here, or of a GPU's peak, with what is read from disk and from the device's memory beside them; they are estimates, good to about a
 factor of two. `probes.models.size` counts the operations; every other assumption is a named number below.
 """
 
@@ -27,7 +26,7 @@ _TOKENS = 48  # of a rendered prompt; ours have 46 on SmolLM2
 _SHARED = 24  # of them, which all prompts begin with and which are read once
 _NEW_TOKENS = 128  # of an answer
 _ANSWERING_BATCH = 128  # prompts
-_DECODING = 0.25  # share of the speed of a matrix product that generation reaches here, token by token
+_DECODING = 0.25  # share of the speed of reading that generation reaches here, token by token
 _SEARCH_PROMPTS, _SEARCHES = 32, 3  # behind one sham draw: prompts that the search of its scale reads, and how often
 _DEPTH = 0.6  # of the network: where the headline's layer lies, at which a sham's reading ends
 _NOISE = 1e8  # Gaussian numbers a second that one core draws, scales and adds

@@ -66,8 +66,10 @@ def time_study(checkpoints: Path, out: Path, workers: int) -> tuple[float, float
     """Seconds of the whole study, and of those in which tasks were done."""
     lineage, probe = organism(checkpoints), checkpoints / "probe.jsonl"
     prompts = PromptSet.from_files(harmful=probe, harmless=probe)
-    asked = checkpoints / "evaluation.jsonl"
-    evaluation = Evaluation(PromptSet.from_files(harmful=asked, harmless=asked, limit=QUESTIONS), max_new_tokens=16)
+    questions = checkpoints / "evaluation.jsonl"
+    evaluation = Evaluation(
+        PromptSet.from_files(harmful=questions, harmless=questions, limit=QUESTIONS), max_new_tokens=16
+    )
     start = time.perf_counter()
     engine = open_engine(workers)
     engine.__class__ = TimedEngine
@@ -131,7 +133,11 @@ def drive(lineage: Lineage, out: Path) -> tuple[float, float, int]:
 def test_a_thousand_checkpoints(many: Callable[[int], Lineage], tmp_path: Path, report: Report) -> None:
     _, _, few = drive(many(FEW), tmp_path / "few")
     wall, processor, rise = drive(many(MANY), tmp_path / "many")
-    each, memory = 1000 * processor / MANY, f"{(rise - few) / 2**20:.1f} MB"
-    report(f"{MANY:,} tiny checkpoints, two workers: the driver's processor time for each", f"{each:.1f} ms", "5 ms")
+    milliseconds, memory = 1000 * processor / MANY, f"{(rise - few) / 2**20:.1f} MB"
+    report(
+        f"{MANY:,} tiny checkpoints, two workers: the driver's processor time for each",
+        f"{milliseconds:.1f} ms",
+        "5 ms",
+    )
     report(f"its memory, {MANY:,} checkpoints less {FEW}", memory, "flat")
     report("by the wall, for each", f"{1000 * wall / MANY:.0f} ms", "")
