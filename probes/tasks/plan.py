@@ -1,7 +1,7 @@
 """What a measurement will take in memory, disk and time, before anything is loaded: from configurations alone.
 
 Times are floating-point operations over a share of the speed that a short matrix product reaches here, or of a GPU's
-peak, with what is read from disk and from the memory of the device beside them; estimates, good to about a factor of two.
+peak, with what is read from disk and from the memory of the device beside them; good to about a factor of two.
 `probes.models.size` counts the operations; every other assumption is a named number below.
 """
 
