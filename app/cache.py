@@ -16,6 +16,7 @@ from probes.errors import RunFolderError
 from probes.lineage import ROLES
 from probes.nulls import NO_FURTHER_PASS, PROFILE
 from probes.plots import by_step, heatmap, lineage_path, projections, style
+from probes.plots.sheet import Sheet, unchecked
 from probes.plots.style import InkName
 from probes.run import Run
 from probes.store import MANIFEST, Manifest, files_of
@@ -271,17 +272,28 @@ def _function(draw: Callable[..., Any]) -> str:
     return f"{draw.__code__.co_filename}:{draw.__qualname__}"
 
 
-@st.cache_data(show_spinner=False, max_entries=256, hash_funcs={FunctionType: _function})
-def figure(draw: Callable[..., go.Figure], key: Key, *about: Any) -> go.Figure:
+def figure(draw: Callable[..., go.Figure], key: Key, *about: Any) -> Sheet:
     """A page's figure, `draw(key, *about)`: drawn once for each state of the run and each choice in `about`."""
-    return draw(key, *about)
+    return Sheet.of(_drawing(draw, key, *about))
 
 
-@st.cache_data(show_spinner=False, max_entries=128)
+@st.cache_data(show_spinner=False, max_entries=256, hash_funcs={FunctionType: _function})
+def _drawing(draw: Callable[..., go.Figure], key: Key, *about: Any) -> dict[str, Any]:
+    """A figure as plain dicts, which are kept and given back without Plotly's check of them."""
+    with unchecked():
+        return draw(key, *about).to_dict()
+
+
 def step_figure(
     key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, subtitle: str, ink: InkName
-) -> go.Figure:
+) -> Sheet:
     """A statistic by step for every arm at one layer, with the nulls of one trajectory."""
+    return figure(_draw_steps, key, layer, statistic, nulls_of, subtitle, ink)
+
+
+def _draw_steps(
+    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, subtitle: str, ink: InkName
+) -> go.Figure:
     rows = drift(key, layer)
     trajectory_nulls = None
     if nulls_of is not None:
@@ -293,16 +305,22 @@ def step_figure(
     )
 
 
-@st.cache_data(show_spinner=False, max_entries=32)
-def behaviour_figure(key: Key, measure: str, subtitle: str, ink: InkName) -> go.Figure:
+def behaviour_figure(key: Key, measure: str, subtitle: str, ink: InkName) -> Sheet:
     """A behaviour measure by step for every arm."""
+    return figure(_draw_behaviour, key, measure, subtitle, ink)
+
+
+def _draw_behaviour(key: Key, measure: str, subtitle: str, ink: InkName) -> go.Figure:
     rows = table(key, "behaviour", None, (("measure", "==", measure),))
     return by_step.by_step(rows, statistic=measure, subtitle=subtitle, ink=ink)
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
-def lineage_figure(key: Key, layer: int, subtitle: str, witness: str, ink: InkName) -> go.Figure:
+def lineage_figure(key: Key, layer: int, subtitle: str, witness: str, ink: InkName) -> Sheet:
     """The lineage to scale at one layer."""
+    return figure(_draw_lineage, key, layer, subtitle, witness, ink)
+
+
+def _draw_lineage(key: Key, layer: int, subtitle: str, witness: str, ink: InkName) -> go.Figure:
     return lineage_path.lineage_path(lineage_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink)
 
 
@@ -344,11 +362,16 @@ def first_beyond(key: Key, layer: int, trajectory: tuple[str, int], level: float
     return int(min(steps)) if len(steps) else None
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
 def projections_figure(
     key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
-) -> go.Figure:
+) -> Sheet:
     """Densities and strips of chosen checkpoints at one layer, on the reversion or on another direction."""
+    return figure(_draw_projections, key, layer, checkpoints, direction, subtitle, ink)
+
+
+def _draw_projections(
+    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
+) -> go.Figure:
     rows = read_projections(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
     return projections.projections(rows, checkpoints, subtitle=subtitle, direction=direction, ink=ink)
 

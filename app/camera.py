@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from app import listening, state
+from probes.plots.sheet import Sheet
 
 NAME = "camera"
 _TURNED, _DRAWN = "camera-turned-here", "camera-drawn"
@@ -37,7 +37,7 @@ def write(picture: str, camera: dict[str, dict[str, float]]) -> str:
     return f"{picture}:" + ",".join(f"{camera[part][axis]:.3f}" for part in _PARTS for axis in "xyz")
 
 
-def keep(figure: go.Figure, picture: str) -> None:
+def keep(figure: Sheet, picture: str) -> None:
     """Draw a figure in space from where the address says, and put into the address how it is turned."""
     requested = state.view(NAME)
     drawn = st.session_state.setdefault(_DRAWN, {})
@@ -48,8 +48,8 @@ def keep(figure: go.Figure, picture: str) -> None:
             drawn[known[0]] = known[1]
         st.session_state[_TURNED] = requested
     if picture in drawn:
-        for scene in figure.select_scenes():
-            scene.camera.update(drawn[picture])
+        scenes = [part for part in figure.layout if part.startswith("scene")]
+        figure.update_layout(**{scene: {"camera": drawn[picture]} for scene in scenes})
 
     def keep_camera(camera: Any) -> None:
         if _is_camera(camera):

@@ -20,6 +20,7 @@ from app.cache import Catalogue, Key
 from probes.errors import GravityError
 from probes.lineage import NO_WITNESS, ROLES, Witness
 from probes.plots import style
+from probes.plots.sheet import Sheet, unchecked
 from probes.plots.style import InkName
 from probes.statistics import typeset
 from probes.store import Manifest, csv_text
@@ -238,7 +239,7 @@ def show_failure(error: GravityError) -> None:
 
 
 def chart(
-    figure: go.Figure,
+    figure: Sheet,
     data: pd.DataFrame,
     *,
     name: str,
@@ -259,24 +260,31 @@ def chart(
         "scrollZoom": False,
         "doubleClick": False,
     }
-    if any(True for _ in figure.select_scenes()):
+    if any(part.startswith("scene") for part in figure.layout):
         camera.keep(figure, name)
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
     with st.container(key=f"dense-{name}") if _is_dense(figure) else contextlib.nullcontext():
-        st.plotly_chart(figure, theme=None, key=chart_key(name), config=config, alt=alt, **more)
+        st.plotly_chart(_done(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
     _offer_data(figure, data, name, file)
 
 
-def _is_dense(figure: go.Figure) -> bool:
+def _done(figure: Sheet) -> go.Figure:
+    with unchecked():
+        return figure.figure()
+
+
+def _is_dense(figure: Sheet) -> bool:
     """Whether the numbers of a map's cells meet on a narrow page, where `look.CSS` leaves them to the pointer."""
     return any(
-        trace.texttemplate and len(trace.z[0]) > _COLUMNS_READ for trace in figure.select_traces({"type": "heatmap"})
+        trace.get("texttemplate") and len(trace["z"][0]) > _COLUMNS_READ
+        for trace in figure.data
+        if trace["type"] == "heatmap"
     )
 
 
 @st.fragment
-def _offer_data(figure: go.Figure, data: pd.DataFrame, name: str, file: str) -> None:
+def _offer_data(figure: Sheet, data: pd.DataFrame, name: str, file: str) -> None:
     """What was drawn, as a table and as files, sent to the browser only when it is opened."""
     popover = st.popover("Data", type="tertiary", icon=":material/table_rows:", key=f"data-{name}", on_change="rerun")
     if not popover.open:
@@ -287,7 +295,7 @@ def _offer_data(figure: go.Figure, data: pd.DataFrame, name: str, file: str) -> 
         left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
         right.download_button(
             "Figure (HTML)",
-            lambda: figure.to_html(include_plotlyjs=True, config={"displaylogo": False}),
+            lambda: _done(figure).to_html(include_plotlyjs=True, config={"displaylogo": False}),
             f"{file}.html",
             "text/html",
             key=f"html-{name}",
@@ -299,10 +307,10 @@ def chart_key(name: str) -> str:
     return f"chart-{name}"
 
 
-def _saving(figure: go.Figure, name: str) -> dict[str, Any]:
+def _saving(figure: Sheet, name: str) -> dict[str, Any]:
     """How the figure's own button saves it: format, name, and size on paper."""
     kind, columns = PICTURES.get(state.view("save"), "png"), state.view("columns") or "2"
-    size = {"width": COLUMNS.get(columns, COLUMNS["2"]), "height": figure.layout.height or 450}
+    size = {"width": COLUMNS.get(columns, COLUMNS["2"]), "height": figure.height}
     return {"format": kind, "filename": file_name(name), "scale": 3 if kind == "png" else 1, **size}
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from app import components, pair, prompt_choice, prompt_rows, widgets, zoom
 from app.components import Context
 from probes.plots import style
 from probes.plots.prompt_marks import hover_text, mark_selected
+from probes.plots.sheet import Sheet
 
 _CARDS, _MOST_MOVED = 60, 8
 _HOVERED = 20_000  # points; with more of them whole texts and answers, or each zoom, would be too much to send
@@ -23,7 +23,7 @@ _DRAG = {"lasso": "lasso", "box": "select", "move": "pan"}
 
 def chart(
     run: Context,
-    figure: go.Figure,
+    figure: Sheet,
     data: pd.DataFrame,
     *,
     name: str,
@@ -33,13 +33,13 @@ def chart(
 ) -> None:
     """A figure whose points are prompts: lasso, box or click selects them, and what is selected stands out."""
     selected = prompt_choice.prompts(run)
-    flat = not any(trace.type == "scatter3d" for trace in figure.data)
+    flat = not any(trace["type"] == "scatter3d" for trace in figure.data)
     mark_selected(figure, selected)
     if not flat:
         components.chart(figure, data, name=name, alt=alt, modes=modes)
         return
     figure.update_layout(dragmode=_DRAG[drag])
-    if modes == MODES and figure.layout.xaxis.range and len(data) <= _HOVERED:
+    if modes == MODES and figure.layout.get("xaxis", {}).get("range") and len(data) <= _HOVERED:
         zoom.keep(figure, name)
 
     def keep() -> None:

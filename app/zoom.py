@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import plotly.graph_objects as go
-
 from app import listening, state
+from probes.plots.sheet import Sheet
 
 NAME = "zoom"
 _SAME = 1e-3  # of an axis: less is no zoom
@@ -44,9 +43,9 @@ def write(picture: str, shares: Shares) -> str:
     return f"{picture}:" + ",".join(f"{share:.4f}" for share in shares)
 
 
-def keep(figure: go.Figure, picture: str) -> None:
+def keep(figure: Sheet, picture: str) -> None:
     """Draw a figure as it was zoomed, and put into the address how it is zoomed next."""
-    home = (*figure.layout.xaxis.range, *figure.layout.yaxis.range)
+    home = (*figure.layout["xaxis"]["range"], *figure.layout["yaxis"]["range"])
     zoom = read(state.view(NAME))
     if zoom is not None and zoom[0] == picture:
         left, right, low, high = _places(home, zoom[1])

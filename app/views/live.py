@@ -14,6 +14,7 @@ from app.components import Context
 from probes.lineage import CheckpointRef
 from probes.plots import live as plots
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.run import Run
 from probes.tasks.report import how_to_reproduce
 
@@ -250,9 +251,9 @@ def _draw(
     subtitle = f"{run.subtitle(direction=False)} · direction {style.plain(direction)}"
     if new_tokens:
         _answers(answers, push)
-    figure = plots.next_tokens(chances, shown, push=push, subtitle=subtitle, ink=run.ink)
+    figure = Sheet.of(plots.next_tokens(chances, shown, push=push, subtitle=subtitle, ink=run.ink).to_dict())
     components.chart(figure, chances, name="next-tokens", alt="Probabilities of the most likely next tokens")
-    figure = plots.tokens(spots, shown, push=push, subtitle=subtitle, ink=run.ink)
+    figure = Sheet.of(plots.tokens(spots, shown, push=push, subtitle=subtitle, ink=run.ink).to_dict())
     components.chart(figure, spots, name="tokens", alt="Each token's projection on the direction")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import plotly.graph_objects as go
-
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _PAUSE = 700  # milliseconds a step
@@ -17,32 +16,32 @@ _TIMING = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"durati
 _STILL = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
 
 
-def grow(fig: go.Figure, traces: Sequence[int], steps: Sequence[int], ink: InkName) -> go.Figure:
+def grow(fig: Sheet, traces: Sequence[int], steps: Sequence[int], ink: InkName) -> None:
     """Let paths grow step by step: the named traces hold their steps in `customdata`, in rising order."""
     frames = []
     for step in steps:
         cut = [_until(fig.data[place], step) for place in traces]
-        frames.append(go.Frame(name=f"{step}", data=cut, traces=list(traces)))
-    return play(fig, frames, steps, ink)
+        frames.append({"name": f"{step}", "data": cut, "traces": list(traces)})
+    play(fig, frames, steps, ink)
 
 
-def play(fig: go.Figure, frames: Sequence[go.Frame], steps: Sequence[int], ink: InkName) -> go.Figure:
+def play(fig: Sheet, frames: Sequence[dict[str, Any]], steps: Sequence[int], ink: InkName) -> None:
     """Give a figure its frames (one a step), a play and a pause button, and a slider that starts at the last step."""
     fig.frames = list(frames)
     y = _make_room(fig)
     fig.update_layout(updatemenus=[_buttons(y, style.INKS[ink])], sliders=[_slider(steps, y, style.INKS[ink])])
-    return fig
 
 
-def _make_room(fig: go.Figure) -> float:
+def _make_room(fig: Sheet) -> float:
     """Lengthen the figure between its axis and its caption; where the slider goes, as a share of the plot's height."""
-    below, beneath = fig.layout.margin.b or 64, 64.0
-    inner = (fig.layout.height or 450) - below - (fig.layout.margin.t or 84)
-    fig.update_layout(height=(fig.layout.height or 450) + _ROOM, margin={"b": below + _ROOM})
-    for note in fig.layout.annotations:
-        if note.name == "caption":
-            beneath = -(note.yshift or 0)
-            note.yshift = -beneath - _ROOM
+    margin = fig.layout["margin"]
+    below, beneath = margin.get("b", 64), 64.0
+    inner = fig.height - below - margin.get("t", 84)
+    fig.update_layout(height=fig.height + _ROOM, margin={"b": below + _ROOM})
+    for note in fig.annotations:
+        if note.get("name") == "caption":
+            beneath = -note.get("yshift", 0)
+            note["yshift"] = -beneath - _ROOM
     return -(beneath - 14) / inner
 
 
@@ -88,11 +87,11 @@ def _slider(steps: Sequence[int], y: float, colours: style.Ink) -> dict[str, Any
     }
 
 
-def _until(trace: Any, step: int) -> dict[str, Any]:
+def _until(trace: dict[str, Any], step: int) -> dict[str, Any]:
     """The part of a path up to a step, as what a frame changes."""
-    count = sum(1 for own in trace.customdata if own <= step)
-    part = {"type": trace.type, "customdata": list(trace.customdata[:count])}
-    part |= {axis: list(trace[axis][:count]) for axis in "xyz" if axis in trace and trace[axis] is not None}
-    size = trace.marker.size
+    count = sum(1 for own in trace["customdata"] if own <= step)
+    part = {"type": trace["type"], "customdata": list(trace["customdata"][:count])}
+    part |= {axis: list(trace[axis][:count]) for axis in "xyz" if axis in trace}
+    size = trace["marker"]["size"]
     part["marker"] = {"size": list(size[:count])} if isinstance(size, tuple | list) else {}
     return part

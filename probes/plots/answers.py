@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _MEDIATION_ROW = 26
@@ -110,14 +110,14 @@ def _rates(
     colours, groups = style.INKS[ink], list(dict.fromkeys(rows["group"]))
     height = 116 + 64 + len(groups) * (34 + _MEDIATION_ROW * len(lanes))
     base = style.figure(title, subtitle, ink, height=height, caption=caption, left=150)
-    grid = make_subplots(
+    grid = Sheet.grid(
         max(1, len(groups)),
         len(measures),
+        [f"{group}: {_MEASURES[name]}".removeprefix(": ") for group in groups for name in measures],
         shared_yaxes=True,
         shared_xaxes=True,
         horizontal_spacing=0.075,
         vertical_spacing=0.14 if len(groups) > 1 else 0.0,
-        subplot_titles=[f"{group}: {_MEASURES[name]}".removeprefix(": ") for group in groups for name in measures],
     )
     traces, spots = [], []
     for row, group in enumerate(groups, start=1):
@@ -138,7 +138,7 @@ def _rates(
     grid.update_xaxes(range=[-0.1, 1.06], tickvals=[0, 0.5, 1], ticktext=["0 %", "50 %", "100 %"])
     grid.update_xaxes(title={"text": "share of requests", "standoff": 4}, row=max(1, len(groups)), col=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
-    return style.dress(grid, base, margin={"r": 16, "t": 116}, showlegend=False)
+    return style.dress(grid, base, margin={"r": 16, "t": 116}, showlegend=False).figure()
 
 
 def _marks(part: pd.DataFrame, measure: str, height: int, *, own: bool) -> dict[str, Any]:

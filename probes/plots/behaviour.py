@@ -13,6 +13,7 @@ from probes.lineage import MIRROR, ROLES
 from probes.plots import labels, style
 from probes.plots.labels import Spot
 from probes.plots.limits import Limits, far_arms, leave
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 from probes.statistics import statistic_of
 
@@ -90,14 +91,14 @@ def behaviour(rows: pd.DataFrame, *, measure: str, subtitle: str, witness: str, 
     for arm, own in arms.items():
         fig.add_traces([_path(arm, seed, run, names.get(arm, arm), ink) for seed, run in own.groupby("seed")])
         if arm in far:
-            labels.annotate(fig, _leave(arm, own, limits, ink))
+            fig.add_annotations(_leave(arm, own, limits, ink))
     ends = [_end(arm, own, names.get(arm, arm), ink) for arm, own in arms.items() if arm not in far]
     _names(fig, ends, rows, limits)
     fig.update_xaxes(title={"text": "return fraction (0 aligned, 1 witness)"}, nticks=8, range=list(limits[0]))
     fig.update_yaxes(title={"text": about.axis}, range=list(limits[1]))
     letters = [0, *(len(arm) + 9 for arm in far), *(len(spot.text) for spot in ends)]
     fig.update_layout(margin={"r": 30 + 7 * max(letters)})
-    return fig
+    return fig.figure()
 
 
 def _path(arm: str, seed: int, run: pd.DataFrame, name: str, ink: InkName) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _wide(rows: pd.DataFrame) -> Limits:
     return min(places) - room, max(places) + room
 
 
-def _names(fig: go.Figure, ends: list[Spot], rows: pd.DataFrame, limits: tuple[Limits, Limits]) -> None:
+def _names(fig: Sheet, ends: list[Spot], rows: pd.DataFrame, limits: tuple[Limits, Limits]) -> None:
     """Every arm and role beside its last mark."""
     known = rows.dropna(subset=["fraction", "value"]).sort_values("step")
 
@@ -170,4 +171,4 @@ def _names(fig: go.Figure, ends: list[Spot], rows: pd.DataFrame, limits: tuple[L
         ]
 
     spots = [spot for spot in ends if math.isfinite(spot.x) and math.isfinite(spot.y)]
-    labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_apart(*limits, _HEIGHT - 148)))
+    fig.add_annotations(labels.beside(spots, boxes, labels.pixels_apart(*limits, _HEIGHT - 148)))

@@ -6,11 +6,11 @@ import math
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from probes.plots import style
 from probes.plots.labels import EndLabel, label_ends
 from probes.plots.prompt_marks import PROMPTS, hover_text
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 # column: title, axis limits, and the column that is its reference
@@ -46,15 +46,14 @@ def by_layer(
     title = f"{style.plain(names[0][:1].upper() + names[0][1:])} against {style.plain(names[1])}"
     base = style.figure(title, subtitle, ink, height=640, caption=_CAPTION, left=46)
     panels = [panel for panel in _PANELS if rows[panel[0]].notna().any()]
-    cells: list[dict[str, int] | None] = [*({} for _ in panels), *([None] * (6 - len(panels)))]
-    grid = make_subplots(
+    grid = Sheet.grid(
         2,
         3,
-        specs=[cells[:3], cells[3:]],
+        [title for _, title, _, _ in panels],
+        cells=len(panels),
         shared_xaxes=False,
         horizontal_spacing=0.075,
         vertical_spacing=0.17,
-        subplot_titles=[title for _, title, _, _ in panels],
     )
     rows, colours = rows.sort_values("layer"), style.INKS[ink]
     for place, (column, _, limits, reference) in enumerate(panels):
@@ -63,7 +62,8 @@ def by_layer(
             if name is None:
                 continue
             values = rows[name] * (180 / math.pi if name.startswith("angle") else 1)
-            grid.add_scatter(
+            grid.add(
+                "scatter",
                 name=name,
                 x=rows["layer"],
                 y=values,
@@ -81,9 +81,8 @@ def by_layer(
             grid.update_yaxes(rangemode="tozero", **cell)
     grid.update_xaxes(title={"text": "layer", "standoff": 4}, nticks=8, tickformat="d", dtick=_every(rows))
     grid.update_yaxes(nticks=5)
-    for panel_title in grid.layout.annotations[: len(panels)]:
-        panel_title.update(font={"size": 13, "color": colours.text})
-    return style.dress(grid, base, margin={"r": 16, "t": 116})
+    grid.update_annotations(font={"size": 13, "color": colours.text})
+    return style.dress(grid, base, margin={"r": 16, "t": 116}).figure()
 
 
 def _every(rows: pd.DataFrame) -> int:
@@ -111,7 +110,8 @@ def weights_by_kind(rows: pd.DataFrame, *, subtitle: str, names: tuple[str, str]
         own = own.groupby("layer")["relative"].mean().sort_index()
         colour, dash = _KINDS[place % len(_KINDS)], ("solid", "dash", "dot")[place // len(_KINDS) % 3]
         name, ink_of_it = style.plain(kind), style.legible(colour, style.INKS[ink])
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name=str(kind),
             x=own.index,
             y=own,
@@ -138,7 +138,7 @@ def weights_by_kind(rows: pd.DataFrame, *, subtitle: str, names: tuple[str, str]
     fig.update_yaxes(title={"text": "relative drift"}, range=[0, high], **style.percent_ticks(high))
     fig.update_layout(margin={"r": 150})
     label_ends(fig, labels, (0.0, high), 400 - 148)
-    return fig
+    return fig.figure()
 
 
 _KINDS = ("#4477AA", "#66CCEE", "#228833", "#CCBB44", "#EE6677", "#AA3377", "#888888")  # Tol's bright
@@ -164,31 +164,39 @@ def side_by_side(
     fig = style.figure("Where each prompt lies in both", subtitle, ink, height=520, caption=caption)
     colours, mark = style.INKS[ink], style.mark_of(arms[1])
     ends = [float(rows[["one", "other"]].min().min()), float(rows[["one", "other"]].max().max())]
-    fig.add_scatter(
-        name="same", x=ends, y=ends, mode="lines", hoverinfo="skip", line={"color": colours.rule, "width": 1.5}
+    fig.add(
+        "scatter",
+        name="same",
+        x=ends,
+        y=ends,
+        mode="lines",
+        hoverinfo="skip",
+        line={"color": colours.rule, "width": 1.5},
     )
     for label, symbol in (("harmless", "circle-open"), ("harmful", "circle")):
         own = rows[rows["label"] == label]
-        fig.add_trace(
-            {
-                "type": style.flat_points(len(rows)),
-                "name": label,
-                "meta": PROMPTS,
-                "customdata": list(own["prompt"]),
-                "x": own["one"],
-                "y": own["other"],
-                "mode": "markers",
-                "marker": {
-                    "color": mark.colour,
-                    "symbol": symbol,
-                    "size": 7,
-                    "opacity": 0.8,
-                    "line": {"width": 1, "color": mark.colour},
-                },
-                "hovertext": [hover_text(text) for text in own["text"]],
-                "hovertemplate": f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
-            }
+        fig.add_traces(
+            [
+                {
+                    "type": style.flat_points(len(rows)),
+                    "name": label,
+                    "meta": PROMPTS,
+                    "customdata": list(own["prompt"]),
+                    "x": own["one"],
+                    "y": own["other"],
+                    "mode": "markers",
+                    "marker": {
+                        "color": mark.colour,
+                        "symbol": symbol,
+                        "size": 7,
+                        "opacity": 0.8,
+                        "line": {"width": 1, "color": mark.colour},
+                    },
+                    "hovertext": [hover_text(text) for text in own["text"]],
+                    "hovertemplate": f"{label}: %{{x:.2f}} → %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
+                }
+            ]
         )
     fig.update_xaxes(title={"text": f"projection in {style.plain(names[0])} (return fraction)"})
     fig.update_yaxes(title={"text": f"in {style.plain(names[1])}"})
-    return fig
+    return fig.figure()

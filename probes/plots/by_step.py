@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 
 from probes.lineage import EARLIER, MIRROR, ROLES
 from probes.plots import style
-from probes.plots.labels import EndLabel, annotate, label_ends
+from probes.plots.labels import EndLabel, label_ends
 from probes.plots.limits import far_arms, leave
+from probes.plots.sheet import Sheet
 from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
 from probes.statistics import limit_label, null_name, statistic_of
@@ -63,7 +64,7 @@ def by_step(
             (axis.position(int(step)), float(value)) for step, value in zip(path["step"], path["value"], strict=True)
         ]
         text = f"{label.text}, {style.decimal(label.y)} at the last step"
-        annotate(fig, leave(way, axis.range, limits, text, arm, ink))
+        fig.add_annotations(leave(way, axis.range, limits, text, arm, ink))
     _draw_aligned(fig, rows, axis, statistic, ink)
     axis.apply(fig, style.INKS[ink])
     fig.update_yaxes(title={"text": about.axis}, range=list(limits), nticks=6)
@@ -71,7 +72,7 @@ def by_step(
         fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     fig.update_layout(margin={"r": 30 + 7 * max((_length(label.text) for label in labels), default=0)})
     label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM, axis.range)
-    return fig
+    return fig.figure()
 
 
 def _far(rows: pd.DataFrame, trajectories: pd.DataFrame, statistic: str) -> set[str]:
@@ -130,14 +131,15 @@ def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink: InkName) -> list[EndLabel]:
+def _draw_nulls(fig: Sheet, nulls: pd.DataFrame | None, axis: StepAxis, ink: InkName) -> list[EndLabel]:
     if nulls is None:
         return []
     colours = style.INKS[ink]
     highest = nulls.groupby("step")["limit"].max().sort_index()
     places = [axis.position(step) for step in highest.index]
     floor = [min(0.0, value) for value in highest]
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name="nulls",
         x=places + places[::-1],
         y=[*highest, *floor[::-1]],
@@ -150,7 +152,8 @@ def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink:
     for name, rows in nulls.groupby("null"):
         rows = rows.sort_values("step")
         title, label = style.plain(null_name(str(name))), limit_label(int(rows["draws"].iloc[-1]))
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name=f"null:{name}",
             x=[axis.position(step) for step in rows["step"]],
             y=rows["limit"],
@@ -164,7 +167,7 @@ def _draw_nulls(fig: go.Figure, nulls: pd.DataFrame | None, axis: StepAxis, ink:
     return labels
 
 
-def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic: str) -> list[EndLabel]:
+def _draw_references(fig: Sheet, rows: pd.DataFrame, ink: InkName, statistic: str) -> list[EndLabel]:
     """Where the witness and the pretrained model lie: thin lines across, with their marks at the left end."""
     if "alignment" in statistic or statistic in {"task_loss", "share_moved", "reliability"}:
         return []
@@ -175,7 +178,8 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
             continue
         mark, value = style.mark_of(role), float(own["value"].iloc[0])
         fig.add_hline(y=value, line={"color": style.fade(mark.colour, 0.7), "width": 1.2}, layer="below")
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name=role,
             x=[StepAxis.of([0, *rows["step"]]).zero],
             y=[value],
@@ -187,7 +191,7 @@ def _draw_references(fig: go.Figure, rows: pd.DataFrame, ink: InkName, statistic
     return labels
 
 
-def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic: str, ink: InkName) -> None:
+def _draw_aligned(fig: Sheet, rows: pd.DataFrame, axis: StepAxis, statistic: str, ink: InkName) -> None:
     """The aligned model at step 0: measured for a behaviour, 0 by definition for a displacement."""
     aligned = rows[rows["arm"] == "aligned"]
     if not aligned.empty:
@@ -197,7 +201,8 @@ def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic:
     else:
         return
     mark = style.mark_of("aligned")
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name="aligned",
         x=[axis.zero],
         y=[value],
@@ -208,14 +213,15 @@ def _draw_aligned(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis, statistic:
     )
 
 
-def _draw_arm(fig: go.Figure, rows: pd.DataFrame, arm: str, axis: StepAxis, ink: InkName) -> EndLabel:
+def _draw_arm(fig: Sheet, rows: pd.DataFrame, arm: str, axis: StepAxis, ink: InkName) -> EndLabel:
     mark, seeds = style.mark_of(arm), sorted(rows["seed"].unique())
     several = len(seeds) > 1
     for seed in seeds:
         run = rows[rows["seed"] == seed].sort_values("step")
         places = [axis.position(step) for step in run["step"]]
         _draw_band(fig, run, places, arm, mark.colour, 0.07 if several else 0.15)
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name=f"{arm} s{seed}",
             x=places,
             y=run["value"],
@@ -251,13 +257,14 @@ def _hover(row: object) -> str:
     return f"step {step}: {style.decimal(value, 3)}{interval}"
 
 
-def _draw_band(fig: go.Figure, run: pd.DataFrame, places: list[float], arm: str, colour: str, opacity: float) -> None:
+def _draw_band(fig: Sheet, run: pd.DataFrame, places: list[float], arm: str, colour: str, opacity: float) -> None:
     known = [_finite(low) and _finite(high) for low, high in zip(run["low"], run["high"], strict=True)]
     if sum(known) < 2:
         return
     x = [place for place, known_here in zip(places, known, strict=True) if known_here]
     low, high = list(run["low"][known]), list(run["high"][known])
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=f"band {arm}",
         x=x + x[::-1],
         y=high + low[::-1],

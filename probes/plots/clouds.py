@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from probes.lineage import ROLES
 from probes.plots import prompt_marks, style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 Colour = Literal["checkpoint", "role", "arm", "step", "label", "flip", "topic", "projection"]
@@ -48,9 +48,7 @@ def columns_of(axes: int) -> tuple[str, ...]:
     return ("x", "y") if axes == 2 else ("x3", "y3", "z3")
 
 
-def draw(
-    fig: go.Figure, table: pd.DataFrame, drawing: Drawing, steps: Sequence[int], ink: InkName, witness: str
-) -> None:
+def draw(fig: Sheet, table: pd.DataFrame, drawing: Drawing, steps: Sequence[int], ink: InkName, witness: str) -> None:
     """Put the clouds of all these checkpoints on a figure, the roles above the rest."""
     order, traces = style.in_order(set(table["arm"])), []
     kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(table))
@@ -134,12 +132,17 @@ def _prompt(text: object) -> str:
     return style.plain(shown[:69] + "…" if len(shown) > 70 else shown)
 
 
-def _bar(fig: go.Figure, marker: dict[str, Any], axes: int) -> None:
+def _bar(fig: Sheet, marker: dict[str, Any], axes: int) -> None:
     """A colour bar, carried by a point that is not drawn."""
-    make = go.Scatter3d if axes == 3 else go.Scatter
-    none = {"x": [None], "y": [None], **({"z": [None]} if axes == 3 else {})}
-    fig.add_trace(make(name="scale", **none, mode="markers", hoverinfo="skip", showlegend=False, marker=marker))
+    bar = {"name": "scale", "hoverinfo": "skip", "showlegend": False, "marker": marker}
+    fig.add_traces([nowhere(axes) | bar])
     fig.update_layout(margin={"r": 90})
+
+
+def nowhere(axes: int) -> dict[str, Any]:
+    """A trace that draws nothing, for a name or a colour bar to stand on."""
+    none = {"x": [None], "y": [None], **({"z": [None]} if axes == 3 else {})}
+    return {"type": "scatter3d" if axes == 3 else "scatter", **none, "mode": "markers"}
 
 
 def _step_bar(steps: Sequence[int], ink: InkName) -> dict[str, Any]:

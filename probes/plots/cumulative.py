@@ -30,7 +30,8 @@ def cumulative(rows: pd.DataFrame, *, by: str, arm: str, subtitle: str, ink: Ink
     ranked = rows.sort_values(by, ascending=False, kind="stable")
     mark = style.mark_of(arm)
     names = [style.plain(f"{name}: {text}") for name, text in zip(ranked["cluster_name"], ranked["text"], strict=True)]
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=by,
         x=np.arange(1, len(ranked) + 1),
         y=ranked[by].cumsum(),
@@ -43,4 +44,4 @@ def cumulative(rows: pd.DataFrame, *, by: str, arm: str, subtitle: str, ink: Ink
     fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     fig.update_xaxes(title={"text": "examples, ranked"}, range=[0, len(ranked) + 1])
     fig.update_yaxes(title={"text": f"sum of {by} ({_UNITS.get(by, 'no unit')})"})
-    return fig
+    return fig.figure()

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from probes.lineage import EARLIER, ROLES
 from probes.plots import style
-from probes.plots.step_axis import StepAxis
+from probes.plots.sheet import Sheet
+from probes.plots.step_axis import TITLE, StepAxis
 from probes.plots.style import InkName
 from probes.statistics import statistic_of
 
@@ -45,9 +45,7 @@ def turning(
     """
     title = f"How {style.plain(direction)} turned"
     base = style.figure(title, subtitle, ink, height=_TURN_HEIGHT, caption=_CAPTION, left=52)
-    grid = make_subplots(
-        2, 2, horizontal_spacing=0.1, vertical_spacing=0.17, subplot_titles=[text for _, text, _ in _PANELS]
-    )
+    grid = Sheet.grid(2, 2, [text for _, text, _ in _PANELS], horizontal_spacing=0.1, vertical_spacing=0.17)
     runs = rows[~rows["arm"].isin(ROLES)]
     axis, colours = StepAxis.of([0, *runs["step"]]), style.INKS[ink]
     traces: list[list[dict[str, Any]]] = []
@@ -71,12 +69,8 @@ def turning(
         rows=[place // 2 + 1 for place in places],
         cols=[place % 2 + 1 for place in places],
     )
-    ticks = go.Figure()
-    axis.apply(ticks, colours)
-    grid.update_xaxes(
-        range=list(axis.range), tickvals=ticks.layout.xaxis.tickvals, ticktext=ticks.layout.xaxis.ticktext
-    )
-    grid.update_xaxes(title={"text": ticks.layout.xaxis.title.text, "standoff": 4}, row=2)
+    grid.update_xaxes(**axis.ticks())
+    grid.update_xaxes(title={"text": TITLE, "standoff": 4}, row=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     return style.dress(
         grid,
@@ -85,7 +79,7 @@ def turning(
         shapes=rules,
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
-    )
+    ).figure()
 
 
 def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> list[dict[str, Any]]:
@@ -203,7 +197,7 @@ def probe_transfer(
         for read in ("one", "other"):
             read_here = own[own["read"] == read].set_index("direction")["auroc"]
             auroc = [read_here.get(direction, math.nan) for direction in directions]
-            fig.add_scatter(**_reads(auroc, arms[place], colour, names, home=fitted == read, place=place))
+            fig.add("scatter", **_reads(auroc, arms[place], colour, names, home=fitted == read, place=place))
         fig.add_annotation(**_key(names, place, colour, left), font={"size": 13, "color": colours.text})
     fig.update_yaxes(
         tickvals=list(range(len(directions))),
@@ -216,7 +210,7 @@ def probe_transfer(
     )
     fig.update_xaxes(title={"text": "AUROC"}, range=[-0.02, 1.02], nticks=6)
     fig.update_layout(margin={"t": _CARRIED_TOP})
-    return fig
+    return fig.figure()
 
 
 def _probe_colour(arms: tuple[str, str], place: int) -> str:

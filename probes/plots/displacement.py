@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from probes.plots import labels, style
 from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 from probes.statistics import null_name
 
@@ -77,12 +78,12 @@ def vectors(
     notes = notes + _draw_arrows(fig, drawn, chosen, step, far) + _draw_roles(fig, witness, ink)
     ends = drawn[drawn["step"] == step]
     notes += _leaving(ends[ends["arm"].isin(far)], limits, ink)
-    labels.annotate(fig, notes + _names(ends[~ends["arm"].isin(far)], drawn, edges, witness, limits, ink))
+    fig.add_annotations(notes + _names(ends[~ends["arm"].isin(far)], drawn, edges, witness, limits, ink))
     fig.update_xaxes(title={"text": ALONG}, range=list(limits[0]), nticks=8)
     fig.update_yaxes(title={"text": _WHOLE if whole else MAIN}, range=list(limits[1]), nticks=8)
     one_scale(fig)
     fig.update_layout(margin={"r": _RIGHT})
-    return fig
+    return fig.figure()
 
 
 def _caption(cone: Cone | None, whole: bool) -> str:
@@ -97,7 +98,7 @@ def _caption(cone: Cone | None, whole: bool) -> str:
 
 
 def _draw_arrows(
-    fig: go.Figure, drawn: pd.DataFrame, chosen: tuple[str, int], step: int, far: set[str]
+    fig: Sheet, drawn: pd.DataFrame, chosen: tuple[str, int], step: int, far: set[str]
 ) -> list[dict[str, Any]]:
     """Every checkpoint's tip, and its arrow as an annotation; that of the chosen trajectory at the step stands out.
 
@@ -157,12 +158,13 @@ def _leaving(ends: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) ->
     ]
 
 
-def _draw_roles(fig: go.Figure, witness: str, ink: InkName) -> list[dict[str, Any]]:
+def _draw_roles(fig: Sheet, witness: str, ink: InkName) -> list[dict[str, Any]]:
     """Aligned and witness, and their names as annotations."""
     colours, names = style.INKS[ink], []
     for role, along, name in (("witness", 1.0, witness), ("aligned", 0.0, "aligned")):
         mark = style.mark_of(role)
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name=role,
             x=[along],
             y=[0],
@@ -224,14 +226,15 @@ def _names(
 
 
 def _draw_cone(
-    fig: go.Figure, cone: Cone, limits: tuple[Limits, Limits], whole: bool, ink: InkName
+    fig: Sheet, cone: Cone, limits: tuple[Limits, Limits], whole: bool, ink: InkName
 ) -> list[dict[str, Any]]:
     """The cone, and what it is called as an annotation."""
     far = 4 * max(abs(end) for side in limits for end in side)
     colours = style.INKS[ink]
     for side in (1,) if whole else (1, -1):
         turns = np.linspace(cone.angle, max(cone.angle, math.pi / 2), 16)
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name="cone",
             x=[0, *(far * np.cos(turns))],
             y=[0, *(side * far * np.sin(turns))],
@@ -240,7 +243,8 @@ def _draw_cone(
             fillcolor=colours.band,
             hoverinfo="skip",
         )
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name="edge",
             x=[0, far * math.cos(cone.angle)],
             y=[0, side * far * math.sin(cone.angle)],

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from probes.plots import labels, style
+from probes.plots import style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.limits import Limits, far_in_plane, leave, plane_limits
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _PANELS, COLUMNS = 12, 4
@@ -52,14 +52,13 @@ def multiples(
     grid.update_xaxes(range=list(wide), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     grid.update_yaxes(range=list(high), nticks=4, zeroline=True, zerolinecolor=colours.rule)
     leaving = [table[(table["layer"] == layer) & table["arm"].isin(far)] for layer in layers]
-    labels.annotate(grid, [note for place, rows in enumerate(leaving, 1) for note in _arrows(rows, place, wide, high)])
-    for axis in grid.select_yaxes():
-        axis.update(scaleanchor=axis.anchor, constrain="domain", constraintoward="top")
-    for axis in grid.select_xaxes():
-        axis.update(constrain="domain")
+    grid.add_annotations([note for place, rows in enumerate(leaving, 1) for note in _arrows(rows, place, wide, high)])
+    for axis in grid.axes("y"):
+        axis.update(scaleanchor=axis["anchor"], constrain="domain", constraintoward="top")
+    grid.update_xaxes(constrain="domain")
     grid.update_annotations(font={"size": 12, "color": colours.muted})
     name_axes(grid, rows, colours)
-    return style.dress(grid, base, margin={"t": 104})
+    return style.dress(grid, base, margin={"t": 104}).figure()
 
 
 def _caption(table: pd.DataFrame, far: set[str]) -> str:
@@ -82,26 +81,26 @@ def _arrows(rows: pd.DataFrame, place: int, wide: Limits, high: Limits) -> list[
     return [{**note[0], "xref": at["x"], "yref": at["y"]} for note in notes if note]
 
 
-def small_multiples(rows: int, titles: Sequence[str]) -> go.Figure:
+def small_multiples(rows: int, titles: Sequence[str]) -> Sheet:
     """Empty panels, four a row, that share their axes."""
-    return make_subplots(
+    return Sheet.grid(
         rows,
         COLUMNS,
+        titles,
         shared_xaxes=True,
         shared_yaxes=True,
         horizontal_spacing=0.02,
         vertical_spacing=0.16 / rows,
-        subplot_titles=titles,
     )
 
 
-def name_axes(grid: go.Figure, rows: int, colours: style.Ink) -> None:
+def name_axes(grid: Sheet, rows: int, colours: style.Ink) -> None:
     """One title for all panels of a side: in each they would not fit."""
     font = {"size": 13, "color": colours.text}
     whole = {"xref": "paper", "yref": "paper", "showarrow": False, "font": font, "name": "axis"}
     below = {"x": 0.5, "y": 0, "yshift": -24, "yanchor": "top", "text": ALONG}
     beside = {"x": 0, "y": 0.5, "xshift": -46, "textangle": -90, "xanchor": "center", "yanchor": "middle"}
-    labels.annotate(grid, [whole | below, whole | beside | {"text": "off-axis (‖v‖)" if rows == 1 else MAIN}])
+    grid.add_annotations([whole | below, whole | beside | {"text": "off-axis (‖v‖)" if rows == 1 else MAIN}])
 
 
 def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from probes.plots import style
 from probes.plots.limits import far_arms
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 from probes.statistics import statistic_of
 
@@ -57,7 +58,7 @@ def heatmap(
         caption=f"{about.meaning}\nColour: {about.axis}, {_limits_in_words(limits, values)}",
         left=76,
     )
-    fig.add_heatmap(**_map(values, len(steps), limits, about.diverging, colours))
+    fig.add("heatmap", **_map(values, len(steps), limits, about.diverging, colours))
     if len(layers) * len(steps) <= _WITH_NUMBERS:
         fig.data[0].update(
             text=[[style.decimal(value) for value in row] for row in values],
@@ -70,7 +71,7 @@ def heatmap(
     fig.update_yaxes(**_layer_axis(layers, headline), showline=False, ticks="")
     fig.update_xaxes(**_step_axis(steps), showline=False, ticks="")
     fig.update_layout(margin={"r": 20}, hoverdistance=60)
-    return fig
+    return fig.figure()
 
 
 def _map(
@@ -168,10 +169,11 @@ def _layer_name(layer: int, headline: int | None) -> str:
     return f"<b>{name}</b> ★" if layer == headline else name
 
 
-def _cells(fig: go.Figure, cell: Cells, layers: list[int], steps: list[int], ink: InkName) -> None:
+def _cells(fig: Sheet, cell: Cells, layers: list[int], steps: list[int], ink: InkName) -> None:
     """One invisible point a cell, which carries the hover text and the click: a heat map itself cannot be selected."""
     spots = [(layer, step) for layer in layers for step in steps]
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=CELLS,
         x=[steps.index(step) for _, step in spots],
         y=[layers.index(layer) for layer, _ in spots],
@@ -204,7 +206,7 @@ def _hover(spot: tuple[int, int], content: tuple[float | None, str | None]) -> s
     return f"{place}<br>not defined" + (f": {style.plain(reason)}" if reason else "")
 
 
-def _outline(fig: go.Figure, column: int, row: int, colour: str) -> None:
+def _outline(fig: Sheet, column: int, row: int, colour: str) -> None:
     fig.add_shape(
         name="selected",
         type="rect",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from jaxtyping import Float
+
+from probes.plots.sheet import Sheet
 
 Boxes = Float[np.ndarray, "_ 4"]  # left, low, right, high of what is taken: pixels from the axes' origin, y upwards
 Box = Float[np.ndarray, "1 4"]
@@ -25,12 +26,6 @@ _LEADER = 6.0  # pixels that a name may stand from its line's height without a l
 Scale = tuple[float, float]  # pixels a unit, of both axes
 
 
-def annotate(fig: go.Figure, notes: Sequence[dict[str, Any]]) -> None:
-    """Put all these annotations on a figure at once: Plotly checks every one that is there again for each one added."""
-    if notes:
-        fig.update_layout(annotations=[*fig.layout.annotations, *notes])
-
-
 @dataclass(frozen=True)
 class EndLabel:
     """A name at the right end of a line; `x` is where the line ends, where that may be far from the plot's edge."""
@@ -43,7 +38,7 @@ class EndLabel:
 
 
 def label_ends(
-    fig: go.Figure,
+    fig: Sheet,
     labels: Sequence[EndLabel],
     limits: tuple[float, float],
     plot_height: int,
@@ -83,7 +78,7 @@ def label_ends(
         }
         for label, place in zip(ordered, places, strict=True)
     ]
-    annotate(fig, notes)
+    fig.add_annotations(notes)
 
 
 def _leader(label: EndLabel, place: float, across: tuple[float, float], unit: float) -> list[dict[str, Any]]:

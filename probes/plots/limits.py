@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from probes.lineage import ROLES
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 Limits = tuple[float, float]
@@ -82,7 +82,7 @@ def plane_limits(near: pd.DataFrame, *, whole: bool, aspect: float) -> tuple[Lim
     return wide, (high[0] - below, high[1] + short / aspect - below)
 
 
-def one_scale(fig: go.Figure) -> None:
+def one_scale(fig: Sheet) -> None:
     """Draw both axes to one scale, whatever the page: the plot becomes smaller, and its limits stay what they are."""
     fig.update_xaxes(constrain="domain", constraintoward="left")
     fig.update_yaxes(scaleanchor="x", constrain="domain", constraintoward="bottom")

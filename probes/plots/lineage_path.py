@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from probes.lineage import MIRROR, ROLES
 from probes.plots import style
-from probes.plots.labels import annotate
 from probes.plots.limits import far_arms, leave
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _LANE, _TOP, _BELOW = 44, 100, 62
@@ -58,14 +58,14 @@ def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness",
     for lane, arm in enumerate(arms, start=1):
         if arm in far:
             way = [(place, -float(lane)) for place in lanes[arm]]
-            annotate(fig, leave(way, (low - 0.06, high + 0.06), (-len(arms) - 0.55, 0.75), "", arm, ink)[:1])
+            fig.add_annotations(leave(way, (low - 0.06, high + 0.06), (-len(arms) - 0.55, 0.75), "", arm, ink)[:1])
     fig.update_xaxes(
         title={"text": "return fraction (0 aligned, 1 witness)"}, range=[low - 0.06, high + 0.06], tickvals=[0, 0.5, 1]
     )
     fig.update_yaxes(visible=False, range=[-len(arms) - 0.55, 0.75])
     fig.update_layout(margin={"r": 184, "t": _TOP})
     _column_heads(fig, colours.muted)
-    return fig
+    return fig.figure()
 
 
 def lineage_rows(drift: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def _name(rows: pd.DataFrame, arm: str) -> str:
     return f"{arm} ({seeds} seeds)" if seeds > 1 else arm
 
 
-def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> list[float]:
+def _history(fig: Sheet, rows: pd.DataFrame, witness: str, ink: InkName) -> list[float]:
     """The top lane: roles where they lie, joined in the order of their making."""
     places = {"witness": 1.0, "aligned": 0.0}
     pretrained = rows[rows["arm"] == "pretrained"]["return_fraction"]
@@ -95,11 +95,11 @@ def _history(fig: go.Figure, rows: pd.DataFrame, witness: str, ink: InkName) -> 
     path = list(places.values())
     colours = style.INKS[ink]
     line = {"color": colours.muted, "width": 1.4}
-    fig.add_scatter(name="history", x=path, y=[0] * len(path), mode="lines", hoverinfo="skip", line=line)
+    fig.add("scatter", name="history", x=path, y=[0] * len(path), mode="lines", hoverinfo="skip", line=line)
     distance = dict(zip(rows["arm"], rows["distance"], strict=True))
     sides = _sides(places, [*path, *rows["return_fraction"].dropna()])
     for role, place in places.items():
-        fig.add_scatter(**_role_mark(role, place, distance.get(role, 0.0), ink))
+        fig.add("scatter", **_role_mark(role, place, distance.get(role, 0.0), ink))
         fig.add_annotation(
             **_role_name(role, place, sides[role]),
             text=style.plain(witness) if role == "witness" else role,
@@ -156,7 +156,7 @@ def _role_name(role: str, place: float, side: str) -> dict[str, Any]:
     }
 
 
-def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkName) -> list[float]:
+def _arm_lane(fig: Sheet, rows: pd.DataFrame, arm: str, lane: int, ink: InkName) -> list[float]:
     """One arm: its checkpoints as growing markers, its last step's interval, its numbers in the right columns."""
     mark, colours = style.mark_of(arm), style.INKS[ink]
     mean = rows.groupby("step")[["return_fraction", "distance"]].mean()
@@ -165,7 +165,8 @@ def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkN
         return []
     places = [0.0, *mean["return_fraction"]]
     sizes = [0.0, *(5 + 8 * (rank + 1) / len(mean) for rank in range(len(mean)))]
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=arm,
         x=places,
         y=[lane] * len(places),
@@ -179,8 +180,7 @@ def _arm_lane(fig: go.Figure, rows: pd.DataFrame, arm: str, lane: int, ink: InkN
     reach = places + _whisker(fig, last, lane, mark.colour)
     name = f"{style.plain(arm)} ({last['seed'].nunique()} seeds)" if last["seed"].nunique() > 1 else style.plain(arm)
     end, distance = float(mean["return_fraction"].iloc[-1]), float(mean["distance"].iloc[-1])
-    annotate(
-        fig,
+    fig.add_annotations(
         [
             _lane_text(name, 0, -12, lane, style.legible(mark.colour, colours)),
             _lane_text(style.decimal(end), 1, 76, lane, colours.text),
@@ -205,13 +205,14 @@ def _lane_text(text: str, place: int, shift: int, lane: int, colour: str) -> dic
     }
 
 
-def _whisker(fig: go.Figure, last: pd.DataFrame, lane: int, colour: str) -> list[float]:
+def _whisker(fig: Sheet, last: pd.DataFrame, lane: int, colour: str) -> list[float]:
     """The interval of the last step; with several seeds, from the lowest seed to the highest."""
     low, high = (last["low"], last["high"]) if len(last) == 1 else (last["return_fraction"], last["return_fraction"])
     ends = [float(low.min()), float(high.max())]
     if not all(map(math.isfinite, ends)):
         return []
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name="interval",
         x=ends,
         y=[lane, lane],
@@ -223,6 +224,6 @@ def _whisker(fig: go.Figure, last: pd.DataFrame, lane: int, colour: str) -> list
     return ends
 
 
-def _column_heads(fig: go.Figure, colour: str) -> None:
+def _column_heads(fig: Sheet, colour: str) -> None:
     heads = [_lane_text(text, 1, shift, 0, colour) for text, shift in (("went back", 76), ("distance ‖δ‖", 168))]
-    annotate(fig, [head | {"font": {"size": 12, "color": colour}} for head in heads])
+    fig.add_annotations([head | {"font": {"size": 12, "color": colour}} for head in heads])

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 from probes.prompts.tokens import visible
 
@@ -69,10 +69,10 @@ def tokens(
         own = rows[rows["checkpoint"] == checkpoint].sort_values("place")
         colour, title = style.mark_of(arm).colour, style.plain(name)
         bar = {"x": own["place"] + (index - (len(checkpoints) - 1) / 2) * width, "width": width * 0.86}
-        fig.add_bar(**bar, **_projection_bars(own, title, colour if index == 0 else style.fade(colour, 0.55)))
+        fig.add("bar", **bar, **_projection_bars(own, title, colour if index == 0 else style.fade(colour, 0.55)))
         if push:
             outline = _outline(style.legible(colour, colours))
-            fig.add_bar(**bar, **outline, name=f"{title}, {_PUSHED}", y=own["pushed"], showlegend=False)
+            fig.add("bar", **bar, **outline, name=f"{title}, {_PUSHED}", y=own["pushed"], showlegend=False)
     first = rows[rows["checkpoint"] == checkpoints[0][0]].sort_values("place")
     fig.update_xaxes(**_token_axis(list(first["place"]), list(first["token"])))
     fig.update_yaxes(title={"text": "projection (‖direction‖)"}, range=list(_limits(rows)), nticks=6)
@@ -84,7 +84,7 @@ def tokens(
     )
     if cut_off(rows):
         fig.add_annotation(**_CUT, font={"size": 11, "color": colours.muted})
-    return fig
+    return fig.figure()
 
 
 def _projection_bars(own: pd.DataFrame, title: str, colour: str) -> dict[str, Any]:
@@ -157,14 +157,14 @@ def next_tokens(
     height = _TOP + _BELOW + _NEXT_ROW * max(4, len(words))
     base = style.figure("What comes next", subtitle, ink, height=height, caption=caption, below=_BELOW, left=130)
     names = [style.plain(name) for _, _, name in checkpoints]
-    grid = make_subplots(1, len(names), shared_yaxes=True, horizontal_spacing=0.1, subplot_titles=names)
+    grid = Sheet.grid(1, len(names), names, shared_yaxes=True, horizontal_spacing=0.1)
     colours, places = style.INKS[ink], list(range(len(words)))[::-1]
     for column, (checkpoint, arm, _) in enumerate(checkpoints, start=1):
         own = rows[rows["checkpoint"] == checkpoint]
         bar = {"y": places, "orientation": "h", "width": 0.74, "row": 1, "col": column}
-        grid.add_bar(**bar, **_probability_bars(own, words, style.fade(style.mark_of(arm).colour, 0.75)))
+        grid.add("bar", **bar, **_probability_bars(own, words, style.fade(style.mark_of(arm).colour, 0.75)))
         if push:
-            grid.add_bar(**bar, **_outline(colours.text), x=own["pushed"])
+            grid.add("bar", **bar, **_outline(colours.text), x=own["pushed"])
     high = 1.04 * float(rows[["probability", "pushed"]].max().max() or 1.0)
     grid.update_xaxes(title={"text": "probability", "standoff": 6}, range=[0, high], **style.percent_ticks(high))
     grid.update_yaxes(
@@ -176,7 +176,7 @@ def next_tokens(
         tickfont={"size": 13, "color": colours.text},
     )
     grid.update_annotations(font={"size": 13, "color": colours.text})
-    return style.dress(grid, base, margin={"r": 16, "t": _TOP}, barmode="overlay")
+    return style.dress(grid, base, margin={"r": 16, "t": _TOP}, barmode="overlay").figure()
 
 
 def _probability_bars(own: pd.DataFrame, words: list[str], colour: str) -> dict[str, Any]:

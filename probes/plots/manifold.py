@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from probes.lineage import NO_WITNESS, ROLES
 from probes.plots import animation, clouds, prompt_marks, style
 from probes.plots.clouds import Drawing
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 from probes.plots.trails import trail
 
@@ -72,18 +73,18 @@ def manifold(
     _axes(fig, limits, drawing.axes, method, about)
     paths = _paths(table if trails is None else trails, drawing)
     if drawing.moving and steps:
-        return _add_frames(fig, table[~fixed], paths, drawing, steps, ink, witness)
-    if paths is not None:
+        _add_frames(fig, table[~fixed], paths, drawing, steps, ink, witness)
+    elif paths is not None:
         _stand_back(fig)
-        fig.add_trace(trail(paths[1], drawing.axes, paths[0], ink))
-    return fig
+        fig.add_traces([trail(paths[1], drawing.axes, paths[0], ink)])
+    return fig.figure()
 
 
-def _stand_back(fig: go.Figure) -> None:
+def _stand_back(fig: Sheet) -> None:
     """Let the clouds be the ground on which trails are seen."""
     for trace in fig.data:
-        if trace.meta == prompt_marks.PROMPTS:
-            trace.marker.opacity = 0.3
+        if trace.get("meta") == prompt_marks.PROMPTS:
+            trace["marker"]["opacity"] = 0.3
 
 
 def _paths(table: pd.DataFrame, drawing: Drawing) -> tuple[str, pd.DataFrame] | None:
@@ -135,7 +136,7 @@ def _caption(about: dict[str, Any], drawing: Drawing, witness: str) -> str:
     return " ".join(parts)
 
 
-def _contours(fig: go.Figure, table: pd.DataFrame, ink: InkName) -> None:
+def _contours(fig: Sheet, table: pd.DataFrame, ink: InkName) -> None:
     """The line around the densest half of each checkpoint's harmful prompts."""
     harmful = table[table["label"] == "harmful"]
     last = harmful.groupby("arm")["step"].transform("max")
@@ -145,7 +146,8 @@ def _contours(fig: go.Figure, table: pd.DataFrame, ink: InkName) -> None:
         if density is None:
             continue
         x, y, z, half = density
-        fig.add_contour(
+        fig.add(
+            "contour",
             name=f"density {arm}",
             x=x,
             y=y,
@@ -181,7 +183,7 @@ def _means(table: pd.DataFrame, axes: int) -> pd.DataFrame:
     return harmful.groupby(["arm", "seed", "step"])[list(clouds.columns_of(axes))].mean().reset_index()
 
 
-def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None:
+def _arrow(fig: Sheet, table: pd.DataFrame, axes: int, ink: InkName) -> None:
     means = _means(table, axes).set_index("arm")
     if not {"aligned", "witness"} <= set(means.index):
         return
@@ -208,12 +210,19 @@ def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None
         )
         return
     path = {axis: [start[column], end[column]] for axis, column in zip("xyz", columns, strict=True)}
-    fig.add_scatter3d(
-        name="v_rev", **path, mode="lines", hoverinfo="skip", showlegend=False, line={"color": colour, "width": 5}
+    fig.add(
+        "scatter3d",
+        name="v_rev",
+        **path,
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+        line={"color": colour, "width": 5},
     )
     tip = {axis: [end[column]] for axis, column in zip("xyz", columns, strict=True)}
     turn = {axis: [end[column] - start[column]] for axis, column in zip("uvw", columns, strict=True)}
-    fig.add_cone(
+    fig.add(
+        "cone",
         name="tip",
         **tip,
         **turn,
@@ -226,36 +235,30 @@ def _arrow(fig: go.Figure, table: pd.DataFrame, axes: int, ink: InkName) -> None
     )
 
 
-def _names(fig: go.Figure, table: pd.DataFrame, drawing: Drawing, witness: str, ink: InkName) -> None:
+def _names(fig: Sheet, table: pd.DataFrame, drawing: Drawing, witness: str, ink: InkName) -> None:
     """A legend of what is shown, in the one order; names in the picture would cover points."""
-    make, none = (
-        (go.Scatter3d, {"x": [None], "y": [None], "z": [None]})
-        if drawing.axes == 3
-        else (go.Scatter, {"x": [None], "y": [None]})
-    )
     entries = clouds.legend(table, drawing, witness, ink)
     for name, colour, symbol in entries:
-        fig.add_trace(
-            make(
-                name=style.plain(name),
-                **none,
-                mode="markers",
-                showlegend=True,
-                marker={"color": colour, "size": 9, "symbol": symbol, "line": {"width": 1, "color": colour}},
-            )
+        fig.add_traces(
+            [
+                clouds.nowhere(drawing.axes)
+                | {
+                    "name": style.plain(name),
+                    "showlegend": True,
+                    "marker": {"color": colour, "size": 9, "symbol": symbol, "line": {"width": 1, "color": colour}},
+                }
+            ]
         )
     room = style.legend_room([name for name, _, _ in entries])
     fig.update_layout(
         showlegend=True,
         legend=style.legend_above() | {"font": {"size": 13}, "bgcolor": "rgba(0,0,0,0)"},
         margin={"t": _TOP + room},
-        height=fig.layout.height + room,
+        height=fig.height + room,
     )
 
 
-def _axes(
-    fig: go.Figure, limits: dict[str, tuple[float, float]], axes: int, method: str, about: dict[str, Any]
-) -> None:
+def _axes(fig: Sheet, limits: dict[str, tuple[float, float]], axes: int, method: str, about: dict[str, Any]) -> None:
     explained = about.get("explained") or []
     titles = [
         f"{method} {place + 1}"
@@ -280,14 +283,14 @@ def _axes(
 
 
 def _add_frames(
-    fig: go.Figure,
+    fig: Sheet,
     tuned: pd.DataFrame,
     paths: tuple[str, pd.DataFrame] | None,
     drawing: Drawing,
     steps: list[int],
     ink: InkName,
     witness: str,
-) -> go.Figure:
+) -> None:
     """A cloud for each arm, seed and class that takes the places of one step after another."""
     slots = [
         (arm, seed, label)
@@ -314,5 +317,5 @@ def _add_frames(
     first = len(fig.data)
     fig.add_traces(places(steps[-1]))
     traces = list(range(first, len(fig.data)))
-    frames = [go.Frame(name=f"{step}", data=places(step), traces=traces) for step in steps]
-    return animation.play(fig, frames, steps, ink)
+    frames = [{"name": f"{step}", "data": places(step), "traces": traces} for step in steps]
+    animation.play(fig, frames, steps, ink)

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _LEFT, _RIGHT = [0.0, 0.485], [0.515, 1.0]
@@ -25,21 +26,19 @@ def set_beside(left: go.Figure, right: go.Figure, names: tuple[str, str], ink: I
         ink: light or dark page.
         one_map: whether both are places in the same map.
     """
-    deep = any(trace.type == "scatter3d" for trace in left.data)
+    pair, second = Sheet.of(left.to_dict()), Sheet.of(right.to_dict())
+    deep = any(trace["type"] == "scatter3d" for trace in pair.data)
     move: dict[str, Any] = {"scene": "scene2"} if deep else {"xaxis": "x2", "yaxis": "y2"}
-    for trace in right.data:
-        if not trace.showlegend:  # the legend is the left one's
-            left.add_trace(trace.update(move))
-    for note in right.layout.annotations:
-        if note.xref == "x":
-            left.add_annotation(note.update(xref="x2", yref="y2", axref="x2", ayref="y2"))
+    pair.add_traces(trace | move for trace in second.data if not trace.get("showlegend"))  # the legend is the left's
+    beside = {"xref": "x2", "yref": "y2", "axref": "x2", "ayref": "y2"}
+    pair.add_annotations(note | beside for note in second.annotations if note.get("xref") == "x")
     if deep:
-        left.update_layout(scene2=right.layout.scene)
-        left.layout.scene.domain.x, left.layout.scene2.domain.x = _LEFT, _RIGHT
+        pair.update_layout(scene={"domain": {"x": _LEFT}}, scene2=second.layout["scene"])
+        pair.update_layout(scene2={"domain": {"x": _RIGHT}})
     else:
-        _place_axes(left, right, one_map=one_map)
+        _place_axes(pair, second, one_map=one_map)
     for place, name in zip((_LEFT, _RIGHT), names, strict=True):
-        left.add_annotation(
+        pair.add_annotation(
             name="panel",
             text=f"<b>{style.plain(name)}</b>",
             x=place[0],
@@ -51,20 +50,22 @@ def set_beside(left: go.Figure, right: go.Figure, names: tuple[str, str], ink: I
             showarrow=False,
             font={"size": 13, "color": style.INKS[ink].text},
         )
-    return left
+    return pair.figure()
 
 
-def _place_axes(left: go.Figure, right: go.Figure, *, one_map: bool) -> None:
+def _place_axes(pair: Sheet, right: Sheet, *, one_map: bool) -> None:
     """The right panel's axes beside the left one's; in one map both to the limits of both."""
-    left.update_layout(xaxis2=right.layout.xaxis, yaxis2=right.layout.yaxis)
-    x, y, x2, y2 = (left.layout[name] for name in ("xaxis", "yaxis", "xaxis2", "yaxis2"))
-    x.domain, x2.domain = _LEFT, _RIGHT
-    x2.anchor, y2.anchor = "y2", "x2"
+    x, y, x2, y2 = (sheet.layout[name] for sheet in (pair, right) for name in ("xaxis", "yaxis"))
+    pair.update_layout(
+        xaxis={"domain": _LEFT},
+        xaxis2=x2 | {"domain": _RIGHT, "anchor": "y2"},
+        yaxis2=y2 | {"anchor": "x2"},
+    )
     if not one_map:
-        y2.scaleanchor = "x2" if y.scaleanchor else None
+        pair.update_layout(yaxis2={"scaleanchor": "x2" if y.get("scaleanchor") else None})
         return
-    for first, second, name in ((x, x2, "x"), (y, y2, "y")):
-        ends = [first.range, second.range]
-        first.range = second.range = [min(low for low, _ in ends), max(high for _, high in ends)]
-        second.matches = name
-    y2.update(scaleanchor=None, title={"text": ""})
+    for name, first, second in (("x", x, x2), ("y", y, y2)):
+        ends = [first["range"], second["range"]]
+        whole = [min(low for low, _ in ends), max(high for _, high in ends)]
+        pair.update_layout(**{f"{name}axis": {"range": whole}, f"{name}axis2": {"range": whole, "matches": name}})
+    pair.update_layout(yaxis2={"scaleanchor": None, "title": {"text": ""}})

@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 CELLS = "cells"  # the trace whose points answer a click: [row, column] in customdata
@@ -50,7 +51,7 @@ def matrix(
     """
     fig = style.figure(title, subtitle, ink, caption=caption, **_size(rows, columns, axes, tilted=tilted))
     shown, colours = [[_finite_or_none(value) for value in row] for row in values], style.INKS[ink]
-    fig.add_heatmap(name="map", z=shown, **_look(len(rows), len(columns), limits, colours))
+    fig.add("heatmap", name="map", z=shown, **_look(len(rows), len(columns), limits, colours))
     if len(rows) * len(columns) <= _WITH_NUMBERS:
         fig.data[0].update(_numbers(shown))
     words = [
@@ -69,7 +70,7 @@ def matrix(
         range=[-0.5, len(columns) - 0.5],
     )
     fig.update_layout(margin={"r": 20}, hoverdistance=60)
-    return fig
+    return fig.figure()
 
 
 def _size(rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str], *, tilted: bool) -> dict[str, int]:
@@ -125,10 +126,11 @@ def _hover(row: str, column: str, value: float | None) -> str:
     return f"{style.plain(row)} · {style.plain(column)}<br>{shown}"
 
 
-def _cells(fig: go.Figure, words: list[list[str]], rows: Sequence[str], columns: Sequence[str]) -> None:
+def _cells(fig: Sheet, words: list[list[str]], rows: Sequence[str], columns: Sequence[str]) -> None:
     """One invisible point a cell, which carries the hover text and the click: a heat map itself cannot be selected."""
     spots = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=CELLS,
         x=[column for _, column in spots],
         y=[row for row, _ in spots],
@@ -140,7 +142,7 @@ def _cells(fig: go.Figure, words: list[list[str]], rows: Sequence[str], columns:
     )
 
 
-def _outline(fig: go.Figure, selected: tuple[int | None, int | None], n_rows: int, n_columns: int, colour: str) -> None:
+def _outline(fig: Sheet, selected: tuple[int | None, int | None], n_rows: int, n_columns: int, colour: str) -> None:
     row, column = selected
     if row is None and column is None:
         return

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _ROW, _TOP, _BELOW = 92, 84, 64
@@ -72,7 +73,7 @@ def projections(
     fig.update_yaxes(visible=False, range=[-len(checkpoints) + 0.45, 0.55])
     unit = "activation units" if direction else "return fraction: 0 aligned mean, 1 witness mean"
     fig.update_xaxes(title={"text": f"projection ({unit})"}, nticks=9)
-    return fig
+    return fig.figure()
 
 
 def _caption(direction: str, table: pd.DataFrame) -> str:
@@ -111,7 +112,7 @@ def _peak(table: pd.DataFrame, checkpoints: Sequence[tuple[str, str]]) -> float:
 
 
 def _half(
-    fig: go.Figure, rows: pd.DataFrame, label: str, name: str, level: float, side: int, mark: style.Mark, peak: float
+    fig: Sheet, rows: pd.DataFrame, label: str, name: str, level: float, side: int, mark: style.Mark, peak: float
 ) -> None:
     rows = rows[rows["projection"].notna()]
     if rows.empty:
@@ -121,7 +122,8 @@ def _half(
     curve = level + side * np.minimum(_HEIGHT * density(values, grid) / peak, _HEIGHT * 1.08)
     filled = label == "harmful"
     title = f"{style.plain(name)}, {label}"
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=f"density {name} {label}",
         x=[grid[0], *grid, grid[-1]],
         y=[level, *curve, level],
@@ -136,7 +138,8 @@ def _half(
         },
     )
     every = rows.iloc[:: -(-len(rows) // _AT_MOST)]
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=f"prompts {name} {label}",
         x=every["projection"],
         y=[level + side * 0.05] * len(every),
@@ -152,7 +155,8 @@ def _half(
         hovertemplate=f"<b>{title}</b>: %{{x:.2f}}<br>%{{hovertext}}<extra></extra>",
     )
     mean = float(values.mean())
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name=f"mean {name} {label}",
         x=[mean, mean],
         y=[level, level + side * 0.30],

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from probes.plots import animation, style
 from probes.plots.displacement import ALONG, HEIGHT, MAIN, Cone
 from probes.plots.prompt_marks import PROMPTS, hover_text
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _CAPTION = (
@@ -58,14 +59,14 @@ def prompt_arrows(
     moving = list(range(len(fig.data)))
     fig.add_hline(y=0, line={"color": colours.rule, "width": 1}, layer="below")
     for place, role in ((0.0, "aligned"), (1.0, "witness")):
-        fig.add_scatter(**_cross(place, role))
+        fig.add("scatter", **_cross(place, role))
     fig.update_xaxes(title={"text": ALONG}, nticks=8)
     fig.update_yaxes(title={"text": MAIN}, nticks=8, scaleanchor="x", constrain="range")
     if by_step:
         _fix_axes(fig, before, shown)
-        frames = [go.Frame(name=f"{step}", data=traces(*now), traces=moving) for step, now in by_step.items()]
+        frames = [{"name": f"{step}", "data": traces(*now), "traces": moving} for step, now in by_step.items()]
         animation.play(fig, frames, list(by_step), ink)
-    return fig
+    return fig.figure()
 
 
 def _arrows(joined: pd.DataFrame, arm: str, kind: str, colours: style.Ink) -> list[dict[str, Any]]:
@@ -96,13 +97,13 @@ def _edges(cone: Cone | None, shown: Sequence[tuple[pd.DataFrame, Cone | None]],
     }
 
 
-def _fix_axes(fig: go.Figure, before: pd.DataFrame, shown: Sequence[tuple[pd.DataFrame, Cone | None]]) -> None:
+def _fix_axes(fig: Sheet, before: pd.DataFrame, shown: Sequence[tuple[pd.DataFrame, Cone | None]]) -> None:
     """The limits of every step, so that nothing but the prompts moves."""
     every = pd.concat([before, *(places for places, _ in shown)])
     for axis, column in (("xaxis", "projection"), ("yaxis", "across")):
         low, high = min(every[column].min(), 0.0), max(every[column].max(), 1.0 if column == "projection" else 0.0)
         room = 0.05 * (high - low)
-        fig.layout[axis].range = [low - room, high + room]
+        fig.update_layout(**{axis: {"range": [low - room, high + room]}})
 
 
 def _ways(own: pd.DataFrame, label: str, colour: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from probes.plots import style
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 LOST, GAINED, REFUSED, ANSWERED = "refused → answered", "answered → refused", "refused by both", "answered by both"
@@ -107,17 +107,17 @@ def _scale(ink: InkName) -> list[tuple[float, str]]:
     return _BACK_DARK if ink == "dark" else _BACK
 
 
-def mark_selected(fig: go.Figure, prompts: Collection[str]) -> go.Figure:
+def mark_selected(fig: Sheet, prompts: Collection[str]) -> None:
     """Fade every point that is none of these prompts; without prompts nothing is changed.
 
     In space, where Plotly fades no single points, the colours themselves are faded.
     """
     chosen = set(prompts)
     for trace in fig.data if chosen else ():
-        if trace.meta != PROMPTS or trace.customdata is None:
+        if trace.get("meta") != PROMPTS or "customdata" not in trace:
             continue
-        places = [place for place, prompt in enumerate(trace.customdata) if prompt in chosen]
-        if trace.type == "scatter3d":
+        places = [place for place, prompt in enumerate(trace["customdata"]) if prompt in chosen]
+        if trace["type"] == "scatter3d":
             _fade_in_space(trace, set(places))
         else:
             trace.update(
@@ -125,18 +125,17 @@ def mark_selected(fig: go.Figure, prompts: Collection[str]) -> go.Figure:
                 selected={"marker": {"opacity": 1.0, "size": 9}},
                 unselected={"marker": {"opacity": _FADED}},
             )
-    return fig
 
 
-def _fade_in_space(trace: Any, places: Collection[int]) -> None:
-    count = len(trace.customdata)
-    colours = trace.marker.color if _is_list(trace.marker.color) else [trace.marker.color] * count
-    trace.marker.color = [
-        colour if place in places else style.fade(colour, _FADED) for place, colour in enumerate(colours)
-    ]
-    trace.marker.size = [7 if place in places else 2.5 for place in range(count)]
-    trace.marker.opacity = 1
-    trace.marker.line.width = 0
+def _fade_in_space(trace: dict[str, Any], places: Collection[int]) -> None:
+    count, own = len(trace["customdata"]), trace["marker"]["color"]
+    colours = own if _is_list(own) else [own] * count
+    trace["marker"] |= {
+        "color": [colour if place in places else style.fade(colour, _FADED) for place, colour in enumerate(colours)],
+        "size": [7 if place in places else 2.5 for place in range(count)],
+        "opacity": 1,
+        "line": trace["marker"].get("line", {}) | {"width": 0},
+    }
 
 
 def _is_list(value: object) -> bool:

@@ -36,7 +36,8 @@ def roc(
         "Harmful against harmless prompts", subtitle, ink, height=_HEIGHT, caption=_CAPTION, below=_BOTTOM
     )
     colours, labels = style.INKS[ink], []
-    fig.add_scatter(
+    fig.add(
+        "scatter",
         name="diagonal",
         x=[0, 1],
         y=[0, 1],
@@ -50,7 +51,8 @@ def roc(
             continue
         false, true, area = curve(rows["projection"].to_numpy(float), (rows["label"] == "harmful").to_numpy())
         mark = style.mark_of(str(rows["arm"].iloc[0]))
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name=name,
             x=false,
             y=true,
@@ -65,7 +67,7 @@ def roc(
     fig.update_yaxes(title={"text": "share of harmful prompts above it"}, range=[-0.01, 1.02])
     fig.update_layout(margin={"r": 30 + 7 * max((len(label.text) for label in labels), default=0)})
     label_ends(fig, labels, (0.0, 1.0), _HEIGHT - _TOP - _BOTTOM, (-0.01, 1.01))
-    return fig
+    return fig.figure()
 
 
 def curve(

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from probes.plots import style
+from probes.plots.sheet import Sheet
 
 
-def name_arms(fig: go.Figure, arms: Iterable[str], beyond: Mapping[str, str], top: int) -> None:
+def name_arms(fig: Sheet, arms: Iterable[str], beyond: Mapping[str, str], top: int) -> None:
     """Name the arms in a legend above the scene, whose names in space would lie on each other.
 
     Args:
@@ -25,7 +25,7 @@ def name_arms(fig: go.Figure, arms: Iterable[str], beyond: Mapping[str, str], to
     fig.add_traces(keys)
     fig.update_layout(
         margin={"r": 0, "t": top + room},
-        height=fig.layout.height + room,
+        height=fig.height + room,
         dragmode="orbit",
         showlegend=True,
         legend=style.legend_above() | {"traceorder": "normal"},

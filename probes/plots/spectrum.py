@@ -41,7 +41,8 @@ def spectrum(
         if own.empty:
             continue
         mark = style.mark_of(str(own["arm"].iloc[0]))
-        fig.add_scatter(
+        fig.add(
+            "scatter",
             name=name,
             x=own["component"],
             y=own["share"],
@@ -66,4 +67,4 @@ def spectrum(
     fig.update_yaxes(title={"text": "share of variance"}, range=list(limits), **style.percent_ticks(limits[1]))
     fig.update_layout(margin={"r": 30 + 7 * max((len(label.text) for label in labels), default=0)})
     label_ends(fig, labels, limits, _HEIGHT - _TOP - _BOTTOM, across)
-    return fig
+    return fig.figure()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-import plotly.graph_objects as go
-
+from probes.plots.sheet import Sheet
 from probes.plots.style import Ink
+
+TITLE = "optimiser step (log scale, 0 apart)"
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,19 @@ class StepAxis:
         """Where `step` is drawn."""
         return math.log10(step) if step > 0 else self.zero
 
-    def apply(self, fig: go.Figure, ink: Ink) -> None:
-        """Give the figure's x axis its ticks, its title and the break behind 0."""
+    def ticks(self) -> dict[str, Any]:
+        """What the x axis spans, and where which step is written."""
         ticks = [(self.zero, "0")]
         for step in sorted((step for step in self.steps if step > 0), reverse=True):
             place = self.position(step)
             if len(ticks) == 1 or ticks[-1][0] - place > 0.06 * self._span:
                 ticks.append((place, f"{step:,}"))
-        fig.update_xaxes(
-            range=list(self.range),
-            tickvals=[place for place, _ in ticks],
-            ticktext=[text for _, text in ticks],
-            title={"text": "optimiser step (log scale, 0 apart)"},
-        )
+        places, words = ([tick[part] for tick in ticks] for part in (0, 1))
+        return {"range": list(self.range), "tickvals": places, "ticktext": words}
+
+    def apply(self, fig: Sheet, ink: Ink) -> None:
+        """Give the figure's x axis its ticks, its title and the break behind 0."""
+        fig.update_xaxes(**self.ticks(), title={"text": TITLE})
         half = 0.012 * self._span
         fig.add_shape(
             name="axis-break",

@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import plotly.graph_objects as go
@@ -23,6 +24,7 @@ from probes.plots.arms import Mark as Mark
 from probes.plots.arms import in_order as in_order
 from probes.plots.arms import is_control as is_control
 from probes.plots.arms import mark_of as mark_of
+from probes.plots.sheet import Sheet
 from probes.statistics import decimal as decimal
 from probes.statistics import percent as percent
 
@@ -164,10 +166,15 @@ for _name, _ink in INKS.items():
     pio.templates[template_name(_name)] = _template(_ink)
 
 
+@cache
+def _template_parts(ink: InkName) -> dict[str, Any]:
+    return pio.templates[template_name(ink)].to_plotly_json()
+
+
 def figure(
     title: str, subtitle: str, ink: InkName, *, height: int, caption: str = "", below: int = 64, left: int = 64
-) -> go.Figure:
-    """An empty figure that will stand alone when saved.
+) -> Sheet:
+    """A sheet for a figure that will stand alone when saved.
 
     Args:
         title: what is shown.
@@ -182,13 +189,14 @@ def figure(
     caption = re.sub("⟨.*?⟩", lambda match: match.group().replace(" ", "\u00a0"), caption)
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, CAPTION_WIDTH)]
     room = 16 * len(lines) + 10 if lines else 0
-    fig = go.Figure()
-    fig.update_layout(
-        template=template_name(ink),
-        title={"text": title, "subtitle": {"text": subtitle}},
-        height=height + room,
-        margin={"b": below + room, "l": left},
-        uirevision="keep",
+    fig = Sheet(
+        layout={
+            "template": _template_parts(ink),
+            "title": {"text": title, "subtitle": {"text": subtitle}},
+            "height": height + room,
+            "margin": {"b": below + room, "l": left},
+            "uirevision": "keep",
+        }
     )
     if lines:
         fig.add_annotation(
@@ -209,8 +217,8 @@ def figure(
     return fig
 
 
-def dress(grid: go.Figure, base: go.Figure, *, margin: dict[str, int], **layout: Any) -> go.Figure:
-    """Give a grid of panels the look, title, height and caption of an empty figure.
+def dress(grid: Sheet, base: Sheet, *, margin: dict[str, int], **layout: Any) -> Sheet:
+    """Give a grid of panels the look, title, height and caption of an empty sheet.
 
     Args:
         grid: the panels; their own titles stay.
@@ -219,16 +227,9 @@ def dress(grid: go.Figure, base: go.Figure, *, margin: dict[str, int], **layout:
         layout: what else is set.
     """
     base.update_layout(margin=margin)
-    own = base.layout
-    return grid.update_layout(
-        template=own.template,
-        title=own.title,
-        height=own.height,
-        margin=own.margin,
-        uirevision=own.uirevision,
-        annotations=[*grid.layout.annotations, *own.annotations],
-        **layout,
-    )
+    grid.add_annotations(base.annotations)
+    grid.update_layout(**{name: part for name, part in base.layout.items() if name != "annotations"}, **layout)
+    return grid
 
 
 def colour_bar(colours: Ink) -> dict[str, Any]:

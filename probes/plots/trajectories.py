@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from probes.lineage import MIRROR, ROLES
 from probes.plots import animation, labels, scenes, style
 from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
+from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
@@ -69,19 +70,21 @@ def plane(
     lines = []
     for arm, seed, path in _paths(table):
         lines.append(len(fig.data))
-        fig.add_trace(_path_in_plane(arm, seed, path, whole=whole))
+        fig.add_traces([_path_in_plane(arm, seed, path, whole=whole)])
         reached = path[path["step"] == step]
         if len(reached) and not moving:
             _ring(fig, float(reached["along"].iloc[0]), float(reached["across"].iloc[0]), colours.muted)
     fig.add_traces(_roles_in_plane(table, ink))
-    labels.annotate(fig, _leaving(table[table["arm"].isin(far)], (wide, high), ink))
+    fig.add_annotations(_leaving(table[table["arm"].isin(far)], (wide, high), ink))
     lasts = [(arm, path.iloc[-1]) for arm, _, path in _paths(near)]
     ends = [(arm, float(last["along"]), float(last["across"])) for arm, last in lasts]
     _names(fig, table, ends, witness, (wide, high), ink)
     fig.update_xaxes(title={"text": _ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": _WHOLE if whole else _ACROSS}, range=list(high), nticks=8)
     one_scale(fig)
-    return animation.grow(fig, lines, _steps(table), ink) if moving else fig
+    if moving:
+        animation.grow(fig, lines, _steps(table), ink)
+    return fig.figure()
 
 
 def _caption(table: pd.DataFrame) -> str:
@@ -152,7 +155,8 @@ def space(
     near = table[~table["arm"].isin(far)]
     fig = style.figure(title, subtitle, ink, height=_HEIGHT_3D, caption=_caption(table), below=8, left=0)
     colours = style.INKS[ink]
-    fig.add_scatter3d(
+    fig.add(
+        "scatter3d",
         name="way back",
         x=[0, 1],
         y=[0, 0],
@@ -179,7 +183,9 @@ def space(
     )
     for axis, column in (("xaxis", "along"), ("yaxis", "across"), ("zaxis", "third")):
         fig.update_layout(scene={axis: {"range": list(_span(near, column))}})  # the same in every frame
-    return animation.grow(fig, lines, _steps(table), ink) if moving else fig
+    if moving:
+        animation.grow(fig, lines, _steps(table), ink)
+    return fig.figure()
 
 
 def _camera(table: pd.DataFrame) -> dict[str, Any]:
@@ -269,8 +275,9 @@ def _roles(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple]:
     return [*pretrained, ("witness", 1.0, *zeros), ("aligned", 0.0, *zeros)]
 
 
-def _ring(fig: go.Figure, along: float, across: float, colour: str) -> None:
-    fig.add_scatter(
+def _ring(fig: Sheet, along: float, across: float, colour: str) -> None:
+    fig.add(
+        "scatter",
         name="ring",
         x=[along],
         y=[across],
@@ -281,7 +288,7 @@ def _ring(fig: go.Figure, along: float, across: float, colour: str) -> None:
 
 
 def _names(
-    fig: go.Figure,
+    fig: Sheet,
     table: pd.DataFrame,
     ends: list[tuple[str, float, float]],
     witness: str,
@@ -310,7 +317,7 @@ def _names(
         sides = [labels.left_of(limits[0][0], scale), labels.right_of(limits[0][1], scale, _RIGHT)]
         return [*sides, labels.above_and_below(limits[1], scale), *_boxes(table, witness, scale)]
 
-    labels.annotate(fig, labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148)))
+    fig.add_annotations(labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148)))
 
 
 def _boxes(table: pd.DataFrame, witness: str, scale: labels.Scale) -> list[labels.Boxes]:

@@ -142,12 +142,12 @@ def contour(
     fig = style.figure(title_of(well), subtitle, ink, height=_HEIGHT, caption=caption_of(well))
     colours = style.INKS[ink]
     if well is not None:
-        fig.add_trace({**_map(well, ink), "colorbar": {**style.colour_bar(colours), **_BAR_TITLE, "len": 0.8}})
+        fig.add_traces([{**_map(well, ink), "colorbar": {**style.colour_bar(colours), **_BAR_TITLE, "len": 0.8}}])
     ends: list[labels.Spot] = []
     notes: list[dict[str, Any]] = []
     names_of_far = far_names(paths.sort_values("step").groupby(["arm", "seed"], as_index=False).last())
     for arm, seed, path in ways(paths):
-        fig.add_trace(_path(arm, seed, path))
+        fig.add_traces([_path(arm, seed, path)])
         x, y = list(path["along"]), list(path["across"])
         if arm in far and not (wide[0] <= x[-1] <= wide[1] and high[0] <= y[-1] <= high[1]):
             notes += leave(list(zip(x, y, strict=True)), wide, high, names_of_far[arm, seed], arm, ink)
@@ -169,12 +169,12 @@ def contour(
         ]
 
     names = labels.beside(ends, boxes, labels.pixels_a_unit(wide, high, _HEIGHT - 148))
-    labels.annotate(fig, [*notes, *(name | {"bgcolor": style.fade(colours.background, 0.72)} for name in names)])
+    fig.add_annotations([*notes, *(name | {"bgcolor": style.fade(colours.background, 0.72)} for name in names)])
     fig.update_xaxes(title={"text": ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": MAIN}, range=list(high), nticks=8)
     one_scale(fig)
     fig.update_layout(margin={"r": 84})
-    return fig
+    return fig.figure()
 
 
 _BAR_TITLE = {"title": {"text": "depth (nats)", "font": {"size": 12}, "side": "right"}}
@@ -221,12 +221,12 @@ def multiples(
         traces += [_path(arm, seed, path, small=True) for arm, seed, path in ways(own)] + _roles(own, small=True)
         cell = divmod(place, COLUMNS)
         grid.add_traces(traces, rows=[cell[0] + 1] * len(traces), cols=[cell[1] + 1] * len(traces))
-    for axis in grid.select_yaxes():
-        axis.update(scaleanchor=axis.anchor, constrain="domain", constraintoward="top", range=list(high), nticks=4)
+    for axis in grid.axes("y"):
+        axis.update(scaleanchor=axis["anchor"], constrain="domain", constraintoward="top", range=list(high), nticks=4)
     grid.update_xaxes(constrain="domain", range=list(wide), nticks=4)
     grid.update_annotations(font={"size": 12, "color": colours.muted})
     name_axes(grid, rows, colours)
-    return style.dress(grid, base, margin={"t": 104})
+    return style.dress(grid, base, margin={"t": 104}).figure()
 
 
 def limits_of(prompts: pd.DataFrame, paths: pd.DataFrame, aspect: float) -> tuple[Limits, Limits, set[str]]:

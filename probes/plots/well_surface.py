@@ -30,8 +30,9 @@ def surface(
     well = make_well(prompts, wide, high, _GRID)
     fig = style.figure(title_of(well), subtitle, ink, height=_HEIGHT, caption=caption_of(well), below=8, left=0)
     if well is None:
-        return fig
-    fig.add_surface(
+        return fig.figure()
+    fig.add(
+        "surface",
         name="well",
         x=well.along,
         y=well.across,
@@ -55,7 +56,7 @@ def surface(
     ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.36}
     camera = {"eye": {"x": -0.12, "y": -0.75, "z": 1.95}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
     fig.update_layout(scene={**scene, "aspectmode": "manual", "aspectratio": ratio, "camera": camera})
-    return fig
+    return fig.figure()
 
 
 def _path_above(well: Well, arm: str, seed: int, path: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from probes.plots import animation, behaviour, by_layer, displacement, manifold,
 from probes.plots.clouds import COLOURS, Drawing
 from probes.plots.displacement import Cone
 from probes.plots.displacement_by_layer import evenly
+from probes.plots.sheet import Sheet
 
 ABOUT = {
     "method": "pca",
@@ -138,8 +139,9 @@ def test_paths_grow_from_the_origin_step_by_step():
 
 
 def test_a_play_button_never_starts_by_itself(places):
-    fig = animation.play(draw_map(places), [], [1], "light")
-    assert fig.layout.updatemenus[0].buttons[0].args[0] is None
+    sheet = Sheet.of(draw_map(places).to_dict())
+    animation.play(sheet, [], [1], "light")
+    assert sheet.figure().layout.updatemenus[0].buttons[0].args[0] is None
 
 
 def test_the_honest_n_is_that_of_trajectories():

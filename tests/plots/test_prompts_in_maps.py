@@ -10,6 +10,7 @@ from probes.plots.displacement import Cone
 from probes.plots.map_pair import set_beside
 from probes.plots.prompt_arrows import prompt_arrows
 from probes.plots.prompt_marks import colour_prompts, hover_text, mark_selected
+from probes.plots.sheet import Sheet
 from tests.plots.test_pictures import ABOUT
 
 STEPS = (1, 10, 100)
@@ -102,11 +103,13 @@ def test_projections_are_coloured_from_the_aligned_model_to_the_witness(places):
 
 
 def test_what_is_selected_stands_out_in_every_trace(places):
-    fig = mark_selected(draw(places), ["p3", "p4"])
-    for trace in fig.data:
+    sheet = Sheet.of(draw(places).to_dict())
+    mark_selected(sheet, [])
+    assert all(trace.selectedpoints is None for trace in sheet.figure().data)
+    mark_selected(sheet, ["p3", "p4"])
+    for trace in sheet.figure().data:
         if trace.meta == prompt_marks.PROMPTS:
             assert {trace.customdata[place] for place in trace.selectedpoints} <= {"p3", "p4"}
-    assert all(trace.selectedpoints is None for trace in mark_selected(draw(places), []).data)
 
 
 def test_hover_text_is_whole_wrapped_and_harmless():

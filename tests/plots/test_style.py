@@ -3,13 +3,13 @@ import subprocess
 import sys
 from itertools import pairwise
 
-import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
 from probes.experiments.experiment import DRAWN, EVERY_ARM
 from probes.lineage import ROLES
 from probes.plots import labels, style
+from probes.plots.sheet import Sheet
 from probes.plots.step_axis import StepAxis
 from tests.plots.contrast import contrast
 
@@ -131,9 +131,10 @@ def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
 
 @pytest.mark.parametrize("ends", [[0.5, 0.5], [0.1, 0.1, 0.1], [0.5]])
 def test_names_at_the_edge_have_leaders_where_they_are_moved_or_their_lines_end_early(ends):
-    fig, early = go.Figure(), len(ends) == 1
+    sheet, early = Sheet(), len(ends) == 1
     names = [labels.EndLabel(y, f"arm {place}", "#000000", x=1.0 if early else 9.9) for place, y in enumerate(ends)]
-    labels.label_ends(fig, names, (0.0, 1.0), 300, (0.0, 10.0))
+    labels.label_ends(sheet, names, (0.0, 1.0), 300, (0.0, 10.0))
+    fig = sheet.figure()
     places = {note.text: note.y for note in fig.layout.annotations}
     moved = [name for name in names if abs(places[name.text] - name.y) > 0.05]
     assert early or moved
