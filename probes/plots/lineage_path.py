@@ -114,7 +114,7 @@ def _history(fig: Sheet, rows: pd.DataFrame, witness: str, ink: InkName) -> list
             font={"size": 12, "color": colours.muted},
         )
     fig.add_annotation(**_BEFORE_LANE, name="lane", text="history", font={"size": 13, "color": colours.muted})
-    return path
+    return [*path]
 
 
 def _sides(places: dict[str, float], reach: list[float]) -> dict[str, str]:
