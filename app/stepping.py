@@ -52,7 +52,16 @@ def _null_note(run: Context) -> None:
     chosen = null_rows[
         (null_rows["arm"] == run.arm) & (null_rows["seed"] == run.seed) & (null_rows["step"] == run.step)
     ]
-    with st.expander(components.as_text(f"Every null of {run.trajectory} at step {run.step:,}")):
+    _all_nulls(f"Every null of {run.trajectory} at step {run.step:,}", chosen)
+
+
+@st.fragment
+def _all_nulls(title: str, chosen: pd.DataFrame) -> None:
+    """A fold whose table is made and sent to the browser only when it is opened."""
+    fold = st.expander(components.as_text(title), key="every-null", on_change="rerun")
+    if not fold.open:
+        return
+    with fold:
         columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
         forms = {"p": components.decimals(4), "power": percent}
         components.table(_in_words(chosen[columns]), forms=forms, column_config=_NULL_COLUMNS)

@@ -43,7 +43,7 @@ def density(key: Key, layer: int) -> well.Well | None:
 
 def draw(run: Context, view: str) -> None:
     """The well of the selected layer, as a `surface` or as `contours`; nothing where there is no density."""
-    if density(run.key, run.layer) is None:
+    if cache.plane_rows(run.key, run.layer).empty or not well.has_well(harmful_prompts(run.key, run.layer)):
         return
     space = view == "surface"
     figure = cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)

@@ -239,7 +239,7 @@ CONTOURS, ARROW, PLAY = Switch("contours", default=True), Switch("arrow", defaul
 ACROSS = OneOf("across", {"all": "All that lies off it", "main": "Main off-axis direction"})  # Displacement
 MORE = OneOf("more", {"prompts": "Prompt by prompt", "layers": "At every layer"})
 PATHS = OneOf("paths", {"plane": "Plane", "space": "Space", "length": "Return × off-axis"})  # Trajectories
-WELL = OneOf("well", {"surface": "Surface", "contours": "Contours", "layers": "All layers"})  # Well
+WELL = OneOf("well", {"contours": "Contours", "surface": "Surface", "layers": "All layers"})  # Well
 ANSWERS = OneOf(
     "answers",
     {"flips": "Flips", "lost": "Refused → answered", "gained": "Answered → refused", "all": "All"},

@@ -83,22 +83,34 @@ def make_well(prompts: pd.DataFrame, wide: Limits, high: Limits, places: int = _
     """
     from scipy.stats import gaussian_kde
 
-    harmful = prompts[(prompts["label"] == "harmful") & prompts[["projection", "across"]].notna().all(axis=1)]
-    earlier = tuple(role for role in EARLIER if role in set(harmful["arm"]))
+    if not has_well(prompts):
+        return None
+    groups, earlier = _groups(prompts)
     along = np.linspace(*wide, places)
     across = np.linspace(*high, max(24, round(places * (high[1] - high[0]) / (wide[1] - wide[0]))))
     spots = np.stack([part.ravel() for part in np.meshgrid(along, across)])
     density, bandwidths = np.zeros(spots.shape[1]), []
-    for group in (("aligned",), earlier):
-        own = harmful[harmful["arm"].isin(group)][["projection", "across"]].to_numpy(float)
-        if len(own) < _FEWEST or np.linalg.matrix_rank(own - own.mean(axis=0)) < 2:
-            return None
+    for own in groups:
         kernel = gaussian_kde(own.T, bw_method="scott")
         density += 0.5 * kernel(spots)
         bandwidths.append(float(kernel.factor))
     depth = -np.log(np.maximum(density, 1e-300))
     depth = np.minimum(depth - depth.min(), CEILING).reshape(len(across), len(along))
     return Well(along, across, depth, tuple(bandwidths), earlier)
+
+
+def has_well(prompts: pd.DataFrame) -> bool:
+    """Whether `make_well` makes one of these prompts."""
+    groups, _ = _groups(prompts)
+    return all(len(own) >= _FEWEST and np.linalg.matrix_rank(own - own.mean(axis=0)) == 2 for own in groups)
+
+
+def _groups(prompts: pd.DataFrame) -> tuple[list[Float[np.ndarray, "prompt 2"]], tuple[str, ...]]:
+    """The harmful prompts' places in the aligned model and in those before it, and which these are."""
+    harmful = prompts[(prompts["label"] == "harmful") & prompts[["projection", "across"]].notna().all(axis=1)]
+    earlier = tuple(role for role in EARLIER if role in set(harmful["arm"]))
+    groups = [harmful[harmful["arm"].isin(group)] for group in (("aligned",), earlier)]
+    return [own[["projection", "across"]].to_numpy(float) for own in groups], earlier
 
 
 def _count_basins(depth: Float[np.ndarray, "across along"]) -> int:

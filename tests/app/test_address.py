@@ -30,7 +30,7 @@ CHANGES = {
     },
     "displacement": {"choose-across": "main", "choose-arms": ["baseline", "block"], "choose-more": "layers"},
     "trajectories": {"choose-paths": "space", "choose-arms": ["baseline", "block"], "choose-play": True},
-    "well": {"choose-well": "contours"},
+    "well": {"choose-well": "surface"},
     "compare": {"choose-one": "block-s0-000010", "choose-other": "baseline-s0-000050", "choose-answers": "lost"},
     "directions": {"choose-direction": "reversion", "choose-directions": "cosines", "choose-format": "csv"},
     "behaviour": {
