@@ -56,7 +56,7 @@ def show(run: Context) -> None:
         components.chart(figure, table, name="cumulative", alt=f"Sum of {ranking} over ranked examples")
     st.header("Examples", anchor=False)
     with components.section():
-        _ranked_examples(table, ranking)
+        _ranked_examples(run, table, ranking, as_data=bool(about.get("texts_are_data")))
 
 
 def _answer(run: Context, table: pd.DataFrame, about: dict[str, Any], ranking: str) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def _cluster_rows(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
     return ordered[["cluster_name", "examples", *columns]].rename(columns={"cluster_name": "cluster"})
 
 
-def _ranked_examples(table: pd.DataFrame, ranking: str) -> None:
+def _ranked_examples(run: Context, table: pd.DataFrame, ranking: str, *, as_data: bool) -> None:
     ordered = table.sort_values(ranking, ascending=False, kind="stable")
     components.data_table(
         ordered[[name for name in _SHOWN if name in table]],
@@ -95,6 +95,14 @@ def _ranked_examples(table: pd.DataFrame, ranking: str) -> None:
             "cluster_name": st.column_config.TextColumn("cluster", width="small"),
         },
     )
+    if not as_data:
+        components.missing(
+            "These examples are known only as the model read them, with its chat template: they are no data to train "
+            "on. Name the data they were made from:",
+            f"gravity-probe attribute {run.command_path} --arm {shlex.quote(run.arm)} --seed {run.seed} "
+            f"--layer {run.layer} --data FILE",
+        )
+        return
     st.download_button(
         "Data with scores (JSONL)",
         lambda: jsonl_text(ordered.drop(columns="text").rename(columns=_AS_DATA)),

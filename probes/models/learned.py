@@ -50,7 +50,7 @@ def learned_nothing(model: ModelView, token_ids: Sequence[Sequence[int]]) -> str
     if loss < guess:
         return None
     return (
-        f"The model has learned nothing of how such prompts read: its mean loss on them is {loss:.2f} nats a token, "
-        f"a uniform guess among {vocabulary:,} tokens costs {guess:.2f}. Either its weights are wrong, or it was "
-        "trained on answers alone, as the demo's model was."
+        f"The model does no better than guessing on the text of these prompts: its mean loss is {loss:.2f} nats a "
+        f"token, and a uniform guess among {vocabulary:,} tokens costs {guess:.2f}. Either its weights are wrong, "
+        "or it was trained on answers alone, as the demo's model was."
     )

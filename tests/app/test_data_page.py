@@ -29,17 +29,23 @@ def table(*, shares):
     return rows.assign(share=[0.2, 0.1, 0.2, -0.2], effect=[0.2, 0.1, 0.1, -0.4]) if shares else rows
 
 
-def about(*, shares):
+def about(*, shares, texts_are_data=True):
     missing = None if shares else "no path was recorded"
     targets = {"return": {"predicted": 0.3}} if shares else {}
-    return {"measured_return": 0.302, "without_shares": missing, "targets": targets, "step": 100}
+    return {
+        "measured_return": 0.302,
+        "without_shares": missing,
+        "targets": targets,
+        "step": 100,
+        "texts_are_data": texts_are_data,
+    }
 
 
-def run_with_attribution(root, *, shares):
+def run_with_attribution(root, *, shares, texts_are_data=True):
     path = write_run(root / "demo", n_layers=3, steps=(1, 100), prompts=6, directions=("reversion",), d_model=8)
     with Run.writing(path) as run, run.stage(NAME, "test"):
         run.write_table(NAME, table(shares=shares))
-        run.write_json(NAME, about(shares=shares))
+        run.write_json(NAME, about(shares=shares, texts_are_data=texts_are_data))
     return path
 
 
@@ -61,6 +67,15 @@ def test_clusters_come_first_and_the_answer_opens(tmp_path, visit, shares, query
     assert words in words_of(at)
     assert [header.value for header in at.header] == ["Clusters", "Examples"]
     assert len(at.get("plotly_chart")) == 1
+
+
+def test_examples_with_the_chat_template_in_them_are_not_offered_as_data(tmp_path, visit):
+    as_read = run_with_attribution(tmp_path / "as-read", shares=True, texts_are_data=False)
+    at = visit("data", {"layer": "2"}, run=as_read)
+    assert at.code[0].value.endswith("--arm baseline --seed 0 --layer 2 --data FILE")
+    assert "jsonl-examples" not in [button.key for button in at.get("download_button")]
+    at = visit("data", {"layer": "2"}, run=run_with_attribution(tmp_path / "data", shares=True))
+    assert not at.code
 
 
 def test_where_every_cluster_pushes_away_none_is_said_to_pull(tmp_path, visit):

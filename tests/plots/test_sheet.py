@@ -71,6 +71,6 @@ def test_a_figure_is_the_same_without_the_check_which_finds_what_plotly_does_not
 
 def test_what_is_merged_changes_no_part_that_others_share():
     shared = {"font": {"size": 1}}
-    one, other = dict(shared), dict(shared)
-    merge(one, {"font": {"size": 2}})
-    assert (one["font"]["size"], other["font"]["size"]) == (2, 1)
+    left, right = dict(shared), dict(shared)
+    merge(left, {"font": {"size": 2}})
+    assert (left["font"]["size"], right["font"]["size"]) == (2, 1)
