@@ -209,7 +209,7 @@ def _arrow(fig: Sheet, table: pd.DataFrame, axes: int, ink: InkName) -> None:
             text="",
         )
         return
-    path = {axis: [start[column], end[column]] for axis, column in zip("xyz", columns, strict=True)}
+    path: dict[str, Any] = {axis: [start[column], end[column]] for axis, column in zip("xyz", columns, strict=True)}
     fig.add(
         "scatter3d",
         name="v_rev",
@@ -219,8 +219,8 @@ def _arrow(fig: Sheet, table: pd.DataFrame, axes: int, ink: InkName) -> None:
         showlegend=False,
         line={"color": colour, "width": 5},
     )
-    tip = {axis: [end[column]] for axis, column in zip("xyz", columns, strict=True)}
-    turn = {axis: [end[column] - start[column]] for axis, column in zip("uvw", columns, strict=True)}
+    tip: dict[str, Any] = {axis: [end[column]] for axis, column in zip("xyz", columns, strict=True)}
+    turn: dict[str, Any] = {axis: [end[column] - start[column]] for axis, column in zip("uvw", columns, strict=True)}
     fig.add(
         "cone",
         name="tip",
@@ -266,7 +266,7 @@ def _axes(fig: Sheet, limits: dict[str, tuple[float, float]], axes: int, method:
         for place in range(axes)
     ]
     if axes == 2:
-        quiet = {"showticklabels": False, "ticks": "", "title": {"standoff": 4}}
+        quiet: dict[str, Any] = {"showticklabels": False, "ticks": "", "title": {"standoff": 4}}
         fig.update_xaxes(range=list(limits["x"]), **quiet)
         fig.update_yaxes(range=list(limits["y"]), scaleanchor="x" if method == "PCA" else None, **quiet)
         fig.update_xaxes(title={"text": titles[0]})

@@ -257,7 +257,7 @@ def legend_room(names: Sequence[str]) -> int:
     return _LEGEND_LINE * max(0, -(-len(names) // in_a_row) - 2)
 
 
-def percent_ticks(high: float) -> dict[str, list[Any]]:
+def percent_ticks(high: float) -> dict[str, Any]:
     """Tick values of an axis of shares from 0 to `high` and their texts, as `19 %`: three to six, at round numbers."""
     high = high if math.isfinite(high) and high > 0 else 1.0
     scale = 10.0 ** math.floor(math.log10(high))
