@@ -161,7 +161,7 @@ def next_tokens(
     colours, places = style.INKS[ink], list(range(len(words)))[::-1]
     for column, (checkpoint, arm, _) in enumerate(checkpoints, start=1):
         own = rows[rows["checkpoint"] == checkpoint]
-        bar = {"y": places, "orientation": "h", "width": 0.74, "row": 1, "col": column}
+        bar: dict[str, Any] = {"y": places, "orientation": "h", "width": 0.74, "row": 1, "col": column}
         grid.add("bar", **bar, **_probability_bars(own, words, style.fade(style.mark_of(arm).colour, 0.75)))
         if push:
             grid.add("bar", **bar, **_outline(colours.text), x=own["pushed"])

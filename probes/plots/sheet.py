@@ -183,7 +183,9 @@ def _panels(rows: int, columns: int, cells: int, spacing: tuple[tuple[str, Any],
     """The layout of empty panels, each with a note above it."""
     from plotly.subplots import make_subplots
 
-    specs = [[{} if row * columns + column < cells else None for column in range(columns)] for row in range(rows)]
+    specs: list[list[Part | None]] = [
+        [{} if row * columns + column < cells else None for column in range(columns)] for row in range(rows)
+    ]
     panels = make_subplots(rows, columns, specs=specs, subplot_titles=["title"] * cells, **dict(spacing))
     layout = panels.layout.to_plotly_json()
     layout.pop("template", None)
