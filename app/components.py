@@ -33,6 +33,7 @@ COLUMNS = {"1": 480, "1.5": 647, "2": 987}
 _COLUMNS_READ = 14  # of a map with a number in each cell, on a narrow page
 _HEAD, _ROW = 38, 35  # pixels of a table's head with its frame, and of a row
 _ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
+_MANY_POINTS = 40_000  # of a picture; so many are drawn at one pixel each, not at the two by two that Plotly would
 _NUMBERS_IN_FORM = 6000  # in a table; more would take their time
 Form = Callable[[float], str]  # how a table writes a number
 
@@ -260,6 +261,8 @@ def chart(
         "scrollZoom": False,
         "doubleClick": False,
     }
+    if _count_points(figure) > _MANY_POINTS:
+        config["plotGlPixelRatio"] = 1
     if any(part.startswith("scene") for part in figure.layout):
         camera.keep(figure, name)
     file = file_name(name)
@@ -267,6 +270,11 @@ def chart(
     with st.container(key=f"dense-{name}") if _is_dense(figure) else contextlib.nullcontext():
         st.plotly_chart(_done(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
     _offer_data(figure, data, name, file)
+
+
+def _count_points(figure: Sheet) -> int:
+    """How many points of a picture the graphics card draws."""
+    return sum(len(trace.get("customdata", ())) for trace in figure.data if trace["type"] == "scattergl")
 
 
 def _done(figure: Sheet) -> go.Figure:

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from probes.directions import METHODS
+from probes.plots.clouds import Drawing
+from probes.plots.manifold import manifold
 from probes.run import Run
 from probes.stages.maps import COLUMNS as MAP_COLUMNS
 from probes.stages.pairs import COLUMNS as PAIR_COLUMNS
@@ -140,6 +142,46 @@ def test_a_change_of_place(served, page, report, name, choice):
     page_name = f"{name}, {more.replace('=', ' ')}" if more else name
     report(f"change of {choice.lower()} on {page_name}, large run", f"{middle:.2f} s", "under 0.5 s")
     assert middle < 0.5 * TWICE
+
+
+POINTS, MOVES = 200_000, 8
+COUNT_FRAMES = """() => {
+  window.frames_drawn = 0;
+  const count = () => { window.frames_drawn++; requestAnimationFrame(count); };
+  requestAnimationFrame(count);
+}"""
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def test_panning_200_000_points(page, report, tmp_path):
+    """How smoothly a map of as many points as are ever drawn follows the mouse; a graphics card is much quicker."""
+    each, places = POINTS // len(STEPS) // TWICE, [(arm, step) for arm in ("baseline", "block") for step in STEPS]
+    table = pd.DataFrame([(f"{arm}-{step}", arm, 0, step) for arm, step in places], columns=MAP_COLUMNS[:4])
+    prompts = pd.DataFrame({"prompt": [f"p{index}" for index in range(each)]})
+    prompts = prompts.assign(label=["harmful", "harmless"] * (each // 2), text="a prompt")
+    table = table.merge(prompts, how="cross")
+    table[["x", "y"]] = np.random.default_rng(0).standard_normal((len(table), 2))
+    about = {"method": "pca", "trustworthiness": {"2": 0.9}, "neighbours": 15}
+    figure = manifold(table, about, drawing=Drawing(contours=False, arrow=False), subtitle="", witness="witness")
+    figure.write_html(tmp_path / "map.html", include_plotlyjs=True, config={"plotGlPixelRatio": 1})
+    page.goto((tmp_path / "map.html").as_uri())
+    page.locator(".nsewdrag").first.wait_for()
+    page.evaluate(TWO_FRAMES)
+    box = page.locator(".nsewdrag").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    read_range = "() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range[0]"
+    before = page.evaluate(read_range)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.evaluate(COUNT_FRAMES)
+    start = time.perf_counter()
+    for move in range(1, MOVES + 1):
+        page.mouse.move(x + 12 * move, y + 6 * move)
+        page.evaluate(TWO_FRAMES)
+    seconds = time.perf_counter() - start
+    page.mouse.up()
+    assert page.evaluate(read_range) < before
+    report(f"a frame of panning {POINTS:,} points", f"{1000 * seconds / MOVES:.0f} ms", "under 50 ms")
 
 
 def test_memory_of_the_server(served, report):
