@@ -155,10 +155,10 @@ TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnima
 
 def test_panning_200_000_points(page, report, tmp_path):
     """How smoothly a map of as many points as are ever drawn follows the mouse; a graphics card is much quicker."""
-    each, places = POINTS // len(STEPS) // TWICE, [(arm, step) for arm in ("baseline", "block") for step in STEPS]
+    count, places = POINTS // len(STEPS) // TWICE, [(arm, step) for arm in ("baseline", "block") for step in STEPS]
     table = pd.DataFrame([(f"{arm}-{step}", arm, 0, step) for arm, step in places], columns=MAP_COLUMNS[:4])
-    prompts = pd.DataFrame({"prompt": [f"p{index}" for index in range(each)]})
-    prompts = prompts.assign(label=["harmful", "harmless"] * (each // 2), text="a prompt")
+    prompts = pd.DataFrame({"prompt": [f"p{index}" for index in range(count)]})
+    prompts = prompts.assign(label=["harmful", "harmless"] * (count // 2), text="a prompt")
     table = table.merge(prompts, how="cross")
     table[["x", "y"]] = np.random.default_rng(0).standard_normal((len(table), 2))
     about = {"method": "pca", "trustworthiness": {"2": 0.9}, "neighbours": 15}
