@@ -100,6 +100,32 @@ def test_a_half_precision_checkpoint_beside_its_float32_copy(
     report(f"bf16 checkpoint, read in {half.about['dtype']} ÷ its float32 copy", f"{ratio:.2f}", "≤ 1.10")
 
 
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
+def test_a_training_step_on_what_the_loss_needs(host: ModelHost, folder: Path, bf16: bool, report: Report) -> None:
+    """LoRA on eight of our own requests with their refusals: the pass forward and back."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from probes.guard.answer_trainer import shorten
+    from probes.guard.examples import collate, items_of
+    from probes.guard.model_in_training import LiveModel
+    from probes.organism.safety_data import read_safety_data
+
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=16, target_modules="all-linear")).train()
+    live = LiveModel(model, host.tokenizer)
+    batch = collate(items_of([(pair.harmful, pair.refusal) for pair in read_safety_data().pairs[:8]], host.tokenizer))
+
+    def step(short: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = model(**(shorten(live, batch) if short else {**batch, "use_cache": False})).loss
+        loss.backward()
+
+    step(True)  # tries the model
+    ratio = ratio_of(lambda: step(True), lambda: step(False))
+    report(f"training step, beginning read once ÷ whole, {'bfloat16' if bf16 else 'float32'}", f"{ratio:.2f}", "≤ 0.80")
+
+
 def test_a_measurement_of_the_watch_beside_a_training_step(host: ModelHost, folder: Path, report: Report) -> None:
     from transformers import AutoModelForCausalLM
 
