@@ -21,6 +21,7 @@ from probes.statistics import Estimate
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]
 _BATCH_SIZE = 64
+_SMALL_BATCH = 8  # where the whole vocabulary is kept
 _IGNORED = -100
 
 
@@ -84,12 +85,39 @@ def _as_texts(task: Sequence[tuple[str, str]], tokenizer: Any, rendering: Render
 
 
 @torch.no_grad()
+def answer_log_probabilities(host: ModelView, items: Sequence[Item]) -> Float[torch.Tensor, "token vocabulary"]:
+    """Log-probabilities of every next token at each answer token of the items, on the CPU."""
+    parts = []
+    for first in range(0, len(items), _SMALL_BATCH):
+        logits, targets = _logits(host, items[first : first + _SMALL_BATCH])
+        parts.append(logits[targets != _IGNORED].log_softmax(dim=-1).cpu())
+    return torch.cat(parts)
+
+
+def mean_divergence(
+    first: Float[torch.Tensor, "token vocabulary"], second: Float[torch.Tensor, "token larger_or_smaller"]
+) -> float:
+    """KL(first ‖ second) in nats, mean over tokens; over the tokens that both vocabularies have."""
+    shared = min(first.shape[1], second.shape[1])
+    first, second = first[:, :shared].double(), second[:, :shared].double()
+    return float((first.exp() * (first - second)).sum(dim=-1).mean())
+
+
+@torch.no_grad()
 def _losses(host: ModelView, items: Sequence[Item]) -> list[float]:
-    """Summed loss of each item's answer; padded on the right, so that positions are each row's own."""
+    """Summed loss of each item's answer."""
+    logits, targets = _logits(host, items)
+    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED, reduction="none")
+    return losses.view(targets.shape).sum(dim=1).double().tolist()
+
+
+def _logits(
+    host: ModelView, items: Sequence[Item]
+) -> tuple[Float[torch.Tensor, "item time vocabulary"], Int[torch.Tensor, "item time"]]:
+    """Logits, and the answer's token behind each place; padded on the right, so that positions are each row's own."""
     texts = [(*request, *answer) for request, answer in items]
     first = min(len(request) for request, _ in items) - 1  # its logits decide the first token of an answer
     decided = [(*[_IGNORED] * (len(request) - 1 - first), *answer) for request, answer in items]
     logits = host.model(**answer_inputs(host, texts, first)).logits.float()
     targets, _ = pad_tokens([(*row, _IGNORED) for row in decided], host.device, fill=_IGNORED)
-    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED, reduction="none")
-    return losses.view(targets.shape).sum(dim=1).double().tolist()
+    return logits, targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from probes import __version__
-from probes.cli import attribute, behaviour, demo, directions, draw, keep, look, measure, plan, train, vectors
+from probes.cli import arms, attribute, behaviour, demo, directions, draw, keep, look, measure, plan, train, vectors
 from probes.cli.command import stop
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ behaviour.register(app)
 directions.register(app)
 vectors.register(app)
 train.register(app)
+arms.register(app)
 attribute.register(app)
 keep.register(app)
 

@@ -51,6 +51,9 @@ def demo(
         Path | None, typer.Option(help="With --model: requests with answers, in place of made-up arithmetic problems.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="With --model: train every weight, not adapters.")] = False,
+    method: Annotated[
+        str, typer.Option(help="With --model: the tuner of the adapters; `train --method list` prints them all.")
+    ] = "lora",
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the same folder first.")] = False,
     workers: Workers = None,
     json_: Json = False,
@@ -64,12 +67,11 @@ def demo(
             )
         from probes.tasks.chat_demo import ChatDemo
 
-        method: Literal["full", "lora"] = "full" if full else "lora"
-        chat_demo = ChatDemo(model, data, seed, seeds, quick, nulls, method)
+        chat_demo = ChatDemo(model, data, seed, seeds, quick, nulls, "full" if full else method)
         _run_chat_demo(out, chat_demo, workers, fresh=fresh, as_json=json_)
         return _open_app(out, app and not json_)
-    if data is not None or full:
-        raise UsageError("--data and --full need a chat model", next_step="Give --model REF.")
+    if data is not None or full or method != "lora":
+        raise UsageError("--data, --full and --method need a chat model", next_step="Give --model REF.")
     from probes.cli.look import print_summary
     from probes.engine import open_engine
     from probes.tasks.demo import Demo, make_demo, screenings

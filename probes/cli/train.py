@@ -1,4 +1,4 @@
-"""Verbs that fine-tune: `train` under a guard, `arms` side by side, and `histories` side by side."""
+"""The verb `train`: fine-tuning under a guard."""
 
 from __future__ import annotations
 
@@ -8,39 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from probes.cli.command import TrainingVerb, Verb, Workers, with_json_lines
+from probes.cli.command import TrainingVerb
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
-from probes.errors import GateTripped, UsageError
+from probes.cli.ways import (
+    GradientRatio,
+    Harmful,
+    Harmless,
+    Json,
+    Layers,
+    MaxReturn,
+    Method,
+    Optimizer,
+    Penalty,
+    PenaltyWeight,
+    Rate,
+    RecordPath,
+    Set,
+    WeightDecay,
+    read_way,
+)
+from probes.errors import GateTripped
 
 if TYPE_CHECKING:
     from probes.guard.callback import ReversionGuard
     from probes.lineage import Lineage
     from probes.prompts import PromptSet
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Rate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Peak learning rate; default 1e-5 for full, 2e-4 for LoRA.")
-]
-Method = Annotated[Literal["full", "lora"], typer.Option(help="Train every weight, or LoRA on every linear layer.")]
-Layers = Annotated[list[int] | None, typer.Option("--layer", min=0, help="Guarded layer; may be repeated.")]
-Penalty = Annotated[
-    Path | None, typer.Option(help="Penalty prompts (labelled, or harmful ones), neither probe nor evaluation prompts.")
-]
-Harmful = Annotated[Path | None, typer.Option(help="Harmful probe prompts in any known format.")]
-Harmless = Annotated[Path | None, typer.Option(help="Harmless probe prompts in any known format.")]
-PenaltyWeight = Annotated[
-    float | None, typer.Option("--penalty-weight", help="Weight λ of the penalty; default: the mode's own.")
-]
-GradientRatio = Annotated[
-    float | None,
-    typer.Option("--gradient-ratio", help="Rescale the penalty so that ‖g_penalty‖ ÷ ‖g_task‖ is this at every step."),
-]
-RecordPath = Annotated[
-    bool,
-    typer.Option("--record-path", help="Keep what every step was made from, for `attribute`; `plan` says its size."),
-]
-MaxReturn = Annotated[float | None, typer.Option(help="Keep the return fraction at or below this (block).")]
 
 
 def _list_modes(mode: str) -> str:
@@ -56,11 +49,8 @@ def _list_modes(mode: str) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Put the verbs on the command."""
+    """Put the verb on the command."""
     app.command(cls=TrainingVerb)(train)
-    app.command(cls=TrainingVerb)(with_json_lines(arms))
-    app.command("arms-table", cls=Verb)(arms_table)
-    app.command(cls=Verb)(histories)
 
 
 def train(
@@ -72,6 +62,9 @@ def train(
         typer.Option(help="watch, block, push, a defence or a control; `list` prints them all.", callback=_list_modes),
     ] = "block",
     method: Method = "full",
+    optimizer: Optimizer = None,
+    weight_decay: WeightDecay = 0.0,
+    set_: Set = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 100,
     learning_rate: Rate = None,
     rows: Annotated[int, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = 8,
@@ -119,7 +112,8 @@ def train(
 
     history = Lineage.load(lineage)
     training = Training(
-        method=method,
+        **read_way(method, optimizer, set_ or []),
+        weight_decay=weight_decay,
         steps=steps,
         learning_rate=learning_rate,
         batch_size=rows,
@@ -177,158 +171,19 @@ def _guard_maker(
 
 
 def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
+    from probes.guard.step_log import Strength, read_step_log
+    from probes.guard.training import CHECKPOINTS, ranks_at_the_end
+
     readings = [vars(reading) for reading in guard.readings]
+    lines, ranks = read_step_log(out / CHECKPOINTS), ranks_at_the_end(out)
+    strength = Strength.of(lines) if lines else None
     if as_json:
         healthy = str(guard.last_healthy) if guard.last_healthy else None
         document = {"out": str(out), "readings": readings, "stopped": guard.stopped, "last_healthy": healthy}
-        print_json(document)
+        print_json({**document, "guard_strength": strength and vars(strength), "ranks": ranks})
         return
     from probes.terminal import console
-    from probes.terminal.show_arms import readings_table
+    from probes.terminal.show_arms import describe_ranks, readings_table
 
-    console().print(readings_table(readings, str(out)))
-
-
-def arms(
-    history: Annotated[
-        Path, typer.Argument(help="The organism's history (a demo run, or its checkpoints), or a lineage file.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; rerun the same command to resume.")],
-    arms: Annotated[
-        str, typer.Option(help="Modes and trained controls, comma-separated; `all` for every one.")
-    ] = "baseline,block,push,control:random",
-    seeds: Annotated[int, typer.Option(min=1, help="Training runs per arm.")] = 1,
-    draws: Annotated[int, typer.Option(min=1, help="Directions drawn per randomised control.")] = 1,
-    data: Annotated[Path | None, typer.Option(help="For a lineage: requests with answers.")] = None,
-    method: Method = "full",
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; default: the organism's own, else 100.")
-    ] = None,
-    learning_rate: Rate = None,
-    rows: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = None,
-    layers: Layers = None,
-    penalty_weight: PenaltyWeight = None,
-    max_return: MaxReturn = None,
-    match: GradientRatio = None,
-    penalty: Penalty = None,
-    harmful: Harmful = None,
-    harmless: Harmless = None,
-    group_column: GroupColumn = None,
-    last: Annotated[
-        bool, typer.Option("--final-step-only", help="Keep and measure only the last step: faster.")
-    ] = False,
-    screened: Annotated[
-        bool, typer.Option("--screened", help="Drop training examples that the aligned model refuses.")
-    ] = False,
-    record_path: RecordPath = False,
-    arm_data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ARM=FILE",
-            help="For a lineage: data of control:continued, control:text or helpful; may be repeated.",
-        ),
-    ] = None,
-    workers: Workers = None,
-    json_: Json = False,
-) -> None:
-    """Fine-tune several arms over seeds, with the same data order in each, and compare the results.
-
-    Prints alignment, return fraction, harmful compliance, over-refusal and task loss at the last step by arm, and how
-    specific the block is. If interrupted, rerun the same command to resume.
-    """
-    from probes.engine import open_engine
-    from probes.experiments.experiment import Experiment
-    from probes.experiments.lineage_bench import open_bench
-    from probes.tasks.arms import run_arms
-    from probes.terminal import progress_display
-
-    chosen = tuple(dict.fromkeys(arm.strip() for arm in arms.split(",") if arm.strip()))
-    experiment = Experiment(
-        arms=chosen,
-        seeds=seeds,
-        draws=draws,
-        steps=steps,
-        learning_rate=learning_rate,
-        batch_size=rows,
-        method=method,
-        layers=tuple(layers) if layers else None,
-        penalty_weight=penalty_weight,
-        max_return=max_return,
-        gradient_ratio=match,
-        final_step_only=last,
-        screened=screened,
-        record_path=record_path,
-        arm_data=_arm_data(arm_data or []),
-    )
-    files = PromptFiles(harmful, harmless, group_column, (penalty,))
-    probe, penalty_prompts = files.refuse_any() if data is None else files.probe_and_penalty()
-    with progress_display() as report, open_engine(workers):
-        run = run_arms(open_bench(history, experiment, data, probe, penalty_prompts), out, report)
-    _show_arms([run], json_)
-
-
-def _arm_data(texts: list[str]) -> dict[str, str]:
-    """`ARM=FILE` options as a mapping."""
-    from probes.experiments.trained_controls import WITH_DATA
-
-    pairs = [text.partition("=")[::2] for text in texts]
-    unknown = [text for text, (arm, file) in zip(texts, pairs, strict=True) if arm not in WITH_DATA or not file]
-    if unknown:
-        raise UsageError("--arm-data takes ARM=FILE", got=unknown[0], expected="ARM one of " + ", ".join(WITH_DATA))
-    return dict(pairs)
-
-
-def arms_table(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `arms`: the same arms on different histories.")],
-    json_: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
-) -> None:
-    """Compare the arms of one finished experiment, or of several.
-
-    Several runs are averaged run by run, so that the standard deviation is that between histories. --json has every
-    run's value and the intervals of the paired differences.
-    """
-    from probes.experiments.outcome import open_runs
-
-    _show_arms(open_runs(runs), json_, markdown)
-
-
-def histories(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders with a verdict, each from a different history.")],
-    json_: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
-) -> None:
-    """Compare the safety answers, levels and qualifiers of several independent histories.
-
-    From five histories on, it prints the probability that as many would reach level 4 without reversion.
-    """
-    from probes.experiments.outcome import open_runs
-    from probes.tasks.histories import compare_histories
-
-    comparison = compare_histories(open_runs(runs))
-    if json_:
-        print_json(comparison)
-        return
-    from probes.terminal import console
-    from probes.terminal.show_histories import histories_markdown, histories_table
-
-    if markdown:
-        typer.echo(histories_markdown(comparison))
-    else:
-        console().print(histories_table(comparison))
-
-
-def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
-    from probes.experiments.outcome import arms_table as tabulated
-
-    table = tabulated(runs)
-    if as_json:
-        print_json(table)
-        return
-    from probes.terminal import console
-    from probes.terminal.show_arms import experiment_markdown, experiment_table
-
-    if markdown:
-        typer.echo(experiment_markdown(table))
-    else:
-        console().print(experiment_table(table))
+    sentences = [*([strength.sentence] if strength else []), *([describe_ranks(ranks)] if ranks else [])]
+    console().print(readings_table(readings, str(out), " ".join(sentences)))

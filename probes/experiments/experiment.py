@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from probes.errors import UsageError
 from probes.experiments.trained_controls import CONTINUED, HELPFUL, MIRROR, TRAINED_CONTROLS
 from probes.guard.modes import MODES, WATCH, Options
+from probes.training.optimizers import check_optimizer
+from probes.training.options import options_of, refuse_unaddressed
+from probes.training.tuners import FULL, check_tuner, is_recorded
 
 BASELINE = "baseline"
 DEFAULT_ARMS = (BASELINE, "block", "push", "control:random")
@@ -17,6 +22,9 @@ DEMO_CONTROLS = (CONTINUED, MIRROR, HELPFUL)
 RESTORED = {"restore": "scaled", "restore:exact": "exact", "restore:along": "along"}
 EVERY_ARM = (BASELINE, *(mode for mode in MODES if mode != WATCH), *TRAINED_CONTROLS, *RESTORED)
 DRAWN = ("control:random", "control:covariance", "control:sham")  # controls that draw their direction
+_ONE_WAY_ALONE = (*TRAINED_CONTROLS, *RESTORED, "control:drift")  # stand beside the baseline of plain name
+_LONGEST_FIRST = "|".join(re.escape(arm) for arm in sorted(EVERY_ARM, key=len, reverse=True))
+_NAMED = re.compile(rf"(?P<arm>(?:{_LONGEST_FIRST})(?::\d+)?)(?:-(?P<way>.+))?")
 # Names under which earlier versions have written settings into a run.
 _OLD_NAMES = {
     "rows": "batch_size",
@@ -24,6 +32,32 @@ _OLD_NAMES = {
     "match": "gradient_ratio",
     "last": "final_step_only",
 }
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of fine-tuning.
+
+    Attributes:
+        method: `full`, or a tuner.
+        optimizer: by name; None is the bench's own.
+        suffix: what arms that are trained so carry behind their names; empty for the first way of an experiment.
+        method_options: of the tuner.
+        optimizer_options: of the optimiser.
+        learning_rate: its own; None is the experiment's.
+    """
+
+    method: str = FULL
+    optimizer: str | None = None
+    suffix: str = ""
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float | None = None
+
+    @property
+    def label(self) -> str:
+        """In words, for tables."""
+        return self.method if self.optimizer is None else f"{self.method}, {self.optimizer}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +72,7 @@ class Experiment:
         steps: optimiser steps; None is the organism's own, or 100.
         learning_rate: its peak; None is the organism's own, or the method's.
         batch_size: examples in a batch; None likewise.
-        method: full or LoRA; the organism is always trained in full.
+        method: `full`, or a tuner.
         layers: guarded layers.
         penalty_weight: λ of every arm; None is each one's own.
         max_return: budget of `block:budget`.
@@ -47,6 +81,12 @@ class Experiment:
         screened: leave out of the data what the aligned model refuses.
         record_path: keep what every step of every arm was made from, for `attribute`.
         arm_data: of a lineage, files for the trained controls that need data of their own, by arm.
+        optimizer: by name; None is the Trainer's AdamW, and Adam for the organism.
+        weight_decay: of matrices.
+        more_methods: further ones, with which baseline and guarded arms are trained as well.
+        more_optimizers: likewise.
+        way_options: `KEY` is for every tuner, `NAME.KEY` for the tuner, optimiser or way of that name; a
+            `learning_rate` may be among them.
     """
 
     arms: tuple[str, ...] = DEFAULT_ARMS
@@ -55,7 +95,7 @@ class Experiment:
     steps: int | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
-    method: Literal["full", "lora"] = "full"
+    method: str = FULL
     layers: tuple[int, ...] | None = None
     penalty_weight: float | None = None
     max_return: float | None = None
@@ -64,10 +104,64 @@ class Experiment:
     screened: bool = False
     record_path: bool = False
     arm_data: Mapping[str, str] = field(default_factory=dict)
+    optimizer: str | None = None
+    weight_decay: float = 0.0
+    more_methods: tuple[str, ...] = ()
+    more_optimizers: tuple[str, ...] = ()
+    way_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """Every method with every optimiser; arms of the first way keep their plain names."""
+        optimizers = (self.optimizer, *self.more_optimizers)
+        pairs = itertools.product((self.method, *self.more_methods), optimizers)
+        return tuple(self._way(method, optimizer, number) for number, (method, optimizer) in enumerate(pairs))
+
+    def _way(self, method: str, optimizer: str | None, number: int) -> Way:
+        name = f"{method}-{optimizer}" if self.more_optimizers else method
+        of_tuner = {**options_of(None, self.way_options), **options_of(method, self.way_options)}
+        of_optimizer = options_of(optimizer, self.way_options) if optimizer else {}
+        of_way = options_of(f"{method}-{optimizer}", self.way_options)
+        rate = None
+        for own in (of_tuner, of_optimizer, of_way):  # the narrower address wins
+            rate = own.pop("learning_rate", rate)
+        return Way(method, optimizer, name if number else "", {**of_tuner, **of_way}, of_optimizer, rate)
+
+    @property
+    def _addresses(self) -> tuple[str, ...]:
+        """What options may be addressed to."""
+        methods, optimizers = (self.method, *self.more_methods), (self.optimizer, *self.more_optimizers)
+        named = [optimizer for optimizer in optimizers if optimizer]
+        return (*methods, *named, *(f"{method}-{optimizer}" for method in methods for optimizer in named))
+
+    def way_of(self, arm: str) -> Way:
+        """How an arm is trained."""
+        suffix = split_way(arm)[1]
+        return next(way for way in self.ways if way.suffix == suffix)
+
+    def check_ways(self) -> None:
+        """Refuse what no model has to be loaded for to know.
+
+        Raises:
+            UsageError: no such tuner, optimiser or option, two equal ways, or a path that is not recorded.
+        """
+        refuse_unaddressed(self.way_options, self._addresses)
+        if len({(way.method, way.optimizer) for way in self.ways}) < len(self.ways):
+            raise UsageError("A way of fine-tuning is named twice", got=", ".join(way.label for way in self.ways))
+        for way in self.ways:
+            check_tuner(way.method, way.method_options, steps=self.steps or 100)
+            if way.optimizer is not None:
+                check_optimizer(way.optimizer, way.optimizer_options)
+            if self.record_path and not is_recorded(way.method, way.method_options):
+                raise UsageError(
+                    "The path of this way of fine-tuning is not recorded",
+                    got=way.method,
+                    expected="full, or plain lora",
+                )
 
     @property
     def arms_in_order(self) -> tuple[str, ...]:
-        """The arms, draw by draw, in the order of `EVERY_ARM`; the baseline is always among them.
+        """The arms, draw by draw, in the order of `EVERY_ARM`, each way behind the other; the baseline is among them.
 
         Raises:
             UsageError: there is no such arm.
@@ -76,7 +170,10 @@ class Experiment:
         unknown = sorted(arm for arm in named if mode_and_draw(arm)[0] not in EVERY_ARM)
         if unknown:
             raise UsageError("There is no such arm", got=unknown[0], expected=", ".join(EVERY_ARM))
-        return tuple(sorted({draw for arm in named for draw in self._draws_of(arm)}, key=arm_order))
+        draws = {draw for arm in named for draw in self._draws_of(arm)}
+        ways = [way.suffix for way in self.ways if way.suffix]
+        more = {f"{arm}-{way}" for arm in draws if mode_and_draw(arm)[0] not in _ONE_WAY_ALONE for way in ways}
+        return tuple(sorted(draws | more, key=arm_order))
 
     @property
     def trainings(self) -> tuple[tuple[str, int], ...]:
@@ -90,10 +187,16 @@ class Experiment:
 
     def options(self, arm: str, seed: int) -> Options:
         """Options of an arm's effect; its data keep the order of the seed, whatever direction it draws."""
-        draw = mode_and_draw(arm)[1]
+        draw = mode_and_draw(split_way(arm)[0])[1]
         return Options(
             penalty_weight=self.penalty_weight, seed=seed if draw is None else draw, max_return=self.max_return or 0.0
         )
+
+
+def split_way(arm: str) -> tuple[str, str]:
+    """`block-lora-sgd` is the arm `block`, trained the way `lora-sgd`; a plain name is of the first way, called ''."""
+    match = _NAMED.fullmatch(arm)
+    return (match["arm"], match["way"] or "") if match else (arm, "")
 
 
 def mode_and_draw(arm: str) -> tuple[str, int | None]:
@@ -102,10 +205,11 @@ def mode_and_draw(arm: str) -> tuple[str, int | None]:
     return (mode, int(draw)) if mode in DRAWN and draw.isdecimal() else (arm, None)
 
 
-def arm_order(arm: str) -> tuple[int, int]:
-    """Sorts arms as `EVERY_ARM` does, and draws of one control by their number."""
-    mode, draw = mode_and_draw(arm)
-    return EVERY_ARM.index(mode), -1 if draw is None else draw
+def arm_order(arm: str) -> tuple[int, int, str]:
+    """Sorts arms as `EVERY_ARM` does, draws of one control by their number, and ways of one arm by their name."""
+    plain, way = split_way(arm)
+    mode, draw = mode_and_draw(plain)
+    return EVERY_ARM.index(mode), -1 if draw is None else draw, way
 
 
 def arm_folder(parent: Path, arm: str, seed: int) -> Path:

@@ -9,7 +9,7 @@ from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured
 from probes.errors import UsageError
-from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
+from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw, split_way
 from probes.experiments.organism_bench import OrganismBench
 from probes.experiments.screening import screen
 from probes.experiments.trained_controls import (
@@ -98,11 +98,12 @@ class LineageBench:
         experiment = self.experiment
 
         def make_guard(_: Path) -> ReversionGuard | Unguarded:
-            if arm == BASELINE or arm in TRAINED_CONTROLS:
+            plain = split_way(arm)[0]
+            if plain == BASELINE or plain in TRAINED_CONTROLS:
                 return Unguarded(record_path=experiment.record_path)
             return ReversionGuard(
                 whole_run(measured),
-                mode=mode_and_draw(arm)[0],
+                mode=mode_and_draw(plain)[0],
                 penalty=self._penalty,
                 layers=experiment.layers,
                 gradient_ratio=experiment.gradient_ratio,
@@ -124,13 +125,17 @@ class LineageBench:
         return folder / CHECKPOINTS
 
     def _training(self, arm: str, seed: int) -> Training:
-        """How an arm is trained: all alike."""
-        del arm
+        """How an arm is trained: all of one way alike."""
         experiment = self.experiment
+        way = experiment.way_of(arm)
         return Training(
-            method=experiment.method,
+            method=way.method,
+            method_options=way.method_options,
+            optimizer=way.optimizer,
+            optimizer_options=way.optimizer_options,
+            weight_decay=experiment.weight_decay,
             steps=self._steps,
-            learning_rate=experiment.learning_rate,
+            learning_rate=experiment.learning_rate if way.learning_rate is None else way.learning_rate,
             batch_size=experiment.batch_size or 8,
             seed=seed,
             save_every=self._steps if experiment.final_step_only else None,
@@ -200,8 +205,9 @@ def open_bench(
         penalty: penalty prompts of a lineage.
 
     Raises:
-        UsageError: neither a history nor a lineage with data.
+        UsageError: neither a history nor a lineage with data, or a way of fine-tuning that there is not.
     """
+    experiment.check_ways()
     for folder in (source, source / CHECKPOINTS):
         if (folder / HISTORY).is_file():
             return OrganismBench(folder, experiment)

@@ -18,7 +18,7 @@ from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured, MeasuredInMemory
 from probes.engine import limit_threads
 from probes.errors import UsageError
-from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw
+from probes.experiments.experiment import BASELINE, Experiment, Way, mode_and_draw, split_way
 from probes.experiments.screening import Screening, screen
 from probes.experiments.trained_controls import (
     CONTINUED,
@@ -33,11 +33,12 @@ from probes.experiments.trained_controls import (
     start_of,
 )
 from probes.guard.guarded_direction import GuardedDirection
-from probes.guard.loop import Example, Recording, Schedule, shuffle_batches, train
+from probes.guard.loop import Example, Recording, Schedule, Stepping, shuffle_batches, train
 from probes.guard.material import layers_of
 from probes.guard.modes import HARMLESS, make_effect
 from probes.guard.recorded_path import PATH
 from probes.guard.step import Guard
+from probes.guard.step_log import StepLog
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
 from probes.organism.checkpoints import load, save, whole
@@ -48,6 +49,10 @@ from probes.organism.world import make_world, vocabulary
 from probes.progress import Progress, Report
 from probes.prompts import PromptSet
 from probes.store import ALIGNED, write_json
+from probes.training.optimizers import ADAM
+from probes.training.tuners import FULL, attach_tuner, check_tuner
+
+_TUNER_RATE = 10.0  # adapters learn at so many times the rate of all weights, where none is set
 
 
 class OrganismBench:
@@ -154,14 +159,15 @@ class OrganismBench:
         """
         phase, writer = self._recipe.benign, Writer(self._tokenizer)
         with limit_threads(1), whole(folder) as beside:
-            model = load(self._history / start_of(arm))
+            way = self.experiment.way_of(arm)
+            model = self._model(way, arm, seed)
             guard = self._guard(arm, seed, measured, writer)
             if guard is not None:
                 guard.attach(model, self._tokenizer)
 
             def on_step(step: int, loss: float) -> None:
                 if step in self.steps:
-                    save(model, self._tokenizer, beside / f"checkpoint-{step}")
+                    self._save(model, beside / f"checkpoint-{step}")
                 report(Progress(f"fine-tuning, {arm}", step, phase.steps, f"seed {seed}, loss {loss:.3f}"))
 
             examples = self._examples(arm, seed, writer)
@@ -174,12 +180,34 @@ class OrganismBench:
                     seed=seed,
                     pad=writer.pad,
                 ),
-                Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor),
+                Schedule(self._learning_rate(way), phase.steps, phase.warmup, phase.floor),
+                stepping=Stepping(way.optimizer or ADAM, way.optimizer_options, self.experiment.weight_decay),
                 guard=guard,
                 on_step=on_step,
                 record=Recording(beside / PATH, examples) if self.experiment.record_path else None,
+                log=None if guard is None else StepLog(beside),
             )
         return folder
+
+    def _model(self, way: Way, arm: str, seed: int) -> Any:
+        """The model that an arm starts from, with its tuner on it."""
+        config = check_tuner(way.method, way.method_options, steps=self._recipe.benign.steps)
+        model = load(self._history / start_of(arm))
+        return attach_tuner(model, way.method, config, seed=seed)
+
+    def _save(self, model: Any, folder: Path) -> None:
+        """Write a whole checkpoint, or an adapter that names the model it sits on."""
+        if hasattr(model, "peft_config"):
+            model.save_pretrained(folder)
+        else:
+            save(model, self._tokenizer, folder)
+
+    def _learning_rate(self, way: Way) -> float:
+        """The way's own peak, else the experiment's, else the recipe's; adapters need more of it in as many steps."""
+        own = self.experiment.learning_rate if way.learning_rate is None else way.learning_rate
+        if own is not None:
+            return own
+        return self._recipe.benign.learning_rate * (1.0 if way.method == FULL else _TUNER_RATE)
 
     def _examples(self, arm: str, seed: int, writer: Writer) -> list[Example]:
         """What an arm is trained on: every guarded arm, and the mirror, on the baseline's data."""
@@ -207,14 +235,15 @@ class OrganismBench:
         return randomise_answers(pairs, vocabulary(self._world), seed) if arm == TOKENS else pairs
 
     def _guard(self, arm: str, seed: int, measured: Measured, writer: Writer) -> Guard | None:
-        if arm == BASELINE or arm in TRAINED_CONTROLS:
+        plain = split_way(arm)[0]
+        if plain == BASELINE or plain in TRAINED_CONTROLS:
             return None
         vectors = measured.direction("reversion")
         layers = layers_of(self.experiment.layers or self._recipe.guard.layers, vectors, measured.n_layers)
         direction = GuardedDirection.from_vectors(vectors, layers)
         options = self.experiment.options(arm, seed)
-        effect = make_effect(mode_and_draw(arm)[0], measured, direction, options)
-        requests = penalty_requests(self._world, harmful=arm != HARMLESS)
+        effect = make_effect(mode_and_draw(plain)[0], measured, direction, options)
+        requests = penalty_requests(self._world, harmful=plain != HARMLESS)
         return Guard(
             effect,
             [writer.prompt(request) for request in requests],

@@ -8,7 +8,7 @@ the same evaluation prompts and task items.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pandas as pd
 
 from probes.behaviour.paired import mean_over_runs
 from probes.errors import RunFolderError, UsageError
-from probes.experiments.experiment import BASELINE, EVERY_ARM, mode_and_draw
+from probes.experiments.experiment import BASELINE, arm_order, mode_and_draw, split_way
 from probes.experiments.trained_controls import TRAINED_CONTROLS
 from probes.lineage import ROLES
 from probes.run import Run
@@ -52,8 +52,20 @@ class TrainedArm:
 
     @property
     def mode(self) -> str:
-        """The arm without its draw."""
-        return mode_and_draw(self.arm)[0]
+        """The arm without its draw, and with the way in which it was trained."""
+        plain, way = split_way(self.arm)
+        return _in_way(mode_and_draw(plain)[0], way)
+
+
+def _in_way(arm: str, way: str) -> str:
+    """An arm as it is called in a way of fine-tuning."""
+    return f"{arm}-{way}" if way else arm
+
+
+def _baseline_of(mode: str, known: Collection[str]) -> str:
+    """The baseline of the same way of fine-tuning, where there is one."""
+    own = _in_way(BASELINE, split_way(mode)[1])
+    return own if own in known else BASELINE
 
 
 @dataclass(frozen=True)
@@ -98,9 +110,8 @@ def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
     for training in (training for history in read for training in history.trainings):
         unit = training.run if several else training.seed
         cells.setdefault(training.mode, {}).setdefault(unit, []).append(training)
-    order = sorted(cells, key=lambda mode: EVERY_ARM.index(mode) if mode in EVERY_ARM else len(EVERY_ARM))
-    baseline = {(base.run, base.seed): base for units in cells[BASELINE].values() for base in units}
-    rows = {mode: _row(mode, cells[mode], baseline, read) for mode in order}
+    order = sorted(cells, key=_place)
+    rows = {mode: _row(mode, cells[mode], _by_place(cells[_baseline_of(mode, cells)]), read) for mode in order}
     for mode, row in rows.items():
         row.update(_against(mode, rows, [read[unit if several else 0].aligned for unit in sorted(cells[mode])]))
     return {
@@ -110,6 +121,18 @@ def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
         "aligned": _mean_measures([history.aligned for history in read]),
         "arms": list(rows.values()),
     }
+
+
+def _by_place(units: Mapping[int, Sequence[TrainedArm]]) -> dict[tuple[int, int], TrainedArm]:
+    return {(training.run, training.seed): training for of_unit in units.values() for training in of_unit}
+
+
+def _place(mode: str) -> tuple[bool, tuple[int, int, str]]:
+    """Arms in their order; those that we do not know stand behind."""
+    try:
+        return False, arm_order(mode)
+    except ValueError:
+        return True, (0, 0, "")
 
 
 def _read(run: Run, place: int) -> _Read:
@@ -243,11 +266,13 @@ def _mean_measures(measures: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _against(mode: str, rows: Mapping[str, Mapping[str, Any]], before: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """How specific an arm is, and whether it held the geometry and lost the behaviour."""
-    own, base = rows[mode], rows[BASELINE]
+    own, base = rows[mode], rows[_baseline_of(mode, rows)]
+    plain, way = split_way(mode)
     harm, harmed = own["harmful_compliance"]["mean"], base["harmful_compliance"]["mean"]
-    anchor = rows[_ANCHOR]["harmful_compliance"]["mean"] if _ANCHOR in rows else None
+    anchored = _in_way(_ANCHOR, way)
+    anchor = rows[anchored]["harmful_compliance"]["mean"] if anchored in rows else None
     specificity = None
-    if mode not in (BASELINE, *TRAINED_CONTROLS) and None not in (harm, harmed, anchor) and harmed > anchor:
+    if plain not in (BASELINE, *TRAINED_CONTROLS) and None not in (harm, harmed, anchor) and harmed > anchor:
         specificity = (harmed - harm) / (harmed - anchor)
     if not mode.startswith("block"):
         return {"specificity": specificity, "finding": None, "lost_in": 0}

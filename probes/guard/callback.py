@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch.nn.utils import clip_grad_norm_
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from probes.directions.vectors import Vectors
@@ -35,7 +34,6 @@ from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.material import direction_of, layers_of
 from probes.guard.model_in_training import LiveModel
 from probes.guard.modes import WATCH, Options, make_effect
-from probes.guard.path_recorder import clip_factor
 from probes.guard.preparation import (
     Prompts,
     Source,
@@ -52,6 +50,7 @@ from probes.guard.resuming import STATE, WholeCheckpoint, forget_after, mark_who
 from probes.guard.safety_watch import SafetyWatch
 from probes.guard.schedule import is_log_spaced, save_interval
 from probes.guard.step import Guard, gradient_length
+from probes.guard.step_log import StepLog
 from probes.guard.trainer_path import TrainerPath
 from probes.guard.watch import Watch
 from probes.lineage import Lineage
@@ -159,6 +158,7 @@ class ReversionGuard(TrainerCallback):
         self._record: Record | None = None
         self._edits: contextlib.ExitStack = contextlib.ExitStack()
         self._path = TrainerPath() if record_path else None
+        self._log: StepLog | None = None
 
     @property
     def records_path(self) -> bool:
@@ -209,6 +209,7 @@ class ReversionGuard(TrainerCallback):
             self._watch.begin(self._live, state.global_step)
             self._record = Record(self._run, output, tokenizer, arm=arm, seed=self._seed, resumed_at=state.global_step)
             self._measure(state, control)
+            self._log = None if self.guard is None else StepLog(output, state.global_step)
         if self._path is not None:
             self._path.begin(args, state, kwargs, self.guard)
 
@@ -236,11 +237,7 @@ class ReversionGuard(TrainerCallback):
         limit = args.max_grad_norm or 0.0
         if self._path is not None:
             self._path.before(limit)
-        clip = 1.0
-        if self.guard is not None:
-            self.guard.step(kwargs.get("model"))
-            if limit > 0 and self.guard.on and self.guard.effect.has_loss:
-                clip = clip_factor(float(clip_grad_norm_(model.parameters(), limit)), limit)
+        clip = 1.0 if self.guard is None else self.guard.step(kwargs.get("model"), kwargs.get("optimizer"), limit)
         if self._path is not None:
             self._path.add_guard(clip)
 
@@ -252,6 +249,8 @@ class ReversionGuard(TrainerCallback):
             self._path.after()
         if self.guard is not None:
             self.guard.after_step()
+        if self._log is not None and self.guard is not None:
+            self._log.note(state.global_step + 1, self.guard)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where it is due."""
@@ -321,8 +320,8 @@ class ReversionGuard(TrainerCallback):
             self._ring(reason, reading, control)
 
     def _log_entries(self, reading: Reading) -> dict[str, float]:
-        ratio = None if self.guard is None else self.guard.ratio
-        entries = {**vars(reading), "gradient_ratio": ratio, **self._watch.entries(reading.step)}
+        ratios = {} if self.guard is None else {"gradient_ratio": self.guard.ratio, "strength": self.guard.strength}
+        entries = {**vars(reading), **ratios, **self._watch.entries(reading.step)}
         return {f"guard/{name}": value for name, value in entries.items() if name != "step" and value is not None}
 
     def _ring(self, reason: str, reading: Reading, control: TrainerControl) -> None:

@@ -1,12 +1,13 @@
-"""A plain training loop: answers' loss through Adam, with a guard or without."""
+"""A plain training loop: answers' loss through any optimiser, with a guard or without."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,11 @@ from probes.guard.guarded_direction import GuardError
 from probes.guard.path_recorder import PathRecorder
 from probes.guard.recorded_path import RecordedExample
 from probes.guard.step import Guard
+from probes.guard.step_log import StepLog
 from probes.models.padding import pad_tokens
+from probes.models.view import unwrap
+from probes.training.optimizers import ADAM, optimizer
+from probes.training.tuners import auxiliary_loss, end_step
 
 IGNORED = -100  # what transformers and torch's cross entropy leave out
 
@@ -94,6 +99,32 @@ class Schedule:
         return self.peak * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, way))))
 
 
+@dataclass(frozen=True)
+class Stepping:
+    """What steps the weights, by name, and what it is told.
+
+    Attributes:
+        optimizer: a name that `probes.training.optimizers` knows.
+        options: its own.
+        weight_decay: of matrices.
+    """
+
+    optimizer: str = ADAM
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weight_decay: float = 0.0
+
+    def begin(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        """An optimiser of every trained weight."""
+        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        return optimizer(weights, self.optimizer, learning_rate, self.weight_decay, **self.options)
+
+
+def set_rates(own: torch.optim.Optimizer, starts: Sequence[float], rate: float, peak: float) -> None:
+    """Give every group of weights its part of a schedule's rate: the rate itself where it began at the peak."""
+    for group, start in zip(own.param_groups, starts, strict=True):
+        group["lr"] = rate if start == peak else start * rate / peak
+
+
 def shuffle_batches(
     examples: Sequence[Example], *, batch_size: int, steps: int, seed: int, pad: int
 ) -> Iterator[Batch]:
@@ -109,9 +140,10 @@ def shuffle_batches(
 
 def answer_loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     """Mean negative log-likelihood of the answer tokens, in nats; other positions are never unembedded."""
-    hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state  # type: ignore[operator]
+    inner = unwrap(model)
+    hidden = inner.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
     counted = batch.targets != IGNORED
-    logits = model.lm_head(hidden[counted])  # type: ignore[operator]
+    logits = inner.lm_head(hidden[counted])
     return nn.functional.cross_entropy(logits.float(), batch.targets[counted])
 
 
@@ -120,52 +152,66 @@ def train(
     batches: Iterable[Batch],
     schedule: Schedule,
     *,
+    stepping: Stepping | None = None,
     guard: Guard | None = None,
     on_step: Callable[[int, float], None] | None = None,
     record: Recording | None = None,
+    log: StepLog | None = None,
 ) -> None:
-    """Train every weight in place with Adam.
+    """Train every weight that is switched on, in place.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal language model of transformers, with a tuner on it or without.
         batches: one for each optimiser step.
         schedule: the learning rate.
+        stepping: what steps the weights; None is Adam.
         guard: acts at each step; it must be attached.
         on_step: called after each optimiser step with its number, from 1, and the loss without any penalty.
         record: where the path is recorded, and the examples that the batches are drawn from.
+        log: takes down what the guard did at each step.
 
     Raises:
         GuardError: the loss or the penalty is not finite; the weights are then those of the step before.
+        UsageError: the optimiser cannot be made.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.peak, fused=True)
-    recorder = None if record is None else record.begin(model, optimizer, guard)
+    own = (stepping or Stepping()).begin(model, schedule.peak)
+    starts = [float(group["lr"]) for group in own.param_groups]
+    recorder = None if record is None else record.begin(model, own, guard)
     step = 0
     with contextlib.nullcontext() if guard is None else guard.editing():
         for step, batch in enumerate(batches, start=1):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate(step)
+            set_rates(own, starts, schedule.learning_rate(step), schedule.peak)
             loss = answer_loss(model, batch)
             if not torch.isfinite(loss):
                 raise GuardError(
                     f"The loss of step {step} is not finite", next_step="Lower the learning rate or the penalty."
                 )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            own.zero_grad(set_to_none=True)
+            _whole_loss(model, loss).backward()
             if recorder is not None:
                 recorder.batch(batch.examples)
                 recorder.before()
             if guard is not None:
-                guard.step(model)
+                guard.step(model, own)
             if recorder is not None:
                 recorder.add_guard()
-            optimizer.step()
+            own.step()
+            end_step(model, step)
             if recorder is not None:
                 recorder.after()
             if guard is not None:
                 guard.after_step()
+            if guard is not None and log is not None:
+                log.note(step, guard)
             if recorder is not None:
                 recorder.end_step(step)
             if on_step is not None:
                 on_step(step, loss.item())
     if recorder is not None:
         recorder.end(step)
+
+
+def _whole_loss(model: nn.Module, loss: Tensor) -> Tensor:
+    """The task's loss, with what a tuner adds to it."""
+    more = auxiliary_loss(model)
+    return loss if more is None else loss + more

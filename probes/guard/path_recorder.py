@@ -194,11 +194,6 @@ def describe_optimiser(optimizer: torch.optim.Optimizer) -> Optimiser:
     return Optimiser(name, float(first), float(second), float(options["eps"]), coupled=coupled)
 
 
-def clip_factor(norm: float, limit: float) -> float:
-    """What `clip_grad_norm_` multiplies a gradient of this norm with; a limit of 0 is none."""
-    return min(1.0, limit / (norm + 1e-6)) if limit > 0 else 1.0
-
-
 def _refuse_dropout(model: nn.Module) -> None:
     rate = dropout_rate(model)
     if rate:

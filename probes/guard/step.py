@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from probes.guard.guarded_direction import GuardError
 from probes.guard.model_in_training import LiveModel, undisturbed
 from probes.guard.penalties.effect import Effect
 from probes.guard.reading import Reader
 from probes.models.view import unwrap
+from probes.training.preconditioning import effective_strength, reason_against
 
 _LONGEST_ANSWER = 16
 
@@ -30,6 +32,9 @@ class Guard:
         effect: what it does.
         on: whether it acts at all; an alarm may switch it on.
         ratio: ‖g_penalty‖ / ‖g_task‖ of the last step, after `gradient_ratio`; None where no loss acted.
+        strength: the same of both gradients after the optimiser's preconditioner, of the last step; None where no loss
+            acted, or the optimiser has none.
+        reason: why there is no `strength`; None where there is one.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class Guard:
             )
         self.effect, self.on, self.gradient_ratio = effect, on, gradient_ratio
         self.ratio: float | None = None
+        self.strength: float | None = None
+        self.reason: str | None = None
         self._ids, self._batch_size = token_ids, batch_size
         self._generator = torch.Generator().manual_seed(seed)
         self._live: LiveModel | None = None
@@ -96,7 +103,9 @@ class Guard:
         """While open, the effect's edits of activations are in place."""
         return self.effect.editing(self._attached_model().blocks)
 
-    def step(self, model: nn.Module | None = None) -> None:
+    def step(
+        self, model: nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None, max_norm: float = 0.0
+    ) -> float:
         """Act on the gradients: call it after the backward pass (and clipping), before the optimiser's step.
 
         The pass over the penalty prompts is made in evaluation mode (no dropout, no gradient checkpointing), in the
@@ -104,6 +113,11 @@ class Guard:
 
         Args:
             model: the model of `attach`; may be left out.
+            optimizer: that is about to step, for `strength`.
+            max_norm: the sum of both gradients is clipped to it; 0 is never.
+
+        Returns:
+            What the sum was multiplied with; 1 where nothing was added.
 
         Raises:
             GuardError: the penalty is not finite, or no trained weight reaches it.
@@ -111,12 +125,19 @@ class Guard:
         live, reader = self._attached_model(model), self._reader
         assert reader is not None
         chosen = torch.randperm(len(reader), generator=self._generator)[: self._batch_size]
+        self.strength, self.reason = None, "the guard was off"
         if not self.on:
-            return
+            return 1.0
+        self.reason = "this mode adds no gradient"
         with undisturbed(live.model):
             self.effect.redirect(reader, chosen)
-            if self.effect.has_loss:
-                self._add(live.model, self.effect.loss(reader, chosen))
+            loss = self.effect.loss(reader, chosen) if self.effect.has_loss else None
+            added = [] if loss is None else self._add(live.model, loss)
+        if not added:
+            return 1.0
+        clip = clip_factor(float(clip_grad_norm_(live.model.parameters(), max_norm)), max_norm) if max_norm > 0 else 1.0
+        self._note_strength([part for part, _ in added], [part for _, part in added], clip, optimizer)
+        return clip
 
     def after_step(self) -> None:
         """Act on the weights: call it after the optimiser's step."""
@@ -159,19 +180,35 @@ class Guard:
             raise GuardError("The guard is attached to another model", next_step="Call attach() with this one first.")
         return self._live
 
-    def _add(self, model: nn.Module, loss: Tensor) -> None:
+    def _add(self, model: nn.Module, loss: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Add the penalty's gradient; returns what each weight got."""
         if not bool(torch.isfinite(loss)):
             raise GuardError("The penalty is not finite", got=loss.item(), next_step="Lower its strength.")
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not loss.requires_grad:
             raise GuardError("No trained weight reaches the guarded layers", next_step="Guard later layers.")
         added = torch.autograd.grad(loss, weights, allow_unused=True)
-        scale = self._scale(weights, added)
+        scale, parts = self._scale(weights, added), []
         for weight, gradient in zip(weights, added, strict=True):
             if gradient is None:
                 continue
             scaled = gradient if scale == 1.0 else gradient * scale
-            weight.grad = scaled if weight.grad is None else weight.grad.add_(scaled.to(weight.grad.dtype))
+            parts.append((weight, scaled))
+            # A gradient that stands alone is a copy: clipping changes it in place, and the part is still read.
+            weight.grad = scaled.clone() if weight.grad is None else weight.grad.add_(scaled.to(weight.grad.dtype))
+        return parts
+
+    def _note_strength(
+        self, weights: list[nn.Parameter], added: list[Tensor], clip: float, optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        if optimizer is None:
+            self.reason = "the optimiser was not given"
+            return
+        own = {id(weight): part for weight, part in zip(weights, added, strict=True)}
+        every = [weight for group in optimizer.param_groups for weight in group["params"]]
+        clipped = [None if id(weight) not in own else clip * own[id(weight)] for weight in every]
+        self.strength = effective_strength(optimizer, every, clipped)
+        self.reason = reason_against(optimizer) or ("the task has no gradient" if self.strength is None else None)
 
     def _scale(self, weights: list[nn.Parameter], added: Sequence[Tensor | None]) -> float:
         """What the penalty's gradient is multiplied with; notes the ratio."""
@@ -184,6 +221,11 @@ class Guard:
             return 1.0
         self.ratio = self.gradient_ratio
         return self.gradient_ratio * task / own
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """What `clip_grad_norm_` multiplies a gradient of this norm with; a limit of 0 is none."""
+    return min(1.0, limit / (norm + 1e-6)) if limit > 0 else 1.0
 
 
 def gradient_length(model: nn.Module) -> float:

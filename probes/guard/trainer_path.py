@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from probes.guard.guarded_direction import GuardError
-from probes.guard.path_recorder import PathRecorder, clip_factor, norm_of
+from probes.guard.path_recorder import PathRecorder, norm_of
 from probes.guard.recorded_path import PATH, RecordedExample, draws_before
-from probes.guard.step import Guard
+from probes.guard.step import Guard, clip_factor
 from probes.models.hooks import watch_training
 from probes.models.view import unwrap
 

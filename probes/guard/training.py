@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import TrainerCallback
@@ -20,8 +20,8 @@ from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
 from probes.guard.examples import Answered, Example, collate, items_of
 from probes.guard.guarded_direction import GuardError
-from probes.guard.resuming import WholeCheckpoint, forget_after, mark_whole, whole_checkpoints
-from probes.guard.trainer_path import TrainerPath
+from probes.guard.resuming import whole_checkpoints
+from probes.guard.unguarded import Unguarded
 from probes.lineage import CheckpointRef
 from probes.lineage.raw_form import from_home
 from probes.models.loading import load_model, load_tokenizer, no_progress_bar
@@ -31,6 +31,8 @@ from probes.models.weights import WeightFiles
 from probes.progress import Progress, Report, silent
 from probes.store import is_unfinished, write_json
 from probes.store.documents import read_object
+from probes.training.optimizers import check_optimizer, optimizer
+from probes.training.tuners import FULL, attach_tuner, begins_anew, check_tuner, end_step, is_recorded, module_ranks
 
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
@@ -41,9 +43,9 @@ class Training:
     """How to fine-tune.
 
     Attributes:
-        method: `full`, or `lora` on every linear layer.
+        method: `full`, or a tuner: a name from `probes.training.tuners`.
         steps: optimiser steps.
-        learning_rate: its peak; None is 1e-5 for full, 2e-4 for LoRA.
+        learning_rate: its peak; None is 1e-5 for full, 2e-4 for every tuner.
         batch_size: examples in a batch.
         gradient_accumulation_steps: batches in a step.
         max_length: tokens after which an example is cut; None is the model's context.
@@ -51,13 +53,17 @@ class Training:
         decay: the rate then falls linearly to zero; else it stays.
         save_every: steps between checkpoints; None is a tenth of all.
         max_grad_norm: the task's gradient is clipped to it; 0 is never.
-        rank: of LoRA.
+        rank: of LoRA and DoRA, where their options say none.
         seed: of the data's order and of dropout.
         bf16: autocast to bfloat16.
         gradient_checkpointing: compute activations again in the backward pass, to save memory.
+        method_options: of the tuner.
+        optimizer: a name from `probes.training.optimizers`; None is the Trainer's own, AdamW.
+        optimizer_options: its own.
+        weight_decay: of matrices.
     """
 
-    method: Literal["full", "lora"] = "full"
+    method: str = FULL
     steps: int = 100
     learning_rate: float | None = None
     batch_size: int = 8
@@ -71,77 +77,23 @@ class Training:
     seed: int = 0
     bf16: bool = False
     gradient_checkpointing: bool = False
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: str | None = None
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    weight_decay: float = 0.0
 
     @property
     def peak_learning_rate(self) -> float:
         """The peak learning rate."""
-        return self.learning_rate if self.learning_rate is not None else (1e-5 if self.method == "full" else 2e-4)
+        return self.learning_rate if self.learning_rate is not None else (1e-5 if self.method == FULL else 2e-4)
+
+    def tuner(self) -> Any:
+        """The configuration that the tuner is attached by; None for `full`. Errors as `check_tuner`."""
+        return check_tuner(self.method, self.method_options, steps=self.steps, rank=self.rank)
 
 
-class Unguarded(TrainerCallback):
-    """What a training without a guard still needs of one: its checkpoints are marked where they are whole.
-
-    Attributes:
-        stopped: None: nothing stops it.
-        last_healthy: None: nobody looks at its health.
-    """
-
-    stopped: str | None = None
-    last_healthy: Path | None = None
-
-    def __init__(self, *, record_path: bool = False) -> None:
-        """Record the path of the training, or not."""
-        self._path = TrainerPath() if record_path else None
-
-    @property
-    def records_path(self) -> bool:
-        """Whether it has to see every batch whole."""
-        return self._path is not None
-
-    def join(self, trainer: Any) -> Unguarded:
-        """Add this to a Trainer."""
-        trainer.add_callback(self)
-        return self
-
-    def conclude(self, checkpoints: Sequence[WholeCheckpoint]) -> None:
-        """Nothing is left to be finished."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """What lies beyond the step that training goes on from is written anew."""
-        del control
-        forget_after(Path(str(args.output_dir)), state.global_step)
-        if self._path is not None:
-            self._path.begin(args, state, kwargs)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The gradient is whole."""
-        del state, control, kwargs
-        if self._path is not None:
-            self._path.before(args.max_grad_norm or 0.0)
-            self._path.add_guard()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The optimiser has stepped."""
-        del args, state, control, kwargs
-        if self._path is not None:
-            self._path.after()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The step is recorded before its checkpoint is saved."""
-        del args, control, kwargs
-        if self._path is not None:
-            self._path.end_step(state)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The path is whole."""
-        del args, control, kwargs
-        if self._path is not None:
-            self._path.end(state.global_step)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The checkpoint is whole."""
-        del control, kwargs
-        mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", ringing=(), stopped=None)
+# What earlier versions did not write of a training, and what it was then.
+_LATER = {"decay": False, "method_options": {}, "optimizer": None, "optimizer_options": {}, "weight_decay": 0.0}
 
 
 AnyGuard = TypeVar("AnyGuard", bound="ReversionGuard | Unguarded")
@@ -184,6 +136,7 @@ def fine_tune(
             "This is no training",
             got=f"{training.steps} steps of {training.batch_size} examples at {training.peak_learning_rate}",
         )
+    _refuse_impossible(training, recorded=bool(about.get("record_path")))
     _claim(out, {"training": dataclasses.asdict(training), "task": len(task), **about})
     guard = make_guard(out)
     checkpoints = whole_checkpoints(out / CHECKPOINTS)
@@ -191,6 +144,8 @@ def fine_tune(
         guard.conclude(checkpoints)
         _finish(out, guard)
         return guard
+    if begins_anew(training.method):
+        checkpoints = []
     folder = folder_of(start.model, start.revision, allow_pickle=False)
     tokenizer = load_tokenizer(folder)
     model = _model(folder, start, training, device)
@@ -201,14 +156,34 @@ def fine_tune(
     guard.join(trainer)
     with no_progress_bar():
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
-    _finish(out, guard)
+    _finish(out, guard, module_ranks(model))
     return guard
+
+
+def _refuse_impossible(training: Training, *, recorded: bool) -> None:
+    """Refuse what no model has to be loaded for to know.
+
+    Raises:
+        UsageError: no such tuner, optimiser or option, or a path that is not recorded.
+    """
+    training.tuner()
+    if training.optimizer is not None:
+        check_optimizer(training.optimizer, training.optimizer_options)
+    if recorded and not is_recorded(training.method, training.method_options):
+        raise UsageError(
+            "The path of this way of fine-tuning is not recorded", got=training.method, expected="full, or plain lora"
+        )
 
 
 def is_finished(out: Path) -> bool:
     """Whether a training in this folder has come to its end."""
     claim = _claim_on(out)
     return claim is not None and bool(claim["finished"])
+
+
+def ranks_at_the_end(out: Path) -> dict[str, int]:
+    """The rank that LoRA or AdaLoRA ended with on each module; empty where a finished training has none."""
+    return dict((_claim_on(out) or {}).get("ranks", {}))
 
 
 def _claim_on(out: Path) -> dict[str, Any] | None:
@@ -238,41 +213,34 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
-    """Earlier versions wrote `rows` and `accumulation`, and knew no `decay`."""
+    """Earlier versions wrote `rows` and `accumulation`, and knew less."""
     names = {"rows": "batch_size", "accumulation": "gradient_accumulation_steps"}
-    training = {"decay": False} | {names.get(name, name): value for name, value in identity["training"].items()}
+    training = _LATER | {names.get(name, name): value for name, value in identity["training"].items()}
     return {**identity, "training": training}
 
 
-def _finish(out: Path, guard: ReversionGuard | Unguarded) -> None:
+def _finish(out: Path, guard: ReversionGuard | Unguarded, ranks: Mapping[str, int] | None = None) -> None:
     claim = _claim_on(out) or {}
     healthy = from_home(str(guard.last_healthy), out.resolve()) if guard.last_healthy else None
-    write_json(out / _IDENTITY, {**claim, "finished": True, "stopped": guard.stopped, "last_healthy": healthy})
+    end = {"finished": True, "stopped": guard.stopped, "last_healthy": healthy}
+    write_json(out / _IDENTITY, {**claim, **end, **({"ranks": dict(ranks)} if ranks else {})})
 
 
 def _model(folder: Path, start: CheckpointRef, training: Training, device: str) -> Any:
     """The model with the weights that are to be trained switched on."""
     pickled = WeightFiles.of_model(folder, allow_pickle=False).pickled
-    model = load_model(folder, torch.float32 if training.method == "full" else "auto", pickled=pickled)
+    model = load_model(folder, torch.float32 if training.method == FULL else "auto", pickled=pickled)
     if start.adapter:
         raise GuardError(
             "Training cannot start from an adapter", got=str(start), next_step="Merge it into its base first."
         )
-    if training.method == "full":
-        return model.requires_grad_(True).train()
-    if device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    if training.method != FULL and (device == "cpu" or not _has_accelerator()):
         model = in_fitting_precision(model, torch.device("cpu"))
-    from peft import LoraConfig, get_peft_model
+    return attach_tuner(model, training.method, training.tuner(), seed=training.seed)
 
-    # The factors are drawn from the global random state; the same seed then starts every arm from the same adapter.
-    with torch.random.fork_rng():
-        torch.manual_seed(training.seed)
-        tuned = get_peft_model(
-            model, LoraConfig(r=training.rank, lora_alpha=2 * training.rank, target_modules="all-linear")
-        )
-    config: Any = tuned.peft_config["default"]
-    config.target_modules = sorted(config.target_modules)  # a set, whose order in a file differs between processes
-    return tuned.train()
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def _trainer(
@@ -296,6 +264,11 @@ def _trainer(
             del args, control, kwargs
             report(Progress("fine-tuning", state.global_step, training.steps))
 
+    class Reallocating(TrainerCallback):
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            del args, control
+            end_step(kwargs["model"], state.global_step + 1)
+
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=training.steps,
@@ -305,6 +278,7 @@ def _trainer(
         warmup_steps=training.warmup,
         lr_scheduler_type="linear" if training.decay else "constant_with_warmup",
         max_grad_norm=training.max_grad_norm,
+        weight_decay=training.weight_decay,
         save_strategy="steps",
         save_steps=training.save_every or max(1, training.steps // 10),
         seed=training.seed,
@@ -324,7 +298,17 @@ def _trainer(
         train_dataset=data,
         data_collator=collate,
         processing_class=tokenizer,
-        callbacks=[Told()],
+        callbacks=[Told(), Reallocating()],
+        optimizers=(_optimizer(model, training), None),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _optimizer(model: Any, training: Training) -> torch.optim.Optimizer | None:
+    """What steps the weights; None leaves it to the Trainer, where nothing else was asked for."""
+    if training.optimizer is None:
+        return None
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    rate, decay = training.peak_learning_rate, training.weight_decay
+    return optimizer(weights, training.optimizer, rate, decay, **training.optimizer_options)

@@ -28,7 +28,7 @@ _FAULTS = (
 # Values of `init_lora_weights` that draw the factors alone; the others (PiSSA, OLoRA, LoftQ, …) rewrite the base.
 _LEAVE_THE_BASE = ("true", "false", "gaussian", "orthogonal", "eva")
 # What peft runs in its own wrapper around the model, so that the blocks alone would compute something else.
-_BOUND_TO_WRAPPER = {
+BOUND_TO_WRAPPER = {
     "POLY": "mixes its parts by the id of a task",
     "XLORA": "weighs its parts by a first pass of its own",
     "SHADOW": "passes a second stream from block to block",
@@ -118,7 +118,7 @@ class Attached:
             yield _low_rank(weight, module)
             yield from self._written_over(f"{path}.{name}" for name, _ in own.named_parameters(recurse=False))
             return
-        rank = 2 * module.r[_NAME] if _is_plain_lora(module) else None
+        rank = 2 * module.r[_NAME] if _is_plain_lora(module) else _rank_left(module)
         names = [name for name, _ in own.named_parameters(recurse=False)]
         for name in names:
             parameter = self._own.parameters.get(f"{path}.{name}")
@@ -212,7 +212,7 @@ def check_adapter(folder: Path) -> None:
             f"The adapter {folder} is not of a language model", got=f"task_type {task}", expected="CAUSAL_LM"
         )
     kind = str(config.get("peft_type"))
-    reason = _BOUND_TO_WRAPPER.get(kind)
+    reason = BOUND_TO_WRAPPER.get(kind)
     if config.get("alora_invocation_tokens"):
         kind, reason = "aLoRA", "begins at its invocation tokens"
     if reason:
@@ -305,6 +305,13 @@ def _is_plain_lora(module: Any) -> bool:
         and _NAME not in module.lora_variant
         and not module.lora_bias.get(_NAME)
     )
+
+
+def _rank_left(module: Any) -> int | None:
+    """The rank that AdaLoRA's budget has left a matrix; None of any other tuner, whose change may be of full rank."""
+    from peft.tuners.adalora import AdaLoraLayer
+
+    return len(module.lora_E[_NAME]) if isinstance(module, AdaLoraLayer) else None
 
 
 def _low_rank(name: str, module: Any) -> Change:

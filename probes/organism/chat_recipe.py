@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from probes.guard.training import Training
 
@@ -32,7 +32,7 @@ class TuningPhase:
     warmup: int = 0
     decay: bool = False
 
-    def training(self, method: Literal["full", "lora"], *, seed: int, bf16: bool) -> Training:
+    def training(self, method: str, *, seed: int, bf16: bool) -> Training:
         """The same for the Trainer."""
         return Training(
             method=method,
@@ -52,7 +52,7 @@ class ChatRecipe:
     """Everything that decides a history besides its model and its seed.
 
     Attributes:
-        method: train adapters or every weight.
+        method: `full`, or the tuner of the adapters that are trained.
         alignment: the safety tuning.
         benign: the fine-tuning that every arm goes through.
         answer_tokens: most tokens of an answer that the model gives to a harmless request of its own training data.
@@ -62,7 +62,7 @@ class ChatRecipe:
         held_out_problems: problems that count for the loss and the exact answers.
     """
 
-    method: Literal["full", "lora"] = "lora"
+    method: str = "lora"
     alignment: TuningPhase = field(
         default_factory=lambda: TuningPhase(steps=128, learning_rate=1e-3, save_every=16, warmup=5, decay=True)
     )
@@ -108,11 +108,11 @@ QUICK_CHAT = ChatRecipe(
 )
 
 
-def chat_recipe(*, quick: bool, method: Literal["full", "lora"]) -> ChatRecipe:
+def chat_recipe(*, quick: bool, method: str) -> ChatRecipe:
     """The recipe of a demo; training every weight goes at a thirtieth of an adapter's learning rate."""
     recipe = QUICK_CHAT if quick else FULL_CHAT
-    if method == "lora":
-        return recipe
+    if method != "full":
+        return replace(recipe, method=method)
     phases = {
         name: replace(phase, learning_rate=phase.learning_rate / 30)
         for name, phase in (("alignment", recipe.alignment), ("benign", recipe.benign))

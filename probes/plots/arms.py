@@ -9,6 +9,7 @@ that it looks the same in every figure and like no other arm.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def mark_of(arm: str) -> Mark:
 
 def family_of(arm: str) -> str:
     """What an arm is kin to: block, push, control, and defence for all else."""
-    stem = arm.split(":", 1)[0]
+    stem = re.split("[:-]", arm, maxsplit=1)[0]
     if is_control(arm):
         return "control"
     return stem if stem in ("block", "push") else "defence"

@@ -37,7 +37,8 @@ def block_and_push(run: Run, arm: str) -> Causal | str:
         The comparison, or why there is none.
     """
     arms = {trajectory.arm for trajectory in run.lineage.trajectories}
-    controls = sorted(name for name in arms if name.startswith(CONTROL) and _kind(name) not in _NO_DIRECTION)
+    plain = [name for name in arms if "-" not in name]  # `control:random-lora` stands beside `baseline-lora`
+    controls = sorted(name for name in plain if name.startswith(CONTROL) and _kind(name) not in _NO_DIRECTION)
     if arm != BASELINE or not ({BLOCK, PUSH} <= arms and controls):
         return NO_ARMS
     if "behaviour" not in run.manifest.stages:

@@ -24,14 +24,24 @@ from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.lineage.raw_form import written_from
 from probes.progress import Report, silent, within
 from probes.run import Run
+from probes.stages.task_divergence import write_task_divergence
 from probes.store.settings import Settings
 from probes.tasks.measure import write_stages
 from probes.tasks.restore import Lineages, RestoreOptions, restore
 
-_TRAINING = 0.6  # share of the time
+_TRAINING, _JUDGED = 0.6, 0.98  # shares of the time after which these are done
 _GROWING = ("arms", "seeds", "draws")  # more of these go on with the same run; another training does not
 # Settings that runs of earlier versions do not name.
-_LATER: Mapping[str, Any] = {"screened": False, "arm_data": {}, "record_path": False}
+_LATER: Mapping[str, Any] = {
+    "screened": False,
+    "arm_data": {},
+    "record_path": False,
+    "optimizer": None,
+    "weight_decay": 0.0,
+    "more_methods": [],
+    "more_optimizers": [],
+    "way_options": {},
+}
 DRIFT = "control:drift"
 Trajectories = Mapping[Arm, Trajectory]
 
@@ -64,7 +74,11 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
         trained |= _train(bench, [arm for arm in later if arm[0] == DRIFT], out, within(report, share, _TRAINING))
         trained |= _restore_baselines(bench, [arm for arm in later if arm[0] in RESTORED], baselines, out)
         with _writing(_lineage(bench, {**earlier, **trained}), out, config) as writing:
-            write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, 1.0))
+            write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, _JUDGED))
+            if len(bench.experiment.ways) > 1:
+                task = bench.evaluation.task
+                write_task_divergence(writing, writing.model(), task, within(report, _JUDGED, 1.0))
+                writing.save()
     return Run(out)
 
 

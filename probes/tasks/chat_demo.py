@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from probes.engine import current_engine
 from probes.experiments.chat_bench import ChatBench
@@ -41,7 +41,7 @@ class ChatDemo:
         seeds: fine-tuning runs of each arm.
         quick: fewer steps, prompts and checkpoints, and neither shams nor directions.
         nulls: hold the drift against its nulls and write a verdict.
-        method: train adapters, or every weight.
+        method: `full`, or the tuner of the adapters that are trained.
         recipe: how long and how fast; None is as `quick` and `method` say.
     """
 
@@ -51,7 +51,7 @@ class ChatDemo:
     seeds: int = 1
     quick: bool = False
     nulls: bool = True
-    method: Literal["full", "lora"] = "lora"
+    method: str = "lora"
     recipe: ChatRecipe | None = None
 
 

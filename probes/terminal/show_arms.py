@@ -10,18 +10,27 @@ from rich.text import Text
 
 from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
+_WAY_COLUMNS = ("step", "return", "Δ", "harm", "over", "KL", "‖ΔW‖")
 _ARM_COLUMNS = ("align", "return", "harm", "over", "task", "cost", "spec.")
 
 
-def readings_table(readings: Sequence[Mapping[str, Any]], out: str) -> Table:
-    """What the watch saw while a model was trained."""
+def readings_table(readings: Sequence[Mapping[str, Any]], out: str, caption: str = "") -> Table:
+    """What the watch saw while a model was trained; the caption says what the guard and the adapters came to."""
     table = plain_table(f"Fine-tuned into {out}")
     for name in ("step", "alignment", "return", "off-axis", "refusal score"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in readings:
         numbers = (row[name] for name in ("alignment", "return_fraction", "off_axis", "refusal_score"))
         table.add_row(str(row["step"]), *map(number, numbers))
+    table.caption = Text(caption, "dim") if caption else None
     return table
+
+
+def describe_ranks(ranks: Mapping[str, int]) -> str:
+    """The ranks of adapters in words."""
+    least, mean, most = min(ranks.values()), sum(ranks.values()) / len(ranks), max(ranks.values())
+    spread = f"{least} to {most}, mean {mean:.1f}" if least < most else str(most)
+    return f"Ranks over {len(ranks)} modules: {spread}."
 
 
 def experiment_table(outcome: Mapping[str, Any]) -> Table:
@@ -36,6 +45,51 @@ def experiment_table(outcome: Mapping[str, Any]) -> Table:
         table.add_row(arm, str(row["trainings"]), *_arm_cells(row))
     table.caption = Text(_arm_caption(outcome), "dim")
     return table
+
+
+def ways_table(equal: Mapping[str, Any]) -> Table:
+    """Ways of fine-tuning at equal task loss, mean ± standard deviation over seeds."""
+    goals = equal["goals"].values()
+    goal = f"{min(goals):.3f}" if max(goals) == min(goals) else f"{min(goals):.3f} to {max(goals):.3f}"
+    table = plain_table(f"At equal task loss ({goal} nats), layer {equal['layer']}, mean ± sd over seeds")
+    table.add_column("arm", overflow="fold")
+    table.add_column("way", overflow="fold")
+    for name in ("n", *_WAY_COLUMNS):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in equal["arms"]:
+        table.add_row(Text(row["arm"], ARM_STYLE.get(row["arm"], "")), row["way"] or "first", *_way_cells(row))
+    table.caption = Text(_way_caption(equal), "dim")
+    return table
+
+
+def ways_markdown(equal: Mapping[str, Any]) -> str:
+    """The same table in Markdown."""
+    lines = [
+        "| arm | way | n | " + " | ".join(_WAY_COLUMNS) + " |",
+        "|---|---|" + "---:|" * (len(_WAY_COLUMNS) + 1),
+        *(f"| {row['arm']} | {row['way'] or 'first'} | {' | '.join(_way_cells(row))} |" for row in equal["arms"]),
+    ]
+    return "\n".join([*lines, "", _way_caption(equal)])
+
+
+def _way_cells(row: Mapping[str, Any]) -> list[str]:
+    steps = row["step"]["mean"]
+    return [
+        str(row["n"]),
+        DASH if steps is None else f"{steps:.1f}",
+        *(_mean_sd(row[name], _short) for name in ("return_fraction", "return_beside_first")),
+        *(_mean_sd(row[name], share) for name in ("harmful_compliance", "over_refusal")),
+        *(_mean_sd(row[name], number) for name in ("task_kl", "weight_drift")),
+    ]
+
+
+def _way_caption(equal: Mapping[str, Any]) -> str:
+    behind = f" Left out, since the task's loss never fell: {', '.join(equal['behind'])}." if equal["behind"] else ""
+    return (
+        "Read where each path first falls to the loss that all have reached, linear between checkpoints (harm and over "
+        "too). Δ: return less that of the first way, paired by seed; KL: aligned to tuned, nats per answer token of "
+        f"the task.{behind}"
+    )
 
 
 def experiment_markdown(outcome: Mapping[str, Any]) -> str:
