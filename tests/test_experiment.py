@@ -10,9 +10,11 @@ import pytest
 from safetensors.torch import load_file
 
 from probes.errors import UsageError
+from probes.experiments.equal_loss import equal_loss_table
 from probes.experiments.experiment import Experiment, current_names, mode_and_draw
 from probes.experiments.lineage_bench import open_bench
 from probes.experiments.outcome import arms_table
+from probes.guard.step_log import read_step_log
 from probes.organism import train_history
 from probes.organism.world import Size
 from probes.run import Run
@@ -122,3 +124,27 @@ def test_more_arms_go_on_with_a_run_and_another_training_does_not(history, tmp_p
         run_arms(open_bench(history, Experiment(arms=("blok",))), tmp_path / "other")
     with pytest.raises(UsageError, match="nothing to train arms on"):
         run_arms(open_bench(tmp_path / "absent", Experiment()), tmp_path / "other")
+
+
+def test_ways_of_fine_tuning_stand_side_by_side(history, tmp_path):
+    """The first way is the plain experiment; an adapter is trained, measured and judged like any other arm."""
+    experiment = Experiment(
+        arms=("block",), more_methods=("lora",), way_options={"lora.r": 2, "lora.learning_rate": 0.02}
+    )
+    run = run_arms(open_bench(history, experiment), tmp_path / "run")
+    plain = run_arms(open_bench(history, Experiment(arms=("baseline",), final_step_only=True)), tmp_path / "plain")
+    assert equal(weights(run, "baseline-s0"), weights(plain, "baseline-s0"))
+    folder = run.path / "checkpoints" / "block-lora-s0"
+    assert (folder / "checkpoint-3" / "adapter_model.safetensors").is_file()
+    assert [line["step"] for line in read_step_log(folder)] == [1, 2, 3]
+    rows = {row["arm"]: row for row in arms_table([run])["arms"]}
+    assert list(rows) == ["baseline", "baseline-lora", "block", "block-lora"]
+    assert rows["block-lora"]["task_cost"]["mean"] != rows["block"]["task_cost"]["mean"]
+    divergence = run.read_table("task_divergence")
+    assert set(divergence["arm"]) == set(rows)
+    assert (divergence["value"] > 0).all()
+    table = equal_loss_table(run)
+    names = {row["arm"] + (f"-{row['way']}" if row["way"] else "") for row in table["arms"]}
+    assert names | set(table["behind"]) == set(rows)
+    assert all(row["weight_drift"]["mean"] > 0 for row in table["arms"])
+    assert run_arms(open_bench(history, experiment), run.path).path == run.path

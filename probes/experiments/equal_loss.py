@@ -106,28 +106,29 @@ def read_curves(run: Run) -> list[Curve]:
     """The path of every baseline and guarded arm that was asked the task; what trains on other data is left out."""
     if not run.has_table("behaviour"):
         return []
-    behaviour, drift = run.read_table("behaviour"), run.drift(layer=run.headline_layer, statistic="return_fraction")
+    behaviour, drift = run.read_table("behaviour"), run.drift(layer=run.headline_layer)
+    drift = drift[drift["statistic"] == "return_fraction"]
     start = _by_measure(behaviour[behaviour["checkpoint"] == ALIGNED])
     if _LOSS not in start:
         return []
     weights, divergence = total_drift(run), _divergence(run)
+    trainings = behaviour.groupby(["arm", "seed"], sort=False) if len(behaviour) else []
     curves = []
-    for trajectory in run.lineage.trajectories:
-        if not _is_compared(trajectory.arm):
+    for (arm, seed), rows in trainings:
+        if not _is_compared(str(arm)):
             continue
         points = [{**start, **_AT_THE_START}]
-        for checkpoint in trajectory.checkpoints:
-            name = trajectory.checkpoint_id(checkpoint.step)
+        for (step, name), of_checkpoint in rows.sort_values("step").groupby(["step", "checkpoint"]):
             values: dict[str, float | None] = {
-                **_by_measure(behaviour[behaviour["checkpoint"] == name]),
-                "step": float(checkpoint.step),
+                **_by_measure(of_checkpoint),
+                "step": float(step),
                 "return_fraction": _only_value(drift[drift["checkpoint"] == name]),
-                "task_kl": divergence.get(name),
-                "weight_drift": weights.get(name),
+                "task_kl": divergence.get(str(name)),
+                "weight_drift": weights.get(str(name)),
             }
             points.append({measure: value for measure, value in values.items() if value is not None})
         if all(_LOSS in point for point in points):
-            curves.append(Curve(trajectory.arm, trajectory.seed, tuple(points)))
+            curves.append(Curve(str(arm), int(seed), tuple(points)))
     return curves
 
 
