@@ -116,7 +116,7 @@ class Stepping:
     def begin(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         """An optimiser of every trained weight."""
         weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        return optimizer(weights, self.optimizer, learning_rate, self.weight_decay, **self.options)
+        return optimizer(weights, self.optimizer, learning_rate, self.weight_decay, model=model, **self.options)
 
 
 def set_rates(own: torch.optim.Optimizer, starts: Sequence[float], rate: float, peak: float) -> None:

@@ -32,7 +32,16 @@ from probes.progress import Progress, Report, silent
 from probes.store import is_unfinished, write_json
 from probes.store.documents import read_object
 from probes.training.optimizers import check_optimizer, optimizer
-from probes.training.tuners import FULL, attach_tuner, begins_anew, check_tuner, end_step, is_recorded, module_ranks
+from probes.training.tuners import (
+    FULL,
+    attach_tuner,
+    begins_anew,
+    check_tuner,
+    end_step,
+    is_recorded,
+    module_ranks,
+    own_loss,
+)
 
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
@@ -181,8 +190,8 @@ def is_finished(out: Path) -> bool:
     return claim is not None and bool(claim["finished"])
 
 
-def ranks_at_the_end(out: Path) -> dict[str, int]:
-    """The rank that LoRA or AdaLoRA ended with on each module; empty where a finished training has none."""
+def ranks_at_the_end(out: Path) -> dict[str, float]:
+    """The rank that a tuner ended with on each module; empty where a finished training has none."""
     return dict((_claim_on(out) or {}).get("ranks", {}))
 
 
@@ -219,7 +228,7 @@ def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
     return {**identity, "training": training}
 
 
-def _finish(out: Path, guard: ReversionGuard | Unguarded, ranks: Mapping[str, int] | None = None) -> None:
+def _finish(out: Path, guard: ReversionGuard | Unguarded, ranks: Mapping[str, float] | None = None) -> None:
     claim = _claim_on(out) or {}
     healthy = from_home(str(guard.last_healthy), out.resolve()) if guard.last_healthy else None
     end = {"finished": True, "stopped": guard.stopped, "last_healthy": healthy}
@@ -292,7 +301,19 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    trainer = (Trainer if whole else AnswerTrainer)(
+
+    ordinary = Trainer if whole else AnswerTrainer
+
+    class WithOwnLoss(ordinary):  # type: ignore[misc,valid-type]
+        def compute_loss(
+            self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any
+        ) -> Any:
+            loss = super().compute_loss(model, inputs, *args, num_items_in_batch=num_items_in_batch, **kwargs)
+            # Of a loss over all items of the step the Trainer takes the sum over batches, else their mean.
+            summed = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+            return loss + own_loss(model) / (training.gradient_accumulation_steps if summed else 1)
+
+    trainer = (WithOwnLoss if own_loss(model) is not None else ordinary)(
         model=model,
         args=arguments,
         train_dataset=data,
@@ -311,4 +332,4 @@ def _optimizer(model: Any, training: Training) -> torch.optim.Optimizer | None:
         return None
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     rate, decay = training.peak_learning_rate, training.weight_decay
-    return optimizer(weights, training.optimizer, rate, decay, **training.optimizer_options)
+    return optimizer(weights, training.optimizer, rate, decay, model=model, **training.optimizer_options)

@@ -19,7 +19,7 @@ from probes.errors import UsageError
 from probes.training.options import check_options, parameter_types
 
 ADAM = "Adam"
-# Our own optimisers: what gives the class when it is asked for.
+# Our own optimisers: what gives the class when it is asked for. One with `of(model, params, …)` is made by that.
 OWN: dict[str, Callable[[], type[torch.optim.Optimizer]]] = {}
 
 Parameters = Mapping[str, nn.Parameter]
@@ -32,7 +32,13 @@ _FAULTS = (ValueError, TypeError, LookupError, RuntimeError, AttributeError, Not
 
 
 def optimizer(
-    parameters: Parameters, name: str, learning_rate: float, weight_decay: float = 0.0, **options: Any
+    parameters: Parameters,
+    name: str,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    *,
+    model: nn.Module | None = None,
+    **options: Any,
 ) -> torch.optim.Optimizer:
     """What steps these weights.
 
@@ -41,6 +47,7 @@ def optimizer(
         name: of the optimiser; see the module.
         learning_rate: its peak; a schedule multiplies it.
         weight_decay: of matrices; vectors (norms, biases) have none.
+        model: that the weights are of; optimisers of ours may need it.
         options: its own.
 
     Raises:
@@ -60,7 +67,8 @@ def optimizer(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return make(groups or _groups(parameters, name, weight_decay, known), **settings)
+            weights = groups or _groups(parameters, name, weight_decay, known)
+            return make.of(model, weights, **settings) if hasattr(make, "of") else make(weights, **settings)
     except _FAULTS as error:
         raise UsageError(f"The optimiser {name} cannot be made", got=str(error)) from error
 
@@ -68,6 +76,10 @@ def optimizer(
 def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
     """Refuse an optimiser that cannot be made, before a model is loaded; errors as `optimizer`."""
     some = {"matrix.weight": nn.Parameter(torch.zeros(2, 2)), "norm.weight": nn.Parameter(torch.zeros(2))}
+    if name in OWN:
+        known = parameter_types(OWN[name]().__init__)
+        check_options(name, options, _settable(known))
+        return
     if name.startswith(_LOW_RANK) and name in _transformers_names():
         return  # these look for the linear layers of a model
     optimizer({"matrix.weight": some["matrix.weight"]} if name == "Muon" else some, name, 1e-3, **options)

@@ -19,8 +19,24 @@ from probes.models.adapter import BOUND_TO_WRAPPER
 from probes.training.options import check_options, types_of
 
 FULL, LORA, DORA, ADALORA = "full", "lora", "dora", "adalora"
-# Our own tuners: what gives the configuration's class, registered with peft, when it is asked for.
-OWN: dict[str, Callable[[], type]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnTuner:
+    """A tuner of ours.
+
+    Attributes:
+        config: gives the class of its configuration, registered with peft, when it is asked for.
+        loss: what it adds to the task's loss, from the model that it is on; None is nothing.
+        ranks: the rank that it has on each module.
+    """
+
+    config: Callable[[], type]
+    loss: Callable[[nn.Module], Tensor] | None = None
+    ranks: Callable[[nn.Module], dict[str, float]] | None = None
+
+
+OWN: dict[str, OwnTuner] = {}
 
 _NAME = "default"
 _ALL_LINEAR = "all-linear"
@@ -47,7 +63,8 @@ def _configurations() -> dict[str, Callable[[], type]]:
 
     classes = {kind.value.lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     measured: dict[str, Any] = {name: config for name, config in classes.items() if _reason_against(name) is None}
-    return {name: lambda config=config: config for name, config in (measured | {DORA: LoraConfig}).items()} | OWN
+    own: dict[str, Callable[[], type]] = {name: tuner.config for name, tuner in OWN.items()}
+    return {name: lambda config=config: config for name, config in (measured | {DORA: LoraConfig}).items()} | own
 
 
 def _reason_against(name: str) -> str | None:
@@ -201,12 +218,26 @@ def end_step(model: nn.Module, step: int) -> None:
         tuner.update_and_allocate(step)
 
 
-def auxiliary_loss(model: nn.Module) -> Tensor | None:
-    """What AdaLoRA adds to a model's own loss: w · mean ‖PPᵀ − I‖ over its factors; None of any other tuner.
+def own_loss(model: nn.Module) -> Tensor | None:
+    """What a tuner of ours adds to the task's loss, whoever computes that; None of any other."""
+    own = _own_tuner_on(model)
+    return None if own is None or own.loss is None else own.loss(model)
 
-    peft adds it where the model itself computes the loss; the plain loop computes it outside.
+
+def _own_tuner_on(model: nn.Module) -> OwnTuner | None:
+    config = getattr(_tuner_on(model), "peft_config", {}).get(_NAME)
+    return None if config is None else OWN.get(str(config.peft_type.value).lower())
+
+
+def auxiliary_loss(model: nn.Module) -> Tensor | None:
+    """What a tuner adds to a loss that is computed outside of its model, as the plain loop's is; None where nothing.
+
+    Beside `own_loss` it is AdaLoRA's w · mean ‖PPᵀ − I‖ over its factors, which peft adds inside of the model.
     """
     tuner = _tuner_on(model)
+    own = own_loss(model)
+    if own is not None:
+        return own
     weight = getattr(getattr(tuner, "peft_config", {}).get(_NAME), "orth_reg_weight", None)
     if not weight:
         return None
@@ -218,8 +249,14 @@ def auxiliary_loss(model: nn.Module) -> Tensor | None:
     return weight * torch.stack(squares).mean() if squares else None
 
 
-def module_ranks(model: nn.Module) -> dict[str, int]:
-    """The rank that LoRA or AdaLoRA has on each module; of AdaLoRA what its budget has left it. Empty for others."""
+def module_ranks(model: nn.Module) -> dict[str, float]:
+    """The rank that LoRA, AdaLoRA or a tuner of ours has on each module; of AdaLoRA what its budget has left it.
+
+    Empty for others.
+    """
+    own = _own_tuner_on(model)
+    if own is not None:
+        return {} if own.ranks is None else own.ranks(model)
     tuner = _tuner_on(model)
     config = getattr(tuner, "peft_config", {}).get(_NAME)
     if config is None:
