@@ -1,7 +1,7 @@
-"""Optimisers by name: one seam for ours, transformers' `optim=` names, torch's classes and `pytorch_optimizer`.
+"""Optimisers by name: one seam for ours, torch's classes, transformers' `optim=` names and `pytorch_optimizer`.
 
-A name is looked for in that order: ours; then as transformers writes it (`adamw_torch`, `sgd`, `adafactor`); then as
-torch names its class (`AdamW`, `NAdam`, `Muon`); then in `pytorch_optimizer` (`adamp`, `soap`, `muon`, `lorarite`).
+A name is looked for in that order: ours; then as torch names its class (`AdamW`, `NAdam`, `Muon`); then as transformers
+writes it (`adamw_torch`, `sgd`, `adafactor`); then in `pytorch_optimizer` (`adamp`, `soap`, `muon`, `lorarite`).
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def optimizer(
             take the steps of a training under a guard.
     """
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    if name in _transformers_names():
-        make, given, groups = _of_transformers(parameters, name, learning_rate, weight_decay, options)
+    if name not in (*OWN, *_torch_names()) and name in _transformers_names():
+        make, preset, groups = _of_transformers(parameters, name, learning_rate, weight_decay, options)
     else:
-        make, given, groups = _class_of(name), {}, None
+        make, preset, groups = _class_of(name), {}, None
     known = parameter_types(make.__init__)
-    settings = {**given, **check_options(name, options, _settable(known)), **_rates(name, known, learning_rate)}
-    if "fused" in known and make.__module__.startswith("torch.optim"):
+    settings = {**preset, **check_options(name, options, _settable(known)), **_rates(name, known, learning_rate)}
+    if name in _torch_names() and "fused" in known and not options.get("foreach"):
         settings.setdefault("fused", True)
     _refuse(name, make)
     try:

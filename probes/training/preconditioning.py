@@ -9,6 +9,7 @@ without the added gradient v̂ would be another too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def effective_strength(
     if not squares:
         return None
     ours, task = torch.stack(squares).sum(dim=0).sqrt().tolist()
-    return ours / task if task > 0 else None
+    return ours / task if task > 0 and math.isfinite(ours / task) else None
 
 
 def reason_against(optimizer: Any) -> str | None:
