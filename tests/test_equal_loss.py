@@ -63,7 +63,7 @@ def test_every_method_meets_every_optimiser_and_the_first_way_keeps_plain_names(
         ({"more_methods": ("lorra",)}, "did you mean 'lora'"),
         ({"more_methods": ("lora",), "way_options": {"r": 4}}, "full has no option 'r'"),
         ({"way_options": {"ia3.r": 4}}, "for nothing that is trained here"),
-        ({"more_methods": ("ia3",), "record_path": True}, "path of this way is not recorded; got ia3"),
+        ({"more_methods": ("ia3",), "record_path": True}, "path of this way of fine-tuning is not recorded; got ia3"),
         ({"optimizer": "LBFGS"}, "asks for the loss"),
     ],
 )

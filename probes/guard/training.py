@@ -35,12 +35,12 @@ from probes.training.optimizers import check_optimizer, optimizer
 from probes.training.tuners import (
     FULL,
     attach_tuner,
+    auxiliary_loss,
     begins_anew,
     check_tuner,
     end_step,
     is_recorded,
     module_ranks,
-    own_loss,
 )
 
 CHECKPOINTS = "checkpoints"
@@ -190,7 +190,7 @@ def is_finished(out: Path) -> bool:
     return claim is not None and bool(claim["finished"])
 
 
-def ranks_at_the_end(out: Path) -> dict[str, float]:
+def ranks_at_the_end(out: Path) -> dict[str, int | float]:
     """The rank that a tuner ended with on each module; empty where a finished training has none."""
     return dict((_claim_on(out) or {}).get("ranks", {}))
 
@@ -228,7 +228,7 @@ def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
     return {**identity, "training": training}
 
 
-def _finish(out: Path, guard: ReversionGuard | Unguarded, ranks: Mapping[str, float] | None = None) -> None:
+def _finish(out: Path, guard: ReversionGuard | Unguarded, ranks: Mapping[str, int | float] | None = None) -> None:
     claim = _claim_on(out) or {}
     healthy = from_home(str(guard.last_healthy), out.resolve()) if guard.last_healthy else None
     end = {"finished": True, "stopped": guard.stopped, "last_healthy": healthy}
@@ -304,16 +304,16 @@ def _trainer(
 
     ordinary = Trainer if whole else AnswerTrainer
 
-    class WithOwnLoss(ordinary):  # type: ignore[misc,valid-type]
+    class WithTunersLoss(ordinary):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any
         ) -> Any:
             loss = super().compute_loss(model, inputs, *args, num_items_in_batch=num_items_in_batch, **kwargs)
             # Of a loss over all items of the step the Trainer takes the sum over batches, else their mean.
             summed = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-            return loss + own_loss(model) / (training.gradient_accumulation_steps if summed else 1)
+            return loss + auxiliary_loss(model) / (training.gradient_accumulation_steps if summed else 1)
 
-    trainer = (WithOwnLoss if own_loss(model) is not None else ordinary)(
+    trainer = (WithTunersLoss if auxiliary_loss(model) is not None else ordinary)(
         model=model,
         args=arguments,
         train_dataset=data,

@@ -26,7 +26,7 @@ def readings_table(readings: Sequence[Mapping[str, Any]], out: str, caption: str
     return table
 
 
-def describe_ranks(ranks: Mapping[str, float]) -> str:
+def describe_ranks(ranks: Mapping[str, int | float]) -> str:
     """The ranks of adapters in words."""
     least, mean, most = min(ranks.values()), sum(ranks.values()) / len(ranks), max(ranks.values())
     spread = f"{least:g} to {most:g}, mean {mean:.1f}" if least < most else f"{most:g}"

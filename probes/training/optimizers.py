@@ -80,7 +80,7 @@ def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
         known = parameter_types(OWN[name]().__init__)
         check_options(name, options, _settable(known))
         return
-    if name.startswith(_LOW_RANK) and name in _transformers_names():
+    if name.startswith(_LOW_RANK) and name in _transformers_names() and not name.endswith("layerwise"):
         return  # these look for the linear layers of a model
     optimizer({"matrix.weight": some["matrix.weight"]} if name == "Muon" else some, name, 1e-3, **options)
 

@@ -33,7 +33,7 @@ class OwnTuner:
 
     config: Callable[[], type]
     loss: Callable[[nn.Module], Tensor] | None = None
-    ranks: Callable[[nn.Module], dict[str, float]] | None = None
+    ranks: Callable[[nn.Module], dict[str, int | float]] | None = None
 
 
 OWN: dict[str, OwnTuner] = {}
@@ -218,26 +218,21 @@ def end_step(model: nn.Module, step: int) -> None:
         tuner.update_and_allocate(step)
 
 
-def own_loss(model: nn.Module) -> Tensor | None:
-    """What a tuner of ours adds to the task's loss, whoever computes that; None of any other."""
-    own = _own_tuner_on(model)
-    return None if own is None or own.loss is None else own.loss(model)
-
-
 def _own_tuner_on(model: nn.Module) -> OwnTuner | None:
     config = getattr(_tuner_on(model), "peft_config", {}).get(_NAME)
     return None if config is None else OWN.get(str(config.peft_type.value).lower())
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor | None:
-    """What a tuner adds to a loss that is computed outside of its model, as the plain loop's is; None where nothing.
+    """What a tuner adds to the task's loss; None where that is nothing.
 
-    Beside `own_loss` it is AdaLoRA's w · mean ‖PPᵀ − I‖ over its factors, which peft adds inside of the model.
+    Of AdaLoRA it is w · mean ‖PPᵀ − I‖ over its factors. peft's `AdaLoraModel.forward` adds it too, but a `PeftModel`
+    without a task, as ours is, goes past that.
     """
-    tuner = _tuner_on(model)
-    own = own_loss(model)
+    own = _own_tuner_on(model)
     if own is not None:
-        return own
+        return None if own.loss is None else own.loss(model)
+    tuner = _tuner_on(model)
     weight = getattr(getattr(tuner, "peft_config", {}).get(_NAME), "orth_reg_weight", None)
     if not weight:
         return None
@@ -249,7 +244,7 @@ def auxiliary_loss(model: nn.Module) -> Tensor | None:
     return weight * torch.stack(squares).mean() if squares else None
 
 
-def module_ranks(model: nn.Module) -> dict[str, float]:
+def module_ranks(model: nn.Module) -> dict[str, int | float]:
     """The rank that LoRA, AdaLoRA or a tuner of ours has on each module; of AdaLoRA what its budget has left it.
 
     Empty for others.

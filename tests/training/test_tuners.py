@@ -101,7 +101,10 @@ def test_adaloras_own_loss_is_what_peft_adds() -> None:
     model = attach("adalora", **ADALORA)
     ids = torch.tensor([EXAMPLES[0].ids])
     with torch.no_grad():
-        whole = model(input_ids=ids, labels=ids).loss
+        whole = model.base_model(input_ids=ids, labels=ids).loss
+        assert torch.equal(
+            model(input_ids=ids, labels=ids).loss, model.get_base_model()(input_ids=ids, labels=ids).loss
+        )
         plain = model.get_base_model()(input_ids=ids, labels=ids).loss
         assert auxiliary_loss(model).item() == pytest.approx((whole - plain).item(), rel=1e-4)
     assert auxiliary_loss(attach("lora")) is None
