@@ -311,7 +311,9 @@ def _trainer(
             loss = super().compute_loss(model, inputs, *args, num_items_in_batch=num_items_in_batch, **kwargs)
             # Of a loss over all items of the step the Trainer takes the sum over batches, else their mean.
             summed = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-            return loss + auxiliary_loss(model) / (training.gradient_accumulation_steps if summed else 1)
+            more = auxiliary_loss(model)
+            assert more is not None
+            return loss + more / (training.gradient_accumulation_steps if summed else 1)
 
     trainer = (WithTunersLoss if auxiliary_loss(model) is not None else ordinary)(
         model=model,

@@ -1,7 +1,7 @@
 """Ways of fine-tuning by name: `full`, every tuner of peft's registry whose result can be measured, and our own.
 
 `attach_tuner` puts one on a model; `end_step` tells those that reallocate their ranks that a step has been taken, which
-neither peft nor transformers does; `auxiliary_loss` is what a tuner adds to a loss that is taken outside of its model.
+neither peft nor transformers does; `auxiliary_loss` is what a tuner adds to the task's loss.
 """
 
 from __future__ import annotations
