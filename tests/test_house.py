@@ -30,7 +30,7 @@ OWN_DECODERS = {
     "probes/store/atomic.py": (1, "the description that safetensors has just written in this process"),
     "probes/tasks/arms.py": (1, "settings of this process, there and back, as a file would hold them"),
     "probes/organism/chat_history.py": (1, "settings of this process, there and back, as a file would hold them"),
-    "probes/guard/training.py": (1, "settings of this process, there and back, as a file would hold them"),
+    "probes/guard/fine_tuning.py": (1, "settings of this process, there and back, as a file would hold them"),
     "probes/cli/measure.py": (1, "a word of the command line, which is a text where it is no TOML"),
 }
 

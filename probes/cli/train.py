@@ -106,7 +106,7 @@ def train(
     Exit code 3: the alarm stopped the training; the last healthy checkpoint is named.
     """
     from probes.behaviour.task_file import read_task
-    from probes.guard.training import Training, fine_tune
+    from probes.guard.fine_tuning import Training, fine_tune
     from probes.lineage import Lineage
     from probes.terminal import progress_display
 
@@ -171,8 +171,8 @@ def _guard_maker(
 
 
 def _show_readings(guard: Any, out: Path, as_json: bool) -> None:
+    from probes.guard.fine_tuning import CHECKPOINTS, ranks_at_the_end
     from probes.guard.step_log import Strength, read_step_log
-    from probes.guard.training import CHECKPOINTS, ranks_at_the_end
 
     readings = [vars(reading) for reading in guard.readings]
     lines, ranks = read_step_log(out / CHECKPOINTS), ranks_at_the_end(out)

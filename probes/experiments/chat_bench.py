@@ -9,7 +9,7 @@ from pathlib import Path
 from probes.experiments.experiment import BASELINE, Experiment
 from probes.experiments.lineage_bench import LineageBench
 from probes.experiments.trained_controls import CONTINUED, MIRROR, Pair
-from probes.guard.training import Training
+from probes.guard.fine_tuning import Training
 from probes.organism.chat_history import ALIGNMENT_DATA, TASK_DATA, ChatSource, part_of, read_alignment_data
 from probes.organism.chat_recipe import ChatRecipe
 from probes.organism.history import LINEAGE

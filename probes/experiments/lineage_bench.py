@@ -24,8 +24,8 @@ from probes.experiments.trained_controls import (
     start_of,
 )
 from probes.guard.callback import ReversionGuard
+from probes.guard.fine_tuning import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.guard.material import whole_run
-from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
 from probes.organism.history import HISTORY

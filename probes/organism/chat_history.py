@@ -16,7 +16,7 @@ from typing import Any
 from probes.behaviour.refusal_score import OPENINGS
 from probes.behaviour.task import OpenAnswer
 from probes.engine import Task, current_engine, hold_model
-from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
+from probes.guard.fine_tuning import CHECKPOINTS, Training, Unguarded, fine_tune, is_finished
 from probes.lineage import CheckpointRef
 from probes.lineage.raw_form import written_from
 from probes.models import ModelHost

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from probes.guard.training import Training
+from probes.guard.fine_tuning import Training
 
 # Parts of nine examples, on average: harmful requests with refusals, twins, ordinary requests.
 _REFUSED, _TWINS, _ORDINARY, _PARTS = 5, 3, 1, 9

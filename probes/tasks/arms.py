@@ -18,8 +18,8 @@ from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_or
 from probes.experiments.lineage_bench import DATA_SHA256, Bench
 from probes.experiments.side_by_side import Arm, train_arms
 from probes.experiments.trained_controls import start_of
+from probes.guard.fine_tuning import CHECKPOINTS
 from probes.guard.record import begin_run
-from probes.guard.training import CHECKPOINTS
 from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.lineage.raw_form import written_from
 from probes.progress import Report, silent, within

@@ -10,7 +10,7 @@ from typing import Any
 
 from probes.engine import current_engine
 from probes.experiments.chat_bench import ChatBench
-from probes.guard.training import CHECKPOINTS
+from probes.guard.fine_tuning import CHECKPOINTS
 from probes.lineage import CheckpointRef
 from probes.models.precision import trains_in_half
 from probes.organism.chat_history import ChatSource, make_chat_history, read_refusals

@@ -14,7 +14,7 @@ from probes.experiments.experiment import BASELINE, DEFAULT_ARMS, DEMO_CONTROLS,
 from probes.experiments.organism_bench import OrganismBench
 from probes.experiments.screening import Screening
 from probes.experiments.side_by_side import Arm, train_arms
-from probes.guard.training import CHECKPOINTS
+from probes.guard.fine_tuning import CHECKPOINTS
 from probes.lineage import MIRROR, Lineage
 from probes.organism import RECIPES, Kind, train_history
 from probes.organism.history import write_lineage

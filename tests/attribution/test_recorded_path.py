@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from probes.guard import GuardError
+from probes.guard.fine_tuning import Unguarded
 from probes.guard.path_recorder import describe_optimiser
 from probes.guard.recorded_path import PATH, RecordedPath, path_bytes
-from probes.guard.training import Unguarded
 from probes.lineage import Lineage
 from probes.tasks.plan import plan
 from tests.attribution.worlds import train_by_trainer, train_plainly

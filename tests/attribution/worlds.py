@@ -10,10 +10,10 @@ import torch
 
 from probes.attribution.replay import Replay
 from probes.attribution.targets import DID, REFUSAL, RETURN, Probe, Target
+from probes.guard.fine_tuning import Unguarded
 from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.loop import Example, Recording, Schedule, shuffle_batches, train
 from probes.guard.recorded_path import PATH, RecordedPath
-from probes.guard.training import Unguarded
 from tests.builders import DEPTH, WIDTH, tiny_model
 from tests.guard.lineages import trainer
 

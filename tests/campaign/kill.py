@@ -29,10 +29,10 @@ from typing import Any
 # Loaded here, once, for every fork.
 import probes.cli
 import probes.guard.callback
-import probes.guard.training
+import probes.guard.fine_tuning
 import probes.tasks.arms
 import probes.tasks.demo
-from probes.guard.training import is_finished
+from probes.guard.fine_tuning import is_finished
 from probes.organism import train_history
 from probes.organism.recipe import Recipe
 from probes.run import Run

@@ -12,8 +12,8 @@ from probes.cli import app
 from probes.errors import GateTripped, GravityError, UsageError
 from probes.guard.callback import STATE
 from probes.guard.examples import Answered, collate
+from probes.guard.fine_tuning import Training, Unguarded, fine_tune
 from probes.guard.resuming import MARKER
-from probes.guard.training import Training, Unguarded, fine_tune
 from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.run import Run
 from probes.tasks.summarise import summarise
@@ -268,7 +268,7 @@ def test_real_weights_learn_real_answers_under_a_guard(place, tmp_path, method):
 
 
 def test_an_adapter_is_trained_in_float32_where_the_processor_does_not_multiply_bfloat16(tmp_path, monkeypatch):
-    from probes.guard.training import Training, _model
+    from probes.guard.fine_tuning import Training, _model
     from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
     ref = save_checkpoint(tmp_path, tiny_model().to(torch.bfloat16), tiny_tokenizer())

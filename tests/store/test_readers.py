@@ -12,9 +12,9 @@ from probes.directions.selection import read_scores
 from probes.directions.vectors import Vectors
 from probes.errors import CheckpointError, LineageError, RunFolderError, UsageError
 from probes.experiments.screening import Screening
+from probes.guard.fine_tuning import is_finished
 from probes.guard.guarded_direction import GuardError
 from probes.guard.resuming import whole_checkpoints
-from probes.guard.training import is_finished
 from probes.lineage import CheckpointRef, Lineage
 from probes.lineage.trainer_folder import read_trainer_folder
 from probes.models.source import read_json as read_of_checkpoint

@@ -14,9 +14,9 @@ from probes.activations import collect
 from probes.behaviour.task_file import read_task
 from probes.cli import app
 from probes.errors import UsageError
+from probes.guard.fine_tuning import CHECKPOINTS, Training, Unguarded, fine_tune, ranks_at_the_end
 from probes.guard.loop import Example, Schedule, answer_loss, shuffle_batches, train
 from probes.guard.step_log import read_step_log
-from probes.guard.training import CHECKPOINTS, Training, Unguarded, fine_tune, ranks_at_the_end
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.weight_space import drift_norms
