@@ -158,7 +158,7 @@ def test_one_ratio_of_gradients_is_another_ratio_in_adams_step(tmp_path: Any) ->
     assert strengths["SGD"].low == pytest.approx(0.5, rel=1e-3)
     assert strengths["SGD"].high == pytest.approx(0.5, rel=1e-3)
     assert strengths["Adam"].low is not None
-    assert abs(strengths["Adam"].low - 0.5) > 0.05
+    assert strengths["Adam"].high != pytest.approx(0.5, rel=1e-2)
     assert strengths["Rprop"].defined == 0
     assert "not defined (Rprop" in strengths["Rprop"].sentence
     assert "over 3 of 3 steps" in strengths["SGD"].sentence

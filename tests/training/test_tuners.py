@@ -22,7 +22,7 @@ from probes.models import ModelHost
 from probes.models.weight_space import drift_norms
 from probes.training.options import parse_options
 from probes.training.tuners import attach_tuner, auxiliary_loss, check_tuner, end_step, module_ranks, tuner_names
-from tests.builders import DEPTH, tiny_model
+from tests.builders import DEPTH, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.guard.test_train import train_words, write_place
 from tests.test_models_tuners import NOT_MEASURED, PROMPTS, registry, streams
 
@@ -113,7 +113,7 @@ def test_adaloras_own_loss_is_what_peft_adds() -> None:
 
 def test_adaloras_ranks_change_and_are_pefts_own(tmp_path: Path) -> None:
     base = tmp_path / "base"
-    tiny_model().save_pretrained(base)
+    save_checkpoint(base, tiny_model(), tiny_tokenizer())
     model, ranks = attach("adalora", **ADALORA), []
     model.peft_config["default"].base_model_name_or_path = str(base)
     batches = shuffle_batches(EXAMPLES, batch_size=3, steps=8, seed=0, pad=0)
