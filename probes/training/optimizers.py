@@ -118,19 +118,19 @@ def _class_of(name: str) -> Any:
         return OWN[name]()
     if name in _torch_names():
         return getattr(torch.optim, name)
-    others = _others()
-    if name in others and name not in _NEEDS_MODEL:
+    foreign = _others()
+    if name in foreign and name not in _NEEDS_MODEL:
         from pytorch_optimizer import load_optimizer
 
         return load_optimizer(name)
-    if name in others:
+    if name in foreign:
         raise UsageError("This optimiser is not used", got=f"{name}, which {_NOT_BY_GRADIENT}, or takes a whole model")
     nearest = get_close_matches(name, optimizer_names(), n=3)
     raise UsageError(
         "There is no such optimiser" + (f"; did you mean {' or '.join(nearest)}?" if nearest else ""),
         got=repr(name),
         expected="a name of transformers' optim=, a class of torch.optim, or one of pytorch_optimizer",
-        next_step=None if others else f"pytorch_optimizer is not installed: {_EXTRA}.",
+        next_step=None if foreign else f"pytorch_optimizer is not installed: {_EXTRA}.",
     )
 
 

@@ -80,10 +80,10 @@ def check_options(owner: str, options: Mapping[str, Any], known: Mapping[str, An
                 f"{owner} has no option {key!r}" + (f"; did you mean {' or '.join(nearest)}?" if nearest else ""),
                 expected=None if nearest else ", ".join(sorted(known)) or "none",
             )
-    return {key: _checked(f"{owner}: {key}", value, known[key]) for key, value in options.items()}
+    return {key: _check_type(f"{owner}: {key}", value, known[key]) for key, value in options.items()}
 
 
-def _checked(place: str, value: Any, annotation: Any) -> Any:
+def _check_type(place: str, value: Any, annotation: Any) -> Any:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except _UNCHECKED:

@@ -97,7 +97,7 @@ def check_tuner(name: str, options: Mapping[str, Any], *, steps: int, rank: int 
         return None
     configurations = _configurations()
     if name not in configurations:
-        raise _unknown(name)
+        raise _no_such_tuner(name)
     config = configurations[name]()
     _refuse_rewriting(name, options)
     checked = check_options(name, options, _option_types(config))
@@ -107,7 +107,7 @@ def check_tuner(name: str, options: Mapping[str, Any], *, steps: int, rank: int 
         raise UsageError(f"{name} cannot be told this", got=str(error), expected="options that peft takes") from error
 
 
-def _unknown(name: str) -> UsageError:
+def _no_such_tuner(name: str) -> UsageError:
     names = tuner_names()
     reason = _reason_against(name)
     if reason:
