@@ -156,6 +156,20 @@ def _weights(run: Context, first: str, second: str, names: tuple[str, str]) -> N
             f"‖Δθ‖ = {total:.3g}. {100 * share:.0f} % of its square lies inside the column span of witness − aligned; "
             f"random drift would have {100 * float(inside['random'].mean()):.0f} % there."
         )
+    _symmetry_note(run, table.replace("weights/", "symmetries/", 1), total**2)
+
+
+def _symmetry_note(run: Context, table: str, total: float) -> None:
+    """How much of the change of weights no activation can see, where the architecture's symmetries are known."""
+    if not (total and cache.has_table(run.key, table)):
+        return
+    rows = cache.table(run.key, table)
+    squares = rows["frobenius"] ** 2 / total
+    components.note(
+        f"{100 * float((squares * rows['along']).sum()):.2g} % of ‖Δθ‖² lies along the architecture's symmetries, "
+        f"where no activation sees it; random directions would have {100 * float((squares * rows['random']).sum()):.2g} % "
+        "there."
+    )
 
 
 def _weights_name(first: str, second: str) -> str:

@@ -90,7 +90,7 @@ def compare(
         from probes.stages.weights import write_weights
 
         with Run.writing(run) as open_run:
-            write_weights(open_run, first, second, comparison["weights"])
+            write_weights(open_run, first, second, comparison)
     if json_:
         print_json(comparison)
         return

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,17 @@ class WeightFiles:
                 with _opened(path) as file:
                     for name in file.keys():  # noqa: SIM118
                         yield _plain(name), file.get_tensor(name)
+
+    def read(self, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """The tensors of these names that are there; raises as `tensors`."""
+        if self.pickled:
+            return {name: tensor for name, tensor in self.tensors() if name in names}
+        tensors: dict[str, torch.Tensor] = {}
+        for path in () if self.is_gguf else self.paths:
+            with _opened(path) as file:
+                pairs = ((_plain(name), name) for name in file.keys())  # noqa: SIM118
+                tensors.update((plain, file.get_tensor(name)) for plain, name in pairs if plain in names)
+        return tensors
 
     def heads(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The first row (or number) of each tensor, as a cheap sample of the whole; raises as `tensors`."""

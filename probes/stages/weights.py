@@ -1,14 +1,19 @@
-"""Stage `weights/<first>--<second>.parquet`: how far each tensor went between two checkpoints, kept when asked."""
+"""Stage `weights/<first>--<second>.parquet`: how far each tensor went between two checkpoints, kept when asked.
+
+Beside it `symmetries/<first>--<second>.parquet`, where the symmetries of the architecture are known: the part of each
+change that lies along them.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from probes.run import Run
 from probes.store import fingerprint
 
-_VERSION = 1
+_VERSION = 2
 _BLOCK = re.compile(r"(?:layers|h|blocks|layer)\.(\d+)\.")
 # what a tensor's name holds → its kind; the first that fits
 _KINDS = (
@@ -25,6 +30,7 @@ _KINDS = (
     (r"embed|wte|wpe", "embedding"),
 )
 COLUMNS = ("tensor", "kind", "layer", "frobenius", "spectral", "relative", "inside", "random")
+SYMMETRY_COLUMNS = ("part", "frobenius", "along", "random")
 
 
 def weights_name(first: str, second: str) -> str:
@@ -32,9 +38,21 @@ def weights_name(first: str, second: str) -> str:
     return f"weights/{first}--{second}"
 
 
-def write_weights(run: Run, first: str, second: str, rows: list[dict[str, Any]]) -> None:
-    """Keep how far each tensor went between two checkpoints, with its kind and layer."""
-    name = weights_name(first, second)
+def symmetries_name(first: str, second: str) -> str:
+    """Where the table of the parts along symmetries lies in the run folder."""
+    return f"symmetries/{first}--{second}"
+
+
+def write_weights(run: Run, first: str, second: str, comparison: Mapping[str, Any]) -> None:
+    """Keep how far each tensor went between two checkpoints, with its kind and layer, and how far along symmetries.
+
+    Args:
+        run: open for writing.
+        first: the checkpoint that differences are taken from.
+        second: the other.
+        comparison: as `probes.tasks.compare` makes it.
+    """
+    name, rows = weights_name(first, second), comparison["weights"]
     known = run.manifest.checkpoints
     places = [
         known[checkpoint]["weights_sha256"]
@@ -46,6 +64,9 @@ def write_weights(run: Run, first: str, second: str, rows: list[dict[str, Any]])
 
         described = [{**row, **describe_tensor(row["tensor"])} for row in rows]
         run.write_table(name, pd.DataFrame(described, columns=list(COLUMNS)).astype({"inside": "float64"}))
+        if comparison["symmetries"]:
+            frame = pd.DataFrame(comparison["symmetries"]["parts"], columns=list(SYMMETRY_COLUMNS))
+            run.write_table(symmetries_name(first, second), frame.astype({"along": "float64"}))
 
 
 def describe_tensor(tensor: str) -> dict[str, Any]:

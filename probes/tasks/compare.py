@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,15 @@ from probes.drift.comparison import (
     mean_displacement,
     weight_drift,
 )
-from probes.errors import GravityError, StatisticsError, UsageError
+from probes.errors import CheckpointError, GravityError, StatisticsError, UsageError
 from probes.lineage import CheckpointRef, is_ablated
 from probes.run import Run
 from probes.store import ActivationFile
 
 if TYPE_CHECKING:
     import torch
+
+    from probes.models.symmetry_split import PartSplit
 
 
 def compare(run: Run, first: str, second: str, *, weights: bool = True) -> dict[str, Any]:
@@ -38,10 +41,13 @@ def compare(run: Run, first: str, second: str, *, weights: bool = True) -> dict[
     Returns:
         `{"one", "other", "layers": [{"layer", "distance", "cosine", "cka", "overlap", "overlap_random", "angles",
         "basis_raw", "basis_rotated", "basis_shared"}], "weights": [{"tensor", "frobenius", "spectral", "relative",
-        "inside", "random"}], "weights_missing"}`. `distance` is ‖μ_other − μ_one‖ over harmful prompts in units of
+        "inside", "random"}], "weights_missing", "symmetries": {"along", "random", "parts": [{"part", "frobenius",
+        "along", "random"}]}, "symmetries_missing"}`. `distance` is ‖μ_other − μ_one‖ over harmful prompts in units of
         ‖v_rev‖; `cosine` is that of their displacements from the aligned model; a number that is not defined is
         None, as `distance` and `inside` without a witness; `weights_missing` says why there are no weights, or is
-        None.
+        None. `along` is the share of ‖ΔW‖² that lies along the symmetries of the architecture, where no activation
+        sees it, and `random` that of a change as large in every part in random directions; where they are not known,
+        `symmetries` is None and `symmetries_missing` says why.
 
     Raises:
         UsageError: the run has no such checkpoint (the names it has are listed).
@@ -55,7 +61,11 @@ def compare(run: Run, first: str, second: str, *, weights: bool = True) -> dict[
     files = {name: run.activation_file(name) for name in (*roles, first, second)}
     layers = [_layer(files, first, second, run.harmful, layer) for layer in range(files[first].n_layers)]
     rows, missing = _weights(run, first, second) if weights else ([], "not asked for")
-    return {"one": first, "other": second, "layers": layers, "weights": rows, "weights_missing": missing}
+    symmetries, unknown = (None, missing) if missing else _symmetries(run, first, second, rows)
+    return {
+        **{"one": first, "other": second, "layers": layers, "weights": rows, "weights_missing": missing},
+        **{"symmetries": symmetries, "symmetries_missing": unknown},
+    }
 
 
 def _layer(
@@ -112,6 +122,39 @@ def _weights(run: Run, first: str, second: str) -> tuple[list[dict[str, Any]], s
     except GravityError as error:
         return [], str(error)
     return rows, None
+
+
+def _symmetries(
+    run: Run, first: str, second: str, weights: list[dict[str, Any]]
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The share of ‖ΔW‖² along the architecture's symmetries, or why it cannot be had."""
+    from probes.models.loading import load_config
+    from probes.models.source import folder_of
+    from probes.models.symmetry_split import split_files
+    from probes.models.weights import WeightFiles
+
+    refs = {member.id: member.ref for member in run.members}
+    folders = [folder_of(refs[name].model, refs[name].revision, allow_pickle=False) for name in (first, second)]
+    try:
+        files = [WeightFiles.of_model(folder, allow_pickle=False) for folder in folders]
+        parts = list(split_files(load_config(folders[0]), *files))
+    except CheckpointError as error:
+        return None, str(error)
+    total = sum(row["frobenius"] ** 2 for row in weights)
+    return {
+        "along": sum(part.along for part in parts) / total if total else None,
+        "random": sum(part.total * part.dimension / part.numbers for part in parts) / total if total else None,
+        "parts": [_part_numbers(part) for part in parts],
+    }, None
+
+
+def _part_numbers(part: PartSplit) -> dict[str, Any]:
+    return {
+        "part": part.part,
+        "frobenius": math.sqrt(part.total),
+        "along": part.along / part.total if part.total else None,
+        "random": part.dimension / part.numbers,
+    }
 
 
 def _side_by_side(refs: list[CheckpointRef]) -> Iterator[tuple[str, list[np.ndarray]]]:

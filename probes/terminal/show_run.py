@@ -124,11 +124,24 @@ def comparison_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
         weights.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
     undefined = all(row["inside"] is None for row in comparison["weights"])
     why = comparison["weights_missing"] or ("inside: not defined without a witness's weights" if undefined else None)
-    if why:
-        weights.caption = Text(why, "dim")
+    lines = [why, None if comparison["weights_missing"] else _symmetry_line(comparison)]
+    weights.caption = Text("\n".join(filter(None, lines)), "dim")
     for kind, rows in _kinds(comparison["weights"]).items():
         weights.add_row(kind, str(len(rows)), *map(number, _pool(rows)))
     yield weights
+
+
+def _symmetry_line(comparison: Mapping[str, Any]) -> str | None:
+    """How much of the change of weights no activation can see."""
+    symmetries = comparison["symmetries"]
+    if symmetries is None:
+        return str(comparison["symmetries_missing"])
+    if symmetries["along"] is None:
+        return None
+    return (
+        f"along the architecture's symmetries, where no activation sees it: {share(symmetries['along'])} of ‖Δ‖² "
+        f"(random directions: {share(symmetries['random'])})"
+    )
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
