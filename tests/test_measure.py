@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from probes.behaviour.evaluation import Evaluation
@@ -22,12 +24,14 @@ from probes.progress import silent
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.stages.shams import write_shams
+from probes.stages.weights import write_weights
 from probes.store.manifest import StageRecord
 from probes.store.settings import Settings
 from probes.tasks.compare import compare
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
+from probes.terminal.show_run import comparison_tables
 from probes.verdict.headline import choose_headline_layer
 from tests import processes
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
@@ -396,6 +400,31 @@ def test_comparing_two_checkpoints_shows_layers_and_weights(run):
     assert comparison["weights_missing"] is None
     # This run goes straight towards the witness, so all of its weight drift lies in the alignment's span.
     assert all(row["inside"] == pytest.approx(1, abs=1e-4) for row in comparison["weights"])
+
+
+def test_comparing_says_what_of_the_change_no_activation_sees(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "kept")
+    comparison = compare(run, "baseline-s0-000001", "baseline-s0-000010")
+    symmetries, total = comparison["symmetries"], sum(row["frobenius"] ** 2 for row in comparison["weights"])
+    assert [part["part"] for part in symmetries["parts"]][:2] == ["layers.0.attention", "layers.0.mlp"]
+    assert 0 < symmetries["along"] < 1
+    assert 0 < symmetries["random"] < 1
+    assert sum(part["along"] * part["frobenius"] ** 2 for part in symmetries["parts"]) == pytest.approx(
+        symmetries["along"] * total
+    )
+    with Run.writing(tmp_path / "kept") as writing:
+        write_weights(writing, "baseline-s0-000001", "baseline-s0-000010", comparison)
+    table = Run(tmp_path / "kept").read_table("symmetries/baseline-s0-000001--baseline-s0-000010")
+    assert table.to_dict("records") == symmetries["parts"]
+    assert f"{100 * symmetries['along']:.2g} % of ‖Δ‖²" in " ".join(_printed(comparison).split())
+    assert "symmetries" not in _printed(compare(run, "aligned", "aligned"))
+
+
+def _printed(comparison):
+    console = Console(width=200, record=True, file=io.StringIO())
+    for table in comparison_tables(comparison):
+        console.print(table)
+    return console.export_text()
 
 
 def test_comparing_with_what_is_not_there_lists_what_is(run):

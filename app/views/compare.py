@@ -165,10 +165,10 @@ def _symmetry_note(run: Context, table: str, total: float) -> None:
         return
     rows = cache.table(run.key, table)
     squares = rows["frobenius"] ** 2 / total
+    along, random = (100 * float((squares * rows[name]).sum()) for name in ("along", "random"))
     components.note(
-        f"{100 * float((squares * rows['along']).sum()):.2g} % of ‖Δθ‖² lies along the architecture's symmetries, "
-        f"where no activation sees it; random directions would have {100 * float((squares * rows['random']).sum()):.2g} % "
-        "there."
+        f"{along:.2g} % of ‖Δθ‖² lies along the architecture's symmetries, where no activation sees it; random "
+        f"directions would have {random:.2g} % there."
     )
 
 

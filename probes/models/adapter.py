@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -34,6 +35,9 @@ BOUND_TO_WRAPPER = {
     "SHADOW": "passes a second stream from block to block",
 }
 
+# Tuners of ours, by peft's name of the type: the package that makes peft know it.
+_OURS = {"BARA": "probes.training.bara"}
+
 
 class Attached:
     """An adapter on a model; `detach()` gives the model its own modules and weights back.
@@ -53,6 +57,7 @@ class Attached:
         self._own = Pristine(model, {_own_name(name) for name in shapes})
         try:
             check_adapter(folder)
+            _introduce(folder)
             self._resize(shapes)
             self._give_memory(folder)
             _attach(model, folder, device, shapes.keys())
@@ -221,6 +226,13 @@ def check_adapter(folder: Path) -> None:
             got=f"{kind}, which {reason}",
             expected="an adapter of the weights, such as LoRA",
         )
+
+
+def _introduce(folder: Path) -> None:
+    """Make peft know the tuner of the adapter in `folder`, where it is one of ours."""
+    package = _OURS.get(str(read_json(folder / ADAPTER_CONFIG).get("peft_type")))
+    if package is not None:
+        importlib.import_module(package)
 
 
 def _attach(model: nn.Module, folder: Path, device: torch.device, names: Collection[str]) -> None:

@@ -147,7 +147,7 @@ class Shift:
         """The motion [d_model] in every row."""
         yield self.tensor, motion.expand_as(weights[self.tensor])
 
-    def pull(self, weights: Weights, changes: Weights) -> torch.Tensor:
+    def pull(self, weights: Weights, changes: Weights) -> torch.Tensor:  # noqa: ARG002
         """The adjoint of `push`: the sum of the rows."""
         return changes[self.tensor].sum(dim=0)
 
@@ -200,7 +200,9 @@ def _gain(norm: str, readers: list[str], part: str, width: int) -> Gauge:
     return Gauge("gain", part, (Side(norm), *(Side(reader, 1, against=True) for reader in readers)), width)
 
 
-def _with_bias(module: str, shapes: Mapping[str, tuple[int, ...]], repeats: int = 1, against: bool = False) -> list[Side]:
+def _with_bias(
+    module: str, shapes: Mapping[str, tuple[int, ...]], repeats: int = 1, against: bool = False
+) -> list[Side]:
     names = (name for name in (f"{module}.weight", f"{module}.bias") if name in shapes)
     return [Side(name, 0, against, repeats) for name in names]
 

@@ -59,9 +59,9 @@ def split_part(gauges: Sequence[Gauge | Shift], start: Weights, end: Weights) ->
     """Split the change from `start` to `end` of the tensors that the gauges of one part move.
 
     The motions are those at the midpoint of both, where a move along one gauge alone lies among them whole,
-    however far it went: (e^t − 1)·w is 2 tanh(t/2) times the mean of w and e^t·w, and likewise for matrices. A move
-    along several gauges of one tensor at once does to second order. The projection is the least-squares one on all
-    motions together, since they are not orthogonal, by conjugate gradients.
+    however far it went: (e^t − 1)·w is 2 tanh(t/2) times the mean of w and e^t·w, and likewise for matrices. Of a
+    move of size t along several gauges of one tensor at once, a remainder of size t³ lies outside. The projection is
+    the least-squares one on all motions together, since they are not orthogonal, by conjugate gradients.
 
     Args:
         gauges: all gauges of one part.

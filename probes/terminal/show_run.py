@@ -139,8 +139,8 @@ def _symmetry_line(comparison: Mapping[str, Any]) -> str | None:
     if symmetries["along"] is None:
         return None
     return (
-        f"along the architecture's symmetries, where no activation sees it: {share(symmetries['along'])} of ‖Δ‖² "
-        f"(random directions: {share(symmetries['random'])})"
+        "along the architecture's symmetries, where no activation sees it: "
+        f"{100 * symmetries['along']:.2g} % of ‖Δ‖² (random directions: {100 * symmetries['random']:.2g} %)"
     )
 
 

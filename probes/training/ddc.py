@@ -202,9 +202,7 @@ def _pool(places: list[tuple[Gauge, Side]], squares: torch.Tensor) -> torch.Tens
     return squares
 
 
-def _adam(
-    state: dict[str, Any], gradient: torch.Tensor, squares: torch.Tensor, group: dict[str, Any]
-) -> torch.Tensor:
+def _adam(state: dict[str, Any], gradient: torch.Tensor, squares: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
     """Adam's step for a learning rate of 1, its moments brought up to date."""
     beta1, beta2 = group["betas"]
     state["step"] += 1
