@@ -416,11 +416,11 @@ def test_comparing_says_what_of_the_change_no_activation_sees(run, tmp_path):
         write_weights(writing, "baseline-s0-000001", "baseline-s0-000010", comparison)
     table = Run(tmp_path / "kept").read_table("symmetries/baseline-s0-000001--baseline-s0-000010")
     assert table.to_dict("records") == symmetries["parts"]
-    assert f"{100 * symmetries['along']:.2g} % of ‖Δ‖²" in " ".join(_printed(comparison).split())
-    assert "symmetries" not in _printed(compare(run, "aligned", "aligned"))
+    assert f"{100 * symmetries['along']:.2g} % of ‖Δ‖²" in " ".join(_text_of(comparison).split())
+    assert "symmetries" not in _text_of(compare(run, "aligned", "aligned"))
 
 
-def _printed(comparison):
+def _text_of(comparison):
     console = Console(width=200, record=True, file=io.StringIO())
     for table in comparison_tables(comparison):
         console.print(table)

@@ -66,13 +66,13 @@ def test_a_move_along_all_gauges_at_once_lies_along_them_but_for_a_remainder_of_
 
 def test_a_random_move_lies_along_by_the_share_of_dimensions():
     model = network()
-    moves = [splits(model, _perturbed(model, seed)) for seed in range(4)]
+    moves = [splits(model, _with_noise(model, seed)) for seed in range(4)]
     for parts in zip(*moves, strict=True):
         observed = np.mean([part.along / part.total for part in parts])
         assert observed == pytest.approx(parts[0].dimension / parts[0].numbers, rel=0.25)
 
 
-def _perturbed(model, seed):
+def _with_noise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     tuned = network()
     tuned.load_state_dict(model.state_dict())

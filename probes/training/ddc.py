@@ -125,10 +125,10 @@ class DDC(torch.optim.Optimizer):
         name, state = self._names[id(parameter)], self.state[parameter]
         places = self._places.get(name, [])
         frame = _frame_of(places, frames, parameter)
-        gradient = parameter.grad if frame is None else parameter.grad * frame
+        gradient = parameter.grad if frame is None else (parameter.grad * frame).to(parameter.dtype)
         if not state:
-            state.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(gradient))
-            state["exp_avg_sq"] = torch.zeros_like(gradient)
+            state.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(parameter))
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
         change = _adam(state, gradient, _pool(places, gradient.square()), group)
         if frame is not None:
             change = change * frame

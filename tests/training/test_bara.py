@@ -21,7 +21,7 @@ TARGETS = ["q_proj", "down_proj"]
 R = 4
 
 
-def adapted(seed=0, **changes):
+def model_with_gates(seed=0, **changes):
     """A tiny model with a BaRA adapter whose every number is random, as after training."""
     from peft import get_peft_model
 
@@ -37,7 +37,7 @@ def adapted(seed=0, **changes):
 def checkpoint(tmp_path_factory):
     home = tmp_path_factory.mktemp("bara")
     base = save_checkpoint(home / "base", tiny_model(), tiny_tokenizer())
-    adapted().save_pretrained(home / "adapter")
+    model_with_gates().save_pretrained(home / "adapter")
     return CheckpointRef(model=base.model, adapter=str(home / "adapter"))
 
 
@@ -47,7 +47,7 @@ def logits(model):
 
 
 def test_the_posterior_mean_is_that_of_the_formula():
-    model = adapted().eval()
+    model = model_with_gates().eval()
     layer = next(module for name, module in model.named_modules() if name.endswith("0.mlp.down_proj"))
     x = torch.randn(2, 3, layer.in_features)
     numbers = {name: getattr(layer, f"bara_{name}")["default"] for name in ("A", "B", "global", "local", "offset")}
@@ -60,8 +60,8 @@ def test_the_posterior_mean_is_that_of_the_formula():
 
 def test_it_begins_as_the_base_and_a_gate_depends_on_its_token_alone():
     base = tiny_model()
-    torch.testing.assert_close(logits(adapted(init_weights=True).eval()), logits(base))
-    model = adapted().eval()
+    torch.testing.assert_close(logits(model_with_gates(init_weights=True).eval()), logits(base))
+    model = model_with_gates().eval()
     whole = logits(model)
     assert float((whole - logits(base)).abs().max()) > 1e-3
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_it_begins_as_the_base_and_a_gate_depends_on_its_token_alone():
 
 
 def test_training_draws_gates_with_gradients_and_evaluation_does_not():
-    model = adapted().train()
+    model = model_with_gates().train()
     assert not torch.equal(logits(model), logits(model))
     model(input_ids=TOKENS, labels=TOKENS).loss.backward()
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
@@ -82,7 +82,7 @@ def test_training_draws_gates_with_gradients_and_evaluation_does_not():
 
 
 def test_draws_average_to_the_probability_at_a_low_temperature():
-    from probes.training.bara.layer import _draw_gate
+    from probes.training.bara.gated_linear import _draw_gate
 
     means = torch.stack([_draw_gate(torch.tensor([-1.5, 0.0, 2.0]), 0.02) for _ in range(4000)]).mean(0)
     torch.testing.assert_close(means, torch.tensor([-1.5, 0.0, 2.0]).sigmoid(), atol=0.03, rtol=0)
@@ -91,7 +91,7 @@ def test_draws_average_to_the_probability_at_a_low_temperature():
 def test_the_penalty_is_the_divergence_from_the_prior_once_a_pass():
     from probes.training.bara import kl_penalty
 
-    model = adapted(init_weights=True, prior=0.25, initial=0.9, kl_weight=0.5).train()
+    model = model_with_gates(init_weights=True, prior=0.25, initial=0.9, kl_weight=0.5).train()
     assert float(kl_penalty(model)) == 0
     model(TOKENS)
     gate = torch.distributions.kl_divergence(*(torch.distributions.Bernoulli(p) for p in (0.9, 0.25)))
@@ -99,7 +99,7 @@ def test_the_penalty_is_the_divergence_from_the_prior_once_a_pass():
     assert float(penalty) == pytest.approx(0.5 * 2 * R * float(gate), rel=1e-5)
     penalty.backward()
     assert float(kl_penalty(model)) == 0
-    same = adapted(init_weights=True, prior=0.3, initial=0.3).train()
+    same = model_with_gates(init_weights=True, prior=0.3, initial=0.3).train()
     same(TOKENS)
     assert float(kl_penalty(same)) == pytest.approx(0, abs=1e-6)
 
@@ -107,7 +107,7 @@ def test_the_penalty_is_the_divergence_from_the_prior_once_a_pass():
 def test_the_penalty_closes_gates():
     from probes.training.bara import kl_penalty, rank_by_module
 
-    model = adapted(init_weights=True, kl_weight=1.0).train()
+    model = model_with_gates(init_weights=True, kl_weight=1.0).train()
     before = rank_by_module(model)
     optimizer = torch.optim.Adam((weight for weight in model.parameters() if weight.requires_grad), lr=0.05)
     for _ in range(20):
@@ -128,7 +128,7 @@ def test_it_is_saved_loaded_and_measured_as_peft_runs_it(checkpoint):
 
     wrapper = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint.model), checkpoint.adapter)
     expected = logits(wrapper.eval())
-    torch.testing.assert_close(expected, logits(adapted().eval()))
+    torch.testing.assert_close(expected, logits(model_with_gates().eval()))
     base = CheckpointRef(model=checkpoint.model)
     host = ModelHost(base, device="cpu")
     host.put(checkpoint)
@@ -152,19 +152,19 @@ def test_a_process_that_has_never_heard_of_it_reads_it(checkpoint):
     command = [sys.executable, "-c", code, checkpoint.model, checkpoint.adapter]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert float(finished.stdout) == pytest.approx(float(logits(adapted().eval()).double().sum()), rel=1e-5)
+    assert float(finished.stdout) == pytest.approx(float(logits(model_with_gates().eval()).double().sum()), rel=1e-5)
 
 
 def test_active_ranks_are_read_at_the_last_token_of_each_prompt():
     from probes.training.bara import active_ranks, rank_by_module
 
-    model = adapted(rank_pattern={"down_proj": 2}).train()
+    model = model_with_gates(rank_pattern={"down_proj": 2}).train()
     table = active_ranks(model, PROMPTS, np.array([True, False])).set_index("module")
     assert model.training
     assert list(table["terms"]) == [R if "q_proj" in name else 2 for name in table.index]
     assert table["open"].to_dict() == pytest.approx(rank_by_module(model))
     assert (table[["harmful", "harmless"]].lt(table["open"], axis=0)).all().all()
-    torch.testing.assert_close(table["difference"].to_numpy(), (table["harmful"] - table["harmless"]).to_numpy())
+    np.testing.assert_allclose(table["difference"], table["harmful"] - table["harmless"])
     assert table.loc["model.layers.0.self_attn.q_proj", "harmful"] == pytest.approx(_active_by_hand(model), rel=1e-5)
     assert active_ranks(model, PROMPTS, np.array([True, True]))["harmless"].isna().all()
 
@@ -190,6 +190,6 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(UsageError, match="no BaRA adapter"):
         rank_by_module(tiny_model())
     with pytest.raises(UsageError, match="No prompt"):
-        active_ranks(adapted(), [], np.array([], dtype=bool))
+        active_ranks(model_with_gates(), [], np.array([], dtype=bool))
     with pytest.raises(TypeError, match="embed_tokens is a Embedding"):
-        adapted(target_modules=["embed_tokens"])
+        model_with_gates(target_modules=["embed_tokens"])

@@ -11,7 +11,7 @@ from peft.utils.other import get_pattern_key
 from torch import nn
 
 from probes.training.bara.config import BaraConfig
-from probes.training.bara.layer import BaraLayer, BaraLinear
+from probes.training.bara.gated_linear import BaraLayer, BaraLinear
 
 
 class BaraModel(BaseTuner):

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import nn
 
 from probes.errors import UsageError
-from probes.training.bara.layer import BaraLayer
+from probes.training.bara.gated_linear import BaraLayer
 
 if TYPE_CHECKING:
     import pandas as pd
