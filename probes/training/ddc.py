@@ -115,17 +115,24 @@ class DDC(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._step_one(parameter, group, frames)
+                    self._step_one(parameter, parameter.grad, group, frames)
         return loss
 
     def _parameters(self) -> Iterable[torch.Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
-    def _step_one(self, parameter: torch.Tensor, group: dict[str, Any], frames: dict[Gauge, torch.Tensor]) -> None:
+    def _step_one(
+        self,
+        parameter: torch.Tensor,
+        gradient: torch.Tensor,
+        group: dict[str, Any],
+        frames: dict[Gauge, torch.Tensor],
+    ) -> None:
         name, state = self._names[id(parameter)], self.state[parameter]
         places = self._places.get(name, [])
         frame = _frame_of(places, frames, parameter)
-        gradient = parameter.grad if frame is None else (parameter.grad * frame).to(parameter.dtype)
+        if frame is not None:
+            gradient = (gradient * frame).to(parameter.dtype)
         if not state:
             state.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(parameter))
             state["exp_avg_sq"] = torch.zeros_like(parameter)

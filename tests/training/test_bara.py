@@ -96,12 +96,12 @@ def test_the_penalty_is_the_divergence_from_the_prior_once_a_pass():
     model(TOKENS)
     gate = torch.distributions.kl_divergence(*(torch.distributions.Bernoulli(p) for p in (0.9, 0.25)))
     penalty = kl_penalty(model)
-    assert float(penalty) == pytest.approx(0.5 * 2 * R * float(gate), rel=1e-5)
+    assert penalty.item() == pytest.approx(0.5 * 2 * R * float(gate), rel=1e-5)
     penalty.backward()
     assert float(kl_penalty(model)) == 0
     same = model_with_gates(init_weights=True, prior=0.3, initial=0.3).train()
     same(TOKENS)
-    assert float(kl_penalty(same)) == pytest.approx(0, abs=1e-6)
+    assert kl_penalty(same).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_the_penalty_closes_gates():

@@ -36,7 +36,7 @@ class BaraLayer(BaseTunerLayer):
         self.kl: torch.Tensor | None = None
         self.gates: list[torch.Tensor] | None = None
         base = self.get_base_layer()
-        self.in_features, self.out_features = base.in_features, base.out_features
+        self.in_features, self.out_features = int(base.in_features), int(base.out_features)  # type: ignore[arg-type]
 
     def update_layer(self, adapter_name: str, r: int, config: BaraConfig) -> None:
         """Give the layer another adapter."""
@@ -54,24 +54,6 @@ class BaraLayer(BaseTunerLayer):
             nn.init.normal_(self.bara_local[adapter_name], std=1 / math.sqrt(r))
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
-
-    def terms(self, adapter: str, x: torch.Tensor) -> torch.Tensor:
-        """What the adapter adds to the layer's output for inputs [..., in_features]."""
-        config = self.bara_settings[adapter]
-        inner = functional.linear(self.bara_dropout[adapter](x), self.bara_A[adapter])
-        whole, local = self.bara_global[adapter], self._local_logits(adapter, inner)
-        if self.training:
-            gate = _draw_gate(whole, config.temperature) * _draw_gate(local, config.temperature)
-            self.kl = _divergence(whole, config.prior).sum() + _divergence(local, config.prior).sum(-1).mean()
-        else:
-            gate = whole.sigmoid() * local.sigmoid()
-        if self.gates is not None:
-            self.gates.append(gate.detach())
-        return functional.linear(gate * inner, self.bara_B[adapter]) * (config.bara_alpha / self.r[adapter])
-
-    def _local_logits(self, adapter: str, inner: torch.Tensor) -> torch.Tensor:
-        scaled = functional.rms_norm(inner, inner.shape[-1:], eps=1e-6)
-        return functional.linear(scaled, self.bara_local[adapter], self.bara_offset[adapter])
 
 
 class BaraLinear(nn.Module, BaraLayer):
@@ -91,6 +73,24 @@ class BaraLinear(nn.Module, BaraLayer):
                 if adapter in self.bara_A:
                     result = result + self.terms(adapter, x.to(self.bara_A[adapter].dtype)).to(result.dtype)
         return result
+
+    def terms(self, adapter: str, x: torch.Tensor) -> torch.Tensor:
+        """What the adapter adds to the layer's output for inputs [..., in_features]."""
+        config = self.bara_settings[adapter]
+        inner = functional.linear(self.bara_dropout[adapter](x), self.bara_A[adapter])
+        whole, local = self.bara_global[adapter], self._local_logits(adapter, inner)
+        if self.training:
+            gate = _draw_gate(whole, config.temperature) * _draw_gate(local, config.temperature)
+            self.kl = _divergence(whole, config.prior).sum() + _divergence(local, config.prior).sum(-1).mean()
+        else:
+            gate = whole.sigmoid() * local.sigmoid()
+        if self.gates is not None:
+            self.gates.append(gate.detach())
+        return functional.linear(gate * inner, self.bara_B[adapter]) * (config.bara_alpha / self.r[adapter])
+
+    def _local_logits(self, adapter: str, inner: torch.Tensor) -> torch.Tensor:
+        scaled = functional.rms_norm(inner, inner.shape[-1:], eps=1e-6)
+        return functional.linear(scaled, self.bara_local[adapter], self.bara_offset[adapter])
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refused: the gate is another one for each token, so no change of the weights does the same."""

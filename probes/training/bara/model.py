@@ -10,7 +10,6 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import get_pattern_key
 from torch import nn
 
-from probes.training.bara.config import BaraConfig
 from probes.training.bara.gated_linear import BaraLayer, BaraLinear
 
 
@@ -19,19 +18,19 @@ class BaraModel(BaseTuner):
 
     prefix = "bara_"
     tuner_layer_cls = BaraLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    target_module_mapping: Any = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def _create_and_replace(
         self,
-        peft_config: BaraConfig,
+        peft_config: Any,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **_: Any,
+        parameter_name: str | None = None,  # noqa: ARG002
     ) -> None:
-        key = get_pattern_key(peft_config.rank_pattern.keys(), current_key)
+        key = get_pattern_key(list(peft_config.rank_pattern), current_key)
         r = peft_config.rank_pattern.get(key, peft_config.r)
         if isinstance(target, BaraLayer):
             target.update_layer(adapter_name, r, peft_config)

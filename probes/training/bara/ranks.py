@@ -75,24 +75,24 @@ def _open_globally(layer: BaraLayer) -> torch.Tensor:
 def _read(model: nn.Module, layers: dict[str, BaraLayer], token_ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
     """Active terms at the last token [prompt], by module."""
     device = next(model.parameters()).device
-    active: dict[str, list[float]] = {name: [] for name in layers}
-    with _recorded_gates(model, layers), torch.inference_mode():
+    with _recorded_gates(model, layers) as gates, torch.inference_mode():
         for ids in token_ids:
             model(input_ids=torch.tensor([list(ids)], device=device))
-            for name, layer in layers.items():
-                active[name].append(float(layer.gates.pop()[0, -1].sum()))
-    return {name: np.array(values) for name, values in active.items()}
+            for name in layers:
+                gates[name][-1] = gates[name][-1][0, -1].sum()
+    return {name: torch.stack(values).double().cpu().numpy() for name, values in gates.items()}
 
 
 @contextlib.contextmanager
-def _recorded_gates(model: nn.Module, layers: dict[str, BaraLayer]) -> Iterator[None]:
-    """Within, passes are at the posterior mean and leave their gates."""
+def _recorded_gates(model: nn.Module, layers: dict[str, BaraLayer]) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Within, passes are at the posterior mean, and each layer's gates are put into its list."""
     in_training = model.training
     model.eval()
-    for layer in layers.values():
-        layer.gates = []
+    gates: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+    for name, layer in layers.items():
+        layer.gates = gates[name]
     try:
-        yield
+        yield gates
     finally:
         for layer in layers.values():
             layer.gates = None
