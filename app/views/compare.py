@@ -164,11 +164,14 @@ def _symmetry_note(run: Context, table: str, total: float) -> None:
     if not (total and cache.has_table(run.key, table)):
         return
     rows = cache.table(run.key, table)
-    squares = rows["frobenius"] ** 2 / total
-    along, random = (100 * float((squares * rows[name]).sum()) for name in ("along", "random"))
+    in_blocks = rows[rows["part"].str.startswith("layers.")]
+    whole, blocks = (
+        [100 * float((part["frobenius"] ** 2 * part[name]).sum()) / size for name in ("along", "random")]
+        for part, size in ((rows, total), (in_blocks, float((in_blocks["frobenius"] ** 2).sum()) or 1.0))
+    )
     components.note(
-        f"{along:.2g} % of ‖Δθ‖² lies along the architecture's symmetries, where no activation sees it; random "
-        f"directions would have {random:.2g} % there."
+        f"{whole[0]:.2g} % of ‖Δθ‖² lies along the architecture's symmetries, where no activation sees it; random "
+        f"directions would have {whole[1]:.2g} %. Of the blocks alone {blocks[0]:.2g} % against {blocks[1]:.2g} %."
     )
 
 

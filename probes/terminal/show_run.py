@@ -138,10 +138,23 @@ def _symmetry_line(comparison: Mapping[str, Any]) -> str | None:
         return str(comparison["symmetries_missing"])
     if symmetries["along"] is None:
         return None
+    blocks = [part for part in symmetries["parts"] if part["part"].startswith("layers.")]
     return (
         "along the architecture's symmetries, where no activation sees it: "
-        f"{100 * symmetries['along']:.2g} % of ‖Δ‖² (random directions: {100 * symmetries['random']:.2g} %)"
+        f"{_along(symmetries['along'], symmetries['random'])}; of the blocks alone "
+        f"{_along(*(_share_of_parts(blocks, name) for name in ('along', 'random')))}"
     )
+
+
+def _along(value: float, random: float) -> str:
+    return f"{100 * value:.2g} % of ‖Δ‖² (random directions: {100 * random:.2g} %)"
+
+
+def _share_of_parts(parts: Sequence[Mapping[str, Any]], name: str) -> float:
+    """A share of several parts as one, weighted by the squares of their changes."""
+    squares = [part["frobenius"] ** 2 for part in parts]
+    shares = [square * (part[name] or 0) for square, part in zip(squares, parts, strict=True)]
+    return sum(shares) / sum(squares) if sum(squares) else 0.0
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -21,6 +21,7 @@ from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
+from probes.stages.weights import write_weights
 from tests.conftest import take_main_back
 from tests.synthetic import TRICKY, TRICKY_ARM, write_run
 
@@ -109,6 +110,25 @@ def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
     assert "gravity-probe directions mediate" in commands(at)
 
 
+def test_compare_says_what_of_the_weights_change_no_activation_sees(opened, finished, tmp_path):
+    shutil.copytree(finished / "demo", tmp_path / "demo")
+    tensor = {"tensor": "model.layers.0.mlp.up_proj.weight", "frobenius": 2.0, "spectral": 1.0, "relative": 0.1}
+    parts = [("layers.0.mlp", 1.0, 0.2, 0.02), ("unembedding", 1.0, 0.6, 0.01)]
+    names = ("part", "frobenius", "along", "random")
+    comparison = {
+        "weights": [{**tensor, "inside": None, "random": 0.3}],
+        "symmetries": {"parts": [dict(zip(names, part, strict=True)) for part in parts]},
+    }
+    with Run.writing(tmp_path / "demo") as run:
+        write_weights(run, "aligned", "baseline-s0-000100", comparison)
+    at = opened(tmp_path, "views/compare.py")
+    assert not at.exception
+    text = html.unescape(words(at)).replace("\xa0", " ")
+    assert "20 % of ‖Δθ‖² lies along the architecture's symmetries" in text
+    assert "would have 0.75 %. Of the blocks alone 20 % against 2 %." in text
+
+
+@pytest.mark.parametrize("name", ["demo-run", "smollm2-run"])
 @pytest.mark.parametrize("page", PAGES)
 def test_a_shipped_run_is_shown_on_every_page(opened, page):
     """The other one is drawn on every page in `test_numbers_in_words.py`."""
