@@ -36,7 +36,7 @@ class BaraConfig(PeftConfig):
     prior: float = 0.25
     initial: float = 0.9
     temperature: float = 0.5
-    kl_weight: float = 1e-3
+    kl_weight: float = 1e-2
     target_modules: list[str] | set[str] | str | None = None
     exclude_modules: list[str] | set[str] | str | None = None
     rank_pattern: dict[str, int] = field(default_factory=dict)
