@@ -73,7 +73,7 @@ def test_a_twin_takes_the_same_steps_in_function_space_and_adamw_takes_others(na
     twin = twin_of(model)
     assert float((probabilities(model) - probabilities(twin)).abs().max()) < 1e-10
     parted, length = gap(model, twin, ddc)
-    assert parted < 1e-9 < 1e-2 < length
+    assert parted < 1e-11 < 1e-2 < length
     assert gap(model, twin, adamw)[0] > 1e-2
 
 
@@ -81,13 +81,15 @@ def test_a_twin_takes_the_same_steps_in_function_space_and_adamw_takes_others(na
 def test_each_gauge_alone_is_conditioned(kind):
     model = network()
     twin = move_along(model, kind, 0.5, rotations=True)
-    assert gap(model, twin, ddc)[0] < 1e-9
+    assert gap(model, twin, ddc)[0] < 1e-11
     assert (gap(model, twin, adamw)[0] > 1e-4) == (kind != "shift")  # a shift alone leaves Adam's gradient as it is
 
 
 def test_in_float32_twins_stay_within_the_promised_band():
     model = network(dtype=torch.float32)
-    assert gap(model, twin_of(model, size=0.1), ddc)[0] < 1e-3
+    twin = twin_of(model, size=0.1)
+    assert gap(model, twin, ddc)[0] < 1e-5
+    assert gap(model, twin, adamw)[0] > 1e-2
 
 
 def test_a_head_s_other_matrices_are_not_conditioned_as_the_docstring_says():
@@ -110,7 +112,7 @@ def test_a_frozen_norm_still_counts_in_the_frames_and_a_closure_is_called():
     for network_of in (model, twin):
         for name, weight in network_of.named_parameters():
             weight.requires_grad_("norm" not in name and "k_proj" not in name)
-    assert gap(model, twin, ddc)[0] < 1e-9
+    assert gap(model, twin, ddc)[0] < 1e-11
     assert DDC.of(model, lr=LR).step(lambda: 2.0) == 2.0
 
 

@@ -1,11 +1,11 @@
 """BaRA: LoRA whose rank-one terms are opened and closed by a Bayesian gate, for the whole module and for each input.
 
-**Known** of Bayesian Adaptive Rank Allocation (Duan et al., arXiv 2606.29184, its public abstract): after
+**Known** of Bayesian Adaptive Rank Allocation (Duan et al., arXiv 2606.29184; its abstract is all that we had): after
 probabilistic topic models, a sparse subset of disentangled latent factors is active in each context, so that the
 effective rank varies from input to input; a gate of a global and a local part, in a Bayesian formulation, decides
 which; generalisation depends on the learned joint effective rank, and not on the largest rank r.
 
-**Our reconstruction**, since no code is public: everything below, which is not claimed to be the paper's.
+**Our reconstruction**, as we know of no public code: everything below, which is not claimed to be the paper's.
 
 - A module adds alpha/r · B (z ⊙ A x), with z_k = z_k(global) · z_k(local), each a Bernoulli variable. The global gate
   has one learned logit a term; the local one's logits are an affine map of the token's own A x, scaled to unit mean
