@@ -17,6 +17,7 @@ from probes.errors import CheckpointError, GravityError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.weight_space import drift_norms, merged_weights, noised
+from probes.training.tuners import OWN
 from tests.builders import DEPTH, move_weights, save_adapter, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = [[5, 60, 7, 100, 33, 200, 9], [4, 8, 15, 16, 23, 42]]
@@ -80,7 +81,7 @@ NOT_MEASURED = {
 def registry() -> list[str]:
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-    return sorted(kind.value for kind in PEFT_TYPE_TO_TUNER_MAPPING)
+    return sorted(kind.value for kind in PEFT_TYPE_TO_TUNER_MAPPING if kind.value.lower() not in OWN)
 
 
 MEASURED = [kind for kind in registry() if kind not in NOT_MEASURED] + sorted(LORA)

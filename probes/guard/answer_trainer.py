@@ -14,7 +14,7 @@ from transformers import Trainer
 
 from probes.errors import GravityError
 from probes.guard.examples import IGNORED
-from probes.guard.model_in_training import LiveModel, dropout_rate, undisturbed
+from probes.guard.model_in_training import LiveModel, draws_numbers, dropout_rate, undisturbed
 from probes.models.architecture import accepts
 from probes.models.prefix import answer_inputs, prefix_fault
 from probes.models.view import ModelView
@@ -66,6 +66,8 @@ def _view_of(model: Any) -> LiveModel | None:
         return None
     router = getattr(view.config.get_text_config(), "output_router_logits", False)
     if dropout_rate(model) or router or not accepts(view.model, "logits_to_keep"):
+        return None
+    if draws_numbers(view.model):
         return None
     with undisturbed(view.model):
         return view if prefix_fault(view) is None else None

@@ -62,6 +62,26 @@ def dropout_rate(model: nn.Module) -> float:
     return max([*rates, *(module.p for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd))])
 
 
+@torch.no_grad()
+def draws_numbers(model: nn.Module) -> bool:
+    """Whether a pass of the model as it stands takes random numbers, as dropout, PVeRA and BaRA do in training.
+
+    The random states of the processor and of the model's device are put back.
+    """
+    device = next(model.parameters()).device
+    generators: list[Any] = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
+    states = [generator.get_rng_state() for generator in generators]
+    try:
+        model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device), use_cache=False)
+        return any(
+            not torch.equal(generator.get_rng_state(), state)
+            for generator, state in zip(generators, states, strict=True)
+        )
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_rng_state(state)
+
+
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, tokenizer: Any = None) -> Iterator[None]:
     """Read the model in evaluation mode; on leaving, also by an exception, everything is as it was.

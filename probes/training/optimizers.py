@@ -19,8 +19,18 @@ from probes.errors import UsageError
 from probes.training.options import check_options, parameter_types
 
 ADAM = "Adam"
+
+
+def _ddc() -> type[torch.optim.Optimizer]:
+    from probes.training.ddc import DDC
+
+    return DDC
+
+
 # Our own optimisers: what gives the class when it is asked for. One with `of(model, params, …)` is made by that.
-OWN: dict[str, Callable[[], type[torch.optim.Optimizer]]] = {}
+OWN: dict[str, Callable[[], type[torch.optim.Optimizer]]] = {"ddc": _ddc}
+# Those that step a model's own weights alone, and no adapter's.
+FULL_ONLY = ("ddc",)
 
 Parameters = Mapping[str, nn.Parameter]
 _EXTRA = "pip install 'gravity-probe[optimizers]'"
@@ -61,6 +71,8 @@ def optimizer(
         make, preset, groups = _class_of(name), {}, None
     known = parameter_types(make.__init__)
     settings = {**preset, **check_options(name, options, _settable(known)), **_rates(name, known, learning_rate)}
+    if name in OWN:
+        settings["weight_decay"] = weight_decay  # where it is not told one, it has a default of its own
     if name in _torch_names() and "fused" in known and not options.get("foreach"):
         settings.setdefault("fused", True)
     _refuse(name, make)
@@ -173,8 +185,8 @@ def _as_modules(parameters: Parameters) -> Any:
 
 
 def _settable(known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person may set; weights, learning rate and decay come from elsewhere."""
-    fixed = ("self", "params", "lr", "weight_decay")
+    """What a person may set; weights, gauges, learning rate and decay come from elsewhere."""
+    fixed = ("self", "params", "lr", "weight_decay", "weights", "gauges")
     return {name: annotation for name, annotation in known.items() if name not in fixed}
 
 

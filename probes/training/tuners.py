@@ -27,7 +27,7 @@ class OwnTuner:
 
     Attributes:
         config: gives the class of its configuration, registered with peft, when it is asked for.
-        loss: what it adds to the task's loss, from the model that it is on; None is nothing.
+        loss: what it adds to the task's loss, from the model that it is on, once a pass; None is nothing.
         ranks: the rank that it has on each module.
     """
 
@@ -36,7 +36,25 @@ class OwnTuner:
     ranks: Callable[[nn.Module], dict[str, int | float]] | None = None
 
 
-OWN: dict[str, OwnTuner] = {}
+def _bara_config() -> type:
+    from probes.training.bara import BaraConfig
+
+    return BaraConfig
+
+
+def _bara_loss(model: nn.Module) -> Tensor:
+    from probes.training.bara import kl_penalty
+
+    return kl_penalty(model)
+
+
+def _bara_ranks(model: nn.Module) -> dict[str, int | float]:
+    from probes.training.bara import rank_by_module
+
+    return {**rank_by_module(model)}
+
+
+OWN: dict[str, OwnTuner] = {"bara": OwnTuner(_bara_config, loss=_bara_loss, ranks=_bara_ranks)}
 
 _NAME = "default"
 _ALL_LINEAR = "all-linear"
@@ -224,7 +242,7 @@ def _own_tuner_on(model: nn.Module) -> OwnTuner | None:
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor | None:
-    """What a tuner adds to the task's loss; None where that is nothing.
+    """What a tuner adds to the task's loss, to be read once a pass; None where that is nothing.
 
     Of AdaLoRA it is w · mean ‖PPᵀ − I‖ over its factors. peft's `AdaLoraModel.forward` adds it too, but a `PeftModel`
     without a task, as ours is, goes past that.

@@ -9,7 +9,8 @@ import torch
 
 from probes.guard.answer_trainer import AnswerTrainer, shorten
 from probes.guard.examples import IGNORED, collate
-from probes.guard.model_in_training import LiveModel
+from probes.guard.model_in_training import LiveModel, draws_numbers, undisturbed
+from probes.training.tuners import attach_tuner, check_tuner
 from tests.builders import FAMILIES, VOCABULARY, tiny_model
 from tests.guard.lineages import trainer
 
@@ -117,6 +118,18 @@ def test_the_trainer_reads_the_beginning_once(tmp_path) -> None:
 @pytest.mark.parametrize("change", [{"attention_dropout": 0.1}, {"output_router_logits": True}])
 def test_what_is_drawn_or_counted_by_token_trains_on_whole_batches(tmp_path, change) -> None:
     model = tiny_model("mixtral", **change).train()
+    _, widths = compute_loss(model, tmp_path)
+    assert widths == [collate(items())["input_ids"].shape[1]]
+
+
+@pytest.mark.parametrize("name", ["pvera", "bara"])
+def test_a_tuner_that_draws_at_random_trains_on_whole_batches(tmp_path, name) -> None:
+    model = attach_tuner(tiny_model("llama"), name, check_tuner(name, {}, steps=3), seed=0)
+    state = torch.get_rng_state()
+    assert draws_numbers(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    with undisturbed(model):
+        assert not draws_numbers(model)
     _, widths = compute_loss(model, tmp_path)
     assert widths == [collate(items())["input_ids"].shape[1]]
 

@@ -43,7 +43,7 @@ def attach(name: str, **options: Any) -> Any:
 
 def test_every_tuner_that_can_be_measured_has_its_name() -> None:
     measured = {kind.lower() for kind in registry() if kind not in NOT_MEASURED}
-    assert set(tuner_names()) == {"full", "dora", *measured}
+    assert set(tuner_names()) == {"full", "dora", "bara", *measured}
     assert tuner_names()[0] == "full"
 
 
@@ -184,6 +184,32 @@ def test_a_tuner_trains_saves_and_is_read_back(name: str, place: Path, tmp_path:
     assert set(ranks.values()) == {2} if name == "dora" else bool(ranks) == (name == "adalora")
 
 
+def test_bara_trains_with_its_penalty_and_is_read_back(place: Path, tmp_path: Path) -> None:
+    aligned = CheckpointRef(model=str(place / "aligned"))
+    options = {"r": 4, "kl_weight": 10.0, "prior": 0.1, "initial": 0.9}
+    training = Training(method="bara", method_options=options, steps=3, learning_rate=5e-2, batch_size=4, save_every=3)
+    data = read_task(place / "data.jsonl")
+    fine_tune(aligned, data, tmp_path / "out", training, lambda _: Unguarded(), {}, device="cpu")
+    ref = CheckpointRef(model=aligned.model, adapter=str(tmp_path / "out" / CHECKPOINTS / "checkpoint-3"))
+    host = ModelHost(aligned, device="cpu")
+    before = torch.tensor(collect(host, PROMPTS)[0])
+    host.put(ref)
+    after = torch.tensor(collect(host, PROMPTS)[0])
+    torch.testing.assert_close(after, streams(ref), rtol=0, atol=1e-5)
+    assert (after - before).abs().max() > 1e-3
+    ranks = ranks_at_the_end(tmp_path / "out")
+    assert len(ranks) == MATRICES
+    assert max(ranks.values()) < 4 * 0.9 - 0.01, "every gate is drawn towards its prior"
+
+
+def test_ddc_trains_every_weight(place: Path, tmp_path: Path) -> None:
+    words = train_words(place, tmp_path / "out", method="full", optimizer="ddc", steps=2)
+    result = CliRunner().invoke(app, ["train", *map(str, words), "--set", "ddc.eps=1e-7"])
+    assert result.exit_code == 0, result.output
+    states = torch.load(next((tmp_path / "out").rglob("optimizer.pt")), weights_only=True)
+    assert {(group["weight_decay"], group["eps"]) for group in states["param_groups"]} == {(0.0, 1e-7)}
+
+
 def test_adalora_under_a_guard_with_another_optimiser(place: Path, tmp_path: Path) -> None:
     options = [part for key, value in ADALORA.items() for part in ("--set", f"{key}={value}")]
     words = train_words(place, tmp_path / "out", method="adalora", optimizer="NAdam", steps=6, mode="push")
@@ -205,6 +231,9 @@ def test_adalora_under_a_guard_with_another_optimiser(place: Path, tmp_path: Pat
         (("--method", "lora", "--set", "sgd.momentum=3"), "for nothing that is trained here"),
         (("--optimizer", "AdamV"), "did you mean"),
         (("--method", "dora", "--record-path"), "not recorded; got dora"),
+        (("--method", "dora", "--optimizer", "ddc"), "ddc steps a model's own weights; got --method dora"),
+        (("--optimizer", "ddc", "--set", "ddc.weights=1"), "ddc has no option 'weights'"),
+        (("--method", "bara", "--set", "bara.prior=2"), "bara cannot be told this"),
     ],
 )
 def test_the_command_refuses_before_a_model_is_trained(
