@@ -154,7 +154,7 @@ def _of_transformers(
         raise UsageError("This optimiser is not used", got=f"{name}, which {_NOT_BY_GRADIENT}")
     from transformers import Trainer, TrainingArguments
 
-    low_rank = {"optim_target_modules": "all-linear"} if name.startswith(_LOW_RANK) else {}
+    low_rank: dict[str, Any] = {"optim_target_modules": "all-linear"} if name.startswith(_LOW_RANK) else {}
     words = [f"{key}={options.pop(key)}" for key in list(options)] if low_rank else []
     arguments = TrainingArguments(
         output_dir="unused",

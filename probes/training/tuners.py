@@ -277,7 +277,8 @@ def module_ranks(model: nn.Module) -> dict[str, int | float]:
     from peft.tuners.adalora import AdaLoraModel
     from peft.tuners.lora import LoraLayer
 
-    ranks = {path: module for path, module in tuner.model.named_modules() if isinstance(module, LoraLayer)}
+    modules = tuner.model.named_modules()
+    ranks: dict[str, Any] = {path: module for path, module in modules if isinstance(module, LoraLayer)}
     by_name = getattr(config, "rank_pattern", None) or {}  # such as model.layers.0.mlp.up_proj.lora_E.default
     pattern = {name.partition(".lora_E")[0]: sum(parts) for name, parts in by_name.items()}
     if isinstance(tuner, AdaLoraModel):
