@@ -128,7 +128,6 @@ def test_compare_says_what_of_the_weights_change_no_activation_sees(opened, fini
     assert "would have 0.75 %. Of the blocks alone 20 % against 2 %." in text
 
 
-@pytest.mark.parametrize("name", ["demo-run", "smollm2-run"])
 @pytest.mark.parametrize("page", PAGES)
 def test_a_shipped_run_is_shown_on_every_page(opened, page):
     """The other one is drawn on every page in `test_numbers_in_words.py`."""
