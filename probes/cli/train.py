@@ -157,7 +157,8 @@ def _guard_maker(
     from probes.guard.modes import Options
 
     probe, penalty = prompts
-    own = {name: value for name, value in options.items() if name != "strength"}
+    names = {"match": "gradient_ratio"}  # as trainings that were begun earlier name it
+    own = {names.get(name, name): value for name, value in options.items() if name != "strength"}
 
     def make(folder: Path) -> ReversionGuard:
         weight = Options(penalty_weight=options["strength"], seed=options["seed"])
