@@ -151,7 +151,7 @@ class Experiment:
         for way in self.ways:
             check_tuner(way.method, way.method_options, steps=self.steps or 100)
             if way.optimizer is not None:
-                check_optimizer(way.optimizer, way.optimizer_options)
+                check_optimizer(way.optimizer, way.optimizer_options, method=way.method)
             if self.record_path and not is_recorded(way.method, way.method_options):
                 raise UsageError(
                     "The path of this way of fine-tuning is not recorded",

@@ -31,7 +31,7 @@ from probes.models.weights import WeightFiles
 from probes.progress import Progress, Report, silent
 from probes.store import is_unfinished, write_json
 from probes.store.documents import read_object
-from probes.training.optimizers import FULL_ONLY, check_optimizer, optimizer
+from probes.training.optimizers import check_optimizer, optimizer
 from probes.training.tuners import (
     FULL,
     attach_tuner,
@@ -177,14 +177,7 @@ def _refuse_impossible(training: Training, *, recorded: bool) -> None:
     """
     training.tuner()
     if training.optimizer is not None:
-        check_optimizer(training.optimizer, training.optimizer_options)
-    if training.optimizer in FULL_ONLY and training.method != FULL:
-        raise UsageError(
-            f"{training.optimizer} steps a model's own weights",
-            got=f"--method {training.method}",
-            expected="--method full",
-            next_step="For an adapter choose another optimiser, such as lorarite.",
-        )
+        check_optimizer(training.optimizer, training.optimizer_options, method=training.method)
     if recorded and not is_recorded(training.method, training.method_options):
         raise UsageError(
             "The path of this way of fine-tuning is not recorded", got=training.method, expected="full, or plain lora"

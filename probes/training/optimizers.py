@@ -30,7 +30,7 @@ def _ddc() -> type[torch.optim.Optimizer]:
 # Our own optimisers: what gives the class when it is asked for. One with `of(model, params, …)` is made by that.
 OWN: dict[str, Callable[[], type[torch.optim.Optimizer]]] = {"ddc": _ddc}
 # Those that step a model's own weights alone, and no adapter's.
-FULL_ONLY = ("ddc",)
+_FULL_ONLY = ("ddc",)
 
 Parameters = Mapping[str, nn.Parameter]
 _EXTRA = "pip install 'gravity-probe[optimizers]'"
@@ -85,8 +85,15 @@ def optimizer(
         raise UsageError(f"The optimiser {name} cannot be made", got=str(error)) from error
 
 
-def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse an optimiser that cannot be made, before a model is loaded; errors as `optimizer`."""
+def check_optimizer(name: str, options: Mapping[str, Any], *, method: str = "full") -> None:
+    """Refuse what cannot be made, or not for this tuner, before a model is loaded; errors as `optimizer`."""
+    if name in _FULL_ONLY and method != "full":
+        raise UsageError(
+            f"{name} steps a model's own weights",
+            got=f"--method {method}",
+            expected="--method full",
+            next_step="For an adapter choose another optimiser, such as lorarite.",
+        )
     some = {"matrix.weight": nn.Parameter(torch.zeros(2, 2)), "norm.weight": nn.Parameter(torch.zeros(2))}
     if name in OWN:
         known = parameter_types(OWN[name]().__init__)
