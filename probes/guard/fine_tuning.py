@@ -294,7 +294,7 @@ def _trainer(
         data_seed=training.seed,
         bf16=training.bf16,
         use_cpu=device == "cpu" or (training.bf16 and not torch.cuda.is_available()),
-        gradient_checkpointing=training.gradient_checkpointing,
+        gradient_checkpointing=training.gradient_checkpointing or None,  # set at all, it warns of its newer name
         logging_steps=10,
         report_to=[],
         disable_tqdm=True,
