@@ -702,7 +702,7 @@ def test_an_installed_package_reads_the_data_inside_it(tmp_path):
     package = data_folder().parent / "probes"
     for room in ("prompts", "store"):
         shutil.copytree(package / room, tmp_path / "probes" / room)
-    for module in ("__init__.py", "errors.py"):
+    for module in ("__init__.py", "errors.py", "progress.py"):
         shutil.copy(package / module, tmp_path / "probes")
     shutil.copytree(data_folder() / "prompts", tmp_path / "probes" / "_data" / "prompts")
     code = "from probes.prompts import data_folder, look_alikes; print(data_folder(), len(look_alikes()))"
