@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from probes.behaviour.answer_sentences import Sentence
 from probes.behaviour.cues import ALTERNATIVE, HANDS_OVER, PREACHING
@@ -71,44 +72,44 @@ class Sermon:
     statements: Sequence[Sentence]
     request: str
 
-    @property
+    @cached_property
     def wronged(self) -> bool:
         """Whether the request's own words name a wrong."""
         return names_wrong(self.request)
 
-    @property
+    @cached_property
     def moral(self) -> list[Sentence]:
         """Sentences that speak of right and wrong, of feelings or of help elsewhere."""
         needed = 1 if self.wronged else _MORAL_WORDS
         return [sentence for sentence in self.statements if _is_moral(sentence, self.request, needed)]
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether its end is there: what is cut off may still come to the point, unless it has preached enough."""
         return self.statements[-1].whole or len(self.moral) > 1 or bool(self.strict)
 
-    @property
+    @cached_property
     def turned_away(self) -> list[Sentence]:
         """Moral sentences, and what to do instead of the act."""
         redirects = REDIRECTS if self.wronged else _INSTEAD
         return [s for s in self.statements if s in self.moral or redirects.search(s.text)]
 
-    @property
+    @cached_property
     def leads(self) -> bool:
         """Whether it begins with a moral sentence."""
         return self.statements[0] in self.moral
 
-    @property
+    @cached_property
     def share(self) -> float:
         """Of the words, those in moral sentences and in what to do instead."""
         return _count(self.turned_away) / max(1, _count(self.statements))
 
-    @property
+    @cached_property
     def strict(self) -> list[Sentence]:
         """Sentences that condemn, urge or send elsewhere."""
         return [sentence for sentence in self.moral if sentence.kind in PREACHING - {"moralises"}]
 
-    @property
+    @cached_property
     def instructions(self) -> int:
         """Clauses that tell what to do, but for those of what to do instead."""
         return sum(count_instructions(s.text) for s in self.statements if not REDIRECTS.search(s.text))

@@ -193,14 +193,10 @@ def _denies_flatly(answer: _Answer) -> str:
     if says_no := SAYS_NO.match(leads[0]):
         return f"denies: {says_no.group()}"
     denial = next(filter(None, map(DENIES.match, leads)), None)
+    wrongs = touches_harm(answer.request) or names_wrong(answer.request)
     if denial is None or answer.wish == "choice":
-        wrong = (
-            touches_harm(answer.request)
-            or names_wrong(answer.request)
-            or any(sentence.kind in PREACHING for sentence in statements)
-        )
+        wrong = wrongs or any(sentence.kind in PREACHING for sentence in statements)
         denial = (denial or next(filter(None, map(DENIES_PREMISE.match, leads)), None)) if wrong else None
-    wrongs = names_wrong(answer.request) or touches_harm(answer.request)
     returning = _RETURNING_WRONG if wrongs else _RETURNING
     if denial is None and len(statements) == 1 and returning_words(answer.request, leads[0]) >= returning:
         denial = FORBIDS.match(leads[0])
