@@ -18,24 +18,42 @@ from probes.guard.model_in_training import LiveModel, draws_numbers, dropout_rat
 from probes.models.architecture import accepts
 from probes.models.prefix import answer_inputs, prefix_fault
 from probes.models.view import ModelView
+from probes.training.tuners import auxiliary_loss
 
 
 class AnswerTrainer(Trainer):
-    """Trains on batches of `examples.collate`."""
+    """Trains on batches of `examples.collate`, on the task's loss and what a tuner adds to it."""
 
     _seen_model: Any = None
     _view: LiveModel | None = None
 
+    def __init__(self, *args: Any, whole: bool = False, **kwargs: Any) -> None:
+        """As the Trainer; with `whole`, every batch is read whole."""
+        super().__init__(*args, **kwargs)
+        self._whole = whole
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The Trainer's loss; of a model whose passes cannot be shortened, on the whole batch."""
+        """The Trainer's loss and the tuner's own; of a model whose passes cannot be shortened, on the whole batch."""
+        if not self._whole:
+            inputs = self._shortened(model, inputs)
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        more = auxiliary_loss(model)
+        if more is None:
+            return loss
+        # Of a loss over all items of the step the Trainer takes the sum over batches, else their mean.
+        if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
+            more = more / self.args.gradient_accumulation_steps
+        return (loss[0] + more, loss[1]) if return_outputs else loss + more
+
+    def _shortened(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         if model is not self._seen_model:
             self._seen_model, self._view = model, _view_of(model)
-        if self._view is not None:
-            with self.accelerator.autocast():
-                inputs = shorten(self._view, inputs)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self._view is None:
+            return inputs
+        with self.accelerator.autocast():
+            return shorten(self._view, inputs)
 
 
 def shorten(view: ModelView, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import TrainerCallback
 
 from probes.errors import UsageError
 from probes.guard.callback import ReversionGuard
-from probes.guard.examples import Answered, Example, collate, items_of
+from probes.guard.examples import Answered, Example, items_of
 from probes.guard.guarded_direction import GuardError
 from probes.guard.resuming import whole_checkpoints
 from probes.guard.unguarded import Unguarded
@@ -28,17 +27,15 @@ from probes.models.loading import load_model, load_tokenizer, no_progress_bar
 from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
-from probes.progress import Progress, Report, silent
+from probes.progress import Report, silent
 from probes.store import is_unfinished, write_json
 from probes.store.documents import read_object
-from probes.training.optimizers import check_optimizer, optimizer
+from probes.training.optimizers import check_optimizer
 from probes.training.tuners import (
     FULL,
     attach_tuner,
-    auxiliary_loss,
     begins_anew,
     check_tuner,
-    end_step,
     is_recorded,
     module_ranks,
 )
@@ -147,6 +144,8 @@ def fine_tune(
         )
     _refuse_impossible(training, recorded=bool(about.get("record_path")))
     _claim(out, {"training": dataclasses.asdict(training), "task": len(task), **about})
+    from probes.guard.trainer_setup import make_trainer
+
     guard = make_guard(out)
     checkpoints = whole_checkpoints(out / CHECKPOINTS)
     if checkpoints and (checkpoints[-1].step >= training.steps or checkpoints[-1].stopped):
@@ -161,7 +160,7 @@ def fine_tune(
     limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
     data = Answered(items_of(task, tokenizer), limit)
     whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
-    trainer = _trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report, whole=whole)
+    trainer = make_trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report, whole=whole)
     guard.join(trainer)
     with no_progress_bar():
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
@@ -250,88 +249,3 @@ def _model(folder: Path, start: CheckpointRef, training: Training, device: str) 
 
 def _has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-def _trainer(
-    model: Any,
-    tokenizer: Any,
-    data: Answered,
-    output: Path,
-    training: Training,
-    device: str,
-    report: Report,
-    *,
-    whole: bool,
-) -> Any:
-    from transformers import Trainer, TrainingArguments
-    from transformers.trainer_callback import PrinterCallback
-
-    from probes.guard.answer_trainer import AnswerTrainer
-
-    class Told(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            del args, control, kwargs
-            report(Progress("fine-tuning", state.global_step, training.steps))
-
-    class Reallocating(TrainerCallback):
-        def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            del args, control
-            end_step(kwargs["model"], state.global_step + 1)
-
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        max_steps=training.steps,
-        learning_rate=training.peak_learning_rate,
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        warmup_steps=training.warmup,
-        lr_scheduler_type="linear" if training.decay else "constant_with_warmup",
-        max_grad_norm=training.max_grad_norm,
-        weight_decay=training.weight_decay,
-        save_strategy="steps",
-        save_steps=training.save_every or max(1, training.steps // 10),
-        seed=training.seed,
-        data_seed=training.seed,
-        bf16=training.bf16,
-        use_cpu=device == "cpu" or (training.bf16 and not torch.cuda.is_available()),
-        gradient_checkpointing=training.gradient_checkpointing or None,  # set at all, it warns of its newer name
-        logging_steps=10,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
-
-    ordinary = Trainer if whole else AnswerTrainer
-
-    class WithTunersLoss(ordinary):  # type: ignore[misc,valid-type]
-        def compute_loss(
-            self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any
-        ) -> Any:
-            loss = super().compute_loss(model, inputs, *args, num_items_in_batch=num_items_in_batch, **kwargs)
-            # Of a loss over all items of the step the Trainer takes the sum over batches, else their mean.
-            summed = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-            more = auxiliary_loss(model)
-            assert more is not None
-            return loss + more / (training.gradient_accumulation_steps if summed else 1)
-
-    trainer = (WithTunersLoss if auxiliary_loss(model) is not None else ordinary)(
-        model=model,
-        args=arguments,
-        train_dataset=data,
-        data_collator=collate,
-        processing_class=tokenizer,
-        callbacks=[Told(), Reallocating()],
-        optimizers=(_optimizer(model, training), None),
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _optimizer(model: Any, training: Training) -> torch.optim.Optimizer | None:
-    """What steps the weights; None leaves it to the Trainer, where nothing else was asked for."""
-    if training.optimizer is None:
-        return None
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    rate, decay = training.peak_learning_rate, training.weight_decay
-    return optimizer(weights, training.optimizer, rate, decay, model=model, **training.optimizer_options)
