@@ -38,7 +38,7 @@ class AnswerTrainer(Trainer):
         """The Trainer's loss and the tuner's own; of a model whose passes cannot be shortened, on the whole batch."""
         if not self._whole:
             inputs = self._shortened(model, inputs)
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         more = auxiliary_loss(model)
         if more is None:
             return loss

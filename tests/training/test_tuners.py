@@ -164,39 +164,35 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_tuner_trains_saves_and_is_read_back(name: str, place: Path, tmp_path: Path) -> None:
+def assert_trained_and_read_back(training: Training, place: Path, out: Path) -> tuple[ModelHost, CheckpointRef]:
+    """Three steps change the aligned model, and a host that held it reads the adapter as a fresh model does."""
     aligned = CheckpointRef(model=str(place / "aligned"))
-    training = Training(
-        method=name, method_options=TRAINED[name], steps=3, learning_rate=3e-2, batch_size=4, save_every=3
-    )
-    data = read_task(place / "data.jsonl")
-    fine_tune(aligned, data, tmp_path / "out", training, lambda _: Unguarded(), {}, device="cpu")
-    ref = CheckpointRef(model=aligned.model, adapter=str(tmp_path / "out" / CHECKPOINTS / "checkpoint-3"))
+    fine_tune(aligned, read_task(place / "data.jsonl"), out, training, lambda _: Unguarded(), {}, device="cpu")
+    ref = CheckpointRef(model=aligned.model, adapter=str(out / CHECKPOINTS / "checkpoint-3"))
     host = ModelHost(aligned, device="cpu")
     before = torch.tensor(collect(host, PROMPTS)[0])
     host.put(ref)
     after = torch.tensor(collect(host, PROMPTS)[0])
     torch.testing.assert_close(after, streams(ref), rtol=0, atol=1e-5)
     assert (after - before).abs().max() > 1e-3
+    return host, ref
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_tuner_trains_saves_and_is_read_back(name: str, place: Path, tmp_path: Path) -> None:
+    training = Training(
+        method=name, method_options=TRAINED[name], steps=3, learning_rate=3e-2, batch_size=4, save_every=3
+    )
+    host, ref = assert_trained_and_read_back(training, place, tmp_path / "out")
     assert sum(norm**2 for norm in drift_norms(host, ref).values()) > 0
     ranks = ranks_at_the_end(tmp_path / "out")
     assert set(ranks.values()) == {2} if name == "dora" else bool(ranks) == (name == "adalora")
 
 
 def test_bara_trains_with_its_penalty_and_is_read_back(place: Path, tmp_path: Path) -> None:
-    aligned = CheckpointRef(model=str(place / "aligned"))
     options = {"r": 4, "kl_weight": 10.0, "prior": 0.1, "initial": 0.9}
     training = Training(method="bara", method_options=options, steps=3, learning_rate=5e-2, batch_size=4, save_every=3)
-    data = read_task(place / "data.jsonl")
-    fine_tune(aligned, data, tmp_path / "out", training, lambda _: Unguarded(), {}, device="cpu")
-    ref = CheckpointRef(model=aligned.model, adapter=str(tmp_path / "out" / CHECKPOINTS / "checkpoint-3"))
-    host = ModelHost(aligned, device="cpu")
-    before = torch.tensor(collect(host, PROMPTS)[0])
-    host.put(ref)
-    after = torch.tensor(collect(host, PROMPTS)[0])
-    torch.testing.assert_close(after, streams(ref), rtol=0, atol=1e-5)
-    assert (after - before).abs().max() > 1e-3
+    assert_trained_and_read_back(training, place, tmp_path / "out")
     ranks = ranks_at_the_end(tmp_path / "out")
     assert len(ranks) == MATRICES
     assert max(ranks.values()) < 4 * 0.9 - 0.01, "every gate is drawn towards its prior"
