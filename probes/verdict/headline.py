@@ -26,7 +26,7 @@ class HeadlineLayer:
         d_prime: by block, cross-validated.
         error: by block, its bootstrap standard error.
         ties: the blocks within one standard error of the largest.
-        auroc: by block, how well the aligned model there tells harmful from harmless prompts, cross-validated; 0.5 is chance.
+        auroc: by block, how well the aligned model tells harmful from harmless prompts there, cross-validated.
     """
 
     layer: int
