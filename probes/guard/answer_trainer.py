@@ -26,6 +26,7 @@ class AnswerTrainer(Trainer):
 
     _seen_model: Any = None
     _view: LiveModel | None = None
+    current_gradient_accumulation_steps: int = 1  # the Trainer sets it in training: the step's own number of batches
 
     def __init__(self, *args: Any, whole: bool = False, **kwargs: Any) -> None:
         """As the Trainer; with `whole`, every batch is read whole."""
@@ -44,7 +45,7 @@ class AnswerTrainer(Trainer):
             return loss
         # Of a loss over all items of the step the Trainer takes the sum over batches, else their mean.
         if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
-            more = more / self.args.gradient_accumulation_steps
+            more = more / self.current_gradient_accumulation_steps
         return (loss[0] + more, loss[1]) if return_outputs else loss + more
 
     def _shortened(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Trainer
 
 from probes.guard.answer_trainer import AnswerTrainer, shorten
 from probes.guard.examples import IGNORED, collate
 from probes.guard.model_in_training import LiveModel, draws_numbers, undisturbed
-from probes.training.tuners import attach_tuner, check_tuner
+from probes.training.tuners import attach_tuner, auxiliary_loss, check_tuner
 from tests.builders import FAMILIES, VOCABULARY, tiny_model
 from tests.guard.lineages import trainer
 
@@ -132,6 +133,27 @@ def test_a_tuner_that_draws_at_random_trains_on_whole_batches(tmp_path, name) ->
         assert not draws_numbers(model)
     _, widths = compute_loss(model, tmp_path)
     assert widths == [collate(items())["input_ids"].shape[1]]
+
+
+def test_a_tuners_loss_counts_once_a_step_however_many_batches_it_has(tmp_path) -> None:
+    shares: dict[int, list[float]] = {}
+
+    class Shares(AnswerTrainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch=None) -> Any:
+            loss = super().compute_loss(model, dict(inputs), return_outputs, num_items_in_batch)
+            task = Trainer.compute_loss(self, model, dict(inputs), num_items_in_batch=num_items_in_batch)
+            share = ((loss - task) / auxiliary_loss(model)).item()
+            shares.setdefault(self.state.global_step, []).append(share)
+            return loss
+
+    options = {"init_r": 4, "target_r": 2, "tinit": 0, "tfinal": 0, "orth_reg_weight": 10.0}
+    model = attach_tuner(tiny_model("llama"), "adalora", check_tuner("adalora", options, steps=2), seed=0)
+    arguments = {"max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    run = trainer(model, tmp_path, kind=Shares, **arguments, remove_unused_columns=False)
+    run.train_dataset, run.data_collator = items(), collate
+    run.train()
+    assert sorted(map(len, shares.values())) == [1, 2], "the epoch's last step has one batch"
+    assert [sum(parts) for parts in shares.values()] == pytest.approx([1.0, 1.0], abs=1e-3)
 
 
 def test_a_model_without_such_a_cache_trains_on_whole_batches(tmp_path, monkeypatch) -> None:
