@@ -122,6 +122,27 @@ def test_the_penalty_closes_gates():
     assert all(before[name] == pytest.approx(0.9 * R) and after[name] < 0.8 * R for name in before)
 
 
+@pytest.mark.filterwarnings("ignore:.*checkpointing:FutureWarning")
+def test_gradient_checkpointing_keeps_the_penalty_or_is_refused():
+    from probes.training.bara import kl_penalty
+
+    gradients = []
+    for reentrant in (None, False, True):
+        model, batch = model_with_gates().train(), torch.tensor([[5, 6, 7, 8]])
+        model.enable_input_require_grads()
+        if reentrant is not None:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        torch.manual_seed(3)
+        loss = model(input_ids=batch, labels=batch).loss
+        if reentrant:
+            with pytest.raises(UsageError, match="BaRA's penalty has no gradient"):
+                kl_penalty(model)
+            break
+        (loss + kl_penalty(model)).backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if "bara_" in name})
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_it_is_saved_loaded_and_measured_as_peft_runs_it(checkpoint):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

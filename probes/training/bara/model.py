@@ -10,6 +10,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import get_pattern_key
 from torch import nn
 
+from probes.errors import UsageError
 from probes.training.bara.gated_linear import BaraLayer, BaraLinear
 
 
@@ -48,10 +49,23 @@ def kl_penalty(model: nn.Module) -> torch.Tensor:
 
     For each adapted module the divergence of its global gate and the mean over tokens of that of its local one; of
     modules the mean. In nats, times `kl_weight`; 0 where no module was passed in training. It can be read once a pass.
+
+    Raises:
+        UsageError: the pass was made without a gradient, as reentrant gradient checkpointing makes it.
     """
     penalties = []
     for layer in (module for module in model.modules() if isinstance(module, BaraLayer)):
         if layer.kl is not None:
+            if torch.is_grad_enabled() and not layer.kl.requires_grad and _is_trained(layer):
+                raise UsageError(
+                    "BaRA's penalty has no gradient",
+                    got="a pass without gradients, as of gradient checkpointing with use_reentrant=True",
+                    next_step="Set use_reentrant=False, or train without gradient checkpointing.",
+                )
             penalties.append(layer.kl * layer.bara_settings[layer.active_adapters[0]].kl_weight)
             layer.kl = None
     return torch.stack(penalties).mean() if penalties else torch.zeros(())
+
+
+def _is_trained(layer: BaraLayer) -> bool:
+    return layer.bara_global[layer.active_adapters[0]].requires_grad
