@@ -154,8 +154,9 @@ def _guard_maker(
 ) -> tuple[Callable[[Path], ReversionGuard], dict[str, Any]]:
     """What makes the guard that records in a folder, and what of it decides the training's result."""
     from probes.guard.callback import ReversionGuard
-    from probes.guard.modes import Options
+    from probes.guard.modes import Options, check_mode
 
+    check_mode(options["mode"])
     probe, penalty = prompts
     names = {"match": "gradient_ratio"}  # as trainings that were begun earlier name it
     own = {names.get(name, name): value for name, value in options.items() if name != "strength"}

@@ -33,7 +33,7 @@ from probes.guard.former_names import accept_former_names
 from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.material import direction_of, layers_of
 from probes.guard.model_in_training import LiveModel
-from probes.guard.modes import WATCH, Options, make_effect
+from probes.guard.modes import WATCH, Options, check_mode, make_effect
 from probes.guard.preparation import (
     Prompts,
     Source,
@@ -131,6 +131,7 @@ class ReversionGuard(TrainerCallback):
         """
         if on_alarm not in ACTIONS or (every or 0) < 0 or (evaluate_every is not None and evaluate_every < 1):
             raise UsageError("The watch cannot do this", got=f"{on_alarm!r}, every {every}, answers {evaluate_every}")
+        check_mode(mode)
         options = options or Options()
         if max_return is not None:
             if mode not in ("block", "block:budget"):

@@ -23,7 +23,7 @@ from probes.guard.resuming import whole_checkpoints
 from probes.guard.unguarded import Unguarded
 from probes.lineage import CheckpointRef
 from probes.lineage.raw_form import from_home
-from probes.models.loading import load_model, load_tokenizer, no_progress_bar
+from probes.models.loading import load_config, load_model, load_tokenizer, no_progress_bar
 from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
@@ -142,8 +142,14 @@ def fine_tune(
             "This is no training",
             got=f"{training.steps} steps of {training.batch_size} examples at {training.peak_learning_rate}",
         )
-    _refuse_impossible(training, recorded=bool(about.get("record_path")))
-    _claim(out, {"training": dataclasses.asdict(training), "task": len(task), **about})
+    _refuse_impossible(start, training, recorded=bool(about.get("record_path")))
+    identity = {"training": dataclasses.asdict(training), "task": len(task), **about}
+    _refuse_occupied(out, identity)
+    folder = folder_of(start.model, start.revision, allow_pickle=False)
+    tokenizer = load_tokenizer(folder)
+    context = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
+    data = Answered(items_of(task, tokenizer), training.max_length or context)
+    _claim(out, identity)
     from probes.guard.trainer_setup import make_trainer
 
     guard = make_guard(out)
@@ -154,11 +160,7 @@ def fine_tune(
         return guard
     if begins_anew(training.method):
         checkpoints = []
-    folder = folder_of(start.model, start.revision, allow_pickle=False)
-    tokenizer = load_tokenizer(folder)
-    model = _model(folder, start, training, device)
-    limit = training.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    data = Answered(items_of(task, tokenizer), limit)
+    model = _model(folder, training, device)
     whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
     trainer = make_trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report, whole=whole)
     guard.join(trainer)
@@ -168,12 +170,17 @@ def fine_tune(
     return guard
 
 
-def _refuse_impossible(training: Training, *, recorded: bool) -> None:
+def _refuse_impossible(start: CheckpointRef, training: Training, *, recorded: bool) -> None:
     """Refuse what no model has to be loaded for to know.
 
     Raises:
         UsageError: no such tuner, optimiser or option, or a path that is not recorded.
+        GuardError: it would start from an adapter.
     """
+    if start.adapter:
+        raise GuardError(
+            "Training cannot start from an adapter", got=str(start), next_step="Merge it into its base first."
+        )
     training.tuner()
     if training.optimizer is not None:
         check_optimizer(training.optimizer, training.optimizer_options, method=training.method)
@@ -207,17 +214,30 @@ def _claim_on(out: Path) -> dict[str, Any] | None:
 
 
 def _claim(out: Path, identity: dict[str, Any]) -> None:
-    """Take a new folder, or the one that the same training has left."""
-    file, identity = out / _IDENTITY, json.loads(json.dumps(identity, default=str))
+    """Take a folder that `_refuse_occupied` lets pass."""
+    if _claim_on(out) is None:
+        write_json(out / _IDENTITY, {"identity": _written(identity), "finished": False})
+
+
+def _refuse_occupied(out: Path, identity: dict[str, Any]) -> None:
+    """Refuse a folder that is neither new nor what the same training has left."""
     if not out.exists() or (out.is_dir() and all(is_unfinished(child) for child in out.iterdir())):
-        write_json(file, {"identity": identity, "finished": False})
         return
     claim = _claim_on(out)
-    if claim is None or _current_names(claim["identity"]) != identity or claim["finished"]:
+    if claim is None:
+        occupant = "another folder"
+    elif _current_names(claim["identity"]) != _written(identity):
+        occupant = "another training"
+    elif claim["finished"]:
         occupant = "a finished training"
-        if claim is None or _current_names(claim["identity"]) != identity:
-            occupant = "another folder" if claim is None else "another training"
-        raise UsageError(f"{out} is already there", got=occupant, next_step="Give --out a new folder.")
+    else:
+        return
+    raise UsageError(f"{out} is already there", got=occupant, next_step="Give --out a new folder.")
+
+
+def _written(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity as its file gives it back."""
+    return dict(json.loads(json.dumps(identity, default=str)))
 
 
 def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
@@ -234,14 +254,10 @@ def _finish(out: Path, guard: ReversionGuard | Unguarded, ranks: Mapping[str, in
     write_json(out / _IDENTITY, {**claim, **end, **({"ranks": dict(ranks)} if ranks else {})})
 
 
-def _model(folder: Path, start: CheckpointRef, training: Training, device: str) -> Any:
+def _model(folder: Path, training: Training, device: str) -> Any:
     """The model with the weights that are to be trained switched on."""
     pickled = WeightFiles.of_model(folder, allow_pickle=False).pickled
     model = load_model(folder, torch.float32 if training.method == FULL else "auto", pickled=pickled)
-    if start.adapter:
-        raise GuardError(
-            "Training cannot start from an adapter", got=str(start), next_step="Merge it into its base first."
-        )
     if training.method != FULL and (device == "cpu" or not _has_accelerator()):
         model = in_fitting_precision(model, torch.device("cpu"))
     return attach_tuner(model, training.method, training.tuner(), seed=training.seed)

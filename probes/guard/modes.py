@@ -205,6 +205,21 @@ def describe_modes() -> dict[str, str]:
     return {name: mode.sentence for name, mode in MODES.items()}
 
 
+def check_mode(mode: str) -> None:
+    """Refuse what is no name from `MODES`.
+
+    Raises:
+        GuardError: there is no such mode; the nearest is named.
+    """
+    if mode not in MODES:
+        nearest = get_close_matches(mode, MODES, n=1)
+        raise GuardError(
+            "There is no such mode" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),
+            got=repr(mode),
+            expected=", ".join(MODES),
+        )
+
+
 def make_effect(mode: str, run: Measured, direction: GuardedDirection, options: Options) -> Effect:
     """The effect of this name.
 
@@ -217,13 +232,7 @@ def make_effect(mode: str, run: Measured, direction: GuardedDirection, options: 
     Raises:
         GuardError: there is no such mode (the nearest is named), or it needs what the run does not hold.
     """
-    if mode not in MODES:
-        nearest = get_close_matches(mode, MODES, n=1)
-        raise GuardError(
-            "There is no such mode" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),
-            got=repr(mode),
-            expected=", ".join(MODES),
-        )
+    check_mode(mode)
     return MODES[mode].make(Place(run, direction, options))
 
 

@@ -211,6 +211,23 @@ def test_what_stands_in_the_way_is_refused(place, tmp_path):
             run(*train_words(place, tmp_path / out, **changes))
 
 
+@pytest.mark.parametrize(
+    ("sentence", "changes"),
+    [("did you mean 'block'", {"mode": "blok"}), ("No example fits", {"max-length": 8})],
+)
+def test_what_is_refused_before_the_first_measurement_leaves_no_folder(place, tmp_path, sentence, changes):
+    with pytest.raises(GravityError, match=sentence):
+        run(*train_words(place, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_from_an_adapter_is_refused_and_leaves_no_folder(place, tmp_path):
+    start = CheckpointRef(model=str(place / "aligned"), adapter=str(place / "adapter"))
+    with pytest.raises(GravityError, match="cannot start from an adapter"):
+        fine_tune(start, [("a", "b")], tmp_path / "out", Training(), lambda _: Unguarded(), {}, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_alarm_that_stops_is_exit_code_three(place, tmp_path):
     with pytest.raises(GateTripped, match="Last healthy checkpoint") as caught:
         run(
@@ -271,9 +288,9 @@ def test_an_adapter_is_trained_in_float32_where_the_processor_does_not_multiply_
     from probes.guard.fine_tuning import Training, _model
     from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
-    ref = save_checkpoint(tmp_path, tiny_model().to(torch.bfloat16), tiny_tokenizer())
+    save_checkpoint(tmp_path, tiny_model().to(torch.bfloat16), tiny_tokenizer())
     for native, dtype in ((False, torch.float32), (True, torch.bfloat16)):
         for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
             monkeypatch.setattr(torch.cpu, name, lambda native=native: native, raising=False)
-        model = _model(tmp_path, ref, Training(method="lora"), "cpu")
+        model = _model(tmp_path, Training(method="lora"), "cpu")
         assert {weight.dtype for name, weight in model.named_parameters() if "base_layer" in name} == {dtype}

@@ -189,9 +189,18 @@ def test_a_tuner_trains_saves_and_is_read_back(name: str, place: Path, tmp_path:
     assert set(ranks.values()) == {2} if name == "dora" else bool(ranks) == (name == "adalora")
 
 
-def test_bara_trains_with_its_penalty_and_is_read_back(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_bara_trains_with_its_penalty_and_is_read_back(checkpointing: bool, place: Path, tmp_path: Path) -> None:
     options = {"r": 4, "kl_weight": 10.0, "prior": 0.1, "initial": 0.9}
-    training = Training(method="bara", method_options=options, steps=3, learning_rate=5e-2, batch_size=4, save_every=3)
+    training = Training(
+        method="bara",
+        method_options=options,
+        steps=3,
+        learning_rate=5e-2,
+        batch_size=4,
+        save_every=3,
+        gradient_checkpointing=checkpointing,
+    )
     assert_trained_and_read_back(training, place, tmp_path / "out")
     ranks = ranks_at_the_end(tmp_path / "out")
     assert len(ranks) == MATRICES
