@@ -11,6 +11,7 @@ from probes.cli.command import TrainingVerb, Verb, Workers, with_json_lines
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.cli.ways import (
+    BATCH_SIZE,
     GradientRatio,
     Harmful,
     Harmless,
@@ -56,7 +57,7 @@ def arms(
         int | None, typer.Option(min=1, help="Optimiser steps; default: the organism's own, else 100.")
     ] = None,
     learning_rate: Rate = None,
-    rows: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = None,
+    rows: Annotated[int | None, BATCH_SIZE] = None,
     layers: Layers = None,
     penalty_weight: PenaltyWeight = None,
     max_return: MaxReturn = None,

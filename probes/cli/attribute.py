@@ -10,6 +10,7 @@ import typer
 from probes.cli.command import Verb
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
+from probes.cli.ways import Harmful, Harmless
 from probes.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
@@ -70,8 +71,8 @@ def attribute(
 def forecast(
     lineage: Annotated[Path, typer.Argument(help="A lineage file: training would start from its aligned model.")],
     data: Annotated[Path, typer.Option(help="Requests with answers, in any known format.")],
-    harmful: Annotated[Path | None, typer.Option(help="Harmful probe prompts in any known format.")] = None,
-    harmless: Annotated[Path | None, typer.Option(help="Harmless probe prompts in any known format.")] = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
     group_column: GroupColumn = None,
     layer: Annotated[int | None, typer.Option(min=0, help="A block; default: what `measure` would declare.")] = None,
     runs: Annotated[

@@ -12,6 +12,7 @@ from probes.cli.command import TrainingVerb
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.cli.ways import (
+    BATCH_SIZE,
     GradientRatio,
     Harmful,
     Harmless,
@@ -67,7 +68,7 @@ def train(
     set_: Set = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 100,
     learning_rate: Rate = None,
-    rows: Annotated[int, typer.Option("--batch-size", min=1, help="Examples in a batch.")] = 8,
+    rows: Annotated[int, BATCH_SIZE] = 8,
     accumulation: Annotated[
         int, typer.Option("--gradient-accumulation-steps", min=1, help="Batches in an optimiser step.")
     ] = 1,

@@ -1,4 +1,4 @@
-"""Options that `train` and `arms` share, and ways of fine-tuning as they are given."""
+"""Options that `train`, `arms` and `forecast` share, and ways of fine-tuning as they are given."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ Set = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+BATCH_SIZE = typer.Option("--batch-size", min=1, help="Examples in a batch.")
 Rate = Annotated[
     float | None, typer.Option("--learning-rate", help="Peak learning rate; default 1e-5 for full, 2e-4 for tuners.")
 ]
