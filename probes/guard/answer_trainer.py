@@ -38,7 +38,7 @@ class AnswerTrainer(Trainer):
     ) -> Any:
         """The Trainer's loss and the tuner's own; of a model whose passes cannot be shortened, on the whole batch."""
         if not self._whole:
-            inputs = self._shortened(model, inputs)
+            inputs = self._needed_inputs(model, inputs)
         loss: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         more = auxiliary_loss(model)
         if more is None:
@@ -48,7 +48,7 @@ class AnswerTrainer(Trainer):
             more = more / self.current_gradient_accumulation_steps
         return (loss[0] + more, loss[1]) if return_outputs else loss + more
 
-    def _shortened(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _needed_inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         if model is not self._seen_model:
             self._seen_model, self._view = model, _view_of(model)
         if self._view is None:
