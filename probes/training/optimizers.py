@@ -71,7 +71,7 @@ def optimizer(
         make, preset, groups = _class_of(name), {}, None
     known = parameter_types(make.__init__)
     settings = {**preset, **check_options(name, options, _settable(known)), **_rates(name, known, learning_rate)}
-    if name in OWN:
+    if "weight_decay" in known:
         settings["weight_decay"] = weight_decay  # where it is not told one, it has a default of its own
     if name in _torch_names() and "fused" in known and not options.get("foreach"):
         settings.setdefault("fused", True)

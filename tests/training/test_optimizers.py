@@ -179,3 +179,10 @@ def test_a_log_forgets_what_lies_beyond_the_step_that_training_goes_on_from(tmp_
 def _folder(path: Any) -> Any:
     path.mkdir(parents=True)
     return path
+
+
+@pytest.mark.parametrize("name", ["AdamW", "adamw_torch", "Muon"])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_the_weight_decay_is_the_one_that_was_asked_for(name: str, decay: float) -> None:
+    own = optimizer({"a.weight": torch.nn.Parameter(torch.ones(2, 2))}, name, 1e-3, decay)
+    assert [group["weight_decay"] for group in own.param_groups] == [decay]
