@@ -76,8 +76,9 @@ def complete_stages(
     pieces = {job.name: partial(_write_stage, job) for job in jobs}
     try:
         for name, (record, result) in complete_jobs(run, model, pieces, report):
-            run.keep_stage(by_name[name].stage, record, one_of_many=True)
+            run.manifest.stages[by_name[name].stage] = record
             yield by_name[name], result
+            run.save_in_time()  # with what the caller has put beside it
         for job in jobs:
             run.manifest.stages[job.stage] = run.manifest.stages.pop(job.stage)
     finally:
