@@ -18,12 +18,18 @@ class Pace:
         self._next = 0.0
 
     @contextlib.contextmanager
-    def measure(self) -> Iterator[None]:
-        """Open while the document is written."""
+    def measure(self, at_least: float = 0.0) -> Iterator[None]:
+        """Open while the document is written; an attempt that fails counts too.
+
+        Args:
+            at_least: seconds until the next, however short this one was.
+        """
         started = time.monotonic()
-        yield
-        ended = time.monotonic()
-        self._next = ended + min(_SHARE * (ended - started), _LONGEST)
+        try:
+            yield
+        finally:
+            ended = time.monotonic()
+            self._next = ended + max(at_least, min(_SHARE * (ended - started), _LONGEST))
 
     @property
     def is_due(self) -> bool:

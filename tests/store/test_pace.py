@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from probes.store import RunFolder
 from probes.store.pace import Pace
 
@@ -34,3 +36,10 @@ def test_stages_that_are_one_of_many_are_in_the_manifest_once_it_is_saved(tmp_pa
         records = run.begin_stages(["part-3", "part-7", "no such"])
         assert set(records) == {"part-3", "part-7"}
         assert len(RunFolder(tmp_path / "run").manifest.stages) == 7
+
+
+def test_an_attempt_that_fails_is_not_repeated_at_once():
+    pace = Pace()
+    with pytest.raises(OSError, match="full"), pace.measure(at_least=60.0):
+        raise OSError("the disk is full")
+    assert not pace.is_due

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,23 @@ def test_only_what_has_changed_is_sent(bucket, monkeypatch):
     monkeypatch.setattr(Bucket, "put", lambda self, files, report: (sent.append([*files]), put(self, files, report)))
     write(url, 1)
     assert sent == [["drift.parquet", MANIFEST, LISTING]]
+
+
+def test_many_stages_are_sent_together_where_sending_takes_long(bucket, monkeypatch):
+    url, sent, put = f"{bucket}/study", [], Bucket.put
+
+    def put_slowly(self, files, report):
+        time.sleep(0.2)
+        sent.append([*files])
+        put(self, files, report)
+
+    monkeypatch.setattr(Bucket, "put", put_slowly)
+    with RunFolder.writing(url) as run:
+        for number in range(5):
+            with run.stage(f"part-{number}", "k"):
+                run.write_json(f"part-{number}", number)
+    assert [len(names) for names in sent] == [3, 6], "the first stage at once, the others at the end"
+    assert len(RunFolder(url).manifest.stages) == 5
 
 
 def test_a_reader_never_sees_a_manifest_without_its_files(bucket, elsewhere, monkeypatch):

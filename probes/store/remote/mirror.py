@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from probes.errors import RunFolderError
 from probes.progress import Progress, Report, silent
 from probes.store.manifest import MANIFEST
+from probes.store.pace import Pace
 from probes.store.remote.bucket import Bucket, Entry, whole_url
 from probes.store.remote.cache_folder import mirror_folder
 from probes.store.remote.hub_commit import open_bucket
@@ -63,7 +64,7 @@ class Mirror:
         """
         self.url, self.path = url, folder
         self._present: set[str] | None = None  # files here since the session began; what goes meanwhile goes there too
-        self._pushed = 0.0
+        self._pace = Pace()
 
     @functools.cached_property
     def bucket(self) -> Bucket:
@@ -270,8 +271,11 @@ class Mirror:
                 self._present = None
 
     def push_soon(self) -> None:
-        """Send what a stage has left; where the store does not answer just now, a later stage or the end will."""
-        if time.monotonic() - self._pushed >= self.bucket.seconds_between:
+        """Send what stages have left, if that takes a small share of the time and the store answers.
+
+        Else a later stage or the end of the session will.
+        """
+        if self._pace.is_due:
             with contextlib.suppress(UnreachableError):
                 self.push()
 
@@ -282,12 +286,11 @@ class Mirror:
             ConflictError: somebody else has changed the run there.
             RemoteError: the store refuses, or does not answer.
         """
-        with self._alone():
+        with self._pace.measure(self.bucket.seconds_between), self._alone():
             names = set(local_names(self.path))
             gone = (self._present or set()) - names
             self._send(self._changes(), gone, report)
             self._present = None if self._present is None else names
-        self._pushed = time.monotonic()
 
     def _changes(self) -> Mapping[str, os.stat_result]:
         return Index.read(self.path).changes(self.path)
