@@ -57,6 +57,25 @@ def test_what_has_changed_there_is_downloaded_again(models, folders):
     assert weights_sha256(CheckpointRef(model=f"{models}/aligned")) != first
 
 
+def test_what_has_gone_there_is_no_part_of_the_checkpoint_any_more(models, folders):
+    bucket = Bucket(f"{models}/aligned")
+    folder = folder_of(bucket.url, None, allow_pickle=False)
+    bucket.put({"model-00001-of-00001.safetensors": folders / "out/checkpoint-2/model.safetensors"})
+    bucket.delete(["model.safetensors"])
+    download_checkpoint.cache_clear()
+    assert folder_of(bucket.url, None, allow_pickle=False) == folder
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model-00001-of-00001.safetensors"]
+
+
+def test_the_models_of_a_trainers_output_are_downloaded_once(models, monkeypatch):
+    trajectory = Trajectory.from_folder(f"{models}/out")
+    get, brought = Bucket.get, []
+    monkeypatch.setattr(Bucket, "get", lambda self, name, to: (brought.append(name), get(self, name, to)))
+    for checkpoint in trajectory.checkpoints:
+        folder_of(checkpoint.model, None, allow_pickle=False)
+    assert not brought
+
+
 def test_without_the_store_what_is_here_is_used(models, monkeypatch):
     import s3fs
 

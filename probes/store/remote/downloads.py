@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -18,12 +18,12 @@ from probes.store.remote.hub_commit import open_bucket
 from probes.store.remote.places import mirror_of
 from probes.store.remote.refusals import UnreachableError
 
-_INDEX = ".download.json"  # which version of each file is here
+_INDEX = ".download.json"  # which version of each file of its folder is here
 _WHOLE_TREE = 2  # folders deep: a Trainer's output with its checkpoint-N
 
 
 class _Downloads(RootModel[dict[str, Entry]]):
-    """Which version of each file is here."""
+    """Which version of each file of a folder is here."""
 
 
 @functools.cache
@@ -46,13 +46,14 @@ def download_checkpoint(url: str, patterns: tuple[str, ...], *, depth: int = 1) 
     try:
         entries = bucket.list(depth=depth)
     except UnreachableError:
-        if not (folder / _INDEX).is_file():
+        if not any(any(folder.glob(place)) for place in (_INDEX, f"*/{_INDEX}")[:depth]):
             raise
         return folder / file if is_file else folder  # as it was when it was last asked for
     needed = {name: entry for name, entry in entries.items() if _is_wanted(name, (file,) if is_file else patterns)}
     if not needed:
         bucket.check()
         raise CheckpointError(f"There is no checkpoint at {url}", expected="a folder as save_pretrained writes it")
+    _delete_gone(folder, entries, depth)
     _download(bucket, folder, needed)
     return folder / file if is_file else folder
 
@@ -80,19 +81,30 @@ def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
     return ".." not in path.parts and any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
-def _download(bucket: Bucket, folder: Path, needed: dict[str, Entry]) -> None:
-    entries = _entries_here(folder)
+def _delete_gone(folder: Path, there: Container[str], depth: int) -> None:
+    """Delete what has come and is there no more: a loader would take it for a part of the checkpoint."""
+    for index in [path for place in (_INDEX, f"*/{_INDEX}")[:depth] for path in folder.glob(place)]:
+        for name in _entries_here(index.parent):
+            path = index.parent / name
+            if path.relative_to(folder).as_posix() not in there:
+                path.unlink(missing_ok=True)
+
+
+def _download(bucket: Bucket, folder: Path, needed: Mapping[str, Entry]) -> None:
+    """Bring what is not here yet; a folder has its own index, so that its URL finds what came with its parent."""
     for name, entry in needed.items():
-        if entries.get(name) == entry and (folder / name).is_file():
+        target = folder / name
+        entries = _entries_here(target.parent)
+        if entries.get(target.name) == entry and target.is_file():
             continue
         try:
-            bucket.get(name, folder / name)
+            bucket.get(name, target)
         except FileNotFoundError:
             raise CheckpointError(
                 f"{bucket.url}/{name} has gone while it was downloaded", next_step="Start the command again."
             ) from None
-        entries[name] = entry
-        write_json(folder / _INDEX, {name: entry.model_dump() for name, entry in entries.items()})
+        entries[target.name] = entry
+        write_json(target.parent / _INDEX, {name: entry.model_dump() for name, entry in entries.items()})
 
 
 def _entries_here(folder: Path) -> dict[str, Entry]:
