@@ -445,6 +445,16 @@ def test_a_run_whose_checkpoints_are_gone_still_compares_its_layers(run, tmp_pat
     assert comparison["layers"][0]["distance"] == pytest.approx(1)
 
 
+def test_weights_that_are_others_by_now_are_not_compared_as_those_that_were_measured(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "moved_on")
+    manifest = json.loads((tmp_path / "moved_on" / "run.json").read_text())
+    manifest["lineage"]["aligned"]["model"] = manifest["lineage"]["witness"]["model"]
+    (tmp_path / "moved_on" / "run.json").write_text(json.dumps(manifest))
+    comparison = compare(Run(tmp_path / "moved_on"), "aligned", "witness")
+    assert (comparison["weights"], comparison["symmetries"]) == ([], None)
+    assert "holds other weights than those that were measured" in comparison["weights_missing"]
+
+
 def test_what_is_gone_cut_off_or_changed_is_made_anew(tmp_path):
     """Every file that a stage has written, deleted, cut or altered: the same command gives the same bytes again."""
     path = measured_run(tmp_path).path

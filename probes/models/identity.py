@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from probes.errors import CheckpointError
 from probes.lineage import ADAPTER_CONFIG, CheckpointRef
@@ -13,9 +14,6 @@ from probes.models.kinship import computation
 from probes.models.loading import load_config
 from probes.models.source import CONFIG, folder_of, read_json
 from probes.models.weights import WeightFiles
-
-if TYPE_CHECKING:
-    from probes.models.host import ModelHost
 
 _NOT_THE_WEIGHTS = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
 
@@ -62,18 +60,18 @@ def weights_sha256(ref: CheckpointRef, *, allow_pickle: bool = False) -> str:
     )
 
 
-def check_measured(host: ModelHost, ref: CheckpointRef, measured: str | None) -> None:
+def check_measured(hash_of: Callable[[CheckpointRef], str], ref: CheckpointRef, measured: str | None) -> None:
     """Refuse a checkpoint whose place by now holds other weights than were measured there.
 
     Args:
-        host: of its lineage.
+        hash_of: a checkpoint's hash: `ModelHost.weights_sha256` of its lineage, or `weights_sha256`.
         ref: the checkpoint.
         measured: its hash as the run has it; None where the run has none.
 
     Raises:
         CheckpointError: they are others, or cannot be read.
     """
-    if measured and host.weights_sha256(ref) != measured:
+    if measured and hash_of(ref) != measured:
         raise CheckpointError(
             f"{ref} holds other weights than those that were measured",
             next_step="Measure it again: gravity-probe measure.",

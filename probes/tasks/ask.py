@@ -21,6 +21,7 @@ from probes.errors import CheckpointError, LineageError, UsageError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.hooks import add, residuals
+from probes.models.identity import check_measured
 from probes.prompts import OWN, Prompt, PromptSet, Rendering, render
 from probes.run import Run
 
@@ -151,15 +152,9 @@ class Bench:
 
     def _verify(self, checkpoint: str) -> None:
         """Refuse a place that by now holds other weights than were measured there."""
-        if checkpoint in self._known:
-            return
-        measured = self.weights.get(checkpoint)
-        if measured and self.host.weights_sha256(self.places[checkpoint]) != measured:
-            raise CheckpointError(
-                f"{self.places[checkpoint]} holds other weights than those that were measured",
-                next_step="Measure it again: gravity-probe measure.",
-            )
-        self._known.add(checkpoint)
+        if checkpoint not in self._known:
+            check_measured(self.host.weights_sha256, self.places[checkpoint], self.weights.get(checkpoint))
+            self._known.add(checkpoint)
 
     def _ids(self, prompt: str) -> tuple[int, ...]:
         prompts = PromptSet((Prompt.of(prompt, "harmless"),))  # the label says nothing here

@@ -252,7 +252,9 @@ class _Work:
         assert options.layer is not None
         host = ModelHost(run.lineage.aligned, device=run.settings.device, dtype="float32")
         checkpoint = (self._member.id, self._member.ref) if self._path else (ALIGNED, run.lineage.aligned)
-        check_measured(host, checkpoint[1], run.manifest.checkpoints[checkpoint[0]].get("weights_sha256"))
+        check_measured(
+            host.weights_sha256, checkpoint[1], run.manifest.checkpoints[checkpoint[0]].get("weights_sha256")
+        )
         host.put(checkpoint[1])
         examples, pairs = self._examples(host)
         recorded = self._path.examples() if self._path else examples

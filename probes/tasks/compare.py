@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +109,12 @@ def _weights(run: Run, first: str, second: str) -> tuple[list[dict[str, Any]], s
     if any(is_ablated(refs[name]) for name in (first, second)):
         return [], "an ablated witness has no weights of its own: it is the aligned model under an ablation"
     spanned = "witness" in refs and not is_ablated(refs["witness"])
-    chosen = [refs[first], refs[second], refs["aligned"], *([refs["witness"]] if spanned else [])]
+    names = [first, second, "aligned", *(["witness"] if spanned else [])]
+    chosen = [refs[name] for name in names]
     if any(ref.adapter for ref in chosen):
         return [], "weights of adapters are not compared: their drift is the adapter itself"
     try:
+        _check_weights(run, {name: refs[name] for name in names})
         rows = []
         for name, (start, end, *roles) in _side_by_side(chosen):
             # The span of the alignment is that of witness − aligned, moved to where this drift starts.
@@ -122,6 +124,14 @@ def _weights(run: Run, first: str, second: str) -> tuple[list[dict[str, Any]], s
     except GravityError as error:
         return [], str(error)
     return rows, None
+
+
+def _check_weights(run: Run, refs: Mapping[str, CheckpointRef]) -> None:
+    """Refuse weights that are no longer those that were measured: their drift would be kept as if they were."""
+    from probes.models.identity import check_measured, weights_sha256
+
+    for name, ref in refs.items():
+        check_measured(weights_sha256, ref, run.manifest.checkpoints[name].get("weights_sha256"))
 
 
 def _symmetries(

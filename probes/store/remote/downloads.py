@@ -81,12 +81,12 @@ def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
     return ".." not in path.parts and any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
-def _delete_gone(folder: Path, there: Container[str], depth: int) -> None:
+def _delete_gone(folder: Path, remote: Container[str], depth: int) -> None:
     """Delete what has come and is there no more: a loader would take it for a part of the checkpoint."""
     for index in [path for place in (_INDEX, f"*/{_INDEX}")[:depth] for path in folder.glob(place)]:
         for name in _entries_here(index.parent):
             path = index.parent / name
-            if path.relative_to(folder).as_posix() not in there:
+            if path.relative_to(folder).as_posix() not in remote:
                 path.unlink(missing_ok=True)
 
 
