@@ -1,23 +1,18 @@
-"""Everything the app keeps between reruns, keyed by the run's path and fingerprint: tables read, figures drawn."""
+"""Everything the app keeps between reruns, keyed by the run's path and fingerprint: what is read from its files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from probes.errors import RunFolderError
 from probes.lineage import ROLES
 from probes.nulls import NO_FURTHER_PASS, PROFILE
-from probes.plots import by_step, heatmap, lineage_path, projections, style
-from probes.plots.sheet import Sheet, unchecked
-from probes.plots.style import InkName
+from probes.plots import heatmap, lineage_path, style
 from probes.run import Run
 from probes.store import MANIFEST, Manifest, files_of
 from probes.store.remote import mirror_of
@@ -264,66 +259,6 @@ def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) 
     return table(key, "direction_readout", columns, filters)
 
 
-# Figures -------------------------------------------------------------------------------------------------------
-
-
-def _function(draw: Callable[..., Any]) -> str:
-    """A page's function by its file and name: pages run as scripts, in which every function is made anew."""
-    return f"{draw.__code__.co_filename}:{draw.__qualname__}"
-
-
-def figure(draw: Callable[..., go.Figure], key: Key, *about: Any) -> Sheet:
-    """A page's figure, `draw(key, *about)`: drawn once for each state of the run and each choice in `about`."""
-    return Sheet.of(_drawing(draw, key, *about))
-
-
-@st.cache_data(show_spinner=False, max_entries=256, hash_funcs={FunctionType: _function})
-def _drawing(draw: Callable[..., go.Figure], key: Key, *about: Any) -> dict[str, Any]:
-    """A figure as plain dicts, which are kept and given back without Plotly's check of them."""
-    with unchecked():
-        return draw(key, *about).to_dict()
-
-
-def step_figure(
-    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, subtitle: str, ink: InkName
-) -> Sheet:
-    """A statistic by step for every arm at one layer, with the nulls of one trajectory."""
-    return figure(_draw_steps, key, layer, statistic, nulls_of, subtitle, ink)
-
-
-def _draw_steps(
-    key: Key, layer: int, statistic: str, nulls_of: tuple[str, int] | None, subtitle: str, ink: InkName
-) -> go.Figure:
-    rows = drift(key, layer)
-    trajectory_nulls = None
-    if nulls_of is not None:
-        trajectory_nulls = tests(key, layer)
-        of_trajectory = (trajectory_nulls["arm"] == nulls_of[0]) & (trajectory_nulls["seed"] == nulls_of[1])
-        trajectory_nulls = trajectory_nulls[of_trajectory & (trajectory_nulls["statistic"] == statistic)]
-    return by_step.by_step(
-        rows[rows["statistic"] == statistic], statistic=statistic, subtitle=subtitle, nulls=trajectory_nulls, ink=ink
-    )
-
-
-def behaviour_figure(key: Key, measure: str, subtitle: str, ink: InkName) -> Sheet:
-    """A behaviour measure by step for every arm."""
-    return figure(_draw_behaviour, key, measure, subtitle, ink)
-
-
-def _draw_behaviour(key: Key, measure: str, subtitle: str, ink: InkName) -> go.Figure:
-    rows = table(key, "behaviour", None, (("measure", "==", measure),))
-    return by_step.by_step(rows, statistic=measure, subtitle=subtitle, ink=ink)
-
-
-def lineage_figure(key: Key, layer: int, subtitle: str, witness: str, ink: InkName) -> Sheet:
-    """The lineage to scale at one layer."""
-    return figure(_draw_lineage, key, layer, subtitle, witness, ink)
-
-
-def _draw_lineage(key: Key, layer: int, subtitle: str, witness: str, ink: InkName) -> go.Figure:
-    return lineage_path.lineage_path(lineage_rows(key, layer), subtitle=subtitle, witness=witness, ink=ink)
-
-
 @st.cache_data(show_spinner=False, max_entries=64)
 def lineage_rows(key: Key, layer: int) -> pd.DataFrame:
     """Return fraction with its interval, and distance from the aligned model, of every checkpoint at one layer."""
@@ -360,20 +295,6 @@ def first_beyond(key: Key, layer: int, trajectory: tuple[str, int], level: float
     beyond = rows[rows["p"].notna()].groupby("step")["p"].max()
     steps = beyond[beyond <= level].index
     return int(min(steps)) if len(steps) else None
-
-
-def projections_figure(
-    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
-) -> Sheet:
-    """Densities and strips of chosen checkpoints at one layer, on the reversion or on another direction."""
-    return figure(_draw_projections, key, layer, checkpoints, direction, subtitle, ink)
-
-
-def _draw_projections(
-    key: Key, layer: int, checkpoints: tuple[tuple[str, str], ...], direction: str, subtitle: str, ink: InkName
-) -> go.Figure:
-    rows = read_projections(key, layer, tuple(checkpoint for checkpoint, _ in checkpoints), direction)
-    return projections.projections(rows, checkpoints, subtitle=subtitle, direction=direction, ink=ink)
 
 
 def plane_rows(key: Key, layer: int) -> pd.DataFrame:

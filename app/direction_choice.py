@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from app import cache, components, state
+from app import cache, components, state, tables
 from app.components import Context
 from probes.plots import style
 from probes.prompts.tokens import visible
@@ -62,4 +62,4 @@ def readout(run: Context, direction: str, checkpoint: str) -> None:
         f"Tokens that {direction} (+) and its opposite (−) raise most, through the final norm and the unembedding of "
         "each checkpoint, with their logit less the vocabulary's mean."
     )
-    components.data_table(pd.DataFrame(columns), name="readout")
+    tables.data_table(pd.DataFrame(columns), name="readout")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from app import cache, components
+from app import cache, cached_figures, charts, components
 from app.cache import Key
 from app.components import Context
 from probes.plots import answers, style
@@ -35,8 +35,8 @@ def _effects(run: Context, checkpoint: str, direction: str) -> None:
     layers = ", ".join(str(layer) for layer in sorted(own["layer"].unique()))
     words = components.checkpoint_name(chosen, run)
     subtitle = f"{run.subtitle(layer=False, direction=False)} · {style.plain(words)} · layer {style.plain(layers)}"
-    figure = cache.figure(_effects_figure, run.key, direction, chosen, _arm(run, chosen), subtitle, run.ink)
-    components.chart(figure, own, name="effects", alt="Answers with the direction ablated and added")
+    figure = cached_figures.figure(_effects_figure, run.key, direction, chosen, _arm(run, chosen), subtitle, run.ink)
+    charts.chart(figure, own, name="effects", alt="Answers with the direction ablated and added")
 
 
 def _effects_figure(key: Key, direction: str, checkpoint: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:
@@ -62,7 +62,7 @@ def mediation(run: Context, checkpoint: str) -> None:
     rows = cache.table(run.key, "mediation", None, (("checkpoint", "==", chosen),))
     words = components.checkpoint_name(chosen, run)
     arm = _arm(run, chosen)
-    figure = cache.figure(
+    figure = cached_figures.figure(
         _mediation_figure,
         run.key,
         chosen,
@@ -70,7 +70,7 @@ def mediation(run: Context, checkpoint: str) -> None:
         f"{run.subtitle(layer=False, direction=False)} · {style.plain(words)}",
         run.ink,
     )
-    components.chart(figure, rows, name="mediation", alt="Answers with and without the motion along the reversion")
+    charts.chart(figure, rows, name="mediation", alt="Answers with and without the motion along the reversion")
     if chosen != checkpoint:
         components.note(f"It was run at {words}, not at the selected checkpoint.")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 import plotly.graph_objects as go
 
-from app import cache, components
+from app import cache, cached_figures, charts, components
 from app.cache import Key
 from app.components import Context
 from probes.lineage import ROLES
@@ -31,8 +31,8 @@ def by_step(run: Context, measure: str) -> None:
     if rows["value"].notna().sum() == 0:
         components.note(f"{statistic_of(measure).title} is not defined for any checkpoint.")
         return
-    figure = cache.behaviour_figure(run.key, measure, run.subtitle(layer=False, direction=False), run.ink)
-    components.chart(figure, rows, name="behaviour", alt=f"{measure} by optimiser step for every arm")
+    figure = cached_figures.behaviour_figure(run.key, measure, run.subtitle(layer=False, direction=False), run.ink)
+    charts.chart(figure, rows, name="behaviour", alt=f"{measure} by optimiser step for every arm")
 
 
 def against_return(run: Context, measure: str) -> None:
@@ -44,8 +44,8 @@ def against_return(run: Context, measure: str) -> None:
     if set(joined["arm"]) <= set(ROLES):
         components.note(f"No return fraction of a judged checkpoint at {components.layer_name(run.layer)}.")
         return
-    figure = cache.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)
-    components.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
+    figure = cached_figures.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)
+    charts.chart(figure, joined, name="behaviour-return", alt=f"{measure} against the return fraction")
 
 
 def _join_tables(key: Key, layer: int, measure: str) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, widgets
+from app import cache, cached_figures, charts, components, tables, widgets
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
 from probes.lineage import ROLES
@@ -63,8 +63,8 @@ def _all_nulls(title: str, chosen: pd.DataFrame) -> None:
         return
     with fold:
         columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
-        forms = {"p": components.decimals(4), "power": percent}
-        components.table(_in_words(chosen[columns]), forms=forms, column_config=_NULL_COLUMNS)
+        forms = {"p": tables.decimals(4), "power": percent}
+        tables.table(_in_words(chosen[columns]), forms=forms, column_config=_NULL_COLUMNS)
 
 
 def _in_words(nulls: pd.DataFrame) -> pd.DataFrame:
@@ -79,8 +79,8 @@ def _chart(run: Context, statistic: str, nulls_of: tuple[str, int] | None) -> No
     data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
     if _says_undefined(run, data, statistic):
         return
-    figure = cache.step_figure(run.key, run.layer, statistic, nulls_of, run.subtitle(), run.ink)
-    components.chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
+    figure = cached_figures.step_figure(run.key, run.layer, statistic, nulls_of, run.subtitle(), run.ink)
+    charts.chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
 
 
 def _says_undefined(run: Context, rows: pd.DataFrame, statistic: str) -> bool:
@@ -111,4 +111,4 @@ def probe_section(run: Context) -> None:
     )
     rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
     titles = {"auroc": "AUROC, kept", "refit": "AUROC, refitted", "norm": "gap"}
-    components.data_table(rows[["arm", "seed", "step", "cosine", *titles]], name="probe", column_config=titles)
+    tables.data_table(rows[["arm", "seed", "step", "cosine", *titles]], name="probe", column_config=titles)

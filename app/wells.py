@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components
+from app import cache, cached_figures, charts
 from app.cache import Key
 from app.components import Context
 from probes.lineage import ROLES
@@ -46,8 +46,8 @@ def draw(run: Context, view: str) -> None:
     if cache.plane_rows(run.key, run.layer).empty or not well.has_well(harmful_prompts(run.key, run.layer)):
         return
     space = view == "surface"
-    figure = cache.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)
-    components.chart(
+    figure = cached_figures.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)
+    charts.chart(
         figure,
         harmful_prompts(run.key, run.layer).drop(columns=["checkpoint", "layer"], errors="ignore"),
         name="well-surface" if space else "well-contours",

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import components, pair, prompt_choice, prompt_rows, widgets, zoom
+from app import charts, components, pair, prompt_choice, prompt_rows, tables, widgets, zoom
 from app.components import Context
 from probes.plots import style
 from probes.plots.prompt_marks import hover_text, mark_selected
@@ -36,18 +36,18 @@ def chart(
     flat = not any(trace["type"] == "scatter3d" for trace in figure.data)
     mark_selected(figure, selected)
     if not flat:
-        components.chart(figure, data, name=name, alt=alt, modes=modes)
+        charts.chart(figure, data, name=name, alt=alt, modes=modes)
         return
     figure.update_layout(dragmode=_DRAG[drag])
     if modes == MODES and figure.layout.get("xaxis", {}).get("range") and len(data) <= _HOVERED:
         zoom.keep(figure, name)
 
     def keep() -> None:
-        chosen = _prompts_of(st.session_state.get(components.chart_key(name)))
+        chosen = _prompts_of(st.session_state.get(charts.chart_key(name)))
         if chosen:
             prompt_choice.choose(run, chosen)
 
-    components.chart(figure, data, name=name, alt=alt, modes=modes, on_select=keep, by=("points", "box", "lasso"))
+    charts.chart(figure, data, name=name, alt=alt, modes=modes, on_select=keep, by=("points", "box", "lasso"))
 
 
 def _prompts_of(event: Any) -> set[str]:
@@ -127,7 +127,7 @@ def table(run: Context) -> None:
     columns += ["verdict_one", "verdict_other", "prompt"]
     answered = prompt_rows.has_answers(run.key, *compared_pair)
     empty = {name for name in columns if not shown[name].replace("", None).notna().any()}
-    components.data_table(
+    tables.data_table(
         _in_order(shown)[[name for name in columns if name not in empty]],
         name="prompts",
         height=420,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, prompt_choice, returning, widgets, workbench
+from app import cache, components, prompt_choice, returning, tables, widgets, workbench
 from app.components import Context
 from probes.plots import style
 from probes.statistics import MEASURES, statistic_of
@@ -93,7 +93,7 @@ def _browser(run: Context) -> None:
             text = rows["text"].astype(str) + " " + rows["completion"].astype(str)
             rows = rows[text.str.contains(part, case=False, regex=False)]
         components.note(f"{len(rows)} answers of {run.trajectory}, step {run.step:,}.")
-        components.data_table(
+        tables.data_table(
             rows,
             name="answers",
             height=420,

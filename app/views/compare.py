@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, pair, widgets, workbench
+from app import cache, cached_figures, charts, components, pair, tables, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.plots import by_layer, directions, style
@@ -75,8 +75,8 @@ def _layers(run: Context, first: str, second: str, names: tuple[str, str], rows:
         )
         return
     subtitle = run.subtitle(layer=False, direction=False)
-    figure = cache.figure(_layers_figure, run.key, first, second, names, run.layer, subtitle, run.ink)
-    components.chart(
+    figure = cached_figures.figure(_layers_figure, run.key, first, second, names, run.layer, subtitle, run.ink)
+    charts.chart(
         figure, rows, name="pairs", alt="Distance, cosine, CKA, overlap, principal angle and probe transfer by layer"
     )
 
@@ -98,8 +98,8 @@ def _show_transfer(run: Context, places: dict[str, str], first: str, second: str
         return
     arms = (places[first], places[second])
     subtitle = run.subtitle(direction=False)
-    figure = cache.figure(_carried_figure, run.key, run.layer, first, second, names, arms, subtitle, run.ink)
-    components.chart(
+    figure = cached_figures.figure(_carried_figure, run.key, run.layer, first, second, names, arms, subtitle, run.ink)
+    charts.chart(
         figure, rows, name="carried", alt="AUROC of each direction's probe in its own checkpoint and in the other"
     )
 
@@ -146,8 +146,10 @@ def _weights(run: Context, first: str, second: str, names: tuple[str, str]) -> N
     rows = cache.table(run.key, table)
     if table == _weights_name(second, first):
         names = (names[1], names[0])
-    figure = cache.figure(_weights_figure, run.key, table, names, run.subtitle(layer=False, direction=False), run.ink)
-    components.chart(figure, rows, name="weights", alt="Relative weight drift by kind of tensor and layer")
+    figure = cached_figures.figure(
+        _weights_figure, run.key, table, names, run.subtitle(layer=False, direction=False), run.ink
+    )
+    charts.chart(figure, rows, name="weights", alt="Relative weight drift by kind of tensor and layer")
     total = math.sqrt(float((rows["frobenius"] ** 2).sum()))
     inside = rows.dropna(subset=["inside"])
     if len(inside):
@@ -193,7 +195,9 @@ def _projections(run: Context, places: dict[str, str], first: str, second: str, 
         components.note(f"No projections of both are kept at {components.layer_name(run.layer)}.")
         return
     arms = (places[first], places[second])
-    figure = cache.figure(_projections_figure, run.key, run.layer, first, second, arms, names, run.subtitle(), run.ink)
+    figure = cached_figures.figure(
+        _projections_figure, run.key, run.layer, first, second, arms, names, run.subtitle(), run.ink
+    )
     data = rows.assign(moved=rows["other"] - rows["one"]).sort_values("moved", ascending=False)
     workbench.chart(
         run,
@@ -252,7 +256,7 @@ def _completions(run: Context, first: str, second: str, names: tuple[str, str]) 
             f"{len(shown)} of {len(rows)} requests; {int((before & ~after).sum())} went from refused to answered, "
             f"{int((~before & after).sum())} the other way."
         )
-        components.data_table(
+        tables.data_table(
             shown[["label", "text", "completion", "completion_after"]],
             name="answers",
             height=420,

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, widgets
+from app import cache, cached_figures, charts, components, tables, widgets
 from app.cache import Key
 from app.components import Context
 from probes.attribution.clusters import sum_clusters
@@ -50,10 +50,10 @@ def show(run: Context) -> None:
     choice.control("Ranking")
     st.header("Clusters", anchor=False)
     with components.section():
-        components.data_table(_cluster_rows(table, ranking), name="clusters", height=300)
+        tables.data_table(_cluster_rows(table, ranking), name="clusters", height=300)
     with components.section():
-        figure = cache.figure(_figure, run.key, name, ranking, run.arm, run.subtitle(), run.ink)
-        components.chart(figure, table, name="cumulative", alt=f"Sum of {ranking} over ranked examples")
+        figure = cached_figures.figure(_figure, run.key, name, ranking, run.arm, run.subtitle(), run.ink)
+        charts.chart(figure, table, name="cumulative", alt=f"Sum of {ranking} over ranked examples")
     st.header("Examples", anchor=False)
     with components.section():
         _ranked_examples(run, table, ranking, as_data=bool(about.get("texts_are_data")))
@@ -86,7 +86,7 @@ def _cluster_rows(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
 
 def _ranked_examples(run: Context, table: pd.DataFrame, ranking: str, *, as_data: bool) -> None:
     ordered = table.sort_values(ranking, ascending=False, kind="stable")
-    components.data_table(
+    tables.data_table(
         ordered[[name for name in _SHOWN if name in table]],
         name="examples",
         height=420,

@@ -8,7 +8,18 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, direction_choice, exporting, intervening, state, widgets
+from app import (
+    cache,
+    cached_figures,
+    charts,
+    components,
+    direction_choice,
+    exporting,
+    intervening,
+    state,
+    tables,
+    widgets,
+)
 from app.cache import Key
 from app.components import Context
 from probes.plots import directions as plots
@@ -43,10 +54,10 @@ def show(run: Context) -> None:
         components.note("Directions are defined after blocks, not for the embedding: choose a layer in the sidebar.")
         return
     with components.section():
-        figure = cache.figure(
+        figure = cached_figures.figure(
             _turning, run.key, run.layer, direction, (run.arm, run.seed), run.subtitle(direction=False), run.ink
         )
-        components.chart(
+        charts.chart(
             figure,
             rows.drop(columns=["direction", "layer"]),
             name="turning",
@@ -100,7 +111,7 @@ def _all(run: Context, checkpoint: str, direction: str) -> None:
     if rows.empty:
         components.note("The activations of this checkpoint were not kept: choose another step in the sidebar.")
         return
-    figure = cache.figure(
+    figure = cached_figures.figure(
         _map,
         run.key,
         checkpoint,
@@ -109,7 +120,7 @@ def _all(run: Context, checkpoint: str, direction: str) -> None:
         f"{run.subtitle(layer=False, direction=False)} · {style.plain(components.checkpoint_name(checkpoint, run))}",
         run.ink,
     )
-    components.chart(
+    charts.chart(
         figure,
         rows.drop(columns=["checkpoint", "arm", "seed", "step"]),
         name="direction-map",
@@ -181,9 +192,9 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
         "reason": st.column_config.TextColumn("not defined because"),
     }
     shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]
-    forms = dict.fromkeys(("refit", "auroc", "d_prime", "norm", "accuracy"), components.decimals(2))
-    forms["angle"] = components.decimals(0)
-    components.data_table(own[shown], name="directions", forms=forms, height=560, column_config=columns)
+    forms = dict.fromkeys(("refit", "auroc", "d_prime", "norm", "accuracy"), tables.decimals(2))
+    forms["angle"] = tables.decimals(0)
+    tables.data_table(own[shown], name="directions", forms=forms, height=560, column_config=columns)
 
 
 # One of them ---------------------------------------------------------------------------------------------------
@@ -202,8 +213,8 @@ def _cosines(run: Context, checkpoint: str, direction: str) -> None:
         components.note("None are stored for this checkpoint.")
         return
     subtitle = f"{run.subtitle(direction=False)} · {style.plain(components.checkpoint_name(checkpoint, run))}"
-    figure = cache.figure(_cosine_figure, run.key, run.layer, checkpoint, direction, subtitle, run.ink)
-    components.chart(figure, rows, name="cosines", alt="Cosine of every direction with every other")
+    figure = cached_figures.figure(_cosine_figure, run.key, run.layer, checkpoint, direction, subtitle, run.ink)
+    charts.chart(figure, rows, name="cosines", alt="Cosine of every direction with every other")
 
 
 def _cosine_rows(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
@@ -240,8 +251,10 @@ def _transfer(run: Context, _: str, direction: str) -> None:
         components.note("Too few checkpoints were fitted to transfer a probe from one to another.")
         return
     subtitle = f"{run.subtitle(direction=False)} · direction {style.plain(direction)}"
-    figure = cache.figure(_transfer_figure, run.key, run.layer, direction, tuple(names.items()), subtitle, run.ink)
-    components.chart(figure, rows, name="transfer", alt="AUROC of probes fitted at one checkpoint and read at another")
+    figure = cached_figures.figure(
+        _transfer_figure, run.key, run.layer, direction, tuple(names.items()), subtitle, run.ink
+    )
+    charts.chart(figure, rows, name="transfer", alt="AUROC of probes fitted at one checkpoint and read at another")
 
 
 def _transfer_rows(key: Key, layer: int, direction: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, stepping, widgets, workbench
+from app import cache, cached_figures, charts, components, stepping, tables, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -34,7 +34,7 @@ def show(run: Context) -> None:
     arms = widgets.arms(run, without=(MIRROR,))
     with components.section():
         if own["along"].notna().any():
-            figure = cache.figure(
+            figure = cached_figures.figure(
                 _figure,
                 run.key,
                 run.layer,
@@ -47,7 +47,7 @@ def show(run: Context) -> None:
                 run.witness,
                 run.ink,
             )
-            components.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
+            charts.chart(figure, rows, name="displacement", alt="Mean displacements as arrows, and the null's cone")
         else:
             components.note(f"No displacement is defined at {components.layer_name(run.layer)}.")
     widgets.ACROSS.control("Off the way back")
@@ -177,9 +177,7 @@ def _table(own: pd.DataFrame) -> None:
         "angle": number("angle, °", help="Between the displacement and the way back; 90° is neither back nor forth."),
     }
     components.note("Components of the selected trajectory's displacements, in units of ‖v‖.")
-    components.data_table(
-        own[list(columns)], name="components", forms={"angle": components.decimals(1)}, column_config=columns
-    )
+    tables.data_table(own[list(columns)], name="components", forms={"angle": tables.decimals(1)}, column_config=columns)
 
 
 def _prompts(run: Context) -> None:
@@ -202,7 +200,7 @@ def _prompts(run: Context) -> None:
     steps = run.catalogue.steps[run.arm, run.seed]
     names = tuple((step, run.catalogue.checkpoints[run.arm, run.seed, step]) for step in steps) if moving else ()
     cones = tuple((step, _cone(_hardest(run, step))) for step in (run.step, *(step for step, _ in names)))
-    figure = cache.figure(_prompt_figure, run.key, run.layer, name, run.arm, names, cones, subtitle, run.ink)
+    figure = cached_figures.figure(_prompt_figure, run.key, run.layer, name, run.arm, names, cones, subtitle, run.ink)
     data = before.merge(after.drop(columns=["label", "text"]), on="prompt", suffixes=("_aligned", "_checkpoint"))
     workbench.chart(
         run,
@@ -248,10 +246,10 @@ def _layers(run: Context, arms: tuple[str, ...]) -> None:
     layers = sorted(int(layer) for layer in rows["layer"].unique())
     shown = evenly(layers, run.layer, run.catalogue.headline)
     subtitle = f"{run.subtitle(layer=False)} · step {run.step:,}"
-    figure = cache.figure(
+    figure = cached_figures.figure(
         _layers_figure, run.key, run.step, arms, tuple(shown), subtitle, run.catalogue.headline, run.ink
     )
-    components.chart(figure, rows, name="multiples", alt="Mean displacements at every layer, as arrows")
+    charts.chart(figure, rows, name="multiples", alt="Mean displacements at every layer, as arrows")
     if len(shown) < len(layers):
         components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")
 

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, direction_choice, state, widgets
+from app import cache, cached_figures, charts, components, direction_choice, state, tables, widgets
 from app.cache import Key
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
@@ -43,7 +43,7 @@ def show(run: Context) -> None:
                 f"gravity-probe measure --out {run.command_path} …",
             )
         else:
-            figure = cache.figure(
+            figure = cached_figures.figure(
                 _map_figure,
                 run.key,
                 statistic,
@@ -55,7 +55,7 @@ def show(run: Context) -> None:
                 _subtitle(run, of, layer=False, trajectory=True),
                 run.ink,
             )
-            components.chart(
+            charts.chart(
                 figure,
                 rows,
                 name="map",
@@ -235,10 +235,10 @@ def _distributions(run: Context, direction: str) -> None:
     table = _project(run, names, direction)
     if table.empty:
         return
-    figure = cache.projections_figure(
+    figure = cached_figures.projections_figure(
         run.key, run.layer, _show(names, table), direction, _subtitle(run, direction), run.ink
     )
-    components.chart(
+    charts.chart(
         figure,
         table.drop(columns="checkpoint"),
         name="projections",
@@ -252,9 +252,11 @@ def _roc(run: Context, direction: str) -> None:
     if table.empty:
         return
     shown = _show(names, table)
-    figure = cache.figure(_roc_figure, run.key, run.layer, shown, direction, _subtitle(run, direction), run.ink)
+    figure = cached_figures.figure(
+        _roc_figure, run.key, run.layer, shown, direction, _subtitle(run, direction), run.ink
+    )
     data = table[["checkpoint", "label", "prompt", "projection", "text"]]
-    components.chart(figure, data, name="roc", alt="Receiver operating characteristic, one curve a checkpoint")
+    charts.chart(figure, data, name="roc", alt="Receiver operating characteristic, one curve a checkpoint")
     if direction or not cache.has_table(run.key, "pairs"):
         return
     own = cache.table(run.key, "pairs", ("one", "other", "transfer"), (("layer", "==", run.layer),))
@@ -286,8 +288,8 @@ def _spectrum(run: Context, _: str) -> None:
         components.note(f"No spectrum is kept at {components.layer_name(run.layer)}; choose a block in the sidebar.")
         return
     subtitle = run.subtitle(direction=False)
-    figure = cache.figure(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)
-    components.chart(figure, rows[rows["of"] == of], name="spectrum", alt=f"Share of variance of the {of} by axis")
+    figure = cached_figures.figure(_spectrum_figure, run.key, run.layer, shown, of, subtitle, run.ink)
+    charts.chart(figure, rows[rows["of"] == of], name="spectrum", alt=f"Share of variance of the {of} by axis")
 
 
 def _spectrum_figure(
@@ -315,7 +317,7 @@ def _movers(run: Context, direction: str) -> None:
         f"How far each prompt's activation moved along {along}, from the aligned model to {run.trajectory}, "
         f"step {run.step:,}, in units {unit}; largest first."
     )
-    components.data_table(
+    tables.data_table(
         after,
         name="movers",
         height=420,

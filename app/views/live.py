@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import bench, cache, components, prompt_choice, state, widgets
+from app import bench, cache, charts, components, prompt_choice, state, widgets
 from app.components import Context
 from probes.lineage import CheckpointRef
 from probes.plots import live as plots
@@ -252,9 +252,9 @@ def _draw(
     if new_tokens:
         _answers(answers, push)
     figure = Sheet.of(plots.next_tokens(chances, shown, push=push, subtitle=subtitle, ink=run.ink).to_dict())
-    components.chart(figure, chances, name="next-tokens", alt="Probabilities of the most likely next tokens")
+    charts.chart(figure, chances, name="next-tokens", alt="Probabilities of the most likely next tokens")
     figure = Sheet.of(plots.tokens(spots, shown, push=push, subtitle=subtitle, ink=run.ink).to_dict())
-    components.chart(figure, spots, name="tokens", alt="Each token's projection on the direction")
+    charts.chart(figure, spots, name="tokens", alt="Each token's projection on the direction")
 
 
 def _read(

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, pair, prompt_rows, widgets, workbench
+from app import cache, cached_figures, components, pair, prompt_rows, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
@@ -181,14 +181,14 @@ def _chart(
     subtitle = run.subtitle(direction=False, layer=not isinstance(beside, int))
     about: tuple[Any, ...] = (compared, (run.arm, run.seed), subtitle, run.witness, run.ink)
     if beside is None:
-        figure = cache.figure(_figure, run.key, place.name(run.layer), names, drawing, *about)
+        figure = cached_figures.figure(_figure, run.key, place.name(run.layer), names, drawing, *about)
     elif isinstance(beside, int):
         maps = (place.name(run.layer), place.name(beside))
         titles = tuple(components.layer_name(layer).capitalize() for layer in (run.layer, beside))
-        figure = cache.figure(_pair_figure, run.key, maps, (names, names), titles, drawing, *about)
+        figure = cached_figures.figure(_pair_figure, run.key, maps, (names, names), titles, drawing, *about)
     else:
         maps = (place.name(run.layer),) * 2
-        figure = cache.figure(
+        figure = cached_figures.figure(
             _pair_figure, run.key, maps, tuple((name,) for name in compared_pair), compared[2], drawing, *about
         )
     moving = "-moving" if drawing.moving else ""

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, intervening, returning, stepping, wells
+from app import cache, cached_figures, charts, components, intervening, returning, stepping, tables, wells
 from app.components import Context
 from probes.lineage import NO_WITNESS
 from probes.nulls import NO_FURTHER_PASS
@@ -32,8 +32,8 @@ def show(run: Context) -> None:
     with components.section():
         _well(run)
     with components.section():
-        figure = cache.lineage_figure(run.key, run.layer, run.subtitle(), run.witness, run.ink)
-        components.chart(
+        figure = cached_figures.lineage_figure(run.key, run.layer, run.subtitle(), run.witness, run.ink)
+        charts.chart(
             figure,
             cache.lineage_rows(run.key, run.layer),
             name="lineage",
@@ -310,7 +310,7 @@ def _table(run: Context) -> None:
     rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
     wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
     titles = {name: statistic_of(name).title for name in wide.columns[3:]}
-    components.table(wide, height=420, column_config=titles)
+    tables.table(wide, height=420, column_config=titles)
     st.download_button(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import components
+from app import components, tables
 from app.components import Context
 from probes.run import Run
 from probes.tasks.report import how_to_reproduce, report_html
@@ -42,7 +42,7 @@ def show(run: Context) -> None:
     with components.section():
         _lacks(run)
     st.header("Lineage", anchor=False)
-    components.data_table(_checkpoints(manifest.checkpoints), name="checkpoints")
+    tables.data_table(_checkpoints(manifest.checkpoints), name="checkpoints")
     st.header("Settings", anchor=False)
     _settings(manifest.config, manifest.config_given)
     left, right = st.columns(2)
@@ -66,7 +66,7 @@ def show(run: Context) -> None:
     st.header("Files", anchor=False)
     files = _files(Path(run.key.path))
     components.note(f"{len(files)} files, {files['size (MB)'].sum():,.1f} MB, in {run.key.path}")
-    components.data_table(files, name="files", height=320)
+    tables.data_table(files, name="files", height=320)
 
 
 def _when(created: str) -> str:
@@ -115,7 +115,7 @@ def _settings(config: dict[str, Any], config_given: dict[str, Any]) -> None:
 
 
 def _table(data: pd.DataFrame) -> None:
-    components.table(data, height=420)
+    tables.table(data, height=420)
 
 
 def _files(path: Path) -> pd.DataFrame:

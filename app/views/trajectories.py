@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, widgets
+from app import cache, cached_figures, charts, components, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -58,13 +58,15 @@ def _controls() -> tuple[str, bool]:
 def _paths(run: Context, rows: pd.DataFrame, view: str, moving: bool) -> None:
     arms = widgets.arms(run, without=(MIRROR,) if view == "length" else ())
     step, subtitle = None if moving else run.step, run.subtitle()
-    figure = cache.figure(_figure, run.key, run.layer, view, arms, step, moving, subtitle, run.witness, run.ink)
+    figure = cached_figures.figure(
+        _figure, run.key, run.layer, view, arms, step, moving, subtitle, run.witness, run.ink
+    )
     modes = ("toImage", "orbitRotation", "pan3d", "resetCameraDefault3d") if view == "space" else ("toImage",)
     if view == "length":
         data = _whole(run.key, run.layer).rename(columns={"across": "off_axis"})
     else:
         data = rows.drop(columns=["checkpoint", "layer"])
-    components.chart(
+    charts.chart(
         figure,
         data,
         name=f"trajectories-{view}{'-moving' if moving else ''}",

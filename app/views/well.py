@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, components, wells, widgets
+from app import cache, cached_figures, charts, components, wells, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
@@ -94,10 +94,10 @@ def _all_layers(run: Context) -> None:
     paths = cache.table(run.key, "maps/plane")
     layers = sorted({int(layer) for layer in paths["layer"].unique()})
     shown = evenly(layers, run.layer, run.catalogue.headline)
-    figure = cache.figure(
+    figure = cached_figures.figure(
         _layers_figure, run.key, tuple(shown), run.subtitle(layer=False), run.catalogue.headline, run.ink
     )
-    components.chart(figure, paths, name="well-layers", alt="The density of harmful prompts at every layer")
+    charts.chart(figure, paths, name="well-layers", alt="The density of harmful prompts at every layer")
     if len(shown) < len(layers):
         components.note(f"{len(shown)} of {len(layers)} layers, with the selected and the headline layer.")
 

@@ -11,7 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.components import COLUMNS, PICTURES
+from app.charts import COLUMNS, PICTURES
 from app.printing import NO_BROWSER
 from tests.app.serving import CHROMIUM
 

@@ -1,0 +1,106 @@
+"""A page's charts: each with its data table, its downloads, and the size at which it is saved."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import camera, state
+from app.components import file_name
+from app.tables import table
+from probes.plots.sheet import Sheet, unchecked
+from probes.store import csv_text
+
+PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what the browser draws: app.printing
+# Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
+COLUMNS = {"1": 480, "1.5": 647, "2": 987}
+_COLUMNS_READ = 14  # of a map with a number in each cell, on a narrow page
+_MANY_POINTS = 40_000  # of a picture; so many are drawn at one pixel each, not at the two by two that Plotly would
+
+
+def chart(
+    figure: Sheet,
+    data: pd.DataFrame,
+    *,
+    name: str,
+    alt: str,
+    on_select: Callable[[], None] | None = None,
+    by: Sequence[str] = ("points",),
+    modes: Sequence[str] = ("toImage",),
+) -> None:
+    """A figure with its data table and its downloads; the picture is saved by the figure's own button.
+
+    `on_select` is called after a selection, which is made `by` points, box or lasso.
+    """
+    config = {
+        "displaylogo": False,
+        "displayModeBar": True,
+        "modeBarButtons": [list(modes)],
+        "toImageButtonOptions": _saving(figure, name),
+        "scrollZoom": False,
+        "doubleClick": False,
+    }
+    if _count_points(figure) > _MANY_POINTS:
+        config["plotGlPixelRatio"] = 1
+    if any(part.startswith("scene") for part in figure.layout):
+        camera.keep(figure, name)
+    file = file_name(name)
+    more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
+    with st.container(key=f"dense-{name}") if _is_dense(figure) else contextlib.nullcontext():
+        st.plotly_chart(_done(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
+    _offer_data(figure, data, name, file)
+
+
+def _count_points(figure: Sheet) -> int:
+    """How many points of a picture the graphics card draws."""
+    return sum(len(trace.get("customdata", ())) for trace in figure.data if trace["type"] == "scattergl")
+
+
+def _done(figure: Sheet) -> go.Figure:
+    with unchecked():
+        return figure.figure()
+
+
+def _is_dense(figure: Sheet) -> bool:
+    """Whether the numbers of a map's cells meet on a narrow page, where `look.CSS` leaves them to the pointer."""
+    return any(
+        trace.get("texttemplate") and len(trace["z"][0]) > _COLUMNS_READ
+        for trace in figure.data
+        if trace["type"] == "heatmap"
+    )
+
+
+@st.fragment
+def _offer_data(figure: Sheet, data: pd.DataFrame, name: str, file: str) -> None:
+    """What was drawn, as a table and as files, sent to the browser only when it is opened."""
+    popover = st.popover("Data", type="tertiary", icon=":material/table_rows:", key=f"data-{name}", on_change="rerun")
+    if not popover.open:
+        return
+    with popover:
+        table(data, height=380)
+        left, right = st.columns(2)
+        left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
+        right.download_button(
+            "Figure (HTML)",
+            lambda: _done(figure).to_html(include_plotlyjs=True, config={"displaylogo": False}),
+            f"{file}.html",
+            "text/html",
+            key=f"html-{name}",
+        )
+
+
+def chart_key(name: str) -> str:
+    """Under which Streamlit keeps what is selected in a chart."""
+    return f"chart-{name}"
+
+
+def _saving(figure: Sheet, name: str) -> dict[str, Any]:
+    """How the figure's own button saves it: format, name, and size on paper."""
+    kind, columns = PICTURES.get(state.view("save"), "png"), state.view("columns") or "2"
+    size = {"width": COLUMNS.get(columns, COLUMNS["2"]), "height": figure.height}
+    return {"format": kind, "filename": file_name(name), "scale": 3 if kind == "png" else 1, **size}
