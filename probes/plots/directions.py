@@ -22,7 +22,7 @@ _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
     ("auroc", "the aligned model's probe, read here (AUROC)", (0.0, 1.0)),
     ("refit", "a probe refitted here (AUROC)", (0.0, 1.0)),
 )
-_TURN_HEIGHT = 662
+_TURN_TOP, _TURN_HEIGHT = 137, 641  # pixels, with a legend of two lines
 _CAPTION = (
     "Angle: between the direction fitted at each checkpoint and the one fitted at the aligned model. Gap: distance "
     "of the two classes' means along it. AUROC: the probability that a positive prompt lies above a negative one, "
@@ -55,11 +55,11 @@ def turning(
         traces.append(_references(rows, column, axis, named=place == 0))
         rules += _rules(rows, column, place, colours)
         for arm in style.in_order(runs["arm"])[::-1]:
-            for seed, run in runs[runs["arm"] == arm].groupby("seed"):
+            for order, (seed, run) in enumerate(runs[runs["arm"] == arm].groupby("seed")):
                 own = run.sort_values("step")
                 if (arm, seed) == chosen:
                     traces[-1] += _band(own, arm, column, axis)
-                traces[-1].append(_line(own, arm, int(seed), column, axis, named=place == 0))
+                traces[-1].append(_line(own, arm, int(seed), column, axis, named=place == order == 0))
         low, high = limits or (0.0, float(rows[column].max()) if rows[column].notna().any() else 1.0)
         room = 0.05 * ((high - low) or 1.0)
         grid.update_yaxes(range=[low - room, high + room], nticks=6, **cell)
@@ -72,10 +72,12 @@ def turning(
     grid.update_xaxes(**axis.ticks())
     grid.update_xaxes(title={"text": TITLE, "standoff": 4}, row=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
+    above = style.legend_room([trace["name"] for trace in traces[0] if trace["showlegend"]])
+    base.update_layout(height=base.height + above)
     return style.dress(
         grid,
         base,
-        margin={"r": 16, "t": 158},
+        margin={"r": 16, "t": _TURN_TOP + above},
         shapes=rules,
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "reversed"},
@@ -150,7 +152,7 @@ def _line(run: pd.DataFrame, arm: str, seed: int, column: str, axis: StepAxis, *
         "y": run[column].to_numpy(),
         "mode": "lines+markers",
         "legendgroup": arm,
-        "showlegend": named and seed == 0,
+        "showlegend": named,
         "line": {"color": mark.colour, "dash": mark.dash, "width": mark.width},
         "marker": {"symbol": mark.symbol, "size": 6, "color": mark.colour},
         "customdata": [[step, style.decimal(cosine)] for step, cosine in zip(run["step"], run["cosine"], strict=True)],
