@@ -91,6 +91,11 @@ def test_a_killed_experiment_goes_on_to_the_same_table(history, tmp_path):
     assert after == before, "what was trained is not trained again"
 
 
+def test_checkpoints_are_kept_as_often_as_asked(history):
+    last = open_bench(history, Experiment()).steps[-1]
+    assert open_bench(history, Experiment(save_every=last - 1)).steps == (last - 1, last)
+
+
 def test_an_experiment_of_an_earlier_version_goes_on(history, tmp_path):
     experiment = Experiment(arms=("baseline",), batch_size=4, final_step_only=True)
     run = run_arms(open_bench(history, experiment), tmp_path / "run")

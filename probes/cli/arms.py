@@ -24,6 +24,7 @@ from probes.cli.ways import (
     PenaltyWeight,
     Rate,
     RecordPath,
+    SaveEvery,
     Set,
     WeightDecay,
     words,
@@ -69,6 +70,7 @@ def arms(
     last: Annotated[
         bool, typer.Option("--final-step-only", help="Keep and measure only the last step: faster.")
     ] = False,
+    save_every: SaveEvery = None,
     screened: Annotated[
         bool, typer.Option("--screened", help="Drop training examples that the aligned model refuses.")
     ] = False,
@@ -116,6 +118,7 @@ def arms(
         max_return=max_return,
         gradient_ratio=match,
         final_step_only=last,
+        save_every=save_every,
         screened=screened,
         record_path=record_path,
         arm_data=_arm_data(arm_data or []),

@@ -25,6 +25,7 @@ from probes.cli.ways import (
     PenaltyWeight,
     Rate,
     RecordPath,
+    SaveEvery,
     Set,
     WeightDecay,
     read_way,
@@ -73,7 +74,7 @@ def train(
         int, typer.Option("--gradient-accumulation-steps", min=1, help="Batches in an optimiser step.")
     ] = 1,
     max_length: Annotated[int | None, typer.Option(min=8, help="Truncate examples to this many tokens.")] = None,
-    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
+    save_every: SaveEvery = None,
     every: Annotated[int | None, typer.Option(min=1, help="Measure every N steps; default 1, 2, 5, 10, 20 …")] = None,
     layers: Layers = None,
     penalty_weight: PenaltyWeight = None,

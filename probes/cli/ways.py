@@ -84,6 +84,7 @@ RecordPath = Annotated[
     bool,
     typer.Option("--record-path", help="Keep what every step was made from, for `attribute`; `plan` says its size."),
 ]
+SaveEvery = Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")]
 MaxReturn = Annotated[float | None, typer.Option(help="Keep the return fraction at or below this (block).")]
 
 

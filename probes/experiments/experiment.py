@@ -78,6 +78,7 @@ class Experiment:
         max_return: budget of `block:budget`.
         gradient_ratio: ‖g_penalty‖ / ‖g_task‖ in every arm; None leaves the penalty's gradient as it is.
         final_step_only: save and measure the last step alone.
+        save_every: steps between checkpoints; None is the organism's own choice, or a tenth of all.
         screened: leave out of the data what the aligned model refuses.
         record_path: keep what every step of every arm was made from, for `attribute`.
         arm_data: of a lineage, files for the trained controls that need data of their own, by arm.
@@ -109,6 +110,7 @@ class Experiment:
     more_methods: tuple[str, ...] = ()
     more_optimizers: tuple[str, ...] = ()
     way_options: Mapping[str, Any] = field(default_factory=dict)
+    save_every: int | None = None
 
     @property
     def ways(self) -> tuple[Way, ...]:

@@ -138,7 +138,7 @@ class LineageBench:
             learning_rate=experiment.learning_rate if way.learning_rate is None else way.learning_rate,
             batch_size=experiment.batch_size or 8,
             seed=seed,
-            save_every=self._steps if experiment.final_step_only else None,
+            save_every=self._steps if experiment.final_step_only else experiment.save_every,
         )
 
     def _data(self, arm: str, seed: int) -> Sequence[Pair | str]:

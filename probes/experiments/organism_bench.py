@@ -103,7 +103,9 @@ class OrganismBench:
     def steps(self) -> tuple[int, ...]:
         """Steps that are saved."""
         last = self._recipe.benign.steps
-        earlier = () if self.experiment.final_step_only else self._recipe.checkpoints
+        every = self.experiment.save_every
+        regular = range(every, last, every) if every else self._recipe.checkpoints
+        earlier = () if self.experiment.final_step_only else regular
         return tuple(sorted({*(step for step in earlier if step < last), last}))
 
     def screening(self, seed: int) -> Screening:

@@ -41,6 +41,7 @@ _LATER: Mapping[str, Any] = {
     "more_methods": [],
     "more_optimizers": [],
     "way_options": {},
+    "save_every": None,
 }
 DRIFT = "control:drift"
 Trajectories = Mapping[Arm, Trajectory]
