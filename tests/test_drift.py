@@ -158,6 +158,18 @@ def test_topics_of_unequal_sizes_and_mixed_labels_are_halved_fairly():
     np.testing.assert_allclose(second[:, ~harmful].sum(axis=1), 1)
 
 
+@pytest.mark.parametrize("draw", [drift.split_weights, drift.bootstrap_weights])
+def test_a_class_of_one_prompt_is_not_halved(draw):
+    rng = np.random.default_rng(0)
+    with pytest.raises(StatisticsError, match="single prompt"):
+        draw(np.arange(9) == 4, 3, rng)
+
+
+def test_a_class_that_is_not_there_is_left_alone():
+    for half in drift.split_weights(np.ones(2, dtype=bool), 3, np.random.default_rng(0)):
+        assert np.array_equal(half.sum(axis=1), np.ones(3))
+
+
 def test_a_prompt_without_a_topic_is_a_group_of_its_own():
     codes = drift.group_codes(np.array(["a", None, "b", None, "a", float("nan"), 3], dtype=object))
     assert codes.tolist() == [0, 1, 2, 3, 0, 4, 5]

@@ -32,7 +32,7 @@ from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge, measure
 from probes.tasks.summarise import summarise
 from probes.terminal.show_run import comparison_tables
-from probes.verdict.headline import choose_headline_layer
+from probes.verdict.headline import RULES, choose_headline_layer
 from tests import processes
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import measured_run
@@ -222,12 +222,15 @@ def test_the_headline_is_chosen_from_aligned_and_witness_before_any_checkpoint_i
     blocks = [(run.activations("aligned", layer), run.activations("witness", layer)) for layer in layers]
     again = choose_headline_layer(blocks, run.harmful, run.fold, seed=0)
     assert [again.layer, *again.d_prime.values()] == [chosen["layer"], *chosen["d_prime"]]
+    assert chosen["rule"] == again.rule
+    assert run.headline_rule == RULES[again.rule]
     stages = list(run.manifest.stages)
     first = min(stages.index(f"activations/{member.id}") for member in run.tuned)
     assert stages.index("headline") < first
     declared = measure(history, PROMPTS, tmp_path / "run", settings=FAST.model_copy(update={"headline_layer": 0}))
     assert declared.headline_layer == 0
     assert "headline" not in declared.manifest.stages
+    assert declared.headline_rule is None
     with pytest.raises(UsageError, match="No such layer"):
         measure(history, PROMPTS, tmp_path / "run", settings=FAST.model_copy(update={"headline_layer": 9}))
 

@@ -111,15 +111,6 @@ def test_draws_have_the_sample_covariance_within_the_classes(width):
     np.testing.assert_allclose(squared, (source.draw(mixtures[:50]) ** 2).sum(axis=1), rtol=1e-3)
 
 
-def test_a_spectrum_within_the_classes_draws_with_that_covariance(world):
-    spectrum = nulls.Spectrum.within_class(world.content, world.harmful)
-    expected = within_class_covariance(world.content, world.harmful)
-    assert spectrum.variances.sum() == pytest.approx(np.trace(expected))
-    rng = np.random.default_rng(0)
-    drawn = np.stack([spectrum.draw(rng) for _ in range(4_000)])
-    np.testing.assert_allclose(np.cov(drawn, rowvar=False), expected, atol=0.1 * expected.max())
-
-
 def test_the_gap_between_the_classes_is_not_in_the_covariance_that_tests_draw_from():
     """A gap of half of the variance is the first component over all prompts, and no part of the draws."""
     world = World(np.random.default_rng(5), per_class=64, spectrum=power_law(96, 0.5), gap=0.5)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,13 +152,27 @@ def test_of_blocks_within_one_standard_error_the_one_nearest_to_three_fifths_is_
 
 def test_the_headline_is_a_block_at_which_the_aligned_model_tells_the_classes_if_there_is_one():
     pairs, harmful, fold = blocks([40, 4, 4])
-    assert choose_headline_layer(pairs, harmful, fold).layer == 0, "where none tells them, all blocks are looked at"
+    before = choose_headline_layer(pairs, harmful, fold)
+    assert (before.layer, before.rule) == (0, "models"), "where none tells them, all blocks are looked at"
     classes = 8 * np.outer(harmful, np.eye(64)[0])
     pairs[1] = tuple(rows + classes for rows in pairs[1])
     choice = choose_headline_layer(pairs, harmful, fold)
     assert choice.d_prime[0] > choice.d_prime[1], "the first tells the models apart better"
     assert choice.auroc[0] < 0.8 <= choice.auroc[1]
-    assert choice.layer == 1
+    assert (choice.layer, choice.rule) == (1, "classes_and_models")
+
+
+def test_with_one_prompt_of_a_class_on_fold_a_no_block_is_chosen():
+    pairs, harmful, _ = blocks([20, 4])
+    fold = harmful & (np.cumsum(harmful) > 1)
+    with pytest.raises(StatisticsError, match="single prompt"):
+        choose_headline_layer(pairs, harmful, fold)
+
+
+def test_a_run_whose_rule_was_not_written_down_still_opens():
+    run = probes.open(Path(__file__).parents[1] / "data" / "smollm2-run")
+    assert run.read_json("headline")["layer"] == run.headline_layer == 24
+    assert run.headline_rule is None
 
 
 def test_the_headline_is_chosen_on_fold_a_alone():

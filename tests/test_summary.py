@@ -23,7 +23,7 @@ def drift_value(run, arm, step, layer, statistic):
 
 def test_the_json_has_the_documented_keys_and_the_tables_numbers(run):
     document = json.loads(summarise(run).model_dump_json())
-    keys = {"format_version", "lineage", "witness", "not_defined", "headline_layer", "trajectories"}
+    keys = {"format_version", "lineage", "witness", "not_defined", "headline_layer", "headline_rule", "trajectories"}
     assert set(document) == keys
     assert (document["witness"], document["not_defined"]) == ("witness", {})
     first = document["trajectories"][0]

@@ -89,6 +89,7 @@ def test_what_needs_no_witness_is_measured_and_the_rest_says_why_not(runs):
     assert set(run.manifest.checkpoints) == {"aligned", "baseline-s0-000001", "baseline-s0-000002"}
     assert not (run.path / "directions" / "reversion.safetensors").exists()
     assert run.read_json("headline")["reason"] == NO_WITNESS
+    assert run.headline_rule == "the block at 0.6 of the depth"
     assert {entry["name"] for entry in run.verdicts} == {"not defined: no witness"}
     assert {entry["level"] for entry in run.verdicts} == {None}
     assert not run.has_table("nulls")

@@ -15,7 +15,7 @@ from probes.directions.estimator import ContrastName, Estimator, differences, le
 from probes.directions.measured import Measured
 from probes.directions.vectors import Vectors
 from probes.errors import UsageError
-from probes.nulls.gaussian import Spectrum
+from probes.nulls.gaussian import ClassCovariance
 from probes.store import ALIGNED
 
 
@@ -56,16 +56,23 @@ class Isotropic(Estimator):
 
 
 class CovarianceMatched(Estimator):
-    """A direction drawn from N(0, Σ), Σ the sample covariance of the activations within the classes."""
+    """A direction drawn from N(0, Σ), Σ the sample covariance of the activations within the classes.
+
+    It is a sum of the prompts' activations, centred in their class, with a standard normal weight for each prompt. So a
+    draw moves as little as the activations do, at another precision or checkpoint, and prompts weigh the same at every
+    layer: over several layers a draw has the activations' covariance as well. (A draw along the axes of Σ would hang on
+    their signs and, where variances are alike, on their turns, which rounding decides.)
+    """
 
     says = "random, with the activations' spread"
     control = True
-    spanned = False
     drawn = True
+    dealt = True
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         del pairs
-        return Spectrum.within_class(rows, positive).draw(np.random.default_rng([self.seed, 0xC0]))
+        weights = np.random.default_rng([self.seed, 0xC0]).standard_normal((1, len(rows)))
+        return ClassCovariance.of(rows, positive).draw(weights)[0]
 
 
 class PermutedLabels(Estimator):
@@ -73,6 +80,7 @@ class PermutedLabels(Estimator):
 
     says = "permuted labels"
     control = True
+    dealt = True
 
     def _find(self, rows: np.ndarray, positive: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
         del pairs

@@ -1,7 +1,8 @@
 """The interface of every method that finds a direction: `fit(activations, labels) -> self`, and then `direction_`.
 
 What holds for all of them is settled here: float64, an order of the rows that does not depend on the order in which
-they came, the guard against massive activations, the unit length, and the sign (towards the positive class).
+they came (but for controls that deal by prompt), the guard against massive activations, the unit length, and the sign
+(towards the positive class).
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Estimator(BaseEstimator):
             found in as many coordinates as there are rows.
         drawn: whether it is drawn without a look at the classes. It then keeps the sign of its draw: turned towards
             the positive class it would be no draw any more, and a guard along it would push against nothing.
+        dealt: whether every prompt is dealt something at random, a weight or a label, in the order in which prompts
+            come. Rows are then left in that order: one that the rows decide changes with their rounding, and the
+            draw with it.
         direction_: unit vector, towards the positive class unless `drawn`, [d_model], float64.
         norm_: gap between the class means along it, in the activations' own units; ≥ 0.
         raw_norm_: length of the vector that the method itself gave.
@@ -46,6 +50,7 @@ class Estimator(BaseEstimator):
     control: ClassVar[bool] = False
     spanned: ClassVar[bool] = True
     drawn: ClassVar[bool] = False
+    dealt: ClassVar[bool] = False
 
     def __init__(self, *, winsorise: float | None = None, seed: int = 0) -> None:
         """Choose options.
@@ -82,7 +87,7 @@ class Estimator(BaseEstimator):
         rows, positive = _as_rows(activations, labels)
         if self.winsorise is not None:
             rows = winsorise(rows, self.winsorise)
-        order = _order(rows)
+        order = np.arange(len(rows)) if self.dealt else _order(rows)
         rows, positive = rows[order], positive[order]
         apart = mean_difference(rows, positive)
         if np.linalg.norm(apart) <= _RELATIVE_ZERO * np.abs(rows).max():

@@ -126,7 +126,7 @@ def split_weights(
         groups: the topic of each prompt; the prompts of one topic then stay together.
 
     Raises:
-        StatisticsError: the prompts of a class are all of one group.
+        StatisticsError: a class has a single prompt, or its prompts are all of one group.
     """
     if groups is not None:
         codes = group_codes(groups)
@@ -134,6 +134,12 @@ def split_weights(
         return _class_weights(first, harmful), _class_weights(~first, harmful)
     first, second = np.zeros((splits, harmful.size)), np.zeros((splits, harmful.size))
     for members in (np.flatnonzero(harmful), np.flatnonzero(~harmful)):
+        if members.size == 1:
+            raise StatisticsError(
+                "A class has a single prompt here, which cannot be halved",
+                expected="two or more of each class, or none",
+                next_step="Give more prompts.",
+            )
         order = rng.permuted(np.tile(members, (splits, 1)), axis=1)
         half = (members.size + 1) // 2
         np.put_along_axis(first, order[:, :half], 1 / max(half, 1), axis=1)

@@ -11,8 +11,9 @@ matrix.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -36,23 +37,26 @@ class ClassCovariance:
 
     Attributes:
         rows: activations, centred within each class; zero where they do not vary.
-        gram: their inner products.
     """
 
     rows: Float[np.ndarray, "prompt d_model"]
-    gram: Float[np.ndarray, "prompt prompt"]
 
     @classmethod
     def of(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> ClassCovariance:
         """Centre the rows within each class."""
         centred, varies = _centre(rows, (harmful, ~harmful))
         centred *= varies
-        return cls(centred, centred @ centred.T)
+        return cls(centred)
+
+    @functools.cached_property
+    def gram(self) -> Float[np.ndarray, "prompt prompt"]:
+        """The rows' inner products."""
+        return self.rows @ self.rows.T
 
     @property
     def varies(self) -> bool:
         """Whether the prompts of a class differ at all."""
-        return bool(self.gram.any())
+        return bool(self.rows.any())
 
     @property
     def participation_ratio(self) -> float:
@@ -142,12 +146,6 @@ class Spectrum:
         variances = (1 - shrinkage) * values[keep] / count + shrinkage * mean
         return cls(rows, gram, vectors[:, keep], np.sqrt(values[keep]), variances, shrinkage * mean, shrinkage)
 
-    @classmethod
-    def within_class(cls, rows: Float[np.ndarray, "prompt d_model"], harmful: Bool[np.ndarray, " prompt"]) -> Spectrum:
-        """The sample covariance within the classes itself, not shrunk: what the tests draw from (`draw`)."""
-        spectrum = cls.of(rows, harmful, shrinkage=0.0)
-        return replace(spectrum, variances=spectrum.variances * len(rows) / (len(rows) - 2))
-
     @property
     def beyond(self) -> int:
         """Number of dimensions that no row reaches."""
@@ -167,13 +165,6 @@ class Spectrum:
     def axes(self) -> Float[np.ndarray, "rank d_model"]:
         """Unit vectors of the covariance, of highest variance first; orthogonal to all of them it is `floor`."""
         return (self.vectors.T @ self.rows) / self.scale[:, None]
-
-    def draw(self, rng: np.random.Generator) -> Float[np.ndarray, " d_model"]:
-        """One draw of N(0, Σ)."""
-        axes = self.axes
-        outside = rng.standard_normal(self.rows.shape[1]) * np.sqrt(self.floor)
-        inside = rng.standard_normal(self.scale.size) * np.sqrt(self.variances)
-        return inside @ axes + outside - (axes @ outside) @ axes
 
     def solve(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
         """Σ⁻¹ vector; without shrinkage, what no row reaches is left out."""

@@ -187,6 +187,11 @@ class MeasuredFolder(RunFolder):
         return layer
 
     @property
+    def headline_rule(self) -> str | None:
+        """What chose that layer, in words; None where it was declared, or where an earlier version chose it."""
+        return self.read_json(HEADLINE).get("says") if HEADLINE in self.manifest.stages else None
+
+    @property
     def n_layers(self) -> int:
         """Number of blocks of its model."""
         return int(self.manifest.model["n_layers"])

@@ -7,7 +7,7 @@ from probes.lineage import NO_WITNESS
 from probes.run import HEADLINE, Run
 from probes.stages import stage
 from probes.store import ALIGNED, activations_stage
-from probes.verdict.headline import HeadlineLayer, choose_headline_layer, nominal_layer
+from probes.verdict.headline import AT_DEPTH, RULES, HeadlineLayer, choose_headline_layer, nominal_layer
 
 
 def write_headline(run: Run) -> None:
@@ -29,9 +29,10 @@ def _write_headline(run: Run) -> None:
         layer = chosen.layer
         by_block = {"d_prime": chosen.d_prime, "error": chosen.error, "auroc": chosen.auroc}
         document = {**{name: list(values.values()) for name, values in by_block.items()}, "ties": chosen.ties}
+        rule = chosen.rule
     except StatisticsError as error:
-        layer, document = nominal_layer(run.n_layers), {"reason": error.what}
-    run.write_json(HEADLINE, {"layer": layer, **document})
+        layer, rule, document = nominal_layer(run.n_layers), AT_DEPTH, {"reason": error.what}
+    run.write_json(HEADLINE, {"layer": layer, "rule": rule, "says": RULES[rule], **document})
     run.manifest.config["headline_layer"] = layer
     run.save()
     run.refresh()

@@ -128,7 +128,8 @@ class Summary(_Record):
     """What `gravity-probe summary RUN --json` prints.
 
     `witness` is what the witness is called, e.g. `witness (base model stands in)`; `no witness` where there is none,
-    and then `not_defined` says so of every statistic that needs one, which is null at every layer.
+    and then `not_defined` says so of every statistic that needs one, which is null at every layer. `headline_rule` says
+    what chose the headline layer; null where it was declared, or where an earlier version chose it.
     """
 
     format_version: int
@@ -136,6 +137,7 @@ class Summary(_Record):
     not_defined: dict[str, str]
     lineage: str
     headline_layer: int
+    headline_rule: str | None
     trajectories: tuple[TrajectorySummary, ...]
 
 
@@ -177,6 +179,7 @@ def summarise(run: Run) -> Summary:
         else {name: f"not defined: {NO_WITNESS}" for name in _STATISTICS if name not in WITHOUT_WITNESS},
         lineage=run.lineage.name,
         headline_layer=run.headline_layer,
+        headline_rule=run.headline_rule,
         trajectories=tuple(trajectories),
     )
 

@@ -14,6 +14,17 @@ from probes.drift import Groups, bootstrap_weights, split_weights
 
 DEPTH = 0.6
 TELLS = 0.8
+CLASSES_AND_MODELS, MODELS, AT_DEPTH = "classes_and_models", "models", "depth"
+_BEST, _TELLS = (
+    "the largest d′ of aligned against witness",
+    f"tells harmful from harmless prompts (AUROC {TELLS} or more)",
+)
+_TIES = f"of ties the one nearest to {DEPTH} of the depth"
+RULES = {
+    CLASSES_AND_MODELS: f"{_BEST} among the blocks but the last at which the aligned model {_TELLS}; {_TIES}",
+    MODELS: f"{_BEST} among all blocks but the last, since at none the aligned model {_TELLS}; {_TIES}",
+    AT_DEPTH: f"the block at {DEPTH} of the depth",
+}
 _SPLITS, _BOOTSTRAPS = 10, 200
 
 
@@ -27,6 +38,7 @@ class HeadlineLayer:
         error: by block, its bootstrap standard error.
         ties: the blocks within one standard error of the largest.
         auroc: by block, how well the aligned model tells harmful from harmless prompts there, cross-validated.
+        rule: which of `RULES` chose it.
     """
 
     layer: int
@@ -34,6 +46,7 @@ class HeadlineLayer:
     error: Mapping[int, float]
     ties: tuple[int, ...]
     auroc: Mapping[int, float]
+    rule: str
 
 
 def nominal_layer(n_layers: int) -> int:
@@ -63,6 +76,9 @@ def choose_headline_layer(
         fold: which prompts lie in the second fold; only the others are used.
         groups: the topic of each prompt; halves and bootstraps then go by topic.
         seed: of halves and bootstraps.
+
+    Raises:
+        StatisticsError: fold A holds one prompt of a class, or those of one topic, which cannot be halved.
     """
     used = ~fold
     labels, topics = harmful[used], None if groups is None else groups[used]
@@ -76,11 +92,12 @@ def choose_headline_layer(
         d_prime[layer], errors[layer] = _separate(*rows, labels, halves, weights)
         telling[layer] = _tell_classes(rows[0], labels, halves)
     inner = [layer for layer in d_prime if layer < len(d_prime) - 1] or list(d_prime)
-    candidates = [layer for layer in inner if telling[layer] >= TELLS] or inner
+    tell_both = [layer for layer in inner if telling[layer] >= TELLS]
+    candidates = tell_both or inner
     best = max(candidates, key=lambda layer: d_prime[layer])
     ties = tuple(layer for layer in candidates if d_prime[layer] >= d_prime[best] - errors[best])
     layer = min(ties, key=lambda tie: (abs(tie - DEPTH * len(d_prime)), tie))
-    return HeadlineLayer(layer, d_prime, errors, ties, telling)
+    return HeadlineLayer(layer, d_prime, errors, ties, telling, CLASSES_AND_MODELS if tell_both else MODELS)
 
 
 def _separate(

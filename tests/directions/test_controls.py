@@ -21,7 +21,6 @@ from probes.errors import UsageError
 from probes.experiments.trained_controls import CONTINUED, SHUFFLED, TEXT, TOKENS
 from probes.guard.guarded_direction import GuardedDirection
 from probes.guard.modes import MODES, Options, describe_modes, make_effect
-from probes.nulls.gaussian import Spectrum
 from probes.run import Run
 from probes.stages import effects, mediation
 from tests.guard.lineages import prompts
@@ -141,8 +140,9 @@ def test_the_covariance_control_is_a_draw_of_the_aligned_models_covariance():
     harmful = np.arange(400) < 200
     run = MeasuredInMemory({"aligned": aligned, "witness": aligned + 1}, harmful)
     draws = np.stack([control(run, "control:covariance", [0], seed=seed).at(0)[0] for seed in range(1000)])
-    spectrum = Spectrum.of(aligned[0])
-    raw = np.stack([spectrum.draw(np.random.default_rng([9, seed])) for seed in range(1000)])
+    means = np.stack([aligned[0, harmful].mean(axis=0), aligned[0, ~harmful].mean(axis=0)])
+    covariance = np.cov((aligned[0] - means[np.where(harmful, 0, 1)]).T)
+    raw = np.random.default_rng(9).multivariate_normal(np.zeros(12), covariance, size=1000)
     expected = (raw / np.linalg.norm(raw, axis=1, keepdims=True)) ** 2
     assert np.allclose((draws**2).mean(axis=0), expected.mean(axis=0), atol=0.03)
     assert abs((draws[:, -1] > 0).mean() - 0.5) < 0.06
