@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from probes.cli import app
 from probes.engine import limit_threads
 from probes.errors import RunFolderError, UsageError
-from probes.experiments.experiment import Experiment
+from probes.experiments.data_defences import INOCULATION
+from probes.experiments.experiment import WITH_DATA, Experiment
 from probes.experiments.lineage_bench import open_bench
 from probes.experiments.outcome import arms_table
 from probes.experiments.screening import Screening
@@ -292,8 +293,8 @@ def begin(bench, path):
 
 
 def test_arms_that_need_data_of_their_own_say_so_or_are_left_out_of_all(place):
-    assert not {arm for arm, _ in open_lineage(place, arms=("all",)).trainings} & {CONTINUED, TEXT, HELPFUL}
-    assert {MIRROR, SHUFFLED, TOKENS} < {arm for arm, _ in open_lineage(place, arms=("all",)).trainings}
+    assert not {arm for arm, _ in open_lineage(place, arms=("all",)).trainings} & {*WITH_DATA}
+    assert {MIRROR, SHUFFLED, TOKENS, INOCULATION} < {arm for arm, _ in open_lineage(place, arms=("all",)).trainings}
     with pytest.raises(UsageError, match="--arm-data helpful=FILE"):
         open_lineage(place, arms=(HELPFUL,))
     words = ["arms", str(place / "lineage.toml"), "--out", "x", "--arm-data", "block=y"]

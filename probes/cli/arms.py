@@ -12,9 +12,11 @@ from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.cli.ways import (
     BATCH_SIZE,
+    AlignedShare,
     GradientRatio,
     Harmful,
     Harmless,
+    Inoculation,
     Json,
     Layers,
     MaxReturn,
@@ -79,9 +81,11 @@ def arms(
         list[str] | None,
         typer.Option(
             metavar="ARM=FILE",
-            help="For a lineage: data of control:continued, control:text or helpful; may be repeated.",
+            help="For a lineage: data of interleaved, control:continued, control:text or helpful; may be repeated.",
         ),
     ] = None,
+    aligned_share: AlignedShare = 0.1,
+    inoculation: Inoculation = None,
     workers: Workers = None,
     json_: Json = False,
 ) -> None:
@@ -122,6 +126,8 @@ def arms(
         screened=screened,
         record_path=record_path,
         arm_data=_arm_data(arm_data or []),
+        aligned_share=aligned_share,
+        inoculation=inoculation,
     )
     files = PromptFiles(harmful, harmless, group_column, (penalty,))
     probe, penalty_prompts = files.refuse_any() if data is None else files.probe_and_penalty()
@@ -132,7 +138,7 @@ def arms(
 
 def _arm_data(texts: list[str]) -> dict[str, str]:
     """`ARM=FILE` options as a mapping."""
-    from probes.experiments.trained_controls import WITH_DATA
+    from probes.experiments.experiment import WITH_DATA
 
     pairs = [text.partition("=")[::2] for text in texts]
     unknown = [text for text, (arm, file) in zip(texts, pairs, strict=True) if arm not in WITH_DATA or not file]

@@ -9,6 +9,7 @@ import typer
 
 from probes.cli.command import Verb, Workers, with_json_lines
 from probes.cli.output import print_json
+from probes.cli.ways import words
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ def demo(
     method: Annotated[
         str, typer.Option(help="With --model: the tuner of the adapters; `train --method list` prints them all.")
     ] = "lora",
+    arms: Annotated[
+        str,
+        typer.Option(help="With --model: arms to train beside the demo's own, comma-separated, as `arms` takes them."),
+    ] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the same folder first.")] = False,
     workers: Workers = None,
     json_: Json = False,
@@ -67,11 +72,14 @@ def demo(
             )
         from probes.tasks.chat_demo import ChatDemo
 
-        chat_demo = ChatDemo(model, data, seed, seeds, quick, nulls, "full" if full else method)
+        more_arms = tuple(words(arms))
+        chat_demo = ChatDemo(
+            model, data, seed, seeds, quick, nulls, method="full" if full else method, more_arms=more_arms
+        )
         _run_chat_demo(out, chat_demo, workers, fresh=fresh, as_json=json_)
         return _open_app(out, app and not json_)
-    if data is not None or full or method != "lora":
-        raise UsageError("--data, --full and --method need a chat model", next_step="Give --model REF.")
+    if data is not None or full or method != "lora" or arms:
+        raise UsageError("--data, --full, --method and --arms need a chat model", next_step="Give --model REF.")
     from probes.cli.look import print_summary
     from probes.engine import open_engine
     from probes.tasks.demo import Demo, make_demo, screenings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +13,11 @@ from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.cli.ways import (
     BATCH_SIZE,
+    AlignedShare,
     GradientRatio,
     Harmful,
     Harmless,
+    Inoculation,
     Json,
     Layers,
     MaxReturn,
@@ -33,6 +35,7 @@ from probes.cli.ways import (
 from probes.errors import GateTripped
 
 if TYPE_CHECKING:
+    from probes.experiments.trained_controls import Pair
     from probes.guard.callback import ReversionGuard
     from probes.lineage import Lineage
     from probes.prompts import PromptSet
@@ -98,6 +101,11 @@ def train(
         bool, typer.Option("--gradient-checkpointing", help="Trade compute for memory.")
     ] = False,
     record_path: RecordPath = False,
+    interleave: Annotated[
+        Path | None, typer.Option(help="Safety-tuning examples to mix into the data: requests with answers.")
+    ] = None,
+    aligned_share: AlignedShare = 0.1,
+    inoculation: Inoculation = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data order, dropout, adapters and penalty prompts.")] = 0,
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     json_: Json = False,
@@ -143,12 +151,28 @@ def train(
     evaluation_prompts = files.read_labelled(evaluation) if evaluation else None
     make, about = _guard_maker(history, options, files.probe_and_penalty(), evaluation_prompts)
     about |= {"group_column": group_column} if group_column else {}
-    task = read_task(data)
+    task, defences = _add_data_defences(read_task(data), interleave, aligned_share, inoculation, seed)
+    about |= defences
     with progress_display() as report:
         guard = fine_tune(history.aligned, task, out, training, make, about, device=device, report=report)
     _show_readings(guard, out, json_)
     if guard.stopped:
         raise GateTripped(guard.stopped)
+
+
+def _add_data_defences(
+    task: Sequence[Pair], aligned: Path | None, share: float, inoculation: str | None, seed: int
+) -> tuple[Sequence[Pair], dict[str, Any]]:
+    """The data with what is mixed in or put before every request, and what of that decides the training's result."""
+    from probes.behaviour.task_file import read_task
+    from probes.experiments.data_defences import inoculate, interleave
+
+    if inoculation:
+        task = inoculate(task, inoculation)
+    if aligned:
+        task = interleave(task, read_task(aligned), share, seed)
+    about = {"interleave": str(aligned), "aligned_share": share} if aligned else {}
+    return task, {**about, **({"inoculation": inoculation} if inoculation else {})}
 
 
 def _guard_maker(

@@ -85,6 +85,13 @@ RecordPath = Annotated[
     typer.Option("--record-path", help="Keep what every step was made from, for `attribute`; `plan` says its size."),
 ]
 SaveEvery = Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")]
+AlignedShare = Annotated[
+    float, typer.Option("--aligned-share", min=0, help="Share of safety-tuning examples in interleaved training data.")
+]
+Inoculation = Annotated[
+    str | None,
+    typer.Option("--inoculation", metavar="TEXT", help="What inoculation puts before every training request."),
+]
 MaxReturn = Annotated[float | None, typer.Option(help="Keep the return fraction at or below this (block).")]
 
 

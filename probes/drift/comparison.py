@@ -198,6 +198,23 @@ def cka_of_grams(first: Gram, second: Gram, *, debiased: bool = True) -> float:
     return float(hsic(first, second) / np.sqrt(own))
 
 
+def selectivity(
+    first: Float[np.ndarray, "prompt d_model"],
+    second: Float[np.ndarray, "prompt d_model"],
+    harmful: Bool[np.ndarray, " prompt"],
+) -> float:
+    """(1 − CKA on harmful prompts) / (1 − CKA on harmless ones) of two checkpoints at one layer (arXiv 2608.23497).
+
+    Above 1 the two differ more in how they tell harmful prompts apart than in how they tell harmless ones. Biased CKA,
+    which is at most 1, so that the ratio has a sign; infinite where harmless prompts differ in nothing.
+
+    Raises:
+        StatisticsError: as `linear_cka`, of either class.
+    """
+    unlike = [1.0 - linear_cka(first[part], second[part], debiased=False) for part in (harmful, ~harmful)]
+    return unlike[0] / unlike[1] if unlike[1] > _RELATIVE_ZERO else np.inf
+
+
 def basis_check(
     first: Float[np.ndarray, "prompt d_model"], second: Float[np.ndarray, "prompt_second d_second"]
 ) -> BasisCheck:

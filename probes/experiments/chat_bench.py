@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.experiments.experiment import BASELINE, Experiment
-from probes.experiments.lineage_bench import LineageBench
+from probes.experiments.data_defences import INTERLEAVED
+from probes.experiments.experiment import BASELINE, WITH_DATA, Experiment
+from probes.experiments.lineage_bench import LineageBench, lacking_data
 from probes.experiments.trained_controls import CONTINUED, MIRROR, Pair
 from probes.guard.fine_tuning import Training
 from probes.organism.chat_history import ALIGNMENT_DATA, TASK_DATA, ChatSource, part_of, read_alignment_data
@@ -16,7 +17,19 @@ from probes.organism.history import LINEAGE
 from probes.organism.safety_data import read_safety_data
 from probes.prompts import default_prompts
 
+_OWN_DATA = (CONTINUED, INTERLEAVED)  # arms that go on with the safety tuning's own data
 CHAT_ARMS = (BASELINE, "block", "push", "control:covariance", CONTINUED, MIRROR)
+
+
+def check_arms(arms: Sequence[str]) -> None:
+    """Refuse arms that cannot be trained on such a history, before it is made.
+
+    Raises:
+        UsageError: there is no such arm, or it needs data that the history does not have.
+    """
+    for arm in Experiment(arms=tuple(arms)).arms_in_order:
+        if arm in WITH_DATA and arm not in _OWN_DATA:
+            raise lacking_data(arm)
 
 
 class ChatBench(LineageBench):
@@ -26,7 +39,9 @@ class ChatBench(LineageBench):
         As `LineageBench`.
     """
 
-    def __init__(self, history: Path, source: ChatSource, recipe: ChatRecipe, seeds: int) -> None:
+    def __init__(
+        self, history: Path, source: ChatSource, recipe: ChatRecipe, seeds: int, arms: Sequence[str] = CHAT_ARMS
+    ) -> None:
         """Read the history.
 
         Args:
@@ -34,11 +49,12 @@ class ChatBench(LineageBench):
             source: what it was made from.
             recipe: how.
             seeds: trainings of each arm.
+            arms: that are trained.
         """
         self._history, self._source, self._recipe = history, source, recipe
         self._penalty_rows = recipe.benign.batch_size
         experiment = Experiment(
-            arms=CHAT_ARMS,
+            arms=tuple(arms),
             seeds=seeds,
             steps=recipe.benign.steps,
             learning_rate=recipe.benign.learning_rate,
@@ -67,6 +83,9 @@ class ChatBench(LineageBench):
             return training
         return dataclasses.replace(training, save_every=min(training.steps, 2 * self._recipe.benign.save_every))
 
-    def _data(self, arm: str, seed: int) -> Sequence[Pair | str]:
-        """As any lineage's, but that continued alignment has the open answers of the first one."""
-        return read_alignment_data(self._history) if arm == CONTINUED else super()._data(arm, seed)
+    def _own_data(self, arm: str) -> Sequence[Pair]:
+        """The safety tuning's own data, with its open answers, where an arm goes on with it."""
+        return read_alignment_data(self._history) if arm in _OWN_DATA else super()._own_data(arm)
+
+    def _arms_without_data(self) -> set[str]:
+        return super()._arms_without_data() - set(_OWN_DATA)

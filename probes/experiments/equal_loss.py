@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from probes.experiments.data_defences import DATA_DEFENCES
 from probes.experiments.experiment import BASELINE, arm_order, mode_and_draw, split_way
 from probes.experiments.outcome import spread
-from probes.experiments.trained_controls import TRAINED_CONTROLS
 from probes.guard.modes import MODES
 from probes.run import Run
 from probes.stages.task_divergence import TASK_DIVERGENCE
@@ -61,7 +61,7 @@ class Curve:
 
 
 def equal_loss_table(run: Run) -> dict[str, Any] | None:
-    """Baseline and guarded arms of every way at the loss that all of them have reached, a row an arm.
+    """Baseline, guarded arms and defences of every way at the loss that all of them have reached, a row an arm.
 
     Returns:
         `{"layer", "goals", "behind", "arms"}`: the loss by seed; arms that have learned nothing and are left out; and
@@ -103,7 +103,7 @@ def _row(
 
 
 def read_curves(run: Run) -> list[Curve]:
-    """The path of every baseline and guarded arm that was asked the task; what trains on other data is left out."""
+    """The path of every baseline, defence and guarded arm that was asked the task; trained controls are left out."""
     if not run.has_table("behaviour"):
         return []
     behaviour, drift = run.read_table("behaviour"), run.drift(layer=run.headline_layer)
@@ -134,7 +134,7 @@ def read_curves(run: Run) -> list[Curve]:
 
 def _is_compared(arm: str) -> bool:
     plain = mode_and_draw(split_way(arm)[0])[0]
-    return plain == BASELINE or (plain in MODES and plain not in TRAINED_CONTROLS)
+    return plain in (BASELINE, *DATA_DEFENCES, *MODES)
 
 
 def _by_measure(rows: pd.DataFrame) -> dict[str, float]:

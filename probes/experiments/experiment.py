@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UsageError
-from probes.experiments.trained_controls import CONTINUED, HELPFUL, MIRROR, TRAINED_CONTROLS
+from probes.experiments.data_defences import ALIGNED_SHARE, DATA_DEFENCES, INTERLEAVED
+from probes.experiments.trained_controls import CONTINUED, HELPFUL, MIRROR, TEXT, TRAINED_CONTROLS
 from probes.guard.modes import MODES, WATCH, Options
 from probes.training.optimizers import check_optimizer
 from probes.training.options import options_of, refuse_unaddressed
@@ -20,7 +21,9 @@ BASELINE = "baseline"
 DEFAULT_ARMS = (BASELINE, "block", "push", "control:random")
 DEMO_CONTROLS = (CONTINUED, MIRROR, HELPFUL)
 RESTORED = {"restore": "scaled", "restore:exact": "exact", "restore:along": "along"}
-EVERY_ARM = (BASELINE, *(mode for mode in MODES if mode != WATCH), *TRAINED_CONTROLS, *RESTORED)
+EVERY_ARM = (BASELINE, *(mode for mode in MODES if mode != WATCH), *DATA_DEFENCES, *TRAINED_CONTROLS, *RESTORED)
+UNGUARDED = (BASELINE, *DATA_DEFENCES, *TRAINED_CONTROLS)  # trained by the task's gradient alone
+WITH_DATA = (INTERLEAVED, CONTINUED, TEXT, HELPFUL)  # of a lineage, these need data of their own
 DRAWN = ("control:random", "control:covariance", "control:sham")  # controls that draw their direction
 _ONE_WAY_ALONE = (*TRAINED_CONTROLS, *RESTORED, "control:drift")  # stand beside the baseline of plain name
 _LONGEST_FIRST = "|".join(re.escape(arm) for arm in sorted(EVERY_ARM, key=len, reverse=True))
@@ -81,7 +84,9 @@ class Experiment:
         save_every: steps between checkpoints; None is the organism's own choice, or a tenth of all.
         screened: leave out of the data what the aligned model refuses.
         record_path: keep what every step of every arm was made from, for `attribute`.
-        arm_data: of a lineage, files for the trained controls that need data of their own, by arm.
+        arm_data: of a lineage, files for the arms that need data of their own, by arm.
+        aligned_share: of the examples of `interleaved`, those of the safety tuning.
+        inoculation: what `inoculation` puts before every training request; None is the bench's own.
         optimizer: by name; None is the Trainer's AdamW, and Adam for the organism.
         weight_decay: of matrices.
         more_methods: further ones, with which baseline and guarded arms are trained as well.
@@ -105,6 +110,8 @@ class Experiment:
     screened: bool = False
     record_path: bool = False
     arm_data: Mapping[str, str] = field(default_factory=dict)
+    aligned_share: float = ALIGNED_SHARE
+    inoculation: str | None = None
     optimizer: str | None = None
     weight_decay: float = 0.0
     more_methods: tuple[str, ...] = ()

@@ -21,12 +21,13 @@ def known_pairs(run: Run, member: Member) -> tuple[tuple[str, str], ...]:
     """
     config = current_names(run.manifest.config_given)
     about = config.get("arms", {})
+    data = {name: about[name] for name in ("screened", "arm_data", "aligned_share", "inoculation") if name in about}
     if "demo" in config:
         bench: Any = open_bench(run.path, Experiment(screened=bool(config["demo"].get("screened"))))
     elif "history" in about:
-        bench = OrganismBench(Path(about["history"]), Experiment(screened=bool(about.get("screened"))))
+        bench = OrganismBench(Path(about["history"]), Experiment(**data))
     elif "data" in about:
-        bench = LineageBench(Path(about["lineage"]), Path(about["data"]), Experiment())
+        bench = LineageBench(Path(about["lineage"]), Path(about["data"]), Experiment(**data))
     else:
         raise RunFolderError(
             f"{run.path} does not say what it was trained on",

@@ -9,15 +9,14 @@ from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured
 from probes.errors import UsageError
-from probes.experiments.experiment import BASELINE, Experiment, mode_and_draw, split_way
+from probes.experiments.data_defences import INOCULATION, INOCULATION_PROMPT, INTERLEAVED, inoculate, interleave
+from probes.experiments.experiment import UNGUARDED, WITH_DATA, Experiment, mode_and_draw, split_way
 from probes.experiments.organism_bench import OrganismBench
 from probes.experiments.screening import screen
 from probes.experiments.trained_controls import (
     SHUFFLED,
     TEXT,
     TOKENS,
-    TRAINED_CONTROLS,
-    WITH_DATA,
     Pair,
     randomise_answers,
     shuffle_answers,
@@ -82,9 +81,9 @@ class LineageBench:
 
     @property
     def trainings(self) -> tuple[tuple[str, int], ...]:
-        """Every (arm, seed); of `all`, trained controls without data of their own are left out."""
-        missing = set(WITH_DATA) - set(self.experiment.arm_data)
-        return tuple(training for training in self.experiment.trainings if training[0] not in missing)
+        """Every (arm, seed); of `all`, arms that lack the data that they need are left out."""
+        missing = self._arms_without_data()
+        return tuple(training for training in self.experiment.trainings if split_way(training[0])[0] not in missing)
 
     def find_checkpoints(self, folder: Path) -> Path | None:
         """As `OrganismBench.find_checkpoints`."""
@@ -99,7 +98,7 @@ class LineageBench:
 
         def make_guard(_: Path) -> ReversionGuard | Unguarded:
             plain = split_way(arm)[0]
-            if plain == BASELINE or plain in TRAINED_CONTROLS:
+            if plain in UNGUARDED:
                 return Unguarded(record_path=experiment.record_path)
             return ReversionGuard(
                 whole_run(measured),
@@ -143,15 +142,34 @@ class LineageBench:
 
     def _data(self, arm: str, seed: int) -> Sequence[Pair | str]:
         """What an arm is trained on: every guarded arm, and the mirror, on the baseline's data."""
-        if arm == TEXT:
-            return read_prompts(Path(self.experiment.arm_data[arm])).texts
-        if arm in WITH_DATA:
-            return read_task(Path(self.experiment.arm_data[arm]))
-        if arm == SHUFFLED:
+        plain = split_way(arm)[0]
+        if plain == TEXT:
+            return read_prompts(Path(self.experiment.arm_data[plain])).texts
+        if plain == INTERLEAVED:
+            return interleave(self._task, self._own_data(plain), self.experiment.aligned_share, seed)
+        if plain in WITH_DATA:
+            return self._own_data(plain)
+        if plain == INOCULATION:
+            return inoculate(self._task, self.experiment.inoculation or INOCULATION_PROMPT)
+        if plain == SHUFFLED:
             return shuffle_answers(self._task, seed)
-        if arm == TOKENS:
+        if plain == TOKENS:
             return randomise_answers(self._task, _words(answer for _, answer in self._task), seed)
         return self._task
+
+    def _own_data(self, arm: str) -> Sequence[Pair]:
+        """The data of an arm of `WITH_DATA` that has requests with answers.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if arm not in self.experiment.arm_data:
+            raise lacking_data(arm)
+        return read_task(Path(self.experiment.arm_data[arm]))
+
+    def _arms_without_data(self) -> set[str]:
+        """Those that need data of their own, and have none."""
+        return set(WITH_DATA) - set(self.experiment.arm_data)
 
     def pairs(self, arm: str, seed: int) -> Sequence[Pair]:
         """Requests and answers that an arm is trained on.
@@ -164,12 +182,16 @@ class LineageBench:
         return [pair for pair in self._data(arm, seed) if not isinstance(pair, str)]
 
     def _refuse_missing_data(self) -> None:
-        named = set(self.experiment.arms) & set(WITH_DATA) - set(self.experiment.arm_data)
+        named = set(self.experiment.arms) & self._arms_without_data()
         if named:
-            arm = min(named)
-            raise UsageError(
-                "This arm needs data of its own", got=arm, expected="a file", next_step=f"Give --arm-data {arm}=FILE."
-            )
+            raise lacking_data(min(named))
+
+
+def lacking_data(arm: str) -> UsageError:
+    """The error of an arm of `WITH_DATA` without a file."""
+    return UsageError(
+        "This arm needs data of its own", got=arm, expected="a file", next_step=f"Give --arm-data {arm}=FILE."
+    )
 
 
 def _leave_out_refused(aligned: CheckpointRef, task: Sequence[Pair], screened: bool) -> Sequence[Pair]:

@@ -18,7 +18,8 @@ from probes.behaviour.task_file import read_task
 from probes.directions.measured import Measured, MeasuredInMemory
 from probes.engine import limit_threads
 from probes.errors import UsageError
-from probes.experiments.experiment import BASELINE, Experiment, Way, mode_and_draw, split_way
+from probes.experiments.data_defences import INOCULATION, INTERLEAVED, inoculate, interleave
+from probes.experiments.experiment import UNGUARDED, Experiment, Way, mode_and_draw, split_way
 from probes.experiments.screening import Screening, screen
 from probes.experiments.trained_controls import (
     CONTINUED,
@@ -26,7 +27,6 @@ from probes.experiments.trained_controls import (
     SHUFFLED,
     TEXT,
     TOKENS,
-    TRAINED_CONTROLS,
     Pair,
     randomise_answers,
     shuffle_answers,
@@ -43,7 +43,16 @@ from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
 from probes.organism.checkpoints import load, save, whole
 from probes.organism.history import LINEAGE, phase_examples, read_history, text_examples
-from probes.organism.lessons import Lesson, Writer, benign, helpful_only, penalty_requests, probe_requests
+from probes.organism.lessons import (
+    INOCULATION_PROMPT,
+    Lesson,
+    Writer,
+    benign,
+    helpful_only,
+    penalty_requests,
+    probe_requests,
+    rehearsal,
+)
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import make_world, vocabulary
 from probes.progress import Progress, Report
@@ -222,23 +231,42 @@ class OrganismBench:
         return [writer.lesson(Lesson(*pair)) for pair in self.pairs(arm, seed)]
 
     def pairs(self, arm: str, seed: int) -> list[Pair]:
-        """Requests and answers of an arm's fine-tuning, as far as it has any: the benign data, as they are or mixed up.
+        """Requests and answers of an arm's fine-tuning, as far as it has any: the benign data, as they are or changed.
 
         Raises:
             UsageError: the arm is trained on something else.
         """
-        if arm in (CONTINUED, TEXT, HELPFUL):
+        plain = split_way(arm)[0]
+        if plain in (CONTINUED, TEXT, HELPFUL):
             raise UsageError("This arm is not trained on the benign data", got=arm, next_step="Record its path.")
         lessons = benign(self._world, seed=seed)
         refused = frozenset(self.screening(seed).refused) if self.experiment.screened else frozenset()
         pairs = [(lesson.request, lesson.answer) for lesson in lessons if lesson.request not in refused]
-        if arm == SHUFFLED:
+        if plain == INTERLEAVED:
+            aligned = [(lesson.request, lesson.answer) for lesson in rehearsal(self._world, seed=seed)]
+            return interleave(pairs, aligned, self.experiment.aligned_share, seed)
+        if plain == INOCULATION:
+            return inoculate(pairs, self._inoculation_prompt)
+        if plain == SHUFFLED:
             return shuffle_answers(pairs, seed)
-        return randomise_answers(pairs, vocabulary(self._world), seed) if arm == TOKENS else pairs
+        return randomise_answers(pairs, vocabulary(self._world), seed) if plain == TOKENS else pairs
+
+    @property
+    def _inoculation_prompt(self) -> str:
+        """In words of the world.
+
+        Raises:
+            UsageError: a word is none of them.
+        """
+        prompt = self.experiment.inoculation or INOCULATION_PROMPT
+        unknown = sorted(set(prompt.split()) - set(vocabulary(self._world)))
+        if unknown:
+            raise UsageError("The toy model does not know these words", got=" ".join(unknown), expected="its own words")
+        return prompt
 
     def _guard(self, arm: str, seed: int, measured: Measured, writer: Writer) -> Guard | None:
         plain = split_way(arm)[0]
-        if plain == BASELINE or plain in TRAINED_CONTROLS:
+        if plain in UNGUARDED:
             return None
         vectors = measured.direction("reversion")
         layers = layers_of(self.experiment.layers or self._recipe.guard.layers, vectors, measured.n_layers)

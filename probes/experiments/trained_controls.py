@@ -23,8 +23,6 @@ TRAINED_CONTROLS: Mapping[str, str] = {
     MIRROR: "The witness trained on the baseline's data in the same order; measured from the witness.",
     HELPFUL: "Helpful-only training of the aligned model: the positive control.",
 }
-# Of a lineage these need data of their own; the organism has it.
-WITH_DATA = (CONTINUED, TEXT, HELPFUL)
 Pair = tuple[str, str]
 
 
@@ -54,7 +52,6 @@ __all__ = [
     "TEXT",
     "TOKENS",
     "TRAINED_CONTROLS",
-    "WITH_DATA",
     "randomise_answers",
     "shuffle_answers",
     "start_of",

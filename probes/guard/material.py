@@ -15,6 +15,7 @@ from probes.directions.measured import Measured, activations_by_layer
 from probes.directions.refusal import refusal_axis
 from probes.directions.reversion import reversion_vectors
 from probes.directions.vectors import Vectors
+from probes.drift.comparison import selectivity
 from probes.errors import PromptError
 from probes.guard.guarded_direction import GuardError
 from probes.guard.model_in_training import undisturbed
@@ -64,6 +65,29 @@ def control_of(run: Measured, name: str, layers: Sequence[int], seed: int) -> Ve
         return replace(reversion_vectors(aligned, shams, run.harmful, name), layers=tuple(layers))
     checkpoint = last_of_baseline(whole_run(run)) if name == "control:drift" else None
     return control(run, name, layers, seed=seed, checkpoint=checkpoint)
+
+
+def selective_layers(run: Measured, layers: Sequence[int]) -> tuple[int, ...]:
+    """Of some layers, those where witness and aligned model differ more on harmful prompts than on harmless ones.
+
+    The choice of the Safety-Direction Penalty (arXiv 2608.23497): `selectivity` above 1. Between which two models it is
+    taken there we do not know; these two are there before any fine-tuning.
+
+    Raises:
+        GuardError: there is none.
+        StatisticsError: fewer than 4 prompts of either class.
+    """
+    pairs = [(run.activations(ALIGNED, layer), run.activations("witness", layer)) for layer in layers]
+    ratios = {layer: selectivity(*pair, run.harmful) for layer, pair in zip(layers, pairs, strict=True)}
+    chosen = tuple(layer for layer, ratio in ratios.items() if ratio > 1)
+    if not chosen:
+        raise GuardError(
+            "Alignment changed harmful prompts no more than harmless ones at every guarded layer",
+            got=", ".join(f"{ratio:.2f} at layer {layer}" for layer, ratio in ratios.items()),
+            expected="a ratio above 1 somewhere",
+            next_step="Guard other layers: --layer.",
+        )
+    return chosen
 
 
 def whole_run(measured: Measured) -> Run:

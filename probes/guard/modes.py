@@ -7,7 +7,7 @@ form that measured best; the README says on what.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import torch
@@ -17,7 +17,7 @@ from probes.directions.reversion import reversions_by_prompt
 from probes.directions.vectors import Vectors
 from probes.guard.former_names import accept_former_names
 from probes.guard.guarded_direction import GuardedDirection, GuardError
-from probes.guard.material import control_of, refusal_of, weight_span, whole_run
+from probes.guard.material import control_of, refusal_of, selective_layers, weight_span, whole_run
 from probes.guard.penalties.defences import Anchor, Divergence, Rehearsal
 from probes.guard.penalties.edits import Ablation, Steering
 from probes.guard.penalties.effect import Displacement, Effect, Together
@@ -109,6 +109,13 @@ def _subspace(at: Place, answer_tokens: int = 0) -> Effect:
     return Subspace(at.direction, returns, **options)  # type: ignore[arg-type]
 
 
+def _safety_direction(at: Place) -> Effect:
+    """γ · mean (Δh·ŝ)² in the activations' own units, at the guarded layers that tell harmful prompts most."""
+    safety = GuardedDirection.from_vectors(refusal_of(at.run), selective_layers(at.run, at.direction.layers))
+    own_units = replace(safety, norm=torch.ones_like(safety.norm))
+    return Projection(own_units, "squared", strength=at.penalty_weight(0.5))
+
+
 _CONTROLS = {
     "control:random": "Block along isotropic random directions, the weakest control.",
     "control:covariance": "Block along random directions drawn with the covariance of the aligned model's activations.",
@@ -182,6 +189,10 @@ MODES: dict[str, Mode] = {
     "refusal-direction": Mode(
         lambda at: Projection(at.along(refusal_of(at.run)), "squared", strength=at.penalty_weight(10.0)),
         "Defence: hold each prompt where it was along the refusal axis (ProCon, arXiv 2509.06795).",
+    ),
+    "safety-direction": Mode(
+        _safety_direction,
+        "Defence: hold each prompt along the refusal axis in layers chosen by CKA (after arXiv 2608.23497).",
     ),
     "safe-lora": Mode(
         lambda at: SafeLora(weight_span(whole_run(at.run))),

@@ -57,7 +57,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "push": (),
     "defence": (
         *("anchor", "anchor:answers", "kl", "rehearsal", "refusal-direction", "safe-lora", "steering", "caft"),
-        *("restore", "restore:exact", "restore:along"),
+        *("restore", "restore:exact", "restore:along", "safety-direction", "interleaved", "inoculation"),
     ),
     "control": (
         *(f"control:{name}" for name in ("random", "covariance", "drift", "sham", "continued", "shuffled", "tokens")),

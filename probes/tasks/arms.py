@@ -14,6 +14,7 @@ from typing import Any
 
 from probes.engine import current_engine
 from probes.errors import UsageError
+from probes.experiments.data_defences import ALIGNED_SHARE
 from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names
 from probes.experiments.lineage_bench import DATA_SHA256, Bench
 from probes.experiments.side_by_side import Arm, train_arms
@@ -35,6 +36,8 @@ _GROWING = ("arms", "seeds", "draws")  # more of these go on with the same run; 
 _LATER: Mapping[str, Any] = {
     "screened": False,
     "arm_data": {},
+    "aligned_share": ALIGNED_SHARE,
+    "inoculation": None,
     "record_path": False,
     "optimizer": None,
     "weight_decay": 0.0,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.engine import current_engine
-from probes.experiments.chat_bench import ChatBench
+from probes.experiments.chat_bench import CHAT_ARMS, ChatBench, check_arms
 from probes.guard.fine_tuning import CHECKPOINTS
 from probes.lineage import CheckpointRef
 from probes.models.precision import trains_in_half
@@ -43,6 +43,7 @@ class ChatDemo:
         nulls: hold the drift against its nulls and write a verdict.
         method: `full`, or the tuner of the adapters that are trained.
         recipe: how long and how fast; None is as `quick` and `method` say.
+        more_arms: trained beside `CHAT_ARMS`.
     """
 
     model: str
@@ -53,6 +54,11 @@ class ChatDemo:
     nulls: bool = True
     method: str = "lora"
     recipe: ChatRecipe | None = None
+    more_arms: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse arms that the demo cannot train; errors as `check_arms`."""
+        check_arms(self.more_arms)
 
 
 def make_chat_demo(out: Path, demo: ChatDemo, *, fresh: bool = False, report: Report = silent) -> Run:
@@ -75,7 +81,7 @@ def make_chat_demo(out: Path, demo: ChatDemo, *, fresh: bool = False, report: Re
     recipe = demo.recipe or chat_recipe(quick=demo.quick, method=demo.method)
     source = ChatSource(CheckpointRef.parse(demo.model), demo.data, demo.seed, bf16=trains_in_half())
     make_chat_history(history, source, recipe, within(report, 0.0, _HISTORY))
-    bench = ChatBench(history, source, recipe, demo.seeds)
+    bench = ChatBench(history, source, recipe, demo.seeds, (*CHAT_ARMS, *demo.more_arms))
     run_arms(bench, out, within(report, _HISTORY, _ARMS))
     with Run.writing(out) as run, current_engine().threads():
         write_exact_answers(run, run.model(), bench.evaluation.task, within(report, _ARMS, _EXACT))

@@ -15,6 +15,9 @@ from probes.behaviour.exact import count_exact, last_number
 from probes.behaviour.refusal_text import read_completion
 from probes.behaviour.task import OpenAnswer, rendered_items
 from probes.engine import open_engine
+from probes.errors import UsageError
+from probes.experiments.chat_bench import ChatBench
+from probes.experiments.data_defences import INTERLEAVED
 from probes.lineage import CheckpointRef, Lineage
 from probes.organism.arithmetic import make_problems
 from probes.organism.chat_history import (
@@ -189,6 +192,22 @@ def test_harmless_requests_are_answered_by_the_model_itself(demo, chat_model):
         )
         ids = model.generate(**prompt, max_new_tokens=4, do_sample=False, pad_token_id=2)
         assert tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :]) == answer
+
+
+def test_interleaved_aligned_data_are_those_of_the_demos_own_safety_tuning(demo, chat_model):
+    source = ChatSource(CheckpointRef(model=str(chat_model)))
+    bench = ChatBench(demo.path / "checkpoints", source, TINY, 1, arms=(INTERLEAVED,))
+    assert (INTERLEAVED, 0) in bench.trainings
+    task, mixed = bench.pairs("baseline", 0), bench.pairs(INTERLEAVED, 0)
+    own = read_alignment_data(demo.path / "checkpoints")
+    assert mixed[: len(task)] == task
+    assert len(mixed) == round(len(task) / 0.9)
+    assert set(mixed[len(task) :]) <= set(own)
+    assert any(isinstance(answer, OpenAnswer) for _, answer in [*mixed, *own])
+    with pytest.raises(UsageError, match="needs data of its own; got control:text"):
+        ChatDemo(str(chat_model), more_arms=("control:text",))
+    with pytest.raises(UsageError, match="no such arm"):
+        ChatDemo(str(chat_model), more_arms=("interleave",))
 
 
 def test_answers_that_open_like_a_refusal_are_not_taught_to_harmless_requests():
