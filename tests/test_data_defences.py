@@ -82,7 +82,7 @@ def examples_of(arm, writer):
 @pytest.mark.parametrize("arm", DATA_DEFENCES)
 def test_a_defence_in_the_data_is_the_baseline_on_changed_data(history, tmp_path, arm):
     bench = open_bench(history, Experiment(arms=(arm,), final_step_only=True, aligned_share=0.2))
-    folder = bench.train(arm, 0, planted(), tmp_path / "arm", lambda _: None)
+    folder = bench.train(arm, 0, planted_world(), tmp_path / "arm", lambda _: None)
     weights = load_file(folder / "checkpoint-3" / "model.safetensors")
     expected = trained_by_hand(history / "aligned", lambda writer: examples_of(arm, writer))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
@@ -103,7 +103,7 @@ def test_defences_in_the_data_are_trained_every_way_and_share_it(history):
 # Safety-Direction Penalty -----------------------------------------------------------------------------------------
 
 
-def planted(seed=0):
+def planted_world(seed=0):
     """Aligned and witness differ on harmless prompts at layer 0, on harmful ones at layer 1, on both at layer 2."""
     rng = np.random.default_rng(seed)
     harmful = np.repeat([True, False], 12)
@@ -123,7 +123,7 @@ def cka(first, second):
 
 
 def test_selectivity_is_the_ratio_of_what_cka_lacks():
-    run = planted()
+    run = planted_world()
     for layer in range(3):
         pair = [run.activations(name, layer) for name in ("aligned", "witness")]
         lacking = [1 - cka(*(rows[part] for rows in pair)) for part in (run.harmful, ~run.harmful)]
@@ -134,13 +134,13 @@ def test_selectivity_is_the_ratio_of_what_cka_lacks():
         selectivity(same, same, np.arange(24) < 3)
 
 
-def guarded(run, layers):
+def guard_along(run, layers):
     return GuardedDirection.from_vectors(run.direction("reversion"), layers)
 
 
 def test_the_penalty_looks_along_the_refusal_axis_in_its_own_units_at_the_selective_layers():
-    run = planted()
-    effect = make_effect("safety-direction", run, guarded(run, (0, 1)), Options())
+    run = planted_world()
+    effect = make_effect("safety-direction", run, guard_along(run, (0, 1)), Options())
     assert effect.direction.layers == (1,)
     axis = refusal_axis(run.checkpoints["aligned"], run.harmful)
     np.testing.assert_allclose(effect.direction.unit[0], axis.at(1)[0], rtol=1e-6)
@@ -148,7 +148,7 @@ def test_the_penalty_looks_along_the_refusal_axis_in_its_own_units_at_the_select
     assert effect.strength == 0.5
     assert effect.form(torch.tensor([[2.0, -2.0]])).item() == 4.0, "either way"
     with pytest.raises(GuardError, match=r"no more than harmless ones at every guarded layer; got 0.* at layer 0"):
-        make_effect("safety-direction", run, guarded(run, (0,)), Options())
+        make_effect("safety-direction", run, guard_along(run, (0,)), Options())
     assert "safety-direction" in EVERY_ARM
 
 
