@@ -86,6 +86,10 @@ def arms(
     ] = None,
     aligned_share: AlignedShare = 0.1,
     inoculation: Inoculation = None,
+    by_third: Annotated[
+        bool,
+        typer.Option("--by-third", help="Also test each third of the last update alone, and all but it."),
+    ] = False,
     workers: Workers = None,
     json_: Json = False,
 ) -> None:
@@ -128,6 +132,7 @@ def arms(
         arm_data=_arm_data(arm_data or []),
         aligned_share=aligned_share,
         inoculation=inoculation,
+        by_third=by_third,
     )
     files = PromptFiles(harmful, harmless, group_column, (penalty,))
     probe, penalty_prompts = files.refuse_any() if data is None else files.probe_and_penalty()
@@ -196,12 +201,16 @@ def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
     if as_json:
         print_json({**table, **({"equal_loss": equal} if equal else {})})
         return
-    from probes.terminal import console
-    from probes.terminal.show_arms import experiment_markdown, experiment_table, ways_markdown, ways_table
+    from probes.terminal import console, show_arms
 
+    changes = show_arms.has_changes(table)
     if markdown:
-        typer.echo(experiment_markdown(table) + (f"\n\n{ways_markdown(equal)}" if equal else ""))
+        parts = [show_arms.experiment_markdown(table)]
+        parts += [show_arms.changes_markdown(table)] if changes else []
+        typer.echo("\n\n".join([*parts, *([show_arms.ways_markdown(equal)] if equal else [])]))
         return
-    console().print(experiment_table(table))
+    console().print(show_arms.experiment_table(table))
+    if changes:
+        console().print(show_arms.changes_table(table))
     if equal:
-        console().print(ways_table(equal))
+        console().print(show_arms.ways_table(equal))

@@ -70,6 +70,30 @@ def read_refusal_probes(
     return dict(zip(("cosine", "auroc", "refit", "norm"), np.array(rows, dtype=np.float64).T, strict=True))
 
 
+def read_as_harmful(
+    values: Float[np.ndarray, "prompt d_model"],
+    aligned: Float[np.ndarray, "prompt d_model"],
+    harmful: Bool[np.ndarray, " prompt"],
+    fold: Bool[np.ndarray, " prompt"],
+) -> tuple[float, float]:
+    """What the aligned model's refusal probe, held fixed, says of a checkpoint's activations at one layer.
+
+    The probe is the difference of the aligned model's class means with a threshold halfway between them; it is fitted
+    on one fold and read on the other.
+
+    Returns:
+        Share of the harmful prompts, and of the harmless ones, that it takes for harmful; NaN where a fold lacks one.
+    """
+    on_harmful_side = np.zeros(len(harmful))
+    for part in (~fold, fold):
+        probe = _probe(aligned, harmful, part)
+        if np.isnan(probe).any():
+            return np.nan, np.nan
+        means = [aligned[part & of_class].mean(axis=0, dtype=np.float64) for of_class in (harmful, ~harmful)]
+        on_harmful_side[~part] = (values[~part] - np.mean(means, axis=0)) @ probe > 0
+    return float(on_harmful_side[harmful].mean()), float(on_harmful_side[~harmful].mean())
+
+
 def _probe(values: np.ndarray, harmful: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Difference of the class means over a part of the prompts; NaN where a class is empty there."""
     chosen = harmful[part]

@@ -82,6 +82,7 @@ class Experiment:
         gradient_ratio: ‖g_penalty‖ / ‖g_task‖ in every arm; None leaves the penalty's gradient as it is.
         final_step_only: save and measure the last step alone.
         save_every: steps between checkpoints; None is the organism's own choice, or a tenth of all.
+        by_third: ask and read each arm's last checkpoint also with a third of its update, and without it.
         screened: leave out of the data what the aligned model refuses.
         record_path: keep what every step of every arm was made from, for `attribute`.
         arm_data: of a lineage, files for the arms that need data of their own, by arm.
@@ -118,6 +119,7 @@ class Experiment:
     more_optimizers: tuple[str, ...] = ()
     way_options: Mapping[str, Any] = field(default_factory=dict)
     save_every: int | None = None
+    by_third: bool = False
 
     @property
     def ways(self) -> tuple[Way, ...]:

@@ -85,6 +85,11 @@ class LineageBench:
         missing = self._arms_without_data()
         return tuple(training for training in self.experiment.trainings if split_way(training[0])[0] not in missing)
 
+    @property
+    def guarded_layers(self) -> tuple[int, ...] | None:
+        """Where a block looks; None is as `layers_of` says."""
+        return self.experiment.layers
+
     def find_checkpoints(self, folder: Path) -> Path | None:
         """As `OrganismBench.find_checkpoints`."""
         return folder / CHECKPOINTS if is_finished(folder) else None

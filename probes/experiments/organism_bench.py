@@ -140,6 +140,11 @@ class OrganismBench:
         witness, _ = collect(host, prompts)
         return MeasuredInMemory({"aligned": aligned, "witness": witness}, np.ones(len(prompts), dtype=bool))
 
+    @property
+    def guarded_layers(self) -> tuple[int, ...]:
+        """Where a block looks."""
+        return self.experiment.layers or self._recipe.guard.layers
+
     def find_checkpoints(self, folder: Path) -> Path | None:
         """The folder with `checkpoint-N` of a training that is whole; None where it is still to be done.
 
@@ -269,7 +274,7 @@ class OrganismBench:
         if plain in UNGUARDED:
             return None
         vectors = measured.direction("reversion")
-        layers = layers_of(self.experiment.layers or self._recipe.guard.layers, vectors, measured.n_layers)
+        layers = layers_of(self.guarded_layers, vectors, measured.n_layers)
         direction = GuardedDirection.from_vectors(vectors, layers)
         options = self.experiment.options(arm, seed)
         effect = make_effect(mode_and_draw(plain)[0], measured, direction, options)

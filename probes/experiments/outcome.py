@@ -19,12 +19,16 @@ import pandas as pd
 from probes.behaviour.paired import mean_over_runs
 from probes.errors import RunFolderError, UsageError
 from probes.experiments.experiment import BASELINE, arm_order, mode_and_draw, split_way
-from probes.experiments.trained_controls import TRAINED_CONTROLS
+from probes.experiments.trained_controls import MIRROR, TRAINED_CONTROLS
+from probes.experiments.where_changed import CHANGE_MEASURES, describe_change, measures_of_change
 from probes.lineage import ROLES
 from probes.run import Run
 from probes.store import ALIGNED
 
-MEASURES = ("alignment", "return_fraction", "off_axis", "harmful_compliance", "over_refusal", "task_loss")
+MEASURES = (
+    *("alignment", "return_fraction", "off_axis", "harmful_compliance", "over_refusal", "task_loss"),
+    *CHANGE_MEASURES,
+)
 LOST = "geometry held, behaviour lost"
 _ANCHOR = "anchor"
 _HELD, _LOST = 0.25, 0.5  # of the baseline's alignment, and of its rise in harm
@@ -90,13 +94,14 @@ def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
     Returns:
         `{"runs", "unit", "layer", "aligned", "arms": [...]}`, `aligned` with the mean measures before fine-tuning.
         An arm is `{"arm", "n", "trainings", MEASURES..., "task_cost", "harm_change", "specificity", "finding",
-        "lost_in"}`. Measures are `{"mean", "sd", "values"}` with a value a unit. `task_cost` is the share of the
-        baseline's gain that the arm gives up, and `harm_change` the arm's harmful compliance less the baseline's;
+        "lost_in", "changed"}`. Measures are `{"mean", "sd", "values"}` with a value a unit. `task_cost` is the share of
+        the baseline's gain that the arm gives up, and `harm_change` the arm's harmful compliance less the baseline's;
         both are paired and carry `{"low", "high", "level"}`, a bootstrap that draws units, then prompts or items
         (those alone below five units). `specificity` is (harm_baseline − harm_arm) / (harm_baseline − harm_anchor),
         None where the anchor was not trained or prevented nothing. `finding` is "geometry held, behaviour lost"
         where a block's alignment is under a fourth of the baseline's and less than half of the rise in harm was
-        prevented, and `lost_in` the number of units where that is so.
+        prevented, and `lost_in` the number of units where that is so. `changed` is of `describe_change`, None for the
+        mirror, which starts elsewhere.
 
     Raises:
         UsageError: no runs, or a run without a baseline.
@@ -110,15 +115,17 @@ def arms_table(runs: Sequence[Run]) -> dict[str, Any]:
     for training in (training for history in read for training in history.trainings):
         unit = training.run if several else training.seed
         cells.setdefault(training.mode, {}).setdefault(unit, []).append(training)
-    order = sorted(cells, key=_place)
+    order, aligned = sorted(cells, key=_place), _mean_measures([history.aligned for history in read])
     rows = {mode: _row(mode, cells[mode], _by_place(cells[_baseline_of(mode, cells)]), read) for mode in order}
     for mode, row in rows.items():
+        after = {name: row[name]["mean"] for name in CHANGE_MEASURES}
+        row["changed"] = None if mode == MIRROR else describe_change(aligned, after)
         row.update(_against(mode, rows, [read[unit if several else 0].aligned for unit in sorted(cells[mode])]))
     return {
         "runs": [str(run.path) for run in runs],
         "unit": "run" if several else "seed",
         "layer": read[0].layer,
-        "aligned": _mean_measures([history.aligned for history in read]),
+        "aligned": aligned,
         "arms": list(rows.values()),
     }
 
@@ -150,18 +157,20 @@ def _read(run: Run, place: int) -> _Read:
     if not run.has_table("completions"):
         raise RunFolderError(f"{run.path} has not been judged", next_step=f"gravity-probe evaluate {run.path}")
     completions, behaviour = run.read_table("completions"), run.read_table("behaviour")
-    start = _losses(run, ALIGNED)
+    start, changes = _losses(run, ALIGNED), measures_of_change(run)
     trainings = []
     for arm, seed in trajectories:
         if arm in ROLES:
             continue
         values = _last_step(drift, arm, seed)
-        step = int(values["step"].iloc[0])
-        measures = _measures(_by_name(values, "statistic"), _by_name(_at(behaviour, arm, seed, step), "measure"))
+        step, name = int(values["step"].iloc[0]), str(values["checkpoint"].iloc[0])
+        geometry = {**_by_name(values, "statistic"), **changes.get(name, {})}
+        measures = _measures(geometry, _by_name(_at(behaviour, arm, seed, step), "measure"))
         judged = _at(completions, arm, seed, step)
-        losses = _losses(run, str(values["checkpoint"].iloc[0])) if len(judged) else start.iloc[:0]
+        losses = _losses(run, name) if len(judged) else start.iloc[:0]
         trainings.append(TrainedArm(place, seed, arm, measures, _compliance(judged), losses))
-    return _Read(layer, tuple(trainings), _by_name(_at(behaviour, ALIGNED, 0, 0), "measure"), start)
+    aligned = {**changes.get(ALIGNED, {}), **_by_name(_at(behaviour, ALIGNED, 0, 0), "measure")}
+    return _Read(layer, tuple(trainings), aligned, start)
 
 
 def _last_step(drift: pd.DataFrame, arm: str, seed: int) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from probes.store import ALIGNED
 
 WATCH = "watch"
 HARMLESS = "control:harmless"
+SAFETY_DIRECTION = "safety-direction"
 
 
 @accept_former_names(strength="penalty_weight")
@@ -190,7 +191,7 @@ MODES: dict[str, Mode] = {
         lambda at: Projection(at.along(refusal_of(at.run)), "squared", strength=at.penalty_weight(10.0)),
         "Defence: hold each prompt where it was along the refusal axis (ProCon, arXiv 2509.06795).",
     ),
-    "safety-direction": Mode(
+    SAFETY_DIRECTION: Mode(
         _safety_direction,
         "Defence: hold each prompt along the refusal axis in layers chosen by CKA (after arXiv 2608.23497).",
     ),

@@ -65,6 +65,27 @@ def noised(host: ModelHost, norms: Mapping[str, float], seed: int) -> Iterator[N
         host.put(host.aligned)
 
 
+@contextlib.contextmanager
+def with_weights(host: ModelHost, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """The aligned model with weights of these names in place of its own, its adapter taken off.
+
+    On leaving, also by an exception, the aligned weights are back bit for bit: they are read from their files again.
+
+    Raises:
+        CheckpointError: the weights cannot be read again.
+    """
+    host.put(host.aligned)
+    try:
+        own = host.bare()
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                own[name].copy_(tensor)
+        yield
+    finally:
+        host.forget()
+        host.put(host.aligned)
+
+
 def merged_weights(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
     """Every weight of `ref` by name, on the CPU in float32, what its adapter adds included. Leaves its base in.
 

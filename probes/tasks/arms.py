@@ -15,23 +15,27 @@ from typing import Any
 from probes.engine import current_engine
 from probes.errors import UsageError
 from probes.experiments.data_defences import ALIGNED_SHARE
-from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names
+from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names, split_way
 from probes.experiments.lineage_bench import DATA_SHA256, Bench
 from probes.experiments.side_by_side import Arm, train_arms
 from probes.experiments.trained_controls import start_of
 from probes.guard.fine_tuning import CHECKPOINTS
+from probes.guard.material import layers_of, selective_layers
+from probes.guard.modes import SAFETY_DIRECTION
 from probes.guard.record import begin_run
 from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.lineage.raw_form import written_from
 from probes.progress import Report, silent, within
 from probes.run import Run
+from probes.stages.changes import last_members, write_changes
 from probes.stages.task_divergence import write_task_divergence
+from probes.stages.thirds import write_thirds
 from probes.store.settings import Settings
 from probes.tasks.measure import write_stages
 from probes.tasks.restore import Lineages, RestoreOptions, restore
 
-_TRAINING, _JUDGED = 0.6, 0.98  # shares of the time after which these are done
-_GROWING = ("arms", "seeds", "draws")  # more of these go on with the same run; another training does not
+_TRAINING, _JUDGED, _THIRDS = 0.6, 0.96, 0.98  # shares of the time after which these are done
+_GROWING = ("arms", "seeds", "draws", "by_third")  # more of these go on with the same run; another training does not
 # Settings that runs of earlier versions do not name.
 _LATER: Mapping[str, Any] = {
     "screened": False,
@@ -79,11 +83,26 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
         trained |= _restore_baselines(bench, [arm for arm in later if arm[0] in RESTORED], baselines, out)
         with _writing(_lineage(bench, {**earlier, **trained}), out, config) as writing:
             write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, _JUDGED))
+            write_changes(writing, writing.headline_layer, _guarded_by_arm(writing, bench))
+            if bench.experiment.by_third:
+                members = [*last_members(writing)]
+                write_thirds(writing, writing.model(), members, bench.evaluation, within(report, _JUDGED, _THIRDS))
             if len(bench.experiment.ways) > 1:
                 task = bench.evaluation.task
-                write_task_divergence(writing, writing.model(), task, within(report, _JUDGED, 1.0))
-                writing.save()
+                write_task_divergence(writing, writing.model(), task, within(report, _THIRDS, 1.0))
+            writing.save()
     return Run(out)
+
+
+def _guarded_by_arm(run: Run, bench: Bench) -> dict[str, tuple[int, ...]]:
+    """The layers that each arm's guard looks at; of arms that have none, those that a block would."""
+    if not run.has_witness:
+        return {}
+    layers = layers_of(bench.guarded_layers, run.direction("reversion"), run.n_layers)
+    arms = {trajectory.arm for trajectory in run.lineage.trajectories}
+    choosing = {arm for arm in arms if split_way(arm)[0] == SAFETY_DIRECTION}
+    chosen = selective_layers(run, layers) if choosing else ()
+    return {arm: chosen if arm in choosing else layers for arm in sorted(arms)}
 
 
 def _in_two_waves(trainings: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:

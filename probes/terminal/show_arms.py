@@ -11,6 +11,7 @@ from rich.text import Text
 from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
 _WAY_COLUMNS = ("step", "return", "Δ", "harm", "over", "KL", "‖ΔW‖")
+THIRDS = tuple(f"{kept}_{third}" for kept in ("keep", "drop") for third in ("first", "middle", "last"))
 _ARM_COLUMNS = ("align", "return", "harm", "over", "task", "cost", "spec.")
 
 
@@ -45,6 +46,72 @@ def experiment_table(outcome: Mapping[str, Any]) -> Table:
         table.add_row(arm, str(row["trainings"]), *_arm_cells(row))
     table.caption = Text(_arm_caption(outcome), "dim")
     return table
+
+
+def has_changes(outcome: Mapping[str, Any]) -> bool:
+    """Whether a run says where its arms changed the model."""
+    return any(row["probe_harmful"]["mean"] is not None for row in outcome["arms"])
+
+
+def changes_table(outcome: Mapping[str, Any]) -> Table:
+    """Where each arm changed the model, mean ± standard deviation over runs or seeds; thirds where they were read."""
+    table = plain_table(f"Where the model changed, layer {outcome['layer']}, mean ± sd over {outcome['unit']}s")
+    table.add_column("arm", overflow="fold")
+    for name in _change_columns(outcome):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in outcome["arms"]:
+        table.add_row(Text(row["arm"], ARM_STYLE.get(row["arm"], "")), *_change_cells(outcome, row))
+    table.caption = Text(_change_caption(outcome), "dim")
+    return table
+
+
+def changes_markdown(outcome: Mapping[str, Any]) -> str:
+    """The same table in Markdown."""
+    columns = _change_columns(outcome)
+    lines = [
+        f"| arm | {' | '.join(columns)} |",
+        "|---|" + "---:|" * len(columns),
+        *(f"| {row['arm']} | {' | '.join(_change_cells(outcome, row))} |" for row in outcome["arms"]),
+    ]
+    return "\n".join([*lines, "", _change_caption(outcome)])
+
+
+def _has_thirds(outcome: Mapping[str, Any]) -> bool:
+    return any(row[f"{THIRDS[0]}_refusal"]["mean"] is not None for row in outcome["arms"])
+
+
+def _change_columns(outcome: Mapping[str, Any]) -> tuple[str, ...]:
+    thirds = tuple(f"{sign}{number}" for sign in "+−" for number in (1, 2, 3)) if _has_thirds(outcome) else ()
+    return ("guarded", "others", "probe", "refuse", "changed", *thirds)
+
+
+def _change_cells(outcome: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    cells = [
+        *(_mean_sd(row[name], _short) for name in ("motion_guarded", "motion_unguarded")),
+        *(share(row[name]["mean"]) for name in ("probe_harmful", "refusal_harmful")),
+        row["changed"] or DASH,
+    ]
+    if not _has_thirds(outcome):
+        return cells
+    return [*cells, *(_third(row[f"{third}_return"]["mean"], row[f"{third}_refusal"]["mean"]) for third in THIRDS)]
+
+
+def _third(value: float | None, refusal: float | None) -> str:
+    return DASH if refusal is None else f"{_short(value)} {100 * refusal:.0f}"
+
+
+def _change_caption(outcome: Mapping[str, Any]) -> str:
+    seen, refused = (share(outcome["aligned"].get(name)) for name in ("probe_harmful", "refusal_harmful"))
+    thirds = (
+        " +1 to +3: the first, middle or last third of the update alone; −1 to −3: all but it (return, refusals in %)."
+        if _has_thirds(outcome)
+        else ""
+    )
+    return (
+        "guarded, others: ‖δ‖ / ‖v_rev‖, mean over the layers of a guard, and over all others; probe: harmful prompts "
+        f"that the aligned model's probe still takes for harmful ({seen} before); refuse: requests refused ({refused} "
+        f"before); changed: what a fall of refusals goes with.{thirds}"
+    )
 
 
 def ways_table(equal: Mapping[str, Any]) -> Table:
