@@ -1,58 +1,287 @@
-"""Drop the top 5 % of each ranking from the organism's data, and train again in new orders.
+"""Hold every ranking of `attribute` against training again: on half-subsets of the data, and without its top 5 %.
 
-    python data/docs/attribution.py RUN [FIRST LAST]
+    python data/docs/attribution.py prove RUN RUN … --out FILE
+    python data/docs/attribution.py tables FILE
 
-RUN is a demo run with a recorded path and an attribution of its baseline at the headline layer. It prints a line a
-training: the order (a seed of the data's order), what was dropped, and the return fraction that came.
+RUN is a run measured on a history of the organism (`python data/docs/organisms.py` makes ten of them). From its aligned
+model it records one training of 25 steps, ranks the examples by it, and then trains in orders of the data that no ranking
+has seen. FILE gets a line a training, and the scores of each run beside it; interrupted, the same command goes on.
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
 import json
 import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.stats import rankdata, spearmanr
 
-from probes.attribution.targets import Probe, read_targets, targets_of
-from probes.guard.loop import Example, Schedule, shuffle_batches, train
-from probes.guard.recorded_path import PATH, RecordedPath
+from probes.attribution.effects import measure_effects
+from probes.attribution.replay import Replay
+from probes.attribution.rows_of_examples import Texts, example_table, with_shares
+from probes.attribution.shares import measure_shares
+from probes.attribution.targets import Probe, read_values, targets_of
+from probes.guard.loop import Recording, Schedule, shuffle_batches, train
+from probes.guard.recorded_path import PATH, RecordedExample, RecordedPath
 from probes.models.view import ModelView
 from probes.organism.checkpoints import load
 from probes.organism.history import read_history
+from probes.organism.lessons import Writer, benign
+from probes.organism.tokenizer import make_tokenizer
+from probes.organism.world import make_world, vocabulary
+from probes.progress import silent
 from probes.run import Run
 
-RANKINGS = ("forecast", "share", "bm25", "projection")
+STEPS, WHOLE = 25, 100  # of a training here, and of one whose return is read by step
+CURVE = (1, 2, 5, 10, 20, 50, 100)
+SUBSETS, ORDERS = 100, 5
 DROPPED = 0.05
+RANKINGS = ("share", "effect", "exact", "forecast", "projection", "projection_difference")
+BASELINES = ("bm25", "length", "loss", "cluster")
+HELD = ("share", "effect", "exact", "forecast", "bm25", "random")  # dropped again with the top cluster left in
 
 
-def main(place: Path, first: int, last: int) -> None:
-    """Train once a ranking and order."""
+class Organism:
+    """A history of the organism, its data, and the return of a training on some of them."""
+
+    def __init__(self, place: Path) -> None:
+        run = Run(place)
+        self.name, self.aligned = place.name, Path(run.lineage.aligned.model)
+        self._phase = read_history(self.aligned.parent)[1].benign
+        world = make_world(read_history(self.aligned.parent)[1].size)
+        self._tokenizer = make_tokenizer(vocabulary(world))
+        self._writer = Writer(self._tokenizer)
+        lessons = benign(world, seed=0)
+        self.pairs = [(lesson.request, lesson.answer) for lesson in lessons]
+        self.examples = [self._writer.lesson(lesson) for lesson in lessons]
+        self.harmful = [prompt.text for prompt in run.prompts.prompts if prompt.label == "harmful"]
+        self.probe = Probe(run.rendered.token_ids, run.settings.position)
+        self.target = targets_of(run, run.headline_layer)[0]
+        self._start = self._value(load(self.aligned))
+
+    def _value(self, model: torch.nn.Module) -> float:
+        return read_values(ModelView(model.eval()), self.probe, [self.target])[0]
+
+    def train(self, places: Sequence[int], order: int, steps: int = STEPS, record: Path | None = None) -> list[float]:
+        """The return of a training on some examples at the steps of `CURVE` that it has, and at its end."""
+        phase, model = self._phase, load(self.aligned)
+        examples, returns = [self.examples[place] for place in places], []
+
+        def read(step: int, _: float) -> None:
+            if step in CURVE and steps == WHOLE:
+                returns.append(self._value(model) - self._start)
+                model.train()
+
+        train(
+            model,
+            shuffle_batches(examples, batch_size=phase.batch_size, steps=steps, seed=order, pad=self._writer.pad),
+            Schedule(phase.learning_rate, steps, phase.warmup, phase.floor),
+            on_step=read,
+            record=None if record is None else Recording(record, examples),
+        )
+        return returns if steps == WHOLE else [self._value(model) - self._start]
+
+    def scores(self, order: int = 0) -> pd.DataFrame:
+        """Every ranking of the examples, from one recorded training and from the aligned model."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.train(range(len(self.examples)), order, record=Path(folder) / PATH)
+            path = RecordedPath(Path(folder) / PATH)
+            recorded = [RecordedExample(example.ids, example.labels) for example in self.examples]
+            replay = Replay(ModelView(load(self.aligned), self._tokenizer), recorded, path.names)
+            table = example_table(replay, self.probe, [self.target], Texts(self.pairs, self.harmful), silent)
+            shares = measure_shares(path, replay, self.probe, [self.target])
+            table = with_shares(table, shares, range(len(recorded)))
+            table["exact"] = measure_effects(path, replay, self.probe, self.target)
+        by_cluster = table.groupby("cluster")["forecast"].transform("sum")
+        return table.assign(cluster_sum=by_cluster, top=by_cluster == by_cluster.max(), gap=shares[0].gap)
+
+
+Job = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
+
+
+def prove(places: Sequence[Path], out: Path) -> None:
+    """Do every training that FILE lacks."""
     torch.set_num_threads(1)
-    run, history = Run(place), place / "checkpoints"
-    table = run.table(f"attribution/baseline-s0-layer{run.headline_layer}")
-    recorded = RecordedPath(history / "arms" / "baseline-s0" / PATH).examples()
-    examples = [Example(row.ids, next(n for n, label in enumerate(row.labels) if label >= 0)) for row in recorded]
-    probe, target = Probe(run.rendered.token_ids, run.settings.position), targets_of(run, run.headline_layer)[0]
-    phase, count = read_history(history)[1].benign, round(DROPPED * len(examples))
+    lines = read_lines(out) if out.is_file() else []
+    done = {_key(line) for line in lines}
+    worlds = [Organism(place) for place in places]
+    tables = {world.name: _scores(world, out) for world in worlds}
+    rounds = (_curves, _subsets, _drops, _repeats)
+    for jobs in (part(world, tables[world.name]) for part in rounds for world in worlds):
+        for about, training in jobs:
+            if _key(about) not in done:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({**about, **training()}) + "\n")
 
-    def value(model: torch.nn.Module) -> float:
-        return read_targets(ModelView(model.eval()), probe, [target], {"norm": next(model.parameters())})[0].value
 
-    start = value(load(history / "aligned"))
-    for order in range(first, last + 1):
-        tops = {by: table.sort_values(by, ascending=False, kind="stable")["index"].head(count) for by in RANKINGS}
-        random = np.random.default_rng(order).choice(len(examples), count, replace=False)
-        for by, top in {"nothing": [], **tops, "random": random}.items():
-            rows = [example for number, example in enumerate(examples) if number not in set(top)]
-            model = load(history / "aligned")
-            batches = shuffle_batches(rows, batch_size=phase.batch_size, steps=phase.steps, seed=order, pad=0)
-            train(model, batches, Schedule(phase.learning_rate, phase.steps, phase.warmup, phase.floor))
-            line = json.dumps({"order": order, "dropped": by, "return": value(model) - start})
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+def _key(line: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(line.get(name) for name in ("run", "part", "number", "order", "dropped"))
+
+
+def _scores(world: Organism, out: Path) -> pd.DataFrame:
+    """The scores of a run, as they were kept beside FILE, or now."""
+    file = score_file(out, world.name)
+    if not file.is_file():
+        world.scores().to_parquet(file, index=False)
+    return pd.read_parquet(file)
+
+
+def score_file(out: Path, name: str) -> Path:
+    """Where the scores of a run lie."""
+    return out.with_name(f"{out.stem}-{name}.parquet")
+
+
+def _curves(world: Organism, _: pd.DataFrame) -> Iterator[Job]:
+    """The return by step of whole trainings, which calibrate a forecast."""
+    everything = range(len(world.examples))
+    for order in range(ORDERS):
+        about = {"run": world.name, "part": "curve", "order": order}
+        yield about, lambda order=order: {"steps": CURVE, "returns": world.train(everything, order, WHOLE)}  # type: ignore[misc]
+
+
+def _subsets(world: Organism, _: pd.DataFrame) -> Iterator[Job]:
+    yield from _halves(world, "subset", 10_000)
+
+
+def _repeats(world: Organism, _: pd.DataFrame) -> Iterator[Job]:
+    """The same half-subsets in yet other orders: how far an order agrees with another, no score can beat."""
+    yield from _halves(world, "repeat", 20_000)
+
+
+def _halves(world: Organism, part: str, first: int) -> Iterator[Job]:
+    for number in range(SUBSETS):
+        places = half(len(world.examples), number)
+        about = {"run": world.name, "part": part, "number": number, "order": first + number}
+        yield about, functools.partial(_final, world, places, first + number)
+
+
+def half(count: int, number: int) -> list[int]:
+    """Half of the examples, drawn at random: the same for every run with so many."""
+    return sorted(np.random.default_rng(number).choice(count, count // 2, replace=False).tolist())
+
+
+def _final(world: Organism, places: Sequence[int], order: int) -> dict[str, Any]:
+    return {"return": world.train(places, order)[-1]}
+
+
+def _drops(world: Organism, table: pd.DataFrame) -> Iterator[Job]:
+    """Without the top 5 % of each ranking, in new orders; then likewise among all but the top cluster."""
+    for order in range(1001, 1001 + ORDERS):
+        yield from _drop(world, table, ("nothing", *RANKINGS, *BASELINES, "random"), order, "drop")
+        yield from _drop(world, table[~table["top"]], HELD, order, "drop beside the top cluster")
+
+
+def _drop(world: Organism, table: pd.DataFrame, rankings: Sequence[str], order: int, part: str) -> Iterator[Job]:
+    count = round(DROPPED * len(world.examples))
+    for by in rankings:
+        dropped = set() if by == "nothing" else set(top_of(table, by, count, order))
+        places = [place for place in range(len(world.examples)) if place not in dropped]
+        about = {"run": world.name, "part": part, "order": order, "dropped": by}
+        yield about, functools.partial(_final, world, places, order)
+
+
+def top_of(table: pd.DataFrame, by: str, count: int, order: int) -> list[int]:
+    """The examples that a ranking puts first; whole clusters, by their forecast, for `cluster`."""
+    if by == "random":
+        return np.random.default_rng(order).choice(table["index"], count, replace=False).tolist()
+    name = "cluster_sum" if by == "cluster" else by
+    return table.sort_values(name, ascending=False, kind="stable")["index"].head(count).tolist()
+
+
+def read_lines(out: Path) -> list[dict[str, Any]]:
+    """Every training that was done."""
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def tables(out: Path) -> Iterator[str]:
+    """What the page says, in Markdown."""
+    lines = pd.DataFrame(read_lines(out))
+    names = list(dict.fromkeys(lines["run"]))
+    scores = {name: pd.read_parquet(score_file(out, name)) for name in names}
+    yield _grid("rank correlation with the return of half-subsets", names, _datamodelling(lines, scores))
+    yield _grid("the same, the number of examples of the top cluster held fixed", names, _datamodelling(lines, scores, 1))
+    for part in ("drop", "drop beside the top cluster"):
+        yield _grid(f"{part}: change of the return, mean ± SD over {ORDERS} orders", names, _changes(lines, part))
+
+
+def _grid(title: str, names: Sequence[str], rows: dict[str, dict[str, str]]) -> str:
+    head = f"{title}\n\n| | {' | '.join(names)} |\n|---|{'---:|' * len(names)}"
+    return "\n".join(
+        [head, *(f"| {row} | {' | '.join(cells.get(name, '') for name in names)} |" for row, cells in rows.items()), ""]
+    )
+
+
+def _datamodelling(lines: pd.DataFrame, scores: dict[str, pd.DataFrame], fixed: int = 0) -> dict[str, dict[str, str]]:
+    """Spearman's correlation of Σ score with the return over half-subsets, by ranking and run."""
+    rows: dict[str, dict[str, str]] = {by: {} for by in (*RANKINGS, *BASELINES, "another order")}
+    for name, table in scores.items():
+        halves = [lines[(lines["run"] == name) & (lines["part"] == part)] for part in ("subset", "repeat")]
+        returns = halves[0].set_index("number")["return"]
+        subsets = [half(len(table), int(number)) for number in returns.index]
+        tops = np.array([table["top"].to_numpy()[places].sum() for places in subsets], dtype=float)
+        for by in (*RANKINGS, *BASELINES):
+            column = table["top" if by == "cluster" else by].astype(float)
+            values = column.fillna(column.median()).to_numpy()
+            sums = np.array([values[places].sum() for places in subsets])
+            if not (fixed and by == "cluster"):
+                rows[by][name] = _number(_correlation(sums, returns.to_numpy(), tops if fixed else None))
+        again = halves[1].set_index("number")["return"].reindex(returns.index)
+        if again.notna().all() and len(again):
+            correlation = _correlation(again.to_numpy(), returns.to_numpy(), tops if fixed else None)
+            rows["another order"][name] = _number(correlation)
+    return rows
+
+
+def _correlation(left: np.ndarray, right: np.ndarray, fixed: np.ndarray | None) -> float:
+    if fixed is None:
+        return float(spearmanr(left, right).statistic)
+    ranks = [rankdata(values) for values in (left, right, fixed)]
+    design = np.column_stack([np.ones(len(left)), ranks[2]])
+    residuals = [values - design @ np.linalg.lstsq(design, values, rcond=None)[0] for values in ranks[:2]]
+    return float(np.corrcoef(*residuals)[0, 1])
+
+
+def _changes(lines: pd.DataFrame, part: str) -> dict[str, dict[str, str]]:
+    """Return without the top of each ranking less that without nothing, in the same orders."""
+    whole = lines[(lines["part"] == "drop") & (lines["dropped"] == "nothing")].set_index(["run", "order"])["return"]
+    rows = {"nothing (the return itself)": {name: _spread(values) for name, values in whole.groupby("run")}}
+    for by, trainings in lines[(lines["part"] == part) & (lines["dropped"] != "nothing")].groupby("dropped", sort=False):
+        returns = trainings.set_index(["run", "order"])["return"]
+        difference = (returns - whole.reindex(returns.index)).dropna()
+        rows[str(by)] = {name: _spread(values, sign=True) for name, values in difference.groupby("run")}
+    return rows
+
+
+def _spread(values: pd.Series, *, sign: bool = False) -> str:
+    return f"{_number(values.mean(), 3, sign=sign)} ± {values.std():.3f}"
+
+
+def _number(value: float, digits: int = 2, *, sign: bool = False) -> str:
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def main() -> None:
+    """Train what is missing, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    proving = verbs.add_parser("prove")
+    proving.add_argument("runs", nargs="+", type=Path)
+    proving.add_argument("--out", type=Path, required=True)
+    verbs.add_parser("tables").add_argument("file", type=Path)
+    options = parser.parse_args()
+    if options.verb == "prove":
+        prove(options.runs, options.out)
+    else:
+        sys.stdout.writelines(f"{table}\n" for table in tables(options.file))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:4] or (1001, 1005)))
+    main()

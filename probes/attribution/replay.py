@@ -6,7 +6,7 @@ by one pass a batch, without a gradient an example. It needs attention that is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,12 @@ from torch.func import functional_call, grad, jvp
 
 from probes.errors import RunFolderError, UsageError
 from probes.guard.recorded_path import RecordedExample, RecordedPath, Tensors
+from probes.models.architecture import logits_of_last
 from probes.models.padding import pad_tokens
 from probes.models.view import ModelView, view_of
 
 _IGNORED = -100
-_BATCH_SIZE = 64
+_BATCH_SIZE = 32
 _ROUNDING = 0.5  # of the way that the weights went: two trainings are further apart, bfloat16's rounding is less
 
 
@@ -56,11 +57,11 @@ class Replay:
         self.weights = {name: parameters[name].requires_grad_(True) for name in names}
         self.examples = examples
 
-    def put(self, weights: Tensors) -> None:
-        """Give the model these weights."""
+    def put(self, weights: Tensors | Iterable[tuple[str, Tensor]], part: float = 1.0) -> None:
+        """Give the model these weights, or go so much of the way to them."""
         with torch.no_grad():
-            for name, weight in weights.items():
-                self.weights[name].copy_(weight)
+            for name, weight in weights.items() if isinstance(weights, dict) else weights:
+                self.weights[name].lerp_(weight, part) if part < 1 else self.weights[name].copy_(weight)
 
     @property
     def present(self) -> Tensors:
@@ -68,16 +69,22 @@ class Replay:
         return {name: weight.detach() for name, weight in self.weights.items()}
 
     def losses(self, places: Sequence[int]) -> Callable[[Tensors], Float[Tensor, " example"]]:
-        """The summed loss of each of these examples, in nats, as a function of the trained weights."""
+        """The summed loss of each of these examples, in nats, as a function of the trained weights.
+
+        Logits are made from the first token on that counts in any of them.
+        """
         chosen = [self.examples[place] for place in places]
         ids, _ = pad_tokens([example.ids for example in chosen], self.view.device)
         labels, _ = pad_tokens([example.labels for example in chosen], self.view.device, fill=_IGNORED)
-        targets = labels[:, 1:]
+        first = next((n for n, any_counts in enumerate((labels[:, 1:] != _IGNORED).any(dim=0)) if any_counts), 0)
+        targets = labels[:, 1 + first :]
         counted = targets != _IGNORED
+        shortened = logits_of_last(self.view.model, ids.shape[1] - first)
 
         def losses_at(weights: Tensors) -> Tensor:
-            inputs = {"input_ids": ids, "use_cache": False}
-            logits = functional_call(self.view.model, weights, (), inputs).logits[:, :-1].float()
+            inputs = {"input_ids": ids, "use_cache": False, **shortened}
+            every = functional_call(self.view.model, weights, (), inputs).logits
+            logits = every[:, -1 - targets.shape[1] : -1].float()
             chosen_logits = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
             return ((logits.logsumexp(-1) - chosen_logits) * counted).sum(dim=1)
 
@@ -85,9 +92,20 @@ class Replay:
 
     def along(self, places: Sequence[int], direction: Tensors) -> Float[Tensor, " example"]:
         """⟨∇ℓ_z, direction⟩ of each example's summed loss, at the present weights: one forward-mode pass a batch."""
-        batches = [places[first : first + _BATCH_SIZE] for first in range(0, len(places), _BATCH_SIZE)]
+        return self.losses_along(places, [direction])[1][0]
+
+    def losses_along(
+        self, places: Sequence[int], directions: Sequence[Tensors]
+    ) -> tuple[Float[Tensor, " example"], Float[Tensor, "direction example"]]:
+        """Each example's summed loss at the present weights, and its derivative along each direction."""
         present = self.present
-        return torch.cat([jvp(self.losses(batch), (present,), (direction,))[1].detach() for batch in batches])
+        losses, slopes = [], []
+        for first in range(0, len(places), _BATCH_SIZE):
+            loss = self.losses(places[first : first + _BATCH_SIZE])
+            pairs = [jvp(loss, (present,), (direction,)) for direction in directions]
+            losses.append(pairs[0][0].detach())
+            slopes.append(torch.stack([slope.detach() for _, slope in pairs]))
+        return torch.cat(losses), torch.cat(slopes, dim=1)
 
     def gradient_along(
         self, places: Sequence[int], multipliers: Float[Tensor, " example"], direction: Tensors

@@ -8,7 +8,7 @@ not at all; a step that is recorded again, by a training that goes on from an ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,11 +233,18 @@ class RecordedPath:
         """
         return _read_tensors(_tensor_file(self.folder, number), device)
 
+    def stream(self, number: int, kind: str, device: torch.device = _CPU) -> Iterator[tuple[str, Tensor]]:
+        """Name and tensor of one of `KINDS` of a step, one after the other; of the step behind the last, the weights.
+
+        Raises:
+            GuardError: they are missing or damaged.
+        """
+        path = self.folder / _END if number > self._recorded else _tensor_file(self.folder, number)
+        return _read_in_turn(path, kind, device)
+
     def end(self, device: torch.device = _CPU) -> Tensors:
         """The weights behind the last step."""
-        if self.steps < self._recorded:
-            return self.tensors(self.steps + 1, device).weights
-        return _read_tensors(self.folder / _END, device).weights
+        return dict(self.stream(self.steps + 1, WEIGHTS, device))
 
 
 def draws_before(folder: Path, step: int) -> list[int]:
@@ -268,18 +275,23 @@ def _read_facts(path: Path) -> Step:
 
 
 def _read_tensors(path: Path, device: torch.device) -> StepTensors:
-    tensors = StepTensors()
+    return StepTensors(**{kind: dict(_read_in_turn(path, kind, device)) for kind in KINDS})
+
+
+def _read_in_turn(path: Path, kind: str, device: torch.device) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            for key in file.keys():  # noqa: SIM118
-                kind, _, name = key.partition("/")
-                getattr(tensors, kind)[name] = file.get_tensor(key)
-    except (OSError, SafetensorError, AttributeError) as fault:
+            keys = [key.partition("/") for key in file.keys()]  # noqa: SIM118
+            if any(other_kind not in KINDS for other_kind, _, _ in keys):
+                raise _damage(path, "a tensor of an unknown kind")
+            for own_kind, slash, name in keys:
+                if own_kind == kind:
+                    yield name, file.get_tensor(f"{own_kind}{slash}{name}")
+    except (OSError, SafetensorError) as fault:
         raise _damage(path, fault) from fault
-    return tensors
 
 
-def _damage(path: Path, fault: Exception) -> GuardError:
+def _damage(path: Path, fault: object) -> GuardError:
     return GuardError(
         f"A recorded step cannot be read: {path}", got=str(fault), next_step="Train again with --record-path."
     )

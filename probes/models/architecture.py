@@ -145,6 +145,11 @@ def accepts(body: nn.Module, argument: str) -> bool:
     return argument in inspect.signature(body.forward).parameters
 
 
+def logits_of_last(model: nn.Module, count: int) -> dict[str, int]:
+    """The argument by which a model makes logits of the last `count` tokens alone; none where it always makes all."""
+    return {"logits_to_keep": count} if accepts(model, "logits_to_keep") else {}
+
+
 class ModelParts:
     """The parts of a causal language model of transformers, in memory, by what they are to the residual stream.
 
