@@ -58,7 +58,7 @@ def test_every_arm_sees_the_same_data_in_the_same_order(history, tmp_path):
 
 def _share_out(run, arm, *, guarded):
     """The examples' shares and the guard's add up to the return in the summary."""
-    document = attribute(run.path, Attributing(arm=arm)).document
+    document = attribute(run.path, Attributing(arm=arm))[0].document
     assert abs(document.completeness_gap) <= 0.01 * max(abs(document.measured_return), 0.02)
     assert (dict((row.name, row.share) for row in document.remainder)["guard"] != 0) == guarded
     assert any(row.share for row in document.examples)

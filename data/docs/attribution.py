@@ -207,7 +207,9 @@ def tables(out: Path) -> Iterator[str]:
     names = list(dict.fromkeys(lines["run"]))
     scores = {name: pd.read_parquet(score_file(out, name)) for name in names}
     yield _grid("rank correlation with the return of half-subsets", names, _datamodelling(lines, scores))
-    yield _grid("the same, the number of examples of the top cluster held fixed", names, _datamodelling(lines, scores, 1))
+    yield _grid(
+        "the same, the number of examples of the top cluster held fixed", names, _datamodelling(lines, scores, 1)
+    )
     for part in ("drop", "drop beside the top cluster"):
         yield _grid(f"{part}: change of the return, mean ± SD over {ORDERS} orders", names, _changes(lines, part))
 
@@ -253,7 +255,9 @@ def _changes(lines: pd.DataFrame, part: str) -> dict[str, dict[str, str]]:
     """Return without the top of each ranking less that without nothing, in the same orders."""
     whole = lines[(lines["part"] == "drop") & (lines["dropped"] == "nothing")].set_index(["run", "order"])["return"]
     rows = {"nothing (the return itself)": {name: _spread(values) for name, values in whole.groupby("run")}}
-    for by, trainings in lines[(lines["part"] == part) & (lines["dropped"] != "nothing")].groupby("dropped", sort=False):
+    for by, trainings in lines[(lines["part"] == part) & (lines["dropped"] != "nothing")].groupby(
+        "dropped", sort=False
+    ):
         returns = trainings.set_index(["run", "order"])["return"]
         difference = (returns - whole.reindex(returns.index)).dropna()
         rows[str(by)] = {name: _spread(values, sign=True) for name, values in difference.groupby("run")}

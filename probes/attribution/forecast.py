@@ -8,6 +8,7 @@ unit of return.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,10 +23,23 @@ _BATCHES, _BATCH_SIZE = 8, 32
 _EPSILON = 1e-8  # Adam's
 
 
+@dataclass(frozen=True)
+class Forecasts:
+    """What the model that training starts from says of every example.
+
+    Attributes:
+        values: for each target, the forecast of each example; greater pulls harder.
+        losses: of each example, summed over its tokens, in nats.
+    """
+
+    values: list[Float[np.ndarray, " example"]]
+    losses: Float[np.ndarray, " example"]
+
+
 def forecast(
     replay: Replay, probe: Probe, targets: Sequence[Target], report: Report = silent, *, seed: int = 0
-) -> list[Float[np.ndarray, " example"]]:
-    """The forecast of every example for each target, at the replay's present weights; greater pulls harder.
+) -> Forecasts:
+    """The forecast of every example for each target, at the replay's present weights.
 
     Args:
         replay: the model, on the weights that training will start from, and the data.
@@ -34,19 +48,22 @@ def forecast(
         report: told of every batch.
         seed: of the batches that d₀ is taken from.
     """
-    scale = _first_scale(replay, seed)
-    readings = read_targets(replay.view, probe, targets, replay.weights)
-    directions = [{name: -scale[name] * pull for name, pull in r.gradient.items()} for r in readings]
-    values = [np.zeros(len(replay.examples)) for _ in targets]
-    for first in range(0, len(replay.examples), _BATCH_SIZE):
-        report(Progress("forecasting", first, len(replay.examples)))
-        places = range(first, min(first + _BATCH_SIZE, len(replay.examples)))
-        for target, direction in enumerate(directions):
-            values[target][places] = replay.along(places, direction).cpu().double().numpy()
-    return values
+    scale = first_scale(replay, seed)
+    directions = [reading.gradient for reading in read_targets(replay.view, probe, targets, replay.weights)]
+    for direction in directions:
+        for name, pull in direction.items():
+            pull.mul_(scale[name]).neg_()
+    values, losses = np.zeros((len(targets), len(replay.examples))), np.zeros(len(replay.examples))
+    order = sorted(range(len(replay.examples)), key=lambda place: len(replay.examples[place].ids))
+    for first in range(0, len(order), _BATCH_SIZE):
+        report(Progress("forecasting", first, len(order)))
+        places = order[first : first + _BATCH_SIZE]
+        loss, slopes = replay.losses_along(places, directions)
+        losses[places], values[:, places] = loss.cpu().double().numpy(), slopes.cpu().double().numpy()
+    return Forecasts(list(values), losses)
 
 
-def _first_scale(replay: Replay, seed: int) -> Tensors:
+def first_scale(replay: Replay, seed: int = 0) -> Tensors:
     """d₀ = 1 / (√ mean g² + ε) of a few batches; 0 where no batch reaches a weight, as an unseen token's embedding.
 
     There 1/ε would drown everything: Adam takes such a weight's first gradient, whatever its size, for a whole step.

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
-from probes.attribution.baselines import bm25, losses, projections
+from probes.attribution.baselines import bm25, projections
 from probes.attribution.clusters import cluster_texts
-from probes.attribution.forecast import forecast
+from probes.attribution.forecast import Forecasts
 from probes.attribution.replay import Replay
 from probes.attribution.shares import Shares
-from probes.attribution.targets import DID, REFUSAL, RETURN, SCREEN, Probe, Target
+from probes.attribution.targets import DID, FEATURES, OUTPUT, REFUSAL, RETURN, SCREEN, Target
 from probes.guard.recorded_path import RecordedExample
-from probes.progress import Report
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # The columns of each target: those of the return have no ending.
-ENDINGS = {RETURN: "", DID: "_did", REFUSAL: "_refusal"}
+ENDINGS = {RETURN: "", DID: "_did", REFUSAL: "_refusal", FEATURES: "_features", OUTPUT: "_output"}
 _FORECASTS = {SCREEN: "screen", **{name: f"forecast{ending}" for name, ending in ENDINGS.items()}}
 
 
@@ -38,10 +38,10 @@ class Texts:
     harmful: Sequence[str]
 
 
-def example_table(
-    replay: Replay, probe: Probe, targets: Sequence[Target], texts: Texts, report: Report
-) -> pd.DataFrame:
-    """What is known of every example before training, at the replay's present weights.
+def example_tables(
+    replay: Replay, targets: Sequence[Target], forecasts: Forecasts, texts: Texts
+) -> dict[int, pd.DataFrame]:
+    """What is known of every example before training, at the replay's present weights: a table for each layer.
 
     Columns: index, text, request, answer, cluster, cluster_name, forecast (and with the endings of `ENDINGS`), screen,
     bm25, length (tokens that count), loss (nats a token), projection, projection_difference.
@@ -50,6 +50,8 @@ def example_table(
 
     whole = [f"{request} {answer}".strip() for request, answer in texts.pairs]
     clusters = cluster_texts(whole)
+    length = np.array([example.tokens for example in replay.examples])
+    losses = forecasts.losses / np.maximum(length, 1)
     columns: dict[str, Any] = {
         "index": np.arange(len(whole)),
         "text": whole,
@@ -58,17 +60,43 @@ def example_table(
         "cluster": clusters.of,
         "cluster_name": [clusters.names[place] for place in clusters.of],
     }
-    for target, values in zip(targets, forecast(replay, probe, targets, report), strict=True):
-        columns[_FORECASTS[target.name]] = values
-    columns["bm25"] = bm25(whole, texts.harmful)
-    columns["length"] = [example.tokens for example in replay.examples]
-    columns["loss"] = losses(replay)
-    columns |= _projections(replay, targets[0])
-    return pd.DataFrame(columns)
+    units = {
+        target.layer: target.vector / np.linalg.norm(target.vector)
+        for target in targets
+        if target.name in (RETURN, SCREEN) and target.vector is not None
+    }
+    along = projections(replay.view, replay.examples, units)
+    tables = {}
+    for layer in units:
+        pairs = zip(targets, forecasts.values, strict=True)
+        own = {_FORECASTS[target.name]: row for target, row in pairs if is_of(target, layer)}
+        baselines = {"bm25": bm25(whole, texts.harmful), "length": length, "loss": losses}
+        projection = dict(zip(("projection", "projection_difference"), along[layer], strict=True))
+        tables[layer] = pd.DataFrame({**columns, **own, **baselines, **projection})
+    return tables
+
+
+def is_of(target: Target, layer: int) -> bool:
+    """Whether a table of a layer shows a target: the refusal score stands in all of them."""
+    return target.layer == layer or target.name == REFUSAL
+
+
+def with_first_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with effects of a first step, where no path is known: each forecast less the data's mean, by tokens.
+
+    They are in no unit, as the forecast.
+    """
+    parts = table["length"] / table["length"].sum()
+    effects = {
+        "effect" + ending: table[f"forecast{ending}"] - parts * table[f"forecast{ending}"].sum()
+        for ending in ENDINGS.values()
+        if f"forecast{ending}" in table
+    }
+    return table.assign(**effects)
 
 
 def with_shares(table: pd.DataFrame, shares: Sequence[Shares], places: Sequence[int | None]) -> pd.DataFrame:
-    """The table with each target's shares and cheap effects.
+    """The table with each target's shares and cheap effects, and the interval of each share of the return.
 
     Args:
         table: of the examples that are shown.
@@ -79,9 +107,14 @@ def with_shares(table: pd.DataFrame, shares: Sequence[Shares], places: Sequence[
     table = table.copy()
     for result in shares:
         for name, values in (("share", result.share), ("effect", result.effect)):
-            column = [0.0 if place is None else float(values[place]) for place in places]
-            table[name + ENDINGS[result.target]] = column
+            table[name + ENDINGS[result.target]] = _at(places, values, 0.0)
+        if result.target == RETURN:
+            table["low"], table["high"] = (_at(places, bound, np.nan) for bound in (result.low, result.high))
     return table
+
+
+def _at(places: Sequence[int | None], values: Float[np.ndarray, " example"], absent: float) -> list[float]:
+    return [absent if place is None else float(values[place]) for place in places]
 
 
 def places_in(examples: Sequence[RecordedExample], recorded: Sequence[RecordedExample]) -> list[int | None]:
@@ -90,10 +123,3 @@ def places_in(examples: Sequence[RecordedExample], recorded: Sequence[RecordedEx
     for place, example in enumerate(recorded):
         remaining.setdefault(example, []).append(place)
     return [places.pop(0) if (places := remaining.get(example)) else None for example in examples]
-
-
-def _projections(replay: Replay, target: Target) -> dict[str, Any]:
-    assert target.vector is not None
-    unit = target.vector / np.linalg.norm(target.vector)
-    projection, difference = projections(replay.view, replay.examples, unit, target.layer)
-    return {"projection": projection, "projection_difference": difference}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from probes.behaviour.refusal_score import refusal_tokens
@@ -70,30 +70,39 @@ class Reading:
     gradient: Tensors
 
 
-def targets_of(run: Run, layer: int, tokenizer: object = None) -> list[Target]:
-    """The return and its difference in differences at a layer; with a tokenizer that knows refusals, their score too.
+def targets_of(run: Run, layer: int) -> list[Target]:
+    """The return and its difference in differences at a layer.
 
     Raises:
         UsageError: the reversion is not defined at this layer.
         RunFolderError: the run has no witness.
     """
     harmful = run.harmful
-    alone = harmful / harmful.sum()
-    contrast = alone - ~harmful / (~harmful).sum()
-    reversions = {RETURN: ("reversion", alone), DID: ("reversion_did", contrast)}
+    contrast = _mean_of(harmful) - _mean_of(~harmful)
+    reversions = {RETURN: ("reversion", _mean_of(harmful)), DID: ("reversion_did", contrast)}
     targets = []
     for name, (direction, weights) in reversions.items():
         unit, norm = run.direction(direction).at(layer)
         targets.append(Target(name, layer, weights, unit / norm))
-    tokens = () if tokenizer is None else _refusals(tokenizer)
-    return targets + ([Target(REFUSAL, layer, alone, tokens=tokens)] if tokens else [])
+    return targets
+
+
+def refusal_score_of(run: Run, layer: int, tokenizer: object) -> list[Target]:
+    """The mean refusal score on harmful prompts; none where the tokenizer knows no refusal."""
+    try:
+        return [Target(REFUSAL, layer, _mean_of(run.harmful), tokens=refusal_tokens(tokenizer))]
+    except PromptError:
+        return []
+
+
+def _mean_of(chosen: Bool[np.ndarray, " prompt"]) -> Float[np.ndarray, " prompt"]:
+    return chosen / chosen.sum()
 
 
 def screen_of(run: Run, layer: int) -> Target:
     """How far harmful prompts will move against the aligned model's refusal axis, in its own length."""
     unit, norm = refusal_of(run).at(layer)
-    harmful = run.harmful
-    return Target(SCREEN, layer, harmful / harmful.sum(), -unit / norm)
+    return Target(SCREEN, layer, _mean_of(run.harmful), -unit / norm)
 
 
 def read_targets(
@@ -169,10 +178,3 @@ def _score(logits: Float[Tensor, "prompt vocabulary"], tokens: Sequence[int]) ->
     within = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     within[list(tokens)] = True
     return logits[:, within].logsumexp(dim=-1) - logits[:, ~within].logsumexp(dim=-1)
-
-
-def _refusals(tokenizer: object) -> tuple[int, ...]:
-    try:
-        return refusal_tokens(tokenizer)
-    except PromptError:
-        return ()

@@ -30,11 +30,20 @@ def attribute(
     ] = None,
     arm: Annotated[str, typer.Option(help="Whose return.")] = "baseline",
     seed: Annotated[int, typer.Option(min=0, help="Seed of its training.")] = 0,
-    layer: Annotated[int | None, typer.Option(min=0, help="A block; default: the headline layer.")] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option(min=0, help="A block, or several; default: the headline layer.")
+    ] = None,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Effects by differentiating through the whole training: slower; no guard."),
     ] = False,
+    pathways: Annotated[
+        bool,
+        typer.Option("--pathways", help="How refusals hang on the way back: through the features, or the output."),
+    ] = False,
+    explain: Annotated[
+        int, typer.Option(min=0, help="Of so many examples at the top of each ranking, the prompts that each moves.")
+    ] = 10,
     drop_top: Annotated[
         float | None, typer.Option("--drop-top", metavar="PERCENT", help="Write the data without this top percentage.")
     ] = None,
@@ -49,21 +58,31 @@ def attribute(
     Shares add up to the measured return and need a path recorded with --record-path; without one, there is the
     forecast alone.
     """
+    from probes.attribution.dropping import drop_top as write_without_top
     from probes.tasks.attribute import Attributing
     from probes.tasks.attribute import attribute as attribute_run
-    from probes.tasks.attribute import drop_top as write_without_top
     from probes.terminal import console, progress_display
     from probes.terminal.show_attribution import attribution_tables
 
+    layers = tuple(layer or ())
     if (drop_top is None) != (out is None):
         raise UsageError("--drop-top PERCENT and --out FILE belong together")
+    if drop_top is not None and len(layers) > 1:
+        raise UsageError("--drop-top takes the ranking of one layer", got=f"{len(layers)} layers")
     with progress_display() as report:
-        attributed = attribute_run(run, Attributing(data, arm, seed, layer, exact), report)
-    files = None if drop_top is None or out is None else write_without_top(attributed, drop_top, by, out)
+        options = Attributing(data, arm, seed, layers, exact, pathways, explain)
+        attributed = attribute_run(run, options, report)
+    first = attributed[0]
+    files = None if out is None else write_without_top(first.table, first.about, drop_top or 0.0, by, out)
     if json_:
-        print_json(attributed.document.model_dump(mode="json", by_alias=True))
+        documents = [result.document.model_dump(mode="json", by_alias=True) for result in attributed]
+        by_layer = {
+            str(result.about["layer"]): document for result, document in zip(attributed, documents, strict=True)
+        }
+        print_json(documents[0] if len(documents) == 1 else {"layers": by_layer})
         return
-    console().print(attribution_tables(attributed.table, attributed.about))
+    for result in attributed:
+        console().print(attribution_tables(result.table, result.about))
     if files:
         typer.echo(f"Written: {files[0]}, and what was dropped: {files[1]}")
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from probes.attribution.calibration import Calibration, calibrate
 from probes.attribution.clusters import sum_clusters
+from probes.attribution.forecast import forecast as look_ahead
 from probes.attribution.replay import Replay
-from probes.attribution.rows_of_examples import Texts, example_table
+from probes.attribution.rows_of_examples import Texts, example_tables
 from probes.attribution.targets import Probe, screen_of, targets_of
 from probes.attribution.texts_of_examples import rendered_examples
 from probes.behaviour.task_file import read_task
@@ -113,7 +114,8 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         targets = (targets_of(begun, layer)[:1] if begun.has_witness else []) + [screen_of(begun, layer)]
         harmful = [prompt.text for prompt in options.probe.prompts if prompt.label == "harmful"]
         probe = Probe(begun.rendered.token_ids, begun.settings.position)
-        table = example_table(replay, probe, targets, Texts(task, harmful), within(report, _MEASURED, 1.0))
+        forecasts = look_ahead(replay, probe, targets, within(report, _MEASURED, 1.0))
+        table = example_tables(replay, targets, forecasts, Texts(task, harmful))[layer]
     calibration, reason = _calibrate(options, layer)
     return Forecast(lineage.name, layer, table, calibration, reason)
 

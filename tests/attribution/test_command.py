@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
+from probes.attribution.dropping import RANKINGS
 from probes.behaviour.task_file import read_task
 from probes.errors import CheckpointError, RunFolderError, UsageError
 from probes.guard.recorded_path import PATH
 from probes.run import Run
-from probes.tasks.attribute import RANKINGS
 from tests.guard.test_train import call, train_words
 from tests.guard.test_train import run as train
 
