@@ -261,7 +261,18 @@ PUSH = Amount("push", -4.0, 4.0, 0.25)
 SAVE = OneOf("save", {"png": "PNG", "svg": "SVG", "pdf": "PDF"})  # Sidebar
 COLUMNS = OneOf("columns", {"1": "1", "1.5": "1½", "2": "2"})
 LIGHT_INK = Switch("light_ink")
-OF_A_RUN = ("arms", "steps", "measure", "requests", "format", "export_layer", "fitted_at", "selected", "second_layer")
+OF_A_RUN = (
+    "arms",
+    "steps",
+    "measure",
+    "example",
+    "requests",
+    "format",
+    "export_layer",
+    "fitted_at",
+    "selected",
+    "second_layer",
+)
 NAMES = frozenset(
     (
         *OF_A_RUN,

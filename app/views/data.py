@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, tables, widgets
+from app import cache, cached_figures, charts, components, moved_prompts, tables, widgets
 from app.cache import Key
 from app.components import Context
 from probes.attribution.clusters import sum_clusters
@@ -19,7 +20,20 @@ from probes.plots.style import InkName
 from probes.store import jsonl_text
 
 _RANKINGS = {"share": "Share", "effect": "Effect", "forecast": "Forecast"}
-_SHOWN = ("text", "cluster_name", *_RANKINGS, "bm25", "length", "loss", "projection", "projection_difference")
+_SHOWN = (
+    "text",
+    "cluster_name",
+    "share",
+    "low",
+    "high",
+    "effect",
+    "forecast",
+    "bm25",
+    "length",
+    "loss",
+    "projection",
+    "projection_difference",
+)
 _AS_DATA = {"request": "prompt", "answer": "completion"}  # as files for fine-tuning call them
 _MEANING = {
     "share": "Shares add up to the measured return.",
@@ -57,6 +71,8 @@ def show(run: Context) -> None:
     st.header("Examples", anchor=False)
     with components.section():
         _ranked_examples(run, table, ranking, as_data=bool(about.get("texts_are_data")))
+    with components.section():
+        moved_prompts.show(run, name, _in_order(table, ranking))
 
 
 def _answer(run: Context, table: pd.DataFrame, about: dict[str, Any], ranking: str) -> tuple[str, str]:
@@ -66,7 +82,7 @@ def _answer(run: Context, table: pd.DataFrame, about: dict[str, Any], ranking: s
     title = f"{run.trajectory.capitalize()}: {pull}"
     lead = f"“{first['cluster']}” holds {int(first['examples'])} of {len(table)} examples. {_MEANING[ranking]}"
     if about["without_shares"]:
-        return title, f"{lead} No shares: {about['without_shares']}."
+        return title, f"{lead} No shares: {about['without_shares']}; effects are those of a first step, in no unit."
     measured, shares = about["measured_return"], about["targets"]["return"]
     if measured is None:
         return title, lead
@@ -85,11 +101,14 @@ def _cluster_rows(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
 
 
 def _ranked_examples(run: Context, table: pd.DataFrame, ranking: str, *, as_data: bool) -> None:
-    ordered = table.sort_values(ranking, ascending=False, kind="stable")
+    ordered = _in_order(table, ranking)
     tables.data_table(
         ordered[[name for name in _SHOWN if name in table]],
         name="examples",
         height=420,
+        key=moved_prompts.ROWS,
+        on_select=functools.partial(moved_prompts.pick_row, ordered),
+        selection_mode="single-row",
         column_config={
             "text": st.column_config.TextColumn("text", width="large"),
             "cluster_name": st.column_config.TextColumn("cluster", width="small"),
@@ -111,6 +130,11 @@ def _ranked_examples(run: Context, table: pd.DataFrame, ranking: str, *, as_data
         key="jsonl-examples",
         type="tertiary",
     )
+
+
+def _in_order(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
+    """The hardest pull first."""
+    return table.sort_values(ranking, ascending=False, kind="stable")
 
 
 def _figure(key: Key, name: str, ranking: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:

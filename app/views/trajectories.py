@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, widgets
+from app import cache, cached_figures, charts, components, forecast_against, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -41,6 +41,8 @@ def show(run: Context) -> None:
         components.note("Drag to rotate; the view is kept.")
     elif not moving:
         components.note(f"The ring marks step {run.step:,}.")
+    with components.section():
+        forecast_against.show(run)
 
 
 def _controls() -> tuple[str, bool]:

@@ -4,14 +4,15 @@
     python data/docs/attribution.py tables FILE
 
 RUN is a run measured on a history of the organism (`python data/docs/organisms.py` makes ten of them). From its aligned
-model it records one training of 25 steps, ranks the examples by it, and then trains in orders of the data that no ranking
-has seen. FILE gets a line a training, and the scores of each run beside it; interrupted, the same command goes on.
+model it records one training of 25 steps, ranks the examples by it, and then trains in orders of the data that no
+ranking has seen. FILE gets a line a training, and the scores of each run beside it; interrupted, the command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import sys
 import tempfile
@@ -42,7 +43,7 @@ from probes.run import Run
 
 STEPS, WHOLE = 25, 100  # of a training here, and of one whose return is read by step
 CURVE = (1, 2, 5, 10, 20, 50, 100)
-SUBSETS, ORDERS = 100, 5
+SUBSETS, ORDERS, CURVES = 100, 5, 4
 DROPPED = 0.05
 RANKINGS = ("share", "effect", "exact", "forecast", "projection", "projection_difference")
 BASELINES = ("bm25", "length", "loss", "cluster")
@@ -114,9 +115,9 @@ def prove(places: Sequence[Path], out: Path) -> None:
     done = {_key(line) for line in lines}
     worlds = [Organism(place) for place in places]
     tables = {world.name: _scores(world, out) for world in worlds}
-    rounds = (_curves, _subsets, _drops, _repeats)
-    for jobs in (part(world, tables[world.name]) for part in rounds for world in worlds):
-        for about, training in jobs:
+    for part in (_curves, _drops, _subsets, _repeats):
+        rounds = itertools.zip_longest(*(part(world, tables[world.name]) for world in worlds))
+        for about, training in filter(None, itertools.chain.from_iterable(rounds)):  # all runs come on alike
             if _key(about) not in done:
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({**about, **training()}) + "\n")
@@ -142,7 +143,7 @@ def score_file(out: Path, name: str) -> Path:
 def _curves(world: Organism, _: pd.DataFrame) -> Iterator[Job]:
     """The return by step of whole trainings, which calibrate a forecast."""
     everything = range(len(world.examples))
-    for order in range(ORDERS):
+    for order in range(CURVES):
         about = {"run": world.name, "part": "curve", "order": order}
         yield about, lambda order=order: {"steps": CURVE, "returns": world.train(everything, order, WHOLE)}  # type: ignore[misc]
 

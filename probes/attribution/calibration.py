@@ -1,8 +1,10 @@
-"""Return units for a forecast: a power law through the returns by step of a few short runs of the same recipe.
+"""Return units for a forecast: the returns by step of a few short runs of the same recipe, and how far runs scatter.
 
-return(t) = c tᵇ, by least squares in logarithms over all runs, with the interval for one more run. The returns of one
-run are not independent of each other, so that with few runs the interval is narrower than its 95 %. It says nothing of
-another recipe, nor of steps far behind the last one that was seen.
+Between the steps that all runs have, log return goes straight in log step, through the mean over runs. What a further
+run may do is a variance between runs, which shifts its whole curve, and one from step to step, by the analysis of
+variance; the interval is Student's, with Satterthwaite's degrees of freedom (two runs that differ throughout say little
+of a third). Behind the last step it reaches from a return that stays to one that goes on rising as it did between the
+last two. Of three runs or more, each is held out once, and the interval that the others give is held against it.
 """
 
 from __future__ import annotations
@@ -13,10 +15,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-_FEWEST = 5  # points of all runs together
+_FEWEST_STEPS = 2
+_ABOVE_ZERO = 0.8  # of all returns: fewer are no curve that has a logarithm
 _AHEAD = 4  # times the last step seen, up to which is forecast
 _LEVEL = 0.95
+Curve = Mapping[int, float]  # return by step
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Returns of runs that were held out, one after the other, and how many of them lay within the interval."""
+
+    returns: int
+    inside: int
+
+    @property
+    def coverage(self) -> float:
+        """Their share."""
+        return self.inside / self.returns
 
 
 @dataclass(frozen=True)
@@ -24,80 +42,136 @@ class Calibration:
     """A return curve.
 
     Attributes:
-        scale: c.
-        power: b.
-        spread: residual standard deviation of log return.
-        points: how many returns it is fitted to.
-        center: mean of log step.
-        width: Σ (log step − center)².
-        last: the last step seen.
+        steps: that all runs have.
+        means: of log return at each.
+        margin: half the width of the interval of one more run, in log return.
+        runs: how many.
         alarm: the return fraction that is asked about.
+        held_out: of three runs or more.
     """
 
-    scale: float
-    power: float
-    spread: float
-    points: int
-    center: float
-    width: float
-    last: int
+    steps: tuple[int, ...]
+    means: tuple[float, ...]
+    margin: float
+    runs: int
     alarm: float
+    held_out: HeldOut | None = None
+
+    @property
+    def last(self) -> int:
+        """The last step seen."""
+        return self.steps[-1]
 
     def at(self, step: int) -> tuple[float, float, float]:
         """Low, value and high of the return of one more run at a step (95 %)."""
-        from scipy.stats import t
-
-        ahead = (math.log(step) - self.center) ** 2 / self.width
-        error = self.spread * math.sqrt(1 + 1 / self.points + ahead)
-        margin = float(t.ppf((1 + _LEVEL) / 2, self.points - 2)) * error
-        value = self.scale * step**self.power
-        return value * math.exp(-margin), value, value * math.exp(margin)
+        place = math.log(step)
+        logs = [math.log(known) for known in self.steps]
+        flat = float(np.interp(place, logs, self.means))
+        trend = flat
+        if step < self.steps[0]:
+            flat = trend = self.means[0] + (place - logs[0]) * _slope(logs, self.means, 0)
+        if step > self.last:
+            trend = flat + (place - logs[-1]) * max(_slope(logs, self.means, -2), 0.0)
+        low, value, high = flat - self.margin, (flat + trend) / 2, trend + self.margin
+        return math.exp(low), math.exp(value), math.exp(high)
 
     @property
-    def steps(self) -> list[int]:
-        """Steps that are forecast: 1, 2, 5, 10 … up to four times the last one seen."""
+    def every_step(self) -> range:
+        """Every step that is forecast, up to four times the last one seen."""
+        return range(1, _AHEAD * self.last + 1)
+
+    @property
+    def shown_steps(self) -> list[int]:
+        """Steps that are written down: 1, 2, 5, 10 …"""
         decades = (digit * 10**decade for decade in range(9) for digit in (1, 2, 5))
-        return [step for step in decades if step <= _AHEAD * self.last]
+        return [step for step in decades if step in self.every_step]
 
     @property
     def alarm_step(self) -> int | None:
         """The first step at which the return is forecast to reach the alarm; None where no forecast step does."""
-        steps = range(1, _AHEAD * self.last + 1)
-        return next((step for step in steps if self.at(step)[1] >= self.alarm), None)
+        return next((step for step in self.every_step if self.at(step)[1] >= self.alarm), None)
 
     @property
     def budget(self) -> int | None:
-        """The last step whose upper limit stays under the alarm; None where not even the first does."""
-        safe = [step for step in range(1, _AHEAD * self.last + 1) if self.at(step)[2] < self.alarm]
-        return safe[-1] if safe else None
+        """The last step up to which the interval stays under the alarm; None where not even the first does."""
+        first = next((step for step in self.every_step if self.at(step)[2] >= self.alarm), self.every_step[-1] + 1)
+        return first - 1 or None
 
     @property
     def document(self) -> dict[str, Any]:
         """For JSON."""
         by_step = [
-            dict(zip(("step", "low", "value", "high"), (step, *self.at(step)), strict=True)) for step in self.steps
+            dict(zip(("step", "low", "value", "high"), (step, *self.at(step)), strict=True))
+            for step in self.shown_steps
         ]
-        return {"alarm": self.alarm, "alarm_step": self.alarm_step, "budget": self.budget, "return_by_step": by_step}
+        held_out = self.held_out
+        return {
+            "alarm": self.alarm,
+            "alarm_step": self.alarm_step,
+            "budget": self.budget,
+            "runs": self.runs,
+            "last_step": self.last,
+            "held_out": held_out and {"returns": held_out.returns, "coverage": held_out.coverage},
+            "return_by_step": by_step,
+        }
 
 
-def calibrate(curves: Sequence[Mapping[int, float]], alarm: float) -> tuple[Calibration | None, str | None]:
-    """Fit the return curve of several runs, each a return by step.
+def calibrate(curves: Sequence[Curve], alarm: float) -> tuple[Calibration | None, str | None]:
+    """Take the return curve from several runs, each a return by step.
 
     Returns:
         The calibration; or None, and why there is none.
     """
-    points = [(step, value) for curve in curves for step, value in curve.items()]
-    positive = [(step, value) for step, value in points if value > 0]
-    if len(positive) < max(_FEWEST, math.ceil(0.8 * len(points))):
-        return None, f"not calibrated: only {len(positive)} of {len(points)} measured returns are above 0"
-    if any(len(curve) < 2 for curve in curves):
-        return None, "not calibrated: a run has returns at fewer than two steps"
-    steps, values = (np.log(np.array(column, dtype=np.float64)) for column in zip(*positive, strict=True))
-    center = float(steps.mean())
-    width = float(np.square(steps - center).sum())
-    power = float(((steps - center) * (values - values.mean())).sum() / width)
-    offset = float(values.mean() - power * center)
-    residuals = values - offset - power * steps
-    spread = float(np.sqrt(np.square(residuals).sum() / (len(values) - 2)))
-    last = max(step for step, _ in positive)
-    return Calibration(math.exp(offset), power, spread, len(values), center, width, last, alarm), None
+    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+    values = [[curve[step] for step in shared] for curve in curves]
+    above = int(np.sum(np.array(values) > 0))
+    if above < _ABOVE_ZERO * len(curves) * len(shared):
+        return None, f"not calibrated: only {above} of {len(curves) * len(shared)} measured returns are above 0"
+    steps = [step for step, column in zip(shared, zip(*values, strict=True), strict=True) if min(column) > 0]
+    if len(steps) < _FEWEST_STEPS:
+        return None, "not calibrated: the runs have returns above 0 at fewer than two common steps"
+    calibration = _fit(curves, steps, alarm)
+    return (_with_held_out(calibration, curves) if len(curves) > 2 else calibration), None
+
+
+def _fit(curves: Sequence[Curve], steps: Sequence[int], alarm: float) -> Calibration:
+    from scipy.stats import t
+
+    logs = np.log(np.array([[curve[step] for step in steps] for curve in curves], dtype=np.float64))
+    variance, freedom = _scatter(logs)
+    margin = float(t.ppf((1 + _LEVEL) / 2, freedom)) * math.sqrt(variance * (1 + 1 / len(curves)))
+    return Calibration(tuple(steps), tuple(logs.mean(axis=0).tolist()), margin, len(curves), alarm)
+
+
+def _scatter(logs: Float[np.ndarray, "run step"]) -> tuple[float, float]:
+    """The variance of one run at one step about the mean curve, and its degrees of freedom."""
+    runs, steps = logs.shape
+    deviations = logs - logs.mean(axis=0)
+    shifts = deviations.mean(axis=1, keepdims=True)
+    between = steps * float(np.square(shifts).sum()) / (runs - 1)
+    within = float(np.square(deviations - shifts).sum()) / ((runs - 1) * (steps - 1))
+    parts = between / steps, (1 - 1 / steps) * within
+    variance = sum(parts)
+    if variance == 0:
+        return 0.0, 1.0
+    freedom = variance**2 / (parts[0] ** 2 / (runs - 1) + parts[1] ** 2 / ((runs - 1) * (steps - 1)))
+    return variance, freedom
+
+
+def _with_held_out(calibration: Calibration, curves: Sequence[Curve]) -> Calibration:
+    """With each run held out once."""
+    returns = inside = 0
+    for place, curve in enumerate(curves):
+        others_fit = _fit([*curves[:place], *curves[place + 1 :]], calibration.steps, calibration.alarm)
+        bounds = {step: others_fit.at(step) for step in calibration.steps}
+        returns += len(bounds)
+        inside += sum(low <= curve[step] <= high for step, (low, _, high) in bounds.items())
+    held_out = HeldOut(returns, inside)
+    return Calibration(
+        calibration.steps, calibration.means, calibration.margin, calibration.runs, calibration.alarm, held_out
+    )
+
+
+def _slope(places: Sequence[float], values: Sequence[float], first: int) -> float:
+    second = first + 1
+    return (values[second] - values[first]) / (places[second] - places[first])

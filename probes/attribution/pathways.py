@@ -4,7 +4,8 @@ The refusal score Y of every probe prompt is regressed on its projections X on o
 A = XᵀX + λI, all of them less their means. To first order Δw = A⁻¹(ΔXᵀr − XᵀΔX w) + A⁻¹XᵀΔY with r = Y − Xw (Symbolic
 Mechanistic Data Attribution, arXiv 2606.29171): what an example does to X, the *features*, and what it does to Y, the
 *output*. Both are sums over prompts with weights that are known beforehand, and so are attributed as any target is.
-Of a whole training the weights are the mean of those at its start and at its end, which is second order.
+Of a whole training X, Y, w and A are the means of those at its start and at its end: then Δw is no approximation, since
+the difference of a product is that of its first factor times the mean of its second, and the other way about.
 """
 
 from __future__ import annotations
@@ -85,20 +86,24 @@ class Regression:
     @property
     def weights(self) -> Float[np.ndarray, " direction"]:
         """w = A⁻¹XᵀY."""
-        return self._inverse @ self.features.T @ self.scores
+        return np.linalg.solve(self.gram, self.features.T @ self.scores)
 
     @property
-    def _inverse(self) -> Float[np.ndarray, "direction direction"]:
+    def gram(self) -> Float[np.ndarray, "direction direction"]:
+        """A."""
         count, width = self.features.shape
-        return np.linalg.inv(self.features.T @ self.features + count * self.penalty * np.eye(width))
+        return self.features.T @ self.features + count * self.penalty * np.eye(width)
 
-    @property
-    def slopes(self) -> tuple[Float[np.ndarray, "prompt direction"], Float[np.ndarray, " prompt"]]:
-        """∂w₀/∂X and ∂w₀/∂Y, of the first direction's weight."""
-        inverse, weights = self._inverse, self.weights
-        by_score = self.features @ inverse[:, 0]
-        residual = self.scores - self.features @ weights
-        return np.outer(residual, inverse[0]) - np.outer(by_score, weights), by_score
+
+def slopes(
+    regressions: Sequence[Regression],
+) -> tuple[Float[np.ndarray, "prompt direction"], Float[np.ndarray, " prompt"]]:
+    """What ΔX and ΔY are weighed with in the first direction's Δw; of one regression ∂w₀/∂X and ∂w₀/∂Y."""
+    parts = [(r.features, r.scores, r.weights, r.gram) for r in regressions]
+    features, scores, weights, gram = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
+    first = np.linalg.inv(gram)[0]
+    by_score = features @ first
+    return np.outer(scores - features @ weights, first) - np.outer(by_score, weights), by_score
 
 
 def pathway_targets(axes: Axes, regressions: Sequence[Regression]) -> list[Target]:
@@ -108,7 +113,7 @@ def pathway_targets(axes: Axes, regressions: Sequence[Regression]) -> list[Targe
         axes: our own directions.
         regressions: at the start, and of a whole training at its end.
     """
-    by_feature, by_score = (np.mean(parts, axis=0) for parts in zip(*(r.slopes for r in regressions), strict=True))
+    by_feature, by_score = slopes(regressions)
     return [
         Target(FEATURES, axes.layer, np.ones(len(by_score)), by_feature @ axes.vectors),
         Target(OUTPUT, axes.layer, by_score, tokens=axes.tokens),

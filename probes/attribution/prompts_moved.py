@@ -1,7 +1,7 @@
 """Which prompts an example moves: how far one first step on it alone would carry each of them along the way back.
 
 To first order, at the model that training starts from: −⟨d₀ ⊙ ∇ℓ_z, ∇f_x⟩ of example z and prompt x, whose mean over
-the prompts of a target is the example's forecast. One backward pass an example, and one forward-mode pass over the prompts.
+the prompts of a target is the example's forecast. One backward pass an example, one forward-mode pass over the prompts.
 """
 
 from __future__ import annotations

@@ -99,6 +99,10 @@ def forecast(
         typer.Option("--calibrate", metavar="RUN", help="A short run of the same recipe and data; give two or more."),
     ] = None,
     alarm: Annotated[float, typer.Option(min=0, help="Return fraction whose step is forecast.")] = 0.1,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A run of the training that came, to hold the forecast against."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Rank the examples of a data set by how far each will pull the model back, before any training.
@@ -114,8 +118,11 @@ def forecast(
 
     probe = PromptFiles(harmful, harmless, group_column).read(default_prompts("probe"), limit=None, seed=0)
     with progress_display() as report:
-        result = look_ahead(Lineage.load(lineage), Forecasting(data, probe, layer, tuple(runs or ()), alarm), report)
+        options = Forecasting(data, probe, layer, tuple(runs or ()), alarm, against)
+        result = look_ahead(Lineage.load(lineage), options, report)
     if json_:
         print_json(result.document)
-    else:
-        console().print(forecast_tables(result))
+        return
+    console().print(forecast_tables(result))
+    if against is not None:
+        typer.echo(f"Kept in {against}: the page Trajectories holds it against what came.")

@@ -13,7 +13,6 @@ _CAPTION = (
     "Examples from the hardest pull towards the witness to the hardest pull away from it. The line is the sum of the "
     "examples so far; where it falls, examples pull away."
 )
-_UNITS = {"share": "return fraction", "effect": "return fraction"}
 
 
 def cumulative(rows: pd.DataFrame, *, by: str, arm: str, subtitle: str, ink: InkName = "light") -> go.Figure:
@@ -29,6 +28,7 @@ def cumulative(rows: pd.DataFrame, *, by: str, arm: str, subtitle: str, ink: Ink
     fig = style.figure(f"Sum of {by} over ranked examples", subtitle, ink, height=380, caption=_CAPTION)
     ranked = rows.sort_values(by, ascending=False, kind="stable")
     mark = style.mark_of(arm)
+    unit = "return fraction" if by != "forecast" and "share" in rows else "no unit"
     names = [style.plain(f"{name}: {text}") for name, text in zip(ranked["cluster_name"], ranked["text"], strict=True)]
     fig.add(
         "scatter",
@@ -43,5 +43,5 @@ def cumulative(rows: pd.DataFrame, *, by: str, arm: str, subtitle: str, ink: Ink
     )
     fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     fig.update_xaxes(title={"text": "examples, ranked"}, range=[0, len(ranked) + 1])
-    fig.update_yaxes(title={"text": f"sum of {by} ({_UNITS.get(by, 'no unit')})"})
+    fig.update_yaxes(title={"text": f"sum of {by} ({unit})"})
     return fig.figure()

@@ -21,15 +21,17 @@ from probes.experiments.experiment import BASELINE
 from probes.guard.record import begin_run
 from probes.lineage import Lineage
 from probes.models import ModelHost
+from probes.models.identity import check_measured
 from probes.progress import Report, silent, within
 from probes.prompts import PromptSet
 from probes.run import Run
-from probes.store import records
+from probes.store import ALIGNED, fingerprint, records
 from probes.store.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FORECAST = "forecast"
 _MEASURED = 0.4  # share of the time
 _COLUMNS = ("index", "text", "forecast", "screen", "cluster", "projection", "projection_difference", "bm25", "length")
 
@@ -56,15 +58,19 @@ class Forecast:
     def document(self) -> dict[str, Any]:
         """The documented JSON of `gravity-probe forecast`."""
         columns = [name for name in _COLUMNS if name in self.table]
-        sums = [name for name in ("forecast", "screen") if name in self.table]
         empty = dict.fromkeys(_COLUMNS)
+        return {**self.summary, "examples": [{**empty, **row} for row in records(self.table[columns])]}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The same without the examples."""
+        sums = [name for name in ("forecast", "screen") if name in self.table]
         return {
             "lineage": self.lineage,
             "layer": self.layer,
             "why_ranks": self.why_ranks,
             "calibration": None if self.calibration is None else self.calibration.document,
             "clusters": records(sum_clusters(self.table, sums)),
-            "examples": [{**empty, **row} for row in records(self.table[columns])],
         }
 
 
@@ -78,6 +84,7 @@ class Forecasting:
         layer: a block; None is the one that a measurement would declare.
         runs: two or more short runs of the same recipe on these data, to calibrate return units with.
         alarm: the return fraction whose step is asked for.
+        against: a run of the training that came; the forecast is kept in it.
     """
 
     data: Path
@@ -85,6 +92,7 @@ class Forecasting:
     layer: int | None = None
     runs: Sequence[Path] = ()
     alarm: float = 0.1
+    against: Path | None = None
 
 
 def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) -> Forecast:
@@ -98,17 +106,23 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         report: told where the work is.
 
     Raises:
-        UsageError: one short run alone, or one without a witness or without this layer.
+        UsageError: one short run alone, one without a witness or without this layer, or one that is forecast itself.
         PromptError: a row of the data has no answer.
+        CheckpointError: the run that the forecast is held against started from another model.
     """
     if len(options.runs) == 1:
         raise UsageError("One run calibrates nothing: its spread is not known", expected="two short runs or more")
+    if options.against is not None and options.against.resolve() in [path.resolve() for path in options.runs]:
+        raise UsageError("A run that calibrates the forecast cannot be held against it", got=str(options.against))
     task = read_task(options.data)
     with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
         settings = Settings(nulls=False, headline_layer=options.layer)
         begun = begin_run(Path(folder) / "run", lineage, options.probe, settings, {}, within(report, 0.0, _MEASURED))
         layer = begun.headline_layer
         host = ModelHost(lineage.aligned, dtype="float32")
+        if options.against is not None:
+            measured = Run(options.against).manifest.checkpoints[ALIGNED].get("weights_sha256")
+            check_measured(host.weights_sha256, lineage.aligned, measured)
         examples = rendered_examples(task, host.tokenizer)
         replay = Replay(host, examples, [name for name, _ in host.model.named_parameters()])
         targets = (targets_of(begun, layer)[:1] if begun.has_witness else []) + [screen_of(begun, layer)]
@@ -116,8 +130,18 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         probe = Probe(begun.rendered.token_ids, begun.settings.position)
         forecasts = look_ahead(replay, probe, targets, within(report, _MEASURED, 1.0))
         table = example_tables(replay, targets, forecasts, Texts(task, harmful))[layer]
-    calibration, reason = _calibrate(options, layer)
-    return Forecast(lineage.name, layer, table, calibration, reason)
+    result = Forecast(lineage.name, layer, table, *_calibrate(options, layer))
+    if options.against is not None:
+        keep_forecast(options.against, result)
+    return result
+
+
+def keep_forecast(path: Path, result: Forecast) -> None:
+    """Keep a forecast in the run of the training that came, where the page Trajectories holds it against it."""
+    with Run.writing(path) as run:
+        with run.stage(FORECAST, fingerprint(result.summary)):
+            run.write_json(FORECAST, result.summary)
+        run.save()
 
 
 def _calibrate(options: Forecasting, layer: int) -> tuple[Calibration | None, str | None]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from probes.attribution.clusters import effective_number, sum_clusters
-from probes.statistics import decimal
+from probes.statistics import decimal, percent
 from probes.terminal.table import plain_table
 
 if TYPE_CHECKING:
@@ -47,11 +47,17 @@ def _units(forecast: Forecast) -> str:
     if calibration is None:
         return f"Ranks alone, in no unit of return: {forecast.why_ranks}."
     low, value, high = (decimal(number, 2) for number in calibration.at(calibration.last))
-    reach = "is not reached" if calibration.alarm_step is None else f"is reached at step {calibration.alarm_step}"
-    budget = "no step" if calibration.budget is None else f"up to step {calibration.budget}"
+    alarm, held_out = decimal(calibration.alarm, 2), calibration.held_out
+    rings = "does not ring" if calibration.alarm_step is None else f"rings at step {calibration.alarm_step}"
+    budget = f"About {calibration.budget} steps keep" if calibration.budget else "No number of steps is sure to keep"
+    coverage = (
+        "coverage needs a third run"
+        if held_out is None
+        else f"{percent(held_out.coverage)} of {held_out.returns} returns of runs held out lay within"
+    )
     return (
-        f"Return at step {calibration.last}: {value} ({low} to {high}, one more run of this recipe). "
-        f"{decimal(calibration.alarm, 2)} {reach}; {budget} stays under it by interval."
+        f"Return at step {calibration.last}: {value} ({low} to {high}, 95 % for one more run of this recipe, from "
+        f"{calibration.runs}; {coverage}). The alarm at {alarm} {rings}. {budget} the return under {alarm}."
     )
 
 
@@ -63,7 +69,7 @@ def _cluster_table(title: str, table: pd.DataFrame, ranking: str) -> Table:
     for name in ("examples", *columns):
         drawn.add_column(name, justify="right", no_wrap=True)
     for _, row in sums.head(_CLUSTERS).iterrows():
-        numbers = [decimal(row[name], _NUMBERS[name]) for name in columns]
+        numbers = [decimal(row[name], _digits(name, table)) for name in columns]
         drawn.add_row(str(row["cluster_name"]), str(row["examples"]), *numbers)
     return drawn
 
@@ -78,15 +84,21 @@ def _example_table(title: str, table: pd.DataFrame, ranking: str) -> Table:
     drawn.add_column("text", max_width=_TEXT, overflow="ellipsis", no_wrap=True)
     top = table.sort_values(ranking, ascending=False, kind="stable").head(_EXAMPLES)
     for place, (_, row) in enumerate(top.iterrows(), start=1):
-        numbers = [decimal(row[name], _NUMBERS[name]) for name in columns]
+        numbers = [decimal(row[name], _digits(name, table)) for name in columns]
         drawn.add_row(str(place), *numbers, Text(str(row["cluster_name"])), Text(str(row["text"])))
     return drawn
+
+
+def _digits(name: str, table: pd.DataFrame) -> int:
+    """Without shares an effect is in no unit, as the forecast."""
+    return _NUMBERS["forecast" if name == "effect" and "share" not in table else name]
 
 
 def _sentences(table: pd.DataFrame, about: Mapping[str, Any], ranking: str) -> list[str]:
     lines = [_uneven(table, ranking)]
     if about["without_shares"]:
-        return [*lines, f"No shares and no effects: {about['without_shares']}. The forecast ranks, in no unit."]
+        reason = f"No shares: {about['without_shares']}."
+        return [*lines, f"{reason} Effects are those of a first step, in no unit, as the forecast."]
     shares, measured = about["targets"]["return"], about["measured_return"]
     if measured is not None:
         lines.append(
@@ -99,7 +111,20 @@ def _sentences(table: pd.DataFrame, about: Mapping[str, Any], ranking: str) -> l
             f"{missing} examples were not among those that it was trained on, token by token: their share is 0."
         )
     remainder = [f"{name} {decimal(share, 4)}" for name, share in shares["other"].items() if share]
-    return [*lines, f"Not from any example: {', '.join(remainder)}."] if remainder else lines
+    lines += [f"Not from any example: {', '.join(remainder)}."] if remainder else []
+    return lines + _pathways(about)
+
+
+def _pathways(about: Mapping[str, Any]) -> list[str]:
+    """How the refusal score hangs on the way back, before and after, and by which way that changed."""
+    if about["refusal_by_return"] is None:
+        return []
+    before, after = (decimal(weight, 2) for weight in about["refusal_by_return"])
+    features, output = (decimal(about["targets"][name]["change"], 2) for name in ("features", "output"))
+    return [
+        f"Refusal score by return fraction, ridge weight: {before} before, {after} after; through the features "
+        f"{features}, through the output {output}."
+    ]
 
 
 def _uneven(table: pd.DataFrame, ranking: str) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from probes.run import Run
 from probes.store import jsonl_text
@@ -46,6 +47,9 @@ def run_with_attribution(root, *, shares, texts_are_data=True):
     with Run.writing(path) as run, run.stage(NAME, "test"):
         run.write_table(NAME, table(shares=shares))
         run.write_json(NAME, about(shares=shares, texts_are_data=texts_are_data))
+        harmful = [row.id for row in run.table("prompts").itertuples() if row.label == "harmful"]
+        moved = pd.DataFrame({"index": 1, "prompt": harmful, "moved": [float(place) for place in range(len(harmful))]})
+        run.write_table(f"{NAME}-prompts", moved)
     return path
 
 
@@ -65,7 +69,7 @@ def test_clusters_come_first_and_the_answer_opens(tmp_path, visit, shares, query
     at = visit("data", {"layer": "2", **query}, run=run_with_attribution(tmp_path, shares=shares))
     assert title in at.title[0].value.replace("\\", "")
     assert words in words_of(at)
-    assert [header.value for header in at.header] == ["Clusters", "Examples"]
+    assert [header.value for header in at.header] == ["Clusters", "Examples", "Prompts that an example moves"]
     assert len(at.get("plotly_chart")) == 1
 
 
@@ -75,7 +79,41 @@ def test_examples_with_the_chat_template_in_them_are_not_offered_as_data(tmp_pat
     assert at.code[0].value.endswith("--arm baseline --seed 0 --layer 2 --data FILE")
     assert "jsonl-examples" not in [button.key for button in at.get("download_button")]
     at = visit("data", {"layer": "2"}, run=run_with_attribution(tmp_path / "data", shares=True))
-    assert not at.code
+    assert not [code for code in at.code if "--data" in code.value]
+
+
+def test_an_example_shows_the_prompts_that_it_moves(tmp_path, visit):
+    path = run_with_attribution(tmp_path, shares=True)
+    at = visit("data", {"layer": "2", "example": "1"}, run=path)
+    assert "Example 1: “a bomb”" in words_of(at)
+    shown = at.dataframe[-1].value
+    assert shown["pull"].tolist() == [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
+    texts = {row.text for row in Run(path).table("prompts").itertuples() if row.label == "harmful"}
+    assert set(shown["text"]) == texts
+    assert shown["moved"].notna().all()
+    assert at.code[-1].value.endswith("evaluate " + str(path) + " --probe-prompts")
+    at = visit("data", {"layer": "2", "example": "0"}, run=path)
+    assert at.code[-1].value.endswith("--arm baseline --seed 0 --layer 2 --explain 4")
+    at = visit("data", {"layer": "2", "example": "77"}, run=path)
+    assert "example=77" in at.warning[0].value.replace("\\", "")
+
+
+def test_a_click_on_a_row_selects_its_example():
+    def script():
+        import pandas as pd
+        import streamlit as st
+
+        from app import moved_prompts, state
+
+        state.read_url()
+        for rows in ([1], []):
+            st.session_state[moved_prompts.ROWS] = {"selection": {"rows": rows}}
+            moved_prompts.pick_row(pd.DataFrame({"index": [7, 3]}))
+            st.text(state.view(moved_prompts.NAME))
+
+    at = AppTest.from_function(script).run()
+    assert not at.exception
+    assert [text.value for text in at.text] == ["3", ""]
 
 
 def test_where_every_cluster_pushes_away_none_is_said_to_pull(tmp_path, visit):

@@ -28,7 +28,7 @@ def recorded(place, tmp_path_factory, request):
 
 
 def attribute(out, *words):
-    return call("attribute", out, "--arm", "watch", "--layer", LAYER, *words)
+    return call("attribute", out, "--arm", "watch", "--layer", LAYER, "--explain", 2, *words)
 
 
 def test_shares_add_up_to_the_summarys_return(recorded):
@@ -42,6 +42,34 @@ def test_shares_add_up_to_the_summarys_return(recorded):
     assert document["completeness_gap"] == pytest.approx(document["measured_return"] - total, abs=1e-12)
     assert abs(document["completeness_gap"]) <= 0.01 * max(abs(measured), 0.02)
     assert [row["index"] for row in document["examples"]] == list(range(24))
+
+
+@pytest.mark.parametrize("recorded", ["full"], indirect=True)
+def test_several_layers_in_one_walk_are_those_of_each(recorded):
+    """With pathways, whose parts add up to what their target changed; and the prompts that the top examples move."""
+    single = json.loads(attribute(recorded, "--json"))
+    words = ("attribute", recorded, "--arm", "watch", "--pathways", "--explain", 2, "--layer", 0, "--layer", LAYER)
+    documents = json.loads(call(*words, "--json"))["layers"]
+    assert set(documents) == {"0", str(LAYER)}
+    shares = [[row["share"] for row in document["examples"]] for document in (single, documents[str(LAYER)])]
+    assert shares[1] == pytest.approx(shares[0], rel=1e-4, abs=1e-7)
+    run = Run(recorded)
+    tables = [run.table(f"attribution/watch-s0-layer{layer}") for layer in (0, LAYER)]
+    assert tables[0]["share_refusal"].tolist() == tables[1]["share_refusal"].tolist()
+    assert tables[0]["share"].tolist() != tables[1]["share"].tolist()
+    about = run.read_json(f"attribution/watch-s0-layer{LAYER}")
+    before, after = about["refusal_by_return"]
+    parts = [about["targets"][name]["change"] for name in ("features", "output")]
+    assert sum(parts) == pytest.approx(after - before, rel=1e-3, abs=1e-4)
+    for name, part in zip(("features", "output"), parts, strict=True):
+        rest_of_sum = sum(about["targets"][name]["other"].values())
+        assert tables[1][f"share_{name}"].sum() + rest_of_sum == pytest.approx(part, abs=0.01 * max(abs(part), 0.02))
+    prompts = run.table(f"attribution/watch-s0-layer{LAYER}-prompts")
+    assert set(prompts["prompt"]) == {prompt.id for prompt in run.prompts.prompts if prompt.label == "harmful"}
+    forecasts = tables[1].set_index("index")["forecast"]
+    moved = prompts.groupby("index")["moved"].mean()
+    assert set(forecasts.nlargest(2).index) <= set(moved.index)
+    assert moved.to_numpy() == pytest.approx(forecasts[moved.index].to_numpy(), rel=1e-3, abs=1e-3)
 
 
 def test_the_table_is_a_stage_and_fits_the_terminal(recorded):
@@ -95,12 +123,18 @@ def test_without_a_path_there_is_a_forecast_and_the_reason(place, tmp_path):
     train(*train_words(place, out, mode="watch", steps=2))
     with pytest.raises(RunFolderError, match="does not say what it was trained on"):
         attribute(out)
-    words = attribute(out, "--data", place / "data.jsonl")
-    assert "no path was recorded" in " ".join(words.split())
+    words = " ".join(attribute(out, "--data", place / "data.jsonl").split())
+    assert "no path was recorded" in words
+    assert "Effects are those of a first step, in no unit" in words
     document = json.loads(attribute(out, "--data", place / "data.jsonl", "--json"))
     assert document["completeness_gap"] is None
     assert document["other"] == []
-    assert all(row["share"] is None and row["forecast"] is not None for row in document["examples"])
+    rows = document["examples"]
+    assert all(row["share"] is None and row["low"] is None and row["forecast"] is not None for row in rows)
+    parts = [row["length"] * sum(row["forecast"] for row in rows) for row in rows]
+    total = sum(row["length"] for row in rows)
+    expected = [row["forecast"] - part / total for row, part in zip(rows, parts, strict=True)]
+    assert [row["effect"] for row in rows] == pytest.approx(expected)
     with pytest.raises(UsageError, match="no such ranking"):
         attribute(
             out, "--data", place / "data.jsonl", "--drop-top", 10, "--by", "share", "--out", tmp_path / "kept.jsonl"

@@ -1,6 +1,8 @@
 """The forecast is the first step's share; what it is held against, its clusters, and when it may speak of returns."""
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -102,22 +104,62 @@ def test_the_effective_number_counts_equal_parts():
     assert effective_number(np.zeros(3)) == 0
 
 
-def test_a_planted_return_curve_is_found_with_its_interval():
-    """Two runs whose returns scatter independently: a third lies within the interval in about 95 of 100 worlds."""
+@pytest.mark.parametrize(("shift", "scatter"), [(0.0, 0.2), (0.3, 0.1)])
+def test_a_further_run_lies_within_the_interval(shift, scatter):
+    """Whole curves shifted, and steps scattered: the third of three planted runs, from the first two."""
     draw, inside = np.random.default_rng(0), 0
     steps = [1, 2, 5, 10, 20]
     for _ in range(200):
-        noise = draw.normal(0, 0.2, (3, len(steps)))
+        noise = draw.normal(0, shift, (3, 1)) + draw.normal(0, scatter, (3, len(steps)))
         runs = [{s: 0.03 * s**0.6 * float(np.exp(e)) for s, e in zip(steps, row, strict=True)} for row in noise]
         curve, reason = calibrate(runs[:2], 0.1)
         assert reason is None
         low, _, high = curve.at(10)
         inside += low <= runs[2][10] <= high
-    assert 180 <= inside <= 199
+    assert 175 <= inside <= 199
+
+
+def test_an_exact_curve_is_found_and_goes_on_between_staying_and_rising():
+    steps = [1, 2, 5, 10, 20]
     exact, _ = calibrate([{s: 0.03 * s**0.6 for s in steps}] * 2, 0.1)
-    assert exact.at(40)[1] == pytest.approx(0.03 * 40**0.6)
+    assert exact.at(7) == pytest.approx([0.03 * 7**0.6] * 3)
+    assert exact.at(40) == pytest.approx([0.03 * 20**0.6, 0.03 * (20 * 40) ** 0.3, 0.03 * 40**0.6])
     assert exact.alarm_step == next(s for s in range(1, 99) if 0.03 * s**0.6 >= 0.1)
-    assert exact.steps == [1, 2, 5, 10, 20, 50]
+    assert exact.budget == exact.alarm_step - 1
+    assert exact.shown_steps == [1, 2, 5, 10, 20, 50]
+    assert exact.held_out is None
+
+
+def held_out_returns(curves, count, last):
+    """Every `count` runs of a history calibrate, up to a step, and the others are held against them."""
+    inside, beyond = [], []
+    for runs in curves.values():
+        for chosen in itertools.combinations(range(len(runs)), count):
+            short = [{s: runs[run][s] for s in runs[run] if s <= last} for run in chosen]
+            calibration, _ = calibrate(short, 0.1)
+            for run in set(range(len(runs))) - set(chosen):
+                for step, value in runs[run].items():
+                    low, _, high = calibration.at(step)
+                    (inside if step <= last else beyond).append(low <= value <= high)
+    return np.mean(inside), np.mean(beyond) if beyond else None
+
+
+def test_coverage_on_held_out_seeds_of_the_organism_is_what_the_page_says():
+    """Real returns of six histories in four orders of the data each."""
+    recorded = json.loads(Path(__file__).with_name("return_curves.json").read_text("utf-8"))
+    curves = {
+        history: [dict(zip(recorded["steps"], returns, strict=True)) for returns in runs]
+        for history, runs in recorded["returns"].items()
+    }
+    page = (Path(__file__).parents[2] / "data/docs/attribution.md").read_text("utf-8")
+    for count, last in ((2, 20), (2, 100), (3, 20), (3, 100)):
+        inside, beyond = held_out_returns(curves, count, last)
+        assert inside >= 0.85
+        shown = "–" if beyond is None else f"{100 * beyond:.0f} %"
+        assert f"| {count} | {last} | {100 * inside:.0f} % | {shown} |" in page
+    whole, _ = calibrate(curves["post-hoc-1"], 0.1)
+    assert whole.held_out.returns == 28
+    assert 0.8 <= whole.held_out.coverage <= 1
 
 
 @pytest.mark.parametrize(
@@ -166,3 +208,10 @@ def test_two_short_runs_calibrate(place, tmp_path):
     curve, reason = calibrate(curves, 0.1)
     assert document["calibration"] == (curve and curve.document)
     assert document["why_ranks"] == reason
+    train(*train_words(place, tmp_path / "came", mode="watch", seed=2, steps=4))
+    words = " ".join(call(*words_of(place), *runs, "--against", tmp_path / "came").split())
+    assert "came" in words
+    about = Run(tmp_path / "came").read_json("forecast")
+    assert about == {key: document[key] for key in ("lineage", "layer", "calibration", "why_ranks", "clusters")}
+    with pytest.raises(UsageError, match="calibrates the forecast"):
+        call(*words_of(place), *runs, "--against", tmp_path / "1")

@@ -1,0 +1,42 @@
+"""The page Trajectories holds a forecast against what came."""
+
+from probes.run import Run
+from tests.synthetic import write_run
+
+
+def run_with_forecast(root, *, calibrated):
+    """Of the baseline's returns at four steps, that at step 5 lies outside of what was forecast."""
+    steps = (1, 2, 5, 100)
+    path = write_run(root / "demo", n_layers=3, steps=steps, prompts=6, d_model=8)
+    rows = Run(path).drift("baseline", "return_fraction", layer=2).set_index("step")["value"]
+    by_step = [{"step": s, "low": rows[s] - 0.1, "value": rows[s], "high": rows[s] + 0.1} for s in steps]
+    by_step[2]["low"] = rows[5] + 0.05
+    calibration = {"alarm": 0.0, "alarm_step": 2, "budget": 1, "runs": 2, "last_step": 20, "return_by_step": by_step}
+    with Run.writing(path) as run, run.stage("forecast", "test"):
+        reason = None if calibrated else "not calibrated: two short runs would do"
+        document = {"layer": 2, "calibration": calibration if calibrated else None, "why_ranks": reason}
+        run.write_json("forecast", document)
+    return path, rows
+
+
+def words_of(at):
+    return " ".join(element.proto.body for element in at.get("html")).replace("\xa0", " ")
+
+
+def test_returns_are_held_against_the_interval_and_the_alarm(tmp_path, visit):
+    path, rows = run_with_forecast(tmp_path, calibrated=True)
+    at = visit("trajectories", {"layer": "1"}, run=path)
+    assert [header.value for header in at.header] == ["Forecast and what came"]
+    assert len(at.get("plotly_chart")) == 2
+    words = words_of(at)
+    assert "3 of 4 measured returns lie within the interval" in words
+    first = rows[rows >= 0].index.min()
+    assert f"was expected at step 2; a measured return first reached it at step {first}." in words
+
+
+def test_ranks_alone_are_said_and_a_run_without_a_forecast_shows_nothing(tmp_path, visit):
+    path, _ = run_with_forecast(tmp_path, calibrated=False)
+    at = visit("trajectories", {}, run=path)
+    assert "gave ranks alone: not calibrated: two short runs would do" in words_of(at)
+    assert len(at.get("plotly_chart")) == 1
+    assert not visit("trajectories", {}).header
