@@ -193,7 +193,7 @@ def _as_modules(parameters: Parameters) -> Any:
 
 def _settable(known: Mapping[str, Any]) -> dict[str, Any]:
     """What a person may set; weights, gauges, learning rate and decay come from elsewhere."""
-    fixed = ("self", "params", "lr", "weight_decay", "weights", "gauges")
+    fixed = ("self", "params", "lr", "weight_decay", "adamw_wd", "weights", "gauges")
     return {name: annotation for name, annotation in known.items() if name not in fixed}
 
 
@@ -205,11 +205,8 @@ def _rates(name: str, known: Mapping[str, Any], learning_rate: float) -> dict[st
 
 def _groups(parameters: Parameters, name: str, weight_decay: float, known: Mapping[str, Any]) -> Any:
     """The weights as groups: matrices apart where something holds for them alone."""
-    matrices = [weight for place, weight in parameters.items() if weight.ndim >= 2 and not _is_table(place)]
-    remainder = [weight for place, weight in parameters.items() if weight.ndim < 2 or _is_table(place)]
     if name in _ON_MATRICES and name not in OWN:
-        flags = ({"params": matrices, "use_muon": True}, {"params": remainder, "use_muon": False})
-        return [group for group in flags if group["params"]]
+        return _muon_groups(parameters, weight_decay)
     if not weight_decay:
         return list(parameters.values())
     if "weight_decay" not in known:
@@ -218,6 +215,21 @@ def _groups(parameters: Parameters, name: str, weight_decay: float, known: Mappi
     vectors = [weight for weight in parameters.values() if weight.ndim < 2]
     groups = ({"params": decaying, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
+
+
+def _muon_groups(parameters: Parameters, weight_decay: float) -> list[dict[str, Any]]:
+    """Maps of hidden states for Muon; AdamW steps tables, which decay too, and vectors, which do not.
+
+    The decay stands in each group: the class has one of its own for what AdamW steps, of tables and vectors alike.
+    """
+    matrices = {place: weight for place, weight in parameters.items() if weight.ndim >= 2}
+    groups: tuple[dict[str, Any], ...] = (
+        {"params": [weight for place, weight in matrices.items() if not _is_table(place)], "use_muon": True},
+        {"params": [weight for place, weight in matrices.items() if _is_table(place)], "use_muon": False},
+        {"params": [weight for weight in parameters.values() if weight.ndim < 2], "use_muon": False},
+    )
+    decays = (weight_decay, weight_decay, 0.0)
+    return [{**group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True) if group["params"]]
 
 
 def _is_table(name: str) -> bool:

@@ -93,6 +93,24 @@ def test_an_optimiser_of_the_extra_names_it_where_it_is_absent() -> None:
             check_optimizer("soap", {})
 
 
+@pytest.mark.parametrize("name", ["muon", "adamuon", "adago", "normuon", "muonclip"])
+def test_muons_family_decays_matrices_and_tables_and_no_vector(name: str) -> None:
+    if name not in optimizer_names():
+        pytest.skip("pytorch_optimizer is not installed")
+    weights = parameters()
+    before = {place: weight.detach().clone() for place, weight in weights.items()}
+    own = optimizer(weights, name, 1e-2, 0.5)
+    for weight in weights.values():
+        weight.grad = torch.zeros_like(weight)
+    own.step()
+    assert torch.equal(weights["norm.weight"], before["norm.weight"])
+    for place in ("block.weight", "embed.weight"):
+        assert torch.linalg.norm(weights[place]) < torch.linalg.norm(before[place]), place
+    assert [group["use_muon"] for group in own.param_groups] == [True, False, False]
+    with pytest.raises(UsageError, match="no option 'adamw_wd'"):
+        check_optimizer(name, {"adamw_wd": 0.1})
+
+
 def test_another_optimiser_steps_the_plain_loop() -> None:
     model, before = tiny_model().train(), [weight.clone() for weight in tiny_model().parameters()]
     peak, rates = 0.5, []
