@@ -223,4 +223,57 @@ FONTS = """
 })();
 </script>
 """
-SCRIPTS = CAMERAS + LINK + FONTS
+
+# Plotly draws every point again for each move of a drag: seconds a frame for 200,000 of them without a graphics card.
+# While one of the pictures of many points (those that `app.charts` draws at one pixel each) is dragged, this moves what
+# was drawn, as it is, and draws the points once when the drag has ended; till then the side that comes in is empty.
+PANNING = """
+<script>
+(() => {
+  if (window.gravityPanning) return;
+  window.gravityPanning = true;
+  const hold = plot => {
+    const layout = plot._fullLayout, parts = Object.values(layout._plots || {}), scene = (parts[0] || {})._scene;
+    if (parts.length !== 1 || !scene) return;
+    const {xaxis, yaxis, _size: room} = layout, left = xaxis.range[0], low = yaxis.range[0];
+    const canvases = plot.querySelectorAll(".gl-container canvas"), draw = scene.draw, clears = new Map();
+    layout._glcanvas.each(layer => layer.regl && clears.set(layer.regl, layer.regl.clear));
+    clears.forEach((clear, regl) => { regl.clear = () => {}; });
+    scene.draw = () => {};
+    let held = true, moved = false;
+    const move = () => {
+      moved = true;
+      const x = (left - xaxis.range[0]) * xaxis._m, y = (low - yaxis.range[0]) * yaxis._m;
+      const edges = [room.t - y, room.r + x, room.b + y, room.l - x].map(edge => `${edge}px`).join(" ");
+      canvases.forEach(({style}) => {
+        style.transform = `translate(${x}px, ${y}px)`;
+        style.clipPath = `inset(${edges})`;
+      });
+    };
+    const release = () => {
+      if (!held) return;
+      held = false;
+      plot.removeListener("plotly_relayouting", move);
+      plot.removeListener("plotly_relayout", release);
+      clears.forEach((clear, regl) => { regl.clear = clear; });
+      scene.draw = draw;
+      if (!moved) return;
+      clears.forEach((clear, regl) => clear({color: true, depth: true}));
+      scene.draw();
+      canvases.forEach(({style}) => { style.transform = style.clipPath = ""; });
+    };
+    plot.on("plotly_relayouting", move);
+    plot.on("plotly_relayout", release);
+    // A click moves nothing; after a drag Plotly says by itself that it has ended.
+    const end = () => (moved ? setTimeout(release, 3000) : release());
+    window.addEventListener("mouseup", end, {capture: true, once: true});
+  };
+  document.addEventListener("mousedown", event => {
+    const plot = event.button === 0 && event.target.matches(".nsewdrag") && event.target.closest(".js-plotly-plot");
+    const many = plot && plot._context.plotGlPixelRatio === 1;
+    if (many && plot._fullLayout.dragmode === "pan") hold(plot);
+  }, true);
+})();
+</script>
+"""
+SCRIPTS = CAMERAS + LINK + FONTS + PANNING
