@@ -102,7 +102,7 @@ class Replay:
         losses, slopes = [], []
         for first in range(0, len(places), _BATCH_SIZE):
             loss = self.losses(places[first : first + _BATCH_SIZE])
-            pairs = [jvp(loss, (present,), (direction,)) for direction in directions]
+            pairs: list[Any] = [jvp(loss, (present,), (direction,)) for direction in directions]
             losses.append(pairs[0][0].detach())
             slopes.append(torch.stack([slope.detach() for _, slope in pairs]))
         return torch.cat(losses), torch.cat(slopes, dim=1)

@@ -25,7 +25,10 @@ COUNT_DRAWINGS = """
 }
 """
 FRAME = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-RANGES = "(() => {const l = document.querySelector('.js-plotly-plot')._fullLayout; return [l.xaxis.range, l.yaxis.range];})()"
+RANGES = """(() => {
+  const layout = document.querySelector('.js-plotly-plot')._fullLayout;
+  return [layout.xaxis.range, layout.yaxis.range];
+})()"""
 PIXELS = "document.querySelector('.gl-canvas-context').toDataURL()"
 AS_DRAWN_ANEW = "async () => {await Plotly.redraw(document.querySelector('.js-plotly-plot'));}"
 LASSO = """
