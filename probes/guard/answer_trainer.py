@@ -7,6 +7,7 @@ begins and behind it. Loss and gradient are the Trainer's own, up to rounding.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from probes.guard.model_in_training import LiveModel, draws_numbers, dropout_rat
 from probes.models.architecture import accepts
 from probes.models.prefix import answer_inputs, prefix_fault
 from probes.models.view import ModelView
+from probes.training.allocation import restore_allocation
 from probes.training.tuners import auxiliary_loss
 
 
@@ -47,6 +49,11 @@ class AnswerTrainer(Trainer):
         if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
             more = more / self.current_gradient_accumulation_steps
         return (loss[0] + more, loss[1]) if return_outputs else loss + more
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As the Trainer; of a tuner whose factors peft has cut in the checkpoint, the whole ones beside them."""
+        if not restore_allocation(model or self.model, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _needed_inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         if model is not self._seen_model:

@@ -5,17 +5,19 @@ Interrupted, it goes on from its last whole checkpoint when it is started again 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from probes.errors import UsageError
+from probes.errors import GravityError, UsageError
 from probes.guard.callback import ReversionGuard
 from probes.guard.examples import Answered, Example, items_of
 from probes.guard.guarded_direction import GuardError
@@ -30,11 +32,11 @@ from probes.models.weights import WeightFiles
 from probes.progress import Report, silent
 from probes.store import is_unfinished, write_json
 from probes.store.documents import read_object
+from probes.training.allocation import begins_anew
 from probes.training.optimizers import check_optimizer
 from probes.training.tuners import (
     FULL,
     attach_tuner,
-    begins_anew,
     check_tuner,
     is_recorded,
     module_ranks,
@@ -149,21 +151,21 @@ def fine_tune(
     tokenizer = load_tokenizer(folder)
     context = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
     data = Answered(items_of(task, tokenizer), training.max_length or context)
-    _claim(out, identity)
     from probes.guard.trainer_setup import make_trainer
 
-    guard = make_guard(out)
-    checkpoints = whole_checkpoints(out / CHECKPOINTS)
-    if checkpoints and (checkpoints[-1].step >= training.steps or checkpoints[-1].stopped):
-        guard.conclude(checkpoints)
-        _finish(out, guard)
-        return guard
-    if begins_anew(training.method):
-        checkpoints = []
-    model = _model(folder, training, device)
-    whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
-    trainer = make_trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report, whole=whole)
-    guard.join(trainer)
+    with _claiming(out, identity):
+        guard = make_guard(out)
+        checkpoints = whole_checkpoints(out / CHECKPOINTS)
+        if checkpoints and (checkpoints[-1].step >= training.steps or checkpoints[-1].stopped):
+            guard.conclude(checkpoints)
+            _finish(out, guard)
+            return guard
+        if checkpoints and begins_anew(training.method, checkpoints[-1].folder):
+            checkpoints = []
+        model = _model(folder, training, device)
+        whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
+        trainer = make_trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report, whole=whole)
+        guard.join(trainer)
     with no_progress_bar():
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
     _finish(out, guard, module_ranks(model))
@@ -213,10 +215,20 @@ def _claim_on(out: Path) -> dict[str, Any] | None:
     return claim
 
 
-def _claim(out: Path, identity: dict[str, Any]) -> None:
-    """Take a folder that `_refuse_occupied` lets pass."""
-    if _claim_on(out) is None:
+@contextlib.contextmanager
+def _claiming(out: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Take a folder that `_refuse_occupied` lets pass; give it up again where the training is refused within."""
+    fresh, existed = _claim_on(out) is None, out.exists()
+    if fresh:
         write_json(out / _IDENTITY, {"identity": _written(identity), "finished": False})
+    try:
+        yield
+    except GravityError:
+        if fresh:  # nothing but what has just been written there
+            shutil.rmtree(out)
+            if existed:
+                out.mkdir()
+        raise
 
 
 def _refuse_occupied(out: Path, identity: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from transformers.trainer_callback import PrinterCallback
 from probes.guard.answer_trainer import AnswerTrainer
 from probes.guard.examples import Answered, collate
 from probes.progress import Progress, Report
+from probes.training.allocation import save_allocation
 from probes.training.optimizers import optimizer
 from probes.training.tuners import end_step
 
@@ -57,11 +58,16 @@ class _StepReport(TrainerCallback):
 
 
 class _RankAllocation(TrainerCallback):
-    """Lets a tuner share its ranks out again behind every step."""
+    """Lets a tuner share its ranks out again behind every step, and keeps with each checkpoint how that stands."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         del args, control
         end_step(kwargs["model"], state.global_step + 1)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before the checkpoint is marked whole."""
+        del control
+        save_allocation(kwargs["model"], Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 def _arguments(training: Training, output: Path, device: str) -> TrainingArguments:

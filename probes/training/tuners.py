@@ -64,8 +64,6 @@ _LOOKS_AHEAD = {"LILY": "weighs its parts by a mean over all tokens, those to co
 _BEFORE_THE_PROMPT = "puts trained tokens before the prompt, and leaves the weights as they are"
 # What `init_lora_weights` may be: the base is left alone, or written over in a way that every loading repeats.
 _INITIALISATIONS = ("true", "false", "gaussian", "orthogonal", "pissa", "olora")
-# A state that a checkpoint does not hold: an interrupted training begins anew.
-_BEGUN_ANEW = (ADALORA, "adamss")
 _ATTACHING = (ValueError, TypeError, LookupError, RuntimeError, AttributeError, NotImplementedError, ArithmeticError)
 
 
@@ -181,11 +179,6 @@ def is_recorded(name: str, options: Mapping[str, Any]) -> bool:
     return name in (FULL, LORA) and leaves_base_alone(name, options) and not options.get("use_dora")
 
 
-def begins_anew(name: str) -> bool:
-    """Whether an interrupted training of this kind begins again, since no checkpoint holds how its ranks came about."""
-    return name in _BEGUN_ANEW
-
-
 def attach_tuner(model: nn.Module, name: str, config: Any, *, seed: int) -> nn.Module:
     """The model with the tuner on it, ready to train; `full` trains every weight.
 
@@ -231,13 +224,13 @@ def end_step(model: nn.Module, step: int) -> None:
         model: with its tuner.
         step: just taken, from 1.
     """
-    tuner = _tuner_on(model)
+    tuner = tuner_on(model)
     if hasattr(tuner, "update_and_allocate"):
         tuner.update_and_allocate(step)
 
 
 def _own_tuner_on(model: nn.Module) -> OwnTuner | None:
-    config = getattr(_tuner_on(model), "peft_config", {}).get(_NAME)
+    config = getattr(tuner_on(model), "peft_config", {}).get(_NAME)
     return None if config is None else OWN.get(str(config.peft_type.value).lower())
 
 
@@ -250,7 +243,7 @@ def auxiliary_loss(model: nn.Module) -> Tensor | None:
     own = _own_tuner_on(model)
     if own is not None:
         return None if own.loss is None else own.loss(model)
-    tuner = _tuner_on(model)
+    tuner = tuner_on(model)
     weight = getattr(getattr(tuner, "peft_config", {}).get(_NAME), "orth_reg_weight", None)
     if not weight:
         return None
@@ -270,7 +263,7 @@ def module_ranks(model: nn.Module) -> dict[str, int | float]:
     own = _own_tuner_on(model)
     if own is not None:
         return {} if own.ranks is None else own.ranks(model)
-    tuner = _tuner_on(model)
+    tuner = tuner_on(model)
     config = getattr(tuner, "peft_config", {}).get(_NAME)
     if config is None:
         return {}
@@ -286,7 +279,7 @@ def module_ranks(model: nn.Module) -> dict[str, int | float]:
     return {path: module.r[_NAME] for path, module in ranks.items() if _NAME in module.r}
 
 
-def _tuner_on(model: nn.Module) -> Any:
+def tuner_on(model: nn.Module) -> Any:
     """The tuner that peft has put around a model; None where there is none."""
     inner: Any = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
     inner = getattr(inner, "_orig_mod", inner)

@@ -209,6 +209,7 @@ def test_what_stands_in_the_way_is_refused(place, tmp_path):
     ):
         with pytest.raises(error, match=words):
             run(*train_words(place, tmp_path / out, **changes))
+        assert (tmp_path / out).exists() == (out in ("done", "full")), "also where it is refused after measuring"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from probes.cli import app
 from probes.errors import UsageError
 from probes.guard.fine_tuning import CHECKPOINTS, Training, Unguarded, fine_tune, ranks_at_the_end
 from probes.guard.loop import Example, Schedule, answer_loss, shuffle_batches, train
+from probes.guard.resuming import MARKER
 from probes.guard.step_log import read_step_log
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.weight_space import drift_norms
+from probes.training.allocation import ALLOCATION, begins_anew
 from probes.training.options import parse_options
 from probes.training.tuners import attach_tuner, auxiliary_loss, check_tuner, end_step, module_ranks, tuner_names
 from tests.builders import DEPTH, save_checkpoint, tiny_model, tiny_tokenizer
-from tests.guard.test_train import train_words, write_place
+from tests.guard.test_train import as_killed_before_the_end, train_words, write_place
 from tests.test_models_tuners import NOT_MEASURED, PROMPTS, registry, streams
 
 MATRICES = 7 * DEPTH
@@ -213,6 +216,34 @@ def test_ddc_trains_every_weight(place: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     states = torch.load(next((tmp_path / "out").rglob("optimizer.pt")), weights_only=True)
     assert {(group["weight_decay"], group["eps"]) for group in states["param_groups"]} == {(0.0, 1e-7)}
+
+
+def test_an_interrupted_adalora_training_goes_on_to_the_same_weights(place: Path, tmp_path: Path) -> None:
+    """Interrupted while its ranks are shared out, and once they are fixed."""
+    training = Training(
+        method="adalora", method_options=ADALORA, steps=6, learning_rate=3e-2, batch_size=4, save_every=1
+    )
+    aligned, task = CheckpointRef(model=str(place / "aligned")), read_task(place / "data.jsonl")
+
+    def train_into(out: Path) -> dict[int, tuple[bytes, ...]]:
+        fine_tune(aligned, task, out, training, lambda _: Unguarded(), {}, device="cpu")
+        names = ("adapter_model.safetensors", "adapter_config.json", ALLOCATION)
+        return {
+            step: tuple((out / CHECKPOINTS / f"checkpoint-{step}" / name).read_bytes() for name in names)
+            for step in range(1, 7)
+        }
+
+    whole = train_into(tmp_path / "out")
+    assert whole[6] != whole[5] != whole[2]
+    for last in (2, 5):
+        for step in range(last + 1, 7):
+            shutil.rmtree(tmp_path / "out" / CHECKPOINTS / f"checkpoint-{step}")
+        as_killed_before_the_end(tmp_path / "out")
+        stamp = (tmp_path / "out" / CHECKPOINTS / f"checkpoint-{last}" / MARKER).stat().st_mtime_ns
+        assert train_into(tmp_path / "out") == whole
+        assert (tmp_path / "out" / CHECKPOINTS / f"checkpoint-{last}" / MARKER).stat().st_mtime_ns == stamp
+    (tmp_path / "out" / CHECKPOINTS / "checkpoint-5" / ALLOCATION).unlink()
+    assert begins_anew("adalora", tmp_path / "out" / CHECKPOINTS / "checkpoint-5"), "as an earlier version left it"
 
 
 def test_adalora_under_a_guard_with_another_optimiser(place: Path, tmp_path: Path) -> None:
