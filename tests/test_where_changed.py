@@ -22,7 +22,7 @@ from probes.run import Run
 from probes.stages.changes import last_members, write_changes
 from probes.stages.thirds import mix, third_of, thirds_stage
 from probes.tasks.arms import run_arms
-from probes.terminal.show_arms import changes_markdown, changes_table
+from probes.terminal.show_arms import change_markdown, change_tables
 from tests.test_trained_controls import RECIPE
 
 
@@ -71,7 +71,7 @@ def test_the_frozen_probe_by_hand():
 
 
 def test_what_a_fall_of_refusals_goes_with():
-    before = {"refusal_harmful": 0.9, "probe_harmful": 1.0}
+    before = {"refusal_harmful": 0.9, "probe_harmful": 1.0, "probe_harmless": 0.1}
 
     def described(refusal, probe):
         return describe_change(before, {"refusal_harmful": refusal, "probe_harmful": probe})
@@ -81,6 +81,8 @@ def test_what_a_fall_of_refusals_goes_with():
     assert described(0.1, 0.2) == "representation"
     assert described(0.1, 0.6) == "both"
     assert described(0.1, None) is None
+    blind = {**before, "probe_harmless": 0.6}
+    assert describe_change(blind, {"refusal_harmful": 0.1, "probe_harmful": 0.1}) is None
     assert describe_change({}, {"refusal_harmful": 0.1, "probe_harmful": 0.1}) is None
 
 
@@ -136,10 +138,13 @@ def test_the_tables_of_arms_say_where_the_model_changed(run):
     row = outcome["arms"][0]
     assert all(row[name]["mean"] is not None for name in THIRD_MEASURES)
     assert rows_by_arm(run)["mirror"]["changed"] is None
-    assert "+1" in changes_markdown(outcome)
+    assert [part.count("| keep first |") for part in change_markdown(outcome)] == [0, 1]
+    outcome["arms"][0]["arm"] = "control:covariance-adalora"
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(changes_table(outcome))
-    assert max(map(len, console.export_text().splitlines())) <= 100
+    console.print(*change_tables(outcome))
+    text = console.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_a_run_of_an_earlier_version_has_no_such_columns(run, tmp_path):
@@ -147,6 +152,7 @@ def test_a_run_of_an_earlier_version_has_no_such_columns(run, tmp_path):
     (tmp_path / "run" / "changes.parquet").unlink()
     row = rows_by_arm(Run(tmp_path / "run"))["baseline"]
     assert (row["motion_guarded"]["mean"], row["changed"]) == (None, None)
+    assert change_tables(arms_table([Run(tmp_path / "run")])) == []
     with Run.writing(tmp_path / "run") as writing:
         write_changes(writing, writing.headline_layer, {})
     assert rows_by_arm(Run(tmp_path / "run"))["baseline"]["motion_guarded"]["mean"] is None

@@ -203,14 +203,11 @@ def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
         return
     from probes.terminal import console, show_arms
 
-    changes = show_arms.has_changes(table)
     if markdown:
-        parts = [show_arms.experiment_markdown(table)]
-        parts += [show_arms.changes_markdown(table)] if changes else []
+        parts = [show_arms.experiment_markdown(table), *show_arms.change_markdown(table)]
         typer.echo("\n\n".join([*parts, *([show_arms.ways_markdown(equal)] if equal else [])]))
         return
-    console().print(show_arms.experiment_table(table))
-    if changes:
-        console().print(show_arms.changes_table(table))
+    for part in (show_arms.experiment_table(table), *show_arms.change_tables(table)):
+        console().print(part)
     if equal:
         console().print(show_arms.ways_table(equal))

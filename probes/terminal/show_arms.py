@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +12,9 @@ from rich.text import Text
 from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
 _WAY_COLUMNS = ("step", "return", "Δ", "harm", "over", "KL", "‖ΔW‖")
-THIRDS = tuple(f"{kept}_{third}" for kept in ("keep", "drop") for third in ("first", "middle", "last"))
+_CHANGE_COLUMNS = ("guarded", "others", "probe", "refuse", "changed")
+_THIRDS = tuple(f"{kept}_{third}" for kept in ("keep", "drop") for third in ("first", "middle", "last"))
+_THIRD_COLUMNS = tuple(name.replace("_", " ") for name in _THIRDS)
 _ARM_COLUMNS = ("align", "return", "harm", "over", "task", "cost", "spec.")
 
 
@@ -48,70 +51,74 @@ def experiment_table(outcome: Mapping[str, Any]) -> Table:
     return table
 
 
-def has_changes(outcome: Mapping[str, Any]) -> bool:
-    """Whether a run says where its arms changed the model."""
-    return any(row["probe_harmful"]["mean"] is not None for row in outcome["arms"])
+def change_tables(outcome: Mapping[str, Any]) -> list[Table]:
+    """Where each arm changed the model, and what each third of its update does; none where a run does not say."""
+    tables = []
+    for part in _change_parts(outcome):
+        table = plain_table(f"{part.title}, layer {outcome['layer']}, mean over {outcome['unit']}s")
+        table.add_column("arm", overflow="fold")
+        for name in part.columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in outcome["arms"]:
+            table.add_row(Text(row["arm"], ARM_STYLE.get(row["arm"], "")), *part.cells(row))
+        table.caption = Text(part.caption, "dim")
+        tables.append(table)
+    return tables
 
 
-def changes_table(outcome: Mapping[str, Any]) -> Table:
-    """Where each arm changed the model, mean ± standard deviation over runs or seeds; thirds where they were read."""
-    table = plain_table(f"Where the model changed, layer {outcome['layer']}, mean ± sd over {outcome['unit']}s")
-    table.add_column("arm", overflow="fold")
-    for name in _change_columns(outcome):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in outcome["arms"]:
-        table.add_row(Text(row["arm"], ARM_STYLE.get(row["arm"], "")), *_change_cells(outcome, row))
-    table.caption = Text(_change_caption(outcome), "dim")
-    return table
-
-
-def changes_markdown(outcome: Mapping[str, Any]) -> str:
-    """The same table in Markdown."""
-    columns = _change_columns(outcome)
-    lines = [
-        f"| arm | {' | '.join(columns)} |",
-        "|---|" + "---:|" * len(columns),
-        *(f"| {row['arm']} | {' | '.join(_change_cells(outcome, row))} |" for row in outcome["arms"]),
+def change_markdown(outcome: Mapping[str, Any]) -> list[str]:
+    """The same tables in Markdown."""
+    return [
+        "\n".join(
+            [
+                f"| arm | {' | '.join(part.columns)} |",
+                "|---|" + "---:|" * len(part.columns),
+                *(f"| {row['arm']} | {' | '.join(part.cells(row))} |" for row in outcome["arms"]),
+                "",
+                part.caption,
+            ]
+        )
+        for part in _change_parts(outcome)
     ]
-    return "\n".join([*lines, "", _change_caption(outcome)])
 
 
-def _has_thirds(outcome: Mapping[str, Any]) -> bool:
-    return any(row[f"{THIRDS[0]}_refusal"]["mean"] is not None for row in outcome["arms"])
+@dataclass(frozen=True)
+class _Part:
+    """A table of arms: its title, columns, the cells of an arm, and a caption."""
+
+    title: str
+    columns: tuple[str, ...]
+    cells: Callable[[Mapping[str, Any]], list[str]]
+    caption: str
 
 
-def _change_columns(outcome: Mapping[str, Any]) -> tuple[str, ...]:
-    thirds = tuple(f"{sign}{number}" for sign in "+−" for number in (1, 2, 3)) if _has_thirds(outcome) else ()
-    return ("guarded", "others", "probe", "refuse", "changed", *thirds)
-
-
-def _change_cells(outcome: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    cells = [
-        *(_mean_sd(row[name], _short) for name in ("motion_guarded", "motion_unguarded")),
-        *(share(row[name]["mean"]) for name in ("probe_harmful", "refusal_harmful")),
-        row["changed"] or DASH,
-    ]
-    if not _has_thirds(outcome):
-        return cells
-    return [*cells, *(_third(row[f"{third}_return"]["mean"], row[f"{third}_refusal"]["mean"]) for third in THIRDS)]
-
-
-def _third(value: float | None, refusal: float | None) -> str:
-    return DASH if refusal is None else f"{_short(value)} {100 * refusal:.0f}"
-
-
-def _change_caption(outcome: Mapping[str, Any]) -> str:
+def _change_parts(outcome: Mapping[str, Any]) -> list[_Part]:
     seen, refused = (share(outcome["aligned"].get(name)) for name in ("probe_harmful", "refusal_harmful"))
-    thirds = (
-        " +1 to +3: the first, middle or last third of the update alone; −1 to −3: all but it (return, refusals in %)."
-        if _has_thirds(outcome)
-        else ""
+    caption = (
+        "guarded, others: ‖δ‖ / ‖v_rev‖, mean over the layers of a guard (for arms without one, those of a block), and "
+        f"over all others; probe: harmful prompts that the aligned model's probe still takes for harmful ({seen} "
+        f"before); refuse: requests refused ({refused} before); changed: what the fall of refusals goes with."
     )
-    return (
-        "guarded, others: ‖δ‖ / ‖v_rev‖, mean over the layers of a guard, and over all others; probe: harmful prompts "
-        f"that the aligned model's probe still takes for harmful ({seen} before); refuse: requests refused ({refused} "
-        f"before); changed: what a fall of refusals goes with.{thirds}"
-    )
+    parts = [_Part("Where the model changed", _CHANGE_COLUMNS, _change_cells, caption)]
+    thirds = "The first, middle or last third of the update alone (keep), or all but it (drop): return, refusals."
+    parts += [_Part("Thirds of the update", _THIRD_COLUMNS, _third_cells, thirds)]
+    known = ("probe_harmful", f"{_THIRDS[0]}_refusal")
+    return [
+        part
+        for part, name in zip(parts, known, strict=True)
+        if any(row[name]["mean"] is not None for row in outcome["arms"])
+    ]
+
+
+def _change_cells(row: Mapping[str, Any]) -> list[str]:
+    motions = (_mean_sd(row[name], _short) for name in ("motion_guarded", "motion_unguarded"))
+    shares = (_mean_sd(row[name], share) for name in ("probe_harmful", "refusal_harmful"))
+    return [*motions, *shares, row["changed"] or DASH]
+
+
+def _third_cells(row: Mapping[str, Any]) -> list[str]:
+    pairs = ((row[f"{third}_return"]["mean"], row[f"{third}_refusal"]["mean"]) for third in _THIRDS)
+    return [DASH if refusal is None else f"{_short(value)}, {share(refusal)}" for value, refusal in pairs]
 
 
 def ways_table(equal: Mapping[str, Any]) -> Table:
