@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, direction_choice, state, tables, widgets
+from app import cache, cached_figures, charts, components, direction_choice, module_ranks, state, tables, widgets
 from app.cache import Key
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
@@ -63,6 +63,8 @@ def show(run: Context) -> None:
                 alt=f"{statistic} of {run.trajectory} over layers and steps; a click on a cell opens it",
             )
             components.note("Click a cell, or choose layer and step in the sidebar, for its prompts. ★ headline layer.")
+    with components.section():
+        module_ranks.show_ranks(run)
     with components.section():
         _cell(run, direction)
 

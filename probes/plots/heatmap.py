@@ -68,7 +68,7 @@ def heatmap(
     _cells(fig, cell, layers, steps, ink)
     if selected is not None and selected[0] in layers and selected[1] in steps:
         _outline(fig, steps.index(selected[1]), layers.index(selected[0]), colours.text)
-    fig.update_yaxes(**_layer_axis(layers, headline), showline=False, ticks="")
+    fig.update_yaxes(**layer_axis(layers, headline), showline=False, ticks="")
     fig.update_xaxes(**_step_axis(steps), showline=False, ticks="")
     fig.update_layout(margin={"r": 20}, hoverdistance=60)
     return fig.figure()
@@ -85,7 +85,7 @@ def _map(
         "y": list(range(len(values))),
         "zmin": limits[0],
         "zmax": limits[1],
-        "colorscale": _scale(diverging, colours),
+        "colorscale": colour_scale(diverging, colours),
         "xgap": 2,
         "ygap": 2,
         "hoverinfo": "skip",
@@ -93,7 +93,7 @@ def _map(
     }
 
 
-def _layer_axis(layers: list[int], headline: int | None) -> dict[str, Any]:
+def layer_axis(layers: list[int], headline: int | None) -> dict[str, Any]:
     """Names of the layers: of many some, and always the headline layer."""
     every = math.ceil(len(layers) / 28) if layers else 1
     shown = [index for index, layer in enumerate(layers) if index % every == 0 or layer == headline]
@@ -138,11 +138,11 @@ def run_limits(rows: pd.DataFrame, statistic: str) -> tuple[float, float]:
         return about.limits
     tops = {str(arm): float(own.abs().max()) for arm, own in rows.dropna(subset=["value"]).groupby("arm")["value"]}
     far = far_arms({arm: [top] for arm, top in tops.items()}, [0.0])
-    top = _round_up(max((top for arm, top in tops.items() if arm not in far and math.isfinite(top)), default=1.0))
+    top = round_up(max((top for arm, top in tops.items() if arm not in far and math.isfinite(top)), default=1.0))
     return (-top if about.diverging else 0.0), top
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """To two digits, so that the scale ends at a number that can be written; 1 for nothing at all."""
     if value <= 0:
         return 1.0
@@ -158,7 +158,8 @@ def _limits_in_words(limits: tuple[float, float], values: list[list[float | None
     return f"limits {low} and {high}, the same for every arm and step of the run.{more} – : not defined."
 
 
-def _scale(diverging: bool, colours: style.Ink) -> list[tuple[float, str]]:
+def colour_scale(diverging: bool, colours: style.Ink) -> list[tuple[float, str]]:
+    """The colours of a map from its lower limit to its upper one."""
     if diverging:
         return [(0.0, _AWAY), (0.5, colours.middle), (1.0, _TOWARDS)]
     return [(0.0, colours.middle), (1.0, _SOME)]

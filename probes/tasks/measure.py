@@ -24,6 +24,7 @@ from probes.stages.verdict import write_verdict
 from probes.stages.views import write_views
 from probes.stages.weight_drift import write_weight_drift
 from probes.store.settings import Settings
+from probes.training.active_ranks import write_active_ranks
 
 
 def measure(
@@ -88,7 +89,8 @@ def _write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None, r
     write_spectra(run, within(report, 0.5, 0.51))
     write_pairs(run, within(report, 0.51, 0.52))
     write_probe(run, within(report, 0.52, 0.53))
-    write_weight_drift(run, model, within(report, 0.53, 0.55))
+    write_weight_drift(run, model, within(report, 0.53, 0.54))
+    write_active_ranks(run, model, within(report, 0.54, 0.55))
     if evaluation is not None:
         write_behaviour(run, model, evaluation, within(report, 0.55, 0.75))
     if run.settings.nulls:
