@@ -51,14 +51,14 @@ def _figure(key: Key, layer: int, arm: str, subtitle: str, ink: InkName) -> go.F
 def _sentence(rows: pd.DataFrame, calibration: dict[str, Any]) -> str:
     """How many forecast steps came out within the interval, and when the alarm rang."""
     forecast = pd.DataFrame(calibration["return_by_step"])
-    both = rows.merge(forecast, on="step")
-    inside = int(both["value"].between(both["low"], both["high"]).sum())
+    pairs = rows.merge(forecast[["step", "low", "high"]], on="step")
+    inside = int(pairs["value"].between(pairs["low"], pairs["high"]).sum())
     alarm = style.decimal(calibration["alarm"])
     rang = rows[rows["value"] >= calibration["alarm"]]["step"].min()
     came = "it has not been reached" if pd.isna(rang) else f"a measured return first reached it at step {int(rang):,}"
     foreseen = calibration["alarm_step"]
     expected = "was not expected" if foreseen is None else f"was expected at step {foreseen:,}"
     return (
-        f"{inside} of {len(both)} measured returns lie within the interval. The alarm at {alarm} {expected}; {came}. "
+        f"{inside} of {len(pairs)} measured returns lie within the interval. The alarm at {alarm} {expected}; {came}. "
         f"Forecast from {calibration['runs']} short runs up to step {calibration['last_step']:,}."
     )

@@ -34,9 +34,9 @@ def show(run: Context, attribution: str, ordered: pd.DataFrame) -> None:
         ordered: the table of examples, the hardest pull first.
     """
     st.header("Prompts that an example moves", anchor=False)
-    example = _selected(ordered)
+    example = _selected_example(ordered)
     components.note(f"Example {example['index']}: “{example['text']}”. Click a row of the list above for another.")
-    moved = _moved(run, attribution, int(example["index"]))
+    moved = _prompt_rows(run, attribution, int(example["index"]))
     if moved.empty:
         components.missing(
             "For this example the prompts were not read: only for those at the top of each ranking.",
@@ -57,7 +57,7 @@ def show(run: Context, attribution: str, ordered: pd.DataFrame) -> None:
         )
 
 
-def _selected(ordered: pd.DataFrame) -> pd.Series:
+def _selected_example(ordered: pd.DataFrame) -> pd.Series:
     requested = state.view(NAME)
     matches = ordered[ordered["index"].astype(str) == requested]
     if requested and matches.empty:
@@ -65,7 +65,7 @@ def _selected(ordered: pd.DataFrame) -> pd.Series:
     return (ordered if matches.empty else matches).iloc[0]
 
 
-def _moved(run: Context, attribution: str, example: int) -> pd.DataFrame:
+def _prompt_rows(run: Context, attribution: str, example: int) -> pd.DataFrame:
     """Harmful prompts, the hardest pull first: text, pull, moved, both answers, flip, as far as they are had."""
     name = f"{attribution}-prompts"
     if not cache.has_table(run.key, name):

@@ -11,6 +11,7 @@ ranking has seen. FILE gets a line a training, and the scores of each run beside
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -26,8 +27,9 @@ import torch
 from scipy.stats import rankdata, spearmanr
 
 from probes.attribution.effects import measure_effects
+from probes.attribution.forecast import forecast
 from probes.attribution.replay import Replay
-from probes.attribution.rows_of_examples import Texts, example_table, with_shares
+from probes.attribution.rows_of_examples import Texts, example_tables, with_shares
 from probes.attribution.shares import measure_shares
 from probes.attribution.targets import Probe, read_values, targets_of
 from probes.guard.loop import Recording, Schedule, shuffle_batches, train
@@ -38,7 +40,6 @@ from probes.organism.history import read_history
 from probes.organism.lessons import Writer, benign
 from probes.organism.tokenizer import make_tokenizer
 from probes.organism.world import make_world, vocabulary
-from probes.progress import silent
 from probes.run import Run
 
 STEPS, WHOLE = 25, 100  # of a training here, and of one whose return is read by step
@@ -90,16 +91,27 @@ class Organism:
         )
         return returns if steps == WHOLE else [self._value(model) - self._start]
 
-    def scores(self, order: int = 0) -> pd.DataFrame:
-        """Every ranking of the examples, from one recorded training and from the aligned model."""
+    @contextlib.contextmanager
+    def record(self, order: int) -> Iterator[tuple[RecordedPath, Replay]]:
+        """A training with its path recorded, and the aligned model to walk it with."""
         with tempfile.TemporaryDirectory() as folder:
             self.train(range(len(self.examples)), order, record=Path(folder) / PATH)
             path = RecordedPath(Path(folder) / PATH)
             recorded = [RecordedExample(example.ids, example.labels) for example in self.examples]
-            replay = Replay(ModelView(load(self.aligned), self._tokenizer), recorded, path.names)
-            table = example_table(replay, self.probe, [self.target], Texts(self.pairs, self.harmful), silent)
+            yield path, Replay(ModelView(load(self.aligned), self._tokenizer), recorded, path.names)
+
+    def shares(self, order: int) -> np.ndarray:
+        """The share of each example in one training."""
+        with self.record(order) as (path, replay):
+            return measure_shares(path, replay, self.probe, [self.target])[0].share
+
+    def scores(self) -> pd.DataFrame:
+        """Every ranking of the examples, from one recorded training and from the aligned model."""
+        with self.record(0) as (path, replay):
+            forecasts = forecast(replay, self.probe, [self.target])
+            table = example_tables(replay, [self.target], forecasts, Texts(self.pairs, self.harmful))[self.target.layer]
             shares = measure_shares(path, replay, self.probe, [self.target])
-            table = with_shares(table, shares, range(len(recorded)))
+            table = with_shares(table, shares, range(len(self.examples)))
             table["exact"] = measure_effects(path, replay, self.probe, self.target)
         by_cluster = table.groupby("cluster")["forecast"].transform("sum")
         return table.assign(cluster_sum=by_cluster, top=by_cluster == by_cluster.max(), gap=shares[0].gap)
@@ -115,7 +127,7 @@ def prove(places: Sequence[Path], out: Path) -> None:
     done = {_key(line) for line in lines}
     worlds = [Organism(place) for place in places]
     tables = {world.name: _scores(world, out) for world in worlds}
-    for part in (_curves, _drops, _subsets, _repeats):
+    for part in (_curves, _intervals, _drops, _subsets, _repeats):
         rounds = itertools.zip_longest(*(part(world, tables[world.name]) for world in worlds))
         for about, training in filter(None, itertools.chain.from_iterable(rounds)):  # all runs come on alike
             if _key(about) not in done:
@@ -146,6 +158,18 @@ def _curves(world: Organism, _: pd.DataFrame) -> Iterator[Job]:
     for order in range(CURVES):
         about = {"run": world.name, "part": "curve", "order": order}
         yield about, lambda order=order: {"steps": CURVE, "returns": world.train(everything, order, WHOLE)}  # type: ignore[misc]
+
+
+def _intervals(world: Organism, table: pd.DataFrame) -> Iterator[Job]:
+    """How many shares of a training in another order lie where those of the first one say."""
+
+    def compare() -> dict[str, Any]:
+        again = world.shares(1)
+        inside = table["low"].to_numpy() <= again, again <= table["high"].to_numpy()
+        correlation = float(spearmanr(again, table["share"]).statistic)
+        return {"inside": int(np.sum(inside[0] & inside[1])), "of": len(again), "correlation": correlation}
+
+    yield {"run": world.name, "part": "interval", "order": 1}, compare
 
 
 def _subsets(world: Organism, _: pd.DataFrame) -> Iterator[Job]:

@@ -25,7 +25,7 @@ def replay():
     return Replay(model, [RecordedExample(row.ids, row.labels) for row in examples()], names)
 
 
-def centred(values):
+def less_mean(values):
     return values - values.mean(axis=0)
 
 
@@ -35,7 +35,7 @@ def test_slopes_are_those_of_the_ridge_weight():
 
     draw = np.random.default_rng(0)
     features, scores = draw.standard_normal((20, 2)), draw.standard_normal(20)
-    regression = Regression(centred(features), centred(scores), 0.05)
+    regression = Regression(less_mean(features), less_mean(scores), 0.05)
 
     def weight(features, scores):
         return Ridge(alpha=20 * 0.05).fit(features, scores).coef_[0]
@@ -54,7 +54,8 @@ def test_slopes_are_those_of_the_ridge_weight():
 def test_between_two_regressions_the_change_is_exact():
     draw = np.random.default_rng(2)
     start, end = (
-        Regression(centred(draw.standard_normal((20, 2))), centred(draw.standard_normal(20)), 0.05) for _ in range(2)
+        Regression(less_mean(draw.standard_normal((20, 2))), less_mean(draw.standard_normal(20)), 0.05)
+        for _ in range(2)
     )
     by_feature, by_score = slopes([start, end])
     features = float((by_feature * (end.features - start.features)).sum())
