@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import camera, state
-from app.components import file_name
+from app.components import file_name, picture_name
 from app.tables import table
 from probes.plots.sheet import Sheet, unchecked
 from probes.store import csv_text
@@ -100,7 +100,7 @@ def chart_key(name: str) -> str:
 
 
 def _saving(figure: Sheet, name: str) -> dict[str, Any]:
-    """How the figure's own button saves it: format, name, and size on paper."""
+    """How the figure's own button saves it: format, size on paper, and name, to which the browser adds the place."""
     kind, columns = PICTURES.get(state.view("save"), "png"), state.view("columns") or "2"
     size = {"width": COLUMNS.get(columns, COLUMNS["2"]), "height": figure.height}
-    return {"format": kind, "filename": file_name(name), "scale": 3 if kind == "png" else 1, **size}
+    return {"format": kind, "filename": picture_name(name), "scale": 3 if kind == "png" else 1, **size}

@@ -225,7 +225,20 @@ def show_failure(error: GravityError) -> None:
 
 
 def file_name(name: str) -> str:
-    """What a saved figure or table is called: run, what it is, and the selected arm, seed, layer and step."""
+    """What a saved table is called: run, what it is, and the selected arm, seed, layer and step."""
+    return f"{picture_name(name)}-{place_name()}"
+
+
+def picture_name(name: str) -> str:
+    """What a saved figure is called before `look.NAMES` adds the place: a figure of no place is then drawn once."""
+    return _in_file_name(f"{Path(context().key.path).name}-{name}")
+
+
+def place_name() -> str:
+    """The selected arm, seed, layer and step, as they stand in the name of a file."""
     run = context()
-    place = f"{run.arm}-s{run.seed}-{layer_name(run.layer)}-step-{run.step}"
-    return re.sub(r"[^\w.\-]+", "-", f"{Path(run.key.path).name}-{name}-{place}")
+    return _in_file_name(f"{run.arm}-s{run.seed}-{layer_name(run.layer)}-step-{run.step}")
+
+
+def _in_file_name(text: str) -> str:
+    return re.sub(r"[^\w.\-]+", "-", text)

@@ -161,6 +161,24 @@ LINK = """
 </script>
 """
 
+# A figure's own button saves it under a name that does not say the place, or else Plotly would draw a figure anew at
+# each place, even one that is the same everywhere. This adds the place, which the page says in a variable of its style.
+PLACE = '<style>:root {{ --gp-place: "{}"; }}</style>'
+NAMES = """
+<script>
+(() => {
+  if (window.gravityNames) return;
+  window.gravityNames = true;
+  document.addEventListener("click", event => {
+    const link = event.target;
+    if (!(link instanceof HTMLAnchorElement) || link.dataset.gravity || !/[.](png|svg)$/.test(link.download)) return;
+    const place = getComputedStyle(document.documentElement).getPropertyValue("--gp-place").replace(/["']/g, "").trim();
+    if (place) link.download = link.download.replace(/[.](png|svg)$/, end => `-${place}${end}`);
+  }, true);
+})();
+</script>
+"""
+
 # Plotly's own button saves an SVG that names its fonts. This puts the page's fonts into it, so that it looks the same
 # where they are not installed, and hands it to `app.printing` where a PDF is to be made of it. No tag may be written in
 # it: Streamlit drops such a script.
@@ -276,4 +294,4 @@ PANNING = """
 })();
 </script>
 """
-SCRIPTS = CAMERAS + LINK + FONTS + PANNING
+SCRIPTS = CAMERAS + LINK + NAMES + FONTS + PANNING

@@ -37,7 +37,9 @@ def saving(at):
 def test_the_name_says_run_arm_layer_and_step_and_the_button_is_always_there(page):
     config, options = saving(page)
     assert config["displayModeBar"] is True
-    assert options["filename"] == "demo-run-trajectories-plane-control-random-s0-layer-1-step-20"
+    assert options["filename"] == "demo-run-trajectories-plane"
+    place = ':root { --gp-place: "control-random-s0-layer-1-step-20"; }'
+    assert any(place in element.proto.body for element in page.get("html"))
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
@@ -122,3 +124,25 @@ def _size_without_system_fonts(browser, svg):
     width = page.evaluate("document.querySelector('.gtitle').getBBox().width")
     page.close()
     return width
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
+def test_a_figure_of_no_step_is_not_drawn_anew_at_another_step_and_its_file_is_named_by_that_step(served_demo, browser):
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    page.goto(f"{served_demo}/behaviour?run=demo-run&arm=baseline&step=20&layer=1")
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.locator(".st-key-chart-behaviour .main-svg").first.wait_for()
+    page.evaluate("document.querySelector('.st-key-chart-behaviour .main-svg').drawnAtStep20 = true")
+    page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text="Step").get_by_role("combobox").click()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda address: "step=20&" not in f"{address}&")
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.querySelector('.st-key-chart-behaviour .main-svg').drawnAtStep20")
+    step = re.search(r"step=(\d+)", page.url)[1]
+    with page.expect_download() as waiting:
+        page.locator(".st-key-chart-behaviour .modebar-btn").first.click()
+    page.close()
+    assert waiting.value.suggested_filename == f"demo-run-behaviour-baseline-s0-layer-1-step-{step}.png"
