@@ -81,7 +81,7 @@ def continue_prompts(
     roomy = max(lengths, default=0) if host.context_length is None else host.context_length - max_new_tokens
     generations: dict[int, Generation] = {}
     for batch in _batches(lengths, batch_size, roomy):
-        opened = _Batch.of(host, [token_ids[prompt] for prompt in batch], prefix)
+        opened = PromptBatch.of(host, [token_ids[prompt] for prompt in batch], prefix)
         generations.update(zip(batch, _continue_batch(host, opened, max_new_tokens, stops, openings), strict=True))
         if done is not None:
             done(len(generations), len(token_ids))
@@ -106,7 +106,7 @@ def stop_tokens(host: ModelView) -> frozenset[int]:
 
 @torch.inference_mode()
 def _continue_batch(
-    host: ModelView, batch: _Batch, max_new_tokens: int, stops: frozenset[int], openings: Sequence[int]
+    host: ModelView, batch: PromptBatch, max_new_tokens: int, stops: frozenset[int], openings: Sequence[int]
 ) -> list[Generation]:
     room = max_new_tokens if host.context_length is None else host.context_length - batch.mask.shape[1]
     answers: list[list[int]] = [[] for _ in batch.prompts]
@@ -131,7 +131,7 @@ def _continue_batch(
 
 
 @dataclass
-class _Batch:
+class PromptBatch:
     """Prompts that are continued together: tokens still to be read, the cache behind them, and who still answers."""
 
     ids: torch.Tensor
@@ -143,7 +143,7 @@ class _Batch:
     droppable: bool
 
     @classmethod
-    def of(cls, host: ModelView, prompts: Sequence[Sequence[int]], prefix: SharedPrefix) -> _Batch:
+    def of(cls, host: ModelView, prompts: Sequence[Sequence[int]], prefix: SharedPrefix) -> PromptBatch:
         """Padded on the left, behind the prefix."""
         start, count = len(prefix.ids), len(prompts)
         ids, mask = pad_tokens([ids[start:] for ids in prompts], host.device, side="left")

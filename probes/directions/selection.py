@@ -19,7 +19,7 @@ KEYS = {
     "induce": "steering_score",
     "kl": "kl_div_score",
 }
-_NEAREST = 5
+NEAREST = 5
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,18 @@ class Rule:
             raise UsageError("A depth is a share of the layers", got=self.depth, expected="above 0, at most 1")
 
     def faults(self, candidate: Candidate, n_layers: int) -> dict[str, float]:
-        """What a candidate fails, by filter: the value at which it would just not pass."""
-        if not all(math.isfinite(score) for score in (candidate.bypass, candidate.induce, candidate.kl)):
-            return {"finite": math.nan}
+        """What a candidate fails, by filter: the value at which it would just not pass.
+
+        A score that is not there fails as well; where only that was computed which refuses the candidate, both stand.
+        """
         failed: dict[str, float] = {}
+        if not all(math.isfinite(score) for score in (candidate.bypass, candidate.induce, candidate.kl)):
+            failed["finite"] = math.nan
+            if not math.isfinite(candidate.induce):  # nothing is known of it
+                return failed
         if candidate.layer >= int(self.depth * n_layers):
             failed["depth"] = (candidate.layer + 1) / n_layers
-        if not candidate.kl < self.max_kl:
+        if candidate.kl >= self.max_kl:
             failed["max_kl"] = candidate.kl
         if not candidate.induce > self.min_induce:
             failed["min_induce"] = candidate.induce
@@ -141,7 +146,7 @@ def select(candidates: Sequence[Candidate], n_layers: int, rule: Rule | None = N
         zip(candidates, faults, strict=True),
         key=lambda pair: (len(pair[1]), "finite" in pair[1], _by_how_much(pair[1], rule), pair[0].bypass),
     )
-    nearest = tuple((candidate, tuple(failed)) for candidate, failed in ranked[:_NEAREST])
+    nearest = tuple((candidate, tuple(failed)) for candidate, failed in ranked[:NEAREST])
     return Selection(None, 0, len(candidates), nearest, _gates_to_relax(faults))
 
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
 
-from probes.activations import collect
+from probes.activations import automatic_batch_tokens, batches
+from probes.behaviour.next_token import RepeatedReading, next_logits
 from probes.behaviour.refusal_score import refusal_tokens, score
-from probes.directions.refusal import refusal_differences
 from probes.directions.selection import Candidate
-from probes.models import padding
-from probes.models.hooks import ablate, add
+from probes.models.hooks import ablate, add, hand_over
+from probes.models.prefix import body_inputs, prefix_length, read_prefix
 from probes.models.view import ModelView
 
-_ROWS = 64
+SCORED = 32  # prompts of a class, as many as the source validates on
 _MOST_POSITIONS = 8
+Prompts = Sequence[Sequence[int]]
 Done = Callable[[int, int], None]
 
 
@@ -27,11 +27,16 @@ Done = Callable[[int, int], None]
 class Asked:
     """Rendered prompts of either class, in two folds: candidates are found on the first and scored on the second."""
 
-    harmful: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
-    harmless: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
+    harmful: tuple[Prompts, Prompts]
+    harmless: tuple[Prompts, Prompts]
+
+    @classmethod
+    def of(cls, token_ids: Prompts, harmful: Bool[np.ndarray, " prompt"], fold: Bool[np.ndarray, " prompt"]) -> Asked:
+        """All prompts of fold A, and of fold B the first `SCORED` of each class."""
+        return cls(_folds(token_ids, harmful, fold), _folds(token_ids, ~harmful, fold))
 
 
-def positions_of(token_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def positions_of(token_ids: Prompts) -> tuple[int, ...]:
     """Places behind the instruction: those at which all prompts have the same tokens, counted from the end.
 
     What the chat template sets there is where a model has read the whole request and has not answered yet. Always −1.
@@ -41,6 +46,52 @@ def positions_of(token_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
     while same < shortest - 1 and len({ids[-1 - same] for ids in token_ids}) == 1:
         same += 1
     return tuple(range(-max(1, min(same, _MOST_POSITIONS)), 0))
+
+
+class Scorer:
+    """Differences of means at every position and layer of a model, and their scores, one at a time.
+
+    Attributes:
+        positions: counted from the end.
+        vectors: harmful − harmless means over the first fold.
+    """
+
+    vectors: Float[np.ndarray, "position layer d_model"]
+
+    def __init__(self, host: ModelView, questions: Asked, positions: Sequence[int]) -> None:
+        """Read the prompts.
+
+        Args:
+            host: holds the aligned model.
+            questions: the prompts.
+            positions: counted from the end.
+
+        Raises:
+            PromptError: the tokenizer knows no word that begins a refusal.
+        """
+        self._host, self.positions = host, tuple(positions)
+        self._tokens = refusal_tokens(host.tokenizer)
+        self._harmful, self._harmless = questions.harmful[1], questions.harmless[1]
+        self.vectors = _differences(host, questions, self.positions)
+        self._reading = RepeatedReading(host, self._harmless)
+        self._plain = self._reading.logits.double().log_softmax(dim=-1)
+
+    def score(self, name: str, position: int, layer: int) -> float:
+        """One score, as of `Candidate`; NaN where the classes do not differ at this place."""
+        vector = self.vectors[self.positions.index(position), layer]
+        if not vector.any():
+            return float("nan")
+        if name == "induce":
+            with add(self._host, [layer], vector[None]):
+                return self._mean_score(self._reading.logits_from(layer))
+        with ablate(self._host, vector):
+            if name == "bypass":
+                return self._mean_score(next_logits(self._host, self._harmful))
+            changed = next_logits(self._host, self._harmless).double().log_softmax(dim=-1)
+        return float((self._plain.exp() * (self._plain - changed)).sum(dim=-1).mean())
+
+    def _mean_score(self, logits: torch.Tensor) -> float:
+        return float(score(logits, self._tokens).mean())
 
 
 def candidates(
@@ -63,48 +114,47 @@ def candidates(
     Returns:
         The scores, and the vectors that were scored (those of the first fold).
     """
-    vectors = np.stack([_differences(host, questions, position) for position in positions])
-    tokens = refusal_tokens(host.tokenizer)
-    harmful, harmless = questions.harmful[1], questions.harmless[1]
-    plain = last_logits(host, harmless).double().log_softmax(dim=-1)
-    places = [(row, layer) for row in range(len(positions)) for layer in layers or range(host.n_layers)]
+    scorer = Scorer(host, questions, positions)
+    places = [(position, layer) for position in positions for layer in layers or range(host.n_layers)]
     scored = []
-    for number, (row, layer) in enumerate(places):
-        vector = vectors[row, layer]
-        if not vector.any():
-            scored.append(Candidate(positions[row], layer, *3 * [float("nan")]))
-            continue
-        with ablate(host, vector):
-            bypass = float(score(last_logits(host, harmful), tokens).mean())
-            changed = last_logits(host, harmless).double().log_softmax(dim=-1)
-        with add(host, [layer], vector[None]):
-            induce = float(score(last_logits(host, harmless), tokens).mean())
-        divergence = float((plain.exp() * (plain - changed)).sum(dim=-1).mean())
-        scored.append(Candidate(positions[row], layer, bypass, induce, divergence))
+    for number, place in enumerate(places):
+        scored.append(Candidate(*place, *(scorer.score(name, *place) for name in ("bypass", "induce", "kl"))))
         if done is not None:
             done(number + 1, len(places))
-    return scored, vectors
+    return scored, scorer.vectors
 
 
-@torch.no_grad()
-def last_logits(host: ModelView, token_ids: Sequence[Sequence[int]]) -> Float[Tensor, "prompt vocabulary"]:
-    """Logits of the token that follows each prompt, float32 on the CPU."""
-    parts = []
-    for first in range(0, len(token_ids), _ROWS):
-        ids, mask = padding.pad_tokens(token_ids[first : first + _ROWS], host.device, side="left")
-        output = host.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=padding.positions(mask),
-            use_cache=False,
-            logits_to_keep=1,
-        )
-        parts.append(output.logits[:, -1].float().cpu())
-    return torch.cat(parts)
+def _folds(token_ids: Prompts, of_class: np.ndarray, fold: np.ndarray) -> tuple[Prompts, Prompts]:
+    first, second = (np.flatnonzero(of_class & side).tolist() for side in (~fold, fold))
+    return [token_ids[place] for place in first], [token_ids[place] for place in second[:SCORED]]
 
 
-def _differences(host: ModelView, questions: Asked, position: int) -> Float[np.ndarray, "layer d_model"]:
-    prompts = [*questions.harmful[0], *questions.harmless[0]]
-    harmful = np.arange(len(prompts)) < len(questions.harmful[0])
-    rows, _ = collect(host, prompts, position=position)
-    return refusal_differences(rows, harmful)
+def _differences(
+    host: ModelView, questions: Asked, positions: Sequence[int]
+) -> Float[np.ndarray, "position layer d_model"]:
+    """Harmful − harmless means in float64, all positions in one pass."""
+    prompts, harmful = [*questions.harmful[0], *questions.harmless[0]], len(questions.harmful[0])
+    length = prefix_length(host, prompts, before=min(map(len, prompts)) + min(positions))
+    prefix = read_prefix(host, prompts[0][:length])
+    sums = np.zeros((2, len(positions), host.n_layers, host.d_model))
+    for batch in batches([len(ids) - length for ids in prompts], automatic_batch_tokens(host)):
+        ends = torch.tensor([len(prompts[prompt]) - length for prompt in batch])
+        take = _Sums(sums, ends[:, None] + torch.tensor(positions), np.array(batch) < harmful)
+        with torch.inference_mode(), hand_over(host.blocks, range(host.n_layers), take):
+            host.body(**body_inputs(host, [prompts[prompt] for prompt in batch], prefix))
+    return sums[0] / harmful - sums[1] / (len(prompts) - harmful)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Adds up a batch's activations at some places of each prompt, by class: [class, position, layer, d_model]."""
+
+    sums: np.ndarray
+    places: torch.Tensor
+    harmful: np.ndarray
+
+    def __call__(self, layer: int, stream: torch.Tensor) -> None:
+        places = self.places.to(stream.device)
+        rows = stream[torch.arange(len(places), device=stream.device)[:, None], places].double().cpu().numpy()
+        for of_class, members in enumerate((self.harmful, ~self.harmful)):
+            self.sums[of_class, :, layer] += rows[members].sum(axis=0)

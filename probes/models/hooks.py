@@ -61,6 +61,29 @@ def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[di
 
 
 @contextlib.contextmanager
+def block_outputs(blocks: Sequence[nn.Module]) -> Iterator[list[Any]]:
+    """While open, a forward pass leaves what each block returns in the list that is handed out, before any change."""
+    outputs: list[Any] = []
+    with contextlib.ExitStack() as stack:
+        for block in blocks:
+            hook = block.register_forward_hook(lambda _, __, output: outputs.append(output), prepend=True)
+            stack.callback(hook.remove)
+        yield outputs
+
+
+@contextlib.contextmanager
+def hold_blocks(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
+    """While open, these blocks compute nothing and return this; hooks on them work as ever."""
+    with contextlib.ExitStack() as stack:
+        for block in blocks:
+            own = {name: value for name, value in vars(block).items() if name == "forward"}
+            stack.callback(vars(block).update, own)
+            stack.callback(vars(block).pop, "forward")
+            vars(block)["forward"] = lambda *_, **__: output
+        yield
+
+
+@contextlib.contextmanager
 def watch_training(
     model: nn.Module,
     weights: Mapping[str, nn.Parameter],

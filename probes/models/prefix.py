@@ -86,13 +86,29 @@ def read_prefix(
     """
     if not ids:
         return SharedPrefix()
+    return SharedPrefix(tuple(ids), _keys_and_values(_fill_cache(host, ids, last, differentiable=differentiable)))
+
+
+def reread_prefix(host: ModelView, prefix: SharedPrefix, first: int) -> SharedPrefix:
+    """The prefix as the model is now, in which no block before `first` is computed: of those, what is there already."""
+    if not prefix.ids:
+        return prefix
+    cache = _fill_cache(host, prefix.ids, None)
+    return SharedPrefix(prefix.ids, (*prefix.layers[:first], *_keys_and_values(cache, first)))
+
+
+def _fill_cache(host: ModelView, ids: Sequence[int], last: int | None, *, differentiable: bool = False) -> Any:
     cache = _empty_cache()
     tokens, mask = pad_tokens([ids], host.device)
     layers = [] if last is None else [last]
     reading = torch.inference_mode(not differentiable)
     with reading, hand_over(host.blocks, layers, _leave), contextlib.suppress(LastLayerReached):
         host.body(**_arguments(host, tokens, mask, 0, cache))
-    return SharedPrefix(tuple(ids), tuple((layer.keys, layer.values) for layer in cache.layers))
+    return cache
+
+
+def _keys_and_values(cache: Any, first: int = 0) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    return tuple((layer.keys, layer.values) for layer in cache.layers[first:])
 
 
 def body_inputs(

@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from probes.directions.selection import Candidate, Rule, Selection, select
 from probes.directions.vectors import Vectors
 from probes.errors import StatisticsError
@@ -22,8 +20,6 @@ from probes.run import ABLATION, Run
 from probes.stages import stage
 from probes.stages.directions import describe_model, write_vectors
 from probes.store import ALIGNED, activations_stage
-
-_SCORED = 32  # prompts of a class on which candidates are scored
 
 
 def write_ablation(run: Run, model: ModelHost, report: Report) -> None:
@@ -49,12 +45,13 @@ def write_ablation(run: Run, model: ModelHost, report: Report) -> None:
 def _write_ablation(run: Run, model: ModelHost, report: Report) -> None:
     rule, position = Rule(), run.settings.position
     layers = range(max(1, int(rule.depth * model.n_layers)))
+    questions = Asked.of(run.rendered.token_ids, run.harmful, run.fold)
     model.put(model.aligned)
 
     def show(done: int, count: int) -> None:
         report(Progress("scoring refusal candidates", done, count))
 
-    scored, vectors = candidates(model, _prompts(run), [position], show, layers=layers)
+    scored, vectors = candidates(model, questions, [position], show, layers=layers)
     selection = select(scored, model.n_layers, rule)
     chosen, fails = _take_best(selection)
     about = {
@@ -92,14 +89,3 @@ def _document(
         "chosen": chosen.published_row(),
         "candidates": [candidate.published_row() for candidate in scored],
     }
-
-
-def _prompts(run: Run) -> Asked:
-    """Rendered prompts of either class: those of fold A to find candidates on, some of fold B to score them on."""
-    return Asked(*(_folds(run, of_class) for of_class in (run.harmful, ~run.harmful)))
-
-
-def _folds(run: Run, of_class: np.ndarray) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
-    ids = run.rendered.token_ids
-    first, second = (np.flatnonzero(of_class & side) for side in (~run.fold, run.fold))
-    return [ids[int(place)] for place in first], [ids[int(place)] for place in second[:_SCORED]]

@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from probes.directions import METHODS
-from probes.directions.selection import Candidate, Rule, Selection, select
-from probes.errors import CheckpointError, PromptError, UsageError
-from probes.interventions.candidates import Asked, candidates, positions_of
+from probes.directions.selection import Rule, Selection, select
+from probes.errors import CheckpointError, UsageError
+from probes.interventions.candidates import positions_of
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report, silent, within
 from probes.run import Run
-from probes.stages import stage
 from probes.stages.readings import (
     SELECTED,
     Readings,
@@ -28,10 +25,10 @@ from probes.stages.readings import (
     write_reading,
 )
 from probes.stages.readout import write_readout
+from probes.stages.refusal_candidates import CANDIDATES, made_from, read_candidates, write_candidates
 from probes.stages.tracks import write_fits
-from probes.store import ALIGNED, DIRECTIONS, activations_stage
+from probes.store import ALIGNED, DIRECTIONS
 
-CANDIDATES = "refusal_candidates"
 REFUSAL = "refusal"
 
 
@@ -138,8 +135,9 @@ def _read_with_models(
     """Score the refusal candidates, and read what the kept activations do not hold, as the methods need it."""
     selection, readings = None, []
     if REFUSAL in options.methods:
-        write_candidates(run, model, positions_of(run.rendered.token_ids), within(report, 0.0, 0.5))
-        scored = _read_candidates(run)
+        positions = positions_of(run.rendered.token_ids)
+        write_candidates(run, model, positions, options.rule, within(report, 0.0, 0.5))
+        scored = read_candidates(run)
         selection = select(scored, model.n_layers, options.rule) if scored else None
         place = selection.chosen if selection else None
         if place is not None and place.position != run.settings.position:
@@ -156,35 +154,6 @@ def _read_with_models(
     return selection
 
 
-@stage(CANDIDATES, version=2, needs=(activations_stage(ALIGNED), "prompts"))
-def write_candidates(run: Run, model: ModelHost, positions: Sequence[int], report: Report) -> None:
-    """Write `refusal_candidates.json`: the scores of every candidate; none where no word begins a refusal."""
-    ids, harmful = run.rendered.token_ids, run.harmful
-    prompts = Asked(*(_folds(ids, of_class, run.fold) for of_class in (harmful, ~harmful)))
-    model.put(model.aligned)
-
-    def show(done: int, count: int) -> None:
-        report(Progress("scoring refusal candidates", done, count))
-
-    try:
-        scored, _ = candidates(model, prompts, positions, show)
-    except PromptError:  # the tokenizer knows no word that begins a refusal
-        scored = []
-    run.write_json(CANDIDATES, [candidate.published_row() for candidate in scored])
-
-
-def _read_candidates(run: Run) -> list[Candidate]:
-    return [Candidate.of_published(row) for row in run.read_json(CANDIDATES)]
-
-
-def _folds(
-    ids: Sequence[Sequence[int]], of_class: np.ndarray, fold: np.ndarray
-) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]:
-    """The prompts of one class, in the first fold and in the second."""
-    first, second = ([ids[int(place)] for place in np.flatnonzero(of_class & side)] for side in (~fold, fold))
-    return first, second
-
-
 def _earlier_selection(run: Run) -> Mapping[str, str]:
     """The selection of an earlier fit, while the model and the prompts are those that it was made on.
 
@@ -196,8 +165,8 @@ def _earlier_selection(run: Run) -> Mapping[str, str]:
     own = str(run.settings.position)
     place = about.get("position", own)
     read = place == own or SELECTED in Readings.of(run, [ALIGNED]).digests
-    positions = list(dict.fromkeys(candidate.position for candidate in _read_candidates(run)))
-    return about if read and run.holds(CANDIDATES, write_candidates.made_from(run, None, positions, None)) else {}
+    positions = list(dict.fromkeys(candidate.position for candidate in read_candidates(run)))
+    return about if read and run.holds(CANDIDATES, made_from(run, positions)) else {}
 
 
 def _describe(selection: Selection | None) -> Mapping[str, str]:

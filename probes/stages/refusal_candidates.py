@@ -1,0 +1,107 @@
+"""Stage `refusal_candidates.json`: what each candidate for the refusal direction does, as far as that decides.
+
+Scores are kept as they are computed, in `refusal_candidates.part.json` until all are there: a fit that is interrupted
+goes on, and a rule that asks for more scores has no others computed again.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from probes.directions.selection import KEYS, Candidate, Rule
+from probes.errors import PromptError
+from probes.interventions.candidates import Asked, Scorer
+from probes.interventions.deciding_scores import Place, screen
+from probes.models import ModelHost
+from probes.progress import Progress, Report
+from probes.run import Run
+from probes.store import ALIGNED, activations_stage, fingerprint
+
+CANDIDATES = "refusal_candidates"
+_VERSION = 2
+_PART = f"{CANDIDATES}.part"
+
+
+def write_candidates(run: Run, model: ModelHost, positions: Sequence[int], rule: Rule, report: Report) -> None:
+    """Write the scores that the rule's answer takes; none where no word begins a refusal.
+
+    Args:
+        run: measured, open for writing.
+        model: opened on the aligned model.
+        positions: of the tokens at which candidates are read, counted from the end.
+        rule: which will select; no candidate at a depth that it refuses is scored.
+        report: told after each candidate.
+    """
+    key = made_from(run, positions)
+    whole = run.holds(CANDIDATES, key)
+    if whole and not run.read_json(CANDIDATES):
+        return
+    scores = _Scores(run, key, whole)
+    layers = range(max(1, int(rule.depth * model.n_layers)))
+    places = [(position, layer) for position in positions for layer in layers]
+
+    @functools.cache
+    def scorer() -> Scorer:
+        model.put(model.aligned)
+        return Scorer(model, Asked.of(run.rendered.token_ids, run.harmful, run.fold), positions)
+
+    def score(name: str, place: Place) -> float:
+        return scores.get(name, place, lambda: scorer().score(name, *place))
+
+    def show(done: int, count: int) -> None:
+        report(Progress("scoring refusal candidates", done, count))
+
+    try:
+        screen(places, rule, score, show)
+    except PromptError:  # the tokenizer knows no word that begins a refusal
+        scores.rows.clear()
+    if scores.changed or not whole:
+        with run.stage(CANDIDATES, key):
+            run.write_json(CANDIDATES, scores.rows_in_order())
+    (run.path / f"{_PART}.json").unlink(missing_ok=True)
+
+
+def read_candidates(run: Run) -> list[Candidate]:
+    """The candidates with what is known of them."""
+    return [Candidate.of_published(row) for row in run.read_json(CANDIDATES)]
+
+
+def made_from(run: Run, positions: Sequence[int]) -> str:
+    """The fingerprint of what the scores are made from; which of them are there is no part of it."""
+    needs = [run.input_of(name) for name in (activations_stage(ALIGNED), "prompts")]
+    return fingerprint([_VERSION, needs, {}, {"positions": list(positions)}])
+
+
+class _Scores:
+    """The scores that are known, by place; None, or no row, is one that was not computed."""
+
+    def __init__(self, run: Run, key: str, whole: bool) -> None:
+        """Take over those of an earlier fit, or of one that was interrupted, on the same inputs."""
+        self._run, self._key, self.changed = run, key, False
+        rows: list[dict[str, Any]] = []
+        if run.has_json(_PART) and (part := run.read_json(_PART))["made_from"] == key:
+            rows, self.changed = part["rows"], True
+        elif whole:
+            rows = run.read_json(CANDIDATES)
+        self.rows: dict[Place, dict[str, Any]] = {(row[KEYS["position"]], row[KEYS["layer"]]): row for row in rows}
+
+    def get(self, name: str, place: Place, compute: Any) -> float:
+        """A score, computed and kept where it is not known."""
+        row = self.rows.get(place)
+        undefined = row is not None and row[KEYS["induce"]] is None  # the first that is computed of any candidate
+        if row is not None and (undefined or row[KEYS[name]] is not None):
+            return math.nan if undefined else float(row[KEYS[name]])
+        value = compute()
+        empty = {KEYS["position"]: place[0], KEYS["layer"]: place[1], **dict.fromkeys(list(KEYS.values())[2:])}
+        row = self.rows.setdefault(place, empty)
+        row[KEYS[name]] = value if math.isfinite(value) else None
+        self.changed = True
+        self._run.write_json(_PART, {"made_from": self._key, "rows": self.rows_in_order()})
+        return value
+
+    def rows_in_order(self) -> list[dict[str, Any]]:
+        """The rows, in the order of their places."""
+        return [self.rows[place] for place in sorted(self.rows)]
