@@ -68,7 +68,7 @@ def _write(member: Member, evaluation: Evaluation, run: Run, model: ModelHost, r
     try:
         start, end = (merged_weights(model, ref) for ref in (run.lineage.ref(member.reference), member.ref))
     except CheckpointError as error:
-        rows = pd.DataFrame([{**member.labels, "reason": error.what}])
+        rows = pd.DataFrame([{**member.labels, "reason": error.got or error.what}])
     else:
         mixes = {
             (kept, third): mix(start, end, run.n_layers, third, drop=kept == "drop")
