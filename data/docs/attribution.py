@@ -227,16 +227,18 @@ def read_lines(out: Path) -> list[dict[str, Any]]:
 
 
 def tables(out: Path) -> Iterator[str]:
-    """What the page says, in Markdown."""
+    """What the page says, in Markdown: of drops by kind of history, of half-subsets by history."""
     lines = pd.DataFrame(read_lines(out))
-    names = list(dict.fromkeys(lines["run"]))
+    lines = lines.assign(kind=lines["run"].str.replace(r"-\d+$", "", regex=True))
+    names, kinds = list(dict.fromkeys(lines["run"])), list(dict.fromkeys(lines["kind"]))
     scores = {name: pd.read_parquet(score_file(out, name)) for name in names}
-    yield _grid("rank correlation with the return of half-subsets", names, _datamodelling(lines, scores))
-    yield _grid(
-        "the same, the number of examples of the top cluster held fixed", names, _datamodelling(lines, scores, 1)
-    )
     for part in ("drop", "drop beside the top cluster"):
-        yield _grid(f"{part}: change of the return, mean ± SD over {ORDERS} orders", names, _changes(lines, part))
+        title = f"{part}: change of the return, mean ± SD over orders and histories (trainings)"
+        yield _grid(title, kinds, _changes(lines, part))
+    if (lines["part"] == "subset").any():
+        title = "rank correlation with the return of half-subsets"
+        yield _grid(title, names, _datamodelling(lines, scores))
+        yield _grid(f"{title}, the top cluster's part held fixed", names, _datamodelling(lines, scores, 1))
 
 
 def _grid(title: str, names: Sequence[str], rows: dict[str, dict[str, str]]) -> str:
@@ -277,20 +279,21 @@ def _correlation(left: np.ndarray, right: np.ndarray, fixed: np.ndarray | None) 
 
 
 def _changes(lines: pd.DataFrame, part: str) -> dict[str, dict[str, str]]:
-    """Return without the top of each ranking less that without nothing, in the same orders."""
-    whole = lines[(lines["part"] == "drop") & (lines["dropped"] == "nothing")].set_index(["run", "order"])["return"]
-    rows = {"nothing (the return itself)": {name: _spread(values) for name, values in whole.groupby("run")}}
+    """Return without the top of each ranking less that without nothing, of the same history in the same order."""
+    keys = ["kind", "run", "order"]
+    whole = lines[(lines["part"] == "drop") & (lines["dropped"] == "nothing")].set_index(keys)["return"]
+    rows = {"nothing (the return itself)": {kind: _spread(values) for kind, values in whole.groupby("kind")}}
     for by, trainings in lines[(lines["part"] == part) & (lines["dropped"] != "nothing")].groupby(
         "dropped", sort=False
     ):
-        returns = trainings.set_index(["run", "order"])["return"]
+        returns = trainings.set_index(keys)["return"]
         difference = (returns - whole.reindex(returns.index)).dropna()
-        rows[str(by)] = {name: _spread(values, sign=True) for name, values in difference.groupby("run")}
+        rows[str(by)] = {kind: _spread(values, sign=True) for kind, values in difference.groupby("kind")}
     return rows
 
 
 def _spread(values: pd.Series, *, sign: bool = False) -> str:
-    return f"{_number(values.mean(), 3, sign=sign)} ± {values.std():.3f}"
+    return f"{_number(values.mean(), 3, sign=sign)} ± {values.std():.3f} ({len(values)})"
 
 
 def _number(value: float, digits: int = 2, *, sign: bool = False) -> str:
