@@ -18,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
 _MAIN = sys.modules["__main__"]
 # No test sees whether the disk has what the system holds (a killed process loses none of it), and waiting takes long.
+REAL_FSYNC = os.fsync
 os.fsync = lambda _: None
 # The parser of all verbs is made anew at each call, in a tenth of a second; it is the same one.
 typer.testing._get_command = functools.cache(typer.testing._get_command)

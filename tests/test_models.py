@@ -10,16 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from probes.activations import collect_layer
 from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models import DriftNorms, ModelHost
 from probes.models.architecture import KNOWN, ask_transformer_lens, find_places
 from probes.models.structure import check_structure
-from probes.models.weight_space import drift_norms, noised
+from probes.models.weight_space import drift_norms, noised, norms_up_to
 from tests.builders import (
     DEPTH,
     FAMILIES,
@@ -617,6 +619,20 @@ class TestSham:
         assert torch.equal(expected, under(dict(reversed(norms.items())), 3))
         assert torch.equal(expected, under({"model.layers.1.mlp.up_proj.weight": 2.0}, 3))
         assert not torch.equal(expected, under(norms, 4))
+
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_a_layer_needs_noise_on_what_it_depends_on_alone(self, tied: bool, tmp_path: Path) -> None:
+        aligned = save_checkpoint(tmp_path / "a", tiny_model(tie_word_embeddings=tied), tiny_tokenizer())
+        later = save_checkpoint(tmp_path / "b", move_weights(tiny_model(tie_word_embeddings=tied)))
+        host = ModelHost(aligned, device="cpu")
+        whole, streams = drift_norms(host, later), []
+        below = norms_up_to(host, whole, 0)
+        assert below.keys() == {name for name in whole if "layers.0." in name or "embed_tokens" in name}
+        for norms in (whole, below, {**below, "model.layers.0.input_layernorm.weight": 0.0}):
+            with noised(host, norms, seed=0):
+                streams.append(collect_layer(host, [[5, 6, 7], [8, 9]], 0))
+        assert np.array_equal(*streams[:2])
+        assert not np.array_equal(streams[0], streams[2])
 
     def test_full_rank_noise_is_of_full_rank(self, host: ModelHost) -> None:
         name = "model.layers.0.self_attn.q_proj.weight"

@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from probes.cli.command import Verb
+from probes.cli.command import Json, Verb
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.cli.ways import Harmful, Harmless
 from probes.errors import UsageError
 
-Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
 Ranking = Literal["forecast", "share", "effect", "bm25"]
 
 

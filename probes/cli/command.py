@@ -22,6 +22,7 @@ from probes.cli.remote_runs import bring_runs, send_runs
 from probes.errors import GravityError, UsageError
 
 _LOG = "gravity-probe-error.log"
+Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
 Workers = Annotated[
     str | None,
     typer.Option(

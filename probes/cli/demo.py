@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from probes.cli.command import Verb, Workers, with_json_lines
+from probes.cli.command import Json, Verb, Workers, with_json_lines
 from probes.cli.output import print_json
 from probes.cli.ways import words
 from probes.errors import UsageError
@@ -15,7 +15,6 @@ from probes.errors import UsageError
 if TYPE_CHECKING:
     from probes.tasks.chat_demo import ChatDemo
 
-Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
 _WORKERS = 2  # of the toy model's demo, which trains its arms on two cores
 
 

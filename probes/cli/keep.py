@@ -51,7 +51,9 @@ def status(
             if stage["fault"]:
                 typer.echo(f"{stage['stage']}: a file {stage['fault']}")
         checked = "hashed" if verify else "looked at by size (--verify hashes them)"
-        typer.echo(f"Files {checked}: {'all as they were written' if about['whole'] else 'damaged, see above'}.")
+        left_there = about["remote"] is not None and about["remote"]["left_there"]
+        whole = f"all {'that are here ' if left_there else ''}as they were written"
+        typer.echo(f"Files {checked}: {whole if about['whole'] else 'damaged, see above'}.")
     if not about["whole"]:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.cli.command import Verb, Workers, notice, with_json_lines
+from probes.cli.command import Json, Verb, Workers, notice, with_json_lines
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.errors import UsageError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<lineage's name>.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the settings file, e.g. --set splits=100."),
@@ -94,6 +93,15 @@ def measure(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MAP",
+            help="Spread each model over several devices: auto, balanced, balanced_low_0, sequential, or a JSON file"
+            " of devices by module name.",
+        ),
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(metavar="BITS", help="Read the models in 4bit or 8bit.")] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(min=0, help="Tokens per batch; 0 chooses it automatically.")
     ] = None,
@@ -131,6 +139,8 @@ def measure(
         "headline_layer": layer,
         "device": device,
         "dtype": dtype,
+        "device_map": _read_device_map(device_map),
+        "quantize": quantize,
         "batch_tokens": batch_tokens or None,
         "seed": seed,
         "nulls": None if nulls else False,
@@ -179,6 +189,15 @@ def _history(file: Path | None, roles: dict[str, Any], checkpoints: list[str], *
     if history.witness is None:
         _say_no_witness(history, in_file=file is not None)
     return history
+
+
+def _read_device_map(text: str | None) -> str | dict[str, Any] | None:
+    """A strategy's name as it is; of a JSON file, what it holds."""
+    from probes.store.documents import read_object
+
+    if text is None or not text.endswith(".json"):
+        return text
+    return dict(read_object(Path(text), kind="device map", error=UsageError))
 
 
 def _settings(file: Path | None, texts: list[str], flags: dict[str, Any]) -> Settings:

@@ -7,11 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from probes.cli.command import Verb
+from probes.cli.command import Json, Verb
 from probes.cli.output import print_json
 from probes.errors import UsageError
-
-Json = Annotated[bool, typer.Option("--json", help="Print the documented JSON instead of tables.")]
 
 
 def register(app: typer.Typer) -> None:

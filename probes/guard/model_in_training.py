@@ -24,10 +24,11 @@ class LiveModel(ModelView):
         """Find the parts of `model`, which may be wrapped by data parallelism or peft.
 
         Raises:
-            GuardError: its parameters are sharded.
+            GuardError: its parameters are sharded, or in 4 bits on a CPU.
             CheckpointError: its architecture is not supported.
         """
         refuse_sharded(model)
+        refuse_packed(model)
         with undisturbed(unwrap(model)):
             super().__init__(model, tokenizer)
 
@@ -52,6 +53,25 @@ def refuse_sharded(model: nn.Module) -> None:
             got=sharding,
             expected="whole parameters on every process: one device, or DistributedDataParallel",
             next_step="Train with LoRA under DistributedDataParallel, or measure the checkpoints afterwards.",
+        )
+
+
+def refuse_packed(model: nn.Module) -> None:
+    """Refuse a model in 4 bits on a CPU.
+
+    For speed, bitsandbytes packs such weights at the first pass without gradients, as a guard makes them, and then
+    hands no gradient on to the blocks before: adapters there would be left untrained, without a word. On accelerators
+    a quantised base is trained as peft does it, and held against the run that it is guarded by like any other.
+
+    Raises:
+        GuardError: it is one.
+    """
+    packed = (parameter for parameter in model.parameters() if type(parameter).__name__ == "Params4bit")
+    if any(parameter.device.type == "cpu" for parameter in packed):
+        raise GuardError(
+            "The guard does not train on a base in 4 bits on a CPU, where bitsandbytes loses gradients after a reading",
+            expected="the base as it is stored, or an accelerator",
+            next_step="Load the base without load_in_4bit.",
         )
 
 

@@ -78,16 +78,39 @@ def begin(
     return begin_run(out, lineage, prompts, settings or Settings(nulls=False, splits=20, bootstraps=100), config)
 
 
-def penalty_ids(
-    run: Run, mode: str, penalty: PromptSet | None, evaluation: PromptSet | None
-) -> Sequence[Sequence[int]]:
+def needs_prompts(mode: str) -> bool:
+    """Whether a mode has penalty prompts."""
+    return mode != WATCH and MODES.get(mode) is not None
+
+
+def refuse_overlap_early(
+    source: Run | Lineage, probe: PromptSet | None, penalty: PromptSet | None, evaluation: PromptSet | None
+) -> None:
+    """Refuse penalty prompts that have another use too, before anything is measured.
+
+    Args:
+        source: a lineage, or a measured run, whose prompts are then the probe prompts.
+        probe: probe prompts where `source` is a lineage; None is our own.
+        penalty: penalty prompts; None is none.
+        evaluation: evaluation prompts; None is none.
+
+    Raises:
+        PromptError: some are among the probe or the evaluation prompts.
+    """
+    if penalty is not None:
+        probe = source.prompts if isinstance(source, Run) else probe or default_prompts("probe")
+        refuse_shared(penalty, probe.texts, "probe")
+        refuse_shared(penalty, () if evaluation is None else evaluation.texts, "evaluation")
+
+
+def penalty_ids(run: Run, mode: str, penalty: PromptSet | None) -> Sequence[Sequence[int]]:
     """The rendered penalty prompts, of the label that the mode looks at; none for a mode without a penalty.
 
     Raises:
         UsageError: the mode needs prompts, and there are none of its label.
-        PromptError: some are among the probe or the evaluation prompts.
+        PromptError: some are among the prompts that the run was measured or evaluated on.
     """
-    if mode == WATCH or MODES.get(mode) is None:
+    if not needs_prompts(mode):
         return ()
     if penalty is None:
         raise UsageError(
@@ -96,8 +119,6 @@ def penalty_ids(
             expected="prompts that are neither probe nor evaluation prompts",
         )
     refuse_overlap(run, penalty)
-    if evaluation is not None:
-        refuse_shared(penalty, evaluation.texts, "evaluation")
     label = "harmless" if mode == HARMLESS else "harmful"
     prompts = tuple(prompt for prompt in penalty.prompts if prompt.label == label)
     if not prompts:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from probes.models.host import ModelHost
     from probes.models.kinship import Kinship
     from probes.models.noise import DriftNorms
+    from probes.models.placement import Placement
 
-_HOMES = {"DriftNorms": "noise", "Kinship": "kinship", "ModelHost": "host"}
+_HOMES = {"DriftNorms": "noise", "Kinship": "kinship", "ModelHost": "host", "Placement": "placement"}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"probes.models.{_HOMES[name]}"), name)
 
 
-__all__ = ["DriftNorms", "Kinship", "ModelHost"]
+__all__ = ["DriftNorms", "Kinship", "ModelHost", "Placement"]

@@ -123,6 +123,11 @@ class Attached:
             yield _low_rank(weight, module)
             yield from self._written_over(f"{path}.{name}" for name, _ in own.named_parameters(recurse=False))
             return
+        held = self._own.parameters.get(weight)
+        if held is not None and not held.is_floating_point():
+            raise CheckpointError(
+                _NO_SHAM, got=f"{type(module).__name__} on quantised weights", expected="plain LoRA, or whole weights"
+            )
         rank = 2 * module.r[_NAME] if _is_plain_lora(module) else _rank_left(module)
         names = [name for name, _ in own.named_parameters(recurse=False)]
         for name in names:
@@ -312,8 +317,9 @@ def _is_plain_lora(module: Any) -> bool:
     """Whether a layer adds the product of two factors, and that alone."""
     from peft.tuners import lora
 
+    quantised = (getattr(lora, name, None) for name in ("Linear4bit", "Linear8bitLt"))  # with bitsandbytes alone
     return (
-        type(module) in (lora.Linear, lora.Embedding)
+        type(module) in (lora.Linear, lora.Embedding, *quantised)
         and _NAME not in module.lora_variant
         and not module.lora_bias.get(_NAME)
     )

@@ -11,8 +11,9 @@ import torch
 from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models.ablation import Ablatable, Ablation, under_ablation
-from probes.models.adapter import Attached, Change, check_adapter
-from probes.models.devices import find_device
+from probes.models.adapter import Attached, Change
+from probes.models.checkpoint_folders import CheckpointFolders
+from probes.models.devices import input_device
 from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
@@ -24,14 +25,14 @@ from probes.models.kinship import (
     describe_base,
 )
 from probes.models.layout import Layout
-from probes.models.loading import check_all_placed, load_config, load_model, load_tokenizer, move_parameters
-from probes.models.precision import in_fitting_precision, precision_notice
+from probes.models.loading import check_all_placed, load_config, load_tokenizer, move_parameters
+from probes.models.placement import Placement, describe_placement, is_whole, let_go, placement_notices
+from probes.models.precision import precision_notice
 from probes.models.prefix import try_prefix
 from probes.models.pristine import Marks, checksums, marks
-from probes.models.quantised import full_precision_base
-from probes.models.source import folder_of
 from probes.models.structure import check_structure
 from probes.models.vocabulary import (
+    check_same_vocabulary,
     check_vocabulary,
     describe_vocabulary,
     pair_rows,
@@ -42,7 +43,7 @@ from probes.models.vocabulary import (
 from probes.models.weights import Pairs, Shapes, WeightFiles
 
 
-class ModelHost(Ablatable):
+class ModelHost(CheckpointFolders, Ablatable):
     """Holds the aligned model, and puts any other checkpoint of its lineage in its place.
 
     Weights are copied from their file straight into the module's parameters: there is no second copy of the model. The
@@ -56,6 +57,8 @@ class ModelHost(Ablatable):
         notices: sentences on what was read in another way than one might think, for a run's manifest.
         ablation: what an ablated witness is read without; its direction is given once it is selected.
         folders: where each (place, revision) was found, once and for all.
+        placement: where and in which form the weights are held.
+        is_whole: whether their numbers are there to be copied, and written over.
         starts: of adapters whose arm does not begin at the aligned model but elsewhere, as a mirror's, that model.
     """
 
@@ -63,7 +66,7 @@ class ModelHost(Ablatable):
         self,
         aligned: CheckpointRef,
         *,
-        device: str = "auto",
+        device: str | Placement = "auto",
         dtype: str = "auto",
         allow_pickle: bool = False,
         allow_unrelated: bool = False,
@@ -72,7 +75,7 @@ class ModelHost(Ablatable):
 
         Args:
             aligned: where it lives.
-            device: `auto` (CUDA if there, else MPS, else CPU) or a torch device.
+            device: `auto` (CUDA if there, else MPS, else CPU), a torch device, or a placement of another kind.
             dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
             allow_pickle: take pickled weights, with torch's `weights_only`.
             allow_unrelated: take checkpoints whose weights are unrelated to the aligned ones.
@@ -82,7 +85,7 @@ class ModelHost(Ablatable):
             UsageError: there is no such device here.
         """
         self.aligned = aligned
-        self.device = find_device(device)
+        self.placement = device if isinstance(device, Placement) else Placement(device)
         self._allow_pickle, self._allow_unrelated = allow_pickle, allow_unrelated
         self.folders: dict[tuple[str, str | None], Path] = {}
         self._attached: Attached | None = None
@@ -92,19 +95,17 @@ class ModelHost(Ablatable):
         files = WeightFiles.of_model(folder, allow_pickle=allow_pickle)
         self.config = load_config(folder)
         self.tokenizer = load_tokenizer(folder)
-        loaded = load_model(folder, dtype, pickled=files.pickled)
-        self._stored = loaded.dtype
-        if dtype == "auto":
-            loaded = in_fitting_precision(loaded, self.device)
-        self.model: Any = loaded.to(self.device)
-        self._hollow = False
+        self.model: Any
+        self.model, self._stored = self.placement.load(folder, dtype, pickled=files.pickled)
+        self.device, self.is_whole, self._hollow = input_device(self.model), is_whole(self.model), False
         self._locate()
         self._notice(precision_notice(self._stored, self.model.dtype))
-        self._notice(try_prefix(self))
+        for sentence in (*placement_notices(self.model, self.placement.quantize), try_prefix(self)):
+            self._notice(sentence)
         self._tried_without_adapter = list(self.prefix_tried)
-        self._targets = self.model.state_dict()
-        self._layout = Layout.learned(files, self._targets)
-        self._sample = WeightSample.of(self.model)
+        self._targets = self._own_tensors()
+        self._layout = Layout.learned(files, self._targets) if self.is_whole else None
+        self._sample = self._sample_weights(files)
         self.kinship = Kinship(1.0, 0.0)
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
@@ -133,7 +134,7 @@ class ModelHost(Ablatable):
         self._detach()
         if not untouched:
             self.forget()
-            self._targets = self.model.state_dict()
+            self._targets = self._own_tensors()
         if base != self._base:
             self._load_base(folder, str(ref))
             self._base = base
@@ -144,16 +145,6 @@ class ModelHost(Ablatable):
             self._adapter = ref.adapter
             self._say_what_it_sits_on(ref)
         self._marks = marks(self.model)
-
-    def find(self, ref: CheckpointRef) -> None:
-        """Look up where `ref` lies, without loading it.
-
-        Raises:
-            CheckpointError: it is not there.
-        """
-        if ref.adapter:
-            self._adapter_folder(ref.adapter)
-        self._folder(*self.base_of(ref))
 
     def weights_sha256(self, ref: CheckpointRef) -> str:
         """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
@@ -168,7 +159,7 @@ class ModelHost(Ablatable):
     @property
     def about(self) -> dict[str, Any]:
         """As any model says of itself, and the precision its files are in where it computes in another."""
-        about = super().about
+        about = {**super().about, **describe_placement(self.model, self.placement.quantize)}
         stored = str(self._stored).removeprefix("torch.")
         return about if stored == about["dtype"] else {**about, "stored_dtype": stored}
 
@@ -182,54 +173,40 @@ class ModelHost(Ablatable):
         """The adapter on the module."""
         return self._attached
 
-    def files(self, ref: CheckpointRef) -> WeightFiles:
-        """The weight files of `ref` without its adapter.
-
-        Raises:
-            CheckpointError: they are not there.
-        """
-        return WeightFiles.of_model(self._folder(*self.base_of(ref)), allow_pickle=self._allow_pickle)
-
-    def base_of(self, ref: CheckpointRef) -> tuple[str, str | None]:
-        """Place and revision of what `ref` is without its adapter, in full precision.
-
-        Raises:
-            CheckpointError: its adapter was trained on a quantised twin of another model.
-        """
-        base = full_precision_base(ref, self.aligned)
-        return base.model, base.revision
-
     def forget(self) -> None:
         """What the module holds is no checkpoint any more: the next `put` loads afresh."""
         self._base = None
 
     def bare(self) -> dict[str, torch.Tensor]:
-        """The module's tensors by name, its adapter taken off, to be written over."""
+        """The module's tensors by name, its adapter taken off, to be written over.
+
+        Raises:
+            CheckpointError: their numbers are not there.
+        """
+        self._need_whole()
         self._detach()
         self.forget()
         return self._targets
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """The base model's parameters by name, each once, whether or not an adapter is attached."""
+        """The base model's parameters by name, each once, whether or not an adapter is attached.
+
+        Raises:
+            CheckpointError: their numbers are not there.
+        """
+        self._need_whole()
         seen: dict[int, str] = {}
         for name, tensor in self._targets.items():
             seen.setdefault(tensor.data_ptr(), name)
         return {name: self._targets[name] for name in seen.values()}
 
-    def _folder(self, place: str, revision: str | None) -> Path:
-        """The folder of a place, looked up once: a branch that moves on the hub must not move under a run."""
-        key = (place, revision)
-        if key not in self.folders:
-            self.folders[key] = folder_of(place, revision, allow_pickle=self._allow_pickle)
-        return self.folders[key]
-
-    def _adapter_folder(self, place: str) -> Path:
-        folder = self._folder(place, None)
-        check_adapter(folder)
-        files = WeightFiles.of_adapter(folder, allow_pickle=self._allow_pickle)
-        if not files.pickled:
-            files.shapes()
-        return folder
+    def _need_whole(self) -> None:
+        if not self.is_whole:
+            raise CheckpointError(
+                "The weights of this model cannot be read or written in place",
+                got=f"weights in {self.placement.quantize}" if self.placement.quantize else "weights held elsewhere",
+                next_step="Measure without --quantize, and with all of the model on accelerators.",
+            )
 
     def take_off(self) -> Iterator[Change]:
         """What the adapter on the module adds to each parameter; it is off the module afterwards.
@@ -244,6 +221,12 @@ class ModelHost(Ablatable):
             self._detach()
 
     def _attach(self, adapter: Path) -> None:
+        if any(parameter.is_meta for parameter in self.model.parameters()):
+            raise CheckpointError(
+                "peft does not put an adapter on weights that are held in host memory or on disk",
+                got=f"the device map {self.placement.device_map}",
+                next_step="Give the model more accelerators, read it with --quantize 4bit, or merge the adapter.",
+            )
         if self._sums is None:
             self._sums = checksums(self.model)
         try:
@@ -294,6 +277,8 @@ class ModelHost(Ablatable):
         if pairs is not None:
             unplaced = [name for name in shapes if self._layout_target(name) is None]
             check_all_placed(folder, unplaced, self.model)
+        if not self.is_whole:
+            check_same_vocabulary(vocabulary_size(config), vocabulary_size(self.config), name)
         self._base = None
         self._clear_vocabulary(config)
         if pairs is not None:
@@ -307,7 +292,7 @@ class ModelHost(Ablatable):
         if rows != own:
             check_vocabulary(rows, self.tokenizer, name)
             self._of_base = describe_vocabulary(rows, own, added_tokens(folder, self._shared), name)
-        self.kinship = self._sample.kinship(WeightSample.of(self.model))
+        self.kinship = self._sample.kinship(self._sample_weights(files))
         if not self._allow_unrelated:
             check_related(self.kinship, name)
 
@@ -339,10 +324,20 @@ class ModelHost(Ablatable):
 
     def _rebuild(self, folder: Path, *, pickled: bool) -> None:
         """Load through transformers, which knows every layout; the module's memory is given up before."""
-        for parameter in self.model.parameters():
-            parameter.data = parameter.data.new_empty(0)
+        let_go(self.model)
         self._targets, self._hollow = {}, True
-        fresh = load_model(folder, self.model.dtype, pickled=pickled)
-        resize_vocabulary(fresh, vocabulary_size(self.config))
-        move_parameters(fresh.requires_grad_(False).to(self.device), self.model)
-        self._targets, self._hollow = self.model.state_dict(), False
+        fresh, _ = self.placement.load(folder, self.model.dtype, pickled=pickled)
+        if self.is_whole:
+            resize_vocabulary(fresh, vocabulary_size(self.config))
+            move_parameters(fresh.requires_grad_(False), self.model)
+        else:
+            self.model = fresh
+        self._targets, self._hollow = self._own_tensors(), False
+
+    def _own_tensors(self) -> dict[str, torch.Tensor]:
+        """The module's tensors by name; none where their numbers are not there."""
+        return self.model.state_dict() if self.is_whole else {}
+
+    def _sample_weights(self, files: WeightFiles) -> WeightSample:
+        """Of the checkpoint on the module; from its files where the module does not hold their numbers."""
+        return WeightSample.of(self.model) if self.is_whole else WeightSample.of_files(files)

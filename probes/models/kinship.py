@@ -17,6 +17,7 @@ from torch import nn
 
 from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
+from probes.models.weights import WeightFiles
 
 RELATED = 0.1
 _SAMPLE = 4096
@@ -165,6 +166,11 @@ class WeightSample:
     def of(cls, model: nn.Module) -> WeightSample:
         """Sample the parameters of two or more dimensions (norms and biases start out alike in all models)."""
         return cls({name: _evenly(parameter) for name, parameter in model.named_parameters() if parameter.ndim >= 2})
+
+    @classmethod
+    def of_files(cls, files: WeightFiles) -> WeightSample:
+        """As `of`, from a checkpoint's files, by their own names."""
+        return cls({name: _evenly(tensor) for name, tensor in files.tensors() if tensor.ndim >= 2})
 
     def kinship(self, sample: WeightSample) -> Kinship:
         """Nearness of `sample` to this sample, taken from the parameters that both have."""

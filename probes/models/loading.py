@@ -59,22 +59,24 @@ def load_tokenizer(folder: Path) -> Any:
         raise _refusal(f"The aligned model {folder} has no tokenizer that can be read", error) from error
 
 
-def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
-    """The language model on the CPU, in evaluation mode and without gradients.
+def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool, **more: Any) -> Any:
+    """The language model, in evaluation mode and without gradients; on the CPU where `more` does not say otherwise.
 
     Args:
         folder: a Hugging Face folder, or a GGUF file.
         dtype: `auto` for as stored, else a precision.
         pickled: whether its weights are pickled (the caller has decided that this is allowed).
+        more: as of transformers' `from_pretrained`.
 
     Raises:
         CheckpointError: it cannot be read, lacks weights, which would be left at random numbers, or has weights that
             find no place.
     """
     files = WeightFiles.of_model(folder, allow_pickle=pickled)
-    place, more = _place(folder)
+    place, gguf = _place(folder)
     config = load_config(folder)
-    options = {"dtype": dtype, "weights_only": True, "trust_remote_code": False, "output_loading_info": True}
+    fixed = {"dtype": dtype, "weights_only": True, "trust_remote_code": False, "output_loading_info": True}
+    options = {**more, **fixed}
     try:
         with no_progress_bar():
             if files.wrapped:
@@ -87,7 +89,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> Any:
                 loaded: Any = model_class.from_pretrained(None, config=config, state_dict=tensors, **options)
             else:
                 loaded = _auto_class(config).from_pretrained(
-                    place, **more, use_safetensors=not pickled, local_files_only=True, **options
+                    place, **gguf, use_safetensors=not pickled, local_files_only=True, **options
                 )
     except _FAULTS as error:
         raise _refusal(f"{folder} cannot be loaded", error) from error

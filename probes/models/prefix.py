@@ -217,6 +217,6 @@ def _streams(host: ModelView, arguments: dict[str, Any]) -> Iterator[torch.Tenso
 
 
 def _relative_error(host: ModelView, whole: torch.Tensor, behind: torch.Tensor) -> float:
-    _, mask = pad_tokens(_SUFFIXES, host.device)
+    mask = pad_tokens(_SUFFIXES, host.device)[1].to(whole.device)
     difference, size = ((tensor.float().norm(dim=-1) * mask).max() for tensor in (whole - behind, whole))
     return float(difference / size)

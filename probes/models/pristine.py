@@ -18,16 +18,31 @@ Marks = Mapping[str, tuple[int, int]]
 def marks(model: nn.Module) -> Marks:
     """Where each tensor lies and how often it was written: equal marks, and no in-place change past autograd's count.
 
-    Costs nothing. What peft writes through `.data` does not count; for that there is `checksums`.
+    Costs nothing. Of weights that accelerate holds elsewhere it says nothing. What peft writes through `.data` does not
+    count; for that there is `checksums`.
     """
-    tensors = model.state_dict(keep_vars=True)
-    return {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()}
+    tensors = _own_tensors(model)
+    return {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items() if not tensor.is_meta}
 
 
 def checksums(model: nn.Module) -> dict[str, int]:
-    """Sum of the bits of each tensor, as integers of 64 bits: one pass through memory."""
-    sums = {name: _bit_sum(tensor) for name, tensor in model.state_dict().items()}
+    """Sum of the bits of each tensor, as integers of 64 bits: one pass through memory.
+
+    Weights that accelerate holds elsewhere are left out: nothing that is attached to the model reaches them.
+    """
+    tensors = _own_tensors(model)
+    sums = {name: _bit_sum(tensor) for name, tensor in tensors.items() if not tensor.is_meta}
     return {name: int(total) for name, total in sums.items()}
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What is saved of a model. (Of one in 4 bits, `state_dict` would write over the weights as it reads them.)"""
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    for path, module in model.named_modules(remove_duplicate=False):
+        buffers = ((name, buffer) for name, buffer in module._buffers.items() if buffer is not None)
+        saved = ((name, buffer) for name, buffer in buffers if name not in module._non_persistent_buffers_set)
+        tensors.update((f"{path}.{name}" if path else name, buffer) for name, buffer in saved)
+    return tensors
 
 
 class Pristine:
@@ -59,8 +74,13 @@ class Pristine:
         return tuple(self._copies)
 
     def is_replaced(self, name: str) -> bool:
-        """Whether the parameter `name` has other memory now."""
-        return self.parameters[name].data_ptr() != self._data[name].data_ptr()
+        """Whether the parameter `name` has other memory now.
+
+        What bitsandbytes has packed it packs otherwise as it goes, and keeps beside it how: that is left to it. Where
+        its bits are others afterwards, `checksums` tell.
+        """
+        parameter = self.parameters[name]
+        return parameter.is_floating_point() and parameter.data_ptr() != self._data[name].data_ptr()
 
     def restore(self) -> None:
         """Put everything back: classes, attributes, submodules, hooks, parameters and the memory they had."""

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from probes.models.architecture import ModelParts
+from probes.models.devices import input_device
 from probes.models.structure import check_structure
 
 
@@ -27,7 +28,7 @@ class ModelView(ModelParts):
         self.model = unwrap(model)
         self.config = self.model.config
         self.tokenizer: Any = tokenizer
-        self.device = next(self.model.parameters()).device
+        self.device = input_device(self.model)
         self._locate()
 
     def _locate(self) -> None:

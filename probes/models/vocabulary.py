@@ -53,6 +53,21 @@ def check_vocabulary(rows: int, tokenizer: Any, name: str) -> None:
         )
 
 
+def check_same_vocabulary(rows: int, own: int, name: str) -> None:
+    """Refuse a vocabulary of another size, for a model whose rows cannot be filled up.
+
+    Raises:
+        CheckpointError: it has another number of rows than the aligned model's.
+    """
+    if rows != own:
+        raise CheckpointError(
+            f"The vocabulary of {name} is of another size, which only a whole model on its devices can take in",
+            got=rows,
+            expected=own,
+            next_step="Measure without --quantize, and with all of the model on accelerators.",
+        )
+
+
 def describe_vocabulary(rows: int, own: int, added: Sequence[str], name: str) -> str:
     """In a sentence: how many rows a checkpoint has beside the aligned model's, and which tokens lie behind them."""
     listed = f" Its tokens behind them: {', '.join(added)}." if added else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -86,6 +86,24 @@ def with_weights(host: ModelHost, weights: Mapping[str, torch.Tensor]) -> Iterat
         host.put(host.aligned)
 
 
+def norms_up_to(host: ModelHost, norms: DriftNorms, layer: int) -> DriftNorms:
+    """Of a drift, what the stream behind block `layer` depends on; noise of it leaves that stream the same bytes.
+
+    Left out are the blocks behind it, the final norm, and an unembedding that is no embedding too.
+    """
+    ends = [host.final_norm, host.model.get_output_embeddings()]
+    behind = {inner for module in (*host.blocks[layer + 1 :], *filter(None, ends)) for inner in module.modules()}
+    before = {
+        parameter.data_ptr()
+        for module in host.model.modules()
+        if module not in behind
+        for parameter in module.parameters(recurse=False)
+    }
+    names = {name for name, tensor in host.parameters().items() if tensor.data_ptr() in before}
+    ranks = {name: rank for name, rank in norms.ranks.items() if name in names}
+    return DriftNorms({name: norm for name, norm in norms.items() if name in names}, ranks)
+
+
 def merged_weights(host: ModelHost, ref: CheckpointRef) -> dict[str, torch.Tensor]:
     """Every weight of `ref` by name, on the CPU in float32, what its adapter adds included. Leaves its base in.
 
@@ -122,6 +140,8 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
     for change in changes:
         on_top.setdefault(change.name, []).append(change)
     files = host.files(ref)
+    if not host.is_whole:
+        return _norms_between_files(host, ref, on_top)
     host.put(_without_adapter(host, host.aligned))
     pairs = host.stream_tensors(files, files.shapes())
     if pairs is not None:
@@ -134,6 +154,35 @@ def _base_norms(host: ModelHost, ref: CheckpointRef, changes: Iterable[Change]) 
     now = {name: host.shared_rows(name, tensor) for name, tensor in host.parameters().items()}
     starts = {name: host.shared_rows(name, copies[name]).to(tensor.device) for name, tensor in now.items()}
     return {name: _distance(starts[name], now[name], on_top.get(name, ())) for name in now}
+
+
+def _norms_between_files(
+    host: ModelHost, ref: CheckpointRef, on_top: Mapping[str, Sequence[Change]]
+) -> dict[str, float]:
+    """As `_base_norms`, of what is in the files of both, where the module does not hold these numbers."""
+    start, end = host.files(host.aligned), host.files(ref)
+    if start.shapes() != end.shapes():
+        raise CheckpointError(
+            f"The weights of {ref} cannot be compared file by file with the aligned model's",
+            got="tensors of other names or shapes",
+            next_step="Measure without --quantize, and with all of the model on accelerators.",
+        )
+    pairs = ((name, start.read([name])[name], tensor) for name, tensor in end.tensors())
+    return {name: _distance(before, tensor, on_top.get(name, ())) for name, before, tensor in pairs}
+
+
+def aligned_norms(host: ModelHost, names: Collection[str]) -> dict[str, float]:
+    """Frobenius norms of the aligned model's parameters of these names, as far as they are known by them.
+
+    Args:
+        host: holds the aligned model.
+        names: of parameters.
+    """
+    if host.is_whole:
+        parameters = host.parameters()
+        return {name: float(parameters[name].float().norm()) for name in names}
+    tensors = ((name, tensor) for name, tensor in host.files(host.aligned).tensors() if name in names)
+    return {name: float(tensor.float().norm()) for name, tensor in tensors}
 
 
 def _without_adapter(host: ModelHost, ref: CheckpointRef) -> CheckpointRef:

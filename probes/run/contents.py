@@ -260,17 +260,18 @@ class Run(MeasuredFolder):
         """The aligned model, opened as the run's settings say; any checkpoint of the lineage can be put in its place.
 
         Args:
-            device: where it runs; None is as the run was measured.
+            device: where it runs, whole; None is as the run was measured, spread over several where it was.
 
         Raises:
             CheckpointError: it is no longer where it was, or cannot be read.
         """
-        from probes.models import ModelHost
+        from probes.models import ModelHost, Placement
 
         settings = self.settings
+        device_map = settings.device_map if device in (None, "auto") else None
         host = ModelHost(
             self.lineage.aligned,
-            device=device or settings.device,
+            device=Placement(device or settings.device, device_map, settings.quantize),
             dtype=settings.dtype,
             allow_pickle=settings.allow_pickle,
             allow_unrelated=settings.allow_unrelated,

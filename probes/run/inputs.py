@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool
 
-from probes.errors import RunFolderError
+from probes.errors import RunFolderError, UsageError
 from probes.lineage import Lineage, Member
 from probes.prompts import Prompt, PromptSet, Rendered, Rendering
 from probes.store import ALIGNED, RunFolder
@@ -32,8 +32,12 @@ class MeasuredFolder(RunFolder):
             lineage: the checkpoints by role, and the trajectories.
             settings: of the measurement.
             config: the options as the user wrote them, where they are not those of `settings`.
+
+        Raises:
+            UsageError: it was measured with models in another number of bits.
         """
         manifest = self.manifest
+        self._refuse_other_bits(settings)
         manifest.status = "running"
         manifest.config_given = dict(config) if config is not None else settings.model_dump(exclude_unset=True)
         headline = manifest.config.get("headline_layer") if settings.headline_layer is None else None
@@ -42,6 +46,16 @@ class MeasuredFolder(RunFolder):
         manifest.config = settings.model_dump() | ({"headline_layer": headline} if headline is not None else {})
         self.note("lineage", " ".join(lineage.notices) or None)  # no file keeps them
         self.place(lineage)
+
+    def _refuse_other_bits(self, settings: Settings) -> None:
+        """Answers and directions of models in other bits would be taken for these models' own."""
+        measured, bits = self.manifest.config.get("quantize"), settings.quantize
+        if self.manifest.checkpoints and measured != bits:
+            raise UsageError(
+                f"{self.path} was measured {f'in {measured}' if measured else 'as the weights are stored'}",
+                got=f"--quantize {bits}" if bits else "no --quantize",
+                next_step="Measure into another folder: --out.",
+            )
 
     def place(self, lineage: Lineage) -> None:
         """Keep a lineage, its folders written from the run's own so that the run can be moved."""
@@ -54,7 +68,8 @@ class MeasuredFolder(RunFolder):
         manifest = self.manifest
         if self.settings.headline_layer is not None:
             manifest.config["headline_layer"] = self.settings.headline(model.n_layers)
-        manifest.model = {**manifest.model, **model.about}
+        known = {name: value for name, value in manifest.model.items() if name != "devices"}
+        manifest.model = {**known, **model.about}
         self.save()
         self.refresh()
 

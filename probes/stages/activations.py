@@ -63,6 +63,11 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
     jobs = [job for job in jobs if not _adopt(run, job)]
     if jobs:  # one budget for all of them, wherever they are done: other batches round differently
         run.manifest.model.setdefault("batch_tokens", automatic_batch_tokens(model))
+    waiting = {job.stage for job in jobs}
+    for member in members:
+        if activations_stage(member.id) not in waiting:  # is there, or was adopted: is listed before any is read
+            known = about.pop(member.id)
+            _keep_checkpoint(run, member, known, _known_notices(run, model, member, known))
     numbers = {}
     for job, (member, notices, deciding) in complete_stages(run, model, jobs, report):
         _keep_checkpoint(run, member, about.pop(member.id), notices)
@@ -70,8 +75,6 @@ def write_activations(run: Run, model: ModelHost, members: Sequence[Member], rep
     for job in jobs:
         run.manifest.model |= numbers[job.name]
     for member in members:
-        if member.id in about:
-            _keep_checkpoint(run, member, about[member.id], _known_notices(run, model, member, about[member.id]))
         run.manifest.checkpoints[member.id] = run.manifest.checkpoints.pop(member.id)
     run.save()
 
@@ -163,6 +166,7 @@ def _key(run: Run, model: ModelHost, weights: str) -> str:
             settings.position,
             settings.store_dtype,
             str(model.about["dtype"]),
+            *filter(None, [run.settings.quantize]),
         ]
     )
 

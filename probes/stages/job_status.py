@@ -26,13 +26,17 @@ class JobStatus:
             run: open for writing.
             report: told the same.
         """
-        self._path, self._report = run.path / _FILE, report
+        self._run, self._path, self._report = run, run.path / _FILE, report
         self._failures: list[str] = []
         self._started = self._written = time.monotonic()
 
     def report(self, progress: Progress) -> None:
-        """Pass it on, and write it down from time to time, and where a job has failed."""
+        """Pass it on, and write it down from time to time, and where a job has failed.
+
+        What earlier jobs have left is written into the manifest by the way, once that is due.
+        """
         self._report(progress)
+        self._run.save_what_waits()
         now = time.monotonic()
         if progress.failure:
             self._failures.append(progress.failure)

@@ -58,7 +58,8 @@ def complete_jobs(run: Run, model: ModelHost, jobs: Mapping[str, Work], report: 
     else:
         run.save()  # others read the settings and the lineage there
         fetched = {key: folder for key, folder in model.folders.items() if Path(key[0]) != folder}
-        site = _Site(run.path.resolve(), str(model.device), fetched)
+        device = str(model.device) if model.placement.device_map is None else None
+        site = _Site(run.path.resolve(), device, fetched)
         tasks = [Task(name, partial(_work_elsewhere, site, work)) for name, work in jobs.items()]
     status = JobStatus(run, report)
     yield from engine.complete(tasks, status.report)
@@ -99,17 +100,20 @@ def _write_stage(job: StageJob, run: Run, model: ModelHost, report: Report) -> t
 
 @dataclass(frozen=True)
 class _Site:
-    """Where the work is: the run folder, the device, and where the driver has found checkpoints that lie elsewhere."""
+    """Where the work is: the run folder, the device, and where the driver has found checkpoints that lie elsewhere.
+
+    Without a device, the model is spread as the run's settings say.
+    """
 
     run: Path
-    device: str
+    device: str | None
     folders: Mapping[tuple[str, str | None], Path]
 
 
 def _work_elsewhere(site: _Site, work: Work, report: Report) -> Any:
     """Do it in a worker, which keeps the model that it has opened for the same lineage."""
     run = _open_run(site.run)
-    settings = run.settings.model_dump(include={"dtype", "allow_pickle", "allow_unrelated"})
+    settings = run.settings.model_dump(include={"dtype", "device_map", "quantize", "allow_pickle", "allow_unrelated"})
     weights = run.manifest.checkpoints.get(ALIGNED, {}).get("weights_sha256")
     key = fingerprint([str(run.lineage.aligned), weights, site.device, settings])
     model = hold_model(key, lambda: run.model(site.device))

@@ -13,6 +13,7 @@ from probes.stages.ablation import write_ablation
 from probes.stages.activations import write_activations, write_noise, write_prompts
 from probes.stages.directions import write_directions
 from probes.stages.headline import write_headline
+from probes.stages.parity import write_parity
 from probes.stages.rendering import choose_rendering, keep_rendering
 from probes.store import activations_stage
 
@@ -88,6 +89,8 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
     if not run.has_witness:
         _forget_witness(run)
     write_activations(run, model, run.members[:1], within(report, 0.0, 0.05))
+    if run.settings.quantize is not None:
+        write_parity(run, model)
     if run.lineage.witness is not None and run.lineage.witness.is_estimate:
         write_ablation(run, model, within(report, 0.05, 0.15))
     roles = [member for member in run.members if member.is_role]

@@ -25,7 +25,7 @@ from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.learned import next_token_loss
 from probes.models.noise import DriftNorms
-from probes.models.weight_space import drift_norms, noised
+from probes.models.weight_space import drift_norms, noised, norms_up_to
 from probes.nulls import NoiseScale, Sham, find_noise_scale, is_as_far
 from probes.progress import Progress, Report
 from probes.run import Run
@@ -84,10 +84,11 @@ _COLUMNS = list(ShamRow.__dataclass_fields__)
 def write_shams(run: Run, model: ModelHost, report: Report) -> None:
     """Complete `shams.parquet` to the number of draws asked for; draws that are there are kept.
 
-    What an earlier version's search left short, today's may reach: such a draw is made anew.
+    What an earlier version's search left short, today's may reach: such a draw is made anew. A model whose weights
+    cannot be written over has none.
     """
     _begin_shams(run, run.headline_layer)
-    members, count = sham_members(run), run.settings.shams
+    members, count = sham_members(run) if model.is_whole else [], run.settings.shams
     rows = run.read_table("shams").to_dict("records")
     searched = {member.id for member in members}
     rows = [row for row in rows if row["reached"] or row.get("farthest", 0) > 0 or row["checkpoint"] not in searched]
@@ -232,7 +233,9 @@ class _Bench:
         return find_noise_scale(read, own)
 
     def _read(self, seed: int, scale: float, prompts: np.ndarray) -> np.ndarray:
-        with noised(self.model, self._scaled_norms(scale), seed):
+        """The layer under noise on what it depends on alone: the same bytes, and a large model's noise takes long."""
+        norms = norms_up_to(self.model, self._scaled_norms(scale), self.layer)
+        with noised(self.model, norms, seed):
             return self._collect(prompts)
 
     def _scaled_norms(self, scale: float) -> DriftNorms:

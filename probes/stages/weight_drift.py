@@ -9,7 +9,7 @@ from typing import Any
 from probes.errors import CheckpointError
 from probes.lineage import Member
 from probes.models import ModelHost
-from probes.models.weight_space import drift_norms
+from probes.models.weight_space import aligned_norms, drift_norms
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
@@ -46,12 +46,12 @@ def _rows(model: ModelHost, member: Member) -> Iterator[dict[str, Any]]:
     except CheckpointError as error:
         yield {**member.labels, "tensor": "", "kind": "", "layer": -1, "reason": error.what}
         return
-    parameters = model.parameters()
-    for name, norm in norms.items():
-        if norm > 0:
-            size = float(parameters[name].float().norm())
-            about = {"frobenius": norm, "relative": norm / size if size else None, "reason": None}
-            yield {**member.labels, "tensor": name, **describe_tensor(name), **about}
+    moved = {name: norm for name, norm in norms.items() if norm > 0}
+    sizes = aligned_norms(model, moved.keys())
+    for name, norm in moved.items():
+        size = sizes.get(name)
+        about = {"frobenius": norm, "relative": norm / size if size else None, "reason": None}
+        yield {**member.labels, "tensor": name, **describe_tensor(name), **about}
 
 
 def total_drift(run: Run) -> dict[str, float | None]:

@@ -56,6 +56,7 @@ class RunFolder:
         self._writing = False
         self._written: dict[str, FileRecord] | None = None  # by the stage that is under way
         self._pace = Pace()
+        self._waits = False  # for its pace to allow the manifest's next writing
 
     @classmethod
     @contextlib.contextmanager
@@ -142,17 +143,23 @@ class RunFolder:
 
     def save(self) -> None:
         """Write the manifest; the mirror of a URL then sends what has changed."""
+        self._waits = False
         with self._pace.measure():
             write_json(self.path / MANIFEST, self.manifest.model_dump())
         if self.mirror is not None and self._writing:
             self.mirror.push_soon()
 
     def save_in_time(self) -> None:
-        """Write the manifest if that takes a small share of the time; who calls this saves at the end of it all.
+        """Write the manifest if that takes a small share of the time, else as soon as it does (`save_what_waits`).
 
-        What a killed process had not written yet is done again.
+        Who calls this saves at the end of it all. What a killed process had not written yet is done again.
         """
-        if self._pace.is_due:
+        self._waits = True
+        self.save_what_waits()
+
+    def save_what_waits(self) -> None:
+        """Write the manifest where `save_in_time` has put it off and it is due by now."""
+        if self._waits and self._pace.is_due:
             self.save()
 
     def finish(self) -> None:

@@ -22,6 +22,14 @@ class Settings(BaseModel):
         "auto",
         description="Precision of the weights; auto is the checkpoint's own. Activations are kept in float32.",
     )
+    device_map: str | dict[str, int | str] | None = Field(
+        None,
+        description="Spread the model over devices, by accelerate: auto, balanced, balanced_low_0, sequential, or a"
+        " device by module name.",
+    )
+    quantize: Literal["4bit", "8bit"] | None = Field(
+        None, description="Read the models in 4 or 8 bits, by bitsandbytes; not given, as they are stored."
+    )
     batch_tokens: int | None = Field(None, ge=1, description="Tokens per batch; found automatically when not given.")
     store_dtype: Literal["float32", "float16"] = Field("float32", description="Precision of activations on disk.")
     position: int = Field(-1, lt=0, description="Token that is read, counted from the end of the rendered prompt.")

@@ -220,8 +220,10 @@ class _Work(BaseModel):
         """Seconds of one device for all that `measure` reads; of every checkpoint, its weights are compared too."""
         reading = self._prompts_flops(self.probe) / machine.speed
         searched = _SEARCHES * self._prompts_flops(_SEARCH_PROMPTS) + self._prompts_flops(self.probe / 2)
-        noising = self.size.parameters / _NOISE + loading  # drawn, and the aligned weights read again
-        sham = (_SEARCHES + 1) * noising + (_DEPTH * searched + self._prompts_flops(_SEARCH_PROMPTS)) / machine.speed
+        below = _DEPTH * self.size.body + self.size.head  # what the headline's layer depends on, the embedding with it
+        drawn = (_SEARCHES * below + self.size.parameters) / _NOISE
+        noising = drawn + (_SEARCHES + 1) * loading  # the aligned weights are read again each time
+        sham = noising + (_DEPTH * searched + self._prompts_flops(_SEARCH_PROMPTS)) / machine.speed
         return (self.checkpoints + 1) * (loading + reading) + 2 * self.tuned * loading + self.shams * sham
 
     def _prompts_flops(self, prompts: int | float) -> float:

@@ -1,7 +1,8 @@
 """What a second worker gains on a study, and what a thousand checkpoints cost the process that drives them.
 
 GRAVITY_DEMO=FOLDER pytest tests/benchmarks/test_workers.py --benchmark-enable -n 0, where FOLDER is a whole
-`gravity-probe demo --no-app`. A ratio of times by the wall: on a machine that does nothing else.
+`gravity-probe demo --no-app`. A ratio of times by the wall: on a machine that does nothing else. GRAVITY_SMALL=1 does a
+small part of it, to see that it works.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_token
 from tests.memory import peak_memory, reset_peak, resident_memory
 
 DEMO = os.environ.get("GRAVITY_DEMO")
-CHECKPOINTS, SHAMS, QUESTIONS = 24, 39, 128
+SMALL = bool(os.environ.get("GRAVITY_SMALL"))
+CHECKPOINTS, SHAMS, QUESTIONS = (4, 19, 16) if SMALL else (24, 39, 128)
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
     ["harmful"] * 16 + ["harmless"] * 16,
 )
-FEW, MANY = 250, 1000
+FEW, MANY = (25, 100) if SMALL else (250, 1000)
 
 
 class TimedEngine(Engine):
@@ -130,7 +132,7 @@ def drive(lineage: Lineage, out: Path) -> tuple[float, float, int]:
         return wall, processor, peak_memory() - before
 
 
-def test_a_thousand_checkpoints(many: Callable[[int], Lineage], tmp_path: Path, report: Report) -> None:
+def test_many_checkpoints(many: Callable[[int], Lineage], tmp_path: Path, report: Report) -> None:
     _, _, few = drive(many(FEW), tmp_path / "few")
     wall, processor, rise = drive(many(MANY), tmp_path / "many")
     milliseconds, memory = 1000 * processor / MANY, f"{(rise - few) / 2**20:.1f} MB"

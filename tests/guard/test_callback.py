@@ -21,6 +21,7 @@ from probes.guard.modes import Options
 from probes.guard.resuming import MARKER, mark_whole, whole_checkpoints
 from probes.guard.safety_watch import SafetyWatch
 from probes.guard.schedule import is_log_spaced, save_interval
+from probes.lineage import Lineage
 from probes.nulls import NO_FURTHER_PASS, SHAMS, TOWARDS_WITNESS
 from probes.prompts import PromptSet, render
 from probes.run import Run
@@ -562,6 +563,15 @@ def test_a_direction_of_another_model_is_refused(history, measured, tmp_path):
     for foreign in (tiny_model(seed=9), tiny_model(num_hidden_layers=2), move_weights(tiny_model(), seed=8, scale=0.3)):
         with pytest.raises(GuardError, match="another model"):
             trainer(foreign, tmp_path / "out", [ReversionGuard(measured)]).train()
+
+
+def test_prompts_that_overlap_are_refused_before_anything_is_measured(tmp_path):
+    out, probe = tmp_path / "out", prompts(0)
+    nowhere = Lineage.of(aligned="org/no-such", witness="org/none")
+    for more in ({"penalty": probe}, {"penalty": PENALTY, "evaluation": PENALTY}):
+        with pytest.raises(PromptError, match="Penalty prompts are among"):
+            ReversionGuard(nowhere, mode="block", out=out, probe=probe, **more)
+    assert not out.exists()
 
 
 def test_prompts_that_overlap_are_refused_with_their_ids(measured):

@@ -38,6 +38,21 @@ def test_stages_that_are_one_of_many_are_in_the_manifest_once_it_is_saved(tmp_pa
         assert len(RunFolder(tmp_path / "run").manifest.stages) == 7
 
 
+def test_a_stage_that_was_put_off_is_in_the_manifest_as_soon_as_that_is_due(tmp_path):
+    """Not at the end of the next one, which a kill may never let come."""
+    with RunFolder.writing(tmp_path / "run") as run:
+        with run._pace.measure(at_least=0.2):
+            pass
+        with run.stage_record("a") as record:
+            run.write_json("part", 1)
+        run.keep_stage("part", record, one_of_many=True)
+        run.save_what_waits()
+        assert "part" not in RunFolder(tmp_path / "run").manifest.stages
+        time.sleep(0.25)
+        run.save_what_waits()
+        assert "part" in RunFolder(tmp_path / "run").manifest.stages
+
+
 def test_an_attempt_that_fails_is_not_repeated_at_once():
     pace = Pace()
     with pytest.raises(OSError, match="full"), pace.measure(at_least=60.0):

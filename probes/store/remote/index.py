@@ -23,7 +23,7 @@ INDEX = ".remote.json"  # here
 SYNC_LOCK = ".remote.lock"  # here, while files come and go
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
 SENT = "sha256:"  # begins the stamp of what we have sent
-OWN_FILES = frozenset({INDEX, SYNC_LOCK, ".lock", "gravity-probe-error.log"})
+OWN_FILES = frozenset({INDEX, SYNC_LOCK, ".lock", ".jobs.json", "gravity-probe-error.log"})
 
 
 class Local(Entry):

@@ -1,0 +1,66 @@
+"""Where the checkpoints of a lineage lie, looked up once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from probes.lineage import CheckpointRef
+from probes.models.adapter import check_adapter
+from probes.models.quantised import full_precision_base
+from probes.models.source import folder_of
+from probes.models.weights import WeightFiles
+
+
+class CheckpointFolders:
+    """Finds the folders of a lineage's checkpoints.
+
+    Attributes:
+        aligned: the reference of the model that all others are held against.
+        folders: where each (place, revision) was found, once and for all.
+    """
+
+    aligned: CheckpointRef
+    folders: dict[tuple[str, str | None], Path]
+    _allow_pickle: bool
+
+    def find(self, ref: CheckpointRef) -> None:
+        """Look up where `ref` lies, without loading it.
+
+        Raises:
+            CheckpointError: it is not there.
+        """
+        if ref.adapter:
+            self._adapter_folder(ref.adapter)
+        self._folder(*self.base_of(ref))
+
+    def files(self, ref: CheckpointRef) -> WeightFiles:
+        """The weight files of `ref` without its adapter.
+
+        Raises:
+            CheckpointError: they are not there.
+        """
+        return WeightFiles.of_model(self._folder(*self.base_of(ref)), allow_pickle=self._allow_pickle)
+
+    def base_of(self, ref: CheckpointRef) -> tuple[str, str | None]:
+        """Place and revision of what `ref` is without its adapter, in full precision.
+
+        Raises:
+            CheckpointError: its adapter was trained on a quantised twin of another model.
+        """
+        base = full_precision_base(ref, self.aligned)
+        return base.model, base.revision
+
+    def _folder(self, place: str, revision: str | None) -> Path:
+        """The folder of a place, looked up once: a branch that moves on the hub must not move under a run."""
+        key = (place, revision)
+        if key not in self.folders:
+            self.folders[key] = folder_of(place, revision, allow_pickle=self._allow_pickle)
+        return self.folders[key]
+
+    def _adapter_folder(self, place: str) -> Path:
+        folder = self._folder(place, None)
+        check_adapter(folder)
+        files = WeightFiles.of_adapter(folder, allow_pickle=self._allow_pickle)
+        if not files.pickled:
+            files.shapes()
+        return folder
