@@ -39,7 +39,6 @@ from probes.guard.preparation import (
     Source,
     begin,
     check_aligned,
-    needs_prompts,
     open_source,
     penalty_ids,
     prompt_set,
@@ -143,12 +142,11 @@ class ReversionGuard(TrainerCallback):
         self._every, self._on_alarm, self._recorded = every, on_alarm, out is not None
         opened = open_source(source)
         evaluation_prompts = prompt_set(evaluation) or (default_prompts("evaluation") if evaluate_every else None)
-        penalty_prompts = prompt_set(penalty) if needs_prompts(mode) else None
-        refuse_overlap_early(opened, prompt_set(probe), penalty_prompts, evaluation_prompts)
+        refuse_overlap_early(opened, mode, prompt_set(probe), prompt_set(penalty), evaluation_prompts)
         self._run = self._begin(opened, prompt_set(probe), out, settings)
         vectors = direction_of(opened if isinstance(opened, Run) else self._run, direction)
         guarded = GuardedDirection.from_vectors(vectors, layers_of(layers, vectors, self._run.n_layers))
-        self._ids = penalty_ids(self._run, mode, penalty_prompts)
+        self._ids = penalty_ids(self._run, mode, prompt_set(penalty))
         effect = make_effect(mode, self._run, guarded, options)
         sizes: dict[str, Any] = {"batch_size": batch_size, "gradient_ratio": gradient_ratio}
         self.guard = None if mode == WATCH else Guard(effect, self._ids, **sizes, seed=seed, on=on_alarm != "block")

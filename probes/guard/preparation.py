@@ -84,12 +84,17 @@ def needs_prompts(mode: str) -> bool:
 
 
 def refuse_overlap_early(
-    source: Run | Lineage, probe: PromptSet | None, penalty: PromptSet | None, evaluation: PromptSet | None
+    source: Run | Lineage,
+    mode: str,
+    probe: PromptSet | None,
+    penalty: PromptSet | None,
+    evaluation: PromptSet | None,
 ) -> None:
     """Refuse penalty prompts that have another use too, before anything is measured.
 
     Args:
         source: a lineage, or a measured run, whose prompts are then the probe prompts.
+        mode: of the guard; without a penalty nothing is looked at.
         probe: probe prompts where `source` is a lineage; None is our own.
         penalty: penalty prompts; None is none.
         evaluation: evaluation prompts; None is none.
@@ -97,7 +102,7 @@ def refuse_overlap_early(
     Raises:
         PromptError: some are among the probe or the evaluation prompts.
     """
-    if penalty is not None:
+    if penalty is not None and needs_prompts(mode):
         probe = source.prompts if isinstance(source, Run) else probe or default_prompts("probe")
         refuse_shared(penalty, probe.texts, "probe")
         refuse_shared(penalty, () if evaluation is None else evaluation.texts, "evaluation")
