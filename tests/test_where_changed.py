@@ -73,14 +73,14 @@ def test_the_frozen_probe_by_hand():
 def test_what_a_fall_of_refusals_goes_with():
     before = {"refusal_harmful": 0.9, "probe_harmful": 1.0, "probe_harmless": 0.1}
 
-    def described(refusal, probe):
+    def description_of(refusal, probe):
         return describe_change(before, {"refusal_harmful": refusal, "probe_harmful": probe})
 
-    assert described(0.85, 0.2) == "held"
-    assert described(0.1, 0.95) == "read-out"
-    assert described(0.1, 0.2) == "representation"
-    assert described(0.1, 0.6) == "both"
-    assert described(0.1, None) is None
+    assert description_of(0.85, 0.2) == "held"
+    assert description_of(0.1, 0.95) == "read-out"
+    assert description_of(0.1, 0.2) == "representation"
+    assert description_of(0.1, 0.6) == "both"
+    assert description_of(0.1, None) is None
     blind = {**before, "probe_harmless": 0.6}
     assert describe_change(blind, {"refusal_harmful": 0.1, "probe_harmful": 0.1}) is None
     assert describe_change({}, {"refusal_harmful": 0.1, "probe_harmful": 0.1}) is None
@@ -111,8 +111,8 @@ def test_thirds_are_read_with_the_weights_that_they_name(run):
     changed = {name for name in start if not torch.equal(weights[name], start[name])}
     assert changed
     assert all(".layers.1." in name for name in changed)
-    others = mix(start, end, run.n_layers, "middle", drop=True)
-    assert all(torch.equal(others[name], start[name] if name in changed else end[name]) for name in start)
+    dropped = mix(start, end, run.n_layers, "middle", drop=True)
+    assert all(torch.equal(dropped[name], start[name] if name in changed else end[name]) for name in start)
     host.put(host.aligned)
     before = {name: tensor.clone() for name, tensor in host.model.state_dict().items()}
     tokens = [run.rendered.token_ids[place] for place in np.flatnonzero(run.harmful)]
@@ -129,8 +129,8 @@ def test_thirds_are_read_with_the_weights_that_they_name(run):
         expected = float((mean - start_mean) @ unit) / norm
         assert table.loc[("keep", third), "return_fraction"] == pytest.approx(expected, abs=1e-6)
     assert abs(table.loc[("keep", "first"), "return_fraction"]) > 1e-4
-    asked = run.read_table("completions", filters=[("checkpoint", "==", "aligned"), ("label", "==", "harmful")])
-    assert set(table["n"]) == {len(asked)}
+    questions = run.read_table("completions", filters=[("checkpoint", "==", "aligned"), ("label", "==", "harmful")])
+    assert set(table["n"]) == {len(questions)}
 
 
 def test_the_tables_of_arms_say_where_the_model_changed(run):

@@ -13,7 +13,9 @@ from probes.stages.thirds import KEPT, THIRDS, thirds_stage
 
 _OF_TABLE = ("motion_guarded", "motion_unguarded", "probe_harmful", "probe_harmless")
 _OF_THIRDS = {"return_fraction": "return", "refusal": "refusal"}
-THIRD_MEASURES = tuple(f"{kept}_{third}_{what}" for kept in KEPT for third in THIRDS for what in _OF_THIRDS.values())
+THIRD_MEASURES = tuple(
+    f"{way}_{third}_{measure}" for way in KEPT for third in THIRDS for measure in _OF_THIRDS.values()
+)
 CHANGE_MEASURES = ("refusal_harmful", *_OF_TABLE, *THIRD_MEASURES)
 HELD, READ_OUT, REPRESENTATION, BOTH = "held", "read-out", "representation", "both"
 _FALL = 0.1  # of refusals, under which nothing has changed that could lie here or there
@@ -26,7 +28,9 @@ def measures_of_change(run: Run) -> dict[str, dict[str, float]]:
     if not run.has_table(CHANGES):
         return {}
     changes = run.read_table(CHANGES).set_index("checkpoint")
-    return {str(name): {**_defined(row, _OF_TABLE), **_of_thirds(run, str(name))} for name, row in changes.iterrows()}
+    return {
+        str(name): {**_defined_values(row, _OF_TABLE), **_of_thirds(run, str(name))} for name, row in changes.iterrows()
+    }
 
 
 def _of_thirds(run: Run, checkpoint: str) -> dict[str, float]:
@@ -35,11 +39,11 @@ def _of_thirds(run: Run, checkpoint: str) -> dict[str, float]:
     return {
         f"{row['kept']}_{row['third']}_{_OF_THIRDS[column]}": value
         for _, row in run.read_table(thirds_stage(checkpoint)).iterrows()
-        for column, value in _defined(row, tuple(_OF_THIRDS)).items()
+        for column, value in _defined_values(row, tuple(_OF_THIRDS)).items()
     }
 
 
-def _defined(row: pd.Series, names: tuple[str, ...]) -> dict[str, float]:
+def _defined_values(row: pd.Series, names: tuple[str, ...]) -> dict[str, float]:
     return {name: float(row[name]) for name in names if pd.notna(row[name])}
 
 

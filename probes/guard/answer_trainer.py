@@ -52,8 +52,8 @@ class AnswerTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the Trainer; of a tuner whose factors peft has cut in the checkpoint, the whole ones beside them."""
-        trained: Any = model or self.model
-        if not restore_allocation(trained, Path(resume_from_checkpoint)):
+        tuned: Any = self.model if model is None else model
+        if not restore_allocation(tuned, Path(resume_from_checkpoint)):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _needed_inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:

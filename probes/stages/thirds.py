@@ -71,13 +71,11 @@ def _write(member: Member, evaluation: Evaluation, run: Run, model: ModelHost, r
         rows = pd.DataFrame([{**member.labels, "reason": error.got or error.what}])
     else:
         mixes = {
-            (kept, third): mix(start, end, run.n_layers, third, drop=kept == "drop")
-            for kept in KEPT
-            for third in THIRDS
+            (way, third): mix(start, end, run.n_layers, third, drop=way == "drop") for way in KEPT for third in THIRDS
         }
         trials = [
-            Trial({"kept": kept, "third": third}, run.lineage.aligned, with_weights(model, weights))
-            for (kept, third), weights in mixes.items()
+            Trial({"kept": way, "third": third}, run.lineage.aligned, with_weights(model, weights))
+            for (way, third), weights in mixes.items()
         ]
         rates = judge_trials(model, trials, evaluation, "asking thirds of an update", report)
         returns = [_return(run, model, member, weights) for weights in mixes.values()]

@@ -13,7 +13,7 @@ from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
 _WAY_COLUMNS = ("step", "return", "Δ", "harm", "over", "KL", "‖ΔW‖")
 _CHANGE_COLUMNS = ("guarded", "others", "probe", "refuse", "changed")
-_THIRDS = tuple(f"{kept}_{third}" for kept in ("keep", "drop") for third in ("first", "middle", "last"))
+_THIRDS = tuple(f"{way}_{third}" for way in ("keep", "drop") for third in ("first", "middle", "last"))
 _THIRD_COLUMNS = tuple(name.replace("_", " ") for name in _THIRDS)
 _ARM_COLUMNS = ("align", "return", "harm", "over", "task", "cost", "spec.")
 
