@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from probes.behaviour.cues import Kind, kind_of
 
-_APOSTROPHES = str.maketrans({**dict.fromkeys("’‘ʼ´`′＇", "'"), **dict.fromkeys("“”„«»", '"')})
+APOSTROPHES = str.maketrans({**dict.fromkeys("’‘ʼ´`′＇", "'"), **dict.fromkeys("“”„«»", '"')})
 _MARKUP = re.compile(r"\*\*|__|^#+ |^(?:assistant|ai|response|answer): ?", re.MULTILINE)
 _QUOTED = re.compile(r'"[^"\n]{1,400}"')
 _NUMBERED = re.compile(r"^\s*(?:\d+[.)]|step \d+[:.]?|[*•])\s", re.MULTILINE)
@@ -43,7 +43,7 @@ class Sentence:
 
 def plain(completion: str) -> str:
     """Lower case, straight apostrophes, no markup; every item of a list begins with a dash."""
-    text = _MARKUP.sub("", completion.translate(_APOSTROPHES).lower())
+    text = _MARKUP.sub("", completion.translate(APOSTROPHES).lower())
     return re.sub(r"[ \t]+", " ", _NUMBERED.sub("- ", text)).strip()
 
 
