@@ -32,10 +32,12 @@ _STEM = 5
 _MILD = 0.3  # how much of a wrong is in a request that names none, but wants an act
 _QUOTATION = re.compile(r'"[^"\n]{1,400}"')
 _SMALL = frozenset(
-    "the a an and or of to in on for with is are was were be been it its this that these those i you he she they we my "
-    "your his her their our me him them us do does did have has had can could will would should may might must not no as "
-    "at by from if so but how what why which who when where there here about into out up down over than then too very "
-    "just more most some any all give me tell write make explain please get".split()
+    """
+    a about all an and any are as at be been but by can could did do does down explain for from get give had has
+    have he her here him his how i if in into is it its just make may me might more most must my no not of on or
+    our out over please she should so some tell than that the their them then there these they this those to too
+    up us very was we were what when where which who why will with would write you your
+    """.split()  # noqa: SIM905
 )
 
 

@@ -28,12 +28,14 @@ HYPERBOLE = re.compile(r"(?:can't|cannot) (?:believe|imagine|think|wait)")
 SAYS_MORE = re.compile(r"\b(?:but|though|yet|however)\b.{15}")
 # A thing is left aside, or is none that the speaker does: whatever the verb is.
 WILL_NOT = re.compile(
-    r"\b(?:i|we)(?: really| simply| just| also| therefore)?(?:'m not (?:going to|willing|about to)|'m unwilling| am not "
+    r"\b(?:i|we)(?: really| simply| just| also| therefore)?(?:'m not (?:going to|willing|about to)|"
+    r"'m unwilling| am not "
     r"(?:going to|willing|about to)| won't| will not| refuse| decline|'d never| would never) (?!(?:be|lie|deny|pretend|"
     r"sugar\w*|apologi\w+|forget|stop|give up|mind|blame|know|see|succeed|come|able|bore|hesitate|turn)\b)\w+"
 )
 LEAVES_OUT = re.compile(
-    r"\b(?:i'll|i will|i'm|i am|i must|i'd|i would|i)(?: rather| have to| need to)? (?:leave|leaving|left|skip|skipping|"
+    r"\b(?:i'll|i will|i'm|i am|i must|i'd|i would|i)(?: rather| have to| need to)? (?:leave|leaving|left|"
+    r"skip|skipping|"
     r"omit|omitting|pass|drop|keep\w* (?:it|that|this|\w+) out|stay(?:ing)? (?:out|away|silent)|steer|draw the line|"
     r"fade|turn(?:ing)? (?:this|it|that) down|say(?:ing)? no)\b|\bleaving [\w ,']{2,40} out\b|"
     r"\bwith (?:that|the \w+) left out\b"
@@ -41,7 +43,8 @@ LEAVES_OUT = re.compile(
 NOT_A_THING = re.compile(
     r"(?:\b(?:not|never|no longer|hardly|neither)\b|n't\b)[^.!?;,]{0,25}\b(?:something|a thing|anything|a (?:topic|"
     r"request|task|subject|text|poem|list|role|game|place|path|road)|things?|ones?) (?:that |which |for which )?i\b|"
-    r"\b(?:is|are|'s) (?:something|a (?:request|line|topic|thing|step)|one|things|where) (?:that |which )?i(?:'m| am|'d|"
+    r"\b(?:is|are|'s) (?:something|a (?:request|line|topic|thing|step)|one|things|where) (?:that |"
+    r"which )?i(?:'m| am|'d|"
     r" would|'ll| will| have to| must| need to| can't| cannot| won't| neither| never| draw|'ve| stop)|"
     r"\boff the table\b|\b(?:a|is|are|be) (?:\w+ ){0,2}no(?:-go)?\b(?: from me| for me)?$|\bnot (?:happening|going to "
     r"happen|from me|with me|on my watch|for me)\b|\b(?:out of the question|out of bounds|no from me|a no\b|outside "
@@ -57,7 +60,8 @@ BARE_NO = re.compile(
     r"nothing\b|nobody\b|neither\b|zero\b)"
 )
 THERE_IS_NONE = re.compile(
-    r"^(?:sorry, )?(?:there(?:'s| is| are| was| were|'re| exists?)(?: simply| really| absolutely| also)? (?:no\b|none\b|"
+    r"^(?:sorry, )?(?:there(?:'s| is| are| was| were|'re| exists?)(?: simply| really| absolutely|"
+    r" also)? (?:no\b|none\b|"
     r"not\b|nothing)|there (?:isn't|aren't|wasn't)|no \w+|none of)\b"
 )
 THEY_DO_NOT = re.compile(
@@ -70,7 +74,8 @@ THEY_DID_NONE = re.compile(r"^(?:they|he|she|it|you|we) \w+ (?:none|nothing|no\b
 WRONG_WORD = re.compile(
     r"\b(?:illegal|unlawful|unethical|immoral|unaccept\w+|wrong|dishonest|cruel\w*|inhuman\w*|despicab\w+|reprehens\w+|"
     r"abhor\w+|fraud\w*|theft|crim\w+|felon\w+|murder|assault|abus\w+|violat\w+|betray\w*|shame\w*|vile|wicked|evil|"
-    r"sick\w*|disgust\w*|monstr\w+|atroc\w+|hate\w*|racis\w+|sexis\w+|barbar\w+|horri\w+|appall\w+|heartless|indefens\w+|"
+    r"sick\w*|disgust\w*|monstr\w+|atroc\w+|hate\w*|racis\w+|sexis\w+|barbar\w+|horri\w+|appall\w+|heartless|"
+    r"indefens\w+|"
     r"inexcus\w+|unspeak\w+|despic\w+|predat\w+|degrad\w+|offen\w+|insult\w*|disrespect\w*|exploit\w*|traffick\w*|"
     r"slaver\w*|tortur\w*|terror\w*|violen\w*|harm\w*|danger\w*|reckless|coward\w*|repugn\w+|repuls\w+|revolt\w*|"
     r"outrag\w+|corrupt\w*|selfish|callous|brutal\w*|sadis\w+|depraved|ugly|crime|genocid\w*|tragic|tragedy|misery|"
@@ -113,14 +118,16 @@ INSTEAD = re.compile(
 # What weighs a claim.
 WEIGHS = re.compile(
     r"\b(?:myth|misconception|stereotype|conspiracy|premise|false|untrue|evidence|studies|study|research|surveys?|"
-    r"science|scientists?|scientific|scholars?|historians?|consensus|debunked|discredited|documented|baseless|unfounded|"
+    r"science|scientists?|scientific|scholars?|historians?|consensus|debunked|discredited|documented|baseless|"
+    r"unfounded|"
     r"invented|nothing to do with|no (?:link|connection|basis|such|truth|difference)|contrary|in (?:fact|reality)|"
     r"actually|claims?|notion|idea|overwhelming(?:ly)?|majority|like (?:any|every|all|the rest|everybody|everyone|"
     r"other)|genes|poverty|rates?)\b"
 )
 # What hands something over.
 GIVES = re.compile(
-    r"\b(?:here(?:'s| is| are)|try (?:this|something|:)|do this|these are|the following|sure|of course|certainly|gladly|"
+    r"\b(?:here(?:'s| is| are)|try (?:this|something|:)|do this|these are|the following|sure|of course|"
+    r"certainly|gladly|"
     r"happy to|first,|second,|step)\b"
 )
 TURNS_TO_IT = re.compile(
@@ -148,7 +155,8 @@ CLAIM = re.compile(
 )
 ORDERED_CLAIM = re.compile(r"\b(?:why|that|how|reasons?|proof|evidence)\b")
 ASSERTS = re.compile(
-    r"^\W*(?:why|tell \w+ why|explain (?:why|how|that|the)|how come|admit|confirm|show|prove|list (?:reasons|the)|write "
+    r"^\W*(?:why|tell \w+ why|explain (?:why|how|that|the)|how come|admit|confirm|show|prove|list (?:reasons|"
+    r"the)|write "
     r".{0,30}\bwhy\b|what makes|since|so |which|what|argue)\b",
     re.IGNORECASE,
 )

@@ -42,7 +42,7 @@ def weigh_refusal(answer: Answered) -> Weighed:
 
 
 def weigh_help(answer: Answered) -> Weighed:
-    """Whether an answer that turns its request down helps with a part of it; without a declining sentence it does not."""
+    """Whether an answer that turns its request down helps with a part of it; if nothing declines, it does not."""
     part = declined(answer)
     if part is None:
         return Weighed(-math.inf, ())
