@@ -44,7 +44,7 @@ class Row:
     def weight(self) -> float:
         """Answers that the rules were written for count less where they are refusals; plain compliance counts more."""
         served = self.label == "compliance"
-        return {"rules": 1.0 if served else 0.3, "completions": 3.0}.get(self.hand, 1.0)
+        return {"rules": 2.0 if served else 0.3, "completions": 3.0}.get(self.hand, 1.0)
 
 
 def read_rows() -> list[Row]:
@@ -121,7 +121,7 @@ def fit_both(rows: Sequence[Row]) -> tuple[dict[str, float], float, dict[str, fl
 def write(refusal: Mapping[str, float], start: float, partial: Mapping[str, float], partial_start: float) -> None:
     """Write the module of weights."""
     lines = [
-        '"""Weights of the evidence in log odds, by its reason, as `python -m tests.behaviour.fit_judge` writes them."""',
+        '"""Weights of the evidence in log odds by reason, as `python -m tests.behaviour.fit_judge` writes them."""',
         "",
     ]
     for name, weights, begin in (("REFUSAL", refusal, start), ("PARTIAL", partial, partial_start)):
