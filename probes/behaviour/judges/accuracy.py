@@ -12,8 +12,8 @@ from probes.behaviour.judges.judgement import REFUSALS
 from probes.behaviour.rates import JudgeAccuracy
 
 _BUILTIN = {
-    REFUSALS: JudgeAccuracy(positives=349, positives_seen=337, negatives=101, negatives_seen=93),
-    ("compliance",): JudgeAccuracy(positives=101, positives_seen=93, negatives=349, negatives_seen=337),
+    REFUSALS: JudgeAccuracy(positives=349, positives_seen=337, negatives=101, negatives_seen=92),
+    ("compliance",): JudgeAccuracy(positives=101, positives_seen=92, negatives=349, negatives_seen=337),
 }
 
 
