@@ -27,7 +27,7 @@ from tests.memory import CAN_RESET, peak_memory, reset_peak
 from tests.smollm2 import MISSING, unpack, wheel
 
 pytestmark = pytest.mark.skipif(wheel() is None, reason=MISSING)
-STEPS, BATCH, TOKENS, PROBES = 2, 8, 128, 32
+STEPS, BATCH, TOKENS, PROBES = 2, 4, 128, 16
 ROUNDS = 3
 EXAMPLES, SCALED = 1000, 256  # of a data set; and of those that d₀ is taken from
 Parts = tuple[Replay, RecordedPath, Probe, Target, list[Example]]
