@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ import streamlit as st
 from app import camera, state
 from app.components import file_name, picture_name
 from app.tables import table
+from probes.plots.limits import height_at, height_by_width
 from probes.plots.sheet import Sheet, unchecked
 from probes.store import csv_text
 
@@ -20,6 +21,11 @@ PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what 
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
 COLUMNS = {"1": 480, "1.5": 647, "2": 987}
 _COLUMNS_READ = 14  # of a map with a number in each cell, on a narrow page
+# A plane is no higher than its axes of one scale are on the page's width: above them it would be blank.
+_PLANE = """<style>
+.st-key-plane-{name} {{ container-type: inline-size; }}
+.st-key-plane-{name} .st-key-chart-{name} {{ height: min({height}px, calc({pixels:.1f}px + 100cqw / {aspect:.4f})); }}
+</style>"""
 _MANY_POINTS = 40_000  # of a picture; so many are drawn at one pixel each, not at the two by two that Plotly would
 
 
@@ -51,7 +57,7 @@ def chart(
         camera.keep(figure, name)
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
-    with st.container(key=f"dense-{name}") if _is_dense(figure) else contextlib.nullcontext():
+    with _frame(figure, name):
         st.plotly_chart(_done(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
     _offer_data(figure, data, name, file)
 
@@ -73,6 +79,21 @@ def _is_dense(figure: Sheet) -> bool:
         for trace in figure.data
         if trace["type"] == "heatmap"
     )
+
+
+@contextlib.contextmanager
+def _frame(figure: Sheet, name: str) -> Iterator[None]:
+    """What a chart stands in where it is drawn otherwise on a narrow page: a dense map, and a plane of one scale."""
+    beside = height_by_width(figure)
+    if _is_dense(figure):
+        with st.container(key=f"dense-{name}"):
+            yield
+    elif beside is not None:
+        with st.container(key=f"plane-{name}"):
+            st.html(_PLANE.format(name=name, height=figure.height, pixels=beside[0], aspect=beside[1]))
+            yield
+    else:
+        yield
 
 
 @st.fragment
@@ -102,5 +123,6 @@ def chart_key(name: str) -> str:
 def _saving(figure: Sheet, name: str) -> dict[str, Any]:
     """How the figure's own button saves it: format, size on paper, and name, to which the browser adds the place."""
     kind, columns = PICTURES.get(state.view("save"), "png"), state.view("columns") or "2"
-    size = {"width": COLUMNS.get(columns, COLUMNS["2"]), "height": figure.height}
+    width = COLUMNS.get(columns, COLUMNS["2"])
+    size = {"width": width, "height": height_at(figure, width)}
     return {"format": kind, "filename": picture_name(name), "scale": 3 if kind == "png" else 1, **size}

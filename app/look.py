@@ -1,5 +1,7 @@
 """The few rules of style and of behaviour that Streamlit has no option for."""
 
+from probes.plots import keys
+
 CSS = """
 <style>
 .block-container { max-width: 1120px; padding-left: 2.5rem; padding-right: 2.5rem; }
@@ -180,8 +182,8 @@ NAMES = """
 """
 
 # Plotly's own button saves an SVG that names its fonts. This puts the page's fonts into it, so that it looks the same
-# where they are not installed, and hands it to `app.printing` where a PDF is to be made of it. No tag may be written in
-# it: Streamlit drops such a script.
+# where they are not installed; where a PDF is to be made of it, `app.printing` gets it without them, and puts static
+# ones into it. No tag may be written in it: Streamlit drops such a script.
 FONTS = """
 <script>
 (() => {
@@ -233,9 +235,8 @@ FONTS = """
     if (!(link instanceof HTMLAnchorElement) || link.dataset.gravity || !/[.]svg$/.test(link.download)) return;
     event.preventDefault();
     const drawing = fetch(link.href);  // before Plotly takes the address away
-    const svg = await withFonts(await (await drawing).text());
-    const name = link.download.replace(/[.]svg$/, "");
-    if (!document.querySelector(".st-key-as-pdf")) return download(svg, `${name}.svg`, "image/svg+xml");
+    const svg = await (await drawing).text(), name = link.download.replace(/[.]svg$/, "");
+    if (!document.querySelector(".st-key-as-pdf")) return download(await withFonts(svg), `${name}.svg`, "image/svg+xml");
     document.dispatchEvent(new CustomEvent("gravity-svg", {detail: {name, svg}}));
   }, true);
 })();
@@ -294,4 +295,4 @@ PANNING = """
 })();
 </script>
 """
-SCRIPTS = CAMERAS + LINK + NAMES + FONTS + PANNING
+SCRIPTS = CAMERAS + LINK + NAMES + FONTS + PANNING + f"<script>{keys.SCRIPT}</script>"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -50,7 +51,9 @@ def test_chromium_draws_a_figure_as_svg_and_as_a_pdf_with_its_fonts():
     image = to_svg(figure, str(CHROMIUM))
     pdf = to_pdf(image, str(CHROMIUM))
     assert pdf.startswith(b"%PDF-")
-    assert b"/FontFile2" in pdf
+    assert {b"/CIDFontType2"} == set(re.findall(rb"/Subtype (/CIDFont\w+|/Type[13]\w*|/TrueType|/MMType1)", pdf))
+    assert len(re.findall(rb"/FontFile2 \d", pdf)) == len(set(re.findall(rb"/FontName /(\S+)", pdf))), "all are in it"
+    assert {b"SourceSans3", b"SourceSerif"} <= {name[:11] for name in re.findall(rb"/FontName /\w+[+](\S+)", pdf)}
     assert pdf.count(b"/MediaBox") == 1
     assert f"/MediaBox [0 0 {WIDTH * 72 // 96} ".encode() in pdf
     picture = ET.fromstring(image)

@@ -28,34 +28,32 @@ def grow(fig: Sheet, traces: Sequence[int], steps: Sequence[int], ink: InkName) 
 def play(fig: Sheet, frames: Sequence[dict[str, Any]], steps: Sequence[int], ink: InkName) -> None:
     """Give a figure its frames (one a step), a play and a pause button, and a slider that starts at the last step."""
     fig.frames = list(frames)
-    y = _make_room(fig)
-    fig.update_layout(updatemenus=[_buttons(y, style.INKS[ink])], sliders=[_slider(steps, y, style.INKS[ink])])
+    below, colours = _make_room(fig), style.INKS[ink]
+    fig.update_layout(updatemenus=[_buttons(below, colours)], sliders=[_slider(steps, below, colours)])
 
 
 def _make_room(fig: Sheet) -> float:
-    """Lengthen the figure between its axis and its caption; where the slider goes, as a share of the plot's height."""
-    margin = fig.layout["margin"]
-    below, beneath = margin.get("b", 64), 64.0
-    inner = fig.height - below - margin.get("t", 84)
+    """Lengthen the figure between its axis and its caption; how many pixels below the plot the slider goes."""
+    below, beneath = fig.layout["margin"].get("b", 64), 64.0
     fig.update_layout(height=fig.height + _ROOM, margin={"b": below + _ROOM})
     for note in fig.annotations:
         if note.get("name") == "caption":
             beneath = -note.get("yshift", 0)
             note["yshift"] = -beneath - _ROOM
-    return -(beneath - 14) / inner
+    return beneath - 14
 
 
-def _buttons(y: float, colours: style.Ink) -> dict[str, Any]:
+def _buttons(below: float, colours: style.Ink) -> dict[str, Any]:
     """Play and pause."""
     return {
         "type": "buttons",
         "direction": "left",
         "showactive": False,
         "x": 0,
-        "y": y,
+        "y": 0,
         "xanchor": "left",
         "yanchor": "top",
-        "pad": {"t": 8, "r": 8},
+        "pad": {"t": below + 8, "r": 8},
         "bgcolor": colours.background,
         "bordercolor": colours.rule,
         "font": {"size": 12, "color": colours.text},
@@ -66,16 +64,16 @@ def _buttons(y: float, colours: style.Ink) -> dict[str, Any]:
     }
 
 
-def _slider(steps: Sequence[int], y: float, colours: style.Ink) -> dict[str, Any]:
+def _slider(steps: Sequence[int], below: float, colours: style.Ink) -> dict[str, Any]:
     """One place a step, the last one shown."""
     return {
         "active": len(steps) - 1,
         "x": 0.2,
         "len": 0.8,
-        "y": y,
+        "y": 0,
         "xanchor": "left",
         "yanchor": "top",
-        "pad": {"t": 4},
+        "pad": {"t": below + 4},
         "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": colours.muted}},
         "bgcolor": colours.rule,
         "activebgcolor": colours.muted,

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from probes.plots import fonts
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -61,12 +63,13 @@ def to_svg(figure: go.Figure, browser: str) -> str:
 def to_pdf(image: str, browser: str) -> bytes:
     """An SVG, sized in pixels, as a PDF of one page of its size with its fonts in it; empty where that failed.
 
-    What the SVG uses lies in it (`data:` addresses): a font or a picture elsewhere is not fetched.
+    It gets the figures' own faces. What else the SVG uses lies in it (`data:` addresses): a picture elsewhere is not
+    fetched.
     """
     size = _SIZE.search(image)
     if size is None:
         return b""
-    encoded = base64.b64encode(image.encode()).decode()
+    encoded = base64.b64encode(fonts.with_fonts(image).encode()).decode()
     sheet = _SHEET.format(image=encoded, width=size.group(1), height=size.group(2))
     with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
         path = Path(folder) / "figure.pdf"

@@ -190,20 +190,36 @@ def beside(
 ) -> list[dict[str, Any]]:
     """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free.
 
+    A name that stands lines away from its mark has a leader, which crosses nothing where that can be had, and no name
+    and no other leader where it cannot.
+
     Args:
         spots: what is named, in this order.
         boxes: what else is drawn, at so many pixels a unit.
         scales: at each of which a name must be free: a figure is drawn as wide as its page.
     """
     full = {scale: np.concatenate([np.zeros((0, 4)), *boxes(scale)]) for scale in scales}
+    written = {scale: np.zeros((0, 4)) for scale in scales}  # names and leaders
     notes = []
     for spot in spots:
-        tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
-        side, lift = next((place for place in tries if _is_free(spot, *place, full)), tries[0])
+        side, lift = _place_of(spot, full, written)
         for scale in scales:
-            full[scale] = np.concatenate([full[scale], _name(spot, side, lift, scale)])
+            own = np.concatenate([_name(spot, side, lift, scale), _leader_beside(spot, side, lift, scale)])
+            full[scale] = np.concatenate([full[scale], own])
+            written[scale] = np.concatenate([written[scale], own])
         notes.append(_note_for(spot, side, lift))
     return notes
+
+
+def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, Boxes]) -> tuple[int, float]:
+    """Side and lines up of the nearest free place of a name, first of those whose leader crosses nothing."""
+    tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
+    free = [place for place in tries if _is_free(_name, spot, place, full)]
+    for obstacles in (full, written):
+        clear = (place for place in free if _is_free(_leader_beside, spot, place, obstacles))
+        if place := next(clear, None):
+            return place
+    return (free or [place for place in tries if _is_free(_name, spot, place, written)] or tries)[0]
 
 
 def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
@@ -222,8 +238,25 @@ def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
     return note | {"showarrow": True, "ax": side * _OFF, "ay": -lift, **leader}
 
 
-def _is_free(spot: Spot, side: int, lift: float, full: Mapping[Scale, Boxes]) -> bool:
-    return not any(_meet(_name(spot, side, lift, scale), boxes) for scale, boxes in full.items())
+def _is_free(
+    shape: Callable[[Spot, int, float, Scale], Boxes],
+    spot: Spot,
+    place: tuple[int, float],
+    obstacles: Mapping[Scale, Boxes],
+) -> bool:
+    """Whether a name or its leader meets nothing there, on a narrow page and on a wide one."""
+    return not any(_meet(shape(spot, *place, scale), boxes) for scale, boxes in obstacles.items())
+
+
+def _leader_beside(spot: Spot, side: int, lift: float, scale: Scale) -> Boxes:
+    """What the line from a mark to its name takes, as far as it is off the mark; nothing where there is none."""
+    if abs(lift) < _TALL:
+        return np.zeros((0, 4))
+    x, y = spot.x * scale[0], spot.y * scale[1]
+    shares = np.linspace(0.0, 1.0, _STITCHES)
+    places = np.column_stack([x + shares * side * _OFF, y + shares * lift])
+    outside = places[np.hypot(places[:, 0] - x, places[:, 1] - y) > _OFF]
+    return np.hstack([outside - 1, outside + 1])
 
 
 def _name(spot: Spot, side: int, lift: float, scale: Scale) -> Box:
@@ -236,5 +269,8 @@ def _box(x: float, y: float, width: float) -> Box:
     return np.array([[x - width / 2, y - _TALL / 2, x + width / 2, y + _TALL / 2]])
 
 
-def _meet(box: Box, obstacles: Boxes) -> bool:
-    return bool(((box[:, :2] < obstacles[:, 2:]) & (obstacles[:, :2] < box[:, 2:])).all(axis=1).any())
+def _meet(boxes: Boxes, obstacles: Boxes) -> bool:
+    """Whether any of the boxes lies on any of the others."""
+    low = (boxes[:, None, :2] < obstacles[None, :, 2:]).all(axis=2)
+    high = (obstacles[None, :, :2] < boxes[:, None, 2:]).all(axis=2)
+    return bool((low & high).any())

@@ -74,7 +74,7 @@ def plane_limits(near: pd.DataFrame, *, whole: bool, aspect: float) -> tuple[Lim
     along, across = [0.0, 1.0, *near["along"].dropna()], [0.0, *near["across"].dropna()]
     beside, above = 0.16 * (max(along) - min(along)), max(0.1 * (max(across) - min(across)), 0.08)
     wide = (min(along) - beside, max(along) + beside)
-    high = (-above if whole else min(across) - above, max(across) + above)
+    high = (-max(above, 0.14) if whole else min(across) - above, max(across) + above)
     short = (wide[1] - wide[0]) - aspect * (high[1] - high[0])
     if short < 0:
         return (wide[0] + 0.35 * short, wide[1] - 0.65 * short), high
@@ -86,6 +86,25 @@ def one_scale(fig: Sheet) -> None:
     """Draw both axes to one scale, whatever the page: the plot becomes smaller, and its limits stay what they are."""
     fig.update_xaxes(constrain="domain", constraintoward="left")
     fig.update_yaxes(scaleanchor="x", constrain="domain", constraintoward="bottom")
+
+
+def height_by_width(fig: Sheet) -> tuple[float, float] | None:
+    """How the height of a plane of one scale follows from its width: (pixels beside the plot, width of it over height).
+
+    A plane that is drawn narrower than its axes are long would leave blank room above them. None: the figure is none.
+    """
+    x, y = (fig.layout.get(axis, {}) for axis in ("xaxis", "yaxis"))
+    if (x.get("constrain"), y.get("constrain"), y.get("scaleanchor")) != ("domain", "domain", "x"):
+        return None
+    margin = {"l": 64, "r": 24, "t": 84, "b": 64} | fig.layout.get("margin", {})
+    aspect = (x["range"][1] - x["range"][0]) / (y["range"][1] - y["range"][0])
+    return margin["t"] + margin["b"] - (margin["l"] + margin["r"]) / aspect, aspect
+
+
+def height_at(fig: Sheet, width: int) -> int:
+    """The height of a figure that is drawn at a width, in pixels: its own, or less where a plane fills less."""
+    beside = height_by_width(fig)
+    return fig.height if beside is None else min(fig.height, round(beside[0] + width / beside[1]))
 
 
 def far_names(ends: pd.DataFrame) -> dict[tuple[str, int], str]:

@@ -1,7 +1,7 @@
 """A gallery of a run: the pictures that a README shows, one file each, by one command.
 
 Each picture is an HTML page that turns and answers the pointer; where a Chromium is installed, for print an SVG and a
-PDF that carries its fonts, and the well step by step as an animation.
+PDF that carry their fonts, and the well step by step as an animation.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]
         RunFolderError: there is nothing to draw.
     """
     from probes.plots.browser import find_browser, to_gif, to_pdf, to_svg
+    from probes.plots.fonts import with_fonts
     from probes.plots.well_steps import step_by_step
 
     browser, figures, files = find_browser(), draw_gallery(run), []
@@ -85,7 +86,7 @@ def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]
         files.append(page)
         flat = not any(trace.type in ("surface", "scatter3d") for trace in figure.data)
         if browser is not None and flat and (image := to_svg(figure, browser)):
-            write_text(page.with_suffix(".svg"), image + "\n")
+            write_text(page.with_suffix(".svg"), with_fonts(image) + "\n")
             files.append(page.with_suffix(".svg"))
             if pdf := to_pdf(image, browser):
                 files.append(_write_bytes(page.with_suffix(".pdf"), pdf))

@@ -49,7 +49,15 @@ def test_the_size_is_fixed_in_columns_whatever_the_window(page, columns, kind):
     page.segmented_control(key="choose-save").set_value(kind).run()
     options = saving(page)[1]
     assert (options["width"], options["format"]) == (COLUMNS[columns], "svg" if kind == "pdf" else kind)
-    assert options["height"] > 400
+    assert _blank_share(json.loads(page.get("plotly_chart")[0].proto.spec)["layout"], options) < 0.02
+
+
+def _blank_share(layout, size):
+    """How much of the room for a plane's axes they leave above them, where both have one scale."""
+    margin, spans = layout["margin"], [layout[axis]["range"] for axis in ("xaxis", "yaxis")]
+    wide, high = size["width"] - margin["l"] - margin.get("r", 24), size["height"] - margin.get("t", 84) - margin["b"]
+    filled = wide * (spans[1][1] - spans[1][0]) / (spans[0][1] - spans[0][0])
+    return 1 - filled / high
 
 
 def test_type_is_as_large_on_paper_in_every_column():
@@ -78,23 +86,28 @@ def test_without_a_browser_on_the_apps_machine_it_is_said_that_no_pdf_is_saved(p
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
 def test_an_svg_and_a_pdf_are_one_column_wide_and_carry_their_fonts(served_demo, browser, tmp_path):
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="dark")
+    address = f"{served_demo}/trajectories?run=demo-run&columns=1&light_ink=yes&save="
     files = {
-        kind: _save(page, f"{served_demo}/trajectories?run=demo-run&columns=1&save={kind}", tmp_path, kind)
+        kind: _save(page, f"{address}{kind}", tmp_path, kind)
         for kind in ("svg", "pdf")
     }
     page.close()
     svg = files["svg"].read_text()
     assert ET.fromstring(svg).get("width") == "480"
+    assert "rgb(255, 255, 255)" in svg.split("<rect")[1], "the light ink, which was asked for on a dark page"
     assert set(re.findall(r'@font-face{font-family:"([^"]+)"', svg)) == {"Source Sans", "Source Serif"}
     assert _size_without_system_fonts(browser, svg) != _size_without_system_fonts(browser, _without_fonts(svg))
     pdf = files["pdf"].read_bytes()
     assert pdf.startswith(b"%PDF-")
     assert pdf.count(b"/MediaBox [0 0 360 ") == 1, "480 pixels, one page"
-    assert {name.split(b"+")[1][:11] for name in re.findall(rb"/FontName /(\S+)", pdf)} == {
+    assert {name.split(b"+")[1][:11] for name in re.findall(rb"/FontName /(\S+)", pdf)} >= {
         b"SourceSans3",
         b"SourceSerif",
     }
+    kinds = set(re.findall(rb"/Subtype /(CIDFont\w+|Type[13]\w*|TrueType|MMType1)", pdf))
+    assert kinds == {b"CIDFontType2"}, "TrueType, and no letter as a drawing (Type 3)"
+    assert len(re.findall(rb"/FontFile2 \d", pdf)) == pdf.count(b"/FontName /"), "each lies in it"
     assert b"/Subtype /Image" not in pdf, "lines stay lines"
 
 
