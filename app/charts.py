@@ -24,7 +24,9 @@ _COLUMNS_READ = 14  # of a map with a number in each cell, on a narrow page
 # A plane is no higher than its axes of one scale are on the page's width: above them it would be blank.
 _PLANE = """<style>
 .st-key-plane-{name} {{ container-type: inline-size; }}
-.st-key-plane-{name} .st-key-chart-{name} {{ height: min({height}px, calc({pixels:.1f}px + 100cqw / {aspect:.4f})); }}
+.st-key-plane-{name} .st-key-chart-{name} {{
+  --fill: min({height}px, calc({pixels:.1f}px + 100cqw / {aspect:.4f})); height: var(--fill); flex-basis: var(--fill);
+}}
 </style>"""
 _MANY_POINTS = 40_000  # of a picture; so many are drawn at one pixel each, not at the two by two that Plotly would
 

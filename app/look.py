@@ -11,7 +11,7 @@ CSS = """
 .gp-missing { font-size: 1rem; max-width: 46rem; margin: 1.2rem 0 0; }
 .gp-numbers { display: flex; flex-wrap: wrap; gap: 1.2rem 2.4rem; margin: .6rem 0 .4rem; }
 .gp-number b {
-  display: block; font: 400 2.5rem/1.1 "Source Serif", Georgia, serif; font-variant-numeric: tabular-nums lining-nums;
+  display: block; font: 400 2.5rem/1.2 "Source Serif", Georgia, serif; font-variant-numeric: tabular-nums lining-nums;
 }
 .gp-number span { display: block; font-size: .85rem; opacity: .68; max-width: 13.4rem; }
 .gp-wide { overflow-x: auto; }

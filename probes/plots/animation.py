@@ -11,6 +11,7 @@ from probes.plots.style import InkName
 
 _PAUSE = 700  # milliseconds a step
 _ROOM = 74  # pixels below the axis title, for the slider
+_BUTTONS = 124  # pixels that the two buttons take, left of the slider
 # Redrawn whole, which paths in space need; the time is that of one step.
 _TIMING = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
 _STILL = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
@@ -40,7 +41,7 @@ def _make_room(fig: Sheet) -> float:
         if note.get("name") == "caption":
             beneath = -note.get("yshift", 0)
             note["yshift"] = -beneath - _ROOM
-    return beneath - 14
+    return float(beneath) - 14
 
 
 def _buttons(below: float, colours: style.Ink) -> dict[str, Any]:
@@ -68,12 +69,12 @@ def _slider(steps: Sequence[int], below: float, colours: style.Ink) -> dict[str,
     """One place a step, the last one shown."""
     return {
         "active": len(steps) - 1,
-        "x": 0.2,
-        "len": 0.8,
+        "x": 0,
+        "len": 1,
         "y": 0,
         "xanchor": "left",
         "yanchor": "top",
-        "pad": {"t": below + 4},
+        "pad": {"t": below + 4, "l": _BUTTONS},
         "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": colours.muted}},
         "bgcolor": colours.rule,
         "activebgcolor": colours.muted,

@@ -21,6 +21,7 @@ ALONG, MAIN = "along the way back (return fraction)", "main off-axis direction (
 _WHOLE = "off-axis length (units of ‖v‖)"
 _RIGHT = 110.0  # pixels right of the plot
 _ASPECT = 2.0  # of the plot on a wide page
+_LINE = 20.0  # pixels that the cone's name takes below the plot's upper edge
 _BELOW = -20.0  # pixels from a role's mark up to its name
 _CAPTION = (
     "Each arrow: a checkpoint's mean displacement on harmful prompts from the aligned model (origin), in units of the "
@@ -253,7 +254,8 @@ def _draw_cone(
             hoverinfo="skip",
         )
     (_, right), (_, top) = limits
-    reach = 0.93 * min(right / max(math.cos(cone.angle), 1e-6), top / max(math.sin(cone.angle), 1e-6))
+    below = top - _LINE / labels.pixels_a_unit(*limits, HEIGHT - 148)[0][1]
+    reach = min(0.93 * right / max(math.cos(cone.angle), 1e-6), below / max(math.sin(cone.angle), 1e-6))
     return [
         {
             "name": "cone",

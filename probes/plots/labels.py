@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from probes.plots.sheet import Sheet
 
@@ -22,6 +22,8 @@ _LIFTS = (
     0,
     *(side * lines for lines in range(1, 8) for side in (1, -1)),
 )  # lines up from the mark, in the order in which they are tried
+_STITCH = 5.0  # pixels of a leader that one box stands for
+_NAMES_CROSSED, _LONG_LEADER = 10.0, 170.0  # a name crossed weighs more than a line; so many pixels like one crossed whole
 _LEADER = 6.0  # pixels that a name may stand from its line's height without a leader
 Scale = tuple[float, float]  # pixels a unit, of both axes
 
@@ -179,6 +181,21 @@ def name_of_mark(x: float, y: float, text: str, lift: float, scale: Scale) -> Bo
     return _box(x * scale[0], y * scale[1] + lift, _WIDE * len(text))
 
 
+def free_lift(
+    spot: Spot, lifts: Sequence[float], boxes: Callable[[Scale], Sequence[Boxes]], scales: Sequence[Scale]
+) -> float:
+    """How far a name centred above or below its mark is from it: the first of the distances at which it covers nothing."""
+
+    def is_free(lift: float) -> bool:
+        return not any(
+            _meet(name_of_mark(spot.x, spot.y, spot.text, lift, scale), taken).any()
+            for scale in scales
+            for taken in boxes(scale)
+        )
+
+    return next(filter(is_free, lifts), lifts[0])
+
+
 def ending_at(x: float, y: float, text: str, scale: Scale) -> Box:
     """What a line of type takes whose lower right corner is at a place."""
     width = _WIDE * len(text)
@@ -190,8 +207,7 @@ def beside(
 ) -> list[dict[str, Any]]:
     """Annotations that name marks, each beside its mark where it covers nothing; right of it where nothing is free.
 
-    A name that stands lines away from its mark has a leader, which crosses nothing where that can be had, and no name
-    and no other leader where it cannot.
+    A name that stands lines away from its mark has a leader, which crosses as little as can be, names least of all.
 
     Args:
         spots: what is named, in this order.
@@ -212,14 +228,17 @@ def beside(
 
 
 def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, Boxes]) -> tuple[int, float]:
-    """Side and lines up of the nearest free place of a name, first of those whose leader crosses nothing."""
+    """Side and lines up of a free place of a name: the one whose leader crosses least, and is short."""
     tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
-    free = [place for place in tries if _is_free(_name, spot, place, full)]
-    for obstacles in (full, written):
-        clear = (place for place in free if _is_free(_leader_beside, spot, place, obstacles))
-        if place := next(clear, None):
-            return place
-    return (free or [place for place in tries if _is_free(_name, spot, place, written)] or tries)[0]
+    free = (place for place in tries if _is_free(spot, *place, full))
+    places = list(free) or [place for place in tries if _is_free(spot, *place, written)] or tries[:1]
+
+    def cost(place: tuple[int, float]) -> float:
+        crossed = sum(_share_on(_leader_beside(spot, *place, scale), boxes) for scale, boxes in full.items())
+        names = sum(_share_on(_leader_beside(spot, *place, scale), boxes) for scale, boxes in written.items())
+        return crossed + _NAMES_CROSSED * names + abs(place[1]) / _LONG_LEADER
+
+    return min(places, key=cost)
 
 
 def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
@@ -238,25 +257,23 @@ def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
     return note | {"showarrow": True, "ax": side * _OFF, "ay": -lift, **leader}
 
 
-def _is_free(
-    shape: Callable[[Spot, int, float, Scale], Boxes],
-    spot: Spot,
-    place: tuple[int, float],
-    obstacles: Mapping[Scale, Boxes],
-) -> bool:
-    """Whether a name or its leader meets nothing there, on a narrow page and on a wide one."""
-    return not any(_meet(shape(spot, *place, scale), boxes) for scale, boxes in obstacles.items())
+def _is_free(spot: Spot, side: int, lift: float, full: Mapping[Scale, Boxes]) -> bool:
+    return not any(_meet(_name(spot, side, lift, scale), boxes).any() for scale, boxes in full.items())
 
 
 def _leader_beside(spot: Spot, side: int, lift: float, scale: Scale) -> Boxes:
     """What the line from a mark to its name takes, as far as it is off the mark; nothing where there is none."""
     if abs(lift) < _TALL:
         return np.zeros((0, 4))
-    x, y = spot.x * scale[0], spot.y * scale[1]
-    shares = np.linspace(0.0, 1.0, _STITCHES)
-    places = np.column_stack([x + shares * side * _OFF, y + shares * lift])
-    outside = places[np.hypot(places[:, 0] - x, places[:, 1] - y) > _OFF]
-    return np.hstack([outside - 1, outside + 1])
+    shares = np.linspace(0.0, 1.0, max(3, round(abs(lift) / _STITCH)))
+    places = np.column_stack([shares * side * _OFF, shares * lift])
+    places = places[np.hypot(places[:, 0], places[:, 1]) > _OFF] + np.array([spot.x * scale[0], spot.y * scale[1]])
+    return np.hstack([places - _STITCH / 2, places + _STITCH / 2])
+
+
+def _share_on(line: Boxes, obstacles: Boxes) -> float:
+    """How much of a line lies on something."""
+    return float(_meet(line, obstacles).mean()) if len(line) else 0.0
 
 
 def _name(spot: Spot, side: int, lift: float, scale: Scale) -> Box:
@@ -269,8 +286,8 @@ def _box(x: float, y: float, width: float) -> Box:
     return np.array([[x - width / 2, y - _TALL / 2, x + width / 2, y + _TALL / 2]])
 
 
-def _meet(boxes: Boxes, obstacles: Boxes) -> bool:
-    """Whether any of the boxes lies on any of the others."""
+def _meet(boxes: Boxes, obstacles: Boxes) -> Bool[np.ndarray, " _"]:
+    """Which of the boxes lie on any of the others."""
     low = (boxes[:, None, :2] < obstacles[None, :, 2:]).all(axis=2)
     high = (obstacles[None, :, :2] < boxes[:, None, 2:]).all(axis=2)
-    return bool((low & high).any())
+    return (low & high).any(axis=1)

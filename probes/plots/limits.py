@@ -23,6 +23,7 @@ Limits = tuple[float, float]
 _LONGER = 2.0  # times, from which on an arm is far away
 _ARROW = 24  # pixels
 _BROADER = 2.2  # a plot is about so much wider than high
+_NAME = 0.065  # of the width: on a narrow page, room for a mark and its name below it
 _BASELINE = "baseline"
 _BROAD = 0.5  # of ‖v‖: an arm less far off the axis than twice this is not far away
 
@@ -72,9 +73,10 @@ def plane_limits(near: pd.DataFrame, *, whole: bool, aspect: float) -> tuple[Lim
         aspect: width of the plot over its height, on a wide page: what it leaves over goes to one of the axes.
     """
     along, across = [0.0, 1.0, *near["along"].dropna()], [0.0, *near["across"].dropna()]
-    beside, above = 0.16 * (max(along) - min(along)), max(0.1 * (max(across) - min(across)), 0.08)
+    beside = 0.16 * (max(along) - min(along))
     wide = (min(along) - beside, max(along) + beside)
-    high = (-max(above, 0.14) if whole else min(across) - above, max(across) + above)
+    above = max(0.1 * (max(across) - min(across)), _NAME * (wide[1] - wide[0]))
+    high = (-above if whole else min(across) - above, max(across) + above)
     short = (wide[1] - wide[0]) - aspect * (high[1] - high[0])
     if short < 0:
         return (wide[0] + 0.35 * short, wide[1] - 0.65 * short), high

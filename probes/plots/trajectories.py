@@ -16,7 +16,7 @@ from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
 _HEIGHT, _HEIGHT_3D = 560, 640
-_LIFT = {"witness": 20.0}  # pixels from a role's mark up to its name; the others lie below theirs
+_LIFTS = (-20.0, 20.0)  # pixels from a role's mark up to its name: below it, else above; the witness's the other way
 _RIGHT = 24.0  # pixels right of the plot
 _SEEN = 1.15  # longest side of a box that is seen whole from the nearest place of the camera
 _ROOM = {"along": 0.16, "across": 0.10, "third": 0.10}  # of the span, on either side
@@ -296,17 +296,26 @@ def _names(
     ink: InkName,
 ) -> None:
     """Roles are named above or below their marks, arms beside the ends of their paths, moved apart where they meet."""
-    colours = style.INKS[ink]
-    for role, along, across in _roles(table, ("along", "across")):
-        fig.add_annotation(
-            name="role",
-            x=along,
-            y=across,
-            yshift=_LIFT.get(role, -20.0),
-            showarrow=False,
-            text=style.plain(witness) if role == "witness" else role,
-            font={"size": 13, "color": style.legible(style.mark_of(role).colour, colours)},
+    colours, scales = style.INKS[ink], labels.pixels_a_unit(*limits, _HEIGHT - 148)
+    roles = [
+        labels.Spot(
+            along,
+            across,
+            style.plain(witness) if role == "witness" else role,
+            style.legible(style.mark_of(role).colour, colours),
         )
+        for role, along, across in _roles(table, ("along", "across"))
+    ]
+
+    def drawn(scale: labels.Scale) -> list[labels.Boxes]:
+        sides = [labels.left_of(limits[0][0], scale), labels.right_of(limits[0][1], scale, _RIGHT)]
+        return [*sides, labels.above_and_below(limits[1], scale), *_boxes(table, scale)]
+
+    lifts = [labels.free_lift(role, _LIFTS if role.y or not role.x else _LIFTS[::-1], drawn, scales) for role in roles]
+    for role, lift in zip(roles, lifts, strict=True):
+        font = {"size": 13, "color": role.colour}
+        note = {"name": "role", "x": role.x, "y": role.y, "yshift": lift, "showarrow": False, "text": role.text}
+        fig.add_annotation(**note, font=font)
     spots = []
     for arm in style.in_order(arm for arm, _, _ in ends):
         places = [(along, across) for name, along, across in ends if name == arm]
@@ -314,25 +323,18 @@ def _names(
         spots.append(labels.Spot(*max(places), text, style.legible(style.mark_of(arm).colour, colours)))
 
     def boxes(scale: labels.Scale) -> list[labels.Boxes]:
-        sides = [labels.left_of(limits[0][0], scale), labels.right_of(limits[0][1], scale, _RIGHT)]
-        return [*sides, labels.above_and_below(limits[1], scale), *_boxes(table, witness, scale)]
+        named = zip(roles, lifts, strict=True)
+        return [*drawn(scale), *(labels.name_of_mark(role.x, role.y, role.text, lift, scale) for role, lift in named)]
 
-    fig.add_annotations(labels.beside(spots, boxes, labels.pixels_a_unit(*limits, _HEIGHT - 148)))
+    fig.add_annotations(labels.beside(spots, boxes, scales))
 
 
-def _boxes(table: pd.DataFrame, witness: str, scale: labels.Scale) -> list[labels.Boxes]:
-    """What marks, paths and the roles' names take."""
+def _boxes(table: pd.DataFrame, scale: labels.Scale) -> list[labels.Boxes]:
+    """What marks and paths take."""
     roles = _roles(table, ("along", "across"))
     places = [*zip(table["along"], table["across"], strict=True), *((along, across) for _, along, across in roles)]
     paths = [_from_start(arm, path, ("along", "across"))[:2] for arm, _, path in _paths(table)]
-    return [
-        labels.marks(places, scale),
-        *(labels.line(along, across, scale) for along, across in paths),
-        *(
-            labels.name_of_mark(x, y, witness if role == "witness" else role, _LIFT.get(role, -20.0), scale)
-            for role, x, y in roles
-        ),
-    ]
+    return [labels.marks(places, scale), *(labels.line(along, across, scale) for along, across in paths)]
 
 
 def _span(table: pd.DataFrame, column: str) -> tuple[float, float]:

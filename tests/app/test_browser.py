@@ -120,8 +120,37 @@ def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served,
     label = plot.locator(".slider-label").first
     assert "100" in label.text_content()
     plot.get_by_text("▶ Play").click()
-    page.wait_for_function("document.querySelector('.slider-label').textContent.trim() === 'step 0'")
-    page.wait_for_function("document.querySelector('.slider-label').textContent.trim() === 'step 10'")
+    _wait_for_step(page, 0)
+    _wait_for_step(page, 10)
+    _play_by_keyboard(page, plot)
+    page.set_viewport_size({"width": 820, "height": 900})
+    page.wait_for_function(f"(() => {{ const high = {DOMAIN}; return high[1] - high[0] > 0.97 }})()")
+
+
+DOMAIN = "document.querySelector('.js-plotly-plot')._fullLayout.yaxis.domain"  # of the plot's height; above it all is blank
+
+
+def _wait_for_step(page, step):
+    page.wait_for_function(f"document.querySelector('.slider-label').textContent.trim() === 'step {step}'")
+
+
+def _play_by_keyboard(page, plot):
+    """Slider and buttons answer to the keys that such controls answer to, and say what they are."""
+    slider = plot.get_by_role("slider")
+    slider.focus()
+    for key, step in (("End", 100), ("ArrowLeft", 10), ("ArrowDown", 1), ("Home", 0), ("ArrowRight", 1)):
+        page.keyboard.press(key)
+        _wait_for_step(page, step)
+        assert slider.get_attribute("aria-valuetext") == f"step {step}"
+    assert plot.locator(".scatterlayer .trace").first.locator(".point").count() == 2, "the paths as far as step 1"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Play"
+    page.keyboard.press("Enter")
+    _wait_for_step(page, 10)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Pause"
+    page.keyboard.press("Space")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Pause", "the focus stays while the picture moves"
 
 
 def test_a_download_is_the_data_that_was_drawn(served, page, root, tmp_path):
