@@ -145,7 +145,7 @@ def _map(key: Key, checkpoint: str, direction: str, layer: int, subtitle: str, i
         limits=(0.0, 1.0),
         tilted=False,
         clickable=True,
-        caption=f"{DIRECTIONS['refit'].meaning} Limits fixed at 0 and 1; 0.5, pale, tells nothing. – : not defined.",
+        caption=f"{DIRECTIONS['refit'].meaning} Limits fixed at 0 and 1; 0.5, the middle, tells nothing. – : not defined.",
         selected=(names.index(direction), layers.index(layer) if layer in layers else None),
         ink=ink,
     )
@@ -284,7 +284,7 @@ def _transfer_figure(
         title="A probe of one checkpoint, read at another",
         subtitle=subtitle,
         axes=("fitted at", "read at"),
-        caption="AUROC on other prompts than those it was fitted on; limits fixed at 0 and 1; 0.5, pale, tells "
+        caption="AUROC on other prompts than those it was fitted on; limits fixed at 0 and 1; 0.5, the middle, tells "
         "nothing; below it the probe reads the wrong way round.",
         limits=(0.0, 1.0),
         ink=ink,

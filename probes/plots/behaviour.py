@@ -168,6 +168,7 @@ def _names(fig: Sheet, ends: list[Spot], rows: pd.DataFrame, limits: tuple[Limit
             *(labels.marks(zip(x, y, strict=True), scale) for x, y in ways),
             *(labels.line(x, y, scale) for x, y in ways if len(x) > 1),
             labels.left_of(limits[0][0], scale),
+            labels.above_and_below(limits[1], scale),
         ]
 
     spots = [spot for spot in ends if math.isfinite(spot.x) and math.isfinite(spot.y)]

@@ -22,6 +22,7 @@ _PANELS: tuple[tuple[str, str, tuple[float, float] | None], ...] = (
     ("auroc", "the aligned model's probe, read here (AUROC)", (0.0, 1.0)),
     ("refit", "a probe refitted here (AUROC)", (0.0, 1.0)),
 )
+_PANEL = 175.0  # pixels that a panel is wide on a narrow page
 _TURN_TOP, _TURN_HEIGHT = 137, 641  # pixels, with a legend of two lines
 _CAPTION = (
     "Angle: between the direction fitted at each checkpoint and the one fitted at the aligned model. Gap: distance "
@@ -69,7 +70,7 @@ def turning(
         rows=[place // 2 + 1 for place in places],
         cols=[place % 2 + 1 for place in places],
     )
-    grid.update_xaxes(**axis.ticks())
+    grid.update_xaxes(**axis.ticks(_PANEL))
     grid.update_xaxes(title={"text": TITLE, "standoff": 4}, row=2)
     grid.update_annotations(font={"size": 13, "color": colours.text})
     above = style.legend_room([trace["name"] for trace in traces[0] if trace["showlegend"]])

@@ -19,6 +19,7 @@ CELLS = "cells"  # the trace whose points answer a click: [layer, step] in custo
 _AWAY, _TOWARDS, _SOME = "#0072B2", "#D55E00", "#2A6F97"
 _WITH_NUMBERS = 160  # cells; more would be too small to hold a number
 _TOP, _BELOW = 84, 64
+_NARROW, _DIGIT = 400.0, 6.5  # pixels: of the map on a narrow page, of a digit
 
 
 def heatmap(
@@ -106,10 +107,15 @@ def layer_axis(layers: list[int], headline: int | None) -> dict[str, Any]:
 
 
 def _step_axis(steps: list[int]) -> dict[str, Any]:
+    """Names of the steps: of many as many as have room on a narrow page, and always the last."""
+    words = [f"{step:,}" for step in steps]
+    every = math.ceil((_DIGIT * max(map(len, words), default=1) + 6) * len(words) / _NARROW) or 1
+    shown = [index for index in range(len(words)) if (len(words) - 1 - index) % every == 0]
     return {
         "title": {"text": "optimiser step after the aligned model"},
-        "tickvals": list(range(len(steps))),
-        "ticktext": [f"{step:,}" for step in steps],
+        "tickvals": shown,
+        "ticktext": [words[index] for index in shown],
+        "tickangle": 0,
         "range": [-0.5, len(steps) - 0.5],
     }
 

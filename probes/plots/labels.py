@@ -15,7 +15,7 @@ Boxes = Float[np.ndarray, "_ 4"]  # left, low, right, high of what is taken: pix
 Box = Float[np.ndarray, "1 4"]
 
 _WIDE, _TALL, _OFF = 6.8, 17.0, 18.0  # pixels: of a letter, of a line, between a mark and its name
-_WIDTHS = (480, 960)  # pixels of a plot on a narrow page and on a wide one
+_WIDTHS = (400, 940)  # pixels of a plot on a narrow page and on a wide one
 _FAR = 1e6
 _STITCHES = 30  # boxes that stand for a straight piece of a line
 _LIFTS = (
@@ -228,17 +228,20 @@ def beside(
 
 
 def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, Boxes]) -> tuple[int, float]:
-    """Side and lines up of a free place of a name: the one whose leader crosses least, and is short."""
+    """Side and lines up of a name: of the places where it covers nothing, or else least, the one with the best leader."""
     tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
-    free = (place for place in tries if _is_free(spot, *place, full))
-    places = list(free) or [place for place in tries if _is_free(spot, *place, written)] or tries[:1]
+    free = [place for place in tries if _is_free(spot, *place, full)]
 
     def cost(place: tuple[int, float]) -> float:
-        crossed = sum(_share_on(_leader_beside(spot, *place, scale), boxes) for scale, boxes in full.items())
-        names = sum(_share_on(_leader_beside(spot, *place, scale), boxes) for scale, boxes in written.items())
-        return crossed + _NAMES_CROSSED * names + abs(place[1]) / _LONG_LEADER
+        price = abs(place[1]) / _LONG_LEADER
+        for scale in full:
+            leader, name = _leader_beside(spot, *place, scale), _name(spot, *place, scale)
+            price += _share_on(leader, full[scale]) + _NAMES_CROSSED * _share_on(leader, written[scale])
+            if not free:
+                price += _count_on(full[scale], name) / _STITCHES + _NAMES_CROSSED * _count_on(written[scale], name)
+        return price
 
-    return min(places, key=cost)
+    return min(free or tries, key=cost)
 
 
 def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
@@ -269,6 +272,11 @@ def _leader_beside(spot: Spot, side: int, lift: float, scale: Scale) -> Boxes:
     places = np.column_stack([shares * side * _OFF, shares * lift])
     places = places[np.hypot(places[:, 0], places[:, 1]) > _OFF] + np.array([spot.x * scale[0], spot.y * scale[1]])
     return np.hstack([places - _STITCH / 2, places + _STITCH / 2])
+
+
+def _count_on(boxes: Boxes, name: Box) -> int:
+    """How many boxes a name covers."""
+    return int(_meet(boxes, name).sum())
 
 
 def _share_on(line: Boxes, obstacles: Boxes) -> float:

@@ -15,7 +15,8 @@ from probes.plots.style import InkName
 CELLS = "cells"  # the trace whose points answer a click: [row, column] in customdata
 _AWAY, _TOWARDS = "#0072B2", "#D55E00"
 _WITH_NUMBERS = 420  # cells; more would be too small to hold a number
-_TOP, _LETTER = 84, 6.1  # pixels
+_TOP, _LETTER, _BETWEEN = 84, 6.1, 5.0  # pixels
+_NARROW = 330.0  # pixels of the square on a narrow page
 
 
 def matrix(
@@ -65,7 +66,7 @@ def matrix(
     _outline(fig, selected, len(rows), len(columns), colours.text)
     fig.update_yaxes(**_names(rows, axes[0], every=1), range=[len(rows) - 0.5, -0.5])
     fig.update_xaxes(
-        **_names(columns, axes[1], every=max(1, math.ceil(len(columns) / 40))),
+        **_names(columns, axes[1], every=max(1, math.ceil(_room(columns, tilted=tilted) / _NARROW))),
         tickangle=-90 if tilted else 0,
         range=[-0.5, len(columns) - 0.5],
     )
@@ -80,6 +81,12 @@ def _size(rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str], *,
     room = max(16, min(30, 560 // max(1, len(rows))))
     left = (36 if axes[0] else 12) + row_names
     return {"height": _TOP + below + max(120, room * len(rows)), "below": below, "left": left}
+
+
+def _room(columns: Sequence[str], *, tilted: bool) -> float:
+    """Pixels that the columns' names take side by side."""
+    letters = 1 if tilted else max(map(len, columns), default=1)
+    return len(columns) * (_LETTER * letters + _BETWEEN)
 
 
 def _look(n_rows: int, n_columns: int, limits: tuple[float, float], colours: style.Ink) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def prompt_arrows(
         fig.add("scatter", **_cross(place, role))
     fig.update_xaxes(title={"text": ALONG}, nticks=8)
     fig.update_yaxes(title={"text": MAIN}, nticks=8, scaleanchor="x", constrain="range")
+    _fix_axes(fig, before, shown)
     if by_step:
-        _fix_axes(fig, before, shown)
         frames = [{"name": f"{step}", "data": traces(*now), "traces": moving} for step, now in by_step.items()]
         animation.play(fig, frames, list(by_step), ink)
     return fig.figure()
@@ -98,7 +98,7 @@ def _edges(cone: Cone | None, shown: Sequence[tuple[pd.DataFrame, Cone | None]],
 
 
 def _fix_axes(fig: Sheet, before: pd.DataFrame, shown: Sequence[tuple[pd.DataFrame, Cone | None]]) -> None:
-    """The limits of every step, so that nothing but the prompts moves."""
+    """The limits hold the prompts of every step: nothing but these moves, and the cone's edges make no axis longer."""
     every = pd.concat([before, *(places for places, _ in shown)])
     for axis, column in (("xaxis", "projection"), ("yaxis", "across")):
         low, high = min(every[column].min(), 0.0), max(every[column].max(), 1.0 if column == "projection" else 0.0)

@@ -10,6 +10,7 @@ from typing import Any
 from probes.plots.sheet import Sheet
 from probes.plots.style import Ink
 
+_NARROW, _DIGIT, _BETWEEN = 340.0, 6.5, 4.0  # pixels: of a plot on a narrow page, of a digit, between two numbers
 TITLE = "optimiser step (log scale, 0 apart)"
 
 
@@ -54,15 +55,21 @@ class StepAxis:
         """Where `step` is drawn."""
         return math.log10(step) if step > 0 else self.zero
 
-    def ticks(self) -> dict[str, Any]:
-        """What the x axis spans, and where which step is written."""
-        ticks = [(self.zero, "0")]
+    def ticks(self, width: float = _NARROW) -> dict[str, Any]:
+        """What the x axis spans, and where which step is written: as many as have room, the last one always.
+
+        Args:
+            width: of the plot on a narrow page, pixels.
+        """
+        low, high = self.range
+        unit, ticks = width / (high - low), [(self.zero, "0")]
         for step in sorted((step for step in self.steps if step > 0), reverse=True):
-            place = self.position(step)
-            if len(ticks) == 1 or ticks[-1][0] - place > 0.06 * self._span:
-                ticks.append((place, f"{step:,}"))
+            place, word = self.position(step), f"{step:,}"
+            room = _DIGIT * (len(word) + len(ticks[-1][1])) / 2 + _BETWEEN
+            if len(ticks) == 1 or (ticks[-1][0] - place) * unit >= room:
+                ticks.append((place, word))
         places, words = ([tick[part] for tick in ticks] for part in (0, 1))
-        return {"range": list(self.range), "tickvals": places, "ticktext": words}
+        return {"range": [low, high], "tickvals": places, "ticktext": words, "tickangle": 0}
 
     def apply(self, fig: Sheet, ink: Ink) -> None:
         """Give the figure's x axis its ticks, its title and the break behind 0."""

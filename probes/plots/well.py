@@ -167,7 +167,7 @@ def contour(
             ends.append(labels.Spot(x[-1], y[-1], style.plain(arm), colours.text))
     fig.add_traces(_roles(paths))
     near = paths[~paths["arm"].isin(far)]
-    ends += [
+    roles = [
         labels.Spot(row.along, row.across, witness if row.arm == "witness" else row.arm, colours.text)
         for row in paths[paths["arm"].isin(ROLES)].itertuples()
     ]
@@ -180,7 +180,7 @@ def contour(
             labels.above_and_below(high, scale),
         ]
 
-    names = labels.beside(ends, boxes, labels.pixels_a_unit(wide, high, _HEIGHT - 148))
+    names = labels.beside([*roles, *ends], boxes, labels.pixels_a_unit(wide, high, _HEIGHT - 148))
     fig.add_annotations([*notes, *(name | {"bgcolor": style.fade(colours.background, 0.72)} for name in names)])
     fig.update_xaxes(title={"text": ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": MAIN}, range=list(high), nticks=8)
