@@ -159,7 +159,9 @@ def round_up(value: float) -> float:
 def _limits_in_words(limits: tuple[float, float], values: list[list[float | None]]) -> str:
     places = max(2, 1 - math.floor(math.log10(limits[1]))) if limits[1] > 0 else 2
     low, high = (style.decimal(end, places) for end in limits)
-    beyond = any(value is not None and not limits[0] <= value <= limits[1] for row in values for value in row)
+    room = 1e-9 * (limits[1] - limits[0])  # the ends were rounded
+    inside = (limits[0] - room, limits[1] + room)
+    beyond = any(value is not None and not inside[0] <= value <= inside[1] for row in values for value in row)
     more = " Values beyond them have the ends' colours." if beyond else ""
     return f"limits {low} and {high}, the same for every arm and step of the run.{more} – : not defined."
 
