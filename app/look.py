@@ -236,8 +236,11 @@ FONTS = """
     event.preventDefault();
     const drawing = fetch(link.href);  // before Plotly takes the address away
     const svg = await (await drawing).text(), name = link.download.replace(/[.]svg$/, "");
-    if (!document.querySelector(".st-key-as-pdf")) return download(await withFonts(svg), `${name}.svg`, "image/svg+xml");
-    document.dispatchEvent(new CustomEvent("gravity-svg", {detail: {name, svg}}));
+    if (document.querySelector(".st-key-as-pdf")) {
+      document.dispatchEvent(new CustomEvent("gravity-svg", {detail: {name, svg}}));
+    } else {
+      download(await withFonts(svg), `${name}.svg`, "image/svg+xml");
+    }
   }, true);
 })();
 </script>

@@ -145,7 +145,8 @@ def _map(key: Key, checkpoint: str, direction: str, layer: int, subtitle: str, i
         limits=(0.0, 1.0),
         tilted=False,
         clickable=True,
-        caption=f"{DIRECTIONS['refit'].meaning} Limits fixed at 0 and 1; 0.5, the middle, tells nothing. – : not defined.",
+        caption=f"{DIRECTIONS['refit'].meaning} Limits fixed at 0 and 1; 0.5, the middle, tells nothing. "
+        "– : not defined.",
         selected=(names.index(direction), layers.index(layer) if layer in layers else None),
         ink=ink,
     )

@@ -223,7 +223,8 @@ def _names(
         )
         for arm in style.in_order(furthest.index)
     ]
-    return labels.beside(spots, boxes, labels.pixels_a_unit(*limits, HEIGHT - 148))
+    names = labels.beside(spots, boxes, labels.pixels_a_unit(*limits, HEIGHT - 148))
+    return labels.over(names, style.INKS[ink].background)
 
 
 def _draw_cone(

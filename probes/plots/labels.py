@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from probes.plots.sheet import Sheet
+from probes.plots.style import fade
 
 Boxes = Float[np.ndarray, "_ 4"]  # left, low, right, high of what is taken: pixels from the axes' origin, y upwards
 Box = Float[np.ndarray, "1 4"]
@@ -23,7 +24,9 @@ _LIFTS = (
     *(side * lines for lines in range(1, 8) for side in (1, -1)),
 )  # lines up from the mark, in the order in which they are tried
 _STITCH = 5.0  # pixels of a leader that one box stands for
-_NAMES_CROSSED, _LONG_LEADER = 10.0, 170.0  # a name crossed weighs more than a line; so many pixels like one crossed whole
+_NAMES_CROSSED = 10.0  # times a line
+_LONG_LEADER = 170.0  # pixels, which weigh like a line crossed all along
+_VEIL = 0.72  # opacity
 _LEADER = 6.0  # pixels that a name may stand from its line's height without a leader
 Scale = tuple[float, float]  # pixels a unit, of both axes
 
@@ -184,16 +187,13 @@ def name_of_mark(x: float, y: float, text: str, lift: float, scale: Scale) -> Bo
 def free_lift(
     spot: Spot, lifts: Sequence[float], boxes: Callable[[Scale], Sequence[Boxes]], scales: Sequence[Scale]
 ) -> float:
-    """How far a name centred above or below its mark is from it: the first of the distances at which it covers nothing."""
+    """How far from its mark a name is centred above or below it: of the distances the one at which it covers least."""
+    taken = [(scale, np.concatenate(list(boxes(scale)))) for scale in scales]
 
-    def is_free(lift: float) -> bool:
-        return not any(
-            _meet(name_of_mark(spot.x, spot.y, spot.text, lift, scale), taken).any()
-            for scale in scales
-            for taken in boxes(scale)
-        )
+    def weight(lift: float) -> float:
+        return sum(_weight_on(own, name_of_mark(spot.x, spot.y, spot.text, lift, scale)) for scale, own in taken)
 
-    return next(filter(is_free, lifts), lifts[0])
+    return min(lifts, key=weight)
 
 
 def ending_at(x: float, y: float, text: str, scale: Scale) -> Box:
@@ -227,8 +227,13 @@ def beside(
     return notes
 
 
+def over(names: Iterable[dict[str, Any]], background: str) -> list[dict[str, Any]]:
+    """The names on a veil of the page's `#rrggbb` colour, to be read where they lie on something."""
+    return [name | {"bgcolor": fade(background, _VEIL)} for name in names]
+
+
 def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, Boxes]) -> tuple[int, float]:
-    """Side and lines up of a name: of the places where it covers nothing, or else least, the one with the best leader."""
+    """Side and lines up of a name: where it covers nothing, or else least, with the leader that crosses least."""
     tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
     free = [place for place in tries if _is_free(spot, *place, full)]
 
@@ -238,7 +243,7 @@ def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, B
             leader, name = _leader_beside(spot, *place, scale), _name(spot, *place, scale)
             price += _share_on(leader, full[scale]) + _NAMES_CROSSED * _share_on(leader, written[scale])
             if not free:
-                price += _count_on(full[scale], name) / _STITCHES + _NAMES_CROSSED * _count_on(written[scale], name)
+                price += _weight_on(full[scale], name) + _NAMES_CROSSED * _weight_on(written[scale], name)
         return price
 
     return min(free or tries, key=cost)
@@ -274,9 +279,11 @@ def _leader_beside(spot: Spot, side: int, lift: float, scale: Scale) -> Boxes:
     return np.hstack([places - _STITCH / 2, places + _STITCH / 2])
 
 
-def _count_on(boxes: Boxes, name: Box) -> int:
-    """How many boxes a name covers."""
-    return int(_meet(boxes, name).sum())
+def _weight_on(boxes: Boxes, name: Box) -> float:
+    """How much a name covers: 1 for a whole piece of a line, more for what lies beside the plot."""
+    covered = boxes[_meet(boxes, name)]
+    beside = covered[:, 2] - covered[:, 0] > _FAR / 2
+    return float(len(covered) / _STITCHES + _NAMES_CROSSED * beside.sum())
 
 
 def _share_on(line: Boxes, obstacles: Boxes) -> float:

@@ -326,7 +326,7 @@ def _names(
         named = zip(roles, lifts, strict=True)
         return [*drawn(scale), *(labels.name_of_mark(role.x, role.y, role.text, lift, scale) for role, lift in named)]
 
-    fig.add_annotations(labels.beside(spots, boxes, scales))
+    fig.add_annotations(labels.over(labels.beside(spots, boxes, scales), colours.background))
 
 
 def _boxes(table: pd.DataFrame, scale: labels.Scale) -> list[labels.Boxes]:

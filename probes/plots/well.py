@@ -181,7 +181,7 @@ def contour(
         ]
 
     names = labels.beside([*roles, *ends], boxes, labels.pixels_a_unit(wide, high, _HEIGHT - 148))
-    fig.add_annotations([*notes, *(name | {"bgcolor": style.fade(colours.background, 0.72)} for name in names)])
+    fig.add_annotations([*notes, *labels.over(names, colours.background)])
     fig.update_xaxes(title={"text": ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": MAIN}, range=list(high), nticks=8)
     one_scale(fig)

@@ -127,7 +127,7 @@ def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served,
     page.wait_for_function(f"(() => {{ const high = {DOMAIN}; return high[1] - high[0] > 0.97 }})()")
 
 
-DOMAIN = "document.querySelector('.js-plotly-plot')._fullLayout.yaxis.domain"  # of the plot's height; above it all is blank
+DOMAIN = "document.querySelector('.js-plotly-plot')._fullLayout.yaxis.domain"  # above it all is blank
 
 
 def _wait_for_step(page, step):

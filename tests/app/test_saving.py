@@ -88,10 +88,7 @@ def test_without_a_browser_on_the_apps_machine_it_is_said_that_no_pdf_is_saved(p
 def test_an_svg_and_a_pdf_are_one_column_wide_and_carry_their_fonts(served_demo, browser, tmp_path):
     page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="dark")
     address = f"{served_demo}/trajectories?run=demo-run&columns=1&light_ink=yes&save="
-    files = {
-        kind: _save(page, f"{address}{kind}", tmp_path, kind)
-        for kind in ("svg", "pdf")
-    }
+    files = {kind: _save(page, f"{address}{kind}", tmp_path, kind) for kind in ("svg", "pdf")}
     page.close()
     svg = files["svg"].read_text()
     assert ET.fromstring(svg).get("width") == "480"
