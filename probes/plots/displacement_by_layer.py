@@ -100,7 +100,7 @@ def name_axes(grid: Sheet, rows: int, colours: style.Ink) -> None:
     whole = {"xref": "paper", "yref": "paper", "showarrow": False, "font": font, "name": "axis"}
     below = {"x": 0.5, "y": 0, "yshift": -24, "yanchor": "top", "text": ALONG}
     beside = {"x": 0, "y": 0.5, "xshift": -46, "textangle": -90, "xanchor": "center", "yanchor": "middle"}
-    grid.add_annotations([whole | below, whole | beside | {"text": "off-axis (‖v‖)" if rows == 1 else MAIN}])
+    grid.add_annotations([whole | below, whole | beside | {"text": "off-axis (‖v‖)" if rows < 3 else MAIN}])
 
 
 def _panel(table: pd.DataFrame, layer: int) -> list[dict[str, Any]]:

@@ -188,10 +188,10 @@ def free_lift(
     spot: Spot, lifts: Sequence[float], boxes: Callable[[Scale], Sequence[Boxes]], scales: Sequence[Scale]
 ) -> float:
     """How far from its mark a name is centred above or below it: of the distances the one at which it covers least."""
-    taken = [(scale, np.concatenate(list(boxes(scale)))) for scale in scales]
+    full = [(scale, np.concatenate(list(boxes(scale)))) for scale in scales]
 
     def weight(lift: float) -> float:
-        return sum(_weight_on(own, name_of_mark(spot.x, spot.y, spot.text, lift, scale)) for scale, own in taken)
+        return sum(_weight_on(own, name_of_mark(spot.x, spot.y, spot.text, lift, scale)) for scale, own in full)
 
     return min(lifts, key=weight)
 

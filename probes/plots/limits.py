@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from probes.lineage import ROLES
@@ -93,13 +94,15 @@ def one_scale(fig: Sheet) -> None:
 def height_by_width(fig: Sheet) -> tuple[float, float] | None:
     """How the height of a plane of one scale follows from its width: (pixels beside the plot, width of it over height).
 
-    A plane that is drawn narrower than its axes are long would leave blank room above them. None: the figure is none.
+    Or of panels with such planes. Drawn narrower than its axes are long, it would leave blank room above or below them.
+    None: the figure has another scale on each axis.
     """
     x, y = (fig.layout.get(axis, {}) for axis in ("xaxis", "yaxis"))
     if (x.get("constrain"), y.get("constrain"), y.get("scaleanchor")) != ("domain", "domain", "x"):
         return None
     margin = {"l": 64, "r": 24, "t": 84, "b": 64} | fig.layout.get("margin", {})
-    aspect = (x["range"][1] - x["range"][0]) / (y["range"][1] - y["range"][0])
+    spans = [(part["range"][1] - part["range"][0]) / np.ptp(part.get("domain", (0.0, 1.0))) for part in (x, y)]
+    aspect = float(spans[0] / spans[1])
     return margin["t"] + margin["b"] - (margin["l"] + margin["r"]) / aspect, aspect
 
 

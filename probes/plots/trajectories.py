@@ -307,11 +307,13 @@ def _names(
         for role, along, across in _roles(table, ("along", "across"))
     ]
 
-    def drawn(scale: labels.Scale) -> list[labels.Boxes]:
+    def obstacles(scale: labels.Scale) -> list[labels.Boxes]:
         sides = [labels.left_of(limits[0][0], scale), labels.right_of(limits[0][1], scale, _RIGHT)]
         return [*sides, labels.above_and_below(limits[1], scale), *_boxes(table, scale)]
 
-    lifts = [labels.free_lift(role, _LIFTS if role.y or not role.x else _LIFTS[::-1], drawn, scales) for role in roles]
+    lifts = [
+        labels.free_lift(role, _LIFTS if role.y or not role.x else _LIFTS[::-1], obstacles, scales) for role in roles
+    ]
     for role, lift in zip(roles, lifts, strict=True):
         font = {"size": 13, "color": role.colour}
         note = {"name": "role", "x": role.x, "y": role.y, "yshift": lift, "showarrow": False, "text": role.text}
@@ -324,7 +326,10 @@ def _names(
 
     def boxes(scale: labels.Scale) -> list[labels.Boxes]:
         named = zip(roles, lifts, strict=True)
-        return [*drawn(scale), *(labels.name_of_mark(role.x, role.y, role.text, lift, scale) for role, lift in named)]
+        return [
+            *obstacles(scale),
+            *(labels.name_of_mark(role.x, role.y, role.text, lift, scale) for role, lift in named),
+        ]
 
     fig.add_annotations(labels.over(labels.beside(spots, boxes, scales), colours.background))
 

@@ -54,7 +54,7 @@ def surface(
     scene["xaxis"]["range"], scene["yaxis"]["range"] = list(wide), list(high)
     scene["zaxis"] |= {"title": {"text": "depth (nats)"}, "range": [-0.2, _PIN + 0.6]}
     ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.36}
-    camera = {"eye": {"x": -0.12, "y": -0.75, "z": 1.95}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
+    camera = {"eye": {"x": -0.13, "y": -0.84, "z": 2.18}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
     fig.update_layout(scene={**scene, "aspectmode": "manual", "aspectratio": ratio, "camera": camera})
     return fig.figure()
 
