@@ -20,7 +20,7 @@ from probes.store import csv_text
 PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what the browser draws: app.printing
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
 COLUMNS = {"1": 480, "1.5": 647, "2": 987}
-_COLUMNS_READ = 14  # of a map with a number in each cell, on a narrow page
+_NARROW_MAP, _DIGIT, _GAP = 330, 5.6, 3  # pixels: of a map on a narrow page, of a digit in a cell, between two numbers
 # A plane is no higher than its axes of one scale are on the page's width: above them it would be blank.
 _PLANE = """<style>
 .st-key-plane-{name} {{ container-type: inline-size; }}
@@ -76,10 +76,9 @@ def _done(figure: Sheet) -> go.Figure:
 
 def _is_dense(figure: Sheet) -> bool:
     """Whether the numbers of a map's cells meet on a narrow page, where `look.CSS` leaves them to the pointer."""
+    maps = [trace["text"] for trace in figure.data if trace["type"] == "heatmap" and trace.get("texttemplate")]
     return any(
-        trace.get("texttemplate") and len(trace["z"][0]) > _COLUMNS_READ
-        for trace in figure.data
-        if trace["type"] == "heatmap"
+        len(rows[0]) * (_DIGIT * max(len(word) for row in rows for word in row) + _GAP) > _NARROW_MAP for rows in maps
     )
 
 

@@ -29,12 +29,12 @@ _RULE = (
 def rules(family: str) -> str:
     """The style sheet's rules of a face, with its files in them."""
     return "".join(
-        _RULE.format(family=family, characters=characters, content=_encoded(f"{FAMILIES[family]}-{part}-400-normal"))
+        _RULE.format(family=family, characters=characters, content=_encode(f"{FAMILIES[family]}-{part}-400-normal"))
         for part, characters in _PARTS.items()
     )
 
 
-def _encoded(name: str) -> str:
+def _encode(name: str) -> str:
     return base64.b64encode((data_folder() / "fonts" / f"{name}.woff2").read_bytes()).decode()
 
 

@@ -305,4 +305,4 @@ def _meet(boxes: Boxes, obstacles: Boxes) -> Bool[np.ndarray, " _"]:
     """Which of the boxes lie on any of the others."""
     low = (boxes[:, None, :2] < obstacles[None, :, 2:]).all(axis=2)
     high = (obstacles[None, :, :2] < boxes[:, None, 2:]).all(axis=2)
-    return (low & high).any(axis=1)
+    return np.any(np.logical_and(low, high), axis=1)
