@@ -25,7 +25,7 @@ _LIFTS = (
 )  # lines up from the mark, in the order in which they are tried
 _STITCH = 5.0  # pixels of a leader that one box stands for
 _NAMES_CROSSED = 10.0  # times a line
-_LONG_LEADER = 170.0  # pixels, which weigh like a line crossed all along
+_LONG_LEADER = 170.0  # pixels, which weigh like a hundred that lie on lines
 _VEIL = 0.72  # opacity
 _LEADER = 6.0  # pixels that a name may stand from its line's height without a leader
 Scale = tuple[float, float]  # pixels a unit, of both axes
@@ -241,7 +241,7 @@ def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, B
         price = abs(place[1]) / _LONG_LEADER
         for scale in full:
             leader, name = _leader_beside(spot, *place, scale), _name(spot, *place, scale)
-            price += _share_on(leader, full[scale]) + _NAMES_CROSSED * _share_on(leader, written[scale])
+            price += _length_on(leader, full[scale]) + _NAMES_CROSSED * _length_on(leader, written[scale])
             if not free:
                 price += _weight_on(full[scale], name) + _NAMES_CROSSED * _weight_on(written[scale], name)
         return price
@@ -286,9 +286,9 @@ def _weight_on(boxes: Boxes, name: Box) -> float:
     return float(len(covered) / _STITCHES + _NAMES_CROSSED * beside.sum())
 
 
-def _share_on(line: Boxes, obstacles: Boxes) -> float:
-    """How much of a line lies on something."""
-    return float(_meet(line, obstacles).mean()) if len(line) else 0.0
+def _length_on(leader: Boxes, obstacles: Boxes) -> float:
+    """How much of a leader lies on something, hundreds of pixels."""
+    return float(_meet(leader, obstacles).sum()) * _STITCH / 100
 
 
 def _name(spot: Spot, side: int, lift: float, scale: Scale) -> Box:

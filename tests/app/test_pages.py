@@ -107,6 +107,7 @@ def test_the_overview_opens_with_the_verdict_and_the_numbers(opened, finished):
     assert "return fraction at step 100, layer 2" in words(at)
     assert "level 5 of 6" in words(at)
     assert len(at.get("plotly_chart")) == 5
+    assert any("against the way back" in chart.proto.spec for chart in at.get("plotly_chart"))
     assert "gravity-probe directions mediate" in commands(at)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from probes.plots import behaviour, by_step, displacement, displacement_by_layer, lineage_path, manifold, trajectories
 from probes.plots.clouds import Drawing
-from probes.plots.limits import far_arms, far_in_plane, leave, plane_limits
+from probes.plots.limits import far_arms, far_in_plane, height_at, leave, plane_limits
+from probes.plots.sheet import Sheet
 
 _ENDS = {"baseline": 0.8, "block": -0.2, "push": 3.2, "control:random": 0.5}
 
@@ -99,6 +100,19 @@ def test_every_plane_has_one_scale():
     panels = figures["layers"]
     assert [axis.scaleanchor for axis in panels.select_yaxes()] == [axis.anchor for axis in panels.select_yaxes()]
     assert {"along the way back (return fraction)"} <= {note.text for note in notes(panels, "axis")}
+
+
+@pytest.mark.parametrize("name", ["plane", "length", "arrows", "layers"])
+def test_a_narrow_plane_is_only_as_high_as_its_axes_and_a_wide_one_as_it_was_drawn(name):
+    sheet = Sheet.of(draw_all()[name].to_dict())
+    margin, axes = sheet.layout["margin"], [sheet.layout[axis] for axis in ("xaxis", "yaxis")]
+    inside = height_at(sheet, 480) - margin["t" if "t" in margin else "b"] - (margin["b"] if "t" in margin else 84)
+    wide, high = (axis["range"][1] - axis["range"][0] for axis in axes)
+    across, up = (np.ptp(axis.get("domain", [0, 1])) for axis in axes)
+    units = [(480 - margin["l"] - margin.get("r", 24)) * across / wide, inside * up / high]
+    assert units[0] == pytest.approx(units[1], rel=0.02), "one scale, and nothing blank"
+    assert height_at(sheet, 3000) == sheet.height
+    assert height_at(Sheet.of(draw_all()["steps"].to_dict()), 480) == draw_all()["steps"].layout.height
 
 
 def test_a_length_grows_upwards_from_zero_whatever_the_page():

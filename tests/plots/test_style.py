@@ -3,6 +3,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import numpy as np
 import plotly.io as pio
 import pytest
 
@@ -96,6 +97,18 @@ def test_a_step_axis_with_one_step_or_none_has_room():
         assert low < StepAxis.of(steps).zero < high
 
 
+@pytest.mark.parametrize("width", [175.0, 340.0])
+def test_the_steps_that_are_written_have_room_side_by_side_and_the_last_is_among_them(width):
+    ticks = StepAxis.of(range(50, 1050, 50)).ticks(width)
+    assert ticks["tickangle"] == 0
+    assert {"0", "1,000"} <= set(ticks["ticktext"])
+    assert len(ticks["ticktext"]) > 3
+    unit = width / (ticks["range"][1] - ticks["range"][0])
+    written = sorted(zip(ticks["tickvals"], ticks["ticktext"], strict=True))
+    for (left, before), (right, after) in pairwise(written):
+        assert (right - left) * unit > 6.0 * (len(before) + len(after)) / 2
+
+
 @pytest.mark.parametrize("places", [[0.0, 0.0, 0.0], [0.9, 0.95, 1.0], [0.1, 0.5, 0.9], [-3.0, 0.5, 7.0]])
 def test_labels_are_moved_apart_and_stay_inside(places):
     moved = labels.spread(places, 0.2, 0.0, 1.0)
@@ -127,6 +140,38 @@ def test_names_beside_marks_cover_neither_marks_nor_lines_nor_each_other():
     ]:
         apart = first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
         assert apart, (first, second)
+
+
+def test_no_leader_crosses_a_name_and_a_name_without_a_free_place_stays_in_the_plot():
+    scale = (100.0, 100.0)
+
+    def obstacles(scale):
+        rows = [labels.line([0.0, 4.0], [y, y], scale) for y in (0.4, 0.5, 0.6)]
+        return [*rows, labels.left_of(0.0, scale), labels.above_and_below((0.0, 2.5), scale)]
+
+    spots = [labels.Spot(0.9 + 0.2 * place, 0.5, f"control:{place}", "#000000") for place in range(4)]
+    names, leaders = [], []
+    for spot, note in zip(spots, labels.beside(spots, obstacles, [scale]), strict=True):
+        right, up = (note["ax"], -note["ay"]) if note["showarrow"] else (note["xshift"], note["yshift"])
+        x, y, width = spot.x * 100, spot.y * 100, 6.8 * len(spot.text)
+        left = x + right - (0 if note["xanchor"] == "left" else width)
+        names.append((left, y + up - 8, left + width, y + up + 8))
+        shares = [
+            share for share in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9) if share * np.hypot(right, up) > 20
+        ]  # off the mark
+        leaders.append([(x + share * right, y + share * up) for share in shares])
+        assert left >= 0
+        assert 0 <= y + up <= 250
+    assert sum(map(len, leaders)) > 5
+    for place, leader in enumerate(leaders):
+        for left, low, right, top in names[:place] + names[place + 1 :]:
+            assert not [at for at in leader if left < at[0] < right and low < at[1] < top]
+    crowded = labels.beside(spots[:1], lambda scale: [*obstacles(scale), *all_of_the_plot(scale)], [scale])
+    assert crowded[0]["xanchor"] == "left", "the other side is the axis"
+
+
+def all_of_the_plot(scale):
+    return [labels.line([0.0, 4.0], [0.1 * row, 0.1 * row], scale) for row in range(26)]
 
 
 @pytest.mark.parametrize("ends", [[0.5, 0.5], [0.1, 0.1, 0.1], [0.5]])
