@@ -85,7 +85,9 @@ WRONG_WORD = re.compile(
     r"penalt\w+|against the law|forger\w+|coerc\w+|poison\w*|kill\w*|banned)\b"
 )
 CONDEMNS_AS = re.compile(
-    r"(?:\b(?:is|are|was|were|be|'s|isn't|counts? as|amounts? to|constitutes?|called)|(?<=\w)'s)\b[^.!?;]{0,60}?"
+    r"(?:\b(?:is|are|was|were|be|'s|isn't|counts? as|amounts? to|constitutes?|called)|(?<=\w)'s)\b"
+    r"(?! (?:\w+ )?(?:going|about|plan\w*|try\w*) to\b)"
+    r"[^.!?;]{0,60}?"
     rf"{WRONG_WORD.pattern}"
 )
 OUGHT = re.compile(
@@ -143,7 +145,14 @@ BECAUSE = re.compile(r"\b(?:because|since|due to|reasons?)\b")
 # Figures that are no amounts: years, and numbers to call.
 NO_AMOUNT = re.compile(r"[\d() -]{7,}|\b(?:988|911|999|112|211|1\d\d\d|20\d\d)\b|116 ?\d+")
 
+# The act is described as a task.
+AS_A_TASK = re.compile(
+    r"^(?:\w+ ){1,12}?(?:requires?|involves?|"
+    r"takes? (?:some |a (?:little|bit of) )?(?:skill|time|practice|care|patience))\b"
+)
+
 # Of requests.
+ASKS_FOR_NUMBER = re.compile(r"\b(?:numbers?|phone|hotline|helpline|e-?mail|contact|reach|address)\b", re.IGNORECASE)
 ORDERS = re.compile(
     r"^\W*(?:please |can you |could you )?(?:explain|tell|write|say|admit|confirm|show|prove|argue|list|give|make|"
     r"describe|name|convince|help|state|agree|justify|draft|create|post)\b",

@@ -20,8 +20,8 @@ import probes.behaviour.refusal_text as rules
 from probes.behaviour import read_completion, weighing
 from probes.behaviour.answer_form import before_next_turn, without_thinking
 from probes.behaviour.answer_sentences import APOSTROPHES, is_another_voice, plain, split_sentences, without_quotations
-from probes.behaviour.evidence import Answered, Asked, refusing, serving
-from probes.behaviour.partial_evidence import declined, helping, withholding
+from probes.behaviour.evidence import Reply, Request, refusing, serving
+from probes.behaviour.partial_evidence import find_decline, helping, withholding
 
 FOLDER = Path(__file__).parent
 TARGET = Path(rules.__file__).with_name("judge_weights.py")
@@ -61,13 +61,13 @@ def hand_of(split: str) -> str:
     return split if split in {"blind", "dev4"} else "rules"
 
 
-def answered(row: Row) -> Answered | None:
+def reply_of(row: Row) -> Reply | None:
     """The answer as the judge weighs it; None where it does not, for it speaks in another voice."""
     text = plain(before_next_turn(without_thinking(row.text) or ""))
     sentences = split_sentences(without_quotations(text))
     if not sentences or is_another_voice(text):
         return None
-    return Answered(text, sentences, Asked(row.request.translate(APOSTROPHES)))
+    return Reply(text, sentences, Request(row.request.translate(APOSTROPHES)))
 
 
 def fit(
@@ -98,7 +98,7 @@ def fit_both(rows: Sequence[Row]) -> tuple[dict[str, float], float, dict[str, fl
     left = [
         (row, answer)
         for row in rows
-        if (answer := answered(row)) and not read_completion(row.text, row.request).refused
+        if (answer := reply_of(row)) and not read_completion(row.text, row.request).refused
     ]
     refusal = fit(
         [(refusing(answer), serving(answer)) for _, answer in left],
@@ -108,7 +108,7 @@ def fit_both(rows: Sequence[Row]) -> tuple[dict[str, float], float, dict[str, fl
     parts = [
         (row, part)
         for row in rows
-        if row.label != "compliance" and (answer := answered(row)) and (part := declined(answer))
+        if row.label != "compliance" and (answer := reply_of(row)) and (part := find_decline(answer))
     ]
     partial = fit(
         [(helping(part), {f"not: {name}": value for name, value in withholding(part).items()}) for _, part in parts],
