@@ -23,6 +23,7 @@ from probes.behaviour.answer_sentences import APOSTROPHES, is_another_voice, pla
 from probes.behaviour.evidence import Reply, Request, refusing, serving
 from probes.behaviour.partial_evidence import find_decline, helping, withholding
 
+UNSEEN = "blind4"  # what version 4 is measured on, and never fitted to
 FOLDER = Path(__file__).parent
 TARGET = Path(rules.__file__).with_name("judge_weights.py")
 LABELS = {"refusal", "partial_refusal", "compliance"}
@@ -50,7 +51,11 @@ class Row:
 def read_rows() -> list[Row]:
     """All labelled answers beside this file."""
     answers = map(json.loads, (FOLDER / "judge_answers.jsonl").read_text("utf-8").splitlines())
-    rows = [Row(row["request"], row["text"], row["label"], row["kind"], hand_of(row["split"])) for row in answers]
+    rows = [
+        Row(row["request"], row["text"], row["label"], row["kind"], hand_of(row["split"]))
+        for row in answers
+        if row["split"] != UNSEEN
+    ]
     completions = map(json.loads, (FOLDER / "completions.jsonl").read_text("utf-8").splitlines())
     rows += [Row(row["prompt"], row["completion"], row["label"], row["kind"], "completions") for row in completions]
     return [row for row in rows if row.label in LABELS and row.kind not in APART]
