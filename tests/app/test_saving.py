@@ -144,9 +144,8 @@ def test_a_figure_of_no_step_is_not_drawn_anew_at_another_step_and_its_file_is_n
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
     page.locator(".st-key-chart-behaviour .main-svg").first.wait_for()
     page.evaluate("document.querySelector('.st-key-chart-behaviour .main-svg').drawnAtStep20 = true")
-    page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text="Step").get_by_role(
-        "combobox"
-    ).click()
+    box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text="Step")
+    box.get_by_role("combobox").click()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url(lambda address: "step=20&" not in f"{address}&")

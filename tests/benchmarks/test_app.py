@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from app import look
 from probes.directions import METHODS
 from probes.plots.clouds import Drawing
 from probes.plots.manifold import manifold
@@ -113,48 +115,45 @@ def _time_to_paint(page, address):
 def test_first_paint(served, page, report, run):
     address, _ = served
     _time_to_paint(page, f"{address}/?run={run}")  # the server's own start is not a page's
-    slowest = max((_time_to_paint(page, f"{address}/{name}?run={run}"), name or "overview") for name in PAGES)
-    report(f"first paint of the slowest page ({slowest[1]}), {run} run", f"{slowest[0]:.2f} s", "under 1.5 s")
-    assert slowest[0] < 1.5 * TWICE
+    seconds = {name or "overview": _time_to_paint(page, f"{address}/{name}?run={run}") for name in PAGES}
+    for name, taken in seconds.items():
+        report(f"first paint of {name}, {run} run", f"{taken:.2f} s", "under 1.5 s")
+    assert max(seconds.values()) < 1.5 * TWICE
 
 
-@pytest.mark.parametrize(
-    "name", ["layers", "layers&direction=refusal", "manifold", "displacement", "trajectories", "directions"]
-)
-@pytest.mark.parametrize("choice", ["Layer", "Step"])
-def test_a_change_of_place(served, page, report, name, choice):
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in NO_PICTURE] + ["layers&direction=refusal"])
+def test_a_change_of_place(served, page, report, name):
     address, _ = served
     name, _, more = name.partition("&")
     _time_to_paint(page, f"{address}/{name}?run=large&layer=10&step=500&{more}")
     page.wait_for_timeout(1500)
-    seconds = []
-    for _ in range(3):
-        box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text=choice)
-        box.get_by_role("combobox").click()
-        page.keyboard.press("ArrowDown")
-        url, start = page.url, time.perf_counter()
-        page.keyboard.press("Enter")
-        page.wait_for_function("old => location.href !== old", arg=url)
-        page.wait_for_function("!document.querySelector('[data-testid=stApp][data-test-script-state=running]')")
-        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        seconds.append(time.perf_counter() - start)
-    middle = sorted(seconds)[1]
-    page_name = f"{name}, {more.replace('=', ' ')}" if more else name
-    report(f"change of {choice.lower()} on {page_name}, large run", f"{middle:.2f} s", "under 0.5 s")
-    assert middle < 0.5 * TWICE
+    page_name = f"{name or 'overview'}, {more.replace('=', ' ')}" if more else name or "overview"
+    middles = []
+    for choice in ("Layer", "Step"):
+        middles.append(sorted(_time_to_change(page, choice) for _ in range(3))[1])
+        report(f"change of {choice.lower()} on {page_name}, large run", f"{middles[-1]:.2f} s", "under 0.5 s")
+    assert max(middles) < 0.5 * TWICE
 
 
-POINTS, MOVES = 200_000, 8
-COUNT_FRAMES = """() => {
-  window.frames_drawn = 0;
-  const count = () => { window.frames_drawn++; requestAnimationFrame(count); };
-  requestAnimationFrame(count);
-}"""
+def _time_to_change(page, choice):
+    """Seconds from choosing the next layer or step to the page's last picture of it."""
+    box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text=choice)
+    box.get_by_role("combobox").click()
+    page.keyboard.press("ArrowDown")
+    url, start = page.url, time.perf_counter()
+    page.keyboard.press("Enter")
+    page.wait_for_function("old => location.href !== old", arg=url)
+    page.wait_for_function("!document.querySelector('[data-testid=stApp][data-test-script-state=running]')")
+    page.evaluate(TWO_FRAMES)
+    return time.perf_counter() - start
+
+
+POINTS, MOVES = 200_000, 20
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 def test_panning_200_000_points(page, report, tmp_path):
-    """How smoothly a map of as many points as are ever drawn follows the mouse; a graphics card is much quicker."""
+    """How smoothly a map of as many points as are ever drawn follows the mouse."""
     count, places = POINTS // len(STEPS) // TWICE, [(arm, step) for arm in ("baseline", "block") for step in STEPS]
     table = pd.DataFrame([(f"{arm}-{step}", arm, 0, step) for arm, step in places], columns=MAP_COLUMNS[:4])
     prompts = pd.DataFrame({"prompt": [f"p{index}" for index in range(count)]})
@@ -166,6 +165,7 @@ def test_panning_200_000_points(page, report, tmp_path):
     figure.write_html(tmp_path / "map.html", include_plotlyjs=True, config={"plotGlPixelRatio": 1})
     page.goto((tmp_path / "map.html").as_uri())
     page.locator(".nsewdrag").first.wait_for()
+    page.evaluate(re.sub("</?script>", "", look.PANNING))
     page.evaluate(TWO_FRAMES)
     box = page.locator(".nsewdrag").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -173,15 +173,19 @@ def test_panning_200_000_points(page, report, tmp_path):
     before = page.evaluate(read_range)
     page.mouse.move(x, y)
     page.mouse.down()
-    page.evaluate(COUNT_FRAMES)
     start = time.perf_counter()
     for move in range(1, MOVES + 1):
         page.mouse.move(x + 12 * move, y + 6 * move)
         page.evaluate(TWO_FRAMES)
-    seconds = time.perf_counter() - start
+    frame = (time.perf_counter() - start) / MOVES / 2
+    start = time.perf_counter()
     page.mouse.up()
+    page.wait_for_function("!document.querySelector('.gl-canvas-context').style.transform")
+    page.evaluate(TWO_FRAMES)
+    end = time.perf_counter() - start
     assert page.evaluate(read_range) < before
-    report(f"a frame of panning {POINTS:,} points", f"{1000 * seconds / MOVES:.0f} ms", "under 50 ms")
+    report(f"a frame of panning {POINTS:,} points", f"{1000 * frame:.0f} ms, {1 / frame:.0f} a second", "under 50 ms")
+    report(f"drawing {POINTS:,} points anew when the drag has ended", f"{end:.2f} s", "")
 
 
 def test_memory_of_the_server(served, report):
