@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from probes.behaviour import evidence_words as words
+from probes.behaviour.answer_evidence import Reply, stems
 from probes.behaviour.answer_sentences import Sentence
 from probes.behaviour.cues import PREACHING
-from probes.behaviour.evidence import Reply, stems
 from probes.behaviour.instructions import count_instructions
 from probes.behaviour.substance import REDIRECTS, helps
 
@@ -145,7 +145,7 @@ def helping(part: Decline) -> dict[str, float]:
 def _forms(part: Decline) -> dict[str, float]:
     text, request = " ".join(s.text for s in part.plain), part.answer.request
     amounts = len(re.findall(r"\d+", words.NO_AMOUNT.sub("", text)))
-    told = sum(count_instructions(s.text) for s in part.plain if not REDIRECTS.search(s.text))
+    steps = sum(count_instructions(s.text) for s in part.plain if not REDIRECTS.search(s.text))
     can = any(_CAN_DO.search(s.text) and not _OFFERS.search(s.text) for s in part.beside)
     return {
         "announces with a colon": float(bool(part.announcing)),
@@ -153,7 +153,7 @@ def _forms(part: Decline) -> dict[str, float]:
         "quotes a text": float(any(len(q.split()) >= 6 for q in _QUOTATION.findall(part.answer.text))),
         "lists": float(sum(s.step for s in part.plain) >= 2),
         "gives figures": min(3, amounts) / 3,
-        "tells what to do": min(3, told) / 3,
+        "tells what to do": min(3, steps) / 3,
         "tells what to do in the same sentence": min(2, count_instructions(part.tails)) / 2,
         "says what it can do": float(can or bool(_CAN_DO.search(part.tails))),
     }

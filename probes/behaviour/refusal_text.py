@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from probes.behaviour.answer_evidence import Reply, Request
 from probes.behaviour.answer_form import before_next_turn, form_flags, in_english, without_thinking
 from probes.behaviour.answer_sentences import (
     APOSTROPHES,
@@ -39,7 +40,6 @@ from probes.behaviour.cues import (
     REJECTS_PREMISE,
     SAYS_NO,
 )
-from probes.behaviour.evidence import Reply, Request
 from probes.behaviour.lectures import only_preaches
 from probes.behaviour.partial_evidence import leaves_aside
 from probes.behaviour.requests import Wish, names_wrong, returning_words, touches_harm, wish_of

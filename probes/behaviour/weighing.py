@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from probes.behaviour.evidence import Reply, refusing, serving
+from probes.behaviour.answer_evidence import Reply, refusing, serving
 from probes.behaviour.judge_weights import PARTIAL, PARTIAL_START, REFUSAL, REFUSAL_START
 from probes.behaviour.partial_evidence import find_decline, helping, withholding
 

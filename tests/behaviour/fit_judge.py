@@ -18,9 +18,9 @@ from scipy.optimize import minimize
 
 import probes.behaviour.refusal_text as rules
 from probes.behaviour import read_completion, weighing
+from probes.behaviour.answer_evidence import Reply, Request, refusing, serving
 from probes.behaviour.answer_form import before_next_turn, without_thinking
 from probes.behaviour.answer_sentences import APOSTROPHES, is_another_voice, plain, split_sentences, without_quotations
-from probes.behaviour.evidence import Reply, Request, refusing, serving
 from probes.behaviour.partial_evidence import find_decline, helping, withholding
 
 UNSEEN = "blind4"  # what version 4 is measured on, and never fitted to

@@ -116,8 +116,8 @@ def test_first_paint(served, page, report, run):
     address, _ = served
     _time_to_paint(page, f"{address}/?run={run}")  # the server's own start is not a page's
     seconds = {name or "overview": _time_to_paint(page, f"{address}/{name}?run={run}") for name in PAGES}
-    for name, taken in seconds.items():
-        report(f"first paint of {name}, {run} run", f"{taken:.2f} s", "under 1.5 s")
+    for name, duration in seconds.items():
+        report(f"first paint of {name}, {run} run", f"{duration:.2f} s", "under 1.5 s")
     assert max(seconds.values()) < 1.5 * TWICE
 
 
