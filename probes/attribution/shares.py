@@ -106,13 +106,15 @@ def _walk(
     device = replay.view.device
     at_ends, in_the_middle = (1 / 6, 4 / 6) if finer else (1 / 2, 0.0)
     replay.put(path.stream(path.steps + 1, WEIGHTS, device))
-    last = later = read()
+    later = read()
+    last = [reading.value for reading in later]
     accounts = [_Account(path, replay) for _ in targets]
     for number in range(path.steps, 0, -1):
         report(Progress("attributing", path.steps - number, path.steps))
         for account in accounts:
             account.go_back(number)
         _add_slopes(accounts, later, at_ends)
+        later = []  # a gradient for each target, which need not be held while the next are read
         if finer:
             replay.put(path.stream(number, WEIGHTS, device), part=0.5)
             _add_slopes(accounts, read(), in_the_middle)
@@ -123,7 +125,7 @@ def _walk(
             account.share_out()
     rule = "simpson" if finer else "trapezoid"
     return [
-        account.shares(target.name, end.value - start.value, rule)
+        account.shares(target.name, end - start.value, rule)
         for target, account, start, end in zip(targets, accounts, later, last, strict=True)
     ]
 
