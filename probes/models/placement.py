@@ -128,8 +128,9 @@ def is_whole(model: nn.Module) -> bool:
 
 
 def is_quantised_model(model: nn.Module) -> bool:
-    """Whether transformers has loaded this model in fewer bits."""
-    return getattr(model, "hf_quantizer", None) is not None
+    """Whether transformers holds this model in fewer bits; a GGUF file's numbers it has turned into ordinary ones."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    return quantizer is not None and quantizer.quantization_config.quant_method != "gguf"
 
 
 def describe_placement(model: nn.Module, quantize: Quantisation | None) -> dict[str, Any]:
