@@ -130,13 +130,13 @@ def test_a_cache_gains_room_as_answers_grow(tmp_path) -> None:
 
 
 def test_no_token_is_read_behind_an_answer_that_has_ended(llama: ModelHost) -> None:
-    asked = [[*ids, 5] for ids in prompts()]
-    alone = [continue_prompts(llama, [ids], max_new_tokens=8)[0].ids for ids in asked]
+    longer = [[*ids, 5] for ids in prompts()]
+    alone = [continue_prompts(llama, [ids], max_new_tokens=8)[0].ids for ids in longer]
     llama.model.generation_config.eos_token_id = [alone[0][1], alone[3][4]]
     shapes: list[torch.Size] = []
     hook = llama.embedding.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
     try:
-        together = continue_prompts(llama, asked, max_new_tokens=8, batch_size=4)
+        together = continue_prompts(llama, longer, max_new_tokens=8, batch_size=4)
     finally:
         hook.remove()
         llama.model.generation_config.eos_token_id = 1
