@@ -78,4 +78,5 @@ def test_activations_take_the_memory_of_one_batch(tmp_path):
     assert done.returncode == 0, done.stderr
     rises = json.loads(done.stdout)
     written = (tmp_path / str(PROMPTS)).stat().st_size
-    assert rises["many"] - rises["few"] < 0.1 * written, (rises, written)
+    # All of them at once would be the whole of it; the allocator's own leavings have been seen to be an eighth.
+    assert rises["many"] - rises["few"] < 0.2 * written, (rises, written)
