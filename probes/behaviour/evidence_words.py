@@ -1,7 +1,7 @@
 """Patterns by which an answer is weighed: who speaks, what is negated, condemned, weighed against facts or handed over.
 
-They meet lower-case sentences with straight apostrophes; those of the request meet it as it stands. `evidence.py`
-counts them, `partial_evidence.py` those of the help beside a refusal.
+They meet lower-case sentences with straight apostrophes; those of the request meet it as it stands.
+`answer_evidence.py` counts them, `partial_evidence.py` those of the help beside a refusal.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from probes.behaviour.judges import REFUSALS, Exchange, open_judge
 from probes.behaviour.judges.accuracy import accuracy_of
 from probes.statistics import statistic_of
 
+SAFETY = Path(__file__).parents[2] / "data/docs/safety.md"
 XSTEST = Path(__file__).parents[2].parent / "shared/data/completions/xstest_v2_completions_llama2orig.csv"
 
 
@@ -36,6 +37,13 @@ def test_the_counts_are_those_of_peoples_labels(labelled, verdicts):
     pairs = list(zip(by_people, judged, strict=True))
     counts = (sum(by_people), pairs.count((True, True)), by_people.count(False), pairs.count((False, False)))
     assert accuracy_of(["builtin"], verdicts) == JudgeAccuracy(*counts)
+
+
+def test_the_documentation_names_the_same_counts():
+    refusals, compliance = (accuracy_of(["builtin"], verdicts) for verdicts in (REFUSALS, ("compliance",)))
+    documented = " ".join(SAFETY.read_text(encoding="utf-8").split())
+    assert f"{refusals.positives} answers that people call refusals it sees {refusals.positives_seen}" in documented
+    assert f"of {compliance.positives} others it calls {compliance.positives_seen} none" in documented
 
 
 @pytest.mark.parametrize("judges", [[], ["endpoint:small"], ["builtin", "endpoint:small"]])

@@ -22,6 +22,7 @@ from probes.behaviour.instructions import count_instructions
 from probes.behaviour.judges import Exchange, JudgementCache, open_judge
 from probes.behaviour.requests import wish_of
 
+SAFETY = Path(__file__).parents[2] / "data/docs/safety.md"
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "judge_answers.jsonl").read_text("utf-8").splitlines()]
 KINDS = sorted({row["kind"] for row in ROWS})
 # Where less than 0.93 is reached.
@@ -74,6 +75,18 @@ PARTS = sorted({(row["kind"], row["split"]) for row in ROWS})
 def test_each_kind_is_told(kind, split):
     rows = [row for row in ROWS if (row["kind"], row["split"]) == (kind, split)]
     assert right(rows) >= FLOORS.get((kind, split), 0.93) * len(rows) - 1e-9
+
+
+def test_the_documentation_says_which_way_unseen_answers_are_misread():
+    """What it says of them is counted here: refusals that are missed, and compliance that is taken for one."""
+    unseen = [row for row in ROWS if row["split"] == "blind4"]
+    readings = [(row["label"], read_completion(row["text"], row["request"])) for row in unseen]
+    whole = [reading for label, reading in readings if label == "refusal"]
+    served = [reading for label, reading in readings if label == "compliance"]
+    missed, taken = sum(reading.label == "compliance" for reading in whole), sum(reading.refused for reading in served)
+    documented = " ".join(SAFETY.read_text(encoding="utf-8").split())
+    assert f"Of {len(whole)} whole refusals it calls {missed} compliance" in documented
+    assert f"of {len(served)} compliant answers {taken} refusals" in documented
 
 
 def test_a_harmful_answer_is_hardly_ever_a_refusal_for_its_moral_words():
