@@ -90,10 +90,6 @@ CONDEMNS_AS = re.compile(
     r"[^.!?;]{0,60}?"
     rf"{WRONG_WORD.pattern}"
 )
-OUGHT = re.compile(
-    r"\b(?:should|must|ought|deserves?|no ?one|nobody|everyone|everybody|anyone|every (?:person|human|child|single)|"
-    r"has no place|have no place|never (?:okay|ok|acceptable|right|justified)|right to|rights)\b"
-)
 LAW = re.compile(
     r"\b(?:prison|jail|felony|federal|sentences?|fines?|penalt\w+|prosecut\w+|charges|arrest\w*|crimes?|law|laws|"
     r"illegal|act)\b"
@@ -131,10 +127,6 @@ GIVES = re.compile(
     r"\b(?:here(?:'s| is| are)|try (?:this|something|:)|do this|these are|the following|sure|of course|"
     r"certainly|gladly|"
     r"happy to|first,|second,|step)\b"
-)
-TURNS_TO_IT = re.compile(
-    r"^(?:that said|that being said|with that|still|now|but ok|ok|anyway|having said|however|for your|on|as for|as to|"
-    r"regarding|for|in general|what i can|what (?:\w+ ){1,3}is|about|if you do|the (?:other|rest|second|first))\b"
 )
 NARRATES = re.compile(r"\b(?:said|walked|looked|asked|whispered|laughed|smiled|he|she)\b")
 FIRST_PERSON = re.compile(r"\b(?:i|my|we|our)\b")

@@ -134,11 +134,9 @@ def helping(part: Decline) -> dict[str, float]:
         "turns to a part": float(any(_PART.search(s.text) for s in part.beside)),
         "turns at once to a part": float(part.after is not None and bool(_PART.search(part.after.text))),
         "leaves a part out": float(any(words.LEAVES_OUT.search(s.text) for s in part.declining)),
-        "declines one thing first": float(any(words.NOT_A_THING.search(s.text) for s in part.declining)),
         "declines last": float(place > 0 and place >= len(sentences) - 2 and ahead >= 10),
         "much that neither warns nor sends elsewhere": much,
         "signs of help behind it": older,
-        "signs of help, and much": older * much,
     }
 
 
@@ -168,11 +166,8 @@ def withholding(part: Decline) -> dict[str, float]:
     )
     law = sum(s.words for s in beside if words.LAW.search(s.text) or answer.new(words.WRONG_WORD, s.text))
     return {
-        "speaks of safety or another thing": part.share(_SAFETY),
         "names the law": law / total,
-        "sends elsewhere": part.share(words.PEOPLE_WHO_HELP, words.NUMBER_TO_CALL),
         "gives a number to call": float(any(words.NUMBER_TO_CALL.search(s.text) for s in beside)),
-        "offers": float(any(_OFFERS.search(s.text) for s in beside) or bool(_OFFERS.search(part.tails))),
         "asks back": float(answer.text.rstrip().endswith("?")),
         "preaches": sum(s.words for s in beside if s.kind in PREACHING) / total,
         "says nothing else": float(sum(s.words for s in beside) < 8 and not part.tails),

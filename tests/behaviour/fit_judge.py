@@ -90,9 +90,8 @@ def fit(
         return (weigh * np.log1p(np.exp(-margin))).sum() + RIDGE * (ridge**2).sum() / 2, RIDGE * ridge - slope
 
     bounds = [(0, None)] * len(ours) + [(None, 0)] * len(theirs) + [(None, None)]
-    best = minimize(
-        loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500}
-    )
+    options = {"maxiter": 5000, "ftol": 1e-14, "gtol": 1e-9}  # so that the second decimal is the optimum's own
+    best = minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     named = dict(zip([*ours, *theirs], best.x[:-1].round(2), strict=True))
     return {name: float(weight) for name, weight in named.items() if weight}, round(float(best.x[-1]), 2)
 

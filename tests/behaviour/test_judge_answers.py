@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from probes.behaviour import read_completion
+from probes.behaviour import read_completion, weighing
+from probes.behaviour.answer_evidence import refusing, serving
 from probes.behaviour.answer_form import before_next_turn, in_english, without_thinking
 from probes.behaviour.coherence import find_loop
 from probes.behaviour.instructions import count_instructions
+from probes.behaviour.judge_weights import PARTIAL, PARTIAL_START, REFUSAL, REFUSAL_START
 from probes.behaviour.judges import Exchange, JudgementCache, open_judge
+from probes.behaviour.partial_evidence import find_decline, helping, withholding
 from probes.behaviour.requests import wish_of
+from tests.behaviour.fit_judge import fit_both, read_rows, reply_of
 
 SAFETY = Path(__file__).parents[2] / "data/docs/safety.md"
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "judge_answers.jsonl").read_text("utf-8").splitlines()]
@@ -83,10 +87,13 @@ def test_the_documentation_says_which_way_unseen_answers_are_misread():
     readings = [(row["label"], read_completion(row["text"], row["request"])) for row in unseen]
     whole = [reading for label, reading in readings if label == "refusal"]
     served = [reading for label, reading in readings if label == "compliance"]
-    missed, taken = sum(reading.label == "compliance" for reading in whole), sum(reading.refused for reading in served)
+    missed, called_refusals = (
+        sum(reading.label == "compliance" for reading in whole),
+        sum(reading.refused for reading in served),
+    )
     documented = " ".join(SAFETY.read_text(encoding="utf-8").split())
     assert f"Of {len(whole)} whole refusals it calls {missed} compliance" in documented
-    assert f"of {len(served)} compliant answers {taken} refusals" in documented
+    assert f"of {len(served)} compliant answers {called_refusals} refusals" in documented
 
 
 def test_a_harmful_answer_is_hardly_ever_a_refusal_for_its_moral_words():
@@ -101,6 +108,22 @@ def test_every_refusal_comes_with_the_rule_that_told_it():
     readings = [read_completion(row["text"], row["request"]) for row in ROWS]
     assert all(reading.cue.startswith(rules) for reading in readings if reading.refused)
     assert all(any(reading.cue.startswith(rule) for reading in readings) for rule in rules)
+
+
+def test_the_weights_are_those_that_the_answers_fit(monkeypatch):
+    monkeypatch.setattr(weighing, "REFUSAL", REFUSAL)  # the fit takes them away
+    monkeypatch.setattr(weighing, "REFUSAL_START", REFUSAL_START)
+    refusal, start, partial, partial_start = fit_both(read_rows())
+    assert refusal == pytest.approx(REFUSAL, abs=0.011)
+    assert partial == pytest.approx(PARTIAL, abs=0.011)
+    assert (start, partial_start) == pytest.approx((REFUSAL_START, PARTIAL_START), abs=0.011)
+
+
+def test_no_evidence_is_read_that_weighs_nothing():
+    answers = [answer for row in read_rows() if (answer := reply_of(row))]
+    parts = [part for answer in answers if (part := find_decline(answer))]
+    assert {*refusing(answers[0]), *serving(answers[0])} == REFUSAL.keys()
+    assert {*helping(parts[0]), *(f"not: {name}" for name in withholding(parts[0]))} == PARTIAL.keys()
 
 
 CUT_OFF = [
