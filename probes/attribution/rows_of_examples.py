@@ -60,11 +60,7 @@ def example_tables(
         "cluster": clusters.of,
         "cluster_name": [clusters.names[place] for place in clusters.of],
     }
-    units = {
-        target.layer: target.vector / np.linalg.norm(target.vector)
-        for target in targets
-        if target.name in (RETURN, SCREEN) and target.vector is not None
-    }
+    units = _projected_on(targets)
     along = projections(replay.view, replay.examples, units)
     tables = {}
     for layer in units:
@@ -74,6 +70,17 @@ def example_tables(
         projection = dict(zip(("projection", "projection_difference"), along[layer], strict=True))
         tables[layer] = pd.DataFrame({**columns, **own, **baselines, **projection})
     return tables
+
+
+def _projected_on(targets: Sequence[Target]) -> dict[int, Float[np.ndarray, " d_model"]]:
+    """v̂ of the return at each layer; of the screen where no return is known."""
+    vectors = {
+        target.layer: target.vector
+        for name in (SCREEN, RETURN)
+        for target in targets
+        if target.name == name and target.vector is not None
+    }
+    return {layer: vector / np.linalg.norm(vector) for layer, vector in vectors.items()}
 
 
 def is_of(target: Target, layer: int) -> bool:

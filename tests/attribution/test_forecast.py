@@ -10,17 +10,18 @@ import pandas as pd
 import pytest
 import torch
 
-from probes.attribution.baselines import bm25
+from probes.attribution.baselines import bm25, projections
 from probes.attribution.calibration import calibrate
 from probes.attribution.clusters import cluster_texts, effective_number, sum_clusters
-from probes.attribution.forecast import _EPSILON, forecast
+from probes.attribution.forecast import _EPSILON, Forecasts, forecast
 from probes.attribution.replay import Replay
-from probes.attribution.targets import read_targets
+from probes.attribution.rows_of_examples import Texts, example_tables
+from probes.attribution.targets import SCREEN, Target, read_targets
 from probes.errors import UsageError
 from probes.guard.recorded_path import RecordedExample
 from probes.run import Run
 from tests.attribution.worlds import examples, probe, targets
-from tests.builders import tiny_model
+from tests.builders import WIDTH, tiny_model, tiny_tokenizer
 from tests.guard.test_train import call, train_words
 from tests.guard.test_train import run as train
 
@@ -57,6 +58,18 @@ def test_losses_are_those_of_the_model_one_by_one(replay):
     own = [-float(log[place - 1, row.ids[place]]) for place in range(row.answer_start, len(row.ids))]
     losses = forecast(replay, probe(), targets()[:1]).losses
     assert losses[3] == pytest.approx(np.sum(own), rel=1e-5)
+
+
+def test_projections_are_on_the_way_back_and_on_the_refusal_axis_where_that_is_not_known(replay, monkeypatch):
+    monkeypatch.setattr(replay.view, "tokenizer", tiny_tokenizer())
+    back = targets()[0]
+    screen = Target(SCREEN, back.layer, back.weights, np.random.default_rng(1).standard_normal(WIDTH))
+    texts = Texts([("ask", f"say {place}") for place in range(24)], ["harm"])
+    for chosen, read_on in (([back, screen], back), ([screen], screen)):
+        table = example_tables(replay, chosen, Forecasts([np.zeros(24)] * len(chosen), np.ones(24)), texts)[back.layer]
+        unit = read_on.vector / np.linalg.norm(read_on.vector)
+        along = projections(replay.view, replay.examples, {back.layer: unit})[back.layer]
+        assert np.array_equal(table[["projection", "projection_difference"]].to_numpy().T, along, equal_nan=True)
 
 
 def test_bm25_is_the_formula():
