@@ -18,6 +18,7 @@ from probes.attribution.texts_of_examples import rendered_examples
 from probes.behaviour.task_file import read_task
 from probes.errors import UsageError
 from probes.experiments.experiment import BASELINE
+from probes.experiments.outcome import open_runs
 from probes.guard.record import begin_run
 from probes.lineage import Lineage
 from probes.models import ModelHost
@@ -106,7 +107,8 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         report: told where the work is.
 
     Raises:
-        UsageError: one short run alone, one without a witness or without this layer, or one that is forecast itself.
+        UsageError: one short run alone, one named twice, one without a witness or without this layer, or one that is
+            forecast itself.
         PromptError: a row of the data has no answer.
         CheckpointError: the run that the forecast is held against started from another model.
     """
@@ -114,7 +116,7 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         raise UsageError("One run calibrates nothing: its spread is not known", expected="two short runs or more")
     if options.against is not None and options.against.resolve() in [path.resolve() for path in options.runs]:
         raise UsageError("A run that calibrates the forecast cannot be held against it", got=str(options.against))
-    task = read_task(options.data)
+    calibrating, task = open_runs(options.runs), read_task(options.data)
     with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
         settings = Settings(nulls=False, headline_layer=options.layer)
         begun = begin_run(Path(folder) / "run", lineage, options.probe, settings, {}, within(report, 0.0, _MEASURED))
@@ -130,7 +132,7 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         probe = Probe(begun.rendered.token_ids, begun.settings.position)
         forecasts = look_ahead(replay, probe, targets, within(report, _MEASURED, 1.0))
         table = example_tables(replay, targets, forecasts, Texts(task, harmful))[layer]
-    result = Forecast(lineage.name, layer, table, *_calibrate(options, layer))
+    result = Forecast(lineage.name, layer, table, *_calibrate(calibrating, layer, options.alarm))
     if options.against is not None:
         keep_forecast(options.against, result)
     return result
@@ -144,16 +146,16 @@ def keep_forecast(path: Path, result: Forecast) -> None:
         run.save()
 
 
-def _calibrate(options: Forecasting, layer: int) -> tuple[Calibration | None, str | None]:
+def _calibrate(runs: Sequence[Run], layer: int, alarm: float) -> tuple[Calibration | None, str | None]:
     """Return units from short runs; or why there are none."""
-    if not options.runs:
-        return None, "not calibrated: two short runs of the same recipe would do (--calibrate RUN, twice)"
+    if not runs:
+        return None, "not calibrated: give two short runs of the same recipe (--calibrate RUN for each)"
     curves = []
-    for run in map(Run, options.runs):
+    for run in runs:
         arms = [member.arm for member in run.tuned]
         arm = BASELINE if BASELINE in arms else next(iter(arms), None)
         drift = run.drift(arm, "return_fraction", layer=layer)
         for _, rows in drift[drift["step"] > 0].groupby("seed"):
             tuned = rows.dropna(subset=["value"])
             curves.append({int(step): float(value) for step, value in zip(tuned["step"], tuned["value"], strict=True)})
-    return calibrate(curves, options.alarm)
+    return calibrate(curves, alarm)

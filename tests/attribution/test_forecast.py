@@ -201,6 +201,11 @@ def test_a_forecast_ranks_and_says_why_it_only_ranks(place, tmp_path):
         call(*words_of(place), "--calibrate", tmp_path)
 
 
+def test_a_run_named_twice_has_no_spread(place, tmp_path):
+    with pytest.raises(UsageError, match="named twice"):
+        call(*words_of(place), "--calibrate", tmp_path, "--calibrate", f"{tmp_path}/.")
+
+
 def test_without_a_witness_there_is_the_screen(place):
     (place / "alone.toml").write_text('[aligned]\nmodel = "./aligned"\n', encoding="utf-8")
     words = call(*words_of(place, "alone.toml"))
