@@ -18,16 +18,17 @@ from probes.experiments.outcome import arms_table
 from probes.experiments.where_changed import THIRD_MEASURES, describe_change
 from probes.models.weight_space import merged_weights, with_weights
 from probes.organism import train_history
+from probes.progress import silent
 from probes.run import Run
 from probes.stages.changes import last_members, write_changes
-from probes.stages.thirds import mix, third_of, thirds_stage
+from probes.stages.thirds import mix, third_of, thirds_stage, write_thirds
 from probes.tasks.arms import run_arms
 from probes.terminal.show_arms import change_markdown, change_tables
 from tests.test_trained_controls import RECIPE
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def bench(tmp_path_factory):
     history = tmp_path_factory.mktemp("history")
     train_history(history, RECIPE)
     experiment = Experiment(
@@ -37,7 +38,12 @@ def run(tmp_path_factory):
         by_third=True,
         learning_rate=0.01,
     )
-    return run_arms(open_bench(history, experiment), tmp_path_factory.mktemp("arms") / "run")
+    return open_bench(history, experiment)
+
+
+@pytest.fixture(scope="module")
+def run(bench, tmp_path_factory):
+    return run_arms(bench, tmp_path_factory.mktemp("arms") / "run")
 
 
 def rows_by_arm(run):
@@ -131,6 +137,20 @@ def test_thirds_are_read_with_the_weights_that_they_name(run):
     assert abs(table.loc[("keep", "first"), "return_fraction"]) > 1e-4
     questions = run.read_table("completions", filters=[("checkpoint", "==", "aligned"), ("label", "==", "harmful")])
     assert set(table["n"]) == {len(questions)}
+
+
+def test_thirds_are_read_anew_along_another_way_back(run, bench, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    with Run.writing(tmp_path / "run") as writing:
+        stages = writing.manifest.stages
+        members = [member for member in last_members(writing) if member.arm == "baseline"]
+        name = thirds_stage(members[0].id)
+        origins = [stages[name].made_from]
+        for witness in (stages["activations/witness"].made_from, "of another witness"):
+            stages["activations/witness"].made_from = witness
+            write_thirds(writing, writing.model(), members, bench.evaluation, silent)
+            origins.append(stages[name].made_from)
+    assert origins[0] == origins[1] != origins[2]
 
 
 def test_the_tables_of_arms_say_where_the_model_changed(run):

@@ -53,7 +53,8 @@ def write_thirds(run: Run, model: ModelHost, members: Sequence[Member], evaluati
         report: told before every trial.
     """
     known, asked_in = run.manifest.checkpoints, replace(evaluation, task=(), rendering=run.rendering)
-    about = [_VERSION, run.headline_layer, asked_in.document(), run.input_of("prompts")]
+    needs = [run.input_of(need) for need in ("prompts", "witness")]
+    about = [_VERSION, run.headline_layer, asked_in.document(), *needs]
     jobs = []
     for member in members:
         weights = [known[name]["weights_sha256"] for name in (member.reference, member.id)]
