@@ -17,9 +17,11 @@ from probes.guard.guarded_direction import GuardError
 from probes.guard.model_in_training import LiveModel
 from probes.lineage import CheckpointRef, Lineage
 from probes.models import ModelHost
+from probes.models.adapter import Change
 from probes.models.hooks import ablate, add
+from probes.models.kinship import WeightSample
 from probes.models.placement import Placement
-from probes.models.weight_space import aligned_norms, drift_norms, noised
+from probes.models.weight_space import _norms_between_files, aligned_norms, drift_norms, noised
 from probes.prompts import PromptSet
 from probes.store.settings import Settings
 from probes.tasks.measure import measure
@@ -27,6 +29,7 @@ from tests.builders import DEPTH, move_weights, save_adapter, save_checkpoint, t
 
 Refs = dict[str, CheckpointRef]
 NAME = "model.layers.0.mlp.up_proj.weight"
+ENDS = ("model.embed_tokens.weight", "lm_head.weight")
 WORDS = tuple("abcdefghijklmnop")
 PROMPTS = [[5, 6, 7, 8, 9, *range(20, 20 + n)] for n in (1, 4, 2, 7, 3)]
 HAS_BITS = importlib.util.find_spec("bitsandbytes") is not None
@@ -120,6 +123,11 @@ class TestSpreadOverDevices:
     def test_norms_are_those_of_the_whole_model(self, refs: Refs, whole: ModelHost) -> None:
         assert drift_norms(spread(refs), refs["tuned"]) == drift_norms(whole, refs["tuned"])
 
+    def test_a_change_of_a_weight_that_the_files_name_otherwise_is_not_lost(self, refs: Refs) -> None:
+        change = Change("lm_head.other", torch.ones(2, 2), None, None)
+        with pytest.raises(CheckpointError, match="tensors of other names"):
+            _norms_between_files(spread(refs), refs["tuned"], {change.name: [change]})
+
     def test_weights_on_disk_are_never_written_over(self, refs: Refs) -> None:
         host = spread(refs)
         before = host.weights_sha256(refs["aligned"])
@@ -184,6 +192,22 @@ class TestInFewerBits:
             assert mine == its
             assert mine.ranks == its.ranks
         assert aligned_norms(host, {NAME}) == aligned_norms(whole, {NAME})
+
+    def test_codes_in_a_quantised_checkpoints_files_are_taken_for_no_weights(self, refs: Refs, tmp_path: Path) -> None:
+        packed = {name: CheckpointRef(model=str(tmp_path / name)) for name in ("aligned", "tuned")}
+        for name, ref in packed.items():
+            load(refs[name], "4bit").save_pretrained(ref.model)
+            tiny_tokenizer().save_pretrained(ref.model)
+        host = ModelHost(packed["aligned"], device="cpu")
+        with pytest.raises(CheckpointError, match="quantised in their files"):
+            drift_norms(host, packed["tuned"])
+        assert aligned_norms(host, {NAME, "lm_head.weight"}).keys() == {"lm_head.weight"}
+        host.put(packed["tuned"])
+        whole = [WeightSample.of(ModelHost(ref, device="cpu").model) for ref in (refs["aligned"], refs["tuned"])]
+        ends = [{name: sample.matrices[name] for name in ENDS} for sample in whole]
+        assert host.kinship == WeightSample(ends[0]).kinship(WeightSample(ends[1])), "of what is whole in the files"
+        with pytest.raises(CheckpointError, match="weights in fewer bits"):
+            host.parameters()
 
     def test_no_noise_is_laid_over_packed_weights(self, refs: Refs) -> None:
         host = ModelHost(refs["aligned"], device=Placement("cpu", quantize="8bit"))

@@ -26,7 +26,7 @@ from probes.models.kinship import (
 )
 from probes.models.layout import Layout
 from probes.models.loading import check_all_placed, load_config, load_tokenizer, move_parameters
-from probes.models.placement import Placement, describe_placement, is_whole, let_go, placement_notices
+from probes.models.placement import Placement, describe_hold, describe_placement, is_whole, let_go, placement_notices
 from probes.models.precision import precision_notice
 from probes.models.prefix import try_prefix
 from probes.models.pristine import Marks, checksums, marks
@@ -204,8 +204,8 @@ class ModelHost(CheckpointFolders, Ablatable):
         if not self.is_whole:
             raise CheckpointError(
                 "The weights of this model cannot be read or written in place",
-                got=f"weights in {self.placement.quantize}" if self.placement.quantize else "weights held elsewhere",
-                next_step="Measure without --quantize, and with all of the model on accelerators.",
+                got=f"weights {describe_hold(self.model, self.placement.quantize)}",
+                next_step="Measure unquantised weights, all of them on accelerators.",
             )
 
     def take_off(self) -> Iterator[Change]:

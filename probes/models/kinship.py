@@ -17,7 +17,7 @@ from torch import nn
 
 from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
-from probes.models.weights import WeightFiles
+from probes.models.weights import WeightFiles, is_packed
 
 RELATED = 0.1
 _SAMPLE = 4096
@@ -169,8 +169,9 @@ class WeightSample:
 
     @classmethod
     def of_files(cls, files: WeightFiles) -> WeightSample:
-        """As `of`, from a checkpoint's files, by their own names."""
-        return cls({name: _evenly(tensor) for name, tensor in files.tensors() if tensor.ndim >= 2})
+        """As `of`, from a checkpoint's files, by their own names; of quantised files, what they hold as it is."""
+        whole = ((name, tensor) for name, tensor in files.tensors() if tensor.ndim >= 2 and not is_packed(tensor))
+        return cls({name: _evenly(tensor) for name, tensor in whole})
 
     def kinship(self, sample: WeightSample) -> Kinship:
         """Nearness of `sample` to this sample, taken from the parameters that both have."""

@@ -153,8 +153,15 @@ def placement_notices(model: nn.Module, quantize: Quantisation | None) -> Iterat
             "quantised models."
         )
     if not is_whole(model):
-        held = "in fewer bits" if is_quantised_model(model) else "partly in host memory or on disk"
+        held = describe_hold(model, None)
         yield f"Weight noise cannot be laid over weights held {held}, so the sham tests are not run."
+
+
+def describe_hold(model: nn.Module, quantize: Quantisation | None) -> str:
+    """How a model that is not whole holds its weights, in words."""
+    if quantize is not None:
+        return f"in {quantize}"
+    return "in fewer bits" if is_quantised_model(model) else "partly in host memory or on disk"
 
 
 def let_go(model: nn.Module) -> None:

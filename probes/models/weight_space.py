@@ -15,6 +15,7 @@ from probes.models.host import ModelHost
 from probes.models.loading import no_progress_bar
 from probes.models.noise import DriftNorms, add_noise
 from probes.models.older_readers import write_rope_for_older_readers
+from probes.models.weights import is_packed
 
 
 def drift_norms(host: ModelHost, ref: CheckpointRef) -> DriftNorms:
@@ -94,10 +95,10 @@ def norms_up_to(host: ModelHost, norms: DriftNorms, layer: int) -> DriftNorms:
     ends = [host.final_norm, host.model.get_output_embeddings()]
     behind = {inner for module in (*host.blocks[layer + 1 :], *filter(None, ends)) for inner in module.modules()}
     before = {
-        parameter.data_ptr()
+        tensor.data_ptr()
         for module in host.model.modules()
         if module not in behind
-        for parameter in module.parameters(recurse=False)
+        for tensor in module.parameters(recurse=False)
     }
     names = {name for name, tensor in host.parameters().items() if tensor.data_ptr() in before}
     ranks = {name: rank for name, rank in norms.ranks.items() if name in names}
@@ -161,18 +162,28 @@ def _norms_between_files(
 ) -> dict[str, float]:
     """As `_base_norms`, of what is in the files of both, where the module does not hold these numbers."""
     start, end = host.files(host.aligned), host.files(ref)
-    if start.shapes() != end.shapes():
-        raise CheckpointError(
-            f"The weights of {ref} cannot be compared file by file with the aligned model's",
-            got="tensors of other names or shapes",
-            next_step="Measure without --quantize, and with all of the model on accelerators.",
-        )
-    pairs = ((name, start.read([name])[name], tensor) for name, tensor in end.tensors())
-    return {name: _distance(before, tensor, on_top.get(name, ())) for name, before, tensor in pairs}
+    shapes = end.shapes()
+    if start.shapes() != shapes or on_top.keys() - shapes.keys():
+        raise _incomparable_error(ref, "tensors of other names or shapes")
+    norms = {}
+    for name, tensor in end.tensors():
+        before = start.read([name])[name]
+        if is_packed(tensor) and not torch.equal(before, tensor):
+            raise _incomparable_error(ref, "weights that are quantised in their files")
+        norms[name] = _distance(before, tensor, on_top.get(name, ()))
+    return norms
+
+
+def _incomparable_error(ref: CheckpointRef, got: str) -> CheckpointError:
+    return CheckpointError(
+        f"The weights of {ref} cannot be compared file by file with the aligned model's",
+        got=got,
+        next_step="Measure unquantised weights, all of them on accelerators.",
+    )
 
 
 def aligned_norms(host: ModelHost, names: Collection[str]) -> dict[str, float]:
-    """Frobenius norms of the aligned model's parameters of these names, as far as they are known by them.
+    """Frobenius norms of the aligned model's parameters of these names, where its files hold them as they are.
 
     Args:
         host: holds the aligned model.
@@ -181,8 +192,8 @@ def aligned_norms(host: ModelHost, names: Collection[str]) -> dict[str, float]:
     if host.is_whole:
         parameters = host.parameters()
         return {name: float(parameters[name].float().norm()) for name in names}
-    tensors = ((name, tensor) for name, tensor in host.files(host.aligned).tensors() if name in names)
-    return {name: float(tensor.float().norm()) for name, tensor in tensors}
+    tensors = host.files(host.aligned).read(names)
+    return {name: float(tensor.float().norm()) for name, tensor in tensors.items() if not is_packed(tensor)}
 
 
 def _without_adapter(host: ModelHost, ref: CheckpointRef) -> CheckpointRef:

@@ -29,6 +29,11 @@ _GGUF = ".gguf"
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")  # of data parallelism and torch.compile
 
 
+def is_packed(tensor: torch.Tensor) -> bool:
+    """Whether a file's tensor holds codes of weights (integers, float8), which mean nothing without their scales."""
+    return not tensor.is_floating_point() or tensor.element_size() == 1
+
+
 @dataclass(frozen=True)
 class WeightFiles:
     """The files that together hold the tensors of one checkpoint (or adapter), in shard order."""
