@@ -634,6 +634,15 @@ class TestSham:
         assert np.array_equal(*streams[:2])
         assert not np.array_equal(streams[0], streams[2])
 
+    def test_a_layer_depends_on_buffers_too(self, tmp_path: Path) -> None:
+        """A router's bias is one in some architectures, is saved, and moves in fine-tuning."""
+        host = ModelHost(save_checkpoint(tmp_path, tiny_model(), tiny_tokenizer()), device="cpu")
+        for block in host.blocks:
+            block.register_buffer("bias", torch.ones(3))
+        host._targets = host.model.state_dict()
+        norms = DriftNorms({f"model.layers.{layer}.bias": 1.0 for layer in range(host.n_layers)})
+        assert set(norms_up_to(host, norms, 1)) == {"model.layers.0.bias", "model.layers.1.bias"}
+
     def test_full_rank_noise_is_of_full_rank(self, host: ModelHost) -> None:
         name = "model.layers.0.self_attn.q_proj.weight"
         before = weights(host)[name]

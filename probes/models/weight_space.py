@@ -98,7 +98,7 @@ def norms_up_to(host: ModelHost, norms: DriftNorms, layer: int) -> DriftNorms:
         tensor.data_ptr()
         for module in host.model.modules()
         if module not in behind
-        for tensor in module.parameters(recurse=False)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
     }
     names = {name for name, tensor in host.parameters().items() if tensor.data_ptr() in before}
     ranks = {name: rank for name, rank in norms.ranks.items() if name in names}
