@@ -12,13 +12,17 @@ from app import cache, components, pair, prompt_rows, state, tables
 from app.components import Context
 
 NAME = "example"
-ROWS = "rows-examples"  # under which Streamlit keeps the row that is selected in the list of examples
 _START = "aligned"
 
 
-def pick_row(ordered: pd.DataFrame) -> None:
+def row_key(attribution: str, ranking: str) -> str:
+    """Under which Streamlit keeps the row that is selected in one list: in another order it is another example's."""
+    return f"rows-{attribution}-{ranking}"
+
+
+def pick_row(ordered: pd.DataFrame, key: str) -> None:
     """Select the example whose row was clicked in the list, or none where the click took it back."""
-    event = st.session_state.get(ROWS)
+    event = st.session_state.get(key)
     rows = event["selection"]["rows"] if event else []
     state.change_view(NAME, str(int(ordered["index"].iloc[rows[0]])) if rows else "")
     state.forget_unread()

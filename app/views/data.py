@@ -69,10 +69,12 @@ def show(run: Context) -> None:
         figure = cached_figures.figure(_figure, run.key, name, ranking, run.arm, run.subtitle(), run.ink)
         charts.chart(figure, table, name="cumulative", alt=f"Sum of {ranking} over ranked examples")
     st.header("Examples", anchor=False)
+    ordered = table.sort_values(ranking, ascending=False, kind="stable")
     with components.section():
-        _ranked_examples(run, table, ranking, as_data=bool(about.get("texts_are_data")))
+        key = moved_prompts.row_key(name, ranking)
+        _ranked_examples(run, ordered, key, as_data=bool(about.get("texts_are_data")))
     with components.section():
-        moved_prompts.show(run, name, _in_order(table, ranking))
+        moved_prompts.show(run, name, ordered)
 
 
 def _answer(run: Context, table: pd.DataFrame, about: dict[str, Any], ranking: str) -> tuple[str, str]:
@@ -100,14 +102,13 @@ def _cluster_rows(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
     return ordered[["cluster_name", "examples", *columns]].rename(columns={"cluster_name": "cluster"})
 
 
-def _ranked_examples(run: Context, table: pd.DataFrame, ranking: str, *, as_data: bool) -> None:
-    ordered = _in_order(table, ranking)
+def _ranked_examples(run: Context, ordered: pd.DataFrame, key: str, *, as_data: bool) -> None:
     tables.data_table(
-        ordered[[name for name in _SHOWN if name in table]],
+        ordered[[name for name in _SHOWN if name in ordered]],
         name="examples",
         height=420,
-        key=moved_prompts.ROWS,
-        on_select=functools.partial(moved_prompts.pick_row, ordered),
+        key=key,
+        on_select=functools.partial(moved_prompts.pick_row, ordered, key),
         selection_mode="single-row",
         column_config={
             "text": st.column_config.TextColumn("text", width="large"),
@@ -130,11 +131,6 @@ def _ranked_examples(run: Context, table: pd.DataFrame, ranking: str, *, as_data
         key="jsonl-examples",
         type="tertiary",
     )
-
-
-def _in_order(table: pd.DataFrame, ranking: str) -> pd.DataFrame:
-    """The hardest pull first."""
-    return table.sort_values(ranking, ascending=False, kind="stable")
 
 
 def _figure(key: Key, name: str, ranking: str, arm: str, subtitle: str, ink: InkName) -> go.Figure:

@@ -107,13 +107,21 @@ def test_a_click_on_a_row_selects_its_example():
 
         state.read_url()
         for rows in ([1], []):
-            st.session_state[moved_prompts.ROWS] = {"selection": {"rows": rows}}
-            moved_prompts.pick_row(pd.DataFrame({"index": [7, 3]}))
+            st.session_state["rows"] = {"selection": {"rows": rows}}
+            moved_prompts.pick_row(pd.DataFrame({"index": [7, 3]}), "rows")
             st.text(state.view(moved_prompts.NAME))
 
     at = AppTest.from_function(script).run()
     assert not at.exception
     assert [text.value for text in at.text] == ["3", ""]
+
+
+def test_a_row_that_is_selected_in_one_ranking_is_not_in_another(tmp_path, visit):
+    path, keys = run_with_attribution(tmp_path, shares=True), set()
+    for ranking in ("share", "forecast"):
+        at = visit("data", {"layer": "2", "ranking": ranking}, run=path)
+        keys |= {element.proto.id for element in at.dataframe if element.proto.selection_mode}
+    assert len(keys) == 2
 
 
 def test_where_every_cluster_pushes_away_none_is_said_to_pull(tmp_path, visit):
