@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
@@ -49,16 +50,19 @@ def _figure(key: Key, layer: int, arm: str, subtitle: str, ink: InkName) -> go.F
 
 
 def _sentence(rows: pd.DataFrame, calibration: dict[str, Any]) -> str:
-    """How many forecast steps came out within the interval, and when the alarm rang."""
+    """How many returns lie within the interval as it is drawn, straight between its steps; when the alarm rang."""
     forecast = pd.DataFrame(calibration["return_by_step"])
-    pairs = rows.merge(forecast[["step", "low", "high"]], on="step")
-    inside = int(pairs["value"].between(pairs["low"], pairs["high"]).sum())
+    known = rows[rows["step"].between(forecast["step"].min(), forecast["step"].max())]
+    low, high = (np.interp(np.log(known["step"]), np.log(forecast["step"]), forecast[end]) for end in ("low", "high"))
+    inside, later = int(known["value"].between(low, high).sum()), len(rows) - len(known)
+    beyond = f" (not forecast, at later steps: {later})" if later else ""
     alarm = style.decimal(calibration["alarm"])
     rang = rows[rows["value"] >= calibration["alarm"]]["step"].min()
     came = "it has not been reached" if pd.isna(rang) else f"a measured return first reached it at step {int(rang):,}"
     foreseen = calibration["alarm_step"]
     expected = "was not expected" if foreseen is None else f"was expected at step {foreseen:,}"
     return (
-        f"{inside} of {len(pairs)} measured returns lie within the interval. The alarm at {alarm} {expected}; {came}. "
+        f"{inside} of {len(known)} measured returns lie within the interval{beyond}. "
+        f"The alarm at {alarm} {expected}; {came}. "
         f"Forecast from {calibration['runs']} short runs up to step {calibration['last_step']:,}."
     )
