@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import camera, state
-from app.components import file_name, picture_name
+from app.components import file_name, note, picture_name
 from app.tables import table
 from probes.plots.limits import height_at, height_by_width
 from probes.plots.sheet import Sheet, unchecked
@@ -29,6 +29,7 @@ _PLANE = """<style>
 }}
 </style>"""
 _MANY_POINTS = 40_000  # of a picture; so many are drawn at one pixel each, not at the two by two that Plotly would
+_DRAGGED = "While you drag this map it moves as it was drawn; points that come into view are drawn when you let go."
 
 
 def chart(
@@ -53,7 +54,8 @@ def chart(
         "scrollZoom": False,
         "doubleClick": False,
     }
-    if _count_points(figure) > _MANY_POINTS:
+    is_large = _count_points(figure) > _MANY_POINTS
+    if is_large:
         config["plotGlPixelRatio"] = 1
     if any(part.startswith("scene") for part in figure.layout):
         camera.keep(figure, name)
@@ -61,6 +63,8 @@ def chart(
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
     with _frame(figure, name):
         st.plotly_chart(_done(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
+    if is_large and "pan2d" in modes and "xaxis2" not in figure.layout:  # `look.PANNING` leaves panels to Plotly
+        note(_DRAGGED)
     _offer_data(figure, data, name, file)
 
 
