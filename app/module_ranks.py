@@ -15,7 +15,7 @@ from probes.plots.style import InkName
 _TABLE = "active_ranks"
 _ALT: dict[Rank, str] = {
     "open": "Rank that the gates leave open, by module and layer",
-    "difference": "Active rank on harmful less that on harmless prompts, by module and layer",
+    "difference": "Active rank on harmful minus that on harmless prompts, by module and layer",
 }
 
 
@@ -35,8 +35,8 @@ def show_ranks(run: Context) -> None:
         charts.chart(figure, rows.drop(columns=["checkpoint"]), name=f"ranks-{rank}", alt=alt)
     means = rows[["harmful", "harmless"]].mean()
     components.note(
-        f"Over all modules, {means['harmful']:.2f} terms are active on harmful prompts and {means['harmless']:.2f} on "
-        f"harmless ones, of {rows['terms'].mean():.1f}."
+        f"On average over the modules, {means['harmful']:.2f} terms are active on harmful prompts and "
+        f"{means['harmless']:.2f} on harmless ones, of {rows['terms'].mean():.1f}."
     )
 
 

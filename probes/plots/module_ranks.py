@@ -12,11 +12,11 @@ from probes.plots.heatmap import colour_scale, layer_axis, round_up
 from probes.plots.style import InkName
 
 Rank = Literal["open", "difference"]
-_TITLES: dict[Rank, str] = {"open": "Rank by module", "difference": "Active rank: harmful less harmless"}
+_TITLES: dict[Rank, str] = {"open": "Rank by module", "difference": "Active rank: harmful minus harmless"}
 _CAPTIONS: dict[Rank, str] = {
     "open": "Expected number of rank-one terms that the global gate leaves open, of {terms} at most.",
-    "difference": "Expected number of active terms at the last token, mean over harmful prompts less that over "
-    "harmless ones; up to 32 prompts of a kind.",
+    "difference": "Expected number of active terms at the last token, mean over harmful prompts minus that "
+    "over harmless ones; up to 32 prompts of a kind.",
 }
 _TOP, _BELOW = 84, 64
 
@@ -36,7 +36,7 @@ def module_ranks(
     colours = style.INKS[ink]
     parts = rows.assign(part=rows["module"].str.rpartition(".")[2])
     names, layers = list(dict.fromkeys(parts["part"])), sorted({int(layer) for layer in parts["layer"]})
-    cells = {(row.layer, row.part): float(getattr(row, rank)) for row in parts.itertuples()}
+    cells = parts.groupby(["layer", "part"])[rank].mean().to_dict()  # experts of one block share a name
     values = [[cells.get((layer, name)) for name in names] for layer in layers]
     top = float(rows["terms"].max()) if rank == "open" else round_up(float(rows["difference"].abs().max()))
     fig = style.figure(

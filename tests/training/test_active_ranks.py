@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from probes.lineage import Lineage, Trajectory, Witness
@@ -60,3 +61,11 @@ def test_a_map_has_a_cell_a_module_and_layer(run):
         assert [figure.data[0].z[row][at] for at in range(2)] == [by_place[layer, name] for name in names]
     assert figure.data[0].zmax == -figure.data[0].zmin >= table["difference"].abs().max()
     assert module_ranks(table, "open", subtitle="run").data[0].zmax == R
+
+
+def test_modules_of_one_name_in_a_layer_share_a_cell_with_their_mean():
+    names = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.shared_expert.up_proj"]
+    table = pd.DataFrame({"layer": 0, "module": names, "terms": 8, "open": [2.0, 5.0], "difference": [0.5, 0.1]})
+    figure = module_ranks(table, "open", subtitle="run")
+    assert figure.layout.xaxis.ticktext == ("up_proj",)
+    assert figure.data[0].z[0][0] == 3.5
