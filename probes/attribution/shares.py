@@ -22,10 +22,11 @@ from probes.attribution.targets import Probe, Reading, Target, read_targets
 from probes.errors import UsageError
 from probes.guard.recorded_path import EDIT, MOMENT, SCALE, WEIGHTS, RecordedPath, Tensors
 from probes.guard.recorded_path import GUARD as GUARD_KIND
-from probes.progress import Progress, Report, silent
+from probes.progress import Progress, Report, silent, within
 
 WEIGHT_DECAY, GUARD, FIRST_MOMENT = OTHER = ("weight decay", "guard", "first moment at the start")
 TOLERANCE, FLOOR = 0.01, 0.02  # of the completeness gap, and the smallest change that it is held against
+_COARSE = 0.4  # of the time, after which the trapezoid's walk is done; Simpson's rule reads twice as often
 LEVEL = 0.95  # of an example's interval
 _FEWEST_DRAWS = 2
 
@@ -91,10 +92,10 @@ def measure_shares(
             got=str(path.folder),
             next_step="Attribute another arm.",
         )
-    shares = _walk(path, replay, probe, targets, report, finer=False)
-    if all(result.is_complete for result in shares):
-        return shares
-    return _walk(path, replay, probe, targets, report, finer=True)
+    shares = _walk(path, replay, probe, targets, within(report, 0.0, _COARSE), finer=False)
+    left = [target for target, result in zip(targets, shares, strict=True) if not result.is_complete]
+    finer = iter(_walk(path, replay, probe, left, within(report, _COARSE, 1.0), finer=True) if left else ())
+    return [result if result.is_complete else next(finer) for result in shares]
 
 
 def _walk(
