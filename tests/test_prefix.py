@@ -147,6 +147,25 @@ def test_no_token_is_read_behind_an_answer_that_has_ended(llama: ModelHost) -> N
     assert len({len(answer.ids) for answer in together}) > 2
 
 
+def test_an_answer_that_is_not_finite_spoils_none_that_takes_its_place(llama: ModelHost) -> None:
+    """What it leaves in its row is masked, but a weight of 0 times NaN is NaN."""
+    overflows = 251
+
+    def overflow(_: object, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output.masked_fill((args[0] == overflows)[..., None], torch.nan)
+
+    rng = np.random.default_rng(4)
+    crowded = [[*PREFIX, 20 + n, *rng.integers(3, 250, size=size).tolist()] for n, size in enumerate([7, 7, 7, 8])]
+    crowded[0][-1] = overflows
+    hook = llama.embedding.register_forward_hook(overflow)
+    try:
+        together = continue_prompts(llama, crowded, max_new_tokens=6, openings=[30], batch_size=2)
+    finally:
+        hook.remove()
+    assert np.isnan(together[0].refusal_score)
+    assert [answer.ids for answer in together[1:]] == [by_generate(llama, ids, 6) for ids in crowded[1:]]
+
+
 def test_a_model_that_needs_its_own_mask_is_answered_in_whole_batches(tmp_path, monkeypatch) -> None:
     """A model for which slots behind a row's end are not hidden: the trial sees it, and answers stay right."""
     ref = save_checkpoint(tmp_path, tiny_model(), tiny_tokenizer())

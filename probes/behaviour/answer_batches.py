@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.models.architecture import accepts
 from probes.models.padding import pad_tokens, positions
 from probes.models.prefix import (
     SharedPrefix,
     beyond_window,
+    cache_argument,
     new_rows,
     next_inputs,
     prefix_fault,
@@ -167,8 +167,7 @@ def _run(
     host: ModelView, ids: Tensor, mask: Tensor, places: Tensor, cache: Any
 ) -> tuple[Float[Tensor, "prompt vocabulary"], Any]:
     """The logits of every prompt's next token, and the cache behind what was read."""
-    # A name that the model does not know would be passed over in silence.
-    name = "cache" if accepts(host.model, "cache") else "past_key_values"
+    name = cache_argument(host.model) or "past_key_values"
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places, name: cache}
     output = host.model(**inputs, use_cache=True, logits_to_keep=_LAST)
     return output.logits[:, -1], getattr(output, name)

@@ -53,6 +53,7 @@ class RowCache:
             at, tokens_first = (index.to(mine.device) for index in (numbers, order))
             for slots, tensor in ((mine.keys, layer.keys), (mine.values, layer.values)):
                 slots[first : first + count, :, : mask.shape[1]] = tensor[at, :, tokens_first].transpose(1, 2)
+                slots[first : first + count, :, mask.shape[1] :] = 0  # a masked NaN of an older row would still spread
 
     def mask(self) -> Tensor:
         """Slots [row, slot] that every row's next token sees: those before it, and its own."""
@@ -89,7 +90,7 @@ class RowCache:
 
 
 class _Layer(DynamicLayer):
-    """One block's keys and values, [row, head, slot, d_head]; what no row uses is zero or what an older row left."""
+    """One block's keys and values, [row, head, slot, d_head]; behind a row's tokens stand its padding and zeros."""
 
     keys: Tensor
     values: Tensor
