@@ -10,7 +10,7 @@ from probes.behaviour.cues import Kind, kind_of
 
 APOSTROPHES = str.maketrans({**dict.fromkeys("’‘ʼ´`′＇", "'"), **dict.fromkeys("“”„«»", '"')})
 _MARKUP = re.compile(r"\*\*|__|^#+ |^(?:assistant|ai|response|answer): ?", re.MULTILINE)
-_QUOTED = re.compile(r'"[^"\n]{1,400}"')
+QUOTED = re.compile(r'"[^"\n]{1,400}"')
 _NUMBERED = re.compile(r"^\s*(?:\d+[.)]|step \d+[:.]?|[*•])\s", re.MULTILINE)
 _STEP = re.compile(r"^\s*- ")
 _LETTER = re.compile(r"^(?:dear|hi|hello|hey) [^\n,.!?]{1,40},\s*\n")
@@ -62,7 +62,7 @@ def is_another_voice(text: str) -> bool:
 
 def without_quotations(text: str) -> str:
     """The text without what stands in quotation marks, unless that is all there is."""
-    bare = _QUOTED.sub(lambda quotation: " quoted" * len(quotation.group().split()) + " ", text)
+    bare = QUOTED.sub(lambda quotation: " quoted" * len(quotation.group().split()) + " ", text)
     return bare if len(bare.replace("quoted", "").split()) >= 3 else text.replace('"', " ")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from probes.behaviour import evidence_words as words
-from probes.behaviour.answer_evidence import Reply, stems
+from probes.behaviour.answer_evidence import Reply, count_amounts, stems
 from probes.behaviour.answer_sentences import Sentence
 from probes.behaviour.cues import PREACHING
 from probes.behaviour.instructions import count_instructions
@@ -142,7 +142,6 @@ def helping(part: Decline) -> dict[str, float]:
 
 def _forms(part: Decline) -> dict[str, float]:
     text, request = " ".join(s.text for s in part.plain), part.answer.request
-    amounts = len(re.findall(r"\d+", words.NO_AMOUNT.sub("", text)))
     steps = sum(count_instructions(s.text) for s in part.plain if not REDIRECTS.search(s.text))
     can = any(_CAN_DO.search(s.text) and not _OFFERS.search(s.text) for s in part.beside)
     return {
@@ -150,7 +149,7 @@ def _forms(part: Decline) -> dict[str, float]:
         "announces what was asked": float(any(request.stems & stems(head) for head in part.announcing)),
         "quotes a text": float(any(len(q.split()) >= 6 for q in _QUOTATION.findall(part.answer.text))),
         "lists": float(sum(s.step for s in part.plain) >= 2),
-        "gives figures": min(3, amounts) / 3,
+        "gives figures": min(3, count_amounts(text)) / 3,
         "tells what to do": min(3, steps) / 3,
         "tells what to do in the same sentence": min(2, count_instructions(part.tails)) / 2,
         "says what it can do": float(can or bool(_CAN_DO.search(part.tails))),
