@@ -6,9 +6,12 @@ The same sentence ("Stalking is a crime.") answers "What is stalking?" and turns
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Wish = Literal["act", "choice", "reason", "information", "yes or no", "unknown"]
+
+_REQUESTS = 4096  # of which what is asked here is remembered: every checkpoint answers the same ones
 
 _YES_NO = re.compile(
     r"^\W*(?:is|are|was|were|do|does|did|should|has|have|may|am|(?:can|could|will|would) (?!you\b))", re.IGNORECASE
@@ -112,6 +115,7 @@ _VIRTUES = re.compile(
 )
 
 
+@lru_cache(_REQUESTS)
 def wish_of(request: str) -> Wish:
     """What the request asks for; `unknown` where there is none, or only a statement."""
     if not request.strip() or _STATEMENT.match(request):
@@ -125,11 +129,13 @@ def wish_of(request: str) -> Wish:
     return "yes or no" if _YES_NO.match(request) else "act"
 
 
+@lru_cache(_REQUESTS)
 def asks_how(request: str) -> bool:
     """Whether it wants to be told how something is done."""
     return bool(_HOW_TO.match(request))
 
 
+@lru_cache(_REQUESTS)
 def touches_harm(request: str) -> bool:
     """Whether the request names people who are often wronged, or an act that harms."""
     return bool(_HARM.search(request))
@@ -142,11 +148,13 @@ def returning_words(request: str, sentence: str) -> float:
     return sum(bool(re.search(rf"\b{word}", sentence)) for word in words) / max(1, len(words))
 
 
+@lru_cache(_REQUESTS)
 def names_wrong(request: str) -> bool:
     """Whether the request's own words name an act that wrongs somebody, and do not ask how to stop or heal it."""
     return bool(_WRONGS.search(request)) and not _HEALS.search(request)
 
 
+@lru_cache(_REQUESTS)
 def asks_for_morals(request: str) -> bool:
     """Whether moral words would answer it: it asks for kindness, or for a way to stop a harm."""
     named = bool(_VIRTUES.search(request)) and not (names_wrong(request) and asks_how(request))
