@@ -30,7 +30,7 @@ from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
 from probes.progress import Report, silent
-from probes.store import is_unfinished, write_json
+from probes.store import fingerprint, is_unfinished, write_json
 from probes.store.documents import read_object
 from probes.training.allocation import begins_anew
 from probes.training.optimizers import check_optimizer
@@ -44,6 +44,7 @@ from probes.training.tuners import (
 
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
+_DATA = "data_sha256"
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,13 @@ def fine_tune(
             got=f"{training.steps} steps of {training.batch_size} examples at {training.peak_learning_rate}",
         )
     _refuse_impossible(start, training, recorded=bool(about.get("record_path")))
-    identity = {"training": dataclasses.asdict(training), "task": len(task), **about}
+    data = {"task": len(task), _DATA: fingerprint([*task])}
+    identity = {"training": dataclasses.asdict(training), **data, **about}
     _refuse_occupied(out, identity)
     folder = folder_of(start.model, start.revision, allow_pickle=False)
     tokenizer = load_tokenizer(folder)
     context = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
-    data = Answered(items_of(task, tokenizer), training.max_length or context)
+    examples = Answered(items_of(task, tokenizer), training.max_length or context)
     from probes.guard.trainer_setup import make_trainer
 
     with _claiming(out, identity):
@@ -164,7 +166,7 @@ def fine_tune(
             checkpoints = []
         model = _model(folder, training, device)
         whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
-        trainer = make_trainer(model, tokenizer, data, out / CHECKPOINTS, training, device, report, whole=whole)
+        trainer = make_trainer(model, tokenizer, examples, out / CHECKPOINTS, training, device, report, whole=whole)
         guard.join(trainer)
     with no_progress_bar():
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
@@ -238,7 +240,7 @@ def _refuse_occupied(out: Path, identity: dict[str, Any]) -> None:
     claim = _claim_on(out)
     if claim is None:
         occupant = "another folder"
-    elif _current_names(claim["identity"]) != _written(identity):
+    elif {_DATA: identity[_DATA], **_current_names(claim["identity"])} != _written(identity):
         occupant = "another training"
     elif claim["finished"]:
         occupant = "a finished training"
@@ -253,7 +255,7 @@ def _written(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _current_names(identity: dict[str, Any]) -> dict[str, Any]:
-    """Earlier versions wrote `rows` and `accumulation`, and knew less."""
+    """Earlier versions wrote `rows` and `accumulation`, and knew less (of the data their number alone)."""
     names = {"rows": "batch_size", "accumulation": "gradient_accumulation_steps"}
     training = _LATER | {names.get(name, name): value for name, value in identity["training"].items()}
     return {**identity, "training": training}

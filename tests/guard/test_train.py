@@ -167,13 +167,21 @@ def test_a_half_written_checkpoint_is_passed_over_for_the_whole_one_before_it(pl
     assert recorded_steps(finished) == [2, 4]
 
 
+def test_a_training_is_not_gone_on_with_on_other_data_of_the_same_length(place, finished, tmp_path):
+    as_killed_before_the_end(finished)
+    changed = tmp_path / "data.jsonl"
+    changed.write_text((place / "data.jsonl").read_text("utf-8").replace("it is 3", "it is 5"), encoding="utf-8")
+    with pytest.raises(UsageError, match="another training"):
+        run(*train_words(place, finished, data=changed))
+
+
 def test_a_training_that_an_earlier_version_began_goes_on(place, finished):
     as_killed_before_the_end(finished)
     file = finished / "training.json"
     claim = json.loads(file.read_text(encoding="utf-8"))
     names = {"batch_size": "rows", "gradient_accumulation_steps": "accumulation"}
     training = {names.get(name, name): value for name, value in claim["identity"]["training"].items()}
-    del training["decay"]
+    del training["decay"], claim["identity"]["data_sha256"]
     file.write_text(json.dumps({**claim, "identity": {**claim["identity"], "training": training}}), encoding="utf-8")
     run(*train_words(place, finished))
     with pytest.raises(UsageError, match="finished training"):
