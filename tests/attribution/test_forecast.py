@@ -14,23 +14,14 @@ from probes.attribution.baselines import bm25, projections
 from probes.attribution.calibration import calibrate
 from probes.attribution.clusters import cluster_texts, effective_number, sum_clusters
 from probes.attribution.forecast import _EPSILON, Forecasts, forecast
-from probes.attribution.replay import Replay
 from probes.attribution.rows_of_examples import Texts, example_tables
 from probes.attribution.targets import SCREEN, Target, read_targets
 from probes.errors import UsageError
-from probes.guard.recorded_path import RecordedExample
 from probes.run import Run
 from tests.attribution.worlds import examples, probe, targets
-from tests.builders import WIDTH, tiny_model, tiny_tokenizer
+from tests.builders import WIDTH, tiny_tokenizer
 from tests.guard.test_train import call, train_words
 from tests.guard.test_train import run as train
-
-
-@pytest.fixture(scope="module")
-def replay():
-    model = tiny_model()
-    names = [name for name, _ in model.named_parameters()]
-    return Replay(model, [RecordedExample(row.ids, row.labels) for row in examples()], names)
 
 
 def test_the_forecast_is_that_of_autograd(replay):

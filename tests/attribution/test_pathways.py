@@ -7,22 +7,14 @@ import torch
 from probes.attribution.forecast import first_scale, forecast
 from probes.attribution.pathways import Axes, Regression, pathway_targets, slopes
 from probes.attribution.prompts_moved import prompts_moved
-from probes.attribution.replay import Replay, dot
+from probes.attribution.replay import dot
 from probes.attribution.targets import FEATURES, OUTPUT, read_targets
-from probes.guard.recorded_path import RecordedExample
-from tests.attribution.worlds import LAYER, examples, probe, targets
-from tests.builders import WIDTH, tiny_model
+from tests.attribution.worlds import LAYER, probe, targets
+from tests.builders import WIDTH
 
 
 def axes():
     return Axes(LAYER, np.random.default_rng(1).standard_normal((2, WIDTH)) / WIDTH, (5, 7))
-
-
-@pytest.fixture(scope="module")
-def replay():
-    model = tiny_model()
-    names = [name for name, _ in model.named_parameters()]
-    return Replay(model, [RecordedExample(row.ids, row.labels) for row in examples()], names)
 
 
 def less_mean(values):
