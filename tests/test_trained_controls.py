@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from probes.cli import app
 from probes.engine import limit_threads
 from probes.errors import RunFolderError, UsageError
-from probes.experiments.data_defences import INOCULATION
+from probes.experiments.data_defences import INOCULATION, INTERLEAVED
 from probes.experiments.experiment import WITH_DATA, Experiment
+from probes.experiments.known_data import known_pairs
 from probes.experiments.lineage_bench import open_bench
 from probes.experiments.outcome import arms_table
 from probes.experiments.screening import Screening
@@ -266,20 +267,27 @@ def test_any_lineage_has_its_trained_controls(place, tmp_path):
     assert min(near, key=near.__getitem__) == MIRROR
 
 
-def test_a_run_of_arms_is_not_gone_on_with_on_other_data_of_the_same_length(place, tmp_path):
+@pytest.mark.parametrize("file", ["data.jsonl", "safety.jsonl"])
+def test_a_run_of_arms_is_not_gone_on_with_on_other_data_of_the_same_length(place, tmp_path, file):
     own = tmp_path / "place"
     shutil.copytree(place, own)
+    shutil.copy(own / "data.jsonl", own / "safety.jsonl")
 
     def arms():
-        bench = open_lineage(own, arms=("baseline",), final_step_only=True)
+        data = {INTERLEAVED: str(own / "safety.jsonl")}
+        bench = open_lineage(own, arms=("baseline", INTERLEAVED), arm_data=data, final_step_only=True)
         bench.evaluation = dataclasses.replace(bench.evaluation, prompts=prompts(300, 4), max_new_tokens=2)
         return run_arms(bench, tmp_path / "run")
 
-    assert "data_sha256" in arms().manifest.config_given["arms"]
-    file = own / "data.jsonl"
-    file.write_text(file.read_text().replace("it is 3", "it is 5"))
+    run = arms()
+    assert {"data_sha256", "arm_data_sha256"} < set(run.manifest.config_given["arms"])
+    members = {member.arm: member for member in run.tuned}
+    assert len(known_pairs(run, members[INTERLEAVED])) > len(known_pairs(run, members["baseline"]))
+    (own / file).write_text((own / file).read_text().replace("it is 3", "it is 5"))
     with pytest.raises(UsageError, match="holds another run"):
         arms()
+    with pytest.raises(RunFolderError, match="have changed since"):
+        known_pairs(run, members[INTERLEAVED])
 
 
 def distance(first, second):

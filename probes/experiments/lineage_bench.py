@@ -32,7 +32,7 @@ from probes.progress import Progress, Report
 from probes.prompts import PromptSet, default_prompts, read_prompts
 from probes.store import fingerprint
 
-DATA_SHA256 = "data_sha256"
+HASHES = DATA_SHA256, ARM_DATA_SHA256 = "data_sha256", "arm_data_sha256"
 _HELD_OUT = 64  # examples of a data file that are kept back for the task's loss, at most
 
 
@@ -76,6 +76,7 @@ class LineageBench:
             "data": str(data),
             "task": len(task),
             DATA_SHA256: fingerprint([list(pair) for pair in task]),
+            ARM_DATA_SHA256: {arm: fingerprint([*_read(arm, file)]) for arm, file in experiment.arm_data.items()},
             "penalty": penalty and penalty.sha256,
         }
 
@@ -149,7 +150,7 @@ class LineageBench:
         """What an arm is trained on: every guarded arm, and the mirror, on the baseline's data."""
         plain = split_way(arm)[0]
         if plain == TEXT:
-            return read_prompts(Path(self.experiment.arm_data[plain])).texts
+            return _read_texts(self.experiment.arm_data[plain])
         if plain == INTERLEAVED:
             return interleave(self._task, self._own_data(plain), self.experiment.aligned_share, seed)
         if plain in WITH_DATA:
@@ -197,6 +198,15 @@ def lacking_data(arm: str) -> UsageError:
     return UsageError(
         "This arm needs data of its own", got=arm, expected="a file", next_step=f"Give --arm-data {arm}=FILE."
     )
+
+
+def _read(arm: str, file: str) -> Sequence[Pair | str]:
+    """What a file of `arm_data` holds: texts of `TEXT`, requests with answers of any other arm."""
+    return _read_texts(file) if arm == TEXT else read_task(Path(file))
+
+
+def _read_texts(file: str) -> Sequence[str]:
+    return read_prompts(Path(file)).texts
 
 
 def _leave_out_refused(aligned: CheckpointRef, task: Sequence[Pair], screened: bool) -> Sequence[Pair]:

@@ -16,7 +16,7 @@ from probes.engine import current_engine
 from probes.errors import UsageError
 from probes.experiments.data_defences import ALIGNED_SHARE
 from probes.experiments.experiment import BASELINE, RESTORED, arm_folder, arm_order, current_names, split_way
-from probes.experiments.lineage_bench import DATA_SHA256, Bench
+from probes.experiments.lineage_bench import HASHES, Bench
 from probes.experiments.side_by_side import Arm, train_arms
 from probes.experiments.trained_controls import start_of
 from probes.guard.fine_tuning import CHECKPOINTS
@@ -167,6 +167,6 @@ def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:
     if not manifest.config:
         return  # killed before it had begun
     before = written_from(current_names(manifest.config_given), out)
-    unnamed = {**_LATER, **{name: value for name, value in config["arms"].items() if name == DATA_SHA256}}
+    unnamed = {**_LATER, **{name: value for name, value in config["arms"].items() if name in HASHES}}
     if {"arms": {**unnamed, **before.get("arms", {})}} != config:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")
