@@ -174,10 +174,10 @@ def _norms_between_files(
     return norms
 
 
-def _incomparable_error(ref: CheckpointRef, got: str) -> CheckpointError:
+def _incomparable_error(ref: CheckpointRef, difference: str) -> CheckpointError:
     return CheckpointError(
         f"The weights of {ref} cannot be compared file by file with the aligned model's",
-        got=got,
+        got=difference,
         next_step="Measure unquantised weights, all of them on accelerators.",
     )
 
