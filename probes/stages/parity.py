@@ -53,11 +53,11 @@ def _rows(run: Run, device: str) -> list[dict[str, Any]]:
 def _room_for_whole(run: Run, model: ModelHost) -> tuple[str, str | None]:
     """Where the stored model is read; and why it is not, where it fits nowhere."""
     files = model.files(run.lineage.aligned)
-    stored = sum(path.stat().st_size for path in files.paths)
-    if torch.cuda.is_available() and _ROOM * stored < torch.cuda.mem_get_info()[0]:
+    in_float32 = _FLOAT32 * sum(int(np.prod(shape)) for shape in files.shapes().values())
+    held = in_float32 if run.settings.dtype == "float32" else sum(path.stat().st_size for path in files.paths)
+    if torch.cuda.is_available() and _ROOM * held < torch.cuda.mem_get_info()[0]:
         return "cuda", None
-    numbers = sum(int(np.prod(shape)) for shape in files.shapes().values())
-    needed, free = _ROOM * _FLOAT32 * numbers, available_memory()
+    needed, free = _ROOM * in_float32, available_memory()
     if free is not None and needed > free:
         return (
             "cpu",
