@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from probes.drift import comparison
-from probes.errors import StatisticsError
+from probes.errors import StatisticsError, UsageError
+from probes.lineage import CheckpointRef
+from probes.tasks.compare import _side_by_side
+from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -159,3 +164,15 @@ def test_a_vector_of_weights_is_one_column(rng):
 def test_input_that_cannot_be_compared_is_refused(call, sentence):
     with pytest.raises(StatisticsError, match=sentence):
         call()
+
+
+def test_codes_of_quantised_weights_are_not_compared_as_if_they_were_weights(tmp_path):
+    refs = []
+    for number in range(2):
+        save_checkpoint(tmp_path / str(number), tiny_model(), tiny_tokenizer())
+        tensors = {"a.weight": torch.full((2, 2), number, dtype=torch.uint8), "b.bias": torch.zeros(2)}
+        save_file(tensors, tmp_path / str(number) / "model.safetensors")
+        refs.append(CheckpointRef(model=str(tmp_path / str(number))))
+    with pytest.raises(UsageError, match=r"quantised weights, which are not compared; got a\.weight"):
+        list(_side_by_side(refs))
+    assert [name for name, _ in _side_by_side([refs[0], refs[0]])] == ["a.weight", "b.bias"]

@@ -171,10 +171,10 @@ def _side_by_side(refs: list[CheckpointRef]) -> Iterator[tuple[str, list[np.ndar
     """The same tensor of every checkpoint, one tensor at a time.
 
     Raises:
-        UsageError: the checkpoints do not hold the same tensors in the same order.
+        UsageError: the checkpoints do not hold the same tensors in the same order, or are quantised in their files.
     """
     from probes.models.source import folder_of
-    from probes.models.weights import WeightFiles
+    from probes.models.weights import WeightFiles, is_packed
 
     files = [
         WeightFiles.of_model(folder_of(ref.model, ref.revision, allow_pickle=False), allow_pickle=False) for ref in refs
@@ -183,7 +183,10 @@ def _side_by_side(refs: list[CheckpointRef]) -> Iterator[tuple[str, list[np.ndar
         names = {name for name, _ in parts}
         if len(names) > 1:
             raise UsageError("The checkpoints' files hold different tensors", got=" and ".join(sorted(names)))
-        yield parts[0][0], [_array(tensor) for _, tensor in parts]
+        tensors = [tensor for _, tensor in parts]
+        if is_packed(tensors[0]) and not all(tensor.equal(tensors[0]) for tensor in tensors):
+            raise UsageError("The checkpoints' files hold quantised weights, which are not compared", got=names.pop())
+        yield parts[0][0], [_array(tensor) for tensor in tensors]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
