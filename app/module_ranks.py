@@ -34,6 +34,8 @@ def show_ranks(run: Context) -> None:
         figure = cached_figures.figure(_figure, run.key, *about)
         charts.chart(figure, rows.drop(columns=["checkpoint"]), name=f"ranks-{rank}", alt=alt)
     means = rows[["harmful", "harmless"]].mean()
+    if means.isna().any():
+        return
     components.note(
         f"On average over the modules, {means['harmful']:.2f} terms are active on harmful prompts and "
         f"{means['harmless']:.2f} on harmless ones, of {rows['terms'].mean():.1f}."

@@ -149,8 +149,8 @@ def run_limits(rows: pd.DataFrame, statistic: str) -> tuple[float, float]:
 
 
 def round_up(value: float) -> float:
-    """To two digits, so that the scale ends at a number that can be written; 1 for nothing at all."""
-    if value <= 0:
+    """To two digits, so that the scale ends at a number that can be written; 1 for nothing at all, or no number."""
+    if not 0 < value < math.inf:
         return 1.0
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return math.ceil(value / unit - 1e-9) * unit

@@ -36,7 +36,7 @@ def module_ranks(
     colours = style.INKS[ink]
     parts = rows.assign(part=rows["module"].str.rpartition(".")[2])
     names, layers = list(dict.fromkeys(parts["part"])), sorted({int(layer) for layer in parts["layer"]})
-    cells = parts.groupby(["layer", "part"])[rank].mean().to_dict()  # experts of one block share a name
+    cells = parts.groupby(["layer", "part"])[rank].mean().dropna().to_dict()  # experts of one block share a name
     values = [[cells.get((layer, name)) for name in names] for layer in layers]
     top = float(rows["terms"].max()) if rank == "open" else round_up(float(rows["difference"].abs().max()))
     fig = style.figure(

@@ -69,3 +69,11 @@ def test_modules_of_one_name_in_a_layer_share_a_cell_with_their_mean():
     figure = module_ranks(table, "open", subtitle="run")
     assert figure.layout.xaxis.ticktext == ("up_proj",)
     assert figure.data[0].z[0][0] == 3.5
+
+
+def test_a_checkpoint_whose_gates_are_no_numbers_has_an_empty_map():
+    table = pd.DataFrame({"layer": [0, 1], "module": "mlp.up_proj", "terms": 8, "open": np.nan, "difference": np.nan})
+    for rank in ("open", "difference"):
+        drawn = module_ranks(table, rank, subtitle="run").data[0]
+        assert [row[0] for row in drawn.text] == ["–", "–"]
+        assert drawn.zmax > drawn.zmin
