@@ -13,6 +13,7 @@ from app.components import Context
 
 NAME = "example"
 _START = "aligned"
+_SHOWN = 240  # characters of an example; the list above has it whole
 
 
 def row_key(attribution: str, ranking: str) -> str:
@@ -39,11 +40,13 @@ def show(run: Context, attribution: str, ordered: pd.DataFrame) -> None:
     """
     st.header("Prompts that an example moves", anchor=False)
     example = _selected_example(ordered)
-    components.note(f"Example {example['index']}: “{example['text']}”. Click a row of the list above for another.")
+    text = " ".join(str(example["text"]).split())
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
+    components.note(f"Example {example['index']}: “{shown}”. Click a row of the list above for another.")
     moved = _prompt_rows(run, attribution, int(example["index"]))
     if moved.empty:
         components.missing(
-            "For this example the prompts were not read: only for those at the top of each ranking.",
+            "For this example the prompts were not read, but only for those at the top of each ranking.",
             f"gravity-probe attribute {run.command_path} --arm {shlex.quote(run.arm)} --seed {run.seed} "
             f"--layer {run.layer} --explain {len(ordered)}",
         )

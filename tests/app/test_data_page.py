@@ -116,6 +116,17 @@ def test_a_click_on_a_row_selects_its_example():
     assert [text.value for text in at.text] == ["3", ""]
 
 
+def test_of_a_long_example_the_beginning_is_repeated(tmp_path, visit):
+    path = run_with_attribution(tmp_path, shares=True)
+    with Run.writing(path) as run, run.stage(NAME, "again"):
+        run.write_table(NAME, table(shares=True).assign(text="a long\nanswer " * 400))
+        run.write_json(NAME, about(shares=True))
+    at = visit("data", {"layer": "2", "example": "1"}, run=path)
+    note = next(element.proto.body for element in at.get("html") if "Example 1:" in element.proto.body)
+    assert "“a long answer a long" in note
+    assert len(note) < 400
+
+
 def test_a_row_that_is_selected_in_one_ranking_is_not_in_another(tmp_path, visit):
     path, keys = run_with_attribution(tmp_path, shares=True), set()
     for ranking in ("share", "forecast"):
