@@ -34,15 +34,19 @@ def show(run: Context) -> None:
             f"There is no plane at {components.layer_name(run.layer)}: the witness stands there where the aligned "
             "model stands, or the site is not a block's output. Choose another layer in the sidebar."
         )
-        return
+    else:
+        _pictures(run, rows)
+    with components.section():
+        forecast_against.show(run)  # at a layer of its own
+
+
+def _pictures(run: Context, rows: pd.DataFrame) -> None:
     view, moving = _controls()
     _paths(run, rows, view, moving)
     if view == "space":
         components.note("Drag to rotate; the view is kept.")
     elif not moving:
         components.note(f"The ring marks step {run.step:,}.")
-    with components.section():
-        forecast_against.show(run)
 
 
 def _controls() -> tuple[str, bool]:

@@ -46,6 +46,16 @@ def test_returns_between_the_steps_of_a_forecast_count_and_later_ones_are_told_a
     assert f"{inside} of 3 measured returns lie within the interval (not forecast, at later steps: 1)" in words
 
 
+def test_a_layer_without_a_plane_hides_no_forecast(tmp_path, visit):
+    path, _ = run_with_forecast(tmp_path, calibrated=True)
+    with Run.writing(path) as run, run.stage("maps/plane", "again"):
+        planes = run.read_table("maps/plane")
+        run.write_table("maps/plane", planes[planes["layer"] != 1])
+    at = visit("trajectories", {"layer": "1"}, run=path)
+    assert "There is no plane at layer 1" in words_of(at)
+    assert [header.value for header in at.header] == ["Forecast and what came"]
+
+
 def test_ranks_alone_are_said_and_a_run_without_a_forecast_shows_nothing(tmp_path, visit):
     path, _ = run_with_forecast(tmp_path, calibrated=False)
     at = visit("trajectories", {}, run=path)
