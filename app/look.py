@@ -257,6 +257,7 @@ PANNING = """
   const hold = plot => {
     const layout = plot._fullLayout, parts = Object.values(layout._plots || {}), scene = (parts[0] || {})._scene;
     if (parts.length !== 1 || !scene) return;
+    if (plot.endsDrag) plot.endsDrag();  // of a drag before this one, whose end Plotly has not said
     const {xaxis, yaxis, _size: room} = layout, left = xaxis.range[0], low = yaxis.range[0];
     const canvases = plot.querySelectorAll(".gl-container canvas"), draw = scene.draw, clears = new Map();
     layout._glcanvas.each(layer => layer.regl && clears.set(layer.regl, layer.regl.clear));
@@ -284,6 +285,7 @@ PANNING = """
       scene.draw();
       canvases.forEach(({style}) => { style.transform = style.clipPath = ""; });
     };
+    plot.endsDrag = release;
     plot.on("plotly_relayouting", move);
     plot.on("plotly_relayout", release);
     // A click moves nothing; after a drag Plotly says by itself that it has ended.

@@ -179,6 +179,12 @@ class _Work:
     def _host(self) -> ModelHost:
         """The aligned model with the trajectory's last checkpoint in its place, where its path was recorded."""
         run = self._run
+        if run.settings.quantize:
+            raise UsageError(
+                "Gradients are those of whole weights, and this run was read in fewer bits",
+                got=f"--quantize {run.settings.quantize}",
+                next_step="Measure without --quantize first.",
+            )
         host = ModelHost(run.lineage.aligned, device=run.settings.device, dtype="float32")
         name, place = (self._member.id, self._member.ref) if self._path else (ALIGNED, run.lineage.aligned)
         check_measured(host.weights_sha256, place, run.manifest.checkpoints[name].get("weights_sha256"))

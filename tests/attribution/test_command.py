@@ -159,6 +159,16 @@ def test_a_path_or_a_checkpoint_of_another_training_is_refused(place, tmp_path):
         attribute(tmp_path / "own")
 
 
+def test_a_run_that_was_read_in_fewer_bits_is_refused(recorded, tmp_path):
+    shutil.copytree(recorded, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    manifest["config"]["quantize"] = "4bit"
+    file.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(UsageError, match="fewer bits; got --quantize 4bit"):
+        attribute(tmp_path / "run", "--layer", 0)
+
+
 def test_an_unknown_arm_is_refused(recorded):
     with pytest.raises(RunFolderError, match="no trajectory baseline"):
         call("attribute", recorded)
