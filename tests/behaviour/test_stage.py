@@ -13,6 +13,7 @@ import pytest
 from probes.behaviour import rate_tables as tables
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.judges import open_judge
+from probes.behaviour.refusal_text import Reading
 from probes.errors import PromptError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.progress import silent
@@ -196,6 +197,17 @@ def test_what_the_built_in_judge_leaves_open_is_not_judged_again(run):
         before = (run.path / "behaviour.parquet").stat().st_mtime_ns
         evaluate(run.path, served)
     assert (run.path / "behaviour.parquet").stat().st_mtime_ns == before
+
+
+def test_other_rules_of_the_built_in_judge_judge_again_and_ask_nobody(run, monkeypatch):
+    judged = evaluate(run.path, ASKED)
+    verdicts = judged.read_table("completions")["verdict"].tolist()
+    times = {name: (run.path / "answers" / f"{name}.parquet").stat().st_mtime_ns for name in NAMES}
+    monkeypatch.setattr("probes.behaviour.judges.wording.read_completion", lambda *_: Reading("refusal", "new rules"))
+    assert evaluate(run.path, ASKED).read_table("completions")["verdict"].tolist() == verdicts  # nothing has changed
+    monkeypatch.setattr("probes.stages.behaviour.RULES", "new rules")
+    assert set(evaluate(run.path, ASKED).read_table("completions")["verdict"]) == {"refusal"} != set(verdicts)
+    assert {name: (run.path / "answers" / f"{name}.parquet").stat().st_mtime_ns for name in NAMES} == times
 
 
 def test_the_aligned_model_is_asked_three_times_again(run):
