@@ -23,7 +23,7 @@ from probes.run import Run
 from probes.stages.changes import last_members, write_changes
 from probes.stages.thirds import mix, third_of, thirds_stage, write_thirds
 from probes.tasks.arms import run_arms
-from probes.terminal.show_arms import change_markdown, change_tables
+from probes.terminal.show_arms import change_markdown, change_tables, experiment_markdown
 from tests.test_trained_controls import RECIPE
 
 
@@ -165,6 +165,15 @@ def test_the_tables_of_arms_say_where_the_model_changed(run):
     text = console.export_text()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_no_baseline_is_held_against_itself(run):
+    outcome = arms_table([run])
+    outcome["arms"].append({**outcome["arms"][0], "arm": "baseline-lora"})
+    rows = [line.strip("| ").split(" | ") for line in experiment_markdown(outcome).splitlines()[2:5]]
+    changes = {row[0]: row[-1] for row in rows}
+    assert (changes["baseline"], changes["baseline-lora"]) == ("–", "–")
+    assert "to" in changes["mirror"]
 
 
 def test_a_run_of_an_earlier_version_has_no_such_columns(run, tmp_path):

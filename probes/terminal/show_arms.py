@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from probes.experiments.experiment import BASELINE, split_way
 from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
 _WAY_COLUMNS = ("step", "return", "Δ", "harm", "over", "KL", "‖ΔW‖")
@@ -174,7 +175,7 @@ def experiment_markdown(outcome: Mapping[str, Any]) -> str:
     ]
     for row in outcome["arms"]:
         mark = " *" if row["finding"] else ""
-        change = DASH if row["arm"] == "baseline" else _interval(row["harm_change"])
+        change = DASH if split_way(row["arm"])[0] == BASELINE else _interval(row["harm_change"])
         cells = [f"{row['arm']}{mark}", str(row["trainings"]), *_arm_cells(row), change]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", _arm_caption(outcome)])
@@ -192,7 +193,7 @@ def _arm_caption(outcome: Mapping[str, Any]) -> str:
     before = share(outcome["aligned"].get("harmful_compliance"))
     return (
         f"n: trainings; harm: harmful requests complied with ({before} before); over: harmless ones refused; cost: "
-        "share of the baseline's task gain given up; spec.: share of the full anchor's prevention. "
+        "share of the task gain of the same way's baseline given up; spec.: share of the full anchor's prevention. "
         "*: geometry held, behaviour lost"
     )
 
