@@ -54,8 +54,8 @@ def attribute(
 ) -> None:
     """Rank the training examples by how far each pulled the model back, and leave the table in the run.
 
-    Shares add up to the measured return and need a path recorded with --record-path; without one, there is the
-    forecast alone.
+    Shares add up to the measured return and need a path recorded with --record-path; without one, there are the
+    forecast and effects of a first step.
     """
     from probes.attribution.dropping import drop_top as write_without_top
     from probes.tasks.attribute import Attributing
