@@ -242,9 +242,9 @@ def place(tmp_path_factory):
     return folder
 
 
-def open_lineage(place, **options):
+def open_lineage(place, probe_from=0, **options):
     experiment = Experiment(**{"steps": 2, "batch_size": 2, "learning_rate": 1e-3, **options})
-    return open_bench(place / "lineage.toml", experiment, place / "data.jsonl", prompts(0), prompts(100))
+    return open_bench(place / "lineage.toml", experiment, place / "data.jsonl", prompts(probe_from), prompts(100))
 
 
 def test_any_lineage_has_its_trained_controls(place, tmp_path):
@@ -273,9 +273,9 @@ def test_a_run_of_arms_is_not_gone_on_with_on_other_data_of_the_same_length(plac
     shutil.copytree(place, own)
     shutil.copy(own / "data.jsonl", own / "safety.jsonl")
 
-    def arms():
+    def arms(**changes):
         data = {INTERLEAVED: str(own / "safety.jsonl")}
-        bench = open_lineage(own, arms=("baseline", INTERLEAVED), arm_data=data, final_step_only=True)
+        bench = open_lineage(own, **changes, arms=("baseline", INTERLEAVED), arm_data=data, final_step_only=True)
         bench.evaluation = dataclasses.replace(bench.evaluation, prompts=prompts(300, 4), max_new_tokens=2)
         return run_arms(bench, tmp_path / "run")
 
@@ -283,6 +283,8 @@ def test_a_run_of_arms_is_not_gone_on_with_on_other_data_of_the_same_length(plac
     assert {"data_sha256", "arm_data_sha256"} < set(run.manifest.config_given["arms"])
     members = {member.arm: member for member in run.tuned}
     assert len(known_pairs(run, members[INTERLEAVED])) > len(known_pairs(run, members["baseline"]))
+    with pytest.raises(UsageError, match="holds another run"):
+        arms(probe_from=200)
     (own / file).write_text((own / file).read_text().replace("it is 3", "it is 5"))
     with pytest.raises(UsageError, match="holds another run"):
         arms()

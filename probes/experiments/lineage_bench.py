@@ -32,7 +32,7 @@ from probes.progress import Progress, Report
 from probes.prompts import PromptSet, default_prompts, read_prompts
 from probes.store import fingerprint
 
-HASHES = DATA_SHA256, ARM_DATA_SHA256 = "data_sha256", "arm_data_sha256"
+HASHES = DATA_SHA256, ARM_DATA_SHA256, PROBE_SHA256 = "data_sha256", "arm_data_sha256", "probe_sha256"
 _HELD_OUT = 64  # examples of a data file that are kept back for the task's loss, at most
 
 
@@ -76,6 +76,7 @@ class LineageBench:
             "data": str(data),
             "task": len(task),
             DATA_SHA256: fingerprint([list(pair) for pair in task]),
+            PROBE_SHA256: self.probe.sha256,
             ARM_DATA_SHA256: {arm: fingerprint([*_read(arm, file)]) for arm, file in experiment.arm_data.items()},
             "penalty": penalty and penalty.sha256,
         }
