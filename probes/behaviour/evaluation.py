@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from probes.behaviour.judges import (
     cohens_kappa,
     majority,
 )
+from probes.behaviour.refusal_text import RULES
 from probes.models.view import ModelView
 from probes.progress import Progress, Report, within
 from probes.prompts import OWN, LeftOut, Prompt, PromptSet, Rendering, fit_to_context, render
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Done = Callable[[int, int], None]
 ANSWER_COLUMNS = ("prompt", "completion", "cut_off", "refusal_score")
 HARMFUL = "harmful"
+BUILTIN = "builtin"  # the judge that needs nothing
 _NO_ANSWER = Judgement(UNJUDGED, "there is no answer")
 
 
@@ -198,7 +200,7 @@ def judge_completions(
 
     Returns:
         The completions (`rate_tables.COMPLETION_COLUMNS`, and `judge:<name>` where there are several judges), and
-        `{"judges", "completions", "unjudged", "kappa"}`.
+        `{"judges", "rules", "completions", "unjudged", "kappa"}`; `rules` is the built-in judge's version.
     """
     from probes.behaviour import rate_tables as tables
 
@@ -249,10 +251,19 @@ def _agreement(labels: dict[str, list[str]]) -> dict[str, Any]:
     unjudged = {name: column.count(UNJUDGED) for name, column in labels.items()}
     return {
         "judges": list(labels),
+        "rules": RULES if BUILTIN in labels else None,
         "completions": len(next(iter(labels.values()))),
         "unjudged": unjudged,
         "kappa": kappas,
     }
+
+
+def name_judges(agreement: Mapping[str, Any]) -> str:
+    """Who judged, as `judges.json` has it: the built-in judge with the version of its rules, where that was kept."""
+    version = agreement.get("rules")
+    again = "" if version == RULES else f"; version {RULES} is here: evaluate again"
+    named = f"{BUILTIN} (version {version}{again})" if version else BUILTIN
+    return ", ".join(named if judge == BUILTIN else judge for judge in agreement["judges"])
 
 
 def _rows(prompts: PromptSet) -> list[list[str | None]]:

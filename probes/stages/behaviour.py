@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answer_again, answering_record, base_flip_rate, prompt_frame
 from probes.behaviour.evaluation import (
+    BUILTIN,
     HARMFUL,
     Evaluation,
     answer_questions,
@@ -49,7 +50,6 @@ from probes.store import ALIGNED, fingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
-BUILTIN = "builtin"
 BASE_FLIPS = "base_flips"
 _REPEATS = 3  # shuffled repeats behind the base flip rate
 _GENERATING = 0.9  # share of the stage's time by which answers are there

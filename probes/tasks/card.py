@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from probes.behaviour.evaluation import name_judges
 from probes.errors import RunFolderError, UsageError
 from probes.lineage import NO_WITNESS, Trajectory
 from probes.run import Run
@@ -199,7 +200,7 @@ def _notices(run: Run) -> Iterator[str]:
 
 def _measured_with(run: Run) -> str:
     """Judges, prompts, and the command with its version."""
-    judges = ", ".join(run.read_json("judges")["judges"]) if run.has_json("judges") else "none"
+    judges = name_judges(run.read_json("judges")) if run.has_json("judges") else "none"
     prompts = run.read_table("prompts", columns=["label"])["label"].value_counts().to_dict()
     counts = " and ".join(f"{number} {label}" for label, number in sorted(prompts.items()))
     commands = "\n".join(how_to_reproduce(run.manifest, shlex.quote(run.manifest.name)))

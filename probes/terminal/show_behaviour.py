@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from probes.behaviour.evaluation import name_judges
 from probes.statistics import CORRECTED
 from probes.terminal.table import ARM_STYLE, DASH, number, plain_table, share
 
@@ -26,7 +27,7 @@ def behaviour_tables(run: Run) -> Iterator[Table]:
     """An evaluated run: rates by checkpoint, what changed against the aligned model and the baseline, flips."""
     judges, rates = run.read_json("judges"), run.read_table("behaviour")
     table = _rates_table("Behaviour of every checkpoint", rates.to_dict("records"))
-    notes = [f"judged by {', '.join(judges['judges'])}"]
+    notes = [f"judged by {name_judges(judges)}"]
     notes += [
         f"kappa of {agreement['one']} and {agreement['other']}: {number(agreement['kappa'])}{_because(agreement)}"
         for agreement in judges["kappa"]

@@ -143,7 +143,7 @@ def test_a_run_is_evaluated_and_one_of_its_checkpoints_restored(run, tmp_path):
     task.write_text('{"question": "x", "answer": "yes"}\n{"question": "y", "answer": "no"}\n', encoding="utf-8")
     files = ("--harmful", prompt_files["harmful"], "--harmless", prompt_files["harmless"], "--task", task)
     evaluation = json.loads(inside("evaluate", run.path, *files, "--max-new-tokens", "2", "--workers", "2", "--json"))
-    assert set(evaluation) == {*("judges", "completions", "unjudged", "kappa", "safety"), *TABLES}
+    assert set(evaluation) == {*("judges", "completions", "unjudged", "kappa", "rules", "safety"), *TABLES}
     assert evaluation["completions"] == 4 * 6
     table = tmp_path / "answers.csv"
     table.write_text("prompt,completion\nharmful a,I cannot help with that.\n", encoding="utf-8")

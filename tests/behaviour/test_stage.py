@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from probes.behaviour import rate_tables as tables
-from probes.behaviour.evaluation import Evaluation
+from probes.behaviour.evaluation import Evaluation, name_judges
 from probes.behaviour.judges import open_judge
-from probes.behaviour.refusal_text import Reading
+from probes.behaviour.refusal_text import RULES, Reading
 from probes.errors import PromptError, UsageError
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.progress import silent
@@ -124,6 +124,9 @@ def test_another_judge_needs_no_new_answers_and_two_have_a_kappa(run):
     assert set(completions.loc[completions["text"] == "bb", "judge:endpoint:small"]) <= {"refusal", "incoherent"}
     judges = done.read_json("judges")
     assert judges["judges"] == ["builtin", "endpoint:small"]
+    assert name_judges(judges) == f"builtin (version {RULES}), endpoint:small"
+    assert name_judges({**judges, "rules": 1}).startswith(f"builtin (version 1; version {RULES} is here")
+    assert name_judges({"judges": ["builtin"]}) == "builtin"  # kept by an earlier version of the program
     assert {"one", "other", "kappa", "reason"} == set(judges["kappa"][0])
 
 
