@@ -20,6 +20,7 @@ from tests.processes import run
 pytestmark = pytest.mark.skipif(not CAN_RESET, reason="only Linux says what a process held at most since a moment")
 LARGE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 7, "initializer_range": 0.02}
 SHARD = "40MB"
+TENSOR = 4 * LARGE["hidden_size"] * LARGE["intermediate_size"]  # bytes of the largest tensor of a shard
 WIDE = {"hidden_size": 512, "intermediate_size": 32, "num_hidden_layers": 4}
 PROMPTS = 3072
 
@@ -57,7 +58,8 @@ def test_the_next_checkpoint_takes_one_shard_beside_the_model(shards):
     rises = json.loads(done.stdout)
     assert 0.5 * max(sizes) < rises["put"] <= 1.2 * max(sizes), rises
     assert rises["again"] <= 1.2 * max(sizes), rises
-    assert rises["norms"] <= 1.2 * max(sizes) + 2**24, rises  # two tensors of the largest size, and their difference
+    # Two tensors, their difference, and one that the allocator has not yet given back; far from a second shard.
+    assert rises["norms"] <= 1.2 * max(sizes) + 4 * TENSOR < 2 * max(sizes), rises
 
 
 def read_prompts(folder: str, out: str) -> None:

@@ -128,6 +128,7 @@ def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served,
 
 
 DOMAIN = "document.querySelector('.js-plotly-plot')._fullLayout.yaxis.domain"  # above it all is blank
+POINTS = "document.querySelector('.js-plotly-plot .scatterlayer .trace').querySelectorAll('.point').length"
 
 
 def _wait_for_step(page, step):
@@ -142,7 +143,7 @@ def _play_by_keyboard(page, plot):
         page.keyboard.press(key)
         _wait_for_step(page, step)
         assert slider.get_attribute("aria-valuetext") == f"step {step}"
-    assert plot.locator(".scatterlayer .trace").first.locator(".point").count() == 2, "the paths as far as step 1"
+    page.wait_for_function(f"{POINTS} === 2")  # the paths as far as step 1; the label is written before them
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.ariaLabel") == "Play"
     page.keyboard.press("Enter")
