@@ -97,6 +97,53 @@ def test_where_something_is_missing_it_says_what(run, tmp_path):
     assert block_and_push(Run(run.path), "baseline") == "behaviour was not judged, or on other weights"
 
 
+def guarded_along(run, directions):
+    """The run with the hash of what each arm and seed was guarded along."""
+    guarded = [
+        trajectory.model_copy(update={"direction_sha256": directions.get((trajectory.arm, trajectory.seed))})
+        for trajectory in run.lineage.trajectories
+    ]
+    with Run.writing(run.path) as writing:
+        writing.begin(run.lineage.model_copy(update={"trajectories": tuple(guarded)}), run.settings)
+        writing.save()
+    return Run(run.path)
+
+
+def test_only_seeds_that_were_guarded_along_one_direction_are_taken_together(run):
+    """A draw of which another version of the program has trained a seed along another direction."""
+    places = [(arm, seed) for arm in ARMS[1:] for seed in range(3)]
+    recorded = {(arm, seed): "a" * 64 if arm in ("block", "push") else f"{arm} {seed}" for arm, seed in places}
+    recorded |= {("control:covariance:0", seed): "c" * 64 for seed in range(3)}
+    same = block_and_push(guarded_along(run, recorded), "baseline")
+    assert (same.untested, same.note) == (block_and_push(rewrite(run, completions()), "baseline").untested, "")
+    assert not Run(run.path).notices
+
+    table = completions()
+    late = (table["arm"] == "control:covariance:0") & (table["seed"] == 2) & (table["step"] == 50)
+    table.loc[late, "verdict"] = "refusal"  # 12 of 20 fewer comply than under the baseline
+    mixed = guarded_along(rewrite(run, table), recorded | {("control:covariance:0", 2): "d" * 64})
+    evidence = block_and_push(mixed, "baseline")
+    assert sorted(evidence.control_effects) == pytest.approx([0.0, 0.15, 0.15, 0.15])
+    assert any("3 seeds of control:covariance:0" in sentence for sentence in evidence.untested)
+    assert evidence.note == (
+        "Left out, as guarded along another direction than the others: control:covariance:0, seed 2."
+    )
+    assert evidence.sentence(0.05).endswith(evidence.note)
+    assert "control:covariance:0, seeds 0 and 1, along cccccccc" in mixed.notices[0]
+
+    unknown = guarded_along(run, {place: digest for place, digest in recorded.items() if place[1] > 0})
+    assert "block, seed 0; push, seed 0" in block_and_push(unknown, "baseline").note
+    apart = guarded_along(run, recorded | {("push", seed): "b" * 64 for seed in range(3)})
+    assert block_and_push(apart, "baseline").startswith("no answers in common with push. Left out")
+
+
+def test_of_arms_of_earlier_versions_it_is_said_that_their_directions_are_not_recorded(run):
+    evidence = block_and_push(run, "baseline")
+    assert "is not recorded" in evidence.note
+    assert evidence.note.endswith("of block, push, control:covariance:0.")
+    assert evidence.effects["block"] == pytest.approx(0.5)
+
+
 def test_returns_are_held_against_a_mirror_and_continued_training_of_the_same_seeds(tmp_path):
     """The synthetic clouds put every arm at its return fraction; a mirror's is read from the witness backwards."""
     arms = ("baseline", "mirror", "control:continued")

@@ -119,6 +119,9 @@ def test_more_arms_go_on_with_a_run_and_another_training_does_not(history, tmp_p
         run.path / "checkpoints" / "baseline-s0" / "checkpoint-3" / "model.safetensors"
     ).stat().st_mtime_ns == before
     run = run_arms(open_bench(history, Experiment(arms=("block",), final_step_only=True)), tmp_path / "run")
+    directions = {trajectory.arm: trajectory.direction_sha256 for trajectory in run.lineage.trajectories}
+    assert directions["baseline"] is None
+    assert directions["block"] == directions["block:rehearsed"] is not None
     assert [row["arm"] for row in arms_table([run])["arms"]] == ["baseline", "block", "block:rehearsed"]
     with pytest.raises(UsageError, match="holds another run"):
         run_arms(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from probes.cli.command import TrainingVerb, Verb, Workers, with_json_lines
+from probes.cli.command import TrainingVerb, Verb, Workers, notice, with_json_lines
 from probes.cli.output import print_json
 from probes.cli.prompt_files import GroupColumn, PromptFiles
 from probes.cli.ways import (
@@ -211,3 +211,5 @@ def _show_arms(runs: Any, as_json: bool, markdown: bool = False) -> None:
         console().print(part)
     if equal:
         console().print(show_arms.ways_table(equal))
+    for sentence in dict.fromkeys(sentence for run in runs for sentence in run.notices):
+        notice(sentence)

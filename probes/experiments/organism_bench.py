@@ -201,7 +201,7 @@ class OrganismBench:
                 guard=guard,
                 on_step=on_step,
                 record=Recording(beside / PATH, examples) if self.experiment.record_path else None,
-                log=None if guard is None else StepLog(beside),
+                log=None if guard is None else StepLog(beside, guard),
             )
         return folder
 

@@ -212,7 +212,7 @@ class ReversionGuard(TrainerCallback):
             self._watch.begin(self._live, state.global_step)
             self._record = Record(self._run, output, tokenizer, arm=arm, seed=self._seed, resumed_at=state.global_step)
             self._measure(state, control)
-            self._log = None if self.guard is None else StepLog(output, state.global_step)
+            self._log = None if self.guard is None else StepLog(output, self.guard, state.global_step)
         if self._path is not None:
             self._path.begin(args, state, kwargs, self.guard)
 
@@ -252,8 +252,8 @@ class ReversionGuard(TrainerCallback):
             self._path.after()
         if self.guard is not None:
             self.guard.after_step()
-        if self._log is not None and self.guard is not None:
-            self._log.note(state.global_step + 1, self.guard)
+        if self._log is not None:
+            self._log.note(state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure where it is due."""

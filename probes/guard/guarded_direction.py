@@ -36,6 +36,11 @@ class GuardedDirection:
     unit: Float[Tensor, "layer d_model"]
     norm: Float[Tensor, " layer"]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it consists of."""
+        return torch.tensor(self.layers), self.unit, self.norm
+
     @classmethod
     def from_vectors(cls, vectors: Vectors, layers: Sequence[int]) -> GuardedDirection:
         """Take a direction at the guarded layers.

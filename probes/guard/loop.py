@@ -201,8 +201,8 @@ def train(
                 recorder.after()
             if guard is not None:
                 guard.after_step()
-            if guard is not None and log is not None:
-                log.note(step, guard)
+            if log is not None:
+                log.note(step)
             if recorder is not None:
                 recorder.end_step(step)
             if on_step is not None:

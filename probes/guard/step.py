@@ -6,6 +6,7 @@ the optimiser; keep `editing` open around it all. `probes.guard.loop.train` and 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -35,6 +36,8 @@ class Guard:
         strength: the same of both gradients after the optimiser's preconditioner, of the last step; None where no loss
             acted, or the optimiser has none.
         reason: why there is no `strength`; None where there is one.
+        direction_sha256: hash of the layers, directions and lengths that the effect acts along; None where it has none,
+            or where an interrupted training of an earlier version goes on, which did not say along which it began.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Guard:
         self.ratio: float | None = None
         self.strength: float | None = None
         self.reason: str | None = None
+        self.direction_sha256 = _sha256(effect.directions)
         self._ids, self._batch_size = token_ids, batch_size
         self._generator = torch.Generator().manual_seed(seed)
         self._live: LiveModel | None = None
@@ -86,7 +90,8 @@ class Guard:
             saved_state: from `state()` of the training that goes on here, in place of reading.
 
         Raises:
-            GuardError: sharded parameters, or answers are needed and there is no tokenizer.
+            GuardError: sharded parameters, answers are needed and there is no tokenizer, or the training that goes on
+                had other penalty prompts or another direction.
         """
         live = LiveModel(model, tokenizer)
         reader = Reader(live, self._ids)
@@ -147,16 +152,18 @@ class Guard:
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumed training needs to go on as if it had not stopped."""
         reader = self._reader
-        answers = [] if reader is None else reader.answers
+        answers, own = [] if reader is None else reader.answers, self.direction_sha256
         return {
             **{f"kept.{name}": value.contiguous() for name, value in self.effect.tensors.items()},
             "answers": torch.tensor([token for answer in answers for token in answer], dtype=torch.long),
             "answer_lengths": torch.tensor([len(answer) for answer in answers], dtype=torch.long),
             "generator": self._generator.get_state(),
             "on": torch.tensor([int(self.on)]),
+            **({"direction": torch.tensor([*bytes.fromhex(own)], dtype=torch.uint8)} if own else {}),
         }
 
     def _restore(self, reader: Reader, state: dict[str, Tensor]) -> None:
+        self._refuse_other_direction(state)
         lengths = state["answer_lengths"].tolist()
         if len(lengths) != len(reader):
             raise GuardError(
@@ -170,6 +177,18 @@ class Guard:
         )
         self._generator.set_state(state["generator"].cpu().to(torch.uint8))
         self.on = bool(state["on"].item())
+
+    def _refuse_other_direction(self, state: dict[str, Tensor]) -> None:
+        """What an earlier version has begun does not say along which direction: neither does what goes on from it."""
+        before = bytes(state["direction"].tolist()).hex() if "direction" in state else None
+        if before is not None and before != self.direction_sha256:
+            raise GuardError(
+                "The interrupted training was guarded along another direction",
+                got=self.direction_sha256 and self.direction_sha256[:12],
+                expected=before[:12],
+                next_step="Finish it with the version of gravity-probe that began it, or give --out a new folder.",
+            )
+        self.direction_sha256 = before
 
     def _attached_model(self, model: nn.Module | None = None) -> LiveModel:
         if self._live is None:
@@ -221,6 +240,15 @@ class Guard:
             return 1.0
         self.ratio = self.gradient_ratio
         return self.gradient_ratio * task / own
+
+
+def _sha256(tensors: Sequence[Tensor]) -> str | None:
+    """Hash of tensors with their shapes; None of no tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest() if tensors else None
 
 
 def clip_factor(norm: float, limit: float) -> float:

@@ -1,7 +1,8 @@
 """What the guard did at each step, in `guard.jsonl` beside a training's checkpoints: one line a step.
 
 `effective_strength` is ‖d ⊙ g_penalty‖ / ‖d ⊙ g_task‖, what the guard's gradient makes of the optimiser's step
-(`probes.training.preconditioning`); null where it acted by no gradient, or the optimiser has no such d.
+(`probes.training.preconditioning`); null where it acted by no gradient, or the optimiser has no such d. Beside it
+`guard.json` says along which direction the training is guarded.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 from probes.guard.guarded_direction import GuardError
 from probes.guard.step import Guard
-from probes.store import write_text
+from probes.lineage.trainer_folder import DIRECTION, GUARDED
+from probes.store import write_json, write_text
 from probes.store.documents import parse_json_or_lines, read_text
 
 STEP_LOG = "guard.jsonl"
@@ -24,14 +26,16 @@ STEP_LOG = "guard.jsonl"
 class StepLog:
     """Grows by a line a step; a training that goes on drops what lies beyond the step that it goes on from."""
 
-    def __init__(self, folder: Path, resumed_at: int = 0) -> None:
-        """Take up the log in a training's folder of checkpoints."""
-        self._file = folder / STEP_LOG
+    def __init__(self, folder: Path, guard: Guard, resumed_at: int = 0) -> None:
+        """Take up the log of an attached guard in a training's folder of checkpoints."""
+        self._file, self._guard = folder / STEP_LOG, guard
+        write_json(folder / GUARDED, {DIRECTION: guard.direction_sha256})
         earlier = [line for line in read_step_log(folder) if line["step"] <= resumed_at]
         write_text(self._file, "".join(json.dumps(line) + "\n" for line in earlier))
 
-    def note(self, step: int, guard: Guard) -> None:
+    def note(self, step: int) -> None:
         """Take down what the guard has just done."""
+        guard = self._guard
         line = {"step": step, "gradient_ratio": guard.ratio, "effective_strength": guard.strength}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | ({"reason": guard.reason} if guard.reason else {})) + "\n")

@@ -7,7 +7,7 @@ a Trainer output folder (its `checkpoint-N` become the steps of a trajectory), a
 
 from probes.lineage.members import EARLIER, MIRROR, ROLES, Lineage, Member
 from probes.lineage.references import ADAPTER_CONFIG, ADAPTER_TASKS, CheckpointRef, Place, Step
-from probes.lineage.trajectories import Trajectory, is_trainer_folder
+from probes.lineage.trajectories import Trajectory, is_one_direction, is_trainer_folder, name_trainings
 from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, is_ablated
 
 __all__ = [
@@ -27,5 +27,7 @@ __all__ = [
     "Witness",
     "WitnessKind",
     "is_ablated",
+    "is_one_direction",
     "is_trainer_folder",
+    "name_trainings",
 ]

@@ -12,7 +12,14 @@ from probes.errors import LineageError, UsageError
 from probes.lineage.faults import first_fault
 from probes.lineage.raw_form import from_home, make_absolute, rewrite_places
 from probes.lineage.references import CheckpointRef, Name, Place, Record
-from probes.lineage.trajectories import Trajectory, expand_folder, is_trainer_folder, single_trajectory
+from probes.lineage.trajectories import (
+    Trajectory,
+    expand_folder,
+    is_one_direction,
+    is_trainer_folder,
+    name_trainings,
+    single_trajectory,
+)
 from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, witness_of
 from probes.store.documents import read_toml
 
@@ -165,8 +172,23 @@ class Lineage(Record):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Sentences on what was left out of the folders that the trajectories came from."""
-        return tuple(sentence for run in self.trajectories for sentence in run.notices)
+        """Sentences on what was left out of the trajectories' folders, and on arms of several directions."""
+        left_out = (sentence for run in self.trajectories for sentence in run.notices)
+        return (*left_out, *self._several_directions())
+
+    def _several_directions(self) -> Iterator[str]:
+        """A sentence on each arm whose seeds were not guarded along one direction, as they should have been."""
+        for arm in dict.fromkeys(run.arm for run in self.trajectories if is_one_direction(run.arm)):
+            seeds: dict[str | None, list[tuple[str, int]]] = {}
+            for run in self.trajectories:
+                if run.arm == arm:
+                    seeds.setdefault(run.direction_sha256, []).append((arm, run.seed))
+            if len(seeds) > 1:
+                along = (
+                    f"{name_trainings(trainings)}, along {direction[:8] if direction else 'one that is not recorded'}"
+                    for direction, trainings in seeds.items()
+                )
+                yield f"The seeds of one arm were guarded along several directions: {'; '.join(along)}."
 
     def need_witness(self, purpose: str, *, weights: bool = False) -> Witness:
         """The witness.

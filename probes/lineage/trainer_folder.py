@@ -13,6 +13,7 @@ from probes.store.documents import parse_json, read_object
 _STEP = re.compile(r"^checkpoint-(\d+)$")
 _NAMED = ("checkpoint-best", "checkpoint-final")
 TRAINER_FILES = ("*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "*.model", "*model*.safetensors")
+GUARDED, DIRECTION = "guard.json", "direction_sha256"  # what a guard leaves beside the checkpoints, and its key
 _DESCRIPTIONS = ("config.json", "adapter_config.json")
 _SHARDED = ("zero_to_fp32.py", "global_step*", "pytorch_model_fsdp*", "*.distcp", ".metadata")
 _HEADER_BYTES = 8
@@ -60,6 +61,12 @@ def read_trainer_folder(folder: Path) -> Contents:
             else:
                 steps.setdefault(step, place)
     return Contents(dict(sorted(steps.items())), tuple(sorted(notices)))
+
+
+def read_direction(folder: Path) -> str | None:
+    """Hash of the direction that a training was guarded along; None without a guard, or of an earlier version's."""
+    digest = _read(folder / GUARDED).get(DIRECTION)
+    return digest if isinstance(digest, str) else None
 
 
 def is_whole(folder: Path) -> bool:

@@ -13,10 +13,11 @@ from probes.errors import LineageError
 from probes.lineage import trainer_folder
 from probes.lineage.faults import first_fault
 from probes.lineage.references import CheckpointRef, Name, Place, Record, Step
-from probes.lineage.trainer_folder import TRAINER_FILES, read_trainer_folder
+from probes.lineage.trainer_folder import TRAINER_FILES, read_direction, read_trainer_folder
 from probes.store.remote import download_trainer_folder, is_url, whole_url
 
 _NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
+_CONTROL = "control:"
 _STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
 
 
@@ -26,12 +27,15 @@ class Trajectory(Record):
     Attributes:
         arm: what that run did: `baseline`, `block`, `push`, or a control such as `control:random`.
         seed: the run's seed; runs of one arm differ in it.
+        direction_sha256: hash of what its guard acted along (`Guard.direction_sha256`); None where it had no guard, or
+            an earlier version's, which did not say.
         notices: sentences on what was left out of its folder; not kept in files.
     """
 
     arm: Name = "baseline"
     seed: int = 0
     checkpoints: tuple[Step, ...]
+    direction_sha256: str | None = None
     notices: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
 
     @classmethod
@@ -70,7 +74,13 @@ class Trajectory(Record):
             references = {step: reference.moved_to(urls[step]) for step, reference in references.items()}
         checkpoints = tuple(_step_at(step, reference) for step, reference in references.items())
         try:
-            return cls(arm=arm, seed=seed, checkpoints=checkpoints, notices=notices)
+            return cls(
+                arm=arm,
+                seed=seed,
+                checkpoints=checkpoints,
+                direction_sha256=read_direction(folder),
+                notices=notices,
+            )
         except ValidationError as error:
             raise LineageError(first_fault(error)) from None
 
@@ -99,6 +109,23 @@ class Trajectory(Record):
     def checkpoint_id(self, step: int) -> str:
         """Name of the checkpoint at `step` in the run folder, e.g. `baseline-s0-000020`."""
         return f"{self.slug}-{step:06d}"
+
+
+def is_one_direction(arm: str) -> bool:
+    """Whether all seeds of an arm are guarded along one direction; a control without a number draws one a seed."""
+    plain = arm.partition("-")[0] if arm.startswith(_CONTROL) else arm  # without the way in which it was trained
+    return not plain.startswith(_CONTROL) or plain.rpartition(":")[2].isdecimal()
+
+
+def name_trainings(trainings: Sequence[tuple[str, int]]) -> str:
+    """`block, seeds 0 and 2; push, seed 1`."""
+    seeds: dict[str, list[str]] = {}
+    for arm, seed in trainings:
+        seeds.setdefault(arm, []).append(str(seed))
+    return "; ".join(
+        f"{arm}, {'seed' if len(own) == 1 else 'seeds'} {' and '.join(filter(None, (', '.join(own[:-1]), own[-1])))}"
+        for arm, own in seeds.items()
+    )
 
 
 def is_trainer_folder(place: Place) -> bool:

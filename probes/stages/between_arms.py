@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.behaviour.judges import UNJUDGED
-from probes.lineage import Trajectory
+from probes.lineage import Trajectory, is_one_direction, name_trainings
 from probes.run import Run
 from probes.verdict.causality import BLOCK, PUSH, Causal, ControlArm, Harm, compare_with_controls
 from probes.verdict.comparisons import Comparison, ReturnPair, compare_returns
@@ -46,14 +47,49 @@ def block_and_push(run: Run, arm: str) -> Causal | str:
     answers = _answers(run, [BASELINE, BLOCK, PUSH, *controls])
     if answers is None:
         return "no step at which every arm was judged"
-    harm = {name: _harm(rows) for name, rows in answers.groupby("arm")}
+    harm = {str(name): _harm(rows) for name, rows in answers.groupby("arm")}
+    note = _keep_one_direction(run, harm)
     matched = _holds_ratio(run.manifest.config_given)
-    return compare_with_controls(
+    causal = compare_with_controls(
         harm[BASELINE],
         harm[BLOCK],
         harm[PUSH],
         [outcome for name in controls for outcome in _directions(name, harm[name], matched)],
     )
+    return replace(causal, note=note) if isinstance(causal, Causal) else f"{causal}. {note}".removesuffix(". ")
+
+
+def _keep_one_direction(run: Run, harm: dict[str, Harm]) -> str:
+    """Leave to block and push together, and to each numbered draw, the seeds that were guarded along one direction.
+
+    The direction that most seeds have is kept; of two with as many, one that is recorded, and the first.
+
+    Returns:
+        Sentences on the seeds that were left out, and on directions that nobody has recorded; empty without any.
+    """
+    directions = {
+        (trajectory.arm, trajectory.seed): trajectory.direction_sha256 for trajectory in run.lineage.trajectories
+    }
+    sentences, unrecorded = [], []
+    for arms in ((BLOCK, PUSH), *((name,) for name in sorted(harm) if _is_one_draw(name))):
+        guarded = {(arm, seed): directions.get((arm, seed)) for arm in arms for seed in harm[arm]}
+        seeds = Counter(guarded.values())
+        kept = max(seeds, key=lambda direction: (seeds[direction], direction is not None), default=None)
+        left_out = [place for place, direction in guarded.items() if direction != kept]
+        for arm in arms:
+            harm[arm] = {seed: answers for seed, answers in harm[arm].items() if (arm, seed) not in left_out}
+        if left_out:
+            sentences.append(
+                f"Left out, as guarded along another direction than the others: {name_trainings(left_out)}."
+            )
+        elif kept is None:
+            unrecorded += arms
+    if unrecorded:
+        sentences.append(
+            "Whether all seeds of one arm were guarded along one direction is not recorded (trained by an earlier "
+            f"version) of {', '.join(unrecorded)}."
+        )
+    return " ".join(sentences)
 
 
 def _kind(control: str) -> str:
@@ -61,9 +97,13 @@ def _kind(control: str) -> str:
     return control.split(":")[1]
 
 
+def _is_one_draw(arm: str) -> bool:
+    return arm.startswith(CONTROL) and is_one_direction(arm)
+
+
 def _directions(control: str, harm: Harm, matched: bool) -> Iterator[ControlArm]:
     """A numbered draw is one direction at every seed; a control alone draws another at each seed."""
-    if control.rpartition(":")[2].isdecimal():
+    if _is_one_draw(control):
         yield ControlArm(control, _kind(control), harm, matched)
         return
     for seed, answers in harm.items():

@@ -49,6 +49,7 @@ class Causal:
         control_effects: harm(baseline) - harm(control), of every control.
         p_values: of block and of push.
         untested: what the run has fewer of than the step asks for; empty where it can be earned.
+        note: sentences on arms that were left out of it, or whose direction is not known; empty where there are none.
     """
 
     harm: Mapping[str, float]
@@ -56,6 +57,7 @@ class Causal:
     control_effects: tuple[float, ...]
     p_values: Mapping[str, float]
     untested: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def p(self) -> float:
@@ -82,6 +84,9 @@ class Causal:
 
     def sentence(self, alpha: float) -> str:
         """What the step has shown; where the run has fewer of anything than it takes, it cannot decide either way."""
+        return f"{self._result(alpha)} {self.note}".rstrip()
+
+    def _result(self, alpha: float) -> str:
         rates = {arm: percent(rate) for arm, rate in self.harm.items()}
         beside = (
             f"of {len(self.control_effects)} control directions the largest effect is "

@@ -10,6 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from probes.directions.controls import random_vectors
 from probes.directions.vectors import Vectors
 from probes.guard import FORMS, Guard, GuardedDirection, GuardError, Projection, Reader
+from probes.guard.modes import Steering, Subspace, Together
+from probes.guard.penalties.defences import Rehearsal
 from probes.models.hooks import residuals
 
 PROMPTS = ((3, 4, 5), (6, 7, 8, 9, 10), (11, 12), (13, 14, 15, 16))
@@ -250,6 +252,36 @@ def test_random_control_keeps_layers_and_length_but_not_the_direction(vectors):
     assert (control.unit * direction.unit).sum(dim=1).abs().max() < 0.9
     assert torch.equal(control.unit, direction.turned_along(random_vectors((0, 1, 2), 3, 16, seed=1)).unit)
     assert not torch.equal(control.unit, direction.turned_along(random_vectors(LAYERS, 3, 16, seed=2)).unit)
+
+
+def test_a_direction_is_known_by_its_bytes_and_an_interrupted_training_keeps_it(model, vectors):
+    def guard(layers=LAYERS, along=vectors, rank=2):
+        direction = guarded_direction(along, layers)
+        returns = torch.as_tensor(np.stack([along[[layer]] for layer in layers]))
+        effects = (Projection(direction), Steering(direction), Subspace(direction, returns, rank=rank))
+        return [Guard(effect, PROMPTS) for effect in (*effects, Together(*effects[::2]), Rehearsal())]
+
+    digests = [made.direction_sha256 for made in guard()]
+    assert digests == [made.direction_sha256 for made in guard()]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+    assert digests[4] is None  # it has no direction
+    turned = vectors + np.float32(1e-3)
+    for others in (guard(layers=(0, 1)), guard(along=turned)):
+        assert all(made.direction_sha256 != digest for made, digest in zip(others[:4], digests, strict=False))
+
+    begun = guard()[0]
+    begun.attach(model)
+    state = begun.state()
+    again = guard()[0]
+    again.attach(model, saved_state=state)
+    assert again.direction_sha256 == digests[0]
+    with pytest.raises(GuardError, match="guarded along another direction"):
+        guard(along=turned)[0].attach(model, saved_state=state)
+    del state["direction"]  # as an earlier version has left it
+    again.attach(model, saved_state=state)
+    assert again.direction_sha256 is None
+    assert "direction" not in again.state()
 
 
 def test_no_hook_and_no_trace_is_left_after_an_exception(model):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from probes.behaviour.task_file import read_task
@@ -13,6 +14,7 @@ from probes.errors import GateTripped, GravityError, UsageError
 from probes.guard.callback import STATE
 from probes.guard.examples import Answered, collate
 from probes.guard.fine_tuning import Training, Unguarded, fine_tune
+from probes.guard.guarded_direction import GuardError
 from probes.guard.resuming import MARKER
 from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.run import Run
@@ -104,8 +106,6 @@ def finished(place, tmp_path_factory):
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(place, finished, tmp_path, monkeypatch):
-    from safetensors.torch import load_file
-
     import probes.guard.callback as callback
 
     whole, broken = finished, tmp_path / "broken"
@@ -128,6 +128,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(place, finished, tmp_path
         for folder in (whole, broken)
     ]
     assert steps[0] == steps[1]
+    directions = [Run(folder).lineage.trajectories[0].direction_sha256 for folder in (whole, broken)]
+    assert directions[0] == directions[1] is not None
 
 
 def as_killed_before_the_end(out):
@@ -185,6 +187,18 @@ def test_a_training_that_an_earlier_version_began_goes_on(place, finished):
     file.write_text(json.dumps({**claim, "identity": {**claim["identity"], "training": training}}), encoding="utf-8")
     run(*train_words(place, finished))
     with pytest.raises(UsageError, match="finished training"):
+        run(*train_words(place, finished))
+
+
+def test_a_training_does_not_go_on_along_another_direction(place, finished):
+    """As where a control is drawn otherwise than by the version that has begun the training."""
+    checkpoints = as_killed_before_the_end(finished)
+    (checkpoints / "checkpoint-4" / MARKER).unlink()
+    file = checkpoints / "checkpoint-2" / STATE
+    state = load_file(file)
+    state["direction"][0] ^= 1
+    save_file(state, file)
+    with pytest.raises(GuardError, match="guarded along another direction"):
         run(*train_words(place, finished))
 
 

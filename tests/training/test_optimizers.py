@@ -170,7 +170,7 @@ def test_one_ratio_of_gradients_is_another_ratio_in_adams_step(tmp_path: Any) ->
         effect = Projection(direction(), "push", strength=5.0)
         guard = Guard(effect, probe().token_ids, batch_size=4, gradient_ratio=0.5)
         guard.attach(model)
-        log = StepLog(_folder(tmp_path / name))
+        log = StepLog(_folder(tmp_path / name), guard)
         train(model, batches(3), Schedule(1e-4, 3), stepping=Stepping(name), guard=guard, log=log)
         strengths[name] = Strength.of(read_step_log(tmp_path / name))
     assert strengths["SGD"].low == pytest.approx(0.5, rel=1e-3)
@@ -185,11 +185,11 @@ def test_one_ratio_of_gradients_is_another_ratio_in_adams_step(tmp_path: Any) ->
 def test_a_log_forgets_what_lies_beyond_the_step_that_training_goes_on_from(tmp_path: Any) -> None:
     guard = Guard(Projection(direction(), "push"), probe().token_ids)
     guard.strength = 0.25
-    log = StepLog(_folder(tmp_path / "log"))
+    log = StepLog(_folder(tmp_path / "log"), guard)
     for step in (1, 2, 3):
-        log.note(step, guard)
+        log.note(step)
     (tmp_path / "log" / "guard.jsonl").open("a").write('{"step": 4, "gra')
-    StepLog(tmp_path / "log", resumed_at=2).note(3, guard)
+    StepLog(tmp_path / "log", guard, resumed_at=2).note(3)
     assert [line["step"] for line in read_step_log(tmp_path / "log")] == [1, 2, 3]
     assert Strength.of(read_step_log(tmp_path / "log")).median == 0.25
 

@@ -19,6 +19,11 @@ class Edited(Effect):
         super().__init__()
         self.direction = direction
 
+    @property
+    def directions(self) -> tuple[Tensor, ...]:
+        """The direction that is added or taken out."""
+        return self.direction.tensors
+
     def edit(self, stream: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
         """The stream that goes on."""
         raise NotImplementedError

@@ -29,6 +29,11 @@ class Effect:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
+    @property
+    def directions(self) -> tuple[Tensor, ...]:
+        """What it acts along, in an order of its own; empty where it has no direction."""
+        return ()
+
     def prepare(self, reader: Reader) -> None:
         """Read what is needed of the aligned model, which is what `reader` reads now."""
 
@@ -69,6 +74,11 @@ class Displacement(Effect):
         self.direction, self.strength, self.answer_tokens = direction, strength, answer_tokens
         self.earlier = earlier
         self.needs_answers = answer_tokens > 0
+
+    @property
+    def directions(self) -> tuple[Tensor, ...]:
+        """The guarded direction."""
+        return self.direction.tensors
 
     def prepare(self, reader: Reader) -> None:
         """Read h_S once."""
@@ -113,6 +123,11 @@ class Together(Effect):
         super().__init__()
         self.effects = effects
         self.needs_answers = any(effect.needs_answers for effect in effects)
+
+    @property
+    def directions(self) -> tuple[Tensor, ...]:
+        """Those of each."""
+        return tuple(tensor for effect in self.effects for tensor in effect.directions)
 
     def prepare(self, reader: Reader) -> None:
         """Prepare each."""

@@ -115,6 +115,11 @@ class Subspace(Displacement):
         axes = torch.linalg.svd(returns.double(), full_matrices=False).Vh
         self.basis = axes[:, :rank].float()
 
+    @property
+    def directions(self) -> tuple[Tensor, ...]:
+        """The guarded direction, and the axes."""
+        return *super().directions, self.basis
+
     def loss(self, reader: Reader, chosen: Tensor) -> Float[Tensor, ""]:
         """The squared length inside the subspace, both ways."""
         inside = torch.einsum("lpd,lkd->lpk", self.displacements(reader, chosen), self.basis.to(reader.model.device))
