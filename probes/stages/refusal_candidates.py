@@ -21,7 +21,7 @@ from probes.run import Run
 from probes.store import ALIGNED, activations_stage, fingerprint
 
 CANDIDATES = "refusal_candidates"
-_VERSION = 2
+_VERSION = 3  # of scores: raise it when a change alters them
 _PART = f"{CANDIDATES}.part"
 
 
