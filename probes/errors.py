@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """`; did you mean 'block'?`, with the known names nearest to a wrong one, at most so many; empty without any."""
+    nearest = get_close_matches(name, list(known), n=most)
+    return f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
 
 
 class GravityError(Exception):

@@ -6,12 +6,11 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from probes.behaviour.judges import Exchange, Judge, JudgementCache, majority
-from probes.errors import PromptError, UsageError
+from probes.errors import PromptError, UsageError, did_you_mean
 from probes.prompts.formats import is_known
 from probes.prompts.records import read_table
 from probes.store.atomic import replacing
@@ -56,11 +55,10 @@ class Completions:
         """
         for name in filter(None, (column, prompt_column)):
             if name not in self.columns:
-                near = get_close_matches(name, self.columns, n=1)
                 raise UsageError(
-                    f"There is no column {name!r}",
+                    f"There is no column {name!r}" + did_you_mean(name, self.columns),
                     got=", ".join(map(repr, self.columns)),
-                    next_step=f"Did you mean {near[0]!r}?" if near else "Name one of these with --column.",
+                    next_step="Name one of these with --column.",
                 )
         return [
             Exchange(_text(row.get(prompt_column)) if prompt_column else "", _text(row.get(column)))

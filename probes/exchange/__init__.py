@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from probes.directions.vectors import Vectors
-from probes.errors import UsageError
+from probes.errors import UsageError, did_you_mean
 from probes.exchange.bare import BareVector
 from probes.exchange.control_vector import ControlVector, GeneratedControlVector
 from probes.exchange.format import Format
@@ -47,11 +46,8 @@ def format_named(name: str) -> Format:
         UsageError: there is none (the nearest is named).
     """
     if name not in FORMATS:
-        nearest = get_close_matches(name, FORMATS, n=1)
         raise UsageError(
-            "There is no such format" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),
-            got=repr(name),
-            expected=", ".join(FORMATS),
+            "There is no such format" + did_you_mean(name, FORMATS), got=repr(name), expected=", ".join(FORMATS)
         )
     return FORMATS[name]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import torch
 
 from probes.directions.measured import Measured
 from probes.directions.reversion import reversions_by_prompt
 from probes.directions.vectors import Vectors
+from probes.errors import did_you_mean
 from probes.guard.former_names import accept_former_names
 from probes.guard.guarded_direction import GuardedDirection, GuardError
 from probes.guard.material import control_of, refusal_of, selective_layers, weight_span, whole_run
@@ -224,12 +224,7 @@ def check_mode(mode: str) -> None:
         GuardError: there is no such mode; the nearest is named.
     """
     if mode not in MODES:
-        nearest = get_close_matches(mode, MODES, n=1)
-        raise GuardError(
-            "There is no such mode" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),
-            got=repr(mode),
-            expected=", ".join(MODES),
-        )
+        raise GuardError("There is no such mode" + did_you_mean(mode, MODES), got=repr(mode), expected=", ".join(MODES))
 
 
 def make_effect(mode: str, run: Measured, direction: GuardedDirection, options: Options) -> Effect:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from pydantic import ValidationError
 
+from probes.errors import did_you_mean
 from probes.lineage.references import Record
 
 
@@ -18,8 +18,7 @@ def first_fault(error: ValidationError) -> str:
     if fault["type"] == "extra_forbidden":
         key = str(fault["loc"][-1])
         known = {"folder", "base"} | {name for record in _records(Record) for name in record.model_fields}
-        nearest = get_close_matches(key, sorted(known), n=1)
-        return f"unknown key {key_path!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        return f"unknown key {key_path!r}" + did_you_mean(key, sorted(known))
     if fault["type"] == "missing":
         return f"{key_path!r} is missing"
     return f"{key_path}: {fault['msg'].removeprefix('Value error, ')}"

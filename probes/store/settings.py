@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from probes.errors import UsageError
+from probes.errors import UsageError, did_you_mean
 from probes.store.documents import read_toml
 
 
@@ -92,6 +91,5 @@ def _sentence(error: ValidationError) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        nearest = get_close_matches(key, Settings.model_fields, n=1)
-        return f"Unknown setting {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        return f"Unknown setting {key!r}" + did_you_mean(key, Settings.model_fields)
     return f"Setting {key!r}: {fault['msg']}, got {fault['input']!r}"

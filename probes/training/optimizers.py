@@ -9,13 +9,12 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
-from probes.errors import UsageError
+from probes.errors import UsageError, did_you_mean
 from probes.training.options import check_options, parameter_types
 
 ADAM = "Adam"
@@ -144,9 +143,8 @@ def _class_of(name: str) -> Any:
         return load_optimizer(name)
     if name in foreign:
         raise UsageError("This optimiser is not used", got=f"{name}, which {_NOT_BY_GRADIENT}, or takes a whole model")
-    nearest = get_close_matches(name, optimizer_names(), n=3)
     raise UsageError(
-        "There is no such optimiser" + (f"; did you mean {' or '.join(nearest)}?" if nearest else ""),
+        "There is no such optimiser" + did_you_mean(name, optimizer_names(), most=3),
         got=repr(name),
         expected="a name of transformers' optim=, a class of torch.optim, or one of pytorch_optimizer",
         next_step=None if foreign else f"pytorch_optimizer is not installed: {_EXTRA}.",

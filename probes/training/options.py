@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-from probes.errors import UsageError
+from probes.errors import UsageError, did_you_mean
 
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # YAML 1.1 takes 1e-3 for a text
 _UNCHECKED = (PydanticSchemaGenerationError, PydanticUserError, NameError)
@@ -75,10 +74,9 @@ def check_options(owner: str, options: Mapping[str, Any], known: Mapping[str, An
     """
     for key in options:
         if key not in known:
-            nearest = get_close_matches(key, known, n=3)
+            hint = did_you_mean(key, known, most=3)
             raise UsageError(
-                f"{owner} has no option {key!r}" + (f"; did you mean {' or '.join(nearest)}?" if nearest else ""),
-                expected=None if nearest else ", ".join(sorted(known)) or "none",
+                f"{owner} has no option {key!r}{hint}", expected=None if hint else ", ".join(sorted(known)) or "none"
             )
     return {key: _check_type(f"{owner}: {key}", value, known[key]) for key, value in options.items()}
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probes.errors import UsageError
+from probes.errors import UsageError, did_you_mean
 from probes.models.adapter import BOUND_TO_WRAPPER
 from probes.training.options import check_options, types_of
 
@@ -128,8 +127,7 @@ def _no_such_tuner(name: str) -> UsageError:
     reason = _reason_against(name)
     if reason:
         return UsageError("This tuner is not trained", got=f"{name}, which {reason}", expected=", ".join(names))
-    nearest = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = did_you_mean(name, names)
     return UsageError(f"There is no such way of fine-tuning{hint}", got=repr(name), expected=", ".join(names))
 
 

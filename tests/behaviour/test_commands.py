@@ -107,7 +107,7 @@ def test_judge_asks_an_endpoint_and_a_second_time_only_what_failed(csv_file, tmp
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--column", "sayd"), "Did you mean 'said'"),
+        (("--column", "sayd"), "did you mean 'said'"),
         (("--column", "said", "--judge", "oracle"), "There is no such judge"),
     ],
 )

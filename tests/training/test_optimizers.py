@@ -67,8 +67,8 @@ def test_matrices_alone_decay() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("AdamV", {}, "did you mean Adam"),
-        ("AdamW", {"beta": 1}, "AdamW has no option 'beta'; did you mean betas"),
+        ("AdamV", {}, "did you mean 'Adam"),
+        ("AdamW", {"beta": 1}, "AdamW has no option 'beta'; did you mean 'betas'"),
         ("AdamW", {"lr": 1}, "no option 'lr'"),
         ("LBFGS", {}, "asks for the loss several times"),
         ("SparseAdam", {}, "sparse gradients"),

@@ -60,8 +60,8 @@ def test_what_cannot_be_measured_is_refused_by_name(name: str) -> None:
     ("name", "options", "sentence"),
     [
         ("lorra", {}, "did you mean 'lora'"),
-        ("lora", {"lora_alpa": 4}, "lora has no option 'lora_alpa'; did you mean lora_alpha"),
-        ("adalora", {"target_rank": 4}, "did you mean target_r"),
+        ("lora", {"lora_alpa": 4}, "lora has no option 'lora_alpa'; did you mean 'lora_alpha'"),
+        ("adalora", {"target_rank": 4}, "did you mean 'target_r'"),
         ("lora", {"peft_type": "IA3"}, "no option 'peft_type'"),
         ("lora", {"r": "many"}, "lora: r is of another type; got 'many'; expected int"),
         ("lora", {"init_lora_weights": "pissa_niter_4"}, "drawn anew at each loading"),
@@ -263,7 +263,7 @@ def test_adalora_under_a_guard_with_another_optimiser(place: Path, tmp_path: Pat
     ("words", "sentence"),
     [
         (("--method", "lorra"), "did you mean 'lora'"),
-        (("--method", "lora", "--set", "rr=3"), "did you mean r"),
+        (("--method", "lora", "--set", "rr=3"), "did you mean 'r"),
         (("--method", "lora", "--set", "sgd.momentum=3"), "for nothing that is trained here"),
         (("--optimizer", "AdamV"), "did you mean"),
         (("--method", "dora", "--record-path"), "not recorded; got dora"),
