@@ -69,7 +69,7 @@ def optimizer(
     else:
         make, preset, groups = _class_of(name), {}, None
     known = parameter_types(make.__init__)
-    settings = {**preset, **check_options(name, options, _settable(known)), **_rates(name, known, learning_rate)}
+    settings = {**preset, **_rates(name, make, known, learning_rate), **check_options(name, options, _settable(known))}
     if "weight_decay" in known:
         settings["weight_decay"] = weight_decay  # where it is not told one, it has a default of its own
     if name in _torch_names() and "fused" in known and not options.get("foreach"):
@@ -195,10 +195,14 @@ def _settable(known: Mapping[str, Any]) -> dict[str, Any]:
     return {name: annotation for name, annotation in known.items() if name not in fixed}
 
 
-def _rates(name: str, known: Mapping[str, Any], learning_rate: float) -> dict[str, float]:
+def _rates(name: str, make: Any, known: Mapping[str, Any], learning_rate: float) -> dict[str, float]:
+    """The learning rate, and that of the weights which AdamW steps: in the ratio in which the class has the two."""
     if "lr" not in known:
         raise UsageError("This optimiser takes no learning rate", got=name)
-    return {"lr": learning_rate}
+    if name not in _ON_MATRICES or "adamw_lr" not in known:
+        return {"lr": learning_rate}
+    defaults = inspect.signature(make.__init__).parameters
+    return {"adamw_lr": learning_rate * defaults["adamw_lr"].default / defaults["lr"].default, "lr": learning_rate}
 
 
 def _groups(parameters: Parameters, name: str, weight_decay: float, known: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -107,6 +108,12 @@ def test_muons_family_decays_matrices_and_tables_and_no_vector(name: str) -> Non
     for place in ("block.weight", "embed.weight"):
         assert torch.linalg.norm(weights[place]) < torch.linalg.norm(before[place]), place
     assert [group["use_muon"] for group in own.param_groups] == [True, False, False]
+    defaults = inspect.signature(type(own).__init__).parameters
+    if "adamw_lr" in defaults:  # what AdamW steps keeps its distance from the rate that is asked for
+        ratio = defaults["adamw_lr"].default / defaults["lr"].default
+        assert [group["lr"] for group in own.param_groups] == pytest.approx([1e-2, 1e-2 * ratio, 1e-2 * ratio])
+        told = optimizer(parameters(), name, 1e-2, 0.5, adamw_lr=3e-3)
+        assert [group["lr"] for group in told.param_groups] == [1e-2, 3e-3, 3e-3]
     with pytest.raises(UsageError, match="no option 'adamw_wd'"):
         check_optimizer(name, {"adamw_wd": 0.1})
 
