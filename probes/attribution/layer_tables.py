@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probes.attribution.effects import measure_effects
-from probes.attribution.forecast import forecast
+from probes.attribution.forecast import first_scale, forecast
 from probes.attribution.prompts_moved import prompts_moved
 from probes.attribution.replay import Replay
 from probes.attribution.rows_of_examples import (
@@ -23,7 +24,7 @@ from probes.attribution.rows_of_examples import (
 )
 from probes.attribution.shares import Shares, measure_shares
 from probes.attribution.targets import RETURN, Probe, Target
-from probes.guard.recorded_path import WEIGHTS, RecordedPath
+from probes.guard.recorded_path import WEIGHTS, RecordedPath, Tensors
 from probes.progress import Report, within
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ class Accounting:
             rows["effect"] = [0.0 if place is None else float(walk.effects[layer][place]) for place in walk.places]
         return LayerTable(rows, shares, self._prompts(layer, rows, report), walk.places.count(None))
 
+    @functools.cached_property
+    def _scale(self) -> Tensors:
+        """Of the first step, the same at every layer."""
+        return first_scale(self.replay)
+
     def _prompts(self, layer: int, rows: pd.DataFrame, report: Report) -> pd.DataFrame:
         """The prompts that the top of each ranking moves."""
         import pandas as pd
@@ -124,7 +130,7 @@ class Accounting:
         target = next(target for target in self.targets if target.name == RETURN and target.layer == layer)
         tops = [rows[name].nlargest(self.explained).index for name in RANKINGS if name in rows]
         places = sorted({int(place) for top in tops for place in top})
-        prompts, moved = prompts_moved(self.replay, self.probe, target, places, report)
+        prompts, moved = prompts_moved(self.replay, self.probe, target, places, self._scale if places else {}, report)
         return pd.DataFrame(
             {
                 "index": np.repeat(np.array(places, dtype=np.int64), len(prompts)),

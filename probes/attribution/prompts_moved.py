@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from probes.attribution.forecast import first_scale
 from probes.attribution.replay import Replay
 from probes.attribution.targets import Probe, Target, read_prompts
 from probes.guard.recorded_path import Tensors
@@ -24,7 +23,7 @@ _BATCH_SIZE = 64
 
 
 def prompts_moved(
-    replay: Replay, probe: Probe, target: Target, places: Sequence[int], report: Report = silent
+    replay: Replay, probe: Probe, target: Target, places: Sequence[int], scale: Tensors, report: Report = silent
 ) -> tuple[list[int], Float[np.ndarray, "example prompt"]]:
     """The prompts that a target is read on, and how far each of some examples moves them.
 
@@ -33,10 +32,10 @@ def prompts_moved(
         probe: the prompts.
         target: how far a prompt has gone.
         places: of the examples.
+        scale: d₀, as `first_scale` gives it.
         report: told of every example.
     """
     prompts = np.flatnonzero(target.weights).tolist()
-    scale = first_scale(replay)
     rows = []
     for number, place in enumerate(places):
         report(Progress("reading prompts", number, len(places)))

@@ -25,6 +25,7 @@ class RowCache:
         cache: what the model is given; it takes one new token of every row.
         lengths: tokens of each row.
         slots: the same numbers, on the model's device, as the next tokens' positions.
+        numbers: of the rows, beside them.
     """
 
     def __init__(self, most: int, device: torch.device) -> None:
@@ -32,6 +33,7 @@ class RowCache:
         self.most = most
         self.lengths: list[int] = []
         self.slots = torch.zeros(0, dtype=torch.long, device=device)
+        self.numbers = torch.arange(0, device=device)
         self.cache: Any = DynamicCache()
         self._capacity = 0
 
@@ -87,6 +89,8 @@ class RowCache:
             for layer in self.cache.layers:
                 layer.widen(self._capacity)
         self.slots = torch.tensor(self.lengths, dtype=torch.long, device=self.slots.device)
+        if len(self.numbers) != len(self.lengths):
+            self.numbers = torch.arange(len(self.lengths), device=self.slots.device)
 
 
 class _Layer(DynamicLayer):
@@ -111,7 +115,7 @@ class _Layer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write every row's next token; what the rows hold then."""
         count, width = len(self._rows.lengths), self._rows.width
-        numbers, slots = torch.arange(count, device=self.device), self._rows.slots.to(self.device)
+        numbers, slots = (index.to(self.device) for index in (self._rows.numbers, self._rows.slots))
         self.keys[numbers, :, slots] = key_states[:, :, 0]
         self.values[numbers, :, slots] = value_states[:, :, 0]
         return self.keys[:count, :, :width], self.values[:count, :, :width]

@@ -76,7 +76,7 @@ def test_the_two_pathways_are_the_whole_change_of_the_weight(replay):
 
 def test_prompts_are_moved_as_autograd_says_and_as_the_forecast_in_the_mean(replay):
     target = targets()[0]
-    prompts, moved = prompts_moved(replay, probe(), target, [3, 8])
+    prompts, moved = prompts_moved(replay, probe(), target, [3, 8], first_scale(replay))
     assert prompts == [0, 1, 2]
     values = forecast(replay, probe(), [target]).values[0]
     assert moved.mean(axis=1) == pytest.approx(values[[3, 8]], rel=1e-4)
