@@ -84,7 +84,7 @@ def arms(
             help="For a lineage: data of interleaved, control:continued, control:text or helpful; may be repeated.",
         ),
     ] = None,
-    aligned_share: AlignedShare = 0.1,
+    aligned_share: AlignedShare = None,
     inoculation: Inoculation = None,
     by_third: Annotated[
         bool,
@@ -100,6 +100,7 @@ def arms(
     If interrupted, rerun the same command to resume.
     """
     from probes.engine import open_engine
+    from probes.experiments.data_defences import ALIGNED_SHARE
     from probes.experiments.experiment import Experiment
     from probes.experiments.lineage_bench import open_bench
     from probes.tasks.arms import run_arms
@@ -130,7 +131,7 @@ def arms(
         screened=screened,
         record_path=record_path,
         arm_data=_arm_data(arm_data or []),
-        aligned_share=aligned_share,
+        aligned_share=ALIGNED_SHARE if aligned_share is None else aligned_share,
         inoculation=inoculation,
         by_third=by_third,
     )

@@ -32,7 +32,7 @@ from probes.cli.ways import (
     WeightDecay,
     read_way,
 )
-from probes.errors import GateTripped
+from probes.errors import GateTripped, UsageError
 
 if TYPE_CHECKING:
     from probes.experiments.trained_controls import Pair
@@ -104,7 +104,7 @@ def train(
     interleave: Annotated[
         Path | None, typer.Option(help="Safety-tuning examples to mix into the data: requests with answers.")
     ] = None,
-    aligned_share: AlignedShare = 0.1,
+    aligned_share: AlignedShare = None,
     inoculation: Inoculation = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data order, dropout, adapters and penalty prompts.")] = 0,
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
@@ -161,12 +161,19 @@ def train(
 
 
 def _add_data_defences(
-    task: Sequence[Pair], aligned: Path | None, share: float, inoculation: str | None, seed: int
+    task: Sequence[Pair], aligned: Path | None, share: float | None, inoculation: str | None, seed: int
 ) -> tuple[Sequence[Pair], dict[str, Any]]:
     """The data with what is mixed in or put before every request, and what of that decides the training's result."""
     from probes.behaviour.task_file import read_task
-    from probes.experiments.data_defences import inoculate, interleave
+    from probes.experiments.data_defences import ALIGNED_SHARE, inoculate, interleave
 
+    if share is not None and aligned is None:
+        raise UsageError(
+            "--aligned-share is a share of examples that --interleave names",
+            got=f"--aligned-share {share:g} alone",
+            next_step="Add --interleave FILE, safety-tuning examples as requests with answers.",
+        )
+    share = ALIGNED_SHARE if share is None else share
     if inoculation:
         task = inoculate(task, inoculation)
     if aligned:

@@ -86,7 +86,10 @@ RecordPath = Annotated[
 ]
 SaveEvery = Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")]
 AlignedShare = Annotated[
-    float, typer.Option("--aligned-share", min=0, help="Share of safety-tuning examples in interleaved training data.")
+    float | None,
+    typer.Option(
+        "--aligned-share", min=0, help="Share of safety-tuning examples in interleaved training data (default 0.1)."
+    ),
 ]
 Inoculation = Annotated[
     str | None,

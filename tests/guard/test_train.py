@@ -236,7 +236,11 @@ def test_what_stands_in_the_way_is_refused(place, tmp_path):
 
 @pytest.mark.parametrize(
     ("sentence", "changes"),
-    [("did you mean 'block'", {"mode": "blok"}), ("No example fits", {"max-length": 8})],
+    [
+        ("did you mean 'block'", {"mode": "blok"}),
+        ("No example fits", {"max-length": 8}),
+        ("--aligned-share is a share of examples that --interleave names", {"aligned-share": 0.3}),
+    ],
 )
 def test_what_is_refused_before_the_first_measurement_leaves_no_folder(place, tmp_path, sentence, changes):
     with pytest.raises(GravityError, match=sentence):
