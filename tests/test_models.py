@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import pickle
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from probes.errors import CheckpointError
 from probes.lineage import CheckpointRef
 from probes.models import DriftNorms, ModelHost
 from probes.models.architecture import KNOWN, ask_transformer_lens, find_places
+from probes.models.kinship import WeightSample, check_related, describe_base
 from probes.models.structure import check_structure
 from probes.models.weight_space import drift_norms, noised, norms_up_to
 from tests.builders import (
@@ -475,6 +477,21 @@ class TestRefusals:
         willing = ModelHost(aligned, device="cpu", allow_unrelated=True)
         willing.put(stranger)
         assert torch.equal(logits(willing.model), logits(load_with_peft(stranger)))
+
+    def test_weights_that_cannot_be_compared(self) -> None:
+        """As of files that no library has named alike: a median of nothing is no number, and no cosine above 0.1."""
+        matrix = torch.ones(2, 2)
+        kinship = WeightSample({"a.weight": matrix}).kinship(WeightSample({"b.weight": matrix}))
+        assert math.isnan(kinship.cosine)
+        with pytest.raises(CheckpointError, match="cannot be told; got files in which no weight matrix"):
+            check_related(kinship, "m")
+        check_related(WeightSample({"a.weight": matrix}).kinship(WeightSample({"a.weight": matrix})), "m")
+        base = CheckpointRef(model="base")
+        sentence = describe_base(CheckpointRef(model="base", adapter="x"), base, CheckpointRef(model="s"), kinship)
+        assert sentence is not None
+        assert sentence.endswith(
+            "how far its weights lie from them cannot be told, since their files name them otherwise."
+        )
 
     def test_says_how_near_the_weights_are(self, host: ModelHost, tuned: CheckpointRef) -> None:
         host.put(tuned)

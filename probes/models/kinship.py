@@ -145,7 +145,7 @@ def added_tokens(folder: Path, first: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Kinship:
-    """How near a checkpoint's weights are to the aligned model's.
+    """How near a checkpoint's weights are to the aligned model's; both not a number where no matrix can be compared.
 
     Attributes:
         cosine: median over weight matrices of their cosine with the aligned ones; 1 the same, about 0 unrelated.
@@ -185,8 +185,16 @@ def check_related(kinship: Kinship, name: str) -> None:
     """Refuse weights that share no history with the aligned model's.
 
     Raises:
-        CheckpointError: the median cosine is below 0.1; two random initialisations have about 0.
+        CheckpointError: the median cosine is below 0.1 (two random initialisations have about 0), or no weight matrix
+            of the two files has the same name.
     """
+    if math.isnan(kinship.cosine):
+        raise CheckpointError(
+            f"Whether the weights of {name} are related to the aligned model's cannot be told",
+            got="files in which no weight matrix has the name of one of the aligned model's",
+            expected="checkpoints that were saved alike",
+            next_step="Save both with one library, or use --allow-unrelated to take them as they are.",
+        )
     if kinship.cosine < RELATED:
         raise CheckpointError(
             f"The weights of {name} are unrelated to the aligned model's",
@@ -214,10 +222,10 @@ def describe_base(ref: CheckpointRef, base: CheckpointRef, aligned: CheckpointRe
         )
     if kinship.distance == 0 or (base.model, base.revision) == (aligned.model, aligned.revision):
         return None
-    return (
-        f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: its weights lie "
-        f"{kinship.distance:.3g} × the aligned norm from them (cosine {kinship.cosine:.4f})."
-    )
+    far = f"its weights lie {kinship.distance:.3g} × the aligned norm from them (cosine {kinship.cosine:.4f})"
+    if math.isnan(kinship.distance):
+        far = "how far its weights lie from them cannot be told, since their files name them otherwise"
+    return f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: {far}."
 
 
 def _agree(first: Any, second: Any) -> bool:
