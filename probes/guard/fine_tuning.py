@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,9 +43,11 @@ from probes.training.tuners import (
     module_ranks,
 )
 
+_log = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
-_DATA = "data_sha256"
+_DATA, _START = _HASHES = "data_sha256", "start_sha256"  # what earlier versions did not write
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ def fine_tune(
             guard.conclude(checkpoints)
             _finish(out, guard)
             return guard
-        if checkpoints and begins_anew(training.method, checkpoints[-1].folder):
+        if begins_anew(training.method, checkpoints[-1].folder if checkpoints else None):
+            _say_that_it_begins_anew(training.method, [checkpoint.step for checkpoint in checkpoints])
             checkpoints = []
         model = _model(folder, training, device)
         whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
@@ -172,6 +176,19 @@ def fine_tune(
         trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
     _finish(out, guard, module_ranks(model))
     return guard
+
+
+def _say_that_it_begins_anew(method: str, steps: Sequence[int]) -> None:
+    """At once, and where it happens: the steps of an interrupted training are lost."""
+    if steps:
+        sentence = (
+            f"The interrupted training begins anew: {method} cannot go on from its checkpoint at step {steps[-1]}."
+        )
+    else:
+        sentence = (
+            f"A training with {method} that is interrupted begins anew: its checkpoints lack what ranks came from."
+        )
+    _log.warning("gravity-probe: %s", sentence)
 
 
 def _refuse_impossible(start: CheckpointRef, training: Training, *, recorded: bool) -> None:

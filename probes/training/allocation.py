@@ -53,12 +53,13 @@ def restore_allocation(model: nn.Module, folder: Path) -> bool:
     return True
 
 
-def begins_anew(name: str, folder: Path) -> bool:
-    """Whether a training by this tuner that was interrupted behind a checkpoint cannot go on from there.
+def begins_anew(name: str, folder: Path | None = None) -> bool:
+    """Whether a training by this tuner that is interrupted, behind a checkpoint in a folder, cannot go on from there.
 
     No checkpoint of AdaMSS holds what its ranks came from, and none of AdaLoRA that an earlier version wrote.
     """
-    return name == "adamss" or (name == ADALORA and not (folder / ALLOCATION).is_file())
+    lost = folder is not None and not (folder / ALLOCATION).is_file()
+    return name == "adamss" or (name == ADALORA and lost)
 
 
 def _config(tuner: Any) -> Any:

@@ -246,6 +246,25 @@ def test_an_interrupted_adalora_training_goes_on_to_the_same_weights(place: Path
     assert begins_anew("adalora", tmp_path / "out" / CHECKPOINTS / "checkpoint-5"), "as an earlier version left it"
 
 
+def test_where_a_training_cannot_go_on_it_says_so_at_once_and_when_it_begins_anew(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = Training(method="adamss", steps=2, learning_rate=1e-3, batch_size=4, save_every=1)
+    aligned, task, out = CheckpointRef(model=str(place / "aligned")), read_task(place / "data.jsonl"), tmp_path / "out"
+
+    def messages() -> list[str]:
+        caplog.clear()
+        fine_tune(aligned, task, out, training, lambda _: Unguarded(), {}, device="cpu")
+        return [record.getMessage() for record in caplog.records if "anew" in record.getMessage()]
+
+    at_once = messages()
+    assert len(at_once) == 1
+    assert "interrupted begins anew" in at_once[0]
+    shutil.rmtree(as_killed_before_the_end(out) / "checkpoint-2")
+    assert "cannot go on from its checkpoint at step 1" in messages()[0]
+    assert (out / CHECKPOINTS / "checkpoint-2" / MARKER).is_file()
+
+
 def test_adalora_under_a_guard_with_another_optimiser(place: Path, tmp_path: Path) -> None:
     options = [part for key, value in ADALORA.items() for part in ("--set", f"{key}={value}")]
     words = train_words(place, tmp_path / "out", method="adalora", optimizer="NAdam", steps=6, mode="push")
