@@ -24,6 +24,7 @@ from probes.guard import GuardedDirection, GuardError
 from probes.guard.modes import Options, make_effect
 from probes.organism import lessons, train_history
 from probes.organism.world import make_world
+from probes.tasks.arms import leave_out_unguardable
 from tests.guard.test_train import lines, train_words, write_place
 from tests.test_trained_controls import RECIPE, trained_by_hand
 
@@ -150,6 +151,24 @@ def test_the_penalty_looks_along_the_refusal_axis_in_its_own_units_at_the_select
     with pytest.raises(GuardError, match=r"no more than harmless ones at every guarded layer; got 0.* at layer 0"):
         make_effect("safety-direction", run, guard_along(run, (0,)), Options())
     assert "safety-direction" in EVERY_ARM
+
+
+def test_of_all_arms_the_one_whose_guard_finds_no_layer_is_left_out_with_the_reason(history):
+    run = planted_world()
+
+    def left(layers, *arms):
+        bench = open_bench(history, Experiment(arms=arms, layers=layers))
+        trainings, sentence = leave_out_unguardable(run, bench)
+        return set(bench.trainings) - set(trainings), sentence
+
+    assert left((0, 1), "all") == (set(), None)
+    missing, sentence = left((0,), "all")
+    assert missing == {("safety-direction", 0)}
+    assert sentence.startswith("The arm safety-direction was left out. Alignment changed harmful prompts no more")
+    assert sentence.endswith("Guard other layers: --layer.")
+    with pytest.raises(GuardError, match="Guard other layers: --layer"):
+        left((0,), "all", "safety-direction")
+    assert left((0,), "block") == (set(), None)
 
 
 # On the command line ----------------------------------------------------------------------------------------------

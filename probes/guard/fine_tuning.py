@@ -26,6 +26,7 @@ from probes.guard.resuming import whole_checkpoints
 from probes.guard.unguarded import Unguarded
 from probes.lineage import CheckpointRef
 from probes.lineage.raw_form import from_home
+from probes.models.identity import weights_sha256
 from probes.models.loading import load_config, load_model, load_tokenizer, no_progress_bar
 from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
@@ -149,7 +150,7 @@ def fine_tune(
             got=f"{training.steps} steps of {training.batch_size} examples at {training.peak_learning_rate}",
         )
     _refuse_impossible(start, training, recorded=bool(about.get("record_path")))
-    data = {"task": len(task), _DATA: fingerprint([*task])}
+    data = {"task": len(task), _DATA: fingerprint([*task]), _START: weights_sha256(start)}
     identity = {"training": dataclasses.asdict(training), **data, **about}
     _refuse_occupied(out, identity)
     folder = folder_of(start.model, start.revision, allow_pickle=False)
@@ -257,7 +258,7 @@ def _refuse_occupied(out: Path, identity: dict[str, Any]) -> None:
     claim = _claim_on(out)
     if claim is None:
         occupant = "another folder"
-    elif {_DATA: identity[_DATA], **_current_names(claim["identity"])} != _written(identity):
+    elif {**{name: identity[name] for name in _HASHES}, **_current_names(claim["identity"])} != _written(identity):
         occupant = "another training"
     elif claim["finished"]:
         occupant = "a finished training"

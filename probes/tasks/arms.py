@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from probes.directions.measured import Measured
 from probes.engine import current_engine
 from probes.errors import UsageError
 from probes.experiments.data_defences import ALIGNED_SHARE
@@ -20,13 +21,16 @@ from probes.experiments.lineage_bench import HASHES, Bench
 from probes.experiments.side_by_side import Arm, train_arms
 from probes.experiments.trained_controls import start_of
 from probes.guard.fine_tuning import CHECKPOINTS
+from probes.guard.guarded_direction import GuardError
 from probes.guard.material import layers_of, selective_layers
 from probes.guard.modes import SAFETY_DIRECTION
 from probes.guard.record import begin_run
 from probes.lineage import CheckpointRef, Lineage, Trajectory
 from probes.lineage.raw_form import written_from
+from probes.models.identity import weights_sha256
 from probes.progress import Report, silent, within
 from probes.run import Run
+from probes.run.inputs import WITNESS
 from probes.stages.changes import last_members, write_changes
 from probes.stages.task_divergence import write_task_divergence
 from probes.stages.thirds import write_thirds
@@ -63,17 +67,20 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
         report: told where the work is.
 
     Raises:
-        UsageError: an unknown arm, or the folder holds another experiment.
+        UsageError: an unknown arm, the folder holds another experiment, or a model of the lineage has changed.
+        GuardError: an arm was named whose guard has no layer to look at.
     """
     settings = {name: value for name, value in dataclasses.asdict(bench.experiment).items() if name not in _GROWING}
     config = written_from({"arms": json.loads(json.dumps({**bench.about, **settings}))}, out)
     _refuse_another(out, config)
+    _refuse_other_weights(out, bench.lineage)
     with current_engine().threads():
         run = begin_run(out, bench.lineage, bench.probe, Settings(nulls=False), config)
+        trainings, skipped = leave_out_unguardable(run, bench)
         # What earlier calls have trained in this run stays part of it.
         earlier = {(trajectory.arm, trajectory.seed): trajectory for trajectory in run.lineage.trajectories}
-        first, later = _in_two_waves(bench.trainings)
-        share = _TRAINING * len(first) / len(bench.trainings)
+        first, later = _in_two_waves(trainings)
+        share = _TRAINING * len(first) / len(trainings)
         trained = _train(bench, first, out, within(report, 0.0, share))
         baselines = {training: trajectory for training, trajectory in trained.items() if training[0] == BASELINE}
         if any(arm == DRIFT for arm, _ in later) and BASELINE not in {arm for arm, _ in earlier}:
@@ -82,6 +89,7 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
         trained |= _train(bench, [arm for arm in later if arm[0] == DRIFT], out, within(report, share, _TRAINING))
         trained |= _restore_baselines(bench, [arm for arm in later if arm[0] in RESTORED], baselines, out)
         with _writing(_lineage(bench, {**earlier, **trained}), out, config) as writing:
+            writing.note("skipped arms", skipped)
             write_stages(writing, bench.probe, bench.evaluation, within(report, _TRAINING, _JUDGED))
             write_changes(writing, writing.headline_layer, _guarded_by_arm(writing, bench))
             if bench.experiment.by_third:
@@ -92,6 +100,25 @@ def run_arms(bench: Bench, out: Path, report: Report = silent) -> Run:
                 write_task_divergence(writing, writing.model(), task, within(report, _THIRDS, 1.0))
             writing.save()
     return Run(out)
+
+
+def leave_out_unguardable(run: Measured, bench: Bench) -> tuple[list[Arm], str | None]:
+    """The trainings, and of `all` a sentence on the arm that is left out since its guard has no layer to look at.
+
+    Raises:
+        GuardError: that arm was asked for by its name; what to do is said.
+    """
+    trainings = list(bench.trainings)
+    if not any(split_way(arm)[0] == SAFETY_DIRECTION for arm, _ in trainings):
+        return trainings, None
+    try:
+        selective_layers(run, layers_of(bench.guarded_layers, run.direction("reversion"), run.n_layers))
+    except GuardError as error:
+        if SAFETY_DIRECTION in bench.experiment.arms:
+            raise
+        others = [training for training in trainings if split_way(training[0])[0] != SAFETY_DIRECTION]
+        return others, f"The arm {SAFETY_DIRECTION} was left out. {error}"
+    return trainings, None
 
 
 def _guarded_by_arm(run: Run, bench: Bench) -> dict[str, tuple[int, ...]]:
@@ -170,3 +197,17 @@ def _refuse_another(out: Path, config: Mapping[str, Any]) -> None:
     unnamed = {**_LATER, **{name: value for name, value in config["arms"].items() if name in HASHES}}
     if {"arms": {**unnamed, **before.get("arms", {})}} != config:
         raise UsageError(f"{out} holds another run", next_step="Give --out a new folder.")
+
+
+def _refuse_other_weights(out: Path, lineage: Lineage) -> None:
+    """Refuse a run whose arms have been trained and measured from other weights than now lie in the same places."""
+    measured = Run(out).manifest.checkpoints if (out / "run.json").is_file() else {}
+    for member in lineage.members():
+        digest = measured.get(member.id, {}).get("weights_sha256")
+        ablated = member.id == WITNESS and lineage.witness is not None and lineage.witness.is_estimate
+        if digest and not ablated and weights_sha256(member.ref) != digest:
+            raise UsageError(
+                f"{member.ref} holds other weights than those that {out} was made from",
+                got=f"another {member.id} model",
+                next_step="Give --out a new folder.",
+            )

@@ -177,13 +177,25 @@ def test_a_training_is_not_gone_on_with_on_other_data_of_the_same_length(place, 
         run(*train_words(place, finished, data=changed))
 
 
+def test_a_training_is_not_gone_on_with_from_other_weights_in_the_same_place(place, finished):
+    as_killed_before_the_end(finished)
+    weights = place / "aligned" / "model.safetensors"
+    kept = weights.read_bytes()
+    save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    try:
+        with pytest.raises(UsageError, match="another training"):
+            run(*train_words(place, finished))
+    finally:
+        weights.write_bytes(kept)
+
+
 def test_a_training_that_an_earlier_version_began_goes_on(place, finished):
     as_killed_before_the_end(finished)
     file = finished / "training.json"
     claim = json.loads(file.read_text(encoding="utf-8"))
     names = {"batch_size": "rows", "gradient_accumulation_steps": "accumulation"}
     training = {names.get(name, name): value for name, value in claim["identity"]["training"].items()}
-    del training["decay"], claim["identity"]["data_sha256"]
+    del training["decay"], claim["identity"]["data_sha256"], claim["identity"]["start_sha256"]
     file.write_text(json.dumps({**claim, "identity": {**claim["identity"], "training": training}}), encoding="utf-8")
     run(*train_words(place, finished))
     with pytest.raises(UsageError, match="finished training"):
