@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import gc
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -47,12 +49,26 @@ GRAMMAR = re.compile(
 NAMES_OF_ERRORS = {"probes/errors.py": {"what", "got"}}
 
 
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def trees_parsed_once():
+    """Without a search for garbage, which goes through all of the trees again and again."""
+    gc.disable()
+    yield
+    tree_of.cache_clear()
+    gc.enable()
+
+
 def sources(*folders):
     """Path from the root and tree of every module under the folders that are there."""
     for folder in folders:
         place = ROOT / folder
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place] * place.is_file():
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+            yield path.relative_to(ROOT).as_posix(), tree_of(path)
 
 
 def words(tree):
@@ -160,13 +176,10 @@ def grammatical(tree):
     return {name for name in bindings(tree) if GRAMMAR.fullmatch(name)}
 
 
-GUEST_SOURCES = list(sources(*(f"probes/{guest}" for guest in GUESTS)))
-
-
-@pytest.mark.parametrize(("place", "tree"), GUEST_SOURCES, ids=[place for place, _ in GUEST_SOURCES])
-def test_directions_and_controls_are_made_in_one_room(place, tree):
-    assert builders(tree) == []
-    assert place in DRAWS_OF_ITS_OWN or draws(tree) == []
+def test_directions_and_controls_are_made_in_one_room():
+    for place, tree in sources(*(f"probes/{guest}" for guest in GUESTS)):
+        assert builders(tree) == [], place
+        assert place in DRAWS_OF_ITS_OWN or draws(tree) == [], place
 
 
 def test_nobody_else_makes_a_difference_of_means_to_be_a_direction():
