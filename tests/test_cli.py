@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -101,7 +100,6 @@ def test_a_mistake_gets_a_sentence_and_a_code(tmp_path, words, code, sentence):
 
 def test_help_is_there_for_every_verb():
     for verb in ("demo", "measure", "verdict", "summary", "check", "app"):
-        started = time.monotonic()
         done = command(verb, "--help")
-        assert done.returncode == 0, (verb, time.monotonic() - started)
+        assert done.returncode == 0, verb
         assert "Usage" in done.stdout

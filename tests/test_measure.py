@@ -380,7 +380,6 @@ def test_the_command_measures_without_a_line_of_code(history, tmp_path):
         texts = [prompt.text for prompt in PROMPTS.prompts if prompt.label == label]
         (tmp_path / f"{label}.txt").write_text("\n".join(texts))
     folder = Path(history.trajectories[0].checkpoints[0].model).parent
-    started = time.monotonic()
     done = processes.run(
         processes.gravity_probe,
         "measure",
@@ -389,7 +388,7 @@ def test_the_command_measures_without_a_line_of_code(history, tmp_path):
         *("--harmful", tmp_path / "harmful.txt", "--harmless", tmp_path / "harmless.txt"),
         *("--out", tmp_path / "run", "--no-nulls", "--set", "bootstraps=20", "--json"),
     )
-    assert done.returncode == 0, (done.stderr, time.monotonic() - started)
+    assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert [(trajectory["arm"], trajectory["seed"]) for trajectory in document["trajectories"]] == [("mine", 3)]
     assert Run(tmp_path / "run").manifest.config["bootstraps"] == 20

@@ -1,26 +1,22 @@
 """A document that grows is written seldom enough, and is whole in the end."""
 
-import time
-
 import pytest
 
 from probes.store import RunFolder
 from probes.store.pace import Pace
 
-WRITING, WHOLE = 0.01, 0.6  # seconds
+WRITING, WHOLE = 0.01, 60.0  # seconds
 
 
-def test_writing_takes_a_small_share_of_the_time():
-    pace, spent = Pace(), 0.0
-    ends = time.monotonic() + WHOLE
-    while time.monotonic() < ends:
+def test_writing_takes_a_small_share_of_the_time(clock):
+    pace, spent, ends = Pace(), 0.0, clock.seconds + WHOLE
+    while clock.seconds < ends:
         if pace.is_due:
-            began = time.monotonic()
             with pace.measure():
-                time.sleep(WRITING)
-            spent += time.monotonic() - began
-        time.sleep(0.0005)
-    assert 0 < spent < 0.15 * WHOLE
+                clock.sleep(WRITING)
+            spent += WRITING
+        clock.sleep(0.001)
+    assert spent == pytest.approx(WHOLE / 21, rel=0.05)
 
 
 def test_stages_that_are_one_of_many_are_in_the_manifest_once_it_is_saved(tmp_path):
@@ -38,7 +34,7 @@ def test_stages_that_are_one_of_many_are_in_the_manifest_once_it_is_saved(tmp_pa
         assert len(RunFolder(tmp_path / "run").manifest.stages) == 7
 
 
-def test_a_stage_that_was_put_off_is_in_the_manifest_as_soon_as_that_is_due(tmp_path):
+def test_a_stage_that_was_put_off_is_in_the_manifest_as_soon_as_that_is_due(clock, tmp_path):
     """Not at the end of the next one, which a kill may never let come."""
     with RunFolder.writing(tmp_path / "run") as run:
         with run._pace.measure(at_least=0.2):
@@ -48,7 +44,7 @@ def test_a_stage_that_was_put_off_is_in_the_manifest_as_soon_as_that_is_due(tmp_
         run.keep_stage("part", record, one_of_many=True)
         run.save_what_waits()
         assert "part" not in RunFolder(tmp_path / "run").manifest.stages
-        time.sleep(0.25)
+        clock.sleep(0.25)
         run.save_what_waits()
         assert "part" in RunFolder(tmp_path / "run").manifest.stages
 

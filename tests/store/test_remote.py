@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +103,11 @@ def test_only_what_has_changed_is_sent(bucket, monkeypatch):
     assert sent == [["drift.parquet", MANIFEST, LISTING]]
 
 
-def test_many_stages_are_sent_together_where_sending_takes_long(bucket, monkeypatch):
+def test_many_stages_are_sent_together_where_sending_takes_long(bucket, clock, monkeypatch):
     url, sent, put = f"{bucket}/study", [], Bucket.put
 
     def put_slowly(self, files, report):
-        time.sleep(0.2)
+        clock.sleep(0.2)
         sent.append([*files])
         put(self, files, report)
 
