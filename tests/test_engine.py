@@ -32,6 +32,7 @@ from probes.tasks.measure import measure
 from probes.tasks.status import status
 from probes.terminal.json_lines import report_json_lines
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
+from tests.small_tasks import be_killed_once, double, fail, refuse, threads_of
 
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
@@ -73,6 +74,7 @@ def cluster(request, tmp_path_factory):
     else:
         workers = f"slurm:cluster=local,tasks_per_job=10,folder={tmp_path_factory.mktemp('jobs')}"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("probes.engine.slurm._SECONDS", 0.2)
         # Workers import what they are given from here.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
         engine = open_engine(workers)
@@ -110,32 +112,6 @@ def contents(folder):
 def alone(lineage, tmp_path_factory):
     """What one process leaves."""
     return contents(make_run(lineage, tmp_path_factory.mktemp("alone") / "run", open_engine(1)).path)
-
-
-def refuse(sentence, report):
-    report(Progress("working", 0, 1))
-    raise ActivationError(sentence, got="no", next_step="Do otherwise.")
-
-
-def double(number, report):
-    report(Progress("working", 1, 2, f"number {number}"))
-    return 2 * number
-
-
-def threads_of(_):
-    return torch.get_num_threads()
-
-
-def fail(_):
-    raise ValueError("what nobody foresaw")
-
-
-def be_killed_once(place, report):
-    report(Progress("working", 0, 1))
-    if not place.exists():
-        place.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid()
 
 
 TASKS = [Task("first", partial(double, 1)), Task("second", partial(refuse, "It is not finite"))]
