@@ -17,6 +17,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
 _MAIN = sys.modules["__main__"]
+# Nothing that is imported before the first test is garbage, and looking for some takes seconds.
+gc.disable()
 # No test sees whether the disk has what the system holds (a killed process loses none of it), and waiting takes long.
 REAL_FSYNC = os.fsync
 os.fsync = lambda _: None
@@ -33,6 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="module")
 def libraries_set_aside() -> None:
     """Leave what is loaded by now out of the search for garbage, which Streamlit makes through all at each page."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
