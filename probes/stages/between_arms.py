@@ -47,7 +47,7 @@ def block_and_push(run: Run, arm: str) -> Causal | str:
     answers = _answers(run, [BASELINE, BLOCK, PUSH, *controls])
     if answers is None:
         return "no step at which every arm was judged"
-    harm = {str(name): _harm(rows) for name, rows in answers.groupby("arm")}
+    harm: dict[str, Harm] = {str(name): _harm(rows) for name, rows in answers.groupby("arm")}
     note = _keep_one_direction(run, harm)
     matched = _holds_ratio(run.manifest.config_given)
     causal = compare_with_controls(
@@ -70,7 +70,7 @@ def _keep_one_direction(run: Run, harm: dict[str, Harm]) -> str:
     directions = {
         (trajectory.arm, trajectory.seed): trajectory.direction_sha256 for trajectory in run.lineage.trajectories
     }
-    sentences, unrecorded = [], []
+    sentences, unrecorded = list[str](), list[str]()
     for arms in ((BLOCK, PUSH), *((name,) for name in sorted(harm) if _is_one_draw(name))):
         guarded = {(arm, seed): directions.get((arm, seed)) for arm in arms for seed in harm[arm]}
         seeds = Counter(guarded.values())
