@@ -195,16 +195,21 @@ def _verdict_pairs(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return after[[*keys, "verdict"]].assign(topic=topics).join(earlier, on=keys, how="inner")
 
 
-def _outcomes(before: pd.DataFrame, after: pd.DataFrame, label: str | None) -> pd.DataFrame:
+def _outcomes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Verdicts side by side on the prompts that were judged both times."""
     pairs = _verdict_pairs(before, after).set_index(["label", "prompt"])[["verdict", "before"]]
-    pairs = pairs[(pairs != UNJUDGED).all(axis=1)]
-    return pairs if label is None else pairs[pairs.index.get_level_values("label") == label]
+    return pairs[(pairs != UNJUDGED).all(axis=1)]
+
+
+def _of_label(outcomes: pd.DataFrame, label: str | None) -> pd.DataFrame:
+    """Those of the prompts of a label; None is all of them."""
+    return outcomes if label is None else outcomes[outcomes.index.get_level_values("label") == label]
 
 
 def _compare_verdicts(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    outcomes = _outcomes(before, after)
     for measure, label, verdicts in _RATES:
-        pairs = _outcomes(before, after, label)
+        pairs = _of_label(outcomes, label)
         if len(pairs):
             first, second = (pairs[name].isin(verdicts).to_numpy(bool) for name in ("before", "verdict"))
             yield {"measure": measure, "n": len(pairs), "level": "one run", **_paired_row(paired_rates(first, second))}
@@ -261,8 +266,9 @@ def _compare_over_runs(steps: dict[tuple, pd.DataFrame]) -> Iterator[dict[str, A
         if arm == "baseline" or len(seeds) < 2:
             continue
         about = {"checkpoint": "", "arm": arm, "seed": -1, "step": step, "against": "baseline"}
+        outcomes = [_outcomes(base[seed], runs[seed]) for seed in seeds]
         for measure, label, verdicts in _RATES:
-            pairs = [_outcomes(base[seed], runs[seed], label) for seed in seeds]
+            pairs = [_of_label(pair, label) for pair in outcomes]
             table = pd.concat([_difference(pair, verdicts) for pair in pairs], axis=1, join="inner").to_numpy(float).T
             if table.size:
                 yield {**about, **_over_runs_row(measure, table)}

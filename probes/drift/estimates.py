@@ -12,12 +12,11 @@ from probes.drift.grams import (
     Grams,
     Groups,
     Products,
-    bootstrap_weights,
     cosine,
     count_groups,
-    fold_generator,
+    fold_entropy,
     group_codes,
-    split_weights,
+    remembered_weights,
     splits_of_seed,
 )
 from probes.drift.inner_products import sums_over_other_groups
@@ -152,10 +151,8 @@ def measure_grams(
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """`measure`, from Gram matrices that are there already. The caller has run `check`."""
-    rng = fold_generator(seed)
     few = too_few_groups(grams.harmful, groups)
-    halves = split_weights(grams.harmful, splits, rng, groups)
-    resampled = bootstrap_weights(grams.harmful, 0 if few else bootstraps, rng, groups)
+    halves, resampled = remembered_weights(grams.harmful, splits, 0 if few else bootstraps, fold_entropy(seed), groups)
     values, draws = _values_and_draws(grams, halves, resampled, groups)
     estimates = {name: _estimate(name, value, draws.get(name)) for name, value in values.items()}
     if noise is not None and values["displacement_norm"] <= NOISE_FACTOR * noise:

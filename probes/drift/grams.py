@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from probes.errors import StatisticsError
 
 MIN_GROUPS = 6
 Groups = Shaped[np.ndarray, " prompt"]
+Halves = tuple[Float[np.ndarray, "split prompt"], Float[np.ndarray, "split prompt"]]
+Redrawn = tuple[Float[np.ndarray, "draw prompt"], Float[np.ndarray, "draw prompt"]]
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,53 @@ def splits_of_seed(
 
 def fold_generator(seed: int) -> np.random.Generator:
     """The random numbers behind the halves of a seed."""
-    return np.random.default_rng([seed, 0xD81F7])
+    return np.random.default_rng(fold_entropy(seed))
+
+
+def fold_entropy(seed: int) -> tuple[int, int]:
+    """What `fold_generator` begins with."""
+    return seed, 0xD81F7
+
+
+def remembered_weights(
+    harmful: Bool[np.ndarray, " prompt"],
+    splits: int,
+    bootstraps: int,
+    entropy: tuple[int, ...],
+    groups: Groups | None = None,
+) -> tuple[Halves, Redrawn]:
+    """Weights as of `split_weights`, then as of `bootstrap_weights`, from one generator; they cannot be written to.
+
+    The last ones are kept: all checkpoints and layers of a run have the same, and drawing takes longer than their use.
+
+    Args:
+        harmful: which prompts are harmful.
+        splits: how many halvings, 0 for none.
+        bootstraps: how many draws, 0 for none.
+        entropy: what the generator begins with.
+        groups: the topic of each prompt.
+
+    Raises:
+        StatisticsError: as `split_weights`.
+    """
+    codes = None if groups is None else tuple(group_codes(groups).tolist())
+    return _draw_weights(tuple(harmful.tolist()), splits, bootstraps, entropy, codes)
+
+
+@functools.lru_cache(maxsize=2)
+def _draw_weights(
+    harmful: tuple[bool, ...],
+    splits: int,
+    bootstraps: int,
+    entropy: tuple[int, ...],
+    codes: tuple[int, ...] | None,
+) -> tuple[Halves, Redrawn]:
+    mask, groups = np.array(harmful), None if codes is None else np.array(codes)
+    rng = np.random.default_rng(entropy)
+    drawn = split_weights(mask, splits, rng, groups), bootstrap_weights(mask, bootstraps, rng, groups)
+    for half in (*drawn[0], *drawn[1]):
+        half.setflags(write=False)
+    return drawn
 
 
 def bootstrap_weights(

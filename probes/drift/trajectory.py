@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from probes.drift.grams import Grams, Groups, Products, bootstrap_weights
+from probes.drift.grams import Grams, Groups, Products, remembered_weights
 from probes.errors import StatisticsError
 from probes.statistics import Estimate
 
@@ -106,7 +106,7 @@ def crossfit_draws(
     """
     own = np.ones(int(harmful.sum()), dtype=bool)
     inside = Grams.of(aligned[harmful], reversions[harmful], tuned[harmful], own)
-    weights = bootstrap_weights(harmful, bootstraps, np.random.default_rng([seed, 0xB007]), groups)
+    _, weights = remembered_weights(harmful, 0, bootstraps, (seed, 0xB007), groups)
     return Products.of(inside, *(half[:, harmful] for half in weights)).crossfit()
 
 
