@@ -39,6 +39,7 @@ class Engine:
 
     Attributes:
         in_process: whether tasks are done in this process, and may share its objects.
+        is_local: whether tasks begin at once, in this process or another one of this machine.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Engine:
         """
         self._executor, self._threads, self._reports, self._batch = executor, threads, reports, batch
         self.in_process = isinstance(executor, InProcess)
+        self.is_local = isinstance(executor, InProcess | ProcessPoolExecutor)
 
     def __enter__(self) -> Engine:
         _engines.append(self)

@@ -14,7 +14,11 @@ from typing import Any
 
 from probes.engine.worker import listen_with
 
-_LIBRARIES = ("torch", "transformers", "transformer_lens", "peft", "pandas", "sklearn")  # slow to load
+# Slow to load, and needed by every worker. Of transformers, what the module of any decoder begins with.
+_LIBRARIES = (
+    *("torch", "transformers.models.llama.modeling_llama", "pandas", "pyarrow.parquet", "scipy.stats"),
+    *("probes.models", "probes.run", "probes.behaviour.evaluation", "probes.behaviour.ask"),
+)
 
 
 class Processes(ProcessPoolExecutor):
@@ -25,8 +29,12 @@ class Processes(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int) -> None:
-        """Start none yet."""
+        """Start none yet; but on Linux, what they fork from begins to load while this process does its own."""
         context = _context()
+        if context.get_start_method() == "forkserver":
+            from multiprocessing import forkserver  # there is none on Windows
+
+            forkserver.ensure_running()
         self.reports: Any = context.Queue()
         super().__init__(workers, mp_context=context, initializer=_begin, initargs=(self.reports,))
 

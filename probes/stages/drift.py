@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import numpy as np
 from probes import drift
 from probes.directions.reversion import reversions_at_layer
 from probes.errors import StatisticsError
+from probes.lineage import Member
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
+from probes.stages.jobs import compute_parts
 from probes.statistics import Estimate
 from probes.store.settings import Settings
 
@@ -31,19 +34,26 @@ def write_drift(run: Run, report: Report) -> None:
     """
     import pandas as pd
 
-    noise = run.read_table("noise").set_index("layer")["noise"]
     members = [member for member in run.members if member.id != "aligned"]
-    rows: list[dict[str, Any]] = []
-    for layer in range(-1, run.n_layers):
-        roles = {"aligned": run.activations("aligned", layer), "witness": run.witness_activations(layer)}
-        for member in members:
-            report(Progress("measuring drift", layer + 1, run.n_layers + 1, member.id))
-            start, end = roles[member.reference], roles[_OPPOSITE[member.reference]]
-            assert start is not None  # only a mirror starts at the witness, and without one there is none
-            tuned = run.activations(member.id, layer)
-            statistics = estimates(run, (start, end, tuned), float(noise[layer]), run.settings)
-            rows += drift_rows(member.labels | {"reference": member.reference}, layer, statistics)
+    by_member = compute_parts(run, {f"Drift of {member.id}": partial(_measure, member) for member in members}, report)
+    rows = [row for of_layer in zip(*by_member, strict=True) for of_member in of_layer for row in of_member]
     run.write_table("drift", with_types(pd.DataFrame(rows)))
+
+
+def _measure(member: Member, run: Run, report: Report) -> list[list[dict[str, Any]]]:
+    """One checkpoint's rows of each layer, from the embedding on."""
+    noise = run.read_table("noise").set_index("layer")["noise"]
+    about = member.labels | {"reference": member.reference}
+    rows = []
+    for layer in range(-1, run.n_layers):
+        report(Progress("measuring drift", layer + 1, run.n_layers + 1, member.id))
+        roles = {"aligned": run.activations("aligned", layer), "witness": run.witness_activations(layer)}
+        start, end = roles[member.reference], roles[_OPPOSITE[member.reference]]
+        assert start is not None  # only a mirror starts at the witness, and without one there is none
+        tuned = run.activations(member.id, layer)
+        statistics = estimates(run, (start, end, tuned), float(noise[layer]), run.settings)
+        rows.append(drift_rows(about, layer, statistics))
+    return rows
 
 
 def drift_rows(labels: Mapping[str, Any], layer: int, by_statistic: Mapping[str, Estimate]) -> list[dict[str, Any]]:

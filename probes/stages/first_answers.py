@@ -8,7 +8,7 @@ stage of all answers takes these over and deletes their files.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -27,10 +27,11 @@ from probes.behaviour.rate_tables import safety_answers
 from probes.errors import PromptError
 from probes.lineage import MIRROR, Member
 from probes.models import ModelHost
-from probes.progress import Progress, Report, silent, within
+from probes.progress import Progress, Report, silent
 from probes.prompts import OWN, PromptSet, render
 from probes.run import Run
 from probes.stages.answer_sources import names_elsewhere
+from probes.stages.jobs import StageJob, write_all
 from probes.store import ALIGNED, fingerprint
 
 VERSION = 4  # of answers: raise it when a change alters them
@@ -98,23 +99,34 @@ def write_first_answers(
     fitted, _ = fit_evaluation(evaluation, model, run.rendering)
     if len(members) < 2 or HARMFUL not in fitted.labels:
         return
-    inputs, fresh = answers_inputs(model, fitted), False
+    inputs = answers_inputs(model, fitted)
     keys = {member.id: answers_key(inputs, model.weights_sha256(member.ref)) for member in members}
-    for number, member in enumerate(members):
-        key = keys[member.id]
-        if run.holds(f"answers/{member.id}", key) or read_first_answers(run, fitted, member, key) is not None:
-            continue
-        stage = first_stage(member.id)
-        share = within(report, number / len(members), (number + 1) / len(members))
-        share(Progress(_PHASE, 0, 1, member.id))
-        with run.stage(stage, first_key(fitted, key)):
-            model.put(member.ref)
-            run.write_table(stage, answer_harmful(model, fitted, progress_callback(share, _PHASE, member.id)))
-        fresh = True
-    if fresh:
+    jobs = [
+        StageJob(f"First answers of {member.id}", first_stage(member.id), first_key(fitted, key), work)
+        for member, key, work in ((member, keys[member.id], _Answering(member, fitted)) for member in members)
+        if not run.holds(f"answers/{member.id}", key) and read_first_answers(run, fitted, member, key) is None
+    ]
+    write_all(run, model, jobs, report)
+    if jobs:
         answers = [_harmful_answers(run, fitted, member, keys[member.id]) for member in members]
         for sentence in _sentences(run, judges, pd.concat(answers, ignore_index=True), members):
             report(Progress(_PHASE, 1, 1, result=sentence))
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """One checkpoint's answers to the harmful requests."""
+
+    member: Member
+    evaluation: Evaluation
+
+    def __call__(self, run: Run, model: ModelHost, report: Report) -> None:
+        """Write them."""
+        name = self.member.id
+        report(Progress(_PHASE, 0, 1, name))
+        model.put(self.member.ref)
+        answers = answer_harmful(model, self.evaluation, progress_callback(report, _PHASE, name))
+        run.write_table(first_stage(name), answers)
 
 
 def refuse_overlap(run: Run, evaluation: Evaluation) -> None:

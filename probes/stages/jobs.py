@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from probes.engine import Task, current_engine, hold_model
+from probes.engine import Engine, Task, current_engine, hold_model
 from probes.errors import CheckpointError
 from probes.models import ModelHost
 from probes.progress import Report
@@ -21,6 +21,7 @@ from probes.stages.job_status import JobStatus
 from probes.store import ALIGNED, MANIFEST, fingerprint
 
 Work = Callable[[Run, ModelHost, Report], Any]
+Part = Callable[[Run, Report], Any]
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,42 @@ def complete_jobs(run: Run, model: ModelHost, jobs: Mapping[str, Work], report: 
         device = str(model.device) if model.placement.device_map is None else None
         site = _Site(run.path.resolve(), device, fetched)
         tasks = [Task(name, partial(_work_elsewhere, site, work)) for name, work in jobs.items()]
+    yield from _complete(run, engine, tasks, report)
+
+
+def compute_parts(run: Run, parts: Mapping[str, Part], report: Report) -> list[Any]:
+    """What each part comes to, in their order: statistics of what the run holds, for which no model is opened.
+
+    Workers of this machine take part. On a cluster the driver is alone with it: a job takes longer to begin.
+
+    Args:
+        run: open for writing.
+        parts: what is to be computed, by a name; picklable, as is what it returns.
+        report: told where they are.
+
+    Raises:
+        GravityError: as `Engine.complete`.
+    """
+    engine = current_engine(len(parts))
+    if not engine.is_local:
+        engine = engine.at_home()
+    if engine.in_process:
+        tasks = [Task(name, partial(part, run)) for name, part in parts.items()]
+    else:
+        run.save()
+        tasks = [Task(name, partial(_compute_elsewhere, run.path.resolve(), part)) for name, part in parts.items()]
+    results = dict(_complete(run, engine, tasks, report))
+    return [results[name] for name in parts]
+
+
+def _complete(run: Run, engine: Engine, tasks: Sequence[Task], report: Report) -> Iterator[tuple[str, Any]]:
     status = JobStatus(run, report)
     yield from engine.complete(tasks, status.report)
     status.forget()
+
+
+def _compute_elsewhere(path: Path, part: Part, report: Report) -> Any:
+    return part(_open_run(path), report)
 
 
 def complete_stages(

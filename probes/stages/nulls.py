@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from probes.progress import Progress, Report, within
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.drift import with_types
+from probes.stages.jobs import compute_parts
 from probes.stages.shams import write_shams
 from probes.statistics import NullResult, decimal
 from probes.verdict.assess import hold_against_nulls
@@ -33,7 +36,9 @@ _COLUMNS = (
     *("checkpoint", "arm", "seed", "step", "layer", "null", "statistic", "observed", "limit", "p", "p_max"),
     *("draws", "power", "defined", "reason", "note"),
 )
-_ByLayer = dict[str, dict[int, NullDraws]]  # null -> layer -> draws
+_resamplings: WeakKeyDictionary[Run, Resampling] = WeakKeyDictionary()  # which all layers of an open run share
+_Held = tuple[NullDraws, NullResult]
+_ByLayer = dict[str, dict[int, _Held]]  # null -> layer -> draws, and their record
 
 
 def refuse_too_many(prompts: int) -> None:
@@ -75,32 +80,64 @@ def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
     run.write_json("findings", findings)
 
 
+@dataclass(frozen=True)
+class _AtLayer:
+    """What one layer says of the checkpoints at which anything is defined there, by their names.
+
+    Attributes:
+        nulls: every null with its record, by its name.
+        judged: of the last checkpoints, at the headline layer, the tests with their power.
+        findings: of the same, what else the verdict asks.
+    """
+
+    nulls: dict[str, dict[str, _Held]]
+    judged: dict[str, list[NullResult]]
+    findings: dict[str, Any]
+
+
 def _hold(run: Run, report: Report) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of all checkpoints, and the findings of the last ones; what checkpoints share is done once a layer."""
-    members = [member for member in run.tuned if member.arm != MIRROR]
+    order = sorted(range(run.n_layers), key=lambda layer: layer != run.headline_layer)  # which takes longest
+    parts = {f"Nulls of layer {layer}": partial(_hold_layer, layer) for layer in order}
+    layers: dict[int, _AtLayer] = dict(zip(order, compute_parts(run, parts, report), strict=True))
+    _resamplings.clear()
+    headline = layers[run.headline_layer]
+    rows = []
+    for member in _members(run):
+        nulls: _ByLayer = defaultdict(dict)
+        for layer in range(run.n_layers):
+            for name, held in layers[layer].nulls.get(member.id, {}).items():
+                nulls[name][layer] = held
+        rows += _rows(run, member, nulls, headline.judged.get(member.id))
+    return rows, headline.findings
+
+
+def _members(run: Run) -> list[Member]:
+    return [member for member in run.tuned if member.arm != MIRROR]
+
+
+def _hold_layer(layer: int, run: Run, report: Report) -> _AtLayer:
+    """Hold every checkpoint against the nulls of one layer."""
     last = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in run.lineage.trajectories}
-    nulls: dict[str, _ByLayer] = {member.id: defaultdict(dict) for member in members}
-    judged: dict[str, list[NullResult]] = {}
-    findings: dict[str, Any] = {}
-    resampling = _draw_resampling(run)
-    for layer in range(run.n_layers):
-        start, back = run.activations("aligned", layer), run.activations("witness", layer)
-        reversions, tests = reversions_at_layer(start, back), None
-        for member in members:
-            report(Progress("holding against nulls", layer, run.n_layers, member.id))
-            tuned = run.activations(member.id, layer)
-            try:
-                drift.check(start, reversions, tuned, run.harmful)
-            except StatisticsError:
-                continue  # drift.parquet says why nothing is defined here
-            if tests is None:
-                reversion = reversion_vectors([start], [back], run.harmful).raw[0].astype(np.float64)
-                tests = LayerNulls(start, reversions, reversion, resampling, layer=layer, splits=run.settings.splits)
-            if layer == run.headline_layer and member.id in last:
-                judged[member.id], findings[member.id] = _findings(run, tests, member, tuned)
-            for name, null in tests.against(tuned).items():
-                nulls[member.id][name][layer] = null
-    return [row for member in members for row in _rows(run, member, nulls[member.id], judged.get(member.id))], findings
+    content = _AtLayer({}, {}, {})
+    start, back = run.activations("aligned", layer), run.activations("witness", layer)
+    reversions, tests = reversions_at_layer(start, back), None
+    for member in _members(run):
+        report(Progress("holding against nulls", layer, run.n_layers, member.id))
+        tuned = run.activations(member.id, layer)
+        try:
+            drift.check(start, reversions, tuned, run.harmful)
+        except StatisticsError:
+            continue  # drift.parquet says why nothing is defined here
+        if tests is None:
+            reversion = reversion_vectors([start], [back], run.harmful).raw[0].astype(np.float64)
+            if run not in _resamplings:
+                _resamplings[run] = _draw_resampling(run)
+            tests = LayerNulls(start, reversions, reversion, _resamplings[run], layer=layer, splits=run.settings.splits)
+        if layer == run.headline_layer and member.id in last:
+            content.judged[member.id], content.findings[member.id] = _findings(run, tests, member, tuned)
+        content.nulls[member.id] = {name: (null, null.result()) for name, null in tests.against(tuned).items()}
+    return content
 
 
 def _draw_resampling(run: Run) -> Resampling:
@@ -169,9 +206,8 @@ def _rows(run: Run, member: Member, nulls: _ByLayer, judged: list[NullResult] | 
     better = {result.name: result for result in judged or ()}
     rows = []
     for by_layer in nulls.values():
-        corrected = max_over_layers(list(by_layer.values()))
-        for (layer, null), p_max in zip(by_layer.items(), corrected, strict=True):
-            result = null.result()
+        corrected = max_over_layers([null for null, _ in by_layer.values()])
+        for (layer, (_, result)), p_max in zip(by_layer.items(), corrected, strict=True):
             if layer == run.headline_layer:
                 result = better.pop(result.name, result)
             rows.append(_row(member, layer, result, p_max))

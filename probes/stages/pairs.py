@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from probes.lineage import Member
 from probes.progress import Progress, Report, silent
 from probes.run import Run
 from probes.stages import stage
+from probes.stages.jobs import compute_parts
 
 AT_MOST = 64  # checkpoints of which all pairs are written; with more, those with a role
 COLUMNS = (
@@ -42,19 +45,22 @@ def write_pairs(run: Run, report: Report = silent) -> None:
     """
     import pandas as pd
 
-    members = list(run.measured)
-    files = {member.id: run.activation_file(member.id) for member in members}
-    n_layers, names = files["aligned"].n_layers, _pairs_of(members)
-    rows: list[tuple] = []
-    for layer in range(n_layers):
-        report(Progress("comparing checkpoints", layer, n_layers))
-        values = {name: file.layer(layer) for name, file in files.items()}
-        rows += [(*row[:2], layer, *row[2:]) for row in _layer(values, names, run.harmful, run.fold)]
+    n_layers, count = run.activation_file("aligned").n_layers, len(_pairs_of(run.measured))
+    layers = {f"Pairs at layer {layer}": partial(_compare, layer) for layer in range(n_layers)}
+    rows = [row for of_layer in compute_parts(run, layers, report) for row in of_layer]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[3:], "float64"))
-    run.write_table("pairs", table, rows_per_group=max(1, len(names)))
+    run.write_table("pairs", table, rows_per_group=max(1, count))
 
 
-def _pairs_of(members: list[Member]) -> list[tuple[str, str]]:
+def _compare(layer: int, run: Run, report: Report) -> list[tuple[Any, ...]]:
+    """The rows of one layer."""
+    report(Progress("comparing checkpoints", 0, 1, f"layer {layer}"))
+    values = {member.id: run.activations(member.id, layer) for member in run.measured}
+    rows = _layer(values, _pairs_of(run.measured), run.harmful, run.fold)
+    return [(*row[:2], layer, *row[2:]) for row in rows]
+
+
+def _pairs_of(members: Sequence[Member]) -> list[tuple[str, str]]:
     pairs = [(start, end) for place, start in enumerate(members) for end in members[place:]]
     if len(members) > AT_MOST:
         pairs = [(start, end) for start, end in pairs if start.arm == start.id or start == end]

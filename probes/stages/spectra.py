@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from probes.drift.geometry import spectrum
 from probes.progress import Progress, Report, silent
 from probes.run import Run
 from probes.stages import stage
+from probes.stages.jobs import compute_parts
 
 _COMPONENTS = 24  # of each spectrum that are kept; the participation ratio is of all
 COLUMNS = ("checkpoint", "arm", "seed", "step", "layer", "of", "component", "variance", "share", "participation_ratio")
@@ -25,21 +27,24 @@ def write_spectra(run: Run, report: Report = silent) -> None:
     """
     import pandas as pd
 
-    members = run.measured
-    files = {member.id: run.activation_file(member.id) for member in members}
-    n_layers = files["aligned"].n_layers
-    rows: list[dict[str, Any]] = []
-    for layer in range(n_layers):
-        report(Progress("measuring spectra", layer, n_layers))
-        reference = files["aligned"].layer(layer).astype(np.float64)
-        for member in members:
-            values = files[member.id].layer(layer).astype(np.float64)
-            clouds = {"activations": values, "displacements": values - reference}
-            if member.id == "aligned":
-                del clouds["displacements"]
-            for of, cloud in clouds.items():
-                rows += [{**member.labels, "layer": layer, "of": of, **part} for part in _parts(cloud)]
+    n_layers = run.activation_file("aligned").n_layers
+    layers = {f"Spectra of layer {layer}": partial(_measure, layer) for layer in range(n_layers)}
+    rows = [row for of_layer in compute_parts(run, layers, report) for row in of_layer]
     run.write_table("spectra", pd.DataFrame(rows, columns=list(COLUMNS)), rows_per_group=len(rows) // n_layers or 1)
+
+
+def _measure(layer: int, run: Run, report: Report) -> list[dict[str, Any]]:
+    """The rows of one layer."""
+    report(Progress("measuring spectra", 0, 1, f"layer {layer}"))
+    reference, rows = run.activations("aligned", layer).astype(np.float64), list[dict[str, Any]]()
+    for member in run.measured:
+        values = run.activations(member.id, layer).astype(np.float64)
+        clouds = {"activations": values, "displacements": values - reference}
+        if member.id == "aligned":
+            del clouds["displacements"]
+        for of, cloud in clouds.items():
+            rows += [{**member.labels, "layer": layer, "of": of, **part} for part in _parts(cloud)]
+    return rows
 
 
 def _parts(cloud: np.ndarray) -> list[dict[str, float | int]]:
