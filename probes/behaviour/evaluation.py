@@ -20,6 +20,7 @@ from probes.behaviour.judges import (
     majority,
 )
 from probes.behaviour.refusal_text import RULES
+from probes.models.checkpoint_folders import CheckpointFolders
 from probes.models.view import ModelView
 from probes.progress import Progress, Report, within
 from probes.prompts import OWN, LeftOut, Prompt, PromptSet, Rendering, fit_to_context, render
@@ -112,7 +113,9 @@ class Evaluation:
         )
 
 
-def fit_evaluation(evaluation: Evaluation, host: ModelView, rendering: Rendering = OWN) -> tuple[Evaluation, LeftOut]:
+def fit_evaluation(
+    evaluation: Evaluation, host: ModelView | CheckpointFolders, rendering: Rendering = OWN
+) -> tuple[Evaluation, LeftOut]:
     """The evaluation as it is rendered, and (id, tokens) of each prompt that is left out of it as too long.
 
     A prompt must leave room in the context for one token of an answer.

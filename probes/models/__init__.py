@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from probes.models.kinship import Kinship
     from probes.models.noise import DriftNorms
     from probes.models.placement import Placement
+    from probes.models.unopened import UnopenedModel
 
-_HOMES = {"DriftNorms": "noise", "Kinship": "kinship", "ModelHost": "host", "Placement": "placement"}
+_HOMES = {
+    "DriftNorms": "noise",
+    "Kinship": "kinship",
+    "ModelHost": "host",
+    "Placement": "placement",
+    "UnopenedModel": "unopened",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +31,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"probes.models.{_HOMES[name]}"), name)
 
 
-__all__ = ["DriftNorms", "Kinship", "ModelHost", "Placement"]
+__all__ = ["DriftNorms", "Kinship", "ModelHost", "Placement", "UnopenedModel"]

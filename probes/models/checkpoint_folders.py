@@ -1,14 +1,20 @@
-"""Where the checkpoints of a lineage lie, looked up once."""
+"""Where the checkpoints of a lineage lie, looked up once, and what their files say without a model in memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from probes.lineage import CheckpointRef
+from probes.models.ablation import Ablation
 from probes.models.adapter import check_adapter
+from probes.models.identity import checkpoint_sha256
 from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
+
+if TYPE_CHECKING:
+    from probes.models.host import ModelHost
 
 
 class CheckpointFolders:
@@ -16,12 +22,25 @@ class CheckpointFolders:
 
     Attributes:
         aligned: the reference of the model that all others are held against.
+        tokenizer: the aligned model's.
+        context_length: tokens that it can read; None where its configuration does not say.
+        ablation: what an ablated witness is read without; its direction is given once it is selected.
         folders: where each (place, revision) was found, once and for all.
+        starts: of adapters whose arm does not begin at the aligned model but elsewhere, as a mirror's, that model.
     """
 
     aligned: CheckpointRef
+    tokenizer: Any
+    context_length: int | None
+    ablation: Ablation
     folders: dict[tuple[str, str | None], Path]
+    starts: dict[str, CheckpointRef]
     _allow_pickle: bool
+
+    @property
+    def opened(self) -> ModelHost:
+        """The aligned model in memory, into which other checkpoints can be put."""
+        raise NotImplementedError
 
     def find(self, ref: CheckpointRef) -> None:
         """Look up where `ref` lies, without loading it.
@@ -40,6 +59,16 @@ class CheckpointFolders:
             CheckpointError: they are not there.
         """
         return WeightFiles.of_model(self._folder(*self.base_of(ref)), allow_pickle=self._allow_pickle)
+
+    def weights_sha256(self, ref: CheckpointRef) -> str:
+        """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
+
+        Raises:
+            CheckpointError: it cannot be found or read.
+        """
+        adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
+        own = checkpoint_sha256(self._folder(*self.base_of(ref)), adapter, allow_pickle=self._allow_pickle)
+        return self.ablation.sha256(ref, own)
 
     def base_of(self, ref: CheckpointRef) -> tuple[str, str | None]:
         """Place and revision of what `ref` is without its adapter, in full precision.

@@ -50,16 +50,12 @@ class ModelHost(CheckpointFolders, Ablatable):
     host stays usable after an error: the next `put` loads afresh.
 
     Attributes:
-        aligned: the reference of the model that all others are held against.
-        tokenizer: the aligned model's.
         config: the aligned model's Hugging Face configuration.
         model: the Hugging Face causal language model, in evaluation mode and without gradients.
         notices: sentences on what was read in another way than one might think, for a run's manifest.
-        ablation: what an ablated witness is read without; its direction is given once it is selected.
-        folders: where each (place, revision) was found, once and for all.
         placement: where and in which form the weights are held.
         is_whole: whether their numbers are there to be copied, and written over.
-        starts: of adapters whose arm does not begin at the aligned model but elsewhere, as a mirror's, that model.
+        Others as of `CheckpointFolders`.
     """
 
     def __init__(
@@ -146,15 +142,10 @@ class ModelHost(CheckpointFolders, Ablatable):
             self._say_what_it_sits_on(ref)
         self._marks = marks(self.model)
 
-    def weights_sha256(self, ref: CheckpointRef) -> str:
-        """Hash of what `ref` computes with: weights, configuration and adapter; not its name or its place.
-
-        Raises:
-            CheckpointError: it cannot be found or read.
-        """
-        adapter = self._adapter_folder(ref.adapter) if ref.adapter else None
-        own = checkpoint_sha256(self._folder(*self.base_of(ref)), adapter, allow_pickle=self._allow_pickle)
-        return self.ablation.sha256(ref, own)
+    @property
+    def opened(self) -> ModelHost:
+        """Itself."""
+        return self
 
     @property
     def about(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from probes.directions.vectors import Owner, Vectors
-    from probes.models import ModelHost
+    from probes.models import ModelHost, UnopenedModel
+    from probes.models.checkpoint_folders import CheckpointFolders
 
 REVERSIONS = ("reversion", "reversion_did")  # directions that every run with a witness has
 ABLATION = "ablated"  # the direction that is taken out of an ablated witness
@@ -279,7 +281,23 @@ class Run(MeasuredFolder):
         self.equip(host)
         return host
 
-    def equip(self, host: ModelHost) -> None:
+    def unopened_model(self, device: str | None = None) -> UnopenedModel:
+        """The aligned model's tokenizer, context and hashes; its weights are loaded once they are needed.
+
+        Args:
+            device: as of `model`.
+
+        Raises:
+            CheckpointError: it is no longer where it was, or cannot be read.
+        """
+        from probes.models import UnopenedModel
+
+        opener = functools.partial(self.model, device)
+        unopened = UnopenedModel(self.lineage.aligned, opener, allow_pickle=self.settings.allow_pickle)
+        self.equip(unopened)
+        return unopened
+
+    def equip(self, host: CheckpointFolders) -> None:
         """Tell a model that was opened for this lineage what the run knows of its witness by now."""
         witness = self.lineage.witness
         if witness is not None and not witness.is_estimate:

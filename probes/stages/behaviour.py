@@ -30,6 +30,7 @@ from probes.engine import current_engine
 from probes.errors import StatisticsError
 from probes.lineage import Member
 from probes.models import ModelHost
+from probes.models.checkpoint_folders import CheckpointFolders
 from probes.progress import Progress, Report, within
 from probes.prompts import Prompt, PromptSet
 from probes.run import Run
@@ -56,13 +57,13 @@ _GENERATING = 0.9  # share of the stage's time by which answers are there
 
 
 def write_behaviour(
-    run: Run, model: ModelHost, evaluation: Evaluation, report: Report, judges: list[Judge] | None = None
+    run: Run, model: CheckpointFolders, evaluation: Evaluation, report: Report, judges: list[Judge] | None = None
 ) -> None:
     """Ask every checkpoint, judge what it answers, and write rates, differences and flips.
 
     Args:
         run: with the checkpoints' hashes in its manifest.
-        model: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
+        model: the run's, which is opened where somebody has to answer.
         evaluation: what is asked and who judges.
         report: told after every checkpoint and every few judgements.
         judges: the evaluation's judges, already open; None opens them.
@@ -81,10 +82,9 @@ def write_behaviour(
     answers = write_answers(run, model, evaluation, sources, within(report, 0.0, _GENERATING))
     if _asks_again(evaluation, sources):
         _write_base_flips(run, evaluation, judges[0], answers[0])
-    else:
-        run.forget(BASE_FLIPS)  # of other answers, or of another judge
-    for repeat in range(_REPEATS):
-        run.forget(_again_stage(repeat))
+    else:  # they are of other answers, or of another judge
+        for stage in (BASE_FLIPS, *map(_again_stage, range(_REPEATS))):
+            run.forget(stage)
     inputs = [answers, list(evaluation.judges), evaluation.margin, [list(pair) for pair in left_out]]
     topics = [prompt.topic for prompt in evaluation.questions.prompts]  # the same texts may be labelled otherwise
     inputs += [RULES] if BUILTIN in evaluation.judges else []
@@ -101,7 +101,7 @@ def write_behaviour(
 
 
 def write_answers(
-    run: Run, model: ModelHost, evaluation: Evaluation, sources: Mapping[str, AnswerSource], report: Report
+    run: Run, model: CheckpointFolders, evaluation: Evaluation, sources: Mapping[str, AnswerSource], report: Report
 ) -> list[str]:
     """Write `answers/<checkpoint>` and `task/<checkpoint>` where they are not there yet; returns their fingerprints.
 
@@ -120,9 +120,11 @@ def write_answers(
     if _asks_again(evaluation, sources):
         local += _jobs_asking_again(run, evaluation, keys[0])
     share = len(elsewhere) / max(1, len(elsewhere) + len(local))
-    with current_engine().at_home().in_use():
-        write_all(run, model, elsewhere, within(report, 0.0, share))
-    write_all(run, model, local, within(report, share, 1.0))
+    if elsewhere:
+        with current_engine().at_home().in_use():
+            write_all(run, model.opened, elsewhere, within(report, 0.0, share))
+    if local:
+        write_all(run, model.opened, local, within(report, share, 1.0))
     for member in run.members:
         run.forget(first_stage(member.id))
     return keys
@@ -159,9 +161,9 @@ def _asks_again(evaluation: Evaluation, sources: Mapping[str, AnswerSource]) -> 
 
 def _jobs_asking_again(run: Run, evaluation: Evaluation, answers: str) -> list[StageJob]:
     """Stages with the aligned model's repeated answers, where the base flip rate of `answers` is not there yet."""
-    made_from = _flips_key(evaluation, answers)
-    if not _harmful(evaluation) or run.holds(BASE_FLIPS, made_from):
+    if not _harmful(evaluation) or run.holds(BASE_FLIPS, _flips_key(evaluation, answers)):
         return []
+    made_from = _again_key(evaluation, answers)
     repeats = [repeat for repeat in range(_REPEATS) if not run.holds(_again_stage(repeat), made_from)]
     names = [f"Answers of {ALIGNED}, again {repeat + 1}" for repeat in repeats]
     return [
@@ -172,6 +174,10 @@ def _jobs_asking_again(run: Run, evaluation: Evaluation, answers: str) -> list[S
 
 def _harmful(evaluation: Evaluation) -> tuple[Prompt, ...]:
     return tuple(prompt for prompt in evaluation.prompts.prompts if prompt.label == HARMFUL)
+
+
+def _again_key(evaluation: Evaluation, answers: str) -> str:
+    return fingerprint([VERSION, answers, [prompt.id for prompt in _harmful(evaluation)]])
 
 
 def _flips_key(evaluation: Evaluation, answers: str) -> str:
@@ -191,11 +197,11 @@ def _write_base_flips(run: Run, evaluation: Evaluation, judge: Judge, answers: s
         again = [run.read_table(_again_stage(repeat))["completion"].tolist() for repeat in range(_REPEATS)]
         with contextlib.suppress(StatisticsError):  # no answer could be judged
             rate = base_flip_rate(PromptSet(harmful), [table[prompt.id] for prompt in harmful], again, judge)
-        run.write_json(BASE_FLIPS, {"rate": rate, "repeats": _REPEATS})
+        run.write_json(BASE_FLIPS, {"rate": rate, "repeats": _REPEATS, "rules": RULES})
 
 
 def _again_stage(repeat: int) -> str:
-    """Where repeated answers are until they are judged; no checkpoint's own answers are called so."""
+    """Where repeated answers are, to be judged again by other rules; no checkpoint's own answers are called so."""
     return f"answers/{ALIGNED}.again-{repeat + 1}"
 
 

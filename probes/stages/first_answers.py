@@ -27,6 +27,7 @@ from probes.behaviour.rate_tables import safety_answers
 from probes.errors import PromptError
 from probes.lineage import MIRROR, Member
 from probes.models import ModelHost
+from probes.models.checkpoint_folders import CheckpointFolders
 from probes.progress import Progress, Report, silent
 from probes.prompts import OWN, PromptSet, render
 from probes.run import Run
@@ -39,7 +40,7 @@ JUDGEMENTS = "judgements.jsonl"
 _PHASE = "asking first"
 
 
-def answers_inputs(model: ModelHost, evaluation: Evaluation) -> list[Any]:
+def answers_inputs(model: CheckpointFolders, evaluation: Evaluation) -> list[Any]:
     """What every checkpoint's answers hang on beside its weights.
 
     Args:
@@ -80,13 +81,13 @@ def read_first_answers(run: Run, evaluation: Evaluation, member: Member, answers
 
 
 def write_first_answers(
-    run: Run, model: ModelHost, evaluation: Evaluation, judges: list[Judge], report: Report = silent
+    run: Run, model: CheckpointFolders, evaluation: Evaluation, judges: list[Judge], report: Report = silent
 ) -> None:
     """Ask what the safety answer needs, unless it was asked before, and report each trajectory's answer.
 
     Args:
         run: with its prompts rendered; nothing of it needs to be measured.
-        model: opened on the aligned model; afterwards it holds some checkpoint of the lineage.
+        model: the run's, which is opened where it has to answer.
         evaluation: what is asked.
         judges: the evaluation's, open.
         report: told after every batch, and the answers.
@@ -106,8 +107,8 @@ def write_first_answers(
         for member, key, work in ((member, keys[member.id], _Answering(member, fitted)) for member in members)
         if not run.holds(f"answers/{member.id}", key) and read_first_answers(run, fitted, member, key) is None
     ]
-    write_all(run, model, jobs, report)
     if jobs:
+        write_all(run, model.opened, jobs, report)
         answers = [_harmful_answers(run, fitted, member, keys[member.id]) for member in members]
         for sentence in _sentences(run, judges, pd.concat(answers, ignore_index=True), members):
             report(Progress(_PHASE, 1, 1, result=sentence))

@@ -13,7 +13,7 @@ from probes.progress import Report, silent, within
 from probes.run import Run
 from probes.stages.behaviour import write_behaviour
 from probes.stages.first_answers import write_first_answers
-from probes.stages.probe_answers import write_probe_answers
+from probes.stages.probe_answers import judge_probe_answers_again, write_probe_answers
 from probes.stages.verdict import write_verdict
 
 _DOCUMENT = "evaluation"
@@ -46,6 +46,8 @@ class Asking:
 def evaluate(path: Path | str, evaluation: Evaluation, asking: Asking = Asking(), report: Report = silent) -> Run:
     """Judge the behaviour of every checkpoint of a run; what is there already is not done again.
 
+    Answers that are there are judged anew by other judges, or by newer rules of the built-in one, without a model.
+
     Args:
         path: a measured run, whose checkpoints are still where they were.
         evaluation: what is asked, and who judges.
@@ -60,11 +62,14 @@ def evaluate(path: Path | str, evaluation: Evaluation, asking: Asking = Asking()
     with Run.writing(path) as run, current_engine().threads():
         if not run.manifest.checkpoints:
             raise RunFolderError(f"{path} holds no measured checkpoints", next_step="Run gravity-probe measure first.")
-        model, share = run.model(asking.device), _ASKING if asking.probe_prompts else 1.0
+        # What has been answered is only judged again, and then no model is loaded.
+        model, share = run.unopened_model(asking.device), _ASKING if asking.probe_prompts else 1.0
         write_first_answers(run, model, evaluation, judges, within(report, 0.0, _FIRST * share))
         write_behaviour(run, model, evaluation, within(report, _FIRST * share, share), judges)
         if asking.probe_prompts:
             write_probe_answers(run, model, evaluation.max_new_tokens, within(report, share, 1.0))
+        else:
+            judge_probe_answers_again(run, evaluation.max_new_tokens)
         if _verdict_stands(run):  # its last step hangs on behaviour
             write_verdict(run)
         run.save()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from probes.behaviour.ask import ask_checkpoint
+from probes.behaviour.refusal_text import RULES, Reading
 from probes.stages.probe_answers import COLUMNS
 from probes.tasks.evaluate import Asking, evaluate
 from tests.behaviour.test_stage import ASKED, NAMES, PROBES, tiny_lineage
@@ -52,8 +53,16 @@ def test_nothing_is_asked_twice_and_another_length_is_another_answer(judged):
 
 def test_other_rules_of_the_judge_judge_again(judged, monkeypatch):
     _, run = judged
-    place = run.path / "probe_answers" / "aligned.parquet"
-    before = place.stat().st_mtime_ns
-    monkeypatch.setattr("probes.stages.probe_answers.RULES", "other rules")
     evaluate(run.path, ASKED, Asking(probe_prompts=True))
-    assert place.stat().st_mtime_ns != before
+    before = run.read_table("probe_answers/aligned")
+
+    def refuse(*_args, **_keywords):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("probes.models.host.ModelHost.__init__", refuse)
+    monkeypatch.setattr("probes.behaviour.judges.wording.read_completion", lambda *_: Reading("refusal", "new rules"))
+    monkeypatch.setattr("probes.stages.probe_answers.RULES", RULES + 1)
+    for asking in (Asking(), Asking(probe_prompts=True)):  # with the first they are judged, by the second they stay
+        after = evaluate(run.path, ASKED, asking).read_table("probe_answers/aligned")
+        assert after[["prompt", "completion", "cut_off"]].equals(before[["prompt", "completion", "cut_off"]])
+        assert set(after["verdict"]) == {"refusal"} != set(before["verdict"])

@@ -213,6 +213,25 @@ def test_other_rules_of_the_built_in_judge_judge_again_and_ask_nobody(run, monke
     assert {name: (run.path / "answers" / f"{name}.parquet").stat().st_mtime_ns for name in NAMES} == times
 
 
+def test_judging_again_by_other_rules_loads_no_model(run, monkeypatch):
+    """Neither for the tables nor for the base flip rate, whose repeated answers are kept."""
+    judged = evaluate(run.path, ASKED)
+    before = judged.made_from("behaviour")
+    assert judged.read_json("base_flips")["rules"] == RULES
+
+    def refuse(*_args, **_keywords):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("probes.models.host.ModelHost.__init__", refuse)
+    assert evaluate(run.path, ASKED).made_from("behaviour") == before
+    monkeypatch.setattr("probes.stages.behaviour.RULES", RULES + 1)
+    again = evaluate(run.path, ASKED)
+    assert again.made_from("behaviour") != before
+    assert again.read_json("base_flips") == {**judged.read_json("base_flips"), "rules": RULES + 1}
+    with pytest.raises(AssertionError, match="a model is loaded"):
+        evaluate(run.path, replace(ASKED, max_new_tokens=4))
+
+
 def test_the_aligned_model_is_asked_three_times_again(run):
     judged = evaluate(run.path, ASKED)
     flips = judged.read_json("base_flips")
@@ -250,7 +269,8 @@ def test_nothing_that_was_judged_of_other_weights_stays(tmp_path):
 
 def test_the_same_texts_with_other_labels_or_topics_are_judged_anew_and_not_asked_again(run):
     evaluate(run.path, ASKED)
-    times = {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()}
+    files = [run.path / "answers" / f"{name}.parquet" for name in NAMES]  # the repeats are of harmful prompts alone
+    times = [file.stat().st_mtime_ns for file in files]
     prompts = ASKED.prompts.prompts
     grouped = tuple(replace(prompt, topic=f"topic {place % 2}") for place, prompt in enumerate(prompts))
     topics = evaluate(run.path, replace(ASKED, prompts=PromptSet(grouped))).read_table("completions")
@@ -261,7 +281,7 @@ def test_the_same_texts_with_other_labels_or_topics_are_judged_anew_and_not_aske
     completions = evaluate(run.path, relabelled).read_table("completions").query("checkpoint == 'aligned'")
     assert completions["label"].tolist()[: len(labels)] == labels
     assert completions["prompt"].tolist() == list(relabelled.questions.ids)
-    assert {path: path.stat().st_mtime_ns for path in (run.path / "answers").iterdir()} == times
+    assert [file.stat().st_mtime_ns for file in files] == times
 
 
 def test_a_question_that_was_a_probe_prompt_is_refused(run):
