@@ -7,8 +7,9 @@ judge or another margin needs no new generation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from probes.behaviour.answering import answer_again, answering_record, base_flip_rate, prompt_frame
@@ -22,7 +23,7 @@ from probes.behaviour.evaluation import (
     progress_callback,
     with_questions,
 )
-from probes.behaviour.judges import UNJUDGED, Judge, JudgementCache, open_judge
+from probes.behaviour.judges import UNJUDGED, Exchange, Judge, Judgement, JudgementCache, open_judge
 from probes.behaviour.refusal_text import RULES
 from probes.behaviour.safety import MARGIN, SafetyAnswer
 from probes.behaviour.swapped import swap_by_refusals
@@ -31,7 +32,7 @@ from probes.errors import StatisticsError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.models.checkpoint_folders import CheckpointFolders
-from probes.progress import Progress, Report, within
+from probes.progress import Progress, Report, silent, within
 from probes.prompts import Prompt, PromptSet
 from probes.run import Run
 from probes.stages.answer_sources import AnswerSource, open_sources
@@ -44,7 +45,7 @@ from probes.stages.first_answers import (
     read_first_answers,
     refuse_overlap,
 )
-from probes.stages.jobs import StageJob, write_all
+from probes.stages.jobs import StageJob, compute_parts, write_all
 from probes.stages.rendering import left_out_sentence
 from probes.store import ALIGNED, fingerprint
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 BASE_FLIPS = "base_flips"
 _REPEATS = 3  # shuffled repeats behind the base flip rate
+_JUDGED_AT_ONCE = 128  # answers, by one worker
 _GENERATING = 0.9  # share of the stage's time by which answers are there
 
 
@@ -227,8 +229,6 @@ class _AnsweringAgain:
 def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report: Report) -> None:
     import pandas as pd
 
-    from probes.behaviour import rate_tables as tables
-
     completions = pd.concat(
         [
             with_questions(run.read_table(f"answers/{member.id}"), evaluation).assign(**member.labels)
@@ -236,20 +236,63 @@ def _write_tables(run: Run, evaluation: Evaluation, judges: list[Judge], report:
         ],
         ignore_index=True,
     )
-    losses = pd.concat(
-        [run.read_table(f"task/{member.id}").assign(**member.labels) for member in run.members], ignore_index=True
-    )
-    cache = JudgementCache(run.path / JUDGEMENTS)
-    completions, agreement = judge_completions(completions, judges, cache, report)
+    cache, several = JudgementCache(run.path / JUDGEMENTS), _judges_of_workers(run, judges)
+    completions, agreement = judge_completions(completions, several, cache, report)
     run.write_json("judges", agreement)
     run.write_table("completions", completions)
-    run.write_table("flips", tables.flips(completions))
-    run.write_table("contrasts", tables.contrasts(completions, losses, margin=evaluation.margin))
-    run.write_table("behaviour", tables.rates(completions, losses, evaluation.judges))
+    tables = {name: partial(_table, name, evaluation) for name in ("contrasts", "behaviour", "flips")}
+    for name, table in zip(tables, compute_parts(run, tables, silent), strict=True):
+        run.write_table(name, table)
     _keep_notices(run, completions)
     answers = last_safety_answers(run).items()
     entries = [{"arm": arm, "seed": seed, **answer.to_json(), "text": answer.text} for (arm, seed), answer in answers]
     run.write_json("safety", entries)
+
+
+def _table(name: str, evaluation: Evaluation, run: Run, _: Report) -> pd.DataFrame:
+    """One of the tables that follow from `completions.parquet` and the losses."""
+    import pandas as pd
+
+    from probes.behaviour import rate_tables as tables
+
+    completions = run.read_table("completions")
+    if name == "flips":
+        return tables.flips(completions)
+    losses = pd.concat(
+        [run.read_table(f"task/{member.id}").assign(**member.labels) for member in run.members], ignore_index=True
+    )
+    if name == "contrasts":
+        return tables.contrasts(completions, losses, margin=evaluation.margin)
+    return tables.rates(completions, losses, evaluation.judges)
+
+
+@dataclass
+class _AmongWorkers:
+    """The judge by wording, who needs nothing but time, asked by all workers of this machine at once."""
+
+    run: Run
+    name: str = BUILTIN
+    identity: str | None = None
+
+    def label(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
+        """One judgement for each exchange, in order."""
+        starts = range(0, len(exchanges), _JUDGED_AT_ONCE)
+        parts = {
+            f"Judging from {start}": partial(_label, exchanges[start : start + _JUDGED_AT_ONCE]) for start in starts
+        }
+        for judgements in compute_parts(self.run, parts, silent):
+            yield from judgements
+
+
+def _label(exchanges: Sequence[Exchange], _: Run, __: Report) -> list[Judgement]:
+    return list(open_judge(BUILTIN).label(exchanges))
+
+
+def _judges_of_workers(run: Run, judges: Sequence[Judge]) -> list[Judge]:
+    """The same judges; alone in this process, the one by wording tells its progress better."""
+    if current_engine().in_process:
+        return list(judges)
+    return [_AmongWorkers(run) if judge.name == BUILTIN else judge for judge in judges]
 
 
 def last_safety_answers(run: Run, margin: float = MARGIN) -> dict[tuple[str, int], SafetyAnswer]:

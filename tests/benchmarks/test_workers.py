@@ -7,10 +7,13 @@ small part of it, to see that it works.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from safetensors.torch import save_file
 from probes.behaviour.evaluation import Evaluation
 from probes.engine import Engine, open_engine
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
+from probes.organism.world import Thing, make_world, politely, requests
 from probes.progress import silent
 from probes.prompts import PromptSet
 from probes.run import Run
@@ -32,7 +36,9 @@ from tests.memory import peak_memory, reset_peak, resident_memory
 
 DEMO = os.environ.get("GRAVITY_DEMO")
 SMALL = bool(os.environ.get("GRAVITY_SMALL"))
-CHECKPOINTS, SHAMS, QUESTIONS = (4, 19, 16) if SMALL else (24, 39, 128)
+CHECKPOINTS, SHAMS = (4, 19) if SMALL else (24, 39)
+# Prompts, and questions: the demo's own, and twice as many, which a study on real requests has at least.
+SIZES = (32,) if SMALL else (128, 256)
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
@@ -64,32 +70,49 @@ def organism(checkpoints: Path) -> Lineage:
     return lineage.model_copy(update={"trajectories": tuple(trajectories), "pretrained": None})
 
 
-def time_study(checkpoints: Path, out: Path, workers: int) -> tuple[float, float]:
+def requests_about(things: Sequence[Thing], label: str, count: int) -> PromptSet:
+    """So many requests of a label, as many about each thing, as the demo makes them."""
+    chance, each = random.Random(label), -(-count // len(things))
+    forms = [chance.sample(requests([noun], wordings=(0, 1, 2, 3)), each) for noun in things]
+    texts = [politely(request, chance) for of_thing in forms for _, request, _ in of_thing]
+    return PromptSet.of(texts[:count], [label] * count)
+
+
+def both_labels(harmful: Sequence[Thing], useful: Sequence[Thing], count: int) -> PromptSet:
+    """So many requests, half of them harmful."""
+    parts = [requests_about(harmful, "harmful", count // 2), requests_about(useful, "harmless", count // 2)]
+    return PromptSet(tuple(prompt for part in parts for prompt in part.prompts))
+
+
+def time_study(checkpoints: Path, out: Path, workers: int, size: int) -> tuple[float, float]:
     """Seconds of the whole study, and of those in which tasks were done."""
-    lineage, probe = organism(checkpoints), checkpoints / "probe.jsonl"
-    prompts = PromptSet.from_files(harmful=probe, harmless=probe)
-    questions = checkpoints / "evaluation.jsonl"
-    evaluation = Evaluation(
-        PromptSet.from_files(harmful=questions, harmless=questions, limit=QUESTIONS), max_new_tokens=16
-    )
+    lineage, world = organism(checkpoints), make_world()
+    prompts = both_labels(world.harmful("aligned"), world.useful("aligned"), size)
+    questions = both_labels(world.harmful("held_out"), world.useful("held_out"), size)
     start = time.perf_counter()
     engine = open_engine(workers)
     engine.__class__ = TimedEngine
     with engine:
         measure(lineage, prompts, out, Settings(shams=SHAMS))
-        evaluate(out, evaluation, Asking())
+        evaluate(out, Evaluation(questions, max_new_tokens=16), Asking())
     return time.perf_counter() - start, engine.seconds
 
 
 @pytest.mark.skipif(DEMO is None, reason="GRAVITY_DEMO names no folder of a whole demo run")
-def test_two_workers_beside_one(tmp_path: Path, report: Report) -> None:
-    checkpoints = Path(str(DEMO)) / "checkpoints"
-    whole, split = zip(*(time_study(checkpoints, tmp_path / str(n), n) for n in (1, 2)), strict=True)
-    study = f"study of {CHECKPOINTS} checkpoints and {SHAMS} shams ({whole[0]:.0f} s)"
-    report(f"{study}: one worker ÷ two", f"{whole[0] / whole[1]:.2f}", "≥ 1.8")
+@pytest.mark.parametrize("size", SIZES)
+def test_two_workers_beside_one(size: int, tmp_path: Path, report: Report) -> None:
+    checkpoints, times = Path(str(DEMO)) / "checkpoints", []
+    for workers in (1, 2):
+        # A process of its own, as a command has one: neither finds the libraries loaded, nor a neighbour's activations.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+            out = tmp_path / str(workers) / "run"
+            times.append(alone.submit(time_study, checkpoints, out, workers, size).result())
+    whole, split = zip(*times, strict=True)
+    study = f"study of {CHECKPOINTS} checkpoints and {SHAMS} shams, {size} prompts and {size} questions"
+    report(f"{study} ({whole[0]:.0f} s): one worker ÷ two", f"{whole[0] / whole[1]:.2f}", "≥ 1.8")
     report(f"of it, what can be split ({split[0]:.0f} s): one worker ÷ two", f"{split[0] / split[1]:.2f}", "")
-    for name in ("shams", "weight_drift", "completions"):
-        first, second = (Run(tmp_path / str(n)).read_table(name) for n in (1, 2))
+    for name in ("drift", "nulls", "shams", "weight_drift", "completions", "contrasts"):
+        first, second = (Run(tmp_path / str(n) / "run").read_table(name) for n in (1, 2))
         assert first.equals(second), name
 
 
