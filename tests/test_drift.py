@@ -5,6 +5,7 @@ import pytest
 
 from probes import drift
 from probes.directions.reversion import reversions_at_layer
+from probes.drift.grams import remembered_weights
 from probes.errors import StatisticsError
 from probes.statistics import STATISTICS, Estimate
 from tests.worlds import World
@@ -185,6 +186,25 @@ def test_without_groups_every_number_is_what_it_was():
     checkpoints = [world.checkpoint(share * direction) for share in (0.0, 1.0, 0.4)]
     estimate = measure(*checkpoints, world.harmful, seed=2)["alignment_crossfit"]
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx(HALVES["estimate"], rel=1e-12)
+
+
+@pytest.mark.parametrize("topics", [False, True])
+def test_remembered_weights_are_those_of_one_generator_and_cannot_be_written_to(topics):
+    world, groups = by_topic(16, 8, seed=1)
+    groups = groups if topics else None
+    rng = np.random.default_rng([4, 9])
+    expected = (
+        *drift.split_weights(world.harmful, 5, rng, groups),
+        *drift.bootstrap_weights(world.harmful, 7, rng, groups),
+    )
+    for _ in range(2):  # drawn, and kept
+        halves, redrawn = remembered_weights(world.harmful, 5, 7, (4, 9), groups)
+        for weights, same in zip((*halves, *redrawn), expected, strict=True):
+            np.testing.assert_array_equal(weights, same)
+            with pytest.raises(ValueError, match="read-only"):
+                weights[0, 0] = 1.0
+    other, _ = remembered_weights(world.harmful, 5, 7, (4, 10), groups)
+    assert not np.array_equal(other[0], expected[0])
 
 
 def test_topics_that_move_together_widen_the_interval():

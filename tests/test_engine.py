@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.progress import Progress, TaskCount, silent
 from probes.prompts import PromptSet
 from probes.run import Run
+from probes.stages.jobs import compute_parts
 from probes.store import activations_stage
 from probes.store.settings import Settings
 from probes.tasks.evaluate import Asking, evaluate
@@ -184,6 +187,32 @@ def test_what_nobody_foresaw_on_a_cluster_comes_back_with_the_name_of_its_task(c
     with pytest.raises((ValueError, EngineError), match="nobody foresaw") as error:
         list(cluster.complete([Task("first", fail)]))
     assert "first" in " ".join([str(error.value), *getattr(error.value, "__notes__", [])])
+
+
+def place_of(number, run, report):
+    report(Progress("computing", 0, 1, run.manifest.name))
+    return number, os.getpid()
+
+
+def test_statistics_are_shared_by_workers_of_this_machine_and_left_to_the_driver_on_a_cluster(pool, tmp_path):
+    parts = {f"part {number}": partial(place_of, number) for number in range(4)}
+    with Run.writing(tmp_path / "run") as run, ThreadPoolExecutor(2) as threads:
+        with pool.in_use():
+            shared = compute_parts(run, parts, silent)
+        with Engine(threads).in_use():  # as any executor but this machine's processes
+            alone = compute_parts(run, parts, silent)
+    assert [number for number, _ in shared] == [number for number, _ in alone] == [0, 1, 2, 3]
+    assert os.getpid() not in {process for _, process in shared}
+    assert {process for _, process in alone} == {os.getpid()}
+
+
+def test_what_workers_fork_from_begins_to_load_when_the_engine_is_opened():
+    if sys.platform != "linux":
+        pytest.skip("only on Linux do workers fork")
+    code = "from probes.engine import open_engine; from multiprocessing import forkserver\n"
+    code += "with open_engine(2): print(forkserver._forkserver._forkserver_pid is not None)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stdout.strip() == "True"
 
 
 @pytest.mark.slow
