@@ -23,16 +23,21 @@ LOAD = """
 import sys
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
-ref = CheckpointRef.parse("org/tiny@v1")
-host = ModelHost(ref, device="cpu")
-print(host.about["architecture"], host.weights_sha256(ref))
-"""
-FIND = """
-from probes.errors import CheckpointError
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
+ref = CheckpointRef.parse("org/tiny@v1")
+host = ModelHost(ref, device="cpu")
+files = WeightFiles.of_model(folder_of("org/tiny", "v1", allow_pickle=False), allow_pickle=False)
+print(host.about["architecture"], host.weights_sha256(ref), *files.digests())
+"""
+# Without torch, which takes seconds to load.
+FIND = """
+import hashlib
+from probes.errors import CheckpointError
+from probes.models.source import folder_of
 try:
-    print(WeightFiles.of_model(folder_of("org/tiny", "{revision}", allow_pickle=False), allow_pickle=False).digests())
+    weights = folder_of("org/tiny", "{revision}", allow_pickle=False) / "model.safetensors"
+    print(hashlib.sha256(weights.read_bytes()).hexdigest())
 except CheckpointError as error:
     print(error)
 """
@@ -115,13 +120,14 @@ def run(script: str, cache: Path, **environment: str) -> str:
 @pytest.mark.slow
 def test_fetched_by_id_and_revision_then_found_offline(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
     endpoint, handler = hub
-    architecture, digest = run(LOAD, tmp_path, HF_ENDPOINT=endpoint).split()
+    blob = hashlib.sha256((handler.folder / "model.safetensors").read_bytes()).hexdigest()
+    architecture, digest, *digests = run(LOAD, tmp_path, HF_ENDPOINT=endpoint).split()
     assert architecture == "LlamaForCausalLM"
     assert len(digest) == 64
+    assert digests == [blob]
     assert any("model.safetensors" in path for path in handler.paths)
     assert not any("pytorch_model.bin" in path for path in handler.paths)
 
-    blob = hashlib.sha256((handler.folder / "model.safetensors").read_bytes()).hexdigest()
     requests = len(handler.paths)
     assert blob in run(FIND.format(revision="v1"), tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="1")
     assert len(handler.paths) == requests
