@@ -14,7 +14,7 @@ import websockets
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from tests.app.serving import free_port, serve, wait_for
+from tests.app.serving import free_port, wait_for
 from tests.synthetic import write_run
 
 
@@ -61,15 +61,13 @@ def test_the_server_ends_with_its_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_page_asked_for_under_another_name_shows_nothing_of_a_run(tmp_path):
+def test_a_page_asked_for_under_another_name_shows_nothing_of_a_run(served_demo):
     """A name that somebody else points at this machine must not read what lies on it; over the real connection."""
-    write_run(tmp_path / "secret-run", n_layers=2, steps=(1,), arms=("baseline",), prompts=4)
-    with serve(tmp_path) as (address, _):
-        port = address.rpartition(":")[2]
-        for host, is_answered in (("localhost", True), ("evil.example", False), ("localhost", True)):
-            texts = asyncio.run(messages(f"ws://{host}:{port}/_stcore/stream"))
-            assert ("secret-run" in texts) is is_answered
-            assert ("The app answers at localhost" in texts) is not is_answered
+    port = served_demo.rpartition(":")[2]
+    for host, is_answered in (("localhost", True), ("evil.example", False), ("localhost", True)):
+        texts = asyncio.run(messages(f"ws://{host}:{port}/_stcore/stream"))
+        assert ("demo-run" in texts) is is_answered
+        assert ("The app answers at localhost" in texts) is not is_answered
 
 
 async def messages(url):
