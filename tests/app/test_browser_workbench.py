@@ -69,6 +69,11 @@ def selection_of(page):
     return parse_qs(urlsplit(page.url).query)["selected"][0]
 
 
+def wait_for_cards(page, number):
+    """The words that say how many are selected come before their cards."""
+    page.wait_for_function(f"document.querySelectorAll('.gp-card').length === {number}")
+
+
 def inside(path, page):
     """The prompts of which a point lies in a rectangle of the map, counted without the app."""
     ranges = page.evaluate(
@@ -93,7 +98,7 @@ def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(ser
     assert any(trace.get("selectedpoints") for trace in shown[0])
     number = int(re.search(r"(\d+) prompts? of 128 selected", page.inner_text("[data-testid=stMain]"))[1])
     assert 0 < number < 128
-    assert cards.locator(".gp-card").count() == min(number, 60)
+    wait_for_cards(page, min(number, 60))
     assert cards.locator(".gp-card-answer").count() == 2 * cards.locator(".gp-card").count()
     page.get_by_role("link", name="Compare").click()
     page.get_by_role("heading", level=1, name=re.compile("Aligned against")).wait_for()
@@ -136,7 +141,7 @@ def test_a_box_selects_what_it_encloses_and_a_click_one_prompt(served_demo, page
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     selection_of(page)
     page.get_by_text("1 prompt of 128 selected").wait_for()
-    assert page.locator(".gp-card").count() == 1
+    wait_for_cards(page, 1)
 
 
 SEEN = f"""
