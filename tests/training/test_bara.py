@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from probes.errors import CheckpointError, UsageError
 from probes.lineage import CheckpointRef
 from probes.models import ModelHost
 from probes.models.weight_space import drift_norms
+from tests import processes
 from tests.builders import DEPTH, save_checkpoint, tiny_model, tiny_tokenizer
 
 PROMPTS = [[5, 60, 7, 100, 33, 200, 9], [4, 8, 15, 16, 23, 42]]
@@ -161,17 +161,17 @@ def test_it_is_saved_loaded_and_measured_as_peft_runs_it(checkpoint):
     torch.testing.assert_close(logits(host.model), logits(tiny_model()))
 
 
+def say_sum_of_logits(checkpoint):
+    assert "probes.training.bara" not in sys.modules
+    host = ModelHost(CheckpointRef(model=checkpoint.model), device="cpu")
+    host.put(checkpoint)
+    sys.stdout.write(str(logits(host.model).double().sum().item()))
+    sys.stdout.flush()
+
+
 def test_a_process_that_has_never_heard_of_it_reads_it(checkpoint):
     """Measuring learns of the tuner from the adapter's own description."""
-    code = (
-        "import sys, torch; from probes.lineage import CheckpointRef; from probes.models import ModelHost\n"
-        "base, adapter = sys.argv[1:]\n"
-        "host = ModelHost(CheckpointRef(model=base), device='cpu')\n"
-        "host.put(CheckpointRef(model=base, adapter=adapter))\n"
-        f"print(host.model(torch.tensor({PROMPTS[:1]})).logits.double().sum().item())"
-    )
-    command = [sys.executable, "-c", code, checkpoint.model, checkpoint.adapter]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    finished = processes.run(say_sum_of_logits, checkpoint)
     assert finished.returncode == 0, finished.stderr
     assert float(finished.stdout) == pytest.approx(float(logits(model_with_gates().eval()).double().sum()), rel=1e-5)
 
