@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -80,49 +81,50 @@ def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
     run.write_json("findings", findings)
 
 
-@dataclass(frozen=True)
-class _AtLayer:
-    """What one layer says of the checkpoints at which anything is defined there, by their names.
-
-    Attributes:
-        nulls: every null with its record, by its name.
-        judged: of the last checkpoints, at the headline layer, the tests with their power.
-        findings: of the same, what else the verdict asks.
-    """
-
-    nulls: dict[str, dict[str, _Held]]
-    judged: dict[str, list[NullResult]]
-    findings: dict[str, Any]
-
-
 def _hold(run: Run, report: Report) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of all checkpoints, and the findings of the last ones; what checkpoints share is done once a layer."""
-    order = sorted(range(run.n_layers), key=lambda layer: layer != run.headline_layer)  # which takes longest
-    parts = {f"Nulls of layer {layer}": partial(_hold_layer, layer) for layer in order}
-    layers: dict[int, _AtLayer] = dict(zip(order, compute_parts(run, parts, report), strict=True))
+    layers = {f"Nulls of layer {layer}": partial(_hold_layer, layer) for layer in range(run.n_layers)}
+    (judged, findings), *by_layer = compute_parts(run, {"Findings": _judge_last, **layers}, report)
     _resamplings.clear()
-    headline = layers[run.headline_layer]
     rows = []
     for member in _members(run):
         nulls: _ByLayer = defaultdict(dict)
-        for layer in range(run.n_layers):
-            for name, held in layers[layer].nulls.get(member.id, {}).items():
+        for layer, by_member in enumerate(by_layer):
+            for name, held in by_member.get(member.id, {}).items():
                 nulls[name][layer] = held
-        rows += _rows(run, member, nulls, headline.judged.get(member.id))
-    return rows, headline.findings
+        rows += _rows(run, member, nulls, judged.get(member.id))
+    return rows, findings
 
 
 def _members(run: Run) -> list[Member]:
     return [member for member in run.tuned if member.arm != MIRROR]
 
 
-def _hold_layer(layer: int, run: Run, report: Report) -> _AtLayer:
-    """Hold every checkpoint against the nulls of one layer."""
-    last = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in run.lineage.trajectories}
-    content = _AtLayer({}, {}, {})
+def _judge_last(run: Run, report: Report) -> tuple[dict[str, list[NullResult]], dict[str, Any]]:
+    """Tests and findings of each trajectory's last checkpoint at the headline layer."""
+    names = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in run.lineage.trajectories}
+    last = [member for member in _members(run) if member.id in names]
+    judged, findings = dict[str, list[NullResult]](), dict[str, Any]()
+    for member, tests, tuned in _open_tests(run, run.headline_layer, last, report):
+        judged[member.id], findings[member.id] = _findings(run, tests, member, tuned)
+    return judged, findings
+
+
+def _hold_layer(layer: int, run: Run, report: Report) -> dict[str, dict[str, _Held]]:
+    """Every null of one layer with its record, by checkpoint and by the null's name."""
+    return {
+        member.id: {name: (null, null.result()) for name, null in tests.against(tuned).items()}
+        for member, tests, tuned in _open_tests(run, layer, _members(run), report)
+    }
+
+
+def _open_tests(
+    run: Run, layer: int, members: Sequence[Member], report: Report
+) -> Iterator[tuple[Member, LayerNulls, np.ndarray]]:
+    """The checkpoints that can be tested at a layer, with its tests and their activations."""
     start, back = run.activations("aligned", layer), run.activations("witness", layer)
     reversions, tests = reversions_at_layer(start, back), None
-    for member in _members(run):
+    for member in members:
         report(Progress("holding against nulls", layer, run.n_layers, member.id))
         tuned = run.activations(member.id, layer)
         try:
@@ -130,14 +132,12 @@ def _hold_layer(layer: int, run: Run, report: Report) -> _AtLayer:
         except StatisticsError:
             continue  # drift.parquet says why nothing is defined here
         if tests is None:
-            reversion = reversion_vectors([start], [back], run.harmful).raw[0].astype(np.float64)
             if run not in _resamplings:
                 _resamplings[run] = _draw_resampling(run)
-            tests = LayerNulls(start, reversions, reversion, _resamplings[run], layer=layer, splits=run.settings.splits)
-        if layer == run.headline_layer and member.id in last:
-            content.judged[member.id], content.findings[member.id] = _findings(run, tests, member, tuned)
-        content.nulls[member.id] = {name: (null, null.result()) for name, null in tests.against(tuned).items()}
-    return content
+            reversion = reversion_vectors([start], [back], run.harmful).raw[0].astype(np.float64)
+            splits = run.settings.splits
+            tests = LayerNulls(start, reversions, reversion, _resamplings[run], layer=layer, splits=splits)
+        yield member, tests, tuned
 
 
 def _draw_resampling(run: Run) -> Resampling:
