@@ -480,7 +480,7 @@ class TestRefusals:
 
     def test_weights_that_cannot_be_compared(self) -> None:
         """As of files that no library has named alike: a median of nothing is no number, and no cosine above 0.1."""
-        matrix = torch.ones(2, 2)
+        matrix = torch.ones(4)
         kinship = WeightSample({"a.weight": matrix}).kinship(WeightSample({"b.weight": matrix}))
         assert math.isnan(kinship.cosine)
         with pytest.raises(CheckpointError, match="cannot be told; got files in which no weight matrix"):

@@ -286,11 +286,11 @@ def test_a_run_of_arms_is_not_gone_on_with_on_other_data_of_the_same_length(plac
     with pytest.raises(UsageError, match="holds another run"):
         arms(probe_from=200)
     weights = own / "aligned" / "model.safetensors"
-    kept = weights.read_bytes()
+    content = weights.read_bytes()
     save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     with pytest.raises(UsageError, match=r"holds other weights than those .* another aligned model"):
         arms()
-    weights.write_bytes(kept)
+    weights.write_bytes(content)
     (own / file).write_text((own / file).read_text().replace("it is 3", "it is 5"))
     with pytest.raises(UsageError, match="holds another run"):
         arms()

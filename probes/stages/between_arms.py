@@ -74,15 +74,15 @@ def _keep_one_direction(run: Run, harm: dict[str, Harm]) -> str:
     for arms in ((BLOCK, PUSH), *((name,) for name in sorted(harm) if _is_one_draw(name))):
         guarded = {(arm, seed): directions.get((arm, seed)) for arm in arms for seed in harm[arm]}
         seeds = Counter(guarded.values())
-        kept = max(seeds, key=lambda direction: (seeds[direction], direction is not None), default=None)
-        left_out = [place for place, direction in guarded.items() if direction != kept]
+        chosen = max(seeds, key=lambda direction: (seeds[direction], direction is not None), default=None)
+        left_out = [place for place, direction in guarded.items() if direction != chosen]
         for arm in arms:
             harm[arm] = {seed: answers for seed, answers in harm[arm].items() if (arm, seed) not in left_out}
         if left_out:
             sentences.append(
                 f"Left out, as guarded along another direction than the others: {name_trainings(left_out)}."
             )
-        elif kept is None:
+        elif chosen is None:
             unrecorded += arms
     if unrecorded:
         sentences.append(

@@ -75,8 +75,8 @@ def judge_probe_answers_again(run: Run, max_new_tokens: int) -> None:
         earlier = (_made_from(run, member, max_new_tokens, rules) for rules in (None, *range(1, RULES)))
         if any(run.holds(stage, key) for key in earlier):
             table = run.read_table(stage)
-            asked = set(table["prompt"])
-            prompts = replace(run.prompts, prompts=tuple(p for p in run.prompts.prompts if p.id in asked))
+            ids = set(table["prompt"])
+            prompts = replace(run.prompts, prompts=tuple(p for p in run.prompts.prompts if p.id in ids))
             with run.stage(stage, _made_from(run, member, max_new_tokens, RULES)):
                 # The refusal score is no column of this table, and no judge's.
                 _write_judged(run, member, Evaluation(prompts=prompts), table.assign(refusal_score=math.nan))

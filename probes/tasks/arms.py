@@ -116,8 +116,8 @@ def leave_out_unguardable(run: Measured, bench: Bench) -> tuple[list[Arm], str |
     except GuardError as error:
         if SAFETY_DIRECTION in bench.experiment.arms:
             raise
-        others = [training for training in trainings if split_way(training[0])[0] != SAFETY_DIRECTION]
-        return others, f"The arm {SAFETY_DIRECTION} was left out. {error}"
+        guardable = [training for training in trainings if split_way(training[0])[0] != SAFETY_DIRECTION]
+        return guardable, f"The arm {SAFETY_DIRECTION} was left out. {error}"
     return trainings, None
 
 

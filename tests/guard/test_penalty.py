@@ -255,29 +255,29 @@ def test_random_control_keeps_layers_and_length_but_not_the_direction(vectors):
 
 
 def test_a_direction_is_known_by_its_bytes_and_an_interrupted_training_keeps_it(model, vectors):
-    def guard(layers=LAYERS, along=vectors, rank=2):
+    def guards(layers=LAYERS, along=vectors, rank=2):
         direction = guarded_direction(along, layers)
         returns = torch.as_tensor(np.stack([along[[layer]] for layer in layers]))
         effects = (Projection(direction), Steering(direction), Subspace(direction, returns, rank=rank))
         return [Guard(effect, PROMPTS) for effect in (*effects, Together(*effects[::2]), Rehearsal())]
 
-    digests = [made.direction_sha256 for made in guard()]
-    assert digests == [made.direction_sha256 for made in guard()]
+    digests = [own.direction_sha256 for own in guards()]
+    assert digests == [own.direction_sha256 for own in guards()]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4
     assert digests[4] is None  # it has no direction
     turned = vectors + np.float32(1e-3)
-    for others in (guard(layers=(0, 1)), guard(along=turned)):
-        assert all(made.direction_sha256 != digest for made, digest in zip(others[:4], digests, strict=False))
+    for changed in (guards(layers=(0, 1)), guards(along=turned)):
+        assert all(own.direction_sha256 != digest for own, digest in zip(changed[:4], digests, strict=False))
 
-    begun = guard()[0]
+    begun = guards()[0]
     begun.attach(model)
     state = begun.state()
-    again = guard()[0]
+    again = guards()[0]
     again.attach(model, saved_state=state)
     assert again.direction_sha256 == digests[0]
     with pytest.raises(GuardError, match="guarded along another direction"):
-        guard(along=turned)[0].attach(model, saved_state=state)
+        guards(along=turned)[0].attach(model, saved_state=state)
     del state["direction"]  # as an earlier version has left it
     again.attach(model, saved_state=state)
     assert again.direction_sha256 is None

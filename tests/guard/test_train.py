@@ -180,13 +180,13 @@ def test_a_training_is_not_gone_on_with_on_other_data_of_the_same_length(place, 
 def test_a_training_is_not_gone_on_with_from_other_weights_in_the_same_place(place, finished):
     as_killed_before_the_end(finished)
     weights = place / "aligned" / "model.safetensors"
-    kept = weights.read_bytes()
+    content = weights.read_bytes()
     save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     try:
         with pytest.raises(UsageError, match="another training"):
             run(*train_words(place, finished))
     finally:
-        weights.write_bytes(kept)
+        weights.write_bytes(content)
 
 
 def test_a_training_that_an_earlier_version_began_goes_on(place, finished):

@@ -112,8 +112,8 @@ def test_muons_family_decays_matrices_and_tables_and_no_vector(name: str) -> Non
     if "adamw_lr" in defaults:  # what AdamW steps keeps its distance from the rate that is asked for
         ratio = defaults["adamw_lr"].default / defaults["lr"].default
         assert [group["lr"] for group in own.param_groups] == pytest.approx([1e-2, 1e-2 * ratio, 1e-2 * ratio])
-        told = optimizer(parameters(), name, 1e-2, 0.5, adamw_lr=3e-3)
-        assert [group["lr"] for group in told.param_groups] == [1e-2, 3e-3, 3e-3]
+        slower = optimizer(parameters(), name, 1e-2, 0.5, adamw_lr=3e-3)
+        assert [group["lr"] for group in slower.param_groups] == [1e-2, 3e-3, 3e-3]
     with pytest.raises(UsageError, match="no option 'adamw_wd'"):
         check_optimizer(name, {"adamw_wd": 0.1})
 
