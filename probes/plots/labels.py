@@ -303,6 +303,6 @@ def _box(x: float, y: float, width: float) -> Box:
 
 def _meet(boxes: Boxes, obstacles: Boxes) -> Bool[np.ndarray, " _"]:
     """Which of the boxes lie on any of the others."""
-    low = (boxes[:, None, :2] < obstacles[None, :, 2:]).all(axis=2)
-    high = (obstacles[None, :, :2] < boxes[:, None, 2:]).all(axis=2)
-    return np.any(np.logical_and(low, high), axis=1)
+    left, low, right, high = boxes.T[:, :, None]
+    wide = (left < obstacles[:, 2]) & (obstacles[:, 0] < right)
+    return np.any(wide & (low < obstacles[:, 3]) & (obstacles[:, 1] < high), axis=1)
