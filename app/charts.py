@@ -113,7 +113,7 @@ def _offer_data(figure: Sheet, data: pd.DataFrame, name: str, file: str) -> None
         left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
         right.download_button(
             "Figure (HTML)",
-            lambda: _done(figure).to_html(include_plotlyjs=True, config={"displaylogo": False}),
+            lambda: figure.figure().to_html(include_plotlyjs=True, config={"displaylogo": False}),
             f"{file}.html",
             "text/html",
             key=f"html-{name}",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from _plotly_utils.utils import convert_to_base64
 
 Part = dict[str, Any]
 _checks: ContextVar[bool] = ContextVar("checks", default=True)
@@ -162,7 +163,19 @@ class Sheet:
             ValueError: Plotly knows no such property or value; not inside `unchecked`.
         """
         drawn = {"data": _plain(self.data), "layout": _plain(self.layout), "frames": _plain(self.frames)}
-        return go.Figure(drawn, _validate=_checks.get())
+        return go.Figure(drawn) if _checks.get() else _AsDrawn(drawn)
+
+
+class _AsDrawn(go.Figure):
+    """A figure of which nothing is asked but its parts: Plotly's own would copy them all, and again to give them."""
+
+    def __init__(self, parts: Part) -> None:
+        self._parts = parts if parts["frames"] else {"data": parts["data"], "layout": parts["layout"]}
+        convert_to_base64(self._parts)
+
+    def to_dict(self) -> Part:
+        """Its traces, its layout and, where it can be played, its frames: no copy."""
+        return self._parts
 
 
 def merge(part: Part, about: Mapping[str, Any]) -> None:
