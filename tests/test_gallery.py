@@ -7,6 +7,7 @@ import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 from typer.testing import CliRunner
 
@@ -95,3 +96,28 @@ def test_the_animation_shows_every_step_and_rests_at_the_last():
         assert min(max(abs(a - b) for a, b in zip(own, colour, strict=True)) for colour in colours) < 16
     assert animation.info["duration"] == 2500
     assert animation.size[0] == 960
+
+
+ONE_FACE = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>
+<include>/etc/fonts/fonts.conf</include>
+<match target="pattern"><edit name="family" mode="assign" binding="strong"><string>{face}</string></edit></match>
+</fontconfig>"""  # a machine that has this face for any other
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
+def test_an_animation_and_a_figure_are_the_same_on_machines_with_other_fonts(tmp_path, monkeypatch):
+    last = _frames()[0][-1].update_yaxes(title_text="main off-axis direction")  # the project's fonts hold no ‖
+    without_ours = go.Figure(layout={"title": {"text": "Whose type is this?"}, "font": {"family": "Helvetica"}})
+    animations, images, of_the_machine = set(), set(), set()
+    for face in ("DejaVu Sans Mono", "DejaVu Serif"):
+        rules = tmp_path / "fonts.conf"
+        rules.write_text(ONE_FACE.format(face=face))
+        monkeypatch.setenv("FONTCONFIG_FILE", str(rules))
+        animations.add(to_gif([last], str(CHROMIUM)))
+        images.add(to_svg(last, str(CHROMIUM)))
+        of_the_machine.add(to_gif([without_ours], str(CHROMIUM)))
+    assert len(animations) == len(images) == 1
+    assert b"" not in animations
+    assert "" not in images
+    assert len(of_the_machine) == 2, "these machines do differ"

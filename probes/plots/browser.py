@@ -33,16 +33,27 @@ _SHEET = """<!doctype html><html><head><style>@page {{ size: {width}px {height}p
 body {{ margin: 0 }} img {{ display: block; width: {width}px; height: {height}px }}</style></head>
 <body><img src="data:image/svg+xml;base64,{image}"></body></html>"""
 _SIZE = re.compile(r"""<svg\b[^>]*?\swidth=["'](\d+)(?:px)?["'][^>]*?\sheight=["'](\d+)(?:px)?["']""")
-_PAGE = """<!doctype html><html><body style="margin:0;width:{width}px"><script>
+# The faces are in the page, where Plotly measures its type, and in each drawing, whose own they must be: as an image it
+# sees no others. So a figure is the same on every machine.
+_PAGE = """<!doctype html><html><head><style id="faces">{faces}</style><script>
 let seed = 1; Math.random = () => (seed = seed * 16807 % 2147483647) / 2147483647;  // Plotly's ids, the same each time
-</script>{plot}<script>
-const plot = document.querySelector(".plotly-graph-div"), figures = {figures}, format = "{format}";
-const image = () => Plotly.toImage(plot, {{format, width: {width}, height: {height}}});
+</script><script>{plotly}</script></head><body><script>
+const figures = {figures}, format = "{format}", size = {{width: {width}, height: {height}}};
+const faces = document.getElementById("faces");
+const withFaces = svg => svg.replace(/<svg[^>]*>/, start => start + "<style>" + faces.textContent + "</style>");
+const paint = async svg => {{
+  const picture = new Image(), canvas = Object.assign(document.createElement("canvas"), size);
+  picture.src = "data:image/svg+xml," + encodeURIComponent(withFaces(svg));
+  await picture.decode();
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+  return canvas.toDataURL("image/png");
+}};
 (async () => {{
-  const images = [await image()];
+  await Promise.all(Array.from(document.fonts, face => face.load()));
+  const images = [];
   for (const figure of figures) {{
-    await Plotly.react(plot, figure.data, figure.layout);
-    images.push(await image());
+    const image = await Plotly.toImage(figure, {{format: "svg", ...size}});
+    images.push(format === "svg" ? image : await paint(decodeURIComponent(image.replace("{svg}", ""))));
   }}
   document.body.textContent = images.join("\\n");
 }})();
@@ -95,15 +106,16 @@ def to_gif(figures: Sequence[go.Figure], browser: str) -> bytes:
 
 def _draw(figures: Sequence[go.Figure], browser: str, kind: str) -> list[str]:
     """Each figure as a data URL; none where drawing failed."""
-    first, *later = figures
-    plot = first.to_html(include_plotlyjs=True, full_html=False, default_width=f"{WIDTH}px", div_id="plot")
-    drawn_later = ",".join(str(figure.to_json()) for figure in later)
+    from plotly.offline import get_plotlyjs
+
     text = _PAGE.format(
-        plot=plot,
-        figures=f"[{drawn_later}]".replace("</", "<\\/"),
+        faces="".join(map(fonts.rules, fonts.FAMILIES)),
+        plotly=get_plotlyjs(),
+        figures=f"[{','.join(str(figure.to_json()) for figure in figures)}]".replace("</", "<\\/"),
         format=kind,
         width=WIDTH,
-        height=_height(first),
+        height=_height(figures[0]),
+        svg=_SVG,
     )
     drawn = _visit(text, browser, "--dump-dom")
     body = drawn[drawn.rfind("<body") :]
