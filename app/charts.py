@@ -13,6 +13,7 @@ import streamlit as st
 from app import camera, state
 from app.components import file_name, note, picture_name
 from app.tables import table
+from probes.plots.html_page import to_html
 from probes.plots.limits import height_at, height_by_width
 from probes.plots.sheet import Sheet, unchecked
 from probes.store import csv_text
@@ -113,7 +114,7 @@ def _offer_data(figure: Sheet, data: pd.DataFrame, name: str, file: str) -> None
         left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
         right.download_button(
             "Figure (HTML)",
-            lambda: figure.figure().to_html(include_plotlyjs=True, config={"displaylogo": False}),
+            lambda: to_html(figure.figure()),
             f"{file}.html",
             "text/html",
             key=f"html-{name}",

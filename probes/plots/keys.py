@@ -1,8 +1,8 @@
 """The play button and the slider of a figure by keyboard, which Plotly leaves to the pointer.
 
-A script for the pages of the front end; a figure that is saved as HTML goes without. Both become controls that Tab
-reaches and that say what they are: Enter or the space bar presses a button; arrows, Page Up and Down, Home and End move
-the slider, which answers as to the pointer.
+One script, for the front end (`app.look`) and for figures that are saved as HTML (`html_page`). Both become controls
+that Tab reaches and that say what they are: Enter or the space bar presses a button; arrows, Page Up and Down, Home and
+End move the slider, which answers as to the pointer.
 """
 
 from __future__ import annotations

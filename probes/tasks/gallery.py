@@ -76,13 +76,14 @@ def write_gallery(run: Run, folder: Path, report: Report = silent) -> list[Path]
     """
     from probes.plots.browser import find_browser, to_gif, to_pdf, to_svg
     from probes.plots.fonts import with_fonts
+    from probes.plots.html_page import to_html
     from probes.plots.well_steps import step_by_step
 
     browser, figures, files = find_browser(), draw_gallery(run), []
     for done, (name, figure) in enumerate(figures.items()):
         report(Progress(f"drawing {name}", done, len(figures)))
         page = folder / f"{name}.html"
-        write_text(page, figure.to_html(include_plotlyjs=True, config={"displaylogo": False}))
+        write_text(page, to_html(figure))
         files.append(page)
         flat = not any(trace.type in ("surface", "scatter3d") for trace in figure.data)
         if browser is not None and flat and (image := to_svg(figure, browser)):

@@ -243,7 +243,9 @@ def _nulls(run: Run, layer: int, arm: str, seed: int, statistic: str) -> pd.Data
 
 
 def _figure(figure: go.Figure) -> str:
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+    from probes.plots.html_page import to_html
+
+    return to_html(figure, alone=False)
 
 
 def _numbers(drift: pd.DataFrame, layer: int) -> Iterator[str]:

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from plotly.offline import get_plotlyjs
 from streamlit.testing.v1 import AppTest
 
 from app.charts import COLUMNS, PICTURES
 from app.printing import NO_BROWSER
+from probes.plots.html_page import to_html
+from probes.plots.trajectories import plane
+from probes.run import Run
 from tests.app.serving import CHROMIUM
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
@@ -157,3 +161,35 @@ def test_a_figure_of_no_step_is_not_drawn_anew_at_another_step_and_its_file_is_n
         page.locator(".st-key-chart-behaviour .modebar-btn").first.click()
     page.close()
     assert waiting.value.suggested_filename == f"demo-run-behaviour-baseline-s0-layer-1-step-{step}.png"
+
+
+def test_every_figure_that_is_saved_as_html_goes_through_the_page_with_the_keys():
+    files = [file for folder in ("app", "probes") for file in (DEMO.parents[1] / folder).rglob("*.py")]
+    users = {file.name for file in files if ".to_html(" in file.read_text(encoding="utf-8")}
+    assert users == {"html_page.py"}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_animation_that_is_saved_as_html_answers_to_the_keyboard(browser, tmp_path, alone):
+    table = Run(DEMO).read_table("maps/plane", filters=[("layer", "==", 2)])
+    text = to_html(plane(table, subtitle="run", moving=True), alone=alone)
+    page, file = browser.new_page(), tmp_path / "figure.html"
+    file.write_text(text if alone else f"<html><script>{get_plotlyjs()}</script>{text}</html>", encoding="utf-8")
+    page.goto(file.as_uri())
+    slider = page.get_by_role("slider")
+    slider.focus()
+    for key, step in (("Home", 0), ("ArrowRight", 1), ("End", 100), ("ArrowLeft", 50)):
+        page.keyboard.press(key)
+        page.wait_for_function(f"document.querySelector('.slider-label').textContent.trim() === 'step {step}'")
+        assert slider.get_attribute("aria-valuetext") == f"step {step}"
+    page.get_by_role("button", name="Play").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.slider-label').textContent.trim() === 'step 100'")
+    page.close()
+
+
+def test_a_figure_that_does_not_move_carries_no_keys():
+    table = Run(DEMO).read_table("maps/plane", filters=[("layer", "==", 2)])
+    assert "gravityKeys" not in to_html(plane(table, subtitle="run"), alone=False)
