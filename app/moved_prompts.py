@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -30,6 +31,18 @@ def pick_row(ordered: pd.DataFrame, key: str) -> None:
     state.write_url()
 
 
+def mark_row(ordered: pd.DataFrame) -> dict[str, Any] | None:
+    """What the list of examples is selected to at first: the row of the example that the address names."""
+    place = _place_of(ordered)
+    return None if place is None or place >= tables.ROWS_SHOWN else {"selection": {"rows": [place]}}
+
+
+def _place_of(ordered: pd.DataFrame) -> int | None:
+    """Where the example that the address names stands in the ranking, from 0; None: nowhere, or none is named."""
+    places = np.flatnonzero(ordered["index"].astype(str) == state.view(NAME))
+    return int(places[0]) if len(places) else None
+
+
 def show(run: Context, attribution: str, ordered: pd.DataFrame) -> None:
     """The prompts of the selected example, else of the first of the ranking.
 
@@ -39,10 +52,15 @@ def show(run: Context, attribution: str, ordered: pd.DataFrame) -> None:
         ordered: the table of examples, the hardest pull first.
     """
     st.header("Prompts that an example moves", anchor=False)
-    example = _selected_example(ordered)
+    place = _place_of(ordered)
+    if state.view(NAME) and place is None:
+        components.absent(NAME, state.view(NAME), f"example {ordered['index'].iloc[0]}")
+    example = ordered.iloc[place or 0]
     text = " ".join(str(example["text"]).split())
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
-    components.note(f"Example {example['index']}: “{shown}”. Click a row of the list above for another.")
+    components.note(
+        f"Example {example['index']}, row {(place or 0) + 1:,} of the list above: “{shown}”. Click a row for another."
+    )
     moved = _prompt_rows(run, attribution, int(example["index"]))
     if moved.empty:
         components.missing(
@@ -62,14 +80,6 @@ def show(run: Context, attribution: str, ordered: pd.DataFrame) -> None:
             "The answers to these prompts have not been generated.",
             f"gravity-probe evaluate {run.command_path} --probe-prompts",
         )
-
-
-def _selected_example(ordered: pd.DataFrame) -> pd.Series:
-    requested = state.view(NAME)
-    matches = ordered[ordered["index"].astype(str) == requested]
-    if requested and matches.empty:
-        components.absent(NAME, requested, f"example {ordered['index'].iloc[0]}")
-    return (ordered if matches.empty else matches).iloc[0]
 
 
 def _prompt_rows(run: Context, attribution: str, example: int) -> pd.DataFrame:

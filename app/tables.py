@@ -13,7 +13,7 @@ from probes.plots import style
 from probes.store import csv_text
 
 _HEAD, _ROW = 38, 35  # pixels of a table's head with its frame, and of a row
-_ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
+ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
 _NUMBERS_IN_FORM = 6000  # in a table; more would take their time
 Form = Callable[[float], str]  # how a table writes a number
 
@@ -27,9 +27,9 @@ def table(
     """
     if height is not None:
         more["height"] = min(height, _HEAD + _ROW * max(1, len(data)))
-    st.dataframe(_in_form(data.head(_ROWS_SHOWN), forms or {}), hide_index=True, placeholder="–", **more)
-    if len(data) > _ROWS_SHOWN:
-        note(f"The first {_ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
+    st.dataframe(_in_form(data.head(ROWS_SHOWN), forms or {}), hide_index=True, placeholder="–", **more)
+    if len(data) > ROWS_SHOWN:
+        note(f"The first {ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
 
 
 def _in_form(data: pd.DataFrame, forms: Mapping[str, Form]) -> Any:

@@ -265,6 +265,7 @@ OF_A_RUN = (
     "arms",
     "steps",
     "measure",
+    "ranking",
     "example",
     "requests",
     "format",

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, moved_prompts, tables, widgets
+from app import cache, cached_figures, charts, components, moved_prompts, ranking_scores, tables, widgets
 from app.cache import Key
 from app.components import Context
 from probes.attribution.clusters import sum_clusters
@@ -62,6 +62,8 @@ def show(run: Context) -> None:
     ranking = choice.chosen()
     components.header("Data", *_answer(run, table, about, ranking))
     choice.control("Ranking")
+    with components.section():
+        ranking_scores.show(table)
     st.header("Clusters", anchor=False)
     with components.section():
         tables.data_table(_cluster_rows(table, ranking), name="clusters", height=300)
@@ -110,6 +112,7 @@ def _ranked_examples(run: Context, ordered: pd.DataFrame, key: str, *, as_data: 
         key=key,
         on_select=functools.partial(moved_prompts.pick_row, ordered, key),
         selection_mode="single-row",
+        selection_default=moved_prompts.mark_row(ordered),
         column_config={
             "text": st.column_config.TextColumn("text", width="large"),
             "cluster_name": st.column_config.TextColumn("cluster", width="small"),

@@ -1,11 +1,14 @@
 """The page Data: clusters first, then examples by the chosen ranking; without shares it says why."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.ranking_scores import MEASURED
+from probes.prompts import data_folder
 from probes.run import Run
 from probes.store import jsonl_text
 from tests.synthetic import write_run
@@ -85,7 +88,7 @@ def test_examples_with_the_chat_template_in_them_are_not_offered_as_data(tmp_pat
 def test_an_example_shows_the_prompts_that_it_moves(tmp_path, visit):
     path = run_with_attribution(tmp_path, shares=True)
     at = visit("data", {"layer": "2", "example": "1"}, run=path)
-    assert "Example 1: “a bomb”" in words_of(at)
+    assert "Example 1, row 3 of the list above: “a bomb”" in words_of(at)
     shown = at.dataframe[-1].value
     assert shown["pull"].tolist() == [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
     texts = {row.text for row in Run(path).table("prompts").itertuples() if row.label == "harmful"}
@@ -96,6 +99,63 @@ def test_an_example_shows_the_prompts_that_it_moves(tmp_path, visit):
     assert at.code[-1].value.endswith("--arm baseline --seed 0 --layer 2 --explain 4")
     at = visit("data", {"layer": "2", "example": "77"}, run=path)
     assert "example=77" in at.warning[0].value.replace("\\", "")
+
+
+def test_the_list_marks_the_row_of_the_example_that_a_link_names(tmp_path, visit):
+    path = run_with_attribution(tmp_path, shares=True)
+    for ranking, row in (("share", 2), ("forecast", 0)):
+        at = visit("data", {"layer": "2", "ranking": ranking, "example": "1"}, run=path)
+        assert not at.warning
+        examples = next(element for element in at.dataframe if element.proto.selection_mode)
+        assert json.loads(examples.proto.selection_default)["selection"]["rows"] == [row]
+        assert examples.value["text"].iloc[row] == "a bomb"
+        assert f"Example 1, row {row + 1} of the list above: “a bomb”" in words_of(at)
+    at = visit("data", {"layer": "2"}, run=path)
+    assert not any(element.proto.selection_default for element in at.dataframe)
+    assert "Example 0, row 1 of the list above: “a cake”" in words_of(at)
+
+
+def test_the_address_with_everything_changed_shows_a_fresh_visitor_the_same(tmp_path, visit):
+    path = run_with_attribution(tmp_path, shares=True)
+    seen = []
+    sender = visit("data", {"layer": "2"}, run=path)
+    sender.segmented_control(key="choose-ranking").set_value("forecast").run()
+    query = {name: value[0] if isinstance(value, list) else value for name, value in sender.query_params.items()}
+    for at in (sender, visit("data", query, run=path)):
+        assert not at.warning
+        seen.append(
+            ([chart.proto.spec for chart in at.get("plotly_chart")], [table.value.to_json() for table in at.dataframe])
+        )
+    assert query["ranking"] == "forecast"
+    assert seen[0] == seen[1]
+
+
+def test_baselines_stand_beside_the_forecast_and_one_that_does_better_is_named(tmp_path, visit):
+    path = run_with_attribution(tmp_path, shares=True)
+    words = words_of(visit("data", {"layer": "2"}, run=path))
+    assert MEASURED.replace(" %", "\xa0%").replace("\xa0", " ") in words
+    # Shares of the four rank 3.5, 2, 3.5, 1; forecasts 2.5, 4, 2.5, 1; lengths 2.5, 2.5, 4, 1.
+    assert "forecast 0.33, BM25 −0.27, length 0.83." in words
+    assert "A plain baseline does better than the forecast here: length." in words
+    words = words_of(visit("data", {"layer": "2"}, run=run_with_attribution(tmp_path / "forecast", shares=False)))
+    assert "Rank correlation" not in words
+    assert "which was ahead in 13 of 18" in words
+
+
+def test_what_is_said_of_the_baselines_is_what_the_documentation_measured():
+    text = (data_folder() / "docs" / "attribution.md").read_text(encoding="utf-8")
+    cells = [
+        line.split("|") for line in text.split("Does dropping the top help?")[1].splitlines() if line.startswith("|")
+    ]
+    numbers = {
+        row[1].strip(): [float(cell.split("±")[0].replace("−", "-")) for cell in row[2:4]]
+        for row in cells[2:]
+        if len(row) > 4
+    }
+    assert re.search(r"the forecast is ahead in (\d+ of \d+)", text)[1] in MEASURED
+    for history in (0, 1):
+        assert numbers["loss"][history] < 0.7 * numbers["forecast"][history] < 0
+        assert abs(numbers["BM25"][history]) < 0.01
 
 
 def test_a_click_on_a_row_selects_its_example():
@@ -122,7 +182,7 @@ def test_of_a_long_example_the_beginning_is_repeated(tmp_path, visit):
         run.write_table(NAME, table(shares=True).assign(text="a long\nanswer " * 400))
         run.write_json(NAME, about(shares=True))
     at = visit("data", {"layer": "2", "example": "1"}, run=path)
-    note = next(element.proto.body for element in at.get("html") if "Example 1:" in element.proto.body)
+    note = next(element.proto.body for element in at.get("html") if "Example 1, row" in element.proto.body)
     assert "“a long answer a long" in note
     assert len(note) < 400
 
