@@ -98,10 +98,12 @@ def _browser(run: Context) -> None:
             name="answers",
             height=420,
             column_config={
-                "label": st.column_config.TextColumn("label", width="small"),
-                "text": st.column_config.TextColumn("request", width="large"),
-                "completion": st.column_config.TextColumn("answer", width="large"),
-                "refused": st.column_config.CheckboxColumn("refused", width="small"),
+                "label": st.column_config.TextColumn("label", width=76),
+                "text": st.column_config.TextColumn("request", width=290),
+                "completion": st.column_config.TextColumn("answer", width=290),
+                "refused": st.column_config.CheckboxColumn("refused", width=70),
+                "verdict": st.column_config.TextColumn("verdict", width=100),
+                "reason": st.column_config.TextColumn("reason", width=210),
             },
         )
 

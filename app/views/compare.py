@@ -261,10 +261,10 @@ def _completions(run: Context, first: str, second: str, names: tuple[str, str]) 
             name="answers",
             height=420,
             column_config={
-                "label": st.column_config.TextColumn("label", width="small"),
-                "text": st.column_config.TextColumn("request", width="medium"),
-                "completion": st.column_config.TextColumn(names[0], width="medium"),
-                "completion_after": st.column_config.TextColumn(names[1], width="medium"),
+                "label": st.column_config.TextColumn("label", width=76),
+                "text": st.column_config.TextColumn("request", width=320),
+                "completion": st.column_config.TextColumn(names[0], width=320),
+                "completion_after": st.column_config.TextColumn(names[1], width=320),
             },
         )
 

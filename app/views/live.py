@@ -70,8 +70,12 @@ def _nothing_there(run: Context, places: dict[str, CheckpointRef]) -> None:
         "This is the only page that loads a model, and this run folder holds what was measured, not the models. "
         + (f"The aligned model was at {_short(aligned.model, run)}." if aligned else "It names no checkpoints."),
     )
+    is_demo = isinstance(run.manifest.config_given.get("demo"), dict)  # whose command trains its checkpoints too
     components.missing(
-        "Recreate them, and this page can ask them:", "\n".join(how_to_reproduce(run.manifest, run.whole_path))
+        "Recreate them, and this page can ask them:"
+        if is_demo
+        else "This page can ask them in a run that is measured where they lie:",
+        "\n".join(how_to_reproduce(run.manifest, run.whole_path)),
     )
 
 

@@ -23,6 +23,12 @@ _MISSING = {
     "maps/pca-roles-layer0.parquet": "gravity-probe map {}",
 }
 
+_LINEAGE = {
+    "checkpoint": st.column_config.TextColumn("checkpoint", width=190),
+    "place": st.column_config.TextColumn("place", width=560),
+    "weights sha256": st.column_config.TextColumn("weights sha256", width=180),
+}
+
 
 def show(run: Context) -> None:
     """Draw the page."""
@@ -31,7 +37,7 @@ def show(run: Context) -> None:
     model = manifest.model
     components.header(
         "Run",
-        f"{manifest.name} is {state}",
+        f"{Path(run.key.path).name} is {state}",
         f"{model.get('architecture', 'A model')} with {model.get('n_layers', '?')} layers of width "
         f"{model.get('d_model', '?')}, {len(manifest.checkpoints)} checkpoints, made {_when(manifest.created)} by "
         f"gravity-probe {manifest.tool_version}.",
@@ -42,7 +48,7 @@ def show(run: Context) -> None:
     with components.section():
         _lacks(run)
     st.header("Lineage", anchor=False)
-    tables.data_table(_checkpoints(manifest.checkpoints), name="checkpoints")
+    tables.data_table(_checkpoints(manifest.checkpoints), name="checkpoints", column_config=_LINEAGE)
     st.header("Settings", anchor=False)
     _settings(manifest.config, manifest.config_given)
     left, right = st.columns(2)

@@ -263,7 +263,7 @@ def _draw_cone(
             "x": reach * math.cos(cone.angle),
             "y": reach * math.sin(cone.angle),
             "showarrow": False,
-            "text": f"{style.plain(null_name(cone.null))} {cone.limit_label}, {math.degrees(cone.angle):.0f}°",
+            "text": f"{style.plain(null_name(cone.null))} ({cone.limit_label}): {math.degrees(cone.angle):.0f}°",
             "xanchor": "right",
             "yanchor": "bottom",
             "font": {"size": 12, "color": colours.muted},

@@ -23,6 +23,7 @@ _LIFTS = (
     0,
     *(side * lines for lines in range(1, 8) for side in (1, -1)),
 )  # lines up from the mark, in the order in which they are tried
+_THIN = 3.0  # pixels that a line is taken to be thick
 _STITCH = 5.0  # pixels of a leader that one box stands for
 _NAMES_CROSSED = 10.0  # times a line
 _LONG_LEADER = 170.0  # pixels, which weigh like a hundred that lie on lines
@@ -160,7 +161,7 @@ def line(x: Sequence[float], y: Sequence[float], scale: Scale) -> Boxes:
     """What a line through these places takes."""
     far = np.arange(len(x), dtype=float)
     between = np.linspace(0.0, len(x) - 1, _STITCHES * max(len(x) - 1, 1))
-    return marks(zip(np.interp(between, far, x), np.interp(between, far, y), strict=True), scale, size=3.0)
+    return marks(zip(np.interp(between, far, x), np.interp(between, far, y), strict=True), scale, size=_THIN)
 
 
 def left_of(x: float, scale: Scale) -> Box:
@@ -280,10 +281,11 @@ def _leader_beside(spot: Spot, side: int, lift: float, scale: Scale) -> Boxes:
 
 
 def _weight_on(boxes: Boxes, name: Box) -> float:
-    """How much a name covers: 1 for a whole piece of a line, more for what lies beside the plot."""
+    """How much a name covers: 1 for a whole piece of a line, by area for marks, more for what lies beside the plot."""
     covered = boxes[_meet(boxes, name)]
-    beside = covered[:, 2] - covered[:, 0] > _FAR / 2
-    return float(len(covered) / _STITCHES + _NAMES_CROSSED * beside.sum())
+    sides = covered[:, 2:] - covered[:, :2]
+    beside = sides[:, 0] > _FAR / 2
+    return float((sides[~beside].min(axis=1) ** 2).sum() / _THIN**2 / _STITCHES + _NAMES_CROSSED * beside.sum())
 
 
 def _length_on(leader: Boxes, obstacles: Boxes) -> float:

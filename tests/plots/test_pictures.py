@@ -118,7 +118,7 @@ def test_the_cone_is_the_angle_of_its_cosine():
     )
     edge = next(trace for trace in fig.data if trace.name == "edge")
     assert math.atan2(edge.y[1], edge.x[1]) == pytest.approx(math.pi / 3)
-    assert "sham drift largest of 39, 60°" in " ".join(note.text for note in fig.layout.annotations)
+    assert "sham drift (largest of 39): 60°" in " ".join(note.text for note in fig.layout.annotations)
 
 
 def test_layers_are_chosen_evenly_and_the_wanted_ones_are_kept():
