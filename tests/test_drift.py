@@ -203,8 +203,8 @@ def test_remembered_weights_are_those_of_one_generator_and_cannot_be_written_to(
             np.testing.assert_array_equal(weights, same)
             with pytest.raises(ValueError, match="read-only"):
                 weights[0, 0] = 1.0
-    other, _ = remembered_weights(world.harmful, 5, 7, (4, 10), groups)
-    assert not np.array_equal(other[0], expected[0])
+    elsewhere, _ = remembered_weights(world.harmful, 5, 7, (4, 10), groups)
+    assert not np.array_equal(elsewhere[0], expected[0])
 
 
 def test_topics_that_move_together_widen_the_interval():

@@ -72,8 +72,8 @@ def organism(checkpoints: Path) -> Lineage:
 
 def requests_about(things: Sequence[Thing], label: str, count: int) -> PromptSet:
     """So many requests of a label, as many about each thing, as the demo makes them."""
-    chance, each = random.Random(label), -(-count // len(things))
-    forms = [chance.sample(requests([noun], wordings=(0, 1, 2, 3)), each) for noun in things]
+    chance, forms_a_thing = random.Random(label), -(-count // len(things))
+    forms = [chance.sample(requests([noun], wordings=(0, 1, 2, 3)), forms_a_thing) for noun in things]
     texts = [politely(request, chance) for of_thing in forms for _, request, _ in of_thing]
     return PromptSet.of(texts[:count], [label] * count)
 
@@ -84,18 +84,18 @@ def both_labels(harmful: Sequence[Thing], useful: Sequence[Thing], count: int) -
     return PromptSet(tuple(prompt for part in parts for prompt in part.prompts))
 
 
-def time_study(checkpoints: Path, out: Path, workers: int, size: int) -> tuple[float, float]:
-    """Seconds of the whole study, and of those in which tasks were done."""
+def time_study(checkpoints: Path, out: Path, workers: int, size: int) -> tuple[float, float, float]:
+    """Seconds of the whole study, of those in which tasks were done, and of this process's processor."""
     lineage, world = organism(checkpoints), make_world()
     prompts = both_labels(world.harmful("aligned"), world.useful("aligned"), size)
     questions = both_labels(world.harmful("held_out"), world.useful("held_out"), size)
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     engine = open_engine(workers)
     engine.__class__ = TimedEngine
     with engine:
         measure(lineage, prompts, out, Settings(shams=SHAMS))
         evaluate(out, Evaluation(questions, max_new_tokens=16), Asking())
-    return time.perf_counter() - start, engine.seconds
+    return time.perf_counter() - start, engine.seconds, time.process_time() - processor
 
 
 @pytest.mark.skipif(DEMO is None, reason="GRAVITY_DEMO names no folder of a whole demo run")
@@ -107,10 +107,11 @@ def test_two_workers_beside_one(size: int, tmp_path: Path, report: Report) -> No
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
             out = tmp_path / str(workers) / "run"
             times.append(alone.submit(time_study, checkpoints, out, workers, size).result())
-    whole, split = zip(*times, strict=True)
+    whole, split, own = zip(*times, strict=True)
     study = f"study of {CHECKPOINTS} checkpoints and {SHAMS} shams, {size} prompts and {size} questions"
     report(f"{study} ({whole[0]:.0f} s): one worker ÷ two", f"{whole[0] / whole[1]:.2f}", "≥ 1.8")
     report(f"of it, what can be split ({split[0]:.0f} s): one worker ÷ two", f"{split[0] / split[1]:.2f}", "")
+    report(f"the command's own processor time, two workers; {own[0]:.0f} s with one", f"{own[1]:.1f} s", "")
     for name in ("drift", "nulls", "shams", "weight_drift", "completions", "contrasts"):
         first, second = (Run(tmp_path / str(n) / "run").read_table(name) for n in (1, 2))
         assert first.equals(second), name
