@@ -1,8 +1,8 @@
 """The forecast: which examples will pull, before any training: −⟨d₀ ⊙ ∇f₀, ∇ℓ_z⟩ at the model that starts.
 
 It is the first step's share under Adam, for every example at once: ∇f₀ by one backward pass over the probe prompts, d₀
-from the mean square of the gradients of a few batches, and one forward-mode pass over the data. It ranks; it is in no
-unit of return.
+from the mean square of the gradients of a few batches, and one pass over the data (`slopes`). Weights that ∇f₀ leaves
+alone, as those above the layer that is read, need no d₀. It ranks; it is in no unit of return.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 
 from probes.attribution.replay import Replay
+from probes.attribution.slopes import slopes_along
 from probes.attribution.targets import Probe, Target, read_targets
 from probes.guard.recorded_path import Tensors
 from probes.progress import Progress, Report, silent
@@ -48,33 +49,38 @@ def forecast(
         report: told of every batch.
         seed: of the batches that d₀ is taken from.
     """
-    scale = first_scale(replay, seed)
-    directions = [reading.gradient for reading in read_targets(replay.view, probe, targets, replay.weights)]
-    for direction in directions:
-        for name, pull in direction.items():
-            pull.mul_(scale[name]).neg_()
+    pulls = [reading.gradient for reading in read_targets(replay.view, probe, targets, replay.weights)]
+    moved = [name for name in replay.weights if any(bool(pull[name].any()) for pull in pulls)]
+    scale = first_scale(replay, seed, moved)
+    directions = [{name: pull[name].mul_(scale[name]).neg_() for name in moved} for pull in pulls]
     values, losses = np.zeros((len(targets), len(replay.examples))), np.zeros(len(replay.examples))
     order = sorted(range(len(replay.examples)), key=lambda place: len(replay.examples[place].ids))
+    slopes_of = slopes_along(replay, directions, order)
     for first in range(0, len(order), _BATCH_SIZE):
         report(Progress("forecasting", first, len(order)))
         places = order[first : first + _BATCH_SIZE]
-        loss, slopes = replay.losses_along(places, directions)
+        loss, slopes = slopes_of(places)
         losses[places], values[:, places] = loss.cpu().double().numpy(), slopes.cpu().double().numpy()
     return Forecasts(list(values), losses)
 
 
-def first_scale(replay: Replay, seed: int = 0) -> Tensors:
+def first_scale(replay: Replay, seed: int = 0, names: Sequence[str] | None = None) -> Tensors:
     """d₀ = 1 / (√ mean g² + ε) of a few batches; 0 where no batch reaches a weight, as an unseen token's embedding.
 
     There 1/ε would drown everything: Adam takes such a weight's first gradient, whatever its size, for a whole step.
+
+    Args:
+        replay: the model, on the weights that training will start from, and the data.
+        seed: of the batches.
+        names: of the weights that it is wanted for; None is all.
     """
     order = np.random.default_rng(seed).permutation(len(replay.examples))
     size = min(_BATCH_SIZE, max(1, len(order) // 2))
     batches = [order[first : first + size].tolist() for first in range(0, len(order) - size + 1, size)][:_BATCHES]
-    squares = {name: torch.zeros_like(weight) for name, weight in replay.present.items()}
+    squares = {name: torch.zeros_like(replay.weights[name]) for name in names or replay.weights}
     for places in batches:
         tokens = sum(replay.examples[place].tokens for place in places)
-        gradient = replay.gradient(places, torch.full((len(places),), 1 / tokens, device=replay.view.device))
+        gradient = replay.gradient(places, torch.full((len(places),), 1 / tokens, device=replay.view.device), names)
         for name, part in gradient.items():
             squares[name] += part.square() / len(batches)
     return {name: torch.where(square > 0, 1 / (square.sqrt() + _EPSILON), 0.0) for name, square in squares.items()}

@@ -7,6 +7,7 @@ by one pass a batch, without a gradient an example. It needs attention that is w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,12 +98,18 @@ class Replay:
     def losses_along(
         self, places: Sequence[int], directions: Sequence[Tensors]
     ) -> tuple[Float[Tensor, " example"], Float[Tensor, "direction example"]]:
-        """Each example's summed loss at the present weights, and its derivative along each direction."""
+        """Each example's summed loss at the present weights, and its derivative along each direction.
+
+        A direction may leave weights out, which then stay.
+        """
         present = self.present
         losses, slopes = [], []
         for first in range(0, len(places), _BATCH_SIZE):
             loss = self.losses(places[first : first + _BATCH_SIZE])
-            pairs: list[Any] = [jvp(loss, (present,), (direction,)) for direction in directions]
+            pairs: list[Any] = [
+                jvp(partial(_beside, loss, present), ({name: present[name] for name in direction},), (direction,))
+                for direction in directions
+            ]
             losses.append(pairs[0][0].detach())
             slopes.append(torch.stack([slope.detach() for _, slope in pairs]))
         return torch.cat(losses), torch.cat(slopes, dim=1)
@@ -115,14 +122,22 @@ class Replay:
         pair: Any = jvp(gradient, (self.present,), (direction,))
         return pair
 
-    def gradient(self, places: Sequence[int], multipliers: Float[Tensor, " example"]) -> Tensors:
-        """The gradient of Σ_z m_z ℓ_z at the present weights."""
-        gradient: Any = grad(self._weighted_loss(places, multipliers))
-        return gradient(self.present)
+    def gradient(
+        self, places: Sequence[int], multipliers: Float[Tensor, " example"], names: Sequence[str] | None = None
+    ) -> Tensors:
+        """The gradient of Σ_z m_z ℓ_z at the present weights, with respect to some of them, or to all."""
+        present = self.present
+        gradient: Any = grad(partial(_beside, self._weighted_loss(places, multipliers), present))
+        return gradient({name: present[name] for name in names or present})
 
     def _weighted_loss(self, places: Sequence[int], multipliers: Tensor) -> Callable[[Tensors], Tensor]:
         losses = self.losses(places)
         return lambda weights: (losses(weights) * multipliers).sum()
+
+
+def _beside(function: Callable[[Tensors], Tensor], fixed: Tensors, weights: Tensors) -> Tensor:
+    """A function of all weights, as one of some of them."""
+    return function({**fixed, **weights})
 
 
 def dot(left: Tensors, right: Tensors) -> float:
