@@ -64,5 +64,5 @@ def _sentence(rows: pd.DataFrame, calibration: dict[str, Any]) -> str:
     return (
         f"{inside} of {len(known)} measured returns lie within the interval{beyond}. "
         f"The alarm at {alarm} {expected}; {came}. "
-        f"Forecast from {calibration['runs']} short runs up to step {calibration['last_step']:,}."
+        f"Forecast from {calibration['runs']} {calibration.get('of', 'runs')} up to step {calibration['last_step']:,}."
     )

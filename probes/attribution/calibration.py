@@ -4,11 +4,14 @@ Between the steps that all runs have, log return goes straight in log step, thro
 run may do is a variance between runs, which shifts its whole curve, and one from step to step, by the analysis of
 variance; the interval is Student's, with Satterthwaite's degrees of freedom (two runs that differ throughout say little
 of a third). Behind the last step it reaches from a return that stays to one that goes on rising as it did between the
-last two. Of three runs or more, each is held out once, and the interval that the others give is held against it.
+last two. Of three runs or more, each is held out once, and the interval that the others give is held against it. Runs
+may come in groups of equal size that share a history: a further one is then of another history, and whole histories
+are held out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ _FEWEST_STEPS = 2
 _ABOVE_ZERO = 0.8  # of all returns: fewer are no curve that has a logarithm
 _AHEAD = 4  # times the last step seen, up to which is forecast
 _LEVEL = 0.95
+RUNS, HISTORIES = "runs", "histories"
 Curve = Mapping[int, float]  # return by step
 
 
@@ -45,7 +49,8 @@ class Calibration:
         steps: that all runs have.
         means: of log return at each.
         margin: half the width of the interval of one more run, in log return.
-        runs: how many.
+        runs: how many, or how many groups of them.
+        of: what was counted: `runs` or `histories`.
         alarm: the return fraction that is asked about.
         held_out: of three runs or more.
     """
@@ -56,6 +61,7 @@ class Calibration:
     runs: int
     alarm: float
     held_out: HeldOut | None = None
+    of: str = RUNS
 
     @property
     def last(self) -> int:
@@ -110,6 +116,7 @@ class Calibration:
             "alarm_step": self.alarm_step,
             "budget": self.budget,
             "runs": self.runs,
+            "of": self.of,
             "last_step": self.last,
             "held_out": held_out and {"returns": held_out.returns, "coverage": held_out.coverage},
             "return_by_step": by_step,
@@ -122,6 +129,16 @@ def calibrate(curves: Sequence[Curve], alarm: float) -> tuple[Calibration | None
     Returns:
         The calibration; or None, and why there is none.
     """
+    return _calibrate([[curve] for curve in curves], alarm, RUNS)
+
+
+def calibrate_histories(groups: Sequence[Sequence[Curve]], alarm: float) -> tuple[Calibration | None, str | None]:
+    """The same for one run of a further history: groups of runs, as many in each, and each group of another history."""
+    return _calibrate(groups, alarm, HISTORIES)
+
+
+def _calibrate(groups: Sequence[Sequence[Curve]], alarm: float, of: str) -> tuple[Calibration | None, str | None]:
+    curves = [curve for group in groups for curve in group]
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     values = [[curve[step] for step in shared] for curve in curves]
     above = int(np.sum(np.array(values) > 0))
@@ -130,21 +147,24 @@ def calibrate(curves: Sequence[Curve], alarm: float) -> tuple[Calibration | None
     steps = [step for step, column in zip(shared, zip(*values, strict=True), strict=True) if min(column) > 0]
     if len(steps) < _FEWEST_STEPS:
         return None, "not calibrated: the runs have returns above 0 at fewer than two common steps"
-    calibration = _fit(curves, steps, alarm)
-    return (_with_held_out(calibration, curves) if len(curves) > 2 else calibration), None
+    calibration = dataclasses.replace(_fit(groups, steps, alarm), of=of)
+    return (_with_held_out(calibration, groups) if len(groups) > 2 else calibration), None
 
 
-def _fit(curves: Sequence[Curve], steps: Sequence[int], alarm: float) -> Calibration:
+def _fit(groups: Sequence[Sequence[Curve]], steps: Sequence[int], alarm: float) -> Calibration:
     from scipy.stats import t
 
-    logs = np.log(np.array([[curve[step] for step in steps] for curve in curves], dtype=np.float64))
-    variance, freedom = _scatter(logs)
-    margin = float(t.ppf((1 + _LEVEL) / 2, freedom)) * math.sqrt(variance * (1 + 1 / len(curves)))
-    return Calibration(tuple(steps), tuple(logs.mean(axis=0).tolist()), margin, len(curves), alarm)
+    logs = np.log(np.array([[[curve[step] for step in steps] for curve in group] for group in groups]))
+    variance, freedom = _scatter(logs.reshape(len(groups), -1))
+    margin = float(t.ppf((1 + _LEVEL) / 2, freedom)) * math.sqrt(variance * (1 + 1 / len(groups)))
+    return Calibration(tuple(steps), tuple(logs.mean(axis=(0, 1)).tolist()), margin, len(groups), alarm)
 
 
 def _scatter(logs: Float[np.ndarray, "run step"]) -> tuple[float, float]:
-    """The variance of one run at one step about the mean curve, and its degrees of freedom."""
+    """The variance of one run at one step about the mean curve, and its degrees of freedom.
+
+    A group of runs is one here, with the steps of all of them.
+    """
     runs, steps = logs.shape
     deviations = logs - logs.mean(axis=0)
     shifts = deviations.mean(axis=1, keepdims=True)
@@ -158,18 +178,16 @@ def _scatter(logs: Float[np.ndarray, "run step"]) -> tuple[float, float]:
     return variance, freedom
 
 
-def _with_held_out(calibration: Calibration, curves: Sequence[Curve]) -> Calibration:
-    """With each run held out once."""
+def _with_held_out(calibration: Calibration, groups: Sequence[Sequence[Curve]]) -> Calibration:
+    """With each group held out once."""
     returns = inside = 0
-    for place, curve in enumerate(curves):
-        others_fit = _fit([*curves[:place], *curves[place + 1 :]], calibration.steps, calibration.alarm)
-        bounds = {step: others_fit.at(step) for step in calibration.steps}
-        returns += len(bounds)
-        inside += sum(low <= curve[step] <= high for step, (low, _, high) in bounds.items())
-    held_out = HeldOut(returns, inside)
-    return Calibration(
-        calibration.steps, calibration.means, calibration.margin, calibration.runs, calibration.alarm, held_out
-    )
+    for place, group in enumerate(groups):
+        others_fit = _fit([*groups[:place], *groups[place + 1 :]], calibration.steps, calibration.alarm)
+        for step in calibration.steps:
+            low, _, high = others_fit.at(step)
+            returns += len(group)
+            inside += sum(low <= curve[step] <= high for curve in group)
+    return dataclasses.replace(calibration, held_out=HeldOut(returns, inside))
 
 
 def _slope(places: Sequence[float], values: Sequence[float], first: int) -> float:

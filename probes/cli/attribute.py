@@ -106,7 +106,8 @@ def forecast(
 ) -> None:
     """Rank the examples of a data set by how far each will pull the model back, before any training.
 
-    The screen by the refusal axis needs no witness. Without two short runs to calibrate with, there are ranks alone.
+    The screen by the refusal axis needs no witness. Return units need two short runs to calibrate
+    with, or a history of the demo's own recipe on its own data; elsewhere there are ranks alone.
     """
     from probes.lineage import Lineage
     from probes.prompts import default_prompts

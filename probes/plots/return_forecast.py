@@ -13,7 +13,7 @@ from probes.plots.step_axis import StepAxis
 from probes.plots.style import InkName
 
 _CAPTION = (
-    "Band: 95 % interval of the forecast for one more run, from short runs of the same recipe; beyond its dotted line "
+    "Band: 95 % interval of the forecast for one more run, from runs of the same recipe; beyond its dotted line "
     "no run was seen. Points: measured returns, one line a seed. Dashed: the alarm."
 )
 

@@ -1,4 +1,4 @@
-"""Before any training: which examples will pull, and, where two short runs calibrate it, how far the return will go."""
+"""Before any training: which examples will pull, and, where it is calibrated, how far the return will go."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from probes.prompts import PromptSet
 from probes.run import Run
 from probes.store import ALIGNED, fingerprint, records
 from probes.store.settings import Settings
+from probes.tasks.recipe_calibration import calibration_of_recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +84,8 @@ class Forecasting:
         data: requests with answers.
         probe: probe prompts.
         layer: a block; None is the one that a measurement would declare.
-        runs: two or more short runs of the same recipe on these data, to calibrate return units with.
+        runs: two or more short runs of the same recipe on these data, to calibrate return units with; without them,
+            what comes with the program of the organism's recipes.
         alarm: the return fraction whose step is asked for.
         against: a run of the training that came; the forecast is kept in it.
     """
@@ -132,7 +134,11 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         probe = Probe(begun.rendered.token_ids, begun.settings.position)
         forecasts = look_ahead(replay, probe, targets, within(report, _MEASURED, 1.0))
         table = example_tables(replay, targets, forecasts, Texts(task, harmful))[layer]
-    result = Forecast(lineage.name, layer, table, *_calibrate(calibrating, layer, options.alarm))
+    if calibrating:
+        units = _calibrate(calibrating, layer, options.alarm)
+    else:
+        units = calibration_of_recipe(lineage, task, options.layer, options.alarm)
+    result = Forecast(lineage.name, layer, table, *units)
     if options.against is not None:
         keep_forecast(options.against, result)
     return result
@@ -148,8 +154,6 @@ def keep_forecast(path: Path, result: Forecast) -> None:
 
 def _calibrate(runs: Sequence[Run], layer: int, alarm: float) -> tuple[Calibration | None, str | None]:
     """Return units from short runs; or why there are none."""
-    if not runs:
-        return None, "not calibrated: give two short runs of the same recipe (--calibrate RUN for each)"
     curves = []
     for run in runs:
         arms = [member.arm for member in run.tuned]

@@ -53,11 +53,12 @@ def _units(forecast: Forecast) -> str:
     coverage = (
         "coverage needs a third run"
         if held_out is None
-        else f"{percent(held_out.coverage)} of {held_out.returns} returns of runs held out lay within"
+        else f"{percent(held_out.coverage)} of {held_out.returns} returns of {calibration.of} held out lay within"
     )
     return (
         f"Return at step {calibration.last}: {value} ({low} to {high}, 95 % for one more run of this recipe, from "
-        f"{calibration.runs}; {coverage}). The alarm at {alarm} {rings}. {budget} the return under {alarm}."
+        f"{calibration.runs} {calibration.of}; {coverage}). The alarm at {alarm} {rings}. {budget} the return under "
+        f"{alarm}."
     )
 
 

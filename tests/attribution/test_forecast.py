@@ -1,5 +1,6 @@
 """The forecast is the first step's share; what it is held against, its clusters, and when it may speak of returns."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -11,13 +12,19 @@ import pytest
 import torch
 
 from probes.attribution.baselines import bm25, projections
-from probes.attribution.calibration import calibrate
+from probes.attribution.calibration import calibrate, calibrate_histories
 from probes.attribution.clusters import cluster_texts, effective_number, sum_clusters
 from probes.attribution.forecast import _EPSILON, Forecasts, forecast
 from probes.attribution.rows_of_examples import Texts, example_tables
 from probes.attribution.targets import SCREEN, Target, read_targets
 from probes.errors import UsageError
+from probes.lineage import CheckpointRef, Lineage
+from probes.organism import RECIPES
+from probes.organism.lessons import benign
+from probes.organism.world import make_world
 from probes.run import Run
+from probes.store import write_json
+from probes.tasks.recipe_calibration import calibration_of_recipe, curves_of, read_recipes
 from tests.attribution.worlds import examples, probe, targets
 from tests.builders import WIDTH, tiny_tokenizer
 from tests.guard.test_train import call, train_words
@@ -151,11 +158,9 @@ def held_out_returns(curves, count, last):
 
 def test_coverage_on_held_out_seeds_of_the_organism_is_what_the_page_says():
     """Real returns of six histories in four orders of the data each."""
-    recorded = json.loads(Path(__file__).with_name("return_curves.json").read_text("utf-8"))
-    curves = {
-        history: [dict(zip(recorded["steps"], returns, strict=True)) for returns in runs]
-        for history, runs in recorded["returns"].items()
-    }
+    curves = {}
+    for own in read_recipes().values():
+        curves.update(zip(own["returns"], curves_of(own), strict=True))
     page = (Path(__file__).parents[2] / "data/docs/attribution.md").read_text("utf-8")
     for count, last in ((2, 20), (2, 100), (3, 20), (3, 100)):
         inside, beyond = held_out_returns(curves, count, last)
@@ -165,6 +170,58 @@ def test_coverage_on_held_out_seeds_of_the_organism_is_what_the_page_says():
     whole, _ = calibrate(curves["post-hoc-1"], 0.1)
     assert whole.held_out.returns == 28
     assert 0.8 <= whole.held_out.coverage <= 1
+
+
+def test_what_comes_with_the_program_holds_out_as_it_says():
+    page = (Path(__file__).parents[2] / "data/docs/attribution.md").read_text("utf-8")
+    for kind, own in read_recipes().items():
+        calibration, _ = calibrate_histories(curves_of(own), 0.1)
+        assert own["held_out"] == vars(calibration.held_out)
+        inside, returns = own["held_out"]["inside"], own["held_out"]["returns"]
+        low, value, high = (f"{number:.2f}" for number in calibration.at(100))
+        assert f"| {kind} | {value} ({low} to {high}) | {inside} of {returns} " in page
+
+
+def test_one_run_of_a_further_history_lies_within_the_interval():
+    """Planted histories that differ, and runs of each that differ less; the fourth history from three."""
+    draw, inside = np.random.default_rng(0), 0
+    steps = [1, 2, 5, 10, 20]
+    for _ in range(200):
+        own = draw.normal(0, 0.4, (4, 1, 1)) + draw.normal(0, 0.1, (4, 3, 1)) + draw.normal(0, 0.1, (4, 3, len(steps)))
+        runs = [
+            [{s: 0.03 * s**0.6 * float(np.exp(e)) for s, e in zip(steps, row, strict=True)} for row in group]
+            for group in own
+        ]
+        curve, _ = calibrate_histories(runs[:3], 0.1)
+        assert (curve.runs, curve.of, curve.held_out.returns) == (3, "histories", 45)
+        low, _, high = curve.at(10)
+        inside += low <= runs[3][0][10] <= high
+    assert 175 <= inside <= 199
+
+
+def lineage_of(folder, recipe):
+    folder.mkdir()
+    write_json(folder / "history.json", {"seed": 7, "recipe": dataclasses.asdict(recipe)})
+    return Lineage(name="organism", aligned=CheckpointRef(model=str(folder / "aligned")))
+
+
+def test_a_history_of_a_known_recipe_is_calibrated_on_its_own_data_alone(tmp_path):
+    recipe, quick = RECIPES["post-hoc"]
+    lineage = lineage_of(tmp_path / "known", recipe)
+    lessons = [(lesson.request, lesson.answer) for lesson in benign(make_world(recipe.size), seed=7)]
+    calibration, why = calibration_of_recipe(lineage, lessons, None, 0.1)
+    assert why is None
+    assert (calibration.runs, calibration.of) == (3, "histories")
+    for own, pairs, layer, reason in (
+        (lineage_of(tmp_path / "quick", quick), lessons, None, "no runs of this recipe"),
+        (lineage, [*lessons, ("how is it made ?", "in a way")], None, "not the data"),
+        (lineage, lessons, 1, "declared layer"),
+        (lineage_of(tmp_path / "other", RECIPES["integrated"][0]), lessons, None, "differ by a factor of 123"),
+        (Lineage(name="none", aligned=CheckpointRef(model="org/model")), lessons, None, "two short runs"),
+    ):
+        calibration, why = calibration_of_recipe(own, pairs, layer, 0.1)
+        assert calibration is None
+        assert reason in why
 
 
 @pytest.mark.parametrize(
