@@ -19,6 +19,7 @@ KEYS = {
     "induce": "steering_score",
     "kl": "kl_div_score",
 }
+ESTIMATES = "screened"  # ours alone: by a score's published name, [estimate, bound] of a few prompts
 NEAREST = 5
 
 
@@ -32,6 +33,8 @@ class Candidate:
         bypass: mean refusal score on harmful prompts with the direction ablated everywhere; low is good.
         induce: mean refusal score on harmless prompts with the vector added at its layer; high is good.
         kl: mean KL of the next token on harmless prompts, as is against ablated, in nats; low is good.
+        induce_estimate: the induce score as a few prompts tell it; NaN where nobody asked.
+        kl_estimate: KL likewise.
     """
 
     position: int
@@ -39,6 +42,8 @@ class Candidate:
     bypass: float
     induce: float
     kl: float
+    induce_estimate: float = math.nan
+    kl_estimate: float = math.nan
 
     @classmethod
     def of_published(cls, row: Mapping[str, Any]) -> Candidate:
@@ -51,7 +56,9 @@ class Candidate:
         bypass, induce, kl = (
             float("nan") if row[KEYS[name]] is None else float(row[KEYS[name]]) for name in ("bypass", "induce", "kl")
         )
-        return cls(int(row[KEYS["position"]]), int(row[KEYS["layer"]]), bypass, induce, kl)
+        estimated = row.get(ESTIMATES, {})
+        estimates = (float(estimated.get(KEYS[name], (math.nan,))[0]) for name in ("induce", "kl"))
+        return cls(int(row[KEYS["position"]]), int(row[KEYS["layer"]]), bypass, induce, kl, *estimates)
 
     def published_row(self) -> dict[str, int | float | None]:
         """The same row again; a score that is not finite is null."""
@@ -90,14 +97,16 @@ class Rule:
         failed: dict[str, float] = {}
         if not all(math.isfinite(score) for score in (candidate.bypass, candidate.induce, candidate.kl)):
             failed["finite"] = math.nan
-            if not math.isfinite(candidate.induce):  # nothing is known of it
-                return failed
+        induce = candidate.induce if math.isfinite(candidate.induce) else candidate.induce_estimate
+        kl = candidate.kl if math.isfinite(candidate.kl) else candidate.kl_estimate
+        if not math.isfinite(induce):  # nothing is known of it
+            return failed
         if candidate.layer >= int(self.depth * n_layers):
             failed["depth"] = (candidate.layer + 1) / n_layers
-        if candidate.kl >= self.max_kl:
-            failed["max_kl"] = candidate.kl
-        if not candidate.induce > self.min_induce:
-            failed["min_induce"] = candidate.induce
+        if kl >= self.max_kl:
+            failed["max_kl"] = kl
+        if not induce > self.min_induce:
+            failed["min_induce"] = induce
         return failed
 
 
@@ -109,7 +118,8 @@ class Selection:
         chosen: the candidate; None where none passes.
         passing: how many pass.
         candidates: how many there are.
-        nearest: where none passes, the candidates that fail least, each with the filters that it fails.
+        nearest: where none passes, the candidates that fail least, each with the filters that it fails; those that
+            lack a score come last.
         relax: where none passes, single changes of the rule after which one would, as options; empty where it would
             take more than one.
     """
@@ -144,7 +154,7 @@ def select(candidates: Sequence[Candidate], n_layers: int, rule: Rule | None = N
         return Selection(min(passing, key=lambda candidate: candidate.bypass), len(passing), len(candidates))
     ranked = sorted(
         zip(candidates, faults, strict=True),
-        key=lambda pair: (len(pair[1]), "finite" in pair[1], _by_how_much(pair[1], rule), pair[0].bypass),
+        key=lambda pair: ("finite" in pair[1], len(pair[1]), _by_how_much(pair[1], rule), pair[0].bypass),
     )
     nearest = tuple((candidate, tuple(failed)) for candidate, failed in ranked[:NEAREST])
     return Selection(None, 0, len(candidates), nearest, _gates_to_relax(faults))

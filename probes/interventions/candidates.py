@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +14,14 @@ from probes.activations import automatic_batch_tokens, batches
 from probes.behaviour.next_token import RepeatedReading, next_logits
 from probes.behaviour.refusal_score import refusal_tokens, score
 from probes.directions.selection import Candidate
+from probes.interventions.deciding_scores import Estimate
 from probes.models.hooks import ablate, add, hand_over
 from probes.models.prefix import body_inputs, prefix_length, read_prefix
 from probes.models.view import ModelView
 
 SCORED = 32  # prompts of a class, as many as the source validates on
+_SCREENED = 4  # of them, for an estimate
+_ERRORS = 6  # standard errors of so few prompts, beyond which a score is not looked for
 _MOST_POSITIONS = 8
 Prompts = Sequence[Sequence[int]]
 Done = Callable[[int, int], None]
@@ -49,7 +53,7 @@ def positions_of(token_ids: Prompts) -> tuple[int, ...]:
 
 
 class Scorer:
-    """Differences of means at every position and layer of a model, and their scores, one at a time.
+    """Differences of means at every position and layer of a model, and their scores and estimates, one at a time.
 
     Attributes:
         positions: counted from the end.
@@ -71,27 +75,66 @@ class Scorer:
         """
         self._host, self.positions = host, tuple(positions)
         self._tokens = refusal_tokens(host.tokenizer)
-        self._harmful, self._harmless = questions.harmful[1], questions.harmless[1]
+        self._harmful = questions.harmful[1]
         self.vectors = _differences(host, questions, self.positions)
-        self._reading = RepeatedReading(host, self._harmless)
-        self._plain = self._reading.logits.double().log_softmax(dim=-1)
+        self._all = _Harmless(host, questions.harmless[1], self._tokens)
+        count = len(self._all.prompts)
+        some = np.linspace(0, count - 1, min(count, _SCREENED)).round().astype(int)  # not all of one topic
+        self._few = _Harmless(host, [self._all.prompts[prompt] for prompt in some], self._tokens)
 
     def score(self, name: str, position: int, layer: int) -> float:
         """One score, as of `Candidate`; NaN where the classes do not differ at this place."""
-        vector = self.vectors[self.positions.index(position), layer]
+        vector = self._vector(position, layer)
         if not vector.any():
             return float("nan")
+        if name != "bypass":
+            return float(self._all.read(name, vector, layer).mean())
+        with ablate(self._host, vector):
+            return float(score(next_logits(self._host, self._harmful), self._tokens).mean())
+
+    def estimate(self, name: str, position: int, layer: int) -> Estimate:
+        """Induce or KL on a few prompts; NaN where the classes do not differ at this place.
+
+        Induce is what all prompts have without the vector, and what it adds on these few; the bound is six standard
+        errors above. No KL is below zero, so that of all is at least the sum over the few, divided by all.
+        """
+        vector = self._vector(position, layer)
+        if not vector.any():
+            return Estimate(float("nan"), float("nan"))
+        values, few, count = self._few.read(name, vector, layer), len(self._few.prompts), len(self._all.prompts)
+        if name == "kl":
+            return Estimate(float(values.mean()), float(values.sum() / count))
+        added = values - self._few.scores
+        error = added.std(ddof=1) * math.sqrt((1 - few / count) / few) if few < count else 0.0
+        value = float(self._all.scores.mean() + added.mean())
+        return Estimate(value, value + _ERRORS * float(error))
+
+    def _vector(self, position: int, layer: int) -> Float[np.ndarray, " d_model"]:
+        return self.vectors[self.positions.index(position), layer]
+
+
+class _Harmless:
+    """Harmless prompts, and what a vector does to each.
+
+    Attributes:
+        prompts: rendered.
+        scores: refusal scores, by the model as it is.
+    """
+
+    def __init__(self, host: ModelView, prompts: Prompts, tokens: Sequence[int]) -> None:
+        self.prompts, self._host, self._tokens = prompts, host, tokens
+        self.reading = RepeatedReading(host, prompts)
+        self.scores = score(self.reading.logits, tokens)
+        self._plain = self.reading.logits.double().log_softmax(dim=-1)
+
+    def read(self, name: str, vector: np.ndarray, layer: int) -> Float[np.ndarray, " prompt"]:
+        """Each prompt's refusal score with the vector added, or its KL with the direction ablated."""
         if name == "induce":
             with add(self._host, [layer], vector[None]):
-                return self._mean_score(self._reading.logits_from(layer))
+                return score(self.reading.logits_from(layer), self._tokens)
         with ablate(self._host, vector):
-            if name == "bypass":
-                return self._mean_score(next_logits(self._host, self._harmful))
-            changed = next_logits(self._host, self._harmless).double().log_softmax(dim=-1)
-        return float((self._plain.exp() * (self._plain - changed)).sum(dim=-1).mean())
-
-    def _mean_score(self, logits: torch.Tensor) -> float:
-        return float(score(logits, self._tokens).mean())
+            changed = next_logits(self._host, self.prompts).double().log_softmax(dim=-1)
+        return (self._plain.exp() * (self._plain - changed)).sum(dim=-1).numpy()
 
 
 def candidates(

@@ -1,62 +1,81 @@
 """Scores of refusal candidates, no more of them than the rule's answer takes.
 
-A rule asks three scores of a candidate, and one that fails is refused whatever the others are. So the cheapest is
-computed first, and of a refused candidate no further one, unless no candidate passes: then those that come nearest are
-scored in full. `selection.select` selects and lists the same as it would from all scores; where none passes, it may
-offer fewer ways to relax the rule.
+A rule asks three scores of a candidate, and one that fails is refused whatever the others are. So induce comes first,
+then KL, then bypass; each of the first two is screened on a few prompts before it is computed on all, and of a refused
+candidate nothing further is computed. `selection.select` selects what it would from all scores, unless an estimate is
+further off than its bound. Where no candidate passes, those that come nearest by what is known are scored in full.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from probes.directions.selection import NEAREST, Rule
 
 Place = tuple[int, int]  # position, layer
-Score = Callable[[str, Place], float]
+_TRIED = 4 * NEAREST  # candidates, refused for their induce score, whose KL is asked for where none passes
 
 
-def screen(places: Sequence[Place], rule: Rule, score: Score, done: Callable[[int, int], None]) -> None:
-    """Have `score` compute what `select` needs.
+@dataclass(frozen=True)
+class Estimate:
+    """A score as a few prompts tell it.
+
+    Attributes:
+        value: what it is likely to be.
+        bound: induce: it is hardly above this; KL: it is not below this.
+    """
+
+    value: float
+    bound: float
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Scores of candidates; asked twice, they answer the same, and compute nothing again."""
+
+    def score(self, name: str, place: Place) -> float:
+        """One score, of all prompts; NaN where it is not defined."""
+
+    def estimate(self, name: str, place: Place) -> Estimate:
+        """Induce or KL of a few prompts; the score itself, twice, where that is known."""
+
+
+def screen(places: Sequence[Place], rule: Rule, scores: Scores, done: Callable[[int, int], None]) -> None:
+    """Have those scores computed that `select` needs.
 
     Args:
         places: of the candidates, above the rule's depth.
         rule: what must be passed.
-        score: gives one score of one candidate; asked twice, it answers the same.
+        scores: compute them.
         done: is given (candidates done, candidates in all).
     """
-    passing = 0
+    passing, reached = 0, []
     for number, place in enumerate(places):
-        if score("induce", place) > rule.min_induce and score("kl", place) < rule.max_kl:
-            passing += math.isfinite(score("bypass", place))
+        if scores.estimate("induce", place).bound > rule.min_induce and scores.score("induce", place) > rule.min_induce:
+            reached.append(place)
+            if scores.estimate("kl", place).bound < rule.max_kl and scores.score("kl", place) < rule.max_kl:
+                passing += math.isfinite(scores.score("bypass", place))
         done(number + 1, len(places))
-    if not passing:
-        for place in _nearest(places, rule, score):
-            score("bypass", place)
+    if passing:
+        return
+    for place in _nearest(places, reached, rule, scores):
+        for name in ("induce", "kl", "bypass"):
+            scores.score(name, place)
 
 
-def _nearest(places: Sequence[Place], rule: Rule, score: Score) -> list[Place]:
-    """Where none passes: the candidates that fail least, and that which fails by its KL alone, and by the least."""
-    induces = {place: induce for place in places if math.isfinite(induce := score("induce", place))}
-    misses = {place: _miss(induce - rule.min_induce, rule.min_induce) for place, induce in induces.items()}
-    reached = [place for place, induce in induces.items() if induce > rule.min_induce]
-    kls = {place: kl for place in reached if (kl := score("kl", place)) >= rule.max_kl}
-    of_kl = sorted(kls, key=kls.__getitem__)
-    single = {place: _miss(kls[place] - rule.max_kl, rule.max_kl) for place in of_kl}
-    refused = sorted(induces.keys() - set(reached), key=lambda place: (misses[place], place))
-    for place in refused:
-        if sum(miss <= misses[place] for miss in single.values()) >= NEAREST:
-            break
-        if score("kl", place) < rule.max_kl:
-            single[place] = misses[place]
-    ranked = sorted(single, key=single.__getitem__)[:NEAREST]
-    if len(ranked) < NEAREST:  # every KL is known then
-        kls = {place: kl for place in refused if (kl := score("kl", place)) >= rule.max_kl}
-        twice = {place: misses[place] + _miss(kl - rule.max_kl, rule.max_kl) for place, kl in kls.items()}
-        ranked += sorted(twice, key=twice.__getitem__)[:NEAREST]
-    return [*ranked, *of_kl[:1]]
+def _nearest(places: Sequence[Place], reached: Sequence[Place], rule: Rule, scores: Scores) -> list[Place]:
+    """Where none passes: candidates that seem to fail least, and that which seems to fail by its KL alone, least."""
+    induces = {place: scores.estimate("induce", place).value for place in places}
+    short = {place: rule.min_induce - induce for place, induce in induces.items() if math.isfinite(induce)}
+    refused = sorted(short.keys() - set(reached), key=lambda place: (short[place], place))
+    over = {place: scores.estimate("kl", place).value - rule.max_kl for place in [*reached, *refused[:_TRIED]]}
 
+    def faults(place: Place) -> tuple[int, float]:
+        of_induce = 0.0 if place in reached else short[place] / max(abs(rule.min_induce), 1.0)
+        of_kl = max(over[place], 0.0) / max(abs(rule.max_kl), 1.0)
+        return (place not in reached) + (over[place] >= 0), of_induce + of_kl
 
-def _miss(by: float, limit: float) -> float:
-    return abs(by) / max(abs(limit), 1.0)
+    return [*sorted(over, key=faults)[:NEAREST], *sorted(reached, key=over.__getitem__)[:1]]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from probes.directions.selection import KEYS, Candidate, Rule
+from probes.directions.selection import ESTIMATES, KEYS, Candidate, Rule
 from probes.errors import PromptError
 from probes.interventions.candidates import Asked, Scorer
-from probes.interventions.deciding_scores import Place, screen
+from probes.interventions.deciding_scores import Estimate, Place, screen
 from probes.models import ModelHost
 from probes.progress import Progress, Report
 from probes.run import Run
@@ -39,23 +39,21 @@ def write_candidates(run: Run, model: ModelHost, positions: Sequence[int], rule:
     whole = run.holds(CANDIDATES, key)
     if whole and not run.read_json(CANDIDATES):
         return
-    scores = _Scores(run, key, whole)
-    layers = range(max(1, int(rule.depth * model.n_layers)))
-    places = [(position, layer) for position in positions for layer in layers]
 
     @functools.cache
     def scorer() -> Scorer:
         model.put(model.aligned)
         return Scorer(model, Asked.of(run.rendered.token_ids, run.harmful, run.fold), positions)
 
-    def score(name: str, place: Place) -> float:
-        return scores.get(name, place, lambda: scorer().score(name, *place))
+    scores = _Kept(run, key, scorer, whole=whole)
+    layers = range(max(1, int(rule.depth * model.n_layers)))
+    places = [(position, layer) for position in positions for layer in layers]
 
     def show(done: int, count: int) -> None:
         report(Progress("scoring refusal candidates", done, count))
 
     try:
-        screen(places, rule, score, show)
+        screen(places, rule, scores, show)
     except PromptError:  # the tokenizer knows no word that begins a refusal
         scores.rows.clear()
     if scores.changed or not whole:
@@ -75,12 +73,15 @@ def made_from(run: Run, positions: Sequence[int]) -> str:
     return fingerprint([_VERSION, needs, {}, {"positions": list(positions)}])
 
 
-class _Scores:
-    """The scores that are known, by place; None, or no row, is one that was not computed."""
+class _Kept:
+    """The scores and estimates that are known, by place, and each other once it is asked for.
 
-    def __init__(self, run: Run, key: str, whole: bool) -> None:
+    A row holds None for a score that was not computed, or that is not defined; in the latter case nothing else.
+    """
+
+    def __init__(self, run: Run, key: str, scorer: Callable[[], Scorer], *, whole: bool) -> None:
         """Take over those of an earlier fit, or of one that was interrupted, on the same inputs."""
-        self._run, self._key, self.changed = run, key, False
+        self._run, self._key, self._scorer, self.changed = run, key, scorer, False
         rows: list[dict[str, Any]] = []
         if run.has_json(_PART) and (part := run.read_json(_PART))["made_from"] == key:
             rows, self.changed = part["rows"], True
@@ -88,20 +89,44 @@ class _Scores:
             rows = run.read_json(CANDIDATES)
         self.rows: dict[Place, dict[str, Any]] = {(row[KEYS["position"]], row[KEYS["layer"]]): row for row in rows}
 
-    def get(self, name: str, place: Place, compute: Any) -> float:
-        """A score, computed and kept where it is not known."""
-        row = self.rows.get(place)
-        undefined = row is not None and row[KEYS["induce"]] is None  # the first that is computed of any candidate
-        if row is not None and (undefined or row[KEYS[name]] is not None):
-            return math.nan if undefined else float(row[KEYS[name]])
-        value = compute()
-        empty = {KEYS["position"]: place[0], KEYS["layer"]: place[1], **dict.fromkeys(list(KEYS.values())[2:])}
-        row = self.rows.setdefault(place, empty)
-        row[KEYS[name]] = value if math.isfinite(value) else None
-        self.changed = True
-        self._run.write_json(_PART, {"made_from": self._key, "rows": self.rows_in_order()})
+    def score(self, name: str, place: Place) -> float:
+        """A score of all prompts."""
+        row, published = self.rows.get(place), KEYS[name]
+        if row is not None and (row[published] is not None or _is_undefined(row)):
+            return math.nan if row[published] is None else float(row[published])
+        value = self._scorer().score(name, *place)
+        if math.isfinite(value):
+            self._row(place)[published] = value
+        self._keep(place)
         return value
+
+    def estimate(self, name: str, place: Place) -> Estimate:
+        """What a few prompts say, or all of them where that is known."""
+        row, published = self.rows.get(place), KEYS[name]
+        if row is not None and (row[published] is not None or _is_undefined(row)):
+            return Estimate(*[self.score(name, place)] * 2)
+        if row is not None and published in row.get(ESTIMATES, {}):
+            return Estimate(*row[ESTIMATES][published])
+        estimate = self._scorer().estimate(name, *place)
+        if math.isfinite(estimate.value):
+            self._row(place).setdefault(ESTIMATES, {})[published] = [estimate.value, estimate.bound]
+        self._keep(place)
+        return estimate
 
     def rows_in_order(self) -> list[dict[str, Any]]:
         """The rows, in the order of their places."""
         return [self.rows[place] for place in sorted(self.rows)]
+
+    def _row(self, place: Place) -> dict[str, Any]:
+        empty = {KEYS["position"]: place[0], KEYS["layer"]: place[1], **dict.fromkeys(list(KEYS.values())[2:])}
+        return self.rows.setdefault(place, empty)
+
+    def _keep(self, place: Place) -> None:
+        self._row(place)
+        self.changed = True
+        self._run.write_json(_PART, {"made_from": self._key, "rows": self.rows_in_order()})
+
+
+def _is_undefined(row: dict[str, Any]) -> bool:
+    """Whether something was asked for, and nothing came of it."""
+    return ESTIMATES not in row and all(row[KEYS[name]] is None for name in ("bypass", "induce", "kl"))
