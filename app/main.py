@@ -1,6 +1,6 @@
 """Entry of the front end: opens the run, keeps the shared sidebar, and hands over to a page.
 
-Started by `gravity-probe app [ROOT]`, or `streamlit run app/main.py -- ROOT`.
+Started by `gravity-probe app [ROOT]`, which is `python -m app -- ROOT`, or by `streamlit run app/main.py -- ROOT`.
 """
 
 from __future__ import annotations

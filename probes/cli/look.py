@@ -157,7 +157,6 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
     package = find_spec("app")
     assert package is not None
     assert package.origin is not None
-    entry = Path(package.origin).with_name("main.py")
     options = {
         "server.address": "localhost",
         "server.headless": str(not browser).lower(),
@@ -166,10 +165,10 @@ def start_app(root: Path, *, port: int | None = None, browser: bool = True) -> N
         "browser.gatherUsageStats": "false",
         **({"server.port": str(port)} if port else {}),
     }
-    command = [sys.executable, "-m", "streamlit", "run", str(entry)]
+    command = [sys.executable, "-m", "app"]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
     place = whole_url(root) if is_url(root) else str(root.resolve())
-    os.chdir(entry.parent)  # Streamlit takes its theme from the folder it is started in
+    os.chdir(Path(package.origin).parent)  # Streamlit takes its theme from the folder it is started in
     typer.echo(
         "The front end opens in your browser, at the address that follows; Ctrl-C ends it."
         if browser

@@ -22,7 +22,7 @@ PATIENCE = 120_000  # milliseconds
 def serve(root):
     """The address of the app on a root, and the process, until the body ends."""
     port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.headless=true", f"--server.port={port}"]
+    command = [sys.executable, "-m", "app", "--server.headless=true", f"--server.port={port}"]
     with open(root / "log", "wb") as log:
         server = subprocess.Popen([*command, "--", str(root)], cwd=root, stdout=log, stderr=log)
     address = f"http://localhost:{port}"

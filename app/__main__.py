@@ -1,0 +1,31 @@
+"""The front end's server: `python -m app [OPTIONS OF STREAMLIT] -- [ROOT]`.
+
+What pages are made of is imported while the server starts, not when the first of them is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+
+_SLOW = ("probes.nulls", "probes.verdict.evidence", "probes.run", "probes.plots.well", "pandas.io.formats.style")
+
+
+def _import_slow() -> None:
+    for name in _SLOW:
+        import_module(name)
+
+
+def main() -> None:
+    """Become Streamlit."""
+    Thread(target=_import_slow).start()
+    from streamlit.web.cli import main as streamlit
+
+    sys.argv[1:1] = ["run", str(Path(__file__).with_name("main.py"))]
+    streamlit(prog_name="streamlit")
+
+
+if __name__ == "__main__":
+    main()
