@@ -83,17 +83,13 @@ def _opened(path: str, changed: int, size: int) -> tuple[Key, Manifest]:
     return Key(path, f"{run.fingerprint}-{changed}-{size}"), run.manifest
 
 
+@st.cache_data(show_spinner=False, max_entries=256)
 def table(key: Key, name: str, columns: tuple[str, ...] | None = None, filters: Filters = ()) -> pd.DataFrame:
-    """The wanted columns and rows of one table; what is changed in it stays with the caller.
+    """The wanted columns and rows of one table.
 
     Raises:
         RunFolderError: the table is not there or is damaged, or lacks a column.
     """
-    return _table(key, name, columns, filters).copy(deep=False)
-
-
-@st.cache_resource(show_spinner=False, max_entries=256)
-def _table(key: Key, name: str, columns: tuple[str, ...] | None, filters: Filters) -> pd.DataFrame:
     return Run(key.path, quick=True).read_table(name, columns=columns, filters=list(filters) or None)
 
 
