@@ -159,9 +159,9 @@ def test_a_bias_writes_no_token_of_a_direction(family, tmp_path):
     assert np.allclose(raised, -np.array(lowered)[::-1], atol=1e-4)
 
 
-def test_the_candidates_scores_are_kept_with_the_published_keys(fitted):
+def test_the_candidates_scores_are_kept_with_the_published_keys_beside_their_estimates(fitted):
     rows = json.loads((fitted / "refusal_candidates.json").read_text())
-    assert set(rows[0]) == {"position", "layer", "refusal_score", "steering_score", "kl_div_score"}
+    assert set(rows[0]) == {"position", "layer", "refusal_score", "steering_score", "kl_div_score", "screened"}
     assert {row["layer"] for row in rows} == {0, 1}, "the rule refuses the last fifth"
     selection = select([Candidate.of_published(row) for row in rows], 3)
     refusal = Run(fitted).direction("refusal")
