@@ -52,7 +52,8 @@ def screen(places: Sequence[Place], rule: Rule, scores: Scores, done: Callable[[
         scores: compute them.
         done: is given (candidates done, candidates in all).
     """
-    passing, reached = 0, []
+    passing = 0
+    reached: list[Place] = []
     for number, place in enumerate(places):
         if scores.estimate("induce", place).bound > rule.min_induce and scores.score("induce", place) > rule.min_induce:
             reached.append(place)
