@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_a_curve_is_read_where_it_first_falls_to_the_loss() -> None:
     assert curve.at_loss(1.0) == pytest.approx({"step": 10.0, "task_loss": 1.0, "return_fraction": 0.4})
     assert curve.at_loss(0.9) is None
     assert curve.best_loss == 1.0
-    assert not Curve("baseline", 0, ({"task_loss": 1.0}, {"task_loss": 1.2})).has_learned
+    assert Curve("baseline", 0, ({"task_loss": 1.0}, {"task_loss": 1.2})).fall == 0
 
 
 def write_run(path: Path, curves: dict[str, list[tuple[float, float]]]) -> Run:
@@ -117,13 +118,14 @@ def test_ways_stand_beside_each_other_at_the_loss_that_all_have_reached(tmp_path
             "baseline": [(1.0, 0.2), (0.5, 0.6)],
             "baseline-lora": [(1.5, 0.1), (1.0, 0.5)],
             "baseline-ia3": [(2.1, 0.9)],
+            "baseline-adalora": [(1.9, 0.9)],
             "control:text": [(0.1, 0.9)],
         },
     )
     table = equal_loss_table(run)
     assert table is not None
     assert table["goals"] == {"0": 1.0}
-    assert table["behind"] == ["baseline-ia3"]
+    assert sorted(table["behind"]) == ["baseline-adalora", "baseline-ia3"], "a tenth of what another's loss has fallen"
     rows = {row["way"]: row for row in table["arms"]}
     assert set(rows) == {"", "lora"}
     assert rows[""]["return_fraction"]["mean"] == pytest.approx(0.2)
@@ -134,7 +136,7 @@ def test_ways_stand_beside_each_other_at_the_loss_that_all_have_reached(tmp_path
     assert rows[""]["task_kl"]["mean"] is None
     console = Console(file=io.StringIO(), width=100)
     console.print(ways_table(table))
-    assert "Left out, since the task's loss never fell: baseline-ia3" in ways_markdown(table)
+    assert re.search("Left out, since the task's loss hardly fell: .*baseline-ia3", ways_markdown(table))
     assert "baseline" in console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -56,9 +56,9 @@ def forecast(
     values, losses = np.zeros((len(targets), len(replay.examples))), np.zeros(len(replay.examples))
     order = sorted(range(len(replay.examples)), key=lambda place: len(replay.examples[place].ids))
     slopes_of = slopes_along(replay, directions, order)
-    for first in range(0, len(order), _BATCH_SIZE):
-        report(Progress("forecasting", first, len(order)))
-        places = order[first : first + _BATCH_SIZE]
+    for some in replay.batches(order):
+        report(Progress("forecasting", some[0], len(order)))
+        places = [order[number] for number in some]
         loss, slopes = slopes_of(places)
         losses[places], values[:, places] = loss.cpu().double().numpy(), slopes.cpu().double().numpy()
     return Forecasts(list(values), losses)

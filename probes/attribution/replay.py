@@ -6,7 +6,7 @@ by one pass a batch, without a gradient an example. It needs attention that is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from probes.models.padding import pad_tokens
 from probes.models.view import ModelView, view_of
 
 _IGNORED = -100
-_BATCH_SIZE = 32
+_BATCH_TOKENS = 1024  # padded, that are held with what their gradient needs at a time
 _ROUNDING = 0.5  # of the way that the weights went: two trainings are further apart, bfloat16's rounding is less
 
 
@@ -104,8 +104,8 @@ class Replay:
         """
         present = self.present
         losses, slopes = [], []
-        for first in range(0, len(places), _BATCH_SIZE):
-            loss = self.losses(places[first : first + _BATCH_SIZE])
+        for some in self.batches(places):
+            loss = self.losses([places[number] for number in some])
             pairs: list[Any] = [
                 jvp(partial(_beside, loss, present), ({name: present[name] for name in direction},), (direction,))
                 for direction in directions
@@ -126,9 +126,26 @@ class Replay:
         self, places: Sequence[int], multipliers: Float[Tensor, " example"], names: Sequence[str] | None = None
     ) -> Tensors:
         """The gradient of Σ_z m_z ℓ_z at the present weights, with respect to some of them, or to all."""
-        present = self.present
-        gradient: Any = grad(partial(_beside, self._weighted_loss(places, multipliers), present))
-        return gradient({name: present[name] for name in names or present})
+        present, total = self.present, dict[str, Tensor]()
+        for some in self.batches(places):
+            loss = self._weighted_loss([places[number] for number in some], multipliers[some])
+            gradient: Any = grad(partial(_beside, loss, present))
+            part = gradient({name: present[name] for name in names or present})
+            total = {name: total[name].add_(tensor) for name, tensor in part.items()} if total else part
+        return total
+
+    def batches(self, places: Sequence[int]) -> Iterator[list[int]]:
+        """Which of these examples, by their number here, are read together: what they need has to find room."""
+        some, longest = list[int](), 0
+        for number, place in enumerate(places):
+            length = len(self.examples[place].ids)
+            if some and max(longest, length) * (len(some) + 1) > _BATCH_TOKENS:
+                yield some
+                some, longest = [], 0
+            some.append(number)
+            longest = max(longest, length)
+        if some:
+            yield some
 
     def _weighted_loss(self, places: Sequence[int], multipliers: Tensor) -> Callable[[Tensors], Tensor]:
         losses = self.losses(places)

@@ -23,6 +23,7 @@ from probes.store import ALIGNED
 
 MEASURES = ("step", "task_loss", "return_fraction", "harmful_compliance", "over_refusal", "task_kl", "weight_drift")
 _LOSS = "task_loss"
+_LEAST = 0.1  # of the largest fall of the loss among a seed's arms: less is no place to compare the others at
 _AT_THE_START = {"step": 0.0, "return_fraction": 0.0, "task_kl": 0.0, "weight_drift": 0.0}
 
 
@@ -46,9 +47,9 @@ class Curve:
         return min(point[_LOSS] for point in self.points)
 
     @property
-    def has_learned(self) -> bool:
-        """Whether it has lowered the task's loss at all."""
-        return self.best_loss < self.points[0][_LOSS]
+    def fall(self) -> float:
+        """How far it has lowered the task's loss."""
+        return self.points[0][_LOSS] - self.best_loss
 
     def at_loss(self, goal: float) -> dict[str, float] | None:
         """Every measure where the path first falls to a loss, linear between checkpoints; None where it never does."""
@@ -64,7 +65,8 @@ def equal_loss_table(run: Run) -> dict[str, Any] | None:
     """Baseline, guarded arms and defences of every way at the loss that all of them have reached, a row an arm.
 
     Returns:
-        `{"layer", "goals", "behind", "arms"}`: the loss by seed; arms that have learned nothing and are left out; and
+        `{"layer", "goals", "behind", "arms"}`: the loss by seed; arms that are left out, as their loss fell at some
+        seed by less than a tenth of what another arm's did; and
         `{"arm", "way", "n", MEASURES..., "return_beside_first"}`, each `{"mean", "sd", "values"}` over seeds, the
         last of them the return less that of the same arm in the first way, paired by seed. None where a run has one
         way alone, or no losses.
@@ -72,7 +74,10 @@ def equal_loss_table(run: Run) -> dict[str, Any] | None:
     curves = read_curves(run)
     if len({split_way(curve.arm)[1] for curve in curves}) < 2:
         return None
-    learned = [curve for curve in curves if curve.has_learned]
+    seeds = {curve.seed for curve in curves}
+    falls = {seed: max(curve.fall for curve in curves if curve.seed == seed) for seed in seeds}
+    behind = {curve.arm for curve in curves if not curve.fall > _LEAST * falls[curve.seed]}
+    learned = [curve for curve in curves if curve.arm not in behind]
     seeds = {curve.seed for curve in learned}
     goals = {seed: max(curve.best_loss for curve in learned if curve.seed == seed) for seed in seeds}
     places = {(curve.arm, curve.seed): curve.at_loss(goals[curve.seed]) for curve in learned}
@@ -80,7 +85,7 @@ def equal_loss_table(run: Run) -> dict[str, Any] | None:
     return {
         "layer": run.headline_layer,
         "goals": {str(seed): goal for seed, goal in sorted(goals.items())},
-        "behind": sorted({curve.arm for curve in curves if not curve.has_learned}, key=arm_order),
+        "behind": sorted(behind, key=arm_order),
         "arms": [_row(arm, places, sorted(goals)) for arm in arms],
     }
 

@@ -159,7 +159,7 @@ def _way_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _way_caption(equal: Mapping[str, Any]) -> str:
-    behind = f" Left out, since the task's loss never fell: {', '.join(equal['behind'])}." if equal["behind"] else ""
+    behind = f" Left out, since the task's loss hardly fell: {', '.join(equal['behind'])}." if equal["behind"] else ""
     return (
         "Read where each path first falls to the loss that all have reached, linear between checkpoints (harm and over "
         "too). Δ: return less that of the first way, paired by seed; KL: aligned to tuned, nats per answer token of "
