@@ -102,7 +102,7 @@ class ModelHost(CheckpointFolders, Ablatable):
         self._targets = self._own_tensors()
         self._layout = Layout.learned(files, self._targets) if self.is_whole else None
         self._sample = self._sample_weights(files)
-        self.kinship = Kinship(1.0, 0.0)
+        self.kinship = Kinship(1.0, 0.0, len(self._sample.matrices))
         self._base: tuple[str, str | None] | None = (aligned.model, aligned.revision)
         self._adapter: str | None = None
         self._shared = vocabulary_size(self.config)

@@ -145,15 +145,18 @@ def added_tokens(folder: Path, first: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Kinship:
-    """How near a checkpoint's weights are to the aligned model's; both not a number where no matrix can be compared.
+    """How near a checkpoint's weights are to the aligned model's.
 
     Attributes:
-        cosine: median over weight matrices of their cosine with the aligned ones; 1 the same, about 0 unrelated.
-        distance: median over weight matrices of ‖θ − θ_S‖ / ‖θ_S‖.
+        cosine: median over weight matrices of their cosine with the aligned ones; 1 the same, about 0 unrelated; not a
+            number where none can be compared, or where weights are none themselves.
+        distance: median over weight matrices of ‖θ − θ_S‖ / ‖θ_S‖; likewise.
+        matrices: how many were compared.
     """
 
     cosine: float
     distance: float
+    matrices: int
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ class WeightSample:
         pairs = [(self.matrices[name], sample.matrices[name]) for name in self.matrices if name in sample.matrices]
         cosines = [torch.cosine_similarity(mine, theirs, dim=0).item() for mine, theirs in pairs]
         distances = [((theirs - mine).norm() / mine.norm().clamp_min(1e-12)).item() for mine, theirs in pairs]
-        return Kinship(_median(cosines), _median(distances))
+        return Kinship(_median(cosines), _median(distances), len(pairs))
 
 
 def check_related(kinship: Kinship, name: str) -> None:
@@ -188,7 +191,7 @@ def check_related(kinship: Kinship, name: str) -> None:
         CheckpointError: the median cosine is below 0.1 (two random initialisations have about 0), or no weight matrix
             of the two files has the same name.
     """
-    if math.isnan(kinship.cosine):
+    if not kinship.matrices:
         raise CheckpointError(
             f"Whether the weights of {name} are related to the aligned model's cannot be told",
             got="files in which no weight matrix has the name of one of the aligned model's",

@@ -25,7 +25,6 @@ CHANGES = (
         {
             "choose-statistic": "refit",
             "choose-direction": "refusal",
-            "choose-prompts": "densities",
             "choose-steps": ["5", "50"],
         },
     ),
@@ -60,7 +59,7 @@ CHANGES = (
     ("directions", {"choose-direction": "reversion", "choose-directions": "cosines", "choose-format": "csv"}),
     (
         "directions",
-        {**LAST, "choose-direction": "refusal", "choose-export_layer": "one", "choose-fitted_at": "block-s0-000100"},
+        {**LAST, "choose-export_layer": "one", "choose-fitted_at": "block-s0-000100"},
     ),
     (
         "behaviour",

@@ -113,6 +113,10 @@ def test_the_address_with_everything_changed_shows_a_fresh_visitor_the_same_figu
     assert figures[0] == figures[1]
     assert [json.loads(spec) for spec in before] != figures[0]
     assert words(receiver) == words(sender)
+    sender.selectbox(key="choose-other").set_value("").run()
+    assert query(sender)["alone"] == "yes"
+    receiver = load(opened(home / "runs", **query(sender)))
+    assert receiver.selectbox(key="choose-other").value == ""
 
 
 def test_the_shown_numbers_are_the_bench_s(opened, home):
