@@ -6,7 +6,9 @@
 Stages write into a run (`probes.stages`).
 """
 
-from probes.run.contents import ABLATION, REVERSIONS, ByStep, Run
+from probes.run.contents import Run
+from probes.run.direction_folder import ABLATION, REVERSIONS
 from probes.run.inputs import HEADLINE
+from probes.run.table_folder import ByStep
 
 __all__ = ["ABLATION", "HEADLINE", "REVERSIONS", "ByStep", "Run"]
