@@ -493,6 +493,17 @@ class TestRefusals:
             "how far its weights lie from them cannot be told, since their files name them otherwise."
         )
 
+    def test_one_matrix_of_nan_hides_no_stranger(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        own, other = (torch.randn(3, 256, generator=generator) for _ in range(2))
+        other[0] = math.nan
+        names = ("a.weight", "b.weight", "c.weight")
+        kinship = WeightSample(dict(zip(names, own, strict=True))).kinship(
+            WeightSample(dict(zip(names, other, strict=True)))
+        )
+        with pytest.raises(CheckpointError, match="unrelated"):
+            check_related(kinship, "m")
+
     def test_says_how_near_the_weights_are(self, host: ModelHost, tuned: CheckpointRef) -> None:
         host.put(tuned)
         assert host.kinship.cosine > 0.99

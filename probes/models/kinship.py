@@ -148,10 +148,10 @@ class Kinship:
     """How near a checkpoint's weights are to the aligned model's.
 
     Attributes:
-        cosine: median over weight matrices of their cosine with the aligned ones; 1 the same, about 0 unrelated; not a
-            number where none can be compared, or where weights are none themselves.
+        cosine: median over weight matrices of their cosine with the aligned ones; 1 the same, about 0 unrelated.
+            Matrices with NaN are left out; NaN where none is left.
         distance: median over weight matrices of ‖θ − θ_S‖ / ‖θ_S‖; likewise.
-        matrices: how many were compared.
+        matrices: how many have the same name in both.
     """
 
     cosine: float
@@ -189,7 +189,7 @@ def check_related(kinship: Kinship, name: str) -> None:
 
     Raises:
         CheckpointError: the median cosine is below 0.1 (two random initialisations have about 0), or no weight matrix
-            of the two files has the same name.
+            of the two files has the same name. Weights that are all NaN pass: what reads them names the layer.
     """
     if not kinship.matrices:
         raise CheckpointError(
@@ -226,7 +226,7 @@ def describe_base(ref: CheckpointRef, base: CheckpointRef, aligned: CheckpointRe
     if kinship.distance == 0 or (base.model, base.revision) == (aligned.model, aligned.revision):
         return None
     far = f"its weights lie {kinship.distance:.3g} × the aligned norm from them (cosine {kinship.cosine:.4f})"
-    if math.isnan(kinship.distance):
+    if not kinship.matrices:
         far = "how far its weights lie from them cannot be told, since their files name them otherwise"
     return f"The adapter {ref.adapter} sits on {ref.model}, which is not the aligned model: {far}."
 
@@ -247,7 +247,7 @@ def _evenly(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def _median(values: list[float]) -> float:
-    return torch.tensor(values, dtype=torch.float64).median().item()
+    return torch.tensor(values, dtype=torch.float64).nanmedian().item()
 
 
 def _vocabulary(tokenizer: Any) -> dict[str, int]:
