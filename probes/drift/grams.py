@@ -200,7 +200,7 @@ def _draw_weights(
     entropy: tuple[int, ...],
     codes: tuple[int, ...] | None,
 ) -> tuple[Halves, Redrawn]:
-    mask, groups = np.array(harmful), None if codes is None else np.array(codes)
+    mask, groups = np.array(harmful, dtype=bool), None if codes is None else np.array(codes)
     rng = np.random.default_rng(entropy)
     drawn = split_weights(mask, splits, rng, groups), bootstrap_weights(mask, bootstraps, rng, groups)
     for half in (*drawn[0], *drawn[1]):

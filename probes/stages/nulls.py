@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -37,7 +36,6 @@ _COLUMNS = (
     *("checkpoint", "arm", "seed", "step", "layer", "null", "statistic", "observed", "limit", "p", "p_max"),
     *("draws", "power", "defined", "reason", "note"),
 )
-_resamplings: WeakKeyDictionary[Run, Resampling] = WeakKeyDictionary()  # which all layers of an open run share
 _Held = tuple[NullDraws, NullResult]
 _ByLayer = dict[str, dict[int, _Held]]  # null -> layer -> draws, and their record
 
@@ -83,9 +81,11 @@ def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
 
 def _hold(run: Run, report: Report) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of all checkpoints, and the findings of the last ones; what checkpoints share is done once a layer."""
-    layers = {f"Nulls of layer {layer}": partial(_hold_layer, layer) for layer in range(run.n_layers)}
-    (judged, findings), *by_layer = compute_parts(run, {"Findings": _judge_last, **layers}, report)
-    _resamplings.clear()
+    layers = {f"Nulls of layer {layer}": functools.partial(_hold_layer, layer) for layer in range(run.n_layers)}
+    try:
+        (judged, findings), *by_layer = compute_parts(run, {"Findings": _judge_last, **layers}, report)
+    finally:
+        _draw_resampling.cache_clear()  # they fill memory, and the run may go on with other settings
     rows = []
     for member in _members(run):
         nulls: _ByLayer = defaultdict(dict)
@@ -132,15 +132,15 @@ def _open_tests(
         except StatisticsError:
             continue  # drift.parquet says why nothing is defined here
         if tests is None:
-            if run not in _resamplings:
-                _resamplings[run] = _draw_resampling(run)
             reversion = reversion_vectors([start], [back], run.harmful).raw[0].astype(np.float64)
             splits = run.settings.splits
-            tests = LayerNulls(start, reversions, reversion, _resamplings[run], layer=layer, splits=splits)
+            tests = LayerNulls(start, reversions, reversion, _draw_resampling(run), layer=layer, splits=splits)
         yield member, tests, tuned
 
 
+@functools.lru_cache(maxsize=1)
 def _draw_resampling(run: Run) -> Resampling:
+    """What all layers of an open run share; a worker opens the run anew where its manifest has changed."""
     settings = run.settings
     return Resampling.of(
         run.harmful,
