@@ -132,7 +132,15 @@ def test_only_seeds_that_were_guarded_along_one_direction_are_taken_together(run
     assert "control:covariance:0, seeds 0 and 1, along cccccccc" in mixed.notices[0]
 
     unknown = guarded_along(run, {place: digest for place, digest in recorded.items() if place[1] > 0})
-    assert "block, seed 0; push, seed 0" in block_and_push(unknown, "baseline").note
+    assert block_and_push(unknown, "baseline").note == (
+        "Left out, as guarded along another direction than the others, or along one that is not recorded: "
+        "block, seed 0; push, seed 0. Left out, as guarded along another direction than the others, or along one that "
+        "is not recorded: control:covariance:0, seed 0."
+    )
+    mostly_unknown = guarded_along(run, {place: digest for place, digest in recorded.items() if place[1] == 0})
+    note = block_and_push(mostly_unknown, "baseline").note
+    assert "others: block, seed 0; push, seed 0." in note
+    assert note.endswith("is not recorded (trained by an earlier version) of block, push, control:covariance:0.")
     apart = guarded_along(run, recorded | {("push", seed): "b" * 64 for seed in range(3)})
     assert block_and_push(apart, "baseline").startswith("no answers in common with push. Left out")
 

@@ -79,10 +79,11 @@ def _keep_one_direction(run: Run, harm: dict[str, Harm]) -> str:
         for arm in arms:
             harm[arm] = {seed: answers for seed, answers in harm[arm].items() if (arm, seed) not in left_out}
         if left_out:
+            unknown = ", or along one that is not recorded" * any(guarded[place] is None for place in left_out)
             sentences.append(
-                f"Left out, as guarded along another direction than the others: {name_trainings(left_out)}."
+                f"Left out, as guarded along another direction than the others{unknown}: {name_trainings(left_out)}."
             )
-        elif chosen is None:
+        if chosen is None:
             unrecorded += arms
     if unrecorded:
         sentences.append(
