@@ -55,7 +55,7 @@ class Evaluation:
     task: tuple[tuple[str, str], ...] = ()
     max_new_tokens: int = 32
     look_alikes: PromptSet | None = None
-    judges: tuple[str, ...] = ("builtin",)
+    judges: tuple[str, ...] = (BUILTIN,)
     margin: float | None = None
     rendering: Rendering = field(default=OWN, compare=False)
     served: tuple[tuple[str, str], ...] = ()

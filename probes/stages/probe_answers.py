@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from probes.behaviour.evaluation import (
+    BUILTIN,
     Evaluation,
     answer_questions,
     fit_evaluation,
@@ -101,5 +102,5 @@ def _answer(member: Member, evaluation: Evaluation, run: Run, model: ModelHost, 
 def _write_judged(run: Run, member: Member, evaluation: Evaluation, answers: pd.DataFrame) -> None:
     """Write a checkpoint's answers with what the built-in judge says of them."""
     rows = with_questions(answers, evaluation).assign(**member.labels)
-    judged, _ = judge_completions(rows, [open_judge("builtin")], JudgementCache(), silent)
+    judged, _ = judge_completions(rows, [open_judge(BUILTIN)], JudgementCache(), silent)
     run.write_table(f"{FOLDER}/{member.id}", judged[list(COLUMNS)])

@@ -86,7 +86,8 @@ def answer_first(path: Path | str, evaluation: Evaluation, asking: Asking = Aski
         report: told where the work is, and each trajectory's answer.
     """
     with Run.writing(path) as run:
-        write_first_answers(run, run.model(asking.device), evaluation, _open_judges(evaluation, asking), report)
+        model = run.unopened_model(asking.device)
+        write_first_answers(run, model, evaluation, _open_judges(evaluation, asking), report)
 
 
 def _open_judges(evaluation: Evaluation, asking: Asking) -> list[Judge]:

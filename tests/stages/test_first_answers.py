@@ -53,7 +53,7 @@ def files_of(run: Path) -> set[str]:
     return {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
 
 
-def test_the_answer_stands_before_anything_is_measured_and_is_the_final_one(lineage, tmp_path):
+def test_the_answer_stands_before_anything_is_measured_and_is_the_final_one(lineage, tmp_path, monkeypatch):
     screen, again = Screen(), Screen()
     run = begin(lineage, PROBES, tmp_path / "run", SETTINGS).path
     answer_first(run, MIXED, report=screen)
@@ -61,7 +61,9 @@ def test_the_answer_stands_before_anything_is_measured_and_is_the_final_one(line
     assert {name for name in files_of(run) if "/" in name} == first_files
     assert not Run(run).manifest.checkpoints
     assert screen.results[0].startswith("baseline (seed 0): ")
-    answer_first(run, MIXED, report=again)
+    with monkeypatch.context() as patch:
+        patch.delattr("probes.models.host.ModelHost.__init__")  # no model is loaded
+        answer_first(run, MIXED, report=again)
     assert again.results == []  # nothing is asked twice, and nothing said twice
     measure(lineage, PROBES, run, SETTINGS)
     done = evaluate(run, MIXED, report=again)
