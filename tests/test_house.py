@@ -274,9 +274,10 @@ def test_a_lineage_is_opened_in_one_place():
     assert opening == ["probes/run/inputs.py"]
 
 
-def test_one_module_registers_hooks():
+def test_two_modules_register_hooks():
+    """Of the residual stream, and of the gradient at what a module puts out."""
     places = {place for place, tree in sources("probes", "app") if hookings(tree)}
-    assert places == {"probes/models/hooks.py"}
+    assert places == {"probes/models/hooks.py", "probes/models/output_gradients.py"}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from probes.attribution.replay import Replay
 from probes.guard.recorded_path import Tensors
-from probes.models.hooks import Call, output_gradients
+from probes.models.output_gradients import Call, output_gradients
 
 _TRIED = 2  # examples on which slopes are held against forward mode's
 _TOLERANCE = 1e-3

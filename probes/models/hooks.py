@@ -1,16 +1,15 @@
-"""The one module of hooks: read the residual stream, add a vector to it, ablate a direction, clamp it.
+"""Hooks: read the residual stream, add a vector to it, ablate a direction, clamp it.
 
-Each is a context manager; nothing else in the package registers a hook. Inside, forward passes and generation are read
-or changed; on leaving, also by an exception, no hook remains, and the model computes what it computed before, bit for
-bit. No activation is changed in place. `models.view.view_of` finds the parts of any causal language model of
-transformers.
+Each is a context manager; beside `output_gradients`, nothing else in the package registers a hook. Inside, forward
+passes and generation are read or changed; on leaving, also by an exception, no hook remains, and the model computes
+what it computed before, bit for bit. No activation is changed in place. `models.view.view_of` finds the parts of any
+causal language model of transformers.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from probes.errors import ActivationError
 from probes.models.architecture import ModelParts, entering, first_tensor
@@ -106,46 +104,6 @@ def watch_training(
             hook = weight.register_post_accumulate_grad_hook(lambda reached, name=name: gradient(name, reached.grad))
             stack.callback(hook.remove)
         yield
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a module was called with, and the place of one tensor among all that it put out."""
-
-    args: Any
-    kwargs: Any
-    output: int
-
-
-@contextlib.contextmanager
-def output_gradients(
-    modules: Sequence[nn.Module], examples: int, take: Callable[[int, Call, Tensor], None]
-) -> Iterator[None]:
-    """Passes that are made while it is open give `take`, in their backward pass, the gradient at each module's output.
-
-    `take` gets the module's place, its call and the gradient. Modules below which no weight is trained begin the
-    backward pass. What all examples of a batch share, as the embedding of positions, has a gradient for each of them.
-    """
-
-    def note(module: int, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        leaves, form = tree_flatten(output)
-        for place, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 1:
-                leaves[place] = _alias(leaf, examples)
-                leaves[place].register_hook(partial(take, module, Call(args, kwargs, place)))
-        return tree_unflatten(leaves, form)
-
-    with contextlib.ExitStack() as stack:
-        for place, module in enumerate(modules):
-            stack.callback(module.register_forward_hook(partial(note, place), with_kwargs=True).remove)
-        yield
-
-
-def _alias(tensor: Tensor, examples: int) -> Tensor:
-    """The same numbers, whose gradient is from behind the module alone: one output may be made from another."""
-    if not tensor.requires_grad:
-        tensor.requires_grad_()
-    return tensor.expand(examples, *tensor.shape[1:]) if len(tensor) == 1 else tensor.view_as(tensor)
 
 
 @contextlib.contextmanager
