@@ -15,15 +15,14 @@ from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scal
 from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
-_HEIGHT, _HEIGHT_3D = 560, 640
+_HEIGHT, _HEIGHT_3D = 560, 490
 _LIFTS = (-20.0, 20.0)  # pixels from a role's mark up to its name: below it, else above; the witness's the other way
 _RIGHT = 24.0  # pixels right of the plot
-_SEEN = 1.15  # longest side of a box that is seen whole from the nearest place of the camera
+_SEEN = 1.55  # diagonal of the box, drawn with a volume of 1, that is seen whole from a distance of 1
 _ROOM = {"along": 0.16, "across": 0.10, "third": 0.10}  # of the span, on either side
 _ASPECT = 2.2  # of the plot on a wide page
 _ALONG = "along the way back (return fraction)"
 _ACROSS = "main off-axis direction (units of ‖v‖)"
-_THIRD = "second off-axis direction (units of ‖v‖)"
 _CAPTION = (
     "Mean displacement of harmful prompts from the aligned model (origin), in units of the distance to the witness, "
     "which lies at (1, 0). Across: the direction in which all trajectories together leave the axis most. "
@@ -174,9 +173,9 @@ def space(
     scenes.name_arms(fig, {arm for arm, _, _ in paths}, scenes.beyond(table, far), 118)
     fig.update_layout(
         scene={
-            "xaxis": {"title": {"text": _ALONG}},
-            "yaxis": {"title": {"text": _ACROSS}},
-            "zaxis": {"title": {"text": _THIRD}},
+            "xaxis": {"title": {"text": "along the way back"}},
+            "yaxis": {"title": {"text": "main off-axis"}},
+            "zaxis": {"title": {"text": "second off-axis"}},
             "aspectmode": "data",
             "camera": _camera(near),
         },
@@ -189,12 +188,12 @@ def space(
 
 
 def _camera(table: pd.DataFrame) -> dict[str, Any]:
-    """So far away that the longest side of the box is seen on a narrow page too."""
+    """So far away that the box and the names of its axes are seen whole on a narrow page, and aimed below its middle."""
     spans = [_span(table, column) for column in ("along", "across", "third")]
     lengths = [high - low for low, high in spans]
-    longest = max(lengths) / math.prod(lengths) ** (1 / 3)  # how long Plotly draws it
-    away = max(longest / _SEEN, 1.0)
-    return {"eye": {"x": 0.55 * away, "y": -1.75 * away, "z": 0.85 * away}}
+    away = math.hypot(*lengths) / math.prod(lengths) ** (1 / 3) / _SEEN  # Plotly draws every box with a volume of 1
+    eye = {"x": 0.55 * away, "y": -1.75 * away, "z": 0.85 * away}
+    return {"eye": eye, "center": {"x": 0.0, "y": 0.0, "z": -0.1}}
 
 
 def _path_in_space(arm: str, seed: int, path: pd.DataFrame, *, marked: int | None) -> dict[str, Any]:
