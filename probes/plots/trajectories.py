@@ -188,7 +188,7 @@ def space(
 
 
 def _camera(table: pd.DataFrame) -> dict[str, Any]:
-    """So far away that the box and the names of its axes are seen whole on a narrow page, and aimed below its middle."""
+    """So far away that the box and its axes' names are seen whole on a narrow page, and aimed below its middle."""
     spans = [_span(table, column) for column in ("along", "across", "third")]
     lengths = [high - low for low, high in spans]
     away = math.hypot(*lengths) / math.prod(lengths) ** (1 / 3) / _SEEN  # Plotly draws every box with a volume of 1
