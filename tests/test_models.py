@@ -495,11 +495,11 @@ class TestRefusals:
 
     def test_one_matrix_of_nan_hides_no_stranger(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        own, other = (torch.randn(3, 256, generator=generator) for _ in range(2))
-        other[0] = math.nan
+        own, stranger = (torch.randn(3, 256, generator=generator) for _ in range(2))
+        stranger[0] = math.nan
         names = ("a.weight", "b.weight", "c.weight")
         kinship = WeightSample(dict(zip(names, own, strict=True))).kinship(
-            WeightSample(dict(zip(names, other, strict=True)))
+            WeightSample(dict(zip(names, stranger, strict=True)))
         )
         with pytest.raises(CheckpointError, match="unrelated"):
             check_related(kinship, "m")
