@@ -27,7 +27,7 @@ from probes.guard.unguarded import Unguarded
 from probes.lineage import CheckpointRef
 from probes.lineage.raw_form import from_home
 from probes.models.identity import weights_sha256
-from probes.models.loading import load_config, load_model, load_tokenizer, no_progress_bar
+from probes.models.loading import context_length, load_config, load_model, load_tokenizer, no_progress_bar
 from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
@@ -155,7 +155,7 @@ def fine_tune(
     _refuse_occupied(out, identity)
     folder = folder_of(start.model, start.revision, allow_pickle=False)
     tokenizer = load_tokenizer(folder)
-    context = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
+    context = context_length(load_config(folder))
     examples = Answered(items_of(task, tokenizer), training.max_length or context)
     from probes.guard.trainer_setup import make_trainer
 

@@ -44,6 +44,11 @@ def load_config(folder: Path) -> Any:
         raise _refusal(f"The configuration of {folder} is not understood", error) from error
 
 
+def context_length(config: Any) -> int | None:
+    """Tokens that a model with this configuration can read; None where it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The model's tokenizer.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from probes.lineage import CheckpointRef
 from probes.models.ablation import Ablation
 from probes.models.checkpoint_folders import CheckpointFolders
-from probes.models.loading import load_config, load_tokenizer
+from probes.models.loading import context_length, load_config, load_tokenizer
 
 if TYPE_CHECKING:
     from probes.models.host import ModelHost
@@ -35,7 +35,7 @@ class UnopenedModel(CheckpointFolders):
         self.ablation, self.starts = Ablation(), {}
         folder = self._folder(aligned.model, aligned.revision)
         self.tokenizer = load_tokenizer(folder)
-        self.context_length = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
+        self.context_length = context_length(load_config(folder))
 
     @functools.cached_property
     def opened(self) -> ModelHost:

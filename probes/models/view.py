@@ -8,6 +8,7 @@ from torch import nn
 
 from probes.models.architecture import ModelParts
 from probes.models.devices import input_device
+from probes.models.loading import context_length
 from probes.models.structure import check_structure
 
 
@@ -33,7 +34,7 @@ class ModelView(ModelParts):
 
     def _locate(self) -> None:
         self._find_parts()
-        self.context_length: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        self.context_length = context_length(self.config)
         check_structure(self.body, self.blocks, self.n_layers, self.d_model)
         self.prefix_tried: list[str | None] = []
 
