@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from probes.errors import LineageError
-from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness
+from probes.lineage import CheckpointRef, Lineage, Step, Trajectory, Witness, is_one_direction
 from probes.lineage.trajectories import single_trajectory
 
 LINEAGES = Path(__file__).parents[1] / "data" / "lineages"
@@ -160,3 +160,21 @@ def test_one_step_given_twice_is_refused_in_a_sentence(tmp_path):
         (tmp_path / name / "config.json").write_text("{}")
     with pytest.raises(LineageError, match="Give each checkpoint a step of its own"):
         single_trajectory([f"5={tmp_path / 'one'}", f"5={tmp_path / 'two'}"], None)
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected"),
+    [
+        ("block", True),
+        ("block-lora-sgd", True),
+        ("safety-direction", True),
+        ("control:covariance", False),
+        ("control:covariance-lora", False),
+        ("control:covariance:3", True),
+        ("control:covariance:3-lora-sgd", True),
+        ("control:permuted-labels", False),
+        ("control:permuted-labels:3", True),
+    ],
+)
+def test_a_numbered_draw_is_one_direction_at_every_seed_and_a_control_alone_is_not(arm, expected):
+    assert is_one_direction(arm) is expected

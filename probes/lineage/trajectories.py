@@ -18,6 +18,7 @@ from probes.store.remote import download_trainer_folder, is_url, whole_url
 
 _NAMED = re.compile(r"^(?P<arm>[A-Za-z][\w:-]*?)(?:@(?P<seed>\d+))?=(?P<place>.+)$")
 _CONTROL = "control:"
+_DRAW = re.compile(rf"{_CONTROL}.+:\d+(-.+)?")  # behind the number the way in which it was trained
 _STEPPED = re.compile(r"^(?P<step>\d+)=(?P<place>.+)$")
 
 
@@ -113,8 +114,7 @@ class Trajectory(Record):
 
 def is_one_direction(arm: str) -> bool:
     """Whether all seeds of an arm are guarded along one direction; a control without a number draws one a seed."""
-    plain = arm.partition("-")[0] if arm.startswith(_CONTROL) else arm  # without the way in which it was trained
-    return not plain.startswith(_CONTROL) or plain.rpartition(":")[2].isdecimal()
+    return not arm.startswith(_CONTROL) or _DRAW.fullmatch(arm) is not None
 
 
 def name_trainings(trainings: Sequence[tuple[str, int]]) -> str:
