@@ -179,17 +179,17 @@ def _table(run: Context, rows: pd.DataFrame) -> None:
     )
     number, help_ = st.column_config.NumberColumn, {name: about.reading for name, about in DIRECTIONS.items()}
     columns = {
-        "direction": st.column_config.TextColumn("direction", pinned=True, width=166),
+        "direction": st.column_config.TextColumn("direction", pinned=True, width=160),
         "refit": number("AUROC, refitted", help=help_["refit"], width=104),
-        "interval": st.column_config.TextColumn("95 %", width=100),
-        "by_layer": st.column_config.LineChartColumn("by layer", y_min=0, y_max=1, width=72),
+        "interval": st.column_config.TextColumn("95 %", width=94),
+        "by_layer": st.column_config.LineChartColumn("by layer", y_min=0, y_max=1, width=60),
         "auroc": number("AUROC, kept", help=help_["auroc"], width=92),
-        "angle": number("turned, °", help=help_["angle"], width=74),
-        "d_prime": number("d′", help=help_["d_prime"], width=52),
-        "norm": number("gap", help=help_["norm"], width=58),
-        "accuracy": number("accuracy", help=help_["accuracy"], width=76),
-        "calibration": number("calibration", help=help_["calibration"], width=86),
-        "says": st.column_config.TextColumn("what it is", width=256),
+        "angle": number("turned, °", help=help_["angle"], width=70),
+        "d_prime": number("d′", help=help_["d_prime"], width=50),
+        "norm": number("gap", help=help_["norm"], width=56),
+        "accuracy": number("accuracy", help=help_["accuracy"], width=74),
+        "calibration": number("calibration", help=help_["calibration"], width=84),
+        "says": st.column_config.TextColumn("what it is", width=194),
         "reason": st.column_config.TextColumn("not defined because"),
     }
     shown = [name for name in columns if name != "reason" or own["reason"].notna().any()]
