@@ -203,7 +203,7 @@ def _intervals(world: Organism, table: pd.DataFrame) -> Iterator[Job]:
 
 
 def _subsets(world: Organism, _: pd.DataFrame, count: int) -> Iterator[Job]:
-    """Each half-subset in two orders: how far an order agrees with the other, no score can beat."""
+    """Each half-subset in two orders; where these correlate by r, the best score does by about √r with either."""
     for number, (part, first) in itertools.product(range(count), HALVES.items()):
         places = half(len(world.examples), number)
         about = {"run": world.name, "part": part, "number": number, "order": first + number}

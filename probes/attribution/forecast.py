@@ -49,10 +49,12 @@ def forecast(
         report: told of every batch.
         seed: of the batches that d₀ is taken from.
     """
-    pulls = [reading.gradient for reading in read_targets(replay.view, probe, targets, replay.weights)]
-    moved = [name for name in replay.weights if any(bool(pull[name].any()) for pull in pulls)]
-    scale = first_scale(replay, seed, moved)
-    directions = [{name: pull[name].mul_(scale[name]).neg_() for name in moved} for pull in pulls]
+    directions = [reading.gradient for reading in read_targets(replay.view, probe, targets, replay.weights)]
+    moved = [name for name in replay.weights if any(bool(pull[name].any()) for pull in directions)]
+    directions = [{name: pull[name] for name in moved} for pull in directions]  # of the others nothing is held
+    for name, own in first_scale(replay, seed, moved).items():
+        for pull in directions:
+            pull[name].mul_(own).neg_()
     values, losses = np.zeros((len(targets), len(replay.examples))), np.zeros(len(replay.examples))
     order = sorted(range(len(replay.examples)), key=lambda place: len(replay.examples[place].ids))
     slopes_of = slopes_along(replay, directions, order)

@@ -25,6 +25,7 @@ CHANGES = (
         {
             "choose-statistic": "refit",
             "choose-direction": "refusal",
+            "choose-prompts": "densities",
             "choose-steps": ["5", "50"],
         },
     ),

@@ -67,9 +67,22 @@ def test_slopes_of_the_upper_blocks_alone():
     check(replay_on(tiny_model(), lambda name: "layers.0." not in name and "embed" not in name), "backwards")
 
 
-def test_a_weight_that_another_module_uses_is_found_out(monkeypatch):
+@pytest.fixture
+def crossed(monkeypatch):
+    """A model whose last norm also uses the weight of another."""
     model = tiny_model()
     norm, lowest = model.model.norm, model.model.layers[0].input_layernorm
     plain = norm.forward
     monkeypatch.setattr(norm, "forward", lambda stream: plain(stream) * lowest.weight)
-    check(replay_on(model), "forwards")
+    return replay_on(model)
+
+
+def test_a_weight_that_another_module_uses_is_found_out(crossed):
+    check(crossed, "forwards")
+
+
+def test_it_is_not_tried_on_examples_of_which_no_token_counts(crossed):
+    for place in PLACES[:3]:
+        ids = crossed.examples[place].ids
+        crossed.examples[place] = RecordedExample(ids, (-100,) * len(ids))
+    check(crossed, "forwards")
