@@ -179,7 +179,7 @@ def grammatical(tree):
 def test_directions_and_controls_are_made_in_one_room():
     guests = dict(sources(*(f"probes/{guest}" for guest in GUESTS)))
     assert len(guests) > 100
-    assert {place: made for place, tree in guests.items() if (made := builders(tree))} == {}
+    assert {place: calls for place, tree in guests.items() if (calls := builders(tree))} == {}
     assert {place for place, tree in guests.items() if draws(tree)} <= {*DRAWS_OF_ITS_OWN}
 
 
