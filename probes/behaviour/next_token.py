@@ -1,16 +1,17 @@
-"""The logits of the token that follows each prompt: read whole, or from the block on behind which something changes."""
+"""The logits of the token that follows each prompt: read whole, or from the block on behind which a vector is added."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probes.behaviour.answer_batches import read_prompts
-from probes.models.hooks import block_outputs, hold_blocks
+from probes.models.hooks import add, add_to_groups, block_outputs, hold_blocks
 from probes.models.prefix import SharedPrefix, prefix_fault, prefix_length, read_prefix, reread_prefix
 from probes.models.view import ModelView
 
@@ -30,7 +31,7 @@ def next_logits(host: ModelView, token_ids: Sequence[Sequence[int]]) -> Float[Te
 
 
 class RepeatedReading:
-    """Prompts that are read time and again by a model that is changed behind one block alone.
+    """Prompts that are read time and again by a model to which vectors are added behind one block alone.
 
     What the blocks up to there give is kept from the first reading, and not computed again. A model of which that
     cannot be done, or whose prompts take too much room, is read whole each time.
@@ -47,9 +48,18 @@ class RepeatedReading:
         self.logits = self._read_first() if self._keeps else next_logits(host, token_ids)
         self._keeps = self._keeps and self._is_the_same()
 
-    def logits_from(self, layer: int) -> Float[Tensor, "prompt vocabulary"]:
-        """As `logits`, by the model as it is now, in which nothing has changed but what leaves block `layer`."""
-        return self._read_from(layer) if self._keeps else next_logits(self._host, self._token_ids)
+    def logits_with(
+        self, layer: int, vectors: Float[np.ndarray, "vector d_model"]
+    ) -> Float[Tensor, "vector prompt vocabulary"]:
+        """As `logits`, with each of the vectors added behind block `layer` in turn; nothing else may have changed."""
+        if self._keeps:
+            with add_to_groups(self._host, layer, vectors):
+                return self._read_from(layer, len(vectors))
+        read = []
+        for vector in vectors:
+            with add(self._host, [layer], vector[None]):
+                read.append(next_logits(self._host, self._token_ids))
+        return torch.stack(read)
 
     @torch.inference_mode()
     def _read_first(self) -> Tensor:
@@ -64,19 +74,21 @@ class RepeatedReading:
         return _in_order(self._places, parts)
 
     @torch.inference_mode()
-    def _read_from(self, layer: int) -> Tensor:
-        parts, prefix = [], self._prefix_from(layer)
+    def _read_from(self, layer: int, ways: int) -> Tensor:
+        """The prompts in so many ways at once, which differ in what leaves block `layer`."""
+        parts, prefix = [], self._prefix_from(layer, ways)
         for batch, outputs in zip(self._places, self._of_batches, strict=True):
-            with hold_blocks(self._host.blocks[: layer + 1], outputs[layer]):
-                parts.append(self._read(batch, prefix))
-        return _in_order(self._places, parts)
+            with hold_blocks(self._host.blocks[: layer + 1], _repeated(outputs[layer], ways)):
+                logits = self._read([*batch] * ways, prefix)
+            parts.append(logits.unflatten(0, (ways, len(batch))))
+        return torch.stack([_in_order(self._places, [part[way] for part in parts]) for way in range(ways)])
 
-    def _prefix_from(self, layer: int) -> SharedPrefix:
+    def _prefix_from(self, layer: int, ways: int) -> SharedPrefix:
         """The prefix as it is now; of blocks that are not computed, whose keys nobody reads, as it was first."""
         if not self._prefix.ids:
             return self._prefix
-        with hold_blocks(self._host.blocks[: layer + 1], self._of_prefix[layer]):
-            return reread_prefix(self._host, self._prefix, layer + 1)
+        with hold_blocks(self._host.blocks[: layer + 1], _repeated(self._of_prefix[layer], ways)):
+            return reread_prefix(self._host, self._prefix, layer + 1, ways)
 
     def _read(self, batch: Sequence[int], prefix: SharedPrefix) -> Tensor:
         return read_prompts(self._host, [self._token_ids[prompt] for prompt in batch], prefix)[0]
@@ -84,7 +96,7 @@ class RepeatedReading:
     def _is_the_same(self) -> bool:
         """Whether the unchanged model, read from the middle, says what it said first."""
         try:
-            again = self._read_from(self._host.n_layers // 2)
+            again = self._read_from(self._host.n_layers // 2, 1)[0]
         except _FAULTS:
             return False
         return bool((again.log_softmax(dim=-1) - self.logits.log_softmax(dim=-1)).abs().max() <= _TOLERANCE)
@@ -92,6 +104,13 @@ class RepeatedReading:
     def _bytes(self) -> int:
         tokens = sum(len(batch) * max(len(self._token_ids[prompt]) for prompt in batch) for batch in self._places)
         return tokens * self._host.n_layers * self._host.d_model * int(self._host.model.dtype.itemsize)
+
+
+def _repeated(output: Any, ways: int) -> Any:
+    """What a block returns, so many times over."""
+    if isinstance(output, Tensor):
+        return output.repeat(ways, *[1] * (output.ndim - 1)) if ways > 1 else output
+    return type(output)(_repeated(part, ways) for part in output) if isinstance(output, tuple) else output
 
 
 def _batches(token_ids: Sequence[Sequence[int]]) -> list[list[int]]:

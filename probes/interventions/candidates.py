@@ -14,8 +14,8 @@ from probes.activations import automatic_batch_tokens, batches
 from probes.behaviour.next_token import RepeatedReading, next_logits
 from probes.behaviour.refusal_score import refusal_tokens, score
 from probes.directions.selection import Candidate
-from probes.interventions.deciding_scores import Estimate
-from probes.models.hooks import ablate, add, hand_over
+from probes.interventions.deciding_scores import UNDEFINED, Estimate
+from probes.models.hooks import ablate, hand_over
 from probes.models.prefix import body_inputs, prefix_length, read_prefix
 from probes.models.view import ModelView
 
@@ -87,27 +87,42 @@ class Scorer:
         vector = self._vector(position, layer)
         if not vector.any():
             return float("nan")
-        if name != "bypass":
-            return float(self._all.read(name, vector, layer).mean())
+        if name == "induce":
+            return float(self._all.induces(layer, vector[None]).mean())
+        if name == "kl":
+            return float(self._all.kl(vector).mean())
         with ablate(self._host, vector):
             return float(score(next_logits(self._host, self._harmful), self._tokens).mean())
 
-    def estimate(self, name: str, position: int, layer: int) -> Estimate:
-        """Induce or KL on a few prompts; NaN where the classes do not differ at this place.
+    def estimate_kl(self, position: int, layer: int) -> Estimate:
+        """KL on a few prompts; NaN where the classes do not differ at this place.
 
-        Induce is what all prompts have without the vector, and what it adds on these few; the bound is six standard
-        errors above. No KL is below zero, so that of all is at least the sum over the few, divided by all.
+        No KL is below zero, so that of all is at least the sum over the few, divided by all.
         """
         vector = self._vector(position, layer)
         if not vector.any():
-            return Estimate(float("nan"), float("nan"))
-        values, few, count = self._few.read(name, vector, layer), len(self._few.prompts), len(self._all.prompts)
-        if name == "kl":
-            return Estimate(float(values.mean()), float(values.sum() / count))
-        added = values - self._few.scores
-        error = added.std(ddof=1) * math.sqrt((1 - few / count) / few) if few < count else 0.0
-        value = float(self._all.scores.mean() + added.mean())
-        return Estimate(value, value + _ERRORS * float(error))
+            return UNDEFINED
+        values = self._few.kl(vector)
+        return Estimate(float(values.mean()), float(values.sum() / len(self._all.prompts)))
+
+    def estimate_induces(self, layer: int, positions: Sequence[int]) -> list[Estimate]:
+        """Induce on a few prompts at some positions of a layer; NaN where the classes do not differ there.
+
+        It is what all prompts have without the vector, and what it adds on these few; the bound is six standard errors
+        above.
+        """
+        vectors = [self._vector(position, layer) for position in positions]
+        defined = [place for place, vector in enumerate(vectors) if vector.any()]
+        estimates = [UNDEFINED] * len(vectors)
+        if not defined:
+            return estimates
+        few, count = len(self._few.prompts), len(self._all.prompts)
+        values = self._few.induces(layer, np.stack([vectors[place] for place in defined]))
+        for place, added in zip(defined, values - self._few.scores, strict=True):
+            error = added.std(ddof=1) * math.sqrt((1 - few / count) / few) if few < count else 0.0
+            value = float(self._all.scores.mean() + added.mean())
+            estimates[place] = Estimate(value, value + _ERRORS * float(error))
+        return estimates
 
     def _vector(self, position: int, layer: int) -> Float[np.ndarray, " d_model"]:
         return self.vectors[self.positions.index(position), layer]
@@ -127,11 +142,12 @@ class _Harmless:
         self.scores = score(self.reading.logits, tokens)
         self._plain = self.reading.logits.double().log_softmax(dim=-1)
 
-    def read(self, name: str, vector: np.ndarray, layer: int) -> Float[np.ndarray, " prompt"]:
-        """Each prompt's refusal score with the vector added, or its KL with the direction ablated."""
-        if name == "induce":
-            with add(self._host, [layer], vector[None]):
-                return score(self.reading.logits_from(layer), self._tokens)
+    def induces(self, layer: int, vectors: Float[np.ndarray, "vector d_model"]) -> Float[np.ndarray, "vector prompt"]:
+        """Each prompt's refusal score with each of the vectors added."""
+        return np.stack([score(logits, self._tokens) for logits in self.reading.logits_with(layer, vectors)])
+
+    def kl(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " prompt"]:
+        """Each prompt's KL with the direction ablated."""
         with ablate(self._host, vector):
             changed = next_logits(self._host, self.prompts).double().log_softmax(dim=-1)
         return (self._plain.exp() * (self._plain - changed)).sum(dim=-1).numpy()

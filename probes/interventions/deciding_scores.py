@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol, runtime_checkable
 
 from probes.directions.selection import NEAREST, Rule
@@ -32,6 +33,9 @@ class Estimate:
     bound: float
 
 
+UNDEFINED = Estimate(math.nan, math.nan)
+
+
 @runtime_checkable
 class Scores(Protocol):
     """Scores of candidates; asked twice, they answer the same, and compute nothing again."""
@@ -39,7 +43,7 @@ class Scores(Protocol):
     def score(self, name: str, place: Place) -> float:
         """One score, of all prompts; NaN where it is not defined."""
 
-    def estimate(self, name: str, place: Place) -> Estimate:
+    def estimates(self, name: str, places: Sequence[Place]) -> list[Estimate]:
         """Induce or KL of a few prompts; the score itself, twice, where that is known."""
 
 
@@ -52,14 +56,17 @@ def screen(places: Sequence[Place], rule: Rule, scores: Scores, done: Callable[[
         scores: compute them.
         done: is given (candidates done, candidates in all).
     """
-    passing = 0
+    passing, number = 0, 0
     reached: list[Place] = []
-    for number, place in enumerate(places):
-        if scores.estimate("induce", place).bound > rule.min_induce and scores.score("induce", place) > rule.min_induce:
-            reached.append(place)
-            if scores.estimate("kl", place).bound < rule.max_kl and scores.score("kl", place) < rule.max_kl:
-                passing += math.isfinite(scores.score("bypass", place))
-        done(number + 1, len(places))
+    for _, at_layer in groupby(sorted(places, key=_layer), key=_layer):
+        together = list(at_layer)
+        for place, induce in zip(together, scores.estimates("induce", together), strict=True):
+            if induce.bound > rule.min_induce and scores.score("induce", place) > rule.min_induce:
+                reached.append(place)
+                if scores.estimates("kl", [place])[0].bound < rule.max_kl and scores.score("kl", place) < rule.max_kl:
+                    passing += math.isfinite(scores.score("bypass", place))
+            number += 1
+            done(number, len(places))
     if passing:
         return
     for place in _nearest(places, reached, rule, scores):
@@ -67,12 +74,21 @@ def screen(places: Sequence[Place], rule: Rule, scores: Scores, done: Callable[[
             scores.score(name, place)
 
 
+def _layer(place: Place) -> int:
+    return place[1]
+
+
 def _nearest(places: Sequence[Place], reached: Sequence[Place], rule: Rule, scores: Scores) -> list[Place]:
     """Where none passes: candidates that seem to fail least, and that which seems to fail by its KL alone, least."""
-    induces = {place: scores.estimate("induce", place).value for place in places}
+    estimated = zip(places, scores.estimates("induce", places), strict=True)
+    induces = {place: estimate.value for place, estimate in estimated}
     short = {place: rule.min_induce - induce for place, induce in induces.items() if math.isfinite(induce)}
     refused = sorted(short.keys() - set(reached), key=lambda place: (short[place], place))
-    over = {place: scores.estimate("kl", place).value - rule.max_kl for place in [*reached, *refused[:_TRIED]]}
+    tried = [*reached, *refused[:_TRIED]]
+    over = {
+        place: estimate.value - rule.max_kl
+        for place, estimate in zip(tried, scores.estimates("kl", tried), strict=True)
+    }
 
     def faults(place: Place) -> tuple[int, float]:
         of_induce = 0.0 if place in reached else short[place] / max(abs(rule.min_induce), 1.0)

@@ -162,6 +162,24 @@ def add(
 
 
 @contextlib.contextmanager
+def add_to_groups(model: ModelParts, layer: int, vectors: Float[np.ndarray, "group d_model"]) -> Iterator[None]:
+    """h ← h + vector behind one block, at every token: each vector to as many rows of a pass as any, in their order.
+
+    So prompts that are repeated for every vector are read with all of them at once.
+
+    Raises:
+        ActivationError: as `add`.
+    """
+    moves = _tensor(model, np.stack([_check(model, [layer], vector[None])[0] for vector in vectors]))
+
+    def shift(stream: Tensor) -> Tensor:
+        return stream + moves.to(stream).repeat_interleave(len(stream) // len(moves), dim=0)[:, None]
+
+    with _after(model.blocks[layer], Places(None, generated=True), shift):
+        yield
+
+
+@contextlib.contextmanager
 def ablate(
     model: ModelParts,
     direction: Float[np.ndarray, " d_model"],

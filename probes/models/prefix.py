@@ -42,17 +42,21 @@ class SharedPrefix:
 
     Attributes:
         ids: the tokens.
-        layers: keys and values [1, head, token, d_head] of each block that was read.
+        layers: keys and values [1, head, token, d_head] of each block that was read; of prompts that are read in
+            several ways at once, [way, …].
     """
 
     ids: tuple[int, ...] = ()
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
 
     def cache(self, count: int) -> Any:
-        """A cache of transformers that holds the prefix for `count` prompts; what it gains is its own."""
+        """A cache of transformers that holds the prefix for `count` prompts; what it gains is its own.
+
+        Of several ways, all prompts of the first come first.
+        """
         cache = _empty_cache()
         for layer, pair in enumerate(self.layers):
-            cache.update(*(tensor.expand(count, -1, -1, -1) for tensor in pair), layer)
+            cache.update(*(_for_each(tensor, count) for tensor in pair), layer)
         cache.prompt_starts = len(self.ids)  # hooks on generated tokens ask where the prompt's own pass begins
         return cache
 
@@ -97,17 +101,28 @@ def read_prefix(
     return SharedPrefix(tuple(ids), _keys_and_values(_fill_cache(host, ids, last, differentiable=differentiable)))
 
 
-def reread_prefix(host: ModelView, prefix: SharedPrefix, first: int) -> SharedPrefix:
-    """The prefix as the model is now, in which no block before `first` is computed: of those, what is there already."""
+def reread_prefix(host: ModelView, prefix: SharedPrefix, first: int, ways: int = 1) -> SharedPrefix:
+    """The prefix as the model is now, in which no block before `first` is computed: of those, what is there already.
+
+    It is read as so many rows as there are `ways`, which the model changes each in its own.
+    """
     if not prefix.ids:
         return prefix
-    cache = _fill_cache(host, prefix.ids, None)
+    cache = _fill_cache(host, prefix.ids, None, rows=ways)
     return SharedPrefix(prefix.ids, (*prefix.layers[:first], *_keys_and_values(cache, first)))
 
 
-def _fill_cache(host: ModelView, ids: Sequence[int], last: int | None, *, differentiable: bool = False) -> Any:
+def _for_each(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    """Rows of a prefix, each for its share of `count` prompts; one for all is not copied."""
+    ways = len(tensor)
+    return tensor.expand(count, -1, -1, -1) if ways == 1 else tensor.repeat_interleave(count // ways, dim=0)
+
+
+def _fill_cache(
+    host: ModelView, ids: Sequence[int], last: int | None, *, rows: int = 1, differentiable: bool = False
+) -> Any:
     cache = _empty_cache()
-    tokens, mask = pad_tokens([ids], host.device)
+    tokens, mask = pad_tokens([ids] * rows, host.device)
     layers = [] if last is None else [last]
     reading = torch.inference_mode(not differentiable)
     with reading, hand_over(host.blocks, layers, _leave), contextlib.suppress(LastLayerReached):

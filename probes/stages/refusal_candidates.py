@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from probes.directions.selection import ESTIMATES, KEYS, Candidate, Rule
 from probes.errors import PromptError
 from probes.interventions.candidates import Asked, Scorer
-from probes.interventions.deciding_scores import Estimate, Place, screen
+from probes.interventions.deciding_scores import UNDEFINED, Estimate, Place, screen
 from probes.models import ModelHost
 from probes.progress import Progress, Report
 from probes.run import Run
@@ -95,23 +95,39 @@ class _Kept:
         if row is not None and (row[published] is not None or _is_undefined(row)):
             return math.nan if row[published] is None else float(row[published])
         value = self._scorer().score(name, *place)
+        row = self._row(place)
         if math.isfinite(value):
-            self._row(place)[published] = value
-        self._keep(place)
+            row[published] = value
+        self._keep()
         return value
 
-    def estimate(self, name: str, place: Place) -> Estimate:
+    def estimates(self, name: str, places: Sequence[Place]) -> list[Estimate]:
         """What a few prompts say, or all of them where that is known."""
+        unknown = [place for place in places if self._known(name, place) is None]
+        if name == "kl":
+            for place in unknown:
+                self._keep_estimates(name, {place: self._scorer().estimate_kl(*place)})
+        else:
+            for layer in dict.fromkeys(layer for _, layer in unknown):
+                together = [place for place in unknown if place[1] == layer]
+                estimates = self._scorer().estimate_induces(layer, [position for position, _ in together])
+                self._keep_estimates(name, dict(zip(together, estimates, strict=True)))
+        return [self._known(name, place) or UNDEFINED for place in places]
+
+    def _known(self, name: str, place: Place) -> Estimate | None:
         row, published = self.rows.get(place), KEYS[name]
-        if row is not None and (row[published] is not None or _is_undefined(row)):
+        if row is None:
+            return None
+        if row[published] is not None or _is_undefined(row):
             return Estimate(*[self.score(name, place)] * 2)
-        if row is not None and published in row.get(ESTIMATES, {}):
-            return Estimate(*row[ESTIMATES][published])
-        estimate = self._scorer().estimate(name, *place)
-        if math.isfinite(estimate.value):
-            self._row(place).setdefault(ESTIMATES, {})[published] = [estimate.value, estimate.bound]
-        self._keep(place)
-        return estimate
+        return Estimate(*row[ESTIMATES][published]) if published in row.get(ESTIMATES, {}) else None
+
+    def _keep_estimates(self, name: str, estimates: Mapping[Place, Estimate]) -> None:
+        for place, estimate in estimates.items():
+            row = self._row(place)
+            if math.isfinite(estimate.value):
+                row.setdefault(ESTIMATES, {})[KEYS[name]] = [estimate.value, estimate.bound]
+        self._keep()
 
     def rows_in_order(self) -> list[dict[str, Any]]:
         """The rows, in the order of their places."""
@@ -121,8 +137,7 @@ class _Kept:
         empty = {KEYS["position"]: place[0], KEYS["layer"]: place[1], **dict.fromkeys(list(KEYS.values())[2:])}
         return self.rows.setdefault(place, empty)
 
-    def _keep(self, place: Place) -> None:
-        self._row(place)
+    def _keep(self) -> None:
         self.changed = True
         self._run.write_json(_PART, {"made_from": self._key, "rows": self.rows_in_order()})
 

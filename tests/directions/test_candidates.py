@@ -95,16 +95,16 @@ def test_a_reading_is_taken_up_behind_the_block_that_is_changed(host):
         next(block.children()).register_forward_hook(lambda *_, n=n: computed.append(n))
         for n, block in enumerate(host.blocks)
     ]
-    vector = np.random.default_rng(0).standard_normal((1, WIDTH))
-    with add(host, [1], vector):
-        changed = reading.logits_from(1)
+    vectors = np.random.default_rng(0).standard_normal((3, WIDTH))
+    changed = reading.logits_with(1, vectors)
     assert set(calls) == set(range(host.n_layers))
     assert set(computed) == set(range(2, host.n_layers))
     for hook in (*hooks, *inner):
         hook.remove()
-    with add(host, [1], vector):
-        assert torch.allclose(changed, next_logits(host, token_ids), atol=1e-5)
-    assert (changed - reading.logits).abs().max() > 1e-2
+    for vector, logits in zip(vectors, changed, strict=True):
+        with add(host, [1], vector[None]):
+            assert torch.allclose(logits, next_logits(host, token_ids), atol=1e-5)
+    assert (changed - reading.logits).abs().amax(dim=(1, 2)).min() > 1e-2
     assert not any("forward" in vars(block) for block in host.blocks)
 
 
@@ -113,8 +113,10 @@ def test_a_reading_that_takes_too_much_room_is_read_whole(host, monkeypatch):
     token_ids = prompts(4, 6)
     reading = RepeatedReading(host, token_ids)
     assert not reading._of_batches
-    with add(host, [0], np.ones((1, WIDTH))):
-        assert torch.equal(reading.logits_from(0), next_logits(host, token_ids))
+    vectors = np.stack([np.ones(WIDTH), np.arange(WIDTH) / WIDTH])
+    for vector, logits in zip(vectors, reading.logits_with(0, vectors), strict=True):
+        with add(host, [0], vector[None]):
+            assert torch.equal(logits, next_logits(host, token_ids))
 
 
 def test_an_estimate_is_of_a_few_prompts_and_says_how_far_the_score_can_be(host):
@@ -128,7 +130,8 @@ def test_an_estimate_is_of_a_few_prompts_and_says_how_far_the_score_can_be(host)
         vector = scorer.vectors[(-2, -1).index(position), layer]
         with add(host, [layer], vector[None]):
             added = score(alone(host, scorer._few.prompts), refusal_tokens(host.tokenizer)) - plain[some]
-        induce, kl = (scorer.estimate(name, position, layer) for name in ("induce", "kl"))
+        together = scorer.estimate_induces(layer, (-2, -1))
+        induce, kl = together[(-2, -1).index(position)], scorer.estimate_kl(position, layer)
         error = added.std(ddof=1) / 2 * math.sqrt(1 - 4 / 12)
         assert induce.value == pytest.approx(plain.mean() + added.mean(), abs=1e-5)
         assert induce.bound == pytest.approx(induce.value + 6 * error, abs=1e-4)
@@ -139,8 +142,7 @@ def test_an_estimate_is_of_a_few_prompts_and_says_how_far_the_score_can_be(host)
 
 def test_of_so_few_prompts_an_estimate_is_the_score(host):
     scorer = Scorer(host, Asked((prompts(6, 1), prompts(5, 2)), (prompts(7, 3), prompts(4, 4))), (-1,))
-    for name in ("induce", "kl"):
-        estimate = scorer.estimate(name, -1, 1)
+    for name, estimate in (("induce", scorer.estimate_induces(1, [-1])[0]), ("kl", scorer.estimate_kl(-1, 1))):
         assert estimate.value == estimate.bound == pytest.approx(scorer.score(name, -1, 1), abs=1e-6)
 
 
@@ -171,6 +173,9 @@ class Table:
     def score(self, name, place):
         self.known[place][name] = self.rows[place][name]
         return self.rows[place][name]
+
+    def estimates(self, name, places):
+        return [self.estimate(name, place) for place in places]
 
     def estimate(self, name, place):
         if name in self.known[place]:
