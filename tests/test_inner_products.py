@@ -1,4 +1,4 @@
-"""Very many prompts: the factors answer as the matrix does, and a measurement of 20,000 stays under two gigabytes."""
+"""More prompts than dimensions: factors answer as the matrix does, and 20,000 are measured in under two gigabytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import sys
 import numpy as np
 import pytest
 
+from probes import nulls
 from probes.directions.reversion import reversions_at_layer
-from probes.drift import comparison, geometry, inner_products, measure
-from probes.drift.inner_products import Factors, sum_of_product, sums_over_other_groups
+from probes.drift import comparison, geometry, grams, measure
+from probes.drift.inner_products import Factors, squared_distances, sum_of_product, sums_over_other_groups
 from probes.errors import UsageError
 from probes.lineage import Lineage
+from probes.nulls import gaussian, power
 from probes.prompts import PromptSet
 from probes.store.settings import Settings
 from probes.tasks.measure import measure as measure_run
@@ -37,7 +39,8 @@ def with_matrices(monkeypatch, compute):
     """What `compute` gives with factors, and with matrices."""
     by_factors = compute()
     with monkeypatch.context() as patch:
-        patch.setattr(inner_products, "MOST_PROMPTS", PROMPTS)
+        for module in (grams, comparison, gaussian, nulls.layer, power):
+            patch.setattr(module, "inner_products", lambda left, right: left @ right.T)
         return by_factors, compute()
 
 
@@ -70,19 +73,44 @@ def test_cka_and_spectrum_are_those_of_the_matrices(roles, monkeypatch):
     np.testing.assert_allclose(np.abs(factors.axes @ matrices.axes.T), np.eye(3), atol=1e-6)
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_every_null_and_its_power_are_those_of_the_matrices(roles, monkeypatch, grouped):
+    """Fewer prompts than above, and more of them than dimensions still; the draws are the same random numbers."""
+    harmful = HARMFUL[:96]
+    aligned, witness, tuned = (rows[:96] for rows in roles)
+    groups = np.array([f"t{number // 4}" for number in range(96)]) if grouped else None
+
+    def compute():
+        resampling = nulls.Resampling.of(harmful, groups=groups, draws=400, permutations=199)
+        reversions = reversions_at_layer(aligned, witness)
+        layer = nulls.LayerNulls(aligned, reversions, reversions[harmful].mean(axis=0), resampling, splits=5)
+        return layer.against(tuned), nulls.measure_power(layer, tuned)
+
+    (factors, power_of_factors), (matrices, power_of_matrices) = with_matrices(monkeypatch, compute)
+    assert power_of_factors == power_of_matrices
+    for name, null in matrices.items():
+        ours = factors[name]
+        assert (ours.reason, ours.note, ours.p_value()) == (null.reason, null.note, pytest.approx(null.p_value())), name
+        observed = np.array([ours.observed, null.observed], dtype=float)  # None is no number
+        np.testing.assert_allclose(*observed, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours.draws, null.draws, rtol=1e-4, atol=1e-5)
+
+
 def test_what_factors_answer_is_what_their_matrix_answers():
     rng = np.random.default_rng(0)
     left, right, weights = rng.standard_normal((3, 7, 4))
     factors, matrix, codes = Factors(left, right), left @ right.T, np.array([0, 1, 0, 2, 1, 0, 2])
     np.testing.assert_allclose(weights.T @ factors, weights.T @ matrix)
     np.testing.assert_allclose(factors @ weights, matrix @ weights)
+    np.testing.assert_allclose(factors.T @ weights, matrix.T @ weights)
     np.testing.assert_allclose(factors.diagonal(), matrix.diagonal())
     for axis in (0, 1):
         np.testing.assert_allclose(factors.sum(axis=axis), matrix.sum(axis=axis))
     chosen = np.ix_(codes == 0, codes == 1)
     np.testing.assert_allclose(factors[chosen] @ np.eye(2), matrix[chosen])
     np.testing.assert_allclose(sums_over_other_groups(factors, codes), sums_over_other_groups(matrix, codes))
-    own = Factors(left, left)
+    own, couples = Factors(left, left), np.array([[0, 1, 2, 3, 4, 5, 6, 0], [1, 2, 3, 4, 5, 6, 0, 0]])
+    np.testing.assert_allclose(squared_distances(own, couples), squared_distances(left @ left.T, couples), atol=1e-12)
     pairs = ((own, own), (own, left @ left.T), (left @ left.T, own))
     np.testing.assert_allclose([sum_of_product(*pair) for pair in pairs], ((left @ left.T) ** 2).sum())
 

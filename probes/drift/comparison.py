@@ -17,6 +17,7 @@ from probes.drift.inner_products import Gram, inner_products, sum_of_product
 from probes.errors import StatisticsError
 
 LEADING = 10  # leading directions of per-prompt variation whose angles are compared
+_FEWEST = 4  # prompts, for a debiased similarity
 _RELATIVE_ZERO = 1e-10
 _BASIS_GAIN = 0.5
 
@@ -79,11 +80,13 @@ class Portrait:
     Attributes:
         displacement: mean activation over the harmful prompts, less that of the aligned model.
         gram: centred Gram matrix of all prompts.
+        hsic: its debiased HSIC with itself; 0 where the prompts do not differ, or are fewer than four.
         axes: the ten leading directions in which prompts differ, orthonormal rows; fewer where fewer exist.
     """
 
     displacement: Float[np.ndarray, " d_model"]
     gram: Gram
+    hsic: float
     axes: Float[np.ndarray, "axis d_model"]
 
     @classmethod
@@ -95,7 +98,8 @@ class Portrait:
     ) -> Portrait:
         """The portrait from a checkpoint's activations; `aligned` is the aligned model's mean over harmful prompts."""
         inner = gram(rows)
-        return cls(mean_displacement(rows, harmful, aligned), inner, spectrum(inner, rows, LEADING).axes)
+        hsic = _unbiased_hsic(inner, inner) if len(rows) >= _FEWEST else 0.0
+        return cls(mean_displacement(rows, harmful, aligned), inner, hsic, spectrum(inner, rows, LEADING).axes)
 
 
 def mean_displacement(
@@ -128,14 +132,11 @@ def compare_layers(start: Portrait, end: Portrait, reversion: float) -> LayerCom
     """Compare two checkpoints at one layer; `reversion` is ‖v_rev‖ there, from the same prompts."""
     lengths = float(np.linalg.norm(start.displacement) * np.linalg.norm(end.displacement))
     distance = float(np.linalg.norm(end.displacement - start.displacement))
-    try:
-        cka = cka_of_grams(start.gram, end.gram) if len(start.gram) >= 4 else None
-    except StatisticsError:
-        cka = None  # a layer that does not vary over prompts
+    own = start.hsic * end.hsic  # not above 0 where a layer does not vary over prompts
     return LayerComparison(
         distance=distance / reversion if reversion else None,
         cosine=float(start.displacement @ end.displacement) / lengths if lengths else None,
-        cka=cka,
+        cka=_unbiased_hsic(start.gram, end.gram) / float(np.sqrt(own)) if own > 0 else None,
         overlap=_overlap_of_bases(start.axes.T, end.axes.T) if len(start.axes) and len(end.axes) else None,
     )
 
@@ -176,26 +177,17 @@ def linear_cka(
     Raises:
         StatisticsError: fewer than 4 prompts, not the same number of prompts, or representations that do not vary.
     """
-    if first.shape[0] != second.shape[0] or first.shape[0] < 4:
+    if first.shape[0] != second.shape[0] or first.shape[0] < _FEWEST:
         raise StatisticsError(
             "These representations cannot be compared",
             got=f"{first.shape[0]} and {second.shape[0]} prompts",
             expected="the same prompts in both, 4 or more",
         )
-    return cka_of_grams(gram(first), gram(second), debiased=debiased)
-
-
-def cka_of_grams(first: Gram, second: Gram, *, debiased: bool = True) -> float:
-    """`linear_cka` from the centred Gram matrices, for whoever compares many representations with each other.
-
-    Raises:
-        StatisticsError: a representation does not vary over the prompts.
-    """
-    hsic = _unbiased_hsic if debiased else _biased_hsic
-    own = hsic(first, first) * hsic(second, second)
+    k, g, hsic = gram(first), gram(second), _unbiased_hsic if debiased else sum_of_product
+    own = hsic(k, k) * hsic(g, g)
     if not own > 0:
         raise StatisticsError("A representation does not vary over the prompts", expected="prompts that differ")
-    return float(hsic(first, second) / np.sqrt(own))
+    return float(hsic(k, g) / np.sqrt(own))
 
 
 def selectivity(
@@ -298,13 +290,9 @@ def orthonormal(rows: Float[np.ndarray, "row d"], *, floor: float = 0.0) -> Floa
 
 
 def gram(rows: Float[np.ndarray, "prompt d_model"]) -> Gram:
-    """Inner products of the prompts' activations about their mean, in float64; of very many prompts as factors."""
+    """Inner products of the prompts' activations about their mean, in float64."""
     centred = rows - rows.mean(axis=0, dtype=np.float64)
     return inner_products(centred, centred)
-
-
-def _biased_hsic(k: Gram, g: Gram) -> float:
-    return sum_of_product(k, g)
 
 
 def _unbiased_hsic(k: Gram, g: Gram) -> float:

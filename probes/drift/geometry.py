@@ -73,7 +73,9 @@ def spectrum(gram: Gram, rows: Float[np.ndarray, "prompt d_model"], axes: int = 
         rows: the activations.
         axes: how many principal axes to work out.
     """
-    values, vectors = np.linalg.eigh(gram.left.T @ gram.left if isinstance(gram, Factors) else gram)
+    small = gram.left.T @ gram.left if isinstance(gram, Factors) else gram
+    # without vectors it takes a fifth of the time
+    values, vectors = np.linalg.eigh(small) if axes else (np.linalg.eigvalsh(small), np.empty((len(small), 0)))
     values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1]
     count = min(axes, int((values > 1e-10 * max(values[0], np.finfo(np.float64).tiny)).sum()))
     leading = vectors[:, :count].T

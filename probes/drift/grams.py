@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from probes.drift.inner_products import Gram, inner_products
+from probes.drift.inner_products import Factors, Gram, inner_products, row_products
 from probes.errors import StatisticsError
 
 MIN_GROUPS = 6
@@ -42,7 +42,7 @@ class Grams:
         tuned: Float[np.ndarray, "prompt d_model"],
         harmful: Bool[np.ndarray, " prompt"],
     ) -> Grams:
-        """The Gram matrices of one layer; of very many prompts their factors.
+        """The Gram matrices of one layer; of more prompts than dimensions their factors.
 
         Args:
             aligned: the aligned model's activations.
@@ -50,13 +50,24 @@ class Grams:
             tuned: the checkpoint's activations.
             harmful: which prompts are harmful.
         """
-        moved, back = tuned - aligned.astype(np.float64), reversions
+        return cls.between(tuned - aligned.astype(np.float64), reversions, harmful)
+
+    @classmethod
+    def between(
+        cls,
+        moved: Float[np.ndarray, "prompt d_model"],
+        back: Float[np.ndarray, "prompt d_model"],
+        harmful: Bool[np.ndarray, " prompt"],
+    ) -> Grams:
+        """The same from displacements and reversions."""
         return cls(inner_products(moved, moved), inner_products(moved, back), inner_products(back, back), harmful)
 
     def only_harmful(self) -> Grams:
         """The same inner products between harmful prompts alone."""
-        keep = np.ix_(self.harmful, self.harmful)
         harmful = np.ones(int(self.harmful.sum()), dtype=bool)
+        if isinstance(self.cross, Factors):
+            return Grams.between(self.cross.left[self.harmful], self.cross.right[self.harmful], harmful)
+        keep = np.ix_(self.harmful, self.harmful)
         return Grams(self.moved[keep], self.cross[keep], self.back[keep], harmful)
 
 
@@ -84,12 +95,15 @@ class Products:
         second: Float[np.ndarray, "draw prompt"],
     ) -> Products:
         """Products for the weights of two halves; a half's mean is `weights @ rows`."""
-        moved, back = grams.moved, grams.back
-        daa, dab, dbb = _forms(moved, first, second)
-        vaa, vab, vbb = _forms(back, first, second)
-        crossed_a, crossed_b = first @ grams.cross, second @ grams.cross
-        dava, davb = _dot(crossed_a, first), _dot(crossed_a, second)
-        dbva, dbvb = _dot(crossed_b, first), _dot(crossed_b, second)
+        if isinstance(grams.cross, Factors):  # products of mean displacements and mean reversions
+            da, db, va, vb = (half @ rows for rows in (grams.cross.left, grams.cross.right) for half in (first, second))
+            daa, dab, dbb = (row_products(*pair) for pair in ((da, da), (da, db), (db, db)))
+            vaa, vab, vbb = (row_products(*pair) for pair in ((va, va), (va, vb), (vb, vb)))
+            dava, davb, dbva, dbvb = (row_products(start, end) for start in (da, db) for end in (va, vb))
+        else:
+            daa, dab, _, dbb = _forms(grams.moved, first, second)
+            vaa, vab, _, vbb = _forms(grams.back, first, second)
+            dava, davb, dbva, dbvb = _forms(grams.cross, first, second)
         # halves may differ by one prompt; the whole mean weighs both halves alike
         return cls(
             dd=(daa + 2 * dab + dbb) / 4,
@@ -303,13 +317,12 @@ def _redraw(weights: np.ndarray, harmful: np.ndarray, rng: np.random.Generator) 
     return drawn
 
 
-def _forms(gram: Gram, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pulled = first @ gram
-    return _dot(pulled, first), _dot(pulled, second), _dot(second @ gram, second)
-
-
-def _dot(rows: np.ndarray, partners: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", rows, partners)
+def _forms(gram: Gram, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """aᵀGa, aᵀGb, bᵀGa and bᵀGb of every draw's weights a (`first`) and b."""
+    aa, ab, ba, bb = (
+        row_products(pulled, half) for pulled in (first @ gram, second @ gram) for half in (first, second)
+    )
+    return aa, ab, ba, bb
 
 
 def cosine(product: np.ndarray, first_square: np.ndarray, second_square: np.ndarray) -> np.ndarray:

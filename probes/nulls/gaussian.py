@@ -5,8 +5,8 @@ centred within each class. Centred over all prompts, the first component would b
 which a reversion runs: such a null explains away what is asked about. Ledoit and Wolf's (2004) shrinkage makes a null
 rounder than the data, and so too easy to beat; it is for where the covariance is inverted (`Spectrum`).
 
-Nothing here has the size width x width: with fewer prompts than dimensions, everything is known from the prompts' Gram
-matrix.
+Everything is worked out on the smaller side: with fewer prompts than dimensions from the prompts' Gram matrix, so that
+nothing has the size width x width, and with more of them nothing has the size prompts x prompts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from probes.drift import Grams
+from probes.drift.inner_products import Factors, Gram, inner_products, row_products, sum_of_product
 from probes.nulls.draws import NullDraws
 
 STATISTIC = "alignment_crossfit"
@@ -49,9 +50,9 @@ class ClassCovariance:
         return cls(centred)
 
     @functools.cached_property
-    def gram(self) -> Float[np.ndarray, "prompt prompt"]:
+    def gram(self) -> Gram:
         """The rows' inner products."""
-        return self.rows @ self.rows.T
+        return inner_products(self.rows, self.rows)
 
     @property
     def varies(self) -> bool:
@@ -61,7 +62,7 @@ class ClassCovariance:
     @property
     def participation_ratio(self) -> float:
         """tr(Σ)² / tr(Σ²): how many directions carry the variance; the null widens as it falls."""
-        return float(np.trace(self.gram) ** 2 / (self.gram**2).sum()) if self.varies else 0.0
+        return float(self.gram.diagonal().sum() ** 2 / sum_of_product(self.gram, self.gram)) if self.varies else 0.0
 
     def draw_products(
         self, vectors: Float[np.ndarray, "vector d_model"], mixtures: Float[np.ndarray, "draw prompt"]
@@ -75,11 +76,11 @@ class ClassCovariance:
         """
         scale = 1 / np.sqrt(len(self.rows) - 2)
         along = (scale * (self.rows @ vectors.T)).astype(np.float32)
-        if self.rows.shape[1] < len(self.rows):
+        if isinstance(self.gram, Factors):
             drawn = mixtures @ (scale * self.rows).astype(np.float32)
-            squared = np.einsum("ij,ij->i", drawn, drawn)
+            squared = row_products(drawn, drawn)
         else:
-            squared = np.einsum("ij,ij->i", mixtures @ (scale**2 * self.gram).astype(np.float32), mixtures)
+            squared = row_products(mixtures @ (scale**2 * self.gram).astype(np.float32), mixtures)
         return (mixtures @ along).T, np.maximum(squared, np.finfo(np.float32).tiny)
 
     def cosines(
@@ -110,6 +111,7 @@ class Spectrum:
         rows: the centred rows.
         gram: their inner products.
         vectors: eigenvectors of the rows' Gram matrix, largest first, [prompt, rank].
+        axes: unit vectors of the covariance, of highest variance first; orthogonal to all of them it is `floor`.
         scale: length of the rows along each axis, the square roots of the Gram matrix's eigenvalues, [rank].
         variances: variance along each axis after shrinkage, [rank].
         floor: variance in every direction that no row reaches.
@@ -117,8 +119,9 @@ class Spectrum:
     """
 
     rows: Float[np.ndarray, "prompt d_model"]
-    gram: Float[np.ndarray, "prompt prompt"]
+    gram: Gram
     vectors: Float[np.ndarray, "prompt rank"]
+    axes: Float[np.ndarray, "rank d_model"]
     scale: Float[np.ndarray, " rank"]
     variances: Float[np.ndarray, " rank"]
     floor: float
@@ -138,13 +141,19 @@ class Spectrum:
         """
         rows, _ = _centre(rows, [slice(None)] if classes is None else [classes, ~classes])
         count, width = rows.shape
-        gram = rows @ rows.T
-        values, vectors = np.linalg.eigh(gram)
+        gram = inner_products(rows, rows)
+        values, columns = np.linalg.eigh(rows.T @ rows if isinstance(gram, Factors) else gram)
         keep = np.flatnonzero(values > _RELATIVE_ZERO * values[-1])[::-1][:width]
+        values, columns = values[keep], columns[:, keep]
+        scale = np.sqrt(values)
+        if isinstance(gram, Factors):
+            vectors, axes = rows @ columns / scale, columns.T
+        else:
+            vectors, axes = columns, (columns.T @ rows) / scale[:, None]
         shrinkage = _ledoit_wolf(gram, width) if shrinkage is None else shrinkage
-        mean = float(np.trace(gram)) / count / width
-        variances = (1 - shrinkage) * values[keep] / count + shrinkage * mean
-        return cls(rows, gram, vectors[:, keep], np.sqrt(values[keep]), variances, shrinkage * mean, shrinkage)
+        mean = float(gram.diagonal().sum()) / count / width
+        variances = (1 - shrinkage) * values / count + shrinkage * mean
+        return cls(rows, gram, vectors, axes, scale, variances, shrinkage * mean, shrinkage)
 
     @property
     def beyond(self) -> int:
@@ -159,19 +168,13 @@ class Spectrum:
 
     def coordinates(self, vectors: Float[np.ndarray, "prompt d_model"]) -> Float[np.ndarray, "prompt rank"]:
         """Vectors along the axes of the covariance; what lies outside the rows' span is not in them."""
-        return (vectors @ self.rows.T) @ self.vectors / self.scale
-
-    @property
-    def axes(self) -> Float[np.ndarray, "rank d_model"]:
-        """Unit vectors of the covariance, of highest variance first; orthogonal to all of them it is `floor`."""
-        return (self.vectors.T @ self.rows) / self.scale[:, None]
+        return vectors @ self.axes.T
 
     def solve(self, vector: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_model"]:
         """Σ⁻¹ vector; without shrinkage, what no row reaches is left out."""
-        axes = self.axes
-        along = axes @ vector
-        inside = np.divide(along, self.variances, out=np.zeros_like(along), where=self.variances > 0) @ axes
-        return inside + (vector - along @ axes) / self.floor if self.floor > 0 else inside
+        along = self.axes @ vector
+        inside = np.divide(along, self.variances, out=np.zeros_like(along), where=self.variances > 0) @ self.axes
+        return inside + (vector - along @ self.axes) / self.floor if self.floor > 0 else inside
 
     def cosines(
         self,
@@ -225,6 +228,14 @@ class Spectrum:
             weights: of each axis.
             beyond: of every direction that no row reaches.
         """
+        if isinstance(grams.cross, Factors):
+            return Grams.between(
+                *(
+                    np.hstack([np.sqrt(weights) * along, np.sqrt(beyond) * (rows - along @ self.axes)])
+                    for rows, along in ((grams.cross.left, moved), (grams.cross.right, back))
+                ),
+                grams.harmful,
+            )
         extra = weights - beyond
         return Grams(
             beyond * grams.moved + (moved * extra) @ moved.T,
@@ -243,14 +254,14 @@ def _centre(rows: np.ndarray, classes: Sequence[np.ndarray | slice]) -> tuple[np
     return rows, float((rows**2).sum()) > _NO_VARIANCE * whole
 
 
-def _ledoit_wolf(gram: np.ndarray, width: int) -> float:
+def _ledoit_wolf(gram: Gram, width: int) -> float:
     """Ledoit and Wolf's shrinkage from the centred rows' Gram matrix, in place of width x width products.
 
     Equal to `sklearn.covariance.ledoit_wolf_shrinkage`, which would take minutes at width 4096 over all
     layers.
     """
-    count = gram.shape[0]
-    trace, squared = np.trace(gram) / count, (gram**2).sum() / count**2
+    count, own = len(gram), gram.diagonal()
+    trace, squared = own.sum() / count, sum_of_product(gram, gram) / count**2
     dispersion = (squared - trace**2 / width) / width
-    error = ((np.diag(gram) ** 2).sum() / count - squared) / (width * count)
+    error = ((own**2).sum() / count - squared) / (width * count)
     return 0.0 if error <= 0 or dispersion <= 0 else float(min(error, dispersion) / dispersion)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probes.drift import Grams, Products, splits_of_seed
+from probes.drift.inner_products import inner_products
 from probes.nulls.draws import NullDraws
 from probes.nulls.gaussian import ClassCovariance, covariance
 from probes.nulls.permutation import label_permutation, label_permutation_crossfit
@@ -19,7 +20,8 @@ from probes.nulls.resampling import Resampling, random_difference, sign_flip
 class LayerNulls:
     """The tests and the profile of one layer, ready for any number of checkpoints.
 
-    Memory is a few prompts x prompts and draws x prompts matrices; nothing has the size draws x width.
+    Memory is a few draws x prompts matrices and, with fewer prompts than dimensions, prompts x prompts; nothing has the
+    size draws x width.
 
     Attributes:
         resampling: the random numbers.
@@ -54,7 +56,7 @@ class LayerNulls:
         self.resampling, self.harmful, self.reversion = resampling, resampling.harmful, reversion
         self.aligned = aligned.astype(np.float64)
         self.back = reversions
-        self._back_gram = self.back @ self.back.T
+        self._back_gram = inner_products(self.back, self.back)
         self.splits = splits_of_seed(self.harmful, splits, resampling.seed, resampling.groups)
         self.covariances = {
             "covariance_aligned": ClassCovariance.of(self.aligned, self.harmful),
@@ -88,7 +90,8 @@ class LayerNulls:
     def grams(self, tuned: Float[np.ndarray, "prompt d_model"]) -> Grams:
         """Inner products of a checkpoint's displacements and of the reversion."""
         moved = tuned - self.aligned
-        return Grams(moved @ moved.T, moved @ self.back.T, self._back_gram, self.harmful)
+        inner = inner_products(moved, moved), inner_products(moved, self.back)
+        return Grams(*inner, self._back_gram, self.harmful)
 
     def observe(self, inside: Grams) -> float:
         """The cross-fitted alignment, from Gram matrices of the harmful prompts; as `drift.measure` gives it."""

@@ -7,15 +7,17 @@ different size and spread do not count as a difference of means.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from probes.drift import Grams
+from probes.drift.inner_products import Factors, Gram, row_products
 from probes.nulls.draws import NullDraws
 
 STATISTIC = "did_studentised"
+_AT_ONCE = 1 << 18  # numbers of a table of draws that the processor holds near itself
 Labels = Bool[np.ndarray, " prompt"]
 
 
@@ -69,6 +71,12 @@ class Permutations:
     def average(self, values: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "unit ..."]:
         """Values of prompts as values of units."""
         return values if self.units is None else self.units @ values
+
+    def average_pairs(self, cross: Gram) -> Gram:
+        """Inner products of prompts as inner products of units."""
+        if isinstance(cross, Factors):
+            return cast("Gram", Factors(self.average(cross.left), self.average(cross.right)))
+        return self.average(self.average(cross).T).T
 
     def exchange(
         self, values: Float[np.ndarray, "prompt more"], rng: np.random.Generator
@@ -141,9 +149,7 @@ def _welch(called: np.ndarray, high: np.ndarray, high_squares: np.ndarray, total
     )
 
 
-def studentise_joint(
-    called: Float32[np.ndarray, "row unit"], cross: Float[np.ndarray, "unit unit"]
-) -> Float[np.ndarray, " row"]:
+def studentise_joint(called: Float32[np.ndarray, "row unit"], cross: Gram) -> Float[np.ndarray, " row"]:
     """Welch's t of every permutation where the labels of displacement and reversion change hands together.
 
     Each unit's displacement is taken along the harmful minus harmless reversion of the *other* units: its own holds
@@ -154,27 +160,35 @@ def studentise_joint(
         cross: displacement (rows) with reversion (columns), of units.
     """
     # A shift common to all rows or columns is in no difference of means; without it float32 is enough.
-    centred = cross - cross.mean(axis=0) - cross.mean(axis=1, keepdims=True) + cross.mean()
-    np.fill_diagonal(centred, 0)
-    centred = (centred / (float(np.abs(centred).max()) or 1.0)).astype(np.float32)
+    if isinstance(cross, Factors):
+        left, right = (_scale(rows - rows.mean(axis=0)) for rows in (cross.left, cross.right))
+        own = row_products(left, right)
+    else:
+        centred = cross - cross.mean(axis=0) - cross.mean(axis=1, keepdims=True) + cross.mean()
+        np.fill_diagonal(centred, 0)
+        centred, own = _scale(centred), None
     count, other_count = called[0].sum(), called.shape[1] - called[0].sum()
-    along = (called * (1 / count + 1 / other_count) - 1 / other_count) @ centred.T
-    along -= along.mean(axis=1, keepdims=True)
-    squares = along**2
-    return _welch(
-        called,
-        np.einsum("ij,ij->i", called, along),
-        np.einsum("ij,ij->i", called, squares),
-        along.sum(axis=1),
-        squares.sum(axis=1),
-    )
+    parts = []
+    for labels in np.array_split(called, -(-called.size // _AT_ONCE)):
+        weights = labels * (1 / count + 1 / other_count) - 1 / other_count
+        along = weights @ centred.T if own is None else (weights @ right) @ left.T - weights * own
+        along -= along.mean(axis=1, keepdims=True)
+        squares = along**2
+        sums = row_products(labels, along), row_products(labels, squares), along.sum(axis=1), squares.sum(axis=1)
+        parts.append(_welch(labels, *sums))
+    return np.concatenate(parts)
+
+
+def _scale(values: np.ndarray) -> np.ndarray:
+    """The same in units of the largest, in float32."""
+    return (values / (float(np.abs(values).max()) or 1.0)).astype(np.float32)
 
 
 def label_permutation(grams: Grams, permutations: Permutations, why_not: str | None = None) -> NullDraws:
     """Labels permuted, for displacement and reversion alike; `why_not` says why they cannot be."""
     if why_not is not None:
         return NullDraws("label_permutation", STATISTIC, None, reason=why_not)
-    values = studentise_joint(permutations.called, permutations.average(permutations.average(grams.cross).T).T)
+    values = studentise_joint(permutations.called, permutations.average_pairs(grams.cross))
     return NullDraws("label_permutation", STATISTIC, float(values[0]), values[1:])
 
 
@@ -206,7 +220,7 @@ def label_permutation_crossfit(
         return NullDraws(name, STATISTIC, None, reason=why)
     tests = []
     for own, permutations, contrast in zip((fold, ~fold), of_folds, contrasts[::-1], strict=True):
-        values = welch(permutations.called, permutations.average(grams.cross[own] @ contrast))
+        values = welch(permutations.called, permutations.average((grams.cross @ contrast)[own]))
         tests.append(NullDraws(name, STATISTIC, float(values[0]), values[1:]))
     return weaker(*tests)
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from probes.drift.inner_products import Factors, Gram, inner_products
 from probes.nulls.catalogue import DIRECTION, SHAMS, SPECIFICITY
 from probes.nulls.layer import LayerNulls
 from probes.nulls.permutation import contrast_folds, studentise_joint, welch
@@ -140,14 +142,14 @@ def _beat_shams(observed: np.ndarray, cosines: np.ndarray, own: np.ndarray | Non
 
 def _beat_signs(layer: LayerNulls, plants: Plants, alpha: float) -> np.ndarray:
     resampling = layer.resampling
-    signs, first = resampling.signs[:_INSIDE], resampling.fold[resampling.harmful]
+    first = resampling.fold[resampling.harmful]
     back = layer.back[layer.harmful].astype(np.float32)
     rejected = np.ones(REPLICATES, dtype=bool)
-    for own in (first, ~first):
+    for own, (signs, units) in zip((first, ~first), resampling.fold_signs, strict=True):
         towards = back[~own].mean(axis=0)
         values = (plants.signs[:, own] * (plants.residuals[own] @ towards) + (plants.moves @ towards)[:, None]).T
-        draws = flip_signs(signs, resampling.sign_units[own], values / own.sum())
-        rejected &= (1 + (draws >= values.mean(axis=0)).sum(axis=0)) / (len(signs) + 1) <= alpha
+        draws = flip_signs(signs[:_INSIDE], units, values / own.sum())
+        rejected &= (1 + (draws >= values.mean(axis=0)).sum(axis=0)) / (len(draws) + 1) <= alpha
     return rejected
 
 
@@ -161,15 +163,17 @@ def _reject_specificity(
     residuals = tuned - layer.aligned
     for members in (harmful, ~harmful):
         residuals[members] -= residuals[members].mean(axis=0)
-    cross, planted = residuals @ layer.back.T, np.outer(harmful, layer.back @ along)
+    cross, labels = inner_products(residuals, layer.back), resampling.labels
     contrasts, rng = contrast_folds(harmful, fold)[::-1], np.random.default_rng([resampling.seed, 0x50E9])
     rejected = np.zeros((2, REPLICATES), dtype=bool)
     for replicate in range(REPLICATES):
-        table = resampling.labels.exchange(cross, rng) + planted
-        units = resampling.labels.average(resampling.labels.average(table).T).T
-        joint = studentise_joint(resampling.labels.called[: _INSIDE + 1], units)
+        if isinstance(cross, Factors):
+            table = cast("Gram", Factors(labels.exchange(residuals, rng) + np.outer(harmful, along), layer.back))
+        else:
+            table = labels.exchange(cross, rng) + np.outer(harmful, layer.back @ along)
+        joint = studentise_joint(labels.called[: _INSIDE + 1], labels.average_pairs(table))
         by_fold = [
-            welch(part.called[: _INSIDE + 1], part.average(table[own] @ contrast))
+            welch(part.called[: _INSIDE + 1], part.average((table @ contrast)[own]))
             for own, part, contrast in zip((fold, ~fold), resampling.fold_labels, contrasts, strict=True)
         ]
         rejected[:, replicate] = _is_extreme(joint, alpha), all(_is_extreme(values, alpha) for values in by_fold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from probes.drift import Grams, Groups, group_codes, split_weights, too_few_groups
+from probes.drift.inner_products import Gram, squared_distances
 from probes.nulls.draws import NullDraws
 from probes.nulls.permutation import Permutations, weaker
 
 STATISTIC = "alignment_crossfit"
+FoldSigns = tuple[Float32[np.ndarray, "draw unit"], Int[np.ndarray, " prompt"]]  # signs of units, and whose they are
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,16 @@ class Resampling:
             few_labels=few or _few(min(part.arrangements for part in parts), alpha),
         )
 
+    @functools.cached_property
+    def fold_signs(self) -> tuple[FoldSigns, FoldSigns]:
+        """Of the harmful prompts of the first fold, and of the second."""
+        first = self.fold[self.harmful]
+        return self._signs_of(first), self._signs_of(~first)
+
+    def _signs_of(self, own: np.ndarray) -> FoldSigns:
+        names, units = np.unique(self.sign_units[own], return_inverse=True)
+        return self.signs[:, names], units
+
 
 def _of(codes: np.ndarray | None, part: np.ndarray) -> np.ndarray | None:
     return None if codes is None else codes[part]
@@ -127,7 +140,7 @@ def _couples_across(harmful: np.ndarray, draws: int, rng: np.random.Generator) -
 
 def random_difference(
     name: str,
-    gram: Float[np.ndarray, "prompt prompt"],
+    gram: Gram,
     along: Float[np.ndarray, " prompt"],
     length: float,
     couples: Int[np.ndarray, "two draw"],
@@ -142,9 +155,8 @@ def random_difference(
         couples: two different prompts for each draw. Two with the same activations have no difference; their
             cosine counts as 1, which can only make the p-value larger.
     """
-    first, second = couples
-    squared = np.maximum(np.diag(gram)[first] + np.diag(gram)[second] - 2 * gram[first, second], 0)
-    distinct = squared > 1e-12 * np.trace(gram) / gram.shape[0]
+    (first, second), squared = couples, squared_distances(gram, couples)
+    distinct = squared > 1e-12 * gram.diagonal().sum() / len(gram)
     if not distinct.any():
         return NullDraws(name, STATISTIC, None, reason="prompts do not differ here", defined=False)
     lengths = np.sqrt(np.where(distinct, squared, 1.0)) * length
@@ -168,14 +180,14 @@ def sign_flip(grams: Grams, resampling: Resampling) -> NullDraws:
     if resampling.few_signs is not None:
         return NullDraws(name, statistic, None, reason=resampling.few_signs)
     first = resampling.fold[resampling.harmful]
-    agreement = float(grams.back[np.ix_(first, ~first)].mean())
+    agreement = float(grams.back[np.ix_(first, ~first)].sum(axis=0).sum()) / first.sum() / (~first).sum()
     if agreement <= 0:
         why = "the reversion direction does not agree with itself across folds"
         return NullDraws(name, statistic, None, reason=why)
     tests = []
-    for own in (first, ~first):
-        fractions = grams.cross[np.ix_(own, ~own)].mean(axis=1) / agreement
-        draws = flip_signs(resampling.signs, resampling.sign_units[own], fractions / fractions.size)
+    for own, (signs, units) in zip((first, ~first), resampling.fold_signs, strict=True):
+        fractions = grams.cross[np.ix_(own, ~own)].sum(axis=1) / (~own).sum() / agreement
+        draws = flip_signs(signs, units, fractions / fractions.size)
         tests.append(NullDraws(name, statistic, float(fractions.mean()), draws))
     return weaker(*tests)
 
@@ -192,7 +204,6 @@ def flip_signs(
         units: the unit of each value.
         values: one number a prompt, or a column a set of numbers.
     """
-    names, codes = np.unique(units, return_inverse=True)
-    sums = np.zeros((names.size, *values.shape[1:]))
-    np.add.at(sums, codes, values)
-    return signs[:, names] @ sums.astype(np.float32)
+    sums = np.zeros((signs.shape[1], *values.shape[1:]))
+    np.add.at(sums, units, values)
+    return signs @ sums.astype(np.float32)
