@@ -47,7 +47,7 @@ class Logistic(Estimator):
             return np.zeros(rows.shape[1])
         values = centred / spread
         self.strength_ = self.strength if self.strength is not None else self._best_strength(values, positive)
-        return _fit_scaled(values, positive, self.strength_).coef_[0]
+        return _fit(_regression(self.strength_), values, positive).coef_[0]
 
     def _best_strength(self, values: np.ndarray, positive: np.ndarray) -> float:
         folds = min(_FOLDS, int(positive.sum()), int((~positive).sum()))
@@ -55,14 +55,20 @@ class Logistic(Estimator):
             return 1.0
         losses = np.zeros(len(STRENGTHS))
         for train, test in StratifiedKFold(folds, shuffle=True, random_state=self.seed).split(values, positive):
+            regression = _regression(warm_start=True)  # each strength begins where the last one ended
             for place, strength in enumerate(STRENGTHS):
-                logits = _fit_scaled(values[train], positive[train], strength).decision_function(values[test])
+                regression.C = strength
+                logits = _fit(regression, values[train], positive[train]).decision_function(values[test])
                 losses[place] += np.logaddexp(0, np.where(positive[test], -logits, logits)).mean()  # log loss
         return STRENGTHS[int(losses.argmin())]
 
 
-def _fit_scaled(values: np.ndarray, positive: np.ndarray, strength: float) -> LogisticRegression:
+def _regression(strength: float = 1.0, *, warm_start: bool = False) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=_STEPS, tol=1e-6, solver="newton-cholesky", warm_start=warm_start)
+
+
+def _fit(regression: LogisticRegression, values: np.ndarray, positive: np.ndarray) -> LogisticRegression:
     with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
         # Classes that can be told apart without error are approached for ever; the direction has long settled.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=strength, max_iter=_STEPS, tol=1e-6, solver="newton-cholesky").fit(values, positive)
+        return regression.fit(values, positive)

@@ -38,7 +38,7 @@ def readout(host: ModelView, vectors: Float[np.ndarray, "direction d_model"], *,
 
     The direction goes through the final norm as a residual stream would (its length is then that of the norm's own
     scale), and through the unembedding. What biases of the two write without any stream is taken off, and so is the
-    mean logit, since it changes no probability.
+    mean logit, since it changes no probability. What is left turns its sign with the direction, as every norm does.
 
     Args:
         host: holds the checkpoint.
@@ -56,7 +56,9 @@ def readout(host: ModelView, vectors: Float[np.ndarray, "direction d_model"], *,
     bias = unembedding(host.final_norm(torch.zeros_like(rows[:1]))).float()
     tokens: list[list[Token]] = []
     for part in rows.split(_ROWS):
-        best = [_best(unembedding(host.final_norm(sign * part)).float() - bias, top) for sign in (1, -1)]
+        logits = unembedding(host.final_norm(part)).float() - bias
+        logits -= logits.mean(dim=1, keepdim=True)
+        best = [_best(sign * logits, top) for sign in (1, -1)]
         tokens += [
             [
                 token
@@ -69,8 +71,8 @@ def readout(host: ModelView, vectors: Float[np.ndarray, "direction d_model"], *,
 
 
 def _best(logits: torch.Tensor, top: int) -> tuple[list[list[float]], list[list[int]]]:
-    """Of each row, the highest logits less their mean, and whose they are."""
-    scores, ids = (logits - logits.mean(dim=1, keepdim=True)).topk(min(top, logits.shape[1]), dim=1)
+    """Of each row, the highest logits, and whose they are."""
+    scores, ids = logits.topk(min(top, logits.shape[1]), dim=1)
     return scores.tolist(), ids.tolist()
 
 
