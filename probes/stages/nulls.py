@@ -21,7 +21,7 @@ from probes.progress import Progress, Report, within
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.drift import with_types
-from probes.stages.jobs import compute_parts
+from probes.stages.jobs import Part, compute_parts
 from probes.stages.shams import write_shams
 from probes.statistics import NullResult, decimal
 from probes.verdict.assess import hold_against_nulls
@@ -81,11 +81,16 @@ def write_nulls(run: Run, model: ModelHost, report: Report) -> None:
 
 def _hold(run: Run, report: Report) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of all checkpoints, and the findings of the last ones; what checkpoints share is done once a layer."""
-    layers = {f"Nulls of layer {layer}": functools.partial(_hold_layer, layer) for layer in range(run.n_layers)}
+    last = _last_members(run)
+    parts: dict[str, Part] = {f"Findings of {member.id}": functools.partial(_judge, member) for member in last}
+    parts |= {f"Nulls of layer {layer}": functools.partial(_hold_layer, layer) for layer in range(run.n_layers)}
     try:
-        (judged, findings), *by_layer = compute_parts(run, {"Findings": _judge_last, **layers}, report)
+        results = compute_parts(run, parts, report)
     finally:
         _draw_resampling.cache_clear()  # they fill memory, and the run may go on with other settings
+    by_last, by_layer = results[: len(last)], results[len(last) :]
+    judged = {member.id: tests for member, (tests, _) in zip(last, by_last, strict=True)}
+    findings = {member.id: document for member, (_, document) in zip(last, by_last, strict=True) if document}
     rows = []
     for member in _members(run):
         nulls: _ByLayer = defaultdict(dict)
@@ -100,14 +105,17 @@ def _members(run: Run) -> list[Member]:
     return [member for member in run.tuned if member.arm != MIRROR]
 
 
-def _judge_last(run: Run, report: Report) -> tuple[dict[str, list[NullResult]], dict[str, Any]]:
-    """Tests and findings of each trajectory's last checkpoint at the headline layer."""
+def _last_members(run: Run) -> list[Member]:
+    """Each trajectory's last checkpoint."""
     names = {trajectory.checkpoint_id(trajectory.checkpoints[-1].step) for trajectory in run.lineage.trajectories}
-    last = [member for member in _members(run) if member.id in names]
-    judged, findings = dict[str, list[NullResult]](), dict[str, Any]()
-    for member, tests, tuned in _open_tests(run, run.headline_layer, last, report):
-        judged[member.id], findings[member.id] = _findings(run, tests, member, tuned)
-    return judged, findings
+    return [member for member in _members(run) if member.id in names]
+
+
+def _judge(last: Member, run: Run, report: Report) -> tuple[list[NullResult], dict[str, Any]]:
+    """Tests and findings of a trajectory's last checkpoint at the headline layer; none where it cannot be tested."""
+    for member, tests, tuned in _open_tests(run, run.headline_layer, [last], report):
+        return _findings(run, tests, member, tuned)
+    return [], {}
 
 
 def _hold_layer(layer: int, run: Run, report: Report) -> dict[str, dict[str, _Held]]:
