@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.cli.command import Group, Verb
+from probes.cli.command import Group, Verb, Workers
 from probes.cli.output import print_json
 from probes.errors import RunFolderError, UsageError
 
@@ -53,11 +53,13 @@ def fit(
     min_induce: MinInduce = 0.0,
     depth: Depth = 0.8,
     device: Device = None,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Fit every method at every checkpoint and layer of a run; each is kept as it is done, and logged in fit.log."""
     from probes.directions import METHODS
     from probes.directions.selection import Rule
+    from probes.engine import open_engine
     from probes.tasks.fit import FitOptions, fit_directions
     from probes.terminal import progress_display
     from probes.terminal.show_directions import selection_lines
@@ -65,7 +67,7 @@ def fit(
     rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
     methods = tuple(method.split(",")) if method else tuple(METHODS)
     options = FitOptions(winsorise, rule, device, models, methods)
-    with progress_display(run / LOG if run.is_dir() else None) as report:
+    with progress_display(run / LOG if run.is_dir() else None) as report, open_engine(workers):
         fitted = fit_directions(run, options, report)
     if json_:
         selection = _selection(fitted.selection) if fitted.selection else None

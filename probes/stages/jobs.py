@@ -78,6 +78,12 @@ def compute_parts(run: Run, parts: Mapping[str, Part], report: Report) -> list[A
     Raises:
         GravityError: as `Engine.complete`.
     """
+    results = dict(complete_parts(run, parts, report))
+    return [results[name] for name in parts]
+
+
+def complete_parts(run: Run, parts: Mapping[str, Part], report: Report) -> Iterator[tuple[str, Any]]:
+    """As `compute_parts`; hands out names and results as they come."""
     engine = current_engine(len(parts))
     if not engine.is_local:
         engine = engine.at_home()
@@ -86,8 +92,7 @@ def compute_parts(run: Run, parts: Mapping[str, Part], report: Report) -> list[A
     else:
         run.save()
         tasks = [Task(name, partial(_compute_elsewhere, run.path.resolve(), part)) for name, part in parts.items()]
-    results = dict(_complete(run, engine, tasks, report))
-    return [results[name] for name in parts]
+    yield from _complete(run, engine, tasks, report)
 
 
 def _complete(run: Run, engine: Engine, tasks: Sequence[Task], report: Report) -> Iterator[tuple[str, Any]]:

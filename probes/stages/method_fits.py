@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from probes.errors import RunFolderError
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
+from probes.stages.jobs import complete_parts
 from probes.stages.readings import Readings
 from probes.store import ALIGNED, direction_file
 from probes.store.atomic import write_tensors
@@ -26,17 +27,33 @@ from probes.store.documents import parse_json
 _SCORES = ("auroc", "d_prime", "accuracy", "calibration", "classes")
 
 
-@stage("direction_fits/{method}", version=1, needs=("measured", "prompts"), settings=("seed",))
-def write_method(run: Run, method: str, readings: Readings, winsorise: float | None, report: Report) -> None:
-    """Fit one method at every checkpoint whose activations are kept, and keep its directions and scores.
+Fitted = tuple[list[Fit], list[Reading]]
+
+
+def write_methods(
+    run: Run, methods: Sequence[str], readings: Readings, winsorise: float | None, report: Report
+) -> None:
+    """Fit methods at every checkpoint whose activations are kept; each is kept as it is done.
 
     Args:
         run: measured, open for writing.
-        method: a name from `METHODS`.
+        methods: names from `METHODS`; those that are kept are not fitted again.
         readings: of other tokens.
         winsorise: clip massive activations to so many typical spreads.
         report: told after each layer.
     """
+    parts = {
+        name: partial(_fit_method, name, readings, winsorise)
+        for name in methods
+        if not _holds(run, name, readings, winsorise)
+    }
+    if parts:
+        for name, fitted in complete_parts(run, parts, report):
+            _write_method(run, name, readings, winsorise, fitted)
+
+
+def _fit_method(method: str, readings: Readings, winsorise: float | None, run: Run, report: Report) -> Fitted:
+    """One method at every layer and checkpoint."""
     fits, scores = [], []
     for layer in range(run.n_layers):
         report(Progress("fitting directions", layer, run.n_layers, f"{method}, layer {layer}"))
@@ -45,6 +62,14 @@ def write_method(run: Run, method: str, readings: Readings, winsorise: float | N
         fitted = fit_layer(scenes, chosen, seed=run.settings.seed, layer=layer, n_layers=run.n_layers)
         fits.append(fitted[method])
         scores.append(read_layer(scenes, fitted)[method])
+    return fits, scores
+
+
+@stage("direction_fits/{method}", version=1, needs=("measured", "prompts"), settings=("seed",))
+def _write_method(run: Run, method: str, readings: Readings, winsorise: float | None, fitted: Fitted) -> None:
+    """Keep a method's directions and scores."""
+    del readings, winsorise  # what it was fitted on
+    fits, scores = fitted
     arrays = {"direction": np.stack([fit.vectors[2] for fit in fits]), "norm": np.stack([fit.norm for fit in fits])}
     arrays |= {name: np.stack([getattr(reading, name) for reading in scores]) for name in _SCORES}
     path = run.path / _place(method)
@@ -53,8 +78,8 @@ def write_method(run: Run, method: str, readings: Readings, winsorise: float | N
     run.record(path)
 
 
-def read_method(run: Run, method: str) -> tuple[list[Fit], list[Reading]]:
-    """What `write_method` has kept, by layer; of the fits only the directions of all prompts.
+def read_method(run: Run, method: str) -> Fitted:
+    """What `write_methods` has kept, by layer; of the fits only the directions of all prompts.
 
     Raises:
         RunFolderError: the file has changed.
@@ -75,14 +100,13 @@ def read_method(run: Run, method: str) -> tuple[list[Fit], list[Reading]]:
     return fits, scores
 
 
-def fitted_methods(run: Run, requested: Sequence[str], *inputs: Any) -> tuple[str, ...]:
-    """The methods that were asked for, and those that are kept of the same inputs (`readings`, `winsorise`)."""
-    return tuple(
-        name
-        for name in METHODS
-        if name in requested
-        or run.holds(f"direction_fits/{name}", write_method.made_from(run, name, *inputs, report=None))
-    )
+def fitted_methods(run: Run, requested: Sequence[str], readings: Readings, winsorise: float | None) -> tuple[str, ...]:
+    """The methods that were asked for, and those that are kept of the same inputs."""
+    return tuple(name for name in METHODS if name in requested or _holds(run, name, readings, winsorise))
+
+
+def _holds(run: Run, method: str, readings: Readings, winsorise: float | None) -> bool:
+    return run.holds(f"direction_fits/{method}", _write_method.made_from(run, method, readings, winsorise, None))
 
 
 def scenes_of(run: Run, readings: Readings, layer: int, winsorise: float | None) -> dict[str, Scene]:

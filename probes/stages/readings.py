@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.activations import about_activations
+from probes.stages.jobs import StageJob
 from probes.store import ALIGNED, ActivationFile, activations_stage, fingerprint
 
 RESPONSES = "responses"
@@ -80,19 +82,28 @@ def at_position(name: str, token_ids: Sequence[Sequence[int]], position: int) ->
     return Wanted(name, token_ids, [(len(ids) + position, len(ids) + position + 1) for ids in token_ids])
 
 
-def write_reading(run: Run, member: Member, model: ModelHost, request: Wanted) -> None:
-    """Read one checkpoint, unless the file is there; leaves the checkpoint in `model` where it was read."""
-    if _reading_of(run, request.name, member.id) == request.sha256:
-        return
+def reading_jobs(run: Run, members: Sequence[Member], request: Wanted) -> list[StageJob]:
+    """What reads those checkpoints whose file is not there."""
+    sha256, jobs = request.sha256, []
+    for member in members:
+        if _reading_of(run, request.name, member.id) != sha256:
+            key = _key(run, member.id, sha256)
+            about = {"key": key, "wanted": sha256, "reading": request.name}
+            name = f"{request.name.capitalize()} read by {member.id}"
+            work = partial(_read, member, request, about)
+            jobs.append(StageJob(name, f"readings/{request.name}/{member.id}", key, work))
+    return jobs
+
+
+def _read(
+    member: Member, request: Wanted, about: Mapping[str, str], run: Run, model: ModelHost, report: Report
+) -> None:
+    report(Progress("reading answers", 0, 1, member.id))
     model.put(member.ref)
-    key = _key(run, member.id, request.sha256)
-    about = {**about_activations(run, model), "key": key, "wanted": request.sha256, "reading": request.name}
     shape = (model.n_layers, len(request.token_ids), model.d_model)
     path, budget = _path(run, request.name, member.id), run.manifest.model.get("batch_tokens")
-    with (
-        run.stage(f"readings/{request.name}/{member.id}", key),
-        run.writing_activations(path, shape, run.settings.store_dtype, about) as writer,
-    ):
+    whole = {**about_activations(run, model), **about}
+    with run.writing_activations(path, shape, run.settings.store_dtype, whole) as writer:
         extract(model, request.token_ids, writer.write, spans=request.spans, batch_tokens=budget)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report
 from probes.run import Run
+from probes.stages.jobs import complete_jobs
 from probes.store import fingerprint
 
 _VERSION = 1
@@ -33,11 +35,9 @@ def write_readout(run: Run, members: Sequence[Member], model: ModelHost, report:
     if not members and current:
         return
     with run.stage(STAGE, made_from):
-        rows: list[tuple[Any, ...]] = []
-        for done, member in enumerate(members):
-            report(Progress("reading tokens out", done, len(members), member.id))
-            model.put(member.ref)
-            rows += _rows(run, member, model)
+        jobs = {f"Tokens of {member.id}": partial(_rows, member) for member in members}
+        by_name = dict(complete_jobs(run, model, jobs, report)) if jobs else {}
+        rows = [row for name in jobs for row in by_name[name]]
         fresh = pd.DataFrame(rows, columns=list(COLUMNS))
         table = pd.concat([before, fresh], ignore_index=True) if len(before) else fresh
         table = table.sort_values(["layer", "checkpoint", "direction"], kind="stable")
@@ -50,7 +50,9 @@ def forget_readout(run: Run) -> None:
     run.forget(STAGE)
 
 
-def _rows(run: Run, member: Member, model: ModelHost) -> list[tuple[Any, ...]]:
+def _rows(member: Member, run: Run, model: ModelHost, report: Report) -> list[tuple[Any, ...]]:
+    report(Progress("reading tokens out", 0, 1, member.id))
+    model.put(member.ref)
     vectors, places = [], []
     for name in run.directions_at(member.id):
         direction = run.direction(name, member.id)

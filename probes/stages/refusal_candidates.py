@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from probes.directions.selection import ESTIMATES, KEYS, Candidate, Rule
@@ -18,48 +19,67 @@ from probes.interventions.deciding_scores import UNDEFINED, Estimate, Place, scr
 from probes.models import ModelHost
 from probes.progress import Progress, Report
 from probes.run import Run
+from probes.stages.jobs import StageJob
 from probes.store import ALIGNED, activations_stage, fingerprint
+from probes.store.atomic import write_json
 
 CANDIDATES = "refusal_candidates"
 _VERSION = 3  # of scores: raise it when a change alters them
 _PART = f"{CANDIDATES}.part"
 
 
-def write_candidates(run: Run, model: ModelHost, positions: Sequence[int], rule: Rule, report: Report) -> None:
-    """Write the scores that the rule's answer takes; none where no word begins a refusal.
+def candidate_jobs(run: Run, positions: Sequence[int], rule: Rule) -> list[StageJob]:
+    """What writes the scores that the rule's answer takes; nothing where the run holds them.
+
+    Where no word begins a refusal, there are no scores.
 
     Args:
         run: measured, open for writing.
-        model: opened on the aligned model.
         positions: of the tokens at which candidates are read, counted from the end.
         rule: which will select; no candidate at a depth that it refuses is scored.
-        report: told after each candidate.
     """
     key = made_from(run, positions)
-    whole = run.holds(CANDIDATES, key)
-    if whole and not run.read_json(CANDIDATES):
-        return
+    if run.holds(CANDIDATES, key):
+        scores = _Kept(run, key, _know_no_more, run.read_json(CANDIDATES))
+        try:
+            if scores.rows:
+                screen(_places(run, positions, rule), rule, scores, lambda *_: None)
+            return []
+        except _UnknownScoreError:
+            scores.keep()
+    work = partial(_write_scores, key, tuple(positions), rule)
+    return [StageJob("Scores of refusal candidates", CANDIDATES, key, work)]
 
+
+def _write_scores(key: str, positions: Sequence[int], rule: Rule, run: Run, model: ModelHost, report: Report) -> None:
     @functools.cache
     def scorer() -> Scorer:
         model.put(model.aligned)
         return Scorer(model, Asked.of(run.rendered.token_ids, run.harmful, run.fold), positions)
 
-    scores = _Kept(run, key, scorer, whole=whole)
-    layers = range(max(1, int(rule.depth * model.n_layers)))
-    places = [(position, layer) for position in positions for layer in layers]
-
     def show(done: int, count: int) -> None:
         report(Progress("scoring refusal candidates", done, count))
 
+    scores = _Kept(run, key, scorer)
     try:
-        screen(places, rule, scores, show)
+        screen(_places(run, positions, rule), rule, scores, show)
     except PromptError:  # the tokenizer knows no word that begins a refusal
         scores.rows.clear()
-    if scores.changed or not whole:
-        with run.stage(CANDIDATES, key):
-            run.write_json(CANDIDATES, scores.rows_in_order())
-    (run.path / f"{_PART}.json").unlink(missing_ok=True)
+    run.write_json(CANDIDATES, scores.rows_in_order())
+    scores.part.unlink(missing_ok=True)
+
+
+class _UnknownScoreError(Exception):
+    """A score is asked for that is not kept."""
+
+
+def _know_no_more() -> Scorer:
+    raise _UnknownScoreError
+
+
+def _places(run: Run, positions: Sequence[int], rule: Rule) -> list[Place]:
+    layers = range(max(1, int(rule.depth * run.n_layers)))
+    return [(position, layer) for position in positions for layer in layers]
 
 
 def read_candidates(run: Run) -> list[Candidate]:
@@ -79,14 +99,11 @@ class _Kept:
     A row holds None for a score that was not computed, or that is not defined; in the latter case nothing else.
     """
 
-    def __init__(self, run: Run, key: str, scorer: Callable[[], Scorer], *, whole: bool) -> None:
-        """Take over those of an earlier fit, or of one that was interrupted, on the same inputs."""
-        self._run, self._key, self._scorer, self.changed = run, key, scorer, False
-        rows: list[dict[str, Any]] = []
+    def __init__(self, run: Run, key: str, scorer: Callable[[], Scorer], rows: Sequence[dict[str, Any]] = ()) -> None:
+        """Take over rows of an earlier fit, and those of one that was interrupted, on the same inputs."""
+        self._key, self._scorer, self.part = key, scorer, run.path / f"{_PART}.json"
         if run.has_json(_PART) and (part := run.read_json(_PART))["made_from"] == key:
-            rows, self.changed = part["rows"], True
-        elif whole:
-            rows = run.read_json(CANDIDATES)
+            rows = part["rows"]
         self.rows: dict[Place, dict[str, Any]] = {(row[KEYS["position"]], row[KEYS["layer"]]): row for row in rows}
 
     def score(self, name: str, place: Place) -> float:
@@ -98,7 +115,7 @@ class _Kept:
         row = self._row(place)
         if math.isfinite(value):
             row[published] = value
-        self._keep()
+        self.keep()
         return value
 
     def estimates(self, name: str, places: Sequence[Place]) -> list[Estimate]:
@@ -127,19 +144,19 @@ class _Kept:
             row = self._row(place)
             if math.isfinite(estimate.value):
                 row.setdefault(ESTIMATES, {})[KEYS[name]] = [estimate.value, estimate.bound]
-        self._keep()
+        self.keep()
 
     def rows_in_order(self) -> list[dict[str, Any]]:
         """The rows, in the order of their places."""
         return [self.rows[place] for place in sorted(self.rows)]
 
+    def keep(self) -> None:
+        """Write what is known by now beside what is whole."""
+        write_json(self.part, {"made_from": self._key, "rows": self.rows_in_order()})  # no file of the stage
+
     def _row(self, place: Place) -> dict[str, Any]:
         empty = {KEYS["position"]: place[0], KEYS["layer"]: place[1], **dict.fromkeys(list(KEYS.values())[2:])}
         return self.rows.setdefault(place, empty)
-
-    def _keep(self) -> None:
-        self.changed = True
-        self._run.write_json(_PART, {"made_from": self._key, "rows": self.rows_in_order()})
 
 
 def _is_undefined(row: dict[str, Any]) -> bool:

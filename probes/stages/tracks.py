@@ -18,11 +18,11 @@ from probes.directions.scores import auroc_interval
 from probes.directions.tracking import Fit, Reading, cosines
 from probes.directions.vectors import Vectors
 from probes.lineage import Member
-from probes.progress import Report, silent, within
+from probes.progress import Report, silent
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.directions import OF_EVERY_RUN, describe_direction, write_vectors
-from probes.stages.method_fits import fitted_methods, read_method, scenes_of, write_method
+from probes.stages.method_fits import fitted_methods, read_method, scenes_of, write_methods
 from probes.stages.readings import Readings
 from probes.stages.readout import forget_readout
 from probes.store import ALIGNED, DIRECTIONS, RENAMED
@@ -70,8 +70,7 @@ def write_fits(
     """
     readings = Readings.of(run, [member.id for member in run.measured])
     names = fitted_methods(run, methods, readings, winsorise)
-    for number, name in enumerate(names):
-        write_method(run, name, readings, winsorise, within(report, number / len(names), (number + 1) / len(names)))
+    write_methods(run, names, readings, winsorise, report)
     _write_tables(run, names, readings, winsorise, dict(selected or {}))
 
 

@@ -9,23 +9,25 @@ from pathlib import Path
 
 from probes.directions import METHODS
 from probes.directions.selection import Rule, Selection, select
+from probes.engine import current_engine
 from probes.errors import CheckpointError, UsageError
 from probes.interventions.candidates import positions_of
 from probes.lineage import Member
 from probes.models import ModelHost
-from probes.progress import Progress, Report, silent, within
+from probes.progress import Report, silent, within
 from probes.run import Run
+from probes.stages.jobs import StageJob, write_all
 from probes.stages.readings import (
     SELECTED,
     Readings,
     at_position,
     forget_reading,
     over_answers,
+    reading_jobs,
     write_aligned_answers,
-    write_reading,
 )
 from probes.stages.readout import write_readout
-from probes.stages.refusal_candidates import CANDIDATES, made_from, read_candidates, write_candidates
+from probes.stages.refusal_candidates import CANDIDATES, candidate_jobs, made_from, read_candidates
 from probes.stages.tracks import write_fits
 from probes.store import ALIGNED, DIRECTIONS
 
@@ -90,7 +92,9 @@ def fit_directions(path: Path | str, options: FitOptions | None = None, report: 
         GravityError: a checkpoint is there and cannot be read.
     """
     options = options or FitOptions()
-    with Run.writing(path) as run:
+    with Run.writing(path) as run, current_engine().threads():
+        if options.models:
+            current_engine().prepare("probes.interventions.candidates", len(run.measured))
         model, left_out = _open_model(run, options.device) if options.models else (None, ())
         selection: Selection | None = None
         reached: list[Member] = []
@@ -133,24 +137,23 @@ def _read_with_models(
     run: Run, model: ModelHost, members: Sequence[Member], options: FitOptions, report: Report
 ) -> Selection | None:
     """Score the refusal candidates, and read what the kept activations do not hold, as the methods need it."""
-    selection, readings = None, []
+    token_ids, jobs = run.rendered.token_ids, list[StageJob]()
     if REFUSAL in options.methods:
-        positions = positions_of(run.rendered.token_ids)
-        write_candidates(run, model, positions, options.rule, within(report, 0.0, 0.5))
-        scored = read_candidates(run)
-        selection = select(scored, model.n_layers, options.rule) if scored else None
-        place = selection.chosen if selection else None
-        if place is not None and place.position != run.settings.position:
-            readings.append(at_position(SELECTED, run.rendered.token_ids, place.position))
-        else:
-            forget_reading(run, SELECTED)  # of another selection
+        jobs += candidate_jobs(run, positions_of(token_ids), options.rule)
     if "response_mean" in options.methods:
-        write_aligned_answers(run, model, within(report, 0.5, 0.6))
-        readings.insert(0, over_answers(run))
-    for done, member in enumerate(members):
-        report(Progress("reading answers", done, len(members), member.id, 0.6 + 0.4 * done / len(members)))
-        for reading in readings:
-            write_reading(run, member, model, reading)
+        write_aligned_answers(run, model, within(report, 0.0, 0.1))
+        jobs += reading_jobs(run, members, over_answers(run))
+    write_all(run, model, jobs, within(report, 0.1, 0.9))
+    if REFUSAL not in options.methods:
+        return None
+    scored = read_candidates(run)
+    selection = select(scored, model.n_layers, options.rule) if scored else None
+    place = selection.chosen if selection else None
+    if place is not None and place.position != run.settings.position:
+        reading = at_position(SELECTED, token_ids, place.position)
+        write_all(run, model, reading_jobs(run, members, reading), within(report, 0.9, 1.0))
+    else:
+        forget_reading(run, SELECTED)  # of another selection
     return selection
 
 

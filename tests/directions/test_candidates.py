@@ -20,7 +20,8 @@ from probes.models import ModelHost
 from probes.models.hooks import ablate, add
 from probes.progress import silent
 from probes.run import Run
-from probes.stages.refusal_candidates import CANDIDATES, write_candidates
+from probes.stages.jobs import write_all
+from probes.stages.refusal_candidates import CANDIDATES, candidate_jobs
 from tests.builders import FAMILIES, WIDTH, save_checkpoint, tiny_model, tiny_tokenizer
 
 SCORES = ("bypass", "induce", "kl")
@@ -256,7 +257,7 @@ def bare(measured, tmp_path):
 
     def score_by(rule, report=silent):
         with Run.writing(folder) as run:
-            return write_candidates(run, model, (-2, -1), rule, report)
+            write_all(run, model, candidate_jobs(run, (-2, -1), rule), report)
 
     def rows():
         return json.loads((folder / "refusal_candidates.json").read_text())
