@@ -156,8 +156,8 @@ def judge(
 
 
 def restore(
-    checkpoint: Annotated[str, typer.Argument(help="Folder, hub id, or the name of a checkpoint of --run.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the restored checkpoint.")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder, hub id, URL, or the name of a checkpoint of --run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder, or URL, for the restored checkpoint.")],
     run: Annotated[Path | None, typer.Option(help="A run that holds the lineage (and what to judge it on).")] = None,
     aligned: Annotated[str | None, typer.Option(help="Folder or hub id that fine-tuning started from.")] = None,
     witness: Annotated[str | None, typer.Option(help="Folder or hub id of the earlier, more permissive state.")] = None,

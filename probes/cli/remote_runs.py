@@ -9,10 +9,11 @@ from typing import Any
 import typer
 
 from probes.errors import UsageError
-from probes.store.remote import Mirror, is_url, mirror_of, whole_url
+from probes.store.remote import Mirror, is_url, mirror_folder, mirror_of, whole_url
 
-_RUNS, _OUT = ("run", "runs"), "out"  # parameters that name run folders, and one that may
-_MAKERS = ("measure", "demo", "arms")  # verbs whose --out is one
+_RUNS, _OUT = ("run", "runs", "against"), "out"  # parameters that name run folders, and one that may
+_LOCAL = (_OUT, "figures", "cache")  # what is written where these say, unless --out is a run or a model
+_MAKERS = ("measure", "demo", "arms", "train")  # verbs whose --out is a run
 
 
 def bring_runs(verb: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def bring_runs(verb: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     if values.get("unlock"):
         _unlock(values["run"])
-    names = [name for name in (*_RUNS, _OUT) if name in values]
+    names = [name for name in (*_RUNS, *_LOCAL) if name in values]
     return {**values, **{name: _bring_each(verb, name, values[name]) for name in names}}
 
 
@@ -66,6 +67,10 @@ def _bring(verb: str, name: str, place: Any) -> Any:
         if mirror is not None:
             _pull(mirror, weights=makes_run)
         return place
+    if name == _OUT and verb == "restore":
+        return place  # a model's, which is no run
+    if name == _OUT and verb == "plan":
+        return mirror_folder(str(place))  # where the disk has to have room
     if name not in _RUNS and not makes_run:
         raise UsageError(
             f"--{name} of {verb} takes a path of this machine",

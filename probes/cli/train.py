@@ -61,7 +61,9 @@ def register(app: typer.Typer) -> None:
 def train(
     lineage: Annotated[Path, typer.Argument(help="A lineage file: training starts from its aligned model.")],
     data: Annotated[Path, typer.Option(help="Requests with answers, in any known format.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New folder: checkpoints, and the run that watches them.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="New folder or URL: checkpoints, and the run that watches them.")
+    ],
     mode: Annotated[
         str,
         typer.Option(help="watch, block, push, a defence or a control; `list` prints them all.", callback=_list_modes),

@@ -32,8 +32,11 @@ from probes.models.precision import in_fitting_precision
 from probes.models.source import folder_of
 from probes.models.weights import WeightFiles
 from probes.progress import Report, silent
-from probes.store import fingerprint, is_unfinished, write_json
+from probes.store import fingerprint, write_json
 from probes.store.documents import read_object
+from probes.store.exclusive import holding_mirror, is_empty
+from probes.store.remote import mirror_of
+from probes.store.remote.index import OWN_FILES
 from probes.training.allocation import begins_anew
 from probes.training.optimizers import check_optimizer
 from probes.training.tuners import (
@@ -128,7 +131,8 @@ def fine_tune(
     Args:
         start: where it starts from.
         task: (request, answer) pairs, of which the answers count; or texts, of which every token does.
-        out: a new folder, or that of the same training, interrupted. It becomes a run folder.
+        out: a new folder, or that of the same training, interrupted. It becomes a run folder. The mirror of a URL is
+            held until the end, and what is there is sent with each saved checkpoint, at the end, and after an error.
         training: how.
         make_guard: makes the guard that records in the given folder, or `Unguarded`.
         about: what else decides the result; an interrupted training with another is not gone on with.
@@ -141,6 +145,7 @@ def fine_tune(
     Raises:
         UsageError: the folder holds something else or a finished training, or no example fits.
         GuardError: the loss or the penalty is not finite; the checkpoints saved before it stay.
+        RemoteError: another process writes to what is mirrored, or its store refuses.
     """
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("Training needs accelerate", next_step="pip install 'gravity-probe[train]'")
@@ -152,30 +157,34 @@ def fine_tune(
     _refuse_impossible(start, training, recorded=bool(about.get("record_path")))
     data = {"task": len(task), _DATA: fingerprint([*task]), _START: weights_sha256(start)}
     identity = {"training": dataclasses.asdict(training), **data, **about}
-    _refuse_occupied(out, identity)
-    folder = folder_of(start.model, start.revision, allow_pickle=False)
-    tokenizer = load_tokenizer(folder)
-    context = context_length(load_config(folder))
-    examples = Answered(items_of(task, tokenizer), training.max_length or context)
-    from probes.guard.trainer_setup import make_trainer
+    from probes.guard.trainer_setup import NamingBase, Sending, make_trainer
 
-    with _claiming(out, identity):
-        guard = make_guard(out)
-        checkpoints = whole_checkpoints(out / CHECKPOINTS)
-        if checkpoints and (checkpoints[-1].step >= training.steps or checkpoints[-1].stopped):
-            guard.conclude(checkpoints)
-            _finish(out, guard)
-            return guard
-        if begins_anew(training.method, checkpoints[-1].folder if checkpoints else None):
-            _say_that_it_begins_anew(training.method, [checkpoint.step for checkpoint in checkpoints])
-            checkpoints = []
-        model = _model(folder, training, device)
-        whole = guard.records_path or training.gradient_checkpointing  # a cache and checkpointing exclude each other
-        trainer = make_trainer(model, tokenizer, examples, out / CHECKPOINTS, training, device, report, whole=whole)
-        guard.join(trainer)
-    with no_progress_bar():
-        trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
-    _finish(out, guard, module_ranks(model))
+    with holding_mirror(out) as mirror:
+        _refuse_occupied(out, identity)
+        folder = folder_of(start.model, start.revision, allow_pickle=False)
+        tokenizer = load_tokenizer(folder)
+        context = context_length(load_config(folder))
+        examples = Answered(items_of(task, tokenizer), training.max_length or context)
+        with _claiming(out, identity):
+            guard = make_guard(out)
+            checkpoints = whole_checkpoints(out / CHECKPOINTS)
+            if checkpoints and (checkpoints[-1].step >= training.steps or checkpoints[-1].stopped):
+                guard.conclude(checkpoints)
+                _finish(out, guard)
+                return guard
+            if begins_anew(training.method, checkpoints[-1].folder if checkpoints else None):
+                _say_that_it_begins_anew(training.method, [checkpoint.step for checkpoint in checkpoints])
+                checkpoints = []
+            model = _model(folder, training, device)
+            whole = guard.records_path or training.gradient_checkpointing  # a cache excludes checkpointing
+            trainer = make_trainer(model, tokenizer, examples, out / CHECKPOINTS, training, device, report, whole=whole)
+            trainer.add_callback(NamingBase(start))
+            guard.join(trainer)
+            if mirror is not None:
+                trainer.add_callback(Sending(mirror, report))
+        with no_progress_bar():
+            trainer.train(resume_from_checkpoint=str(checkpoints[-1].folder) if checkpoints else None)
+        _finish(out, guard, module_ranks(model))
     return guard
 
 
@@ -245,15 +254,21 @@ def _claiming(out: Path, identity: dict[str, Any]) -> Iterator[None]:
         yield
     except GravityError:
         if fresh:  # nothing but what has just been written there
-            shutil.rmtree(out)
-            if existed:
-                out.mkdir()
+            _leave(out, remove=not existed)
         raise
+
+
+def _leave(out: Path, *, remove: bool) -> None:
+    """Delete what lies in a folder, but for locks and what a mirror knows of its URL; the folder too, if asked."""
+    for child in [child for child in out.iterdir() if child.name not in OWN_FILES]:
+        (shutil.rmtree if child.is_dir() else Path.unlink)(child)
+    if remove:
+        shutil.rmtree(out)
 
 
 def _refuse_occupied(out: Path, identity: dict[str, Any]) -> None:
     """Refuse a folder that is neither new nor what the same training has left."""
-    if not out.exists() or (out.is_dir() and all(is_unfinished(child) for child in out.iterdir())):
+    if not out.exists() or (out.is_dir() and is_empty(out)):
         return
     claim = _claim_on(out)
     if claim is None:
@@ -264,7 +279,9 @@ def _refuse_occupied(out: Path, identity: dict[str, Any]) -> None:
         occupant = "a finished training"
     else:
         return
-    raise UsageError(f"{out} is already there", got=occupant, next_step="Give --out a new folder.")
+    mirror = mirror_of(out)
+    place = out if mirror is None else mirror.url
+    raise UsageError(f"{place} is already there", got=occupant, next_step="Give --out a new folder.")
 
 
 def _written(identity: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from probes.guard.guarded_direction import GuardError
 from probes.store import fingerprint, write_json
 from probes.store.atomic import file_sha256, replacing, write_tensors
 from probes.store.documents import read_object
+from probes.store.remote import fetch_weights
 
 PATH = "path"
 FORMAT = 1
@@ -182,6 +183,7 @@ class RecordedPath:
             GuardError: there is none, it is not whole, or it is damaged.
         """
         self.folder = folder
+        fetch_weights(folder)
         if not (folder / _DESCRIPTION).is_file():
             raise GuardError("No path was recorded", got=str(folder), next_step="Train again with --record-path.")
         described = read_object(folder / _DESCRIPTION, kind="path of a training", error=GuardError)

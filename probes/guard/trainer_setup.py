@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,14 @@ from transformers.trainer_callback import PrinterCallback
 
 from probes.guard.answer_trainer import AnswerTrainer
 from probes.guard.examples import Answered, collate
+from probes.guard.guarded_direction import GuardError
+from probes.lineage import CheckpointRef
+from probes.lineage.references import ADAPTER_CONFIG
 from probes.progress import Progress, Report
+from probes.store import write_json
+from probes.store.documents import read_object
+from probes.store.remote import Mirror
+from probes.store.remote.refusals import UnreachableError
 from probes.training.allocation import save_allocation
 from probes.training.optimizers import optimizer
 from probes.training.tuners import end_step
@@ -68,6 +76,36 @@ class _RankAllocation(TrainerCallback):
         """Before the checkpoint is marked whole."""
         del control
         save_allocation(kwargs["model"], Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+class NamingBase(TrainerCallback):
+    """Writes into each saved adapter what its base is, where that is no folder here: peft names its local copy."""
+
+    def __init__(self, base: CheckpointRef) -> None:
+        """Name this base."""
+        self._base = base
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before the checkpoint is marked whole."""
+        del control, kwargs
+        file = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / ADAPTER_CONFIG
+        if file.is_file() and not self._base.is_local:
+            config = read_object(file, kind="description of an adapter", error=GuardError, finite=False)
+            write_json(file, {**config, "base_model_name_or_path": self._base.model, "revision": self._base.revision})
+
+
+class Sending(TrainerCallback):
+    """Sends a run behind a URL with each saved checkpoint; where the store does not answer, with a later one."""
+
+    def __init__(self, mirror: Mirror, report: Report) -> None:
+        """Send what a mirror holds, which is written alone."""
+        self._mirror, self._report = mirror, report
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Behind the guard's own event, which marks the checkpoint whole."""
+        del args, state, control, kwargs
+        with contextlib.suppress(UnreachableError):
+            self._mirror.push(self._report)
 
 
 def _arguments(training: Training, output: Path, device: str) -> TrainingArguments:

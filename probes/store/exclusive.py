@@ -11,12 +11,34 @@ from filelock import FileLock, Timeout
 from probes.errors import RunFolderError
 from probes.store.atomic import is_unfinished, sweep
 from probes.store.manifest import MANIFEST
-from probes.store.remote.index import INDEX, SYNC_LOCK
+from probes.store.remote.index import OWN_FILES
 from probes.store.remote.mirror import Mirror
 from probes.store.remote.places import mirror_of
 
 LOCK = ".lock"
-_OWN_BEFORE_MANIFEST = {LOCK, INDEX, SYNC_LOCK, "checkpoints", "lineage.toml", "prompts.jsonl", "training.json"}
+_OWN_BEFORE_MANIFEST = OWN_FILES | {"checkpoints", "lineage.toml", "prompts.jsonl", "training.json"}
+_HELD: dict[Path, Mirror] = {}  # mirrors that this process holds over many writings
+
+
+@contextlib.contextmanager
+def holding_mirror(path: Path) -> Iterator[Mirror | None]:
+    """Hold the mirror of a URL over many writings that follow each other: each of them is then a part of this one.
+
+    An ordinary folder is not held: nobody has to be told of its files between two writings.
+
+    Yields:
+        The mirror, or None; errors as `writing_alone`.
+    """
+    if mirror_of(path) is None:
+        yield None
+        return
+    with writing_alone(path) as mirror:
+        assert mirror is not None
+        _HELD[path] = mirror
+        try:
+            yield mirror
+        finally:
+            del _HELD[path]
 
 
 @contextlib.contextmanager
@@ -29,6 +51,9 @@ def writing_alone(path: Path) -> Iterator[Mirror | None]:
     Raises:
         RunFolderError: another process writes to it, or it holds something that is no run.
     """
+    if path in _HELD:
+        yield _HELD[path]
+        return
     if not (path / MANIFEST).exists() and path.is_dir() and any(not _is_own(child) for child in path.iterdir()):
         raise RunFolderError(
             f"{path} is not empty and holds no {MANIFEST}", next_step="Give --out a new folder, or one of a run."
@@ -48,6 +73,11 @@ def writing_alone(path: Path) -> Iterator[Mirror | None]:
             yield mirror
     finally:
         lock.release()
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing but locks, what a mirror knows of its URL, and what a kill left."""
+    return all(child.name in OWN_FILES or is_unfinished(child) for child in path.iterdir())
 
 
 def _is_own(child: Path) -> bool:

@@ -20,7 +20,8 @@ from probes.models.weight_space import merged_weights, save
 from probes.progress import Progress, Report, silent, within
 from probes.prompts import LeftOut
 from probes.run import Run
-from probes.store import new_folder, records
+from probes.store import records
+from probes.store.remote import is_url, new_checkpoint, whole_url
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too
@@ -55,7 +56,7 @@ class Restoration:
     """What was restored.
 
     Attributes:
-        out: the new checkpoint's folder.
+        out: the new checkpoint's folder, or its URL.
         form: how the return was removed.
         strength: which share of it.
         tensors: per tensor name ‖Δ‖ before, ‖Δ‖ left, and whether alignment moved it in every direction.
@@ -64,7 +65,7 @@ class Restoration:
         left_out: (id, number of tokens) of each evaluation prompt that was too long for the context.
     """
 
-    out: Path
+    out: Path | str
     form: str
     strength: float
     tensors: dict[str, dict[str, Any]]
@@ -108,7 +109,7 @@ class RestoreOptions:
 
 def restore(
     checkpoints: Lineages,
-    out: Path,
+    out: Path | str,
     options: RestoreOptions | None = None,
     *,
     evaluation: Evaluation | None = None,
@@ -120,7 +121,7 @@ def restore(
 
     Args:
         checkpoints: the fine-tuned one, the aligned one it left from, and the witness.
-        out: a folder that is not there yet; it appears whole or not at all.
+        out: a folder, or a URL, where nothing is yet; the checkpoint appears whole or not at all.
         options: how; None is every default.
         evaluation: judge harm and task before and after on this; None leaves it out.
         report: told where the work is.
@@ -128,12 +129,13 @@ def restore(
     Raises:
         UsageError: `out` is there already, or the options are not what they must be.
         CheckpointError: a checkpoint cannot be loaded, or is of another lineage.
+        RemoteError: the store of a URL refuses, or does not answer.
     """
     part = within(report, 0.0, _RESTORING if evaluation else 1.0)
-    options = options or RestoreOptions()
+    options, out = options or RestoreOptions(), whole_url(out) if is_url(out) else out
     host = ModelHost(checkpoints.aligned, device=options.device)
     tensors: dict[str, dict[str, Any]] = {}
-    with new_folder(out) as folder:
+    with new_checkpoint(out, part) as folder:
         restored = {}
         for name, result in _restore_tensors(host, checkpoints, options, part):
             restored[name] = result.tensor
@@ -178,7 +180,7 @@ def _judge(
     refs = {
         "aligned": checkpoints.aligned,
         "tuned": checkpoints.tuned,
-        "restored": CheckpointRef(model=str(done.out)),
+        "restored": CheckpointRef.parse(str(done.out)),
     }
     evaluation, left_out = fit_evaluation(evaluation, host, evaluation.rendering)
     parts, losses = [], []

@@ -15,6 +15,7 @@ from filelock import FileLock
 from probes.errors import RunFolderError, UsageError
 from probes.run import Run
 from probes.store import MANIFEST, RunFolder, activations_stage
+from probes.store.exclusive import holding_mirror
 from probes.store.remote import Mirror, local_folder, mirror_folder, mirror_of, mirrors_of_root
 from probes.store.remote.bucket import Bucket, whole_url
 from probes.store.remote.index import LISTING
@@ -165,6 +166,22 @@ def test_a_second_writer_is_refused_by_name_and_can_be_let_in(bucket, elsewhere)
         write(url, 3)
     assert Mirror.of_url(url).unlock().startswith("eve on far-away")
     write(url, 3)
+
+
+def test_between_writings_that_are_held_together_nobody_else_writes(bucket, elsewhere):
+    url = f"{bucket}/study"
+    folder = local_folder(url, new=True)
+    with holding_mirror(folder):
+        write(folder, 1)
+        assert value(url) == 1, "who reads on this machine reads what is here"
+        elsewhere()
+        with pytest.raises(RemoteError, match="Another process is writing"):
+            write(url, 2)
+        elsewhere()
+        write(folder, 3)
+    assert LOCK not in names(url)
+    elsewhere()
+    assert value(url) == 3
 
 
 def test_of_two_that_have_changed_a_run_the_second_is_refused(bucket, elsewhere):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 
+import pytest
+
+from probes.cli.remote_runs import bring_runs
+from probes.errors import UsageError
 from probes.run import Run
 from probes.store import MANIFEST
 from probes.store.remote import mirror_folder
 from probes.store.remote.bucket import Bucket
 from tests.processes import gravity_probe
 from tests.processes import run as run_process
-from tests.store.test_remote import at_once, elsewhere, names  # noqa: F401
+from tests.store.test_remote import at_once, elsewhere, names, write  # noqa: F401
 from tests.store.test_remote_checkpoints import folders, models  # noqa: F401
 
 VERBS = ("open", "close", "lift", "drop", "turn", "push", "pull", "hold")
@@ -46,3 +50,15 @@ def test_a_run_is_measured_there_gone_on_with_elsewhere_and_packed(models, bucke
     assert Run(tmp_path / "packed").drift().equals(Run(url).drift())
     refusal = run_process(gravity_probe, "pack", url, "--out", f"{bucket}/packed")
     assert (refusal.returncode, "--out of pack takes a path of this machine" in refusal.stderr) == (2, True)
+
+
+def test_where_a_url_stands_for_a_run_a_model_or_nothing(bucket):
+    url = f"{bucket}/study"
+    write(url, 1)
+    assert bring_runs("forecast", {"against": url}) == {"against": mirror_folder(url)}
+    assert bring_runs("restore", {"out": f"{bucket}/model"}) == {"out": f"{bucket}/model"}
+    assert bring_runs("plan", {"out": f"{bucket}/planned"}) == {"out": mirror_folder(f"{bucket}/planned")}
+    assert not mirror_folder(f"{bucket}/planned").exists()
+    for verb, name in (("report", "figures"), ("judge", "cache"), ("export", "out"), ("attribute", "out")):
+        with pytest.raises(UsageError, match=f"--{name} of {verb} takes a path of this machine"):
+            bring_runs(verb, {name: url})

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -58,6 +59,41 @@ for absent in ("hf://datasets/org/none/study", "hf://datasets/org/runs/nothing")
 """
 
 
+TRAINING = """
+import json, os, sys
+from pathlib import Path
+from probes.cli import app
+from probes.lineage import CheckpointRef, Trajectory
+from probes.models.identity import weights_sha256
+from probes.models.source import folder_of
+from probes.run import Run
+from probes.store.remote import download_checkpoint, local_folder, new_checkpoint
+from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
+from tests.guard.test_train import train_words, write_place
+
+url, home = "hf://datasets/org/runs", Path(sys.argv[1])
+
+def machine(name):
+    os.environ["XDG_CACHE_HOME"] = f"{home}/{name}"
+    download_checkpoint.cache_clear()
+
+def weights(folder):
+    return [weights_sha256(step) for step in Trajectory.from_folder(folder).checkpoints]
+
+machine("first")
+with new_checkpoint(f"{url}/models/restored") as folder:
+    save_checkpoint(folder, tiny_model(), tiny_tokenizer())
+known = weights_sha256(CheckpointRef.parse(f"{url}/models/restored"))
+words = train_words(write_place(home), f"{url}/runs/mine", mode="watch")
+app(["train", *map(str, words), "--json"], standalone_mode=False)
+trained = weights(local_folder(f"{url}/runs/mine") / "checkpoints")
+machine("second")
+print(json.dumps([known, weights_sha256(CheckpointRef.parse(f"{url}/models/restored"))]))
+print(json.dumps([trained, weights(f"{url}/runs/mine/checkpoints")]))
+print(json.dumps([step.step for step in Run(f"{url}/runs/mine").lineage.trajectories[0].checkpoints]))
+"""
+
+
 class WritableHub(BaseHTTPRequestHandler):
     """The few paths of the hub that one data set needs to be read and committed to."""
 
@@ -72,7 +108,7 @@ class WritableHub(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = unquote(self.path.partition("?")[0])
         if re.fullmatch(r"/api/datasets/org/runs(/revision/main)?", path):
             self._send({"id": "org/runs", "sha": self.head, "siblings": []})
         elif match := re.fullmatch(r"/api/datasets/org/runs/tree/main/?(.*)", path):
@@ -169,11 +205,11 @@ def hub() -> Iterator[tuple[str, type[WritableHub]]]:
     server.server_close()
 
 
-def test_a_run_in_a_repository_is_one_commit_a_push(hub, tmp_path):
-    address, handler = hub
-    settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+def lines_of(script: str, address: str, home: Path) -> list[str]:
+    """What a script prints that takes a server for the hub."""
+    settings = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [sys.executable, "-c", script, str(home)],
         cwd=REPO,
         env={**os.environ, **settings, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"},
         capture_output=True,
@@ -182,7 +218,12 @@ def test_a_run_in_a_repository_is_one_commit_a_push(hub, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    first, second, conflict, stages, no_repository, no_run = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_a_run_in_a_repository_is_one_commit_a_push(hub, tmp_path):
+    address, handler = hub
+    first, second, conflict, stages, no_repository, no_run = lines_of(SCRIPT, address, tmp_path)
     assert (first, second) == ("1", "2")
     assert re.search(r"changed hf://datasets/org/runs/study", conflict)
     assert stages == "[]"
@@ -191,3 +232,15 @@ def test_a_run_in_a_repository_is_one_commit_a_push(hub, tmp_path):
     names = {"study/run.json", "study/.gravity-probe.json"}
     assert {"study/drift.parquet", *names} in map(set, handler.commits)
     assert set(handler.files) == {"README.md", *names}
+
+
+def test_a_model_and_a_training_in_a_repository_open_elsewhere(hub, tmp_path):
+    address, handler = hub
+    *_, models, trainings, steps = map(json.loads, lines_of(TRAINING, address, tmp_path)[-3:])
+    assert models[0] == models[1]
+    assert trainings[0] == trainings[1]
+    assert steps == [2, 4]
+    assert sum("models/restored/config.json" in commit for commit in handler.commits) == 1
+    markers = [f"runs/mine/checkpoints/checkpoint-{step}/gravity_probe.json" for step in steps]
+    sent = [name for commit in handler.commits for name in commit if name in markers]
+    assert sent == markers, "each checkpoint is sent as it is saved"

@@ -2,8 +2,8 @@
 
 A run is a mirror: what has changed there is brought into a folder of the user's cache, the work is done on it as on
 any run, and each kept stage is sent back. A reader there never sees half of a change: which files belong together
-stands in one small document that is written last. A checkpoint is downloaded once. Nothing here loads fsspec before
-a URL is opened.
+stands in one small document that is written last. A checkpoint is downloaded once, or written here and sent whole.
+Nothing here loads fsspec before a URL is opened.
 """
 
 from probes.store.remote.bucket import is_url, whole_url
@@ -11,6 +11,7 @@ from probes.store.remote.cache_folder import cache_folder, mirror_folder
 from probes.store.remote.downloads import download_checkpoint, download_folder, download_trainer_folder, fetch_weights
 from probes.store.remote.mirror import Mirror
 from probes.store.remote.places import local_folder, mirror_of, mirrors_of_root
+from probes.store.remote.uploads import new_checkpoint
 
 __all__ = [
     "Mirror",
@@ -24,5 +25,6 @@ __all__ = [
     "mirror_folder",
     "mirror_of",
     "mirrors_of_root",
+    "new_checkpoint",
     "whole_url",
 ]

@@ -70,6 +70,12 @@ def fetch_weights(folder: Path) -> None:
         mirror.fetch_folder(folder)
 
 
+def note_download(bucket: Bucket, folder: Path) -> None:
+    """The files of a folder here are those that lie there: they need not be downloaded."""
+    entries = {name: entry for name, entry in bucket.list(depth=1).items() if (folder / name).is_file()}
+    _write_index(folder, entries)
+
+
 def download_folder(url: str) -> Path:
     """Where the checkpoint behind a URL is, or will be, on this machine."""
     protocol, _, path = url.partition("://")
@@ -104,7 +110,11 @@ def _download(bucket: Bucket, folder: Path, needed: Mapping[str, Entry]) -> None
                 f"{bucket.url}/{name} has gone while it was downloaded", next_step="Start the command again."
             ) from None
         entries[target.name] = entry
-        write_json(target.parent / _INDEX, {name: entry.model_dump() for name, entry in entries.items()})
+        _write_index(target.parent, entries)
+
+
+def _write_index(folder: Path, entries: Mapping[str, Entry]) -> None:
+    write_json(folder / _INDEX, {name: entry.model_dump() for name, entry in entries.items()})
 
 
 def _entries_here(folder: Path) -> dict[str, Entry]:

@@ -22,6 +22,7 @@ LISTING = ".gravity-probe.json"  # there, written last of all
 INDEX = ".remote.json"  # here
 SYNC_LOCK = ".remote.lock"  # here, while files come and go
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
+_STATE = (".pt", ".pth")  # an optimiser's, a schedule's, of random numbers
 SENT = "sha256:"  # begins the stamp of what we have sent
 OWN_FILES = frozenset({INDEX, SYNC_LOCK, ".lock", ".jobs.json", "gravity-probe-error.log"})
 
@@ -115,9 +116,14 @@ def expected_copy(entry: Entry, known: Local | None) -> Local:
 
 
 def comes_late(name: str) -> bool:
-    """Whether a file stays there until it is opened: activations, and weights of checkpoints."""
+    """Whether a file stays there until it is opened: activations, and weights of checkpoints with a Trainer's state."""
     folder = name.split("/")[0]
-    return folder == "activations" or (folder == "checkpoints" and name.endswith(_WEIGHTS))
+    return folder == "activations" or (folder == "checkpoints" and name.endswith(_WEIGHTS + _STATE))
+
+
+def only_trains(name: str) -> bool:
+    """Whether a file is a Trainer's state, which nobody reads but a training that goes on."""
+    return name.endswith(_STATE)
 
 
 def listing_of(bucket: Bucket) -> Listing | None:

@@ -41,6 +41,7 @@ from probes.store.remote.index import (
     is_content,
     listing_of,
     local_names,
+    only_trains,
 )
 from probes.store.remote.refusals import ConflictError, RemoteError, UnreachableError
 from probes.store.remote.remote_lock import holder, unlock, writing_alone
@@ -90,7 +91,7 @@ class Mirror:
 
         Args:
             report: told about every file.
-            weights: bring checkpoints' weights too, not only when they are opened.
+            weights: bring checkpoints' weights and a Trainer's state too; else weights come when they are opened.
 
         Raises:
             ConflictError: both sides have changed.
@@ -141,10 +142,10 @@ class Mirror:
             ) from None
 
     def fetch_folder(self, folder: Path) -> None:
-        """Bring what was left there of a folder of the run, as `fetch`."""
+        """Bring what was left there of a folder of the run and can be read, as `fetch`."""
         prefix = "" if folder == self.path else f"{folder.relative_to(self.path).as_posix()}/"
         for name in Index.read(self.path).files:
-            if name.startswith(prefix):
+            if name.startswith(prefix) and not only_trains(name):
                 self.fetch(name)
 
     def _update(self, report: Report, *, weights: bool) -> bool:
