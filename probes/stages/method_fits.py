@@ -50,6 +50,8 @@ def write_methods(
     if parts:
         for name, fitted in complete_parts(run, parts, report):
             _write_method(run, name, readings, winsorise, fitted)
+    for stage_name in map(_stage_of, parts):  # in the manifest they stand in their own order, whichever ended first
+        run.manifest.stages[stage_name] = run.manifest.stages.pop(stage_name)
 
 
 def _fit_method(method: str, readings: Readings, winsorise: float | None, run: Run, report: Report) -> Fitted:
@@ -106,7 +108,7 @@ def fitted_methods(run: Run, requested: Sequence[str], readings: Readings, winso
 
 
 def _holds(run: Run, method: str, readings: Readings, winsorise: float | None) -> bool:
-    return run.holds(f"direction_fits/{method}", _write_method.made_from(run, method, readings, winsorise, None))
+    return run.holds(_stage_of(method), _write_method.made_from(run, method, readings, winsorise, None))
 
 
 def scenes_of(run: Run, readings: Readings, layer: int, winsorise: float | None) -> dict[str, Scene]:
@@ -124,6 +126,10 @@ def scenes_of(run: Run, readings: Readings, layer: int, winsorise: float | None)
         )
         for name, rows in values.items()
     }
+
+
+def _stage_of(method: str) -> str:
+    return f"direction_fits/{method}"
 
 
 def _place(method: str) -> str:

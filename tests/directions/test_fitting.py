@@ -20,6 +20,7 @@ from probes.directions.readout import readout
 from probes.directions.refusal import Refusal
 from probes.directions.selection import Candidate, Rule, select
 from probes.directions.tracking import fit_layer, read_layer
+from probes.engine import open_engine
 from probes.errors import UsageError
 from probes.interventions.candidates import positions_of
 from probes.lineage import Lineage
@@ -217,14 +218,39 @@ def test_methods_are_chosen_and_what_is_fitted_stays(measured, fitted, tmp_path)
         FitOptions(methods=("lda", "love"))
 
 
-def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
-    """Killed while it works, twice; what it ends with is what the whole one has."""
-    shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns("direction_*", "readings", "refusal_*"))
-    run = tmp_path / "run"
-    manifest = json.loads((run / "run.json").read_text())
+def unfitted(measured, place):
+    """A copy of a run in which nothing is fitted."""
+    shutil.copytree(measured, place, ignore=shutil.ignore_patterns("direction_*", "readings", "refusal_*"))
+    manifest = json.loads((place / "run.json").read_text())
     gone = ("direction_", "readings", "refusal_")
     manifest["stages"] = {name: key for name, key in manifest["stages"].items() if not name.startswith(gone)}
-    (run / "run.json").write_text(json.dumps(manifest))
+    (place / "run.json").write_text(json.dumps(manifest))
+    return place
+
+
+def test_workers_leave_the_bytes_of_one_process(measured, tmp_path):
+    everything = Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)  # so that a candidate is selected and read
+    for count in (1, 2):
+        with open_engine(count):
+            fit = fit_directions(unfitted(measured, tmp_path / str(count)), FitOptions(rule=everything))
+        assert fit.selection.chosen
+        assert not fit.left_out
+    alone, shared = (
+        {path.relative_to(tmp_path / count): path for path in (tmp_path / count).rglob("*") if path.is_file()}
+        for count in ("1", "2")
+    )
+    assert alone.keys() == shared.keys()
+    for name, path in alone.items():
+        assert name.name == "run.json" or shared[name].read_bytes() == path.read_bytes(), name
+    stages = [
+        [(name, stage.outputs) for name, stage in Run(tmp_path / count).manifest.stages.items()] for count in ("1", "2")
+    ]
+    assert stages[0] == stages[1]
+
+
+def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
+    """Killed while it works, twice; what it ends with is what the whole one has."""
+    run = unfitted(measured, tmp_path / "run")
     for mark in ("readings", "direction_tracks.parquet"):
         ended = processes.kill(processes.gravity_probe, "directions", "fit", run, when=(run / mark).exists)
         assert ended == -signal.SIGKILL
