@@ -2,25 +2,26 @@
 
 GRAVITY_DEMO=FOLDER pytest tests/benchmarks/test_workers.py --benchmark-enable -n 0, where FOLDER is a whole
 `gravity-probe demo --no-app`. A ratio of times by the wall: on a machine that does nothing else. GRAVITY_SMALL=1 does a
-small part of it, to see that it works.
+small part of it, to see that it works; GRAVITY_LARGE=1 adds the study of 1,024 prompts, which takes minutes more.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import random
+import resource
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
 
-from probes.behaviour.evaluation import Evaluation
-from probes.engine import Engine, open_engine
+from probes.engine import open_engine
 from probes.lineage import CheckpointRef, Lineage, Trajectory, Witness
 from probes.organism.world import Thing, make_world, politely, requests
 from probes.progress import silent
@@ -28,8 +29,6 @@ from probes.prompts import PromptSet
 from probes.run import Run
 from probes.stages.roles import write_roles
 from probes.store.settings import Settings
-from probes.tasks.evaluate import Asking, evaluate
-from probes.tasks.measure import measure
 from tests.benchmarks.test_extraction import Report
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.memory import peak_memory, reset_peak, resident_memory
@@ -37,26 +36,15 @@ from tests.memory import peak_memory, reset_peak, resident_memory
 DEMO = os.environ.get("GRAVITY_DEMO")
 SMALL = bool(os.environ.get("GRAVITY_SMALL"))
 CHECKPOINTS, SHAMS = (4, 19) if SMALL else (24, 39)
+LARGE = (1024,) if os.environ.get("GRAVITY_LARGE") else ()
 # Prompts, and questions: the demo's own, and twice as many, which a study on real requests has at least.
-SIZES = (32,) if SMALL else (128, 256)
+SIZES = (32,) if SMALL else (128, 256, *LARGE)
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
     ["harmful"] * 16 + ["harmless"] * 16,
 )
 FEW, MANY = (25, 100) if SMALL else (250, 1000)
-
-
-class TimedEngine(Engine):
-    """Knows how long it was asked to do tasks: what can be split."""
-
-    seconds = 0.0
-
-    def complete(self, tasks, report=silent):
-        """As any engine."""
-        start = time.perf_counter()
-        yield from super().complete(tasks, report)
-        self.seconds += time.perf_counter() - start
 
 
 def organism(checkpoints: Path) -> Lineage:
@@ -84,34 +72,56 @@ def both_labels(harmful: Sequence[Thing], useful: Sequence[Thing], count: int) -
     return PromptSet(tuple(prompt for part in parts for prompt in part.prompts))
 
 
-def time_study(checkpoints: Path, out: Path, workers: int, size: int) -> tuple[float, float, float]:
-    """Seconds of the whole study, of those in which tasks were done, and of this process's processor."""
+def write_study(folder: Path, checkpoints: Path, size: int) -> dict[str, Path]:
+    """The lineage file, and files of so many prompts and of as many questions, by the option that names them."""
     lineage, world = organism(checkpoints), make_world()
-    prompts = both_labels(world.harmful("aligned"), world.useful("aligned"), size)
-    questions = both_labels(world.harmful("held_out"), world.useful("held_out"), size)
-    start, processor = time.perf_counter(), time.process_time()
-    engine = open_engine(workers)
-    engine.__class__ = TimedEngine
-    with engine:
-        measure(lineage, prompts, out, Settings(shams=SHAMS))
-        evaluate(out, Evaluation(questions, max_new_tokens=16), Asking())
-    return time.perf_counter() - start, engine.seconds, time.process_time() - processor
+    roles = {"aligned": lineage.aligned, "witness": lineage.need_witness("A study")}
+    lines = [f"[{role}]\nmodel = {json.dumps(ref.model)}\n" for role, ref in roles.items()]
+    for trajectory in lineage.trajectories:
+        steps = (f"{{step = {point.step}, model = {json.dumps(point.model)}}}" for point in trajectory.checkpoints)
+        about = f"arm = {json.dumps(trajectory.arm)}\nseed = {trajectory.seed}"
+        lines.append(f"[[trajectories]]\n{about}\ncheckpoints = [{', '.join(steps)}]\n")
+    sets = {
+        "prompts": both_labels(world.harmful("aligned"), world.useful("aligned"), size),
+        "questions": both_labels(world.harmful("held_out"), world.useful("held_out"), size),
+    }
+    files = {"lineage": folder / "lineage.toml"}
+    files["lineage"].write_text("\n".join(lines))
+    for name, prompts in sets.items():
+        for label in ("harmful", "harmless"):
+            file = files[f"{label} {name}"] = folder / f"{label}-{name}.jsonl"
+            texts = (prompt.text for prompt in prompts.prompts if prompt.label == label)
+            file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    return files
+
+
+def time_study(files: Mapping[str, Path], out: Path, workers: int) -> tuple[float, float]:
+    """Seconds of the two commands by the wall, and of their own processes' processor."""
+    command = (sys.executable, "-m", "probes.cli")
+    both = f"--workers={workers}", "--json"
+    probe, asked = (
+        [f"--{label}={files[f'{label} {name}']}" for label in ("harmful", "harmless")]
+        for name in ("prompts", "questions")
+    )
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    for words in (
+        ["measure", str(files["lineage"]), *probe, f"--out={out}", f"--set=shams={SHAMS}"],
+        ["evaluate", str(out), *asked, "--max-new-tokens=16"],
+    ):
+        subprocess.run([*command, *words, *both], check=True, stdout=subprocess.DEVNULL)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.skipif(DEMO is None, reason="GRAVITY_DEMO names no folder of a whole demo run")
 @pytest.mark.parametrize("size", SIZES)
 def test_two_workers_beside_one(size: int, tmp_path: Path, report: Report) -> None:
-    checkpoints, times = Path(str(DEMO)) / "checkpoints", []
-    for workers in (1, 2):
-        # A process of its own, as a command has one: neither finds the libraries loaded, nor a neighbour's activations.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
-            out = tmp_path / str(workers) / "run"
-            times.append(alone.submit(time_study, checkpoints, out, workers, size).result())
-    whole, split, own = zip(*times, strict=True)
+    """Whole commands, `measure` and then `evaluate`, as they are typed: with the start of Python and of the workers."""
+    files = write_study(tmp_path, Path(str(DEMO)) / "checkpoints", size)
+    whole, own = zip(*(time_study(files, tmp_path / str(workers) / "run", workers) for workers in (1, 2)), strict=True)
     study = f"study of {CHECKPOINTS} checkpoints and {SHAMS} shams, {size} prompts and {size} questions"
-    report(f"{study} ({whole[0]:.0f} s): one worker ÷ two", f"{whole[0] / whole[1]:.2f}", "≥ 1.8")
-    report(f"of it, what can be split ({split[0]:.0f} s): one worker ÷ two", f"{split[0] / split[1]:.2f}", "")
-    report(f"the command's own processor time, two workers; {own[0]:.0f} s with one", f"{own[1]:.1f} s", "")
+    report(f"{study} ({whole[0]:.0f} s, {whole[1]:.0f} s): one worker ÷ two", f"{whole[0] / whole[1]:.2f}", "≥ 1.8")
+    report(f"the commands' own processor time, two workers; {own[0]:.0f} s with one", f"{own[1]:.1f} s", "")
     for name in ("drift", "nulls", "shams", "weight_drift", "completions", "contrasts"):
         first, second = (Run(tmp_path / str(n) / "run").read_table(name) for n in (1, 2))
         assert first.equals(second), name
