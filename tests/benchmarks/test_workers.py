@@ -98,17 +98,17 @@ def write_study(folder: Path, checkpoints: Path, size: int) -> dict[str, Path]:
 def time_study(files: Mapping[str, Path], out: Path, workers: int) -> tuple[float, float]:
     """Seconds of the two commands by the wall, and of their own processes' processor."""
     command = (sys.executable, "-m", "probes.cli")
-    both = f"--workers={workers}", "--json"
-    probe, asked = (
+    options = f"--workers={workers}", "--json"
+    probes, questions = (
         [f"--{label}={files[f'{label} {name}']}" for label in ("harmful", "harmless")]
         for name in ("prompts", "questions")
     )
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     for words in (
-        ["measure", str(files["lineage"]), *probe, f"--out={out}", f"--set=shams={SHAMS}"],
-        ["evaluate", str(out), *asked, "--max-new-tokens=16"],
+        ["measure", str(files["lineage"]), *probes, f"--out={out}", f"--set=shams={SHAMS}"],
+        ["evaluate", str(out), *questions, "--max-new-tokens=16"],
     ):
-        subprocess.run([*command, *words, *both], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, *words, *options], check=True, stdout=subprocess.DEVNULL)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
