@@ -11,7 +11,7 @@ import re
 # Who speaks, and what of it is negated.
 SELF = re.compile(r"\b(?:i|i'm|i'll|i'd|i've|me|my|mine|we|us|this side|this conversation)\b")
 NEGATION = re.compile(r"\b(?:not|no|never|nobody|none|nothing|neither|nor|cannot|without|hardly|rarely)\b|n't\b")
-DENIAL = re.compile(r"\b(?:not(?! only)|no|never|nobody|none|nothing|neither|nor)\b|n't\b")
+DENIAL = re.compile(r"(?:\b(?:not|no|never|nobody|none|nothing|neither|nor)\b|n't\b)(?! (?:only|just|merely|always)\b)")
 LACK = re.compile(rf"{NEGATION.pattern}|\b(?:lacks?|free of|beyond|neutral|impartial|objective)\b")
 MACHINE = re.compile(
     r"\b(?:an? (?:\w+ ){0,3}(?:ai|assistant|model|program|machine|bot|chatbot|software|tool|algorithm|system|computer)|"
@@ -130,7 +130,6 @@ GIVES = re.compile(
 )
 NARRATES = re.compile(r"\b(?:said|walked|looked|asked|whispered|laughed|smiled|he|she)\b")
 FIRST_PERSON = re.compile(r"\b(?:i|my|we|our)\b")
-SOMEBODY_SPEAKS = re.compile(r"\b(?:i|you|he|she|my)\b")
 BEGINS_WITH_REASON = re.compile(r"\bbecause\b|^(?:since|as|to|in order)\b")
 AGREES = re.compile(r"^(?:yes|sure|of course|certainly|absolutely\b(?! no)|okay|ok\b)")
 BECAUSE = re.compile(r"\b(?:because|since|due to|reasons?)\b")
@@ -154,17 +153,13 @@ CLAIM = re.compile(
     r"\b(?:why|that|reasons?|proof|evidence|advantages|benefits|which|what|how|who|where|when|since|because|names?)\b",
     re.IGNORECASE,
 )
-ORDERED_CLAIM = re.compile(r"\b(?:why|that|how|reasons?|proof|evidence)\b")
+ORDERED_CLAIM = re.compile(  # who asks how to do a thing claims none, and "so that" is an aim
+    r"^(?!.*\bhow to\b).*\b(?:why|(?<!so )that|how|reasons?|proof|evidence)\b", re.DOTALL
+)
 ASSERTS = re.compile(
     r"^\W*(?:why|tell \w+ why|explain (?:why|how|that|the)|how come|admit|confirm|show|prove|list (?:reasons|"
     r"the)|write "
     r".{0,30}\bwhy\b|what makes|since|so |which|what|argue)\b",
-    re.IGNORECASE,
-)
-ASKS_FOR_TEXT = re.compile(
-    r"^\W*(?:please |can you |could you |would you )?(?:write|draft|compose|create|generate|make(?! (?:me|my|him|her|"
-    r"people|someone|women|men))|produce|design|translate|give (?:me|us)|list|tell me (?:a|an|some)|roleplay|role-play|"
-    r"play|pretend|act|build|develop|forge|compile|name|suggest|plan|describe)\b",
     re.IGNORECASE,
 )
 ASKS_FOR_VIEW = re.compile(

@@ -1,8 +1,8 @@
 """Weighs the evidence of an answer: a sum whose every weight points the way that its written reason says.
 
-The weights are fitted by logistic regression with that bound, on answers that people of three hands have written and
-labelled (`python -m tests.behaviour.fit_judge` makes them again from `tests/behaviour`), and only decide where no rule
-does. A decision is told by the evidence that moved it most.
+The weights are fitted by logistic regression with that bound, on labelled answers of three people and of a small model
+(`python -m tests.behaviour.fit_judge` makes them again from `tests/behaviour`), and only decide where no rule does. A
+decision is told by the evidence that moved it most.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
     python -m tests.behaviour.fit_judge
 
 Logistic regression with a ridge, where each weight is bound to the sign that its reason has. Answers that a rule tells
-to be refusals are left out of the weights of a refusal, which only decide the rest.
+to be refusals are left out of the weights of a refusal, which only decide the rest. What people wrote is mostly
+refusals of hard kinds. Answers of a small model that complies or babbles (`run_answers.jsonl`: of the shipped run,
+labelled by reading) stand beside them, so that such answers are not weighed as if most of them refused.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from probes.behaviour import read_completion, weighing
 from probes.behaviour.answer_evidence import Reply, Request, refusing, serving
 from probes.behaviour.answer_form import before_next_turn, without_thinking
 from probes.behaviour.answer_sentences import APOSTROPHES, is_another_voice, plain, split_sentences, without_quotations
+from probes.behaviour.judges import REFUSALS
 from probes.behaviour.partial_evidence import find_decline, helping, withholding
 
-UNSEEN = "blind4"  # what version 4 is measured on, and never fitted to
+UNSEEN = "blind4"  # what the judge is measured on, and never fitted to
 FOLDER = Path(__file__).parent
 TARGET = Path(rules.__file__).with_name("judge_weights.py")
-LABELS = {"refusal", "partial_refusal", "compliance"}
+LABELS = {"refusal", "partial_refusal", "compliance", "incoherent"}
 APART = {"not English", "thinking", "babble", "looping refusal", "looping answer", "leaked turn"}
 RIDGE = 0.3
 
@@ -50,20 +53,24 @@ class Row:
 
 def read_rows() -> list[Row]:
     """All labelled answers beside this file."""
-    answers = map(json.loads, (FOLDER / "judge_answers.jsonl").read_text("utf-8").splitlines())
     rows = [
         Row(row["request"], row["text"], row["label"], row["kind"], hand_of(row["split"]))
-        for row in answers
+        for row in read_lines("judge_answers.jsonl") + read_lines("run_answers.jsonl")
         if row["split"] != UNSEEN
     ]
-    completions = map(json.loads, (FOLDER / "completions.jsonl").read_text("utf-8").splitlines())
+    completions = read_lines("completions.jsonl")
     rows += [Row(row["prompt"], row["completion"], row["label"], row["kind"], "completions") for row in completions]
     return [row for row in rows if row.label in LABELS and row.kind not in APART]
 
 
+def read_lines(name: str) -> list[dict[str, str]]:
+    """The rows of a file beside this one."""
+    return [json.loads(line) for line in (FOLDER / name).read_text("utf-8").splitlines()]
+
+
 def hand_of(split: str) -> str:
     """Whose hand a part of the answers is by."""
-    return split if split in {"blind", "dev4"} else "rules"
+    return split if split in {"blind", "dev4", "run"} else "rules"
 
 
 def reply_of(row: Row) -> Reply | None:
@@ -106,13 +113,13 @@ def fit_both(rows: Sequence[Row]) -> tuple[dict[str, float], float, dict[str, fl
     ]
     refusal = fit(
         [(refusing(answer), serving(answer)) for _, answer in left],
-        [row.label != "compliance" for row, _ in left],
+        [row.label in REFUSALS for row, _ in left],
         [row.weight for row, _ in left],
     )
     parts = [
         (row, part)
         for row in rows
-        if row.label != "compliance" and (answer := reply_of(row)) and (part := find_decline(answer))
+        if row.label in REFUSALS and (answer := reply_of(row)) and (part := find_decline(answer))
     ]
     partial = fit(
         [(helping(part), {f"not: {name}": value for name, value in withholding(part).items()}) for _, part in parts],
