@@ -78,7 +78,7 @@ class RepeatedReading:
         """The prompts in so many ways at once, which differ in what leaves block `layer`."""
         parts, prefix = [], self._prefix_from(layer, ways)
         for batch, outputs in zip(self._places, self._of_batches, strict=True):
-            with hold_blocks(self._host.blocks[: layer + 1], _repeated(outputs[layer], ways)):
+            with hold_blocks(self._host.blocks[: layer + 1], _repeat(outputs[layer], ways)):
                 logits = self._read([*batch] * ways, prefix)
             parts.append(logits.unflatten(0, (ways, len(batch))))
         return torch.stack([_in_order(self._places, [part[way] for part in parts]) for way in range(ways)])
@@ -87,7 +87,7 @@ class RepeatedReading:
         """The prefix as it is now; of blocks that are not computed, whose keys nobody reads, as it was first."""
         if not self._prefix.ids:
             return self._prefix
-        with hold_blocks(self._host.blocks[: layer + 1], _repeated(self._of_prefix[layer], ways)):
+        with hold_blocks(self._host.blocks[: layer + 1], _repeat(self._of_prefix[layer], ways)):
             return reread_prefix(self._host, self._prefix, layer + 1, ways)
 
     def _read(self, batch: Sequence[int], prefix: SharedPrefix) -> Tensor:
@@ -106,11 +106,11 @@ class RepeatedReading:
         return tokens * self._host.n_layers * self._host.d_model * int(self._host.model.dtype.itemsize)
 
 
-def _repeated(output: Any, ways: int) -> Any:
+def _repeat(output: Any, ways: int) -> Any:
     """What a block returns, so many times over."""
     if isinstance(output, Tensor):
         return output.repeat(ways, *[1] * (output.ndim - 1)) if ways > 1 else output
-    return type(output)(_repeated(part, ways) for part in output) if isinstance(output, tuple) else output
+    return type(output)(_repeat(part, ways) for part in output) if isinstance(output, tuple) else output
 
 
 def _batches(token_ids: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,23 +87,22 @@ def reading_jobs(run: Run, members: Sequence[Member], request: Wanted) -> list[S
     sha256, jobs = request.sha256, []
     for member in members:
         if _reading_of(run, request.name, member.id) != sha256:
-            key = _key(run, member.id, sha256)
-            about = {"key": key, "wanted": sha256, "reading": request.name}
-            name = f"{request.name.capitalize()} read by {member.id}"
-            work = partial(_read, member, request, about)
-            jobs.append(StageJob(name, f"readings/{request.name}/{member.id}", key, work))
+            name, stage_name = (
+                f"{request.name.capitalize()} read by {member.id}",
+                f"readings/{request.name}/{member.id}",
+            )
+            jobs.append(StageJob(name, stage_name, _key(run, member.id, sha256), partial(_read, member, request)))
     return jobs
 
 
-def _read(
-    member: Member, request: Wanted, about: Mapping[str, str], run: Run, model: ModelHost, report: Report
-) -> None:
+def _read(member: Member, request: Wanted, run: Run, model: ModelHost, report: Report) -> None:
     report(Progress("reading answers", 0, 1, member.id))
     model.put(member.ref)
     shape = (model.n_layers, len(request.token_ids), model.d_model)
     path, budget = _path(run, request.name, member.id), run.manifest.model.get("batch_tokens")
-    whole = {**about_activations(run, model), **about}
-    with run.writing_activations(path, shape, run.settings.store_dtype, whole) as writer:
+    about = {"key": _key(run, member.id, request.sha256), "wanted": request.sha256, "reading": request.name}
+    about = {**about_activations(run, model), **about}
+    with run.writing_activations(path, shape, run.settings.store_dtype, about) as writer:
         extract(model, request.token_ids, writer.write, spans=request.spans, batch_tokens=budget)
 
 

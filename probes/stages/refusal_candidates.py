@@ -47,11 +47,11 @@ def candidate_jobs(run: Run, positions: Sequence[int], rule: Rule) -> list[Stage
             return []
         except _UnknownScoreError:
             scores.keep()
-    work = partial(_write_scores, key, tuple(positions), rule)
+    work = partial(_write_scores, tuple(positions), rule)
     return [StageJob("Scores of refusal candidates", CANDIDATES, key, work)]
 
 
-def _write_scores(key: str, positions: Sequence[int], rule: Rule, run: Run, model: ModelHost, report: Report) -> None:
+def _write_scores(positions: Sequence[int], rule: Rule, run: Run, model: ModelHost, report: Report) -> None:
     @functools.cache
     def scorer() -> Scorer:
         model.put(model.aligned)
@@ -60,7 +60,7 @@ def _write_scores(key: str, positions: Sequence[int], rule: Rule, run: Run, mode
     def show(done: int, count: int) -> None:
         report(Progress("scoring refusal candidates", done, count))
 
-    scores = _Kept(run, key, scorer)
+    scores = _Kept(run, made_from(run, positions), scorer)
     try:
         screen(_places(run, positions, rule), rule, scores, show)
     except PromptError:  # the tokenizer knows no word that begins a refusal
@@ -120,7 +120,7 @@ class _Kept:
 
     def estimates(self, name: str, places: Sequence[Place]) -> list[Estimate]:
         """What a few prompts say, or all of them where that is known."""
-        unknown = [place for place in places if self._known(name, place) is None]
+        unknown = [place for place in places if self._estimate_of(name, place) is None]
         if name == "kl":
             for place in unknown:
                 self._keep_estimates(name, {place: self._scorer().estimate_kl(*place)})
@@ -129,9 +129,9 @@ class _Kept:
                 together = [place for place in unknown if place[1] == layer]
                 estimates = self._scorer().estimate_induces(layer, [position for position, _ in together])
                 self._keep_estimates(name, dict(zip(together, estimates, strict=True)))
-        return [self._known(name, place) or UNDEFINED for place in places]
+        return [self._estimate_of(name, place) or UNDEFINED for place in places]
 
-    def _known(self, name: str, place: Place) -> Estimate | None:
+    def _estimate_of(self, name: str, place: Place) -> Estimate | None:
         row, published = self.rows.get(place), KEYS[name]
         if row is None:
             return None

@@ -218,7 +218,7 @@ def test_methods_are_chosen_and_what_is_fitted_stays(measured, fitted, tmp_path)
         FitOptions(methods=("lda", "love"))
 
 
-def unfitted(measured, place):
+def without_fits(measured, place):
     """A copy of a run in which nothing is fitted."""
     shutil.copytree(measured, place, ignore=shutil.ignore_patterns("direction_*", "readings", "refusal_*"))
     manifest = json.loads((place / "run.json").read_text())
@@ -232,7 +232,7 @@ def test_workers_leave_the_bytes_of_one_process(measured, tmp_path):
     everything = Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)  # so that a candidate is selected and read
     for count in (1, 2):
         with open_engine(count):
-            fit = fit_directions(unfitted(measured, tmp_path / str(count)), FitOptions(rule=everything))
+            fit = fit_directions(without_fits(measured, tmp_path / str(count)), FitOptions(rule=everything))
         assert fit.selection.chosen
         assert not fit.left_out
     alone, shared = (
@@ -250,7 +250,7 @@ def test_workers_leave_the_bytes_of_one_process(measured, tmp_path):
 
 def test_a_killed_fit_goes_on_to_the_same_bytes(measured, fitted, tmp_path):
     """Killed while it works, twice; what it ends with is what the whole one has."""
-    run = unfitted(measured, tmp_path / "run")
+    run = without_fits(measured, tmp_path / "run")
     for mark in ("readings", "direction_tracks.parquet"):
         ended = processes.kill(processes.gravity_probe, "directions", "fit", run, when=(run / mark).exists)
         assert ended == -signal.SIGKILL
