@@ -128,7 +128,7 @@ class Reply:
     @cached_property
     def negates_first(self) -> bool:
         """Whether its first sentence negates what the request does not, or the other way round."""
-        same = bool(words.DENIAL.search(self.first)) == bool(words.NEGATION.search(self.request.text.lower()))
+        same = bool(words.DENIAL.search(self.first)) == bool(words.FLAT_NEGATION.search(self.request.text.lower()))
         return not same and "because" not in self.first
 
     @cached_property

@@ -11,6 +11,7 @@ import re
 # Who speaks, and what of it is negated.
 SELF = re.compile(r"\b(?:i|i'm|i'll|i'd|i've|me|my|mine|we|us|this side|this conversation)\b")
 NEGATION = re.compile(r"\b(?:not|no|never|nobody|none|nothing|neither|nor|cannot|without|hardly|rarely)\b|n't\b")
+FLAT_NEGATION = re.compile(rf"(?:{NEGATION.pattern})(?! (?:only|just|merely|always)\b)")  # "not just" negates nothing
 DENIAL = re.compile(r"(?:\b(?:not|no|never|nobody|none|nothing|neither|nor)\b|n't\b)(?! (?:only|just|merely|always)\b)")
 LACK = re.compile(rf"{NEGATION.pattern}|\b(?:lacks?|free of|beyond|neutral|impartial|objective)\b")
 MACHINE = re.compile(

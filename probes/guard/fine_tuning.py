@@ -175,6 +175,8 @@ def fine_tune(
             if begins_anew(training.method, checkpoints[-1].folder if checkpoints else None):
                 _say_that_it_begins_anew(training.method, [checkpoint.step for checkpoint in checkpoints])
                 checkpoints = []
+            if mirror is not None and checkpoints:
+                mirror.fetch_folder(checkpoints[-1].folder, to_train=True)
             model = _model(folder, training, device)
             whole = guard.records_path or training.gradient_checkpointing  # a cache excludes checkpointing
             trainer = make_trainer(model, tokenizer, examples, out / CHECKPOINTS, training, device, report, whole=whole)

@@ -16,7 +16,7 @@ from probes.guard.guarded_direction import GuardError
 from probes.lineage import CheckpointRef
 from probes.lineage.references import ADAPTER_CONFIG
 from probes.progress import Progress, Report
-from probes.store import write_json
+from probes.store import write_json, write_text
 from probes.store.documents import read_object
 from probes.store.remote import Mirror
 from probes.store.remote.refusals import UnreachableError
@@ -88,10 +88,14 @@ class NamingBase(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Before the checkpoint is marked whole."""
         del control, kwargs
-        file = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / ADAPTER_CONFIG
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        file, card = folder / ADAPTER_CONFIG, folder / "README.md"
         if file.is_file() and not self._base.is_local:
             config = read_object(file, kind="description of an adapter", error=GuardError, finite=False)
+            copied = str(config["base_model_name_or_path"])
             write_json(file, {**config, "base_model_name_or_path": self._base.model, "revision": self._base.revision})
+            if card.is_file():
+                write_text(card, card.read_text("utf-8").replace(copied, self._base.model))
 
 
 class Sending(TrainerCallback):

@@ -20,8 +20,8 @@ from probes.nulls.resampling import Resampling, random_difference, sign_flip
 class LayerNulls:
     """The tests and the profile of one layer, ready for any number of checkpoints.
 
-    Memory is a few draws x prompts matrices and, with fewer prompts than dimensions, prompts x prompts; nothing has the
-    size draws x width.
+    Memory is a few matrices of draws by the smaller of prompts and width and, with fewer prompts than dimensions, of
+    prompts by prompts.
 
     Attributes:
         resampling: the random numbers.

@@ -66,7 +66,11 @@ def _write_scores(positions: Sequence[int], rule: Rule, run: Run, model: ModelHo
     except PromptError:  # the tokenizer knows no word that begins a refusal
         scores.rows.clear()
     run.write_json(CANDIDATES, scores.rows_in_order())
-    scores.part.unlink(missing_ok=True)
+
+
+def drop_part(run: Run) -> None:
+    """Forget the scores that were kept while they came, once the stage of all of them is kept."""
+    (run.path / f"{_PART}.json").unlink(missing_ok=True)
 
 
 class _UnknownScoreError(Exception):

@@ -27,7 +27,7 @@ from probes.stages.readings import (
     write_aligned_answers,
 )
 from probes.stages.readout import write_readout
-from probes.stages.refusal_candidates import CANDIDATES, candidate_jobs, made_from, read_candidates
+from probes.stages.refusal_candidates import CANDIDATES, candidate_jobs, drop_part, made_from, read_candidates
 from probes.stages.tracks import write_fits
 from probes.store import ALIGNED, DIRECTIONS
 
@@ -146,6 +146,7 @@ def _read_with_models(
     write_all(run, model, jobs, within(report, 0.1, 0.9))
     if REFUSAL not in options.methods:
         return None
+    drop_part(run)
     scored = read_candidates(run)
     selection = select(scored, model.n_layers, options.rule) if scored else None
     place = selection.chosen if selection else None

@@ -21,7 +21,7 @@ from probes.progress import Progress, Report, silent, within
 from probes.prompts import LeftOut
 from probes.run import Run
 from probes.store import records
-from probes.store.remote import is_url, new_checkpoint, whole_url
+from probes.store.remote import is_url, new_checkpoint, place_elsewhere, whole_url
 
 NOTE = "restoration.json"
 _RESTORING = 0.3  # share of the job's time where behaviour is judged too
@@ -141,13 +141,19 @@ def restore(
             restored[name] = result.tensor
             tensors[name] = {"drift": result.drift, "left": result.left, "everywhere": result.everywhere}
         _save(host, folder, restored)
-        places = {name: str(ref) for name, ref in vars(checkpoints).items()}
+        places = {name: _elsewhere(ref) for name, ref in vars(checkpoints).items()}
         note = {"form": options.form, "strength": options.strength, **places}
         (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     done = Restoration(out, options.form, options.strength, tensors)
     if evaluation is None:
         return done
     return _judge(host, checkpoints, done, evaluation, within(report, _RESTORING, 1.0))
+
+
+def _elsewhere(ref: CheckpointRef) -> str:
+    """A checkpoint as another machine finds it."""
+    adapter = ref.adapter and place_elsewhere(ref.adapter)
+    return str(ref.model_copy(update={"model": place_elsewhere(ref.model), "adapter": adapter}))
 
 
 def _restore_tensors(

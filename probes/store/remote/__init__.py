@@ -10,7 +10,7 @@ from probes.store.remote.bucket import is_url, whole_url
 from probes.store.remote.cache_folder import cache_folder, mirror_folder
 from probes.store.remote.downloads import download_checkpoint, download_folder, download_trainer_folder, fetch_weights
 from probes.store.remote.mirror import Mirror
-from probes.store.remote.places import local_folder, mirror_of, mirrors_of_root
+from probes.store.remote.places import local_folder, mirror_of, mirrors_of_root, place_elsewhere
 from probes.store.remote.uploads import new_checkpoint
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "mirror_of",
     "mirrors_of_root",
     "new_checkpoint",
+    "place_elsewhere",
     "whole_url",
 ]

@@ -24,7 +24,8 @@ SYNC_LOCK = ".remote.lock"  # here, while files come and go
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
 _STATE = (".pt", ".pth")  # an optimiser's, a schedule's, of random numbers
 SENT = "sha256:"  # begins the stamp of what we have sent
-OWN_FILES = frozenset({INDEX, SYNC_LOCK, ".lock", ".jobs.json", "gravity-probe-error.log"})
+_HALF_DONE = "refusal_candidates.part.json"  # written anew by a worker at any moment, and gone in the end
+OWN_FILES = frozenset({INDEX, SYNC_LOCK, ".lock", ".jobs.json", "gravity-probe-error.log", _HALF_DONE})
 
 
 class Local(Entry):

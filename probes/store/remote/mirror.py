@@ -141,11 +141,11 @@ class Mirror:
                 f"{self.url}/{name} has changed since this run was opened", next_step="Start the command again."
             ) from None
 
-    def fetch_folder(self, folder: Path) -> None:
-        """Bring what was left there of a folder of the run and can be read, as `fetch`."""
+    def fetch_folder(self, folder: Path, *, to_train: bool = False) -> None:
+        """Bring what was left there of a folder of the run and can be read, as `fetch`; to train on, all of it."""
         prefix = "" if folder == self.path else f"{folder.relative_to(self.path).as_posix()}/"
         for name in Index.read(self.path).files:
-            if name.startswith(prefix) and not only_trains(name):
+            if name.startswith(prefix) and (to_train or not only_trains(name)):
                 self.fetch(name)
 
     def _update(self, report: Report, *, weights: bool) -> bool:

@@ -17,6 +17,15 @@ def mirror_of(folder: Path) -> Mirror | None:
     return Mirror(Index.read(folder).url, folder) if (folder / INDEX).is_file() else None
 
 
+def place_elsewhere(place: str) -> str:
+    """A place as other machines find it: a folder in the mirror of a URL is named by that URL, all else as it is."""
+    path = Path(place)
+    for folder in (path, *path.parents):
+        if (mirror := mirror_of(folder)) is not None:
+            return f"{mirror.url}/{path.relative_to(folder).as_posix()}".removesuffix("/.")
+    return place
+
+
 def local_folder(place: Path | str, *, new: bool = False, weights: bool = False, report: Report = silent) -> Path:
     """The folder of a run: its own, or the mirror of a URL, brought up to date.
 
