@@ -21,7 +21,7 @@ from probes.models.hooks import ablate, add
 from probes.progress import silent
 from probes.run import Run
 from probes.stages.jobs import write_all
-from probes.stages.refusal_candidates import CANDIDATES, candidate_jobs
+from probes.stages.refusal_candidates import CANDIDATES, candidate_jobs, drop_part
 from tests.builders import FAMILIES, WIDTH, save_checkpoint, tiny_model, tiny_tokenizer
 
 SCORES = ("bypass", "induce", "kl")
@@ -258,6 +258,7 @@ def bare(measured, tmp_path):
     def score_by(rule, report=silent):
         with Run.writing(folder) as run:
             write_all(run, model, candidate_jobs(run, (-2, -1), rule), report)
+            drop_part(run)
 
     def rows():
         return json.loads((folder / "refusal_candidates.json").read_text())

@@ -17,7 +17,7 @@ from probes.lineage import CheckpointRef, Trajectory
 from probes.models.identity import weights_sha256
 from probes.models.source import folder_of
 from probes.run import Run
-from probes.store.remote import cache_folder, download_checkpoint, local_folder, mirror_folder
+from probes.store.remote import cache_folder, download_checkpoint, local_folder, mirror_folder, place_elsewhere
 from probes.store.remote.bucket import Bucket
 from probes.store.remote.remote_lock import LOCK
 from tests.guard.test_train import train_words, write_place
@@ -121,6 +121,8 @@ def test_an_adapter_that_was_trained_from_a_url_names_it_and_has_its_path_there(
     written = [file for file in local_folder(url).rglob("*") if file.suffix in {".json", ".md", ".toml"}]
     assert {file.name for file in written} >= {"README.md", "adapter_config.json"}
     assert [file.name for file in written if str(cache_folder()) in file.read_text("utf-8")] == []
+    assert place_elsewhere(str(local_folder(url) / "checkpoints" / "checkpoint-2")) == trained.adapter
+    assert place_elsewhere(str(place)) == str(place)
 
 
 def test_a_training_that_is_refused_leaves_nothing_there(place, models, bucket):
