@@ -25,7 +25,6 @@ CHANGES = (
         {
             "choose-statistic": "refit",
             "choose-direction": "refusal",
-            "choose-prompts": "densities",
             "choose-steps": ["5", "50"],
         },
     ),
