@@ -275,10 +275,10 @@ def test_a_lineage_is_opened_in_one_place():
     assert opening == ["probes/run/inputs.py"]
 
 
-def test_two_modules_register_hooks():
-    """Of the residual stream, and of the gradient at what a module puts out."""
+def test_three_modules_register_hooks():
+    """Of the residual stream, of what blocks return as a whole, and of the gradient at what a module puts out."""
     places = {place for place, tree in sources("probes", "app") if hookings(tree)}
-    assert places == {"probes/models/hooks.py", "probes/models/output_gradients.py"}
+    assert places == {"probes/models/hooks.py", "probes/models/held_blocks.py", "probes/models/output_gradients.py"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.behaviour.answer_batches import read_prompts
-from probes.models.hooks import add, add_to_groups, block_outputs, hold_blocks
+from probes.models.held_blocks import block_outputs, hold_blocks
+from probes.models.hooks import add, add_to_groups
 from probes.models.prefix import SharedPrefix, prefix_fault, prefix_length, read_prefix, reread_prefix
 from probes.models.view import ModelView
 

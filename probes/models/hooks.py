@@ -1,16 +1,17 @@
 """Hooks: read the residual stream, add a vector to it, ablate a direction, clamp it.
 
-Each is a context manager; beside `output_gradients`, nothing else in the package registers a hook. Inside, forward
-passes and generation are read or changed; on leaving, also by an exception, no hook remains, and the model computes
-what it computed before, bit for bit. No activation is changed in place. `models.view.view_of` finds the parts of any
-causal language model of transformers.
+Each is a context manager; beside `output_gradients` and `held_blocks`, nothing else in the package registers a hook.
+Inside, forward passes and generation are read or changed; on leaving, also by an exception, no hook remains, and the
+model computes what it computed before, bit for bit. No activation is changed in place. `models.view.view_of` finds the
+parts of any causal language model of transformers.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -61,29 +62,6 @@ def residuals(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[di
 
 
 @contextlib.contextmanager
-def block_outputs(blocks: Sequence[nn.Module]) -> Iterator[list[Any]]:
-    """While open, a forward pass leaves what each block returns in the list that is handed out, before any change."""
-    outputs: list[Any] = []
-    with contextlib.ExitStack() as stack:
-        for block in blocks:
-            hook = block.register_forward_hook(lambda _, __, output: outputs.append(output), prepend=True)
-            stack.callback(hook.remove)
-        yield outputs
-
-
-@contextlib.contextmanager
-def hold_blocks(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """While open, these blocks compute nothing and return this; hooks on them work as ever."""
-    with contextlib.ExitStack() as stack:
-        for block in blocks:
-            own = {name: value for name, value in vars(block).items() if name == "forward"}
-            stack.callback(vars(block).update, own)
-            stack.callback(vars(block).pop, "forward")
-            vars(block)["forward"] = lambda *_, **__: output
-        yield
-
-
-@contextlib.contextmanager
 def watch_training(
     model: nn.Module,
     weights: Mapping[str, nn.Parameter],
@@ -110,18 +88,12 @@ def watch_training(
 def edit_in_training(blocks: Sequence[nn.Module], changes: Mapping[int, Change]) -> Iterator[None]:
     """While open, what leaves these blocks is changed, by layer, in passes in training mode alone."""
 
-    def edit(change: Change) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if not module.training:
-                return None
-            stream = change(first_tensor(output))
-            return (stream, *output[1:]) if isinstance(output, tuple) else stream
-
-        return hook
+    def edit(block: nn.Module, change: Change, stream: Tensor) -> Tensor:
+        return change(stream) if block.training else stream
 
     with contextlib.ExitStack() as stack:
         for layer, change in changes.items():
-            stack.callback(blocks[layer].register_forward_hook(edit(change)).remove)
+            stack.enter_context(_after(blocks[layer], partial(edit, blocks[layer], change)))
         yield
 
 
@@ -154,10 +126,7 @@ def add(
     def shift(move: Tensor) -> Change:
         return lambda stream: stream + move.to(stream)
 
-    with contextlib.ExitStack() as stack:
-        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
-        for layer, move in zip(layers, moves, strict=True):
-            stack.enter_context(_after(model.blocks[layer], places, shift(move)))
+    with _change_behind(model, layers, places, map(shift, moves)):
         yield
 
 
@@ -175,7 +144,7 @@ def add_to_groups(model: ModelParts, layer: int, vectors: Float[np.ndarray, "gro
     def shift(stream: Tensor) -> Tensor:
         return stream + moves.to(stream).repeat_interleave(len(stream) // len(moves), dim=0)[:, None]
 
-    with _after(model.blocks[layer], Places(None, generated=True), shift):
+    with _after(model.blocks[layer], shift):
         yield
 
 
@@ -214,9 +183,9 @@ def ablate(
     with contextlib.ExitStack() as stack:
         stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
         for layer in chosen:
-            stack.enter_context(_before(model.blocks[layer], places, change))
+            stack.enter_context(_before(model.blocks[layer], partial(places.apply, change=change)))
             for module in (*model.writers(layer), model.blocks[layer]):
-                stack.enter_context(_after(module, places, change))
+                stack.enter_context(_after(module, partial(places.apply, change=change)))
         yield
 
 
@@ -245,18 +214,14 @@ def clamp(
     """
     units = [_tensor(model, _unit(direction)) for direction in _check(model, layers, directions)]
 
-    def held(unit: Tensor, value: float) -> Change:
+    def hold(unit: Tensor, value: float) -> Change:
         def change(stream: Tensor) -> Tensor:
             axis = unit.to(stream)
             return stream + (value - stream @ axis)[..., None] * axis
 
         return change
 
-    places = Places(positions, generated=generated)
-    with contextlib.ExitStack() as stack:
-        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
-        for layer, unit, value in zip(layers, units, values, strict=True):
-            stack.enter_context(_after(model.blocks[layer], places, held(unit, float(value))))
+    with _change_behind(model, layers, Places(positions, generated=generated), map(hold, units, values.tolist())):
         yield
 
 
@@ -290,12 +255,9 @@ def clamp_prompts(
 
         return change
 
-    places = Places(None, generated=False)
     with contextlib.ExitStack() as stack:
-        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
         stack.callback(model.body.register_forward_pre_hook(prompts.look_up, with_kwargs=True).remove)
-        for place, (layer, unit) in enumerate(zip(layers, units, strict=True)):
-            stack.enter_context(_after(model.blocks[layer], places, hold(place, unit)))
+        stack.enter_context(_change_behind(model, layers, Places(None, generated=False), map(hold, count(), units)))
         yield
 
 
@@ -307,9 +269,21 @@ def edits_all_alike(body: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _after(module: nn.Module, places: Places, change: Change) -> Iterator[None]:
+def _change_behind(
+    model: ModelParts, layers: Sequence[int], places: Places, changes: Iterable[Change]
+) -> Iterator[None]:
+    """While open, what leaves each of these blocks is changed at these places of a pass."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.body.register_forward_pre_hook(places.begin_pass, with_kwargs=True).remove)
+        for layer, change in zip(layers, list(changes), strict=True):
+            stack.enter_context(_after(model.blocks[layer], partial(places.apply, change=change)))
+        yield
+
+
+@contextlib.contextmanager
+def _after(module: nn.Module, change: Change) -> Iterator[None]:
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        stream = places.apply(first_tensor(output), change)
+        stream = change(first_tensor(output))
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
     handle = module.register_forward_hook(hook)
@@ -320,9 +294,9 @@ def _after(module: nn.Module, places: Places, change: Change) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _before(module: nn.Module, places: Places, change: Change) -> Iterator[None]:
+def _before(module: nn.Module, change: Change) -> Iterator[None]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        stream = places.apply(entering(args, kwargs), change)
+        stream = change(entering(args, kwargs))
         return ((stream, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": stream})
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
