@@ -256,11 +256,11 @@ def _claiming(out: Path, identity: dict[str, Any]) -> Iterator[None]:
         yield
     except GravityError:
         if fresh:  # nothing but what has just been written there
-            _leave(out, remove=not existed)
+            _clear(out, remove=not existed)
         raise
 
 
-def _leave(out: Path, *, remove: bool) -> None:
+def _clear(out: Path, *, remove: bool) -> None:
     """Delete what lies in a folder, but for locks and what a mirror knows of its URL; the folder too, if asked."""
     for child in [child for child in out.iterdir() if child.name not in OWN_FILES]:
         (shutil.rmtree if child.is_dir() else Path.unlink)(child)

@@ -92,9 +92,9 @@ class NamingBase(TrainerCallback):
         file, card = folder / ADAPTER_CONFIG, folder / "README.md"
         if file.is_file() and not self._base.is_local:
             config = read_object(file, kind="description of an adapter", error=GuardError, finite=False)
-            copied = str(config["base_model_name_or_path"])
+            copied = config.get("base_model_name_or_path")
             write_json(file, {**config, "base_model_name_or_path": self._base.model, "revision": self._base.revision})
-            if card.is_file():
+            if copied and card.is_file():
                 write_text(card, card.read_text("utf-8").replace(copied, self._base.model))
 
 
