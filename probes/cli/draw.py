@@ -81,6 +81,7 @@ def report(
     """Write a run as one self-contained HTML file: verdict, lineage, charts, tables, how to reproduce it."""
     from probes.run import Run
     from probes.store import write_text
+    from probes.store.remote import outgoing
     from probes.tasks.report import report_html
 
     if card:
@@ -97,38 +98,43 @@ def report(
             )
         _write_figures(run, figures, as_json=json_)
         return
-    path = out or run / "report.html"
-    write_text(path, report_html(Run(run)))
+    with outgoing(out or run / "report.html", overwrite=True) as target:
+        write_text(target.path, report_html(Run(run)))
+        size, place = target.path.stat().st_size, target.place_of(target.path)
     if json_:
-        print_json({"report": str(path), "bytes": path.stat().st_size})
+        print_json({"report": place, "bytes": size})
     else:
-        typer.echo(f"Written: {path}")
+        typer.echo(f"Written: {place}")
 
 
 def _write_card(run: Path, out: Path | None, arm: str | None, *, as_json: bool) -> None:
     from probes.run import Run
     from probes.store import write_text
+    from probes.store.remote import outgoing
     from probes.tasks.card import card_markdown
 
-    text = card_markdown(Run(run), arm)
+    text, place = card_markdown(Run(run), arm), None
     if out is not None:
-        if out.exists():
-            raise UsageError(f"{out} is already there", next_step="Give --out another name.")
-        write_text(out, text)
+        with outgoing(out) as target:
+            if target.path.exists():
+                raise UsageError(f"{out} is already there", next_step="Give --out another name.")
+            write_text(target.path, text)
+            place = target.place_of(target.path)
     if as_json:
-        print_json({"card": text, "path": None if out is None else str(out)})
+        print_json({"card": text, "path": place})
     else:
-        typer.echo(text if out is None else f"Written: {out}", nl=out is not None)
+        typer.echo(text if place is None else f"Written: {place}", nl=place is not None)
 
 
 def _write_figures(run: Path, folder: Path, *, as_json: bool) -> None:
     from probes.run import Run
+    from probes.store.remote import outgoing
     from probes.tasks.gallery import write_gallery
     from probes.terminal import progress_display
 
-    with progress_display() as tell:
-        files = write_gallery(Run(run), folder, tell)
+    with progress_display() as tell, outgoing(folder, tell, overwrite=True) as target:
+        files = [target.place_of(file) for file in write_gallery(Run(run), target.path, tell)]
     if as_json:
-        print_json({"figures": [str(file) for file in files]})
+        print_json({"figures": files})
     else:
         typer.echo("\n".join(f"Written: {file}" for file in files))

@@ -92,14 +92,17 @@ def pack(
     json_: Json = False,
 ) -> None:
     """Copy a finished run without its checkpoints and most activations, to ship it; the copy records what it omits."""
+    from probes.store.remote import outgoing
     from probes.tasks.pack import Packing, omitted_bytes
     from probes.tasks.pack import pack as copy_run
+    from probes.terminal import progress_display
 
-    packed = copy_run(run, out, keep, Packing(half=half, answers=answers))
-    left_out = packed.manifest.omitted
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    with progress_display() as report, outgoing(out, report) as target:
+        left_out = copy_run(run, target.path, keep, Packing(half=half, answers=answers)).manifest.omitted
+        size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())
+    place = target.place_of(target.path)
     if json_:
-        print_json({"run": str(out), "bytes": size, "omitted": len(left_out), "omitted_bytes": omitted_bytes(left_out)})
+        print_json({"run": place, "bytes": size, "omitted": len(left_out), "omitted_bytes": omitted_bytes(left_out)})
     else:
-        typer.echo(f"Written: {out}, {size / 1e6:,.1f} MB")
+        typer.echo(f"Written: {place}, {size / 1e6:,.1f} MB")
         typer.echo(f"  {len(left_out)} files are left out ({omitted_bytes(left_out) / 1e6:,.1f} MB)")

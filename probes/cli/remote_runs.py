@@ -12,8 +12,10 @@ from probes.errors import UsageError
 from probes.store.remote import Mirror, is_url, mirror_folder, mirror_of, whole_url
 
 _RUNS, _OUT = ("run", "runs", "against"), "out"  # parameters that name run folders, and one that may
+_HISTORY = "history"  # may name a demo run, of which every weight is needed
 _LOCAL = (_OUT, "figures", "cache")  # what is written where these say, unless --out is a run or a model
-_MAKERS = ("measure", "demo", "arms", "train")  # verbs whose --out is a run
+_MAKERS = ("measure", "demo", "arms", "train")  # verbs whose --out is a run that is worked on
+_SENDERS = ("restore", "pack", "report", "export")  # verbs that send what they have written
 
 
 def bring_runs(verb: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def bring_runs(verb: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     if values.get("unlock"):
         _unlock(values["run"])
-    names = [name for name in (*_RUNS, *_LOCAL) if name in values]
+    names = [name for name in (*_RUNS, _HISTORY, *_LOCAL) if name in values]
     return {**values, **{name: _bring_each(verb, name, values[name]) for name in names}}
 
 
@@ -67,18 +69,18 @@ def _bring(verb: str, name: str, place: Any) -> Any:
         if mirror is not None:
             _pull(mirror, weights=makes_run)
         return place
-    if name == _OUT and verb == "restore":
-        return place  # a model's, which is no run
+    if name not in (*_RUNS, "cache") and verb in _SENDERS:
+        return place
     if name == _OUT and verb == "plan":
         return mirror_folder(str(place))  # where the disk has to have room
-    if name not in _RUNS and not makes_run:
+    if name not in (*_RUNS, _HISTORY) and not makes_run:
         raise UsageError(
             f"--{name} of {verb} takes a path of this machine",
             got=whole_url(place),
             next_step="URLs stand for runs and models.",
         )
     mirror = Mirror.of_url(str(place))
-    _pull(mirror, weights=makes_run)
+    _pull(mirror, weights=makes_run or name == _HISTORY)
     if not makes_run:
         mirror.check_run()
     return mirror.path

@@ -64,6 +64,7 @@ def export(
     from probes.exchange import format_named, write_vectors
     from probes.run import Run
     from probes.store import ALIGNED
+    from probes.store.remote import outgoing
 
     opened = Run(run)
     if map_:
@@ -85,11 +86,12 @@ def export(
     vectors = opened.direction(direction, checkpoint or ALIGNED)
     if layer is None and format_named(form).one_layer:
         layer = opened.layer_of(vectors)
-    path, notes = write_vectors(vectors, form, out, layer, raw=raw)
+    with outgoing(out) as target:
+        path, notes = write_vectors(vectors, form, target.path, layer, raw=raw)
     written = format_named(form).whole() if raw else format_named(form)
     if written.one_layer:
         notes = [f"layer {layer}", *notes]
-    _say_where(path, written.says, notes, json_)
+    _say_where(target.place_of(path), written.says, notes, json_)
 
 
 def _refuse_others(options: Mapping[str, object]) -> None:
@@ -105,19 +107,23 @@ def _refuse_others(options: Mapping[str, object]) -> None:
 
 def _export_answers(run: Run, out: Path, checkpoint: str | None, as_json: bool) -> None:
     from probes.exchange.inspect_log import write_eval_logs
+    from probes.store.remote import outgoing
 
-    files = write_eval_logs(run, out, checkpoint)
-    place = files[0] if len(files) == 1 else out
+    with outgoing(out) as target:
+        files = write_eval_logs(run, target.path, checkpoint)
+    place, folder = (files[0] if len(files) == 1 else target.path), files[0].parent
     notes = ["one checkpoint's answers; --out FOLDER writes a log of each"] if out.suffix and not checkpoint else []
-    says = f"eval logs: {len(files)}; inspect view --log-dir {place.parent if out.suffix else out}"
-    _say_where(place, says, notes, as_json)
+    says = f"eval logs: {len(files)}; inspect view --log-dir {target.place_of(folder)}"
+    _say_where(target.place_of(place), says, notes, as_json)
 
 
 def _export_map(run: Run, out: Path, method: str, layer: int | None, as_json: bool) -> None:
     from probes.exchange.prompt_places import write_places
+    from probes.store.remote import outgoing
 
-    path, notes = write_places(run, out, method, layer)
-    _say_where(path, "layer l is block l (resid_post), counted from 0", notes, as_json)
+    with outgoing(out) as target:
+        path, notes = write_places(run, target.path, method, layer)
+    _say_where(target.place_of(path), "layer l is block l (resid_post), counted from 0", notes, as_json)
 
 
 def import_(
@@ -145,7 +151,9 @@ def import_(
     imported = import_direction(file, name, Target(run, model, out), form=form, layer=layer)
     known = imported.vectors.layers
     layers = f"layers {known[0]} to {known[-1]}" if len(known) > 1 else f"layer {known[0]}"
-    _say_where(imported.path, f"read as: {imported.convention}", [f"{layers}, width {imported.vectors.width}"], json_)
+    _say_where(
+        str(imported.path), f"read as: {imported.convention}", [f"{layers}, width {imported.vectors.width}"], json_
+    )
 
 
 def steer(
@@ -195,10 +203,10 @@ def steer(
         console().print(steered_table(steered))
 
 
-def _say_where(path: Path, says: str, notes: list[str], as_json: bool) -> None:
+def _say_where(place: str, says: str, notes: list[str], as_json: bool) -> None:
     if as_json:
-        print_json({"path": str(path), "layers": says, "notes": notes})
+        print_json({"path": place, "layers": says, "notes": notes})
         return
-    typer.echo(f"Written: {path}")
+    typer.echo(f"Written: {place}")
     for line in (says, *notes):
         typer.echo(f"  {line}")

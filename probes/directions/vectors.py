@@ -183,7 +183,7 @@ class Vectors:
             RunFolderError: it is not there, damaged, or no direction.
         """
         with opened(path) as file:
-            about, names = dict(file.metadata() or {}), set(file.keys())
+            about, names = dict(sorted((file.metadata() or {}).items())), set(file.keys())
             if not {"direction", "norm"} <= names:
                 raise RunFolderError(f"{path} holds no direction", got=sorted(names), expected="direction and norm")
             direction, norm = file.get_tensor("direction"), file.get_tensor("norm")

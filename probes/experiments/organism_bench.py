@@ -58,6 +58,7 @@ from probes.organism.world import make_world, vocabulary
 from probes.progress import Progress, Report
 from probes.prompts import PromptSet
 from probes.store import ALIGNED, write_json
+from probes.store.remote import place_elsewhere
 from probes.training.optimizers import ADAM
 from probes.training.tuners import FULL, attach_tuner, check_tuner
 
@@ -85,12 +86,12 @@ class OrganismBench:
         self._history, self.experiment = history, experiment
         self._world = make_world(recipe.size)
         self._tokenizer = make_tokenizer(vocabulary(self._world))
-        self.about = {"history": str(history), "phase": dataclasses.asdict(self._recipe.benign)}
+        self.about = {"history": place_elsewhere(str(history)), "phase": dataclasses.asdict(self._recipe.benign)}
 
     @property
     def lineage(self) -> Lineage:
         """The history's roles."""
-        return Lineage.load(self._history / LINEAGE).model_copy(update={"trajectories": ()})
+        return Lineage.load(self._history / LINEAGE).model_copy(update={"trajectories": ()}).named_by_urls()
 
     @property
     def trainings(self) -> tuple[tuple[str, int], ...]:

@@ -22,6 +22,7 @@ from probes.lineage.trajectories import (
 )
 from probes.lineage.witness import ABLATED, NO_WITNESS, Witness, WitnessKind, witness_of
 from probes.store.documents import read_toml
+from probes.store.remote import place_elsewhere
 
 ROLES = ("aligned", "witness", "pretrained")  # members that are no fine-tuned checkpoints
 EARLIER = tuple(reversed(ROLES[1:]))  # what the aligned model came from, the earliest first
@@ -230,6 +231,10 @@ class Lineage(Record):
         `Lineage.opened` turns it back.
         """
         return Lineage.model_validate(rewrite_places(self.model_dump(), lambda place: from_home(place, home.resolve())))
+
+    def named_by_urls(self) -> Lineage:
+        """The same lineage with folders in the mirror of a URL named by that URL, as other machines open them."""
+        return Lineage.model_validate(rewrite_places(self.model_dump(), place_elsewhere))
 
     @classmethod
     def opened(cls, raw: Mapping[str, Any], home: Path) -> Lineage:

@@ -48,17 +48,18 @@ def test_a_run_is_measured_there_gone_on_with_elsewhere_and_packed(models, bucke
     assert "files come when they are opened" in command("status", url)
     command("pack", url, "--out", tmp_path / "packed")
     assert Run(tmp_path / "packed").drift().equals(Run(url).drift())
-    refusal = run_process(gravity_probe, "pack", url, "--out", f"{bucket}/packed")
-    assert (refusal.returncode, "--out of pack takes a path of this machine" in refusal.stderr) == (2, True)
+    refusal = run_process(gravity_probe, "attribute", url, "--out", f"{bucket}/left.jsonl")
+    assert (refusal.returncode, "--out of attribute takes a path of this machine" in refusal.stderr) == (2, True)
 
 
 def test_where_a_url_stands_for_a_run_a_model_or_nothing(bucket):
     url = f"{bucket}/study"
     write(url, 1)
     assert bring_runs("forecast", {"against": url}) == {"against": mirror_folder(url)}
-    assert bring_runs("restore", {"out": f"{bucket}/model"}) == {"out": f"{bucket}/model"}
+    for verb, name in (("restore", "out"), ("pack", "out"), ("export", "out"), ("report", "figures")):
+        assert bring_runs(verb, {name: f"{bucket}/new"}) == {name: f"{bucket}/new"}
     assert bring_runs("plan", {"out": f"{bucket}/planned"}) == {"out": mirror_folder(f"{bucket}/planned")}
     assert not mirror_folder(f"{bucket}/planned").exists()
-    for verb, name in (("report", "figures"), ("judge", "cache"), ("export", "out"), ("attribute", "out")):
+    for verb, name in (("import", "out"), ("judge", "cache"), ("attribute", "out")):
         with pytest.raises(UsageError, match=f"--{name} of {verb} takes a path of this machine"):
             bring_runs(verb, {name: url})

@@ -70,6 +70,7 @@ from probes.run import Run
 from probes.store.remote import download_checkpoint, local_folder, new_checkpoint
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
 from tests.guard.test_train import train_words, write_place
+from tests.store.test_remote_outgoing import write_two
 
 url, home = "hf://datasets/org/runs", Path(sys.argv[1])
 
@@ -83,6 +84,7 @@ def weights(folder):
 machine("first")
 with new_checkpoint(f"{url}/models/restored") as folder:
     save_checkpoint(folder, tiny_model(), tiny_tokenizer())
+write_two(f"{url}/packed")
 known = weights_sha256(CheckpointRef.parse(f"{url}/models/restored"))
 words = train_words(write_place(home), f"{url}/runs/mine", mode="watch")
 app(["train", *map(str, words), "--json"], standalone_mode=False)
@@ -238,6 +240,7 @@ def test_a_model_and_a_training_in_a_repository_open_elsewhere(hub, tmp_path):
     address, handler = hub
     *_, models, trainings, steps = map(json.loads, lines_of(TRAINING, address, tmp_path)[-3:])
     assert models[0] == models[1]
+    assert {"packed/one", "packed/two"} in map(set, handler.commits)
     assert trainings[0] == trainings[1]
     assert steps == [2, 4]
     assert sum("models/restored/config.json" in commit for commit in handler.commits) == 1

@@ -11,10 +11,11 @@ from probes.store.remote.cache_folder import cache_folder, mirror_folder
 from probes.store.remote.downloads import download_checkpoint, download_folder, download_trainer_folder, fetch_weights
 from probes.store.remote.mirror import Mirror
 from probes.store.remote.places import local_folder, mirror_of, mirrors_of_root, place_elsewhere
-from probes.store.remote.uploads import new_checkpoint
+from probes.store.remote.uploads import Outgoing, new_checkpoint, outgoing
 
 __all__ = [
     "Mirror",
+    "Outgoing",
     "cache_folder",
     "download_checkpoint",
     "download_folder",
@@ -26,6 +27,7 @@ __all__ = [
     "mirror_of",
     "mirrors_of_root",
     "new_checkpoint",
+    "outgoing",
     "place_elsewhere",
     "whole_url",
 ]

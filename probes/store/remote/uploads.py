@@ -1,21 +1,24 @@
-"""A model that is written here and sent to a URL, its configuration last: before that it is no checkpoint there."""
+"""What is written here and sent to a URL once it is whole: a model, or a file or folder that a command makes."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from probes.errors import UsageError
 from probes.progress import Report, silent
 from probes.store.atomic import new_folder
+from probes.store.manifest import MANIFEST
 from probes.store.remote.bucket import Bucket, is_url, whole_url
 from probes.store.remote.downloads import download_folder, note_download
 from probes.store.remote.hub_commit import open_bucket
 from probes.store.remote.refusals import RemoteError
 
-_CONFIG = "config.json"
+_LAST = ("config.json", MANIFEST)  # without these a folder there is no checkpoint, and no run
 
 
 @contextlib.contextmanager
@@ -37,28 +40,93 @@ def new_checkpoint(place: Path | str, report: Report = silent) -> Iterator[Path]
             yield folder
         return
     bucket = open_bucket(whole_url(place))
-    if any(not name.startswith(".") for name in bucket.list()):  # a new repository of the hub has a .gitattributes
-        raise UsageError(f"{bucket.url} is already there", next_step="Give --out a new folder.")
-    bucket.check()
+    _refuse_present(bucket)
     target = download_folder(bucket.url)
     shutil.rmtree(target, ignore_errors=True)  # of what was there once
     with new_folder(target) as folder:
         yield folder
-    _send(bucket, target, report)
+    try:
+        _send(bucket, _files_in(target), report)
+    except RemoteError as error:
+        raise type(error)(
+            error.what, got=error.got, next_step=f"{error.next_step or ''} The model is in {target}.".lstrip()
+        ) from error
     note_download(bucket, target)
 
 
-def _send(bucket: Bucket, folder: Path, report: Report) -> None:
-    """Send all files of a folder, or none."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(paths, key=lambda path: path.name == _CONFIG)}
+@dataclass(frozen=True)
+class Outgoing:
+    """A file or folder that is to be written.
+
+    Attributes:
+        path: where it is written here.
+        url: what the folder of `path` stands for; None where it stays here.
+    """
+
+    path: Path
+    url: str | None = None
+
+    def place_of(self, written: Path) -> str:
+        """Where the user finds what was written at `path`, beside it or in it."""
+        if self.url is None:
+            return str(written)
+        return f"{self.url}/{written.relative_to(self.path.parent).as_posix()}".removesuffix("/.")
+
+
+@contextlib.contextmanager
+def outgoing(place: Path | str, report: Report = silent, *, overwrite: bool = False) -> Iterator[Outgoing]:
+    """Hand out a path to be written to: that of `place`, or one here, whose file or folder is then sent to that URL.
+
+    Args:
+        place: a path or a URL.
+        report: told about every file that is sent.
+        overwrite: replace what is at the URL; a path is the writer's business.
+
+    Raises:
+        UsageError: something is at the URL already.
+        RemoteError: the store refuses, or does not answer: nothing is sent then.
+    """
+    if not is_url(place):
+        yield Outgoing(Path(place))
+        return
+    url = whole_url(place)
+    parent, _, name = url.rpartition("/")
+    if not overwrite:
+        _refuse_present(open_bucket(url))
+    with tempfile.TemporaryDirectory(prefix="gravity-probe-") as home:
+        path = Path(home) / name
+        yield Outgoing(path, parent)
+        bucket, files = (open_bucket(url), _files_in(path)) if path.is_dir() else (open_bucket(parent), _files_in(home))
+        if overwrite:
+            bucket.put(files, report)
+        else:
+            _refuse_present(bucket, files)  # a writer may have added a suffix
+            _send(bucket, files, report)
+
+
+def _files_in(folder: Path | str) -> dict[str, Path]:
+    """Its files by name, that which makes a checkpoint or a run of them last."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in sorted(paths, key=lambda path: path.name in _LAST)}
+
+
+def _refuse_present(bucket: Bucket, names: Collection[str] | None = None) -> None:
+    """Refuse what would be written over: anything at a URL, or these names; and a bucket that is not there."""
+    depth = None if names is None else max((name.count("/") + 1 for name in names), default=1)
+    present = {name for name in bucket.list(depth=depth) if not name.startswith(".")}  # such as .gitattributes
+    if names is not None:
+        present &= set(names)
+    if present:
+        place = bucket.url if names is None else f"{bucket.url}/{min(present)}"
+        raise UsageError(f"{place} is already there", next_step="Give --out a new name.")
+    bucket.check()
+
+
+def _send(bucket: Bucket, files: Mapping[str, Path], report: Report) -> None:
+    """Send all files, or none."""
     try:
         bucket.put(files, report)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(RemoteError):
             bucket.delete(files)
-        if isinstance(error, RemoteError):
-            raise type(error)(
-                error.what, got=error.got, next_step=f"{error.next_step or ''} The model is in {folder}.".lstrip()
-            ) from error
         raise
