@@ -3,6 +3,7 @@
 GRAVITY_DEMO=FOLDER pytest tests/benchmarks/test_workers.py --benchmark-enable -n 0, where FOLDER is a whole
 `gravity-probe demo --no-app`. A ratio of times by the wall: on a machine that does nothing else. GRAVITY_SMALL=1 does a
 small part of it, to see that it works; GRAVITY_LARGE=1 adds the study of 1,024 prompts, which takes minutes more.
+GRAVITY_CHAT_DEMO=FOLDER, a whole `demo --model SMOLLM2 --quick --no-app`, adds the study of a real chat model.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,10 @@ from tests.benchmarks.test_extraction import Report
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.memory import peak_memory, reset_peak, resident_memory
 
-DEMO = os.environ.get("GRAVITY_DEMO")
+DEMO, CHAT_DEMO = os.environ.get("GRAVITY_DEMO"), os.environ.get("GRAVITY_CHAT_DEMO")
 SMALL = bool(os.environ.get("GRAVITY_SMALL"))
 CHECKPOINTS, SHAMS = (4, 19) if SMALL else (24, 39)
+REAL = (16 if SMALL else 32), 19  # prompts of each label, and shams, of a real model
 LARGE = (1024,) if os.environ.get("GRAVITY_LARGE") else ()
 # Prompts, and questions: the demo's own, and twice as many, which a study on real requests has at least.
 SIZES = (32,) if SMALL else (128, 256, *LARGE)
@@ -44,6 +46,7 @@ PROMPTS = PromptSet.of(
     [f"break lock {index:02d}" for index in range(16)] + [f"paint door {index:02d}" for index in range(16)],
     ["harmful"] * 16 + ["harmless"] * 16,
 )
+Seconds = tuple[float, float]
 FEW, MANY = (25, 100) if SMALL else (250, 1000)
 
 
@@ -72,21 +75,28 @@ def both_labels(harmful: Sequence[Thing], useful: Sequence[Thing], count: int) -
     return PromptSet(tuple(prompt for part in parts for prompt in part.prompts))
 
 
-def write_study(folder: Path, checkpoints: Path, size: int) -> dict[str, Path]:
-    """The lineage file, and files of so many prompts and of as many questions, by the option that names them."""
-    lineage, world = organism(checkpoints), make_world()
+def write_lineage(folder: Path, lineage: Lineage) -> Path:
+    """A lineage file that names the same checkpoints wherever they are."""
     roles = {"aligned": lineage.aligned, "witness": lineage.need_witness("A study")}
     lines = [f"[{role}]\nmodel = {json.dumps(ref.model)}\n" for role, ref in roles.items()]
     for trajectory in lineage.trajectories:
-        steps = (f"{{step = {point.step}, model = {json.dumps(point.model)}}}" for point in trajectory.checkpoints)
         about = f"arm = {json.dumps(trajectory.arm)}\nseed = {trajectory.seed}"
-        lines.append(f"[[trajectories]]\n{about}\ncheckpoints = [{', '.join(steps)}]\n")
+        points = (point.model_dump(exclude_none=True) for point in trajectory.checkpoints)
+        steps = (", ".join(f"{name} = {json.dumps(value)}" for name, value in point.items()) for point in points)
+        lines.append(f"[[trajectories]]\n{about}\ncheckpoints = [{', '.join(f'{{{step}}}' for step in steps)}]\n")
+    file = folder / "lineage.toml"
+    file.write_text("\n".join(lines))
+    return file
+
+
+def write_study(folder: Path, checkpoints: Path, size: int) -> dict[str, Path]:
+    """The lineage file, and files of so many prompts and of as many questions, by the option that names them."""
+    world = make_world()
     sets = {
         "prompts": both_labels(world.harmful("aligned"), world.useful("aligned"), size),
         "questions": both_labels(world.harmful("held_out"), world.useful("held_out"), size),
     }
-    files = {"lineage": folder / "lineage.toml"}
-    files["lineage"].write_text("\n".join(lines))
+    files = {"lineage": write_lineage(folder, organism(checkpoints))}
     for name, prompts in sets.items():
         for label in ("harmful", "harmless"):
             file = files[f"{label} {name}"] = folder / f"{label}-{name}.jsonl"
@@ -95,19 +105,12 @@ def write_study(folder: Path, checkpoints: Path, size: int) -> dict[str, Path]:
     return files
 
 
-def time_study(files: Mapping[str, Path], out: Path, workers: int) -> tuple[float, float]:
-    """Seconds of the two commands by the wall, and of their own processes' processor."""
+def time_study(lineage: Path, measuring: Sequence[str], asking: Sequence[str], out: Path, workers: int) -> Seconds:
+    """Seconds of `measure` and `evaluate` by the wall, and of their own processes' processor."""
     command = (sys.executable, "-m", "probes.cli")
     options = f"--workers={workers}", "--json"
-    probes, questions = (
-        [f"--{label}={files[f'{label} {name}']}" for label in ("harmful", "harmless")]
-        for name in ("prompts", "questions")
-    )
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    for words in (
-        ["measure", str(files["lineage"]), *probes, f"--out={out}", f"--set=shams={SHAMS}"],
-        ["evaluate", str(out), *questions, "--max-new-tokens=16"],
-    ):
+    for words in (["measure", str(lineage), f"--out={out}", *measuring], ["evaluate", str(out), *asking]):
         subprocess.run([*command, *words, *options], check=True, stdout=subprocess.DEVNULL)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -118,12 +121,41 @@ def time_study(files: Mapping[str, Path], out: Path, workers: int) -> tuple[floa
 def test_two_workers_beside_one(size: int, tmp_path: Path, report: Report) -> None:
     """Whole commands, `measure` and then `evaluate`, as they are typed: with the start of Python and of the workers."""
     files = write_study(tmp_path, Path(str(DEMO)) / "checkpoints", size)
-    whole, own = zip(*(time_study(files, tmp_path / str(workers) / "run", workers) for workers in (1, 2)), strict=True)
+    probes, questions = (
+        [f"--{label}={files[f'{label} {name}']}" for label in ("harmful", "harmless")]
+        for name in ("prompts", "questions")
+    )
     study = f"study of {CHECKPOINTS} checkpoints and {SHAMS} shams, {size} prompts and {size} questions"
+    options = [*probes, f"--set=shams={SHAMS}"], [*questions, "--max-new-tokens=16"]
+    compare(study, tmp_path, files["lineage"], *options, report)
+
+
+@pytest.mark.skipif(CHAT_DEMO is None, reason="GRAVITY_CHAT_DEMO names no folder of a whole demo run of a chat model")
+def test_two_workers_beside_one_on_a_real_model(tmp_path: Path, report: Report) -> None:
+    """As above, on every checkpoint of the demo."""
+    lineage, (prompts, shams) = Run(str(CHAT_DEMO)).lineage.model_copy(update={"pretrained": None}), REAL
+    study = f"study of {sum(len(run.checkpoints) for run in lineage.trajectories)} checkpoints of a real model"
+    limits = [f"--limit={prompts}"]
+    compare(
+        f"{study} and {shams} shams, {2 * prompts} prompts and {2 * prompts} questions",
+        tmp_path,
+        write_lineage(tmp_path, lineage),
+        [*limits, f"--set=shams={shams}"],
+        [*limits, "--no-look-alikes", "--max-new-tokens=32"],
+        report,
+    )
+
+
+def compare(
+    study: str, folder: Path, lineage: Path, measuring: Sequence[str], asking: Sequence[str], report: Report
+) -> None:
+    """One worker and two on the same study: their times, and equal tables."""
+    places = {workers: folder / str(workers) / "run" for workers in (1, 2)}
+    whole, own = zip(*(time_study(lineage, measuring, asking, place, n) for n, place in places.items()), strict=True)
     report(f"{study} ({whole[0]:.0f} s, {whole[1]:.0f} s): one worker ÷ two", f"{whole[0] / whole[1]:.2f}", "≥ 1.8")
     report(f"the commands' own processor time, two workers; {own[0]:.0f} s with one", f"{own[1]:.1f} s", "")
     for name in ("drift", "nulls", "shams", "weight_drift", "completions", "contrasts"):
-        first, second = (Run(tmp_path / str(n) / "run").read_table(name) for n in (1, 2))
+        first, second = (Run(place).read_table(name) for place in places.values())
         assert first.equals(second), name
 
 
