@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 import typer.testing
 
+from tests.type_checks import check_shapes_where_there_are_any
+
 # Before anything imports torch: two workers with two threads each on two cores run ten times slower.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -22,6 +24,8 @@ gc.disable()
 # No test sees whether the disk has what the system holds (a killed process loses none of it), and waiting takes long.
 REAL_FSYNC = os.fsync
 os.fsync = lambda _: None
+# Ahead of the first module that is checked.
+check_shapes_where_there_are_any()
 # The parser of all verbs is made anew at each call, in a tenth of a second; it is the same one.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
 
