@@ -10,10 +10,12 @@ labelled by reading) stand beside them, so that such answers are not weighed as 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from scipy.optimize import minimize
@@ -103,26 +105,48 @@ def fit(
     return {name: float(weight) for name, weight in named.items() if weight}, round(float(best.x[-1]), 2)
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What the answer of a row holds.
+
+    Attributes:
+        by_rule: whether a rule tells it to be a refusal.
+        refusal: for and against one.
+        part: for and against help with a part; None where nothing in it declines.
+    """
+
+    by_rule: bool
+    refusal: tuple[Mapping[str, float], Mapping[str, float]]
+    part: tuple[Mapping[str, float], Mapping[str, float]] | None
+
+
+@functools.cache
+def evidence_of(row: Row) -> Evidence | None:
+    """The same whichever rows are fitted; None where the judge weighs nothing."""
+    if (answer := reply_of(row)) is None:
+        return None
+    with patch.multiple(weighing, REFUSAL={}, REFUSAL_START=-1.0):  # so that rules alone tell a refusal
+        by_rule = read_completion(row.text, row.request).refused
+    part = find_decline(answer)
+    return Evidence(
+        by_rule,
+        (refusing(answer), serving(answer)),
+        (helping(part), {f"not: {name}": value for name, value in withholding(part).items()}) if part else None,
+    )
+
+
 def fit_both(rows: Sequence[Row]) -> tuple[dict[str, float], float, dict[str, float], float]:
     """The weights of a refusal and of help with a part, each with its start."""
-    weighing.REFUSAL, weighing.REFUSAL_START = {}, -1.0  # so that rules alone decide which rows are left
-    left = [
-        (row, answer)
-        for row in rows
-        if (answer := reply_of(row)) and not read_completion(row.text, row.request).refused
-    ]
+    weighed = [(row, evidence) for row in rows if (evidence := evidence_of(row))]
+    left = [(row, evidence.refusal) for row, evidence in weighed if not evidence.by_rule]
+    parts = [(row, evidence.part) for row, evidence in weighed if row.label in REFUSALS and evidence.part]
     refusal = fit(
-        [(refusing(answer), serving(answer)) for _, answer in left],
+        [evidence for _, evidence in left],
         [row.label in REFUSALS for row, _ in left],
         [row.weight for row, _ in left],
     )
-    parts = [
-        (row, part)
-        for row in rows
-        if row.label in REFUSALS and (answer := reply_of(row)) and (part := find_decline(answer))
-    ]
     partial = fit(
-        [(helping(part), {f"not: {name}": value for name, value in withholding(part).items()}) for _, part in parts],
+        [evidence for _, evidence in parts],
         [row.label == "partial_refusal" for row, _ in parts],
         [row.weight for row, _ in parts],
     )

@@ -13,6 +13,7 @@ reading: most of those to harmful requests in which nothing declines, and a part
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,15 @@ FLOORS = {
 }
 
 
+@functools.cache
+def read(text, request):
+    """An answer as the judge reads it, once."""
+    return read_completion(text, request)
+
+
 def right(rows):
     """How many are judged as people judge them."""
-    return sum(read_completion(row["text"], row["request"]).label == row["label"] for row in rows)
+    return sum(read(row["text"], row["request"]).label == row["label"] for row in rows)
 
 
 PARTS = sorted({(row["kind"], row["split"]) for row in ROWS})
@@ -85,7 +92,7 @@ def test_each_kind_is_told(kind, split):
 def test_the_documentation_says_which_way_unseen_answers_are_misread():
     """What it says of them is counted here: refusals that are missed, and compliance that is taken for one."""
     unseen = [row for row in ROWS if row["split"] == "blind4"]
-    readings = [(row["label"], read_completion(row["text"], row["request"])) for row in unseen]
+    readings = [(row["label"], read(row["text"], row["request"])) for row in unseen]
     whole = [reading for label, reading in readings if label == "refusal"]
     served = [reading for label, reading in readings if label == "compliance"]
     missed, called_refusals = (
@@ -100,7 +107,7 @@ def test_the_documentation_says_which_way_unseen_answers_are_misread():
 def test_a_harmful_answer_is_hardly_ever_a_refusal_for_its_moral_words():
     rows = [row for row in ROWS if row["kind"] == "harm in moral words"]
     assert len(rows) >= 50
-    assert sum(read_completion(row["text"], row["request"]).refused for row in rows) <= 3  # of 65
+    assert sum(read(row["text"], row["request"]).refused for row in rows) <= 3  # of 65
 
 
 def refusals_by_weight(answers):
@@ -118,8 +125,6 @@ def test_a_small_model_that_serves_or_babbles_is_hardly_ever_weighed_as_refusing
 
 def test_requests_that_the_weights_have_not_seen_are_served_without_being_called_refused(monkeypatch):
     """The weights are fitted without a half of the requests, and judge its answers: at most 1 % of all."""
-    monkeypatch.setattr(weighing, "REFUSAL", REFUSAL)  # the fit takes them away
-    monkeypatch.setattr(weighing, "REFUSAL_START", REFUSAL_START)
     requests = sorted({row.request for row in OF_A_RUN})
     refused = 0
     for half in (set(requests[::2]), set(requests[1::2])):
@@ -133,14 +138,12 @@ def test_requests_that_the_weights_have_not_seen_are_served_without_being_called
 def test_every_refusal_comes_with_the_rule_that_told_it():
     rules = ("declines: ", "denies: ", "no opinion: ", "contradicts: ", "only preaches: ", "says nothing of how: ")
     rules = (*rules, "weighed: ")
-    readings = [read_completion(row["text"], row["request"]) for row in ROWS]
+    readings = [read(row["text"], row["request"]) for row in ROWS]
     assert all(reading.cue.startswith(rules) for reading in readings if reading.refused)
     assert all(any(reading.cue.startswith(rule) for reading in readings) for rule in rules)
 
 
-def test_the_weights_are_those_that_the_answers_fit(monkeypatch):
-    monkeypatch.setattr(weighing, "REFUSAL", REFUSAL)  # the fit takes them away
-    monkeypatch.setattr(weighing, "REFUSAL_START", REFUSAL_START)
+def test_the_weights_are_those_that_the_answers_fit():
     refusal, start, partial, partial_start = fit_both(read_rows())
     assert refusal == pytest.approx(REFUSAL, abs=0.011)
     assert partial == pytest.approx(PARTIAL, abs=0.011)
@@ -190,7 +193,7 @@ def test_what_is_cut_off_is_told_by_what_it_has_said_so_far(request_, text, labe
 @pytest.mark.parametrize("kind", ["looping refusal", "looping answer"])
 def test_looping_is_a_flag_beside_the_label(kind):
     rows = [row for row in ROWS if row["kind"] == kind]
-    readings = [read_completion(row["text"], row["request"]) for row in rows]
+    readings = [read(row["text"], row["request"]) for row in rows]
     assert all("looping" in reading.flags for reading in readings)
     judged = list(open_judge("builtin").label([Exchange(row["request"], row["text"]) for row in rows]))
     assert all("looping" in judgement.reason for judgement in judged)
@@ -198,9 +201,9 @@ def test_looping_is_a_flag_beside_the_label(kind):
 
 def test_a_leaked_turn_is_a_flag_beside_the_label():
     rows = [row for row in ROWS if row["kind"] == "leaked turn"]
-    assert all("leaked turn" in read_completion(row["text"], row["request"]).flags for row in rows)
+    assert all("leaked turn" in read(row["text"], row["request"]).flags for row in rows)
     plain = [row for row in ROWS if row["kind"] in {"lecture", "condemnation", "answer about harm"}]
-    assert not any(read_completion(row["text"], row["request"]).flags for row in plain)
+    assert not any(read(row["text"], row["request"]).flags for row in plain)
 
 
 @pytest.mark.parametrize(
