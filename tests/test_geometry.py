@@ -1,12 +1,22 @@
-"""Spectra and maps: laws of the numbers, and planted clouds that must be found."""
+"""Spectra and maps: laws of the numbers, planted clouds that must be found, and the command.
+
+UMAP is compiled once a process, in twenty seconds: no other file draws a map by it.
+"""
+
+import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from probes.cli import app
 from probes.drift.comparison import gram
 from probes.drift.geometry import PromptMap, spectrum
 from probes.errors import StatisticsError
+from probes.run import Run
+from tests.synthetic import write_run
 
 
 @pytest.fixture
@@ -37,6 +47,7 @@ def test_a_cloud_that_is_a_point_has_no_spread():
     assert point.axes.shape == (0, 4)
 
 
+@pytest.mark.slow
 def test_a_map_leaves_torch_with_the_threads_that_it_had(cloud):
     # numba sets them when it starts, once a process: this must be the file's first UMAP map to show a fault.
     before = torch.get_num_threads()
@@ -55,6 +66,19 @@ def test_a_map_is_the_same_every_time_and_keeps_the_clusters_apart(cloud, method
         centres = flat.mean(axis=1)
         spread = np.linalg.norm(flat - centres[:, None], axis=2).max()
         assert min(np.linalg.norm(centres[i] - centres[i - 1]) for i in range(3)) > spread
+
+
+def test_the_command_makes_maps_and_says_how_good_they_are(tmp_path):
+    path = write_run(tmp_path / "run", n_layers=2, steps=(1, 100), arms=("baseline", "block"), prompts=12, d_model=16)
+    done = CliRunner().invoke(app, ["map", str(path), "--method", "umap", "--layer", "1", "--seed", "7", "--json"])
+    assert done.exit_code == 0, done.output
+    (about,) = json.loads(done.stdout)
+    assert (about["method"], about["seed"], about["layer"]) == ("umap", 7, 1)
+    assert 0.5 < about["trustworthiness"]["2"] <= 1
+    assert isinstance(Run(path).read_table("maps/umap-roles-layer1"), pd.DataFrame)
+    assert Run(path).has_table("pairs")
+    with pytest.raises(Exception, match="No such layer"):
+        CliRunner().invoke(app, ["map", str(path), "--layer", "9"], catch_exceptions=False)
 
 
 def test_pca_places_new_rows_where_its_axes_say(cloud):

@@ -1,14 +1,9 @@
 """What the front end draws from kept activations: spectra, pairs and maps, resumed and held against other ways."""
 
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from typer.testing import CliRunner
 
-from probes.cli import app
 from probes.drift.comparison import linear_cka, overlap
 from probes.errors import RunFolderError
 from probes.run import Run
@@ -135,16 +130,3 @@ def test_a_shipped_run_that_lost_activations_is_drawn_as_far_as_they_go(tmp_path
     (path / "activations" / "witness.safetensors").unlink()
     with Run.writing(path) as open_run, pytest.raises(RunFolderError, match="no activations"):
         write_spectra(open_run)
-
-
-def test_the_command_makes_maps_and_says_how_good_they_are(tmp_path):
-    path = write_run(tmp_path / "run", **SMALL)
-    done = CliRunner().invoke(app, ["map", str(path), "--method", "umap", "--layer", "1", "--seed", "7", "--json"])
-    assert done.exit_code == 0, done.output
-    (about,) = json.loads(done.stdout)
-    assert (about["method"], about["seed"], about["layer"]) == ("umap", 7, 1)
-    assert 0.5 < about["trustworthiness"]["2"] <= 1
-    assert isinstance(Run(path).read_table("maps/umap-roles-layer1"), pd.DataFrame)
-    assert Run(path).has_table("pairs")
-    with pytest.raises(Exception, match="No such layer"):
-        CliRunner().invoke(app, ["map", str(path), "--layer", "9"], catch_exceptions=False)
