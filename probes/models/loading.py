@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,12 +34,23 @@ def load_config(folder: Path) -> Any:
     Raises:
         CheckpointError: the folder is no checkpoint, or transformers does not know the model type.
     """
+    if folder.is_file():  # transformers goes through all words of a GGUF file's vocabulary, in seconds
+        state = folder.stat()
+        return copy.deepcopy(_config_of_gguf(folder, state.st_mtime_ns, state.st_size))
+    read_json(folder / CONFIG)
+    return _read_config(folder)
+
+
+@functools.lru_cache(maxsize=4)
+def _config_of_gguf(file: Path, _changed: int, _size: int) -> Any:
+    return _read_config(file)
+
+
+def _read_config(folder: Path) -> Any:
     # transformers takes seconds to import, so only what loads a model does it.
     from transformers import AutoConfig
 
     place, more = _place(folder)
-    if not more:
-        read_json(folder / CONFIG)
     try:
         return AutoConfig.from_pretrained(place, **more, local_files_only=True, trust_remote_code=False)
     except Exception as error:
@@ -81,7 +94,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, *, pickled: bool, **more:
     place, gguf = _place(folder)
     config = load_config(folder)
     fixed = {"dtype": dtype, "weights_only": True, "trust_remote_code": False, "output_loading_info": True}
-    options = {**more, **fixed}
+    options = {**more, **fixed, **({"config": config} if gguf else {})}
     try:
         with no_progress_bar():
             if files.wrapped:

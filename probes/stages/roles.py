@@ -17,7 +17,7 @@ from probes.stages.parity import write_parity
 from probes.stages.rendering import choose_rendering, keep_rendering
 from probes.store import activations_stage
 
-_PROMPTS_FOR_LOSS = 64  # prompts on which the aligned model's own loss is looked at
+_PROMPTS_FOR_LOSS = 16  # prompts on which the aligned model's own loss is looked at
 _PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness are asked how they would begin
 
 
