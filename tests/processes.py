@@ -7,6 +7,7 @@ process, and nothing of an earlier one, is in it.
 from __future__ import annotations
 
 import functools
+import gc
 import multiprocessing
 import os
 import runpy
@@ -43,6 +44,7 @@ def _begin(place: str, folder: str, environment: Mapping[str, str], target: Call
         os.dup2(os.open(f"{place}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.chdir(folder)
     os.environ.update(environment)
+    gc.freeze()  # the libraries: a trainer looks through all that is not
     target(*words)
 
 

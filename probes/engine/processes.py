@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -55,6 +56,7 @@ def _context() -> BaseContext:
 
 
 def _begin(reports: Any) -> None:
+    gc.freeze()  # what was loaded ahead of the fork is no garbage, and a trainer looks through all that is not frozen
     listen_with(reports)
     reports.cancel_join_thread()  # a driver that has failed reads no more of them
     # Ctrl-C reaches the whole process group; a worker then ends without a word of its own.

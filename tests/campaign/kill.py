@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import os
 import random
@@ -67,6 +68,7 @@ class Kill:
 
 def in_fork(body: Callable[[], None], log: Path, seconds: float | None = None) -> int:
     """Run `body` in a fork, killed after `seconds` where they are given; returns its exit code, −9 where killed."""
+    gc.freeze()  # the libraries: a trainer looks through all that is not
     process = os.fork()
     if process == 0:
         code = 70
