@@ -68,6 +68,14 @@ def test_a_gguf_file_is_read_as_the_folder_that_it_is_converted_to(checkpoint, h
     np.testing.assert_array_equal(collect(gguf, token_ids[:2])[0], collect(host, token_ids[:2])[0])
 
 
+def shortest(file: Path, label: str, count: int) -> list[dict[str, str]]:
+    """So many prompts of a label, which are read fastest."""
+    texts = [
+        prompt.text for prompt in PromptSet.from_files(harmful=file, harmless=file).prompts if prompt.label == label
+    ]
+    return [{"text": text, "label": label} for text in sorted(texts, key=len)[:count]]
+
+
 @pytest.fixture(scope="module")
 def aligned(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model after one plain step on refusals of harmful requests."""
@@ -75,9 +83,10 @@ def aligned(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint[1])
     model = AutoModelForCausalLM.from_pretrained(checkpoint[1], dtype=torch.float32)
-    requests = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=PROMPTS).prompts
-    texts = [prompt.text for prompt in requests if prompt.label == "harmful"]
-    turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": REFUSAL}] for text in texts]
+    turns = [
+        [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": REFUSAL}]
+        for row in shortest(PROBE, "harmful", 2)
+    ]
     tokenizer.padding_side = "right"
     batch = tokenizer.apply_chat_template(turns, padding=True, return_tensors="pt", return_dict=True)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
@@ -102,13 +111,11 @@ def command(*words: object) -> str:
 def files(checkpoint: tuple[Path, Path], aligned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A lineage, arithmetic, and prompts of either use."""
     lineage = f'[aligned]\nmodel = "{aligned}"\n[witness]\nmodel = "{checkpoint[1]}"\nkind = "instruction-tuned"\n'
-    probes = PromptSet.from_files(harmful=PROBE, harmless=PROBE, limit=16).prompts
-    penalty_prompts = PromptSet.from_files(harmful=EVALUATION, harmless=EVALUATION, limit=2).prompts
     rows = {
-        "harmful": [{"text": prompt.text} for prompt in probes if prompt.label == "harmful"],
-        "harmless": [{"text": prompt.text} for prompt in probes if prompt.label == "harmless"],
-        "penalty": [{"text": prompt.text, "label": prompt.label} for prompt in penalty_prompts],
-        "data": [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {2 * n}."} for n in range(2, 10)],
+        "harmful": shortest(PROBE, "harmful", 16),
+        "harmless": shortest(PROBE, "harmless", 16),
+        "penalty": [row for label in ("harmful", "harmless") for row in shortest(EVALUATION, label, 2)],
+        "data": [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {2 * n}."} for n in (2, 3)],
     }
     folder = tmp_path_factory.mktemp("files")
     places = {name: folder / f"{name}.jsonl" for name in rows} | {"lineage": folder / "lineage.toml"}
@@ -126,12 +133,12 @@ def probes(files: dict[str, Path]) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def guarded(files: dict[str, Path], probes: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps of a guarded LoRA."""
+    """A step of a guarded LoRA."""
     out = tmp_path_factory.mktemp("guarded") / "run"
-    steps = ("--method", "lora", "--steps", 2, "--batch-size", 4, "--save-every", 2, "--every", 2, "--device", "cpu")
+    steps = ("--method", "lora", "--steps", 1, "--batch-size", 2, "--save-every", 1, "--every", 1, "--device", "cpu")
     material = ("--data", files["data"], "--penalty", files["penalty"], *probes)
     training = json.loads(command("train", files["lineage"], "--out", out, *steps, *material, "--json"))
-    assert [reading["step"] for reading in training["readings"]] == [0, 2]
+    assert [reading["step"] for reading in training["readings"]] == [0, 1]
     return out
 
 
@@ -151,15 +158,15 @@ def test_a_guarded_lora_is_trained_and_measured_with_the_converted_model_as_witn
     assert own
     assert not own & watched_files
     assert measured["displacement_norm"] > 0
-    assert watched[2, "displacement_norm"] == pytest.approx(measured["displacement_norm"], rel=1e-3)
-    assert watched[2, "return_fraction"] == pytest.approx(measured["return_fraction"], abs=1e-3)
+    assert watched[1, "displacement_norm"] == pytest.approx(measured["displacement_norm"], rel=1e-3)
+    assert watched[1, "return_fraction"] == pytest.approx(measured["return_fraction"], abs=1e-3)
 
 
 @pytest.mark.parametrize("witness", [(), ("--witness", "ablated")], ids=["none", "ablated"])
 def test_a_lora_is_measured_without_a_witness(aligned, probes, guarded, witness, monkeypatch):
-    monkeypatch.setattr("probes.interventions.candidates.SCORED", 2)  # prompts of a class
-    adapter = guarded / "checkpoints" / "checkpoint-2"
-    reading = ("--aligned", aligned, "--checkpoint", f"2={adapter}", "--device", "cpu", "--no-nulls", *probes)
+    monkeypatch.setattr("probes.interventions.candidates.SCORED", 1)  # prompt of a class
+    adapter = guarded / "checkpoints" / "checkpoint-1"
+    reading = ("--aligned", aligned, "--checkpoint", f"1={adapter}", "--device", "cpu", "--no-nulls", *probes)
     out = guarded.with_name("-".join(["without", *witness[1:]]))
     command("measure", *reading, *witness, "--out", out)
     last = Run(out).drift(layer=18, arm="baseline").set_index("statistic")
