@@ -17,6 +17,7 @@ from probes.behaviour.swapped import swap_by_refusals, swap_by_scores
 from probes.cli import main
 from probes.lineage import Lineage
 from probes.prompts import PromptSet, data_folder, render
+from probes.run import Run
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import measure
 from probes.tasks.report import report_html
@@ -27,7 +28,7 @@ APP = str(Path(__file__).parents[2] / "app" / "main.py")
 HARMFUL = PROMPTS.harmful
 
 
-def taught(model, replies, steps=150):
+def taught(model, replies, steps=60):
     """The model after so many steps on the replies, of one length, to harmful and harmless prompts, of one length."""
     tokenizer = tiny_tokenizer()
     rows = [
@@ -35,7 +36,7 @@ def taught(model, replies, steps=150):
         for row, harmful in zip(render(PROMPTS, tokenizer, None).token_ids, HARMFUL, strict=True)
     ]
     ids, length = torch.tensor(rows), len(replies[0]) + 1
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(steps):
         logits = model(input_ids=ids).logits[:, -length - 1 : -1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, -length:].flatten())
@@ -61,6 +62,22 @@ def lineage(home, aligned, witness) -> Lineage:
     return Lineage.of(str(home / aligned), str(home / witness), [str(home / "tuned")])
 
 
+@pytest.fixture(scope="module")
+def measured(places, tmp_path_factory):
+    """A run with the roles as they are, and one with them swapped."""
+    home = tmp_path_factory.mktemp("measured")
+    for name, roles in (("right", ("aligned", "witness")), ("wrong", ("witness", "aligned"))):
+        measure(lineage(places, *roles), PROMPTS, home / name, settings=FAST)
+    return home
+
+
+@pytest.fixture
+def runs(measured, tmp_path):
+    """Copies of them for one test alone, by name."""
+    shutil.copytree(measured, tmp_path / "runs")
+    return {name: Run(tmp_path / "runs" / name) for name in ("right", "wrong")}
+
+
 def summary_of(run, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["gravity-probe", "summary", str(run.path)])
@@ -76,10 +93,9 @@ def warnings_of_overview(run, monkeypatch):
     return [warning.value.replace("\\", "") for warning in page.warning]
 
 
-def test_swapped_roles_are_noticed_in_the_manifest_and_beside_the_answer(places, tmp_path, capsys, monkeypatch):
-    right = measure(lineage(places, "aligned", "witness"), PROMPTS, tmp_path / "right", settings=FAST)
+def test_swapped_roles_are_noticed_in_the_manifest_and_beside_the_answer(places, runs, capsys, monkeypatch):
+    right, wrong = runs["right"], runs["wrong"]
     assert right.manifest.model["stage_notices"] == {}
-    wrong = measure(lineage(places, "witness", "aligned"), PROMPTS, tmp_path / "wrong", settings=FAST)
     sentence = wrong.manifest.model["stage_notices"]["scores"]
     assert "perhaps the two have changed places" in sentence
     assert sentence in summary_of(wrong, capsys)
@@ -88,16 +104,15 @@ def test_swapped_roles_are_noticed_in_the_manifest_and_beside_the_answer(places,
         assert (sentence in report_html(run)) is is_said
         assert (sentence in warnings_of_overview(run, monkeypatch)) is is_said
     # Put right in the same folder, the notice goes.
-    again = measure(lineage(places, "aligned", "witness"), PROMPTS, tmp_path / "wrong", settings=FAST)
+    again = measure(lineage(places, "aligned", "witness"), PROMPTS, wrong.path, settings=FAST)
     assert again.manifest.model["stage_notices"] == {}
 
 
-def test_answers_that_are_refusals_say_so_too(places, tmp_path):
+def test_answers_that_are_refusals_say_so_too(runs):
     questions = PromptSet.of(
         [f"break lock {number}" for number in range(20, 40)] + ["paint door 77"], ["harmful"] * 20 + ["harmless"]
     )
-    for name, roles in (("right", ("aligned", "witness")), ("wrong", ("witness", "aligned"))):
-        run = measure(lineage(places, *roles), PROMPTS, tmp_path / name, settings=FAST)
+    for name, run in runs.items():
         run = evaluate(run.path, Evaluation(questions, max_new_tokens=16))
         refused = run.read_table("completions").query("label == 'harmful'").groupby("checkpoint")["refused"].mean()
         assert bool(refused["witness"] > refused["aligned"]) is (name == "wrong")
