@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import signal
@@ -52,7 +53,7 @@ TINY = ChatRecipe(
 @pytest.fixture(scope="module")
 def chat_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat") / "model"
-    save_checkpoint(folder, tiny_model(max_position_embeddings=512), tiny_tokenizer())
+    save_checkpoint(folder, tiny_model(max_position_embeddings=512, num_hidden_layers=2), tiny_tokenizer())
     return folder
 
 
@@ -62,6 +63,7 @@ def demo(chat_model, tmp_path_factory):
     return make_chat_demo(out, ChatDemo(str(chat_model), quick=True, recipe=TINY))
 
 
+@functools.cache
 def normal(text):
     return frozenset(re.findall(r"[a-z0-9']+", text.lower()))
 
