@@ -24,13 +24,25 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("runs") / "run")
 
 
-@pytest.mark.parametrize("words", ["--help", "lineages"])
-def test_what_needs_no_model_loads_no_torch(words):
+MODELS = {"torch", "transformers", "umap"}
+
+
+@pytest.mark.parametrize(
+    ("words", "libraries"),
+    [
+        (["--help"], {*MODELS, "pandas", "plotly", "streamlit"}),
+        (["lineages"], {*MODELS, "pandas", "plotly", "streamlit"}),
+        (["summary", "RUN"], MODELS),
+        (["check", "RUN", "--max-return", "5"], MODELS),
+    ],
+)
+def test_what_needs_no_model_loads_no_torch(run, words, libraries):
+    words = [word.replace("RUN", str(run)) for word in words]
     code = (
         "import sys, probes, probes.cli\n"
-        f"sys.argv = ['gravity-probe', '{words}']\n"
-        "try:\n    probes.cli.main()\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'pandas', 'plotly', 'streamlit', 'umap'} & set(sys.modules)\n"
+        f"sys.argv = {['gravity-probe', *words]}\n"
+        "try:\n    probes.cli.main()\nexcept SystemExit as ended: assert not ended.code, ended.code\n"
+        f"heavy = {libraries} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

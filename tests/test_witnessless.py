@@ -26,7 +26,7 @@ from probes.models.view import view_of
 from probes.prompts import PromptSet
 from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
-from probes.stages.weight_drift import total_drift
+from probes.stages.weights import total_drift
 from probes.store.settings import Settings
 from probes.tasks.check import return_gate
 from probes.tasks.compare import compare

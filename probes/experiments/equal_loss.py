@@ -18,7 +18,7 @@ from probes.experiments.outcome import spread
 from probes.guard.modes import MODES
 from probes.run import Run
 from probes.stages.task_divergence import TASK_DIVERGENCE
-from probes.stages.weight_drift import total_drift
+from probes.stages.weights import total_drift
 from probes.store import ALIGNED
 
 MEASURES = ("step", "task_loss", "return_fraction", "harmful_compliance", "over_refusal", "task_kl", "weight_drift")

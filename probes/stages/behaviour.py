@@ -25,7 +25,6 @@ from probes.behaviour.evaluation import (
 )
 from probes.behaviour.judges import UNJUDGED, Exchange, Judge, Judgement, JudgementCache, open_judge
 from probes.behaviour.refusal_text import RULES
-from probes.behaviour.safety import MARGIN, SafetyAnswer
 from probes.behaviour.swapped import swap_by_refusals
 from probes.engine import current_engine
 from probes.errors import StatisticsError
@@ -47,12 +46,12 @@ from probes.stages.first_answers import (
 )
 from probes.stages.jobs import StageJob, compute_parts, write_all
 from probes.stages.rendering import left_out_sentence
+from probes.stages.safety_answers import BASE_FLIPS, last_safety_answers
 from probes.store import ALIGNED, fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BASE_FLIPS = "base_flips"
 _REPEATS = 3  # shuffled repeats behind the base flip rate
 _JUDGED_AT_ONCE = 128  # answers, by one worker
 _GENERATING = 0.9  # share of the stage's time by which answers are there
@@ -293,22 +292,6 @@ def _judges_of_workers(run: Run, judges: Sequence[Judge]) -> list[Judge]:
     if current_engine().in_process:
         return list(judges)
     return [_AmongWorkers(run) if judge.name == BUILTIN else judge for judge in judges]
-
-
-def last_safety_answers(run: Run, margin: float = MARGIN) -> dict[tuple[str, int], SafetyAnswer]:
-    """The safety answer of each trajectory's last judged checkpoint, by (arm, seed), from `completions.parquet`."""
-    from probes.behaviour import rate_tables as tables
-
-    labels = ["harmful", "harmless", tables.LOOK_ALIKE]
-    completions = run.read_table("completions", filters=[("label", "in", labels)])
-    last = completions.groupby(["arm", "seed"])["step"].transform("max")
-    completions = completions[completions["step"] == last]
-    flips = run.read_json(BASE_FLIPS)["rate"] if run.has_json(BASE_FLIPS) else None
-    by_checkpoint = tables.safety_answers(completions, margin=margin, base_flip_rate=flips)
-    places = completions.drop_duplicates("checkpoint").set_index("checkpoint")[["arm", "seed"]]
-    answers = {tuple(places.loc[checkpoint]): answer for checkpoint, answer in by_checkpoint.items()}
-    trajectories = [(trajectory.arm, trajectory.seed) for trajectory in run.lineage.trajectories]
-    return {place: answers[place] for place in trajectories if place in answers}
 
 
 def _unanswered_sentence(evaluation: Evaluation, answers: Mapping[str, pd.DataFrame]) -> str | None:

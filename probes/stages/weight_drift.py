@@ -52,15 +52,3 @@ def _rows(model: ModelHost, member: Member) -> Iterator[dict[str, Any]]:
         size = sizes.get(name)
         about = {"frobenius": norm, "relative": norm / size if size else None, "reason": None}
         yield {**member.labels, "tensor": name, **describe_tensor(name), **about}
-
-
-def total_drift(run: Run) -> dict[str, float | None]:
-    """‖θ_T − θ_S‖ over all tensors, by checkpoint; None where it is not defined; empty in runs of earlier versions."""
-    if not run.has_table("weight_drift"):
-        return {}
-    frame = run.read_table("weight_drift")
-    totals: dict[str, float | None] = {member.id: 0.0 for member in run.tuned}
-    for checkpoint, rows in frame.groupby("checkpoint"):
-        squares = rows["frobenius"].pow(2).sum(min_count=1)
-        totals[str(checkpoint)] = None if squares != squares else float(squares**0.5)
-    return totals

@@ -69,6 +69,18 @@ def write_weights(run: Run, first: str, second: str, comparison: Mapping[str, An
             run.write_table(symmetries_name(first, second), frame.astype({"along": "float64"}))
 
 
+def total_drift(run: Run) -> dict[str, float | None]:
+    """‖θ_T − θ_S‖ over all tensors, by checkpoint; None where it is not defined; empty in runs of earlier versions."""
+    if not run.has_table("weight_drift"):
+        return {}
+    frame = run.read_table("weight_drift")
+    totals: dict[str, float | None] = {member.id: 0.0 for member in run.tuned}
+    for checkpoint, rows in frame.groupby("checkpoint"):
+        squares = rows["frobenius"].pow(2).sum(min_count=1)
+        totals[str(checkpoint)] = None if squares != squares else float(squares**0.5)
+    return totals
+
+
 def describe_tensor(tensor: str) -> dict[str, Any]:
     """The columns `kind` and `layer` of a tensor's name; layer −1 is outside of the blocks."""
     return {"kind": kind_of(tensor), "layer": _layer_of(tensor)}

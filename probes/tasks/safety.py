@@ -8,7 +8,7 @@ from probes.behaviour.safety import MARGIN, SafetyAnswer, points
 from probes.errors import RunFolderError, UsageError
 from probes.lineage import MIRROR
 from probes.run import Run
-from probes.stages.behaviour import last_safety_answers
+from probes.stages.safety_answers import last_safety_answers
 
 
 def safety_answers(run: Run, margin: float = MARGIN) -> dict[tuple[str, int], SafetyAnswer]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from probes.drift import WITHOUT_WITNESS
 from probes.lineage import NO_WITNESS, ROLES
 from probes.run import Run
-from probes.stages.weight_drift import total_drift
+from probes.stages.weights import total_drift
 from probes.statistics import STATISTICS
 from probes.store import FORMAT_VERSION
 from probes.tasks.safety import safety_answers
