@@ -293,6 +293,23 @@ def test_norms_of_an_adapter_on_a_tuned_base(base: CheckpointRef, tuned: Checkpo
         assert norm == pytest.approx((merged[key] - before[key]).norm().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["LORA", *LORA])
+def test_factors_are_merged_where_that_is_all_and_leave_the_base(name: str, adapter: Any, base: CheckpointRef) -> None:
+    ref, host = adapter(name), ModelHost(base, device="cpu")
+    for checkpoint in (ref, base, ref):
+        host.put_merged(checkpoint)
+        assert_same(torch.tensor(collect(host, PROMPTS)[0]), streams(checkpoint))
+    stays = {"dora", "biases", "base-biases", "own-embeddings", "modules-to-save", "tokens", *REWRITING}
+    assert (host.attached is not None) == (name in stays)
+    assert torch.equal(read(host, base), read_alone(base))
+
+
+def test_factors_are_not_rounded_into_half_precision(base: CheckpointRef, lora: CheckpointRef) -> None:
+    host = ModelHost(base, device="cpu", dtype="bfloat16")
+    host.put_merged(lora)
+    assert host.attached is not None
+
+
 def test_weights_changed_in_memory_are_read_again(base: CheckpointRef, lora: CheckpointRef) -> None:
     host = ModelHost(base, device="cpu")
     before = read(host, base)

@@ -92,6 +92,16 @@ class Attached:
                 yield from self._changes_of(path, own, module)
         yield from self._overwritten()
 
+    def factors(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]] | None:
+        """By the base's parameter, two factors whose product the adapter adds; None where it does more."""
+        paths = [path for path in self._own.modules if self._is_wrapped(path)]
+        modules = {f"{path}.weight": self._model.get_submodule(path) for path in paths}
+        plain = all(_is_plain_lora(module) and not self._own.is_replaced(name) for name, module in modules.items())
+        if not plain or any(self._written_over(self._own.copied)):
+            return None
+        changes = {name: _low_rank(name, module) for name, module in modules.items()}
+        return {name: (change.left, change.right) for name, change in changes.items() if change.right is not None}
+
     def _resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Give the vocabulary as many rows as an adapter has that was saved with its embeddings."""
         model: Any = self._model

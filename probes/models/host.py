@@ -142,6 +142,32 @@ class ModelHost(CheckpointFolders, Ablatable):
             self._say_what_it_sits_on(ref)
         self._marks = marks(self.model)
 
+    def put_merged(self, ref: CheckpointRef) -> None:
+        """As `put`, with the factors of a LoRA added into the weights where these are in float32 on a CPU.
+
+        Read beside the weights they take a sixth of the time; a lower precision would round them. The next `put` reads
+        the weights anew. What is no product of two factors, or changes the vocabulary, stays attached.
+
+        Raises:
+            CheckpointError: as `put`.
+        """
+        self.put(ref)
+        if (
+            self._attached is None
+            or not self.is_whole
+            or (self.device.type, self.model.dtype) != ("cpu", torch.float32)
+        ):
+            return
+        factors = self._attached.factors()
+        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        vocabulary = {end.weight.data_ptr() for end in ends if end is not None}  # one tensor may be both
+        if factors is not None and not any(self._targets[name].data_ptr() in vocabulary for name in factors):
+            self._detach()
+            with torch.no_grad():
+                for name, (left, right) in factors.items():
+                    self._targets[name].addmm_(left, right)
+            self.forget()
+
     @property
     def opened(self) -> ModelHost:
         """Itself."""
@@ -228,8 +254,9 @@ class ModelHost(CheckpointFolders, Ablatable):
             self._detach()
             self._check_base()
             raise
-        self._notice(self._attached.notice)
-        self._notice(try_prefix(self))
+        if self._attached.notice:  # a change of weights leaves the model as it is built, and as it was tried
+            self._notice(self._attached.notice)
+            self._notice(try_prefix(self))
 
     def _detach(self) -> None:
         if self._attached is not None:

@@ -97,7 +97,7 @@ def reading_jobs(run: Run, members: Sequence[Member], request: Wanted) -> list[S
 
 def _read(member: Member, request: Wanted, run: Run, model: ModelHost, report: Report) -> None:
     report(Progress("reading answers", 0, 1, member.id))
-    model.put(member.ref)
+    model.put_merged(member.ref)
     shape = (model.n_layers, len(request.token_ids), model.d_model)
     path, budget = _path(run, request.name, member.id), run.manifest.model.get("batch_tokens")
     about = {"key": _key(run, member.id, request.sha256), "wanted": request.sha256, "reading": request.name}
