@@ -136,6 +136,20 @@ def test_a_task_that_fails_is_named_and_leaves_the_others_at_work(workers, reque
     assert fractions[-1] == 1.0
 
 
+@pytest.mark.parametrize("workers", [None, 2])
+def test_tasks_may_be_added_while_results_are_taken(workers, request):
+    engine: Engine = request.getfixturevalue("pool") if workers else open_engine()
+    tasks, results, reports = [Task("1", partial(double, 1)), Task("100", partial(double, 100))], {}, []
+    for name, result in engine.complete(tasks, reports.append, expected=4):
+        results[name] = result
+        if result < 8:
+            tasks.append(Task(str(result), partial(double, result)))
+    assert results == {"1": 2, "2": 4, "4": 8, "100": 200}
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
 FAILURES = {
     "second": "It is not finite; got no. Do otherwise.",
     "fourth": "Nor is this; got no. Do otherwise.",

@@ -9,9 +9,10 @@ that it was read in. The pass that gives the first token gives the refusal score
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from probes.behaviour.refusal_score import score
 from probes.models.view import ModelView
 
 Done = Callable[[int, int], None]
+Listen = Callable[[Mapping[int, int]], contextlib.AbstractContextManager[None]]
 _BATCH_SIZE = 128
 
 
@@ -47,9 +49,12 @@ def generate(
     max_new_tokens: int,
     batch_size: int = _BATCH_SIZE,
     done: Done | None = None,
+    listen: Listen = lambda _prompts: contextlib.nullcontext(),
 ) -> list[list[int]]:
     """The new tokens of `continue_prompts`, which takes the same arguments."""
-    generations = continue_prompts(host, token_ids, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done)
+    generations = continue_prompts(
+        host, token_ids, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done, listen=listen
+    )
     return [generation.ids for generation in generations]
 
 
@@ -62,6 +67,7 @@ def continue_prompts(
     openings: Sequence[int] = (),
     batch_size: int = _BATCH_SIZE,
     done: Done | None = None,
+    listen: Listen = lambda _prompts: contextlib.nullcontext(),
 ) -> list[Generation]:
     """Greedy continuations in the order of the prompts.
 
@@ -72,6 +78,8 @@ def continue_prompts(
         openings: first tokens of refusals, of which each prompt's score is read.
         batch_size: most prompts that are answered at a time.
         done: is given (prompts done, prompts in all) whenever an answer has ended.
+        listen: is given the prompts that a pass reads, by their rows, and is open meanwhile; those whose answer has
+            ended are left out.
     """
     stops = stop_tokens(host)
     answers = [_Answer(_room(host, len(ids), max_new_tokens)) for ids in token_ids]
@@ -80,11 +88,13 @@ def continue_prompts(
     while waiting or batch.prompts:
         if waiting and batch.takes(len(waiting[0])):
             prompts = waiting.popleft()
-            logits = batch.join(prompts, [token_ids[prompt] for prompt in prompts])
+            with listen(dict(enumerate(prompts))):
+                logits = batch.join(prompts, [token_ids[prompt] for prompt in prompts])
             _note_scores([answers[prompt] for prompt in prompts], logits, openings)
         else:
             prompts = batch.prompts
-            logits = batch.step([answers[prompt].next_token for prompt in prompts])
+            with listen({row: prompt for row, prompt in enumerate(prompts) if prompt not in ended}):
+                logits = batch.step([answers[prompt].next_token for prompt in prompts])
         for prompt, token in zip(prompts, logits.argmax(dim=-1).tolist(), strict=True):
             answers[prompt].take(token, stops)
         now = {prompt for prompt in prompts if answers[prompt].ended} - ended

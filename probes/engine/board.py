@@ -28,22 +28,26 @@ class Task:
 
 
 class Board:
-    """Turns the steps of tasks that are done at the same time into one progress."""
+    """Turns the steps of tasks that are done at the same time into one progress.
 
-    def __init__(self, tasks: int, report: Report, *, alone: bool, hears_steps: bool) -> None:
-        """Begin with none done.
+    Attributes:
+        tasks: how many there are, as far as is known.
+    """
+
+    def __init__(self, report: Report, *, alone: bool, hears_steps: bool) -> None:
+        """Begin with none.
 
         Args:
-            tasks: how many there are.
             report: told at every step, and at every end.
             alone: whether one is done after the other, so that its steps are those of the job.
             hears_steps: whether workers report steps; elsewhere nobody knows which are running.
         """
-        self._tasks, self._report, self._alone, self._hears_steps = tasks, report, alone, hears_steps
+        self.tasks = 0
+        self._report, self._alone, self._hears_steps = report, alone, hears_steps
         self._running: dict[str, float] = {}
         self._ended: set[str] = set()
         self._failed = 0
-        self._last = Progress("", 0, tasks)
+        self._last = Progress("", 0, 0)
 
     def pass_on(self, name: str, progress: Progress) -> None:
         """A task has come so far."""
@@ -61,14 +65,14 @@ class Board:
 
     def _tell(self, failure: str = "") -> None:
         last = self._last
-        fraction = min(1.0, (len(self._ended) + sum(self._running.values())) / self._tasks)
+        fraction = min(1.0, (len(self._ended) + sum(self._running.values())) / self.tasks)
         count = self._count()
         if self._alone:
             self._report(Progress(last.phase, last.step, last.steps, last.note, fraction, failure, tasks=count))
             return
         phase = last.phase or "waiting for jobs"
-        self._report(Progress(phase, len(self._ended), self._tasks, count.sentence, fraction, failure, tasks=count))
+        self._report(Progress(phase, len(self._ended), self.tasks, count.sentence, fraction, failure, tasks=count))
 
     def _count(self) -> TaskCount:
         running = len(self._running) if self._alone or self._hears_steps else None
-        return TaskCount(len(self._ended) - self._failed, self._failed, running, self._tasks)
+        return TaskCount(len(self._ended) - self._failed, self._failed, running, self.tasks)

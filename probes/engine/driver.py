@@ -100,31 +100,38 @@ class Engine:
         for _ in range(tasks if is_pool and tasks > 1 else 0):
             self._executor.submit(importlib.import_module, module).add_done_callback(_forget)
 
-    def complete(self, tasks: Sequence[Task], report: Report = silent) -> Iterator[tuple[str, Any]]:
+    def complete(
+        self, tasks: Sequence[Task], report: Report = silent, *, expected: int = 0
+    ) -> Iterator[tuple[str, Any]]:
         """Do tasks, and hand out the name and the result of each as it ends, in whatever order they do.
 
         Args:
-            tasks: each of another name.
+            tasks: each of another name. Whoever takes results may add what they make possible.
             report: told where they are, and at once of each that failed.
+            expected: how many there will be with those that are added; 0 is those that there are.
 
         Raises:
             GravityError: once all others have ended, what the first of those that failed was refused for, with its
                 name.
             EngineError: a worker was killed, or no jobs are taken.
         """
-        board = Board(len(tasks), report, alone=self.in_process, hears_steps=self._reports is not None)
+        board = Board(report, alone=self.in_process, hears_steps=self._reports is not None)
         waiting: dict[Future[Any], Task] = {}
         ended: deque[Future[Any]] = deque()
         failures: dict[str, BaseException] = {}
-        with self._batch():
-            for task in tasks:
-                future = self._submit(task, board)
-                waiting[future] = task
-                future.add_done_callback(ended.append)
+        begun = 0
+        while begun < len(tasks) or waiting:
+            with self._batch():
+                for task in tasks[begun:]:
+                    board.tasks = max(expected, len(tasks))
+                    future = self._submit(task, board)
+                    begun += 1
+                    waiting[future] = task
+                    future.add_done_callback(ended.append)
+                    yield from _settle(ended, waiting, failures, board)
+            if waiting:
+                self._listen(board, waiting)
                 yield from _settle(ended, waiting, failures, board)
-        while waiting:
-            self._listen(board, waiting)
-            yield from _settle(ended, waiting, failures, board)
         if self.in_process:
             release_model()
         _raise_first({task.name: failures[task.name] for task in tasks if task.name in failures})

@@ -27,6 +27,7 @@ class CheckpointFolders:
         ablation: what an ablated witness is read without; its direction is given once it is selected.
         folders: where each (place, revision) was found, once and for all.
         starts: of adapters whose arm does not begin at the aligned model but elsewhere, as a mirror's, that model.
+        device_name: where another process opens it too, whole; None is as a run's settings spread it.
     """
 
     aligned: CheckpointRef
@@ -35,6 +36,7 @@ class CheckpointFolders:
     ablation: Ablation
     folders: dict[tuple[str, str | None], Path]
     starts: dict[str, CheckpointRef]
+    device_name: str | None
     _allow_pickle: bool
 
     @property

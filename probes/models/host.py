@@ -94,6 +94,7 @@ class ModelHost(CheckpointFolders, Ablatable):
         self.model: Any
         self.model, self._stored = self.placement.load(folder, dtype, pickled=files.pickled)
         self.device, self.is_whole, self._hollow = input_device(self.model), is_whole(self.model), False
+        self.device_name = self.placement.device_name
         self._locate()
         self._notice(precision_notice(self._stored, self.model.dtype))
         for sentence in (*placement_notices(self.model, self.placement.quantize), try_prefix(self)):

@@ -54,6 +54,15 @@ class Placement:
         """Whether nothing is asked for but one device."""
         return self.device_map is None and self.quantize is None
 
+    @property
+    def device_name(self) -> str | None:
+        """The device that holds it whole, where it is to be opened in another process too; None where it is spread.
+
+        Raises:
+            UsageError: there is no such device here.
+        """
+        return str(find_device(self.device)) if self.device_map is None else None
+
     def load(self, folder: Path, dtype: str | torch.dtype, *, pickled: bool) -> tuple[Any, torch.dtype]:
         """The model in its place, and the precision that its files are in.
 

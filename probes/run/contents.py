@@ -15,7 +15,7 @@ from probes.run.inputs import WITNESS
 from probes.store import ACTIVATIONS, activations_stage
 
 if TYPE_CHECKING:
-    from probes.models import ModelHost, UnopenedModel
+    from probes.models import ModelHost, Placement, UnopenedModel
     from probes.models.checkpoint_folders import CheckpointFolders
 
 
@@ -59,13 +59,12 @@ class Run(DirectionFolder):
         Raises:
             CheckpointError: it is no longer where it was, or cannot be read.
         """
-        from probes.models import ModelHost, Placement
+        from probes.models import ModelHost
 
         settings = self.settings
-        device_map = settings.device_map if device in (None, "auto") else None
         host = ModelHost(
             self.lineage.aligned,
-            device=Placement(device or settings.device, device_map, settings.quantize),
+            device=self._placement(device),
             dtype=settings.dtype,
             allow_pickle=settings.allow_pickle,
             allow_unrelated=settings.allow_unrelated,
@@ -81,13 +80,24 @@ class Run(DirectionFolder):
 
         Raises:
             CheckpointError: it is no longer where it was, or cannot be read.
+            UsageError: there is no such device here.
         """
         from probes.models import UnopenedModel
 
-        opener = functools.partial(self.model, device)
-        unopened = UnopenedModel(self.lineage.aligned, opener, allow_pickle=self.settings.allow_pickle)
+        unopened = UnopenedModel(
+            self.lineage.aligned,
+            functools.partial(self.model, device),
+            placement=self._placement(device),
+            allow_pickle=self.settings.allow_pickle,
+        )
         self.equip(unopened)
         return unopened
+
+    def _placement(self, device: str | None) -> Placement:
+        from probes.models import Placement
+
+        device_map = self.settings.device_map if device in (None, "auto") else None
+        return Placement(device or self.settings.device, device_map, self.settings.quantize)
 
     def equip(self, host: CheckpointFolders) -> None:
         """Tell a model that was opened for this lineage what the run knows of its witness by now."""

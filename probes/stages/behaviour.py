@@ -123,9 +123,9 @@ def write_answers(
     share = len(elsewhere) / max(1, len(elsewhere) + len(local))
     if elsewhere:
         with current_engine().at_home().in_use():
-            write_all(run, model.opened, elsewhere, within(report, 0.0, share))
+            write_all(run, model, elsewhere, within(report, 0.0, share))
     if local:
-        write_all(run, model.opened, local, within(report, share, 1.0))
+        write_all(run, model, local, within(report, share, 1.0))
     for member in run.members:
         run.forget(first_stage(member.id))
     return keys

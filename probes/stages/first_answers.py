@@ -108,7 +108,7 @@ def write_first_answers(
         if not run.holds(f"answers/{member.id}", key) and read_first_answers(run, fitted, member, key) is None
     ]
     if jobs:
-        write_all(run, model.opened, jobs, report)
+        write_all(run, model, jobs, report)
         answers = [_harmful_answers(run, fitted, member, keys[member.id]) for member in members]
         for sentence in _sentences(run, judges, pd.concat(answers, ignore_index=True), members):
             report(Progress(_PHASE, 1, 1, result=sentence))

@@ -15,6 +15,7 @@ from typing import Any
 from probes.engine import Engine, Task, current_engine, hold_model
 from probes.errors import CheckpointError
 from probes.models import ModelHost
+from probes.models.checkpoint_folders import CheckpointFolders
 from probes.progress import Report
 from probes.run import Run
 from probes.stages.job_status import JobStatus
@@ -41,28 +42,38 @@ class StageJob:
     work: Work
 
 
-def complete_jobs(run: Run, model: ModelHost, jobs: Mapping[str, Work], report: Report) -> Iterator[tuple[str, Any]]:
+def complete_jobs(
+    run: Run, model: CheckpointFolders, jobs: Mapping[str, Work], report: Report, *, expected: int = 0
+) -> Iterator[tuple[str, Any]]:
     """Do every piece of work, by its name; hands out names and results as they come.
 
     Args:
         run: open for writing.
-        model: the run's, for what is done in this process; others open their own on a device of the same name.
-        jobs: what is to be done; what is done elsewhere must be picklable.
+        model: the run's, which is opened for what is done in this process; others open their own on a device of the
+            same name.
+        jobs: what is to be done; what is done elsewhere must be picklable. Whoever takes results may add some.
         report: told where they are.
+        expected: how many jobs there will be with those that are added.
 
     Raises:
         GravityError: as `Engine.complete`.
     """
-    engine = current_engine(len(jobs))
-    if engine.in_process:
-        tasks = [Task(name, partial(work, run, model)) for name, work in jobs.items()]
-    else:
+    engine = current_engine(max(expected, len(jobs)))
+    if not engine.in_process:
         run.save()  # others read the settings and the lineage there
-        fetched = {key: folder for key, folder in model.folders.items() if Path(key[0]) != folder}
-        device = str(model.device) if model.placement.device_map is None else None
-        site = _Site(run.path.resolve(), device, fetched)
-        tasks = [Task(name, partial(_work_elsewhere, site, work)) for name, work in jobs.items()]
-    yield from _complete(run, engine, tasks, report)
+    fetched = {key: folder for key, folder in model.folders.items() if Path(key[0]) != folder}
+    site = _Site(run.path.resolve(), model.device_name, fetched)
+    tasks = list[Task]()
+
+    def take_in() -> None:
+        for name, work in list(jobs.items())[len(tasks) :]:
+            begun = partial(work, run, model.opened) if engine.in_process else partial(_work_elsewhere, site, work)
+            tasks.append(Task(name, begun))
+
+    take_in()
+    for result in _complete(run, engine, tasks, report, expected):
+        yield result
+        take_in()
 
 
 def compute_parts(run: Run, parts: Mapping[str, Part], report: Report) -> list[Any]:
@@ -95,9 +106,11 @@ def complete_parts(run: Run, parts: Mapping[str, Part], report: Report) -> Itera
     yield from _complete(run, engine, tasks, report)
 
 
-def _complete(run: Run, engine: Engine, tasks: Sequence[Task], report: Report) -> Iterator[tuple[str, Any]]:
+def _complete(
+    run: Run, engine: Engine, tasks: Sequence[Task], report: Report, expected: int = 0
+) -> Iterator[tuple[str, Any]]:
     status = JobStatus(run, report)
-    yield from engine.complete(tasks, status.report)
+    yield from engine.complete(tasks, status.report, expected=expected)
     status.forget()
 
 
@@ -106,18 +119,26 @@ def _compute_elsewhere(path: Path, part: Part, report: Report) -> Any:
 
 
 def complete_stages(
-    run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report
+    run: Run, model: CheckpointFolders, jobs: Sequence[StageJob], report: Report, *, expected: int = 0
 ) -> Iterator[tuple[StageJob, Any]]:
     """Write stages and keep each as it ends, in the manifest in the order of the jobs; as `complete_jobs` else."""
     if not jobs:
         return
-    by_name = {job.name: job for job in jobs}
-    run.begin_stages(job.stage for job in jobs)
-    pieces = {job.name: partial(_write_stage, job) for job in jobs}
+    by_name = dict[str, StageJob]()
+    pieces = dict[str, Work]()
+
+    def take_in() -> None:
+        added = {job.name: job for job in jobs[len(by_name) :]}
+        run.begin_stages(job.stage for job in added.values())
+        by_name.update(added)
+        pieces.update({name: partial(_write_stage, job) for name, job in added.items()})
+
+    take_in()
     try:
-        for name, (record, result) in complete_jobs(run, model, pieces, report):
+        for name, (record, result) in complete_jobs(run, model, pieces, report, expected=expected):
             run.manifest.stages[by_name[name].stage] = record
             yield by_name[name], result
+            take_in()
             run.save_in_time()  # with what the caller has put beside it
         for job in jobs:
             run.manifest.stages[job.stage] = run.manifest.stages.pop(job.stage)
@@ -125,7 +146,7 @@ def complete_stages(
         run.save()
 
 
-def write_all(run: Run, model: ModelHost, jobs: Sequence[StageJob], report: Report) -> None:
+def write_all(run: Run, model: CheckpointFolders, jobs: Sequence[StageJob], report: Report) -> None:
     """As `complete_stages`, of work that returns nothing."""
     for _ in complete_stages(run, model, jobs, report):
         pass

@@ -60,7 +60,7 @@ def write_probe_answers(run: Run, model: CheckpointFolders, max_new_tokens: int,
             name, work = f"Answers of {member.id} to the probe prompts", partial(_answer, member, evaluation)
             jobs.append(StageJob(name, f"{FOLDER}/{member.id}", made_from, work))
     if jobs:
-        write_all(run, model.opened, jobs, report)
+        write_all(run, model, jobs, report)
     run.save()
 
 

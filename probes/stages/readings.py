@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,20 +17,22 @@ from typing import Any
 import numpy as np
 
 from probes.activations import extract
+from probes.behaviour.answer_means import AnswerMeans
 from probes.behaviour.generate import generate
 from probes.errors import RunFolderError
 from probes.lineage import Member
 from probes.models import ModelHost
 from probes.progress import Progress, Report
 from probes.run import Run
-from probes.stages import stage
 from probes.stages.activations import about_activations
 from probes.stages.jobs import StageJob
-from probes.store import ALIGNED, ActivationFile, activations_stage, fingerprint
+from probes.store import ALIGNED, ActivationFile, ActivationWriter, activations_stage, fingerprint
 
+ANSWERS = "readings/answers"
 RESPONSES = "responses"
 SELECTED = "selected"
 _VERSION = 2
+_ANSWERS_VERSION = 3
 _LONGEST = 24
 
 
@@ -53,21 +56,38 @@ class Wanted:
         return fingerprint([[list(ids) for ids in self.token_ids], [list(span) for span in self.spans]])
 
 
-@stage("readings/answers", version=3, needs=(activations_stage(ALIGNED),))
-def write_aligned_answers(run: Run, model: ModelHost, report: Report) -> None:
-    """Write `readings/answers.json`: the aligned model's greedy answers as token ids; `model` holds it afterwards."""
+def answer_jobs(run: Run) -> list[StageJob]:
+    """What writes the aligned model's answers; nothing where the run holds them."""
+    made_from = fingerprint([_ANSWERS_VERSION, [run.input_of(activations_stage(ALIGNED))], {}, {}])
+    if run.holds(ANSWERS, made_from):
+        return []
+    return [StageJob("Answers of the aligned model", ANSWERS, made_from, _write_answers)]
+
+
+def _write_answers(run: Run, model: ModelHost, report: Report) -> None:
+    """Write `readings/answers.json`: greedy answers as token ids; and their reading, by the passes that make them.
+
+    One token more is made than is kept, so that the last one that is kept is read.
+    """
 
     def show(done: int, count: int) -> None:
         report(Progress("asking the aligned model", done, count))
 
     model.put(model.aligned)
-    answers = generate(model, run.rendered.token_ids, max_new_tokens=_LONGEST, done=show)
-    run.write_json("readings/answers", answers)
+    prompts = run.rendered.token_ids
+    means = AnswerMeans(model, len(prompts))
+    longer = generate(model, prompts, max_new_tokens=_LONGEST + 1, done=show, listen=means.listen)
+    answers = [ids[:_LONGEST] for ids in longer]
+    run.write_json(ANSWERS, answers)
+    if means.tokens.tolist() == list(map(len, answers)):  # else the context has ended before, and it is read as any
+        with _writing(run, model, ALIGNED, over_answers(run)) as writer:
+            for layer in range(-1, model.n_layers):
+                writer.write(layer, range(len(prompts)), means.of_layer(layer))
 
 
 def over_answers(run: Run) -> Wanted:
     """Each prompt with the aligned model's answer, to be averaged over the answer's tokens."""
-    token_ids, answers = run.rendered.token_ids, run.read_json("readings/answers")
+    token_ids, answers = run.rendered.token_ids, run.read_json(ANSWERS)
     texts = [[*ids, *answer] for ids, answer in zip(token_ids, answers, strict=True)]
     # Where the model says nothing at all, the place where it would begin is read.
     spans = [
@@ -98,12 +118,17 @@ def reading_jobs(run: Run, members: Sequence[Member], request: Wanted) -> list[S
 def _read(member: Member, request: Wanted, run: Run, model: ModelHost, report: Report) -> None:
     report(Progress("reading answers", 0, 1, member.id))
     model.put_merged(member.ref)
-    shape = (model.n_layers, len(request.token_ids), model.d_model)
-    path, budget = _path(run, request.name, member.id), run.manifest.model.get("batch_tokens")
-    about = {"key": _key(run, member.id, request.sha256), "wanted": request.sha256, "reading": request.name}
-    about = {**about_activations(run, model), **about}
-    with run.writing_activations(path, shape, run.settings.store_dtype, about) as writer:
+    budget = run.manifest.model.get("batch_tokens")
+    with _writing(run, model, member.id, request) as writer:
         extract(model, request.token_ids, writer.write, spans=request.spans, batch_tokens=budget)
+
+
+def _writing(run: Run, model: ModelHost, checkpoint: str, request: Wanted) -> AbstractContextManager[ActivationWriter]:
+    """The file of a reading, to be written."""
+    shape = (model.n_layers, len(request.token_ids), model.d_model)
+    about = {"key": _key(run, checkpoint, request.sha256), "wanted": request.sha256, "reading": request.name}
+    path, about = _path(run, request.name, checkpoint), {**about_activations(run, model), **about}
+    return run.writing_activations(path, shape, run.settings.store_dtype, about)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from probes.directions.readout import readout
 from probes.lineage import Member
 from probes.models import ModelHost
+from probes.models.checkpoint_folders import CheckpointFolders
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages.jobs import complete_jobs
@@ -21,7 +22,7 @@ STAGE = "direction_readout"
 COLUMNS = ("direction", "checkpoint", "layer", "sign", "rank", "token", "score")
 
 
-def write_readout(run: Run, members: Sequence[Member], model: ModelHost, report: Report) -> None:
+def write_readout(run: Run, members: Sequence[Member], model: CheckpointFolders, report: Report) -> None:
     """Read out every direction that was fitted at a checkpoint, through that checkpoint's own unembedding.
 
     What is there of checkpoints that are gone by now stays, while the directions are those that were read.

@@ -13,18 +13,19 @@ from probes.engine import current_engine
 from probes.errors import CheckpointError, UsageError
 from probes.interventions.candidates import positions_of
 from probes.lineage import Member
-from probes.models import ModelHost
+from probes.models.checkpoint_folders import CheckpointFolders
 from probes.progress import Report, silent, within
 from probes.run import Run
-from probes.stages.jobs import StageJob, write_all
+from probes.stages.jobs import StageJob, complete_stages, write_all
 from probes.stages.readings import (
+    ANSWERS,
     SELECTED,
     Readings,
+    answer_jobs,
     at_position,
     forget_reading,
     over_answers,
     reading_jobs,
-    write_aligned_answers,
 )
 from probes.stages.readout import write_readout
 from probes.stages.refusal_candidates import CANDIDATES, candidate_jobs, drop_part, made_from, read_candidates
@@ -95,7 +96,7 @@ def fit_directions(path: Path | str, options: FitOptions | None = None, report: 
     with Run.writing(path) as run, current_engine().threads():
         if options.models:
             current_engine().prepare("probes.interventions.candidates", len(run.measured))
-        model, left_out = _open_model(run, options.device) if options.models else (None, ())
+        model, left_out = _find_model(run, options.device) if options.models else (None, ())
         selection: Selection | None = None
         reached: list[Member] = []
         if model is not None:
@@ -111,16 +112,21 @@ def fit_directions(path: Path | str, options: FitOptions | None = None, report: 
     return Fitted(Run(path), selection, left_out)
 
 
-def _open_model(run: Run, device: str | None) -> tuple[ModelHost | None, tuple[str, ...]]:
+def _find_model(run: Run, device: str | None) -> tuple[CheckpointFolders | None, tuple[str, ...]]:
+    """The model, which whoever has work for it opens: where workers do, the driver needs none."""
     try:
-        return run.model(device), ()
+        model = run.unopened_model(device)
+        files = model.files(model.aligned)
+        if not files.pickled:
+            files.shapes()  # refuses one that is cut off
+        return model, ()
     except CheckpointError as error:
         return None, (
             f"The aligned model cannot be opened ({error.what}); refusal candidates, answers and tokens are left out.",
         )
 
 
-def _reachable_members(host: ModelHost, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
+def _reachable_members(host: CheckpointFolders, members: Sequence[Member]) -> tuple[list[Member], tuple[str, ...]]:
     """The members whose checkpoints are still there, and a sentence about each that is not."""
     reachable, gone = [], []
     for member in members:
@@ -134,21 +140,24 @@ def _reachable_members(host: ModelHost, members: Sequence[Member]) -> tuple[list
 
 
 def _read_with_models(
-    run: Run, model: ModelHost, members: Sequence[Member], options: FitOptions, report: Report
+    run: Run, model: CheckpointFolders, members: Sequence[Member], options: FitOptions, report: Report
 ) -> Selection | None:
     """Score the refusal candidates, and read what the kept activations do not hold, as the methods need it."""
-    token_ids, jobs = run.rendered.token_ids, list[StageJob]()
+    token_ids, jobs, expected = run.rendered.token_ids, list[StageJob](), 0
     if REFUSAL in options.methods:
         jobs += candidate_jobs(run, positions_of(token_ids), options.rule)
     if "response_mean" in options.methods:
-        write_aligned_answers(run, model, within(report, 0.0, 0.1))
-        jobs += reading_jobs(run, members, over_answers(run))
-    write_all(run, model, jobs, within(report, 0.1, 0.9))
+        asking = answer_jobs(run)
+        jobs += asking or reading_jobs(run, members, over_answers(run))
+        expected = len(jobs) + (len(members) - 1 if asking else 0)  # the aligned model's is read as it answers
+    for job, _ in complete_stages(run, model, jobs, within(report, 0.0, 0.9), expected=expected):
+        if job.stage == ANSWERS:
+            jobs += reading_jobs(run, members, over_answers(run))
     if REFUSAL not in options.methods:
         return None
     drop_part(run)
     scored = read_candidates(run)
-    selection = select(scored, model.n_layers, options.rule) if scored else None
+    selection = select(scored, run.n_layers, options.rule) if scored else None
     place = selection.chosen if selection else None
     if place is not None and place.position != run.settings.position:
         reading = at_position(SELECTED, token_ids, place.position)

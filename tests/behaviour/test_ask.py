@@ -5,8 +5,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from probes.activations import collect
 from probes.behaviour import read_completion
 from probes.behaviour.answer_form import without_thinking
+from probes.behaviour.answer_means import AnswerMeans
 from probes.behaviour.answering import answer_again, base_flip_rate, prompt_frame
 from probes.behaviour.ask import ask_checkpoint, completion_text
 from probes.behaviour.generate import continue_prompts, generate
@@ -82,6 +84,27 @@ def test_a_batch_gives_each_prompt_what_it_gets_alone(tmp_path, kind, rows):
             ids.append(token)
         assert answer == ids[len(prompt) :]
     assert len({tuple(answer) for answer in together}) > 1
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("batched", ["rows that leave", "batches that stay"])
+def test_means_over_answers_are_those_of_reading_them_afterwards(tmp_path, kind, batched):
+    host = ModelHost(write_checkpoint(tmp_path, kind), device="cpu")
+    stop = generate(host, PROMPTS[:1], max_new_tokens=12)[0][2]  # so that answers are of several lengths, one of none
+    host.model.generation_config.eos_token_id = [3, stop, generate(host, PROMPTS[4:], max_new_tokens=1)[0][0]]
+    if batched == "batches that stay":
+        host.prefix_tried[:] = ["its cache is of another kind"]
+    means = AnswerMeans(host, len(PROMPTS))
+    answers = generate(host, PROMPTS, max_new_tokens=12, batch_size=3, listen=means.listen)
+    fed = [answer[:11] for answer in answers]  # the twelfth token is not read
+    assert means.tokens.tolist() == list(map(len, fed))
+    assert len(set(means.tokens)) > 2 or 0 in means.tokens
+    texts = [[*prompt, *answer] for prompt, answer in zip(PROMPTS, fed, strict=True)]
+    spans = [(min(len(p), len(t) - 1), len(t)) for p, t in zip(PROMPTS, texts, strict=True)]
+    streams, embedding = collect(host, texts, spans=spans)
+    assert np.allclose(means.of_layer(-1), embedding, atol=1e-5)
+    for layer, expected in enumerate(streams):
+        assert np.allclose(means.of_layer(layer), expected, atol=1e-5)
 
 
 def test_generation_ends_at_the_context(tmp_path):

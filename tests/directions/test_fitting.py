@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
 from probes.activations import collect
@@ -26,7 +27,8 @@ from probes.interventions.candidates import positions_of
 from probes.lineage import Lineage
 from probes.models import ModelHost
 from probes.run import Run
-from probes.stages.readings import Readings
+from probes.stages.readings import Readings, over_answers
+from probes.store import EMBED
 from probes.tasks.fit import FitOptions, fit_directions
 from tests import processes
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
@@ -228,9 +230,27 @@ def without_fits(measured, place):
     return place
 
 
-def test_workers_leave_the_bytes_of_one_process(measured, tmp_path):
+def test_answers_are_read_by_the_passes_that_make_them(fitted):
+    """The aligned model's: as they are read afterwards, at every other checkpoint."""
+    run = Run(fitted)
+    assert "readings/responses/aligned" not in run.manifest.stages
+    request, read = over_answers(run), Readings.of(run, ["aligned", TUNED])
+    assert len({end - first for first, end in request.spans}) > 1 or request.spans[0][1] - request.spans[0][0] > 1
+    host = run.model()
+    for checkpoint in ("aligned", TUNED):
+        host.put(Lineage.opened(run.manifest.lineage, run.path).ref(checkpoint))
+        streams, embedding = collect(host, request.token_ids, spans=request.spans)
+        for layer, expected in enumerate(streams):
+            assert np.allclose(read.layer(checkpoint, layer)["responses"], expected, rtol=1e-5, atol=1e-5)
+        kept = load_file(read.places["responses", checkpoint])[EMBED]
+        assert np.allclose(kept, embedding, rtol=1e-5, atol=1e-5)
+
+
+def test_workers_leave_the_bytes_of_one_process(measured, tmp_path, monkeypatch):
     everything = Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)  # so that a candidate is selected and read
     for count in (1, 2):
+        if count == 2:  # the driver opens no model of its own
+            monkeypatch.delattr(Run, "model")
         with open_engine(count):
             fit = fit_directions(without_fits(measured, tmp_path / str(count)), FitOptions(rule=everything))
         assert fit.selection.chosen
