@@ -48,6 +48,7 @@ TRACKS = (
     "calibration",
     "reason",
 )
+_QUALITIES = ("d_prime", "accuracy", "calibration")
 
 
 def write_fits(
@@ -107,63 +108,57 @@ def _tracks(members: Sequence[Member], layer: int, fits: Mapping[str, Fit], read
     import pandas as pd
 
     origin = [member.id for member in members].index(ALIGNED)
-    frames = []
-    for name, fit in fits.items():
-        read = readings[name]
-        cosine = np.clip(fit.vectors[2] @ fit.vectors[2, origin], -1.0, 1.0)
-        columns: dict[str, Any] = {
-            "direction": name,
-            **{key: [member.labels[key] for member in members] for key in members[0].labels},
-            "layer": layer,
-            "cosine": cosine,
-            "angle": np.degrees(np.arccos(cosine)),
-            "norm": fit.norm,
-            "d_prime": read.d_prime,
-        }
-        for column, value in (("auroc", read.auroc[origin]), ("refit", np.diag(read.auroc))):
-            low, high = auroc_interval(value, *read.classes.T)
-            columns |= {column: value, f"{column}_low": low, f"{column}_high": high}
-        quality = {"accuracy": read.accuracy, "calibration": read.calibration, "reason": list(fit.reasons)}
-        frames.append(pd.DataFrame({**columns, **quality}, columns=list(TRACKS)))
-    return pd.concat(frames, ignore_index=True).astype({"reason": "string"})
+    read, units = [readings[name] for name in fits], [fit.vectors[2] for fit in fits.values()]
+    cosine = np.clip(np.concatenate([unit @ unit[origin] for unit in units]), -1.0, 1.0)
+    columns: dict[str, Any] = {
+        "direction": np.repeat(list(fits), len(members)),
+        **{key: [member.labels[key] for member in members] * len(fits) for key in members[0].labels},
+        "layer": layer,
+        "cosine": cosine,
+        "angle": np.degrees(np.arccos(cosine)),
+        "norm": np.concatenate([fit.norm for fit in fits.values()]),
+        **{name: np.concatenate([getattr(each, name) for each in read]) for name in _QUALITIES},
+        "reason": [reason for fit in fits.values() for reason in fit.reasons],
+    }
+    classes = np.concatenate([each.classes for each in read])
+    for column, values in (("auroc", [each.auroc[origin] for each in read]), ("refit", _diagonals(read))):
+        columns[column] = np.concatenate(values)
+        columns[f"{column}_low"], columns[f"{column}_high"] = auroc_interval(columns[column], *classes.T)
+    return pd.DataFrame(columns, columns=list(TRACKS)).astype({"reason": "string"})
+
+
+def _diagonals(readings: Sequence[Reading]) -> list[np.ndarray]:
+    return [np.diag(read.auroc) for read in readings]
 
 
 def _transfer(members: Sequence[Member], layer: int, readings: Mapping[str, Reading]) -> Any:
     import pandas as pd
 
     names = [member.id for member in members]
-    frames = [
-        pd.DataFrame(
-            {
-                "direction": name,
-                "layer": layer,
-                "fitted_on": np.repeat(names, len(names)),
-                "read_on": np.tile(names, len(names)),
-                "auroc": read.auroc.ravel(),
-            }
-        )
-        for name, read in readings.items()
-    ]
-    return pd.concat(frames, ignore_index=True)
+    return pd.DataFrame(
+        {
+            "direction": np.repeat(list(readings), len(names) ** 2),
+            "layer": layer,
+            "fitted_on": np.tile(np.repeat(names, len(names)), len(readings)),
+            "read_on": np.tile(names, len(names) * len(readings)),
+            "auroc": np.concatenate([read.auroc.ravel() for read in readings.values()]),
+        }
+    )
 
 
 def _cosines(members: Sequence[Member], layer: int, fits: Mapping[str, Fit]) -> Any:
     import pandas as pd
 
     names = list(fits)
-    frames = [
-        pd.DataFrame(
-            {
-                "checkpoint": member.id,
-                "layer": layer,
-                "one": np.repeat(names, len(names)),
-                "other": np.tile(names, len(names)),
-                "cosine": cosines(fits, place).ravel(),
-            }
-        )
-        for place, member in enumerate(members)
-    ]
-    return pd.concat(frames, ignore_index=True)
+    return pd.DataFrame(
+        {
+            "checkpoint": np.repeat([member.id for member in members], len(names) ** 2),
+            "layer": layer,
+            "one": np.tile(np.repeat(names, len(names)), len(members)),
+            "other": np.tile(names, len(names) * len(members)),
+            "cosine": np.concatenate([cosines(fits, place).ravel() for place in range(len(members))]),
+        }
+    )
 
 
 def _projections(
