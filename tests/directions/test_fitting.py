@@ -25,7 +25,7 @@ from probes.engine import open_engine
 from probes.errors import UsageError
 from probes.interventions.candidates import positions_of
 from probes.lineage import Lineage
-from probes.models import ModelHost
+from probes.models import ModelHost, UnopenedModel
 from probes.run import Run
 from probes.stages.readings import Readings, over_answers
 from probes.store import EMBED
@@ -250,7 +250,7 @@ def test_workers_leave_the_bytes_of_one_process(measured, tmp_path, monkeypatch)
     everything = Rule(max_kl=1e9, min_induce=-1e9, depth=1.0)  # so that a candidate is selected and read
     for count in (1, 2):
         if count == 2:  # the driver opens no model of its own
-            monkeypatch.delattr(Run, "model")
+            monkeypatch.delattr(UnopenedModel, "opened")
         with open_engine(count):
             fit = fit_directions(without_fits(measured, tmp_path / str(count)), FitOptions(rule=everything))
         assert fit.selection.chosen
