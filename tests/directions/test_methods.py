@@ -13,7 +13,7 @@ from probes.directions import METHODS, Estimator
 from probes.directions.controls import CovarianceMatched, TopDrift
 from probes.directions.lda import Lda
 from probes.directions.leace import Leace
-from probes.directions.logistic import STRENGTHS, Logistic
+from probes.directions.logistic import STRENGTHS, Logistic, _weights
 from probes.directions.mass_mean import MassMean
 from probes.directions.paired_pca import PairedPca
 from probes.directions.refusal import Refusal
@@ -258,6 +258,21 @@ def test_logistic_is_scikit_learns():
         values, positive = _scale_rows(rows[chosen]), labels[chosen]
         expected = LogisticRegression(C=5.0, max_iter=5000, tol=1e-10).fit(values, positive).coef_[0]
         assert cosine(Logistic(strength=5.0).fit(rows[chosen], positive).direction_, expected) > 1 - 1e-7
+
+
+@pytest.mark.parametrize("strength", [1e-2, 1.0, 1e5])
+def test_logistic_takes_scikit_learns_steps(strength):
+    """Where classes can be told apart without error, too, and from where another penalty has ended."""
+    rows, labels, _ = two_classes(6)
+    for shift in (0.0, 20.0):
+        values = _scale_rows(rows + shift * np.where(labels, 1.0, -1.0)[:, None] * np.eye(1, WIDTH))
+        theirs = LogisticRegression(C=1.0, max_iter=2000, tol=1e-6, solver="newton-cholesky", warm_start=True)
+        weights = None
+        for penalty in (1.0, strength):
+            theirs.C = penalty
+            theirs.fit(values, labels)
+            weights = _weights(values, labels, penalty, weights)
+            assert np.allclose(weights, [*theirs.coef_[0], theirs.intercept_[0]], rtol=1e-5, atol=1e-8)
 
 
 def test_the_penalty_is_about_the_one_that_scikit_learn_finds():
