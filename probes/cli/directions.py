@@ -57,18 +57,20 @@ def fit(
     json_: Json = False,
 ) -> None:
     """Fit every method at every checkpoint and layer of a run; each is kept as it is done, and logged in fit.log."""
-    from probes.directions import METHODS
-    from probes.directions.selection import Rule
     from probes.engine import open_engine
-    from probes.tasks.fit import FitOptions, fit_directions
-    from probes.terminal import progress_display
-    from probes.terminal.show_directions import selection_lines
 
-    rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
-    methods = tuple(method.split(",")) if method else tuple(METHODS)
-    options = FitOptions(winsorise, rule, device, models, methods)
-    with progress_display(run / LOG if run.is_dir() else None) as report, open_engine(workers):
-        fitted = fit_directions(run, options, report)
+    with open_engine(workers):  # before all else: what workers begin from loads while this process loads its own
+        from probes.directions import METHODS
+        from probes.directions.selection import Rule
+        from probes.tasks.fit import FitOptions, fit_directions
+        from probes.terminal import progress_display
+        from probes.terminal.show_directions import selection_lines
+
+        rule = Rule(max_kl=max_kl, min_induce=min_induce, depth=depth)
+        methods = tuple(method.split(",")) if method else tuple(METHODS)
+        options = FitOptions(winsorise, rule, device, models, methods)
+        with progress_display(run / LOG if run.is_dir() else None) as report:
+            fitted = fit_directions(run, options, report)
     if json_:
         selection = _selection(fitted.selection) if fitted.selection else None
         print_json({"run": str(run), "selection": selection, "left_out": list(fitted.left_out)})
