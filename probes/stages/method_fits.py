@@ -15,11 +15,12 @@ from probes.directions import METHODS
 from probes.directions.contrast import Scene
 from probes.directions.tracking import Fit, Reading, fit_layer, read_layer
 from probes.errors import RunFolderError
+from probes.models import ModelHost
 from probes.progress import Progress, Report
 from probes.run import Run
 from probes.stages import stage
-from probes.stages.jobs import complete_parts
-from probes.stages.readings import Readings
+from probes.stages.jobs import StageJob, complete_parts
+from probes.stages.readings import READINGS, Readings
 from probes.store import ALIGNED, direction_file
 from probes.store.atomic import write_tensors
 from probes.store.documents import parse_json
@@ -27,7 +28,31 @@ from probes.store.documents import parse_json
 _SCORES = ("auroc", "d_prime", "accuracy", "calibration", "classes")
 
 
+_NONE = Readings({}, {})
 Fitted = tuple[list[Fit], list[Reading]]
+
+
+def method_jobs(run: Run, methods: Sequence[str], winsorise: float | None) -> list[StageJob]:
+    """What fits those methods, and is not there, that need only the run's own activations, at any time.
+
+    Args:
+        run: measured.
+        methods: names from `METHODS`.
+        winsorise: clip massive activations to so many typical spreads.
+    """
+    own = [name for name in methods if METHODS[name].contrast not in READINGS]
+    return [
+        StageJob(
+            f"Fit of {name}", _stage_of(name), _made_from(run, name, _NONE, winsorise), partial(_fit, name, winsorise)
+        )
+        for name in own
+        if not _holds(run, name, _NONE, winsorise)
+    ]
+
+
+def _fit(method: str, winsorise: float | None, run: Run, model: ModelHost, report: Report) -> None:
+    del model  # activations that are kept are enough
+    _keep(run, method, _fit_method(method, _NONE, winsorise, run, report))
 
 
 def write_methods(
@@ -43,13 +68,13 @@ def write_methods(
         report: told after each layer.
     """
     parts = {
-        name: partial(_fit_method, name, readings, winsorise)
+        name: partial(_fit_method, name, _reads(name, readings), winsorise)
         for name in methods
         if not _holds(run, name, readings, winsorise)
     }
     if parts:
         for name, fitted in complete_parts(run, parts, report):
-            _write_method(run, name, readings, winsorise, fitted)
+            _write_method(run, name, _reads(name, readings), winsorise, fitted)
     for stage_name in map(_stage_of, parts):  # in the manifest they stand in their own order, whichever ended first
         run.manifest.stages[stage_name] = run.manifest.stages.pop(stage_name)
 
@@ -71,6 +96,10 @@ def _fit_method(method: str, readings: Readings, winsorise: float | None, run: R
 def _write_method(run: Run, method: str, readings: Readings, winsorise: float | None, fitted: Fitted) -> None:
     """Keep a method's directions and scores."""
     del readings, winsorise  # what it was fitted on
+    _keep(run, method, fitted)
+
+
+def _keep(run: Run, method: str, fitted: Fitted) -> None:
     fits, scores = fitted
     arrays = {"direction": np.stack([fit.vectors[2] for fit in fits]), "norm": np.stack([fit.norm for fit in fits])}
     arrays |= {name: np.stack([getattr(reading, name) for reading in scores]) for name in _SCORES}
@@ -108,7 +137,16 @@ def fitted_methods(run: Run, requested: Sequence[str], readings: Readings, winso
 
 
 def _holds(run: Run, method: str, readings: Readings, winsorise: float | None) -> bool:
-    return run.holds(_stage_of(method), _write_method.made_from(run, method, readings, winsorise, None))
+    return run.holds(_stage_of(method), _made_from(run, method, _reads(method, readings), winsorise))
+
+
+def _made_from(run: Run, method: str, readings: Readings, winsorise: float | None) -> str:
+    return _write_method.made_from(run, method, readings, winsorise, None)
+
+
+def _reads(method: str, readings: Readings) -> Readings:
+    """Of the readings, what a method looks at."""
+    return readings if METHODS[method].contrast in READINGS else _NONE
 
 
 def scenes_of(run: Run, readings: Readings, layer: int, winsorise: float | None) -> dict[str, Scene]:

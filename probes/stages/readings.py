@@ -31,6 +31,7 @@ from probes.store import ALIGNED, ActivationFile, ActivationWriter, activations_
 ANSWERS = "readings/answers"
 RESPONSES = "responses"
 SELECTED = "selected"
+READINGS = (RESPONSES, SELECTED)  # as the contrasts are called that look at them
 _VERSION = 2
 _ANSWERS_VERSION = 3
 _LONGEST = 24
@@ -147,7 +148,7 @@ class Readings:
     @classmethod
     def of(cls, run: Run, checkpoints: Sequence[str]) -> Readings:
         """Find them."""
-        digests = {name: sha256 for name in (RESPONSES, SELECTED) if (sha256 := _reading_of(run, name, ALIGNED))}
+        digests = {name: sha256 for name in READINGS if (sha256 := _reading_of(run, name, ALIGNED))}
         places = {
             (name, checkpoint): _path(run, name, checkpoint)
             for name, sha256 in digests.items()

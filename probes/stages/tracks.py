@@ -117,11 +117,11 @@ def _tracks(members: Sequence[Member], layer: int, fits: Mapping[str, Fit], read
         "cosine": cosine,
         "angle": np.degrees(np.arccos(cosine)),
         "norm": np.concatenate([fit.norm for fit in fits.values()]),
-        **{name: np.concatenate([getattr(each, name) for each in read]) for name in _QUALITIES},
+        **{name: np.concatenate([getattr(reading, name) for reading in read]) for name in _QUALITIES},
         "reason": [reason for fit in fits.values() for reason in fit.reasons],
     }
-    classes = np.concatenate([each.classes for each in read])
-    for column, values in (("auroc", [each.auroc[origin] for each in read]), ("refit", _diagonals(read))):
+    classes = np.concatenate([reading.classes for reading in read])
+    for column, values in (("auroc", [reading.auroc[origin] for reading in read]), ("refit", _diagonals(read))):
         columns[column] = np.concatenate(values)
         columns[f"{column}_low"], columns[f"{column}_high"] = auroc_interval(columns[column], *classes.T)
     return pd.DataFrame(columns, columns=list(TRACKS)).astype({"reason": "string"})

@@ -17,6 +17,7 @@ from probes.models.checkpoint_folders import CheckpointFolders
 from probes.progress import Report, silent, within
 from probes.run import Run
 from probes.stages.jobs import StageJob, complete_stages, write_all
+from probes.stages.method_fits import method_jobs
 from probes.stages.readings import (
     ANSWERS,
     SELECTED,
@@ -142,17 +143,24 @@ def _reachable_members(host: CheckpointFolders, members: Sequence[Member]) -> tu
 def _read_with_models(
     run: Run, model: CheckpointFolders, members: Sequence[Member], options: FitOptions, report: Report
 ) -> Selection | None:
-    """Score the refusal candidates, and read what the kept activations do not hold, as the methods need it."""
-    token_ids, jobs, expected = run.rendered.token_ids, list[StageJob](), 0
+    """Score the refusal candidates, and read what the kept activations do not hold, as the methods need it.
+
+    Methods that need neither are fitted meanwhile, last of all: they fill the time of workers that have ended first.
+    """
+    token_ids, jobs, asking = run.rendered.token_ids, list[StageJob](), list[StageJob]()
     if REFUSAL in options.methods:
         jobs += candidate_jobs(run, positions_of(token_ids), options.rule)
     if "response_mean" in options.methods:
         asking = answer_jobs(run)
         jobs += asking or reading_jobs(run, members, over_answers(run))
-        expected = len(jobs) + (len(members) - 1 if asking else 0)  # the aligned model's is read as it answers
+    fills = bool(jobs) and current_engine().is_local
+    fits = method_jobs(run, options.methods, options.winsorise) if fills else []
+    jobs += [] if asking else fits
+    # The aligned model's answers are read as they are made.
+    expected = len(jobs) + (len(members) - 1 + len(fits) if asking else 0)
     for job, _ in complete_stages(run, model, jobs, within(report, 0.0, 0.9), expected=expected):
         if job.stage == ANSWERS:
-            jobs += reading_jobs(run, members, over_answers(run))
+            jobs += [*reading_jobs(run, members, over_answers(run)), *fits]
     if REFUSAL not in options.methods:
         return None
     drop_part(run)

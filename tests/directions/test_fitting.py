@@ -242,8 +242,8 @@ def test_answers_are_read_by_the_passes_that_make_them(fitted):
         streams, embedding = collect(host, request.token_ids, spans=request.spans)
         for layer, expected in enumerate(streams):
             assert np.allclose(read.layer(checkpoint, layer)["responses"], expected, rtol=1e-5, atol=1e-5)
-        kept = load_file(read.places["responses", checkpoint])[EMBED]
-        assert np.allclose(kept, embedding, rtol=1e-5, atol=1e-5)
+        file = load_file(read.places["responses", checkpoint])[EMBED]
+        assert np.allclose(file, embedding, rtol=1e-5, atol=1e-5)
 
 
 def test_workers_leave_the_bytes_of_one_process(measured, tmp_path, monkeypatch):
