@@ -58,10 +58,11 @@ class Wanted:
 
 
 def answer_jobs(run: Run) -> list[StageJob]:
-    """What writes the aligned model's answers; nothing where the run holds them."""
+    """What writes the aligned model's answers, and reads them; nothing where the run holds them."""
     made_from = fingerprint([_ANSWERS_VERSION, [run.input_of(activations_stage(ALIGNED))], {}, {}])
     if run.holds(ANSWERS, made_from):
         return []
+    run.forget(_stage_of(RESPONSES, ALIGNED))  # of earlier answers
     return [StageJob("Answers of the aligned model", ANSWERS, made_from, _write_answers)]
 
 
@@ -108,10 +109,7 @@ def reading_jobs(run: Run, members: Sequence[Member], request: Wanted) -> list[S
     sha256, jobs = request.sha256, []
     for member in members:
         if _reading_of(run, request.name, member.id) != sha256:
-            name, stage_name = (
-                f"{request.name.capitalize()} read by {member.id}",
-                f"readings/{request.name}/{member.id}",
-            )
+            name, stage_name = f"{request.name.capitalize()} read by {member.id}", _stage_of(request.name, member.id)
             jobs.append(StageJob(name, stage_name, _key(run, member.id, sha256), partial(_read, member, request)))
     return jobs
 
@@ -174,6 +172,10 @@ def forget_reading(run: Run, name: str) -> None:
     for stage_name in [stage_key for stage_key in run.manifest.stages if stage_key.startswith(f"readings/{name}/")]:
         run.forget(stage_name)
     shutil.rmtree(run.path / "readings" / name, ignore_errors=True)
+
+
+def _stage_of(name: str, checkpoint: str) -> str:
+    return f"readings/{name}/{checkpoint}"
 
 
 def _path(run: Run, name: str, checkpoint: str) -> Path:

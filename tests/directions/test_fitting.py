@@ -28,7 +28,8 @@ from probes.lineage import Lineage
 from probes.models import ModelHost, UnopenedModel
 from probes.run import Run
 from probes.stages.readings import Readings, over_answers
-from probes.store import EMBED
+from probes.store import EMBED, FileRecord
+from probes.store.manifest import StageRecord
 from probes.tasks.fit import FitOptions, fit_directions
 from tests import processes
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
@@ -244,6 +245,19 @@ def test_answers_are_read_by_the_passes_that_make_them(fitted):
             assert np.allclose(read.layer(checkpoint, layer)["responses"], expected, rtol=1e-5, atol=1e-5)
         file = load_file(read.places["responses", checkpoint])[EMBED]
         assert np.allclose(file, embedding, rtol=1e-5, atol=1e-5)
+
+
+def test_readings_of_an_earlier_version_that_are_gone_are_made_again(own):
+    """There the aligned model's had a stage of its own."""
+    before = Run(own).read_table("direction_tracks")
+    shutil.rmtree(own / "readings")
+    file = FileRecord(sha256=64 * "0", size=(own / "directions.json").stat().st_size)
+    with Run.writing(own) as run:
+        outputs = {"readings/responses/aligned.safetensors": file}
+        run.manifest.stages["readings/responses/aligned"] = StageRecord(made_from="earlier", outputs=outputs)
+        run.save()
+    fit_directions(own)
+    pd.testing.assert_frame_equal(Run(own).read_table("direction_tracks"), before, check_exact=True)
 
 
 def test_workers_leave_the_bytes_of_one_process(measured, tmp_path, monkeypatch):
