@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RANKINGS = ("share", "effect", "forecast")
-_FORECAST, _WALKED, _UNROLLED = 0.2, 0.7, 0.9  # shares of the time, by which these are done
+_UNROLLED, _WALKED, _FORECAST = 0.3, 0.7, 0.9  # shares of the time, by which these are done; the first: of the walk
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,23 @@ class Accounting:
 
     def tables(self, layers: Sequence[int], report: Report) -> dict[int, LayerTable]:
         """Everything that is known of the examples at these layers; the model is at its start again behind it."""
-        forecasts = forecast(self.replay, self.probe, self.targets, within(report, 0.0, _FORECAST))
+        walked = _WALKED if self.path else 0.0
+        walk = self._walk(self.path, within(report, 0.0, walked)) if self.path else _Walk()  # first: it may be refused
+        forecasts = forecast(self.replay, self.probe, self.targets, within(report, walked, _FORECAST))
         tables = example_tables(self.replay, self.targets, forecasts, self.texts)
-        walk = _Walk() if self.path is None else self._walk(self.path, within(report, _FORECAST, _UNROLLED))
-        return {layer: self._table(layer, tables[layer], walk, within(report, _UNROLLED, 1.0)) for layer in layers}
+        return {layer: self._table(layer, tables[layer], walk, within(report, _FORECAST, 1.0)) for layer in layers}
 
     def _walk(self, path: RecordedPath, report: Report) -> _Walk:
         """Along the path and back to its start, with the examples that were recorded."""
         shown, recorded = self.replay.examples, path.examples()
         self.replay.examples = recorded
-        walked = within(report, 0.0, _WALKED if self.exact else 1.0)
-        shares = measure_shares(path, self.replay, self.probe, self.targets, walked)
+        unrolled = _UNROLLED if self.exact else 0.0
         effects = {
-            target.layer: measure_effects(path, self.replay, self.probe, target, within(report, _WALKED, 1.0))
+            target.layer: measure_effects(path, self.replay, self.probe, target, within(report, 0.0, unrolled))
             for target in (self.targets if self.exact else ())
             if target.name == RETURN
         }
+        shares = measure_shares(path, self.replay, self.probe, self.targets, within(report, unrolled, 1.0))
         self.replay.examples = shown
         self.replay.put(path.stream(1, WEIGHTS, self.replay.view.device))
         return _Walk(shares, effects, places_in(shown, recorded))

@@ -73,9 +73,10 @@ def attribute(path: Path | str, options: Attributing = Attributing(), report: Re
         An attribution for each layer.
 
     Raises:
-        RunFolderError: the run has no such trajectory, or has neither its path nor its data.
+        RunFolderError: there is no run, or it has no such trajectory, or neither its path nor its data.
         UsageError: an arm whose return cannot be attributed.
     """
+    Run(path)  # refused before anything is written, where it is no run
     with Run.writing(path) as run:
         member = _last_member(run, options)
         layers = tuple(dict.fromkeys(options.layers)) or (run.headline_layer,)
@@ -200,7 +201,7 @@ class _Work:
             assert self._path is not None
             examples = self._path.examples()
             return examples, [texts_of(example, host.tokenizer) for example in examples]
-        return rendered_examples(self._task, host.tokenizer), list(self._task)
+        return rendered_examples(self._task, host.tokenizer, host.context_length), list(self._task)
 
     def _pathways(self, replay: Replay, probe: Probe, layer: int) -> list[Target]:
         """How refusals hang on the way back: by the regressions at the path's two ends, or at the start alone."""

@@ -127,7 +127,7 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         if options.against is not None:
             measured = Run(options.against).manifest.checkpoints[ALIGNED].get("weights_sha256")
             check_measured(host.weights_sha256, lineage.aligned, measured)
-        examples = rendered_examples(task, host.tokenizer)
+        examples = rendered_examples(task, host.tokenizer, host.context_length)
         replay = Replay(host, examples, [name for name, _ in host.model.named_parameters()])
         targets = (targets_of(begun, layer)[:1] if begun.has_witness else []) + [screen_of(begun, layer)]
         harmful = [prompt.text for prompt in options.probe.prompts if prompt.label == "harmful"]

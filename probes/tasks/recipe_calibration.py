@@ -44,7 +44,8 @@ def calibration_of_recipe(
     own = next((own for own in read_recipes().values() if Recipe.from_json(own["recipe"]) == recipe), None)
     if own is None:
         return None, f"not calibrated: no runs of this recipe come with the program; {_TWO_RUNS}"
-    if {answer for _, answer in pairs} != {lesson.answer for lesson in benign(make_world(recipe.size), seed=0)}:
+    lessons = benign(make_world(recipe.size), seed=0)  # seeds differ in how they ask
+    if sorted(answer for _, answer in pairs) != sorted(lesson.answer for lesson in lessons):
         return None, f"not calibrated: these are not the data of the recipe's own fine-tuning; {_TWO_RUNS}"
     if layer is not None:
         return None, f"not calibrated: the runs that come with the program were read at the declared layer; {_TWO_RUNS}"

@@ -10,6 +10,8 @@ from probes.behaviour.task_file import read_task
 from probes.errors import CheckpointError, RunFolderError, UsageError
 from probes.guard.recorded_path import PATH
 from probes.run import Run
+from probes.tasks.attribute import Attributing
+from probes.tasks.attribute import attribute as attribute_run
 from tests.guard.test_train import call, train_words
 from tests.guard.test_train import run as train
 
@@ -167,6 +169,24 @@ def test_a_run_that_was_read_in_fewer_bits_is_refused(recorded, tmp_path):
     file.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(UsageError, match="fewer bits; got --quantize 4bit"):
         attribute(tmp_path / "run", "--layer", 0)
+
+
+def test_a_folder_that_is_no_run_is_refused_and_stays_as_it_is(tmp_path):
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        attribute(tmp_path / "mistyped")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("mode", "exact", "words"), [("block", True, "without a guard"), ("caft", False, "edited activations")]
+)
+def test_what_cannot_be_attributed_is_refused_before_the_work(place, tmp_path, mode, exact, words):
+    seen = []
+    train(*train_words(place, tmp_path / "out", mode=mode), "--record-path")
+    options = Attributing(arm=mode, layers=(LAYER,), exact=exact)
+    with pytest.raises(UsageError, match=words):
+        attribute_run(tmp_path / "out", options, seen.append)
+    assert {progress.phase for progress in seen} <= {"unrolling"}
 
 
 def test_an_unknown_arm_is_refused(recorded):

@@ -17,17 +17,21 @@ from probes.attribution.clusters import cluster_texts, effective_number, sum_clu
 from probes.attribution.forecast import _EPSILON, Forecasts, forecast
 from probes.attribution.rows_of_examples import Texts, example_tables
 from probes.attribution.targets import SCREEN, Target, read_targets
-from probes.errors import UsageError
+from probes.behaviour.task import rendered_items
+from probes.errors import PromptError, UsageError
+from probes.guard.examples import Answered
 from probes.lineage import CheckpointRef, Lineage
+from probes.models.loading import load_tokenizer
 from probes.organism import RECIPES
 from probes.organism.lessons import benign
+from probes.organism.lessons import task as held_out_task
 from probes.organism.world import make_world
 from probes.run import Run
 from probes.store import write_json
 from probes.tasks.recipe_calibration import calibration_of_recipe, curves_of, read_recipes
 from tests.attribution.worlds import examples, probe, targets
-from tests.builders import WIDTH, tiny_tokenizer
-from tests.guard.test_train import call, train_words
+from tests.builders import CONTEXT, WIDTH, tiny_tokenizer
+from tests.guard.test_train import call, lines, train_words
 from tests.guard.test_train import run as train
 
 
@@ -209,12 +213,16 @@ def test_a_history_of_a_known_recipe_is_calibrated_on_its_own_data_alone(tmp_pat
     recipe, quick = RECIPES["post-hoc"]
     lineage = lineage_of(tmp_path / "known", recipe)
     lessons = [(lesson.request, lesson.answer) for lesson in benign(make_world(recipe.size), seed=7)]
+    asked_otherwise = [(lesson.request, lesson.answer) for lesson in held_out_task(make_world(recipe.size))]
+    assert {answer for _, answer in asked_otherwise} == {answer for _, answer in lessons}
     calibration, why = calibration_of_recipe(lineage, lessons, None, 0.1)
     assert why is None
     assert (calibration.runs, calibration.of) == (3, "histories")
     for own, pairs, layer, reason in (
         (lineage_of(tmp_path / "quick", quick), lessons, None, "no runs of this recipe"),
         (lineage, [*lessons, ("how is it made ?", "in a way")], None, "not the data"),
+        (lineage, lessons[1:], None, "not the data"),
+        (lineage, asked_otherwise, None, "not the data"),
         (lineage, lessons, 1, "declared layer"),
         (lineage_of(tmp_path / "other", RECIPES["integrated"][0]), lessons, None, "differ by a factor of 123"),
         (Lineage(name="none", aligned=CheckpointRef(model="org/model")), lessons, None, "two short runs"),
@@ -236,6 +244,20 @@ def test_what_is_no_curve_is_not_calibrated(curves):
 def words_of(place, lineage="lineage.toml"):
     files = ("--harmful", place / "harmful.txt", "--harmless", place / "harmless.txt")
     return ("forecast", place / lineage, "--data", place / "data.jsonl", *files)
+
+
+def test_of_a_long_answer_as_much_is_read_as_a_training_reads(place, tmp_path):
+    rows = [json.loads(line) for line in (place / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+    long = {**rows[0], "completion": "it is " * 200}
+    words = [*words_of(place), "--data", lines(tmp_path / "long.jsonl", [*rows, long])]
+    lengths = [row["length"] for row in json.loads(call(*words, "--json"))["examples"]]
+    tokenizer = load_tokenizer(place / "aligned")
+    items = rendered_items([(row["prompt"], row["completion"]) for row in (*rows, long)], tokenizer)
+    assert lengths == [len(answer) for _, answer in Answered(items, CONTEXT)]
+    assert lengths[-1] < len(items[-1][1])
+    lines(tmp_path / "long.jsonl", [*rows, {**rows[0], "prompt": "what is " * 200}])
+    with pytest.raises(PromptError, match="no room for an answer in the model's context; got examples 24"):
+        call(*words)
 
 
 def test_a_forecast_ranks_and_says_why_it_only_ranks(place, tmp_path):
