@@ -43,7 +43,7 @@ class Example(BaseModel):
 
 
 class Other(BaseModel):
-    """What no example did."""
+    """What none of the examples did."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,7 +58,8 @@ class Attribution(BaseModel):
         completeness_gap: measured less predicted return; None without a recorded path.
         measured_return: the summary's return fraction of the trajectory's last checkpoint at the layer.
         predicted_return: Σ of all shares, examples' and others'.
-        remainder: weight decay, the guard, the first moment at the start.
+        remainder: weight decay, the guard, the first moment at the start; where data were given that lack some of the
+            examples trained on, these together.
         examples: in the order of the data.
     """
 

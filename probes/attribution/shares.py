@@ -25,6 +25,7 @@ from probes.guard.recorded_path import GUARD as GUARD_KIND
 from probes.progress import Progress, Report, silent, within
 
 WEIGHT_DECAY, GUARD, FIRST_MOMENT = OTHER = ("weight decay", "guard", "first moment at the start")
+UNLISTED = "examples not in the data"  # that were trained on, where other data were given
 TOLERANCE, FLOOR = 0.01, 0.02  # of the completeness gap, and the smallest change that it is held against
 _COARSE = 0.4  # of the time, after which the trapezoid's walk is done; Simpson's rule reads twice as often
 LEVEL = 0.95  # of an example's interval

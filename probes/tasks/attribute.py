@@ -16,8 +16,8 @@ from probes.attribution.document import Attribution
 from probes.attribution.layer_tables import Accounting, LayerTable
 from probes.attribution.pathways import Axes, Regression, pathway_targets
 from probes.attribution.replay import Replay, check_path
-from probes.attribution.rows_of_examples import Texts
-from probes.attribution.shares import OTHER
+from probes.attribution.rows_of_examples import ENDINGS, Texts
+from probes.attribution.shares import OTHER, UNLISTED, Shares
 from probes.attribution.targets import Probe, Target, refusal_score_of, targets_of
 from probes.attribution.texts_of_examples import are_read_as, rendered_examples, texts_of
 from probes.behaviour.task_file import read_task
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXPLAINED = 10
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class _Work:
                 "gap": result.gap,
                 "complete": result.is_complete,
                 "rule": result.rule,
-                "other": {name: result.remainder[name] for name in OTHER},
+                "other": _beside_examples(result, table),
             }
             for result in shares
         }
@@ -240,6 +240,14 @@ class _Work:
             "texts_are_data": self._faithful,
             "refusal_by_return": self._slopes.get(layer),
         }
+
+
+def _beside_examples(result: Shares, table: LayerTable) -> dict[str, float]:
+    """What no row of a table did, so that with this all shares add up: also examples that the given data lack."""
+    beside = {name: result.remainder[name] for name in OTHER}
+    if len(result.share) > len(table.rows) - table.strangers:
+        beside[UNLISTED] = float(result.share.sum() - table.rows["share" + ENDINGS[result.target]].sum())
+    return beside
 
 
 def _last_member(run: Run, options: Attributing) -> Member:

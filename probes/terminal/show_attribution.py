@@ -112,7 +112,7 @@ def _sentences(table: pd.DataFrame, about: Mapping[str, Any], ranking: str) -> l
             f"{missing} examples were not among those that it was trained on, token by token: their share is 0."
         )
     remainder = [f"{name} {decimal(share, 4)}" for name, share in shares["other"].items() if share]
-    lines += [f"Not from any example: {', '.join(remainder)}."] if remainder else []
+    lines += [f"Beside these examples: {', '.join(remainder)}."] if remainder else []
     return lines + _pathways(about)
 
 

@@ -118,6 +118,20 @@ def test_data_of_ones_own_find_their_shares(recorded, place, tmp_path):
     assert shown[-1]["share"] == 0
     words = " ".join(attribute(recorded, "--data", file).split())
     assert "1 of 25 examples were not among those that it was trained on" in words
+    assert "not in the data" not in words
+
+
+def test_examples_that_the_data_lack_have_a_share_together(recorded, place, tmp_path):
+    whole = json.loads(attribute(recorded, "--json"))
+    rows = (place / "data.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    file = tmp_path / "half.jsonl"
+    file.write_text("".join(rows[:12]), encoding="utf-8")
+    document = json.loads(attribute(recorded, "--json", "--data", file))
+    total = sum(row["share"] for row in (*document["examples"], *document["other"]))
+    assert total == pytest.approx(document["predicted_return"], abs=1e-9)
+    by_name = {row["name"]: row["share"] for row in document["other"]}
+    assert by_name["examples not in the data"] == pytest.approx(sum(row["share"] for row in whole["examples"][12:]))
+    assert "Beside these examples:" in " ".join(attribute(recorded, "--data", file).split())
 
 
 def test_without_a_path_there_is_a_forecast_and_the_reason(place, tmp_path):
