@@ -65,6 +65,10 @@ def test_every_method_meets_every_optimiser_and_the_first_way_keeps_plain_names(
         ({"more_methods": ("lora",), "way_options": {"r": 4}}, "full has no option 'r'"),
         ({"way_options": {"ia3.r": 4}}, "for nothing that is trained here"),
         ({"more_methods": ("ia3",), "record_path": True}, "path of this way of fine-tuning is not recorded; got ia3"),
+        (
+            {"method": "lora", "way_options": {"lora_dropout": 0.1}, "record_path": True},
+            "got lora; expected full, or plain lora without dropout",
+        ),
         ({"optimizer": "LBFGS"}, "asks for the loss"),
     ],
 )

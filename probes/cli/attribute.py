@@ -95,7 +95,11 @@ def forecast(
     layer: Annotated[int | None, typer.Option(min=0, help="A block; default: what `measure` would declare.")] = None,
     runs: Annotated[
         list[Path] | None,
-        typer.Option("--calibrate", metavar="RUN", help="A short run of the same recipe and data; give two or more."),
+        typer.Option(
+            "--calibrate",
+            metavar="RUN",
+            help="A short run of the same recipe and data; give two or more, or one of several seeds.",
+        ),
     ] = None,
     alarm: Annotated[float, typer.Option(min=0, help="Return fraction whose step is forecast.")] = 0.1,
     against: Annotated[

@@ -167,7 +167,7 @@ class Experiment:
                 raise UsageError(
                     "The path of this way of fine-tuning is not recorded",
                     got=way.method,
-                    expected="full, or plain lora",
+                    expected="full, or plain lora without dropout",
                 )
 
     @property

@@ -219,7 +219,9 @@ def _refuse_impossible(start: CheckpointRef, training: Training, *, recorded: bo
         check_optimizer(training.optimizer, training.optimizer_options, method=training.method)
     if recorded and not is_recorded(training.method, training.method_options):
         raise UsageError(
-            "The path of this way of fine-tuning is not recorded", got=training.method, expected="full, or plain lora"
+            "The path of this way of fine-tuning is not recorded",
+            got=training.method,
+            expected="full, or plain lora without dropout",
         )
 
 

@@ -84,8 +84,8 @@ class Forecasting:
         data: requests with answers.
         probe: probe prompts.
         layer: a block; None is the one that a measurement would declare.
-        runs: two or more short runs of the same recipe on these data, to calibrate return units with; without them,
-            what comes with the program of the organism's recipes.
+        runs: two or more short runs of the same recipe on these data, or one of several seeds, to calibrate return
+            units with; without them, what comes with the program of the organism's recipes.
         alarm: the return fraction whose step is asked for.
         against: a run of the training that came; the forecast is kept in it.
     """
@@ -114,18 +114,19 @@ def forecast(lineage: Lineage, options: Forecasting, report: Report = silent) ->
         PromptError: a row of the data has no answer.
         CheckpointError: the run that the forecast is held against started from another model.
     """
-    if len(options.runs) == 1:
-        raise UsageError("One run calibrates nothing: its spread is not known", expected="two short runs or more")
     if options.against is not None and options.against.resolve() in [path.resolve() for path in options.runs]:
         raise UsageError("A run that calibrates the forecast cannot be held against it", got=str(options.against))
     calibrating, task = open_runs(options.runs), read_task(options.data)
+    if calibrating and sum(len(_seeds(run)) for run in calibrating) < 2:
+        raise UsageError("One run calibrates nothing: its spread is not known", expected="two short runs or more")
+    against = None if options.against is None else Run(options.against)
     with tempfile.TemporaryDirectory(prefix="gravity-probe-") as folder:
         settings = Settings(nulls=False, headline_layer=options.layer)
         begun = begin_run(Path(folder) / "run", lineage, options.probe, settings, {}, within(report, 0.0, _MEASURED))
         layer = begun.headline_layer
         host = ModelHost(lineage.aligned, dtype="float32")
-        if options.against is not None:
-            measured = Run(options.against).manifest.checkpoints[ALIGNED].get("weights_sha256")
+        if against is not None:
+            measured = against.manifest.checkpoints[ALIGNED].get("weights_sha256")
             check_measured(host.weights_sha256, lineage.aligned, measured)
         examples = rendered_examples(task, host.tokenizer, host.context_length)
         replay = Replay(host, examples, [name for name, _ in host.model.named_parameters()])
@@ -152,13 +153,22 @@ def keep_forecast(path: Path, result: Forecast) -> None:
         run.save()
 
 
+def _arm(run: Run) -> str | None:
+    """The arm of a run that calibrates: the baseline, else its first."""
+    arms = [member.arm for member in run.tuned]
+    return BASELINE if BASELINE in arms else next(iter(arms), None)
+
+
+def _seeds(run: Run) -> set[int | None]:
+    """Of its trainings, each of which counts as a run."""
+    return {member.seed for member in run.tuned if member.arm == _arm(run)}
+
+
 def _calibrate(runs: Sequence[Run], layer: int, alarm: float) -> tuple[Calibration | None, str | None]:
     """Return units from short runs; or why there are none."""
     curves = []
     for run in runs:
-        arms = [member.arm for member in run.tuned]
-        arm = BASELINE if BASELINE in arms else next(iter(arms), None)
-        drift = run.drift(arm, "return_fraction", layer=layer)
+        drift = run.drift(_arm(run), "return_fraction", layer=layer)
         for _, rows in drift[drift["step"] > 0].groupby("seed"):
             tuned = rows.dropna(subset=["value"])
             curves.append({int(step): float(value) for step, value in zip(tuned["step"], tuned["value"], strict=True)})

@@ -174,7 +174,8 @@ def leaves_base_alone(name: str, options: Mapping[str, Any]) -> bool:
 
 def is_recorded(name: str, options: Mapping[str, Any]) -> bool:
     """Whether the path of such a training can be recorded: every weight, or LoRA's factors on the base as it is."""
-    return name in (FULL, LORA) and leaves_base_alone(name, options) and not options.get("use_dora")
+    changed = any(options.get(option) for option in ("use_dora", "lora_dropout"))
+    return name in (FULL, LORA) and leaves_base_alone(name, options) and not changed
 
 
 def attach_tuner(model: nn.Module, name: str, config: Any, *, seed: int) -> nn.Module:

@@ -267,8 +267,23 @@ def test_a_forecast_ranks_and_says_why_it_only_ranks(place, tmp_path):
     assert document["calibration"] is None
     assert "two short runs" in document["why_ranks"]
     assert sum(row["examples"] for row in document["clusters"]) == 24
+
+
+def test_one_run_of_several_seeds_calibrates_and_of_one_does_not(place, tmp_path):
+    uses = {"harmful": "harmful.txt", "harmless": "harmless.txt", "penalty": "penalty.jsonl"}
+    files = [word for use, name in uses.items() for word in (f"--{use}", place / name)]
+    words = ("--data", place / "data.jsonl", "--arms", "baseline", "--seeds", 2, "--steps", 2, "--batch-size", 4)
+    call("arms", place / "lineage.toml", *words, *files, "--out", tmp_path / "two")
+    document = json.loads(call(*words_of(place), "--calibrate", tmp_path / "two", "--json"))
+    drift = Run(tmp_path / "two").drift("baseline", "return_fraction", layer=document["layer"])
+    tuned = drift[drift["step"] > 0].groupby("seed")
+    curve, reason = calibrate([{row.step: row.value for row in rows.itertuples()} for _, rows in tuned], 0.1)
+    assert len(tuned) == 2
+    assert document["calibration"] == (curve and curve.document)
+    assert document["why_ranks"] == reason
+    train(*train_words(place, tmp_path / "one", mode="watch", steps=2))
     with pytest.raises(UsageError, match="One run calibrates nothing"):
-        call(*words_of(place), "--calibrate", tmp_path)
+        call(*words_of(place), "--calibrate", tmp_path / "one")
 
 
 def test_a_run_named_twice_has_no_spread(place, tmp_path):
