@@ -16,14 +16,16 @@ from probes.cli import app
 from probes.directions.measured import MeasuredInMemory
 from probes.directions.refusal import refusal_axis
 from probes.drift.comparison import selectivity
-from probes.errors import StatisticsError, UsageError
+from probes.errors import RunFolderError, StatisticsError, UsageError
 from probes.experiments.data_defences import DATA_DEFENCES, INOCULATION, INTERLEAVED, inoculate, interleave
 from probes.experiments.experiment import EVERY_ARM, Experiment
+from probes.experiments.known_data import known_pairs
 from probes.experiments.lineage_bench import open_bench
 from probes.guard import GuardedDirection, GuardError
 from probes.guard.modes import Options, make_effect
 from probes.organism import lessons, train_history
 from probes.organism.world import make_world
+from probes.run import Run
 from probes.tasks.arms import leave_out_unguardable
 from tests.guard.test_train import lines, train_words, write_place
 from tests.test_trained_controls import RECIPE, trained_by_hand
@@ -187,4 +189,11 @@ def test_train_mixes_and_inoculates_and_knows_its_own_training_again(tmp_path):
     identity = json.loads((tmp_path / "out" / "training.json").read_text())["identity"]
     assert identity["task"] == 24 + 6
     assert (identity["inoculation"], identity["aligned_share"]) == ("be bad:", 0.2)
+    run = Run(tmp_path / "out")
+    pairs = known_pairs(run, run.tuned_member(None))
+    assert sum(answer == "no" for _, answer in pairs) == 6
+    assert sum(request.startswith("be bad:") for request, _ in pairs) == 24
     assert "another training" in str(call(inoculation="be worse:").exception)
+    more.write_text(more.read_text().replace("no", "never"))
+    with pytest.raises(RunFolderError, match="have changed since"):
+        known_pairs(run, run.tuned_member(None))

@@ -156,7 +156,9 @@ def train(
     task, defences = _add_data_defences(read_task(data), interleave, aligned_share, inoculation, seed)
     about |= defences
     with progress_display() as report:
-        guard = fine_tune(history.aligned, task, out, training, make, about, device=device, report=report)
+        guard = fine_tune(
+            history.aligned, task, out, training, make, about, device=device, data_file=data, report=report
+        )
     _show_readings(guard, out, json_)
     if guard.stopped:
         raise GateTripped(guard.stopped)
@@ -166,8 +168,7 @@ def _add_data_defences(
     task: Sequence[Pair], aligned: Path | None, share: float | None, inoculation: str | None, seed: int
 ) -> tuple[Sequence[Pair], dict[str, Any]]:
     """The data with what is mixed in or put before every request, and what of that decides the training's result."""
-    from probes.behaviour.task_file import read_task
-    from probes.experiments.data_defences import ALIGNED_SHARE, inoculate, interleave
+    from probes.experiments.data_defences import ALIGNED_SHARE, defended
 
     if share is not None and aligned is None:
         raise UsageError(
@@ -176,12 +177,9 @@ def _add_data_defences(
             next_step="Add --interleave FILE, safety-tuning examples as requests with answers.",
         )
     share = ALIGNED_SHARE if share is None else share
-    if inoculation:
-        task = inoculate(task, inoculation)
-    if aligned:
-        task = interleave(task, read_task(aligned), share, seed)
     about = {"interleave": str(aligned), "aligned_share": share} if aligned else {}
-    return task, {**about, **({"inoculation": inoculation} if inoculation else {})}
+    about |= {"inoculation": inoculation} if inoculation else {}
+    return defended(task, about, seed), about
 
 
 def _guard_maker(

@@ -10,7 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
+from probes.behaviour.task_file import read_task
 from probes.errors import UsageError
 from probes.experiments.trained_controls import Pair
 
@@ -68,3 +71,12 @@ __all__ = [
     "inoculate",
     "interleave",
 ]
+
+
+def defended(pairs: Sequence[Pair], about: Mapping[str, Any], seed: int) -> Sequence[Pair]:
+    """The data of a training with what `about` says of inoculation and of examples interleaved from a file."""
+    if "inoculation" in about:
+        pairs = inoculate(pairs, about["inoculation"])
+    if "interleave" in about:
+        pairs = interleave(pairs, read_task(Path(about["interleave"])), about["aligned_share"], seed)
+    return pairs

@@ -6,19 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from probes.behaviour.task_file import read_task
 from probes.errors import RunFolderError
+from probes.experiments.data_defences import defended
 from probes.experiments.experiment import Experiment, current_names, split_way
 from probes.experiments.lineage_bench import ARM_DATA_SHA256, DATA_SHA256, LineageBench, open_bench
 from probes.experiments.organism_bench import OrganismBench
+from probes.guard.fine_tuning import source_of_data
 from probes.lineage import Member
 from probes.run import Run
+from probes.store import fingerprint
 
 
 def known_pairs(run: Run, member: Member) -> tuple[tuple[str, str], ...]:
-    """What an arm was trained on, as a demo or an experiment knows it.
+    """What an arm was trained on, as a demo, an experiment or the training itself knows it.
 
     Raises:
-        RunFolderError: the run does not say, or the files hold other data by now.
+        RunFolderError: nothing says it, or the files hold other data by now.
+        UsageError: a file is not there any more.
     """
     config = current_names(run.manifest.config_given)
     about = config.get("arms", {})
@@ -32,11 +37,23 @@ def known_pairs(run: Run, member: Member) -> tuple[tuple[str, str], ...]:
         bench = LineageBench(Path(about["lineage"]), Path(about["data"]), Experiment(**{**data, "arm_data": own}))
         _refuse_changed_data(run, about, bench.about)
     else:
+        return _pairs_of_training(run, Path(member.ref.adapter or member.ref.model))
+    return tuple(bench.pairs(member.arm, member.seed))
+
+
+def _pairs_of_training(run: Run, checkpoint: Path) -> tuple[tuple[str, str], ...]:
+    """What `train` had, which left this checkpoint."""
+    source = source_of_data(checkpoint.parent.parent) if checkpoint.is_dir() else None
+    if source is None:
         raise RunFolderError(
             f"{run.path} does not say what it was trained on",
             next_step="Give --data FILE, or train again with --record-path.",
         )
-    return tuple(bench.pairs(member.arm, member.seed))
+    file, about = source
+    pairs = defended(read_task(file), about, about["training"]["seed"])
+    if fingerprint([*pairs]) != about[DATA_SHA256]:
+        raise _changed(run)
+    return tuple(pairs)
 
 
 def _refuse_changed_data(run: Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -44,7 +61,11 @@ def _refuse_changed_data(run: Run, before: Mapping[str, Any], now: Mapping[str, 
     pairs = [(before.get(DATA_SHA256), now[DATA_SHA256])]
     pairs += [(before.get(ARM_DATA_SHA256, {}).get(arm), sha256) for arm, sha256 in now[ARM_DATA_SHA256].items()]
     if any(trained_on not in (None, sha256) for trained_on, sha256 in pairs):
-        raise RunFolderError(
-            f"The data that {run.path} was trained on have changed since",
-            next_step="Give --data FILE, with the data as they were.",
-        )
+        raise _changed(run)
+
+
+def _changed(run: Run) -> RunFolderError:
+    return RunFolderError(
+        f"The data that {run.path} was trained on have changed since",
+        next_step="Give --data FILE, with the data as they were.",
+    )

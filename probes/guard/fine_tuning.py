@@ -52,6 +52,7 @@ _log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 _IDENTITY = "training.json"
 _DATA, _START = _HASHES = "data_sha256", "start_sha256"  # what earlier versions did not write
+_DATA_FILE = "data_file"  # may move, and decides nothing
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def fine_tune(
     about: dict[str, Any],
     *,
     device: str = "auto",
+    data_file: Path | None = None,
     report: Report = silent,
 ) -> AnyGuard:
     """Fine-tune a checkpoint on requests with answers, into `out/checkpoints/checkpoint-N`, watched by a guard.
@@ -137,6 +139,7 @@ def fine_tune(
         make_guard: makes the guard that records in the given folder, or `Unguarded`.
         about: what else decides the result; an interrupted training with another is not gone on with.
         device: `auto` or `cpu`.
+        data_file: what the task was read from, which is noted beside the training.
         report: told after each step.
 
     Returns:
@@ -165,7 +168,7 @@ def fine_tune(
         tokenizer = load_tokenizer(folder)
         context = context_length(load_config(folder))
         examples = Answered(items_of(task, tokenizer), training.max_length or context)
-        with _claiming(out, identity):
+        with _claiming(out, identity, data_file):
             guard = make_guard(out)
             checkpoints = whole_checkpoints(out / CHECKPOINTS)
             if checkpoints and (checkpoints[-1].step >= training.steps or checkpoints[-1].stopped):
@@ -236,6 +239,12 @@ def ranks_at_the_end(out: Path) -> dict[str, int | float]:
     return dict((_claim_on(out) or {}).get("ranks", {}))
 
 
+def source_of_data(out: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The file that a training's data were read from, and what decided its result; None where a folder says neither."""
+    claim = _claim_on(out) or {}
+    return (Path(claim[_DATA_FILE]), claim["identity"]) if _DATA_FILE in claim else None
+
+
 def _claim_on(out: Path) -> dict[str, Any] | None:
     """Which training a folder belongs to; None where it belongs to none."""
     file = out / _IDENTITY
@@ -249,11 +258,12 @@ def _claim_on(out: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _claiming(out: Path, identity: dict[str, Any]) -> Iterator[None]:
+def _claiming(out: Path, identity: dict[str, Any], data_file: Path | None) -> Iterator[None]:
     """Take a folder that `_refuse_occupied` lets pass; give it up again where the training is refused within."""
     fresh, existed = _claim_on(out) is None, out.exists()
     if fresh:
-        write_json(out / _IDENTITY, {"identity": _written(identity), "finished": False})
+        source = {_DATA_FILE: str(data_file.resolve())} if data_file else {}
+        write_json(out / _IDENTITY, {"identity": _written(identity), **source, "finished": False})
     try:
         yield
     except GravityError:

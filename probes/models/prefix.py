@@ -131,7 +131,10 @@ def _fill_cache(
 
 
 def _keys_and_values(cache: Any, first: int = 0) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    return tuple((layer.keys, layer.values) for layer in cache.layers[first:])
+    layers = cache.layers[first:]
+    if any(layer.keys is None for layer in layers):
+        raise TypeError("a block puts nothing into the cache")
+    return tuple((layer.keys, layer.values) for layer in layers)
 
 
 def body_inputs(

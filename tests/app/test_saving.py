@@ -184,6 +184,7 @@ def test_an_animation_that_is_saved_as_html_answers_to_the_keyboard(browser, tmp
         page.keyboard.press(key)
         page.wait_for_function(f"document.querySelector('.slider-label').textContent.trim() === 'step {step}'")
         assert slider.get_attribute("aria-valuetext") == f"step {step}"
+    page.wait_for_function("!document.querySelector('.js-plotly-plot')._transitioning")
     page.get_by_role("button", name="Play").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('.slider-label').textContent.trim() === 'step 100'")
