@@ -304,6 +304,14 @@ def test_factors_are_merged_where_that_is_all_and_leave_the_base(name: str, adap
     assert torch.equal(read(host, base), read_alone(base))
 
 
+def test_factors_are_merged_into_no_base_but_their_own(base: CheckpointRef, lora: CheckpointRef) -> None:
+    host = ModelHost(base, device="cpu")
+    host.put(lora)
+    host.parameters()["model.layers.0.self_attn.q_proj.weight"].data.mul_(2)  # which no mark shows
+    host.put_merged(lora)
+    assert_same(torch.tensor(collect(host, PROMPTS)[0]), streams(lora))
+
+
 def test_factors_are_not_rounded_into_half_precision(base: CheckpointRef, lora: CheckpointRef) -> None:
     host = ModelHost(base, device="cpu", dtype="bfloat16")
     host.put_merged(lora)

@@ -164,6 +164,9 @@ class ModelHost(CheckpointFolders, Ablatable):
         vocabulary = {end.weight.data_ptr() for end in ends if end is not None}  # one tensor may be both
         if factors is not None and not any(self._targets[name].data_ptr() in vocabulary for name in factors):
             self._detach()
+            if self._base is None:  # it was not the very base that was beside them
+                self.put(ref)
+                return
             with torch.no_grad():
                 for name, (left, right) in factors.items():
                     self._targets[name].addmm_(left, right)
