@@ -69,7 +69,8 @@ def answer_jobs(run: Run) -> list[StageJob]:
 def _write_answers(run: Run, model: ModelHost, report: Report) -> None:
     """Write `readings/answers.json`: greedy answers as token ids; and their reading, by the passes that make them.
 
-    One token more is made than is kept, so that the last one that is kept is read.
+    One token more is made than is kept, so that the last one that is kept is read. In less than float32, passes over
+    one token round otherwise than those over a whole text, and answers are read as at any other checkpoint.
     """
 
     def show(done: int, count: int) -> None:
@@ -81,7 +82,8 @@ def _write_answers(run: Run, model: ModelHost, report: Report) -> None:
     longer = generate(model, prompts, max_new_tokens=_LONGEST + 1, done=show, listen=means.listen)
     answers = [ids[:_LONGEST] for ids in longer]
     run.write_json(ANSWERS, answers)
-    if means.tokens.tolist() == list(map(len, answers)):  # else the context has ended before, and it is read as any
+    reads_all = means.tokens.tolist() == list(map(len, answers))  # else the context has ended before
+    if reads_all and model.precision <= np.finfo(np.float32).eps:
         with _writing(run, model, ALIGNED, over_answers(run)) as writer:
             for layer in range(-1, model.n_layers):
                 writer.write(layer, range(len(prompts)), means.of_layer(layer))

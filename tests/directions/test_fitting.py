@@ -24,15 +24,18 @@ from probes.directions.tracking import fit_layer, read_layer
 from probes.engine import open_engine
 from probes.errors import UsageError
 from probes.interventions.candidates import positions_of
-from probes.lineage import Lineage
+from probes.lineage import Lineage, Trajectory
 from probes.models import ModelHost, UnopenedModel
 from probes.run import Run
 from probes.stages.readings import Readings, over_answers
 from probes.store import EMBED, FileRecord
 from probes.store.manifest import StageRecord
+from probes.store.settings import Settings
 from probes.tasks.fit import FitOptions, fit_directions
+from probes.tasks.measure import measure
 from tests import processes
 from tests.builders import save_checkpoint, tiny_model, tiny_tokenizer
+from tests.guard.lineages import lineage, prompts
 
 TUNED = "baseline-s0-000002"
 
@@ -245,6 +248,21 @@ def test_answers_are_read_by_the_passes_that_make_them(fitted):
             assert np.allclose(read.layer(checkpoint, layer)["responses"], expected, rtol=1e-5, atol=1e-5)
         file = load_file(read.places["responses", checkpoint])[EMBED]
         assert np.allclose(file, embedding, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_equal_weights_leave_equal_readings_in_any_precision(tmp_path, dtype):
+    history, tuned = lineage(tmp_path / "models"), tmp_path / "models" / "tuned"
+    shutil.copytree(tmp_path / "models" / "aligned", tuned / "checkpoint-1")
+    history = history.with_trajectories((Trajectory.from_folder(tuned),))
+    settings = Settings(nulls=False, splits=5, bootstraps=20, dtype=dtype)
+    run = measure(history, prompts(0), tmp_path / "run", settings=settings)
+    run = fit_directions(run.path, FitOptions(methods=("response_mean",))).run
+    last = run.tuned[-1].id
+    read = Readings.of(run, ["aligned", last])
+    for layer in range(run.n_layers):
+        ours, theirs = (read.layer(checkpoint, layer)["responses"] for checkpoint in ("aligned", last))
+        assert np.allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
 def test_readings_of_an_earlier_version_that_are_gone_are_made_again(own):
