@@ -122,8 +122,12 @@ def write_two(url: str, then: Path | None = None) -> None:
             then.mkdir()
 
 
-def test_a_bucket_that_is_not_there_is_refused_before_the_work(bucket):
-    with pytest.raises(RemoteError, match="There is no such bucket"), outgoing("s3://no-such-bucket-at-all/run"):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_bucket_that_is_not_there_is_refused_before_the_work(bucket, overwrite):
+    with (
+        pytest.raises(RemoteError, match="There is no such bucket"),
+        outgoing("s3://no-such-bucket-at-all/run", overwrite=overwrite),
+    ):
         pytest.fail("it works")
 
 

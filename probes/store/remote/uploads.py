@@ -84,14 +84,16 @@ def outgoing(place: Path | str, report: Report = silent, *, overwrite: bool = Fa
 
     Raises:
         UsageError: something is at the URL already.
-        RemoteError: the store refuses, or does not answer: nothing is sent then.
+        RemoteError: the store refuses, or does not answer: nothing is there then, but for what was replaced before.
     """
     if not is_url(place):
         yield Outgoing(Path(place))
         return
     url = whole_url(place)
     parent, _, name = url.rpartition("/")
-    if not overwrite:
+    if overwrite:
+        open_bucket(url).check()
+    else:
         _refuse_present(open_bucket(url))
     with tempfile.TemporaryDirectory(prefix="gravity-probe-") as home:
         path = Path(home) / name
