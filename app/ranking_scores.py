@@ -20,9 +20,9 @@ _BASELINES = {
 # From the tables of data/docs/attribution.md, against which a test holds it.
 MEASURED = (
     "Measured by leaving out the top 5 % and training again, on small model organisms only: a drop by loss lowers the "
-    "return as much as one by the forecast, which was ahead in 15 of 30 trainings; one by BM25 does no more than a "
-    "random one. On random halves of the data, the forecast tells more than the loss, and that of a cluster nearly as "
-    "much as that of an example: believe the cluster."
+    "return as much as one by the forecast, which was ahead in 15 of 30 trainings; one by BM25 does little more than "
+    "a random one. On random halves of the data, the forecast tells more than the loss, and that of a cluster nearly "
+    "as much as that of an example: believe the cluster."
 )
 
 
