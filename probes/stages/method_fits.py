@@ -137,7 +137,8 @@ def fitted_methods(run: Run, requested: Sequence[str], readings: Readings, winso
 
 
 def _holds(run: Run, method: str, readings: Readings, winsorise: float | None) -> bool:
-    return run.holds(_stage_of(method), _made_from(run, method, _reads(method, readings), winsorise))
+    inputs = (_reads(method, readings), readings)  # to earlier versions every reading was an input of every method
+    return any(run.holds(_stage_of(method), _made_from(run, method, read, winsorise)) for read in inputs)
 
 
 def _made_from(run: Run, method: str, readings: Readings, winsorise: float | None) -> str:

@@ -27,6 +27,7 @@ from probes.interventions.candidates import positions_of
 from probes.lineage import Lineage, Trajectory
 from probes.models import ModelHost, UnopenedModel
 from probes.run import Run
+from probes.stages.method_fits import _made_from
 from probes.stages.readings import Readings, over_answers
 from probes.store import EMBED, FileRecord
 from probes.store.manifest import StageRecord
@@ -199,6 +200,20 @@ def test_fitting_again_does_nothing_and_leaves_the_same_bytes(own):
     before = {path: path.stat().st_mtime_ns for path in own.rglob("*.parquet")}
     fit_directions(own)
     assert {path: path.stat().st_mtime_ns for path in own.rglob("*.parquet")} == before
+
+
+def test_what_an_earlier_version_has_fitted_stays(own):
+    """There every reading was an input of every method."""
+    before = Run(own).read_table("direction_tracks")
+    file = own / "direction_fits" / "lda.safetensors"
+    changed = file.stat().st_mtime_ns
+    with Run.writing(own) as run:
+        readings = Readings.of(run, [member.id for member in run.measured])
+        run.manifest.stages["direction_fits/lda"].made_from = _made_from(run, "lda", readings, None)
+        run.save()
+    fit_directions(own, FitOptions(models=False, methods=("logistic",)))
+    assert file.stat().st_mtime_ns == changed
+    pd.testing.assert_frame_equal(Run(own).read_table("direction_tracks"), before, check_exact=True)
 
 
 def test_methods_are_chosen_and_what_is_fitted_stays(measured, fitted, tmp_path):
