@@ -133,12 +133,12 @@ def probes(files: dict[str, Path]) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def guarded(files: dict[str, Path], probes: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A step of a guarded LoRA."""
+    """Two steps of a guarded LoRA: at the first it is still the base, from which no guard pushes."""
     out = tmp_path_factory.mktemp("guarded") / "run"
-    steps = ("--method", "lora", "--steps", 1, "--batch-size", 2, "--save-every", 1, "--every", 1, "--device", "cpu")
+    steps = ("--method", "lora", "--steps", 2, "--batch-size", 2, "--save-every", 2, "--every", 2, "--device", "cpu")
     material = ("--data", files["data"], "--penalty", files["penalty"], *probes)
     training = json.loads(command("train", files["lineage"], "--out", out, *steps, *material, "--json"))
-    assert [reading["step"] for reading in training["readings"]] == [0, 1]
+    assert [reading["step"] for reading in training["readings"]] == [0, 2]
     return out
 
 
@@ -158,8 +158,8 @@ def test_a_guarded_lora_is_trained_and_measured_with_the_converted_model_as_witn
     assert own
     assert not own & watched_files
     assert measured["displacement_norm"] > 0
-    assert watched[1, "displacement_norm"] == pytest.approx(measured["displacement_norm"], rel=1e-3)
-    assert watched[1, "return_fraction"] == pytest.approx(measured["return_fraction"], abs=1e-3)
+    assert watched[2, "displacement_norm"] == pytest.approx(measured["displacement_norm"], rel=1e-3)
+    assert watched[2, "return_fraction"] == pytest.approx(measured["return_fraction"], abs=1e-3)
 
 
 @pytest.mark.parametrize("witness", [(), ("--witness", "ablated")], ids=["none", "ablated"])

@@ -14,6 +14,7 @@ from probes.progress import Report, silent
 from probes.store.atomic import new_folder
 from probes.store.manifest import MANIFEST
 from probes.store.remote.bucket import Bucket, is_url, whole_url
+from probes.store.remote.cache_folder import cache_folder
 from probes.store.remote.downloads import download_folder, note_download
 from probes.store.remote.hub_commit import open_bucket
 from probes.store.remote.refusals import RemoteError
@@ -95,7 +96,9 @@ def outgoing(place: Path | str, report: Report = silent, *, overwrite: bool = Fa
         open_bucket(url).check()
     else:
         _refuse_present(open_bucket(url))
-    with tempfile.TemporaryDirectory(prefix="gravity-probe-") as home:
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="outgoing-", dir=cache) as home:
         path = Path(home) / name
         yield Outgoing(path, parent)
         bucket, files = (open_bucket(url), _files_in(path)) if path.is_dir() else (open_bucket(parent), _files_in(home))
