@@ -168,7 +168,7 @@ def _add_data_defences(
     task: Sequence[Pair], aligned: Path | None, share: float | None, inoculation: str | None, seed: int
 ) -> tuple[Sequence[Pair], dict[str, Any]]:
     """The data with what is mixed in or put before every request, and what of that decides the training's result."""
-    from probes.experiments.data_defences import ALIGNED_SHARE, defended
+    from probes.experiments.data_defences import ALIGNED_SHARE, with_defences
 
     if share is not None and aligned is None:
         raise UsageError(
@@ -179,7 +179,7 @@ def _add_data_defences(
     share = ALIGNED_SHARE if share is None else share
     about = {"interleave": str(aligned), "aligned_share": share} if aligned else {}
     about |= {"inoculation": inoculation} if inoculation else {}
-    return defended(task, about, seed), about
+    return with_defences(task, about, seed), about
 
 
 def _guard_maker(

@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 
-def defended(pairs: Sequence[Pair], about: Mapping[str, Any], seed: int) -> Sequence[Pair]:
+def with_defences(pairs: Sequence[Pair], about: Mapping[str, Any], seed: int) -> Sequence[Pair]:
     """The data of a training with what `about` says of inoculation and of examples interleaved from a file."""
     if "inoculation" in about:
         pairs = inoculate(pairs, about["inoculation"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from probes.behaviour.task_file import read_task
 from probes.errors import RunFolderError
-from probes.experiments.data_defences import defended
+from probes.experiments.data_defences import with_defences
 from probes.experiments.experiment import Experiment, current_names, split_way
 from probes.experiments.lineage_bench import ARM_DATA_SHA256, DATA_SHA256, LineageBench, open_bench
 from probes.experiments.organism_bench import OrganismBench
@@ -50,7 +50,7 @@ def _pairs_of_training(run: Run, checkpoint: Path) -> tuple[tuple[str, str], ...
             next_step="Give --data FILE, or train again with --record-path.",
         )
     file, about = source
-    pairs = defended(read_task(file), about, about["training"]["seed"])
+    pairs = with_defences(read_task(file), about, about["training"]["seed"])
     if fingerprint([*pairs]) != about[DATA_SHA256]:
         raise _changed(run)
     return tuple(pairs)
