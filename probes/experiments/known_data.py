@@ -52,7 +52,7 @@ def _pairs_of_training(run: Run, checkpoint: Path) -> tuple[tuple[str, str], ...
     file, about = source
     pairs = with_defences(read_task(file), about, about["training"]["seed"])
     if fingerprint([*pairs]) != about[DATA_SHA256]:
-        raise _changed(run)
+        raise _refusal_of_changed_data(run)
     return tuple(pairs)
 
 
@@ -61,10 +61,10 @@ def _refuse_changed_data(run: Run, before: Mapping[str, Any], now: Mapping[str, 
     pairs = [(before.get(DATA_SHA256), now[DATA_SHA256])]
     pairs += [(before.get(ARM_DATA_SHA256, {}).get(arm), sha256) for arm, sha256 in now[ARM_DATA_SHA256].items()]
     if any(trained_on not in (None, sha256) for trained_on, sha256 in pairs):
-        raise _changed(run)
+        raise _refusal_of_changed_data(run)
 
 
-def _changed(run: Run) -> RunFolderError:
+def _refusal_of_changed_data(run: Run) -> RunFolderError:
     return RunFolderError(
         f"The data that {run.path} was trained on have changed since",
         next_step="Give --data FILE, with the data as they were.",
