@@ -3,7 +3,7 @@
 GRAVITY_DEMO=FOLDER pytest tests/benchmarks/test_workers.py --benchmark-enable -n 0, where FOLDER is a whole
 `gravity-probe demo --no-app`. A ratio of times by the wall: on a machine that does nothing else. GRAVITY_SMALL=1 does a
 small part of it, to see that it works; GRAVITY_LARGE=1 adds the study of 1,024 prompts, which takes minutes more.
-GRAVITY_CHAT_DEMO=FOLDER, a whole `demo --model SMOLLM2 --quick --no-app`, adds the study of a real chat model.
+GRAVITY_CHAT_DEMO=FOLDER, a whole `demo --model SMOLLM2 --quick --no-app`, adds a real chat model: half an hour.
 """
 
 from __future__ import annotations
