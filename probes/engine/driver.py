@@ -119,11 +119,11 @@ class Engine:
         waiting: dict[Future[Any], Task] = {}
         ended: deque[Future[Any]] = deque()
         failures: dict[str, BaseException] = {}
-        begun, first = 0, len(tasks)
+        begun = 0
         while begun < len(tasks) or waiting:
             with self._batch():
                 for task in tasks[begun:]:
-                    board.tasks = len(tasks) if begun >= first else max(expected, first)
+                    board.tasks = max(expected, len(tasks))
                     future = self._submit(task, board)
                     begun += 1
                     waiting[future] = task
