@@ -92,15 +92,7 @@ def test_a_packed_run_opens_from_where_it_was_sent(run, bucket, elsewhere, tmp_p
         command("pack", run, "--out", url)
 
 
-def test_what_cannot_be_sent_whole_is_not_there_at_all(bucket, monkeypatch):
-    put = Bucket.put
-
-    def put_one(self, files, report):
-        name = next(iter(files))
-        put(self, {name: files[name]}, report)
-        raise UnreachableError("It cannot be reached")
-
-    monkeypatch.setattr(Bucket, "put", put_one)
+def test_what_cannot_be_sent_whole_is_not_there_at_all(bucket, lost_after_one):
     with pytest.raises(UnreachableError):
         write_two(f"{bucket}/two")
     assert not names(bucket)

@@ -39,19 +39,10 @@ def test_a_restored_model_is_there_as_it_would_be_here(history, bucket, elsewher
         restore(history, url)
 
 
-def test_what_cannot_be_sent_whole_is_not_there_at_all(history, bucket, monkeypatch):  # noqa: F811
-    put = Bucket.put
-
-    def put_one(self, files, report):
-        name = next(iter(files))
-        put(self, {name: files[name]}, report)
-        raise UnreachableError("It cannot be reached")
-
-    monkeypatch.setattr(Bucket, "put", put_one)
+def test_what_cannot_be_sent_whole_is_not_there_at_all(history, bucket, lost_after_one):  # noqa: F811
     with pytest.raises(UnreachableError, match=r"The model is in .*models/restored"):
         restore(history, f"{bucket}/models/restored")
     assert not names(f"{bucket}/models")
-    monkeypatch.undo()
 
 
 def test_a_bucket_that_is_not_there_is_refused_before_the_work(history, bucket, monkeypatch):  # noqa: F811
