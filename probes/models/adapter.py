@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -14,7 +13,8 @@ import torch
 from torch import nn
 
 from probes.errors import CheckpointError
-from probes.lineage import ADAPTER_CONFIG, ADAPTER_TASKS
+from probes.lineage import ADAPTER_CONFIG
+from probes.models.adapter_folder import check_adapter, drawn_anew, introduce, leaves_the_base
 from probes.models.pristine import Pristine
 from probes.models.source import read_json
 from probes.models.weights import WeightFiles
@@ -26,17 +26,6 @@ _FAULTS = (
     *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError),
     ImportError,
 )
-# Values of `init_lora_weights` that draw the factors alone; the others (PiSSA, OLoRA, LoftQ, …) rewrite the base.
-_LEAVE_THE_BASE = ("true", "false", "gaussian", "orthogonal", "eva")
-# What peft runs in its own wrapper around the model, so that the blocks alone would compute something else.
-BOUND_TO_WRAPPER = {
-    "POLY": "mixes its parts by the id of a task",
-    "XLORA": "weighs its parts by a first pass of its own",
-    "SHADOW": "passes a second stream from block to block",
-}
-
-# Tuners of ours, by peft's name of the type: the package that makes peft know it.
-_OURS = {"BARA": "probes.training.bara"}
 
 
 class Attached:
@@ -57,7 +46,7 @@ class Attached:
         self._own = Pristine(model, {_own_name(name) for name in shapes})
         try:
             check_adapter(folder)
-            _introduce(folder)
+            introduce(folder)
             self._resize(shapes)
             self._give_memory(folder)
             _attach(model, folder, device, shapes.keys())
@@ -71,7 +60,7 @@ class Attached:
                 ) from error
             raise
         model.eval().requires_grad_(False)
-        self.notice = self._unmergeable(folder) or _drawn_anew(folder)
+        self.notice = self._unmergeable(folder) or drawn_anew(folder)
 
     def detach(self) -> None:
         """Put every module and every weight of the model back. (peft's own `unload` keeps much of its own.)"""
@@ -119,7 +108,7 @@ class Attached:
         from peft import PeftConfig
         from peft.tuners.tuners_utils import check_target_module_exists
 
-        if _initialisation(folder).startswith(_LEAVE_THE_BASE):
+        if leaves_the_base(folder):
             return
         config = PeftConfig.from_pretrained(str(folder))
         for path in self._own.modules:
@@ -219,37 +208,6 @@ def product_norm(left: torch.Tensor, right: torch.Tensor) -> float:
     return float(((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt())
 
 
-def check_adapter(folder: Path) -> None:
-    """Refuse what is no adapter of a language model's weights, before its base is looked for.
-
-    Raises:
-        CheckpointError: it is of a classifier, puts tokens before the prompt, or runs only in peft's own wrapper.
-    """
-    config = read_json(folder / ADAPTER_CONFIG)
-    task = config.get("task_type")
-    if task not in ADAPTER_TASKS:
-        raise CheckpointError(
-            f"The adapter {folder} is not of a language model", got=f"task_type {task}", expected="CAUSAL_LM"
-        )
-    kind = str(config.get("peft_type"))
-    reason = BOUND_TO_WRAPPER.get(kind)
-    if config.get("alora_invocation_tokens"):
-        kind, reason = "aLoRA", "begins at its invocation tokens"
-    if reason:
-        raise CheckpointError(
-            f"The adapter {folder} is more than weights",
-            got=f"{kind}, which {reason}",
-            expected="an adapter of the weights, such as LoRA",
-        )
-
-
-def _introduce(folder: Path) -> None:
-    """Make peft know the tuner of the adapter in `folder`, where it is one of ours."""
-    package = _OURS.get(str(read_json(folder / ADAPTER_CONFIG).get("peft_type")))
-    if package is not None:
-        importlib.import_module(package)
-
-
 def _attach(model: nn.Module, folder: Path, device: torch.device, names: Collection[str]) -> None:
     from peft import PeftConfig, PeftModel
 
@@ -285,20 +243,6 @@ def _attach(model: nn.Module, folder: Path, device: torch.device, names: Collect
             got=", ".join(left[:5]),
             expected="an adapter of this very architecture",
         )
-
-
-def _initialisation(folder: Path) -> str:
-    return str(read_json(folder / ADAPTER_CONFIG).get("init_lora_weights", True)).lower()
-
-
-def _drawn_anew(folder: Path) -> str | None:
-    """A word on an adapter whose base is made by a randomised decomposition whenever it is attached."""
-    if "_niter_" not in _initialisation(folder):
-        return None
-    return (
-        f"The adapter {folder.name} starts from a randomised decomposition of its base, which peft draws anew at each "
-        "loading: it is drawn with seed 0 here, which need not be how it was trained."
-    )
 
 
 def _trained_name(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.lineage import CheckpointRef
 from probes.models.ablation import Ablation
-from probes.models.adapter import check_adapter
+from probes.models.adapter_folder import check_adapter
 from probes.models.identity import checkpoint_sha256
 from probes.models.quantised import full_precision_base
 from probes.models.source import folder_of

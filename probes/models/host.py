@@ -153,24 +153,20 @@ class ModelHost(CheckpointFolders, Ablatable):
             CheckpointError: as `put`.
         """
         self.put(ref)
-        if (
-            self._attached is None
-            or not self.is_whole
-            or (self.device.type, self.model.dtype) != ("cpu", torch.float32)
-        ):
-            return
-        factors = self._attached.factors()
+        in_place = self.is_whole and (self.device.type, self.model.dtype) == ("cpu", torch.float32)
+        factors = self._attached.factors() if self._attached and in_place else None
         ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
         vocabulary = {end.weight.data_ptr() for end in ends if end is not None}  # one tensor may be both
-        if factors is not None and not any(self._targets[name].data_ptr() in vocabulary for name in factors):
-            self._detach()
-            if self._base is None:  # it was not the very base that was beside them
-                self.put(ref)
-                return
-            with torch.no_grad():
-                for name, (left, right) in factors.items():
-                    self._targets[name].addmm_(left, right)
-            self.forget()
+        if not factors or any(self._targets[name].data_ptr() in vocabulary for name in factors):
+            return
+        self._detach()
+        if self._base is None:  # it was not the very base that was beside them
+            self.put(ref)
+            return
+        with torch.no_grad():
+            for name, (left, right) in factors.items():
+                self._targets[name].addmm_(left, right)
+        self.forget()
 
     @property
     def opened(self) -> ModelHost:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError, did_you_mean
-from probes.models.adapter import BOUND_TO_WRAPPER
+from probes.models.adapter_folder import BOUND_TO_WRAPPER
 from probes.training.options import check_options, types_of
 
 FULL, LORA, DORA, ADALORA = "full", "lora", "dora", "adalora"
