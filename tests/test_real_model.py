@@ -165,8 +165,8 @@ def test_a_guarded_lora_is_trained_and_measured_with_the_converted_model_as_witn
 @pytest.mark.parametrize("witness", [(), ("--witness", "ablated")], ids=["none", "ablated"])
 def test_a_lora_is_measured_without_a_witness(aligned, probes, guarded, witness, monkeypatch):
     monkeypatch.setattr("probes.interventions.candidates.SCORED", 1)  # prompt of a class
-    adapter = guarded / "checkpoints" / "checkpoint-1"
-    reading = ("--aligned", aligned, "--checkpoint", f"1={adapter}", "--device", "cpu", "--no-nulls", *probes)
+    adapter = guarded / "checkpoints" / "checkpoint-2"
+    reading = ("--aligned", aligned, "--checkpoint", f"2={adapter}", "--device", "cpu", "--no-nulls", *probes)
     out = guarded.with_name("-".join(["without", *witness[1:]]))
     command("measure", *reading, *witness, "--out", out)
     last = Run(out).drift(layer=18, arm="baseline").set_index("statistic")
