@@ -79,24 +79,26 @@ def evaluate(
     interrupted evaluation resumes where it stopped. Answers to probe prompts count in no rate.
     """
     from probes.engine import open_engine
-    from probes.run import Run
-    from probes.tasks.evaluate import Asking
-    from probes.tasks.evaluate import evaluate as judge_run
-    from probes.terminal import console, progress_display
 
-    evaluation = choose_evaluation(Run(run), PromptFiles(harmful, harmless, group_column), look_alikes, task, limit)
-    from dataclasses import replace
+    with open_engine(workers):  # before all else: what workers begin from loads while this process loads its own
+        from dataclasses import replace
 
-    changes: dict[str, Any] = {
-        "judges": tuple(judges) if judges else None,
-        "max_new_tokens": max_new_tokens,
-        "margin": margin,
-        "served": _by_checkpoint("--served", "MODEL@URL", served) if served else None,
-        "answers": _answer_files(answers) if answers else None,
-    }
-    evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
-    with progress_display() as report, open_engine(workers):
-        judged = judge_run(run, evaluation, Asking(device, timeout, probe_prompts), report)
+        from probes.run import Run
+        from probes.tasks.evaluate import Asking
+        from probes.tasks.evaluate import evaluate as judge_run
+        from probes.terminal import console, progress_display
+
+        evaluation = choose_evaluation(Run(run), PromptFiles(harmful, harmless, group_column), look_alikes, task, limit)
+        changes: dict[str, Any] = {
+            "judges": tuple(judges) if judges else None,
+            "max_new_tokens": max_new_tokens,
+            "margin": margin,
+            "served": _by_checkpoint("--served", "MODEL@URL", served) if served else None,
+            "answers": _answer_files(answers) if answers else None,
+        }
+        evaluation = replace(evaluation, **{name: value for name, value in changes.items() if value is not None})
+        with progress_display() as report:
+            judged = judge_run(run, evaluation, Asking(device, timeout, probe_prompts), report)
     if json_:
         print_json(_document(judged))
         return

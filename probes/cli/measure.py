@@ -126,30 +126,31 @@ def measure(
 ) -> None:
     """Measure fine-tuned checkpoints, from a lineage file or from options; a witness adds the way back to it."""
     from probes.engine import open_engine
-    from probes.tasks.measure import begin
 
-    roles = {"aligned": aligned, "witness": witness, "pretrained": pretrained, "witness_kind": witness_kind}
-    history = _history(lineage, roles, checkpoint or [], trajectories=trajectory or [], base=base)
-    prompts = _prompts(PromptFiles(harmful, harmless, group_column), limit, seed or 0)
-    flags = {
-        "chat_template": chat_template,
-        "system_prompt": system_prompt,
-        "thinking": thinking,
-        "generation_prompt": generation_prompt,
-        "headline_layer": layer,
-        "device": device,
-        "dtype": dtype,
-        "device_map": _read_device_map(device_map),
-        "quantize": quantize,
-        "batch_tokens": batch_tokens or None,
-        "seed": seed,
-        "nulls": None if nulls else False,
-        "allow_pickle": allow_pickle or None,
-        "allow_unrelated": allow_unrelated or None,
-    }
-    config = _settings(settings, set_ or [], flags)
-    place = out or Path("runs") / history.name
-    with open_engine(workers):
+    with open_engine(workers):  # before all else: what workers begin from loads while this process loads its own
+        from probes.tasks.measure import begin
+
+        roles = {"aligned": aligned, "witness": witness, "pretrained": pretrained, "witness_kind": witness_kind}
+        history = _history(lineage, roles, checkpoint or [], trajectories=trajectory or [], base=base)
+        prompts = _prompts(PromptFiles(harmful, harmless, group_column), limit, seed or 0)
+        flags = {
+            "chat_template": chat_template,
+            "system_prompt": system_prompt,
+            "thinking": thinking,
+            "generation_prompt": generation_prompt,
+            "headline_layer": layer,
+            "device": device,
+            "dtype": dtype,
+            "device_map": _read_device_map(device_map),
+            "quantize": quantize,
+            "batch_tokens": batch_tokens or None,
+            "seed": seed,
+            "nulls": None if nulls else False,
+            "allow_pickle": allow_pickle or None,
+            "allow_unrelated": allow_unrelated or None,
+        }
+        config = _settings(settings, set_ or [], flags)
+        place = out or Path("runs") / history.name
         if evaluate:  # what people ask is answered before any geometry
             _answer_first(begin(history, prompts, place, config), limit, device)
         run = _measure(history, prompts, place, config)
@@ -256,12 +257,15 @@ def verdict(
 ) -> None:
     """Test a measured run against every null, and report the evidence level that it has earned."""
     from probes.engine import open_engine
-    from probes.tasks.measure import judge
-    from probes.terminal import console, progress_display
-    from probes.terminal.show_run import verdict_lines
 
-    with progress_display() as tell, open_engine(workers):
-        judged = judge(run, shams=99 if report else 39, report=tell, sham_arms=shams.split(",") if shams else None)
+    with open_engine(workers):  # before all else, as in `measure`
+        from probes.tasks.measure import judge
+        from probes.terminal import console, progress_display
+        from probes.terminal.show_run import verdict_lines
+
+        arms = shams.split(",") if shams else None
+        with progress_display() as tell:
+            judged = judge(run, shams=99 if report else 39, report=tell, sham_arms=arms)
     document = judged.read_json("verdict")
     for sentence in judged.notices:
         notice(sentence)
