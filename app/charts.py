@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
-from app import camera, state
+from app import camera, one_drawing, state
 from app.components import file_name, note, picture_name
 from app.tables import table
 from probes.plots.html_page import to_html
 from probes.plots.limits import height_at, height_by_width
-from probes.plots.sheet import Sheet, unchecked
+from probes.plots.sheet import Sheet
 from probes.store import csv_text
 
 PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what the browser draws: app.printing
@@ -62,8 +61,10 @@ def chart(
         camera.keep(figure, name)
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
+    if on_select:
+        one_drawing.set_pointer(figure)
     with _frame(figure, name):
-        st.plotly_chart(_done(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
+        st.plotly_chart(one_drawing.to_send(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
     if is_large and "pan2d" in modes and "xaxis2" not in figure.layout:  # `look.PANNING` leaves panels to Plotly
         note(_DRAGGED)
     _offer_data(figure, data, name, file)
@@ -72,11 +73,6 @@ def chart(
 def _count_points(figure: Sheet) -> int:
     """How many points of a picture the graphics card draws."""
     return sum(len(trace.get("customdata", ())) for trace in figure.data if trace["type"] == "scattergl")
-
-
-def _done(figure: Sheet) -> go.Figure:
-    with unchecked():
-        return figure.figure()
 
 
 def _is_dense(figure: Sheet) -> bool:

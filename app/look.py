@@ -2,8 +2,10 @@
 
 from probes.plots import keys
 
+# The font of commands is asked for early: where one comes while figures are drawn, Plotly draws them all again.
 CSS = """
 <style>
+.stApp::before { content: "."; font: 1px "Source Code Pro"; position: absolute; opacity: 0; pointer-events: none; }
 .block-container { max-width: 1120px; padding-left: 2.5rem; padding-right: 2.5rem; }
 .gp-kicker { font-size: .8rem; letter-spacing: .09em; text-transform: uppercase; opacity: .7; margin: 0 0 -.4rem; }
 .gp-lead { font-size: 1.08rem; line-height: 1.55; max-width: 46rem; margin: 0 0 .5rem; }

@@ -18,7 +18,7 @@ from probes.plots.style import InkName
 
 LOST, GAINED, REFUSED, ANSWERED = "refused → answered", "answered → refused", "refused by both", "answered by both"
 FLIPS = (LOST, GAINED, REFUSED, ANSWERED)
-PROMPTS = {"of": "prompts"}  # a trace's `meta`: its customdata are ids of prompts
+PROMPTS = "prompts"  # a trace's `meta`: its customdata are ids of prompts
 _WIDTH, _LONGEST = 62, 400  # characters of a line and of an answer under the pointer
 _FADED = 0.1  # opacity of what is not selected
 _UNKNOWN = "#9AA1A9"

@@ -119,7 +119,6 @@ def _space_axis(ink: Ink) -> dict[str, Any]:
         "backgroundcolor": ink.background,
         "gridcolor": ink.rule,
         "zerolinecolor": ink.rule,
-        "linecolor": ink.rule,
         "tickfont": {"size": 11, "color": ink.muted},
         "title": {"font": {"size": 12, "color": ink.text}},
     }

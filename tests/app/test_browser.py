@@ -105,6 +105,32 @@ def test_walking_the_pages_clicking_a_cell_and_sharing_the_link(served, page):
     assert not page.outside, "the app must work with no network, and tell nobody what is looked at"
 
 
+DRAWN_AGAIN = """
+  Object.defineProperty(HTMLElement.prototype, "_ev", {set(events) {
+    Object.defineProperty(this, "_ev", {value: events, writable: true, configurable: true});
+    this.again = 0;
+    events.on("plotly_beforeplot", () => {
+      this.again += this.offsetWidth === this.drawnAt;
+      this.drawnAt = this.offsetWidth;
+    });
+  }});
+"""
+
+
+@pytest.mark.parametrize("name", ["", "manifold", "directions"])
+def test_a_figure_is_drawn_once_at_its_width(served, page, name):
+    page.goto(f"{served}/run?run=demo")  # has the fonts; where one comes while Plotly draws, it draws again
+    _whole(page, "demo is finished")
+    page.add_init_script(DRAWN_AGAIN)
+    page.goto(f"{served}/{name}?run=demo")
+    page.get_by_text("Save figures as").wait_for()
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    page.wait_for_timeout(1500)
+    again = page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), plot => plot.again)")
+    assert again == [0] * len(again) != []
+
+
 def test_comparing_two_checkpoints_and_asking_for_flips(served, page):
     page.goto(f"{served}/compare?run=demo")
     _whole(page, "Aligned against baseline step 100")

@@ -25,7 +25,7 @@ def prompt_table(at):
 
 def traces(at):
     figures = [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
-    return [trace for figure in figures for trace in figure["data"] if trace.get("meta") == {"of": "prompts"}]
+    return [trace for figure in figures for trace in figure["data"] if trace.get("meta") == "prompts"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 40, 41, 127, 128])
