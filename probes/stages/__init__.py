@@ -15,7 +15,7 @@ import numpy as np
 from probes.run import Run
 from probes.store import fingerprint
 
-NOT_INPUTS = ("run", "model", "report", "member", "fitted")  # arguments that a stage's other inputs stand for
+NOT_INPUTS = ("run", "model", "report", "member", "fitted", "rows")  # arguments that a stage's other inputs stand for
 
 
 def stage(

@@ -18,7 +18,7 @@ from probes.prompts import PromptSet, Rendered
 from probes.run import Run
 from probes.stages import stage
 from probes.stages.jobs import StageJob, complete_stages
-from probes.store import activations_stage, fingerprint
+from probes.store import ALIGNED, activations_stage, fingerprint
 
 _EXTRACTION = 4  # raise when a change alters the numbers, so that older files are not taken over
 
@@ -115,11 +115,20 @@ def _keep_checkpoint(run: Run, member: Member, about: Mapping[str, str], notices
 
 
 @stage("noise", version=_EXTRACTION, needs=(activations_stage("aligned"),))
-def write_noise(run: Run, model: ModelHost) -> None:
-    """Write `noise.parquet`: how far the mean moves per layer when the aligned model is read in another batch order."""
+def write_noise(run: Run, rows: list[dict[str, Any]]) -> None:
+    """Write `noise.parquet`: how far the mean moves per layer when the aligned model is read in another batch order.
+
+    `rows` are those of `read_noise`.
+    """
     import pandas as pd
 
-    first, harmful = run.activation_file("aligned"), run.harmful
+    run.write_table("noise", pd.DataFrame(rows))
+
+
+def read_noise(run: Run, model: ModelHost, report: Report) -> list[dict[str, Any]]:
+    """A row a layer, for `write_noise`: the aligned model read once more, the other way round."""
+    report(Progress("reading the noise", 0, 1, ALIGNED))
+    first, harmful = run.activation_file(ALIGNED), run.harmful
     sums = np.zeros((first.n_layers + 1, model.d_model))  # the embedding, layer −1, is the last
 
     def add(layer: int, prompts: Sequence[int], rows: np.ndarray) -> None:
@@ -135,11 +144,10 @@ def write_noise(run: Run, model: ModelHost) -> None:
         batch_tokens=settings.batch_tokens,
         reverse=True,
     )
-    rows = [
+    return [
         {"layer": layer, "noise": _distance(first.layer(layer)[harmful], sums[layer] / harmful.sum())}
         for layer in range(-1, first.n_layers)
     ]
-    run.write_table("noise", pd.DataFrame(rows))
 
 
 def about_activations(run: Run, model: ModelHost) -> dict[str, str]:

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from probes.behaviour.swapped import opening_scores, swap_by_scores
 from probes.errors import LineageError
 from probes.models import ModelHost
-from probes.models.learned import learned_nothing
 from probes.progress import Report, within
 from probes.prompts import PromptSet, render_fitting
 from probes.run import Run
 from probes.stages.ablation import write_ablation
-from probes.stages.activations import write_activations, write_noise, write_prompts
+from probes.stages.activations import write_activations, write_prompts
 from probes.stages.directions import write_directions
 from probes.stages.headline import write_headline
 from probes.stages.parity import write_parity
 from probes.stages.rendering import choose_rendering, keep_rendering
+from probes.stages.role_checks import check_roles
 from probes.store import activations_stage
-
-_PROMPTS_FOR_LOSS = 16  # prompts on which the aligned model's own loss is looked at
-_PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness are asked how they would begin
-
-
-def keep_notices(run: Run, model: ModelHost) -> None:
-    """Put into the manifest, in place of what an earlier measurement said, how the lineage's checkpoints were read."""
-    model.put(model.aligned)
-    nothing = learned_nothing(model, run.rendered.token_ids[:_PROMPTS_FOR_LOSS])
-    known = [run.manifest.checkpoints.get(member.id, {}) for member in run.members]
-    of_checkpoints = [sentence for about in known for sentence in about.get("notices", [])]
-    notices = [*model.notices, *of_checkpoints, *([nothing] if nothing else [])]
-    run.manifest.model["notices"] = list(dict.fromkeys(notices))
-    run.save()
-
-
-def check_roles(run: Run, model: ModelHost) -> None:
-    """Put into the manifest what looks wrong with the roles."""
-    model.put(model.aligned)
-    if "behaviour" not in run.manifest.stages:
-        run.note("refusals", None)  # they were of other weights
-    run.note("scores", _swap_of_roles(run, model))
-    run.save()
 
 
 def _forget_witness(run: Run) -> None:
@@ -46,21 +22,6 @@ def _forget_witness(run: Run) -> None:
     for name in (activations_stage("witness"), "directions", "nulls", "shams", "verdict"):
         run.forget(name)
     run.manifest.checkpoints.pop("witness", None)
-
-
-def _swap_of_roles(run: Run, model: ModelHost) -> str | None:
-    """A sentence where aligned and witness look swapped, by refusal scores; `model` holds the aligned one before."""
-    if run.lineage.witness is None or run.lineage.witness.is_estimate:
-        return None
-    labels = (run.harmful, ~run.harmful)
-    chosen = [int(place) for members in labels for place in members.nonzero()[0][:_PROMPTS_FOR_SCORES]]
-    token_ids = [run.rendered.token_ids[place] for place in chosen]
-    aligned = opening_scores(model, token_ids)
-    if aligned is None:
-        return None
-    model.put(run.lineage.witness)
-    witness = opening_scores(model, token_ids)
-    return None if witness is None else swap_by_scores(aligned, witness, run.harmful[chosen])
 
 
 def render_prompts(run: Run, model: ModelHost, prompts: PromptSet) -> None:
@@ -86,16 +47,20 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
         GravityError: a checkpoint or a prompt is not what it must be.
     """
     render_prompts(run, model, prompts)
-    if not run.has_witness:
+    witness, share = run.lineage.witness, 0.0
+    if witness is None:
         _forget_witness(run)
-    write_activations(run, model, run.members[:1], within(report, 0.0, 0.05))
+    is_estimate = witness is not None and witness.is_estimate
+    if is_estimate or run.settings.quantize is not None:  # both need the aligned model's activations
+        share = 0.05
+        write_activations(run, model, run.members[:1], within(report, 0.0, share))
     if run.settings.quantize is not None:
         write_parity(run, model)
-    if run.lineage.witness is not None and run.lineage.witness.is_estimate:
-        write_ablation(run, model, within(report, 0.05, 0.15))
+    if is_estimate:
+        write_ablation(run, model, within(report, share, 0.15))
+        share = 0.15
     roles = [member for member in run.members if member.is_role]
-    write_activations(run, model, roles, within(report, 0.15, 0.2))
-    check_roles(run, model)
+    write_activations(run, model, roles, within(report, share, 0.2))
     if run.keys.get("witness") == run.keys["aligned"]:
         raise LineageError(
             "The witness equals the aligned model, so there is no way back",
@@ -103,7 +68,6 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
             next_step="Give the earlier, more permissive checkpoint as the witness.",
         )
     write_headline(run)
-    write_activations(run, model, run.tuned, within(report, 0.2, 1.0))
-    keep_notices(run, model)
-    write_noise(run, model)
+    write_activations(run, model, run.tuned, within(report, 0.2, 0.9))
+    check_roles(run, model, within(report, 0.9, 1.0))
     write_directions(run)

@@ -82,6 +82,7 @@ def write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None = N
 
 
 def _write_stages(run: Run, prompts: PromptSet, evaluation: Evaluation | None, report: Report) -> None:
+    current_engine().prepare("probes.stages.activations", len(run.members))
     model = run.model()
     write_roles(run, model, prompts, within(report, 0.0, 0.35))
     write_drift(run, within(report, 0.35, 0.5))
