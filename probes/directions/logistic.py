@@ -88,7 +88,7 @@ def _weights(
         if max(np.abs(gradient).max(), decrement / 2) <= _TOLERANCE:
             break
         curvature = (rows.T * (wrong * (1 - wrong) / len(rows))) @ rows
-        curvature[np.diag_indices_from(curvature)] += np.maximum(penalty, _SMALLEST)
+        curvature.flat[:: len(penalty) + 1] += np.maximum(penalty, _SMALLEST)  # its diagonal
         step = np.linalg.solve(curvature, -gradient)
         decrement, along, before = -float(gradient @ step), signs * (rows @ step), loss(margins, weights)
         for share in 0.5 ** np.arange(_HALVINGS):

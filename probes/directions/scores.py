@@ -78,8 +78,4 @@ def chance(
 def calibration_error(chance: Float[np.ndarray, " row"], positive: Bool[np.ndarray, " row"]) -> float:
     """Expected calibration error over ten equal bins (Naeini et al., 2015): 0 is calibrated, in [0, 1]."""
     bins = np.minimum((chance * _BINS).astype(int), _BINS - 1)
-    gaps = [
-        abs(float(chance[bins == number].mean()) - float(positive[bins == number].mean())) * (bins == number).mean()
-        for number in np.unique(bins)
-    ]
-    return float(sum(gaps))
+    return float(np.abs(np.bincount(bins, weights=chance - positive)).sum() / len(chance))
