@@ -61,10 +61,9 @@ def chart(
         camera.keep(figure, name)
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
-    if on_select:
-        one_drawing.set_pointer(figure)
+    drawn = one_drawing.to_send(figure, selects=on_select is not None)
     with _frame(figure, name):
-        st.plotly_chart(one_drawing.to_send(figure), theme=None, key=chart_key(name), config=config, alt=alt, **more)
+        st.plotly_chart(drawn, theme=None, key=chart_key(name), config=config, alt=alt, **more)
     if is_large and "pan2d" in modes and "xaxis2" not in figure.layout:  # `look.PANNING` leaves panels to Plotly
         note(_DRAGGED)
     _offer_data(figure, data, name, file)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots.sheet import Part, Sheet, merge, unchecked
@@ -20,17 +21,16 @@ from probes.plots.sheet import Part, Sheet, merge, unchecked
 _AXES, _SCENE = re.compile(r"[xy]axis\d*"), "scene"
 
 
-def set_pointer(figure: Sheet) -> None:
-    """What clicks and drags do in a figure that can be selected in: as Streamlit would set it after a first drawing."""
-    drag = figure.layout.get("dragmode") or "pan"
-    click = "event" if drag in ("lasso", "select") else "event+select"
-    figure.update_layout(dragmode=drag, clickmode=click)
+def to_send(figure: Sheet, *, selects: bool = False) -> go.Figure:
+    """The same picture, with its template's settings in their places, and every column as a list.
 
-
-def to_send(figure: Sheet) -> go.Figure:
-    """The same picture, with its template's settings in their places, and every column as a list."""
+    One that can be selected in says what clicks and drags do, as Streamlit would set it after a first drawing.
+    """
     layout = {**figure.layout, "datarevision": 1}
     template = (layout.pop("template", None) or {}).get("layout", {})
+    if selects:
+        drag = layout.get("dragmode") or "pan"
+        layout |= {"dragmode": drag, "clickmode": "event" if drag in ("lasso", "select") else "event+select"}
     drawn = Sheet(_in_lists(figure.data), _under(layout, template, figure), _in_lists(figure.frames))
     with unchecked():
         return drawn.figure()
@@ -65,8 +65,8 @@ def _in_lists(value: Any) -> Any:
     """The same with every array, also one in Plotly's base64, as a list; what is no number is None."""
     if isinstance(value, dict):
         return _in_list(_decode(value)) if "bdata" in value else {name: _in_lists(own) for name, own in value.items()}
-    if isinstance(value, np.ndarray):
-        return _in_list(value)
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        return _in_list(np.asarray(value))
     if isinstance(value, list | tuple) and value and isinstance(value[0], dict | np.ndarray):
         return [_in_lists(own) for own in value]
     return value

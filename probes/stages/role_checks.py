@@ -25,8 +25,8 @@ _PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness are aske
 _NOISE, _LOSS, _SCORES = "Noise of the aligned model", "Loss of the aligned model", "Beginnings of the {}"
 
 
-def check_roles(run: Run, model: ModelHost, report: Report) -> None:
-    """Write the noise, and put into the manifest what looks wrong with the roles and how checkpoints were read."""
+def check_roles(run: Run, model: ModelHost, report: Report) -> str | None:
+    """Write the noise, and put into the manifest what looks wrong with the roles; returns a sentence on the loss."""
     lineage = run.lineage
     jobs: dict[str, Work] = {_LOSS: _look_at_loss}
     if not run.holds("noise", write_noise.made_from(run, [])):
@@ -42,7 +42,8 @@ def check_roles(run: Run, model: ModelHost, report: Report) -> None:
     if "behaviour" not in run.manifest.stages:
         run.note("refusals", None)  # they were of other weights
     run.note("scores", _swap_of_roles(run, *(results.get(_SCORES.format(name)) for name in ("aligned", "witness"))))
-    _keep_notices(run, model, results[_LOSS])
+    run.save()
+    return results[_LOSS]
 
 
 def _look_at_loss(run: Run, model: ModelHost, report: Report) -> str | None:
@@ -70,7 +71,7 @@ def _swap_of_roles(run: Run, aligned: np.ndarray | None, witness: np.ndarray | N
     return swap_by_scores(aligned, witness, run.harmful[_places(run)])
 
 
-def _keep_notices(run: Run, model: ModelHost, of_loss: str | None) -> None:
+def keep_notices(run: Run, model: ModelHost, of_loss: str | None) -> None:
     """Put into the manifest, in place of what an earlier measurement said, how the lineage's checkpoints were read."""
     known: list[dict[str, Any]] = [run.manifest.checkpoints.get(member.id, {}) for member in run.members]
     of_checkpoints = [sentence for about in known for sentence in about.get("notices", [])]

@@ -13,7 +13,7 @@ from probes.stages.directions import write_directions
 from probes.stages.headline import write_headline
 from probes.stages.parity import write_parity
 from probes.stages.rendering import choose_rendering, keep_rendering
-from probes.stages.role_checks import check_roles
+from probes.stages.role_checks import check_roles, keep_notices
 from probes.store import activations_stage
 
 
@@ -68,6 +68,7 @@ def write_roles(run: Run, model: ModelHost, prompts: PromptSet, report: Report) 
             next_step="Give the earlier, more permissive checkpoint as the witness.",
         )
     write_headline(run)
-    write_activations(run, model, run.tuned, within(report, 0.2, 0.9))
-    check_roles(run, model, within(report, 0.9, 1.0))
+    of_loss = check_roles(run, model, within(report, 0.2, 0.3))
+    write_activations(run, model, run.tuned, within(report, 0.3, 1.0))
+    keep_notices(run, model, of_loss)
     write_directions(run)

@@ -42,10 +42,14 @@ def figures(monkeypatch):
     """The figures of the shipped run's pages, each as it is and as it is sent."""
     pairs, send = {}, one_drawing.to_send
 
-    def note(figure):
+    def note(figure, *, selects):
         with unchecked():
-            own = figure.figure().to_json()
-        drawn = send(figure)
+            own = json.loads(figure.figure().to_json())
+        drawn = send(figure, selects=selects)
+        if selects:
+            assert "clickmode" not in own["layout"], "a figure that is saved selects nothing"
+            own["layout"] |= {name: drawn.to_dict()["layout"][name] for name in ("dragmode", "clickmode")}
+        own = json.dumps(own)
         pairs[own] = drawn.to_json()
         return drawn
 
