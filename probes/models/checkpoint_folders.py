@@ -15,6 +15,7 @@ from probes.models.weights import WeightFiles
 
 if TYPE_CHECKING:
     from probes.models.host import ModelHost
+    from probes.models.kinship import Kinship
 
 
 class CheckpointFolders:
@@ -80,6 +81,28 @@ class CheckpointFolders:
         """
         base = full_precision_base(ref, self.aligned)
         return base.model, base.revision
+
+    def describe_base(self, ref: CheckpointRef, kinship: Kinship) -> str | None:
+        """What there is to say of the model that an adapter sits on; None where it is the one that is expected.
+
+        Args:
+            ref: has an adapter.
+            kinship: of that model with the aligned one.
+
+        Raises:
+            CheckpointError: a model cannot be found or read.
+        """
+        from probes.models.kinship import describe_base
+
+        base, start = self.base_of(ref), self.starts.get(str(ref.adapter))
+        if start is None:
+            return describe_base(ref, CheckpointRef(model=base[0], revision=base[1]), self.aligned, kinship)
+        if self._sha256_of_base(ref) == self._sha256_of_base(start):
+            return None
+        return f"The adapter {ref.adapter} sits on {ref.model}, which is not {start}, where its arm begins."
+
+    def _sha256_of_base(self, ref: CheckpointRef) -> str:
+        return checkpoint_sha256(self._folder(*self.base_of(ref)), None, allow_pickle=self._allow_pickle)
 
     def _folder(self, place: str, revision: str | None) -> Path:
         """The folder of a place, looked up once: a branch that moves on the hub must not move under a run."""

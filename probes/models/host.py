@@ -14,7 +14,6 @@ from probes.models.ablation import Ablatable, Ablation, under_ablation
 from probes.models.adapter import Attached, Change
 from probes.models.checkpoint_folders import CheckpointFolders
 from probes.models.devices import input_device
-from probes.models.identity import checkpoint_sha256
 from probes.models.kinship import (
     Kinship,
     WeightSample,
@@ -22,7 +21,6 @@ from probes.models.kinship import (
     check_config,
     check_related,
     check_tokenizer,
-    describe_base,
 )
 from probes.models.layout import Layout
 from probes.models.loading import check_all_placed, load_config, load_tokenizer, move_parameters
@@ -140,7 +138,7 @@ class ModelHost(CheckpointFolders, Ablatable):
         if adapter is not None:
             self._attach(adapter)
             self._adapter = ref.adapter
-            self._say_what_it_sits_on(ref)
+            self._notice(self.describe_base(ref, self.kinship))
         self._marks = marks(self.model)
 
     def put_merged(self, ref: CheckpointRef) -> None:
@@ -270,16 +268,6 @@ class ModelHost(CheckpointFolders, Ablatable):
         if checksums(self.model) != self._sums:
             self.forget()
         self._marks = marks(self.model)
-
-    def _say_what_it_sits_on(self, ref: CheckpointRef) -> None:
-        base, start = self.base_of(ref), self.starts.get(str(ref.adapter))
-        if start is None:
-            self._notice(describe_base(ref, CheckpointRef(model=base[0], revision=base[1]), self.aligned, self.kinship))
-        elif self._sha256_of_base(ref) != self._sha256_of_base(start):
-            self._notice(f"The adapter {ref.adapter} sits on {ref.model}, which is not {start}, where its arm begins.")
-
-    def _sha256_of_base(self, ref: CheckpointRef) -> str:
-        return checkpoint_sha256(self._folder(*self.base_of(ref)), None, allow_pickle=self._allow_pickle)
 
     def _notice(self, sentence: str | None) -> None:
         if sentence and sentence not in self.notices:
