@@ -127,7 +127,7 @@ def write_noise(run: Run, rows: list[dict[str, Any]]) -> None:
 
 def read_noise(run: Run, model: ModelHost, report: Report) -> list[dict[str, Any]]:
     """A row a layer, for `write_noise`: the aligned model read once more, the other way round."""
-    report(Progress("reading the noise", 0, 1, ALIGNED))
+    report(Progress("measuring noise", 0, 1, ALIGNED))
     first, harmful = run.activation_file(ALIGNED), run.harmful
     sums = np.zeros((first.n_layers + 1, model.d_model))  # the embedding, layer −1, is the last
 

@@ -1,4 +1,4 @@
-"""What is asked of aligned model and witness besides their activations: noise, loss, and how they would begin.
+"""What is measured of aligned model and witness besides their activations: noise, loss, and refusal scores.
 
 Each is a job of its own, which workers of this machine take; on a cluster a job begins later than it would be done.
 """
@@ -20,20 +20,20 @@ from probes.run import Run
 from probes.stages.activations import read_noise, write_noise
 from probes.stages.jobs import Work, complete_jobs
 
-_PROMPTS_FOR_LOSS = 16  # prompts on which the aligned model's own loss is looked at
-_PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness are asked how they would begin
-_NOISE, _LOSS, _SCORES = "Noise of the aligned model", "Loss of the aligned model", "Beginnings of the {}"
+_PROMPTS_FOR_LOSS = 16  # prompts on which the aligned model's own loss is measured
+_PROMPTS_FOR_SCORES = 64  # of each label, on which aligned and witness have refusal scores
+_NOISE, _LOSS, _SCORES = "Noise of the aligned model", "Loss of the aligned model", "Refusal scores of the {}"
 
 
 def check_roles(run: Run, model: ModelHost, report: Report) -> str | None:
     """Write the noise, and put into the manifest what looks wrong with the roles; returns a sentence on the loss."""
     lineage = run.lineage
-    jobs: dict[str, Work] = {_LOSS: _look_at_loss}
+    jobs: dict[str, Work] = {_LOSS: _measure_loss}
     if not run.holds("noise", write_noise.made_from(run, [])):
         jobs[_NOISE] = read_noise
     if lineage.witness is not None and not lineage.witness.is_estimate:
         roles = {"aligned": lineage.aligned, "witness": lineage.witness}
-        jobs |= {_SCORES.format(name): partial(_ask_beginnings, ref) for name, ref in roles.items()}
+        jobs |= {_SCORES.format(name): partial(_score_refusals, ref) for name, ref in roles.items()}
     engine = current_engine()
     with (engine if engine.is_local else engine.at_home()).in_use():
         results = dict(complete_jobs(run, model, jobs, report))
@@ -46,20 +46,20 @@ def check_roles(run: Run, model: ModelHost, report: Report) -> str | None:
     return results[_LOSS]
 
 
-def _look_at_loss(run: Run, model: ModelHost, report: Report) -> str | None:
-    report(Progress("looking at the loss", 0, 1, "aligned"))
+def _measure_loss(run: Run, model: ModelHost, report: Report) -> str | None:
+    report(Progress("measuring the loss", 0, 1, "aligned"))
     model.put(model.aligned)
     return learned_nothing(model, run.rendered.token_ids[:_PROMPTS_FOR_LOSS])
 
 
-def _ask_beginnings(ref: CheckpointRef, run: Run, model: ModelHost, report: Report) -> np.ndarray | None:
-    report(Progress("asking for beginnings", 0, 1, str(ref)))
+def _score_refusals(ref: CheckpointRef, run: Run, model: ModelHost, report: Report) -> np.ndarray | None:
+    report(Progress("scoring refusals", 0, 1, str(ref)))
     model.put(ref)
     return opening_scores(model, [run.rendered.token_ids[place] for place in _places(run)])
 
 
 def _places(run: Run) -> list[int]:
-    """The prompts that are asked."""
+    """The prompts that have refusal scores."""
     labels = (run.harmful, ~run.harmful)
     return [int(place) for members in labels for place in members.nonzero()[0][:_PROMPTS_FOR_SCORES]]
 
