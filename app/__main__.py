@@ -1,10 +1,12 @@
 """The front end's server: `python -m app [OPTIONS OF STREAMLIT] -- [ROOT]`.
 
-What pages are made of is imported while the server starts, not when the first of them is asked for.
+What pages are made of is imported while the server starts, not when the first of them is asked for. It is no garbage,
+and is not looked through when Streamlit collects that, after every run of a page and before its last parts are sent.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -13,14 +15,16 @@ from threading import Thread
 _SLOW = ("probes.nulls", "probes.verdict.evidence", "probes.run", "probes.plots.well", "pandas.io.formats.style")
 
 
-def _import_slow() -> None:
+def _load_ahead() -> None:
     for name in _SLOW:
         import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:
     """Become Streamlit."""
-    Thread(target=_import_slow).start()
+    Thread(target=_load_ahead).start()
     from streamlit.web.cli import main as streamlit
 
     sys.argv[1:1] = ["run", str(Path(__file__).with_name("main.py"))]

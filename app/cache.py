@@ -83,6 +83,12 @@ def _opened(path: str, changed: int, size: int) -> tuple[Key, Manifest]:
     return Key(path, f"{run.fingerprint}-{changed}-{size}"), run.manifest
 
 
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _run(key: Key) -> Run:
+    """The run in this state; its manifest, which may have thousands of entries, is read once."""
+    return Run(key.path, quick=True)
+
+
 @st.cache_data(show_spinner=False, max_entries=256)
 def table(key: Key, name: str, columns: tuple[str, ...] | None = None, filters: Filters = ()) -> pd.DataFrame:
     """The wanted columns and rows of one table.
@@ -90,7 +96,7 @@ def table(key: Key, name: str, columns: tuple[str, ...] | None = None, filters: 
     Raises:
         RunFolderError: the table is not there or is damaged, or lacks a column.
     """
-    return Run(key.path, quick=True).read_table(name, columns=columns, filters=list(filters) or None)
+    return _run(key).read_table(name, columns=columns, filters=list(filters) or None)
 
 
 def has_table(key: Key, name: str) -> bool:
@@ -120,7 +126,7 @@ def verdicts(key: Key) -> list[dict[str, Any]]:
     """
     if not (Path(key.path) / "verdict.json").is_file():
         return []
-    judgement = Run(key.path, quick=True).read_json("verdict")
+    judgement = _run(key).read_json("verdict")
     listed = judgement.get("trajectories") if isinstance(judgement, dict) else None
     if not isinstance(listed, list) or not all(isinstance(entry, dict) and "arm" in entry for entry in listed):
         raise RunFolderError("verdict.json is not as expected", next_step="Write it again: gravity-probe verdict RUN.")
@@ -158,7 +164,7 @@ def nulls(key: Key, layer: int) -> pd.DataFrame:
     columns = ["arm", "seed", "step", "null", "statistic", "observed", "limit", "p", "draws", "power", "note"]
     if not has_table(key, "nulls"):
         return pd.DataFrame(columns=columns)
-    return Run(key.path, quick=True).nulls(layer).reindex(columns=columns)
+    return _run(key).nulls(layer).reindex(columns=columns)
 
 
 def tests(key: Key, layer: int) -> pd.DataFrame:
@@ -203,7 +209,7 @@ def document(key: Key, name: str) -> Any:
     """
     if not (Path(key.path) / f"{name}.json").is_file():
         return None
-    return Run(key.path, quick=True).read_json(name)
+    return _run(key).read_json(name)
 
 
 def tracks(key: Key, filters: Filters) -> pd.DataFrame:
@@ -247,7 +253,7 @@ def direction_notes(key: Key) -> dict[str, dict[str, Any]]:
 
 def has_direction(key: Key, direction: str, checkpoint: str) -> bool:
     """Whether a direction is kept as it was fitted at a checkpoint other than the aligned model."""
-    return Run(key.path, quick=True).direction_path(direction, checkpoint).is_file()
+    return _run(key).direction_path(direction, checkpoint).is_file()
 
 
 def readout(key: Key, layer: int, direction: str, checkpoints: tuple[str, ...]) -> pd.DataFrame:

@@ -183,12 +183,21 @@ def without_witness(run: Context, page: str, lead: str) -> None:
     """The opening of a page that is about the way back, in a run that has no witness."""
     header(page, f"Not defined: {NO_WITNESS}", lead)
     note("Measure again with a witness, or with an estimate of one:")
-    st.code(f"gravity-probe measure --witness ablated --out {run.command_path} …", language=None, wrap_lines=True)
+    command(f"gravity-probe measure --witness ablated --out {run.command_path} …")
 
 
 def note(text: str) -> None:
     """A quiet remark."""
     st.html(f'<p class="gp-note">{in_html(text)}</p>')
+
+
+def command(text: str) -> None:
+    """A command to type, with a button that copies it (`look.LINK`).
+
+    Streamlit's own block of code would load the grammars of 200 languages, a quarter of a second of each first page.
+    """
+    copy = '<button type="button">Copy</button>'
+    st.html(f'<div class="gp-command"><pre><code>{html.escape(text)}</code></pre>{copy}</div>')
 
 
 def notices(run: Context) -> None:
@@ -198,16 +207,16 @@ def notices(run: Context) -> None:
             st.warning(as_text(sentence), icon=":material/warning:")
 
 
-def missing(message: str, command: str, why: str = "") -> None:
+def missing(message: str, remedy: str, why: str = "") -> None:
     """Say what a page lacks, and the command that makes it; of a packed run, in the whole run made again."""
     st.html(f'<p class="gp-missing">{html.escape(message)}</p>')
     if why:
         note(why)
     run: Context | None = st.session_state.get(_CONTEXT)
-    if run is not None and run.manifest.omitted and run.command_path in command:
+    if run is not None and run.manifest.omitted and run.command_path in remedy:
         note(f"This run is packed and only read: make the whole run first, as the page Run says, in {run.whole_path}.")
-        command = command.replace(run.command_path, run.whole_path)
-    st.code(command, language=None, wrap_lines=True)
+        remedy = remedy.replace(run.command_path, run.whole_path)
+    command(remedy)
 
 
 @contextlib.contextmanager

@@ -78,10 +78,8 @@ def panel(run: Context, direction: str) -> None:
                 components.note(remark)
         at = f" --layer {layer}" if layer is not None else ""
         of = "" if checkpoint == _ALIGNED else f" --checkpoint {checkpoint}"
-        st.code(
-            f"gravity-probe export {run.command_path} --direction {direction}{of}{at} --format {form} --out FILE",
-            language=None,
-            wrap_lines=True,
+        components.command(
+            f"gravity-probe export {run.command_path} --direction {direction}{of}{at} --format {form} --out FILE"
         )
 
 

@@ -50,6 +50,20 @@ CSS = """
 .st-key-copy-link[data-copied]::after { font-size: .85rem; opacity: .68; }
 .st-key-copy-link[data-copied="yes"]::after { content: "Copied."; }
 .st-key-copy-link[data-copied="no"]::after { content: "Copy it from the address bar."; }
+.gp-command {
+  display: flex; align-items: flex-start; gap: 1rem; padding: .7rem .9rem; border-radius: .4rem;
+  background: color-mix(in srgb, currentColor 6%, transparent);
+}
+.gp-command pre { flex: 1; margin: 0; padding: 0; background: none; white-space: pre-wrap; overflow-wrap: anywhere; }
+.gp-command code { padding: 0; background: none; color: inherit; font: .875rem/1.6 "Source Code Pro", monospace; }
+.gp-command button {
+  border: 0; padding: 0; background: none; color: inherit; font: inherit; font-size: .8rem; line-height: 1.4rem;
+  opacity: .7; cursor: pointer;
+}
+.gp-command button:is(:hover, :focus-visible) { opacity: 1; text-decoration: underline; }
+.gp-command[data-copied] button { font-size: 0; }
+.gp-command[data-copied] button::after { font-size: .8rem; content: "Copied"; }
+.gp-command[data-copied="no"] button::after { content: "Select it"; }
 @media (max-width: 960px) {
   .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
   section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }
@@ -126,20 +140,20 @@ CAMERAS = """
 </script>
 """
 
-# The address is the whole view, so copying it shares the view. The left and right arrow keys press the buttons that
-# step through the layers, unless a control or a chart has the focus.
+# The address is the whole view, so copying it shares the view; a command's button copies the command. The left and
+# right arrow keys press the buttons that step through the layers, unless a control or a chart has the focus.
 LINK = """
 <script>
 (() => {
   if (window.gravityLink) return;
   window.gravityLink = true;
-  const copy = async () => {
+  const copy = async words => {
     try {
-      await navigator.clipboard.writeText(location.href);
+      await navigator.clipboard.writeText(words);
       return true;
     } catch {
       const text = document.createElement("textarea");
-      text.value = location.href;
+      text.value = words;
       document.body.append(text);
       text.select();
       const done = document.execCommand("copy");
@@ -148,9 +162,10 @@ LINK = """
     }
   };
   document.addEventListener("click", async event => {
-    const box = event.target.closest && event.target.closest(".st-key-copy-link");
-    if (!box) return;
-    box.dataset.copied = await copy() ? "yes" : "no";
+    const of = event.target.closest && event.target.closest(".st-key-copy-link, .gp-command button");
+    if (!of) return;
+    const box = of.closest(".gp-command") || of, command = box.querySelector("code");
+    box.dataset.copied = await copy(command ? command.textContent : location.href) ? "yes" : "no";
     setTimeout(() => delete box.dataset.copied, 2500);
   });
   document.addEventListener("keydown", event => {

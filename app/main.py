@@ -128,17 +128,13 @@ def _nothing_yet(page: str) -> None:
     root, known_runs = state.root(), state.runs(state.root())
     if not known_runs:
         components.header(page, "No run yet", f"There is no run folder in {root}. The demo makes one in three minutes:")
-        st.code("gravity-probe demo", language=None, wrap_lines=True)
+        components.command("gravity-probe demo")
         components.note("Or measure your own checkpoints:")
-        st.code(
-            "gravity-probe measure --aligned A --checkpoint C --evaluate --out runs/mine",
-            language=None,
-            wrap_lines=True,
-        )
+        components.command("gravity-probe measure --aligned A --checkpoint C --evaluate --out runs/mine")
         return
     path = shlex.quote(str(known_runs[state.selection().run]))
     components.header(page, "This run is not finished", "It holds no drift yet. Rerun the command that made it:")
-    st.code(f"gravity-probe measure --out {path} …\ngravity-probe demo --out {path}", language=None, wrap_lines=True)
+    components.command(f"gravity-probe measure --out {path} …\ngravity-probe demo --out {path}")
     components.note("It resumes where it stopped; what is already measured is not measured again.")
 
 

@@ -61,7 +61,7 @@ def _show_without_witness(run: Context) -> None:
     answer, arm = _safety(run), _name(run)
     if answer is None:
         components.header("Overview", f"{arm}: safety is not judged yet", "Let the checkpoints answer, and it is:")
-        st.code(f"gravity-probe evaluate {run.command_path}", language=None, wrap_lines=True)
+        components.command(f"gravity-probe evaluate {run.command_path}")
     else:
         components.header("Overview", f"{arm}: safety {answer['answer']}")
         _why(answer["text"])

@@ -43,7 +43,7 @@ def show(run: Context) -> None:
         f"gravity-probe {manifest.tool_version}.",
     )
     st.header("Make it again", anchor=False)
-    st.code("\n".join(how_to_reproduce(manifest, run.whole_path)), language=None, wrap_lines=True)
+    components.command("\n".join(how_to_reproduce(manifest, run.whole_path)))
     _report(run)
     with components.section():
         _lacks(run)

@@ -12,6 +12,7 @@ from app.ranking_scores import MEASURED
 from probes.prompts import data_folder
 from probes.run import Run
 from probes.store import jsonl_text
+from tests.app.commands import commands_of
 from tests.synthetic import write_run
 
 NAME = "attribution/baseline-s0-layer2"
@@ -80,10 +81,10 @@ def test_clusters_come_first_and_the_answer_opens(tmp_path, visit, shares, query
 def test_examples_with_the_chat_template_in_them_are_not_offered_as_data(tmp_path, visit):
     as_read = run_with_attribution(tmp_path / "as-read", shares=True, texts_are_data=False)
     at = visit("data", {"layer": "2"}, run=as_read)
-    assert at.code[0].value.endswith("--arm baseline --seed 0 --layer 2 --data FILE")
+    assert commands_of(at)[0].endswith("--arm baseline --seed 0 --layer 2 --data FILE")
     assert "jsonl-examples" not in [button.key for button in at.get("download_button")]
     at = visit("data", {"layer": "2"}, run=run_with_attribution(tmp_path / "data", shares=True))
-    assert not [code for code in at.code if "--data" in code.value]
+    assert not [command for command in commands_of(at) if "--data" in command]
 
 
 def test_an_example_shows_the_prompts_that_it_moves(tmp_path, visit):
@@ -95,9 +96,9 @@ def test_an_example_shows_the_prompts_that_it_moves(tmp_path, visit):
     texts = {row.text for row in Run(path).table("prompts").itertuples() if row.label == "harmful"}
     assert set(shown["text"]) == texts
     assert shown["moved"].notna().all()
-    assert at.code[-1].value.endswith("evaluate " + str(path) + " --probe-prompts")
+    assert commands_of(at)[-1].endswith("evaluate " + str(path) + " --probe-prompts")
     at = visit("data", {"layer": "2", "example": "0"}, run=path)
-    assert at.code[-1].value.endswith("--arm baseline --seed 0 --layer 2 --explain 4")
+    assert commands_of(at)[-1].endswith("--arm baseline --seed 0 --layer 2 --explain 4")
     at = visit("data", {"layer": "2", "example": "77"}, run=path)
     assert "example=77" in at.warning[0].value.replace("\\", "")
 
@@ -213,10 +214,10 @@ def test_where_every_cluster_pushes_away_none_is_said_to_pull(tmp_path, visit):
 
 def test_a_packed_run_names_the_command_in_the_whole_run_and_the_embedding_has_none(visit):
     at = visit("data", {})
-    assert [code.value for code in at.code] == ["gravity-probe attribute runs/again --arm baseline --seed 0 --layer 2"]
+    assert commands_of(at) == ["gravity-probe attribute runs/again --arm baseline --seed 0 --layer 2"]
     assert "This run is packed and only read" in words_of(at)
-    assert "--out runs/again" in visit("run", {}).code[0].value
-    assert not visit("data", {"layer": "-1"}).code
+    assert "--out runs/again" in commands_of(visit("run", {}))[0]
+    assert not commands_of(visit("data", {"layer": "-1"}))
 
 
 def test_a_table_as_json_lines_has_null_for_what_is_not_defined():

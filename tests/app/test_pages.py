@@ -22,6 +22,7 @@ from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
 from probes.stages.weights import write_weights
+from tests.app.commands import commands_of
 from tests.conftest import take_main_back
 from tests.synthetic import TRICKY, TRICKY_ARM, write_run
 
@@ -87,7 +88,7 @@ def query(at):
 
 
 def commands(at):
-    return " ".join(block.value for block in at.code)
+    return " ".join(commands_of(at))
 
 
 @pytest.mark.parametrize(("page", "heading"), PAGES.items())

@@ -11,6 +11,7 @@ import streamlit as st
 from app import prompt_choice, prompt_rows, workbench
 from app.cache import Key
 from probes.plots.prompt_marks import FLIPS
+from tests.app.commands import commands_of
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "data" / "demo-run"
@@ -145,5 +146,5 @@ def test_a_run_without_answers_to_its_probe_prompts_says_how_to_make_them(visit,
     shutil.copytree(DEMO, tmp_path / "run", ignore=shutil.ignore_patterns("probe_answers"))
     st.cache_data.clear()
     at = visit("manifold", LINK, tmp_path / "run")
-    assert any("--probe-prompts" in code.value for code in at.code)
+    assert any("--probe-prompts" in command for command in commands_of(at))
     assert set(at.dataframe[-1].value["prompt"]) == set(CHOSEN)

@@ -114,19 +114,56 @@ def page():
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         shown = browser.new_page(viewport={"width": 1440, "height": 900})
         shown.set_default_timeout(PATIENCE)
+        shown.add_init_script(FIRST_PAINT)
         yield shown
         browser.close()
 
 
+# All times are the browser's own, by the frame. A first paint ends with the page's heading and its first picture, or,
+# of a page that draws none in this run, with all that it says.
+FIRST_PAINT = """
+(() => {
+  const look = () => {
+    const app = document.querySelector("[data-testid=stApp]");
+    const hasEnded = app && app.dataset.testScriptState === "notRunning";
+    const saysAll = hasEnded && !document.querySelector("[class*='st-key-chart-']");
+    if (document.querySelector("h1") && (saysAll || document.querySelector(".js-plotly-plot .main-svg"))) {
+      requestAnimationFrame(() => { window.firstPaint = performance.now(); });
+    } else {
+      requestAnimationFrame(look);
+    }
+  };
+  look();
+})()
+"""
+# Of a change: when all that is in view is new, and when the whole page is, each with what it draws.
+CHANGE = """
+(() => {
+  const start = performance.now(), seconds = {}, address = location.href;
+  const isInView = box => {
+    const {top, bottom, width} = box.getBoundingClientRect();
+    return bottom > 0 && top < innerHeight && width > 0;
+  };
+  let hasBegun = false;
+  const note = name => requestAnimationFrame(() => { seconds[name] ??= (performance.now() - start) / 1000; });
+  const look = () => {
+    const isRunning = document.querySelector("[data-testid=stApp]").dataset.testScriptState === "running";
+    const old = Array.from(document.querySelectorAll("[data-testid=stMain] [data-stale=true]"));
+    hasBegun ||= old.length > 0 || (location.href !== address && !isRunning);
+    if (hasBegun && !old.some(isInView)) note("view");
+    if (hasBegun && location.href !== address && !isRunning) note("page");
+    if (seconds.page === undefined) requestAnimationFrame(look);
+  };
+  look();
+  window.change = seconds;
+})()
+"""
+
+
 def _time_to_paint(page, address):
-    """Seconds from asking for a page to its heading and, where there is one, its first picture."""
-    start = time.perf_counter()
+    """Seconds from asking for a page to its first paint."""
     page.goto(address)
-    page.locator("h1").wait_for()
-    if address.split("?")[0].rsplit("/", 1)[-1] not in NO_PICTURE:
-        # A run that lacks what a page draws gets the command that makes it.
-        page.locator(".js-plotly-plot .main-svg, [data-testid=stCode]").first.wait_for()
-    return time.perf_counter() - start
+    return page.wait_for_function("window.firstPaint").json_value() / 1000
 
 
 def test_the_first_page_of_a_fresh_server(tmp_path, page, report):
@@ -157,22 +194,22 @@ def test_a_change_of_place(served, page, report, name):
     page_name = f"{name or 'overview'}, {more.replace('=', ' ')}" if more else name or "overview"
     middles = []
     for choice in ("Layer", "Step"):
-        middles.append(sorted(_time_to_change(page, choice) for _ in range(3))[1])
-        report(f"change of {choice.lower()} on {page_name}, large run", f"{middles[-1]:.2f} s", "under 0.5 s")
+        changes = [_time_to_change(page, choice) for _ in range(3)]
+        view, whole = (sorted(change[part] for change in changes)[1] for part in ("view", "page"))
+        report(f"change of {choice.lower()} on {page_name}, large run: what is in view", f"{view:.2f} s", "under 0.5 s")
+        report("... the whole page", f"{whole:.2f} s", "under 0.5 s")
+        middles.append(whole)
     assert max(middles) < 0.5 * TWICE
 
 
 def _time_to_change(page, choice):
-    """Seconds from choosing the next layer or step to the page's last picture of it."""
+    """Seconds from choosing the next layer or step until it is drawn: in view, and on the whole page."""
     box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text=choice)
     box.get_by_role("combobox").click()
     page.keyboard.press("ArrowDown")
-    url, start = page.url, time.perf_counter()
+    page.evaluate(CHANGE)
     page.keyboard.press("Enter")
-    page.wait_for_function("old => location.href !== old", arg=url)
-    page.wait_for_function("!document.querySelector('[data-testid=stApp][data-test-script-state=running]')")
-    page.evaluate(TWO_FRAMES)
-    return time.perf_counter() - start
+    return page.wait_for_function("window.change.page && window.change").json_value()
 
 
 POINTS, MOVES = 200_000, 20
