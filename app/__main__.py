@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
-_SLOW = ("probes.nulls", "probes.verdict.evidence", "probes.run", "probes.plots.well", "pandas.io.formats.style")
+_SLOW = ("probes.nulls", "probes.run", "probes.plots.well", "pandas.io.formats.style")
 
 
 def _load_ahead() -> None:

@@ -15,8 +15,7 @@ from probes.drift import WITHOUT_WITNESS
 from probes.lineage import NO_WITNESS
 from probes.plots import heatmap, roc, spectrum, style
 from probes.plots.style import InkName
-from probes.statistics import DIRECTIONS, STATISTICS, statistic_of
-from probes.verdict.evidence import ALPHA
+from probes.statistics import ALPHA, DIRECTIONS, STATISTICS, statistic_of
 
 _CHART = "chart-map"
 REVERSION = "reversion"

@@ -15,9 +15,8 @@ from app.components import Context
 from probes.lineage import NO_WITNESS
 from probes.nulls import NO_FURTHER_PASS
 from probes.plots import style
-from probes.statistics import STATISTICS, null_name, statistic_of
+from probes.statistics import ALPHA, STATISTICS, null_name, statistic_of
 from probes.store import csv_text
-from probes.verdict.evidence import ALPHA
 
 RUNGS = 6
 

@@ -27,9 +27,9 @@ from probes.progress import Progress, Report, within
 from probes.prompts import render
 from probes.run import Run
 from probes.stages import stage
+from probes.statistics import ALPHA
 from probes.store import ALIGNED, activations_stage
 from probes.verdict.causality import MIN_CONTROLS, MIN_COVARIANCE
-from probes.verdict.evidence import ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,9 +2,10 @@
 
 from probes.statistics.definitions import CORRECTED, DIRECTIONS, MEASURES, STATISTICS, Statistic, statistic_of
 from probes.statistics.numerals import decimal, percent, typeset
-from probes.statistics.results import FEW_DRAWS, Estimate, NullResult, limit_label, limit_name, null_name
+from probes.statistics.results import ALPHA, FEW_DRAWS, Estimate, NullResult, limit_label, limit_name, null_name
 
 __all__ = [
+    "ALPHA",
     "CORRECTED",
     "DIRECTIONS",
     "FEW_DRAWS",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FEW_DRAWS = 199
+ALPHA = 0.05  # the level of every test, where a run says no other
 
 
 @dataclass(frozen=True)

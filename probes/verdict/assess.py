@@ -26,8 +26,8 @@ from probes.nulls import (
 )
 from probes.nulls.power import ALIGNMENT
 from probes.nulls.shams import TOO_MANY
-from probes.statistics import NullResult, decimal
-from probes.verdict.evidence import ALPHA, Evidence
+from probes.statistics import ALPHA, NullResult, decimal
+from probes.verdict.evidence import Evidence
 from probes.verdict.ladder import Verdict, judge
 
 Activations = ArrayLike  # [prompt, d_model], of numpy or what it can read; `assess` itself says what does not fit

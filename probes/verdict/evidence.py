@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from probes.nulls import PROFILE, OffRefusalAxis
 from probes.nulls.power import ALIGNMENT, ENOUGH
-from probes.statistics import Estimate, NullResult
+from probes.statistics import ALPHA, Estimate, NullResult
 from probes.verdict.causality import Causal
 from probes.verdict.comparisons import Comparison
 
-ALPHA = 0.05
 CAUSAL = "causal"
 NO_ARMS = "block, push and matched controls are another test"
 NO_MIRROR = Comparison("not_tested", reason="no mirror was run")

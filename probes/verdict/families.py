@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from probes.verdict.evidence import ALPHA
+from probes.statistics import ALPHA
 from probes.verdict.ladder import Verdict
 
 MIRROR, POSITIVE_CONTROL, CONTROL = "mirror", "helpful", "control:"
