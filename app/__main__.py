@@ -1,7 +1,8 @@
 """The front end's server: `python -m app [OPTIONS OF STREAMLIT] -- [ROOT]`.
 
-What pages are made of is imported while the server starts, not when the first of them is asked for. It is no garbage,
-and is not looked through when Streamlit collects that, after every run of a page and before its last parts are sent.
+What pages are made of is imported while the server starts, not when the first of them is asked for. What is loaded by
+then is no garbage, and is not looked through when Streamlit collects that: after every run of a page, before its last
+parts are sent.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _opened(path: str, changed: int, size: int) -> tuple[Key, Manifest]:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _run(key: Key) -> Run:
-    """The run in this state; its manifest, which may have thousands of entries, is read once."""
+    """The run in this state, so that a manifest of thousands of entries is not read again for every table."""
     return Run(key.path, quick=True)
 
 

@@ -196,7 +196,7 @@ def command(text: str) -> None:
 
     Streamlit's own block of code would load the grammars of 200 languages, a quarter of a second of each first page.
     """
-    copy = '<button type="button">Copy</button>'
+    copy = '<button type="button" aria-live="polite">Copy</button>'
     st.html(f'<div class="gp-command"><pre><code>{html.escape(text)}</code></pre>{copy}</div>')
 
 

@@ -57,13 +57,11 @@ CSS = """
 .gp-command pre { flex: 1; margin: 0; padding: 0; background: none; white-space: pre-wrap; overflow-wrap: anywhere; }
 .gp-command code { padding: 0; background: none; color: inherit; font: .875rem/1.6 "Source Code Pro", monospace; }
 .gp-command button {
-  border: 0; padding: 0; background: none; color: inherit; font: inherit; font-size: .8rem; line-height: 1.4rem;
-  opacity: .7; cursor: pointer;
+  border: 0; padding: 0; background: none; color: inherit; font: inherit; font-size: .8rem; text-align: right;
+  min-width: 4rem; min-height: 1.5rem; opacity: .7; cursor: pointer;
 }
 .gp-command button:is(:hover, :focus-visible) { opacity: 1; text-decoration: underline; }
-.gp-command[data-copied] button { font-size: 0; }
-.gp-command[data-copied] button::after { font-size: .8rem; content: "Copied"; }
-.gp-command[data-copied="no"] button::after { content: "Select it"; }
+[data-testid=stElementContainer]:has(> .stHtml > script) { display: none; }
 @media (max-width: 960px) {
   .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
   section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }
@@ -148,6 +146,7 @@ LINK = """
   if (window.gravityLink) return;
   window.gravityLink = true;
   const copy = async words => {
+    const place = document.activeElement;
     try {
       await navigator.clipboard.writeText(words);
       return true;
@@ -158,15 +157,22 @@ LINK = """
       text.select();
       const done = document.execCommand("copy");
       text.remove();
+      place.focus({preventScroll: true});
       return done;
     }
   };
   document.addEventListener("click", async event => {
-    const of = event.target.closest && event.target.closest(".st-key-copy-link, .gp-command button");
-    if (!of) return;
-    const box = of.closest(".gp-command") || of, command = box.querySelector("code");
-    box.dataset.copied = await copy(command ? command.textContent : location.href) ? "yes" : "no";
-    setTimeout(() => delete box.dataset.copied, 2500);
+    const box = event.target.closest && event.target.closest(".st-key-copy-link, .gp-command button");
+    if (!box) return;
+    const command = box.closest(".gp-command");
+    const isCopied = await copy(command ? command.querySelector("code").textContent : location.href);
+    if (command) {
+      box.textContent = isCopied ? "Copied" : "Select it";
+      setTimeout(() => { box.textContent = "Copy"; }, 2500);
+    } else {
+      box.dataset.copied = isCopied ? "yes" : "no";
+      setTimeout(() => delete box.dataset.copied, 2500);
+    }
   });
   document.addEventListener("keydown", event => {
     const side = {ArrowLeft: "previous", ArrowRight: "next"}[event.key];

@@ -37,6 +37,7 @@ def main() -> None:
     """Draw one page."""
     st.set_page_config(page_title="Gravity Probe", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
     st.html(look.CSS)
+    st.html(look.SCRIPTS, unsafe_allow_javascript=True)  # our own text, always the same
     page = st.navigation([st.Page(path, title=title, icon=icon) for path, title, icon in PAGES])
     state.read_url()
     if page.title != "Live":
@@ -67,7 +68,6 @@ def main() -> None:
             components.show_failure(error)
     else:
         _nothing_yet(page.title)
-    st.html(look.SCRIPTS, unsafe_allow_javascript=True)  # our own text, always the same; behind the page: it has a gap
 
 
 def _prepare() -> bool:

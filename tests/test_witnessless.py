@@ -37,6 +37,7 @@ from probes.tasks.restore import Lineages
 from probes.tasks.summarise import summarise
 from probes.terminal import console
 from probes.terminal.show_run import probe_table, summary_table
+from tests.app.commands import commands_of
 from tests.app.test_pages import PAGES
 from tests.builders import save_fine_tunes
 
@@ -306,7 +307,7 @@ def test_the_overview_opens_with_the_answer(monkeypatch, runs, places, tmp_path)
     measure(lineage_of(places), PROMPTS, tmp_path / "silent", settings=FAST)
     at = open_page(monkeypatch, tmp_path, "silent", "views/overview.py")
     assert "not judged yet" in at.title[0].value
-    assert "gravity-probe evaluate" in at.code[0].value
+    assert "gravity-probe evaluate" in commands_of(at)[0]
 
 
 def open_page(monkeypatch, root, name, page) -> AppTest:

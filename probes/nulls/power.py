@@ -23,6 +23,7 @@ from probes.nulls.permutation import contrast_folds, studentise_joint, welch
 from probes.nulls.plants import REPLICATES, SHAM, Planting, Plants, own_sham
 from probes.nulls.resampling import flip_signs
 from probes.nulls.shams import Shams
+from probes.statistics import ALPHA
 
 ALIGNMENT = 0.5
 ENOUGH = 0.8
@@ -53,7 +54,7 @@ def measure_power(
     shams: Shams | None = None,
     *,
     alignment: float = ALIGNMENT,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> Power:
     """Power of every test that can be made at this layer, for this checkpoint.
 

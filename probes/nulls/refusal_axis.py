@@ -19,6 +19,7 @@ from probes.nulls.draws import NullDraws
 from probes.nulls.layer import LayerNulls
 from probes.nulls.plants import Planting
 from probes.nulls.power import ALIGNMENT, ENOUGH
+from probes.statistics import ALPHA
 
 Answer = Literal["also_off", "along_only", "not_separable", "not_defined"]
 NAME, _STATISTIC = "off_refusal_axis", "alignment_off_refusal_axis"
@@ -53,7 +54,7 @@ def look_off_refusal_axis(
     refusal: Float[np.ndarray, " d_model"],
     *,
     alignment: float = ALIGNMENT,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> OffRefusalAxis:
     """Test the return off the refusal axis.
 

@@ -13,6 +13,7 @@ from probes.drift import Grams, Groups, group_codes, split_weights, too_few_grou
 from probes.drift.inner_products import Gram, squared_distances
 from probes.nulls.draws import NullDraws
 from probes.nulls.permutation import Permutations, weaker
+from probes.statistics import ALPHA
 
 STATISTIC = "alignment_crossfit"
 FoldSigns = tuple[Float32[np.ndarray, "draw unit"], Int[np.ndarray, " prompt"]]  # signs of units, and whose they are
@@ -62,7 +63,7 @@ class Resampling:
         pairs: Groups | None = None,
         draws: int = 10_000,
         permutations: int = 9_999,
-        alpha: float = 0.05,
+        alpha: float = ALPHA,
         seed: int = 0,
     ) -> Resampling:
         """Draw everything for these prompts.

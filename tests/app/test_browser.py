@@ -326,7 +326,7 @@ def test_the_arrow_keys_step_through_layers_and_the_link_is_copied(served, page)
     assert link == page.url
     page.goto(f"{served}/run?run=demo")
     page.get_by_role("button", name="Copy", exact=True).first.click()
-    page.locator(".gp-command[data-copied=yes]").wait_for()
+    page.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == page.locator(".gp-command code").first.text_content()
     second_page = page.context.browser.new_page()
     second_page.set_default_timeout(PATIENCE)

@@ -72,7 +72,7 @@ ALL_PAGES = """
 import sys
 from streamlit.testing.v1 import AppTest
 
-MODELS = {"torch", "transformers", "transformer_lens", "umap"}
+MODELS = {"torch", "transformers", "transformer_lens", "umap", "sklearn"}
 sys.argv = ["main.py", sys.argv[1]]
 at = AppTest.from_file("app/main.py", default_timeout=120).run()
 sys.path.insert(0, "app")

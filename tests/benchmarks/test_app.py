@@ -145,16 +145,23 @@ CHANGE = """
     const {top, bottom, width} = box.getBoundingClientRect();
     return bottom > 0 && top < innerHeight && width > 0;
   };
+  let hasBegun = false;
+  const note = (part, isOld, now) => {  // the second frame after the last old one: what is drawn is there
+    if (isOld) delete ends[part];
+    else ends[part] = ends[part] || {frames: 0};
+    if (ends[part] && ++ends[part].frames === 2) ends[part].at = now;
+  };
   const look = now => {
     const isRunning = document.querySelector("[data-testid=stApp]").dataset.testScriptState !== "notRunning";
     const old = Array.from(document.querySelectorAll("[data-testid=stMain] [data-stale=true]"));
-    const isWaiting = location.href === address;
-    if ((isRunning || isWaiting) && !old.length || old.some(isInView)) delete ends.view;
-    else ends.view ??= now;
-    if (isRunning || isWaiting) delete ends.page;
-    else ends.page ??= now;
-    if (now - ends.page > rest) window.change = {view: (ends.view - start) / 1000, page: (ends.page - start) / 1000};
-    else requestAnimationFrame(look);
+    hasBegun ||= old.length > 0;
+    note("page", isRunning || location.href === address, now);
+    note("view", old.some(isInView) || !(hasBegun || ends.page), now);
+    if (ends.view?.at && now - ends.page?.at > rest) {
+      window.change = {view: (ends.view.at - start) / 1000, page: (ends.page.at - start) / 1000};
+    } else {
+      requestAnimationFrame(look);
+    }
   };
   window.change = null;
   requestAnimationFrame(look);
