@@ -6,6 +6,7 @@ looks at the form alone.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def babble(text: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=4)  # a reading of one answer asks thrice
 def find_loop(text: str) -> Loop | None:
     """Where one stretch says the same over and over, or the whole text lives on a handful of words; None: nowhere."""
     stuck = _STUCK.search(text)
@@ -81,7 +83,7 @@ def find_loop(text: str) -> Loop | None:
     places = [match.span() for match in _WORD.finditer(text)]
     words = [text[start:end].lower() for start, end in places]
     needed = max(_LOOPED_WORDS, _LOOP_SHARE * len(words))
-    for period in range(1, min(_LONGEST_PERIOD, len(words)) + 1):
+    for period in range(1, min(_LONGEST_PERIOD, len(words) // _TURNS) + 1):
         length, start = _longest_loop(words, period)
         if length >= needed:
             return Loop(places[start][0], places[start + period][0])
