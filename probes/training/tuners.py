@@ -115,6 +115,12 @@ def check_tuner(name: str, options: Mapping[str, Any], *, steps: int, rank: int 
         raise _no_such_tuner(name)
     config = configurations[name]()
     _refuse_rewriting(name, options)
+    if name == ADALORA and "r" in options:
+        raise UsageError(
+            "adalora does not use r",
+            got=f"r={options['r']}",
+            expected="init_r, the rank that each module begins with, and target_r, their mean in the end",
+        )
     checked = check_options(name, options, _option_types(config))
     try:
         return config(**_defaults(name, checked, steps, rank))

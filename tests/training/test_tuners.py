@@ -66,6 +66,7 @@ def test_what_cannot_be_measured_is_refused_by_name(name: str) -> None:
         ("lora", {"r": "many"}, "lora: r is of another type; got 'many'; expected int"),
         ("lora", {"init_lora_weights": "pissa_niter_4"}, "drawn anew at each loading"),
         ("adalora", {"tinit": 9}, "budgeting phase"),
+        ("adalora", {"r": 8}, "adalora does not use r; got r=8; expected init_r"),
         ("full", {"r": 4}, "full has no option 'r'"),
     ],
 )
