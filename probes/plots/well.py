@@ -83,9 +83,9 @@ def make_well(prompts: pd.DataFrame, wide: Limits, high: Limits, places: int = _
     """
     from scipy.stats import gaussian_kde
 
-    if not has_well(prompts):
-        return None
     groups, earlier = _groups(prompts)
+    if not _are_enough(groups):
+        return None
     along = np.linspace(*wide, places)
     across = np.linspace(*high, max(24, round(places * (high[1] - high[0]) / (wide[1] - wide[0]))))
     spots = np.stack([part.ravel() for part in np.meshgrid(along, across)])
@@ -101,7 +101,11 @@ def make_well(prompts: pd.DataFrame, wide: Limits, high: Limits, places: int = _
 
 def has_well(prompts: pd.DataFrame) -> bool:
     """Whether `make_well` makes one of these prompts."""
-    groups, _ = _groups(prompts)
+    return _are_enough(_groups(prompts)[0])
+
+
+def _are_enough(groups: Sequence[Float[np.ndarray, "prompt 2"]]) -> bool:
+    """Whether each group has prompts enough, and not all on one line."""
     return all(len(own) >= _FEWEST and np.linalg.matrix_rank(own - own.mean(axis=0)) == 2 for own in groups)
 
 
@@ -157,8 +161,9 @@ def contour(
         fig.add_traces([{**_map(well, ink), "colorbar": {**style.colour_bar(colours), **_BAR_TITLE, "len": 0.8}}])
     ends: list[labels.Spot] = []
     notes: list[dict[str, Any]] = []
-    names_of_far = far_names(paths.sort_values("step").groupby(["arm", "seed"], as_index=False).last())
-    for arm, seed, path in ways(paths):
+    last = paths.sort_values("step").groupby(["arm", "seed"], as_index=False).last() if far else paths[:0]
+    names_of_far, every = far_names(last), ways(paths)
+    for arm, seed, path in every:
         fig.add_traces([_path(arm, seed, path)])
         x, y = list(path["along"]), list(path["across"])
         if arm in far and not (wide[0] <= x[-1] <= wide[1] and high[0] <= y[-1] <= high[1]):
@@ -167,6 +172,7 @@ def contour(
             ends.append(labels.Spot(x[-1], y[-1], style.plain(arm), colours.text))
     fig.add_traces(_roles(paths))
     near = paths[~paths["arm"].isin(far)]
+    near_ways = [(list(way["along"]), list(way["across"])) for arm, _, way in every if arm not in far]
     roles = [
         labels.Spot(row.along, row.across, witness if row.arm == "witness" else row.arm, colours.text)
         for row in paths[paths["arm"].isin(ROLES)].itertuples()
@@ -175,7 +181,7 @@ def contour(
     def boxes(scale: labels.Scale) -> list[labels.Boxes]:
         return [
             labels.marks(zip(near["along"], near["across"], strict=True), scale),
-            *(labels.line(list(way["along"]), list(way["across"]), scale) for _, _, way in ways(near)),
+            *(labels.line(along, across, scale) for along, across in near_ways),
             labels.left_of(wide[0], scale),
             labels.above_and_below(high, scale),
         ]
