@@ -104,7 +104,7 @@ def has_well(prompts: pd.DataFrame) -> bool:
     return _are_enough(_groups(prompts)[0])
 
 
-def _are_enough(groups: Sequence[Float[np.ndarray, "prompt 2"]]) -> bool:
+def _are_enough(groups: Sequence[Float[np.ndarray, "_ 2"]]) -> bool:
     """Whether each group has prompts enough, and not all on one line."""
     return all(len(own) >= _FEWEST and np.linalg.matrix_rank(own - own.mean(axis=0)) == 2 for own in groups)
 
