@@ -167,7 +167,7 @@ LINK = """
     const command = box.closest(".gp-command");
     const isCopied = await copy(command ? command.querySelector("code").textContent : location.href);
     if (command) {
-      box.textContent = isCopied ? "Copied" : "Select it";
+      box.textContent = isCopied ? "Copied" : "Not copied";
       setTimeout(() => { box.textContent = "Copy"; }, 2500);
     } else {
       box.dataset.copied = isCopied ? "yes" : "no";

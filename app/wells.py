@@ -10,7 +10,7 @@ from app import cache, cached_figures, charts
 from app.cache import Key
 from app.components import Context
 from probes.lineage import ROLES
-from probes.plots import well, well_surface
+from probes.plots import well, well_depth, well_surface
 from probes.plots.style import InkName
 
 TABLES = ("maps/plane", "projections")
@@ -32,18 +32,18 @@ def harmful_prompts(key: Key, *layers: int) -> pd.DataFrame:
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def density(key: Key, layer: int) -> well.Well | None:
+def density(key: Key, layer: int) -> well_depth.Well | None:
     """The density at a layer; None where there are too few prompts for one."""
     prompts, paths = harmful_prompts(key, layer), cache.plane_rows(key, layer)
     if prompts.empty or paths.empty:
         return None
     wide, high, _ = well.limits_of(prompts, paths, 1.5)
-    return well.make_well(prompts, wide, high)
+    return well_depth.make_well(prompts, wide, high)
 
 
 def draw(run: Context, view: str) -> None:
     """The well of the selected layer, as a `surface` or as `contours`; nothing where there is no density."""
-    if cache.plane_rows(run.key, run.layer).empty or not well.has_well(harmful_prompts(run.key, run.layer)):
+    if cache.plane_rows(run.key, run.layer).empty or not well_depth.has_well(harmful_prompts(run.key, run.layer)):
         return
     space = view == "surface"
     figure = cached_figures.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)

@@ -10,7 +10,7 @@ from app import cache, cached_figures, charts, components, wells, widgets
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
-from probes.plots import well
+from probes.plots import well, well_depth
 from probes.plots.browser import find_browser, to_gif
 from probes.plots.displacement_by_layer import evenly
 from probes.plots.style import InkName
@@ -45,7 +45,7 @@ def show(run: Context) -> None:
         _offer_animation(run)
 
 
-def _answer(run: Context, density: well.Well | None, paths: pd.DataFrame) -> tuple[str, str]:
+def _answer(run: Context, density: well_depth.Well | None, paths: pd.DataFrame) -> tuple[str, str]:
     """How many basins there are at the layer, and how deep the selected checkpoint's mean lies in them."""
     at = components.layer_name(run.layer)
     if density is None:
@@ -55,7 +55,11 @@ def _answer(run: Context, density: well.Well | None, paths: pd.DataFrame) -> tup
     lead = "Deep is where harmful prompts are dense: those of the aligned model, and those of the models before it."
     if len(own):
         depth = float(density.depth_at(own["along"].iloc[:1], own["across"].iloc[:1])[0])
-        words = "where hardly any prompt lies" if depth >= well.CEILING else f"{depth:.1f} nats above the deepest place"
+        words = (
+            "where hardly any prompt lies"
+            if depth >= well_depth.CEILING
+            else f"{depth:.1f} nats above the deepest place"
+        )
         lead += f" {run.trajectory.capitalize()}, step {run.step:,}, lies {words}."
     return f"{basins} at {at}", lead
 

@@ -13,7 +13,8 @@ from probes.lineage import ROLES
 from probes.plots import scenes, style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.style import InkName
-from probes.plots.well import CEILING, SCALES, Well, caption_of, limits_of, make_well, title_of, ways
+from probes.plots.well import SCALES, caption_of, limits_of, title_of, ways
+from probes.plots.well_depth import CEILING, Well, make_well
 
 _HEIGHT = 680
 _GRID = 88  # places along: enough for a smooth surface, and light enough to turn

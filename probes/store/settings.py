@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probes.errors import UsageError, did_you_mean
+from probes.statistics import ALPHA
 from probes.store.documents import read_toml
 
 
@@ -53,7 +54,7 @@ class Settings(BaseModel):
     permutations: int = Field(9_999, ge=99, description="Label permutations and sign flips.")
     shams: int = Field(39, ge=19, description="Noised copies of the aligned model behind the sham tests.")
     sham_arms: tuple[str, ...] = Field(("baseline",), description="Arms whose last checkpoint has sham tests.")
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="Level of every test of the verdict.")
+    alpha: float = Field(ALPHA, gt=0, lt=0.5, description="Level of every test of the verdict.")
     power_alignment: float = Field(0.5, gt=0, lt=1, description="Alignment at which the power of a test is given.")
     served: dict[str, str] = Field(
         {}, description="Checkpoints that answer behind an OpenAI-compatible server: name in the run → MODEL@URL."

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import gaussian_kde
 
 from probes.plots import well
-from probes.plots.well import CEILING, make_well
+from probes.plots.well_depth import CEILING, Well, make_well
 from probes.plots.well_surface import surface
 
 WIDE, HIGH = (-1.0, 2.0), (-1.0, 1.0)
@@ -77,7 +77,7 @@ def test_the_estimator_is_stated_and_a_density_is_not_called_a_force(draw):
 def test_paths_are_opaque_lie_above_the_surface_and_end_where_it_ends():
     fig = surface(prompts(), paths(), subtitle="")
     ground = next(trace for trace in fig.data if trace.type == "surface")
-    density = well.Well(np.array(ground.x), np.array(ground.y), np.array(ground.z), (), ())
+    density = Well(np.array(ground.x), np.array(ground.y), np.array(ground.z), (), ())
     lines = [trace for trace in fig.data if trace.type == "scatter3d" and trace.legendgroup]
     assert {trace.legendgroup for trace in lines} == {"baseline", "block", "push"}
     for trace in lines:
