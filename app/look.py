@@ -50,6 +50,7 @@ CSS = """
 .st-key-copy-link[data-copied]::after { font-size: .85rem; opacity: .68; }
 .st-key-copy-link[data-copied="yes"]::after { content: "Copied."; }
 .st-key-copy-link[data-copied="no"]::after { content: "Copy it from the address bar."; }
+.gp-room { border-radius: .4rem; background: color-mix(in srgb, currentColor 4%, transparent); }
 .gp-command {
   display: flex; align-items: flex-start; gap: 1rem; padding: .7rem .9rem; border-radius: .4rem;
   background: color-mix(in srgb, currentColor 6%, transparent);
@@ -61,7 +62,7 @@ CSS = """
   min-width: 4rem; min-height: 1.5rem; opacity: .7; cursor: pointer;
 }
 .gp-command button:is(:hover, :focus-visible) { opacity: 1; text-decoration: underline; }
-[data-testid=stElementContainer]:has(> .stHtml > script) { display: none; }
+[data-testid=stElementContainer]:has(> .stHtml > script), .st-key-draw-rest { display: none; }
 @media (max-width: 960px) {
   .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
   section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }
@@ -182,6 +183,30 @@ LINK = """
     const button = document.querySelector(`.st-key-layer-${side} button`);
     if (button) button.click();
   });
+})();
+</script>
+"""
+
+# A page that is opened ends after its first pictures (`app.in_turn`). This asks for the rest once they are painted, and
+# again should the answer not come.
+TURN = """
+<script>
+(() => {
+  if (window.gravityTurn) return;
+  window.gravityTurn = true;
+  const patience = 3000;
+  let asked = -patience;
+  const ask = () => {
+    const button = document.querySelector(".st-key-draw-rest button"), now = performance.now();
+    if (!button) asked = -patience;
+    if (!button || now - asked < patience) return;
+    const charts = Array.from(document.querySelectorAll("[class*='st-key-chart-']"));
+    if (!charts.every(chart => chart.querySelector(".main-svg"))) return;
+    asked = now;
+    requestAnimationFrame(() => requestAnimationFrame(() => button.click()));
+    setTimeout(ask, patience);
+  };
+  new MutationObserver(ask).observe(document.body, {childList: true, subtree: true});
 })();
 </script>
 """
@@ -323,4 +348,4 @@ PANNING = """
 })();
 </script>
 """
-SCRIPTS = CAMERAS + LINK + NAMES + FONTS + PANNING + f"<script>{keys.SCRIPT}</script>"
+SCRIPTS = CAMERAS + LINK + TURN + NAMES + FONTS + PANNING + f"<script>{keys.SCRIPT}</script>"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import bench, cache, components, look, sidebar, state, widgets
+from app import bench, cache, components, in_turn, look, sidebar, state, widgets
 from app.cache import Key
 from probes.errors import GravityError
 from probes.plots.style import InkName
@@ -39,6 +39,7 @@ def main() -> None:
     st.html(look.CSS)
     st.html(look.SCRIPTS, unsafe_allow_javascript=True)  # our own text, always the same
     page = st.navigation([st.Page(path, title=title, icon=icon) for path, title, icon in PAGES])
+    in_turn.begin(page.title)
     state.read_url()
     if page.title != "Live":
         bench.free()
@@ -62,6 +63,7 @@ def main() -> None:
             st.warning(components.as_text(sentence))
         try:
             page.run()
+            in_turn.pause()
         except GravityError as error:
             # A page reads what its heading needs before it draws anything, and guards the rest by sections.
             components.header(page.title, "This page cannot be drawn")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from probes.cli import app
@@ -17,11 +16,11 @@ from probes.statistics import decimal
 from probes.store.settings import Settings
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import judge
+from tests.app.visiting import visitor
 from tests.behaviour.test_stage import ASKED
 from tests.measured import measured_run
 
 ROOT = Path(__file__).parents[1]
-MAIN = str(ROOT / "app" / "main.py")
 DEMO = ROOT / "data" / "demo-run"
 
 
@@ -39,7 +38,7 @@ def run(tmp_path_factory):
 
 def overview(path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py", str(path)])
-    at = AppTest.from_file(MAIN, default_timeout=240).run()
+    at = visitor(timeout=240).run()
     assert not at.exception
     body = " ".join(element.proto.body for element in at.get("html"))
     return at.title[0].value.replace("\\", ""), re.sub(r"<[^>]+>", " ", body)

@@ -39,6 +39,7 @@ from probes.terminal import console
 from probes.terminal.show_run import probe_table, summary_table
 from tests.app.commands import commands_of
 from tests.app.test_pages import PAGES
+from tests.app.visiting import visitor
 from tests.builders import save_fine_tunes
 
 PROMPTS = PromptSet.of(
@@ -54,7 +55,6 @@ QUESTIONS = Evaluation(
 )
 FAST = Settings(bootstraps=20, splits=4, draws=99, permutations=99, shams=19)
 ESTIMATE = "ablated: an estimate"
-MAIN = str(Path(__file__).parents[1] / "app" / "main.py")
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +313,4 @@ def test_the_overview_opens_with_the_answer(monkeypatch, runs, places, tmp_path)
 def open_page(monkeypatch, root, name, page) -> AppTest:
     st.cache_data.clear()
     monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
-    at = AppTest.from_file(MAIN, default_timeout=120)
-    at.query_params["run"] = name
-    return at.switch_page(page).run()
+    return visitor({"run": name}).switch_page(page).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import cache, components, prompt_choice, returning, tables, widgets, workbench
+from app import cache, components, in_turn, prompt_choice, returning, tables, widgets, workbench
 from app.components import Context
 from probes.plots import style
 from probes.statistics import MEASURES, statistic_of
@@ -31,6 +31,7 @@ def show(run: Context) -> None:
     choice.control("Measure", default=first, widget=st.selectbox, help=statistic_of(measure).reading or None)
     with components.section():
         returning.by_step(run, measure)
+    in_turn.pause()
     with components.section():
         returning.against_return(run, measure)
     if prompt_choice.prompts(run):

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, pair, tables, widgets, workbench
+from app import cache, cached_figures, charts, components, in_turn, pair, tables, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.plots import by_layer, directions, style
@@ -31,6 +31,7 @@ def show(run: Context) -> None:
     st.header("Layer by layer", anchor=False)
     with components.section():
         _layers(run, first, second, names, pair_rows)
+    in_turn.pause()
     with components.section():
         _show_transfer(run, places, first, second, names)
     st.header("Weights", anchor=False)

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, moved_prompts, ranking_scores, tables, widgets
+from app import cache, cached_figures, charts, components, in_turn, moved_prompts, ranking_scores, tables, widgets
 from app.cache import Key
 from app.components import Context
 from probes.attribution.clusters import sum_clusters
@@ -70,6 +70,7 @@ def show(run: Context) -> None:
     with components.section():
         figure = cached_figures.figure(_figure, run.key, name, ranking, run.arm, run.subtitle(), run.ink)
         charts.chart(figure, table, name="cumulative", alt=f"Sum of {ranking} over ranked examples")
+    in_turn.pause()
     st.header("Examples", anchor=False)
     ordered = table.sort_values(ranking, ascending=False, kind="stable")
     with components.section():

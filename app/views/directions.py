@@ -15,6 +15,7 @@ from app import (
     components,
     direction_choice,
     exporting,
+    in_turn,
     intervening,
     state,
     tables,
@@ -63,6 +64,7 @@ def show(run: Context) -> None:
             name="turning",
             alt="Angle, gap and AUROC of the direction by step, for every arm",
         )
+    in_turn.pause()
     view = widgets.DIRECTION_VIEWS.control("More views", label_visibility="collapsed")
     with components.section():
         _VIEWS[view](run, checkpoint, direction)

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, stepping, tables, widgets, workbench
+from app import cache, cached_figures, charts, components, in_turn, stepping, tables, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -51,6 +51,7 @@ def show(run: Context) -> None:
         else:
             components.note(f"No displacement is defined at {components.layer_name(run.layer)}.")
     widgets.ACROSS.control("Off the way back")
+    in_turn.pause()
     if len(own):
         with components.section():
             _table(own)

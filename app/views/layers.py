@@ -8,7 +8,18 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, direction_choice, module_ranks, state, tables, widgets
+from app import (
+    cache,
+    cached_figures,
+    charts,
+    components,
+    direction_choice,
+    in_turn,
+    module_ranks,
+    state,
+    tables,
+    widgets,
+)
 from app.cache import Key
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
@@ -62,6 +73,7 @@ def show(run: Context) -> None:
                 alt=f"{statistic} of {run.trajectory} over layers and steps; a click on a cell opens it",
             )
             components.note("Click a cell, or choose layer and step in the sidebar, for its prompts. ★ headline layer.")
+    in_turn.pause()
     with components.section():
         module_ranks.show_ranks(run)
     with components.section():

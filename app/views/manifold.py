@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, components, pair, prompt_rows, widgets, workbench
+from app import cache, cached_figures, components, in_turn, pair, prompt_rows, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.errors import RunFolderError
@@ -58,6 +58,7 @@ def show(run: Context) -> None:
     )
     with components.section():
         _map(run, _Map(method, fit, axes, frozenset(names)))
+    in_turn.pause()
     st.header("Check it", anchor=False)
     _controls_of_map(*first)
 
@@ -137,6 +138,8 @@ def _map(run: Context, place: _Map) -> None:
                 with right:
                     st.header("Prompts", anchor=False)
                     workbench.cards(run, flat=place.axes == 2)
+        if not in_turn.is_whole():  # a button of this fragment would draw no more than the fragment
+            return
         st.header("Prompts of the two checkpoints", anchor=False)
         pair.controls(run)
         workbench.table(run)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, intervening, returning, stepping, tables, wells
+from app import cache, cached_figures, charts, components, in_turn, intervening, returning, stepping, tables, wells
 from app.components import Context
 from probes.lineage import NO_WITNESS
 from probes.nulls import NO_FURTHER_PASS
@@ -30,6 +30,7 @@ def show(run: Context) -> None:
     _answer(run, verdicts)
     with components.section():
         _well(run)
+    in_turn.pause()
     with components.section():
         figure = cached_figures.lineage_figure(run.key, run.layer, run.subtitle(), run.witness, run.ink)
         charts.chart(
@@ -66,7 +67,10 @@ def _show_without_witness(run: Context) -> None:
         _why(answer["text"])
     components.notices(run)
     components.note(f"The way back, its tests and its level are not defined: {NO_WITNESS}.")
-    for section in (stepping.probe_section, stepping.steps_without_witness, _behaviour, _table):
+    with components.section():
+        stepping.probe_section(run)
+    in_turn.pause()
+    for section in (stepping.steps_without_witness, _behaviour, _table):
         with components.section():
             section(run)
 

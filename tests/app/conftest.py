@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from probes.prompts import data_folder
-from tests.app.serving import CHROMIUM, MAIN, QUIET, serve
+from tests.app.serving import CHROMIUM, QUIET, serve
+from tests.app.visiting import visitor
 
 DEMO = Path(data_folder()) / "demo-run"
 
@@ -19,10 +19,7 @@ def visit(monkeypatch):
 
     def open_at(page, query, run=DEMO):
         monkeypatch.setattr(sys, "argv", ["main.py", str(run)])
-        at = AppTest.from_file(str(MAIN), default_timeout=120)
-        for name, value in query.items():
-            at.query_params[name] = value
-        at.switch_page(f"views/{page}.py").run()
+        at = visitor(query).switch_page(f"views/{page}.py").run()
         assert not at.exception
         assert not at.error
         return at

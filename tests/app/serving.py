@@ -16,6 +16,7 @@ MAIN = Path(__file__).parents[2] / "app" / "main.py"
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PATIENCE = 120_000  # milliseconds
+ENDED = "[data-testid=stApp][data-test-script-state=notRunning]"
 
 
 @contextlib.contextmanager
@@ -32,6 +33,11 @@ def serve(root):
     finally:
         server.terminate()
         server.wait(30)
+
+
+def settle(page):
+    """Wait until a page in a browser is drawn to its end: it stops once on the way, after its first pictures."""
+    page.locator(f"{ENDED}:not(:has(.st-key-draw-rest))").wait_for()
 
 
 def free_port():

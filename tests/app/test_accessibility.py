@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from tests.app.serving import CHROMIUM, MAIN, PATIENCE
+from tests.app.serving import CHROMIUM, MAIN, PATIENCE, settle
 
 pytestmark = [
     pytest.mark.browser,
@@ -36,29 +36,25 @@ def _findings(page):
     ]
 
 
-def _wait_for_its_end(page):
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_has_no_grave_finding_light_or_dark(page, name):
     page.emulate_media(color_scheme="light")
     page.get_by_role("link", name=name.capitalize(), exact=True).click()
     page.locator(".gp-kicker").get_by_text(name.capitalize(), exact=True).wait_for()
     page.get_by_text("Save figures as").wait_for()
-    _wait_for_its_end(page)
+    settle(page)
     light = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     assert _findings(page) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(
         "was => getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor !== was", arg=light
     )
-    _wait_for_its_end(page)
+    settle(page)
     assert _findings(page) == []
 
 
 def test_a_grave_finding_is_found(page):
-    _wait_for_its_end(page)
+    settle(page)
     page.evaluate(
         "document.querySelector('[data-testid=stMainBlockContainer]')"
         ".insertAdjacentHTML('afterbegin', '<p style=\"color:#bbb;background:#fff\">pale</p>')"

@@ -12,7 +12,7 @@ from probes.run import Run
 from probes.stages.maps import MapOptions, write_maps
 from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
-from tests.app.serving import CHROMIUM, PATIENCE, serve
+from tests.app.serving import CHROMIUM, PATIENCE, serve, settle
 from tests.synthetic import write_run
 
 pytestmark = [
@@ -73,7 +73,7 @@ def _whole(page, text):
     """Wait for a page to its end: its heading comes before its widgets."""
     _heading(page, text)
     page.get_by_text("Save figures as").wait_for()
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    settle(page)
 
 
 def _wait_for_choices(page, *choices):
@@ -124,7 +124,7 @@ def test_a_figure_is_drawn_once_at_its_width(served, page, name):
     page.add_init_script(DRAWN_AGAIN)
     page.goto(f"{served}/{name}?run=demo")
     page.get_by_text("Save figures as").wait_for()
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    settle(page)
     page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
     page.wait_for_timeout(1500)
     again = page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), plot => plot.again)")

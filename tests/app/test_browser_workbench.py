@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 import pytest
 
-from tests.app.serving import CHROMIUM, PATIENCE
+from tests.app.serving import CHROMIUM, PATIENCE, settle
 
 pytestmark = [
     pytest.mark.browser,
@@ -44,7 +44,7 @@ def fresh(browser):
 
 def still(page):
     page.get_by_text("Save figures as").wait_for(state="attached")
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    settle(page)
     page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
     page.wait_for_timeout(800)  # the pictures are drawn after the script has ended
 

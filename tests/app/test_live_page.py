@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from app import look
 from probes.tasks.ask import Bench
-from tests.app.test_pages import MAIN, commands, query, title, words
+from tests.app.test_pages import commands, query, title, words
+from tests.app.visiting import turn_to, visitor
 from tests.builders import tiny_model, tiny_tokenizer
 from tests.measured import measured_run
 from tests.synthetic import TRICKY
@@ -37,10 +37,7 @@ def opened(monkeypatch):
 
     def run(root, **selection):
         monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
-        at = AppTest.from_file(MAIN, default_timeout=120)
-        for name, value in selection.items():
-            at.query_params[name] = value
-        return at.switch_page(PAGE).run()
+        return visitor(selection).switch_page(PAGE).run()
 
     return run
 
@@ -146,11 +143,9 @@ def test_it_is_freed_by_its_button_and_by_leaving_the_page(opened, home, benches
     assert "on disk" in words(at)
     at = load(at)
     assert len(held(benches)) == 1
-    at.switch_page("views/layers.py")
-    at.run()
+    turn_to(at, "views/layers.py")
     assert not held(benches)
-    at.switch_page(PAGE)
-    at.run()
+    turn_to(at, PAGE)
     assert not held(benches)
     assert not at.get("plotly_chart")
 

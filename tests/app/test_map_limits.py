@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
-MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
+from tests.app.visiting import visitor
+
 DEMO = Path(__file__).parents[2] / "data" / "demo-run"
 
 
@@ -20,10 +20,8 @@ def layers(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py", str(DEMO.parent)])
 
     def open_page(**query):
-        at = AppTest.from_file(MAIN, default_timeout=120)
-        for name, value in {"run": "demo-run", "statistic": "return_fraction", **query}.items():
-            at.query_params[name] = value
-        return at.switch_page("views/layers.py").run()
+        place = {"run": "demo-run", "statistic": "return_fraction", **query}
+        return visitor(place).switch_page("views/layers.py").run()
 
     return open_page
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
-from tests.app.test_pages import MAIN, PAGES
+from tests.app.test_pages import PAGES
+from tests.app.visiting import visitor
 
 DEMO = Path(__file__).parents[2] / "data" / "demo-run"
 # 19% for 19 %; -0.66 for −0.66, where the sign does not join words or numbers, as in 2026-01-02 or block-0.
@@ -46,9 +46,7 @@ def numbers_of(table):
 def test_numbers_are_written_one_way(page, monkeypatch):
     st.cache_data.clear()
     monkeypatch.setattr(sys, "argv", ["main.py", str(DEMO.parent)])
-    at = AppTest.from_file(MAIN, default_timeout=120)
-    at.query_params["run"] = "demo-run"
-    at.switch_page(page).run()
+    at = visitor({"run": "demo-run"}).switch_page(page).run()
     assert not at.exception
     assert not at.error
     assert at.title

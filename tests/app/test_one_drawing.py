@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import streamlit as st
 from plotly.offline import get_plotlyjs
-from streamlit.testing.v1 import AppTest
 
 from app import one_drawing
 from probes.plots.sheet import Sheet, unchecked
 from tests.app.serving import CHROMIUM
+from tests.app.visiting import visitor
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 DEMO = Path(__file__).parents[2] / "data" / "demo-run"
@@ -58,10 +58,7 @@ def figures(monkeypatch):
     monkeypatch.setattr(one_drawing, "to_send", note)
     for path in sorted((MAIN.parent / "views").glob("[a-z]*.py")):
         for view in ({}, {"axes": "3d", "well": "surface", "paths": "space"}):
-            at = AppTest.from_file(str(MAIN), default_timeout=120)
-            for name, value in {"run": "demo-run", **view}.items():
-                at.query_params[name] = value
-            at.switch_page(f"views/{path.name}").run()
+            at = visitor({"run": "demo-run", **view}).switch_page(f"views/{path.name}").run()
             assert not at.exception
     return pairs
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from probes.run import Run
 from probes.statistics import decimal, percent
+from tests.app.visiting import turn_to, visitor
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "data" / "demo-run"
@@ -22,17 +22,13 @@ LAST, EARLIER = ("baseline", 100, 2), ("block", 20, 1)
 def screens(request):
     """The words of every page on the shipped run at one place, and the place."""
     arm, step, layer = request.param
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
-    for name, value in {"arm": arm, "step": str(step), "layer": str(layer)}.items():
-        at.query_params[name] = value
+    at = visitor({"arm": arm, "step": str(step), "layer": str(layer)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["main.py", str(DEMO)])
         at.run()
         pages = {"overview": read(at)}
         for page in ("layers", "displacement", "trajectories", "compare", "directions", "behaviour"):
-            at.switch_page(f"views/{page}.py")
-            at.run()
-            pages[page] = read(at)
+            pages[page] = read(turn_to(at, f"views/{page}.py"))
     return request.param, pages
 
 

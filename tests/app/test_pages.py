@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from app import look
 from app.state import runs
@@ -23,6 +22,7 @@ from probes.stages.pairs import write_pairs
 from probes.stages.spectra import write_spectra
 from probes.stages.weights import write_weights
 from tests.app.commands import commands_of
+from tests.app.visiting import turn_to, visitor
 from tests.conftest import take_main_back
 from tests.synthetic import TRICKY, TRICKY_ARM, write_run
 
@@ -65,10 +65,7 @@ def opened(monkeypatch):
 
     def run(root, page="views/overview.py", **query):
         monkeypatch.setattr(sys, "argv", ["main.py", str(root)])
-        at = AppTest.from_file(MAIN, default_timeout=120)
-        for name, value in query.items():
-            at.query_params[name] = value
-        return at.switch_page(page).run()
+        return visitor(query).switch_page(page).run()
 
     return run
 
@@ -333,8 +330,7 @@ def test_a_newer_format_is_refused_in_one_sentence(opened, tmp_path):
 
 def test_the_selection_is_kept_between_pages_and_in_the_url(opened, finished):
     at = opened(finished, run="demo", arm="block", step="10", layer="0", statistic="off_axis")
-    at.switch_page("views/layers.py")
-    at.run()
+    turn_to(at, "views/layers.py")
     assert title(at) == "Off-axis displacement, layer by layer"
     at.selectbox(key="choose-statistic").set_value("share_moved").run()
     at.selectbox(key="choose-layer").set_value(1).run()
@@ -460,8 +456,7 @@ def test_a_direction_is_looked_at_on_every_page_that_knows_it(opened, finished):
         at.segmented_control(key="choose-directions").set_value(view).run()
         assert not at.error
         assert len(at.get("plotly_chart")) == charts
-    at.switch_page("views/layers.py")
-    at.run()
+    turn_to(at, "views/layers.py")
     assert title(at) == "AUROC of the aligned model's probe, layer by layer"
     for view in ("densities", "roc", "tokens", "movers"):
         at.segmented_control(key="choose-prompts").set_value(view).run()

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from probes.store.remote import mirror_folder
 from probes.store.remote.bucket import Bucket
-from tests.app.serving import MAIN
+from tests.app.visiting import visitor
 from tests.store.remotes import bucket_of, serve_s3
 from tests.synthetic import write_run
 
@@ -30,10 +30,7 @@ def root(tmp_path, monkeypatch):
 def visit(monkeypatch, place: str, **query: str) -> AppTest:
     st.cache_data.clear()
     monkeypatch.setattr(sys, "argv", ["main.py", place])
-    at = AppTest.from_file(str(MAIN), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = value
-    return at.run()
+    return visitor(query).run()
 
 
 def files(url: str) -> set[str]:

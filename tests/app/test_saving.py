@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 import streamlit as st
 from plotly.offline import get_plotlyjs
-from streamlit.testing.v1 import AppTest
 
 from app.charts import COLUMNS, PICTURES
 from app.printing import NO_BROWSER
 from probes.plots.html_page import to_html
 from probes.plots.trajectories import plane
 from probes.run import Run
-from tests.app.serving import CHROMIUM
+from tests.app.serving import CHROMIUM, settle
+from tests.app.visiting import visitor
 
-MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 DEMO = Path(__file__).parents[2] / "data" / "demo-run"
 
 
@@ -27,9 +26,7 @@ DEMO = Path(__file__).parents[2] / "data" / "demo-run"
 def page(monkeypatch):
     st.cache_data.clear()
     monkeypatch.setattr(sys, "argv", ["main.py", str(DEMO.parent)])
-    at = AppTest.from_file(MAIN, default_timeout=120)
-    for name, value in {"run": "demo-run", "arm": "control:random", "step": "20", "layer": "1"}.items():
-        at.query_params[name] = value
+    at = visitor({"run": "demo-run", "arm": "control:random", "step": "20", "layer": "1"})
     return at.switch_page("views/trajectories.py").run()
 
 
@@ -116,7 +113,7 @@ def _save(page, address, folder, kind):
     """What the first figure's own button saves."""
     page.goto(address)
     page.get_by_text("Save figures as").wait_for()
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    settle(page)
     page.locator(".js-plotly-plot .main-svg").first.wait_for()
     with page.expect_download() as waiting:
         page.locator(".js-plotly-plot .modebar-btn").first.click()
@@ -145,7 +142,7 @@ def _size_without_system_fonts(browser, svg):
 def test_a_figure_of_no_step_is_not_drawn_anew_at_another_step_and_its_file_is_named_by_that_step(served_demo, browser):
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.goto(f"{served_demo}/behaviour?run=demo-run&arm=baseline&step=20&layer=1")
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    settle(page)
     page.locator(".st-key-chart-behaviour .main-svg").first.wait_for()
     page.evaluate("document.querySelector('.st-key-chart-behaviour .main-svg').drawnAtStep20 = true")
     box = page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").filter(has_text="Step")
@@ -153,7 +150,7 @@ def test_a_figure_of_no_step_is_not_drawn_anew_at_another_step_and_its_file_is_n
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url(lambda address: "step=20&" not in f"{address}&")
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    settle(page)
     page.wait_for_timeout(500)
     assert page.evaluate("document.querySelector('.st-key-chart-behaviour .main-svg').drawnAtStep20")
     step = re.search(r"step=(\d+)", page.url)[1]

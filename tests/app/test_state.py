@@ -70,11 +70,11 @@ def test_only_live_loads_a_model_library_and_only_when_asked(tmp_path):
 
 ALL_PAGES = """
 import sys
-from streamlit.testing.v1 import AppTest
+from tests.app.visiting import turn_to, visitor
 
 MODELS = {"torch", "transformers", "transformer_lens", "umap", "sklearn"}
 sys.argv = ["main.py", sys.argv[1]]
-at = AppTest.from_file("app/main.py", default_timeout=120).run()
+at = visitor().run()
 sys.path.insert(0, "app")
 import ast
 pages = [
@@ -83,8 +83,7 @@ pages = [
 ]
 assert len(pages) >= 9, pages
 for page in [*pages, "views/live.py"]:
-    at.switch_page(page)
-    at.run()
+    turn_to(at, page)
     assert not at.exception and not at.error and at.title, page
     assert not MODELS & set(sys.modules), (page, MODELS & set(sys.modules))
     if page == "views/directions.py":

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from probes.behaviour.evaluation import Evaluation
 from probes.behaviour.swapped import swap_by_refusals, swap_by_scores
@@ -21,10 +19,10 @@ from probes.run import Run
 from probes.tasks.evaluate import evaluate
 from probes.tasks.measure import measure
 from probes.tasks.report import report_html
+from tests.app.visiting import visitor
 from tests.builders import move_weights, save_checkpoint, tiny_model, tiny_tokenizer
 from tests.measured import FAST, PROMPTS
 
-APP = str(Path(__file__).parents[2] / "app" / "main.py")
 HARMFUL = PROMPTS.harmful
 
 
@@ -88,7 +86,7 @@ def summary_of(run, capsys):
 
 def warnings_of_overview(run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py", str(run.path)])
-    page = AppTest.from_file(APP, default_timeout=120).run()
+    page = visitor().run()
     assert not page.exception
     return [warning.value.replace("\\", "") for warning in page.warning]
 

@@ -1,0 +1,36 @@
+"""A page in two parts: what is looked at first, and the rest once the browser has painted that.
+
+Plotly draws all the pictures that a page has before the browser paints any of them. So a page that is opened ends after
+its first pictures, with a button that nobody sees; `look.TURN` presses it when they are painted, and the page runs
+again, to its end. Whatever is chosen on it then is drawn in one.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+_PAGE, IS_WHOLE = "page-opened", "page-is-whole"
+
+
+def begin(page: str) -> None:
+    """Another page has been opened, or the same one runs again."""
+    if st.session_state.setdefault(_PAGE, page) != page:
+        st.session_state[_PAGE] = page
+        st.session_state.pop(IS_WHOLE, None)
+
+
+def pause() -> None:
+    """End the page here for now, unless its first pictures have been painted."""
+    if not is_whole():
+        st.button("Draw the rest of the page", key="draw-rest", on_click=go_on)
+        st.stop()
+
+
+def is_whole() -> bool:
+    """Whether the first pictures of this page have been painted, so that it is drawn to its end."""
+    return bool(st.session_state.get(IS_WHOLE))
+
+
+def go_on() -> None:
+    """From now on, draw the whole page."""
+    st.session_state[IS_WHOLE] = True

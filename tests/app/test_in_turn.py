@@ -1,0 +1,84 @@
+"""A page in two parts: its first pictures, and the rest once the browser has painted them."""
+
+import sys
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from tests.app.conftest import DEMO
+from tests.app.serving import CHROMIUM, MAIN, PATIENCE, settle
+from tests.app.test_pages import PAGES
+from tests.app.visiting import visitor
+
+COUNT = """
+(() => {
+  window.drawn = [];  // how many pictures there were whenever another had been drawn
+  const look = () => {
+    const count = document.querySelectorAll(".js-plotly-plot:has(.main-svg)").length;
+    if (count && window.drawn.at(-1) !== count) window.drawn.push(count);
+  };
+  new MutationObserver(() => requestAnimationFrame(look)).observe(document, {childList: true, subtree: true});
+})()
+"""
+
+
+@pytest.fixture
+def argv(monkeypatch):
+    st.cache_data.clear()
+    monkeypatch.setattr(sys, "argv", ["main.py", str(DEMO.parent)])
+
+
+def open_page(page):
+    at = AppTest.from_file(str(MAIN), default_timeout=120)
+    at.query_params["run"] = "demo-run"
+    return at.switch_page(page).run()
+
+
+def parts(at):
+    return [[element.proto for element in at.get(kind)] for kind in ("plotly_chart", "arrow_data_frame", "html")]
+
+
+@pytest.mark.usefixtures("argv")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_second_part_makes_the_page_whole(page):
+    at = open_page(page)
+    assert at.title
+    assert not at.dataframe
+    first = parts(at)
+    at.button(key="draw-rest").click().run()
+    assert not at.exception
+    assert "draw-rest" not in [button.key for button in at.button]
+    assert parts(at) == parts(visitor({"run": "demo-run"}).switch_page(page).run())
+    assert len(first[0]) <= len(parts(at)[0])
+
+
+@pytest.mark.usefixtures("argv")
+def test_every_page_that_is_opened_has_two_parts_and_what_is_chosen_on_it_has_one():
+    at = open_page("views/overview.py")
+    at.button(key="draw-rest").click().run()
+    at.selectbox(key="choose-layer").set_value(1).run()
+    assert len(at.get("plotly_chart")) > 1
+    at.switch_page("views/behaviour.py").run()
+    assert len(at.get("plotly_chart")) == 1
+    at.button(key="draw-rest").click().run()
+    at.switch_page("views/overview.py").run()
+    assert len(at.get("plotly_chart")) == 1
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
+def test_a_browser_asks_for_the_rest_by_itself_on_every_page_it_opens(served_demo, browser):
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script(COUNT)
+    page.goto(f"{served_demo}/?run=demo-run")
+    page.get_by_role("heading", name="All numbers").wait_for()
+    settle(page)
+    drawn = page.evaluate("window.drawn")
+    assert drawn[0] == 1 < drawn[-1], "the first picture stands alone for a frame or more"
+    page.get_by_role("link", name="Compare", exact=True).click()
+    page.get_by_role("heading", name="Prompt by prompt").wait_for()
+    page.get_by_role("link", name="Behaviour", exact=True).click()
+    page.get_by_role("heading", name="Answers", exact=True).wait_for()
+    page.context.close()

@@ -1,0 +1,23 @@
+"""A visitor of the front end without a browser."""
+
+from streamlit.testing.v1 import AppTest
+
+from app import in_turn
+from tests.app.serving import MAIN
+
+
+def visitor(query=None, timeout=120):
+    """The app before its first run, at an address; its first page is drawn to its end at once."""
+    at = AppTest.from_file(str(MAIN), default_timeout=timeout)
+    at.session_state[in_turn.IS_WHOLE] = True
+    for name, value in (query or {}).items():
+        at.query_params[name] = value
+    return at
+
+
+def turn_to(at, page):
+    """Another page, drawn to its end, as a browser asks for it."""
+    at.switch_page(page).run()
+    if any(button.key == "draw-rest" for button in at.button):
+        at.button(key="draw-rest").click().run()
+    return at
