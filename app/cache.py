@@ -190,8 +190,15 @@ def texts(key: Key, prompts: pd.Series) -> pd.Series:
     """The probe prompts' texts by their ids; empty where they are not kept."""
     if not has_table(key, "prompts"):
         return pd.Series("", index=prompts.index, dtype=str)
-    prompt_table = table(key, "prompts", ("id", "text"))
-    return prompts.map(dict(zip(prompt_table["id"], prompt_table["text"], strict=True))).fillna("").astype(str)
+    kept = _texts(key)
+    return pd.Series([kept.get(prompt, "") for prompt in prompts], index=prompts.index, dtype=str)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _texts(key: Key) -> dict[str, str]:
+    """The probe prompts' texts by their ids, in one dict for all who read it."""
+    rows = table(key, "prompts", ("id", "text"))
+    return dict(zip(rows["id"], rows["text"].fillna("").astype(str), strict=True))
 
 
 @st.cache_data(show_spinner=False, max_entries=16)

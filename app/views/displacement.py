@@ -76,6 +76,7 @@ def _more(run: Context, arms: tuple[str, ...]) -> None:
             _layers(run, arms)
 
 
+@st.cache_data(show_spinner=False, max_entries=64)
 def components_of(key: Key, layer: int) -> pd.DataFrame:
     """Every checkpoint's displacement taken apart, in units of ‖v‖: along, off it, and of that the main direction."""
     rows = cache.drift(key, layer)

@@ -49,12 +49,13 @@ def turning(
     grid = Sheet.grid(2, 2, [text for _, text, _ in _PANELS], horizontal_spacing=0.1, vertical_spacing=0.17)
     runs = rows[~rows["arm"].isin(ROLES)]
     axis, colours = StepAxis.of([0, *runs["step"]]), style.INKS[ink]
+    roles = rows[rows["arm"].isin(ROLES)].groupby("arm", observed=True)[[column for column, *_ in _PANELS]].first()
     traces: list[list[dict[str, Any]]] = []
     rules: list[dict[str, Any]] = []
     for place, (column, _, limits) in enumerate(_PANELS):
         cell = {"row": place // 2 + 1, "col": place % 2 + 1}
-        traces.append(_references(rows, column, axis, named=place == 0))
-        rules += _rules(rows, column, place, colours)
+        traces.append(_references(roles[column].dropna(), axis, named=place == 0))
+        rules += _rules(roles[column].dropna(), column, place, colours)
         for arm in style.in_order(runs["arm"])[::-1]:
             for order, (seed, run) in enumerate(runs[runs["arm"] == arm].groupby("seed")):
                 own = run.sort_values("step")
@@ -85,34 +86,32 @@ def turning(
     ).figure()
 
 
-def _rules(rows: pd.DataFrame, column: str, place: int, colours: style.Ink) -> list[dict[str, Any]]:
+def _rules(roles: pd.Series, column: str, place: int, colours: style.Ink) -> list[dict[str, Any]]:
     """Thin lines across a panel: where the witness and the pretrained model lie, and the half of an AUROC."""
     at = "" if place == 0 else str(place + 1)
     across = {"type": "line", "xref": f"x{at} domain", "yref": f"y{at}", "x0": 0, "x1": 1, "layer": "below"}
     rules = []
     for role in EARLIER:
-        values = rows[rows["arm"] == role][column].dropna()
-        if len(values):
-            value, line = float(values.iloc[0]), {"color": style.fade(style.mark_of(role).colour, 0.6), "width": 1.1}
+        if role in roles:
+            value, line = float(roles[role]), {"color": style.fade(style.mark_of(role).colour, 0.6), "width": 1.1}
             rules.append({**across, "y0": value, "y1": value, "line": line})
     if column in ("auroc", "refit"):
         rules.append({**across, "y0": 0.5, "y1": 0.5, "line": {"color": colours.rule, "width": 1, "dash": "dot"}})
     return rules
 
 
-def _references(rows: pd.DataFrame, column: str, axis: StepAxis, *, named: bool) -> list[dict[str, Any]]:
+def _references(roles: pd.Series, axis: StepAxis, *, named: bool) -> list[dict[str, Any]]:
     """The marks of the roles, apart at the left."""
     marks = []
     for role in reversed(ROLES):
-        values = rows[rows["arm"] == role][column].dropna()
-        if len(values):
+        if role in roles:
             mark = style.mark_of(role)
             marks.append(
                 {
                     "type": "scatter",
                     "name": role,
                     "x": [axis.zero],
-                    "y": [float(values.iloc[0])],
+                    "y": [float(roles[role])],
                     "mode": "markers",
                     "marker": {"color": mark.colour, "symbol": mark.symbol, "size": 10},
                     "legendgroup": role,

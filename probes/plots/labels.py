@@ -236,7 +236,12 @@ def over(names: Iterable[dict[str, Any]], background: str) -> list[dict[str, Any
 def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, Boxes]) -> tuple[int, float]:
     """Side and lines up of a name: where it covers nothing, or else least, with the leader that crosses least."""
     tries = [(side, lines * _TALL) for lines in _LIFTS for side in (1, -1)]
-    free = [place for place in tries if _is_free(spot, *place, full)]
+    names = {scale: np.concatenate([_name(spot, *place, scale) for place in tries]) for scale in full}
+    are_covered = np.any([_meet(names[scale], boxes) for scale, boxes in full.items()], axis=0)
+    free = [place for place, is_covered in zip(tries, are_covered, strict=True) if not is_covered]
+    if free and free[0][1] == 0:
+        return free[0]  # at the mark's own height there is no leader: it costs nothing
+    full, written = _near(full, names), _near(written, names)
 
     def cost(place: tuple[int, float]) -> float:
         price = abs(place[1]) / _LONG_LEADER
@@ -248,6 +253,12 @@ def _place_of(spot: Spot, full: Mapping[Scale, Boxes], written: Mapping[Scale, B
         return price
 
     return min(free or tries, key=cost)
+
+
+def _near(boxes: Mapping[Scale, Boxes], names: Mapping[Scale, Boxes]) -> dict[Scale, Boxes]:
+    """Of the boxes those that lie where a mark's names may stand, or leaders to them run: the others meet none."""
+    around = {scale: np.hstack([own[:, :2].min(axis=0), own[:, 2:].max(axis=0)])[None] for scale, own in names.items()}
+    return {scale: own[_meet(own, around[scale])] for scale, own in boxes.items()}
 
 
 def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
@@ -264,10 +275,6 @@ def _note_for(spot: Spot, side: int, lift: float) -> dict[str, Any]:
         return note | {"showarrow": False, "xshift": side * _OFF, "yshift": lift}
     leader = {"arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": spot.colour, "standoff": 8, "borderpad": 0}
     return note | {"showarrow": True, "ax": side * _OFF, "ay": -lift, **leader}
-
-
-def _is_free(spot: Spot, side: int, lift: float, full: Mapping[Scale, Boxes]) -> bool:
-    return not any(_meet(_name(spot, side, lift, scale), boxes).any() for scale, boxes in full.items())
 
 
 def _leader_beside(spot: Spot, side: int, lift: float, scale: Scale) -> Boxes:

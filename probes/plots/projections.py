@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,8 @@ def projections(
     colours = style.INKS[ink]
     for place in (0, 1) if not direction else ():
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
-    peak = _peak(table, checkpoints)
+    curves = _curves(table, [checkpoint for checkpoint, _ in checkpoints])
+    peak = _peak(curves.values())
     for index, (checkpoint, name) in enumerate(checkpoints):
         rows, level = table[table["checkpoint"] == checkpoint], -float(index)
         if rows.empty:
@@ -58,7 +59,9 @@ def projections(
         mark = style.mark_of(str(rows["arm"].iloc[0]))
         fig.add_hline(y=level, line={"color": colours.rule, "width": 1}, layer="below")
         for label, side in (("harmful", 1), ("harmless", -1)):
-            _half(fig, rows[rows["label"] == label], label, name, level, side, mark, peak)
+            if (checkpoint, label) in curves:
+                own, curve = rows[(rows["label"] == label) & rows["projection"].notna()], curves[checkpoint, label]
+                _half(fig, own, curve, label, name, level, side, mark, peak)
         fig.add_annotation(
             name="row",
             x=0,
@@ -100,26 +103,38 @@ def _grid(values: np.ndarray) -> np.ndarray:
     return np.linspace(values.min() - room, values.max() + room, 161)
 
 
-def _peak(table: pd.DataFrame, checkpoints: Sequence[tuple[str, str]]) -> float:
+Curve = tuple[Float[np.ndarray, " place"], Float[np.ndarray, " place"]]
+
+
+def _curves(table: pd.DataFrame, checkpoints: Sequence[str]) -> dict[tuple[str, str], Curve]:
+    """The density of each checkpoint and class that has prompts, with the places at which it is given."""
+    shown = table[table["checkpoint"].isin(checkpoints)].dropna(subset=["projection"])
+    values = {
+        name: own.to_numpy(dtype=np.float64) for name, own in shown.groupby(["checkpoint", "label"])["projection"]
+    }
+    grids = {name: _grid(own) for name, own in values.items()}
+    return {name: (grid, density(values[name], grid)) for name, grid in grids.items()}
+
+
+def _peak(curves: Iterable[Curve]) -> float:
     """The highest density: every row is drawn to one scale, except that a very narrow one may not flatten the rest."""
-    shown = table[table["checkpoint"].isin([checkpoint for checkpoint, _ in checkpoints])]
-    tops = [
-        float(density(values, _grid(values)).max())
-        for _, group in shown.groupby(["checkpoint", "label"])
-        if len(values := group["projection"].dropna().to_numpy(dtype=np.float64))
-    ]
+    tops = [float(heights.max()) for _, heights in curves]
     return float(min(max(tops), 3 * np.median(tops))) if tops else 1.0
 
 
 def _half(
-    fig: Sheet, rows: pd.DataFrame, label: str, name: str, level: float, side: int, mark: style.Mark, peak: float
+    fig: Sheet,
+    rows: pd.DataFrame,
+    density_curve: Curve,
+    label: str,
+    name: str,
+    level: float,
+    side: int,
+    mark: style.Mark,
+    peak: float,
 ) -> None:
-    rows = rows[rows["projection"].notna()]
-    if rows.empty:
-        return
-    values = rows["projection"].to_numpy(dtype=np.float64)
-    grid = _grid(values)
-    curve = level + side * np.minimum(_HEIGHT * density(values, grid) / peak, _HEIGHT * 1.08)
+    grid, heights = density_curve
+    curve = level + side * np.minimum(_HEIGHT * heights / peak, _HEIGHT * 1.08)
     filled = label == "harmful"
     title = f"{style.plain(name)}, {label}"
     fig.add(
@@ -154,7 +169,7 @@ def _half(
         hovertext=[_prompt(text) for text in every["text"]],
         hovertemplate=f"<b>{title}</b>: %{{x:.2f}}<br>%{{hovertext}}<extra></extra>",
     )
-    mean = float(values.mean())
+    mean = float(rows["projection"].to_numpy(dtype=np.float64).mean())
     fig.add(
         "scatter",
         name=f"mean {name} {label}",

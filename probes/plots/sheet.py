@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from _plotly_utils.utils import convert_to_base64
 
 Part = dict[str, Any]
 _checks: ContextVar[bool] = ContextVar("checks", default=True)
@@ -171,7 +170,6 @@ class _AsDrawn(go.Figure):
 
     def __init__(self, parts: Part) -> None:
         self._parts = parts if parts["frames"] else {"data": parts["data"], "layout": parts["layout"]}
-        convert_to_base64(self._parts)
 
     def to_dict(self) -> Part:
         """Its traces, its layout and, where it can be played, its frames: no copy."""

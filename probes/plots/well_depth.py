@@ -112,4 +112,6 @@ def _count_basins(depth: Float[np.ndarray, "across along"]) -> int:
         counted += sum(bool(level - bottoms.pop(bottom) > _RIM) for bottom in set(bottoms) - now)
         shallow = {bottom for bottom in now if depth.ravel()[bottom] > _SHALLOW}
         bottoms |= {bottom: float(depth.ravel()[bottom]) for bottom in now - shallow}
+        if level > _SHALLOW and len(bottoms) == 1:
+            break  # nothing comes any more that could count, or that this one could meet
     return counted + len(bottoms)
