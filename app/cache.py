@@ -191,7 +191,7 @@ def texts(key: Key, prompts: pd.Series) -> pd.Series:
     if not has_table(key, "prompts"):
         return pd.Series("", index=prompts.index, dtype=str)
     kept = _texts(key)
-    return pd.Series([kept.get(prompt, "") for prompt in prompts], index=prompts.index, dtype=str)
+    return pd.Series([kept.get(prompt, "") for prompt in prompts.tolist()], index=prompts.index, dtype=str)
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)

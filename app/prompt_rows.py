@@ -5,6 +5,8 @@ Answers to probe prompts are there where `evaluate --probe-prompts` was run; wit
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -28,9 +30,11 @@ def rows(key: Key, layer: int, pair: tuple[str, str]) -> pd.DataFrame:
     names = [name for name in ("id", "label", "topic", "text") if name in cache.columns(key, "prompts")]
     every = cache.table(key, "prompts", tuple(names)).rename(columns={"id": "prompt"})
     every = every.assign(topic=every["topic"].fillna("").astype(str) if "topic" in every else "")
+    projections = _projections(key, layer, pair)
     for side, checkpoint in zip(("one", "other"), pair, strict=True):
         every = every.merge(_answers(key, checkpoint, side), on="prompt", how="left")
-        every[side] = every["prompt"].map(_projections(key, layer, checkpoint)).astype(float)
+        own = projections[projections["checkpoint"] == checkpoint].set_index("prompt")["projection"]
+        every[side] = every["prompt"].map(own).astype(float)
     text = [f"{name}_{side}" for name in ("completion", "verdict") for side in ("one", "other")]
     every[text] = every[text].fillna("").astype(str)
     return every.assign(moved=every["other"] - every["one"], flip=_flips(every))
@@ -40,8 +44,7 @@ def with_projections(key: Key, layer: int, points: pd.DataFrame) -> pd.DataFrame
     """The points of a picture with their projection on the way back, NaN where the run does not hold it."""
     if not cache.has_table(key, "projections"):
         return points.assign(projection=np.nan)
-    filters = (("layer", "==", layer), ("checkpoint", "in", sorted(set(points["checkpoint"]))))
-    projections = cache.table(key, "projections", ("checkpoint", "prompt", "projection"), filters)
+    projections = _projections(key, layer, points["checkpoint"].unique())
     return points.merge(projections, on=["checkpoint", "prompt"], how="left")
 
 
@@ -59,11 +62,13 @@ def _answers(key: Key, checkpoint: str, side: str) -> pd.DataFrame:
     return table.rename(columns={name: f"{name}_{side}" for name in names[1:]})
 
 
-def _projections(key: Key, layer: int, checkpoint: str) -> pd.Series:
+def _projections(key: Key, layer: int, checkpoints: Iterable[str]) -> pd.DataFrame:
+    """Checkpoint, prompt and projection on the way back at one layer; empty where the run does not hold them."""
+    columns = ("checkpoint", "prompt", "projection")
     if not cache.has_table(key, "projections"):
-        return pd.Series(dtype=float)
-    filters = (("layer", "==", layer), ("checkpoint", "==", checkpoint))
-    return cache.table(key, "projections", ("prompt", "projection"), filters).set_index("prompt")["projection"]
+        return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
+    filters = (("layer", "==", layer), ("checkpoint", "in", sorted(set(checkpoints))))
+    return cache.table(key, "projections", columns, filters)
 
 
 def _flips(every: pd.DataFrame) -> pd.Series:

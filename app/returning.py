@@ -41,7 +41,7 @@ def against_return(run: Context, measure: str) -> None:
         components.note("Against the return fraction: not defined, no witness.")
         return
     joined = _join_tables(run.key, run.layer, measure)
-    if set(joined["arm"]) <= set(ROLES):
+    if set(joined["arm"].unique()) <= set(ROLES):
         components.note(f"No return fraction of a judged checkpoint at {components.layer_name(run.layer)}.")
         return
     figure = cached_figures.figure(_figure, run.key, run.layer, measure, run.subtitle(), run.witness, run.ink)

@@ -43,7 +43,7 @@ def _null_note(run: Context) -> None:
     if null_rows.empty:
         components.missing("This run holds no nulls yet.", f"gravity-probe verdict {run.command_path}")
         return
-    if set(null_rows["null"]) <= {ISOTROPIC}:
+    if set(null_rows["null"].unique()) <= {ISOTROPIC}:
         components.note(
             "Only the isotropic null was made. It is not shown alone: it cannot fail in a real activation space."
         )

@@ -22,7 +22,7 @@ def show(run: Context) -> None:
         )
         return
     rows = cache.table(run.key, "behaviour", returning.COLUMNS)
-    measured = set(rows["measure"])
+    measured = set(rows["measure"].unique())
     measures = [name for name in [*MEASURES, *sorted(measured - set(MEASURES))] if name in measured]
     first = returning.first_rate(measures) or measures[0]
     choice = widgets.OneOf("measure", {name: statistic_of(name).title for name in measures})

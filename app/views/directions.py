@@ -249,7 +249,7 @@ def _transfer(run: Context, _: str, direction: str) -> None:
         components.missing("No probe transfer is stored.", f"gravity-probe directions fit {run.command_path}")
         return
     rows = _transfer_rows(run.key, run.layer, direction)
-    names = _own_line(run, set(rows["fitted_on"]))
+    names = _own_line(run, set(rows["fitted_on"].unique()))
     if len(names) < 2:
         components.note("Too few checkpoints were fitted to transfer a probe from one to another.")
         return

@@ -234,7 +234,7 @@ def _project(run: Context, names: dict[str, str], direction: str) -> pd.DataFram
 
 
 def _show(names: dict[str, str], table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    drawn = set(table["checkpoint"])
+    drawn = set(table["checkpoint"].unique())
     return tuple((checkpoint, name) for checkpoint, name in names.items() if checkpoint in drawn)
 
 

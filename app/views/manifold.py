@@ -116,7 +116,7 @@ def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
 
 
 def _place(key: Key, name: str) -> tuple[str, ...]:
-    return tuple(cache.table(key, name, ("checkpoint",))["checkpoint"].unique())
+    return tuple(cache.table(key, name)["checkpoint"].unique())
 
 
 @st.fragment
@@ -151,7 +151,7 @@ def _notes(run: Context, rows: pd.DataFrame, names: tuple[str, ...] | None) -> N
             f"{len(rows):,} points are too many for a browser: they are thinned to at most {manifold.AT_MOST:,}, "
             "evenly in every checkpoint and class."
         )
-    if names and run.checkpoint in set(names) - set(rows["checkpoint"]):
+    if names and run.checkpoint in set(names) - set(rows["checkpoint"].unique()):
         components.note(f"The activations of {run.trajectory}, step {run.step:,}, were not kept: it is not in the map.")
 
 
@@ -255,21 +255,23 @@ def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
 
 
 def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFrame:
-    filters: Any = (("checkpoint", "in", list(checkpoints)),) if checkpoints else ()
-    rows = cache.table(key, name, None, filters)
+    rows = cache.table(key, name)
+    if checkpoints:
+        rows = rows[rows["checkpoint"].isin(checkpoints)].reset_index(drop=True)
     return rows.assign(text=cache.texts(key, rows["prompt"]))
 
 
 def _trajectory_rows(key: Key, name: str, trajectory: tuple[str, int]) -> pd.DataFrame:
     """The places of the aligned model and of every checkpoint of one trajectory."""
-    rows = cache.table(key, name, None, (("arm", "in", ["aligned", trajectory[0]]),))
-    return rows[(rows["arm"] == "aligned") | (rows["seed"] == trajectory[1])]
+    rows = cache.table(key, name)
+    is_its_own = (rows["arm"] == trajectory[0]) & (rows["seed"] == trajectory[1])
+    return rows[is_its_own | (rows["arm"] == "aligned")]
 
 
 def _whole(key: Key, name: str, axes: tuple[str, ...], rows: pd.DataFrame) -> pd.DataFrame:
     """Every place of the arms that are shown, at any step: the axes stay while steps change, and leave the rest out."""
-    every = cache.table(key, name, ("arm", *axes))
-    return every[every["arm"].isin(set(rows["arm"]))]
+    every = cache.table(key, name)[["arm", *axes]]
+    return every[every["arm"].isin(rows["arm"].unique())]
 
 
 def _figure(

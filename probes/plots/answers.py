@@ -45,7 +45,7 @@ def mediation(rows: pd.DataFrame, *, arm: str, subtitle: str, ink: InkName = "li
         arm=["aligned" if test == "sufficiency" else arm for test in rows["test"]],
         untouched=kinds == "none",
     )
-    lanes = [words for words in _KINDS.values() if words in set(rows["lane"])]
+    lanes = [words for words in _KINDS.values() if words in set(rows["lane"].unique())]
     return _rates(
         rows,
         lanes,

@@ -181,7 +181,7 @@ def side_by_side(
                     "type": style.flat_points(len(rows)),
                     "name": label,
                     "meta": PROMPTS,
-                    "customdata": list(own["prompt"]),
+                    "customdata": own["prompt"].tolist(),
                     "x": own["one"],
                     "y": own["other"],
                     "mode": "markers",

@@ -92,7 +92,7 @@ def _worth_showing(nulls: pd.DataFrame | None) -> pd.DataFrame | None:
     if nulls is None:
         return None
     nulls = nulls[nulls["limit"].notna()]
-    return None if set(nulls["null"]) <= {ISOTROPIC} else nulls
+    return None if set(nulls["null"].unique()) <= {ISOTROPIC} else nulls
 
 
 def _reading(rows: pd.DataFrame, nulls: pd.DataFrame | None, statistic: str) -> str:

@@ -50,7 +50,7 @@ def columns_of(axes: int) -> tuple[str, ...]:
 
 def draw(fig: Sheet, table: pd.DataFrame, drawing: Drawing, steps: Sequence[int], ink: InkName, witness: str) -> None:
     """Put the clouds of all these checkpoints on a figure, the roles above the rest."""
-    order, traces = style.in_order(set(table["arm"])), []
+    order, traces = style.in_order(set(table["arm"].unique())), []
     kind = "scatter3d" if drawing.axes == 3 else style.flat_points(len(table))
     for arm in [arm for arm in order if arm not in ROLES] + [arm for arm in order if arm in ROLES]:
         own = table[table["arm"] == arm]
@@ -99,7 +99,7 @@ def points(
 ) -> dict[str, Any]:
     """The points of one class of one checkpoint, as a trace."""
     deep, own = drawing.axes == 3, drawing.colour in BY_PROMPT
-    colour = list(part["colour"]) if own else _colour(arm, step, label, drawing.colour, steps, ink)
+    colour = part["colour"].tolist() if own else _colour(arm, step, label, drawing.colour, steps, ink)
     shapes = part["shape"] if own and not deep else ["circle"] * len(part)
     symbols = [shape if label == "harmful" else f"{shape}-open" for shape in shapes]
     places = dict(zip("xyz", (part[axis] for axis in columns_of(drawing.axes)), strict=False))
@@ -121,8 +121,8 @@ def points(
         "showlegend": False,
         **places,
         "meta": prompt_marks.PROMPTS,
-        "customdata": list(part["prompt"]),
-        "hovertext": list(part["hover"]) if "hover" in part else [_prompt(text) for text in part["text"]],
+        "customdata": part["prompt"].tolist(),
+        "hovertext": part["hover"].tolist() if "hover" in part else [_prompt(text) for text in part["text"].tolist()],
         "hovertemplate": f"<b>{style.plain(name)}</b>, {label}<br>%{{hovertext}}<extra></extra>",
     }
 
@@ -171,8 +171,8 @@ def legend(table: pd.DataFrame, drawing: Drawing, witness: str, ink: InkName) ->
         return prompt_marks.legend(table, drawing.colour, ink)
     if drawing.colour == "label":
         return [(label, colour, "circle" if label == "harmful" else "circle-open") for label, colour in _LABELS.items()]
-    roles = [arm for arm in style.in_order(set(table["arm"])) if arm in ROLES]
-    arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in ROLES]
+    roles = [arm for arm in style.in_order(set(table["arm"].unique())) if arm in ROLES]
+    arms = [arm for arm in style.in_order(set(table["arm"].unique())) if arm not in ROLES]
     entries = [(witness if role == "witness" else role, style.mark_of(role).colour, "circle") for role in roles]
     if drawing.colour == "step":
         return entries

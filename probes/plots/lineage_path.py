@@ -41,7 +41,7 @@ def lineage_path(rows: pd.DataFrame, *, subtitle: str, witness: str = "witness",
         witness: the witness's label, which says when something stands in for it.
         ink: light or dark page.
     """
-    arms = style.in_order(set(rows["arm"]) - set(ROLES))
+    arms = style.in_order(set(rows["arm"].unique()) - set(ROLES))
     height = _TOP + _BELOW + _LANE * (len(arms) + 1)
     left = max(84, 24 + 7 * max((len(_name(rows, arm)) for arm in arms), default=8))
     fig = style.figure(

@@ -89,7 +89,7 @@ def _stand_back(fig: Sheet) -> None:
 
 def _paths(table: pd.DataFrame, drawing: Drawing) -> tuple[str, pd.DataFrame] | None:
     """The arm whose steps are drawn as trails, and its places and the aligned model's of the prompts with a trail."""
-    arms = [arm for arm in style.in_order(set(table["arm"])) if arm not in ROLES]
+    arms = [arm for arm in style.in_order(set(table["arm"].unique())) if arm not in ROLES]
     if not drawing.trails or not arms:
         return None
     rows = table[table["arm"].isin(["aligned", arms[0]]) & table["prompt"].isin(drawing.trails)]
@@ -294,7 +294,7 @@ def _add_frames(
     """A cloud for each arm, seed and class that takes the places of one step after another."""
     slots = [
         (arm, seed, label)
-        for arm in style.in_order(set(tuned["arm"]))
+        for arm in style.in_order(set(tuned["arm"].unique()))
         for seed in sorted(set(tuned[tuned["arm"] == arm]["seed"]))
         for label in ("harmless", "harmful")
     ]

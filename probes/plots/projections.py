@@ -166,7 +166,7 @@ def _half(
             "color": mark.colour,
             "line": {"width": 0.8, "color": mark.colour},
         },
-        hovertext=[_prompt(text) for text in every["text"]],
+        hovertext=[_prompt(text) for text in every["text"].tolist()],
         hovertemplate=f"<b>{title}</b>: %{{x:.2f}}<br>%{{hovertext}}<extra></extra>",
     )
     mean = float(rows["projection"].to_numpy(dtype=np.float64).mean())

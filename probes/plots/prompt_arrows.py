@@ -124,7 +124,7 @@ def _ends(own: pd.DataFrame, label: str, colour: str) -> dict[str, Any]:
     return {
         "name": label,
         "meta": PROMPTS,
-        "customdata": list(own["prompt"]),
+        "customdata": own["prompt"].tolist(),
         "x": own["projection_after"],
         "y": own["across_after"],
         "mode": "markers",
@@ -135,7 +135,7 @@ def _ends(own: pd.DataFrame, label: str, colour: str) -> dict[str, Any]:
             "opacity": 0.9,
             "line": {"width": 1, "color": colour},
         },
-        "hovertext": [hover_text(text) for text in own["text"]],
+        "hovertext": [hover_text(text) for text in own["text"].tolist()],
         "hovertemplate": f"{label}: along %{{x:.2f}}, main off-axis %{{y:.2f}}<br>%{{hovertext}}<extra></extra>",
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -46,8 +47,9 @@ def hover_text(text: object, answers: Mapping[str, str] | None = None) -> str:
     return "<br>".join(parts)
 
 
-def _lines(text: str) -> list[str]:
-    return textwrap.wrap(" ".join(text.split()), _WIDTH) or [""]
+@lru_cache(maxsize=4096)
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(textwrap.wrap(" ".join(text.split()), _WIDTH) or [""])
 
 
 def colour_prompts(table: pd.DataFrame, by: str, ink: InkName) -> pd.DataFrame:
@@ -70,11 +72,11 @@ def colour_prompts(table: pd.DataFrame, by: str, ink: InkName) -> pd.DataFrame:
 def legend(table: pd.DataFrame, by: str, ink: InkName) -> list[tuple[str, str, str]]:
     """Name, colour and mark of everything that such a colour says; none for a scale."""
     if by == "flip":
-        present = set(table["flip"])
+        present = set(table["flip"].unique())
         known = [(flip, *_FLIP_MARKS[flip]) for flip in FLIPS if flip in present]
         return known if known else [("no answers to these prompts", _UNKNOWN, "circle")]
     if by == "topic":
-        topics = sorted(set(table["topic"]) - {""})
+        topics = sorted(set(table["topic"].unique()) - {""})
         colours = _TOPICS if ink == "light" else _TOPICS_DARK
         known = [
             (topic, colours[at % len(colours)], _SHAPES[at // len(colours) % len(_SHAPES)])

@@ -244,7 +244,7 @@ def _steps(table: pd.DataFrame) -> list[int]:
 
 
 def _paths(table: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
-    arms = style.in_order(set(table["arm"]) - set(ROLES))[::-1]
+    arms = style.in_order(set(table["arm"].unique()) - set(ROLES))[::-1]
     return [
         (arm, int(seed), path.sort_values("step"))
         for arm in arms

@@ -160,7 +160,7 @@ def ways(paths: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
     """
     start = pd.DataFrame([{"step": 0, "along": 0.0, "across": 0.0}])
     witness = paths.loc[paths["arm"] == "witness", ["step", "along", "across"]].head(1).assign(step=0)
-    arms = style.in_order(set(paths["arm"]) - set(ROLES))[::-1]
+    arms = style.in_order(set(paths["arm"].unique()) - set(ROLES))[::-1]
     return [
         (arm, int(seed), pd.concat([begun, own.sort_values("step")[list(start)]], ignore_index=True))
         for arm in arms

@@ -95,7 +95,7 @@ def _are_enough(groups: Sequence[Float[np.ndarray, "_ 2"]]) -> bool:
 def _groups(prompts: pd.DataFrame) -> tuple[list[Float[np.ndarray, "prompt 2"]], tuple[str, ...]]:
     """The harmful prompts' places in the aligned model and in those before it, and which these are."""
     harmful = prompts[(prompts["label"] == "harmful") & prompts[["projection", "across"]].notna().all(axis=1)]
-    earlier = tuple(role for role in EARLIER if role in set(harmful["arm"]))
+    earlier = tuple(role for role in EARLIER if role in set(harmful["arm"].unique()))
     groups = [harmful[harmful["arm"].isin(group)] for group in (("aligned",), earlier)]
     return [own[["projection", "across"]].to_numpy(float) for own in groups], earlier
 

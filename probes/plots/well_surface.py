@@ -47,7 +47,7 @@ def surface(
     for arm, seed, path in ways(paths):
         fig.add_traces(_path_above(well, arm, seed, path))
     fig.add_traces(_pins(well, paths, witness, ink))
-    scenes.name_arms(fig, set(paths["arm"]) - set(ROLES), scenes.beyond(paths, far), 112)
+    scenes.name_arms(fig, set(paths["arm"].unique()) - set(ROLES), scenes.beyond(paths, far), 112)
     shares = (wide[1] - wide[0], high[1] - high[0])
     scene: dict[str, dict[str, Any]] = {
         f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", (ALONG, MAIN, "depth"), strict=True)
