@@ -27,17 +27,24 @@ def rows(key: Key, layer: int, pair: tuple[str, str]) -> pd.DataFrame:
         flip (`LOST` and so on, empty where one was not judged); one, other and moved: projections on the way back and
         their difference, NaN where the run does not hold them.
     """
+    every, projections = words(key, pair), _projections(key, layer, pair)
+    for side, checkpoint in zip(("one", "other"), pair, strict=True):
+        own = projections[projections["checkpoint"] == checkpoint].set_index("prompt")["projection"]
+        every[side] = every["prompt"].map(own).astype(float)
+    return every.assign(moved=every["other"] - every["one"])
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def words(key: Key, pair: tuple[str, str]) -> pd.DataFrame:
+    """Of `rows` what is the same at every layer: text, answers, verdicts and flip."""
     names = [name for name in ("id", "label", "topic", "text") if name in cache.columns(key, "prompts")]
     every = cache.table(key, "prompts", tuple(names)).rename(columns={"id": "prompt"})
     every = every.assign(topic=every["topic"].fillna("").astype(str) if "topic" in every else "")
-    projections = _projections(key, layer, pair)
     for side, checkpoint in zip(("one", "other"), pair, strict=True):
         every = every.merge(_answers(key, checkpoint, side), on="prompt", how="left")
-        own = projections[projections["checkpoint"] == checkpoint].set_index("prompt")["projection"]
-        every[side] = every["prompt"].map(own).astype(float)
     text = [f"{name}_{side}" for name in ("completion", "verdict") for side in ("one", "other")]
     every[text] = every[text].fillna("").astype(str)
-    return every.assign(moved=every["other"] - every["one"], flip=_flips(every))
+    return every.assign(flip=_flips(every))
 
 
 def with_projections(key: Key, layer: int, points: pd.DataFrame) -> pd.DataFrame:

@@ -41,9 +41,14 @@ def density(key: Key, layer: int) -> well_depth.Well | None:
     return well_depth.make_well(prompts, wide, high)
 
 
+@st.cache_data(show_spinner=False, max_entries=64)
+def _has_well(key: Key, layer: int) -> bool:
+    return not cache.plane_rows(key, layer).empty and well_depth.has_well(harmful_prompts(key, layer))
+
+
 def draw(run: Context, view: str) -> None:
     """The well of the selected layer, as a `surface` or as `contours`; nothing where there is no density."""
-    if cache.plane_rows(run.key, run.layer).empty or not well_depth.has_well(harmful_prompts(run.key, run.layer)):
+    if not _has_well(run.key, run.layer):
         return
     space = view == "surface"
     figure = cached_figures.figure(_figure, run.key, run.layer, view, run.subtitle(), run.witness, run.ink)

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, components, pair, prompt_choice, prompt_rows, tables, widgets, zoom
+from app.cache import Key
 from app.components import Context
 from probes.plots import style
 from probes.plots.prompt_marks import hover_text, mark_selected
@@ -57,16 +58,23 @@ def _prompts_of(event: Any) -> set[str]:
     return {value[0] if isinstance(value, list) else value for value in values if value} - {None}
 
 
-def hovers(points: pd.DataFrame, rows: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
+def hovers(points: pd.DataFrame, key: Key, compared: tuple[str, str], names: tuple[str, str]) -> pd.DataFrame:
     """The points of a picture with what stands under the pointer: the whole prompt and both answers, where they fit."""
     if len(points) > _HOVERED:
         return points
+    texts = _hover_texts(key, compared, names)
+    return points.assign(hover=[texts.get(prompt, "") for prompt in points["prompt"].tolist()])
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _hover_texts(key: Key, compared: tuple[str, str], names: tuple[str, str]) -> dict[str, str]:
+    """What stands under the pointer, by prompt: the same at every layer."""
     texts = {}
-    for row in rows.to_dict("records"):
+    for row in prompt_rows.words(key, compared).to_dict("records"):
         sides = zip(names, ("one", "other"), strict=True)
         answers = {name: row[f"completion_{side}"] for name, side in sides if row[f"verdict_{side}"]}
         texts[row["prompt"]] = hover_text(row["text"], answers)
-    return points.assign(hover=points["prompt"].map(texts).fillna(""))
+    return texts
 
 
 def cards(run: Context, *, flat: bool) -> None:
@@ -126,7 +134,7 @@ def table(run: Context) -> None:
     columns = ["text", "completion_one", "completion_other", "flip", "moved", "label", "topic"]
     columns += ["verdict_one", "verdict_other", "prompt"]
     answered = prompt_rows.has_answers(run.key, *compared_pair)
-    empty = {name for name in columns if not shown[name].replace("", None).notna().any()}
+    empty = {name for name in columns if not (shown[name].notna() & (shown[name] != "")).any()}
     tables.data_table(
         _in_order(shown)[[name for name in columns if name not in empty]],
         name="prompts",

@@ -288,9 +288,9 @@ def _figure(
     layer, compared_pair, names = compared
     axes = ("x", "y") if drawing.axes == 2 else ("x3", "y3", "z3")
     rows = _rows(key, name, checkpoints)
-    prompts = prompt_rows.rows(key, layer, compared_pair)
-    rows = workbench.hovers(rows, prompts, names)
+    rows = workbench.hovers(rows, key, compared_pair, names)
     if drawing.colour in ("flip", "topic"):
+        prompts = prompt_rows.words(key, compared_pair)
         rows = rows.assign(**{drawing.colour: rows["prompt"].map(prompts.set_index("prompt")[drawing.colour])})
     if drawing.colour == "projection":
         rows = prompt_rows.with_projections(key, layer, rows)

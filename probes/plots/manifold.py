@@ -178,16 +178,12 @@ def _density(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, fl
     return x, y, z, float(np.median(kernel(places.T)))
 
 
-def _means(table: pd.DataFrame, axes: int) -> pd.DataFrame:
-    harmful = table[table["label"] == "harmful"]
-    return harmful.groupby(["arm", "seed", "step"])[list(clouds.columns_of(axes))].mean().reset_index()
-
-
 def _arrow(fig: Sheet, table: pd.DataFrame, axes: int, ink: InkName) -> None:
-    means = _means(table, axes).set_index("arm")
-    if not {"aligned", "witness"} <= set(means.index):
-        return
     columns = list(clouds.columns_of(axes))
+    ends = table[table["arm"].isin(["aligned", "witness"]) & (table["label"] == "harmful")]
+    means = ends.groupby("arm")[columns].mean()
+    if len(means) < len(("aligned", "witness")):
+        return
     start, end = means.loc["aligned", columns], means.loc["witness", columns]
     colour = style.INKS[ink].text
     if axes == 2:
