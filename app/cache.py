@@ -190,8 +190,8 @@ def texts(key: Key, prompts: pd.Series) -> pd.Series:
     """The probe prompts' texts by their ids; empty where they are not kept."""
     if not has_table(key, "prompts"):
         return pd.Series("", index=prompts.index, dtype=str)
-    kept = _texts(key)
-    return pd.Series([kept.get(prompt, "") for prompt in prompts.tolist()], index=prompts.index, dtype=str)
+    text_of = _texts(key)
+    return pd.Series([text_of.get(prompt, "") for prompt in prompts.tolist()], index=prompts.index, dtype=str)
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)

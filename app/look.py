@@ -187,24 +187,29 @@ LINK = """
 </script>
 """
 
-# A page that is opened ends after its first pictures (`app.in_turn`). This asks for the rest once they are painted, and
-# again should the answer not come.
+# A page that is opened ends after its first pictures (`app.in_turn`). This asks for the rest once they are painted, or
+# cannot be, and again should the answer not come.
 TURN = """
 <script>
 (() => {
   if (window.gravityTurn) return;
   window.gravityTurn = true;
-  const patience = 3000;
-  let asked = -patience;
+  const patience = 3000, never = -Infinity;
+  let seen = never, asked = never;
   const ask = () => {
     const button = document.querySelector(".st-key-draw-rest button"), now = performance.now();
-    if (!button) asked = -patience;
+    if (!button) seen = asked = never;
     if (!button || now - asked < patience) return;
+    if (seen === never) {
+      seen = now;
+      setTimeout(ask, patience + 100);
+    }
     const charts = Array.from(document.querySelectorAll("[class*='st-key-chart-']"));
-    if (!charts.every(chart => chart.querySelector(".main-svg"))) return;
+    const areDrawn = charts.every(chart => chart.querySelector(".main-svg"));
+    if (!areDrawn && now - seen < patience) return;
     asked = now;
     requestAnimationFrame(() => requestAnimationFrame(() => button.click()));
-    setTimeout(ask, patience);
+    setTimeout(ask, patience + 100);
   };
   new MutationObserver(ask).observe(document.body, {childList: true, subtree: true});
 })();

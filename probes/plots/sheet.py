@@ -166,7 +166,10 @@ class Sheet:
 
 
 class _AsDrawn(go.Figure):
-    """A figure of which nothing is asked but its parts: Plotly's own would copy them all, and again to give them."""
+    """A figure of which nothing is asked but its parts: Plotly's own would copy them all, and again to give them.
+
+    Columns stay arrays, which Plotly's own would write in base64.
+    """
 
     def __init__(self, parts: Part) -> None:
         self._parts = parts if parts["frames"] else {"data": parts["data"], "layout": parts["layout"]}

@@ -82,3 +82,16 @@ def test_a_browser_asks_for_the_rest_by_itself_on_every_page_it_opens(served_dem
     page.get_by_role("link", name="Behaviour", exact=True).click()
     page.get_by_role("heading", name="Answers", exact=True).wait_for()
     page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
+def test_the_rest_comes_where_no_picture_can_be_drawn(served_demo, browser):
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.set_default_timeout(PATIENCE)
+    page.route("**/PlotlyChart*", lambda route: route.abort())
+    page.goto(f"{served_demo}/?run=demo-run")
+    page.get_by_role("heading", name="All numbers").wait_for()
+    settle(page)
+    assert not page.locator(".main-svg").count()
+    page.context.close()
