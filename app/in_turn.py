@@ -1,7 +1,7 @@
 """A page in two parts: what is looked at first, and the rest once the browser has painted that.
 
 Plotly draws all the pictures that a page has before the browser paints any of them. So a page that is opened ends after
-its first pictures, with a button that nobody sees; `look.TURN` presses it when they are painted, and the page runs
+its first pictures, with a button that nobody sees; `look.REST` presses it when they are painted, and the page runs
 again, to its end. Whatever is chosen on it then is drawn in one.
 """
 
@@ -13,7 +13,7 @@ _PAGE, IS_WHOLE = "page-opened", "page-is-whole"
 
 
 def begin(page: str) -> None:
-    """Another page has been opened, or the same one runs again."""
+    """Forget that the page was whole where another one has been opened since."""
     if st.session_state.setdefault(_PAGE, page) != page:
         st.session_state[_PAGE] = page
         st.session_state.pop(IS_WHOLE, None)
@@ -22,7 +22,7 @@ def begin(page: str) -> None:
 def pause() -> None:
     """End the page here for now, unless its first pictures have been painted."""
     if not is_whole():
-        st.button("Draw the rest of the page", key="draw-rest", on_click=go_on)
+        st.button("Draw the rest of the page", key=f"draw-rest-{st.session_state[_PAGE]}", on_click=go_on)
         st.stop()
 
 

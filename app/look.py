@@ -62,7 +62,7 @@ CSS = """
   min-width: 4rem; min-height: 1.5rem; opacity: .7; cursor: pointer;
 }
 .gp-command button:is(:hover, :focus-visible) { opacity: 1; text-decoration: underline; }
-[data-testid=stElementContainer]:has(> .stHtml > script), .st-key-draw-rest { display: none; }
+[data-testid=stElementContainer]:has(> .stHtml > script), [class*="st-key-draw-rest"] { display: none; }
 @media (max-width: 960px) {
   .block-container { padding-left: 1.4rem; padding-right: 1.4rem; }
   section[data-testid="stSidebar"] { width: 13.5rem !important; min-width: 13.5rem !important; }
@@ -188,30 +188,35 @@ LINK = """
 """
 
 # A page that is opened ends after its first pictures (`app.in_turn`). This asks for the rest once they are painted, or
-# cannot be, and again should the answer not come.
-TURN = """
+# cannot be, and again should the answer not come; never while the page runs, which would begin anew, nor on the way to
+# another page, which the answer would call back from.
+REST = """
 <script>
 (() => {
-  if (window.gravityTurn) return;
-  window.gravityTurn = true;
-  const patience = 3000, never = -Infinity;
-  let seen = never, asked = never;
-  const ask = () => {
-    const button = document.querySelector(".st-key-draw-rest button"), now = performance.now();
-    if (!button) seen = asked = never;
-    if (!button || now - asked < patience) return;
-    if (seen === never) {
-      seen = now;
-      setTimeout(ask, patience + 100);
-    }
+  if (window.gravityRest) return;
+  window.gravityRest = true;
+  const patience = 3000;
+  let button = null, seen = 0, asked = -patience, left = -patience;
+  const leave = () => { left = performance.now(); };
+  const isBusy = () => {
+    const state = document.querySelector("[data-testid=stApp]").dataset.testScriptState;
+    return state === "running" || /Requested$/.test(state);
+  };
+  const look = () => {
+    const own = document.querySelector("[class*='st-key-draw-rest'] button"), now = performance.now();
+    if (own !== button) [button, seen, asked, left] = [own, now, -patience, -patience];
+    if (!own || document.hidden || now - Math.max(asked, left) < patience || isBusy()) return;
     const charts = Array.from(document.querySelectorAll("[class*='st-key-chart-']"));
     const areDrawn = charts.every(chart => chart.querySelector(".main-svg"));
     if (!areDrawn && now - seen < patience) return;
     asked = now;
-    requestAnimationFrame(() => requestAnimationFrame(() => button.click()));
-    setTimeout(ask, patience + 100);
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      if (own === button && performance.now() - left >= patience) own.click();
+    }));
   };
-  new MutationObserver(ask).observe(document.body, {childList: true, subtree: true});
+  document.addEventListener("click", event => event.target.closest && event.target.closest("a") && leave(), true);
+  window.addEventListener("popstate", leave);
+  setInterval(look, 50);
 })();
 </script>
 """
@@ -353,4 +358,4 @@ PANNING = """
 })();
 </script>
 """
-SCRIPTS = CAMERAS + LINK + TURN + NAMES + FONTS + PANNING + f"<script>{keys.SCRIPT}</script>"
+SCRIPTS = CAMERAS + LINK + REST + NAMES + FONTS + PANNING + f"<script>{keys.SCRIPT}</script>"

@@ -91,7 +91,7 @@ def _prompt_rows(run: Context, attribution: str, example: int) -> pd.DataFrame:
     rows = prompt_rows.rows(run.key, run.layer, (_START, run.checkpoint))
     merged = pulls.rename(columns={"moved": "pull"}).merge(rows, on="prompt").sort_values("pull", ascending=False)
     columns = ["text", "pull", "moved", "completion_one", "completion_other", "flip", "topic"]
-    return merged[[column for column in columns if merged[column].replace("", None).notna().any()]]
+    return merged[[column for column in columns if (merged[column].notna() & (merged[column] != "")).any()]]
 
 
 def _columns(names: tuple[str, str]) -> dict[str, Any]:

@@ -55,11 +55,12 @@ def _written(data: pd.DataFrame, forms: Mapping[str, Form]) -> list[list[dict[st
     """Each column's cells that are not shown as they are, under the names that pandas gives them."""
     columns = []
     for place, name in enumerate(data):
-        form, gaps = forms.get(name), data[name].isna().tolist()
+        form, column = forms.get(name), data.iloc[:, place]
+        gaps = column.isna().tolist()
         if form is None:
             cells = {row: "–" for row, is_gap in enumerate(gaps) if is_gap}
         else:
-            values = enumerate(zip(data[name].tolist(), gaps, strict=True))
+            values = enumerate(zip(column.tolist(), gaps, strict=True))
             cells = {row: "–" if is_gap else form(value) for row, (value, is_gap) in values}
         columns.append([{"id": f"row{row}_col{place}", "display_value": shown} for row, shown in cells.items()])
     return columns

@@ -115,8 +115,17 @@ def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
         components.note(f"{len(names)} other maps are there: choose another layer, or another map below.")
 
 
+_POINT = ("checkpoint", "arm", "seed", "step", "prompt", "label", "x", "y", "x3", "y3", "z3")
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _points(key: Key, name: str) -> pd.DataFrame:
+    """A whole map, in one table for all who read it."""
+    return cache.table(key, name, _POINT)
+
+
 def _place(key: Key, name: str) -> tuple[str, ...]:
-    return tuple(cache.table(key, name)["checkpoint"].unique())
+    return tuple(_points(key, name)["checkpoint"].unique())
 
 
 @st.fragment
@@ -255,7 +264,7 @@ def _chosen(run: Context, shown: str) -> tuple[str, ...] | None:
 
 
 def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFrame:
-    rows = cache.table(key, name)
+    rows = _points(key, name)
     if checkpoints:
         rows = rows[rows["checkpoint"].isin(checkpoints)].reset_index(drop=True)
     return rows.assign(text=cache.texts(key, rows["prompt"]))
@@ -263,14 +272,14 @@ def _rows(key: Key, name: str, checkpoints: tuple[str, ...] | None) -> pd.DataFr
 
 def _trajectory_rows(key: Key, name: str, trajectory: tuple[str, int]) -> pd.DataFrame:
     """The places of the aligned model and of every checkpoint of one trajectory."""
-    rows = cache.table(key, name)
+    rows = _points(key, name)
     is_its_own = (rows["arm"] == trajectory[0]) & (rows["seed"] == trajectory[1])
     return rows[is_its_own | (rows["arm"] == "aligned")]
 
 
 def _whole(key: Key, name: str, axes: tuple[str, ...], rows: pd.DataFrame) -> pd.DataFrame:
     """Every place of the arms that are shown, at any step: the axes stay while steps change, and leave the rest out."""
-    every = cache.table(key, name)[["arm", *axes]]
+    every = _points(key, name)[["arm", *axes]]
     return every[every["arm"].isin(rows["arm"].unique())]
 
 

@@ -181,8 +181,8 @@ def _density(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, fl
 def _arrow(fig: Sheet, table: pd.DataFrame, axes: int, ink: InkName) -> None:
     columns = list(clouds.columns_of(axes))
     ends = table[table["arm"].isin(["aligned", "witness"]) & (table["label"] == "harmful")]
-    means = ends.groupby("arm")[columns].mean()
-    if len(means) < len(("aligned", "witness")):
+    means = ends.groupby("arm", observed=True)[columns].mean()
+    if not {"aligned", "witness"} <= set(means.index):
         return
     start, end = means.loc["aligned", columns], means.loc["witness", columns]
     colour = style.INKS[ink].text

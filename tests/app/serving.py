@@ -37,7 +37,7 @@ def serve(root):
 
 def settle(page):
     """Wait until a page in a browser is drawn to its end: it stops once on the way, after its first pictures."""
-    page.locator(f"{ENDED}:not(:has(.st-key-draw-rest))").wait_for()
+    page.locator(f"{ENDED}:not(:has([class*='st-key-draw-rest']))").wait_for()
 
 
 def free_port():

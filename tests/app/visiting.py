@@ -17,7 +17,12 @@ def visitor(query=None, timeout=120):
 
 def turn_to(at, page):
     """Another page, drawn to its end, as a browser asks for it."""
-    at.switch_page(page).run()
-    if any(button.key == "draw-rest" for button in at.button):
-        at.button(key="draw-rest").click().run()
+    return draw_rest(at.switch_page(page).run())
+
+
+def draw_rest(at):
+    """The same page to its end, where it has ended after its first pictures."""
+    for button in at.button:
+        if str(button.key).startswith("draw-rest"):
+            return button.click().run()
     return at

@@ -19,7 +19,7 @@ from probes.run import Run
 from probes.stages.maps import COLUMNS as MAP_COLUMNS
 from probes.stages.pairs import COLUMNS as PAIR_COLUMNS
 from probes.stages.spectra import COLUMNS as SPECTRUM_COLUMNS
-from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve
+from tests.app.serving import CHROMIUM, PATIENCE, QUIET, serve, settle
 from tests.memory import peak_memory
 from tests.synthetic import write_run
 
@@ -198,7 +198,8 @@ def test_a_change_of_place(served, page, report, name):
     address, _ = served
     name, _, more = name.partition("&")
     _time_to_paint(page, f"{address}/{name}?run=large&layer=10&step=500&{more}")
-    page.wait_for_timeout(1500)
+    settle(page)
+    page.wait_for_timeout(1000)  # the pictures are drawn after the script has ended
     page_name = f"{name or 'overview'}, {more.replace('=', ' ')}" if more else name or "overview"
     middles = []
     for choice in ("Layer", "Step"):
