@@ -94,11 +94,12 @@ def test_a_lasso_selects_prompts_on_every_page_and_for_whom_the_link_is_sent(ser
     drag(page, MAP, [(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7), (0.3, 0.31)])
     text = selection_of(page)
     cards = page.locator(".gp-cards")
-    shown = json.loads(page.evaluate(DRAWN, MAP))
-    assert any(trace.get("selectedpoints") for trace in shown[0])
     number = int(re.search(r"(\d+) prompts? of 128 selected", page.inner_text("[data-testid=stMain]"))[1])
     assert 0 < number < 128
     wait_for_cards(page, min(number, 60))
+    still(page)  # till then Plotly shows the lasso itself, and what lies in it, without the server's word
+    shown = json.loads(page.evaluate(DRAWN, MAP))
+    assert any(trace.get("selectedpoints") for trace in shown[0])
     assert cards.locator(".gp-card-answer").count() == 2 * cards.locator(".gp-card").count()
     page.get_by_role("link", name="Compare").click()
     page.get_by_role("heading", level=1, name=re.compile("Aligned against")).wait_for()
