@@ -136,6 +136,9 @@ FIRST_PAINT = """
   look();
 })()
 """
+ALL_DRAWN = (
+    "Array.from(document.querySelectorAll(\"[class*='st-key-chart-']\")).every(one => one.querySelector('.main-svg'))"
+)
 # Of a change: when all that is in view is new, and when the whole page is, each with what it draws. A page may run
 # twice; it has ended once nothing has happened for a while.
 CHANGE = """
@@ -187,10 +190,15 @@ def test_the_first_page_of_a_fresh_server(tmp_path, page, report):
 def test_first_paint(served, page, report, run):
     address, _ = served
     _time_to_paint(page, f"{address}/?run={run}")  # the server's own start is not a page's
-    seconds = {name or "overview": _time_to_paint(page, f"{address}/{name}?run={run}") for name in PAGES}
-    for name, duration in seconds.items():
-        report(f"first paint of {name}, {run} run", f"{duration:.2f} s", "under 1.5 s")
-    assert max(seconds.values()) < 1.5 * TWICE
+    first = []
+    for name in PAGES:
+        first.append(_time_to_paint(page, f"{address}/{name}?run={run}"))
+        settle(page)
+        page.wait_for_function(ALL_DRAWN)
+        whole = page.evaluate("performance.now()") / 1000
+        report(f"first paint of {name or 'overview'}, {run} run", f"{first[-1]:.2f} s", "under 1.5 s")
+        report("... the whole page", f"{whole:.2f} s", "")
+    assert max(first) < 1.5 * TWICE
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name not in NO_PICTURE] + ["layers&direction=refusal"])
