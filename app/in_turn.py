@@ -1,8 +1,8 @@
 """A page in two parts: what is looked at first, and the rest once the browser has painted that.
 
-Plotly draws all the pictures that a page has before the browser paints any of them. So a page that is opened ends after
-its first pictures, with a button that nobody sees; `look.REST` presses it when they are painted, and the page runs
-again, to its end. Whatever is chosen on it then is drawn in one.
+Plotly draws all the pictures that a page has before the browser paints any of them. So a page that is opened and has
+more than fits a window ends after its first picture or table, with a button that nobody sees; `look.REST` presses it
+when that is painted, and the page runs again, to its end. Whatever is chosen on it then is drawn in one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def begin(page: str) -> None:
 
 
 def pause() -> None:
-    """End the page here for now, unless its first pictures have been painted."""
+    """End the page here for now, unless its first part has been painted."""
     if not is_whole():
         st.button("Draw the rest of the page", key=f"draw-rest-{st.session_state[_PAGE]}", on_click=go_on)
         st.stop()
 
 
 def is_whole() -> bool:
-    """Whether the first pictures of this page have been painted, so that it is drawn to its end."""
+    """Whether the first part of this page has been painted, so that it is drawn to its end."""
     return bool(st.session_state.get(IS_WHOLE))
 
 

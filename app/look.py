@@ -50,7 +50,6 @@ CSS = """
 .st-key-copy-link[data-copied]::after { font-size: .85rem; opacity: .68; }
 .st-key-copy-link[data-copied="yes"]::after { content: "Copied."; }
 .st-key-copy-link[data-copied="no"]::after { content: "Copy it from the address bar."; }
-.gp-room { border-radius: .4rem; background: color-mix(in srgb, currentColor 4%, transparent); }
 .gp-command {
   display: flex; align-items: flex-start; gap: 1rem; padding: .7rem .9rem; border-radius: .4rem;
   background: color-mix(in srgb, currentColor 6%, transparent);
@@ -187,7 +186,7 @@ LINK = """
 </script>
 """
 
-# A page that is opened ends after its first pictures (`app.in_turn`). This asks for the rest once they are painted, or
+# A page that is opened ends after its first part (`app.in_turn`). This asks for the rest once that is painted, or
 # cannot be, and again should the answer not come; never while the page runs, which would begin anew, nor on the way to
 # another page, which the answer would call back from.
 REST = """
@@ -208,7 +207,8 @@ REST = """
     if (!own || document.hidden || now - Math.max(asked, left) < patience || isBusy()) return;
     const charts = Array.from(document.querySelectorAll("[class*='st-key-chart-']"));
     const areDrawn = charts.every(chart => chart.querySelector(".main-svg"));
-    if (!areDrawn && now - seen < patience) return;
+    const isAwaited = document.querySelector("[data-testid=stMain] [data-testid=stSkeleton]");  // by a table
+    if ((!areDrawn || isAwaited) && now - seen < patience) return;
     asked = now;
     requestAnimationFrame(() => requestAnimationFrame(() => {
       if (own === button && performance.now() - left >= patience) own.click();

@@ -63,7 +63,6 @@ def main() -> None:
             st.warning(components.as_text(sentence))
         try:
             page.run()
-            in_turn.pause()
         except GravityError as error:
             # A page reads what its heading needs before it draws anything, and guards the rest by sections.
             components.header(page.title, "This page cannot be drawn")

@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import in_turn
 from app.components import file_name, note
 from probes.plots import style
 from probes.store import csv_text
 
-_HEAD, _ROW, _ROWS = 38, 35, 10  # pixels of a table's head with its frame, and of a row
+_HEAD, _ROW = 38, 35  # pixels of a table's head with its frame, and of a row
 ROWS_SHOWN = 2000  # of a table; more would have to be sent to the browser whole
 _NUMBERS_IN_FORM = 6000  # in a table; more would take their time
 Form = Callable[[float], str]  # how a table writes a number
@@ -24,16 +23,11 @@ def table(
 ) -> None:
     """A table whose numbers are written our way, and sorted as numbers; a long one shows its first rows.
 
-    `height` is the most that it takes, in pixels; without one, ten rows are seen. What draws tables is large, and comes
-    to the browser after a page's first pictures; until then there is room for the table.
+    `height` is the most that it takes, in pixels; without one, ten rows are seen.
     """
     if height is not None:
         more["height"] = min(height, _HEAD + _ROW * max(1, len(data)))
-    if in_turn.is_whole():
-        st.dataframe(_in_form(data.head(ROWS_SHOWN), forms or {}), hide_index=True, placeholder="–", **more)
-    else:
-        room = more.get("height", _HEAD + _ROW * min(_ROWS, max(1, len(data))))
-        st.html(f'<div class="gp-room" style="height: {room}px"></div>')
+    st.dataframe(_in_form(data.head(ROWS_SHOWN), forms or {}), hide_index=True, placeholder="–", **more)
     if len(data) > ROWS_SHOWN:
         note(f"The first {ROWS_SHOWN:,} of {len(data):,} rows; the file has them all.")
 

@@ -28,10 +28,10 @@ def show(run: Context) -> None:
     st.header("Their answers", anchor=False)
     with components.section():
         _completions(run, first, second, names)
+    in_turn.pause()
     st.header("Layer by layer", anchor=False)
     with components.section():
         _layers(run, first, second, names, pair_rows)
-    in_turn.pause()
     with components.section():
         _show_transfer(run, places, first, second, names)
     st.header("Weights", anchor=False)

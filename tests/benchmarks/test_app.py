@@ -119,15 +119,16 @@ def page():
         browser.close()
 
 
-# All times are the browser's own, by the frame. A first paint ends with the page's heading and its first picture, or,
-# of a page that draws none in this run, with all that it says.
+# All times are the browser's own, by the frame. A first paint ends with the page's heading and its first picture or
+# table, or, of a page that draws none in this run, with all that it says.
 FIRST_PAINT = """
 (() => {
   const look = () => {
     const app = document.querySelector("[data-testid=stApp]");
     const hasEnded = app && app.dataset.testScriptState === "notRunning";
     const saysAll = hasEnded && !document.querySelector("[class*='st-key-chart-']");
-    if (document.querySelector("h1") && (saysAll || document.querySelector(".js-plotly-plot .main-svg"))) {
+    const isDrawn = document.querySelector(".js-plotly-plot .main-svg, [data-testid=stDataFrame] canvas");
+    if (document.querySelector("h1") && (saysAll || isDrawn)) {
       requestAnimationFrame(() => { window.firstPaint = performance.now(); });
     } else {
       requestAnimationFrame(look);
