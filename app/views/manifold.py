@@ -118,7 +118,7 @@ def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
 _POINT = ("checkpoint", "arm", "seed", "step", "prompt", "label", "x", "y", "x3", "y3", "z3")
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _points(key: Key, name: str) -> pd.DataFrame:
     """A whole map, in one table for all who read it."""
     return cache.table(key, name, _POINT)
