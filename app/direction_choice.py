@@ -11,11 +11,26 @@ from app.components import Context
 from probes.plots import style
 from probes.prompts.tokens import visible
 
+REVERSION = "reversion"
+
 
 def direction_of(known: Sequence[str], first: str = "refusal") -> str:
     """The selected direction where it is among these; at first the refusal direction."""
     chosen = state.selection().direction
     return chosen if chosen in known else first if first in known else known[0]
+
+
+def known_directions(run: Context) -> list[str]:
+    """The fitted directions; a damaged table of theirs leaves the drift to be looked at."""
+    with components.section():
+        return cache.tracked_directions(run.key)
+    return []
+
+
+def other_than_reversion(known: Sequence[str]) -> str:
+    """The selected direction; empty for the reversion, of which every run keeps the drift."""
+    chosen = state.selection().direction
+    return chosen if chosen in known and chosen != REVERSION else ""
 
 
 def choose_direction(known: Sequence[str], direction: str, says: str = "", **also: str) -> None:

@@ -1,5 +1,6 @@
 """The few rules of style and of behaviour that Streamlit has no option for."""
 
+from app import in_turn
 from probes.plots import keys
 
 # The font of commands is asked for early: where one comes while figures are drawn, Plotly draws them all again.
@@ -186,41 +187,6 @@ LINK = """
 </script>
 """
 
-# A page that is opened ends after its first part (`app.in_turn`). This asks for the rest once that is painted, or
-# cannot be, and again should the answer not come; never while the page runs, which would begin anew, nor on the way to
-# another page, which the answer would call back from.
-REST = """
-<script>
-(() => {
-  if (window.gravityRest) return;
-  window.gravityRest = true;
-  const patience = 3000;
-  let button = null, seen = 0, asked = -patience, left = -patience;
-  const leave = () => { left = performance.now(); };
-  const isBusy = () => {
-    const state = document.querySelector("[data-testid=stApp]").dataset.testScriptState;
-    return state === "running" || /Requested$/.test(state);
-  };
-  const look = () => {
-    const own = document.querySelector("[class*='st-key-draw-rest'] button"), now = performance.now();
-    if (own !== button) [button, seen, asked, left] = [own, now, -patience, -patience];
-    if (!own || document.hidden || now - Math.max(asked, left) < patience || isBusy()) return;
-    const charts = Array.from(document.querySelectorAll("[class*='st-key-chart-']"));
-    const areDrawn = charts.every(chart => chart.querySelector(".main-svg"));
-    const isAwaited = document.querySelector("[data-testid=stMain] [data-testid=stSkeleton]");  // by a table
-    if ((!areDrawn || isAwaited) && now - seen < patience) return;
-    asked = now;
-    requestAnimationFrame(() => requestAnimationFrame(() => {
-      if (own === button && performance.now() - left >= patience) own.click();
-    }));
-  };
-  document.addEventListener("click", event => event.target.closest && event.target.closest("a") && leave(), true);
-  window.addEventListener("popstate", leave);
-  setInterval(look, 50);
-})();
-</script>
-"""
-
 # A figure's own button saves it under a name that does not say the place, or else Plotly would draw a figure anew at
 # each place, even one that is the same everywhere. This adds the place, which the page says in a variable of its style.
 PLACE = '<style>:root {{ --gp-place: "{}"; }}</style>'
@@ -358,4 +324,4 @@ PANNING = """
 })();
 </script>
 """
-SCRIPTS = CAMERAS + LINK + REST + NAMES + FONTS + PANNING + f"<script>{keys.SCRIPT}</script>"
+SCRIPTS = CAMERAS + LINK + in_turn.SCRIPT + NAMES + FONTS + PANNING + f"<script>{keys.SCRIPT}</script>"

@@ -29,20 +29,19 @@ from probes.plots.style import InkName
 from probes.statistics import ALPHA, DIRECTIONS, STATISTICS, statistic_of
 
 _CHART = "chart-map"
-REVERSION = "reversion"
 _NO_ROWS = "the witness stands there where the aligned model stands, or the site is not a block's output."
 
 
 def show(run: Context) -> None:
     """Draw the page."""
-    known = _known_directions(run)
-    direction = _direction(known)
+    known = direction_choice.known_directions(run)
+    direction = direction_choice.other_than_reversion(known)
     drifts = STATISTICS if run.has_witness else WITHOUT_WITNESS
     offered = [*([] if direction else drifts), *(DIRECTIONS if known else [])]
     first = "return_fraction" if run.has_witness and not direction else offered[0]
     statistic = state.selection().statistic
     statistic = statistic if statistic in offered else first
-    of = (direction or REVERSION) if statistic in DIRECTIONS else ""
+    of = (direction or direction_choice.REVERSION) if statistic in DIRECTIONS else ""
     rows = cache.map_rows(run.key, statistic, run.arm, run.seed, of)
     components.header("Layers", f"{statistic_of(statistic).title}, layer by layer", _lead(run, rows))
     _choices(known, direction, offered, statistic)
@@ -80,19 +79,6 @@ def show(run: Context) -> None:
         _cell(run, direction)
 
 
-def _known_directions(run: Context) -> list[str]:
-    """The fitted directions; a damaged table of theirs leaves the drift to be looked at."""
-    with components.section():
-        return cache.tracked_directions(run.key)
-    return []
-
-
-def _direction(known: list[str]) -> str:
-    """The selected direction; empty for the reversion, of which every run keeps the drift."""
-    chosen = state.selection().direction
-    return chosen if chosen in known and chosen != REVERSION else ""
-
-
 def _choices(known: list[str], direction: str, offered: list[str], statistic: str) -> None:
     left, right = st.columns([3, 2])
     with left:
@@ -112,7 +98,7 @@ def _choices(known: list[str], direction: str, offered: list[str], statistic: st
         with right:
             direction_choice.choose_direction(
                 known,
-                direction or (REVERSION if REVERSION in known else known[0]),
+                direction or (direction_choice.REVERSION if direction_choice.REVERSION in known else known[0]),
                 "Of another direction than the reversion: what its probes read, and how it turned.",
                 statistic=requested if requested in DIRECTIONS else "",
             )
@@ -344,7 +330,7 @@ def _movers(run: Context, direction: str) -> None:
 
 def _readout(run: Context, direction: str) -> None:
     """The tokens that the direction writes, at the aligned model and at the chosen step."""
-    direction_choice.readout(run, direction or REVERSION, run.catalogue.checkpoints[run.arm, run.seed, run.step])
+    direction_choice.readout(run, direction or direction_choice.REVERSION, run.checkpoint)
 
 
 _VIEWS = {"densities": _distributions, "roc": _roc, "tokens": _readout, "spectrum": _spectrum, "movers": _movers}
