@@ -11,7 +11,7 @@ import streamlit as st
 
 _PAGE, IS_WHOLE = "page-opened", "page-is-whole"
 # This asks for the rest of a page once its first part is painted, or cannot be, and again should the answer not come;
-# never while the page runs, which would begin anew, nor on the way to another page, which the answer would call back from.
+# never while the page runs, which would begin anew, nor on the way to another page, from which it would call back.
 SCRIPT = """
 <script>
 (() => {
