@@ -1,4 +1,4 @@
-"""Statistics of the drift by step, and the refusal probe at every checkpoint, as parts of pages."""
+"""Statistics of the drift by step, the refusal probe at every checkpoint, and all numbers, as parts of pages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from app import cache, cached_figures, charts, components, tables, widgets
 from app.components import Context
 from probes.drift import WITHOUT_WITNESS
 from probes.lineage import ROLES
+from probes.plots import style
 from probes.plots.by_step import ISOTROPIC
 from probes.statistics import null_name, percent, statistic_of
+from probes.store import csv_text
 
 _ESTIMATES = {
     "cross-fitted": ("alignment_crossfit", "return_fraction"),
@@ -112,3 +114,18 @@ def probe_section(run: Context) -> None:
     rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
     titles = {"auroc": "AUROC, kept", "refit": "AUROC, refitted", "norm": "gap"}
     tables.data_table(rows[["arm", "seed", "step", "cosine", *titles]], name="probe", column_config=titles)
+
+
+def all_numbers(run: Context) -> None:
+    """Every number of the layer in one table."""
+    st.header(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
+    rows = cache.drift(run.key, run.layer)
+    names = ["arm", "seed", "step"]
+    wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()
+    rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
+    wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
+    titles = {name: statistic_of(name).title for name in wide.columns[3:]}
+    tables.table(wide, height=420, column_config=titles)
+    st.download_button(
+        "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
+    )

@@ -203,7 +203,7 @@ def arms(run: Context, without: Sequence[str] = ()) -> tuple[str, ...]:
 # How each page draws what is selected. Beside these, pages offer what a run holds: arms, steps, measures.
 ESTIMATE = OneOf(
     "estimate", {"cross-fitted": "cross-fitted", "plain": "plain", "differences": "harmful − harmless"}
-)  # Overview
+)  # Trajectories
 PROMPTS = OneOf(
     "prompts",
     {
@@ -238,7 +238,7 @@ BESIDE = OneOf("beside", {"none": "One map", "checkpoints": "Two checkpoints", "
 CONTOURS, ARROW, PLAY = Switch("contours", default=True), Switch("arrow", default=True), Switch("play")
 ACROSS = OneOf("across", {"all": "All that lies off it", "main": "Main off-axis direction"})  # Displacement
 MORE = OneOf("more", {"prompts": "Prompt by prompt", "layers": "At every layer"})
-PATHS = OneOf("paths", {"plane": "Plane", "space": "Space", "length": "Return × off-axis"})  # Trajectories
+PATHS = OneOf("paths", {"plane": "Plane", "space": "Space", "length": "Return × off-axis"})
 WELL = OneOf("well", {"contours": "Contours", "surface": "Surface", "layers": "All layers"})  # Well
 ANSWERS = OneOf(
     "answers",

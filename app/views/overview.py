@@ -1,4 +1,4 @@
-"""Overview: the verdict, the well, the lineage to scale, and how every arm moved step by step."""
+"""Overview: the verdict, the well, the lineage to scale, behaviour against the return, and interventions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, in_turn, intervening, returning, stepping, tables, wells
+from app import cache, cached_figures, charts, components, in_turn, intervening, returning, stepping, wells
 from app.components import Context
 from probes.lineage import NO_WITNESS
 from probes.nulls import NO_FURTHER_PASS
 from probes.plots import style
 from probes.statistics import ALPHA, STATISTICS, null_name, statistic_of
-from probes.store import csv_text
 
 RUNGS = 6
 
@@ -43,11 +42,6 @@ def show(run: Context) -> None:
         _behaviour(run)
     with components.section():
         _interventions(run)
-    stepping.by_step(run)
-    with components.section():
-        stepping.probe_section(run)
-    with components.section():
-        _table(run)
 
 
 def _well(run: Context) -> None:
@@ -70,7 +64,7 @@ def _show_without_witness(run: Context) -> None:
     with components.section():
         stepping.probe_section(run)
     in_turn.pause()
-    for section in (stepping.steps_without_witness, _behaviour, _table):
+    for section in (stepping.steps_without_witness, _behaviour, stepping.all_numbers):
         with components.section():
             section(run)
 
@@ -302,21 +296,6 @@ def _interventions(run: Context) -> None:
     """Whether the motion along the reversion is what changes behaviour."""
     st.header("Interventions", anchor=False)
     intervening.mediation(run, run.catalogue.checkpoints[run.arm, run.seed, run.step])
-
-
-def _table(run: Context) -> None:
-    """Every number of the layer in one table."""
-    st.header(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
-    rows = cache.drift(run.key, run.layer)
-    names = ["arm", "seed", "step"]
-    wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()
-    rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
-    wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
-    titles = {name: statistic_of(name).title for name in wide.columns[3:]}
-    tables.table(wide, height=420, column_config=titles)
-    st.download_button(
-        "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
-    )
 
 
 show(components.context())

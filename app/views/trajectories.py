@@ -1,4 +1,4 @@
-"""Trajectories: each arm's path away from the aligned model, in the plane and in space."""
+"""Trajectories: each arm's path away from the aligned model, in the plane, in space, and by step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, forecast_against, widgets
+from app import cache, cached_figures, charts, components, forecast_against, in_turn, stepping, widgets
 from app.cache import Key
 from app.components import Context
 from probes.lineage import MIRROR, ROLES
@@ -19,14 +19,26 @@ def show(run: Context) -> None:
     if not run.has_witness:
         components.without_witness(run, "Trajectories", "A path runs between the aligned model and a witness.")
         return
-    if not cache.has_table(run.key, "maps/plane"):
+    if cache.has_table(run.key, "maps/plane"):
+        _in_the_plane(run)
+    else:
         components.header("Trajectories", "The paths have not been computed yet")
         components.missing(
             "This run holds no maps/plane.parquet.",
             f"gravity-probe measure --out {run.command_path} …",
             "Rerun the command that made the run: it resumes where it stopped.",
         )
-        return
+    in_turn.pause()
+    stepping.by_step(run)
+    with components.section():
+        forecast_against.show(run)  # at a layer of its own
+    for section in (stepping.probe_section, stepping.all_numbers):
+        with components.section():
+            section(run)
+
+
+def _in_the_plane(run: Context) -> None:
+    """The paths, and where the selected trajectory stands."""
     rows = cache.plane_rows(run.key, run.layer)
     components.header("Trajectories", *_answer(run, rows))
     if rows.empty:
@@ -36,8 +48,6 @@ def show(run: Context) -> None:
         )
     else:
         _pictures(run, rows)
-    with components.section():
-        forecast_against.show(run)  # at a layer of its own
 
 
 def _pictures(run: Context, rows: pd.DataFrame) -> None:
@@ -56,7 +66,7 @@ def _controls() -> tuple[str, bool]:
         view = widgets.PATHS.control("View", label_visibility="collapsed")
     with right:
         moving = widgets.PLAY.control(
-            "Step by step", widget=st.toggle, help="Adds a play button and a slider of steps."
+            "Play steps", widget=st.toggle, help="Adds a play button and a slider of steps."
         )
     return view, moving
 

@@ -19,7 +19,7 @@ LAST = {"choose-step": 100}
 # What is changed on each page: a control by its key, and what is chosen there. A page stands here twice where one
 # control hides another.
 CHANGES = (
-    ("overview", {"choose-estimate": "differences"}),
+    ("trajectories", {"choose-estimate": "differences"}),
     (
         "layers",
         {

@@ -145,7 +145,7 @@ def test_comparing_two_checkpoints_and_asking_for_flips(served, page):
 def test_playing_the_animation_moves_the_paths_and_stays_put_until_asked(served, page):
     page.goto(f"{served}/trajectories?run=demo")
     _whole(page, "of the way back")
-    page.get_by_text("Step by step").click()
+    page.get_by_text("Play steps").click()
     plot = page.locator(".js-plotly-plot").first
     plot.locator(".slider-container").wait_for()
     label = plot.locator(".slider-label").first

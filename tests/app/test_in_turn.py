@@ -45,11 +45,11 @@ def parts(at):
 
 # How many pictures a page of the shipped run begins with, and how many it has.
 PICTURES = {
-    "overview": (1, 7),
+    "overview": (1, 5),
     "layers": (1, 2),
     "manifold": (1, 1),
     "displacement": (1, 2),
-    "trajectories": (1, 1),
+    "trajectories": (1, 3),
     "well": (1, 1),
     "compare": (0, 3),
     "directions": (1, 2),
@@ -91,7 +91,7 @@ def test_a_browser_asks_for_the_rest_by_itself_on_every_page_it_opens(served_dem
     page.set_default_timeout(PATIENCE)
     page.add_init_script(COUNT)
     page.goto(f"{served_demo}/?run=demo-run")
-    page.get_by_role("heading", name="All numbers").wait_for()
+    page.get_by_role("heading", name="Interventions").wait_for()
     page.wait_for_function("window.drawn.at(-1) > 1")
     assert page.evaluate("window.drawn[0]") == 1, "the first picture stands alone for a frame or more"
     page.get_by_role("link", name="Compare", exact=True).click()
@@ -108,7 +108,7 @@ def test_the_rest_comes_where_no_picture_can_be_drawn(served_demo, browser):
     page.set_default_timeout(PATIENCE)
     page.route("**/PlotlyChart*", lambda route: route.abort())
     page.goto(f"{served_demo}/?run=demo-run")
-    page.get_by_role("heading", name="All numbers").wait_for()
+    page.get_by_role("heading", name="Interventions").wait_for()
     settle(page)
     assert not page.locator(".main-svg").count()
     page.context.close()

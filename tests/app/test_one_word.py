@@ -72,7 +72,7 @@ def test_the_tables_say_what_the_words_say(screens):
     row = table[table["step"] == place[1]].iloc[0]
     assert row["off_axis"] == pytest.approx(read_statistic(place, "off_axis"))
     assert row["along"] == pytest.approx(read_statistic(place, "return_fraction"))
-    everything = pages["overview"][1][-1]
+    everything = pages["trajectories"][1][-1]
     own = everything[(everything["arm"] == place[0]) & (everything["step"] == place[1])].iloc[0]
     for statistic in ("off_axis", "return_fraction", "alignment_crossfit"):
         assert own[statistic] == pytest.approx(read_statistic(place, statistic))
