@@ -20,6 +20,8 @@ from probes.plots.prompt_arrows import prompt_arrows
 from probes.plots.style import InkName
 from probes.statistics import limit_label, null_name
 
+_PLACE = ("prompt", "label", "projection", "across", "text")
+
 
 def show(run: Context) -> None:
     """Draw the page."""
@@ -100,15 +102,16 @@ def components_of(key: Key, layer: int) -> pd.DataFrame:
 
 def _hardest(run: Context, step: int) -> pd.Series | None:
     """The test of the trajectory's cross-fitted alignment at a step whose null reaches furthest."""
-    drawn = cache.tests(run.key, run.layer)
-    drawn = drawn[
-        (drawn["arm"] == run.arm)
-        & (drawn["seed"] == run.seed)
-        & (drawn["step"] == step)
-        & (drawn["statistic"] == "alignment_crossfit")
-        & drawn["limit"].notna()
-    ]
-    return None if drawn.empty else drawn.loc[drawn["limit"].idxmax()]
+    hardest = _hardest_by_step(run.key, run.layer, run.arm, run.seed)
+    return hardest.loc[step] if step in hardest.index else None
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _hardest_by_step(key: Key, layer: int, arm: str, seed: int) -> pd.DataFrame:
+    drawn = cache.tests(key, layer)
+    drawn = drawn[(drawn["arm"] == arm) & (drawn["seed"] == seed) & (drawn["statistic"] == "alignment_crossfit")]
+    drawn = drawn[drawn["limit"].notna()]
+    return drawn.loc[drawn.groupby("step")["limit"].idxmax()].set_index("step")
 
 
 def _cone(hardest: pd.Series | None) -> Cone | None:
@@ -217,9 +220,15 @@ def _prompts(run: Context) -> None:
 
 
 def _places(key: Key, layer: int, checkpoint: str) -> pd.DataFrame:
-    columns = ("prompt", "label", "projection", "across")
-    rows = cache.table(key, "projections", columns, (("layer", "==", layer), ("checkpoint", "==", checkpoint)))
-    return rows.assign(text=cache.texts(key, rows["prompt"]))
+    return _places_in(key, layer, (checkpoint,)).get(checkpoint, pd.DataFrame(columns=_PLACE))
+
+
+def _places_in(key: Key, layer: int, checkpoints: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """Where the prompts lie in each of these checkpoints, of those that have any."""
+    filters = (("layer", "==", layer), ("checkpoint", "in", list(checkpoints)))
+    rows = cache.table(key, "projections", ("checkpoint", *_PLACE[:-1]), filters)
+    rows = rows.assign(text=cache.texts(key, rows["prompt"]))
+    return {str(name): own[list(_PLACE)].reset_index(drop=True) for name, own in rows.groupby("checkpoint")}
 
 
 def _prompt_figure(
@@ -233,9 +242,8 @@ def _prompt_figure(
     ink: InkName,
 ) -> go.Figure:
     before, after = (_places(key, layer, name) for name in ("aligned", checkpoint))
-    edges = dict(cones)
-    by_step = {step: (_places(key, layer, name), edges[step]) for step, name in names}
-    by_step = {step: now for step, now in by_step.items() if len(now[0])}
+    edges, places = dict(cones), _places_in(key, layer, tuple(name for _, name in names)) if names else {}
+    by_step = {step: (places[name], edges[step]) for step, name in names if name in places}
     return prompt_arrows(before, after, arm=arm, subtitle=subtitle, cone=cones[0][1], by_step=by_step or None, ink=ink)
 
 

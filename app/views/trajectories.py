@@ -65,9 +65,7 @@ def _controls() -> tuple[str, bool]:
     with left:
         view = widgets.PATHS.control("View", label_visibility="collapsed")
     with right:
-        moving = widgets.PLAY.control(
-            "Play steps", widget=st.toggle, help="Adds a play button and a slider of steps."
-        )
+        moving = widgets.PLAY.control("Play steps", widget=st.toggle, help="Adds a play button and a slider of steps.")
     return view, moving
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.plots import style
-from probes.plots.sheet import Sheet
+from probes.plots.sheet import Part, Sheet
 from probes.plots.style import InkName
 
 _PAUSE = 700  # milliseconds a step
 _ROOM = 74  # pixels below the axis title, for the slider
 _BUTTONS = 124  # pixels that the two buttons take, left of the slider
+_OF_POINTS = ("customdata", "hovertext")
 # Redrawn whole, which paths in space need; the time is that of one step.
 _TIMING = {"frame": {"duration": _PAUSE, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True}
 _STILL = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
@@ -28,9 +29,25 @@ def grow(fig: Sheet, traces: Sequence[int], steps: Sequence[int], ink: InkName) 
 
 def play(fig: Sheet, frames: Sequence[dict[str, Any]], steps: Sequence[int], ink: InkName) -> None:
     """Give a figure its frames (one a step), a play and a pause button, and a slider that starts at the last step."""
-    fig.frames = list(frames)
+    fig.frames = _without_what_stays(fig.data, frames)
     below, colours = _make_room(fig), style.INKS[ink]
     fig.update_layout(updatemenus=[_buttons(below, colours)], sliders=[_slider(steps, below, colours)])
+
+
+def _without_what_stays(drawn: Sequence[Part], frames: Sequence[Part]) -> list[Part]:
+    """The frames without the names and the texts of points, where every one of them has the figure's own: they stay."""
+    stays = {
+        (at, name)
+        for at, trace in enumerate(frames[0]["traces"] if frames else ())
+        for name in _OF_POINTS
+        if isinstance(drawn[trace].get(name), list)
+        and all(frame["data"][at].get(name) == drawn[trace][name] for frame in frames)
+    }
+
+    def changes(at: int, part: Part) -> Part:
+        return {name: value for name, value in part.items() if (at, name) not in stays}
+
+    return [frame | {"data": [changes(at, part) for at, part in enumerate(frame["data"])]} for frame in frames]
 
 
 def _make_room(fig: Sheet) -> float:

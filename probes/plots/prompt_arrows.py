@@ -48,12 +48,12 @@ def prompt_arrows(
     shown = [(after, cone), *(by_step or {}).values()]
     caption = _CAPTION + (_CONE_CAPTION if any(edge is not None for _, edge in shown) else "")
     fig = style.figure("Each prompt's way in the plane", subtitle, ink, height=HEIGHT, caption=caption)
-    colours, kind = style.INKS[ink], style.flat_points(len(before))
+    colours, kind, reach = style.INKS[ink], style.flat_points(len(before)), _reach(shown)
 
     def traces(places: pd.DataFrame, edge: Cone | None) -> list[dict[str, Any]]:
         columns = places[["prompt", "projection", "across"]]
         joined = before.merge(columns, on="prompt", suffixes=("", "_after"))
-        return [_edges(edge, shown, colours), *_arrows(joined, arm, kind, colours)]
+        return [_edges(edge, reach, colours), *_arrows(joined, arm, kind, colours)]
 
     fig.add_traces(traces(after, cone))
     moving = list(range(len(fig.data)))
@@ -78,9 +78,13 @@ def _arrows(joined: pd.DataFrame, arm: str, kind: str, colours: style.Ink) -> li
     return parts
 
 
-def _edges(cone: Cone | None, shown: Sequence[tuple[pd.DataFrame, Cone | None]], colours: style.Ink) -> dict[str, Any]:
+def _reach(shown: Sequence[tuple[pd.DataFrame, Cone | None]]) -> float:
+    """How far any prompt lies along the way back, either way."""
+    return max((float(places["projection"].abs().max()) for places, _ in shown if len(places)), default=1.0)
+
+
+def _edges(cone: Cone | None, reach: float, colours: style.Ink) -> dict[str, Any]:
     """Both edges of the null's cone, as long as the picture is wide; nothing where there is none."""
-    reach = max((float(places["projection"].abs().max()) for places, _ in shown if len(places)), default=1.0)
     x: list[float | None] = []
     y: list[float | None] = []
     if cone is not None:

@@ -31,7 +31,7 @@ from probes.statistics import percent as percent
 InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
-WEBGL_FROM = 3000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
+WEBGL_FROM = 6000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
 _LEGEND_LINE = 21  # pixels
 _LONG_NAME = 18  # characters of a name in a legend, of which two stand in a line
 CAPTION_WIDTH = 82  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
