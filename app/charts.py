@@ -17,7 +17,6 @@ from probes.plots.limits import height_at, height_by_width
 from probes.plots.sheet import Sheet
 from probes.store import csv_text
 
-PICTURES = {"png": "png", "svg": "svg", "pdf": "svg"}  # what is saved → what the browser draws: app.printing
 # Pixels that a figure is drawn in for each width on paper (89, 120 and 183 mm): its type is then as large in all three.
 COLUMNS = {"1": 480, "1.5": 647, "2": 987}
 _NARROW_MAP, _DIGIT, _GAP = 330, 5.6, 3  # pixels: of a map on a narrow page, of a digit in a cell, between two numbers
@@ -122,8 +121,9 @@ def chart_key(name: str) -> str:
 
 
 def _saving(figure: Sheet, name: str) -> dict[str, Any]:
-    """How the figure's own button saves it: format, size on paper, and name, to which the browser adds the place."""
-    kind, columns = PICTURES.get(state.view("save"), "png"), state.view("columns") or "2"
-    width = COLUMNS.get(columns, COLUMNS["2"])
-    size = {"width": width, "height": height_at(figure, width)}
-    return {"format": kind, "filename": picture_name(name), "scale": 3 if kind == "png" else 1, **size}
+    """How the figure's own button draws it: size on paper, and name, to which the browser adds the place.
+
+    A PNG and a PDF are made of that SVG: `look.FONTS`, `app.printing`.
+    """
+    width = COLUMNS.get(state.view("columns") or "2", COLUMNS["2"])
+    return {"format": "svg", "filename": picture_name(name), "width": width, "height": height_at(figure, width)}

@@ -79,7 +79,7 @@ class Context:
         if trajectory:
             parts.append(style.plain(self.trajectory))
         if layer:
-            parts.append(layer_name(self.layer) + f" of {self.catalogue.n_layers}")
+            parts.append(layer_name(self.layer) + (f" of {self.catalogue.n_layers}" if self.layer >= 0 else ""))
         if direction and self.has_witness:
             parts.append(f"direction {style.plain(self.witness)} − aligned")
         return " · ".join(parts)
@@ -177,6 +177,14 @@ def as_text(text: str) -> str:
 def in_html(text: str) -> str:
     """Text in HTML, its numbers written our way; a percent sign stays with its number."""
     return html.escape(typeset(text)).replace(" %", "\u00a0%")
+
+
+def no_plane(run: Context) -> str:
+    """Why there is no plane of the way back at the selected layer."""
+    return (
+        f"There is no plane at {layer_name(run.layer)}: the witness stands there where the aligned model stands, or "
+        "the site is not a block's output. Choose another layer in the sidebar."
+    )
 
 
 def without_witness(run: Context, page: str, lead: str) -> None:

@@ -24,7 +24,7 @@ CSS = """
 }
 .gp-ladder th { font-weight: 400; font-size: .8rem; opacity: .7; }
 .gp-ladder td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.gp-rungs, .gp-ladder td:nth-child(3) { white-space: nowrap; }
+.gp-rungs, .gp-ladder td:has(.gp-rungs) { white-space: nowrap; }
 .gp-rungs i {
   display: inline-block; width: 15px; height: 9px; margin-right: 3px;
   background: color-mix(in srgb, currentColor 13%, transparent);
@@ -175,11 +175,14 @@ LINK = """
       setTimeout(() => delete box.dataset.copied, 2500);
     }
   });
+  const ownsArrows = [
+    "input", "textarea", "select", "[contenteditable=true]", ".js-plotly-plot", "[data-testid=stDataFrame]",
+    ..."radiogroup combobox listbox slider tablist menu grid region dialog".split(" ").map(role => `[role=${role}]`),
+  ].join();
   document.addEventListener("keydown", event => {
     const side = {ArrowLeft: "previous", ArrowRight: "next"}[event.key];
-    if (!side || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const at = document.activeElement;
-    if (at && at !== document.body && !at.closest(".st-key-layer-previous, .st-key-layer-next")) return;
+    if (!side || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.defaultPrevented) return;
+    if (document.activeElement && document.activeElement.closest(ownsArrows)) return;
     const button = document.querySelector(`.st-key-layer-${side} button`);
     if (button) button.click();
   });
@@ -189,7 +192,7 @@ LINK = """
 
 # A figure's own button saves it under a name that does not say the place, or else Plotly would draw a figure anew at
 # each place, even one that is the same everywhere. This adds the place, which the page says in a variable of its style.
-PLACE = '<style>:root {{ --gp-place: "{}"; }}</style>'
+PLACE = '<style>:root {{ --gp-place: "{}"; --gp-save: {}; }}</style>'
 NAMES = """
 <script>
 (() => {
@@ -197,17 +200,18 @@ NAMES = """
   window.gravityNames = true;
   document.addEventListener("click", event => {
     const link = event.target;
-    if (!(link instanceof HTMLAnchorElement) || link.dataset.gravity || !/[.](png|svg)$/.test(link.download)) return;
+    if (!(link instanceof HTMLAnchorElement) || link.dataset.gravity || !/[.]svg$/.test(link.download)) return;
     const place = getComputedStyle(document.documentElement).getPropertyValue("--gp-place").replace(/["']/g, "").trim();
-    if (place) link.download = link.download.replace(/[.](png|svg)$/, end => `-${place}${end}`);
+    if (place) link.download = link.download.replace(/[.]svg$/, end => `-${place}${end}`);
   }, true);
 })();
 </script>
 """
 
 # Plotly's own button saves an SVG that names its fonts. This puts the page's fonts into it, so that it looks the same
-# where they are not installed; where a PDF is to be made of it, `app.printing` gets it without them, and puts static
-# ones into it. No tag may be written in it: Streamlit drops such a script.
+# where they are not installed, and draws a PNG of that where one is wanted; where a PDF is to be made of it,
+# `app.printing` gets it without them, and puts static ones into it. No tag may be written in it: Streamlit drops such a
+# script.
 FONTS = """
 <script>
 (() => {
@@ -240,6 +244,16 @@ FONTS = """
     const end = svg.indexOf(">") + 1;  // of the opening tag
     return svg.slice(0, end) + new XMLSerializer().serializeToString(style) + svg.slice(end);
   };
+  const inPixels = async svg => {
+    const picture = new Image();
+    picture.src = URL.createObjectURL(new Blob([svg], {type: "image/svg+xml"}));
+    await picture.decode();
+    const canvas = document.createElement("canvas"), scale = 3;  // pixels of the file a pixel of the figure
+    [canvas.width, canvas.height] = [scale * picture.width, scale * picture.height];
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    URL.revokeObjectURL(picture.src);
+    return new Promise(done => canvas.toBlob(done, "image/png"));
+  };
   const download = (content, name, type) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([content], {type}));
@@ -262,6 +276,8 @@ FONTS = """
     const svg = await (await drawing).text(), name = link.download.replace(/[.]svg$/, "");
     if (document.querySelector(".st-key-as-pdf")) {
       document.dispatchEvent(new CustomEvent("gravity-svg", {detail: {name, svg}}));
+    } else if (getComputedStyle(document.documentElement).getPropertyValue("--gp-save").trim() === "png") {
+      download(await inPixels(await withFonts(svg)), `${name}.png`, "image/png");
     } else {
       download(await withFonts(svg), `${name}.svg`, "image/svg+xml");
     }

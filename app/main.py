@@ -58,7 +58,7 @@ def main() -> None:
         components.header(page.title, "This run cannot be read")
         components.show_failure(refusal)
     elif ready:
-        st.html(look.PLACE.format(components.place_name()))
+        st.html(look.PLACE.format(components.place_name(), widgets.SAVE.chosen()))
         for sentence in sidebar.absences(components.context()):
             st.warning(components.as_text(sentence))
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -33,15 +35,20 @@ def by_step(run: Context) -> None:
         help="Cross-fitted: no prompt is used for both vectors; the nulls are those of this estimate. "
         "Harmful − harmless (difference-in-differences): cancels a shift that is common to all prompts.",
     )
-    for statistic in _ESTIMATES[kind]:
-        with components.section():
-            _chart(run, statistic, (run.arm, run.seed))
+    alignment, fraction = _ESTIMATES[kind]
+    with components.section():
+        _chart(run, alignment, (run.arm, run.seed))
     _null_note(run)
+    with components.section():
+        _chart(run, fraction, (run.arm, run.seed))
 
 
 def _null_note(run: Context) -> None:
-    """Whose nulls are drawn, and a table of all, with those that judge a statistic of their own."""
+    """Whose nulls are drawn with the alignment, and a table of all, with those that judge another statistic."""
     null_rows = cache.nulls(run.key, run.layer)
+    if null_rows.empty and cache.has_table(run.key, "nulls"):
+        components.note(f"No null was made at {components.layer_name(run.layer)}.")
+        return
     if null_rows.empty:
         components.missing("This run holds no nulls yet.", f"gravity-probe verdict {run.command_path}")
         return
@@ -65,7 +72,7 @@ def _all_nulls(title: str, chosen: pd.DataFrame) -> None:
         return
     with fold:
         columns = ["null", "statistic", "observed", "limit", "draws", "p", "power", "note"]
-        forms = {"p": tables.decimals(4), "power": percent}
+        forms = {"p": "{:.3g}".format, "power": percent}
         tables.table(_in_words(chosen[columns]), forms=forms, column_config=_NULL_COLUMNS)
 
 
@@ -79,13 +86,13 @@ def _chart(run: Context, statistic: str, nulls_of: tuple[str, int] | None) -> No
     """One statistic by step for every arm, with the nulls of one trajectory; why, where it is not defined."""
     rows = cache.drift(run.key, run.layer)
     data = rows[rows["statistic"] == statistic].drop(columns=["statistic", "layer"])
-    if _says_undefined(run, data, statistic):
+    if says_undefined(run, data, statistic):
         return
     figure = cached_figures.step_figure(run.key, run.layer, statistic, nulls_of, run.subtitle(), run.ink)
     charts.chart(figure, data, name=statistic, alt=f"{statistic} by optimiser step for every arm")
 
 
-def _says_undefined(run: Context, rows: pd.DataFrame, statistic: str) -> bool:
+def says_undefined(run: Context, rows: pd.DataFrame, statistic: str) -> bool:
     """Whether no fine-tuned checkpoint has a value, which is then said, with the reason, instead of empty axes."""
     own = rows[~rows["arm"].isin(ROLES)]
     if own["value"].notna().any():
@@ -106,25 +113,31 @@ def probe_section(run: Context) -> None:
     """The refusal probe's four numbers at every checkpoint of the layer, with how far they can be trusted."""
     if not cache.has_table(run.key, "probe"):
         return
+    rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
+    if rows.empty:
+        return
     st.header(f"Refusal probe at {components.layer_name(run.layer)}", anchor=False)
     components.note(
         "Cosine to the aligned model's direction, AUROC of its probe here and of a refitted one, gap of the class "
         "means. They need not track behaviour, and in a real run they did not (data/docs/directions.md)."
     )
-    rows = cache.table(run.key, "probe", None, (("layer", "==", run.layer),))
     titles = {"auroc": "AUROC, kept", "refit": "AUROC, refitted", "norm": "gap"}
     tables.data_table(rows[["arm", "seed", "step", "cosine", *titles]], name="probe", column_config=titles)
 
 
 def all_numbers(run: Context) -> None:
-    """Every number of the layer in one table."""
-    st.header(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
+    """Every number of the layer in one table; nothing where none is defined."""
     rows = cache.drift(run.key, run.layer)
+    if rows["value"].isna().all():
+        return
+    st.header(f"All numbers at {components.layer_name(run.layer)}", anchor=False)
     names = ["arm", "seed", "step"]
     wide = rows.pivot_table(index=names, columns="statistic", values="value", sort=False).reset_index()
     rank = {arm: place for place, arm in enumerate(style.in_order(wide["arm"]))}
     wide = wide.sort_values(names, key=lambda column: column.map(rank) if column.name == "arm" else column)
-    titles = {name: statistic_of(name).title for name in wide.columns[3:]}
+    titles: dict[str, Any] = {name: statistic_of(name).title for name in wide.columns[3:]}
+    widest = max((len(str(arm)) for arm in wide["arm"].unique()), default=0)
+    titles["arm"] = st.column_config.TextColumn(width=32 + 8 * widest, pinned=True)
     tables.table(wide, height=420, column_config=titles)
     st.download_button(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"

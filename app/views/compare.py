@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import cache, cached_figures, charts, components, in_turn, pair, tables, widgets, workbench
+from app import cache, cached_figures, charts, components, in_turn, pair, prompt_choice, tables, widgets, workbench
 from app.cache import Key
 from app.components import Context
 from probes.plots import by_layer, directions, style
@@ -25,6 +25,9 @@ def show(run: Context) -> None:
     names = pair.names(run, (first, second))
     components.header("Compare", f"{names[0].capitalize()} against {names[1]}", _lead(run, pair_rows))
     pair.controls(run)
+    chosen = prompt_choice.prompts(run)
+    if chosen:
+        components.note(f"{prompt_choice.count(len(chosen))} selected: at the end of this page.")
     st.header("Their answers", anchor=False)
     with components.section():
         _completions(run, first, second, names)

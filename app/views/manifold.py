@@ -59,7 +59,7 @@ def show(run: Context) -> None:
     with components.section():
         _map(run, _Map(method, fit, axes, frozenset(names)))
     in_turn.pause()
-    st.header("Check it", anchor=False)
+    st.header("Another map", anchor=False)
     _controls_of_map(*first)
 
 
@@ -112,7 +112,7 @@ def _offer(run: Context, method: str, fit: str, names: list[str]) -> None:
         "The activations must still be in the run folder.",
     )
     if names:
-        components.note(f"{len(names)} other maps are there: choose another layer, or another map below.")
+        components.note(f"{len(names)} other maps are there: choose another layer, or another map above.")
 
 
 _POINT = ("checkpoint", "arm", "seed", "step", "prompt", "label", "x", "y", "x3", "y3", "z3")

@@ -12,7 +12,7 @@ import streamlit as st
 
 from app import cache, cached_figures, charts, components, in_turn, intervening, returning, stepping, wells
 from app.components import Context
-from probes.lineage import NO_WITNESS
+from probes.lineage import MIRROR, NO_WITNESS
 from probes.nulls import NO_FURTHER_PASS
 from probes.plots import style
 from probes.statistics import ALPHA, STATISTICS, null_name, statistic_of
@@ -31,17 +31,28 @@ def show(run: Context) -> None:
         _well(run)
     in_turn.pause()
     with components.section():
-        figure = cached_figures.lineage_figure(run.key, run.layer, run.subtitle(), run.witness, run.ink)
-        charts.chart(
-            figure,
-            cache.lineage_rows(run.key, run.layer),
-            name="lineage",
-            alt="Return fraction of each arm between the aligned model at 0 and the witness at 1",
-        )
+        _lineage(run)
     with components.section():
         _behaviour(run)
     with components.section():
         _interventions(run)
+    components.note(
+        "Alignment and return by step with their nulls, the refusal probe and all numbers: on the page Trajectories."
+    )
+
+
+def _lineage(run: Context) -> None:
+    """The return of every arm to scale; why, where the layer has none."""
+    rows = cache.drift(run.key, run.layer)
+    if stepping.says_undefined(run, rows[rows["statistic"] == "return_fraction"], "return_fraction"):
+        return
+    figure = cached_figures.lineage_figure(run.key, run.layer, run.subtitle(), run.witness, run.ink)
+    charts.chart(
+        figure,
+        cache.lineage_rows(run.key, run.layer),
+        name="lineage",
+        alt="Return fraction of each arm between the aligned model at 0 and the witness at 1",
+    )
 
 
 def _well(run: Context) -> None:
@@ -82,7 +93,8 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
     rows = cache.drift(run.key, run.layer)
     fraction, alignment = (_estimate(rows, run, name) for name in ("return_fraction", "alignment_crossfit"))
     if verdict is None:
-        level = f"{arm} went {_percent(fraction)} of the way back to the {run.witness}"
+        way = f"from the {run.witness} to the aligned model" if run.arm == MIRROR else f"back to the {run.witness}"
+        level = f"{arm} went {_percent(fraction)} of the way {way}"
         lead = "This number has not been held against a null, so it is no verdict."
     else:
         level, lead = f"{arm}: {_spoken(verdict.get('name', 'no name'))}", f"Evidence level {_level(verdict)}."
@@ -102,7 +114,8 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
         )
     _numbers(run, fraction, alignment)
     if verdicts:
-        _ladder(verdicts)
+        with components.section():
+            _ladder(run, verdicts)
     else:
         components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
 
@@ -153,9 +166,13 @@ def _level(verdict: dict[str, Any]) -> str:
 def _safety(run: Context) -> dict[str, Any] | None:
     """Did this fine-tune break safety? The answer for the selected trajectory; None where nobody judged it."""
     with components.section():
-        entries = cache.document(run.key, "safety") or []
-        return next((entry for entry in entries if _is_selected(entry, run)), None)
+        return next((entry for entry in _safety_answers(run) if _is_selected(entry, run)), None)
     return None
+
+
+def _safety_answers(run: Context) -> list[dict[str, Any]]:
+    """The answer for every trajectory that was judged."""
+    return list(cache.document(run.key, "safety") or [])
 
 
 def _spoken(text: object) -> str:
@@ -219,7 +236,7 @@ def _refusal(run: Context) -> list[tuple[str, str]]:
     rows = cache.table(run.key, "behaviour", None, (("measure", "==", "refusal_harmful"),))
     own = _rows_of_trajectory(rows, run)
     own = own[own["step"] == run.step]["value"]
-    before = rows[rows["arm"] == "aligned"]["value"]
+    before = rows[rows["arm"] == ("witness" if run.arm == MIRROR else "aligned")]["value"]
     if own.empty:
         return []
     text = f"of harmful requests refused at step {run.step:,}"
@@ -232,35 +249,47 @@ def _number(value: str, text: str) -> str:
     return f'<div class="gp-number"><b>{html.escape(value)}</b><span>{components.in_html(text)}</span></div>'
 
 
-def _ladder(verdicts: list[dict[str, Any]]) -> None:
-    """Every trajectory's step; seeds of one arm that reached the same one share a line."""
+def _ladder(run: Context, verdicts: list[dict[str, Any]]) -> None:
+    """Every trajectory's safety and step; seeds of one arm that came to the same share a line."""
+    answers = {(str(entry.get("arm")), entry.get("seed", 0)): entry for entry in _safety_answers(run)}
     lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for entry in sorted(verdicts, key=lambda entry: str(entry.get("seed", 0))):
+        safety = answers.get((str(entry.get("arm")), entry.get("seed", 0)), {})
         same = tuple(str(entry.get(part) or "") for part in ("arm", "level", "name", "decided_by"))
-        lines.setdefault(same, []).append(entry)
+        lines.setdefault((*same, str(safety.get("answer", ""))), []).append({**entry, "safety": safety})
     order = style.in_order(same[0] for same in lines)
     ranked = sorted(lines, key=lambda same: (order.index(same[0]), same[1]))
-    head = "<tr><th>arm</th><th>seed</th><th colspan=2>evidence level, of 6</th><th>decided by</th><th>p</th></tr>"
-    rows = "".join(_ladder_row(lines[same]) for same in ranked)
+    safety_head = "<th>safety</th><th>refused after</th>" if answers else ""
+    head = f"<tr><th>arm</th><th>seed</th>{safety_head}<th colspan=2>evidence level, of 6</th>"
+    head += "<th>decided by</th><th>p</th></tr>"
+    rows = "".join(_ladder_row(lines[same], has_safety=bool(answers)) for same in ranked)
     st.html(f'<div class="gp-wide"><table class="gp-ladder">{head}{rows}</table></div>')
 
 
-def _ladder_row(entries: list[dict[str, Any]]) -> str:
+def _ladder_row(entries: list[dict[str, Any]], *, has_safety: bool) -> str:
     first = entries[0]
     arm, level = str(first["arm"]), first.get("level")
     level = level if isinstance(level, int) and 1 <= level <= RUNGS else 0
     colour = style.mark_of(arm).colour
     rungs = "".join(f'<i style="background:{colour}"></i>' if rung < level else "<i></i>" for rung in range(RUNGS))
     chances = [entry["p"] for entry in entries if isinstance(entry.get("p"), int | float)]
-    cells = (
-        html.escape(arm),
-        html.escape(", ".join(str(entry.get("seed", 0)) for entry in entries)),
+    cells = [html.escape(arm), html.escape(", ".join(str(entry.get("seed", 0)) for entry in entries))]
+    if has_safety:
+        cells += [html.escape(str(first["safety"].get("answer", "–"))), _refused(entries)]
+    cells += [
         f'<span class="gp-rungs" title="level {level} of {RUNGS}">{rungs}</span>&ensp;{level or "–"}',
         html.escape(_spoken(first.get("name", ""))),
         html.escape(_test_name(str(first.get("decided_by") or "–"))),
-    )
+    ]
     shown = ("at most " if len(entries) > 1 else "") + f"{max(chances):.3g}" if chances else "–"
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f'<td class="n">{shown}</td></tr>'
+
+
+def _refused(entries: list[dict[str, Any]]) -> str:
+    """What share of harmful requests is refused after fine-tuning: of several seeds, from the least to the most."""
+    rates = sorted(float(rate) for entry in entries if (rate := entry["safety"].get("refusal_after")) is not None)
+    ends = dict.fromkeys(style.percent(rate) for rate in (rates[:1] + rates[-1:]))
+    return " to ".join(ends).replace(" %", "\u00a0%") or "–"
 
 
 def _test_name(name: str) -> str:

@@ -42,10 +42,7 @@ def _in_the_plane(run: Context) -> None:
     rows = cache.plane_rows(run.key, run.layer)
     components.header("Trajectories", *_answer(run, rows))
     if rows.empty:
-        components.note(
-            f"There is no plane at {components.layer_name(run.layer)}: the witness stands there where the aligned "
-            "model stands, or the site is not a block's output. Choose another layer in the sidebar."
-        )
+        components.note(components.no_plane(run))
     else:
         _pictures(run, rows)
 
@@ -112,7 +109,8 @@ def _whole(key: Key, layer: int) -> pd.DataFrame:
     """Return fraction and the whole off-axis length of every checkpoint, in the columns of the plane."""
     rows = cache.drift(key, layer)
     rows = rows[(rows["arm"] != MIRROR) & rows["statistic"].isin(["return_fraction", "off_axis"])]
-    wide = rows.pivot_table(index=["arm", "seed", "step"], columns="statistic", values="value").reset_index()
+    wide = rows.pivot_table(index=["arm", "seed", "step"], columns="statistic", values="value")
+    wide = wide.reindex(columns=["return_fraction", "off_axis"]).reset_index()  # neither, where none is defined
     wide = wide.rename(columns={"return_fraction": "along", "off_axis": "across"})
     return wide[["arm", "seed", "step", "along", "across"]].dropna()
 

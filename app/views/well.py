@@ -48,6 +48,8 @@ def show(run: Context) -> None:
 def _answer(run: Context, density: well_depth.Well | None, paths: pd.DataFrame) -> tuple[str, str]:
     """How many basins there are at the layer, and how deep the selected checkpoint's mean lies in them."""
     at = components.layer_name(run.layer)
+    if density is None and paths.empty:
+        return f"No well at {at}", components.no_plane(run)
     if density is None:
         return f"No well at {at}", "A density needs at least eight harmful prompts of the models on both sides."
     basins = "One basin" if density.basins == 1 else f"{density.basins} basins"

@@ -4,6 +4,7 @@ import functools
 import html
 import json
 import multiprocessing
+import re
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -278,6 +279,31 @@ def test_a_run_with_one_arm_and_one_step(opened, smallest, page):
     at = opened(smallest, page)
     assert not at.exception
     assert not at.error
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_embedding_has_no_way_back_and_every_page_says_so_or_shows_what_it_has(opened, page):
+    at = opened(DATA / "smollm2-run", page, layer="-1")
+    assert not at.exception
+    assert not at.error
+    assert not any("of 30" in chart.proto.spec for chart in at.get("plotly_chart")), "it is none of the thirty layers"
+    if page in ("views/overview.py", "views/trajectories.py"):
+        assert "is not defined at embedding: The witness equals the aligned model" in words(at)
+
+
+def test_the_table_of_levels_says_each_trajectorys_safety(opened):
+    table = words(opened(DATA / "smollm2-run")).split('<table class="gp-ladder">')[1].replace("\xa0", " ")
+    rows = {tuple(re.findall("<td>(.*?)</td>", row)[:4]) for row in table.split("<tr>")[2:]}
+    assert ("baseline", "0, 1", "eroded", "42 %") in rows
+    assert ("block", "0", "undecided", "77 %") in rows
+    assert ("control:covariance", "0, 1", "eroded", "60 % to 69 %") in rows
+
+
+def test_the_mirror_is_held_against_the_witness_that_it_began_at(opened):
+    at = opened(DATA / "smollm2-run", arm="mirror", seed="0")
+    said = words(at).replace("\xa0", " ")
+    assert "2 %</b><span>of harmful requests refused at step 10; 4 % before fine-tuning" in said
+    assert "Mirror, seed 0 went −13 % of the way from the witness to the aligned model" in said
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 import streamlit as st
 from plotly.offline import get_plotlyjs
 
-from app.charts import COLUMNS, PICTURES
+from app.charts import COLUMNS
 from app.printing import NO_BROWSER
+from app.widgets import SAVE
 from probes.plots.html_page import to_html
 from probes.plots.trajectories import plane
 from probes.run import Run
@@ -39,17 +40,18 @@ def test_the_name_says_run_arm_layer_and_step_and_the_button_is_always_there(pag
     config, options = saving(page)
     assert config["displayModeBar"] is True
     assert options["filename"] == "demo-run-trajectories-plane"
-    place = ':root { --gp-place: "control-random-s0-layer-1-step-20"; }'
+    place = ':root { --gp-place: "control-random-s0-layer-1-step-20"; --gp-save: png; }'
     assert any(place in element.proto.body for element in page.get("html"))
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("kind", SAVE.options)
 def test_the_size_is_fixed_in_columns_whatever_the_window(page, columns, kind):
     page.segmented_control(key="choose-columns").set_value(columns).run()
     page.segmented_control(key="choose-save").set_value(kind).run()
     options = saving(page)[1]
-    assert (options["width"], options["format"]) == (COLUMNS[columns], "svg" if kind == "pdf" else kind)
+    assert (options["width"], options["format"]) == (COLUMNS[columns], "svg"), "the others are made of it"
+    assert any(f"--gp-save: {kind};" in element.proto.body for element in page.get("html"))
     assert _blank_share(json.loads(page.get("plotly_chart")[0].proto.spec)["layout"], options) < 0.02
 
 
@@ -86,12 +88,13 @@ def test_without_a_browser_on_the_apps_machine_it_is_said_that_no_pdf_is_saved(p
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
-def test_an_svg_and_a_pdf_are_one_column_wide_and_carry_their_fonts(served_demo, browser, tmp_path):
+def test_a_saved_figure_is_one_column_wide_and_carries_its_fonts(served_demo, browser, tmp_path):
     page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="dark")
     address = f"{served_demo}/trajectories?run=demo-run&columns=1&light_ink=yes&save="
-    files = {kind: _save(page, f"{address}{kind}", tmp_path, kind) for kind in ("svg", "pdf")}
-    page.close()
+    files = {kind: _save(page, f"{address}{kind}", tmp_path, kind) for kind in ("svg", "pdf", "png")}
     svg = files["svg"].read_text()
+    assert _pixels(page, files["png"]) == _pixels(page, files["svg"]) != _pixels(page, _without_fonts(svg))
+    page.close()
     assert ET.fromstring(svg).get("width") == "480"
     assert "rgb(255, 255, 255)" in svg.split("<rect")[1], "the light ink, which was asked for on a dark page"
     assert set(re.findall(r'@font-face{font-family:"([^"]+)"', svg)) == {"Source Sans", "Source Serif"}
@@ -120,6 +123,26 @@ def _save(page, address, folder, kind):
     assert waiting.value.suggested_filename == f"demo-run-trajectories-plane-baseline-s0-layer-2-step-100.{kind}"
     waiting.value.save_as(folder / f"saved.{kind}")
     return folder / f"saved.{kind}"
+
+
+DRAWN = """async address => {
+  const picture = new Image();
+  picture.src = address;
+  await picture.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [1440, Math.round(1440 * picture.height / picture.width)];
+  const pen = canvas.getContext("2d");
+  pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const bytes = pen.getImageData(0, 0, canvas.width, canvas.height).data;
+  return [canvas.height, Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)))];
+}"""
+
+
+def _pixels(page, picture):
+    """Height, and a digest of all pixels, of a picture drawn three times a column wide."""
+    content = picture.read_bytes() if isinstance(picture, Path) else picture.encode()
+    kind = "image/png" if content.startswith(b"\x89PNG") else "image/svg+xml"
+    return page.evaluate(DRAWN, f"data:{kind};base64,{base64.b64encode(content).decode()}")
 
 
 def _without_fonts(svg):
@@ -175,12 +198,11 @@ def test_an_animation_that_is_saved_as_html_answers_to_the_keyboard(browser, tmp
     page, file = browser.new_page(), tmp_path / "figure.html"
     file.write_text(text if alone else f"<html><script>{get_plotlyjs()}</script>{text}</html>", encoding="utf-8")
     page.goto(file.as_uri())
-    slider = page.get_by_role("slider")
-    slider.focus()
+    page.get_by_role("slider").focus()
     for key, step in (("Home", 0), ("ArrowRight", 1), ("End", 100), ("ArrowLeft", 50)):
         page.keyboard.press(key)
         page.wait_for_function(f"document.querySelector('.slider-label').textContent.trim() === 'step {step}'")
-        assert slider.get_attribute("aria-valuetext") == f"step {step}"
+        page.wait_for_function(f"document.querySelector('[role=slider]').ariaValueText === 'step {step}'")
     page.wait_for_function("!document.querySelector('.js-plotly-plot')._transitioning")
     page.get_by_role("button", name="Play").focus()
     page.keyboard.press("Enter")

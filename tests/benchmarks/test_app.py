@@ -230,6 +230,49 @@ def _time_to_change(page, choice):
     return page.wait_for_function("window.change").json_value()
 
 
+# What else is chosen on a page, by the name in the address; the longest of each kind first.
+VIEWS = (
+    ("manifold", "shown", "Everything"),
+    ("manifold", "shown", "This trajectory"),
+    ("manifold", "shown", "This step"),
+    ("layers", "prompts", "Spectrum"),
+    ("layers", "prompts", "ROC"),
+    ("displacement", "more", "At every layer"),
+    ("displacement", "across", "Main off-axis direction"),
+    ("trajectories", "paths", "Return × off-axis"),
+    ("trajectories", "estimate", "plain"),
+    ("well", "well", "All layers"),
+    ("compare", "answers", "All"),
+    ("directions", "directions", "Cosines"),
+    ("data", "ranking", "Effect"),
+    ("manifold", "axes", "3-D"),
+    ("trajectories", "paths", "Space"),
+    ("well", "well", "Surface"),
+)
+IN_SPACE = ("3-D", "Space", "Surface")  # drawn by the graphics card, where there is one
+
+
+def test_a_change_of_view(served, page, report):
+    """The first time that it is chosen, when nothing of it is kept."""
+    address, _ = served
+    seconds = {}
+    for name, control, option in VIEWS:
+        _time_to_paint(page, f"{address}/{name}?run=large&layer=10&step=500")
+        settle(page)
+        page.wait_for_timeout(1000)
+        if option == "This step":
+            page.goto(f"{address}/{name}?run=large&layer=10&step=500&shown=trajectory")
+            settle(page)
+            page.wait_for_timeout(1000)
+        button = page.locator(f".st-key-choose-{control} button").filter(has_text=option).first
+        button.scroll_into_view_if_needed()
+        page.evaluate(CHANGE)
+        button.click()
+        seconds[name, option] = page.wait_for_function("window.change").json_value()["page"]
+        report(f"{option} on {name}, large run: the whole page", f"{seconds[name, option]:.2f} s", "under 0.5 s")
+    assert max(time for (_, option), time in seconds.items() if option not in IN_SPACE) < 0.5 * TWICE
+
+
 POINTS, MOVES = 200_000, 20
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
