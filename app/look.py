@@ -25,6 +25,7 @@ CSS = """
 .gp-ladder th { font-weight: 400; font-size: .8rem; opacity: .7; }
 .gp-ladder td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .gp-rungs, .gp-ladder td:has(.gp-rungs) { white-space: nowrap; }
+.gp-ladder td:has(.gp-rungs) + td { min-width: 12rem; }
 .gp-rungs i {
   display: inline-block; width: 15px; height: 9px; margin-right: 3px;
   background: color-mix(in srgb, currentColor 13%, transparent);
@@ -119,10 +120,12 @@ CAMERAS = """
     plot.on("plotly_relayouting", change => follow(plot, change));
     plot.on("plotly_relayout", change => {
       const camera = follow(plot, change), chart = name(plot);
-      if (chart && Object.keys(change || {}).some(key => /^[xy]axis[.](range|autorange)/.test(key))) {
-        const {xaxis, yaxis} = plot._fullLayout, ranges = plot.gravityWhole ? [] : [...xaxis.range, ...yaxis.range];
+      const axis = Object.keys(change || {}).map(key => /^[xy]axis(2?)[.](range|autorange)/.exec(key)).find(Boolean);
+      if (chart && axis) {
+        const panel = axis[1], {[`xaxis${panel}`]: x, [`yaxis${panel}`]: y} = plot._fullLayout;
+        const view = {panel, ranges: plot.gravityWhole ? [] : [...x.range, ...y.range]};
         plot.gravityWhole = false;
-        document.dispatchEvent(new CustomEvent("gravity-zoom", {detail: {picture: picture(chart), view: ranges}}));
+        document.dispatchEvent(new CustomEvent("gravity-zoom", {detail: {picture: picture(chart), view}}));
       }
       if (!camera || !chart) return;
       kept.set(chart, structuredClone(camera));

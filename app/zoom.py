@@ -1,7 +1,7 @@
 """How far a picture in the plane is zoomed and moved, in the address as `zoom=PICTURE:` and four shares of its axes.
 
 The browser zooms by itself and tells the app afterwards (`look.CAMERAS`), which draws every further figure so zoomed.
-As shares, a zoom stays in the same part of another layer's map.
+As shares, a zoom stays in the same part of another layer's map: of one that is drawn next, and of one beside it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from probes.plots.sheet import Sheet
 
 NAME = "zoom"
 _SAME = 1e-3  # of an axis: less is no zoom
+_PANELS = ("", "2")  # of two pictures side by side, as Plotly numbers their axes
 Shares = tuple[float, ...]  # left, right, low and high of what is seen: 0 and 1 are the ends of the figure's own axes
 _HOME: Shares = (0.0, 1.0, 0.0, 1.0)
 
@@ -45,18 +46,26 @@ def write(picture: str, shares: Shares) -> str:
 
 def keep(figure: Sheet, picture: str) -> None:
     """Draw a figure as it was zoomed, and put into the address how it is zoomed next."""
-    home = (*figure.layout["xaxis"]["range"], *figure.layout["yaxis"]["range"])
+    homes = {panel: _home(figure, panel) for panel in _PANELS if f"xaxis{panel}" in figure.layout}
     zoom = read(state.view(NAME))
     if zoom is not None and zoom[0] == picture:
-        left, right, low, high = _places(home, zoom[1])
-        figure.update_layout(xaxis={"range": [left, right]}, yaxis={"range": [low, high]})
+        for panel, home in homes.items():
+            left, right, low, high = _places(home, zoom[1])
+            axes: dict[str, Any] = {"xaxis": {"range": [left, right]}, "yaxis": {"range": [low, high]}}
+            figure.update_layout(**{f"{name}{panel}": axis for name, axis in axes.items()})
 
-    def keep_zoom(ranges: Any) -> None:
-        if ranges == [] or _are_ranges(ranges):
-            state.change_view(NAME, write(picture, _shares(home, ranges) if ranges else _HOME))
+    def keep_zoom(view: Any) -> None:
+        ranges, panel = (view.get("ranges"), view.get("panel")) if isinstance(view, dict) else (None, None)
+        if ranges == [] or (_are_ranges(ranges) and panel in homes):
+            state.change_view(NAME, write(picture, _shares(homes[str(panel)], ranges) if ranges else _HOME))
             state.write_url()
 
     listening.listen(NAME, picture, keep_zoom)
+
+
+def _home(figure: Sheet, panel: str) -> Shares:
+    """The limits that a picture was drawn for."""
+    return (*figure.layout[f"xaxis{panel}"]["range"], *figure.layout[f"yaxis{panel}"]["range"])
 
 
 def _places(home: Shares, shares: Shares) -> Shares:

@@ -195,8 +195,11 @@ def _chart(
     if beside is None:
         figure = cached_figures.figure(_figure, run.key, place.name(run.layer), names, drawing, *about)
     elif isinstance(beside, int):
+        layers = (run.layer, beside)
         maps = (place.name(run.layer), place.name(beside))
-        titles = tuple(components.layer_name(layer).capitalize() for layer in (run.layer, beside))
+        titles = tuple(
+            _title_beside(run.key, layer, name, place.axes) for layer, name in zip(layers, maps, strict=True)
+        )
         figure = cached_figures.figure(_pair_figure, run.key, maps, (names, names), titles, drawing, *about)
     else:
         maps = (place.name(run.layer),) * 2
@@ -213,6 +216,12 @@ def _chart(
         drag=drag,
         alt="Every prompt of the chosen checkpoints in the map",
     )
+
+
+def _title_beside(key: Key, layer: int, name: str, axes: int) -> str:
+    """What stands above one of two layers: each map keeps its neighbours more or less well."""
+    kept_well = float(cache.document(key, name)["trustworthiness"][str(axes)])
+    return f"{components.layer_name(layer).capitalize()}, trustworthiness {kept_well:.3f}"
 
 
 _MODES = {

@@ -217,7 +217,8 @@ def _beyond_nulls(run: Context) -> list[tuple[str, str]]:
     beyond = [int(step) for step, part in steps if (part["p"] <= level).all()]
     nulls = ", ".join(null_name(name) for name in dict.fromkeys(rows["null"]))
     uncorrected = f", not corrected for the {steps.ngroups} steps" if steps.ngroups > 1 else ""
-    words = f"of the verdict's tests at p ≤ {level:g} ({nulls}){uncorrected}; its shams are of the last step alone"
+    words = f"of the verdict's tests at {components.layer_name(run.layer)}, p ≤ {level:g} ({nulls}){uncorrected}; "
+    words += "its shams are of the last step alone"
     if beyond:
         return [(f"step {min(beyond):,}", f"first beyond all {words}")]
     return [("no step", f"was beyond all {words}")]
@@ -259,11 +260,12 @@ def _ladder(run: Context, verdicts: list[dict[str, Any]]) -> None:
         lines.setdefault((*same, str(safety.get("answer", ""))), []).append({**entry, "safety": safety})
     order = style.in_order(same[0] for same in lines)
     ranked = sorted(lines, key=lambda same: (order.index(same[0]), same[1]))
-    safety_head = "<th>safety</th><th>refused after</th>" if answers else ""
+    safety_head = "<th colspan=2>safety: refused after</th>" if answers else ""
     head = f"<tr><th>arm</th><th>seed</th>{safety_head}<th colspan=2>evidence level, of 6</th>"
     head += "<th>decided by</th><th>p</th></tr>"
     rows = "".join(_ladder_row(lines[same], has_safety=bool(answers)) for same in ranked)
-    st.html(f'<div class="gp-wide"><table class="gp-ladder">{head}{rows}</table></div>')
+    box = '<div class="gp-wide" tabindex="0" role="region" aria-label="Every trajectory">'
+    st.html(f'{box}<table class="gp-ladder">{head}{rows}</table></div>')
 
 
 def _ladder_row(entries: list[dict[str, Any]], *, has_safety: bool) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probes.plots import labels, style
-from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
+from probes.plots.limits import Limits, far_in_plane, far_names, leave, make_room_above, one_scale, plane_limits
 from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 from probes.statistics import null_name
@@ -80,6 +80,7 @@ def vectors(
     ends = drawn[drawn["step"] == step]
     notes += _leaving(ends[ends["arm"].isin(far)], limits, ink)
     fig.add_annotations(notes + _names(ends[~ends["arm"].isin(far)], drawn, edges, witness, limits, ink))
+    make_room_above(fig)
     fig.update_xaxes(title={"text": ALONG}, range=list(limits[0]), nticks=8)
     fig.update_yaxes(title={"text": _WHOLE if whole else MAIN}, range=list(limits[1]), nticks=8)
     one_scale(fig)
@@ -155,6 +156,7 @@ def _leaving(ends: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) ->
             names[row.arm, row.seed],
             row.arm,
             ink,
+            one_scale=True,
         )
     ]
 

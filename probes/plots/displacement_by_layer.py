@@ -76,14 +76,15 @@ def _arrows(rows: pd.DataFrame, place: int, wide: Limits, high: Limits) -> list[
     """An arrow in a panel where an arm leaves it."""
     at = {axis: axis if place == 1 else f"{axis}{place}" for axis in ("x", "y")}
     notes = [
-        leave([(0.0, 0.0), (row.along, row.across)], wide, high, "", row.arm, "light") for row in rows.itertuples()
+        leave([(0.0, 0.0), (row.along, row.across)], wide, high, "", row.arm, "light", one_scale=True)
+        for row in rows.itertuples()
     ]
     return [{**note[0], "xref": at["x"], "yref": at["y"]} for note in notes if note]
 
 
 def small_multiples(rows: int, titles: Sequence[str]) -> Sheet:
-    """Empty panels, four a row, that share their axes."""
-    return Sheet.grid(
+    """Empty panels, four a row, with numbers at the outermost axes alone; all are to be given the same limits."""
+    grid = Sheet.grid(
         rows,
         COLUMNS,
         titles,
@@ -92,6 +93,9 @@ def small_multiples(rows: int, titles: Sequence[str]) -> Sheet:
         horizontal_spacing=0.02,
         vertical_spacing=0.16 / rows,
     )
+    for axis in (*grid.axes("x"), *grid.axes("y")):
+        axis.pop("matches", None)  # of two axes that match, Plotly holds only one to the scale of the other letter
+    return grid
 
 
 def name_axes(grid: Sheet, rows: int, colours: style.Ink) -> None:

@@ -22,7 +22,7 @@ from probes.plots.style import InkName
 
 Limits = tuple[float, float]
 _LONGER = 2.0  # times, from which on an arm is far away
-_ARROW = 24  # pixels
+_ARROW, _ABOVE = 24, 14  # pixels: of an arrow, and of more room for a name above the plot
 _BROADER = 2.2  # a plot is about so much wider than high
 _NAME = 0.065  # of the width: on a narrow page, room for a mark and its name below it
 _BASELINE = "baseline"
@@ -135,6 +135,7 @@ def leave(
     ink: InkName,
     *,
     outside: bool = False,
+    one_scale: bool = False,
 ) -> list[dict[str, Any]]:
     """An arrow where a path leaves the plot for the last time, and its number beside it; none where it stays inside.
 
@@ -146,11 +147,13 @@ def leave(
         arm: for its colour.
         ink: light or dark page.
         outside: the name stands right of the plot, where there is room for it.
+        one_scale: both axes have the same, so that the arrow goes on as its path does; else about as it does.
     """
     crossing = _crossing(path, wide, high)
     if crossing is None:
         return []
-    (x, y), (right, up) = crossing[0], (crossing[1][0] * _BROADER, crossing[1][1])
+    broader = (wide[1] - wide[0]) / (high[1] - high[0]) if one_scale else _BROADER
+    (x, y), (right, up) = crossing[0], (crossing[1][0] * broader, crossing[1][1])
     mark, colours = style.mark_of(arm), style.INKS[ink]
     length = math.hypot(right, up) or 1.0
     place: dict[str, Any] = {"x": x, "y": y, "xref": "x", "yref": "y"}
@@ -182,6 +185,13 @@ def leave(
     if outside:
         name |= {"xanchor": "left", "xshift": 8, "yanchor": "middle", "yshift": 0}
     return [arrow, name]
+
+
+def make_room_above(fig: Sheet) -> None:
+    """Lengthen a figure where the name of what leaves its plot stands above it, or it would touch the subtitle."""
+    if any(note.get("name") == "far" and note["yanchor"] == "bottom" for note in fig.annotations):
+        margin = fig.layout["margin"].get("t", style.TOP)
+        fig.update_layout(height=fig.height + _ABOVE, margin={"t": margin + _ABOVE})
 
 
 def _crossing(

@@ -32,6 +32,7 @@ InkName = Literal["light", "dark"]
 FONT = '"Source Sans", "Source Sans 3", "Helvetica Neue", Helvetica, Arial, sans-serif'
 SERIF = '"Source Serif", "Source Serif 4", Georgia, "Times New Roman", serif'
 WEBGL_FROM = 6000  # points of a figure; fewer are drawn sooner without a WebGL context, and saved as true vectors
+TOP = 84  # pixels above a plot, for title and subtitle
 _LEGEND_LINE = 21  # pixels
 _LONG_NAME = 18  # characters of a name in a legend, of which two stand in a line
 CAPTION_WIDTH = 82  # characters; Plotly does not wrap text, and a figure may be as narrow as 480 pixels
@@ -147,7 +148,7 @@ def _template(ink: Ink) -> go.layout.Template:
             "title": _title(ink),
             "paper_bgcolor": ink.background,
             "plot_bgcolor": ink.background,
-            "margin": {"l": 64, "r": 24, "t": 84, "b": 64},
+            "margin": {"l": 64, "r": 24, "t": TOP, "b": 64},
             "xaxis": _axis(ink),
             "yaxis": _axis(ink),
             "scene": {axis: _space_axis(ink) for axis in ("xaxis", "yaxis", "zaxis")},

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from probes.lineage import MIRROR, ROLES
 from probes.plots import animation, labels, scenes, style
-from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
+from probes.plots.limits import Limits, far_in_plane, far_names, leave, make_room_above, one_scale, plane_limits
 from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
@@ -75,6 +75,7 @@ def plane(
             _ring(fig, float(reached["along"].iloc[0]), float(reached["across"].iloc[0]), colours.muted)
     fig.add_traces(_roles_in_plane(table, ink))
     fig.add_annotations(_leaving(table[table["arm"].isin(far)], (wide, high), ink))
+    make_room_above(fig)
     lasts = [(arm, path.iloc[-1]) for arm, _, path in _paths(near)]
     ends = [(arm, float(last["along"]), float(last["across"])) for arm, last in lasts]
     _names(fig, table, ends, witness, (wide, high), ink)
@@ -135,7 +136,7 @@ def _leaving(table: pd.DataFrame, limits: tuple[Limits, Limits], ink: InkName) -
     notes = []
     for arm, seed, path in _paths(table):
         along, across, _ = _from_start(arm, path, ("along", "across"))
-        notes += leave(list(zip(along, across, strict=True)), *limits, names[arm, seed], arm, ink)
+        notes += leave(list(zip(along, across, strict=True)), *limits, names[arm, seed], arm, ink, one_scale=True)
     return notes
 
 

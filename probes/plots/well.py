@@ -12,7 +12,7 @@ from probes.lineage import MIRROR, ROLES
 from probes.plots import labels, style
 from probes.plots.displacement import ALONG, MAIN
 from probes.plots.displacement_by_layer import COLUMNS, name_axes, small_multiples
-from probes.plots.limits import Limits, far_in_plane, far_names, leave, one_scale, plane_limits
+from probes.plots.limits import Limits, far_in_plane, far_names, leave, make_room_above, one_scale, plane_limits
 from probes.plots.style import InkName
 from probes.plots.well_depth import CEILING, GRID, Well, make_well
 
@@ -64,7 +64,7 @@ def contour(
         fig.add_traces([_path(arm, seed, path)])
         x, y = list(path["along"]), list(path["across"])
         if arm in far and not (wide[0] <= x[-1] <= wide[1] and high[0] <= y[-1] <= high[1]):
-            notes += leave(list(zip(x, y, strict=True)), wide, high, names_of_far[arm, seed], arm, ink)
+            notes += leave(list(zip(x, y, strict=True)), wide, high, names_of_far[arm, seed], arm, ink, one_scale=True)
         elif arm not in {spot.text for spot in ends}:
             ends.append(labels.Spot(x[-1], y[-1], style.plain(arm), colours.text))
     fig.add_traces(_roles(paths))
@@ -85,6 +85,7 @@ def contour(
 
     names = labels.beside([*roles, *ends], boxes, labels.pixels_a_unit(wide, high, _HEIGHT - 148))
     fig.add_annotations([*notes, *labels.over(names, colours.background)])
+    make_room_above(fig)
     fig.update_xaxes(title={"text": ALONG}, range=list(wide), nticks=8)
     fig.update_yaxes(title={"text": MAIN}, range=list(high), nticks=8)
     one_scale(fig)

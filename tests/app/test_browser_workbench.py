@@ -179,6 +179,46 @@ def test_a_zoom_stays_when_a_prompt_is_selected_and_is_in_the_link_until_the_who
     assert page.evaluate(SEEN) == pytest.approx(whole, abs=5)
 
 
+SCALES = """(() => {
+  const {_fullLayout: layout} = document.querySelector(".js-plotly-plot"), letters = "xaxis yaxis".split(" ");
+  const panels = Object.keys(layout).map(key => /^xaxis([0-9]*)$/.exec(key)).filter(Boolean).map(found => found[1]);
+  return panels.map(panel => Math.abs(layout[`xaxis${panel}`]._m / layout[`yaxis${panel}`]._m));
+})()
+"""  # of a panel's axes: pixels a unit along over pixels a unit up
+
+
+@pytest.mark.parametrize("width", [820, 1440])
+@pytest.mark.parametrize("view", ["displacement?more=layers&across=main", "well?well=layers"])
+def test_every_small_map_has_one_scale_on_every_page_width(served_demo, page, view, width):
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(f"{served_demo}/{view}&run=demo-run")
+    still(page)
+    if view.startswith("displacement"):
+        page.evaluate("document.querySelector('.js-plotly-plot').remove()")  # the one above the small ones
+    scales = page.evaluate(SCALES)
+    assert len(scales) == 4
+    assert scales == pytest.approx([1.0] * 4, abs=0.01)
+
+
+def test_panning_one_of_two_layers_moves_the_other(served_demo, page):
+    page.goto(f"{served_demo}/manifold?run=demo-run&beside=layers&pointer=move")
+    still(page)
+    drag(page, ".st-key-chart-manifold-2-pair .js-plotly-plot", [(0.2, 0.5), (0.3, 0.5)])
+    page.wait_for_url(re.compile("zoom=manifold-2-pair"))
+    still(page)
+    moved = page.evaluate(RANGES)
+    page.goto(f"{served_demo}/manifold?run=demo-run&beside=layers&pointer=move")
+    still(page)
+    shares = [(low - at) / (high - at) for (low, _), (at, high) in zip(moved, page.evaluate(RANGES), strict=True)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.01)
+    assert abs(shares[0]) > 0.05
+
+
+RANGES = """(() => {
+  const {xaxis, xaxis2} = document.querySelector(".js-plotly-plot")._fullLayout;
+  return [xaxis.range, xaxis2.range];
+})()
+"""
 CAMERA = """
 (() => {
   const layout = document.querySelector('.js-plotly-plot')._fullLayout;

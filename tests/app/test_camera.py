@@ -67,3 +67,18 @@ def test_a_zoom_is_shares_of_the_figures_own_axes_and_a_map_seen_whole_has_none(
         assert layout[axis]["range"] == pytest.approx(expected)
     assert zoom.write("manifold-2", (-0.2, 1.2, 0.0, 1.0)) == ""
     assert zoom.write("manifold-2", (-0.2, 1.2, -0.2, 1.2)) != ""
+
+
+def test_two_layers_side_by_side_are_zoomed_to_the_same_shares_each_of_its_own_map(visit):
+    whole, half = (
+        json.loads(visit("manifold", {"beside": "layers", **more}).get("plotly_chart")[0].proto.spec)["layout"]
+        for more in ({}, {"zoom": zoom.write("manifold-2-pair", (0.25, 0.75, 0.0, 0.5))})
+    )
+    assert whole["xaxis"]["range"] != whole["xaxis2"]["range"]
+    for panel in ("", "2"):
+        low, high = whole[f"xaxis{panel}"]["range"]
+        assert half[f"xaxis{panel}"]["range"] == pytest.approx([0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high])
+        low, high = whole[f"yaxis{panel}"]["range"]
+        assert half[f"yaxis{panel}"]["range"] == pytest.approx([low, 0.5 * (low + high)])
+    titles = [note["text"] for note in whole["annotations"] if note.get("name") == "panel"]
+    assert len({title.split("trustworthiness")[1] for title in titles}) == 2, "each map has its own"

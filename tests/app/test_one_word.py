@@ -111,7 +111,7 @@ def test_the_first_step_beyond_is_by_the_verdicts_tests_at_its_level(screens):
     rows = rows[(rows["arm"] == arm) & rows["null"].isin(tests) & rows["p"].notna()]
     beyond = [step for step, part in rows.groupby("step") if (part["p"] <= 0.05).all()]
     sentence = f"step {min(beyond):,} first beyond all" if beyond else "no step was beyond all"
-    assert f"{sentence} of the verdict's tests at p ≤ 0.05" in pages["overview"][0]
+    assert f"{sentence} of the verdict's tests at layer {layer}, p ≤ 0.05" in pages["overview"][0]
 
 
 def test_the_angle_that_is_held_against_the_null_is_the_tests_own(screens):

@@ -93,12 +93,31 @@ def test_the_arrow_stands_on_the_path_at_the_edge_and_points_out():
     assert leave([(0.0, 0.0), (1.0, 0.5)], (-1.0, 2.0), (-1.0, 1.0), "block", "block", "light") == []
 
 
+@pytest.mark.parametrize("high", [(-1.0, 1.0), (-4.0, 4.0)])
+def test_where_both_axes_have_one_scale_the_arrow_goes_on_as_its_path_does(high):
+    (arrow, _) = leave([(0.0, 0.0), (4.0, 1.0)], (-1.0, 2.0), high, "push, 4.00", "push", "light", one_scale=True)
+    assert arrow["ay"] / -arrow["ax"] == pytest.approx(0.25)
+
+
+def test_every_name_of_many_arms_has_its_line_in_a_figure_that_grows():
+    arms = {f"arm{number:02}": 0.01 * number for number in range(30)}
+    rows = paths(arms).rename(columns={"along": "value"}).assign(low=math.nan, high=math.nan)
+    fig = by_step.by_step(rows, statistic="return_fraction", subtitle="")
+    names = [note.text for note in notes(fig, "end-label")]
+    assert sum("arm" in name for name in names) == 30
+    few = draw_all()["steps"].layout
+    grown = fig.layout.height - few.height
+    assert few.height - few.margin.b - 84 + grown >= 16 * 30
+
+
 def test_every_plane_has_one_scale():
     figures = draw_all()
     for name in ("plane", "length", "arrows"):
         assert figures[name].layout.yaxis.scaleanchor == "x"
     panels = figures["layers"]
     assert [axis.scaleanchor for axis in panels.select_yaxes()] == [axis.anchor for axis in panels.select_yaxes()]
+    axes = [*panels.select_xaxes(), *panels.select_yaxes()]
+    assert {axis.matches for axis in axes} == {None}, "Plotly would hold only the first panel to the scale"
     assert {"along the way back (return fraction)"} <= {note.text for note in notes(panels, "axis")}
 
 
