@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import camera, one_drawing, state
+from app import camera, one_drawing, playing, state
 from app.components import file_name, note, picture_name
 from app.tables import table
 from probes.plots.html_page import to_html
@@ -58,6 +58,8 @@ def chart(
         config["plotGlPixelRatio"] = 1
     if any(part.startswith("scene") for part in figure.layout):
         camera.keep(figure, name)
+    if figure.frames:
+        playing.keep(figure, name)
     file = file_name(name)
     more: dict[str, Any] = {"on_select": on_select, "selection_mode": tuple(by)} if on_select else {}
     drawn = one_drawing.to_send(figure, selects=on_select is not None)

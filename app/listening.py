@@ -1,4 +1,4 @@
-"""What the browser tells the app of a picture: how it has been turned or zoomed there (`look.CAMERAS`)."""
+"""What the browser tells the app of a picture: how it has been turned, zoomed or played there (`look.CAMERAS`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ export default function ({data, setTriggerValue}) {
   const hear = event => {
     if (event.detail.picture !== data.picture) return;
     clearTimeout(waiting);
-    waiting = setTimeout(() => setTriggerValue("view", event.detail.view), 300);
+    waiting = setTimeout(() => setTriggerValue("view", event.detail.view), data.wait);
   };
   document.addEventListener(data.event, hear);
   return () => {
@@ -25,11 +25,18 @@ export default function ({data, setTriggerValue}) {
 _listener = st.components.v2.component("gravity_listener", js=_LISTEN)
 
 
-def listen(kind: str, picture: str, keep: Callable[[Any], None]) -> None:
-    """Call `keep` with what the browser says of a picture's `kind` of view, `camera` or `zoom`, as it was sent."""
+def listen(kind: str, picture: str, keep: Callable[[Any], None], *, wait: int = 300) -> None:
+    """Call `keep` with what the browser says of a picture, as it was sent, once it has said nothing else for a while.
+
+    Args:
+        kind: of view: `camera`, `zoom` or `frame`.
+        picture: its name.
+        keep: called before the page is drawn anew.
+        wait: for how long, in milliseconds.
+    """
     key = f"{kind}-{picture}"
 
     def forward() -> None:
         keep((st.session_state.get(key) or {}).get("view"))
 
-    _listener(key=key, data={"event": f"gravity-{kind}", "picture": picture}, on_view_change=forward)
+    _listener(key=key, data={"event": f"gravity-{kind}", "picture": picture, "wait": wait}, on_view_change=forward)

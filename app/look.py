@@ -80,7 +80,7 @@ CSS = """
 # Streamlit gives a drawn figure's layout back to Plotly after each turn of a camera, and so loses what the user did
 # when the next figure comes. This keeps the camera of each 3-D chart by its key, as long as the tab is open, turns the
 # scenes of one chart together, and tells `app.camera`, which puts the camera into the address; how far a chart in the
-# plane is zoomed it tells `app.zoom`.
+# plane is zoomed it tells `app.zoom`, and at which step one is stopped that can be played `app.playing`.
 CAMERAS = """
 <script>
 (() => {
@@ -118,6 +118,10 @@ CAMERAS = """
       plot.gravityWhole = !!event.target.closest(".modebar-btn[data-attr=zoom][data-val=reset]");
     }, true);
     plot.on("plotly_relayouting", change => follow(plot, change));
+    plot.on("plotly_sliderchange", ({slider, step}) => {
+      const chart = name(plot), view = slider.steps.findIndex(each => each.label === step.label);
+      if (chart) document.dispatchEvent(new CustomEvent("gravity-frame", {detail: {picture: picture(chart), view}}));
+    });
     plot.on("plotly_relayout", change => {
       const camera = follow(plot, change), chart = name(plot);
       const axis = Object.keys(change || {}).map(key => /^[xy]axis(2?)[.](range|autorange)/.exec(key)).find(Boolean);

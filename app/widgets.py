@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from app import camera, state, zoom
+from app import camera, playing, state, zoom
 from app.components import Context, absent, bind, choose
 from probes.plots import style
 
@@ -279,6 +279,7 @@ NAMES = frozenset(
         *OF_A_RUN,
         camera.NAME,
         zoom.NAME,
+        playing.NAME,
         *(
             control.name
             for control in (

@@ -17,6 +17,7 @@ from probes.plots.well import SCALES, caption_of, limits_of, title_of, ways
 from probes.plots.well_depth import CEILING, Well, make_well
 
 _HEIGHT = 680
+_LENGTH = 1.25  # of the axis along, so that on a narrow page no axis is cut
 _GRID = 88  # places along: enough for a smooth surface, and light enough to turn
 _LIFT = 0.15  # nats that a path lies above the surface
 _PIECES = 24  # of a path between two checkpoints, so that it follows the surface
@@ -54,8 +55,11 @@ def surface(
     }
     scene["xaxis"]["range"], scene["yaxis"]["range"] = list(wide), list(high)
     scene["zaxis"] |= {"title": {"text": "depth (nats)"}, "range": [-0.2, _PIN + 0.6]}
-    ratio = {"x": 1.5, "y": 1.5 * shares[1] / shares[0], "z": 0.36}
-    camera = {"eye": {"x": -0.13, "y": -0.84, "z": 2.18}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
+    ratio = {"x": _LENGTH, "y": _LENGTH * shares[1] / shares[0], "z": 0.36}
+    # From so far up that paths are seen to their ends, and from so far down that a basin is seen to be deep.
+    camera = {"eye": {"x": -0.05, "y": -0.85, "z": 1.85}, "center": {"x": 0.0, "y": 0.0, "z": -0.2}}
+    for axis, ticks in (("x", 6), ("y", 5), ("z", 3)):
+        scene[f"{axis}axis"]["nticks"] = ticks
     fig.update_layout(scene={**scene, "aspectmode": "manual", "aspectratio": ratio, "camera": camera})
     return fig.figure()
 

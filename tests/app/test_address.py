@@ -76,6 +76,7 @@ IN_OTHER_FILES = {
     "selected": "test_workbench.py",
     "camera": "test_camera.py",
     "zoom": "test_camera.py",
+    "frame": "test_playing.py",
     "light_ink": "test_saving.py",
     "example": "test_data_page.py",
     "ranking": "test_data_page.py",
