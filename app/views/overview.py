@@ -277,7 +277,7 @@ def _ladder_row(entries: list[dict[str, Any]], *, has_safety: bool) -> str:
     chances = [entry["p"] for entry in entries if isinstance(entry.get("p"), int | float)]
     cells = [html.escape(arm), html.escape(", ".join(str(entry.get("seed", 0)) for entry in entries))]
     if has_safety:
-        cells += [html.escape(str(first["safety"].get("answer", "–"))), _refused(entries)]
+        cells += [html.escape(str(first["safety"].get("answer", "–"))), _refusals(entries)]
     cells += [
         f'<span class="gp-rungs" title="level {level} of {RUNGS}">{rungs}</span>&ensp;{level or "–"}',
         html.escape(_spoken(first.get("name", ""))),
@@ -287,7 +287,7 @@ def _ladder_row(entries: list[dict[str, Any]], *, has_safety: bool) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f'<td class="n">{shown}</td></tr>'
 
 
-def _refused(entries: list[dict[str, Any]]) -> str:
+def _refusals(entries: list[dict[str, Any]]) -> str:
     """What share of harmful requests is refused after fine-tuning: of several seeds, from the least to the most."""
     rates = sorted(float(rate) for entry in entries if (rate := entry["safety"].get("refusal_after")) is not None)
     ends = dict.fromkeys(style.percent(rate) for rate in (rates[:1] + rates[-1:]))

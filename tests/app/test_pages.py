@@ -301,9 +301,9 @@ def test_the_table_of_levels_says_each_trajectorys_safety(opened):
 
 def test_the_mirror_is_held_against_the_witness_that_it_began_at(opened):
     at = opened(DATA / "smollm2-run", arm="mirror", seed="0")
-    said = words(at).replace("\xa0", " ")
-    assert "2 %</b><span>of harmful requests refused at step 10; 4 % before fine-tuning" in said
-    assert "Mirror, seed 0 went −13 % of the way from the witness to the aligned model" in said
+    text = words(at).replace("\xa0", " ")
+    assert "2 %</b><span>of harmful requests refused at step 10; 4 % before fine-tuning" in text
+    assert "Mirror, seed 0 went −13 % of the way from the witness to the aligned model" in text
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ SHOWN = "document.querySelector('.slider-label')?.textContent.trim() === 'step {
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
 def test_the_step_at_which_it_is_stopped_is_in_the_link_and_at_the_next_layer(served_demo, browser):
     page, receiver = (browser.new_context(viewport={"width": 1440, "height": 1000}).new_page() for _ in range(2))
-    for each in (page, receiver):
-        each.set_default_timeout(PATIENCE)
+    for tab in (page, receiver):
+        tab.set_default_timeout(PATIENCE)
     page.goto(f"{served_demo}/trajectories?run=demo-run&play=yes&layer=1")
     settle(page)
     page.get_by_role("slider").focus()
@@ -64,5 +64,5 @@ def test_the_step_at_which_it_is_stopped_is_in_the_link_and_at_the_next_layer(se
     page.get_by_role("slider").focus()
     page.keyboard.press("End")
     page.wait_for_url(lambda address: "frame" not in address)
-    for each in (page, receiver):
-        each.context.close()
+    for tab in (page, receiver):
+        tab.context.close()
