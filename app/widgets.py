@@ -242,7 +242,7 @@ PATHS = OneOf("paths", {"plane": "Plane", "space": "Space", "length": "Return ×
 WELL = OneOf("well", {"contours": "Contours", "surface": "Surface", "layers": "All layers"})  # Well
 ANSWERS = OneOf(
     "answers",
-    {"flips": "Flips", "lost": "Refused → answered", "gained": "Answered → refused", "all": "All"},
+    {"flips": "Flips", "lost": "Refused → not refused", "gained": "Not refused → refused", "all": "All"},
 )  # Compare
 DIRECTION_VIEWS = OneOf(
     "directions",

@@ -257,7 +257,7 @@ def _completions(run: Context, first: str, second: str, names: tuple[str, str]) 
         }
         shown = rows.loc[masks[chosen]]
         components.note(
-            f"{len(shown)} of {len(rows)} requests; {int((before & ~after).sum())} went from refused to answered, "
+            f"{len(shown)} of {len(rows)} requests; {int((before & ~after).sum())} went from refused to not refused, "
             f"{int((~before & after).sum())} the other way."
         )
         tables.data_table(

@@ -198,5 +198,5 @@ def side_by_side(
             ]
         )
     fig.update_xaxes(title={"text": f"projection in {style.plain(names[0])} (return fraction)"})
-    fig.update_yaxes(title={"text": f"in {style.plain(names[1])}"})
+    fig.update_yaxes(title={"text": f"in {style.plain(names[1])}"}, scaleanchor="x")
     return fig.figure()

@@ -123,7 +123,7 @@ def _sides(places: dict[str, float], reach: list[float]) -> dict[str, str]:
     There the aligned model's name makes room for the pretrained one's.
     """
     pretrained = places.get("pretrained", math.inf)
-    if abs(pretrained - 1) >= 0.22 * max(1.0, max(reach) - min(reach)):
+    if abs(pretrained - 1) >= 0.35 * max(1.0, max(reach) - min(reach)):  # on a narrow page, room for both names
         return dict.fromkeys(places, "center")
     if pretrained < 1:
         return {"pretrained": "right", "witness": "left", "aligned": "right"}

@@ -17,7 +17,9 @@ from probes.plots import style
 from probes.plots.sheet import Sheet
 from probes.plots.style import InkName
 
-LOST, GAINED, REFUSED, ANSWERED = "refused → answered", "answered → refused", "refused by both", "answered by both"
+# What is not refused may be an answer, or incoherent.
+LOST, GAINED = "refused → not refused", "not refused → refused"
+REFUSED, ANSWERED = "refused by both", "refused by neither"
 FLIPS = (LOST, GAINED, REFUSED, ANSWERED)
 PROMPTS = "prompts"  # a trace's `meta`: its customdata are ids of prompts
 _WIDTH, _LONGEST = 62, 400  # characters of a line and of an answer under the pointer
