@@ -229,11 +229,12 @@ def _distributions(run: Context, direction: str) -> None:
     further = widgets.SeveralOf(
         "steps", [str(step) for step in steps if step != run.step], all_at_first=False, drawn=str(run.step)
     )
-    extra = further.control("Further steps", format_func=lambda step: f"{int(step):,}") if len(steps) > 1 else ()
-    names = _checkpoints(run, tuple(map(int, extra)))
+    names = _checkpoints(run, tuple(map(int, further.chosen())))
     table = _project(run, names, direction)
     if table.empty:
         return
+    if len(steps) > 1:
+        further.control("Further steps", format_func=lambda step: f"{int(step):,}")
     figure = cached_figures.projections_figure(
         run.key, run.layer, _show(names, table), direction, _subtitle(run, direction), run.ink
     )
