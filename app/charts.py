@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import camera, one_drawing, playing, state
-from app.components import file_name, note, picture_name
+from app.components import download, file_name, note, picture_name
 from app.tables import table
 from probes.plots.html_page import to_html
 from probes.plots.limits import height_at, height_by_width
@@ -107,14 +107,10 @@ def _offer_data(figure: Sheet, data: pd.DataFrame, name: str, file: str) -> None
     with popover:
         table(data, height=380)
         left, right = st.columns(2)
-        left.download_button("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
-        right.download_button(
-            "Figure (HTML)",
-            lambda: to_html(figure.figure()),
-            f"{file}.html",
-            "text/html",
-            key=f"html-{name}",
-        )
+        with left:
+            download("Table (CSV)", lambda: csv_text(data), f"{file}.csv", "text/csv", key=f"csv-{name}")
+        with right:
+            download("Figure (HTML)", lambda: to_html(figure.figure()), f"{file}.html", "text/html", key=f"html-{name}")
 
 
 def chart_key(name: str) -> str:

@@ -208,6 +208,14 @@ def command(text: str) -> None:
     st.html(f'<div class="gp-command"><pre><code>{html.escape(text)}</code></pre>{copy}</div>')
 
 
+def download(label: str, content: Any, name: str, kind: str, **more: Any) -> None:
+    """A file to save, perhaps made only when it is asked for; the page does not run again for it.
+
+    That would take time, and could take the file away while it is made.
+    """
+    st.download_button(label, content, name, kind, on_click="ignore", **more)
+
+
 def notices(run: Context) -> None:
     """What the run says of itself: what looks wrong, and what was read in another way than one might think."""
     with section():

@@ -65,15 +65,16 @@ def panel(run: Context, direction: str) -> None:
         if st.session_state.get("export-asked") == request:
             with st.spinner("Writing …", show_time=False):
                 file = write_export(*request)
-            right.download_button(
-                f"Download {file.name}",
-                file.content,
-                file.name,
-                "application/octet-stream",
-                key="export-download",
-                icon=":material/download:",
-                type="primary",
-            )
+            with right:
+                components.download(
+                    f"Download {file.name}",
+                    file.content,
+                    file.name,
+                    "application/octet-stream",
+                    key="export-download",
+                    icon=":material/download:",
+                    type="primary",
+                )
             for remark in file.remarks:
                 components.note(remark)
         at = f" --layer {layer}" if layer is not None else ""

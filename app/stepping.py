@@ -139,6 +139,6 @@ def all_numbers(run: Context) -> None:
     widest = max((len(str(arm)) for arm in wide["arm"].unique()), default=0)
     titles["arm"] = st.column_config.TextColumn(width=32 + 8 * widest, pinned=True)
     tables.table(wide, height=420, column_config=titles)
-    st.download_button(
+    components.download(
         "Download with intervals (CSV)", lambda: csv_text(rows), f"drift-layer{run.layer}.csv", "text/csv"
     )

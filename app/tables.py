@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.components import file_name, note
+from app.components import download, file_name, note
 from probes.plots import style
 from probes.store import csv_text
 
@@ -72,7 +72,7 @@ def decimals(places: int) -> Form:
 def data_table(data: pd.DataFrame, *, name: str, forms: Mapping[str, Form] | None = None, **more: Any) -> None:
     """A table that is itself what is looked at, with its download."""
     table(data, forms=forms, **more)
-    st.download_button(
+    download(
         "Table (CSV)",
         lambda: csv_text(data),
         f"{file_name(name)}.csv",

@@ -127,7 +127,7 @@ def _ranked_examples(run: Context, ordered: pd.DataFrame, key: str, *, as_data: 
             f"--layer {run.layer} --data FILE",
         )
         return
-    st.download_button(
+    components.download(
         "Data with scores (JSONL)",
         lambda: jsonl_text(ordered.drop(columns="text").rename(columns=_AS_DATA)),
         f"{components.file_name('examples')}.jsonl",

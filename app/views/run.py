@@ -86,7 +86,7 @@ def _when(created: str) -> str:
 
 @st.fragment
 def _report(run: Context) -> None:
-    st.download_button(
+    components.download(
         "Download the report (HTML)",
         lambda: report_html(Run(run.key.path, quick=True)),
         f"{run.manifest.name}-report.html",

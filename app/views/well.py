@@ -73,7 +73,7 @@ def _offer_animation(run: Context) -> None:
         components.note("With Chromium installed on the app's machine, the steps can be saved here as an animation.")
         return
     place = (run.key, run.layer, run.subtitle(), run.witness, run.ink)
-    st.download_button(
+    components.download(
         "Step by step (GIF)",
         lambda: _animation(*place, browser),
         f"{components.file_name('well-steps')}.gif",

@@ -37,7 +37,10 @@ def serve(root):
 
 def settle(page):
     """Wait until a page in a browser is drawn to its end: it stops once on the way, after its first pictures."""
-    page.locator(f"{ENDED}:not(:has([class*='st-key-draw-rest']))").wait_for()
+    whole = page.locator(f"{ENDED}:not(:has([class*='st-key-draw-rest']))")
+    whole.wait_for()
+    page.wait_for_timeout(100)  # a busy browser draws the button that asks for the rest after the end of the first part
+    whole.wait_for()
 
 
 def free_port():

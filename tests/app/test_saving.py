@@ -189,6 +189,11 @@ def test_every_figure_that_is_saved_as_html_goes_through_the_page_with_the_keys(
     assert users == {"html_page.py"}
 
 
+def test_no_file_that_is_saved_runs_its_page_again_which_could_take_it_away():
+    files = (DEMO.parents[1] / "app").rglob("*.py")
+    assert {file.name for file in files if "download_button(" in file.read_text(encoding="utf-8")} == {"components.py"}
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)")
 @pytest.mark.parametrize("alone", [True, False])
