@@ -55,9 +55,9 @@ def keep(figure: Sheet, picture: str) -> None:
             figure.update_layout(**{f"{name}{panel}": axis for name, axis in axes.items()})
 
     def keep_zoom(view: Any) -> None:
-        ranges, panel = (view.get("ranges"), view.get("panel")) if isinstance(view, dict) else (None, None)
+        ranges, panel = (view.get("ranges"), str(view.get("panel"))) if isinstance(view, dict) else (None, "")
         if ranges == [] or (_are_ranges(ranges) and panel in homes):
-            state.change_view(NAME, write(picture, _shares(homes[str(panel)], ranges) if ranges else _HOME))
+            state.change_view(NAME, write(picture, _shares(homes[panel], ranges) if ranges else _HOME))
             state.write_url()
 
     listening.listen(NAME, picture, keep_zoom)
