@@ -15,7 +15,8 @@ from probes.plots.style import InkName
 
 _ROW, _TOP, _BELOW = 92, 84, 64
 _HEIGHT = 0.40  # of a row, the highest point of a density
-_AT_MOST = 80  # points drawn a class and row, evenly taken; more only darken the strip, and take time to draw
+# Points drawn a class and row, and in all, evenly taken; more only darken the strips, and take time to draw.
+_AT_MOST, _IN_ALL, _FEWEST = 80, 1600, 8
 _TEXT = 140  # characters of a prompt under the pointer
 _MARKS = "Filled, above the line: harmful prompts. Open, below: harmless ones. Ticks: means."
 _CAPTION = (
@@ -44,9 +45,9 @@ def projections(
     """
     left = max(64, 26 + 7 * max((len(name) for _, name in checkpoints), default=8))
     height = _TOP + _BELOW + _ROW * max(1, len(checkpoints))
-    fig = style.figure(
-        "Prompt by prompt", subtitle, ink, height=height, caption=_caption(direction, table), below=_BELOW, left=left
-    )
+    most = min(_AT_MOST, max(_FEWEST, _IN_ALL // max(1, 2 * len(checkpoints))))
+    caption = _caption(direction, table, most)
+    fig = style.figure("Prompt by prompt", subtitle, ink, height=height, caption=caption, below=_BELOW, left=left)
     colours = style.INKS[ink]
     for place in (0, 1) if not direction else ():
         fig.add_vline(x=place, line={"color": colours.rule, "width": 1}, layer="below")
@@ -61,7 +62,8 @@ def projections(
         for label, side in (("harmful", 1), ("harmless", -1)):
             if (checkpoint, label) in curves:
                 own, curve = rows[(rows["label"] == label) & rows["projection"].notna()], curves[checkpoint, label]
-                _half(fig, own, curve, label, name, level, side, mark, peak)
+                thinned = own.iloc[:: -(-len(own) // most)]
+                _half(fig, own, thinned, curve, label, name, level, side, mark, peak)
         fig.add_annotation(
             name="row",
             x=0,
@@ -79,9 +81,9 @@ def projections(
     return fig.figure()
 
 
-def _caption(direction: str, table: pd.DataFrame) -> str:
-    most = int(table.groupby(["checkpoint", "label"]).size().max()) if len(table) else 0
-    thinned = f" Of {most:,} prompts a class at most {_AT_MOST} are drawn as points." if most > _AT_MOST else ""
+def _caption(direction: str, table: pd.DataFrame, most: int) -> str:
+    every = int(table.groupby(["checkpoint", "label"]).size().max()) if len(table) else 0
+    thinned = f" Of {every:,} prompts a class at most {most} are drawn as points." if every > most else ""
     if not direction:
         return _CAPTION + thinned
     return (
@@ -125,6 +127,7 @@ def _peak(curves: Iterable[Curve]) -> float:
 def _half(
     fig: Sheet,
     rows: pd.DataFrame,
+    shown: pd.DataFrame,
     density_curve: Curve,
     label: str,
     name: str,
@@ -152,12 +155,11 @@ def _half(
             "dash": "solid" if filled else "dot",
         },
     )
-    every = rows.iloc[:: -(-len(rows) // _AT_MOST)]
     fig.add(
         "scatter",
         name=f"prompts {name} {label}",
-        x=every["projection"],
-        y=[level + side * 0.05] * len(every),
+        x=shown["projection"],
+        y=[level + side * 0.05] * len(shown),
         mode="markers",
         marker={
             "symbol": "circle" if filled else "circle-open",
@@ -166,7 +168,7 @@ def _half(
             "color": mark.colour,
             "line": {"width": 0.8, "color": mark.colour},
         },
-        hovertext=[_prompt(text) for text in every["text"].tolist()],
+        hovertext=[_prompt(text) for text in shown["text"].tolist()],
         hovertemplate=f"<b>{title}</b>: %{{x:.2f}}<br>%{{hovertext}}<extra></extra>",
     )
     mean = float(rows["projection"].to_numpy(dtype=np.float64).mean())

@@ -266,6 +266,22 @@ class TestProjections:
             table = self.table.head(len(values)).assign(projection=values)
             assert projections(table, [("aligned", "aligned")], subtitle="run").data
 
+    def test_many_rows_have_fewer_points_each_which_is_said_and_the_means_are_of_all(self):
+        names = [f"step {step}" for step in range(40)]
+        values = np.random.default_rng(0).normal(size=(len(names), 200))
+        rows = [
+            (name, "baseline", "harmful", value, "") for name, own in zip(names, values, strict=True) for value in own
+        ]
+        table = pd.DataFrame(rows, columns=["checkpoint", "arm", "label", "projection", "text"])
+        fig = projections(table, [(name, name) for name in names], subtitle="run")
+        assert sum(len(trace.x) for trace in fig.data if "prompts" in trace.name) <= 1600 / 2
+        assert "Of 200 prompts a class at most 20 are drawn as points." in " ".join(notes(fig, "caption")).replace(
+            "<br>", " "
+        )
+        assert [traces(fig, f"mean {name} harmful")[0].x[0] for name in names] == pytest.approx(
+            list(values.mean(axis=1))
+        )
+
 
 @pytest.mark.parametrize("name", [*STATISTICS, *MEASURES])
 def test_every_statistic_has_a_title_an_axis_a_definition_and_help(name):
