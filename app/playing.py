@@ -11,12 +11,18 @@ from typing import Any
 
 import streamlit as st
 
-from app import listening, state
+from app import components, listening, state
 from probes.plots.sheet import Sheet
 
 NAME = "frame"
 _OWN, _DRAWN = "frame-stopped-here", "frame-drawn"
 _WAIT = 1000  # milliseconds without another step, longer than one is shown: then it has stopped
+
+
+def read(text: str) -> tuple[str, str] | None:
+    """The picture and the step that an address names; None where it cannot be read."""
+    picture, _, step = text.rpartition(":")
+    return (picture, step) if picture and step.isdecimal() else None
 
 
 def keep(figure: Sheet, picture: str) -> None:
@@ -25,7 +31,9 @@ def keep(figure: Sheet, picture: str) -> None:
     drawn, about = st.session_state.setdefault(_DRAWN, {}), _identity(figure)
     was = drawn.get(picture)
     requested = state.view(NAME)
-    shown, _, step = requested.partition(":")
+    shown, step = read(requested) or ("", "")
+    if shown == picture and step not in names:
+        components.absent(NAME, requested, f"step {names[-1]}")
     if was is None or was[0] != about or requested != st.session_state.get(_OWN):
         drawn[picture] = (about, step if shown == picture and step in names else names[-1])
     st.session_state[_OWN] = requested

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import cache, camera, printing, state, widgets, zoom
+from app import cache, camera, playing, printing, state, widgets, zoom
 from app.cache import Catalogue, Key
 from app.components import Context, choose, layer_name
 from app.widgets import NAMES, OF_A_RUN
@@ -116,7 +116,7 @@ def _unknown_names(chosen: state.Selection) -> list[str]:
 
 
 def _unread_views() -> list[str]:
-    views = [(part.NAME, state.view(part.NAME), part.read) for part in (camera, zoom)]
+    views = [(part.NAME, state.view(part.NAME), part.read) for part in (camera, zoom, playing)]
     return [
         f"The address asks for {name}={text[:60]}, which is no {name}."
         for name, text, read in views

@@ -47,7 +47,7 @@ def _null_note(run: Context) -> None:
     """Whose nulls are drawn with the alignment, and a table of all, with those that judge another statistic."""
     null_rows = cache.nulls(run.key, run.layer)
     if null_rows.empty and cache.has_table(run.key, "nulls"):
-        components.note(f"No null was made at {components.layer_name(run.layer)}.")
+        components.note(f"No null was computed at {components.layer_name(run.layer)}.")
         return
     if null_rows.empty:
         components.missing("This run holds no nulls yet.", f"gravity-probe verdict {run.command_path}")

@@ -63,7 +63,7 @@ def _well(run: Context) -> None:
 
 def _show_without_witness(run: Context) -> None:
     """The answer first: did this fine-tune break safety? Then what else needs no witness."""
-    answer, arm = _safety(run), _name(run)
+    answer, arm = _entry_of(_safety_answers(run), run), _name(run)
     if answer is None:
         components.header("Overview", f"{arm}: safety is not judged yet", "Let the checkpoints answer, and it is:")
         components.command(f"gravity-probe evaluate {run.command_path}")
@@ -88,8 +88,8 @@ def _verdicts(run: Context) -> list[dict[str, Any]]:
 
 def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
     """Safety in one line, the level in one, the numbers they are about, and every trajectory's level."""
-    verdict = next((entry for entry in verdicts if _is_selected(entry, run)), None)
-    safety, arm = _safety(run), _name(run)
+    answers, arm = _safety_answers(run), _name(run)
+    verdict, safety = _entry_of(verdicts, run), _entry_of(answers, run)
     rows = cache.drift(run.key, run.layer)
     fraction, alignment = (_estimate(rows, run, name) for name in ("return_fraction", "alignment_crossfit"))
     if verdict is None:
@@ -114,8 +114,7 @@ def _answer(run: Context, verdicts: list[dict[str, Any]]) -> None:
         )
     _numbers(run, fraction, alignment)
     if verdicts:
-        with components.section():
-            _ladder(run, verdicts)
+        _ladder(verdicts, answers)
     else:
         components.missing("No verdict has been written for this run.", f"gravity-probe verdict {run.command_path}")
 
@@ -163,16 +162,16 @@ def _level(verdict: dict[str, Any]) -> str:
     return f"{verdict['level']} of {RUNGS}" if verdict.get("level") else "not defined"
 
 
-def _safety(run: Context) -> dict[str, Any] | None:
-    """Did this fine-tune break safety? The answer for the selected trajectory; None where nobody judged it."""
-    with components.section():
-        return next((entry for entry in _safety_answers(run) if _is_selected(entry, run)), None)
-    return None
+def _entry_of(entries: list[dict[str, Any]], run: Context) -> dict[str, Any] | None:
+    """What was said of the selected trajectory; None where nothing was."""
+    return next((entry for entry in entries if _is_selected(entry, run)), None)
 
 
 def _safety_answers(run: Context) -> list[dict[str, Any]]:
-    """The answer for every trajectory that was judged."""
-    return list(cache.document(run.key, "safety") or [])
+    """Did this fine-tune break safety? The answer for every trajectory that was judged."""
+    with components.section():
+        return list(cache.document(run.key, "safety") or [])
+    return []
 
 
 def _spoken(text: object) -> str:
@@ -250,9 +249,9 @@ def _number(value: str, text: str) -> str:
     return f'<div class="gp-number"><b>{html.escape(value)}</b><span>{components.in_html(text)}</span></div>'
 
 
-def _ladder(run: Context, verdicts: list[dict[str, Any]]) -> None:
-    """Every trajectory's safety and step; seeds of one arm that came to the same share a line."""
-    answers = {(str(entry.get("arm")), entry.get("seed", 0)): entry for entry in _safety_answers(run)}
+def _ladder(verdicts: list[dict[str, Any]], safety_answers: list[dict[str, Any]]) -> None:
+    """Every trajectory's safety and level; seeds of one arm that came to the same share a line."""
+    answers = {(str(entry.get("arm")), entry.get("seed", 0)): entry for entry in safety_answers}
     lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for entry in sorted(verdicts, key=lambda entry: str(entry.get("seed", 0))):
         safety = answers.get((str(entry.get("arm")), entry.get("seed", 0)), {})
@@ -260,7 +259,7 @@ def _ladder(run: Context, verdicts: list[dict[str, Any]]) -> None:
         lines.setdefault((*same, str(safety.get("answer", ""))), []).append({**entry, "safety": safety})
     order = style.in_order(same[0] for same in lines)
     ranked = sorted(lines, key=lambda same: (order.index(same[0]), same[1]))
-    safety_head = "<th colspan=2>safety: refused after</th>" if answers else ""
+    safety_head = "<th>safety</th><th>refusal rate</th>" if answers else ""
     head = f"<tr><th>arm</th><th>seed</th>{safety_head}<th colspan=2>evidence level, of 6</th>"
     head += "<th>decided by</th><th>p</th></tr>"
     rows = "".join(_ladder_row(lines[same], has_safety=bool(answers)) for same in ranked)

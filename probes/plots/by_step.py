@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from probes.lineage import EARLIER, MIRROR, ROLES
 from probes.plots import style
-from probes.plots.labels import EndLabel, label_ends
+from probes.plots.labels import LINE, EndLabel, label_ends
 from probes.plots.limits import far_arms, leave, make_room_above
 from probes.plots.sheet import Sheet
 from probes.plots.step_axis import StepAxis
@@ -19,7 +19,6 @@ from probes.statistics import limit_label, null_name, statistic_of
 
 ISOTROPIC = "isotropic"
 _HEIGHT, _TOP, _BOTTOM = 400, 84, 64
-_LINE = 17  # pixels of a name
 _ENDLESS = ("return_fraction", "did_return_fraction", "off_axis", "displacement_norm")
 _ALONG = ("alignment", "return_fraction")
 _BREATH = 0.06  # of the span, above and below what is drawn
@@ -73,7 +72,9 @@ def by_step(
         fig.add_hline(y=0, line={"color": style.INKS[ink].rule, "width": 1}, layer="below")
     fig.update_layout(margin={"r": 30 + 7 * max((_length(label.text) for label in labels), default=0)})
     plot = _HEIGHT - _TOP - _BOTTOM
-    taller = max(0, _LINE * len(labels) - plot)  # many arms: each has a name, and names are not to leave the plot
+    taller = max(
+        0, math.ceil(LINE * len(labels)) - plot
+    )  # many arms: each has a name, and names are not to leave the plot
     fig.update_layout(height=fig.height + taller)
     label_ends(fig, labels, limits, plot + taller, axis.range)
     make_room_above(fig)

@@ -28,6 +28,7 @@ _STITCH = 5.0  # pixels of a leader that one box stands for
 _NAMES_CROSSED = 10.0  # times a line
 _LONG_LEADER = 170.0  # pixels, which weigh like a hundred that lie on lines
 _VEIL = 0.72  # opacity
+LINE = 16.0  # pixels from one name at the right edge to the next
 _LEADER = 6.0  # pixels that a name may stand from its line's height without a leader
 Scale = tuple[float, float]  # pixels a unit, of both axes
 
@@ -64,7 +65,7 @@ def label_ends(
     low, high = limits
     ordered = sorted(labels, key=lambda label: label.y)
     unit = (high - low) / plot_height  # data units a pixel
-    places = spread([label.y for label in ordered], 15.5 * unit, low, high)
+    places = spread([label.y for label in ordered], LINE * unit, low, high)
     if across is not None:
         named = zip(ordered, places, strict=True)
         fig.add_traces([leader for label, place in named for leader in _leader(label, place, across, unit)])

@@ -100,7 +100,7 @@ def height_by_width(fig: Sheet) -> tuple[float, float] | None:
     x, y = (fig.layout.get(axis, {}) for axis in ("xaxis", "yaxis"))
     if (x.get("constrain"), y.get("constrain"), y.get("scaleanchor")) != ("domain", "domain", "x"):
         return None
-    margin = {"l": 64, "r": 24, "t": 84, "b": 64} | fig.layout.get("margin", {})
+    margin = {"l": 64, "r": 24, "t": style.TOP, "b": 64} | fig.layout.get("margin", {})
     spans = [(part["range"][1] - part["range"][0]) / np.ptp(part.get("domain", (0.0, 1.0))) for part in (x, y)]
     aspect = float(spans[0] / spans[1])
     return margin["t"] + margin["b"] - (margin["l"] + margin["r"]) / aspect, aspect

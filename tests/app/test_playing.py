@@ -32,7 +32,10 @@ def test_a_picture_is_drawn_at_the_addresss_step_and_at_the_last_where_it_names_
     assert early["data"] != last["data"]
     assert early["frames"] == last["frames"]
     for absent in (f"{picture}:7", "another:5", "5", ":"):
-        assert figure_of(visit(page, {**query, "frame": absent}))["data"] == last["data"]
+        at = visit(page, {**query, "frame": absent})
+        assert figure_of(at)["data"] == last["data"]
+        is_said = any("frame=" in warning.value.replace("\\", "") for warning in at.warning)
+        assert is_said == (absent != "another:5"), "that is of a picture on another page"
 
 
 SHOWN = "document.querySelector('.slider-label')?.textContent.trim() === 'step {}'"

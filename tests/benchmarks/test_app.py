@@ -234,7 +234,7 @@ def _time_to_change(page, choice):
 VIEWS = (
     ("manifold", "shown", "Everything"),
     ("manifold", "shown", "This trajectory"),
-    ("manifold", "shown", "This step"),
+    ("manifold&shown=trajectory", "shown", "This step"),
     ("layers", "prompts", "Spectrum"),
     ("layers", "prompts", "ROC"),
     ("displacement", "more", "At every layer"),
@@ -256,14 +256,11 @@ def test_a_change_of_view(served, page, report):
     """The first time that it is chosen, when nothing of it is kept."""
     address, _ = served
     seconds = {}
-    for name, control, option in VIEWS:
-        _time_to_paint(page, f"{address}/{name}?run=large&layer=10&step=500")
+    for place, control, option in VIEWS:
+        name, _, more = place.partition("&")
+        _time_to_paint(page, f"{address}/{name}?run=large&layer=10&step=500&{more}")
         settle(page)
         page.wait_for_timeout(1000)
-        if option == "This step":
-            page.goto(f"{address}/{name}?run=large&layer=10&step=500&shown=trajectory")
-            settle(page)
-            page.wait_for_timeout(1000)
         button = page.locator(f".st-key-choose-{control} button").filter(has_text=option).first
         button.scroll_into_view_if_needed()
         page.evaluate(CHANGE)
